@@ -1,0 +1,311 @@
+//! Time, as the engine sees it. The only place that reads a clock.
+//!
+//! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
+//! the monotonic clock. So a wall clock that is stepped back re-opens no window, and one that jumps more than an hour
+//! ahead is not believed: see [`ClockState`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A wall clock further than this past the monotonic one is neither followed nor persisted.
+pub const MAX_JUMP: Duration = Duration::from_secs(3600);
+
+/// A point in time: milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The epoch: earlier than everything.
+    pub const ZERO: Self = Self(0);
+    /// Later than everything: "never".
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// From milliseconds since the epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// From seconds since the epoch; saturates.
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down, as a JWT NumericDate wants it (RFC 7519 §2).
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// This point, moved later. Saturates at [`Timestamp::MAX`].
+    pub const fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(millis(by)))
+    }
+
+    /// This point, moved earlier. Saturates at [`Timestamp::ZERO`].
+    pub const fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
+    }
+}
+
+const fn millis(d: Duration) -> u64 {
+    let ms = d.as_millis();
+    if ms > u64::MAX as u128 { u64::MAX } else { ms as u64 }
+}
+
+/// Where time comes from. Production has [`SystemTime`]; tests move a [`ManualTime`] by hand.
+pub trait TimeSource: Send + Sync + 'static {
+    /// The wall clock: may step either way.
+    fn wall(&self) -> Timestamp;
+    /// Time since some fixed point of this process: never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+pub struct SystemTime {
+    start: std::time::Instant,
+}
+
+impl SystemTime {
+    /// The machine's clocks, monotonic time counted from now.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    pub fn new() -> Self {
+        Self { start: std::time::Instant::now() }
+    }
+}
+
+impl Default for SystemTime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TimeSource for SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn wall(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Timestamp(millis(since.unwrap_or_default()))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that stands still until it is moved.
+#[cfg(any(test, feature = "test-util"))]
+#[derive(Debug)]
+pub struct ManualTime {
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl ManualTime {
+    /// A clock at `wall`.
+    pub fn at(wall: Timestamp) -> Arc<Self> {
+        Arc::new(Self { wall: AtomicU64::new(wall.0), monotonic: AtomicU64::new(0) })
+    }
+
+    /// Lets time pass: both clocks move.
+    pub fn advance(&self, by: Duration) {
+        self.wall.fetch_add(millis(by), Ordering::SeqCst);
+        self.monotonic.fetch_add(millis(by), Ordering::SeqCst);
+    }
+
+    /// Steps the wall clock alone, either way.
+    pub fn set_wall(&self, to: Timestamp) {
+        self.wall.store(to.0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl TimeSource for ManualTime {
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
+    }
+}
+
+/// What the engine may do with the time it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockState {
+    /// Everything.
+    Good,
+    /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one: not ready, and nothing is swept.
+    Jumped,
+    /// The store remembers a time that the wall clock has not reached: nothing is minted until it has.
+    Behind,
+}
+
+/// Engine time: one clock read and one atomic load a call.
+pub struct EngineClock {
+    source: Arc<dyn TimeSource>,
+    /// Engine time minus monotonic time, in ms. Only ever raised.
+    offset: AtomicU64,
+    /// The last stamp given out, so that a creation and a not-before of the same millisecond are never confused.
+    last_stamp: AtomicU64,
+    persisted_at_start: Timestamp,
+    leeway: Duration,
+    jumped: AtomicBool,
+}
+
+impl fmt::Debug for EngineClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineClock").field("now", &self.now()).field("state", &self.state()).finish()
+    }
+}
+
+impl EngineClock {
+    /// A clock that starts at the later of the wall clock and `persisted`, the last time that the store remembers.
+    pub fn start(source: Arc<dyn TimeSource>, persisted: Timestamp, leeway: Duration) -> Self {
+        let begin = source.wall().max(persisted);
+        let offset = begin.0.saturating_sub(millis(source.monotonic()));
+        Self {
+            source,
+            offset: AtomicU64::new(offset),
+            last_stamp: AtomicU64::new(0),
+            persisted_at_start: persisted,
+            leeway,
+            jumped: AtomicBool::new(false),
+        }
+    }
+
+    /// Engine time.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(self.source.monotonic())))
+    }
+
+    /// The wall clock, for tokens of other issuers.
+    pub fn wall(&self) -> Timestamp {
+        self.source.wall()
+    }
+
+    /// Follows the wall clock forward, unless it jumped. Called before each login and refresh and once a second.
+    pub fn tick(&self) -> ClockState {
+        let mono = millis(self.source.monotonic());
+        let wall = self.source.wall();
+        let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
+        let jumped = wall.0 > now.saturating_add(millis(MAX_JUMP));
+        if !jumped {
+            self.offset.fetch_max(wall.0.saturating_sub(mono), Ordering::Relaxed);
+        }
+        self.jumped.store(jumped, Ordering::Relaxed);
+        self.state()
+    }
+
+    /// See [`ClockState`].
+    pub fn state(&self) -> ClockState {
+        if self.jumped.load(Ordering::Relaxed) {
+            ClockState::Jumped
+        } else if self.persisted_at_start > self.source.wall().plus(self.leeway) {
+            ClockState::Behind
+        } else {
+            ClockState::Good
+        }
+    }
+
+    /// A stamp for a new session, later than `after` and than every not-before given out so far. `None` if that would
+    /// lie further ahead of engine time than the leeway: then some clock is wrong, and a later try is right.
+    pub fn stamp_creation(&self, after: Timestamp) -> Option<Timestamp> {
+        let now = self.now();
+        let floor = if after == Timestamp::ZERO { 0 } else { after.0.saturating_add(1) };
+        let mut stamp = 0;
+        self.last_stamp
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
+                stamp = now.0.max(last).max(floor);
+                (stamp <= now.plus(self.leeway).0).then_some(stamp)
+            })
+            .is_ok()
+            .then_some(Timestamp(stamp))
+    }
+
+    /// A stamp for a not-before: no earlier than any session created so far, and earlier than each one to come.
+    pub fn stamp_not_before(&self) -> Timestamp {
+        let now = self.now().0;
+        let mut stamp = 0;
+        let _ = self.last_stamp.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
+            stamp = now.max(last);
+            Some(stamp + 1)
+        });
+        Timestamp(stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Timestamp = Timestamp::from_secs(1_700_000_000);
+    const LEEWAY: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_clock_stepped_back_reopens_nothing() {
+        let time = ManualTime::at(T0);
+        let clock = EngineClock::start(time.clone(), Timestamp::ZERO, LEEWAY);
+        time.advance(Duration::from_secs(10));
+        clock.tick();
+        let before = clock.now();
+        time.set_wall(T0.minus(Duration::from_secs(86_400)));
+        clock.tick();
+        assert_eq!(clock.now(), before);
+        time.advance(Duration::from_secs(1));
+        assert_eq!(clock.now(), before.plus(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_not_followed() {
+        let time = ManualTime::at(T0);
+        let clock = EngineClock::start(time.clone(), Timestamp::ZERO, LEEWAY);
+        time.set_wall(T0.plus(Duration::from_secs(3601)));
+        assert_eq!(clock.tick(), ClockState::Jumped);
+        assert_eq!(clock.now(), T0);
+        time.set_wall(T0.plus(Duration::from_secs(5)));
+        assert_eq!(clock.tick(), ClockState::Good);
+        assert_eq!(clock.now(), T0.plus(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_store_from_the_future_stops_minting_until_the_wall_clock_is_there() {
+        let time = ManualTime::at(T0);
+        let clock = EngineClock::start(time.clone(), T0.plus(Duration::from_secs(60)), LEEWAY);
+        assert_eq!(clock.tick(), ClockState::Behind);
+        assert_eq!(clock.now(), T0.plus(Duration::from_secs(60)));
+        time.advance(Duration::from_secs(30));
+        assert_eq!(clock.tick(), ClockState::Good);
+    }
+
+    #[test]
+    fn creation_and_not_before_of_one_millisecond_are_told_apart() {
+        let clock = EngineClock::start(ManualTime::at(T0), Timestamp::ZERO, LEEWAY);
+        let before = clock.stamp_creation(Timestamp::ZERO).unwrap();
+        let cut = clock.stamp_not_before();
+        let after = clock.stamp_creation(Timestamp::ZERO).unwrap();
+        let second_cut = clock.stamp_not_before();
+        assert!(before <= cut && after > cut && after <= second_cut);
+        assert!(clock.stamp_creation(T0.plus(LEEWAY)).is_none());
+    }
+}

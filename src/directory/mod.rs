@@ -1,0 +1,63 @@
+//! Who the users are. The gate asks a [`Directory`] for a login, and again at each refresh.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::clock::Timestamp;
+use crate::session::Scope;
+
+#[cfg(feature = "server")]
+pub mod file;
+pub mod password;
+
+/// A directory that cannot answer now.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// More password checks are waiting than the bound allows: the caller may try again soon.
+    #[error("too many password checks are waiting")]
+    Busy,
+    /// It cannot be read or reached.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// What the directory says of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9).
+    pub subject: Box<str>,
+    /// The account that the user belongs to, where there is one.
+    pub account: Option<Box<str>>,
+    /// May the user log in and refresh?
+    pub active: bool,
+    /// Sessions created at or before this moment are not valid: a changed password moves it.
+    pub sessions_valid_from: Timestamp,
+    /// The scopes that the user's tokens may carry.
+    pub scopes: Scope,
+    /// Further fields (names, email, …) for the dialects that report them.
+    pub profile: BTreeMap<String, serde_json::Value>,
+}
+
+/// The users of the gate.
+#[async_trait]
+pub trait Directory: fmt::Debug + Send + Sync + 'static {
+    /// The user with this name and password in this account; `None` for an unknown user, an inactive one and a wrong
+    /// password alike, after the same work (requirement A2).
+    async fn authenticate(
+        &self,
+        account: Option<&str>,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<Option<User>, DirectoryError>;
+
+    /// What is known of a subject now; `None` if nothing is, which ends the subject's sessions.
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
+}
+
+/// Is this usable as a `sub`: visible ASCII, 1 to 256 bytes (requirement J9)?
+pub fn is_valid_subject(subject: &str) -> bool {
+    (1..=256).contains(&subject.len()) && subject.bytes().all(|b| b.is_ascii_graphic())
+}

@@ -1,0 +1,2 @@
+//! The `rotogate` binary.
+fn main() {}

@@ -1,0 +1,130 @@
+//! Revocations: what they say, how two of them merge, and the list that every request is checked against.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::session::rotation::{GONE, RaisedMinimum};
+use crate::session::{Generation, SessionId};
+
+pub mod epoch;
+pub mod list;
+
+pub use list::RevocationList;
+
+/// What is revoked. Keys include the issuer, because `sub`, `client_id` and `jti` mean something only together with it;
+/// sessions and generations are only ever our own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Target {
+    /// One session of ours.
+    Session(SessionId),
+    /// Everything of one subject.
+    Subject {
+        /// `iss`.
+        issuer: Arc<str>,
+        /// `sub`.
+        subject: Box<str>,
+    },
+    /// Everything issued to one client.
+    Client {
+        /// `iss`.
+        issuer: Arc<str>,
+        /// `client_id`.
+        client: Box<str>,
+    },
+    /// Everything.
+    Global,
+    /// One token that has no session.
+    Token {
+        /// `iss`.
+        issuer: Arc<str>,
+        /// `jti`.
+        jti: Box<str>,
+    },
+}
+
+/// From when on, or from which generation on, a target's tokens are still good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// For a [`Target::Session`]: tokens below a generation are refused.
+    Minimum {
+        /// The least generation accepted from `effective_from` on; [`GONE`] for none.
+        minimum: Generation,
+        /// When `minimum` takes effect.
+        effective_from: Timestamp,
+        /// The least generation accepted until then.
+        before: Generation,
+    },
+    /// For a subject, a client or all: sessions created (tokens without a session: issued) at or before this moment are
+    /// refused.
+    NotBefore(Timestamp),
+    /// For a token: it is refused.
+    Gone,
+}
+
+impl Effect {
+    /// The end of a session, at once.
+    pub const SESSION_GONE: Self = Self::Minimum { minimum: GONE, effective_from: Timestamp::ZERO, before: 0 };
+
+    /// Merges two effects on one target: the higher minimum and the later not-before win, gone absorbs all. Commutative,
+    /// associative and idempotent, so the order in which entries arrive does not matter.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        match (self, other) {
+            (
+                Self::Minimum { minimum: a, effective_from: a_from, before: a_before },
+                Self::Minimum { minimum: b, effective_from: b_from, before: b_before },
+            ) => {
+                if a == GONE || b == GONE {
+                    return Self::SESSION_GONE;
+                }
+                let (minimum, effective_from, lower) = match a.cmp(&b) {
+                    std::cmp::Ordering::Greater => (a, a_from, b),
+                    std::cmp::Ordering::Less => (b, b_from, a),
+                    std::cmp::Ordering::Equal => (a, a_from.min(b_from), 0),
+                };
+                Self::Minimum { minimum, effective_from, before: a_before.max(b_before).max(lower) }
+            }
+            (Self::NotBefore(a), Self::NotBefore(b)) => Self::NotBefore(a.max(b)),
+            // Effects of different kinds never meet: the target decides the kind. Refusing is the safe reading.
+            (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
+            (minimum @ Self::Minimum { .. }, Self::NotBefore(_))
+            | (Self::NotBefore(_), minimum @ Self::Minimum { .. }) => minimum,
+        }
+    }
+}
+
+/// An entry of the revocation list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// What it is about.
+    pub target: Target,
+    /// What it does to it.
+    pub effect: Effect,
+    /// When the last token of any kind that it can match has expired, leeway included.
+    pub until: Timestamp,
+}
+
+impl Revocation {
+    /// What a rotation revokes: the session's access tokens of earlier generations.
+    pub fn raised(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Self {
+        Self {
+            target: Target::Session(id),
+            effect: Effect::Minimum {
+                minimum: raised.minimum,
+                effective_from: raised.effective_from,
+                before: raised.before,
+            },
+            until: raised.until.plus(leeway),
+        }
+    }
+
+    /// Merges with another entry of the same target; the later end wins.
+    pub fn absorb(&mut self, other: &Self) {
+        debug_assert_eq!(self.target, other.target);
+        self.effect = self.effect.merge(other.effect);
+        self.until = self.until.max(other.until);
+    }
+}

@@ -1,0 +1,206 @@
+//! A **session** is one login of one client: what RFC 9700 calls a token family. Everything issued since that login
+//! carries its id, and a **generation** that goes up by one with each pair of tokens.
+//!
+//! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential brings on; [`engine`]
+//! carries it out.
+
+pub mod confirm;
+pub mod engine;
+pub mod profile;
+pub mod rotation;
+pub mod scope;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::clock::Timestamp;
+pub use scope::Scope;
+
+/// The generation of a pair of tokens. The first pair of a session is 1; 0 stands for "none".
+pub type Generation = u64;
+
+/// A session's name: a UUIDv7 whose time is the session's creation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId([u8; 16]);
+
+impl SessionId {
+    /// A new id for a session created at `created`, from ten random bytes.
+    pub fn new(created: Timestamp, random: [u8; 10]) -> Self {
+        Self(uuid::Builder::from_unix_timestamp_millis(created.as_millis(), &random).into_uuid().into_bytes())
+    }
+
+    /// From the sixteen bytes that a token or a record holds.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The sixteen bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// From the text of a `sid` claim: a hyphenated lower-case UUIDv7, and nothing else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = Uuid::try_parse(text).ok()?;
+        let own = Self(id.into_bytes());
+        (id.get_version_num() == 7 && own.to_string() == text).then_some(own)
+    }
+
+    /// When the session was created, to the millisecond: what a not-before is compared with.
+    pub fn created(&self) -> Timestamp {
+        let mut ms = [0; 8];
+        ms[2..].copy_from_slice(&self.0[..6]);
+        Timestamp::from_millis(u64::from_be_bytes(ms))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Uuid::from_bytes(self.0).as_hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A session's own random secret: half of what makes its refresh tokens. Never leaves the store and the engine.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionSecret([u8; 16]);
+
+impl SessionSecret {
+    /// From sixteen random bytes.
+    pub const fn new(random: [u8; 16]) -> Self {
+        Self(random)
+    }
+
+    /// The bytes, for the key of tag B.
+    pub(crate) const fn expose(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionSecret(…)")
+    }
+}
+
+/// Is the session alive, and if not, why?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It may be refreshed.
+    Live,
+    /// It was ended before its time.
+    Revoked(RevokedBecause),
+}
+
+/// Why a session was ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RevokedBecause {
+    /// Its holder logged out or revoked a token of it (RFC 7009).
+    Logout,
+    /// A superseded refresh token was presented (RFC 9700 §4.14.2).
+    Reuse,
+    /// Its refresh token was presented by another client.
+    OtherClient,
+    /// An operator or the application said so.
+    Operator,
+}
+
+/// What made the last pair of tokens, so that it can be made again, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPair {
+    /// The scope granted.
+    pub scope: Scope,
+    /// When the access token expires: a whole second.
+    pub access_expires: Timestamp,
+    /// The `kid` of the key that signed the access token.
+    pub kid: Box<str>,
+    /// The id of the server key that made the refresh token.
+    pub refresh_key: u8,
+}
+
+/// The record of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its name, which holds when it was created.
+    pub id: SessionId,
+    /// Its own random secret.
+    pub secret: SessionSecret,
+    /// Who logged in.
+    pub subject: Box<str>,
+    /// The account in whose name, where there is one.
+    pub account: Option<Box<str>>,
+    /// The OAuth client that the tokens were issued to.
+    pub client: Box<str>,
+    /// The scope granted at login: no refresh goes beyond it (RFC 6749 §6).
+    pub scope: Scope,
+    /// The dialect in which it began.
+    pub dialect: Box<str>,
+    /// The end of the session, whatever is refreshed.
+    pub expires: Timestamp,
+    /// When the last of all access tokens issued so far expires.
+    pub latest_access_expires: Timestamp,
+
+    /// The last generation issued.
+    pub current: Generation,
+    /// The generation that was presented to get there; 0 before the first refresh.
+    pub previous: Generation,
+    /// When `previous` was first exchanged.
+    pub rotated_at: Timestamp,
+    /// When `current` was issued.
+    pub issued_at: Timestamp,
+    /// Has anyone used `current` yet?
+    pub confirmed: bool,
+    /// What made the last pair.
+    pub last: LastPair,
+
+    /// Live or revoked.
+    pub status: Status,
+    /// Goes up with every change of the record.
+    pub revision: u64,
+    /// The user agent at login, where it is kept.
+    pub user_agent: Option<Box<str>>,
+    /// The address at login, where it is kept.
+    pub address: Option<IpAddr>,
+}
+
+impl Session {
+    /// When it began, to the millisecond.
+    pub fn created(&self) -> Timestamp {
+        self.id.created()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_holds_its_creation_to_the_millisecond() {
+        let t = Timestamp::from_millis(1_732_000_000_123);
+        let id = SessionId::new(t, [0xab; 10]);
+        assert_eq!(id.created(), t);
+        assert_eq!(SessionId::parse(&id.to_string()), Some(id));
+        for bad in ["", "x", &id.to_string().to_uppercase(), &id.to_string().replace('-', ""), &Uuid::nil().to_string()]
+        {
+            assert_eq!(SessionId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn o3_a_secret_does_not_print() {
+        assert_eq!(format!("{:?}", SessionSecret::new([0x41; 16])), "SessionSecret(…)");
+    }
+}

@@ -1,0 +1,162 @@
+//! The rules of an endpoint or a client.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+const SECOND: u64 = 1;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3600;
+const DAY: u64 = 86_400;
+
+/// What a presented token that was superseded long ago brings on (RFC 9700 §4.14.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnReuse {
+    /// The session ends, its live access tokens with it.
+    RevokeSession,
+    /// Every session of the subject ends.
+    RevokeSubject,
+    /// The token is refused and nothing else happens.
+    Deny,
+}
+
+/// What a refresh token brings on that comes from another client than its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOtherClient {
+    /// The token is refused and nothing else happens.
+    Deny,
+    /// The session ends.
+    RevokeSession,
+}
+
+/// The rules that a session's tokens live by. The defaults are those of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// How long an access token lives, unless the client asks for another time.
+    pub access_ttl: Duration,
+    /// The longest access token that a client may ask for.
+    pub max_access_ttl: Duration,
+    /// How long a session lives at most, from its login.
+    pub session_ttl: Duration,
+    /// How long a session lives without a refresh.
+    pub idle_ttl: Duration,
+    /// How long, from when it was superseded, a refresh token is answered with the same successor again.
+    pub grace: Duration,
+    /// How long, from its first exchange, a refresh token is answered with a new pair while nobody used the old one.
+    pub lost_response_window: Duration,
+    /// What a reuse brings on.
+    pub on_reuse: OnReuse,
+    /// What a token from another client brings on.
+    pub on_other_client: OnOtherClient,
+    /// When a rotation ends the access tokens before it. `None`: they live to their own end.
+    pub revoke_previous_after: Option<Duration>,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            access_ttl: Duration::from_secs(10 * MINUTE),
+            max_access_ttl: Duration::from_secs(24 * HOUR),
+            session_ttl: Duration::from_secs(30 * DAY),
+            idle_ttl: Duration::from_secs(14 * DAY),
+            grace: Duration::from_secs(10 * SECOND),
+            lost_response_window: Duration::from_secs(24 * HOUR),
+            on_reuse: OnReuse::RevokeSession,
+            on_other_client: OnOtherClient::Deny,
+            revoke_previous_after: None,
+        }
+    }
+}
+
+/// A rule that a profile breaks: the key, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileError {
+    /// The key of `gateway.toml` that is wrong.
+    pub key: &'static str,
+    /// What it must be.
+    pub expected: String,
+}
+
+impl fmt::Display for ProfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.expected)
+    }
+}
+
+impl std::error::Error for ProfileError {}
+
+impl Profile {
+    /// Every bound that these rules break; empty when they hold together.
+    pub fn problems(&self) -> Vec<ProfileError> {
+        let mut found = Vec::new();
+        let mut rule = |holds: bool, key, expected: String| {
+            if !holds {
+                found.push(ProfileError { key, expected });
+            }
+        };
+        let show = |d: Duration| humantime::format_duration(d).to_string();
+        rule(self.access_ttl >= Duration::from_secs(1), "access_ttl", "must be at least 1s".into());
+        rule(
+            self.access_ttl >= self.grace * 2,
+            "access_ttl",
+            format!(
+                "must be at least twice grace ({}), or a replay hands out a token about to expire",
+                show(self.grace)
+            ),
+        );
+        rule(
+            self.access_ttl <= self.max_access_ttl,
+            "access_ttl",
+            format!("must not exceed max_access_ttl ({})", show(self.max_access_ttl)),
+        );
+        rule(self.grace <= Duration::from_secs(60), "grace", "must be at most 60s".into());
+        rule(
+            self.lost_response_window <= self.idle_ttl.min(Duration::from_secs(7 * DAY)),
+            "lost_response_window",
+            "must be at most 7d and at most idle_ttl".into(),
+        );
+        rule(
+            !self.grace.is_zero() || self.lost_response_window.is_zero(),
+            "lost_response_window",
+            "must be 0s when grace is 0s".into(),
+        );
+        rule(!self.idle_ttl.is_zero(), "idle_ttl", "must be more than 0s".into());
+        rule(
+            self.idle_ttl <= self.session_ttl,
+            "idle_ttl",
+            format!("must not exceed session_ttl ({})", show(self.session_ttl)),
+        );
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold_together() {
+        assert_eq!(Profile::default().problems(), []);
+    }
+
+    #[test]
+    fn each_bound_is_named() {
+        let s = Duration::from_secs;
+        let cases: [(&str, Profile); 7] = [
+            ("access_ttl", Profile { access_ttl: s(19), ..Profile::default() }),
+            ("access_ttl", Profile { max_access_ttl: s(60), ..Profile::default() }),
+            ("grace", Profile { grace: s(61), ..Profile::default() }),
+            ("lost_response_window", Profile { lost_response_window: s(7 * DAY + 1), ..Profile::default() }),
+            ("lost_response_window", Profile { grace: s(0), ..Profile::default() }),
+            ("idle_ttl", Profile { idle_ttl: s(31 * DAY), ..Profile::default() }),
+            ("idle_ttl", Profile { idle_ttl: s(0), lost_response_window: s(0), ..Profile::default() }),
+        ];
+        for (key, profile) in cases {
+            let keys: Vec<_> = profile.problems().into_iter().map(|p| p.key).collect();
+            assert_eq!(keys, [key], "{profile:?}");
+        }
+    }
+}

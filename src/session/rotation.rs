@@ -1,0 +1,217 @@
+//! What a presented refresh credential brings on: a pure function of the session, the credential, what is known of the
+//! user, the time and the profile. The first row that fits decides:
+//!
+//! | session | presented | decision |
+//! |---|---|---|
+//! | revoked, or gone by the list; user inactive; begun before `sessions_valid_from` | any | [`Revoked`](Decision::Revoked) |
+//! | past `session_ttl`, or idle past `idle_ttl` | any | [`Expired`](Decision::Expired) |
+//! | live | > current, or `minimum_known` > current | [`Ahead`](Decision::Ahead) |
+//! | live | = current | [`Rotate`](Decision::Rotate) |
+//! | live | = previous, within `grace` of `issued_at` | [`Replay`](Decision::Replay) |
+//! | live | = previous, later, current unconfirmed, within `lost_response_window` of `rotated_at` | [`Reissue`](Decision::Reissue) |
+//! | live | anything else | [`Reuse`](Decision::Reuse) |
+//!
+//! A window of `d` is open while less than `d` has passed, so zero means never.
+
+use std::time::Duration;
+
+use super::profile::Profile;
+use super::{Generation, LastPair, Session, Status};
+use crate::clock::Timestamp;
+
+/// A minimum generation that no token reaches: the session is gone.
+pub const GONE: Generation = Generation::MAX;
+
+/// A refresh credential whose authenticity was checked already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// The generation that it was issued at.
+    pub generation: Generation,
+}
+
+/// What is known besides the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Does the directory know the user, and is the user active?
+    pub user_active: bool,
+    /// The latest of the directory's, the subject's, the client's and the global not-before. A session created at that
+    /// very millisecond is not valid.
+    pub sessions_valid_from: Timestamp,
+    /// The minimum generation that the revocation list knows of this session; 0 when it knows none.
+    pub minimum_known: Generation,
+    /// Has this node held an unbroken copy of the revocations ever since the session's last change?
+    pub unbroken_revocations: bool,
+}
+
+/// Why a session counts as revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its record says so.
+    Record,
+    /// The revocation list says so.
+    List,
+    /// The user is unknown, disabled or removed.
+    UserInactive,
+    /// It began before the sessions of the user, the client or all users became invalid.
+    BeforeValidFrom,
+}
+
+/// Which lifetime a session has outlived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapsed {
+    /// `session_ttl`.
+    Session,
+    /// `idle_ttl`.
+    Idle,
+}
+
+/// How a reuse came about: for the audit event, never for the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    /// How many generations older than the current one the token is.
+    pub generations_old: u64,
+    /// How long ago its successor was issued, where the record still knows.
+    pub superseded_for: Option<Duration>,
+}
+
+/// What a presented refresh credential brings on. See the table of this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The session was ended.
+    Revoked(Ended),
+    /// The session outlived a lifetime.
+    Expired(Lapsed),
+    /// Store or record have lost writes. Fast-forward where that is safe (requirement O5), else refuse.
+    Ahead {
+        /// The session may be taken on from the presented generation.
+        fast_forward: bool,
+    },
+    /// A new pair.
+    Rotate,
+    /// The current pair again.
+    Replay,
+    /// A new pair in the place of one that nobody used.
+    Reissue,
+    /// A superseded token.
+    Reuse(Reuse),
+}
+
+/// Decides. No I/O, no clock, no randomness.
+pub fn decide(s: &Session, presented: Presented, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
+    if let Some(why) = ended(s, facts) {
+        return Decision::Revoked(why);
+    }
+    if let Some(which) = lapsed(s, now, profile) {
+        return Decision::Expired(which);
+    }
+    let generation = presented.generation;
+    if generation > s.current || facts.minimum_known > s.current {
+        // What the list knows is the least that was lost: only a token at or past it can be the latest one.
+        let latest = generation > s.current && generation >= facts.minimum_known;
+        return Decision::Ahead { fast_forward: facts.unbroken_revocations && latest };
+    }
+    if generation == s.current {
+        return Decision::Rotate;
+    }
+    // Generation 0 was never issued: it marks a session that was never refreshed.
+    if generation == s.previous && generation != 0 {
+        if now.since(s.issued_at) < profile.grace {
+            return Decision::Replay;
+        }
+        if !s.confirmed && now.since(s.rotated_at) < profile.lost_response_window {
+            return Decision::Reissue;
+        }
+    }
+    Decision::Reuse(Reuse {
+        generations_old: s.current - generation,
+        superseded_for: (generation == s.previous).then(|| now.since(s.rotated_at)),
+    })
+}
+
+fn ended(s: &Session, facts: Facts) -> Option<Ended> {
+    match s.status {
+        Status::Revoked(_) => return Some(Ended::Record),
+        Status::Live => {}
+    }
+    if facts.minimum_known == GONE {
+        return Some(Ended::List);
+    }
+    if !facts.user_active {
+        return Some(Ended::UserInactive);
+    }
+    (s.created() <= facts.sessions_valid_from).then_some(Ended::BeforeValidFrom)
+}
+
+fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lapsed> {
+    if now >= s.expires.min(s.created().plus(profile.session_ttl)) {
+        return Some(Lapsed::Session);
+    }
+    (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lapsed::Idle)
+}
+
+/// What a rotation does to the session's access tokens of earlier generations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaisedMinimum {
+    /// Access tokens below this generation are refused …
+    pub minimum: Generation,
+    /// … from this moment on.
+    pub effective_from: Timestamp,
+    /// The minimum until then.
+    pub before: Generation,
+    /// When the last access token below the minimum has expired.
+    pub until: Timestamp,
+}
+
+/// The record after a decision that issues a new generation, and what it revokes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The record to swap in.
+    pub record: Session,
+    /// What the revocation list must know, in the same transaction.
+    pub raised: Option<RaisedMinimum>,
+}
+
+/// The step that `decision` takes when it issues a new generation; `None` when it issues none.
+pub fn step(
+    s: &Session,
+    decision: Decision,
+    presented: Presented,
+    pair: LastPair,
+    now: Timestamp,
+    profile: &Profile,
+) -> Option<Step> {
+    let (previous, current, rotated_at, raise_from) = match decision {
+        Decision::Rotate => (s.current, s.current.checked_add(1)?, now, profile.revoke_previous_after),
+        // What lay between is abandoned at once, whatever the profile says.
+        Decision::Reissue => (s.previous, s.current.checked_add(1)?, s.rotated_at, Some(Duration::ZERO)),
+        Decision::Ahead { fast_forward: true } => {
+            (presented.generation, presented.generation.checked_add(1)?, now, profile.revoke_previous_after)
+        }
+        Decision::Revoked(_)
+        | Decision::Expired(_)
+        | Decision::Ahead { fast_forward: false }
+        | Decision::Replay
+        | Decision::Reuse(_) => return None,
+    };
+    let raised = raise_from.map(|after| RaisedMinimum {
+        minimum: current,
+        effective_from: now.plus(after),
+        before: 0,
+        until: s.latest_access_expires,
+    });
+    let record = Session {
+        current,
+        previous,
+        rotated_at,
+        issued_at: now,
+        confirmed: false,
+        latest_access_expires: s.latest_access_expires.max(pair.access_expires),
+        last: pair,
+        revision: s.revision + 1,
+        ..s.clone()
+    };
+    Some(Step { record, raised })
+}
+
+#[cfg(test)]
+mod tests;

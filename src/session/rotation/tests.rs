@@ -1,0 +1,1 @@
+//! The table, row by row. Its exploration is in `tests/exploration.rs`.

@@ -1,0 +1,97 @@
+//! OAuth 2 scopes (RFC 6749 §3.3).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A set of scope tokens, in the order in which they were granted.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scope(Box<str>);
+
+/// A scope with a character that RFC 6749 §3.3 does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a scope token may hold visible ASCII characters except \" and \\")]
+pub struct InvalidScope;
+
+impl Scope {
+    /// Reads a space-separated list. A token named twice counts once.
+    ///
+    /// # Errors
+    /// A character outside `NQCHAR` of RFC 6749 §3.3.
+    pub fn parse(text: &str) -> Result<Self, InvalidScope> {
+        let token = |t: &&str| t.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b'"' && b != b'\\');
+        if text.split(' ').all(|t| token(&t)) { Ok(Self::collect(text.split(' '))) } else { Err(InvalidScope) }
+    }
+
+    fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
+        let mut seen: Vec<&str> = Vec::new();
+        for token in tokens {
+            if !token.is_empty() && !seen.contains(&token) {
+                seen.push(token);
+            }
+        }
+        Self(seen.join(" ").into())
+    }
+
+    /// The space-separated list.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// True when nothing is granted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each token.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ').filter(|t| !t.is_empty())
+    }
+
+    /// Is `token` among them?
+    pub fn contains(&self, token: &str) -> bool {
+        self.iter().any(|t| t == token)
+    }
+
+    /// Is every token of this one in `other`?
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.iter().all(|t| other.contains(t))
+    }
+
+    /// What both hold, in this one's order.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self::collect(self.iter().filter(|t| other.contains(t)))
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_orders_and_compares() {
+        let s = Scope::parse("read  write read").unwrap();
+        assert_eq!(s.as_str(), "read write");
+        assert!(Scope::parse("write").unwrap().is_within(&s));
+        assert!(!Scope::parse("write admin").unwrap().is_within(&s));
+        assert_eq!(s.intersection(&Scope::parse("admin write").unwrap()).as_str(), "write");
+        assert!(Scope::parse("").unwrap().is_empty());
+        for bad in ["a\"b", "a\\b", "a\nb", "caf\u{e9}"] {
+            assert_eq!(Scope::parse(bad), Err(InvalidScope), "{bad:?}");
+        }
+    }
+}

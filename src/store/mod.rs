@@ -1,0 +1,142 @@
+//! Where sessions and revocations are kept. The engine knows nothing of what is behind [`Store`]; whatever is, passes
+//! the same [`conformance`] suite.
+//!
+//! An `Ok` of a method that writes means *durable*: the process may be killed right after, and the write holds. The
+//! memory store is the exception, and says so at start.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::revocation::Revocation;
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+
+pub mod conformance;
+pub mod memory;
+#[cfg(feature = "redb")]
+pub mod redb;
+
+pub use memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use redb::RedbStore;
+
+/// A store that failed, or that cannot be opened. The text says what, where, and how to mend it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// An error with a text for the operator.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    /// The same, with what caused it.
+    pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { message: message.into(), source: Some(source.into()) }
+    }
+}
+
+/// What a compare-and-swap found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// The record is the new one, and durable.
+    Swapped,
+    /// Somebody else changed it: this is what it is now, or `None` if it is gone.
+    Changed(Option<Box<Session>>),
+    /// Sessions as old as this one became invalid meanwhile: by subject, client or all.
+    NoLongerValid,
+}
+
+/// What came of an insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// The session is there, and durable.
+    Inserted,
+    /// Sessions as old as this one became invalid meanwhile, up to and including this moment.
+    NoLongerValid(Timestamp),
+}
+
+/// A place in the store's sequence of revocations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(pub u64);
+
+/// Whose sessions to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Everyone's.
+    All,
+    /// One subject's.
+    Subject(Box<str>),
+}
+
+/// One page of sessions, in the order of their ids (the oldest first).
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The sessions.
+    pub sessions: Vec<Session>,
+    /// Where the next page begins, if there is one: pass it as `after`.
+    pub next: Option<SessionId>,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Sessions past their end.
+    pub sessions: u64,
+    /// Revocations that nothing can match any more.
+    pub revocations: u64,
+}
+
+/// Sessions and revocations, kept.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// The record of a session.
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// A new session. In the same transaction it is checked against the not-before of its subject, its client and all.
+    async fn insert(&self, session: Session) -> Result<Inserted, StoreError>;
+
+    /// Puts `record` in the place of the one whose revision is `expected`, together with `revocation`, in one
+    /// transaction. In it the not-before of subject, client and all are checked again.
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError>;
+
+    /// Merges `entry` into what is known of its target. For a session, `because` is written into its record, whose
+    /// revision goes up, in the same transaction; this is unconditional, and repeating it changes nothing more.
+    ///
+    /// `until` is raised to the end of everything that the entry can match: a session's latest access token, the longest
+    /// session of a subject, the longest of all for a client or for all; plus the `leeway` that the store was given.
+    /// Gives back the entry as it is now, merged.
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
+
+    /// All entries written after `cursor`, in order, and where they end. [`Cursor::default`] gives every live entry.
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
+
+    /// Marks generations as seen in use, where they still are the current ones of a live session. Touches that one field
+    /// and the revision.
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError>;
+
+    /// A page of at most `limit` sessions with ids after `after`.
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Removes sessions and revocations that ended more than an hour before `now`, in steps small enough not to hold up
+    /// writers, and remembers `now` as the last time known.
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
+
+    /// The last engine time that the store remembers; [`Timestamp::ZERO`] for a new one. Every write that carries a time
+    /// raises it.
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
+
+    /// Is the store able to write? For readiness.
+    async fn check(&self) -> Result<(), StoreError>;
+}
