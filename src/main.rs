@@ -1,2 +1,7 @@
-//! The `rotogate` binary.
-fn main() {}
+//! The `rotogate` binary: everything it does is in [`rotogate::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rotogate::cli::main()
+}

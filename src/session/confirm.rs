@@ -1,1 +1,70 @@
-//! To come.
+//! Delivery is confirmed, not guessed: the first time an access token of a generation is seen on a request, its holder
+//! has it, and the predecessor may no longer be exchanged. That is noted here and written to the store in batches, off
+//! the request's path.
+//!
+//! A note that is lost errs to the safe side: the generation in use would count as never delivered.
+
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::{Generation, SessionId};
+use crate::store::{Store, StoreError};
+
+/// How long a note waits for others before it is written.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// How many notes one write takes.
+const BATCH: usize = 4096;
+/// How many notes are kept at most; more are dropped, see the module.
+const MAX_PENDING: usize = 1_000_000;
+
+/// Generations seen in use whose note is not in the store yet.
+#[derive(Debug, Default)]
+pub struct Confirmations {
+    pending: DashMap<SessionId, Generation>,
+}
+
+impl Confirmations {
+    /// Notes that a token of this generation was used.
+    pub fn seen(&self, session: SessionId, generation: Generation) {
+        if self.pending.len() >= MAX_PENDING {
+            return;
+        }
+        match self.pending.entry(session) {
+            Entry::Occupied(mut seen) => {
+                let latest = generation.max(*seen.get());
+                seen.insert(latest);
+            }
+            Entry::Vacant(place) => {
+                place.insert(generation);
+            }
+        }
+    }
+
+    /// Is a note of this generation, or of a later one, waiting?
+    pub fn has(&self, session: SessionId, generation: Generation) -> bool {
+        self.pending.get(&session).is_some_and(|seen| *seen >= generation)
+    }
+
+    /// Writes what is waiting. What could not be written is kept, and tried again at the next call.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
+        loop {
+            let batch: Vec<_> = self.pending.iter().take(BATCH).map(|note| (*note.key(), *note.value())).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            store.confirm(batch.clone()).await?;
+            for (session, generation) in &batch {
+                // A later generation that was seen meanwhile stays.
+                self.pending.remove_if(session, |_, seen| seen <= generation);
+            }
+            if batch.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+}

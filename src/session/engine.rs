@@ -1,1 +1,776 @@
-//! To come.
+//! The engine: store, clock and mint around [`decide`]. Everything that a reply needs is made before the commit, and
+//! nothing is answered before the commit is durable.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use secrecy::SecretString;
+
+use super::confirm::Confirmations;
+use super::profile::{OnOtherClient, OnReuse, Profile};
+use super::rotation::{self, Decision, Facts, Presented, Reuse, decide};
+use super::turn::Turns;
+use super::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use crate::audit;
+use crate::client::Client;
+use crate::clock::{ClockState, EngineClock, Timestamp};
+use crate::denial::{Denial, Error, Fault};
+use crate::directory::{Directory, User};
+use crate::limit::{Attempt, Limits};
+use crate::revocation::{Effect, Revocation, RevocationList, Target};
+use crate::store::{Inserted, Store, Swap};
+use crate::token::claims::MintedClaims;
+use crate::token::keyring::Keyring;
+use crate::token::mint::{self, AccessTokenText};
+use crate::token::refresh::{self, RefreshToken};
+
+/// How often a request tries again when others change the session under it. Each loss means that somebody else won, so
+/// this many in a row say that something is wrong.
+const TRIES: usize = 16;
+
+/// The dialect of sessions that the application began itself; no directory is asked about them.
+pub const APPLICATION: &str = "application";
+
+/// Where a request came from, for limits and the audit trail.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The client's address, if it is known.
+    pub address: Option<IpAddr>,
+    /// Its `User-Agent`.
+    pub user_agent: Option<Box<str>>,
+}
+
+/// A login with a password (RFC 6749 §4.3).
+#[derive(Debug)]
+pub struct Login<'a> {
+    /// The client, authenticated.
+    pub client: &'a Client,
+    /// The account from the path, if the endpoint has one.
+    pub account: Option<&'a str>,
+    /// The user's name.
+    pub username: &'a str,
+    /// The user's password.
+    pub password: &'a SecretString,
+    /// The scope asked for; `None` for all that is allowed.
+    pub scope: Option<Scope>,
+    /// How long the access token should live; `None` for the profile's time.
+    pub access_ttl: Option<Duration>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The endpoint's dialect.
+    pub dialect: &'a str,
+    /// Where it came from.
+    pub origin: &'a Origin,
+}
+
+/// A session that the application begins itself, with its own login page.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The `sub` of its tokens.
+    pub subject: &'a str,
+    /// The account, where there is one.
+    pub account: Option<&'a str>,
+    /// The client that the tokens are for.
+    pub client: &'a str,
+    /// The scope granted.
+    pub scope: Scope,
+    /// The rules.
+    pub profile: &'a Profile,
+    /// Where it came from.
+    pub origin: &'a Origin,
+}
+
+/// A presented refresh token (RFC 6749 §6).
+#[derive(Debug)]
+pub struct Refresh<'a> {
+    /// The token.
+    pub token: &'a SecretString,
+    /// The client, authenticated.
+    pub client: &'a Client,
+    /// The account that the path names; `None` when the path has none.
+    pub account: Option<&'a str>,
+    /// The scope asked for: the granted one or less.
+    pub scope: Option<Scope>,
+    /// How long the access token should live; `None` for the profile's time.
+    pub access_ttl: Option<Duration>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The dialects whose sessions the endpoint takes.
+    pub accepts: &'a [Box<str>],
+    /// Where it came from.
+    pub origin: &'a Origin,
+}
+
+/// How tokens came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A login.
+    Login,
+    /// A client's own credentials.
+    ClientCredentials,
+    /// A rotation.
+    Rotated,
+    /// The current pair again.
+    Replayed,
+    /// A new pair in the place of one that nobody used.
+    Reissued,
+    /// A session taken on from where the store had lost it.
+    FastForwarded,
+}
+
+/// Tokens for a client.
+#[derive(Debug)]
+pub struct Issued {
+    /// The access token.
+    pub access_token: AccessTokenText,
+    /// The refresh token; none for a client's own credentials.
+    pub refresh_token: Option<RefreshToken>,
+    /// When the access token expires.
+    pub expires: Timestamp,
+    /// How many seconds of it are left.
+    pub expires_in: u64,
+    /// The scope granted.
+    pub scope: Scope,
+    /// The session, where there is one.
+    pub session: Option<SessionId>,
+    /// The user, where a directory knows one.
+    pub user: Option<User>,
+    /// How they came about.
+    pub how: How,
+}
+
+/// What the engine needs around it.
+#[derive(Debug)]
+pub struct Parts {
+    /// `iss` of the tokens minted.
+    pub issuer: Arc<str>,
+    /// `aud` of the tokens minted.
+    pub audience: Vec<Box<str>>,
+    /// The tolerance for clocks that differ.
+    pub leeway: Duration,
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// Where sessions are kept.
+    pub store: Arc<dyn Store>,
+    /// Who the users are, if the gate logs them in.
+    pub directory: Option<Arc<dyn Directory>>,
+    /// Engine time.
+    pub clock: Arc<EngineClock>,
+    /// The revocation list.
+    pub revocations: Arc<RevocationList>,
+    /// The limits.
+    pub limits: Limits,
+    /// Are user agent and address of a login kept with the session?
+    pub keep_login_origin: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    issuer: Arc<str>,
+    audience: Vec<Box<str>>,
+    leeway: Duration,
+    keyring: ArcSwap<Keyring>,
+    store: Arc<dyn Store>,
+    directory: Option<Arc<dyn Directory>>,
+    clock: Arc<EngineClock>,
+    revocations: Arc<RevocationList>,
+    confirmations: Confirmations,
+    limits: Limits,
+    turns: Turns,
+    keep_login_origin: bool,
+    random: SystemRandom,
+}
+
+impl Engine {
+    /// An engine of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            issuer: parts.issuer,
+            audience: parts.audience,
+            leeway: parts.leeway,
+            keyring: ArcSwap::new(parts.keyring),
+            store: parts.store,
+            directory: parts.directory,
+            clock: parts.clock,
+            revocations: parts.revocations,
+            confirmations: Confirmations::default(),
+            limits: parts.limits,
+            turns: Turns::default(),
+            keep_login_origin: parts.keep_login_origin,
+            random: SystemRandom::new(),
+        }
+    }
+
+    /// `iss` of the tokens minted.
+    pub fn issuer(&self) -> &Arc<str> {
+        &self.issuer
+    }
+
+    /// Engine time.
+    pub fn clock(&self) -> &EngineClock {
+        &self.clock
+    }
+
+    /// Where sessions are kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The revocation list.
+    pub fn revocations(&self) -> &RevocationList {
+        &self.revocations
+    }
+
+    /// The generations seen in use.
+    pub fn confirmations(&self) -> &Confirmations {
+        &self.confirmations
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The keys in force.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// Mints with other keys from now on.
+    pub fn set_keyring(&self, keyring: Arc<Keyring>) {
+        self.keyring.store(keyring);
+    }
+
+    /// Logs a user in: a new session, and its first pair of tokens.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`]; a fault, which consumed nothing.
+    pub async fn login(&self, login: Login<'_>) -> Result<Issued, Error> {
+        self.may_mint()?;
+        let attempt = Attempt {
+            address: login.origin.address,
+            account: login.account,
+            username: login.username,
+            client: &login.client.id,
+        };
+        self.limits.login(attempt)?;
+        let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
+        let Some(user) = directory.authenticate(login.account, login.username, login.password).await? else {
+            audit::login_refused(login.account, login.username, &login.client.id, login.origin);
+            return Err(Denial::WrongPassword.into());
+        };
+        self.limits.logged_in(attempt);
+        let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
+        let new = New {
+            subject: &user.subject,
+            account: user.account.as_deref(),
+            client: &login.client.id,
+            scope,
+            dialect: login.dialect,
+            valid_from: user.sessions_valid_from,
+            access_ttl: login.access_ttl,
+            profile: login.profile,
+            origin: login.origin,
+        };
+        let mut issued = self.begin(new).await?;
+        issued.user = Some(user);
+        Ok(issued)
+    }
+
+    /// Begins a session that the application answers for. It ends when it is revoked or expires.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedRequest`] for a subject or client that cannot stand in a token; a fault, which consumed nothing.
+    pub async fn start(&self, start: Start<'_>) -> Result<Issued, Error> {
+        self.may_mint()?;
+        if !crate::directory::is_valid_subject(start.subject) {
+            return Err(Denial::MalformedRequest("subject: 1 to 256 visible ASCII characters are needed").into());
+        }
+        if !crate::directory::is_valid_subject(start.client) {
+            return Err(Denial::MalformedRequest("client: 1 to 256 visible ASCII characters are needed").into());
+        }
+        self.begin(New {
+            subject: start.subject,
+            account: start.account,
+            client: start.client,
+            scope: start.scope,
+            dialect: APPLICATION,
+            valid_from: Timestamp::ZERO,
+            access_ttl: None,
+            profile: start.profile,
+            origin: start.origin,
+        })
+        .await
+    }
+
+    async fn begin(&self, new: New<'_>) -> Result<Issued, Error> {
+        let keyring = self.keyring();
+        let mut valid_from =
+            new.valid_from.max(self.revocations.not_before(&self.issuer, new.subject, Some(new.client)));
+        for _ in 0..TRIES {
+            let created = self.clock.stamp_creation(valid_from).ok_or(Fault::Clock)?;
+            let expires = created.plus(new.profile.session_ttl);
+            let last = LastPair {
+                scope: new.scope.clone(),
+                access_expires: access_expiry(created, expires, new.access_ttl, new.profile),
+                kid: keyring.signer().kid().into(),
+                refresh_key: keyring.refresh_keys().current(),
+            };
+            let session = Session {
+                id: SessionId::new(created, self.random_bytes()?),
+                secret: SessionSecret::new(self.random_bytes()?),
+                subject: new.subject.into(),
+                account: new.account.map(Into::into),
+                client: new.client.into(),
+                scope: new.scope.clone(),
+                dialect: new.dialect.into(),
+                expires,
+                latest_access_expires: last.access_expires,
+                current: 1,
+                previous: 0,
+                rotated_at: created,
+                issued_at: created,
+                confirmed: false,
+                last,
+                status: Status::Live,
+                revision: 1,
+                user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
+                address: new.origin.address.filter(|_| self.keep_login_origin),
+            };
+            let issued = self.pair(&keyring, &session, created, How::Login)?;
+            match self.store.insert(session.clone()).await? {
+                Inserted::Inserted => {
+                    audit::login(&session, new.origin);
+                    return Ok(issued);
+                }
+                Inserted::NoLongerValid(moment) => valid_from = valid_from.max(moment),
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// A token for a confidential client's own account (RFC 6749 §4.4): no session, no refresh token, revoked by `jti`.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`], [`Denial::InvalidScope`]; a fault.
+    pub fn client_token(
+        &self,
+        client: &Client,
+        scope: Option<&Scope>,
+        profile: &Profile,
+        origin: &Origin,
+    ) -> Result<Issued, Error> {
+        self.may_mint()?;
+        self.limits.client(origin.address, &client.id)?;
+        let allowed = client.scopes.clone().unwrap_or_default();
+        let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
+        let now = self.clock.stamp_creation(self.revocations.not_before(&self.issuer, &client.id, Some(&client.id)));
+        let now = now.ok_or(Fault::Clock)?;
+        let expires = access_expiry(now, Timestamp::MAX, None, profile);
+        let jti = uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string();
+        let claims = MintedClaims {
+            issuer: &self.issuer,
+            subject: &client.id,
+            audience: &self.audience,
+            expires,
+            issued_at: now,
+            jti: &jti,
+            client: &client.id,
+            scope: &scope,
+            session: None,
+            account: None,
+        };
+        let keyring = self.keyring();
+        let access_token =
+            mint::mint(keyring.signer(), &claims).map_err(|_| Fault::Signing("the signing key refused"))?;
+        audit::client_token(&client.id, &jti, origin);
+        Ok(Issued {
+            access_token,
+            refresh_token: None,
+            expires,
+            expires_in: expires.as_secs().saturating_sub(now.as_secs()),
+            scope,
+            session: None,
+            user: None,
+            how: How::ClientCredentials,
+        })
+    }
+
+    /// Exchanges a refresh token. See [`rotation`] for what it brings on.
+    ///
+    /// # Errors
+    /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
+    pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<Issued, Error> {
+        use secrecy::ExposeSecret;
+
+        self.may_mint()?;
+        self.limits.refresh(refresh.origin.address)?;
+        let keyring = self.keyring();
+        let authentic = refresh::authenticate(keyring.refresh_keys(), refresh.token.expose_secret())
+            .ok_or(Denial::UnknownRefreshToken)?;
+        let presented = Presented { generation: authentic.generation };
+        let _turn = self.turns.take(authentic.session).await;
+        let mut user = None;
+        let mut counted = false;
+        for _ in 0..TRIES {
+            let Some(mut session) = self.store.load(authentic.session).await? else {
+                return Err(Denial::UnknownRefreshToken.into());
+            };
+            if !authentic.proves(&session.secret, &session.client) {
+                return Err(Denial::UnknownRefreshToken.into());
+            }
+            self.belongs(&session, &refresh).await?;
+            if user.is_none() && session.dialect.as_ref() != APPLICATION {
+                user = match &self.directory {
+                    Some(directory) => Some(directory.lookup(&session.subject).await?),
+                    None => None,
+                };
+            }
+            // Notes that wait to be written count.
+            session.confirmed |= self.confirmations.has(session.id, session.current);
+            let now = self.clock.now();
+            let decision = decide(&session, presented, self.facts(&session, user.as_ref()), now, refresh.profile);
+            let how = match decision {
+                Decision::Revoked(why) => return Err(Denial::SessionRevoked(why).into()),
+                Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
+                Decision::Ahead { fast_forward: false } => {
+                    audit::ahead(&session, presented.generation, refresh.origin);
+                    return Err(Denial::Ahead.into());
+                }
+                Decision::Reuse(reuse) => return Err(self.reused(&session, reuse, &refresh).await?.into()),
+                Decision::Replay => {
+                    if let Some(issued) = self.replay(&keyring, session, now, &refresh, user.as_ref()).await? {
+                        return Ok(with_user(issued, user));
+                    }
+                    continue;
+                }
+                Decision::Rotate => How::Rotated,
+                Decision::Reissue => How::Reissued,
+                Decision::Ahead { fast_forward: true } => How::FastForwarded,
+            };
+            if !counted {
+                self.limits.rotation(session.id)?;
+                counted = true;
+            }
+            let pair = LastPair {
+                scope: granted_at_refresh(&session, &refresh, user.as_ref().and_then(Option::as_ref))?,
+                access_expires: access_expiry(now, session.expires, refresh.access_ttl, refresh.profile),
+                kid: keyring.signer().kid().into(),
+                refresh_key: keyring.refresh_keys().current(),
+            };
+            let Some(step) = rotation::step(&session, decision, presented, pair, now, refresh.profile) else {
+                return Err(Fault::Contention.into());
+            };
+            let issued = self.pair(&keyring, &step.record, now, how)?;
+            let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
+            match self.store.compare_and_swap(session.revision, step.record.clone(), raised.clone()).await? {
+                Swap::Swapped => {
+                    if let Some(raised) = &raised {
+                        self.revocations.apply(raised);
+                    }
+                    audit::refreshed(&step.record, how, refresh.origin);
+                    return Ok(with_user(issued, user));
+                }
+                // Somebody was faster, or the session ended: what is there now decides.
+                Swap::Changed(_) | Swap::NoLongerValid => {}
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// Does the session belong to the client, the account and the endpoint at which its token was presented?
+    async fn belongs(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
+        if session.client != refresh.client.id {
+            audit::other_client(session, &refresh.client.id, refresh.origin);
+            match refresh.profile.on_other_client {
+                OnOtherClient::Deny => {}
+                OnOtherClient::RevokeSession => {
+                    self.revoke_session(session, RevokedBecause::OtherClient).await?;
+                }
+            }
+            return Err(Denial::OtherClient.into());
+        }
+        if session.account.as_deref() != refresh.account {
+            return Err(Denial::OtherAccount.into());
+        }
+        if !refresh.accepts.iter().any(|dialect| *dialect == session.dialect) {
+            return Err(Denial::OtherDialect.into());
+        }
+        Ok(())
+    }
+
+    fn facts(&self, session: &Session, user: Option<&Option<User>>) -> Facts {
+        let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
+        let (user_active, valid_from) = match user {
+            // No directory answers for this session.
+            None => (true, Timestamp::ZERO),
+            Some(None) => (false, Timestamp::ZERO),
+            Some(Some(user)) => (user.active, user.sessions_valid_from),
+        };
+        Facts {
+            user_active,
+            sessions_valid_from: valid_from.max(listed),
+            minimum_known: self.revocations.minimum(session.id),
+            // A store of one node falls behind only while no process holds it: nobody kept the revocations.
+            unbroken_revocations: false,
+        }
+    }
+
+    /// The current pair again: the same bytes, where key and time allow it. `None` if the session changed meanwhile.
+    async fn replay(
+        &self,
+        keyring: &Keyring,
+        session: Session,
+        now: Timestamp,
+        refresh: &Refresh<'_>,
+        user: Option<&Option<User>>,
+    ) -> Result<Option<Issued>, Error> {
+        let last = &session.last;
+        let life = last.access_expires.since(session.issued_at);
+        let left = last.access_expires.since(now);
+        let same_keys =
+            keyring.signing_key(&last.kid).is_some() && keyring.refresh_keys().contains(last.refresh_key);
+        let allowed = user.and_then(Option::as_ref).is_none_or(|user| last.scope.is_within(&user.scopes));
+        if same_keys && allowed && left * 2 >= life {
+            return Ok(Some(self.pair(keyring, &session, now, How::Replayed)?));
+        }
+        let fresh = LastPair {
+            scope: match user.and_then(Option::as_ref) {
+                Some(user) => last.scope.intersection(&user.scopes),
+                None => last.scope.clone(),
+            },
+            access_expires: access_expiry(now, session.expires, refresh.access_ttl, refresh.profile),
+            kid: keyring.signer().kid().into(),
+            refresh_key: if keyring.refresh_keys().contains(last.refresh_key) {
+                last.refresh_key
+            } else {
+                keyring.refresh_keys().current()
+            },
+        };
+        let expected = session.revision;
+        let record = Session {
+            latest_access_expires: session.latest_access_expires.max(fresh.access_expires),
+            last: fresh,
+            revision: expected + 1,
+            ..session
+        };
+        let issued = self.pair(keyring, &record, now, How::Replayed)?;
+        match self.store.compare_and_swap(expected, record, None).await? {
+            Swap::Swapped => Ok(Some(issued)),
+            Swap::Changed(_) | Swap::NoLongerValid => Ok(None),
+        }
+    }
+
+    /// Ends what the profile says, before the answer is given.
+    async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
+        audit::reuse(session, reuse, refresh.profile.on_reuse, refresh.origin);
+        match refresh.profile.on_reuse {
+            OnReuse::RevokeSession => self.revoke_session(session, RevokedBecause::Reuse).await?,
+            OnReuse::RevokeSubject => {
+                self.revoke_session(session, RevokedBecause::Reuse).await?;
+                self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
+            }
+            OnReuse::Deny => {}
+        }
+        Ok(Denial::Reuse(reuse))
+    }
+
+    /// Revokes what a token belongs to (RFC 7009): a session with all that was issued in it, or a token without one.
+    /// `Ok(false)` when the token is none of ours.
+    ///
+    /// # Errors
+    /// [`Denial::OtherClient`] when it belongs to another client; a fault, after which the entry holds on this node.
+    pub async fn revoke_refresh_token(&self, token: &str, client: &str, origin: &Origin) -> Result<bool, Error> {
+        let keyring = self.keyring();
+        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(false) };
+        let Some(session) = self.store.load(authentic.session).await? else { return Ok(false) };
+        if !authentic.proves(&session.secret, &session.client) {
+            return Ok(false);
+        }
+        self.log_out(&session, client, origin).await?;
+        Ok(true)
+    }
+
+    /// Ends a session at the wish of its client.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out(&self, session: &Session, client: &str, origin: &Origin) -> Result<(), Error> {
+        if session.client.as_ref() != client {
+            return Err(Denial::OtherClient.into());
+        }
+        self.revoke_session(session, RevokedBecause::Logout).await?;
+        audit::logout(session, origin);
+        Ok(())
+    }
+
+    /// Ends a session. Repeating it waits for durability again.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the entry holds on this node.
+    pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<(), Error> {
+        let entry = Revocation {
+            target: Target::Session(session.id),
+            effect: Effect::SESSION_GONE,
+            until: session.latest_access_expires.plus(self.leeway),
+        };
+        self.revoke(entry, because).await
+    }
+
+    /// Ends every session of a subject that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<(), Error> {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session of a client that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<(), Error> {
+        let target = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session that has begun so far, and every token issued so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_all(&self, because: RevokedBecause) -> Result<(), Error> {
+        self.revoke_from_now(Target::Global, because).await
+    }
+
+    async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<(), Error> {
+        let moment = self.clock.stamp_not_before();
+        // The store raises the end to that of the longest session; tokens without a session live a day at most.
+        let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
+        self.revoke(Revocation { target, effect: Effect::NotBefore(moment), until }, because).await
+    }
+
+    /// Revokes one token that has no session, or everything that a given entry says.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
+        // Here first: whatever becomes of the store, this node refuses from now on.
+        self.revocations.apply(&entry);
+        audit::revoked(&entry, because);
+        let merged = self.store.revoke(entry, because).await?;
+        self.revocations.apply(&merged);
+        Ok(())
+    }
+
+    fn may_mint(&self) -> Result<(), Fault> {
+        match self.clock.tick() {
+            // A clock that jumped is not followed, so what is minted is minted in the old time.
+            ClockState::Good | ClockState::Jumped => Ok(()),
+            ClockState::Behind => Err(Fault::Clock),
+        }
+    }
+
+    /// The tokens that a record says: nothing in them is new.
+    fn pair(&self, keyring: &Keyring, session: &Session, now: Timestamp, how: How) -> Result<Issued, Fault> {
+        let last = &session.last;
+        let key = keyring.signing_key(&last.kid).ok_or(Fault::Signing("the key of this pair is gone"))?;
+        let jti = keyring
+            .derive_jti(last.refresh_key, session.id, session.current, last.access_expires)
+            .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+        let claims = MintedClaims {
+            issuer: &self.issuer,
+            subject: &session.subject,
+            audience: &self.audience,
+            expires: last.access_expires,
+            issued_at: session.issued_at,
+            jti: &jti,
+            client: &session.client,
+            scope: &last.scope,
+            session: Some((session.id, session.current)),
+            account: session.account.as_deref(),
+        };
+        let access_token = mint::mint(key, &claims).map_err(|_| Fault::Signing("the signing key refused"))?;
+        let refresh_token = refresh::make(
+            keyring.refresh_keys(),
+            last.refresh_key,
+            session.id,
+            session.current,
+            &session.secret,
+            &session.client,
+        )
+        .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+        Ok(Issued {
+            access_token,
+            refresh_token: Some(refresh_token),
+            expires: last.access_expires,
+            expires_in: last.access_expires.as_secs().saturating_sub(now.as_secs()),
+            scope: last.scope.clone(),
+            session: Some(session.id),
+            user: None,
+            how,
+        })
+    }
+
+    fn random_bytes<const N: usize>(&self) -> Result<[u8; N], Fault> {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes).map_err(|_| Fault::Signing("the system gave no random bytes"))?;
+        Ok(bytes)
+    }
+}
+
+/// A session to come.
+struct New<'a> {
+    subject: &'a str,
+    account: Option<&'a str>,
+    client: &'a str,
+    scope: Scope,
+    dialect: &'a str,
+    valid_from: Timestamp,
+    access_ttl: Option<Duration>,
+    profile: &'a Profile,
+    origin: &'a Origin,
+}
+
+/// When an access token issued now expires: a whole second, never past the session's end.
+fn access_expiry(now: Timestamp, session_end: Timestamp, asked: Option<Duration>, profile: &Profile) -> Timestamp {
+    let ttl = asked.unwrap_or(profile.access_ttl).min(profile.max_access_ttl);
+    let seconds = now.as_secs().saturating_add(ttl.as_secs()).min(session_end.as_secs());
+    Timestamp::from_secs(seconds)
+}
+
+/// What a login gets: what was asked for, if the client may ask for it, as far as the user has it.
+fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, user: &Scope) -> Result<Scope, Denial> {
+    let Some(asked) = asked else {
+        return Ok(client.map_or_else(|| user.clone(), |client| user.intersection(client)));
+    };
+    if client.is_some_and(|client| !asked.is_within(client)) {
+        return Err(Denial::InvalidScope);
+    }
+    let granted = asked.intersection(user);
+    if granted.is_empty() && !asked.is_empty() { Err(Denial::InvalidScope) } else { Ok(granted) }
+}
+
+/// What a refresh gets: the scope of the login or less (RFC 6749 §6), as far as client and user still have it.
+fn granted_at_refresh(session: &Session, refresh: &Refresh<'_>, user: Option<&User>) -> Result<Scope, Denial> {
+    let asked = refresh.scope.as_ref().unwrap_or(&session.scope);
+    if !asked.is_within(&session.scope) {
+        return Err(Denial::InvalidScope);
+    }
+    let mut granted = asked.clone();
+    if let Some(user) = user {
+        granted = granted.intersection(&user.scopes);
+    }
+    if let Some(client) = &refresh.client.scopes {
+        granted = granted.intersection(client);
+    }
+    Ok(granted)
+}
+
+fn with_user(issued: Issued, user: Option<Option<User>>) -> Issued {
+    Issued { user: user.flatten(), ..issued }
+}

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod profile;
 pub mod rotation;
 pub mod scope;
+mod turn;
 
 use std::fmt;
 use std::net::IpAddr;

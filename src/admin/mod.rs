@@ -1,0 +1,159 @@
+//! The operator's side, on a listener of its own (requirement O1): health, and what needs the admin token.
+//!
+//! | request | token | answer |
+//! |---|---|---|
+//! | `GET /livez` | no | 200 while the process runs |
+//! | `GET /readyz` | no | 200, or 503 and why not |
+//! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::io::ReaderStream;
+
+use crate::credential;
+use crate::dialect::Reply;
+use crate::gate::{Gate, Readiness, respond};
+use crate::store::redb::RedbStore;
+
+mod token;
+
+pub use token::AdminToken;
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What the admin listener serves from.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) gate: Gate,
+    pub(crate) token: Arc<AdminToken>,
+    pub(crate) store: Option<Arc<RedbStore>>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Serves until its task is ended, which is after the gate has drained: readiness is red by then.
+pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "an admin connection could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(Arc::clone(&state), request));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(std::time::Duration::from_secs(10))
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = connection {
+                tracing::debug!(%error, "an admin connection ended early");
+            }
+        });
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let (path, method) = (request.uri().path(), request.method());
+    let response = match (path, method) {
+        ("/livez", &Method::GET | &Method::HEAD) => plain(StatusCode::OK, "alive\n"),
+        ("/readyz", &Method::GET | &Method::HEAD) => ready(&state).await,
+        ("/store/backup", &Method::POST) => match authorised(&state, &request) {
+            true => backup(&state).await,
+            false => own(unauthorised()),
+        },
+        ("/livez" | "/readyz", _) => own(respond::method_not_allowed(&[Method::GET, Method::HEAD])),
+        ("/store/backup", _) => own(respond::method_not_allowed(&[Method::POST])),
+        _ => own(respond::problem(StatusCode::NOT_FOUND, None)),
+    };
+    tracing::info!(target: "rotogate::admin", ?method, ?path, status = response.status().as_u16());
+    Ok(response)
+}
+
+async fn ready(state: &State) -> Response<Body> {
+    if *state.stopping.borrow() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    match state.gate.readiness().await {
+        Readiness::Ready => plain(StatusCode::OK, "ready\n"),
+        Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
+    }
+}
+
+fn authorised(state: &State, request: &Request<Incoming>) -> bool {
+    matches!(
+        credential::extract(request.headers(), None),
+        Ok(Some(presented)) if state.token.is(presented.token())
+    )
+}
+
+fn unauthorised() -> Reply {
+    let mut reply = respond::problem(
+        StatusCode::UNAUTHORIZED,
+        Some("send the token of admin.token_file as `Authorization: Bearer …`"),
+    );
+    reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    reply
+}
+
+/// Copies the store into a file beside it, and streams that; the file has no name any more by then.
+async fn backup(state: &State) -> Response<Body> {
+    let Some(store) = &state.store else {
+        return own(respond::problem(StatusCode::CONFLICT, Some("a memory store has nothing to back up")));
+    };
+    match copy(store).await {
+        Ok(file) => {
+            let frames = ReaderStream::with_capacity(file, 64 * 1024).map_ok(Frame::data);
+            let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            tracing::info!(target: "rotogate::audit", event = "store_backup");
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "the store could not be copied");
+            own(respond::problem(StatusCode::INTERNAL_SERVER_ERROR, Some("the store could not be copied; see the log")))
+        }
+    }
+}
+
+async fn copy(store: &RedbStore) -> Result<tokio::fs::File, Box<dyn std::error::Error + Send + Sync>> {
+    let name = format!(".backup-{}", uuid::Uuid::now_v7());
+    let path = store.path().parent().unwrap_or(Path::new(".")).join(name);
+    store.backup_to(&path).await?;
+    let file = tokio::fs::File::open(&path).await;
+    tokio::fs::remove_file(&path).await?;
+    Ok(file?)
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::copy_from_slice(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn own(reply: Reply) -> Response<Body> {
+    reply.map(full)
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}

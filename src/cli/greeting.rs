@@ -1,0 +1,107 @@
+//! What a gate says when it starts: where it listens, what it made, and lines to paste.
+
+use std::net::SocketAddr;
+
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::Done;
+use super::output::Output;
+use crate::client::Grant;
+use crate::config::{Config, UpstreamUrl};
+use crate::server::Server;
+
+/// What of the configuration the greeting needs.
+pub(super) struct Greeting {
+    client: Option<String>,
+    token_path: Option<String>,
+    echo: bool,
+}
+
+#[derive(Serialize)]
+struct Started {
+    listening: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_user: Option<FirstUser>,
+}
+
+#[derive(Serialize)]
+struct FirstUser {
+    username: String,
+    password: String,
+}
+
+impl Greeting {
+    pub(super) fn new(config: &Config) -> Self {
+        let endpoint = config.endpoints.first();
+        Self {
+            client: config
+                .clients
+                .iter()
+                .find(|client| client.secret_hash.is_none() && client.may(Grant::Password))
+                .map(|client| client.id.clone()),
+            token_path: endpoint.map(|endpoint| endpoint.path.replace("/{account}/", "/")),
+            echo: config.upstreams.iter().any(|upstream| upstream.urls.contains(&UpstreamUrl::Echo)),
+        }
+    }
+
+    pub(super) fn write(&self, server: &Server, output: Output) -> Done {
+        let first = server.assembled().first_user.as_ref();
+        let started = Started {
+            listening: server.addresses(),
+            admin: server.admin_address(),
+            first_user: first.map(|first| FirstUser {
+                username: first.username.clone(),
+                password: first.password.expose_secret().to_owned(),
+            }),
+        };
+        output.write(&started, || self.text(&started))
+    }
+
+    fn text(&self, started: &Started) -> String {
+        let mut text = String::from("rotogate listens on");
+        for address in &started.listening {
+            text.push_str(&format!(" http://{address}"));
+        }
+        if let Some(admin) = started.admin {
+            text.push_str(&format!("; for operators on http://{admin} (/livez, /readyz)"));
+        }
+        text.push('\n');
+        if let Some(first) = &started.first_user {
+            text.push_str(&format!(
+                "\nA first user was made. The password is shown this once:\n\n    username  {}\n    password  {}\n",
+                first.username, first.password
+            ));
+        }
+        if let (Some(address), Some(client), Some(path)) = (started.listening.first(), &self.client, &self.token_path) {
+            let (username, password) = match &started.first_user {
+                Some(first) => (first.username.as_str(), first.password.as_str()),
+                None => ("demo", "THE PASSWORD"),
+            };
+            let upstream = if self.echo { "the echo upstream shows who you are to it" } else { "an upstream" };
+            text.push_str(&format!(
+                r#"
+Paste to try it:
+
+    # log in
+    TOKENS=$(curl -s http://{address}{path} -d grant_type=password -d client_id={client} -d username={username} --data-urlencode 'password={password}'); echo "$TOKENS"
+    field() {{ printf '%s' "$1" | sed -E "s/.*\"$2\":\"([^\"]*)\".*/\1/"; }}
+
+    # call: {upstream}
+    curl -s http://{address}/hello -H "Authorization: Bearer $(field "$TOKENS" access_token)"; echo
+
+    # refresh; at once again, as after a lost reply: the same pair
+    NEW=$(curl -s http://{address}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token)); echo "$NEW"
+    curl -s http://{address}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token); echo
+
+    # revoke, and call once more: 401
+    curl -s http://{address}{revocation} -d client_id={client} -d token=$(field "$NEW" refresh_token)
+    curl -si http://{address}/hello -H "Authorization: Bearer $(field "$NEW" access_token)" | head -1
+"#,
+                revocation = path.replace("/token", "/revocation"),
+            ));
+        }
+        text
+    }
+}

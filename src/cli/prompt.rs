@@ -1,0 +1,35 @@
+//! Passwords: typed at the terminal without an echo, or piped in. Never an argument, which other users can see.
+
+use std::io::{IsTerminal, Read};
+
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::Failure;
+
+/// More than any password may have.
+const MAX: u64 = 4096;
+
+/// A new password: typed twice at a terminal, or the first line of standard input.
+pub(super) fn new_password(username: &str) -> Result<SecretString, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return piped("the password");
+    }
+    let first = SecretString::from(rpassword::prompt_password(format!("New password for {username}: ")).map_err(Failure::of)?);
+    let second = SecretString::from(rpassword::prompt_password("Once more: ").map_err(Failure::of)?);
+    if first.expose_secret() != second.expose_secret() {
+        return Err(Failure::Failed("the two passwords differ; nothing was changed".into()));
+    }
+    not_empty(first, "the password")
+}
+
+/// The first line of standard input.
+pub(super) fn piped(what: &str) -> Result<SecretString, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    std::io::stdin().take(MAX * 4).read_to_string(&mut text).map_err(Failure::of)?;
+    not_empty(SecretString::from(text.lines().next().unwrap_or_default()), what)
+}
+
+fn not_empty(secret: SecretString, what: &str) -> Result<SecretString, Failure> {
+    if secret.expose_secret().is_empty() { Err(Failure::Failed(format!("{what} is empty; nothing was changed"))) } else { Ok(secret) }
+}

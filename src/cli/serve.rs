@@ -1,0 +1,49 @@
+//! `rotogate serve`.
+
+use tracing_subscriber::EnvFilter;
+
+use super::output::Output;
+use super::{Done, Failure, greeting, runtime};
+use crate::config::{Config, LogFormat};
+use crate::server::Server;
+
+pub(super) fn run(config: Config, output: Output) -> Done {
+    log(&config)?;
+    runtime()?.block_on(async {
+        let greeted = greeting::Greeting::new(&config);
+        let server = Server::bind(config).await.map_err(Failure::of)?;
+        greeted.write(&server, output)?;
+        let stop = stop_signal()?;
+        server.run(stop).await.map_err(Failure::of)
+    })
+}
+
+/// Logs go to standard error: standard output is for what a person or a program asked for.
+fn log(config: &Config) -> Done {
+    let filter = EnvFilter::builder()
+        .with_env_var("ROTOGATE_LOG")
+        .with_default_directive(
+            config.log.level.as_str().parse().map_err(|error| Failure::Failed(format!("log.level: {error}")))?,
+        )
+        .from_env()
+        .map_err(|error| Failure::Wrong(format!("ROTOGATE_LOG: {error}")))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match config.log.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    done.map_err(|error| Failure::Failed(format!("the log cannot be set up: {error}")))
+}
+
+/// Ends at SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::of)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::of)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,163 @@
+//! OAuth clients (RFC 6749 §2): who may ask for tokens, and how they prove who they are.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::{constant_time, hmac, rand};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::denial::{Denial, Error};
+use crate::directory::password::Passwords;
+use crate::session::Scope;
+use crate::session::profile::Profile;
+
+/// A grant of RFC 6749.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Grant {
+    /// §4.3.
+    Password,
+    /// §6.
+    RefreshToken,
+    /// §4.4; confidential clients only.
+    ClientCredentials,
+}
+
+/// A registered client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// `client_id`.
+    pub id: Box<str>,
+    /// The argon2id hash of its secret, if it is confidential (RFC 6749 §2.1).
+    pub secret_hash: Option<SecretHash>,
+    /// What it may ask for.
+    pub grants: Vec<Grant>,
+    /// The scopes that it may ask for; `None` for no bound of its own.
+    pub scopes: Option<Scope>,
+    /// Rules that take the place of the endpoint's.
+    pub profile: Option<Profile>,
+}
+
+impl Client {
+    /// A public client that logs users in with a password and refreshes.
+    pub fn public(id: impl Into<Box<str>>) -> Self {
+        Self {
+            id: id.into(),
+            secret_hash: None,
+            grants: vec![Grant::Password, Grant::RefreshToken],
+            scopes: None,
+            profile: None,
+        }
+    }
+
+    /// May it use this grant?
+    pub fn may(&self, grant: Grant) -> bool {
+        self.grants.contains(&grant)
+    }
+}
+
+/// An argon2id hash in PHC form. Does not print.
+#[derive(Clone)]
+pub struct SecretHash(SecretString);
+
+impl SecretHash {
+    /// From its PHC form.
+    pub fn new(phc: impl Into<String>) -> Self {
+        Self(SecretString::from(phc.into()))
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(…)")
+    }
+}
+
+/// How a client says who it is.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    /// `client_id`.
+    pub id: String,
+    /// Its secret, if it sent one that is not empty.
+    pub secret: Option<SecretString>,
+}
+
+/// The registered clients.
+pub struct Clients {
+    by_id: HashMap<Box<str>, Known>,
+    passwords: Arc<Passwords>,
+    /// Keys the digests of secrets that were good. Of this process alone.
+    digest_key: hmac::Key,
+}
+
+struct Known {
+    client: Arc<Client>,
+    /// A digest of the last secret that was good: an argon2 run for each refresh would cost more than the refresh.
+    good: ArcSwapOption<[u8; 32]>,
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.by_id.values().map(|known| &known.client)).finish()
+    }
+}
+
+impl Clients {
+    /// These clients. A later one of the same id takes the place of an earlier one.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn new(clients: Vec<Client>, passwords: Arc<Passwords>) -> Result<Self, NoRandomness> {
+        let digest_key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).map_err(|_| NoRandomness)?;
+        let by_id = clients
+            .into_iter()
+            .map(|client| (client.id.clone(), Known { client: Arc::new(client), good: ArcSwapOption::empty() }))
+            .collect();
+        Ok(Self { by_id, passwords, digest_key })
+    }
+
+    /// The client that was presented, if it proved itself: a confidential one with its secret, a public one by sending
+    /// none (RFC 6749 §3.2.1). `count` is asked before a secret is hashed, not for one that was good the last time.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidClient`], what `count` says; a fault when too many password checks are waiting.
+    pub async fn authenticate(
+        &self,
+        presented: &Presented,
+        count: impl FnOnce() -> Result<(), Denial>,
+    ) -> Result<Arc<Client>, Error> {
+        let known = self.by_id.get(presented.id.as_str()).ok_or(Denial::InvalidClient)?;
+        match (&known.client.secret_hash, &presented.secret) {
+            (None, None) => Ok(Arc::clone(&known.client)),
+            (None, Some(_)) | (Some(_), None) => Err(Denial::InvalidClient.into()),
+            (Some(hash), Some(secret)) => {
+                let digest: [u8; 32] = self.digest(secret);
+                let was_good = known.good.load().as_deref().is_some_and(|good| {
+                    constant_time::verify_slices_are_equal(good.as_slice(), digest.as_slice()).is_ok()
+                });
+                if was_good {
+                    return Ok(Arc::clone(&known.client));
+                }
+                count()?;
+                if !self.passwords.verify(secret, hash.0.expose_secret()).await? {
+                    return Err(Denial::InvalidClient.into());
+                }
+                known.good.store(Some(Arc::new(digest)));
+                Ok(Arc::clone(&known.client))
+            }
+        }
+    }
+
+    fn digest(&self, secret: &SecretString) -> [u8; 32] {
+        let tag = hmac::sign(&self.digest_key, secret.expose_secret().as_bytes());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.as_ref());
+        digest
+    }
+}
+
+/// The system gave no random bytes.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the system gave no random bytes")]
+pub struct NoRandomness;

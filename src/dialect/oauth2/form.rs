@@ -1,0 +1,109 @@
+//! The form of a request, and who the client is.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::super::Call;
+use super::secret;
+use crate::client::Presented;
+use crate::denial::Denial;
+use crate::session::Scope;
+
+/// The parameters of a request (RFC 6749 §3.2): none twice, an empty one as if it were not there.
+pub(super) struct Form {
+    fields: Vec<(String, Zeroizing<String>)>,
+}
+
+/// Reads the body of a request. Parameters that we do not know are ignored (RFC 6749 §3.2), unless sent twice.
+pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
+    let mut types = call.headers.get_all(CONTENT_TYPE).iter();
+    let media = types.next().and_then(|value| value.to_str().ok()).map(|value| value.split(';').next().unwrap_or(value));
+    let is_form = media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+    if !is_form || types.next().is_some() {
+        return Err(Denial::MalformedRequest("the body must be application/x-www-form-urlencoded"));
+    }
+    if call.query.is_some_and(|query| !query.is_empty()) {
+        // RFC 6749 §3.2 and §2.3.1: parameters stand in the body, credentials never in the URI.
+        return Err(Denial::MalformedRequest("parameters belong in the body, not in the query"));
+    }
+    if std::str::from_utf8(call.body).is_err() {
+        return Err(Denial::MalformedRequest("the body is not UTF-8"));
+    }
+    let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
+    for (name, value) in form_urlencoded::parse(call.body) {
+        if fields.iter().any(|(known, _)| *known == name) {
+            return Err(Denial::MalformedRequest("a parameter was sent twice"));
+        }
+        fields.push((name.into_owned(), Zeroizing::new(value.into_owned())));
+    }
+    Ok(Form { fields })
+}
+
+impl Form {
+    /// A parameter that is not empty.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+    }
+
+    pub(super) fn secret(&self, name: &str) -> Option<SecretString> {
+        self.get(name).and_then(secret)
+    }
+
+    pub(super) fn scope(&self) -> Result<Option<Scope>, Denial> {
+        self.get("scope").map(Scope::parse).transpose().map_err(|_| Denial::InvalidScope)
+    }
+
+    /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). The same `client_id` in both is fine.
+    pub(super) fn client(&self, headers: &HeaderMap) -> Result<Presented, Denial> {
+        let id = self.get("client_id");
+        let body_secret = self.secret("client_secret");
+        let Some(basic) = basic(headers)? else {
+            let id = id.ok_or(Denial::InvalidClient)?;
+            return Ok(Presented { id: id.to_owned(), secret: body_secret });
+        };
+        if body_secret.is_some() {
+            return Err(Denial::MalformedRequest("the client's secret was sent in two places"));
+        }
+        if id.is_some_and(|id| id != basic.id) {
+            return Err(Denial::MalformedRequest("client_id differs from the client of the Authorization header"));
+        }
+        Ok(basic)
+    }
+}
+
+/// Did the client try to authenticate with Basic? Then a refusal carries a challenge (RFC 6749 §5.2).
+pub(super) fn used_basic(headers: &HeaderMap) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|value| scheme_and_rest(value.as_bytes()).is_some())
+}
+
+fn scheme_and_rest(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(6)?;
+    scheme.eq_ignore_ascii_case(b"basic ").then(|| rest.trim_ascii())
+}
+
+/// `Basic` with both parts form-encoded (RFC 6749 §2.3.1).
+fn basic(headers: &HeaderMap) -> Result<Option<Presented>, Denial> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Denial::TwoCredentials);
+    }
+    let malformed = || Denial::InvalidClient;
+    let encoded = scheme_and_rest(value.as_bytes()).ok_or_else(malformed)?;
+    let decoded = Zeroizing::new(STANDARD.decode(encoded).map_err(|_| malformed())?);
+    let text = std::str::from_utf8(&decoded).map_err(|_| malformed())?;
+    let (id, password) = text.split_once(':').ok_or_else(malformed)?;
+    let password = decode(password).ok_or_else(malformed)?;
+    Ok(Some(Presented { id: decode(id).ok_or_else(malformed)?.expose_secret().to_owned(), secret: secret(password.expose_secret()) }))
+}
+
+/// Undoes form encoding of one value.
+fn decode(value: &str) -> Option<SecretString> {
+    let spaced = Zeroizing::new(value.replace('+', " "));
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(SecretString::from(decoded.into_owned()))
+}

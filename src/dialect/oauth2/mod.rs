@@ -1,0 +1,110 @@
+//! The OAuth 2 token endpoint (RFC 6749 §3.2) with an account in the path, as MeshyDB's clients know it, and beside it
+//! revocation (RFC 7009) and introspection (RFC 7662).
+//!
+//! | path | operation |
+//! |---|---|
+//! | `/{account}/connect/token`, `/connect/token` | `password`, `refresh_token` and `client_credentials` grants |
+//! | `/{account}/connect/revocation`, `/connect/revocation` | revocation |
+//! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
+//!
+//! Where clients disagree with the letter of the RFC the clients win: an empty parameter is one that was not sent (RFC
+//! 6749 §3.2 says so too), `invalid_client` is 400 unless the client used Basic, and a public client may come as
+//! `Basic base64("id:")`.
+
+use http::Method;
+use secrecy::SecretString;
+
+use super::{Call, Command, Dialect, Outcome, Reply, Served};
+use crate::denial::{Denial, Error};
+
+mod form;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+/// The dialect's name in `gateway.toml`.
+pub const NAME: &str = "oauth2";
+
+const TOKEN: &str = "token";
+const REVOCATION: &str = "revocation";
+const INTROSPECTION: &str = "introspection";
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OAuth2;
+
+impl Dialect for OAuth2 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/{account}/connect/token"
+    }
+
+    fn serves(&self, base: &str) -> Vec<Served> {
+        let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let served = |operation, template: String| Served { operation, template, methods: &[Method::POST], spellings: &[] };
+        let beside = |folder: &str| {
+            [
+                served(REVOCATION, format!("{folder}/revocation")),
+                served(INTROSPECTION, format!("{folder}/introspect")),
+            ]
+        };
+        let mut all = vec![served(TOKEN, base.to_owned())];
+        all.extend(beside(folder));
+        // An account in the first segment may be left out: the default account.
+        if let Some(bare) = base.strip_prefix("/{account}/") {
+            all.push(served(TOKEN, format!("/{bare}")));
+            all.extend(beside(folder.strip_prefix("/{account}").unwrap_or(folder)));
+        }
+        all
+    }
+
+    fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+        let form = form::read(call)?;
+        let client = form.client(call.headers)?;
+        if call.operation != TOKEN {
+            let token = form.secret("token").ok_or(Denial::MalformedRequest("token is missing"))?;
+            return Ok(match call.operation {
+                REVOCATION => Command::Revoke { client, token },
+                _ => Command::Check { client, token },
+            });
+        }
+        let scope = form.scope()?;
+        match form.get("grant_type") {
+            Some("password") => Ok(Command::Login {
+                client,
+                username: form.get("username").ok_or(Denial::MalformedRequest("username is missing"))?.to_owned(),
+                password: form.secret("password").ok_or(Denial::MalformedRequest("password is missing"))?,
+                scope,
+                access_ttl: None,
+            }),
+            Some("refresh_token") => Ok(Command::Refresh {
+                client,
+                token: form.secret("refresh_token").ok_or(Denial::MalformedRequest("refresh_token is missing"))?,
+                scope,
+                access_ttl: None,
+            }),
+            Some("client_credentials") => Ok(Command::ClientToken { client, scope }),
+            Some(_) => Err(Denial::UnsupportedGrantType),
+            None => Err(Denial::MalformedRequest("grant_type is missing")),
+        }
+    }
+
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        match outcome {
+            Ok(Outcome::Issued(issued)) => words::issued(&issued),
+            Ok(Outcome::Revoked) => words::revoked(),
+            Ok(Outcome::Checked(checked)) => words::checked(checked.as_deref()),
+            Err(Error::Denied(denial)) => words::denied(denial, form::used_basic(call.headers)),
+            Err(Error::Failed(fault)) => words::failed(&fault),
+        }
+    }
+}
+
+/// A secret from a form field; nothing when the field is empty.
+fn secret(value: &str) -> Option<SecretString> {
+    (!value.is_empty()).then(|| SecretString::from(value.to_owned()))
+}

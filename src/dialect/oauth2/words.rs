@@ -1,0 +1,180 @@
+//! The words of RFC 6749 §5 for what came of a request.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use super::super::{Checked, Reply};
+use crate::denial::{Denial, Fault};
+use crate::gate::respond::retry_after;
+use crate::session::engine::Issued;
+
+/// RFC 6749 §5.1. `refresh_token` is there whenever there is one: clients overwrite theirs with whatever arrives.
+#[derive(Serialize)]
+struct Tokens<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    scope: &'a str,
+}
+
+pub(super) fn issued(issued: &Issued) -> Reply {
+    json(
+        StatusCode::OK,
+        &Tokens {
+            access_token: issued.access_token.expose(),
+            token_type: "Bearer",
+            expires_in: issued.expires_in,
+            refresh_token: issued.refresh_token.as_ref().map(|token| token.expose()),
+            scope: issued.scope.as_str(),
+        },
+    )
+}
+
+/// RFC 7009 §2.2: the same for a token that was revoked and one that nobody knows.
+pub(super) fn revoked() -> Reply {
+    let mut reply = Response::new(Bytes::new());
+    no_store(&mut reply);
+    reply
+}
+
+/// RFC 7662 §2.2.
+#[derive(Serialize)]
+struct Introspection<'a> {
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+}
+
+pub(super) fn checked(checked: Option<&Checked>) -> Reply {
+    json(
+        StatusCode::OK,
+        &Introspection {
+            active: checked.is_some(),
+            sub: checked.map(|c| c.subject.as_ref()),
+            client_id: checked.map(|c| c.client.as_ref()),
+            scope: checked.map(|c| c.scope.as_str()),
+            exp: checked.map(|c| c.expires.as_secs()),
+            iat: checked.and_then(|c| c.issued_at).map(|at| at.as_secs()),
+            iss: checked.map(|c| c.issuer.as_ref()),
+            sid: checked.and_then(|c| c.session).map(|sid| sid.to_string()),
+            account: checked.and_then(|c| c.account.as_deref()),
+        },
+    )
+}
+
+/// RFC 6749 §5.2.
+#[derive(Serialize)]
+struct Refusal<'a> {
+    error: &'a str,
+    error_description: &'a str,
+}
+
+/// One indistinguishable answer for every refresh token that is not good (requirement R7), with the five cases that
+/// MeshyDB documents told apart only as far as the RFC's codes do.
+pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
+    let (status, error, description) = match denial {
+        Denial::MalformedRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
+        Denial::TwoCredentials => {
+            (StatusCode::BAD_REQUEST, "invalid_request", "more than one Authorization header was sent")
+        }
+        Denial::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"),
+        Denial::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "use POST"),
+        Denial::InvalidClient => {
+            let status = if used_basic { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
+            (status, "invalid_client", "the client is unknown, or did not authenticate as it must")
+        }
+        Denial::UnauthorizedClient => {
+            (StatusCode::BAD_REQUEST, "unauthorized_client", "the client may not use this grant, or not on this token")
+        }
+        Denial::UnsupportedGrantType => {
+            (StatusCode::BAD_REQUEST, "unsupported_grant_type", "use password, refresh_token or client_credentials")
+        }
+        Denial::InvalidScope => {
+            (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
+        }
+        Denial::WrongPassword => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
+        Denial::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "try again later"),
+        Denial::UnknownRefreshToken
+        | Denial::OtherClient
+        | Denial::OtherAccount
+        | Denial::OtherDialect
+        | Denial::SessionRevoked(_)
+        | Denial::SessionExpired(_)
+        | Denial::Ahead
+        | Denial::Reuse(_) => {
+            (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
+        }
+        // What follows is said of requests and bearer tokens on data routes; a token endpoint has no such reply.
+        Denial::BadPath
+        | Denial::BadHost
+        | Denial::BadTarget
+        | Denial::NoRoute
+        | Denial::NearMiss
+        | Denial::NoCredential
+        | Denial::UnusableCredential
+        | Denial::MalformedToken(_)
+        | Denial::UnknownIssuer
+        | Denial::UnknownKey
+        | Denial::WrongAlgorithm
+        | Denial::WrongType
+        | Denial::BadSignature
+        | Denial::BadClaim(_)
+        | Denial::UnprovedBinding
+        | Denial::TokenExpired
+        | Denial::TokenNotYetValid
+        | Denial::TokenRevoked
+        | Denial::WrongAudience
+        | Denial::InsufficientScope => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
+    };
+    let mut reply = json(status, &Refusal { error, error_description: description });
+    if status == StatusCode::UNAUTHORIZED {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"rotogate\""));
+    }
+    if let Denial::TooManyRequests(wait) = denial {
+        retry_after(&mut reply, wait);
+    }
+    reply
+}
+
+/// Nothing was decided: the client keeps its token and tries again.
+pub(super) fn failed(fault: &Fault) -> Reply {
+    let mut reply = json(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &Refusal { error: "temporarily_unavailable", error_description: "nothing was changed; try the same again" },
+    );
+    retry_after(&mut reply, fault.retry_after());
+    reply
+}
+
+fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
+    let mut reply = Response::new(serde_json::to_vec(body).map(Bytes::from).unwrap_or_default());
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    no_store(&mut reply);
+    reply
+}
+
+/// RFC 6749 §5.1, and on refusals too.
+fn no_store(reply: &mut Reply) {
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));
+}

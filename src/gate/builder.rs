@@ -1,0 +1,324 @@
+//! How a gate is put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::endpoint::{Endpoint, EndpointError, Endpoints};
+use super::{Gate, Inner, maintain, system_time};
+use crate::client::{Client, Clients, NoRandomness};
+use crate::clock::{EngineClock, TimeSource};
+use crate::directory::Directory;
+use crate::directory::password::Passwords;
+use crate::headers::ProtectedNames;
+use crate::limit::{Limits, Rates};
+use crate::policy::Audiences;
+use crate::revocation::RevocationList;
+use crate::route::{Route, RouteError, RoutePolicy, RouteTable};
+use crate::session::engine::{Engine, Parts};
+use crate::session::profile::{Profile, ProfileError};
+use crate::store::{Cursor, MemoryStore, Store, StoreError};
+use crate::token::keyring::Keyring;
+use crate::token::verify::{IssuerRules, Verifier, VerifierError};
+use crate::verified::{Checker, DEFAULT_CAPACITY, IdentityField, IdentityHeaders};
+
+/// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
+pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
+/// The tolerance for clocks that differ.
+pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
+
+/// Why a gate could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// [`GateBuilder::issuer`] was not called.
+    #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
+    NoIssuer,
+    /// [`GateBuilder::keys`] was not called.
+    #[error("keys are needed: call `.keys(Keyring::…)`")]
+    NoKeys,
+    /// A profile's rules do not hold together.
+    #[error("the profile does not hold together: {0}")]
+    Profile(#[from] ProfileError),
+    /// The leeway is larger than requirement J7 allows.
+    #[error("leeway must be at most 30s")]
+    Leeway,
+    /// Routes conflict, or a pattern is malformed.
+    #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Routes(Vec<RouteError>),
+    /// Endpoints conflict, or a template is malformed.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The keys of an issuer cannot be used.
+    #[error(transparent)]
+    Verifier(#[from] VerifierError),
+    /// The store failed while revocations were loaded: nothing is served without them.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gave no random bytes.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
+
+/// Builds a [`Gate`]. What is not said has the default of `gateway.toml`.
+#[derive(Debug, Default)]
+pub struct GateBuilder {
+    issuer: Option<Arc<str>>,
+    audience: Vec<Box<str>>,
+    keyring: Option<Keyring>,
+    trusted: Vec<IssuerRules>,
+    store: Option<Arc<dyn Store>>,
+    directory: Option<Arc<dyn Directory>>,
+    passwords: Option<Arc<Passwords>>,
+    clients: Vec<Client>,
+    endpoints: Vec<Endpoint>,
+    profile: Profile,
+    routes: Vec<Route>,
+    identity: Option<IdentityHeaders>,
+    rates: Rates,
+    leeway: Option<Duration>,
+    trusted_proxies: Vec<IpNet>,
+    time: Option<TimeArc>,
+    capacity: Option<u64>,
+    max_endpoint_body: Option<usize>,
+    forget_login_origin: bool,
+}
+
+struct TimeArc(Arc<dyn TimeSource>);
+
+impl std::fmt::Debug for TimeArc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TimeSource")
+    }
+}
+
+impl GateBuilder {
+    /// `iss` of the tokens minted: an https URL without query or fragment.
+    #[must_use]
+    pub fn issuer(mut self, issuer: impl Into<Arc<str>>) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// `aud` of the tokens minted, one of which a token must name on every route that asks for no other. The issuer, if
+    /// this is not called.
+    #[must_use]
+    pub fn audience(mut self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        self.audience = audience.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The keys that tokens are made with.
+    #[must_use]
+    pub fn keys(mut self, keyring: Keyring) -> Self {
+        self.keyring = Some(keyring);
+        self
+    }
+
+    /// Another issuer whose access tokens are good here.
+    #[must_use]
+    pub fn trusted_issuer(mut self, rules: IssuerRules) -> Self {
+        self.trusted.push(rules);
+        self
+    }
+
+    /// Where sessions are kept; in memory, if this is not called.
+    #[must_use]
+    pub fn store(self, store: impl Store) -> Self {
+        self.shared_store(Arc::new(store))
+    }
+
+    /// The same, for a store that others hold as well.
+    #[must_use]
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Who the users are. Without one, sessions are begun by the application: [`Gate::sessions`].
+    #[must_use]
+    pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
+        self.directory = Some(directory);
+        self
+    }
+
+    /// What checks the secrets of confidential clients; shared with a directory, it bounds both together.
+    #[must_use]
+    pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
+        self.passwords = Some(passwords);
+        self
+    }
+
+    /// A client that may ask for tokens.
+    #[must_use]
+    pub fn client(mut self, client: Client) -> Self {
+        self.clients.push(client);
+        self
+    }
+
+    /// An endpoint.
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// The rules of sessions at endpoints that have none of their own.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// A route. Without any, every path asks for a token of this gate; with some, what matches none is 404.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    /// Which headers tell the inner service who the caller is. A client's own copies never pass, in any spelling.
+    #[must_use]
+    pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
+        self.identity = Some(IdentityHeaders { headers: headers.into_iter().collect() });
+        self
+    }
+
+    /// Who may try how often.
+    #[must_use]
+    pub const fn rates(mut self, rates: Rates) -> Self {
+        self.rates = rates;
+        self
+    }
+
+    /// The tolerance for clocks that differ, at most 30 s.
+    #[must_use]
+    pub const fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = Some(leeway);
+        self
+    }
+
+    /// Whose `X-Forwarded-For` counts.
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: Vec<IpNet>) -> Self {
+        self.trusted_proxies = proxies;
+        self
+    }
+
+    /// Where time comes from.
+    #[must_use]
+    pub fn time(mut self, time: Arc<dyn TimeSource>) -> Self {
+        self.time = Some(TimeArc(time));
+        self
+    }
+
+    /// How many verified tokens are kept.
+    #[must_use]
+    pub const fn verified_tokens(mut self, capacity: u64) -> Self {
+        self.capacity = Some(capacity);
+        self
+    }
+
+    /// The largest body of a request to an endpoint, in bytes.
+    #[must_use]
+    pub const fn max_endpoint_body(mut self, bytes: usize) -> Self {
+        self.max_endpoint_body = Some(bytes);
+        self
+    }
+
+    /// Keeps neither the address nor the user agent of a login with its session. A reuse then cannot say whether they
+    /// were the same.
+    #[must_use]
+    pub const fn forget_login_origin(mut self) -> Self {
+        self.forget_login_origin = true;
+        self
+    }
+
+    /// Puts the gate together and loads the revocations in force. Needs a tokio runtime, and keeps a task in it for as
+    /// long as the gate lives.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub async fn build(self) -> Result<Gate, BuildError> {
+        let issuer = self.issuer.ok_or(BuildError::NoIssuer)?;
+        let keyring = Arc::new(self.keyring.ok_or(BuildError::NoKeys)?);
+        let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
+        if leeway > DEFAULT_LEEWAY {
+            return Err(BuildError::Leeway);
+        }
+        if let Some(problem) = self.profile.problems().into_iter().next() {
+            return Err(problem.into());
+        }
+        let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
+        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(leeway, Arc::clone(&issuer))));
+        let time = self.time.map_or_else(system_time, |time| time.0);
+        let clock = Arc::new(EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway));
+        let revocations = Arc::new(RevocationList::new());
+        // Before anything is served (requirement R10).
+        for entry in store.revocations_since(Cursor::default()).await?.0 {
+            revocations.apply(&entry);
+        }
+        let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
+        audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.clone())));
+        let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
+        let identity = self.identity.unwrap_or_else(default_identity_headers);
+        let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
+        let engine = Engine::new(Parts {
+            issuer: Arc::clone(&issuer),
+            audience,
+            leeway,
+            keyring: Arc::clone(&keyring),
+            store,
+            directory: self.directory,
+            clock: Arc::clone(&clock),
+            revocations: Arc::clone(&revocations),
+            limits: Limits::new(self.rates, time),
+            keep_login_origin: !self.forget_login_origin,
+        });
+        let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
+        let capacity = self.capacity.unwrap_or(DEFAULT_CAPACITY);
+        let checker = Checker::new(verifier, clock, revocations, identity, capacity);
+        let routes =
+            if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
+        let inner = Arc::new(Inner {
+            engine,
+            checker,
+            clients: Clients::new(self.clients, passwords)?,
+            audiences: Audiences(audiences),
+            endpoints: Endpoints::new(self.endpoints, &self.profile)?,
+            routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
+            protected,
+            profile: self.profile,
+            leeway,
+            trusted_proxies: self.trusted_proxies,
+            max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
+        });
+        tokio::spawn(maintain(Arc::downgrade(&inner)));
+        Ok(Gate(inner))
+    }
+}
+
+/// Our own keys first, then those of the issuers trusted besides.
+pub(super) fn verifier(
+    engine: &Engine,
+    keyring: &Keyring,
+    leeway: Duration,
+    trusted: Vec<IssuerRules>,
+) -> Result<Verifier, VerifierError> {
+    let mut rules = vec![IssuerRules::own(Arc::clone(engine.issuer()), keyring, leeway)];
+    rules.extend(trusted);
+    Verifier::new(rules)
+}
+
+fn default_identity_headers() -> IdentityHeaders {
+    IdentityHeaders {
+        headers: vec![
+            (HeaderName::from_static("x-auth-subject"), IdentityField::Subject),
+            (HeaderName::from_static("x-auth-account"), IdentityField::Account),
+            (HeaderName::from_static("x-auth-client"), IdentityField::Client),
+            (HeaderName::from_static("x-auth-scope"), IdentityField::Scope),
+            (HeaderName::from_static("x-auth-session"), IdentityField::Session),
+        ],
+    }
+}

@@ -1,0 +1,105 @@
+//! Who the caller is, for the service inside the gate.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::session::{Generation, Scope, SessionId};
+use crate::verified::Verified;
+
+/// The caller of a request that the gate let pass. In the request's extensions, and an axum extractor (feature `axum`):
+/// `Identity` where the route requires one, `Option<Identity>` where it is optional.
+#[derive(Clone, Debug)]
+pub struct Identity(pub(crate) Arc<Verified>);
+
+impl Identity {
+    /// `sub`.
+    pub fn subject(&self) -> &str {
+        &self.0.token().subject
+    }
+
+    /// The account, where the user belongs to one.
+    pub fn account(&self) -> Option<&str> {
+        self.0.token().account.as_deref()
+    }
+
+    /// `client_id`.
+    pub fn client(&self) -> Option<&str> {
+        self.0.token().client.as_deref()
+    }
+
+    /// The scope granted.
+    pub fn scope(&self) -> &Scope {
+        &self.0.token().scope
+    }
+
+    /// `iss`.
+    pub fn issuer(&self) -> &str {
+        &self.0.token().issuer
+    }
+
+    /// The session, for tokens of this gate that have one.
+    pub fn session(&self) -> Option<SessionId> {
+        self.0.token().session.map(|(session, _)| session)
+    }
+
+    /// The generation of the token in its session.
+    pub fn generation(&self) -> Option<Generation> {
+        self.0.token().session.map(|(_, generation)| generation)
+    }
+
+    /// `jti`.
+    pub fn token_id(&self) -> Option<&str> {
+        self.0.token().jti.as_deref()
+    }
+
+    /// `exp`.
+    pub fn expires(&self) -> Timestamp {
+        self.0.token().expires
+    }
+
+    /// Any claim of the token.
+    pub fn claim(&self, name: &str) -> Option<&serde_json::Value> {
+        self.0.token().extra.get(name)
+    }
+}
+
+#[cfg(feature = "axum")]
+mod extract {
+    use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+    use axum_core::response::{IntoResponse, Response};
+    use http::request::Parts;
+
+    use super::Identity;
+    use crate::denial::Denial;
+    use crate::gate::respond;
+    use crate::session::Scope;
+
+    /// Nobody is known to have made this request.
+    #[derive(Debug)]
+    pub struct NoIdentity(());
+
+    impl IntoResponse for NoIdentity {
+        fn into_response(self) -> Response {
+            respond::denied(Denial::NoCredential, &Scope::default()).map(Into::into)
+        }
+    }
+
+    impl<S: Sync> FromRequestParts<S> for Identity {
+        type Rejection = NoIdentity;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NoIdentity> {
+            parts.extensions.get::<Self>().cloned().ok_or(NoIdentity(()))
+        }
+    }
+
+    impl<S: Sync> OptionalFromRequestParts<S> for Identity {
+        type Rejection = std::convert::Infallible;
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+            Ok(parts.extensions.get::<Self>().cloned())
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+pub use extract::NoIdentity;

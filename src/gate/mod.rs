@@ -1,0 +1,191 @@
+//! The gate: everything that belongs together, wired once. [`Gate::layer`] puts it in front of a service; the binary is
+//! that layer around a reverse proxy, and nothing else.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::client::Clients;
+use crate::clock::{ClockState, TimeSource};
+use crate::headers::ProtectedNames;
+use crate::policy::Audiences;
+use crate::route::RouteTable;
+use crate::session::confirm::FLUSH_EVERY;
+use crate::session::engine::Engine;
+use crate::session::profile::Profile;
+use crate::token::keyring::Keyring;
+use crate::token::verify::{IssuerRules, Verifier};
+use crate::verified::Checker;
+
+mod body;
+mod builder;
+mod endpoint;
+mod identity;
+mod layer;
+mod require;
+pub(crate) mod respond;
+mod sessions;
+
+pub use body::GateBody;
+pub use builder::{BuildError, GateBuilder};
+pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
+pub use identity::Identity;
+#[cfg(feature = "axum")]
+pub use identity::NoIdentity;
+pub use layer::{GateLayer, GateService, Peer, ResponseFuture, Verdict};
+pub use require::{Require, RequireLayer};
+pub use sessions::{NewSession, Sessions};
+
+/// How often engine time follows the wall clock.
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How often what has expired is removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gate(pub(crate) Arc<Inner>);
+
+/// What a gate holds.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
+    pub(crate) checker: Checker,
+    pub(crate) clients: Clients,
+    pub(crate) audiences: Audiences,
+    pub(crate) endpoints: endpoint::Endpoints,
+    pub(crate) routes: RouteTable,
+    pub(crate) protected: ProtectedNames,
+    pub(crate) profile: Profile,
+    pub(crate) leeway: Duration,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) max_endpoint_body: usize,
+}
+
+/// Is the gate able to do its work?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// No, and why, for the operator.
+    NotReady(String),
+}
+
+impl Gate {
+    /// Begins a gate.
+    pub fn builder() -> GateBuilder {
+        GateBuilder::default()
+    }
+
+    /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request
+    /// that its route permits reaches the service, with a [`crate::policy::Permitted`] and, where the caller is known,
+    /// an [`Identity`] in its extensions.
+    pub fn layer(&self) -> GateLayer {
+        GateLayer::new(self.clone())
+    }
+
+    /// What some routes ask beyond the rest: `Router::route_layer(gate.require().scope("admin"))`. Works behind
+    /// [`Gate::layer`], whose verification it does not repeat, and alone.
+    pub fn require(&self) -> RequireLayer {
+        RequireLayer::new(self.clone())
+    }
+
+    /// Sessions, in the hands of the application.
+    pub fn sessions(&self) -> Sessions {
+        Sessions(self.clone())
+    }
+
+    /// Mints and verifies with other keys from the next request on. What the old keys verified is forgotten.
+    ///
+    /// # Errors
+    /// When the keys do not make a verifier; then the old ones stay.
+    pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
+        let keyring = Arc::new(keyring);
+        let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
+        self.0.engine.set_keyring(keyring);
+        self.0.checker.set_verifier(verifier);
+        Ok(())
+    }
+
+    /// Is the gate able to do its work?
+    pub async fn readiness(&self) -> Readiness {
+        match self.0.engine.clock().tick() {
+            ClockState::Good => {}
+            ClockState::Jumped => {
+                return Readiness::NotReady(
+                    "the wall clock jumped more than an hour ahead of the monotonic clock; it is not followed".into(),
+                );
+            }
+            ClockState::Behind => {
+                return Readiness::NotReady(
+                    "the wall clock is behind the last time in the store; nothing is minted until it has caught up".into(),
+                );
+            }
+        }
+        match self.0.engine.store().check().await {
+            Ok(()) => Readiness::Ready,
+            Err(error) => Readiness::NotReady(error.to_string()),
+        }
+    }
+
+    /// Writes what waits to be written. To be awaited before the process ends; what is lost otherwise errs to the safe
+    /// side, but may cost a user a login.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn flush(&self) -> Result<(), crate::store::StoreError> {
+        self.0.engine.confirmations().flush(self.0.engine.store().as_ref()).await
+    }
+
+    /// Number of verified tokens kept, of revocations in force.
+    pub fn counts(&self) -> (u64, usize) {
+        (self.0.checker.cached(), self.0.engine.revocations().len())
+    }
+}
+
+/// Keeps a gate going until it is dropped: confirmations are written, time is followed, what expired is removed.
+async fn maintain(gate: Weak<Inner>) {
+    let mut flush = tokio::time::interval(FLUSH_EVERY);
+    flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut since_tick = Duration::ZERO;
+    let mut since_sweep = Duration::ZERO;
+    loop {
+        flush.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        since_tick += FLUSH_EVERY;
+        since_sweep += FLUSH_EVERY;
+        let engine = &gate.engine;
+        if let Err(error) = engine.confirmations().flush(engine.store().as_ref()).await {
+            tracing::error!(error = ?crate::denial::Chain(&error), "confirmations could not be written; they are kept and tried again");
+        }
+        if since_tick >= TICK_EVERY {
+            since_tick = Duration::ZERO;
+            if engine.clock().tick() == ClockState::Jumped {
+                tracing::error!("the wall clock jumped more than an hour ahead of the monotonic clock: not followed, nothing is swept");
+            }
+        }
+        if since_sweep >= SWEEP_EVERY {
+            since_sweep = Duration::ZERO;
+            sweep(engine).await;
+        }
+    }
+}
+
+async fn sweep(engine: &Engine) {
+    engine.limits().tidy();
+    // A clock that jumped ahead would have everything swept.
+    if engine.clock().state() != ClockState::Good {
+        return;
+    }
+    let now = engine.clock().now();
+    let listed = engine.revocations().sweep(now);
+    match engine.store().sweep(now).await {
+        Ok(swept) => tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept"),
+        Err(error) => tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be swept; tried again in a minute"),
+    }
+}
+
+/// The default time source.
+fn system_time() -> Arc<dyn TimeSource> {
+    Arc::new(crate::clock::SystemTime::new())
+}

@@ -1,0 +1,120 @@
+//! The one place where a refusal or a fault of a data route becomes a reply: RFC 6750 §3 challenges, RFC 9457 problem
+//! details. Endpoints answer in the words of their dialect instead.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde::Serialize;
+
+use crate::denial::Denial;
+use crate::dialect::Reply;
+use crate::session::Scope;
+
+/// RFC 9457.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+/// A problem, told as RFC 9457 says.
+pub(crate) fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
+    let mut reply = Response::new(serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default());
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// What a caller is told of a refusal: never more than the RFC's error code says.
+pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
+    match denial {
+        Denial::BadPath => problem(
+            StatusCode::BAD_REQUEST,
+            Some("the path has dot segments, an encoded slash, a backslash, a control character or an invalid escape"),
+        ),
+        Denial::BadHost => problem(StatusCode::BAD_REQUEST, Some("Host is missing, repeated, malformed or contradictory")),
+        Denial::BadTarget => problem(StatusCode::BAD_REQUEST, Some("the request target must be in origin form")),
+        Denial::TwoCredentials => problem(StatusCode::BAD_REQUEST, Some("send exactly one credential")),
+        Denial::MalformedRequest(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
+        Denial::NoRoute | Denial::NearMiss => problem(StatusCode::NOT_FOUND, None),
+        Denial::MethodNotAllowed => problem(StatusCode::METHOD_NOT_ALLOWED, None),
+        Denial::BodyTooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
+        // RFC 6750 §3.1: no error code for a request without usable authentication.
+        Denial::NoCredential | Denial::UnusableCredential => challenge(StatusCode::UNAUTHORIZED, "Bearer".to_owned(), None),
+        Denial::TokenExpired => invalid_token("the access token expired"),
+        Denial::MalformedToken(_)
+        | Denial::UnknownIssuer
+        | Denial::UnknownKey
+        | Denial::WrongAlgorithm
+        | Denial::WrongType
+        | Denial::BadSignature
+        | Denial::BadClaim(_)
+        | Denial::UnprovedBinding
+        | Denial::TokenNotYetValid
+        | Denial::TokenRevoked
+        | Denial::WrongAudience => invalid_token("the access token is invalid"),
+        Denial::InsufficientScope => {
+            // A scope's grammar (RFC 6749 §3.3) has neither quotes nor backslashes.
+            let value = format!("Bearer error=\"insufficient_scope\", scope=\"{asked}\"");
+            challenge(StatusCode::FORBIDDEN, value, Some("the access token lacks a scope"))
+        }
+        Denial::TooManyRequests(wait) => {
+            let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, None);
+            retry_after(&mut reply, wait);
+            reply
+        }
+        // These are said of refresh credentials, logins and clients: a data route has no such reply.
+        Denial::UnknownRefreshToken
+        | Denial::OtherClient
+        | Denial::OtherAccount
+        | Denial::OtherDialect
+        | Denial::SessionRevoked(_)
+        | Denial::SessionExpired(_)
+        | Denial::Ahead
+        | Denial::Reuse(_)
+        | Denial::InvalidScope
+        | Denial::WrongPassword
+        | Denial::InvalidClient
+        | Denial::UnauthorizedClient
+        | Denial::UnsupportedGrantType => problem(StatusCode::BAD_REQUEST, None),
+    }
+}
+
+/// 405 with what the route serves (RFC 9110 §15.5.6).
+pub(crate) fn method_not_allowed(allowed: &[Method]) -> Reply {
+    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, None);
+    let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::try_from(list) {
+        reply.headers_mut().insert(ALLOW, value);
+    }
+    reply
+}
+
+/// Says when to try again, in whole seconds, rounded up.
+pub(crate) fn retry_after(reply: &mut Reply, wait: std::time::Duration) {
+    let seconds = wait.as_millis().div_ceil(1000).max(1);
+    if let Ok(value) = HeaderValue::try_from(seconds.to_string()) {
+        reply.headers_mut().insert(RETRY_AFTER, value);
+    }
+}
+
+fn invalid_token(description: &str) -> Reply {
+    let value = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
+    challenge(StatusCode::UNAUTHORIZED, value, Some(description))
+}
+
+fn challenge(status: StatusCode, value: String, detail: Option<&str>) -> Reply {
+    let mut reply = problem(status, detail);
+    if let Ok(value) = HeaderValue::try_from(value) {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    reply
+}

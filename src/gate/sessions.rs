@@ -1,0 +1,179 @@
+//! Sessions in the hands of the application: begin, list, revoke.
+
+use std::net::IpAddr;
+
+use super::Gate;
+use crate::clock::Timestamp;
+use crate::denial::Error;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::engine::{Issued, Origin, Start};
+use crate::session::profile::Profile;
+use crate::session::{RevokedBecause, Scope, Session, SessionId};
+use crate::store::{Filter, Page};
+
+/// See [`Gate::sessions`].
+#[derive(Clone, Debug)]
+pub struct Sessions(pub(super) Gate);
+
+/// A session to begin. See [`Sessions::start`].
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    subject: Box<str>,
+    account: Option<Box<str>>,
+    client: Box<str>,
+    scope: Scope,
+    profile: Option<Profile>,
+    origin: Origin,
+}
+
+impl NewSession {
+    /// For this user, logged in by the application, with this client.
+    pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
+        Self {
+            subject: subject.into(),
+            account: None,
+            client: client.into(),
+            scope: Scope::default(),
+            profile: None,
+            origin: Origin::default(),
+        }
+    }
+
+    /// With this scope; none otherwise.
+    #[must_use]
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// In this account.
+    #[must_use]
+    pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
+        self.account = Some(account.into());
+        self
+    }
+
+    /// With rules of its own; the gate's otherwise.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
+    /// From this address.
+    #[must_use]
+    pub fn address(mut self, address: IpAddr) -> Self {
+        self.origin.address = Some(address);
+        self
+    }
+}
+
+impl Sessions {
+    /// Begins a session for a user whom the application has logged in itself. No directory is asked about it, now or at
+    /// its refreshes: it ends when it is revoked or expires. Its tokens are refreshed at endpoints that say
+    /// `accepts("application")`.
+    ///
+    /// # Errors
+    /// A subject or client that cannot stand in a token; a fault of store or clock.
+    pub async fn start(&self, new: NewSession) -> Result<Issued, Error> {
+        let gate = &self.0.0;
+        let start = Start {
+            subject: &new.subject,
+            account: new.account.as_deref(),
+            client: &new.client,
+            scope: new.scope,
+            profile: new.profile.as_ref().unwrap_or(&gate.profile),
+            origin: &new.origin,
+        };
+        gate.engine.start(start).await
+    }
+
+    /// One session's record; its secret does not print.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn get(&self, id: SessionId) -> Result<Option<Session>, Error> {
+        Ok(self.0.0.engine.store().load(id).await?)
+    }
+
+    /// A page of sessions, the oldest first.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, Error> {
+        Ok(self.0.0.engine.store().list(filter, after, limit).await?)
+    }
+
+    /// Ends a session: its tokens are refused from the next request on. `false` if there is none of this id.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the session is refused on this node; call again until it is durable.
+    pub async fn revoke(&self, id: SessionId) -> Result<bool, Error> {
+        let engine = &self.0.0.engine;
+        match engine.store().load(id).await? {
+            Some(session) => engine.revoke_session(&session, RevokedBecause::Operator).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Ends every session of a user that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn revoke_subject(&self, subject: &str) -> Result<(), Error> {
+        self.0.0.engine.revoke_subject(subject, RevokedBecause::Operator).await
+    }
+
+    /// Ends every session of a client that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn revoke_client(&self, client: &str) -> Result<(), Error> {
+        self.0.0.engine.revoke_client(client, RevokedBecause::Operator).await
+    }
+
+    /// Ends every session that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn revoke_all(&self) -> Result<(), Error> {
+        self.0.0.engine.revoke_all(RevokedBecause::Operator).await
+    }
+
+    /// Refuses one token without a session from now on: another issuer's, or one that a client got for itself. `expires`
+    /// is the token's `exp`; the entry is kept until then.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn revoke_token(&self, issuer: &str, jti: &str, expires: Timestamp) -> Result<(), Error> {
+        let gate = &self.0.0;
+        let entry = Revocation {
+            target: Target::Token { issuer: issuer.into(), jti: jti.into() },
+            effect: Effect::Gone,
+            until: expires.plus(gate.leeway),
+        };
+        gate.engine.revoke(entry, RevokedBecause::Operator).await
+    }
+
+    /// Refuses what another issuer has issued to a subject so far: tokens whose `iat` is not later than now. `lifetime`
+    /// is the longest that such a token may live; the entry is kept as long.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    pub async fn revoke_foreign_subject(
+        &self,
+        issuer: &str,
+        subject: &str,
+        lifetime: std::time::Duration,
+    ) -> Result<(), Error> {
+        let gate = &self.0.0;
+        // Other issuers stamp by the wall clock.
+        let moment = gate.engine.clock().wall();
+        let entry = Revocation {
+            target: Target::Subject { issuer: issuer.into(), subject: subject.into() },
+            effect: Effect::NotBefore(moment),
+            until: moment.plus(lifetime).plus(gate.leeway),
+        };
+        gate.engine.revoke(entry, RevokedBecause::Operator).await
+    }
+}

@@ -1,0 +1,218 @@
+//! From a configuration to a gate and the proxy behind it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::ServerError;
+use crate::admin::AdminToken;
+use crate::client::Client;
+use crate::config::{Config, DirectoryConfig, IssuerKeysConfig, LimitsConfig, StoreConfig};
+use crate::dialect;
+use crate::directory::file::{FileDirectory, FirstUser};
+use crate::directory::password::Passwords;
+use crate::gate::{Endpoint, Gate};
+use crate::limit::Rates;
+use crate::proxy::Proxy;
+use crate::store::redb::{Options, RedbStore};
+use crate::store::{MemoryStore, Store};
+use crate::token::keyring::Keyring;
+use crate::token::verify::{IssuerKeys, IssuerRules};
+use crate::verified::IdentityField;
+
+/// A gate with what stands around it.
+#[derive(Debug)]
+pub struct Assembled {
+    /// The gate.
+    pub gate: Gate,
+    /// What it forwards to.
+    pub(crate) proxy: Proxy,
+    /// The users.
+    pub(crate) directory: Arc<FileDirectory>,
+    /// The embedded store, if that is the one.
+    pub(crate) redb: Option<Arc<RedbStore>>,
+    /// The token of the admin listener.
+    pub(crate) admin_token: Arc<AdminToken>,
+    /// The user that was made because there were none, with the password: to be shown once.
+    pub first_user: Option<FirstUser>,
+    /// Were the keys made just now?
+    pub new_keys: bool,
+}
+
+impl Assembled {
+    pub(super) async fn close(&self) {
+        if let Some(store) = &self.redb {
+            if let Err(error) = store.close().await {
+                tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be closed in order");
+            }
+        }
+    }
+}
+
+/// The file beside the keys that remembers how far the store had come (requirement O5).
+const HIGH_WATER: &str = "store.mark";
+
+/// Puts everything together. Keys, users and the admin token are made where there are none.
+///
+/// # Errors
+/// What of it cannot be had; the text says what, where, and how to mend it.
+pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
+    let new_keys = !config.issuer.keys.join("keyring.toml").exists();
+    let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
+    if keyring.signer().algorithm() != config.issuer.algorithm {
+        tracing::warn!(
+            configured = %config.issuer.algorithm,
+            signing = %keyring.signer().algorithm(),
+            "issuer.algorithm is what new keyrings are made for; the key in the keyring decides how tokens are signed"
+        );
+    }
+    let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
+    let (redb, store) = store(config, &keyring)?;
+    let limits = &config.limits;
+    let passwords = Arc::new(Passwords::new(limits.max_password_checks, limits.password_queue));
+    let DirectoryConfig::File { path } = &config.directory;
+    let (directory, first_user) = users(path, &passwords)?;
+    let directory = Arc::new(directory);
+    let proxy = Proxy::new(&config.upstreams).map_err(from)?;
+
+    let mut builder = Gate::builder()
+        .issuer(config.issuer.url.as_str())
+        .audience(config.issuer.audience.iter().map(String::as_str))
+        .keys(keyring)
+        .leeway(config.issuer.leeway)
+        .shared_store(store)
+        .directory(Arc::clone(&directory) as Arc<dyn crate::directory::Directory>)
+        .passwords(passwords)
+        .profile(config.sessions.profile.clone())
+        .rates(rates(limits))
+        .max_endpoint_body(limits.max_token_body)
+        .trusted_proxies(config.server.trusted_proxies.clone())
+        .identity_headers(identity(config));
+    if !config.sessions.keep_login_client {
+        builder = builder.forget_login_origin();
+    }
+    for rules in trusted_issuers(config)? {
+        builder = builder.trusted_issuer(rules);
+    }
+    for client in &config.clients {
+        builder = builder.client(Client {
+            id: client.id.as_str().into(),
+            secret_hash: client.secret_hash.clone(),
+            grants: client.grants.clone(),
+            scopes: client.scopes.clone(),
+            profile: client.profile.clone(),
+        });
+    }
+    for endpoint in &config.endpoints {
+        let dialect = dialect::by_name(&endpoint.dialect)
+            .ok_or_else(|| ServerError::new(format!("there is no dialect {:?}", endpoint.dialect)))?;
+        let mut made = Endpoint::boxed(dialect)
+            .path(endpoint.path.as_str())
+            .profile(endpoint.profile.over(&config.sessions.profile));
+        if let Some(clients) = &endpoint.clients {
+            made = made.clients(clients.iter().map(String::as_str));
+        }
+        for accepted in &endpoint.accepts {
+            made = made.accepts(accepted.as_str());
+        }
+        builder = builder.endpoint(made);
+    }
+    for route in &config.routes {
+        builder = builder.route(route.clone());
+    }
+    let gate = builder.build().await.map_err(from)?;
+    Ok(Assembled { gate, proxy, directory, redb, admin_token, first_user, new_keys })
+}
+
+fn from(error: impl std::error::Error) -> ServerError {
+    ServerError::new(format!("{:?}", crate::denial::Chain(&error)))
+}
+
+fn store(config: &Config, keyring: &Keyring) -> Result<(Option<Arc<RedbStore>>, Arc<dyn Store>), ServerError> {
+    match &config.store {
+        StoreConfig::Memory => {
+            tracing::warn!("store.kind is \"memory\": every session is lost when the gate stops");
+            Ok((None, Arc::new(MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway))))
+        }
+        StoreConfig::Redb { path, accept_restored_store, cache_size } => {
+            let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
+            options.high_water = Some(high_water(&config.issuer.keys));
+            options.accept_restored = *accept_restored_store;
+            options.cache_size = *cache_size;
+            let store = Arc::new(RedbStore::open(path, options).map_err(from)?);
+            Ok((Some(Arc::clone(&store)), store))
+        }
+    }
+}
+
+/// Where the high-water mark of the store is.
+pub(crate) fn high_water(keys: &Path) -> PathBuf {
+    keys.join(HIGH_WATER)
+}
+
+fn users(path: &Path, passwords: &Arc<Passwords>) -> Result<(FileDirectory, Option<FirstUser>), ServerError> {
+    if path.exists() {
+        return Ok((FileDirectory::open(path, Arc::clone(passwords)).map_err(from)?, None));
+    }
+    let (directory, first) = FileDirectory::create_with_first_user(path, Arc::clone(passwords)).map_err(from)?;
+    Ok((directory, Some(first)))
+}
+
+/// The rules for every issuer trusted besides us; read again when their files change.
+pub(super) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
+    config
+        .issuers
+        .iter()
+        .map(|issuer| {
+            let (path, keys) = match &issuer.keys {
+                IssuerKeysConfig::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
+                IssuerKeysConfig::PublicKey(path, algorithm) => {
+                    (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm))
+                }
+            };
+            let keys = keys.map_err(|error| {
+                ServerError::new(format!("the keys of issuer {} in {}: {error}", issuer.url, path.display()))
+            })?;
+            for ignored in keys.ignored() {
+                tracing::warn!(issuer = ?issuer.url, file = %path.display(), "not used: {ignored}");
+            }
+            Ok(IssuerRules {
+                issuer: issuer.url.as_str().into(),
+                ours: false,
+                audience: issuer.audience.iter().map(|audience| audience.as_str().into()).collect(),
+                typ: issuer.typ.iter().map(|typ| typ.as_str().into()).collect(),
+                keys,
+                leeway: issuer.leeway,
+                max_lifetime: Some(issuer.max_lifetime),
+            })
+        })
+        .collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ServerError> {
+    std::fs::read(path).map_err(|error| ServerError::new(format!("{} cannot be read: {error}", path.display())))
+}
+
+fn rates(limits: &LimitsConfig) -> Rates {
+    Rates {
+        login_per_address: limits.login_per_address,
+        login_per_account: limits.login_per_account,
+        login_per_client: limits.login_per_client,
+        refresh_per_address: limits.refresh_per_address,
+        refresh_per_session: limits.refresh_per_session,
+    }
+}
+
+fn identity(config: &Config) -> Vec<(HeaderName, IdentityField)> {
+    let identity = &config.identity;
+    let fixed = [
+        (&identity.subject, IdentityField::Subject),
+        (&identity.account, IdentityField::Account),
+        (&identity.client, IdentityField::Client),
+        (&identity.scope, IdentityField::Scope),
+        (&identity.session, IdentityField::Session),
+    ];
+    let claims = identity.claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
+    fixed.into_iter().filter_map(|(name, field)| Some((name.clone()?, field))).chain(claims).collect()
+}

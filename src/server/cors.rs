@@ -1,0 +1,72 @@
+//! CORS (requirement T19): an explicit list of origins, preflights answered before authentication.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::{HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+use tower::{Layer, Service};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use super::ServerError;
+use super::request::ReplyBody;
+use crate::config::CorsConfig;
+use crate::gate::Gate;
+
+/// A service behind the CORS rules of the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Cors<S> {
+    gate: Gate,
+    plain: S,
+    with_cors: tower_http::cors::Cors<S>,
+}
+
+impl<S: Clone> Cors<S> {
+    pub(super) fn new(config: &CorsConfig, gate: Gate, inner: S) -> Result<Self, ServerError> {
+        let origins = config
+            .origins
+            .iter()
+            .map(HeaderValue::try_from)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| ServerError::new("cors.origins holds what is no origin"))?;
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods(AllowMethods::mirror_request())
+            .allow_headers(AllowHeaders::mirror_request())
+            .allow_credentials(config.allow_credentials)
+            .max_age(config.max_age);
+        Ok(Self { gate, with_cors: layer.layer(inner.clone()), plain: inner })
+    }
+}
+
+/// Is this a preflight (Fetch standard, «CORS-preflight request»)? A plain `OPTIONS` is not.
+pub(crate) fn is_preflight<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(http::header::ORIGIN)
+        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+impl<S> Service<Request<Incoming>> for Cors<S>
+where
+    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
+{
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = Either<S::Future, tower_http::cors::ResponseFuture<S::Future>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The gate around the proxy is ready always.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let ours = request.method() != Method::OPTIONS || is_preflight(&request);
+        if ours && !self.gate.leaves_preflight_to_upstream(&request) {
+            Either::Right(self.with_cors.call(request))
+        } else {
+            Either::Left(self.plain.call(request))
+        }
+    }
+}

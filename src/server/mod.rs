@@ -1,0 +1,127 @@
+//! The standalone gate: the layer around the reverse proxy, behind listeners of its own.
+//!
+//! `listener → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
+
+pub mod assemble;
+mod connection;
+mod cors;
+mod reload;
+mod request;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admin;
+use crate::config::Config;
+use assemble::Assembled;
+
+/// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ServerError(pub(crate) String);
+
+impl ServerError {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A gate that listens.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    admin: TcpListener,
+    assembled: Assembled,
+    config: Arc<Config>,
+}
+
+impl Server {
+    /// Puts everything together and binds the listeners. Nothing is served before [`Self::run`].
+    ///
+    /// # Errors
+    /// Whatever of the configuration cannot be had: keys, store, users, addresses.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        // Ports first: a second gate started by mistake should say so, not that the store is in use.
+        let mut listeners = Vec::new();
+        for address in &config.server.listen {
+            listeners.push(bind(*address, "server.listen").await?);
+        }
+        let admin = bind(config.admin.listen, "admin.listen").await?;
+        let assembled = assemble::assemble(&config).await?;
+        Ok(Self { listeners, admin, assembled, config: Arc::new(config) })
+    }
+
+    /// Where requests are accepted.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Where operators are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.local_addr().ok()
+    }
+
+    /// What was made because it was not there: for the greeting.
+    pub fn assembled(&self) -> &Assembled {
+        &self.assembled
+    }
+
+    /// Serves until `stop` ends, then lets what runs finish, for at most `drain_timeout`.
+    ///
+    /// # Errors
+    /// When the store cannot be closed in order.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let Self { listeners, admin, assembled, config } = self;
+        let (stopping, stopped) = watch::channel(false);
+        let _watching = reload::watch(&config, &assembled)?;
+        let state = Arc::new(request::State::new(&config, &assembled)?);
+        let admin_state = Arc::new(admin::State {
+            gate: assembled.gate.clone(),
+            token: assembled.admin_token.clone(),
+            store: assembled.redb.clone(),
+            stopping: stopped.clone(),
+        });
+        let admin_task = tokio::spawn(admin::serve(admin, admin_state));
+        let limits = connection::Limits::new(&config.server);
+        let mut accepting = tokio::task::JoinSet::new();
+        for listener in listeners {
+            let stopped = stopped.clone();
+            accepting.spawn(connection::serve(listener, Arc::clone(&state), limits.clone(), stopped));
+        }
+        stop.await;
+        tracing::info!("stopping: no new connections, what runs may finish");
+        let _ = stopping.send(true);
+        if tokio::time::timeout(config.server.drain_timeout, async { while accepting.join_next().await.is_some() {} })
+            .await
+            .is_err()
+        {
+            tracing::warn!("some requests did not finish in time and were cut off");
+        }
+        accepting.shutdown().await;
+        let flushed = assembled.gate.flush().await;
+        admin_task.abort();
+        assembled.close().await;
+        flushed.map_err(|error| ServerError::new(format!("confirmations could not be written: {error}")))?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another program listens there, perhaps another rotogate; stop it, or choose another port"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege; choose a higher one, or grant CAP_NET_BIND_SERVICE"
+            }
+            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+            _ => "see the error",
+        };
+        ServerError::new(format!("cannot listen on {address} ({key} in gateway.toml): {error}: {hint}"))
+    })
+}

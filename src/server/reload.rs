@@ -1,0 +1,116 @@
+//! What a running gate reads again when it changes: keys and the keys of other issuers. Users are watched by their
+//! directory. What is broken is not taken: the old one stays, and the log says so.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+use super::ServerError;
+use super::assemble::{self, Assembled};
+use crate::config::{Config, IssuerKeysConfig};
+use crate::gate::Gate;
+use crate::token::keyring::Keyring;
+
+/// How long to wait for more changes after one: editors and importers write several files.
+const SETTLE: Duration = Duration::from_millis(200);
+/// After this long without any event the files are read again all the same: an event may be missed, and requirement J16
+/// gives a removed key a second.
+const ANYHOW: Duration = Duration::from_secs(30);
+
+/// Watches until dropped.
+#[derive(Debug)]
+pub(super) struct Watching {
+    _watcher: RecommendedWatcher,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Watches the keyring's folder and the files of other issuers' keys.
+pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watching, ServerError> {
+    let (changed, mut changes) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading a file is an event, too, and we read them.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = changed.try_send(());
+        }
+    })
+    .map_err(|error| ServerError::new(format!("files cannot be watched for changes: {error}")))?;
+    for folder in folders(config) {
+        watcher
+            .watch(&folder, RecursiveMode::NonRecursive)
+            .map_err(|error| ServerError::new(format!("{} cannot be watched: {error}", folder.display())))?;
+    }
+    let (config, gate) = (Arc::clone(config), assembled.gate.clone());
+    let task = tokio::spawn(async move {
+        let mut seen = fingerprint(&config);
+        loop {
+            let waited = tokio::time::timeout(ANYHOW, changes.recv()).await;
+            if matches!(waited, Ok(None)) {
+                return;
+            }
+            tokio::time::sleep(SETTLE).await;
+            while changes.try_recv().is_ok() {}
+            let now = fingerprint(&config);
+            if now != seen {
+                seen = now;
+                reload(&config, &gate);
+            }
+        }
+    });
+    Ok(Watching { _watcher: watcher, task })
+}
+
+fn reload(config: &Config, gate: &Gate) {
+    let keys = Keyring::load(&config.issuer.keys).map_err(|error| ServerError::new(error.to_string()));
+    let loaded = keys.and_then(|keys| Ok((keys, assemble::trusted_issuers(config)?)));
+    match loaded.and_then(|(keys, trusted)| {
+        gate.set_keys(keys, trusted).map_err(|error| ServerError::new(error.to_string()))
+    }) {
+        Ok(()) => tracing::info!(keys = %config.issuer.keys.display(), "the keys changed and were read again"),
+        Err(error) => tracing::error!(%error, "the keys changed but cannot be used; the old ones stay in force"),
+    }
+}
+
+/// The folders to watch: editors and mounted secrets replace a file, and only its folder sees that.
+fn folders(config: &Config) -> BTreeSet<PathBuf> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut folders = BTreeSet::from([config.issuer.keys.clone()]);
+    folders.extend(key_files(config).map(parent));
+    folders
+}
+
+fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
+    config.issuers.iter().map(|issuer| match &issuer.keys {
+        IssuerKeysConfig::Jwks(path, _) | IssuerKeysConfig::PublicKey(path, _) => path.as_path(),
+    })
+}
+
+/// What tells whether any key file changed: names, sizes and times, not contents. The store's mark lies in the same
+/// folder and changes all the time.
+fn fingerprint(config: &Config) -> Vec<(PathBuf, Option<(u64, std::time::SystemTime)>)> {
+    let mut files: Vec<PathBuf> = key_files(config).map(Path::to_owned).collect();
+    if let Ok(entries) = std::fs::read_dir(&config.issuer.keys) {
+        let mark = assemble::high_water(&config.issuer.keys);
+        files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| *path != mark));
+    }
+    files.sort();
+    files
+        .into_iter()
+        .map(|path| {
+            let what = std::fs::metadata(&path).ok().and_then(|meta| Some((meta.len(), meta.modified().ok()?)));
+            (path, what)
+        })
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! One request: its access line, its panic, CORS, and then the gate around the proxy.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tower::{Layer, Service, ServiceExt};
+
+use super::ServerError;
+use super::assemble::Assembled;
+use super::cors::Cors;
+use crate::clock::{SystemTime, TimeSource};
+use crate::config::Config;
+use crate::gate::{GateBody, GateService, Peer, Verdict, respond};
+use crate::proxy::{Proxy, ProxyBody};
+
+/// The body of every reply.
+pub(super) type ReplyBody = GateBody<ProxyBody>;
+
+/// What every request needs.
+#[derive(Debug)]
+pub(super) struct State {
+    service: Cors<GateService<Proxy>>,
+    time: SystemTime,
+}
+
+impl State {
+    pub(super) fn new(config: &Config, assembled: &Assembled) -> Result<Self, ServerError> {
+        let gate = &assembled.gate;
+        let inner = gate.layer().rewriting().annotated().layer(assembled.proxy.clone());
+        Ok(Self { service: Cors::new(&config.cors, gate.clone(), inner)?, time: SystemTime::new() })
+    }
+}
+
+/// Serves one request. A panic ends this request alone (requirement A8).
+pub(super) async fn serve(
+    state: Arc<State>,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Infallible> {
+    let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO).then(|| Line {
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+        began: state.time.monotonic(),
+    });
+    request.extensions_mut().insert(Peer(peer));
+    let mut service = state.service.clone();
+    let answer = async move {
+        match service.ready().await {
+            Ok(service) => service.call(request).await,
+            Err(never) => match never {},
+        }
+    };
+    let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            // The panic's own message went to standard error; the caller learns nothing of it.
+            let mut reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
+            reply.extensions_mut().insert(Verdict { reason: "panic", route: None, session: None });
+            reply
+        }
+    };
+    let verdict = response.extensions_mut().remove::<Verdict>();
+    if let Some(line) = line {
+        line.write(peer, response.status(), verdict.as_ref(), state.time.monotonic());
+    }
+    Ok(response)
+}
+
+/// One line for each request.
+struct Line {
+    method: http::Method,
+    path: String,
+    began: Duration,
+}
+
+impl Line {
+    /// The path is written without its query, which may hold anything, and escaped (requirement A6).
+    fn write(self, peer: SocketAddr, status: StatusCode, verdict: Option<&Verdict>, now: Duration) {
+        let micros = u64::try_from((now - self.began).as_micros()).unwrap_or(u64::MAX);
+        let session = verdict.and_then(|verdict| verdict.session);
+        tracing::info!(
+            target: "rotogate::access",
+            method = ?self.method,
+            path = ?self.path,
+            status = status.as_u16(),
+            reason = verdict.map_or("preflight", |verdict| verdict.reason),
+            route = verdict.and_then(|verdict| verdict.route.as_ref()).map(|route| tracing::field::debug(&route.id)),
+            session = session.map(tracing::field::display),
+            peer = %peer.ip(),
+            micros,
+        );
+    }
+}
