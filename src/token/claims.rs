@@ -1,1 +1,122 @@
-//! To come.
+//! What an access token says (RFC 7519 §4, RFC 9068 §2.2).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::clock::Timestamp;
+use crate::session::{Generation, Scope, SessionId};
+
+/// The `typ` of every access token that we mint (RFC 9068 §2.1).
+pub const TYP: &str = "at+jwt";
+
+/// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
+/// same bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct MintedClaims<'a> {
+    /// `iss`: us.
+    pub issuer: &'a str,
+    /// `sub`: whose token it is.
+    pub subject: &'a str,
+    /// `aud`: whom it is for. One is written as a string, several as an array.
+    pub audience: &'a [Box<str>],
+    /// `exp`, in whole seconds.
+    pub expires: Timestamp,
+    /// `iat`, in whole seconds.
+    pub issued_at: Timestamp,
+    /// `jti`: the token's own name.
+    pub jti: &'a str,
+    /// `client_id`: the OAuth client.
+    pub client: &'a str,
+    /// `scope`; left out when it is empty.
+    pub scope: &'a Scope,
+    /// `sid` and `gen`: the session and its generation, unless the token has none.
+    pub session: Option<(SessionId, Generation)>,
+    /// `account`, where there is one.
+    pub account: Option<&'a str>,
+}
+
+impl Serialize for MintedClaims<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("iss", self.issuer)?;
+        map.serialize_entry("sub", self.subject)?;
+        match self.audience {
+            [one] => map.serialize_entry("aud", one)?,
+            several => map.serialize_entry("aud", several)?,
+        }
+        map.serialize_entry("exp", &self.expires.as_secs())?;
+        map.serialize_entry("iat", &self.issued_at.as_secs())?;
+        map.serialize_entry("jti", self.jti)?;
+        map.serialize_entry("client_id", self.client)?;
+        if !self.scope.is_empty() {
+            map.serialize_entry("scope", self.scope)?;
+        }
+        if let Some((session, generation)) = self.session {
+            map.serialize_entry("sid", &session.to_string())?;
+            map.serialize_entry("gen", &generation)?;
+        }
+        if let Some(account) = self.account {
+            map.serialize_entry("account", account)?;
+        }
+        map.end()
+    }
+}
+
+/// What a verified access token says. To have one means that signature, times and form were checked; what a route asks
+/// (audience, scope) and revocation were not.
+#[derive(Clone, PartialEq)]
+pub struct AccessToken {
+    /// `iss`.
+    pub issuer: Arc<str>,
+    /// Did we mint it?
+    pub ours: bool,
+    /// `sub`.
+    pub subject: Box<str>,
+    /// `account`: only ever from our own tokens.
+    pub account: Option<Box<str>>,
+    /// `client_id`.
+    pub client: Option<Box<str>>,
+    /// `scope`; empty when there is none.
+    pub scope: Scope,
+    /// `aud`: at least one.
+    pub audience: Vec<Box<str>>,
+    /// `sid` and `gen`: only ever from our own tokens.
+    pub session: Option<(SessionId, Generation)>,
+    /// `jti`.
+    pub jti: Option<Box<str>>,
+    /// `iat`.
+    pub issued_at: Option<Timestamp>,
+    /// `nbf`.
+    pub not_before: Option<Timestamp>,
+    /// `exp`.
+    pub expires: Timestamp,
+    /// How much the issuer's clock may differ from ours, for checking the times again later.
+    pub leeway: std::time::Duration,
+    /// The name of the key that signed it, where it has one.
+    pub kid: Option<Box<str>>,
+    /// Every claim, as it stands in the token: for identity headers made from claims.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl AccessToken {
+    /// Is it meant for one of `audiences`? Compared byte for byte.
+    pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
+        self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    /// Without the claims that only the application understands: they may be anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("issuer", &self.issuer)
+            .field("subject", &self.subject)
+            .field("client", &self.client)
+            .field("scope", &self.scope)
+            .field("session", &self.session)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,1 +1,95 @@
-//! To come.
+//! Minting access tokens, and naming tokens in logs.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::claims::MintedClaims;
+use super::keyring::SigningKey;
+use super::verify::{MAX_TOKEN, is_name, is_subject};
+use crate::denial::Fault;
+
+/// A minted access token. Does not print, zeroised.
+#[derive(Clone)]
+pub struct AccessTokenText(Zeroizing<String>);
+
+impl AccessTokenText {
+    /// The compact serialisation, for the reply to its owner and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AccessTokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessTokenText(…)")
+    }
+}
+
+/// A token that was not minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// A claim that our own verification would refuse.
+    #[error("the claim {0} is not one that we would accept")]
+    Claim(&'static str),
+    /// The token would be longer than the 8 KiB that we accept.
+    #[error("the token is too long")]
+    TooLong,
+    /// The cryptographic library failed.
+    #[error("the key could not sign")]
+    Signing,
+}
+
+impl From<MintError> for Fault {
+    fn from(error: MintError) -> Self {
+        Self::Signing(match error {
+            MintError::Claim(claim) => claim,
+            MintError::TooLong => "the token is too long",
+            MintError::Signing => "the cryptographic library failed",
+        })
+    }
+}
+
+/// Mints an access token. With EdDSA, RSA PKCS #1 and HMAC the same key and claims give the same bytes; with ECDSA and
+/// RSA PSS the same claims.
+///
+/// # Errors
+/// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
+pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenText, MintError> {
+    let holds = |good, claim| if good { Ok(()) } else { Err(MintError::Claim(claim)) };
+    holds(!claims.issuer.is_empty(), "iss")?;
+    holds(is_subject(claims.subject), "sub")?;
+    holds(!claims.audience.is_empty() && claims.audience.iter().all(|a| !a.is_empty()), "aud")?;
+    holds(is_name(claims.jti), "jti")?;
+    holds(is_name(claims.client), "client_id")?;
+    holds(claims.account.is_none_or(is_name), "account")?;
+    holds(claims.session.is_none_or(|(_, generation)| generation > 0), "gen")?;
+
+    let payload = Zeroizing::new(serde_json::to_vec(claims).map_err(|_| MintError::Signing)?);
+    let mut token = Zeroizing::new(String::with_capacity(key.header().len() + payload.len() * 4 / 3 + 700));
+    token.push_str(key.header());
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(payload.as_slice(), &mut token);
+    let signature = key.sign(token.as_bytes()).ok_or(MintError::Signing)?;
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(AccessTokenText(token)) }
+}
+
+/// What a log may say of a token, of whatever kind: sixteen characters that are the same for the same token as long as
+/// this process runs, and tell nothing about it (requirement A6).
+pub fn fingerprint(token: &str) -> String {
+    static KEY: LazyLock<Option<hmac::Key>> =
+        LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
+    let Some(key) = KEY.as_ref() else { return "-".to_owned() };
+    let tag = hmac::sign(key, token.as_bytes());
+    URL_SAFE_NO_PAD.encode(tag.as_ref().get(..12).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

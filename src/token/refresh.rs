@@ -1,1 +1,175 @@
-//! To come.
+//! Refresh tokens: opaque to clients, ours to make again.
+//!
+//! `rg1_` and, in base64url without padding: key id (1 byte) · session id (16) · generation (varint) · tag A (16) ·
+//! tag B (16). Both tags are HMAC-SHA-256, truncated. Tag A, over the prefix and everything before it, is under a key of
+//! the server: without it, nothing gets as far as the store. Tag B, over the same and the client id of the record, is
+//! under the session's own secret. So it takes the key file and the store to make a token.
+
+use std::fmt;
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::keyring::{RefreshKeys, truncated};
+use crate::session::{Generation, SessionId, SessionSecret};
+
+/// Every refresh token begins with it, so that secret scanners find leaks.
+pub const PREFIX: &str = "rg1_";
+
+const TAG: usize = 16;
+/// Key id and session id.
+const FIXED: usize = 1 + 16;
+/// A 64-bit varint has one to ten bytes.
+const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
+const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
+
+/// A refresh token. Does not print, zeroised.
+#[derive(Clone)]
+pub struct RefreshToken(Zeroizing<String>);
+
+impl RefreshToken {
+    /// The text, for the reply to its owner and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshToken(…)")
+    }
+}
+
+/// The refresh token of one generation: the same whenever it is made. `client` is the client of the session's record.
+/// `None` when the key ring has no such refresh key.
+pub fn make(
+    keys: &RefreshKeys,
+    key_id: u8,
+    id: SessionId,
+    generation: Generation,
+    secret: &SessionSecret,
+    client: &str,
+) -> Option<RefreshToken> {
+    let mut message = message(key_id, id, generation);
+    let tag_a = Zeroizing::new(keys.tag(key_id, &message)?);
+    let tag_b = Zeroizing::new(tag_b(&message, secret, client));
+    message.extend_from_slice(tag_a.as_slice());
+    message.extend_from_slice(tag_b.as_slice());
+    let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + MAX_BODY * 4 / 3 + 2));
+    text.push_str(PREFIX);
+    URL_SAFE_NO_PAD.encode_string(message.get(PREFIX.len()..)?, &mut text);
+    Some(RefreshToken(text))
+}
+
+/// A refresh token that a key of ours made: tag A holds. Whether it is one of its session, only
+/// [`proves`](Authentic::proves) says.
+pub struct Authentic {
+    /// The refresh key that made it.
+    pub key_id: u8,
+    /// The session that it names.
+    pub session: SessionId,
+    /// The generation that it was issued at.
+    pub generation: Generation,
+    tag_b: [u8; TAG],
+}
+
+impl fmt::Debug for Authentic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authentic")
+            .field("key_id", &self.key_id)
+            .field("session", &self.session)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Authentic {
+    fn drop(&mut self) {
+        self.tag_b.zeroize();
+    }
+}
+
+impl Authentic {
+    /// Was it made for the session that has this secret and this client? Takes the same time whether or not.
+    pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
+        let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
+        expected.as_slice().ct_eq(&self.tag_b).into()
+    }
+}
+
+/// Reads a refresh token and checks tag A, without a store. `None` for everything that no key of ours made: garbage,
+/// edited, truncated or extended, or of a key that is gone.
+pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
+    let text = token.strip_prefix(PREFIX)?;
+    // Before any work: four characters make three bytes.
+    if text.len() > MAX_BODY.div_ceil(3) * 4 {
+        return None;
+    }
+    // Strict: no padding, no other alphabet, no left-over bits. Each token has one spelling.
+    let body = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
+    if !(MIN_BODY..=MAX_BODY).contains(&body.len()) {
+        return None;
+    }
+    let (rest, tag_b) = body.split_last_chunk::<TAG>()?;
+    let (signed, tag_a) = rest.split_last_chunk::<TAG>()?;
+    let (&key_id, rest) = signed.split_first()?;
+    let (id, varint) = rest.split_first_chunk::<16>()?;
+    let generation = read_varint(varint)?;
+    let session = SessionId::from_bytes(*id);
+    let expected = Zeroizing::new(keys.tag(key_id, &message(key_id, session, generation))?);
+    let holds: bool = expected.as_slice().ct_eq(tag_a).into();
+    holds.then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
+}
+
+/// What both tags are over. The varint ends itself, so nothing that follows can be taken for a part of it.
+fn message(key_id: u8, id: SessionId, mut generation: Generation) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(PREFIX.len() + MAX_BODY));
+    out.extend_from_slice(PREFIX.as_bytes());
+    out.push(key_id);
+    out.extend_from_slice(id.as_bytes());
+    loop {
+        let low = (generation & 0x7f) as u8;
+        generation >>= 7;
+        if generation == 0 {
+            out.push(low);
+            return out;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn tag_b(message: &[u8], secret: &SessionSecret, client: &str) -> [u8; TAG] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(HMAC_SHA256, secret.expose()));
+    context.update(message);
+    context.update(client.as_bytes());
+    truncated(&context.sign())
+}
+
+/// A 64-bit LEB128 that fills `bytes`, in its shortest form and no other.
+fn read_varint(bytes: &[u8]) -> Option<u64> {
+    let (&last, _) = bytes.split_last()?;
+    if bytes.len() > 1 && last == 0 {
+        return None;
+    }
+    let mut value = 0_u64;
+    for (i, byte) in bytes.iter().enumerate() {
+        let more = byte & 0x80 != 0;
+        if more == (i + 1 == bytes.len()) {
+            return None;
+        }
+        let low = u64::from(byte & 0x7f);
+        let shift = u32::try_from(i).ok()?.checked_mul(7)?;
+        let part = low.checked_shl(shift)?;
+        if part >> shift != low {
+            return None;
+        }
+        value |= part;
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests;

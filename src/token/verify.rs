@@ -1,1 +1,79 @@
-//! To come.
+//! Is this an access token that we trust, and what does it say?
+//!
+//! Size, shape and header come first, because they cost nothing; then issuer and key, then the signature, and only then
+//! the claims. The issuer and the `kid` pick a key; the key has its algorithm. Signatures are checked by a library, and
+//! everything around them here, because that library is lenient where a gateway must not be: duplicate members, `crit`,
+//! `typ`, claims of the wrong type.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::token::claims::AccessToken;
+
+mod judge;
+mod rules;
+mod shape;
+mod strict_json;
+
+pub(crate) use judge::{is_name, is_subject};
+pub use rules::{Ignored, IssuerKeys, IssuerRules, MAX_JWKS, RulesError};
+pub use shape::MAX_TOKEN;
+
+/// Verifies access tokens. Immutable: when a key or a rule changes, another one takes its place.
+#[derive(Debug)]
+pub struct Verifier {
+    issuers: Vec<IssuerRules>,
+}
+
+impl Verifier {
+    /// A verifier of these issuers' tokens, and nobody else's.
+    ///
+    /// # Errors
+    /// One issuer twice, more than one that is ours, or a rule out of its bounds.
+    pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, RulesError> {
+        rules::check(&issuers)?;
+        super::keyring::install_provider();
+        Ok(Self { issuers })
+    }
+
+    /// The rules for the tokens of `issuer`.
+    pub fn rules(&self, issuer: &str) -> Option<&IssuerRules> {
+        self.issuers.iter().find(|rules| &*rules.issuer == issuer)
+    }
+
+    /// Verifies a token: everything that it *is*. Audience, scopes and revocation are for the caller to judge.
+    ///
+    /// # Errors
+    /// The rule that refuses it. Never anything of the token itself.
+    pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
+        let parts = shape::Parts::split(token)?;
+        let header = shape::Header::read(parts.header)?;
+        let claims = shape::claims(parts.claims)?;
+        let issuer = match claims.get("iss") {
+            Some(serde_json::Value::String(issuer)) => issuer,
+            _ => return Err(Denial::BadClaim("iss must be a string")),
+        };
+        let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
+        let key = rules.keys.find(header.kid.as_deref()).ok_or(Denial::UnknownKey)?;
+        if &*header.algorithm != key.algorithm().name() {
+            return Err(Denial::WrongAlgorithm);
+        }
+        if !rules.accepts_typ(header.typ.as_deref()) {
+            return Err(Denial::WrongType);
+        }
+        if parts.signature_bytes != key.signature_len() || !key.verifies(parts.message.as_bytes(), parts.signature) {
+            return Err(Denial::BadSignature);
+        }
+        let now = if rules.ours { engine_now } else { wall_now };
+        judge::claims(claims, rules, key.kid(), now)
+    }
+
+    /// The issuer that is ours, if there is one.
+    pub fn own_issuer(&self) -> Option<&Arc<str>> {
+        self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

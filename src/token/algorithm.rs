@@ -1,0 +1,179 @@
+//! The signature algorithms that a key may be bound to (RFC 7518 §3.1, RFC 8037 §3.1).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A signature algorithm. There is no `none`, and nothing with a broken hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Ed25519 (RFC 8037). The default: deterministic, fast, short.
+    EdDsa,
+    /// ECDSA on P-256 with SHA-256. Not deterministic.
+    Es256,
+    /// ECDSA on P-384 with SHA-384. Not deterministic.
+    Es384,
+    /// RSA PKCS #1 v1.5 with SHA-256.
+    Rs256,
+    /// RSA PKCS #1 v1.5 with SHA-384.
+    Rs384,
+    /// RSA PKCS #1 v1.5 with SHA-512.
+    Rs512,
+    /// RSA PSS with SHA-256. Not deterministic.
+    Ps256,
+    /// RSA PSS with SHA-384. Not deterministic.
+    Ps384,
+    /// RSA PSS with SHA-512. Not deterministic.
+    Ps512,
+    /// HMAC with SHA-256. Whoever can verify can also sign.
+    Hs256,
+    /// HMAC with SHA-384. Whoever can verify can also sign.
+    Hs384,
+    /// HMAC with SHA-512. Whoever can verify can also sign.
+    Hs512,
+}
+
+/// What kind of key an algorithm takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Ed25519.
+    Edwards,
+    /// An elliptic curve of NIST.
+    Ecdsa,
+    /// RSA.
+    Rsa,
+    /// A shared secret.
+    Hmac,
+}
+
+/// A name that is not one of [`Algorithm::ALL`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not an algorithm; accepted are EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512 HS256 HS384 HS512"
+)]
+pub struct UnknownAlgorithm(pub String);
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 12] = [
+        Self::EdDsa,
+        Self::Es256,
+        Self::Es384,
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Hs256,
+        Self::Hs384,
+        Self::Hs512,
+    ];
+
+    /// The name that stands in `alg`: upper and lower case matter.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Hs256 => "HS256",
+            Self::Hs384 => "HS384",
+            Self::Hs512 => "HS512",
+        }
+    }
+
+    /// What kind of key it takes.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::EdDsa => Family::Edwards,
+            Self::Es256 | Self::Es384 => Family::Ecdsa,
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => Family::Rsa,
+            Self::Hs256 | Self::Hs384 | Self::Hs512 => Family::Hmac,
+        }
+    }
+
+    /// Does signing the same bytes twice give the same signature?
+    pub const fn is_deterministic(self) -> bool {
+        match self {
+            Self::EdDsa | Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Hs256 | Self::Hs384 | Self::Hs512 => true,
+            Self::Es256 | Self::Es384 | Self::Ps256 | Self::Ps384 | Self::Ps512 => false,
+        }
+    }
+
+    /// How long its hash is, in bytes: the least that an HMAC secret may have (RFC 7518 §3.2).
+    pub(crate) const fn hash_len(self) -> usize {
+        match self {
+            Self::EdDsa | Self::Es256 | Self::Rs256 | Self::Ps256 | Self::Hs256 => 32,
+            Self::Es384 | Self::Rs384 | Self::Ps384 | Self::Hs384 => 48,
+            Self::Rs512 | Self::Ps512 | Self::Hs512 => 64,
+        }
+    }
+
+    pub(crate) const fn jwt(self) -> jsonwebtoken::Algorithm {
+        use jsonwebtoken::Algorithm as Jwt;
+        match self {
+            Self::EdDsa => Jwt::EdDSA,
+            Self::Es256 => Jwt::ES256,
+            Self::Es384 => Jwt::ES384,
+            Self::Rs256 => Jwt::RS256,
+            Self::Rs384 => Jwt::RS384,
+            Self::Rs512 => Jwt::RS512,
+            Self::Ps256 => Jwt::PS256,
+            Self::Ps384 => Jwt::PS384,
+            Self::Ps512 => Jwt::PS512,
+            Self::Hs256 => Jwt::HS256,
+            Self::Hs384 => Jwt::HS384,
+            Self::Hs512 => Jwt::HS512,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
+        Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| UnknownAlgorithm(name.to_owned()))
+    }
+}
+
+impl Serialize for Algorithm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Algorithm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_an_error_lists_them_all() {
+        for a in Algorithm::ALL {
+            assert_eq!(a.name().parse(), Ok(a));
+            assert_eq!(format!("{:?}", a.jwt()), a.name());
+        }
+        for bad in ["none", "NONE", "", "hs256", "ES512", "EdDSA "] {
+            let error = bad.parse::<Algorithm>().unwrap_err().to_string();
+            assert!(Algorithm::ALL.iter().all(|a| error.contains(a.name())), "{error}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The key ring as a folder: `keyring.toml` says which keys there are and what they are for; each key is a file of its
+//! own beside it, PKCS #8 in PEM, or a secret in base64url.
+//!
+//! ```toml
+//! version = 1
+//! id = "6f1c…"
+//! [[signing]]
+//! kid = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+//! algorithm = "EdDSA"
+//! state = "signing"
+//! file = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k.pem"
+//! [[refresh]]
+//! id = 1
+//! state = "current"
+//! file = "refresh-1.secret"
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::super::algorithm::Family;
+use super::files::{self, Writing};
+use super::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshKeys, RefreshSecret, SigningKey, new_id};
+
+const INDEX: &str = "keyring.toml";
+const VERSION: u32 = 1;
+const HEAD: &str = "# Written by rotogate. Which keys there are, and what they are for.\n";
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Index {
+    version: u32,
+    id: Uuid,
+    signing: Vec<SigningEntry>,
+    refresh: Vec<RefreshEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SigningEntry {
+    kid: String,
+    algorithm: Algorithm,
+    state: KeyState,
+    file: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefreshEntry {
+    id: u8,
+    state: RefreshState,
+    file: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RefreshState {
+    Current,
+    Verifying,
+}
+
+impl Keyring {
+    /// Reads the key ring in `dir`.
+    ///
+    /// # Errors
+    /// Something is missing, malformed or open to others: the text says which file, and how to mend it.
+    pub fn load(dir: &Path) -> Result<Self, KeyError> {
+        files::check_folder(dir)?;
+        let index = Index::read(dir)?;
+        index.keyring(dir)
+    }
+
+    /// Makes a key ring in `dir`: a key that signs with `algorithm`, and one refresh secret. The folder is made where it
+    /// is missing, mode 0700; the files have mode 0600.
+    ///
+    /// # Errors
+    /// There is a key ring already, or what may be left of one; or the folder cannot be written.
+    pub fn create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+        let folder = Writing::begin(dir)?;
+        Self::create_in(&folder, dir, algorithm)
+    }
+
+    /// Reads the key ring in `dir`, or makes it at the first start.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are not taken for a first start.
+    pub fn load_or_create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+        let index = dir.join(INDEX);
+        let missing = || std::fs::symlink_metadata(&index).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        if missing() {
+            let folder = Writing::begin(dir)?;
+            // Another process may have been faster.
+            if missing() {
+                return Self::create_in(&folder, dir, algorithm);
+            }
+        }
+        Self::load(dir)
+    }
+
+    /// Adds the key in the file `from`, and gives back its `kid`. A key that is there already only changes its state.
+    /// With [`KeyState::Signing`] it signs from now on, and the key that did only verifies.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
+    pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
+        let material = KeyMaterial::new(files::read_secret(from)?.to_vec());
+        add(dir, &material, algorithm, state).map_err(|e| located(from, e))
+    }
+
+    /// Adds a new key, and gives back its `kid`. As [`Keyring::import`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`]; the folder cannot be written.
+    pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
+        add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
+    }
+
+    /// Makes the key of that name the one that signs; the key that did only verifies.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`]; there is no such key; the folder cannot be written.
+    pub fn make_signing(dir: &Path, kid: &str) -> Result<(), KeyError> {
+        let folder = Writing::begin(dir)?;
+        let mut index = Index::read(dir)?;
+        if !index.signing.iter().any(|k| k.kid == kid) {
+            return Err(files::file_error(&dir.join(INDEX), "has no key of that kid"));
+        }
+        index.sign_with(kid);
+        index.write(&folder, dir)
+    }
+
+    fn create_in(folder: &Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+        let entries = std::fs::read_dir(dir).map_err(|e| files::io(dir, e))?;
+        for entry in entries {
+            let name = entry.map_err(|e| files::io(dir, e))?.file_name();
+            if name == INDEX {
+                return Err(files::file_error(&dir.join(INDEX), "there is a key ring already"));
+            }
+            if Path::new(&name).extension().is_some_and(|e| e == "pem" || e == "secret") {
+                return Err(files::file_error(
+                    &dir.join(name),
+                    format!(
+                        "a key without a {INDEX}: either that file was lost (bring it back), or a first start was cut \
+                         short (empty the folder)"
+                    ),
+                ));
+            }
+        }
+        let material = KeyMaterial::generate(algorithm)?;
+        let key = SigningKey::from_material(algorithm, &material)?;
+        let signing = SigningEntry::new(&key, KeyState::Signing);
+        folder.create(&dir.join(&signing.file), material.expose())?;
+        let refresh = RefreshEntry { id: 1, state: RefreshState::Current, file: "refresh-1.secret".to_owned() };
+        let secret = RefreshSecret::generate()?.to_text();
+        folder.create(&dir.join(&refresh.file), secret.as_bytes())?;
+        let index = Index { version: VERSION, id: new_id()?, signing: vec![signing], refresh: vec![refresh] };
+        index.write(folder, dir)?;
+        index.keyring(dir)
+    }
+}
+
+fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
+    let key = SigningKey::from_material(algorithm, material)?;
+    let folder = Writing::begin(dir)?;
+    let mut index = Index::read(dir)?;
+    match index.signing.iter().find(|k| k.kid == key.kid()) {
+        Some(known) if known.algorithm != algorithm => {
+            return Err(KeyError::BadSet(format!(
+                "this key is bound to {} already, and a key has one algorithm",
+                known.algorithm
+            )));
+        }
+        Some(known) if known.state == KeyState::Signing && state == KeyState::Verifying => {
+            return Err(KeyError::BadSet("this key signs; make another one sign first".to_owned()));
+        }
+        Some(_) => {}
+        None => {
+            let entry = SigningEntry::new(&key, KeyState::Verifying);
+            let path = dir.join(&entry.file);
+            // A key file that an interrupted import left behind, and that nothing names, may hold the very same key.
+            let same = || files::read_secret(&path).is_ok_and(|old| old.as_slice() == material.expose());
+            match folder.create(&path, material.expose()) {
+                Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists && same() => {}
+                created => created?,
+            }
+            index.signing.push(entry);
+        }
+    }
+    if state == KeyState::Signing {
+        index.sign_with(key.kid());
+    }
+    // Nothing is written that could not be read again.
+    index.keyring(dir)?;
+    index.write(&folder, dir)?;
+    Ok(key.kid().to_owned())
+}
+
+/// An error about a key, with the file that it is in.
+fn located(path: &Path, error: KeyError) -> KeyError {
+    match error {
+        KeyError::Io { .. } | KeyError::File { .. } => error,
+        KeyError::Algorithm(_)
+        | KeyError::Unusable { .. }
+        | KeyError::ShortSecret { .. }
+        | KeyError::PublicAsSecret(_)
+        | KeyError::BadKid
+        | KeyError::BadSet(_)
+        | KeyError::Random => files::file_error(path, error.to_string()),
+    }
+}
+
+/// A file beside the index, and nowhere else.
+fn beside(dir: &Path, file: &str) -> Result<PathBuf, KeyError> {
+    let plain = !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\', '\0']);
+    if plain {
+        Ok(dir.join(file))
+    } else {
+        Err(files::file_error(&dir.join(INDEX), format!("{file:?} is not the name of a file beside it")))
+    }
+}
+
+impl SigningEntry {
+    fn new(key: &SigningKey, state: KeyState) -> Self {
+        let extension = if key.algorithm().family() == Family::Hmac { "secret" } else { "pem" };
+        let kid = key.kid().to_owned();
+        // A kid of ours is base64url: a file name anywhere. A leading hyphen would be an option to other programs.
+        let file = if kid.starts_with('-') { format!("key{kid}.{extension}") } else { format!("{kid}.{extension}") };
+        Self { kid, algorithm: key.algorithm(), state, file }
+    }
+}
+
+impl Index {
+    fn read(dir: &Path) -> Result<Self, KeyError> {
+        let path = dir.join(INDEX);
+        let text = files::read_secret(&path)?;
+        let wrong = |why: String| files::file_error(&path, why);
+        let text = std::str::from_utf8(&text).map_err(|_| wrong("is not UTF-8".to_owned()))?;
+        let Version { version } = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        if version != VERSION {
+            return Err(wrong(format!("is of version {version}; this program reads version {VERSION}")));
+        }
+        toml::from_str(text).map_err(|e| wrong(e.to_string()))
+    }
+
+    fn write(&self, folder: &Writing, dir: &Path) -> Result<(), KeyError> {
+        let path = dir.join(INDEX);
+        let text = toml::to_string(self).map_err(|e| files::file_error(&path, e.to_string()))?;
+        folder.replace(&path, format!("{HEAD}{text}").as_bytes())
+    }
+
+    fn sign_with(&mut self, kid: &str) {
+        for key in &mut self.signing {
+            key.state = if key.kid == kid { KeyState::Signing } else { KeyState::Verifying };
+        }
+    }
+
+    fn keyring(&self, dir: &Path) -> Result<Keyring, KeyError> {
+        let path = dir.join(INDEX);
+        let wrong = |why: &str| files::file_error(&path, why);
+        let mut signer = None;
+        let mut verifying = Vec::new();
+        for entry in &self.signing {
+            let file = beside(dir, &entry.file)?;
+            let material = KeyMaterial::new(files::read_secret(&file)?.to_vec());
+            let key = SigningKey::from_material_named(entry.algorithm, &material, &entry.kid)
+                .map_err(|e| located(&file, e))?;
+            match entry.state {
+                KeyState::Verifying => verifying.push(key),
+                KeyState::Signing if signer.is_none() => signer = Some(key),
+                KeyState::Signing => return Err(wrong("more than one key has the state \"signing\"")),
+            }
+        }
+        let signer = signer.ok_or_else(|| wrong("no key has the state \"signing\""))?;
+        let mut current = None;
+        let mut secrets = Vec::new();
+        for entry in &self.refresh {
+            let file = beside(dir, &entry.file)?;
+            let secret = RefreshSecret::from_text(&files::read_secret(&file)?).map_err(|e| located(&file, e))?;
+            secrets.push((entry.id, secret));
+            match entry.state {
+                RefreshState::Verifying => {}
+                RefreshState::Current if current.is_none() => current = Some(entry.id),
+                RefreshState::Current => return Err(wrong("more than one refresh key has the state \"current\"")),
+            }
+        }
+        let current = current.ok_or_else(|| wrong("no refresh key has the state \"current\""))?;
+        let refresh = RefreshKeys::new(current, &secrets).map_err(|e| located(&path, e))?;
+        Keyring::from_parts(self.id, signer, verifying, refresh).map_err(|e| located(&path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests;

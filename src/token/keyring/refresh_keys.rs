@@ -1,0 +1,143 @@
+//! The server's half of a refresh token: one secret per key id, from which a key per purpose is derived.
+
+use std::fmt;
+
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Algorithm, KeyError, encode, hmac_secret, random};
+use crate::clock::Timestamp;
+use crate::session::{Generation, SessionId};
+
+/// Separates this use of a secret from every other that anyone could think of.
+const SALT: &[u8] = b"rotogate refresh keys v1";
+const PURPOSE_TAG: &[u8] = b"refresh token tag A";
+const PURPOSE_JTI: &[u8] = b"access token jti";
+
+/// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
+pub struct RefreshSecret(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for RefreshSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshSecret(…)")
+    }
+}
+
+impl RefreshSecret {
+    /// A new secret from the system's random source.
+    ///
+    /// # Errors
+    /// The random source fails.
+    pub fn generate() -> Result<Self, KeyError> {
+        Ok(Self(Zeroizing::new(random::<32>()?.to_vec())))
+    }
+
+    /// From base64url without padding, as [`RefreshSecret::to_text`] writes it; one newline at the end is allowed.
+    ///
+    /// # Errors
+    /// Other text, fewer than 32 bytes, or something that looks like a public key.
+    pub fn from_text(text: &[u8]) -> Result<Self, KeyError> {
+        hmac_secret::decode(Algorithm::Hs256, text).map(Self)
+    }
+
+    /// Base64url without padding.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        encode(&self.0)
+    }
+}
+
+/// The keys that were derived from one secret.
+struct Derived {
+    id: u8,
+    tag: hmac::Key,
+    jti: hmac::Key,
+}
+
+/// The server's keys for refresh tokens: one makes new ones, the others still recognise theirs. Does not print; the
+/// cryptographic library cleanses keys when they are dropped.
+pub struct RefreshKeys {
+    current: u8,
+    keys: Vec<Derived>,
+}
+
+impl fmt::Debug for RefreshKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<u8> = self.keys.iter().map(|k| k.id).collect();
+        f.debug_struct("RefreshKeys").field("current", &self.current).field("ids", &ids).finish()
+    }
+}
+
+impl RefreshKeys {
+    /// The keys of these secrets; `current` is the id that new tokens get.
+    ///
+    /// # Errors
+    /// An id given twice, or no secret for `current`.
+    pub fn new(current: u8, secrets: &[(u8, RefreshSecret)]) -> Result<Self, KeyError> {
+        let mut keys: Vec<Derived> = Vec::with_capacity(secrets.len());
+        for (id, secret) in secrets {
+            if keys.iter().any(|k| k.id == *id) {
+                return Err(KeyError::BadSet(format!("two refresh keys have the id {id}")));
+            }
+            let derive = |purpose: &[u8]| {
+                let root = Salt::new(HKDF_SHA256, SALT).extract(&secret.0);
+                let okm = root.expand(&[purpose], HMAC_SHA256).map(hmac::Key::from);
+                okm.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))
+            };
+            keys.push(Derived { id: *id, tag: derive(PURPOSE_TAG)?, jti: derive(PURPOSE_JTI)? });
+        }
+        if !keys.iter().any(|k| k.id == current) {
+            return Err(KeyError::BadSet(format!("there is no refresh key {current}, which is to be the current one")));
+        }
+        Ok(Self { current, keys })
+    }
+
+    /// The id of the key that makes new tokens.
+    pub fn current(&self) -> u8 {
+        self.current
+    }
+
+    /// The ids of all keys.
+    pub fn ids(&self) -> impl Iterator<Item = u8> {
+        self.keys.iter().map(|k| k.id)
+    }
+
+    fn key(&self, id: u8) -> Option<&Derived> {
+        self.keys.iter().find(|k| k.id == id)
+    }
+
+    /// Tag A over `message`.
+    pub(in crate::token) fn tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
+        Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
+    }
+
+    pub(super) fn derive_jti(
+        &self,
+        id: u8,
+        session: SessionId,
+        generation: Generation,
+        access_expires: Timestamp,
+    ) -> Option<String> {
+        let mut message = [0; 32];
+        let (head, tail) = message.split_at_mut(16);
+        head.copy_from_slice(session.as_bytes());
+        let (middle, end) = tail.split_at_mut(8);
+        middle.copy_from_slice(&generation.to_be_bytes());
+        end.copy_from_slice(&access_expires.as_secs().to_be_bytes());
+        let mut tag = truncated(&hmac::sign(&self.key(id)?.jti, &message));
+        let text = URL_SAFE_NO_PAD.encode(tag);
+        tag.zeroize();
+        Some(text)
+    }
+}
+
+/// The first sixteen bytes of an HMAC (RFC 2104 §5).
+pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
+    let mut short = [0; 16];
+    for (to, from) in short.iter_mut().zip(tag.as_ref()) {
+        *to = *from;
+    }
+    short
+}

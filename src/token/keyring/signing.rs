@@ -1,0 +1,247 @@
+//! A key that signs. It is parsed once, not at each signature.
+
+use std::fmt;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+    Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+};
+use aws_lc_rs::{hmac, rsa};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::super::algorithm::Family;
+use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret, random};
+
+/// The text of a key file: PKCS #8 in PEM, or for HMAC the secret in base64url. Does not print, zeroised.
+pub struct KeyMaterial(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyMaterial(…)")
+    }
+}
+
+impl KeyMaterial {
+    /// The text of a key file.
+    pub fn new(text: Vec<u8>) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// A new key from the system's random source. RSA keys get 2048 bits.
+    ///
+    /// # Errors
+    /// The random source or the generator fails.
+    pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
+        let pkcs8 = match algorithm.family() {
+            Family::Hmac => {
+                let secret = random::<64>()?;
+                let text = encode(secret.get(..algorithm.hash_len()).unwrap_or(secret.as_slice()));
+                return Ok(Self::new(text.as_bytes().to_vec()));
+            }
+            Family::Edwards => Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new())
+                .map(|document| document.as_ref().to_vec())
+                .map_err(|_| KeyError::Random)?,
+            Family::Ecdsa => EcdsaKeyPair::generate_pkcs8(curve(algorithm), &SystemRandom::new())
+                .map(|document| document.as_ref().to_vec())
+                .map_err(|_| KeyError::Random)?,
+            Family::Rsa => {
+                let pair = RsaKeyPair::generate(rsa::KeySize::Rsa2048).map_err(|_| KeyError::Random)?;
+                let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Random)?;
+                der.as_ref().to_vec()
+            }
+        };
+        let document = pem::Pem::new("PRIVATE KEY", pkcs8);
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        let text = pem::encode_config(&document, config).into_bytes();
+        document.into_contents().zeroize();
+        Ok(Self::new(text))
+    }
+
+    /// The text, to be written into a file that nobody else can read.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// How a key signs.
+pub(in crate::token) enum Signer {
+    /// Ed25519.
+    Edwards(Ed25519KeyPair),
+    /// ECDSA, fixed-length signatures.
+    Ecdsa(EcdsaKeyPair),
+    /// RSA with its padding.
+    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
+    /// A shared secret.
+    Hmac(hmac::Key),
+}
+
+/// A private key or secret of our own, bound to one algorithm. Does not print; the cryptographic library cleanses keys
+/// when they are dropped.
+pub struct SigningKey {
+    signer: Signer,
+    verifying: VerifyingKey,
+    kid: Box<str>,
+    /// The header of every token that it signs, ready-made.
+    header: Box<str>,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SigningKey {
+    /// A new key, named as [`SigningKey::from_material`] says.
+    ///
+    /// # Errors
+    /// The random source or the generator fails.
+    pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
+        Self::from_material(algorithm, &KeyMaterial::generate(algorithm)?)
+    }
+
+    /// The key in the text of a key file. Its `kid` is its JWK thumbprint (RFC 7638); a secret, which must not show
+    /// anything of itself, gets a random one.
+    ///
+    /// # Errors
+    /// The text is not a key, or not one that is fit for `algorithm`.
+    pub fn from_material(algorithm: Algorithm, material: &KeyMaterial) -> Result<Self, KeyError> {
+        let (signer, verifying) = parse(algorithm, material)?;
+        let kid = match verifying.thumbprint() {
+            Some(thumbprint) => thumbprint,
+            None => URL_SAFE_NO_PAD.encode(random::<16>()?.as_slice()),
+        };
+        Self::assemble(signer, verifying, &kid)
+    }
+
+    /// The same under a given name.
+    ///
+    /// # Errors
+    /// As [`SigningKey::from_material`]; and a name that is no `kid`: 1 to 128 visible ASCII characters.
+    pub fn from_material_named(algorithm: Algorithm, material: &KeyMaterial, kid: &str) -> Result<Self, KeyError> {
+        let (signer, verifying) = parse(algorithm, material)?;
+        Self::assemble(signer, verifying, kid)
+    }
+
+    fn assemble(signer: Signer, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
+        let verifying = verifying.named(kid)?;
+        // By hand, so that the order is fixed for good; the value escapes what a kid may hold.
+        let header = format!(
+            r#"{{"alg":"{}","typ":"{}","kid":{}}}"#,
+            verifying.algorithm(),
+            crate::token::claims::TYP,
+            serde_json::Value::from(kid)
+        );
+        Ok(Self { signer, verifying, kid: kid.into(), header: URL_SAFE_NO_PAD.encode(header).into() })
+    }
+
+    /// Its name.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Its algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.verifying.algorithm()
+    }
+
+    /// The key that verifies what this one signs.
+    pub fn verifying_key(&self) -> &VerifyingKey {
+        &self.verifying
+    }
+
+    /// The encoded header of every token that it signs.
+    pub(in crate::token) fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// Signs. `None` if the cryptographic library fails.
+    pub(in crate::token) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match &self.signer {
+            Signer::Edwards(pair) => pair.try_sign(message).ok().map(|s| s.as_ref().to_vec()),
+            Signer::Ecdsa(pair) => pair.sign(&SystemRandom::new(), message).ok().map(|s| s.as_ref().to_vec()),
+            Signer::Rsa(pair, padding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*padding, &SystemRandom::new(), message, &mut signature).ok()?;
+                Some(signature)
+            }
+            Signer::Hmac(key) => Some(hmac::sign(key, message).as_ref().to_vec()),
+        }
+    }
+}
+
+fn curve(algorithm: Algorithm) -> &'static EcdsaSigningAlgorithm {
+    if algorithm == Algorithm::Es384 { &ECDSA_P384_SHA384_FIXED_SIGNING } else { &ECDSA_P256_SHA256_FIXED_SIGNING }
+}
+
+fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(Signer, VerifyingKey), KeyError> {
+    let padding: &'static dyn RsaEncoding = match algorithm {
+        Algorithm::Hs256 => return secret(algorithm, hmac::HMAC_SHA256, material),
+        Algorithm::Hs384 => return secret(algorithm, hmac::HMAC_SHA384, material),
+        Algorithm::Hs512 => return secret(algorithm, hmac::HMAC_SHA512, material),
+        Algorithm::EdDsa => {
+            let pair = Ed25519KeyPair::from_pkcs8(&pkcs8(algorithm, material)?).map_err(|_| other_kind(algorithm))?;
+            let public = DecodingKey::from_ed_der(pair.public_key().as_ref());
+            return Ok((Signer::Edwards(pair), VerifyingKey::from_decoding(&public, algorithm)?));
+        }
+        Algorithm::Es256 | Algorithm::Es384 => {
+            let pair = EcdsaKeyPair::from_pkcs8(curve(algorithm), &pkcs8(algorithm, material)?)
+                .map_err(|_| other_kind(algorithm))?;
+            let public = DecodingKey::from_ec_der(pair.public_key().as_ref());
+            return Ok((Signer::Ecdsa(pair), VerifyingKey::from_decoding(&public, algorithm)?));
+        }
+        Algorithm::Rs256 => &RSA_PKCS1_SHA256,
+        Algorithm::Rs384 => &RSA_PKCS1_SHA384,
+        Algorithm::Rs512 => &RSA_PKCS1_SHA512,
+        Algorithm::Ps256 => &RSA_PSS_SHA256,
+        Algorithm::Ps384 => &RSA_PSS_SHA384,
+        Algorithm::Ps512 => &RSA_PSS_SHA512,
+    };
+    let pair = RsaKeyPair::from_pkcs8(&pkcs8(algorithm, material)?).map_err(|_| KeyError::Unusable {
+        algorithm,
+        why: "the file holds a key of another kind, or one that is not of 2048 to 8192 bits",
+    })?;
+    let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
+    Ok((Signer::Rsa(pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))
+}
+
+fn secret(
+    algorithm: Algorithm,
+    hash: hmac::Algorithm,
+    material: &KeyMaterial,
+) -> Result<(Signer, VerifyingKey), KeyError> {
+    let secret = hmac_secret::decode(algorithm, material.expose())?;
+    let verifying = VerifyingKey::from_secret(&secret, algorithm)?;
+    Ok((Signer::Hmac(hmac::Key::new(hash, &secret)), verifying))
+}
+
+fn other_kind(algorithm: Algorithm) -> KeyError {
+    KeyError::Unusable { algorithm, why: "the file holds a key of another kind" }
+}
+
+/// The PKCS #8 document in a PEM file.
+fn pkcs8(algorithm: Algorithm, material: &KeyMaterial) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let refuse = |why| KeyError::Unusable { algorithm, why };
+    let parts = pem::parse_many(material.expose()).map_err(|_| refuse("not a PEM file"))?;
+    let [part]: [pem::Pem; 1] =
+        parts.try_into().map_err(|_| refuse("a PEM file with one private key (PKCS #8) is needed"))?;
+    let tag = part.tag().to_owned();
+    let contents = Zeroizing::new(part.into_contents());
+    match tag.as_str() {
+        "PRIVATE KEY" => Ok(contents),
+        "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
+            Err(refuse("not in PKCS #8; convert it: openssl pkcs8 -topk8 -nocrypt -in FILE"))
+        }
+        "ENCRYPTED PRIVATE KEY" => Err(refuse("encrypted; decrypt it: openssl pkcs8 -in FILE")),
+        _ => Err(refuse("not a private key")),
+    }
+}

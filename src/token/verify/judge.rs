@@ -1,0 +1,173 @@
+//! The claims of a token whose signature holds.
+
+use serde_json::{Map, Value};
+
+use super::rules::IssuerRules;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::session::{Generation, Scope, SessionId};
+use crate::token::claims::AccessToken;
+
+/// The longest name (subject, session, token, client), in bytes (J9).
+const MAX_NAME: usize = 256;
+/// The end of the year 9999, in seconds: no honest time lies beyond, and nothing overflows before it.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// May this be a `jti`, a client or an account?
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// May this be a `sub`? Visible ASCII, because it goes into a header.
+pub(crate) fn is_subject(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Checks everything that does not depend on the route.
+pub(super) fn claims(
+    claims: Map<String, Value>,
+    rules: &IssuerRules,
+    kid: Option<&str>,
+    now: Timestamp,
+) -> Result<AccessToken, Denial> {
+    if claims.contains_key("cnf") {
+        return Err(Denial::UnprovedBinding);
+    }
+    let expires = time(&claims, "exp", "exp must be a time")?.ok_or(Denial::BadClaim("no exp"))?;
+    let not_before = time(&claims, "nbf", "nbf must be a time")?;
+    let issued_at = time(&claims, "iat", "iat must be a time")?;
+    let subject = text(&claims, "sub", "sub must be a string")?.ok_or(Denial::BadClaim("no sub"))?;
+    if !is_subject(subject) {
+        return Err(Denial::BadClaim("sub must be 1 to 256 visible ASCII characters"));
+    }
+    let jti = name(&claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
+    let sid = name(&claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;
+    let client = name(&claims, "client_id", "client_id must be a string of 1 to 256 bytes without control characters")?;
+    let scope = match text(&claims, "scope", "scope must be a string")? {
+        Some(scope) => Scope::parse(scope).map_err(|_| Denial::BadClaim("scope has a character that none may have"))?,
+        None => Scope::default(),
+    };
+    let audience = audience(&claims)?;
+    let (session, account) = if rules.ours {
+        if jti.is_none() {
+            return Err(Denial::BadClaim("no jti"));
+        }
+        if client.is_none() {
+            return Err(Denial::BadClaim("no client_id"));
+        }
+        if issued_at.is_none() {
+            return Err(Denial::BadClaim("no iat"));
+        }
+        let account =
+            name(&claims, "account", "account must be a string of 1 to 256 bytes without control characters")?;
+        (session(sid, claims.get("gen"))?, account.map(Box::from))
+    } else {
+        (None, None)
+    };
+    times(expires, not_before, issued_at, rules, now)?;
+    Ok(AccessToken {
+        issuer: rules.issuer.clone(),
+        ours: rules.ours,
+        subject: subject.into(),
+        account,
+        client: client.map(Box::from),
+        scope,
+        audience,
+        session,
+        jti: jti.map(Box::from),
+        issued_at,
+        not_before,
+        expires,
+        leeway: rules.leeway,
+        kid: kid.map(Box::from),
+        extra: claims,
+    })
+}
+
+fn times(
+    expires: Timestamp,
+    not_before: Option<Timestamp>,
+    issued_at: Option<Timestamp>,
+    rules: &IssuerRules,
+    now: Timestamp,
+) -> Result<(), Denial> {
+    if let Some(longest) = rules.max_lifetime {
+        let since = issued_at.ok_or(Denial::BadClaim("no iat"))?;
+        if expires.since(since) > longest {
+            return Err(Denial::BadClaim("exp is too long after iat"));
+        }
+    }
+    if expires.plus(rules.leeway) <= now {
+        return Err(Denial::TokenExpired);
+    }
+    let latest = now.plus(rules.leeway);
+    if [not_before, issued_at].into_iter().flatten().any(|t| t > latest) {
+        return Err(Denial::TokenNotYetValid);
+    }
+    Ok(())
+}
+
+fn text<'a>(claims: &'a Map<String, Value>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
+    match claims.get(claim) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        // A claim of the wrong type is an error, not an absent one.
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            Err(Denial::BadClaim(why))
+        }
+    }
+}
+
+fn name<'a>(claims: &'a Map<String, Value>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
+    match text(claims, claim, why)? {
+        Some(text) if !is_name(text) => Err(Denial::BadClaim(why)),
+        found => Ok(found),
+    }
+}
+
+/// A NumericDate (RFC 7519 §2): seconds, perhaps with a fraction.
+fn time(claims: &Map<String, Value>, claim: &str, why: &'static str) -> Result<Option<Timestamp>, Denial> {
+    let number = match claims.get(claim) {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number,
+        Some(Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
+            return Err(Denial::BadClaim(why));
+        }
+    };
+    let time = match (number.as_u64(), number.as_f64()) {
+        (Some(seconds), _) if seconds <= LAST_SECOND => Timestamp::from_secs(seconds),
+        // The bounds make the conversion exact to the millisecond, and rounding down errs to the safe side for `exp`.
+        (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
+            Timestamp::from_millis((seconds * 1000.0) as u64)
+        }
+        _ => return Err(Denial::BadClaim(why)),
+    };
+    Ok(Some(time))
+}
+
+fn audience(claims: &Map<String, Value>) -> Result<Vec<Box<str>>, Denial> {
+    const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
+    let entry = |value: &Value| match value.as_str() {
+        Some(text) if !text.is_empty() => Ok(Box::from(text)),
+        _ => Err(WHY),
+    };
+    match claims.get("aud") {
+        Some(one @ Value::String(_)) => Ok(vec![entry(one)?]),
+        Some(Value::Array(several)) if !several.is_empty() => several.iter().map(entry).collect(),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => Err(WHY),
+        None => Err(Denial::BadClaim("no aud")),
+    }
+}
+
+/// Both or neither: a session without a generation could not be revoked by one.
+fn session(sid: Option<&str>, generation: Option<&Value>) -> Result<Option<(SessionId, Generation)>, Denial> {
+    match (sid, generation) {
+        (None, None) => Ok(None),
+        (Some(sid), Some(generation)) => {
+            let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is not one of ours"))?;
+            let generation = generation.as_u64().filter(|g| *g > 0).ok_or(Denial::BadClaim("gen must be a count"))?;
+            Ok(Some((sid, generation)))
+        }
+        (Some(_), None) | (None, Some(_)) => Err(Denial::BadClaim("sid and gen go together")),
+    }
+}

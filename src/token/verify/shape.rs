@@ -1,0 +1,107 @@
+//! The form of a token, before any key is looked at: RFC 7515 §7.1 and nothing looser.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::super::keyring::MAX_KID;
+use super::strict_json;
+use crate::denial::Denial;
+
+/// The longest token, in bytes (J10).
+pub const MAX_TOKEN: usize = 8 * 1024;
+/// The longest header, in bytes, decoded (J10).
+const MAX_HEADER: usize = 1024;
+
+/// The three parts of a compact serialisation, as they stand in the token.
+pub(super) struct Parts<'a> {
+    /// The first part.
+    pub(super) header: &'a str,
+    /// The second part.
+    pub(super) claims: &'a str,
+    /// The third part, which is strict base64url …
+    pub(super) signature: &'a str,
+    /// … of this many bytes.
+    pub(super) signature_bytes: usize,
+    /// What was signed.
+    pub(super) message: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn split(token: &'a str) -> Result<Self, Denial> {
+        if token.len() > MAX_TOKEN {
+            return Err(Denial::MalformedToken("too long"));
+        }
+        let parts = || {
+            let (message, signature) = token.rsplit_once('.')?;
+            let (header, claims) = message.split_once('.')?;
+            (!claims.contains('.')).then_some((header, claims, signature, message))
+        };
+        let (header, claims, signature, message) =
+            parts().ok_or(Denial::MalformedToken("not three parts with two dots between them"))?;
+        let signature_bytes = decode(signature)?.len();
+        Ok(Self { header, claims, signature, signature_bytes, message })
+    }
+}
+
+/// What we look at in a header. Everything else that could change the meaning of the token was refused.
+pub(super) struct Header {
+    /// `alg`, to be compared with that of the key.
+    pub(super) algorithm: Box<str>,
+    /// `kid`, to be looked up.
+    pub(super) kid: Option<Box<str>>,
+    /// `typ`.
+    pub(super) typ: Option<Box<str>>,
+}
+
+impl Header {
+    pub(super) fn read(part: &str) -> Result<Self, Denial> {
+        if part.len() > MAX_HEADER.div_ceil(3) * 4 {
+            return Err(Denial::MalformedToken("header too long"));
+        }
+        let bytes = decode(part)?;
+        if bytes.len() > MAX_HEADER {
+            return Err(Denial::MalformedToken("header too long"));
+        }
+        let header = strict_json::object(&bytes).map_err(Denial::MalformedToken)?;
+        for (name, why) in REFUSED {
+            if header.contains_key(*name) {
+                return Err(Denial::MalformedToken(why));
+            }
+        }
+        let text = |name: &str, why| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(Box::from(text.as_str()))),
+            Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Err(Denial::MalformedToken(why))
+            }
+        };
+        let algorithm = text("alg", "alg must be a string")?.ok_or(Denial::MalformedToken("no alg"))?;
+        let kid: Option<Box<str>> = text("kid", "kid must be a string")?;
+        if kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
+            return Err(Denial::MalformedToken("kid too long"));
+        }
+        Ok(Self { algorithm, kid, typ: text("typ", "typ must be a string")? })
+    }
+}
+
+/// Header members that would have us take a key or a rule from the token itself.
+const REFUSED: &[(&str, &str)] = &[
+    ("crit", "crit in the header"),
+    ("b64", "b64 in the header"),
+    ("zip", "zip in the header"),
+    ("enc", "enc in the header"),
+    ("jwk", "jwk in the header"),
+    ("jku", "jku in the header"),
+    ("x5u", "x5u in the header"),
+];
+
+/// The claims, which nobody has signed yet.
+pub(super) fn claims(part: &str) -> Result<Map<String, Value>, Denial> {
+    strict_json::object(&decode(part)?).map_err(Denial::MalformedToken)
+}
+
+/// Strict: no padding, no `+` or `/`, no white space, no left-over bits (J12).
+fn decode(part: &str) -> Result<Vec<u8>, Denial> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
+}

@@ -1,0 +1,164 @@
+//! JSON as a signed document must be: one object, every member once, bounded in depth (J10, J11).
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// How deep objects and arrays may lie in each other.
+pub(super) const MAX_DEPTH: usize = 16;
+
+/// Reads one JSON object that fills `bytes`.
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+    // Before the parser, which calls itself for each level.
+    if !is_shallow(bytes) {
+        return Err("JSON nested too deeply");
+    }
+    let mut parser = serde_json::Deserializer::from_slice(bytes);
+    let value = Strict.deserialize(&mut parser).map_err(|_| "not strict JSON, or a member named twice")?;
+    parser.end().map_err(|_| "something after the JSON")?;
+    match value {
+        Value::Object(object) => Ok(object),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err("not a JSON object")
+        }
+    }
+}
+
+/// Counts brackets outside of strings. Says nothing about whether the rest is JSON.
+fn is_shallow(bytes: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return false;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Reads any value and refuses a member named twice. Names are compared after unescaping.
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(value) = seq.next_element_seed(Self)? {
+            array.push(value);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = map.next_value_seed(Self)?;
+            if object.insert(name, value).is_some() {
+                return Err(A::Error::custom("a member named twice"));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j11_an_object_is_strict_at_every_level() {
+        for good in [r#"{}"#, " {\"a\":1,\r\n\"b\":[{\"a\":1},{\"a\":2}]} \n", r#"{"a":"{[{[{[{[{[{[{[{[{[\"{["}"#] {
+            assert!(object(good.as_bytes()).is_ok(), "{good}");
+        }
+        let bad: [&[u8]; 18] = [
+            b"",
+            b"null",
+            b"[]",
+            b"\"a\"",
+            br#"{"a":1,"a":1}"#,
+            br#"{"a":1,"\u0061":2}"#,
+            br#"{"b":{"a":1,"a":1}}"#,
+            br#"{"b":[[{"a":1,"a":1}]]}"#,
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":\"\xff\"}",
+            br#"{"a":"\ud800"}"#,
+            br#"{"a":1}x"#,
+            br#"{"a":1}{}"#,
+            b"{\"a\":1}\0",
+            br#"{"a":NaN}"#,
+            br#"{"a":1e400}"#,
+            br#"{"a":1,}"#,
+            b"{'a':1}",
+        ];
+        for bytes in bad {
+            assert!(object(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn j10_depth_is_bounded_without_recursion() {
+        let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(object(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
+        assert_eq!(object(nested(MAX_DEPTH).as_bytes()), Err("JSON nested too deeply"));
+        assert_eq!(object(nested(1_000_000).as_bytes()), Err("JSON nested too deeply"));
+        assert!(object("{\"a\":".repeat(1_000_000).as_bytes()).is_err());
+    }
+}
