@@ -52,7 +52,9 @@ enum Cached {
 impl Cached {
     fn new(epoch: u64, refuse_from: Timestamp, fault: Fault) -> Self {
         match fault {
-            Fault::None | Fault::BumpBeforeInsert | Fault::CounterAfterCheck => Self::Sound(Watch::new(epoch, refuse_from)),
+            Fault::None | Fault::BumpBeforeInsert | Fault::CounterAfterCheck => {
+                Self::Sound(Watch::new(epoch, refuse_from))
+            }
             Fault::PlainStore | Fault::SeenFirst => Self::Faulty {
                 seen: atomic::AtomicU64::new(epoch),
                 refuse_from: atomic::AtomicU64::new(refuse_from.as_millis()),
@@ -213,7 +215,7 @@ fn raising_the_counter_before_the_entry_is_there_is_found() {
 
 #[test]
 fn remembering_the_counter_as_it_is_after_the_check_is_found() {
-    finds("after the revocation had returned", || one_writer_one_checker(Fault::CounterAfterCheck));
+    finds("a stale check hid a later entry", || two_writers_two_checkers(Fault::CounterAfterCheck));
 }
 
 #[test]

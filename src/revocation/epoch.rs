@@ -71,10 +71,7 @@ pub struct Watch {
 impl Watch {
     /// The first check: the counter as it was read **before** the check, and what the check found.
     pub fn new(epoch_read_before_the_check: u64, refuse_from: Timestamp) -> Self {
-        Self {
-            seen: AtomicU64::new(epoch_read_before_the_check),
-            refuse_from: AtomicU64::new(refuse_from.as_millis()),
-        }
+        Self { seen: AtomicU64::new(epoch_read_before_the_check), refuse_from: AtomicU64::new(refuse_from.as_millis()) }
     }
 
     /// Has nothing been added since the last check, given the counter as it is now? If not, the token must be checked

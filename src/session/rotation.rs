@@ -195,9 +195,7 @@ pub fn step(
 ) -> Option<Step> {
     let raise_by_profile = profile.revoke_previous_after;
     let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
-        Decision::Rotate => {
-            (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires)
-        }
+        Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
         // What lay between is abandoned at once, whatever the profile says. Its access tokens may have expired while the
         // holder slept, its refresh tokens have not: the list knows of it at least as long as a sweep leaves what has
         // just ended, in case the store loses this very write.

@@ -66,7 +66,8 @@ fn stepped(s: &Session, d: Decision, generation: Generation, now: Timestamp, pro
 
 #[test]
 fn a_revoked_record_ends_every_token() {
-    for because in [RevokedBecause::Logout, RevokedBecause::Reuse, RevokedBecause::OtherClient, RevokedBecause::Operator]
+    for because in
+        [RevokedBecause::Logout, RevokedBecause::Reuse, RevokedBecause::OtherClient, RevokedBecause::Operator]
     {
         let s = Session { status: Status::Revoked(because), ..session() };
         for g in [0, 3, 4, 5, 6, u64::MAX] {
@@ -83,10 +84,7 @@ fn a_session_that_the_list_knows_gone_ends_every_token() {
     }
     // One below is a minimum like any other.
     let almost = Facts { minimum_known: GONE - 1, ..KNOWN };
-    assert_eq!(
-        at(&session(), 5, almost, ROTATED, &Profile::default()),
-        Decision::Ahead { fast_forward: false }
-    );
+    assert_eq!(at(&session(), 5, almost, ROTATED, &Profile::default()), Decision::Ahead { fast_forward: false });
 }
 
 #[test]
@@ -151,10 +149,7 @@ fn o5_a_token_ahead_of_the_record_is_taken_on_only_with_unbroken_revocations() {
     assert_eq!(decided(&session(), 6, secs(1)), Decision::Ahead { fast_forward: true });
     assert_eq!(decided(&session(), 600, secs(1)), Decision::Ahead { fast_forward: true });
     let broken = Facts { unbroken_revocations: false, ..KNOWN };
-    assert_eq!(
-        at(&session(), 6, broken, ROTATED, &Profile::default()),
-        Decision::Ahead { fast_forward: false }
-    );
+    assert_eq!(at(&session(), 6, broken, ROTATED, &Profile::default()), Decision::Ahead { fast_forward: false });
 }
 
 #[test]
