@@ -1,4 +1,346 @@
-//! To come.
-/// To come.
-#[derive(Debug)]
-pub struct RevocationList;
+//! The list that every token is checked against: all revocations that some live token could match, in memory.
+//!
+//! Entries of one target are merged, never replaced, so the order in which they arrive does not matter: a rotation whose
+//! entry arrives after the logout's revives nothing. An entry leaves when every token that it can match has expired, and
+//! for no other reason: a bound by size would forget the very entry that an attacker floods out.
+//!
+//! A check looks only at what can match: the session's entry and the not-before of subject, client and all; for a token
+//! without a session, its `jti` in place of the session. So a `sid` in another issuer's token means nothing, and neither
+//! does the `jti` of a token that has a session: that one ends with its session.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+
+use super::epoch::{Epochs, SHARDS};
+use super::{Effect, Revocation, Target};
+use crate::clock::Timestamp;
+use crate::session::rotation::GONE;
+use crate::session::{Generation, SessionId};
+
+mod entry;
+
+use entry::{NotBefore, SessionEntry};
+
+/// How long after its end an entry stays, so that no clock that is a little off revives anything.
+const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
+
+/// What the list needs to know of a token. Everything comes from verified claims.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenFacts<'a> {
+    /// `iss`.
+    pub issuer: &'a str,
+    /// `sub`.
+    pub subject: &'a str,
+    /// `client_id`.
+    pub client: Option<&'a str>,
+    /// `sid` and `gen`: of our own tokens only, `None` for every other issuer's, whatever claims it has.
+    pub session: Option<(SessionId, Generation)>,
+    /// `jti`.
+    pub jti: Option<&'a str>,
+    /// `iat`.
+    pub issued_at: Option<Timestamp>,
+}
+
+/// What the list says of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The token is refused from this moment on: [`Timestamp::ZERO`] when it is refused already,
+    /// [`Timestamp::MAX`] when nothing speaks against it.
+    pub refuse_from: Timestamp,
+}
+
+impl Judgement {
+    /// Is the token refused at this moment?
+    pub fn refuses(self, now: Timestamp) -> bool {
+        self.refuse_from <= now
+    }
+}
+
+/// A map whose emptiness is known without a lock: most issuers never have an entry of most kinds.
+struct Table<K, V> {
+    map: DashMap<K, V, RandomState>,
+    /// Never less than what the map holds: raised before an insertion, lowered after a removal.
+    count: AtomicUsize,
+}
+
+impl<K: Eq + Hash, V> Table<K, V> {
+    fn new() -> Self {
+        Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
+    }
+
+    /// Writers insert before they raise the epoch, and readers load the epoch before they come here: so a reader that
+    /// still finds the count at zero is one whose check is out of date already.
+    fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+        V: Clone,
+    {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.map.get(key).map(|entry| entry.value().clone())
+    }
+
+    fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, V)) {
+        match self.map.entry(key) {
+            Slot::Occupied(mut there) => merge(there.get_mut(), with),
+            Slot::Vacant(free) => {
+                self.count.fetch_add(1, Ordering::Release);
+                free.insert(with);
+            }
+        }
+    }
+
+    /// Keeps what `keep` says, gives back memory when most of it is free, and says how many entries went.
+    fn sweep(&self, mut keep: impl FnMut(&mut V) -> bool) -> usize {
+        let mut gone = 0;
+        self.map.retain(|_, entry| {
+            let stays = keep(entry);
+            gone += usize::from(!stays);
+            stays
+        });
+        if gone > 0 {
+            self.count.fetch_sub(gone, Ordering::Release);
+            if self.map.capacity() > 4 * self.map.len() {
+                self.map.shrink_to_fit();
+            }
+        }
+        gone
+    }
+
+    fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+}
+
+/// The entries about one issuer's tokens.
+struct Issuer {
+    subjects: Table<Box<str>, NotBefore>,
+    clients: Table<Box<str>, NotBefore>,
+    /// `jti` → when the last such token has expired.
+    tokens: Table<Box<str>, Timestamp>,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        Self { subjects: Table::new(), clients: Table::new(), tokens: Table::new() }
+    }
+}
+
+/// All that is revoked and could still be presented.
+pub struct RevocationList {
+    sessions: Table<SessionId, SessionEntry>,
+    /// Few, and hardly ever more: so a list that is read without a lock.
+    issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
+    global: Mutex<Option<NotBefore>>,
+    /// The moment in `global`; 0 for none. Written under its lock.
+    global_not_before: AtomicU64,
+    epochs: Epochs,
+    /// For shards of `jti`s, which clients of other issuers may choose.
+    jti_hasher: RandomState,
+}
+
+impl fmt::Debug for RevocationList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RevocationList").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Default for RevocationList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RevocationList {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self {
+            sessions: Table::new(),
+            issuers: ArcSwap::from_pointee(Vec::new()),
+            global: Mutex::new(None),
+            global_not_before: AtomicU64::new(0),
+            epochs: Epochs::new(),
+            jti_hasher: RandomState::new(),
+        }
+    }
+
+    /// Merges an entry into what is known of its target. When this has returned, no later request gets past it.
+    ///
+    /// An effect that does not fit its target, which only a corrupt store could bring, refuses all of the target's
+    /// tokens.
+    pub fn apply(&self, revocation: &Revocation) {
+        let Revocation { target, effect, until } = revocation;
+        match target {
+            Target::Session(id) => {
+                self.sessions.merge(*id, SessionEntry::new(*effect, *until), SessionEntry::merge);
+                self.epochs.bump(session_shard(*id));
+            }
+            Target::Subject { issuer, subject } => {
+                let entry = NotBefore::new(*effect, *until);
+                self.issuer_or_new(issuer).subjects.merge(subject.clone(), entry, NotBefore::merge);
+                self.epochs.bump_all();
+            }
+            Target::Client { issuer, client } => {
+                let entry = NotBefore::new(*effect, *until);
+                self.issuer_or_new(issuer).clients.merge(client.clone(), entry, NotBefore::merge);
+                self.epochs.bump_all();
+            }
+            Target::Global => {
+                self.merge_global(NotBefore::new(*effect, *until));
+                self.epochs.bump_all();
+            }
+            Target::Token { issuer, jti } => {
+                let later = |there: &mut Timestamp, other: Timestamp| *there = (*there).max(other);
+                self.issuer_or_new(issuer).tokens.merge(jti.clone(), *until, later);
+                self.epochs.bump(self.jti_shard(issuer, jti));
+            }
+        }
+    }
+
+    /// What the list says of a token. To remember it, load the [epoch](Self::epoch) **before** asking.
+    pub fn judge(&self, facts: TokenFacts<'_>, now: Timestamp) -> Judgement {
+        let refuse_from = self.refuse_from(facts);
+        // What is past is past: one value for it, so that a clock set back does not bring a token back.
+        Judgement { refuse_from: if refuse_from <= now { Timestamp::ZERO } else { refuse_from } }
+    }
+
+    fn refuse_from(&self, facts: TokenFacts<'_>) -> Timestamp {
+        let issuer = self.issuer(facts.issuer);
+        let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, facts.client);
+        let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
+        // A token that does not say when it was issued may be older than any moment.
+        if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
+            return Timestamp::ZERO;
+        }
+        match facts.session {
+            Some((id, generation)) => {
+                self.sessions.get(&id).map_or(Timestamp::MAX, |entry| entry.refuse_from(generation))
+            }
+            None => {
+                let gone = facts.jti.zip(issuer).is_some_and(|(jti, issuer)| issuer.tokens.get(jti).is_some());
+                if gone { Timestamp::ZERO } else { Timestamp::MAX }
+            }
+        }
+    }
+
+    /// The shard whose counter goes up with every entry that such a token can match.
+    pub fn shard_of(&self, facts: TokenFacts<'_>) -> usize {
+        match (facts.session, facts.jti) {
+            (Some((id, _)), _) => session_shard(id),
+            (None, Some(jti)) => self.jti_shard(facts.issuer, jti),
+            // Only entries that raise all counters can match it.
+            (None, None) => 0,
+        }
+    }
+
+    /// The counter of a shard: see [`super::epoch`].
+    pub fn epoch(&self, shard: usize) -> u64 {
+        self.epochs.read(shard)
+    }
+
+    /// The highest minimum generation known of a session, in effect yet or not; [`GONE`] when it is gone, 0 when nothing
+    /// is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): ask before the record is
+    /// loaded.
+    pub fn minimum(&self, session: SessionId) -> Generation {
+        self.sessions.get(&session).map_or(0, |entry| entry.highest())
+    }
+
+    /// The latest of the not-befores of a subject, of a client and of all; [`Timestamp::ZERO`] when there is none.
+    pub fn not_before(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
+        self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
+    }
+
+    fn latest_not_before(&self, issuer: Option<&Issuer>, subject: &str, client: Option<&str>) -> Option<Timestamp> {
+        let of_subject = issuer.and_then(|i| i.subjects.get(subject));
+        let of_client = issuer.zip(client).and_then(|(i, client)| i.clients.get(client));
+        let of_all = match self.global_not_before.load(Ordering::Acquire) {
+            0 => None,
+            at => Some(Timestamp::from_millis(at)),
+        };
+        of_subject.map(|e| e.at()).max(of_client.map(|e| e.at())).max(of_all)
+    }
+
+    /// Removes the entries that ended more than an hour before `now`, and says how many. Raises no counter: every token
+    /// that such an entry could match has expired, and what a cached token remembers is never loosened.
+    pub fn sweep(&self, now: Timestamp) -> usize {
+        let over = |until: Timestamp| until.plus(KEPT_AFTER_END) < now;
+        let mut gone = self.sessions.sweep(|entry| {
+            entry.settle(now);
+            !over(entry.until())
+        });
+        for (_, issuer) in self.issuers.load().iter() {
+            gone += issuer.subjects.sweep(|entry| !over(entry.until()));
+            gone += issuer.clients.sweep(|entry| !over(entry.until()));
+            gone += issuer.tokens.sweep(|until| !over(*until));
+        }
+        let mut global = self.global.lock().unwrap_or_else(PoisonError::into_inner);
+        if global.as_ref().is_some_and(|entry| over(entry.until())) {
+            *global = None;
+            self.global_not_before.store(0, Ordering::Release);
+            gone += 1;
+        }
+        gone
+    }
+
+    /// How many targets have an entry.
+    pub fn len(&self) -> usize {
+        let per_issuer = |i: &Issuer| i.subjects.len() + i.clients.len() + i.tokens.len();
+        let issuers: usize = self.issuers.load().iter().map(|(_, i)| per_issuer(i)).sum();
+        let global = self.global.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        self.sessions.len() + issuers + usize::from(global)
+    }
+
+    /// Is nothing revoked?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn merge_global(&self, entry: NotBefore) {
+        let mut global = self.global.lock().unwrap_or_else(PoisonError::into_inner);
+        let merged = global.get_or_insert_with(|| entry.clone());
+        merged.merge(entry);
+        self.global_not_before.store(merged.at().as_millis(), Ordering::Release);
+    }
+
+    fn issuer(&self, name: &str) -> Option<Arc<Issuer>> {
+        self.issuers.load().iter().find(|(known, _)| **known == *name).map(|(_, issuer)| issuer.clone())
+    }
+
+    fn issuer_or_new(&self, name: &Arc<str>) -> Arc<Issuer> {
+        loop {
+            if let Some(issuer) = self.issuer(name) {
+                return issuer;
+            }
+            self.issuers.rcu(|known| {
+                let mut more = Vec::clone(known);
+                if !more.iter().any(|(there, _)| there == name) {
+                    more.push((name.clone(), Arc::new(Issuer::new())));
+                }
+                more
+            });
+        }
+    }
+
+    fn jti_shard(&self, issuer: &str, jti: &str) -> usize {
+        // The remainder is less than SHARDS: no digit is lost.
+        (self.jti_hasher.hash_one((issuer, jti)) % SHARDS as u64) as usize
+    }
+}
+
+/// From the random bytes of the id.
+fn session_shard(id: SessionId) -> usize {
+    usize::from(id.as_bytes()[15]) % SHARDS
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,11 @@ use crate::session::{Generation, SessionId};
 pub mod epoch;
 pub mod list;
 
+/// The atomics of [`epoch`]: a test puts others in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 pub use list::RevocationList;
 
 /// What is revoked. Keys include the issuer, because `sub`, `client_id` and `jti` mean something only together with it;
@@ -128,3 +133,6 @@ impl Revocation {
         self.until = self.until.max(other.until);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,9 +37,15 @@ pub struct Facts {
     /// The latest of the directory's, the subject's, the client's and the global not-before. A session created at that
     /// very millisecond is not valid.
     pub sessions_valid_from: Timestamp,
-    /// The minimum generation that the revocation list knows of this session; 0 when it knows none.
+    /// The minimum generation that the revocation list knows of this session, in effect yet or not; 0 when it knows none.
+    ///
+    /// To be read **before** the record is loaded. A rotation writes the store first and the list after it, so a record
+    /// loaded later is no older than what the list said. Read the other way round, another request's rotation in between
+    /// would look like writes that the store has lost.
     pub minimum_known: Generation,
-    /// Has this node held an unbroken copy of the revocations ever since the session's last change?
+    /// Does this node hold every revocation of this session, whatever the store may have lost since? A node that once
+    /// loaded its revocations from a store that had lost writes does not, for as long as the session lasts: the next
+    /// change of the session does not bring back what was lost before it.
     pub unbroken_revocations: bool,
 }
 
@@ -108,7 +114,8 @@ pub fn decide(s: &Session, presented: Presented, facts: Facts, now: Timestamp, p
     if generation > s.current || facts.minimum_known > s.current {
         // What the list knows is the least that was lost: only a token at or past it can be the latest one.
         let latest = generation > s.current && generation >= facts.minimum_known;
-        return Decision::Ahead { fast_forward: facts.unbroken_revocations && latest };
+        let fast_forward = facts.unbroken_revocations && latest && successor(generation).is_some();
+        return Decision::Ahead { fast_forward };
     }
     if generation == s.current {
         return Decision::Rotate;
@@ -124,7 +131,7 @@ pub fn decide(s: &Session, presented: Presented, facts: Facts, now: Timestamp, p
     }
     Decision::Reuse(Reuse {
         generations_old: s.current - generation,
-        superseded_for: (generation == s.previous).then(|| now.since(s.rotated_at)),
+        superseded_for: (generation == s.previous && generation != 0).then(|| now.since(s.rotated_at)),
     })
 }
 
@@ -171,7 +178,13 @@ pub struct Step {
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The step that `decision` takes when it issues a new generation; `None` when it issues none.
+/// The generation after this one. None reaches [`GONE`], which therefore never means a token.
+fn successor(generation: Generation) -> Option<Generation> {
+    generation.checked_add(1).filter(|next| *next < GONE)
+}
+
+/// The step that `decision` takes when it issues a new generation; `None` when it issues none, which includes a record
+/// whose counters are used up.
 pub fn step(
     s: &Session,
     decision: Decision,
@@ -180,12 +193,20 @@ pub fn step(
     now: Timestamp,
     profile: &Profile,
 ) -> Option<Step> {
-    let (previous, current, rotated_at, raise_from) = match decision {
-        Decision::Rotate => (s.current, s.current.checked_add(1)?, now, profile.revoke_previous_after),
-        // What lay between is abandoned at once, whatever the profile says.
-        Decision::Reissue => (s.previous, s.current.checked_add(1)?, s.rotated_at, Some(Duration::ZERO)),
+    let raise_by_profile = profile.revoke_previous_after;
+    let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
+        Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
+        // What lay between is abandoned at once, whatever the profile says. Its access tokens may have expired while the
+        // holder slept, its refresh tokens have not: the list knows of it at least as long as a sweep leaves what has
+        // just ended, in case the store loses this very write.
+        Decision::Reissue => {
+            (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
+        }
+        // The record does not know of the access tokens whose issue it has lost, but no token lives longer than this.
         Decision::Ahead { fast_forward: true } => {
-            (presented.generation, presented.generation.checked_add(1)?, now, profile.revoke_previous_after)
+            let lost = now.plus(profile.max_access_ttl).min(s.expires);
+            let generation = presented.generation;
+            (generation, successor(generation)?, now, raise_by_profile, s.latest_access_expires.max(lost))
         }
         Decision::Revoked(_)
         | Decision::Expired(_)
@@ -193,11 +214,11 @@ pub fn step(
         | Decision::Replay
         | Decision::Reuse(_) => return None,
     };
-    let raised = raise_from.map(|after| RaisedMinimum {
+    let raised = raise_after.map(|after| RaisedMinimum {
         minimum: current,
         effective_from: now.plus(after),
         before: 0,
-        until: s.latest_access_expires,
+        until: abandoned_end,
     });
     let record = Session {
         current,
@@ -205,9 +226,9 @@ pub fn step(
         rotated_at,
         issued_at: now,
         confirmed: false,
-        latest_access_expires: s.latest_access_expires.max(pair.access_expires),
+        latest_access_expires: abandoned_end.max(pair.access_expires),
         last: pair,
-        revision: s.revision + 1,
+        revision: s.revision.checked_add(1)?,
         ..s.clone()
     };
     Some(Step { record, raised })

@@ -1,0 +1,374 @@
+//! What a check answers, what a sweep removes, and that the order of entries does not matter.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const OURS: &str = "https://gate.example.com";
+const THEIRS: &str = "https://idp.example.com/";
+const HOUR: Duration = Duration::from_secs(3600);
+const CREATED: Timestamp = Timestamp::from_millis(1_732_000_000_123);
+const NOW: Timestamp = CREATED.plus(HOUR);
+const LATE: Timestamp = NOW.plus(Duration::from_secs(86_400));
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn session(n: u8) -> SessionId {
+    SessionId::new(CREATED, [n; 10])
+}
+
+fn entry(target: Target, effect: Effect) -> Revocation {
+    Revocation { target, effect, until: LATE }
+}
+
+fn raised(id: SessionId, minimum: Generation, effective_from: Timestamp) -> Revocation {
+    entry(Target::Session(id), Effect::Minimum { minimum, effective_from, before: 0 })
+}
+
+fn gone(id: SessionId) -> Revocation {
+    entry(Target::Session(id), Effect::SESSION_GONE)
+}
+
+fn subject(issuer: &str, at: Timestamp) -> Revocation {
+    entry(Target::Subject { issuer: issuer.into(), subject: "ada".into() }, Effect::NotBefore(at))
+}
+
+fn client(issuer: &str, at: Timestamp) -> Revocation {
+    entry(Target::Client { issuer: issuer.into(), client: "web".into() }, Effect::NotBefore(at))
+}
+
+fn token(issuer: &str, jti: &str) -> Revocation {
+    entry(Target::Token { issuer: issuer.into(), jti: jti.into() }, Effect::Gone)
+}
+
+/// A token of ours with a session.
+fn of(id: SessionId, generation: Generation) -> TokenFacts<'static> {
+    TokenFacts {
+        issuer: OURS,
+        subject: "ada",
+        client: Some("web"),
+        session: Some((id, generation)),
+        jti: Some("own"),
+        issued_at: Some(NOW),
+    }
+}
+
+/// A token of ours without one.
+const LOOSE: TokenFacts<'static> = TokenFacts {
+    issuer: OURS,
+    subject: "ada",
+    client: Some("web"),
+    session: None,
+    jti: Some("j1"),
+    issued_at: Some(NOW),
+};
+
+/// The same claims from another issuer.
+const FOREIGN: TokenFacts<'static> = TokenFacts { issuer: THEIRS, ..LOOSE };
+
+fn list(entries: &[Revocation]) -> RevocationList {
+    let list = RevocationList::new();
+    entries.iter().for_each(|e| list.apply(e));
+    list
+}
+
+fn refused(list: &RevocationList, facts: TokenFacts<'_>) -> bool {
+    list.judge(facts, NOW).refuses(NOW)
+}
+
+#[test]
+fn an_empty_list_refuses_nothing() {
+    let list = RevocationList::new();
+    for facts in [of(session(1), 0), LOOSE, FOREIGN, TokenFacts { issued_at: None, jti: None, ..LOOSE }] {
+        assert_eq!(list.judge(facts, NOW), Judgement { refuse_from: Timestamp::MAX });
+    }
+    assert_eq!((list.len(), list.minimum(session(1))), (0, 0));
+    assert_eq!(list.not_before(OURS, "ada", Some("web")), Timestamp::ZERO);
+    assert!(list.is_empty());
+}
+
+#[test]
+fn a_gone_session_refuses_all_its_tokens_and_no_others() {
+    let list = list(&[gone(session(1))]);
+    for generation in [0, 1, 9, u64::MAX - 1, u64::MAX] {
+        assert!(refused(&list, of(session(1), generation)));
+    }
+    assert!(!refused(&list, of(session(2), 1)));
+    assert!(!refused(&list, LOOSE));
+    assert_eq!(list.minimum(session(1)), GONE);
+}
+
+#[test]
+fn a_minimum_refuses_what_is_below_it() {
+    let list = list(&[raised(session(1), 5, NOW)]);
+    assert!(refused(&list, of(session(1), 4)));
+    assert!(!refused(&list, of(session(1), 5)));
+    assert_eq!(list.minimum(session(1)), 5);
+}
+
+#[test]
+fn a_rotation_entry_that_is_delayed_past_a_revoke_revives_nothing() {
+    let list = list(&[gone(session(1)), raised(session(1), 7, NOW)]);
+    assert!(refused(&list, of(session(1), 7)) && refused(&list, of(session(1), 8)));
+    assert_eq!(list.minimum(session(1)), GONE);
+    assert_eq!(list.len(), 1);
+}
+
+#[test]
+fn revoke_previous_after_refuses_when_it_says_and_not_before() {
+    let list = list(&[raised(session(1), 2, NOW.plus(ms(60)))]);
+    let judged = list.judge(of(session(1), 1), NOW);
+    assert_eq!(judged.refuse_from, NOW.plus(ms(60)));
+    assert!(!judged.refuses(NOW.plus(ms(59))) && judged.refuses(NOW.plus(ms(60))));
+    assert_eq!(list.judge(of(session(1), 1), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(of(session(1), 2), NOW).refuse_from, Timestamp::MAX);
+    // The decision knows of the minimum at once.
+    assert_eq!(list.minimum(session(1)), 2);
+
+    // A further rotation brings the last minimum into effect and sets the next one's time.
+    list.apply(&raised(session(1), 3, NOW.plus(ms(90))));
+    assert_eq!(list.judge(of(session(1), 1), NOW).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(of(session(1), 2), NOW).refuse_from, NOW.plus(ms(90)));
+    assert_eq!(list.judge(of(session(1), 3), NOW).refuse_from, Timestamp::MAX);
+
+    // A logout in between wins over both.
+    list.apply(&gone(session(1)));
+    assert_eq!(list.judge(of(session(1), 3), NOW).refuse_from, Timestamp::ZERO);
+}
+
+#[test]
+fn a_schedule_that_has_run_out_is_forgotten_by_the_sweep_and_refuses_the_same() {
+    let list = list(&[raised(session(1), 2, NOW.plus(ms(60)))]);
+    assert_eq!(list.sweep(NOW.plus(ms(59))), 0);
+    assert_eq!(list.judge(of(session(1), 1), NOW.plus(ms(59))).refuse_from, NOW.plus(ms(60)));
+    assert_eq!(list.sweep(NOW.plus(ms(60))), 0);
+    assert_eq!(list.judge(of(session(1), 1), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(of(session(1), 2), NOW.plus(ms(60))).refuse_from, Timestamp::MAX);
+}
+
+#[test]
+fn a_not_before_is_compared_with_the_creation_of_the_session_to_the_millisecond() {
+    type Entry = fn(Timestamp) -> Revocation;
+    let all: [Entry; 3] =
+        [|at| subject(OURS, at), |at| client(OURS, at), |at| entry(Target::Global, Effect::NotBefore(at))];
+    for make in all {
+        // Issued long after the not-before, but of a session that began at it.
+        assert!(refused(&list(&[make(CREATED)]), of(session(1), 9)));
+        assert!(refused(&list(&[make(CREATED.plus(ms(1)))]), of(session(1), 9)));
+        assert!(!refused(&list(&[make(CREATED.minus(ms(1)))]), of(session(1), 9)));
+        assert!(!refused(&list(&[make(CREATED)]), LOOSE), "a token without a session goes by its iat");
+        assert!(refused(&list(&[make(NOW)]), LOOSE));
+        assert!(!refused(&list(&[make(NOW.minus(ms(1)))]), LOOSE));
+    }
+}
+
+#[test]
+fn a_token_that_does_not_say_when_it_was_issued_is_refused_by_any_not_before() {
+    let unknown = TokenFacts { issued_at: None, ..LOOSE };
+    assert!(refused(&list(&[subject(OURS, CREATED)]), unknown));
+    assert!(refused(&list(&[client(OURS, CREATED)]), unknown));
+    assert!(!refused(&list(&[client(OURS, CREATED)]), TokenFacts { client: None, ..unknown }));
+    assert!(!refused(&list(&[subject(OURS, CREATED)]), TokenFacts { subject: "bob", ..unknown }));
+}
+
+#[test]
+fn r9_of_several_not_befores_the_later_one_wins() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let list = list(&order.map(|n| subject(OURS, CREATED.plus(ms(n)))));
+        assert_eq!(list.not_before(OURS, "ada", None), CREATED.plus(ms(2)));
+        assert_eq!(list.len(), 1);
+    }
+    let mixed = list(&[
+        subject(OURS, CREATED.plus(ms(1))),
+        client(OURS, CREATED.plus(ms(2))),
+        entry(Target::Global, Effect::NotBefore(CREATED)),
+    ]);
+    assert_eq!(mixed.not_before(OURS, "ada", Some("web")), CREATED.plus(ms(2)));
+    assert_eq!(mixed.not_before(OURS, "ada", None), CREATED.plus(ms(1)));
+    assert_eq!(mixed.not_before(OURS, "bob", None), CREATED);
+    assert_eq!(mixed.not_before(THEIRS, "ada", Some("web")), CREATED);
+    assert_eq!(mixed.len(), 3);
+}
+
+#[test]
+fn the_same_names_from_another_issuer_are_other_names() {
+    let list_of = |issuer| list(&[subject(issuer, NOW), token(issuer, "j1"), client(issuer, NOW)]);
+    assert!(refused(&list_of(OURS), LOOSE) && !refused(&list_of(OURS), FOREIGN));
+    assert!(refused(&list_of(THEIRS), FOREIGN) && !refused(&list_of(THEIRS), LOOSE));
+    let only_jti = list(&[token(THEIRS, "j1")]);
+    assert!(refused(&only_jti, FOREIGN) && !refused(&only_jti, LOOSE));
+    assert!(!refused(&only_jti, TokenFacts { jti: Some("j2"), ..FOREIGN }));
+    // An issuer whose name begins like another's.
+    assert!(!refused(&only_jti, TokenFacts { issuer: "https://idp.example.com", ..FOREIGN }));
+}
+
+#[test]
+fn a_token_of_another_issuer_that_looks_like_one_of_our_sessions_is_unaffected() {
+    let list = list(&[gone(session(1))]);
+    let id = session(1).to_string();
+    // Its verifier gives it no session; all that is left of its claims are names.
+    assert!(!refused(&list, TokenFacts { jti: Some(&id), subject: &id, ..FOREIGN }));
+}
+
+#[test]
+fn an_effect_that_does_not_fit_its_target_refuses() {
+    let minimum = Effect::Minimum { minimum: 3, effective_from: LATE, before: 0 };
+    for effect in [Effect::NotBefore(CREATED), Effect::Gone] {
+        assert!(refused(&list(&[entry(Target::Session(session(1)), effect)]), of(session(1), 9)));
+    }
+    for effect in [minimum, Effect::Gone] {
+        assert!(refused(&list(&[entry(subject(OURS, NOW).target, effect)]), of(session(1), 9)));
+        assert!(refused(&list(&[entry(Target::Global, effect)]), FOREIGN));
+    }
+    for effect in [minimum, Effect::NotBefore(CREATED)] {
+        assert!(refused(&list(&[entry(token(OURS, "j1").target, effect)]), LOOSE));
+    }
+}
+
+#[test]
+fn j15_an_entry_raises_the_counter_of_every_token_that_it_can_match() {
+    let own = of(session(1), 1);
+    let nameless = TokenFacts { jti: None, ..FOREIGN };
+    for (revocation, touched) in [
+        (gone(session(1)), vec![own]),
+        (token(OURS, "j1"), vec![LOOSE]),
+        (token(THEIRS, "j1"), vec![FOREIGN]),
+        (subject(OURS, NOW), vec![own, LOOSE, FOREIGN, nameless]),
+        (client(OURS, NOW), vec![own, LOOSE, FOREIGN, nameless]),
+        (entry(Target::Global, Effect::NotBefore(NOW)), vec![own, LOOSE, FOREIGN, nameless]),
+    ] {
+        let list = RevocationList::new();
+        let before: Vec<_> = touched.iter().map(|t| list.epoch(list.shard_of(*t))).collect();
+        list.apply(&revocation);
+        for (facts, before) in touched.iter().zip(before) {
+            assert!(list.epoch(list.shard_of(*facts)) > before, "{revocation:?}");
+        }
+    }
+}
+
+#[test]
+fn a_session_entry_leaves_the_counters_of_other_shards_alone() {
+    let list = list(&[gone(session(1))]);
+    let untouched = (0..64).filter(|shard| list.epoch(*shard) == 0).count();
+    assert_eq!(untouched, 63);
+}
+
+#[test]
+fn r10_entries_leave_an_hour_after_their_end_and_not_before() {
+    let all = [
+        gone(session(1)),
+        subject(OURS, NOW),
+        client(THEIRS, NOW),
+        token(THEIRS, "j1"),
+        entry(Target::Global, Effect::NotBefore(NOW)),
+    ];
+    let list = list(&all);
+    assert_eq!(list.len(), 5);
+    assert_eq!(list.sweep(LATE.plus(HOUR)), 0);
+    assert!(refused(&list, of(session(1), 1)) && refused(&list, FOREIGN));
+    assert_eq!(list.sweep(LATE.plus(HOUR).plus(ms(1))), 5);
+    assert_eq!(list.len(), 0);
+    assert!(!refused(&list, of(session(1), 1)) && !refused(&list, FOREIGN));
+}
+
+#[test]
+fn r10_the_later_end_wins() {
+    for (first, second) in [(NOW, LATE), (LATE, NOW)] {
+        for make in
+            [gone(session(1)), subject(OURS, NOW), token(OURS, "j1"), entry(Target::Global, Effect::NotBefore(NOW))]
+        {
+            let list = list(&[Revocation { until: first, ..make.clone() }, Revocation { until: second, ..make }]);
+            assert_eq!(list.sweep(LATE), 0);
+            assert_eq!(list.sweep(LATE.plus(HOUR).plus(ms(1))), 1);
+        }
+    }
+}
+
+#[test]
+fn r10_a_sweep_raises_no_counter() {
+    let list = list(&[gone(session(1)), subject(OURS, NOW)]);
+    let before: Vec<_> = (0..64).map(|shard| list.epoch(shard)).collect();
+    assert_eq!(list.sweep(LATE.plus(HOUR * 2)), 2);
+    assert_eq!((0..64).map(|shard| list.epoch(shard)).collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn r10_many_entries_are_not_evicted_and_their_memory_goes_back_down() {
+    let list = RevocationList::new();
+    let id = |n: u32| {
+        let mut random = [0; 10];
+        random[6..].copy_from_slice(&n.to_be_bytes());
+        SessionId::new(CREATED, random)
+    };
+    const MANY: u32 = 100_000;
+    for n in 0..MANY {
+        list.apply(&Revocation { until: if n % 1000 == 0 { LATE } else { NOW }, ..gone(id(n)) });
+        list.apply(&Revocation { until: NOW, ..token(THEIRS, &n.to_string()) });
+    }
+    assert_eq!(list.len(), 200_000);
+    assert!((0..MANY).all(|n| list.minimum(id(n)) == GONE));
+    let full = list.sessions.map.capacity();
+    assert_eq!(list.sweep(NOW.plus(HOUR * 2)), 199_900);
+    assert_eq!(list.len(), 100);
+    assert!(list.sessions.map.capacity() * 50 < full, "{} of {full}", list.sessions.map.capacity());
+    assert_eq!(list.issuer(THEIRS).unwrap().tokens.map.capacity(), 0);
+    assert!((0..MANY).all(|n| (list.minimum(id(n)) == GONE) == (n % 1000 == 0)));
+}
+
+#[test]
+fn an_entry_of_a_session_is_small() {
+    assert!(size_of::<(SessionId, SessionEntry)>() <= 40);
+}
+
+#[test]
+fn writers_of_new_issuers_do_not_lose_each_other() {
+    let list = RevocationList::new();
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let list = &list;
+            scope.spawn(move || (0..50).for_each(|i| list.apply(&subject(&format!("https://{}/", (i + n) % 50), NOW))));
+        }
+    });
+    assert_eq!(list.len(), 50);
+    assert!((0..50).all(|n| list.not_before(&format!("https://{n}/"), "ada", None) == NOW));
+}
+
+fn entries() -> impl Strategy<Value = Vec<Revocation>> {
+    let minimum = (0..6u64, 0..6u64, 0..6u64).prop_map(|(minimum, from, before)| Effect::Minimum {
+        minimum,
+        effective_from: Timestamp::from_millis(from),
+        before,
+    });
+    let one =
+        prop_oneof![8 => minimum, 1 => Just(Effect::SESSION_GONE)].prop_map(|e| entry(Target::Session(session(1)), e));
+    proptest::collection::vec(one, 1..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_list_refuses_what_any_of_its_entries_refuses_in_whatever_order_they_came(
+        entries in entries(), generation in 0..7u64, now in 0..7u64, swept in 0..7u64,
+    ) {
+        let now = Timestamp::from_millis(now);
+        let forth = list(&entries);
+        let back = RevocationList::new();
+        for e in entries.iter().rev() {
+            back.apply(e);
+            // Sweeping in between may bring nothing forward that is still to come, nor take anything back.
+            back.sweep(Timestamp::from_millis(swept).min(now));
+        }
+        let facts = of(session(1), generation);
+        let refused = |l: &RevocationList| l.judge(facts, now).refuses(now);
+        if entries.iter().any(|e| refused(&list(std::slice::from_ref(e)))) {
+            prop_assert!(refused(&forth) && refused(&back));
+        }
+        let merged = entries[1..].iter().fold(entries[0].clone(), |mut all, e| { all.absorb(e); all });
+        prop_assert_eq!(refused(&forth), refused(&list(&[merged])));
+        prop_assert_eq!(refused(&forth), refused(&back));
+        prop_assert_eq!(forth.minimum(session(1)), back.minimum(session(1)));
+    }
+}

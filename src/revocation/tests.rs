@@ -1,0 +1,117 @@
+//! The laws of merging, and the counters. (What the counters promise to threads is in `tests/loom_epoch.rs`, which takes
+//! in the file of the counters whole: so their tests are here.)
+
+use proptest::prelude::*;
+
+use super::epoch::{Epochs, SHARDS, Watch};
+use super::*;
+
+fn config() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() }
+}
+
+fn minimum() -> impl Strategy<Value = Effect> {
+    let ordinary = (0..5u64, 0..5u64, 0..5u64).prop_map(|(minimum, from, before)| Effect::Minimum {
+        minimum,
+        effective_from: Timestamp::from_millis(from),
+        before,
+    });
+    prop_oneof![6 => ordinary, 1 => Just(Effect::SESSION_GONE)]
+}
+
+fn not_before() -> impl Strategy<Value = Effect> {
+    (0..5u64).prop_map(|ms| Effect::NotBefore(Timestamp::from_millis(ms)))
+}
+
+/// Two or three effects as they can meet: of one kind.
+fn three() -> impl Strategy<Value = (Effect, Effect, Effect)> {
+    prop_oneof![
+        3 => (minimum(), minimum(), minimum()),
+        1 => (not_before(), not_before(), not_before()),
+        1 => Just((Effect::Gone, Effect::Gone, Effect::Gone)),
+    ]
+}
+
+/// Is a token refused that has this generation and was created (or whose session was) at this moment?
+fn refuses(effect: Effect, generation: Generation, created: Timestamp, now: Timestamp) -> bool {
+    match effect {
+        Effect::Minimum { minimum, effective_from, before } => {
+            generation < before || (now >= effective_from && generation < minimum)
+        }
+        Effect::NotBefore(at) => created <= at,
+        Effect::Gone => true,
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn merging_is_commutative_associative_and_idempotent((a, b, c) in three()) {
+        prop_assert_eq!(a.merge(b), b.merge(a));
+        prop_assert_eq!(a.merge(b).merge(c), a.merge(b.merge(c)));
+        prop_assert_eq!(a.merge(a), a);
+        prop_assert_eq!(a.merge(b).merge(b), a.merge(b));
+    }
+
+    #[test]
+    fn merging_never_loosens((a, b, _) in three(), generation in 0..6u64, created in 0..6u64, now in 0..6u64) {
+        let (created, now) = (Timestamp::from_millis(created), Timestamp::from_millis(now));
+        if refuses(a, generation, created, now) || refuses(b, generation, created, now) {
+            prop_assert!(refuses(a.merge(b), generation, created, now));
+        }
+    }
+
+    #[test]
+    fn absorbing_keeps_the_later_end((a, b, _) in three(), x in 0..9u64, y in 0..9u64) {
+        let entry = |effect, until| Revocation { target: Target::Global, effect, until: Timestamp::from_millis(until) };
+        let mut one = entry(a, x);
+        one.absorb(&entry(b, y));
+        let mut other = entry(b, y);
+        other.absorb(&entry(a, x));
+        prop_assert_eq!(&one, &other);
+        prop_assert_eq!(one.until, Timestamp::from_millis(x.max(y)));
+    }
+}
+
+#[test]
+fn gone_absorbs_every_minimum_and_its_schedule() {
+    let later = Effect::Minimum { minimum: GONE, effective_from: Timestamp::MAX, before: 0 };
+    let raised = Effect::Minimum { minimum: 9, effective_from: Timestamp::MAX, before: 8 };
+    for (a, b) in [(Effect::SESSION_GONE, raised), (raised, Effect::SESSION_GONE), (later, raised), (later, later)] {
+        assert_eq!(a.merge(b), Effect::SESSION_GONE);
+    }
+}
+
+#[test]
+fn an_entry_that_comes_before_the_last_took_effect_brings_the_last_into_effect() {
+    let at = |minimum, from| Effect::Minimum { minimum, effective_from: Timestamp::from_millis(from), before: 0 };
+    let both = at(2, 60).merge(at(3, 90));
+    assert_eq!(both, Effect::Minimum { minimum: 3, effective_from: Timestamp::from_millis(90), before: 2 });
+}
+
+#[test]
+fn a_bump_concerns_its_shard_and_a_bump_of_all_every_shard() {
+    let epochs = Epochs::<4>::new();
+    epochs.bump(1);
+    epochs.bump(5);
+    assert_eq!([0, 1, 2, 3].map(|s| epochs.read(s)), [0, 2, 0, 0]);
+    epochs.bump_all();
+    assert_eq!([0, 1, 2, 3].map(|s| epochs.read(s)), [1, 3, 1, 1]);
+}
+
+#[test]
+fn counters_share_no_cache_line() {
+    assert_eq!(size_of::<Epochs>(), SHARDS * 128);
+}
+
+#[test]
+fn a_watch_is_current_until_the_counter_moves_and_never_loosens() {
+    let watch = Watch::new(3, Timestamp::MAX);
+    assert!(watch.is_current(3) && !watch.is_current(4));
+    watch.update(4, Timestamp::from_millis(100));
+    // A slower checker that saw less.
+    watch.update(3, Timestamp::MAX);
+    assert!(!watch.is_current(4));
+    assert_eq!(watch.refuse_from(), Timestamp::from_millis(100));
+}
