@@ -4,6 +4,8 @@
 pub mod clock;
 pub mod denial;
 pub mod directory;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
 pub mod revocation;
 pub mod route;
 pub mod session;

@@ -1,4 +1,192 @@
-//! To come.
-/// To come.
-#[derive(Debug)]
-pub struct MemoryStore;
+//! Sessions and revocations in memory, for tests and throw-away use: nothing outlives the process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::rules::{Failure, Rules, State, end_of, page_size};
+use super::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
+use crate::clock::Timestamp;
+use crate::revocation::{Revocation, Target};
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+
+/// A store that forgets everything when the process ends. The rules are those of every other store.
+pub struct MemoryStore {
+    rules: Rules,
+    /// Never held across an await: each operation is one short critical section.
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    sessions: BTreeMap<SessionId, Session>,
+    revocations: BTreeMap<Target, (u64, Revocation)>,
+    log: BTreeMap<u64, Target>,
+    sequence: u64,
+    last_known_time: Timestamp,
+}
+
+impl MemoryStore {
+    /// An empty store. `issuer` is our own, whose subjects and clients the sessions belong to; `leeway` is added to the
+    /// end of what a revocation can match.
+    pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
+        tracing::warn!("sessions and revocations are kept in memory only: a restart ends all sessions");
+        Self { rules: Rules { issuer: issuer.into(), leeway }, tables: Mutex::default() }
+    }
+
+    fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+        self.tables.lock().map_err(|_| StoreError::new("the memory store was left half written by a panic"))
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&Rules, &mut Tables) -> Result<T, Failure>) -> Result<T, StoreError> {
+        Ok(work(&self.rules, &mut *self.tables()?)?)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        Ok(self.tables()?.sessions.get(&id).cloned())
+    }
+
+    async fn insert(&self, session: Session) -> Result<Inserted, StoreError> {
+        self.run(|rules, tables| rules.insert(tables, &session))
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
+        self.run(|rules, tables| rules.compare_and_swap(tables, expected, &record, revocation.as_ref()))
+    }
+
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        self.run(|rules, tables| rules.revoke(tables, entry, because))
+    }
+
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        let tables = self.tables()?;
+        let mut end = cursor;
+        let mut entries = Vec::new();
+        for (&sequence, target) in tables.log.range((Excluded(cursor.0), Unbounded)) {
+            end = Cursor(sequence);
+            entries.extend(tables.revocations.get(target).map(|(_, entry)| entry.clone()));
+        }
+        Ok((entries, end))
+    }
+
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+        self.run(|rules, tables| rules.confirm(tables, &seen))
+    }
+
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
+        let tables = self.tables()?;
+        let limit = page_size(limit);
+        let mut found = tables.sessions.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, s)| s).filter(
+            |session| match &filter {
+                Filter::All => true,
+                Filter::Subject(subject) => session.subject == *subject,
+            },
+        );
+        let sessions: Vec<_> = found.by_ref().take(limit).cloned().collect();
+        let more = found.next().is_some();
+        Ok(Page { next: sessions.last().map(|s| s.id).filter(|_| more), sessions })
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+        let mut total = Swept::default();
+        loop {
+            let step = self.run(|rules, tables| rules.sweep_step(tables, now))?;
+            if step == Swept::default() {
+                return Ok(total);
+            }
+            total.sessions += step.sessions;
+            total.revocations += step.revocations;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.tables()?.last_known_time)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.tables().map(drop)
+    }
+}
+
+impl State for Tables {
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
+        Ok(self.sessions.get(&id).cloned())
+    }
+
+    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure> {
+        Ok(self.revocations.get(target).map(|(_, entry)| entry.clone()))
+    }
+
+    fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure> {
+        Ok(self.sessions.values().filter(|s| *s.subject == *subject).map(end_of).max().unwrap_or_default())
+    }
+
+    fn end_of_all(&self) -> Result<Timestamp, Failure> {
+        Ok(self.sessions.values().map(end_of).max().unwrap_or_default())
+    }
+
+    fn put_session(&mut self, _old: Option<&Session>, new: &Session) -> Result<(), Failure> {
+        self.sessions.insert(new.id, new.clone());
+        Ok(())
+    }
+
+    fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure> {
+        self.sequence += 1;
+        let place = (self.sequence, entry.clone());
+        if let Some((earlier, _)) = self.revocations.insert(entry.target.clone(), place) {
+            self.log.remove(&earlier);
+        }
+        self.log.insert(self.sequence, entry.target.clone());
+        Ok(())
+    }
+
+    fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure> {
+        self.last_known_time = self.last_known_time.max(time);
+        Ok(())
+    }
+
+    fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
+        let ended = self.sessions.values().filter(|s| end_of(s) < before).map(|s| s.id).take(limit);
+        let sessions: Vec<_> = ended.collect();
+        let over = self.revocations.values().filter(|(_, entry)| entry.until < before).take(limit);
+        let revocations: Vec<_> = over.map(|(place, entry)| (*place, entry.target.clone())).collect();
+        for id in &sessions {
+            self.sessions.remove(id);
+        }
+        for (place, target) in &revocations {
+            self.log.remove(place);
+            self.revocations.remove(target);
+        }
+        Ok(Swept { sessions: sessions.len() as u64, revocations: revocations.len() as u64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_memory_store_passes_the_conformance_suite() {
+        conformance::run(|| Arc::new(MemoryStore::new(conformance::ISSUER, conformance::LEEWAY))).await;
+    }
+}

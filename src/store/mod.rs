@@ -1,5 +1,5 @@
 //! Where sessions and revocations are kept. The engine knows nothing of what is behind [`Store`]; whatever is, passes
-//! the same [`conformance`] suite.
+//! the same conformance suite (`store::conformance`, with the feature `test-util`).
 //!
 //! An `Ok` of a method that writes means *durable*: the process may be killed right after, and the write holds. The
 //! memory store is the exception, and says so at start.
@@ -12,10 +12,16 @@ use crate::clock::Timestamp;
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
+#[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+#[cfg(feature = "redb")]
+mod files;
+#[cfg(feature = "redb")]
+mod highwater;
 pub mod memory;
 #[cfg(feature = "redb")]
 pub mod redb;
+mod rules;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
@@ -100,10 +106,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
 
     /// A new session. In the same transaction it is checked against the not-before of its subject, its client and all.
+    ///
+    /// # Errors
+    /// Also when there is a session of that id.
     async fn insert(&self, session: Session) -> Result<Inserted, StoreError>;
 
     /// Puts `record` in the place of the one whose revision is `expected`, together with `revocation`, in one
-    /// transaction. In it the not-before of subject, client and all are checked again.
+    /// transaction. In it the not-before of subject, client and all are checked again. A session that was revoked is
+    /// `Changed`, whatever its revision.
+    ///
+    /// # Errors
+    /// Also when the new record's revision is not above `expected`, or its subject or client are not the old one's.
     async fn compare_and_swap(
         &self,
         expected: u64,
@@ -111,22 +124,24 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError>;
 
-    /// Merges `entry` into what is known of its target. For a session, `because` is written into its record, whose
-    /// revision goes up, in the same transaction; this is unconditional, and repeating it changes nothing more.
+    /// Merges `entry` into what is known of its target. When it ends a session, `because` is written into its record,
+    /// whose revision goes up, in the same transaction; this is unconditional, and repeating it changes nothing more: the
+    /// first reason stays. A raised minimum leaves the record alone.
     ///
     /// `until` is raised to the end of everything that the entry can match: a session's latest access token, the longest
     /// session of a subject, the longest of all for a client or for all; plus the `leeway` that the store was given.
     /// Gives back the entry as it is now, merged.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
-    /// All entries written after `cursor`, in order, and where they end. [`Cursor::default`] gives every live entry.
+    /// All entries written after `cursor`, in order, and where they end. [`Cursor::default`] gives every live entry. An
+    /// entry that was merged moves to the end: it comes again, and only there.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
 
     /// Marks generations as seen in use, where they still are the current ones of a live session. Touches that one field
     /// and the revision.
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError>;
 
-    /// A page of at most `limit` sessions with ids after `after`.
+    /// A page of at most `limit` sessions (1 to 1000) with ids after `after`.
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError>;
 
     /// Removes sessions and revocations that ended more than an hour before `now`, in steps small enough not to hold up

@@ -1,0 +1,166 @@
+//! The high-water mark: a small file beside the **keys** that says which store they were used with, and how far that
+//! store had come. A store that is missing, is another one, or is behind its mark was lost or restored from a backup.
+//!
+//! The mark is a lower bound: it is written after the store, at start, every [`EVERY`] commits and at a clean stop. A
+//! store set back by fewer commits than came after the last mark is **not** noticed.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{StoreError, files};
+
+/// How many commits pass between two marks.
+pub(super) const EVERY: u64 = 4096;
+const VERSION: u32 = 1;
+
+/// Which store, and a sequence that is durable in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The store's id.
+    pub(super) store: Uuid,
+    /// How many commits it had at least.
+    pub(super) sequence: u64,
+}
+
+/// What a store looks like beside its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The store that the mark speaks of, no older than it says; or there is no mark.
+    AsExpected,
+    /// There is a mark and no store.
+    Missing,
+    /// Another store.
+    Another(Uuid),
+    /// The same store, at an earlier point.
+    Behind(u64),
+}
+
+impl Verdict {
+    /// Judges the store as it is (`None`: there is none) by the mark.
+    pub(super) fn of(mark: Option<Mark>, store: Option<Mark>) -> Self {
+        match (mark, store) {
+            (None, _) => Self::AsExpected,
+            (Some(_), None) => Self::Missing,
+            (Some(mark), Some(store)) if mark.store != store.store => Self::Another(store.store),
+            (Some(mark), Some(store)) if store.sequence < mark.sequence => Self::Behind(store.sequence),
+            (Some(_), Some(_)) => Self::AsExpected,
+        }
+    }
+}
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(super) struct HighWater {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    version: u32,
+    store: Uuid,
+    sequence: u64,
+}
+
+impl HighWater {
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// What it says; `None` if there is none.
+    pub(super) fn read(&self) -> Result<Option<Mark>, StoreError> {
+        let shown = self.path.display();
+        let metadata = match std::fs::metadata(&self.path) {
+            Ok(metadata) => metadata,
+            // A link that leads nowhere is not the absence of a mark.
+            Err(_) if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(StoreError::caused_by(format!("cannot read {shown}: {error}"), error)),
+        };
+        files::check_private(&self.path, &metadata)?;
+        let damaged = |what: String| {
+            StoreError::new(format!(
+                "{shown}, the high-water mark of the store, is damaged ({what}). If you are sure that the store is the \
+                 latest there was, remove {shown} and start again"
+            ))
+        };
+        let bytes = std::fs::read(&self.path)
+            .map_err(|error| StoreError::caused_by(format!("cannot read {shown}: {error}"), error))?;
+        let Written { version, store, sequence } =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if version != VERSION {
+            return Err(damaged(format!("version {version}, and this program knows {VERSION}")));
+        }
+        Ok(Some(Mark { store, sequence }))
+    }
+
+    /// Writes it, atomically and durably. The sequence must be durable in the store already.
+    pub(super) fn write(&self, mark: Mark) -> Result<(), StoreError> {
+        let failed = |error: std::io::Error| {
+            StoreError::caused_by(format!("cannot write the high-water mark {}: {error}", self.path.display()), error)
+        };
+        let written = Written { version: VERSION, store: mark.store, sequence: mark.sequence };
+        let mut text = serde_json::to_vec(&written).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        files::replace(&self.path, &text).map_err(failed)
+    }
+
+    /// What is wrong, what it means, and how the operator says that it is meant; `None` if nothing is.
+    pub(super) fn alarm(&self, verdict: Verdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
+        let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
+        let found = match verdict {
+            Verdict::AsExpected => return None,
+            Verdict::Missing => "there is no store there".to_owned(),
+            Verdict::Another(id) => format!("the store there is another one, {id}"),
+            Verdict::Behind(sequence) => format!("the store there is only at commit {sequence}"),
+        };
+        Some(format!(
+            "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but {found}. \
+             In an older store, refresh tokens that were exchanged since are good again, and sessions and tokens revoked \
+             since are not revoked; without one, every session is lost. Put the latest store back; or, if this is what \
+             you want, say so with `[store] accept_restored_store = true`",
+            store.display(),
+            self.path.display(),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Uuid = Uuid::from_u128(1);
+    const B: Uuid = Uuid::from_u128(2);
+
+    #[test]
+    fn o4_a_store_is_judged_by_its_mark() {
+        let at = |store, sequence| Some(Mark { store, sequence });
+        assert_eq!(Verdict::of(None, None), Verdict::AsExpected);
+        assert_eq!(Verdict::of(None, at(A, 3)), Verdict::AsExpected);
+        assert_eq!(Verdict::of(at(A, 3), at(A, 3)), Verdict::AsExpected);
+        assert_eq!(Verdict::of(at(A, 3), at(A, 4)), Verdict::AsExpected);
+        assert_eq!(Verdict::of(at(A, 3), at(A, 2)), Verdict::Behind(2));
+        assert_eq!(Verdict::of(at(A, 3), at(B, 9)), Verdict::Another(B));
+        assert_eq!(Verdict::of(at(A, 0), None), Verdict::Missing);
+    }
+
+    #[test]
+    fn a_mark_reads_as_written_and_a_damaged_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys").join("store.mark");
+        let file = HighWater::at(path.clone());
+        assert_eq!(file.read().unwrap(), None);
+        let mark = Mark { store: A, sequence: 4096 };
+        file.write(mark).unwrap();
+        assert_eq!(file.read().unwrap(), Some(mark));
+        for bad in ["", "{", "{\"version\":2,\"store\":\"00000000-0000-0000-0000-000000000001\",\"sequence\":1}"] {
+            std::fs::write(&path, bad).unwrap();
+            let error = file.read().unwrap_err().to_string();
+            assert!(error.contains("damaged") && error.contains("store.mark"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A copy of a store, as of one moment.
+
+use std::path::Path;
+
+use redb::{Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value};
+
+use super::super::{StoreError, files};
+use super::open;
+use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LOG, META, REVOCATIONS, SESSIONS};
+use super::writer::failed;
+
+/// Rows of one transaction of the copy, so that it needs little memory.
+const CHUNK: usize = 4096;
+/// The copy is written once and read never.
+const CACHE: usize = 16 << 20;
+
+/// Copies all that a read transaction sees into a new file (0600), which gets its name when it is complete and durable.
+/// What is at `to` already is left alone, and is an error.
+pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
+    let shown = to.display();
+    let io = |error: std::io::Error| StoreError::caused_by(format!("the backup {shown} cannot be written: {error}"), error);
+    if std::fs::symlink_metadata(to).is_ok() {
+        return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
+    }
+    files::create_parent(to).map_err(io)?;
+    let (unpublished, file) = files::Unpublished::beside(to).map_err(io)?;
+    let (database, _) = open::create(file, CACHE).map_err(failed)?;
+    copy_tables(read, &database).map_err(failed)?;
+    drop(database);
+    unpublished.publish_new(to).map_err(io)
+}
+
+fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
+    copy_table(read, into, SESSIONS)?;
+    copy_table(read, into, BY_SUBJECT)?;
+    copy_table(read, into, BY_END)?;
+    copy_table(read, into, REVOCATIONS)?;
+    copy_table(read, into, BY_UNTIL)?;
+    copy_table(read, into, LOG)?;
+    copy_table(read, into, META)?;
+    // All commits before were left in memory: this one makes them durable with it.
+    let mut last = into.begin_write()?;
+    last.set_durability(Durability::Immediate)?;
+    last.commit()?;
+    Ok(())
+}
+
+fn copy_table<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    into: &Database,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), redb::Error> {
+    let from = read.open_table(table)?;
+    let mut rows = from.iter()?;
+    loop {
+        let mut transaction = into.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        let mut copied = 0;
+        let mut to = transaction.open_table(table)?;
+        for row in rows.by_ref().take(CHUNK) {
+            let (key, value) = row?;
+            to.insert(key.value(), value.value())?;
+            copied += 1;
+        }
+        drop(to);
+        transaction.commit()?;
+        if copied < CHUNK {
+            return Ok(());
+        }
+    }
+}
+
+/// Copies a store that no process uses. The store is checked in full first, and not changed.
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let database = open::untouched(from, super::DEFAULT_CACHE_SIZE)?;
+    let read = database.begin_read().map_err(failed)?;
+    copy(&read, to)
+}

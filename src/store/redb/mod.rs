@@ -1,0 +1,383 @@
+//! The embedded store: one redb file, one process.
+//!
+//! **Writing.** One thread takes everything that is queued into one transaction, syncs it to the disk, and answers only
+//! then: an `Ok` is durable. Operations of one batch see each other in their order; one that is refused writes nothing.
+//! When a commit fails, everyone in its batch is told, and nothing more is written until the file is opened again: what
+//! was being written may or may not be there. A caller that stops waiting does not undo what it asked for.
+//!
+//! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in use
+//! is refused and left as it is, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
+//! a larger file is verified in full only after a crash. A store older than its high-water mark is refused until the
+//! operator says that it is meant.
+
+use std::fmt;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use redb::{Database, ReadableDatabase};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::rules::{Failure, Rules, page_size};
+use super::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
+use crate::clock::Timestamp;
+use crate::revocation::Revocation;
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use schema::{
+    BY_SUBJECT, FIRST_ID, HEAD_ROW, Head, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, Writing, decode,
+    decode_revocation, decode_session,
+};
+use writer::{Call, Job, Shared, Writer, failed};
+
+mod backup;
+mod open;
+mod schema;
+mod staged;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+/// How much of the file is kept in memory, unless said otherwise: 64 MiB.
+pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
+/// Up to which size a file is verified in full when it is opened, unless said otherwise: 256 MiB.
+pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
+/// How many revocations are read at a time, so that others get their turn between.
+const READ_STEP: usize = 2048;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Our own issuer, whose subjects and clients the sessions belong to.
+    pub issuer: Arc<str>,
+    /// The keyring in use. A store of another one is refused.
+    pub keyring_id: Uuid,
+    /// Added to the end of what a revocation can match.
+    pub leeway: Duration,
+    /// The file of the high-water mark, beside the keys and not beside the store. Without one, an older store in the
+    /// place of this one goes unnoticed.
+    pub high_water: Option<PathBuf>,
+    /// The operator's word that a store which is missing, another one, or older than its mark is meant.
+    pub accept_restored: bool,
+    /// How much of the file is kept in memory, in bytes.
+    pub cache_size: usize,
+    /// Up to which size, in bytes, all checksums of the file are verified when it is opened.
+    pub check_up_to: u64,
+}
+
+impl Options {
+    /// The defaults, with no high-water mark.
+    pub fn new(issuer: impl Into<Arc<str>>, keyring_id: Uuid, leeway: Duration) -> Self {
+        Self {
+            issuer: issuer.into(),
+            keyring_id,
+            leeway,
+            high_water: None,
+            accept_restored: false,
+            cache_size: DEFAULT_CACHE_SIZE,
+            check_up_to: DEFAULT_CHECK_UP_TO,
+        }
+    }
+}
+
+/// A handle to the store. Clones are handles to the same one; the last to go closes it.
+#[derive(Clone)]
+pub struct RedbStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    /// `None` once closed.
+    database: ArcSwapOption<Database>,
+    /// `None` once closed.
+    queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    closed: Mutex<Option<oneshot::Receiver<Result<(), StoreError>>>>,
+    #[cfg(test)]
+    backend: staged::Staged,
+}
+
+impl RedbStore {
+    /// Opens the store at `path`, or makes it: a file that only we may read (0600), and its directory, where missing, too
+    /// (0700). Blocks: a large file that was not closed is read through.
+    ///
+    /// # Errors
+    /// See the module's documentation. The text says what is wrong, where, and how to mend it.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let opened = open::open(path, &options)?;
+        let database = Arc::new(opened.database);
+        let shared = Arc::new(Shared::default());
+        let (sender, queue) = mpsc::channel(writer::QUEUE);
+        let (done, closed) = oneshot::channel();
+        let writer = Writer {
+            database: Arc::clone(&database),
+            queue,
+            rules: Rules { issuer: options.issuer, leeway: options.leeway },
+            head: opened.head,
+            shared: Arc::clone(&shared),
+            marker: opened.marker,
+        };
+        let writer = std::thread::Builder::new()
+            .name("rotogate-store".to_owned())
+            .spawn(move || writer.run(done))
+            .map_err(|error| StoreError::caused_by("the thread of the store cannot be started", error))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path: path.to_owned(),
+                database: ArcSwapOption::new(Some(database)),
+                queue: Mutex::new(Some(sender)),
+                shared,
+                writer: Mutex::new(Some(writer)),
+                closed: Mutex::new(Some(closed)),
+                #[cfg(test)]
+                backend: opened.backend,
+            }),
+        })
+    }
+
+    /// Finishes what is queued, writes the high-water mark and closes the file; whatever comes later is an error.
+    /// Dropping the last handle does the same, and blocks until it is done.
+    ///
+    /// # Errors
+    /// The mark could not be written, or the writer had stopped.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.inner.shut();
+        let closed = lock(&self.inner.closed).take();
+        match closed {
+            Some(closed) => closed.await.map_err(|_| stopped())?,
+            None => Ok(()),
+        }
+    }
+
+    /// How many commits there were since it was opened.
+    pub fn commits(&self) -> u64 {
+        self.inner.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Copies the store, as it is at this moment, into a new file at `path` (0600), while others go on reading and
+    /// writing. The file gets its name when it is complete.
+    ///
+    /// # Errors
+    /// There is something at `path` already, or it cannot be written.
+    pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
+        let database = self.database()?;
+        let path = path.as_ref().to_owned();
+        let (reply, answer) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("rotogate-backup".to_owned())
+            .spawn(move || {
+                let copied = database.begin_read().map_err(failed).and_then(|read| backup::copy(&read, &path));
+                // Before the answer, so that who closes the store after it finds it closed.
+                drop(database);
+                let _ = reply.send(copied);
+            })
+            .map_err(|error| StoreError::caused_by("the thread of the backup cannot be started", error))?;
+        answer.await.map_err(|_| StoreError::new("the backup was given up"))?
+    }
+
+    /// Copies a store that no gate runs on. The store is verified in full first, and not a byte of it is changed. Blocks.
+    ///
+    /// # Errors
+    /// A gate runs on it (then ask the gate), it is not sound, or the copy cannot be written.
+    pub fn backup_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
+        backup::copy_file(from.as_ref(), to.as_ref())
+    }
+
+    /// Queues an operation and waits until it is durable.
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let queue = lock(&self.inner.queue).clone().ok_or_else(closed)?;
+        queue.send(Box::new(Call::new(work, reply))).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        self.inner.database.load_full().ok_or_else(closed)
+    }
+
+    fn head(&self) -> Result<Head, StoreError> {
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let meta = read.open_table(META).map_err(failed)?;
+        let row = meta.get(HEAD_ROW).map_err(failed)?.ok_or_else(|| StoreError::new("the store lost its head"))?;
+        decode("the head of the store", row.value())
+    }
+
+    fn revocations_step(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let log = read.open_table(LOG).map_err(failed)?;
+        let revocations = read.open_table(REVOCATIONS).map_err(failed)?;
+        let mut entries = Vec::new();
+        let mut end = cursor;
+        let after = (Bound::Excluded(cursor.0), Bound::Unbounded);
+        for row in log.range::<u64>(after).map_err(failed)?.take(READ_STEP) {
+            let (place, target) = row.map_err(failed)?;
+            let missing = || StoreError::new("the store is damaged: a revocation in its log is missing");
+            let entry = revocations.get(target.value()).map_err(failed)?.ok_or_else(missing)?;
+            entries.push(decode_revocation(target.value(), entry.value())?.1);
+            end = Cursor(place.value());
+        }
+        Ok((entries, end))
+    }
+}
+
+impl Inner {
+    fn shut(&self) {
+        self.database.store(None);
+        *lock(&self.queue) = None;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shut();
+        if let Some(writer) = lock(&self.writer).take()
+            && writer.join().is_err()
+        {
+            tracing::error!(store = %self.path.display(), "the writer of the store had panicked");
+        }
+    }
+}
+
+impl fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbStore").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+/// A lock whose holders only ever replace a whole value: a panic cannot leave half of one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn closed() -> StoreError {
+    StoreError::new("the store is closed")
+}
+
+fn stopped() -> StoreError {
+    StoreError::new("the writer of the store has stopped: restart the gate")
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let sessions = read.open_table(SESSIONS).map_err(failed)?;
+        let row = sessions.get(id.as_bytes()).map_err(failed)?;
+        row.map(|row| decode_session(id.as_bytes(), row.value())).transpose()
+    }
+
+    async fn insert(&self, session: Session) -> Result<Inserted, StoreError> {
+        self.write(move |rules, state| rules.insert(state, &session)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
+        self.write(move |rules, state| rules.compare_and_swap(state, expected, &record, revocation.as_ref())).await
+    }
+
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        self.write(move |rules, state| rules.revoke(state, entry, because)).await
+    }
+
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        // In steps, each of its own moment: an entry that moves meanwhile moves to the end, which is still to come.
+        let (mut entries, mut end) = self.revocations_step(cursor)?;
+        let mut step = entries.len();
+        while step == READ_STEP {
+            tokio::task::yield_now().await;
+            let (more, place) = self.revocations_step(end)?;
+            step = more.len();
+            entries.extend(more);
+            end = place;
+        }
+        Ok((entries, end))
+    }
+
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+        self.write(move |rules, state| rules.confirm(state, &seen)).await
+    }
+
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
+        let limit = page_size(limit);
+        let read = self.database()?.begin_read().map_err(failed)?;
+        let table = read.open_table(SESSIONS).map_err(failed)?;
+        let after = after.map(|id| *id.as_bytes());
+        let mut sessions = Vec::new();
+        match &filter {
+            Filter::All => {
+                let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                for row in table.range::<&schema::Id>((from, Bound::Unbounded)).map_err(failed)?.take(limit + 1) {
+                    let (id, record) = row.map_err(failed)?;
+                    sessions.push(decode_session(id.value(), record.value())?);
+                }
+            }
+            Filter::Subject(subject) => {
+                let index = read.open_table(BY_SUBJECT).map_err(failed)?;
+                let from = match &after {
+                    Some(id) => Bound::Excluded((&**subject, id)),
+                    None => Bound::Included((&**subject, &FIRST_ID)),
+                };
+                let to = Bound::Included((&**subject, &LAST_ID));
+                for row in index.range::<(&str, &schema::Id)>((from, to)).map_err(failed)? {
+                    let (key, _) = row.map_err(failed)?;
+                    let (_, id) = key.value();
+                    // A row without its record is what is left of a record that could not be read.
+                    if let Some(record) = table.get(id).map_err(failed)? {
+                        sessions.push(decode_session(id, record.value())?);
+                    }
+                    if sessions.len() > limit {
+                        break;
+                    }
+                }
+            }
+        }
+        let more = sessions.len() > limit;
+        sessions.truncate(limit);
+        Ok(Page { next: sessions.last().map(|s| s.id).filter(|_| more), sessions })
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+        let mut total = Swept::default();
+        loop {
+            // Each step queues up anew, so that others are served between.
+            let step = self.write(move |rules, state| rules.sweep_step(state, now)).await?;
+            if step == Swept::default() {
+                return Ok(total);
+            }
+            total.sessions += step.sessions;
+            total.revocations += step.revocations;
+        }
+    }
+
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.head()?.last_known_time)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        if let Some(fault) = self.inner.shared.fault.get() {
+            return Err(StoreError::caused_by(format!("{fault}; restart the gate"), Arc::clone(fault)));
+        }
+        match &*lock(&self.inner.queue) {
+            Some(queue) if !queue.is_closed() => Ok(()),
+            Some(_) => Err(stopped()),
+            None => Err(closed()),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Opening the file: nothing is taken on trust, and a file that is refused is left as it was.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use redb::{Builder, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, StorageError, TableHandle};
+use uuid::Uuid;
+
+use super::super::highwater::{HighWater, Mark, Verdict};
+use super::super::rules::Failure;
+use super::super::{StoreError, files};
+use super::Options;
+use super::schema::{
+    BY_END, BY_SUBJECT, BY_UNTIL, HEAD_ROW, Head, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW, SESSIONS, Writing, decode,
+};
+use super::staged::Staged;
+use super::writer::{Marker, failed};
+use crate::clock::Timestamp;
+
+/// A store that may be used.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) head: Head,
+    pub(super) marker: Option<Marker>,
+    #[cfg(test)]
+    pub(super) backend: Staged,
+}
+
+/// Opens the store at `path`, or makes a new one where there is none and the mark knows of none.
+pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
+    let high_water = options.high_water.clone().map(HighWater::at);
+    let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
+    let judge = |found: Option<Mark>| {
+        let verdict = Verdict::of(mark, found);
+        match high_water.as_ref().and_then(|file| file.alarm(verdict, mark, path)) {
+            Some(alarm) if options.accept_restored => {
+                tracing::warn!("{alarm}; which is set: the store is taken as it is");
+                Ok(verdict)
+            }
+            Some(alarm) => Err(StoreError::new(alarm)),
+            None => Ok(verdict),
+        }
+    };
+    let (database, head, backend) = match std::fs::symlink_metadata(path) {
+        Ok(_) => existing(path, options, judge)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            judge(None)?;
+            new(path, options)?
+        }
+        Err(error) => return Err(cannot_open(path, error)),
+    };
+    let marker = match high_water {
+        Some(file) => {
+            // The sequence is durable: it was read from the file, or committed to it.
+            file.write(Mark { store: head.store, sequence: head.sequence })?;
+            Some(Marker::new(file, head.sequence))
+        }
+        None => None,
+    };
+    #[cfg(not(test))]
+    drop(backend);
+    Ok(Opened {
+        database,
+        head,
+        marker,
+        #[cfg(test)]
+        backend,
+    })
+}
+
+/// Opens a store for reading it whole: it is checked in full, and not a byte of the file is changed.
+pub(super) fn untouched(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
+    let (database, _, _) = examine(path, cache_size, u64::MAX, |_| Ok(()))?;
+    Ok(database)
+}
+
+fn existing(
+    path: &Path,
+    options: &Options,
+    judge: impl Fn(Option<Mark>) -> Result<Verdict, StoreError>,
+) -> Result<(Database, Head, Staged), StoreError> {
+    let (database, (mut head, verdict), backend) =
+        examine(path, options.cache_size, options.check_up_to, |head| {
+            if head.keyring != options.keyring_id {
+                return Err(StoreError::new(format!(
+                    "{} belongs to keyring {}, but the keys in use are keyring {}: no refresh token of its sessions could \
+                     be verified. Point [issuer] keys at the keys of this store, or [store] path at the store of these \
+                     keys",
+                    path.display(),
+                    head.keyring,
+                    options.keyring_id
+                )));
+            }
+            let verdict = judge(Some(Mark { store: head.store, sequence: head.sequence }))?;
+            Ok((*head, verdict))
+        })?;
+    backend.release().map_err(|error| cannot_open(path, error))?;
+    if let Verdict::Behind(_) = verdict {
+        // From here on it is a store of its own: should the one it is a copy of come back, its mark does not fit.
+        head = write(&database, head, |state| {
+            state.rename(random_id()?);
+            Ok(())
+        })?;
+    }
+    Ok((database, head, backend))
+}
+
+/// Opens an existing file with its writes held back, and lets `judge` see what the store says of itself.
+fn examine<T>(
+    path: &Path,
+    cache_size: usize,
+    check_up_to: u64,
+    judge: impl FnOnce(&Head) -> Result<T, StoreError>,
+) -> Result<(Database, T, Staged), StoreError> {
+    // Asked before opening, which would wait for ever on a pipe; and again of what was opened.
+    let metadata = std::fs::metadata(path).map_err(|error| cannot_open(path, error))?;
+    files::check_private(path, &metadata)?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| cannot_open(path, error))?;
+    let metadata = file.metadata().map_err(|error| cannot_open(path, error))?;
+    files::check_private(path, &metadata)?;
+    if metadata.len() == 0 {
+        return Err(not_ours(path, "it is empty"));
+    }
+    let backend = Staged::holding(file).map_err(|error| unusable(path, error))?;
+    let for_redb = backend.clone();
+    // redb is built to report damage as an error, but a file is the one input that others may have made up.
+    let examined = catch_unwind(AssertUnwindSafe(|| {
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache_size);
+        let shown = path.display().to_string();
+        builder.set_repair_callback(move |progress| {
+            tracing::info!(store = %shown, progress = progress.progress(), "the store was not closed: recovering it");
+        });
+        let mut database = builder.create_with_backend(for_redb).map_err(|error| unusable(path, error))?;
+        if metadata.len() <= check_up_to && !database.check_integrity().map_err(|error| unusable(path, error))? {
+            return Err(not_ours(path, "its checksums do not hold"));
+        }
+        let read = database.begin_read().map_err(failed)?;
+        let head = inspect(path, &read)?;
+        drop(read);
+        let judged = judge(&head)?;
+        Ok((database, judged))
+    }));
+    let (database, judged) = examined.unwrap_or_else(|_| Err(not_ours(path, "it makes no sense")))?;
+    Ok((database, judged, backend))
+}
+
+/// Are these our tables, and what does the store say of itself?
+fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
+    let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
+    if !tables.iter().any(|name| name == META.name()) {
+        return Err(not_ours(path, "it is a redb file of some other program"));
+    }
+    let meta = read.open_table(META).map_err(|error| not_ours(path, error))?;
+    let row = |name| meta.get(name).map_err(failed);
+    let schema = row(SCHEMA_ROW)?.ok_or_else(|| not_ours(path, "it does not say its schema version"))?;
+    let schema = <[u8; 4]>::try_from(schema.value()).map_err(|_| not_ours(path, "its schema version is unreadable"))?;
+    let schema = u32::from_be_bytes(schema);
+    if schema != SCHEMA {
+        return Err(StoreError::new(format!(
+            "{} has schema version {schema}, and this program knows only {SCHEMA}. The file was left as it is: use the \
+             version of rotogate that wrote it",
+            path.display()
+        )));
+    }
+    let head = row(HEAD_ROW)?.ok_or_else(|| not_ours(path, "it does not say which store it is"))?;
+    let head = decode(format_args!("the head of {}", path.display()), head.value())?;
+    read.open_table(SESSIONS).map_err(|error| not_ours(path, error))?;
+    read.open_table(BY_SUBJECT).map_err(|error| not_ours(path, error))?;
+    read.open_table(BY_END).map_err(|error| not_ours(path, error))?;
+    read.open_table(REVOCATIONS).map_err(|error| not_ours(path, error))?;
+    read.open_table(BY_UNTIL).map_err(|error| not_ours(path, error))?;
+    read.open_table(LOG).map_err(|error| not_ours(path, error))?;
+    Ok(head)
+}
+
+/// A new store, complete before it gets its name: nobody ever finds half of one.
+fn new(path: &Path, options: &Options) -> Result<(Database, Head, Staged), StoreError> {
+    files::create_parent(path).map_err(|error| cannot_open(path, error))?;
+    let (unpublished, file) = files::Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
+    let (database, backend) = create(file, options.cache_size).map_err(|error| unusable(path, error))?;
+    let empty = Head {
+        store: random_id()?,
+        keyring: options.keyring_id,
+        sequence: 0,
+        revocations: 0,
+        last_known_time: Timestamp::ZERO,
+    };
+    let head = write(&database, empty, |state| state.found())?;
+    unpublished.publish_new(path).map_err(|error| cannot_open(path, error))?;
+    tracing::info!(store = %path.display(), id = %head.store, "a new store");
+    Ok((database, head, backend))
+}
+
+/// An empty redb file, in a file just made.
+pub(super) fn create(file: std::fs::File, cache_size: usize) -> Result<(Database, Staged), DatabaseError> {
+    let backend = Staged::through(file)?;
+    let database = Builder::new().set_cache_size(cache_size).create_with_backend(backend.clone())?;
+    Ok((database, backend))
+}
+
+fn write(
+    database: &Database,
+    head: Head,
+    work: impl FnOnce(&mut Writing<'_>) -> Result<(), Failure>,
+) -> Result<Head, StoreError> {
+    let mut transaction = database.begin_write().map_err(failed)?;
+    transaction.set_durability(Durability::Immediate).map_err(failed)?;
+    let mut state = Writing::open(&transaction, head).map_err(failed)?;
+    let head = work(&mut state).and_then(|()| state.finish())?;
+    transaction.commit().map_err(failed)?;
+    head.ok_or_else(|| StoreError::new("the store has nothing to say of itself"))
+}
+
+fn random_id() -> Result<Uuid, Failure> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| Failure::Broken(StoreError::new("no random bytes")))?;
+    Ok(uuid::Builder::from_random_bytes(random).into_uuid())
+}
+
+fn cannot_open(path: &Path, error: std::io::Error) -> StoreError {
+    let shown = path.display();
+    StoreError::caused_by(format!("the store {shown} cannot be opened: {error}"), error)
+}
+
+fn not_ours(path: &Path, why: impl std::fmt::Display) -> StoreError {
+    StoreError::new(format!(
+        "{} is not a store of rotogate, or is damaged: {why}. It was left as it is. Check [store] path; if the path is \
+         right, put the latest backup in its place, or move it away to begin with an empty store, which ends every \
+         session; either needs `[store] accept_restored_store = true` once",
+        path.display()
+    ))
+}
+
+fn unusable(path: &Path, error: DatabaseError) -> StoreError {
+    let shown = path.display();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::new(format!(
+            "the store {shown} is in use by another process: stop the gate that runs on it first. (`rotogate store \
+             backup` copies a store while its gate runs.)"
+        )),
+        DatabaseError::Storage(StorageError::Io(error))
+            if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            cannot_open(path, error)
+        }
+        other => not_ours(path, other),
+    }
+}

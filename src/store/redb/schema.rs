@@ -1,0 +1,342 @@
+//! The tables of the file, and the bytes in them.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `sessions` | id | record, versioned |
+//! | `sessions_by_subject` | subject, id | end, ms |
+//! | `sessions_by_end` | end in ms, id | |
+//! | `revocations` | target | place in the log, effect, until; versioned |
+//! | `revocations_by_until` | until in ms, target | |
+//! | `revocation_log` | place | target |
+//! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`Head`], versioned | |
+//!
+//! Records are postcard behind one byte that names their version: what this program does not know is an error.
+
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::super::rules::{Failure, State, end_of};
+use super::super::{StoreError, Swept};
+use crate::clock::Timestamp;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{Session, SessionId};
+
+pub(super) type Id = [u8; 16];
+
+pub(super) const SESSIONS: TableDefinition<&Id, &[u8]> = TableDefinition::new("sessions");
+pub(super) const BY_SUBJECT: TableDefinition<(&str, &Id), u64> = TableDefinition::new("sessions_by_subject");
+pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new("sessions_by_end");
+pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
+pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
+pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("rotogate_meta");
+
+/// The row of [`META`] that says which tables there are.
+pub(super) const SCHEMA_ROW: &str = "schema";
+/// The row of [`META`] that changes with every commit.
+pub(super) const HEAD_ROW: &str = "head";
+/// The tables as above.
+pub(super) const SCHEMA: u32 = 1;
+/// The version of every record, revocation and head that is written.
+const RECORD_VERSION: u8 = 1;
+
+/// The least and the greatest id, for the bounds of a range.
+pub(super) const FIRST_ID: Id = [0; 16];
+pub(super) const LAST_ID: Id = [0xff; 16];
+
+/// What the store knows of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// This store and no other.
+    pub(super) store: Uuid,
+    /// The keyring that its refresh tokens are made with.
+    pub(super) keyring: Uuid,
+    /// How many commits changed something.
+    pub(super) sequence: u64,
+    /// The last place of the revocation log.
+    pub(super) revocations: u64,
+    /// The last engine time known.
+    pub(super) last_known_time: Timestamp,
+}
+
+/// A target's entry, as its row holds it: the target is the key.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    place: u64,
+    effect: Effect,
+    until: Timestamp,
+}
+
+/// Encodes a record. The bytes may hold a session's secret.
+pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    postcard::to_extend(record, vec![RECORD_VERSION])
+        .map(Zeroizing::new)
+        .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
+}
+
+/// Decodes what [`encode`] made; `what` names it in errors.
+pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((record, [])) => Ok(record),
+            Ok((_, more)) => {
+                Err(StoreError::new(format!("the store is damaged: {} bytes too many in {what}", more.len())))
+            }
+            Err(error) => Err(StoreError::caused_by(format!("the store is damaged: {what} cannot be read"), error)),
+        },
+        Some((version, _)) => Err(StoreError::new(format!(
+            "{what} has record version {version}, and this program knows only {RECORD_VERSION}: it was written by \
+             another version of rotogate, which can read it"
+        ))),
+        None => Err(StoreError::new(format!("the store is damaged: {what} is empty"))),
+    }
+}
+
+pub(super) fn decode_session(id: &Id, bytes: &[u8]) -> Result<Session, StoreError> {
+    let id = SessionId::from_bytes(*id);
+    let session: Session = decode(format_args!("session {id}"), bytes)?;
+    if session.id == id {
+        Ok(session)
+    } else {
+        Err(StoreError::new(format!("the store is damaged: session {} lies in the place of {id}", session.id)))
+    }
+}
+
+/// The entry of a target, and its place in the log.
+pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revocation), StoreError> {
+    let target = decode_target(key)?;
+    let Entry { place, effect, until } = decode(format_args!("the revocation of {target:?}"), bytes)?;
+    Ok((place, Revocation { target, effect, until }))
+}
+
+fn encode_target(target: &Target) -> Result<Vec<u8>, StoreError> {
+    postcard::to_stdvec(target).map_err(|error| StoreError::caused_by("a target cannot be encoded", error))
+}
+
+fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
+    match postcard::take_from_bytes(key) {
+        Ok((target, [])) => Ok(target),
+        Ok(_) | Err(_) => Err(StoreError::new("the store is damaged: the target of a revocation cannot be read")),
+    }
+}
+
+/// A redb error inside a transaction: nothing of it may be committed.
+pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
+    let error = error.into();
+    Failure::Broken(StoreError::caused_by(format!("the store cannot be read or written: {error}"), error))
+}
+
+/// The tables of one write transaction.
+pub(super) struct Writing<'t> {
+    sessions: Table<'t, &'static Id, &'static [u8]>,
+    by_subject: Table<'t, (&'static str, &'static Id), u64>,
+    by_end: Table<'t, (u64, &'static Id), ()>,
+    revocations: Table<'t, &'static [u8], &'static [u8]>,
+    by_until: Table<'t, (u64, &'static [u8]), ()>,
+    log: Table<'t, u64, &'static [u8]>,
+    meta: Table<'t, &'static str, &'static [u8]>,
+    head: Head,
+    changed: bool,
+}
+
+impl<'t> Writing<'t> {
+    /// Opens (in a new file: makes) the tables.
+    pub(super) fn open(transaction: &'t WriteTransaction, head: Head) -> Result<Self, redb::Error> {
+        Ok(Self {
+            sessions: transaction.open_table(SESSIONS)?,
+            by_subject: transaction.open_table(BY_SUBJECT)?,
+            by_end: transaction.open_table(BY_END)?,
+            revocations: transaction.open_table(REVOCATIONS)?,
+            by_until: transaction.open_table(BY_UNTIL)?,
+            log: transaction.open_table(LOG)?,
+            meta: transaction.open_table(META)?,
+            head,
+            changed: false,
+        })
+    }
+
+    /// Marks a new file as ours.
+    pub(super) fn found(&mut self) -> Result<(), Failure> {
+        self.meta.insert(SCHEMA_ROW, SCHEMA.to_be_bytes().as_slice()).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Gives the store a new id.
+    pub(super) fn rename(&mut self, store: Uuid) {
+        self.head.store = store;
+        self.changed = true;
+    }
+
+    /// Writes the head, if anything was written. `None`: nothing was, and there is nothing to commit.
+    pub(super) fn finish(mut self) -> Result<Option<Head>, Failure> {
+        if !self.changed {
+            return Ok(None);
+        }
+        self.head.sequence += 1;
+        let bytes = encode(&self.head).map_err(Failure::Broken)?;
+        self.meta.insert(HEAD_ROW, bytes.as_slice()).map_err(broken)?;
+        Ok(Some(self.head))
+    }
+
+    fn entry(&self, key: &[u8]) -> Result<Option<(u64, Revocation)>, Failure> {
+        let row = self.revocations.get(key).map_err(broken)?;
+        row.map(|row| decode_revocation(key, row.value())).transpose().map_err(Failure::Refused)
+    }
+
+    fn remove_ended_sessions(&mut self, before: u64, limit: usize) -> Result<u64, Failure> {
+        let mut ended: Vec<(u64, Id)> = Vec::new();
+        for row in self.by_end.range(..(before, &FIRST_ID)).map_err(broken)?.take(limit) {
+            let (key, ()) = row.map(|(key, unit)| (key, unit.value())).map_err(broken)?;
+            let (end, id) = key.value();
+            ended.push((end, *id));
+        }
+        for (end, id) in &ended {
+            self.by_end.remove((*end, id)).map_err(broken)?;
+            let record = self.sessions.remove(id).map_err(broken)?.map(|row| decode_session(id, row.value()));
+            match record {
+                Some(Ok(session)) => {
+                    self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
+                }
+                // Its subject is not known, so its row stays in the index, where readers pass over it.
+                Some(Err(error)) => tracing::warn!(%error, "a session that had ended was removed unread"),
+                None => {}
+            }
+        }
+        Ok(ended.len() as u64)
+    }
+
+    fn remove_ended_revocations(&mut self, before: u64, limit: usize) -> Result<u64, Failure> {
+        let mut ended: Vec<(u64, Vec<u8>)> = Vec::new();
+        for row in self.by_until.range(..(before, [].as_slice())).map_err(broken)?.take(limit) {
+            let (key, ()) = row.map(|(key, unit)| (key, unit.value())).map_err(broken)?;
+            let (until, target) = key.value();
+            ended.push((until, target.to_vec()));
+        }
+        // Read all first: an entry that cannot be read refuses the sweep, and nothing is written then.
+        let places = ended.iter().map(|(_, target)| Ok(self.entry(target)?.map(|(place, _)| place)));
+        let places: Vec<_> = places.collect::<Result<_, Failure>>()?;
+        for ((until, target), place) in ended.iter().zip(places) {
+            self.by_until.remove((*until, target.as_slice())).map_err(broken)?;
+            self.revocations.remove(target.as_slice()).map_err(broken)?;
+            if let Some(place) = place {
+                self.log.remove(place).map_err(broken)?;
+            }
+        }
+        Ok(ended.len() as u64)
+    }
+}
+
+impl State for Writing<'_> {
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
+        let row = self.sessions.get(id.as_bytes()).map_err(broken)?;
+        row.map(|row| decode_session(id.as_bytes(), row.value())).transpose().map_err(Failure::Refused)
+    }
+
+    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure> {
+        let key = encode_target(target).map_err(Failure::Refused)?;
+        Ok(self.entry(&key)?.map(|(_, entry)| entry))
+    }
+
+    fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure> {
+        let mut latest = 0;
+        for row in self.by_subject.range((subject, &FIRST_ID)..=(subject, &LAST_ID)).map_err(broken)? {
+            let (_, end) = row.map_err(broken)?;
+            latest = latest.max(end.value());
+        }
+        Ok(Timestamp::from_millis(latest))
+    }
+
+    fn end_of_all(&self) -> Result<Timestamp, Failure> {
+        let last = self.by_end.last().map_err(broken)?;
+        Ok(last.map_or(Timestamp::ZERO, |(key, _)| Timestamp::from_millis(key.value().0)))
+    }
+
+    fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
+        // Decided before the first write, so that a record that cannot be encoded refuses one operation only.
+        let bytes = encode(new).map_err(Failure::Refused)?;
+        let (id, end) = (new.id.as_bytes(), end_of(new).as_millis());
+        let old_end = old.map(|old| end_of(old).as_millis());
+        if old_end != Some(end) {
+            if let Some(old_end) = old_end {
+                self.by_end.remove((old_end, id)).map_err(broken)?;
+            }
+            self.by_end.insert((end, id), ()).map_err(broken)?;
+            self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
+        }
+        self.sessions.insert(id, bytes.as_slice()).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure> {
+        let key = encode_target(&entry.target).map_err(Failure::Broken)?;
+        if let Some((place, old)) = self.entry(&key)? {
+            self.log.remove(place).map_err(broken)?;
+            self.by_until.remove((old.until.as_millis(), key.as_slice())).map_err(broken)?;
+        }
+        self.head.revocations += 1;
+        let place = self.head.revocations;
+        let bytes = encode(&Entry { place, effect: entry.effect, until: entry.until }).map_err(Failure::Broken)?;
+        self.revocations.insert(key.as_slice(), bytes.as_slice()).map_err(broken)?;
+        self.by_until.insert((entry.until.as_millis(), key.as_slice()), ()).map_err(broken)?;
+        self.log.insert(place, key.as_slice()).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure> {
+        if time > self.head.last_known_time {
+            self.head.last_known_time = time;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
+        // Revocations first: they alone can refuse, and must do so before anything is written.
+        let revocations = self.remove_ended_revocations(before.as_millis(), limit)?;
+        let sessions = self.remove_ended_sessions(before.as_millis(), limit)?;
+        self.changed |= sessions + revocations > 0;
+        Ok(Swept { sessions, revocations })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance;
+
+    #[test]
+    fn the_bytes_of_version_1_never_change() {
+        // A record of today must be readable by every later program: if this fails, the layout changed, and
+        // RECORD_VERSION must go up, with the old layout still read.
+        let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
+        let bytes = encode(&session).unwrap();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, GOLDEN_SESSION);
+        assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
+
+        let target = Target::Subject { issuer: "https://i".into(), subject: "alice".into() };
+        assert_eq!(encode_target(&target).unwrap(), b"\x01\x09https://i\x05alice");
+        assert_eq!(decode_target(b"\x01\x09https://i\x05alice").unwrap(), target);
+        let entry = Entry { place: 7, effect: Effect::NotBefore(Timestamp::from_millis(5)), until: Timestamp::MAX };
+        assert_eq!(
+            encode(&entry).unwrap().as_slice(),
+            [1, 7, 1, 5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]
+        );
+    }
+
+    const GOLDEN_SESSION: &str = "";
+
+    #[test]
+    fn o4_an_unknown_record_version_is_an_error_that_names_it() {
+        let error = decode::<Session>("session x", &[9, 1, 2, 3]).unwrap_err().to_string();
+        assert!(error.contains("session x") && error.contains("version 9"), "{error}");
+        assert!(decode::<u64>("x", &[]).is_err());
+        assert!(decode::<u64>("x", &[1, 5, 5]).unwrap_err().to_string().contains("1 bytes too many"));
+    }
+}

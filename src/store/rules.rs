@@ -1,0 +1,297 @@
+//! What each operation does, decided once for every store that can run it inside a transaction of its own: the rules
+//! here, the tables behind [`State`].
+//!
+//! An operation reads all that it needs, decides, and only then writes. So one that is refused has written nothing, and
+//! the others of its transaction stand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Inserted, StoreError, Swap, Swept};
+use crate::clock::Timestamp;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::rotation::GONE;
+use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
+
+/// How long what ended is kept, for clocks that disagree and for what was still on its way.
+pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
+/// How many sessions, and how many revocations, one step of a sweep removes at most.
+pub(super) const SWEEP_STEP: usize = 512;
+/// The most sessions of a page, whatever the caller asks for.
+const LONGEST_PAGE: usize = 1000;
+
+/// Why an operation came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// This one is refused, and has written nothing.
+    Refused(StoreError),
+    /// The store itself failed: nothing of the transaction may be committed.
+    Broken(StoreError),
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(error) | Failure::Broken(error) => error,
+        }
+    }
+}
+
+/// Refuses one operation.
+pub(super) fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Refused(StoreError::new(message)))
+}
+
+/// Sessions and revocations inside one transaction: reads see the writes before them.
+pub(super) trait State {
+    /// The record of a session. A record that cannot be read is [`Failure::Refused`].
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
+    /// What is known of a target.
+    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure>;
+    /// The latest [`end_of`] of a subject's sessions; [`Timestamp::ZERO`] when there are none.
+    fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
+    /// The latest [`end_of`] of all sessions; [`Timestamp::ZERO`] when there are none.
+    fn end_of_all(&self) -> Result<Timestamp, Failure>;
+    /// Writes a record in the place of `old`, which is what is there now.
+    fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
+    /// Writes what is now known of a target, at the next place of the sequence; its earlier place is empty from then on.
+    fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure>;
+    /// Remembers a time, if it is later than the one remembered.
+    fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure>;
+    /// Removes at most `limit` sessions and `limit` revocations that ended before `before`.
+    fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure>;
+}
+
+/// What the rules depend on besides the state.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// Our own issuer: sessions are always its.
+    pub(super) issuer: Arc<str>,
+    /// Added to the end of what a revocation can match.
+    pub(super) leeway: Duration,
+}
+
+impl Rules {
+    /// See [`Store::insert`](super::Store::insert).
+    pub(super) fn insert(&self, state: &mut impl State, session: &Session) -> Result<Inserted, Failure> {
+        if state.session(session.id)?.is_some() {
+            return refused(format!("there is a session {} already", session.id));
+        }
+        if let Some(not_before) = self.not_before(state, session)?
+            && session.created() <= not_before
+        {
+            return Ok(Inserted::NoLongerValid(not_before));
+        }
+        state.put_session(None, session)?;
+        state.raise_time(time_in(session))?;
+        Ok(Inserted::Inserted)
+    }
+
+    /// See [`Store::compare_and_swap`](super::Store::compare_and_swap).
+    pub(super) fn compare_and_swap(
+        &self,
+        state: &mut impl State,
+        expected: u64,
+        record: &Session,
+        revocation: Option<&Revocation>,
+    ) -> Result<Swap, Failure> {
+        if record.revision <= expected {
+            return refused(format!("the new record of session {} must have a higher revision", record.id));
+        }
+        if let Some(entry) = revocation {
+            fits(entry)?;
+        }
+        let Some(known) = state.session(record.id)? else {
+            return Ok(Swap::Changed(None));
+        };
+        if known.revision != expected || is_revoked(&known) {
+            return Ok(Swap::Changed(Some(Box::new(known))));
+        }
+        if known.subject != record.subject || known.client != record.client {
+            return refused(format!("the subject and the client of session {} never change", record.id));
+        }
+        if self.not_before(state, &known)?.is_some_and(|not_before| known.created() <= not_before) {
+            return Ok(Swap::NoLongerValid);
+        }
+        let merged = match revocation {
+            Some(entry) => merge(state, entry)?.changed,
+            None => None,
+        };
+        state.put_session(Some(&known), record)?;
+        if let Some(entry) = merged {
+            state.put_revocation(&entry)?;
+        }
+        state.raise_time(time_in(record))?;
+        Ok(Swap::Swapped)
+    }
+
+    /// See [`Store::revoke`](super::Store::revoke).
+    pub(super) fn revoke(
+        &self,
+        state: &mut impl State,
+        mut entry: Revocation,
+        because: RevokedBecause,
+    ) -> Result<Revocation, Failure> {
+        fits(&entry)?;
+        let mut ended = None;
+        let reach = match &entry.target {
+            Target::Session(id) => match state.session(*id) {
+                Ok(Some(record)) => {
+                    let reach = record.latest_access_expires;
+                    if ends_session(entry.effect) {
+                        ended = apply_revoke(&record, because).map(|new| (record, new));
+                    }
+                    reach
+                }
+                Ok(None) => Timestamp::ZERO,
+                // A record that this version cannot read cannot be marked. Its entry outlives it instead, so the
+                // revocation holds all the same.
+                Err(Failure::Refused(error)) => {
+                    tracing::error!(session = %id, %error, "a session was revoked whose record cannot be read");
+                    state.end_of_all()?
+                }
+                Err(broken @ Failure::Broken(_)) => return Err(broken),
+            },
+            Target::Subject { issuer, subject } if *issuer == self.issuer => state.end_of_subject(subject)?,
+            Target::Client { issuer, .. } if *issuer == self.issuer => state.end_of_all()?,
+            Target::Global => state.end_of_all()?,
+            // No session of ours, so no session's end: the caller knows how long the tokens live.
+            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Timestamp::ZERO,
+        };
+        entry.until = entry.until.max(reach.plus(self.leeway));
+        let merged = merge(state, &entry)?;
+        if let Some((old, new)) = ended {
+            state.put_session(Some(&old), &new)?;
+        }
+        if let Some(changed) = &merged.changed {
+            state.put_revocation(changed)?;
+        }
+        Ok(merged.now)
+    }
+
+    /// See [`Store::confirm`](super::Store::confirm).
+    #[expect(clippy::unused_self, reason = "all operations are called alike")]
+    pub(super) fn confirm(&self, state: &mut impl State, seen: &[(SessionId, Generation)]) -> Result<(), Failure> {
+        for &(id, generation) in seen {
+            match state.session(id) {
+                Ok(Some(record)) => {
+                    if let Some(confirmed) = apply_confirm(&record, generation) {
+                        state.put_session(Some(&record), &confirmed)?;
+                    }
+                }
+                Ok(None) => {}
+                // The others count all the same: unconfirmed is the safe side.
+                Err(Failure::Refused(error)) => {
+                    tracing::error!(session = %id, %error, "a session cannot be confirmed");
+                }
+                Err(broken @ Failure::Broken(_)) => return Err(broken),
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of [`Store::sweep`](super::Store::sweep).
+    #[expect(clippy::unused_self, reason = "all operations are called alike")]
+    pub(super) fn sweep_step(&self, state: &mut impl State, now: Timestamp) -> Result<Swept, Failure> {
+        state.raise_time(now)?;
+        state.remove_ended(now.minus(KEPT_AFTER_END), SWEEP_STEP)
+    }
+
+    /// The latest not-before of a session's subject, of its client and of all.
+    fn not_before(&self, state: &impl State, session: &Session) -> Result<Option<Timestamp>, Failure> {
+        let issuer = || Arc::clone(&self.issuer);
+        let targets = [
+            Target::Subject { issuer: issuer(), subject: session.subject.clone() },
+            Target::Client { issuer: issuer(), client: session.client.clone() },
+            Target::Global,
+        ];
+        let mut latest = None;
+        for target in &targets {
+            if let Some(entry) = state.revocation(target)? {
+                latest = latest.max(Some(match entry.effect {
+                    Effect::NotBefore(moment) => moment,
+                    // `fits` lets neither in. Refusing is the safe reading.
+                    Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
+                }));
+            }
+        }
+        Ok(latest)
+    }
+}
+
+/// The end of a session and of everything issued in it.
+pub(super) fn end_of(session: &Session) -> Timestamp {
+    session.expires.max(session.latest_access_expires)
+}
+
+/// How many sessions a page that was asked for `limit` may hold.
+pub(super) fn page_size(limit: usize) -> usize {
+    limit.clamp(1, LONGEST_PAGE)
+}
+
+/// The latest engine time that a record tells of. Not its creation, which may be stamped ahead of it.
+fn time_in(session: &Session) -> Timestamp {
+    session.issued_at.max(session.rotated_at)
+}
+
+/// The record revoked; `None` if it is already, and keeps its first reason.
+fn apply_revoke(record: &Session, because: RevokedBecause) -> Option<Session> {
+    (!is_revoked(record)).then(|| Session {
+        status: Status::Revoked(because),
+        revision: record.revision.saturating_add(1),
+        ..record.clone()
+    })
+}
+
+/// The record with `generation` confirmed; `None` if that is not the current one of a live session, or known already.
+fn apply_confirm(record: &Session, generation: Generation) -> Option<Session> {
+    (!is_revoked(record) && record.current == generation && !record.confirmed).then(|| Session {
+        confirmed: true,
+        revision: record.revision.saturating_add(1),
+        ..record.clone()
+    })
+}
+
+fn is_revoked(record: &Session) -> bool {
+    match record.status {
+        Status::Live => false,
+        Status::Revoked(_) => true,
+    }
+}
+
+/// Does this effect on a session leave nothing of it?
+fn ends_session(effect: Effect) -> bool {
+    match effect {
+        Effect::Minimum { minimum, .. } => minimum == GONE,
+        Effect::Gone => true,
+        Effect::NotBefore(_) => false,
+    }
+}
+
+/// An effect that means nothing for its target is a mistake of the caller's, and must not pass for a revocation.
+fn fits(entry: &Revocation) -> Result<(), Failure> {
+    let fits = match (&entry.target, entry.effect) {
+        (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
+        | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::NotBefore(_))
+        | (Target::Token { .. }, Effect::Gone) => true,
+        (Target::Session(_), Effect::NotBefore(_))
+        | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::Minimum { .. } | Effect::Gone)
+        | (Target::Token { .. }, Effect::Minimum { .. } | Effect::NotBefore(_)) => false,
+    };
+    if fits { Ok(()) } else { refused(format!("{:?} has no meaning for {:?}", entry.effect, entry.target)) }
+}
+
+struct Merged {
+    /// What is known of the target from now on.
+    now: Revocation,
+    /// The same, if it is not what was known before.
+    changed: Option<Revocation>,
+}
+
+fn merge(state: &impl State, entry: &Revocation) -> Result<Merged, Failure> {
+    let known = state.revocation(&entry.target)?;
+    let mut now = known.clone().unwrap_or_else(|| entry.clone());
+    now.absorb(entry);
+    let changed = (known.as_ref() != Some(&now)).then(|| now.clone());
+    Ok(Merged { now, changed })
+}
