@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod denial;
 pub mod directory;
+pub mod private_file;
 pub mod revocation;
 pub mod route;
 pub mod session;
