@@ -53,9 +53,8 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<String>, String> {
 fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     use std::os::unix::fs::MetadataExt;
     let groups = rustix::process::getgroups().unwrap_or_default();
-    let ours = |gid: u32| {
-        rustix::process::getegid().as_raw() == gid || groups.iter().any(|group| group.as_raw() == gid)
-    };
+    let ours =
+        |gid: u32| rustix::process::getegid().as_raw() == gid || groups.iter().any(|group| group.as_raw() == gid);
     let us = rustix::process::geteuid().as_raw();
     match verdict(meta.is_file(), meta.mode(), meta.uid(), us, ours(meta.gid())) {
         Ok(()) => Ok(()),

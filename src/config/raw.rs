@@ -5,7 +5,7 @@
 //! own, a mistake is noted and reading goes on; and a key that nobody asked for is unknown by that very fact, so what
 //! is known and what is read cannot drift apart.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -112,9 +112,7 @@ fn convert(value: &toml::Spanned<DeValue<'_>>, key: Origin) -> Node {
         DeValue::Float(f) => Value::OtherNumber(f.to_string()),
         DeValue::Boolean(b) => Value::Bool(*b),
         DeValue::Datetime(d) => Value::Datetime(*d),
-        DeValue::Array(list) => {
-            Value::List(list.iter().map(|node| convert(node, Origin::File(node.span()))).collect())
-        }
+        DeValue::Array(list) => Value::List(list.iter().map(|node| convert(node, Origin::File(node.span()))).collect()),
         DeValue::Table(table) => convert_table(table),
     };
     Node { value, origin, key }
@@ -199,8 +197,9 @@ impl<'a> Problems<'a> {
         self.found.borrow_mut().push(ConfigError { source, position, key: key.to_owned(), message });
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.found.borrow().is_empty()
+    fn any_under(&self, path: &str) -> bool {
+        let under = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.found.borrow().iter().any(|problem| under(&problem.key))
     }
 
     pub(crate) fn into_errors(self) -> Option<ConfigErrors> {
@@ -223,7 +222,8 @@ pub(crate) struct Section<'a> {
     origin: Option<&'a Origin>,
     problems: &'a Problems<'a>,
     asked: RefCell<Vec<&'static str>>,
-    bad: Cell<bool>,
+    /// Refused already as not built yet: neither unknown nor worth a suggestion.
+    later: RefCell<Vec<&'static str>>,
 }
 
 impl fmt::Debug for Section<'_> {
@@ -238,19 +238,17 @@ impl<'a> Section<'a> {
     }
 
     fn of(node: Option<&'a Node>, path: String, problems: &'a Problems<'a>) -> Self {
-        let mut entries = None;
-        let mut bad = false;
-        match node.map(|n| &n.value) {
-            Some(Value::Table(table)) => entries = Some(table),
+        let entries = match node.map(|n| &n.value) {
+            Some(Value::Table(table)) => Some(table),
             Some(other) => {
                 let message = format!("expected a table, found {}", other.describe());
                 problems.add(node.map(|n| &n.origin), &path, message);
-                bad = true;
+                None
             }
-            None => {}
-        }
+            None => None,
+        };
         let origin = node.map(|n| &n.key);
-        Self { path, entries, origin, problems, asked: RefCell::default(), bad: Cell::new(bad) }
+        Self { path, entries, origin, problems, asked: RefCell::default(), later: RefCell::default() }
     }
 
     /// The full name of one of its keys.
@@ -258,9 +256,9 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Was anything in it refused so far?
+    /// Was it, or anything in it, refused so far?
     pub(crate) fn is_bad(&self) -> bool {
-        self.bad.get()
+        self.problems.any_under(&self.path)
     }
 
     /// Is the key there?
@@ -270,7 +268,6 @@ impl<'a> Section<'a> {
 
     /// Blames a key, or the section where it does not stand.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) {
-        self.bad.set(true);
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         self.problems.add(origin.or(self.origin), &self.name(key), message.into());
     }
@@ -280,7 +277,6 @@ impl<'a> Section<'a> {
         let Some(Node { value: Value::List(list), .. }) = self.entries.and_then(|e| e.get(key)) else {
             return self.blame(key, message);
         };
-        self.bad.set(true);
         let name = format!("{}[{index}]", self.name(key));
         self.problems.add(list.get(index).map(|n| &n.origin), &name, message.into());
     }
@@ -317,15 +313,20 @@ impl<'a> Section<'a> {
         self.get(key, read)
     }
 
-    /// A list of scalars. From the environment: separated by commas.
-    pub(crate) fn list<T>(
+    /// A list of scalars; elements that were refused are left out. From the environment: separated by commas.
+    pub(crate) fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
+        self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// As [`Section::list`], each with its place in the list, for [`Section::blame_element`].
+    pub(crate) fn indexed<T>(
         &self,
         key: &'static str,
         read: impl Fn(&Value) -> Result<T, String>,
-    ) -> Option<Vec<T>> {
+    ) -> Option<Vec<(usize, T)>> {
         let node = self.ask(key)?;
         let element = |(index, value): (usize, &Value)| match read(value) {
-            Ok(value) => Some(value),
+            Ok(value) => Some((index, value)),
             Err(message) => {
                 self.blame_element(key, index, message);
                 None
@@ -335,8 +336,13 @@ impl<'a> Section<'a> {
             Value::List(list) => Some(list.iter().map(|n| &n.value).enumerate().filter_map(element).collect()),
             Value::Env(text) => {
                 let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                let parts: Vec<Value> = parts.map(|part| Value::Env(part.to_owned())).collect();
-                Some(parts.iter().enumerate().filter_map(element).collect())
+                Some(
+                    parts
+                        .map(|part| Value::Env(part.to_owned()))
+                        .enumerate()
+                        .filter_map(|(i, v)| element((i, &v)))
+                        .collect(),
+                )
             }
             other => {
                 self.blame(key, format!("expected a list, found {}", other.describe()));
@@ -378,20 +384,19 @@ impl<'a> Section<'a> {
         self.entries.into_iter().flatten().map(|(key, node)| (key.as_str(), &node.value)).collect()
     }
 
-    /// A key that is not built yet.
+    /// Keys that are not built yet.
     pub(crate) fn later(&self, keys: &[&'static str]) {
         for key in keys {
-            if self.ask(key).is_some() {
+            if self.has(key) {
                 self.blame(key, "comes in a later version; remove it");
             }
+            self.later.borrow_mut().push(key);
         }
-        // What is not built is not suggested either.
-        self.asked.borrow_mut().retain(|asked| !keys.contains(asked));
     }
 
-    /// Reports the keys that nobody asked for; `later` names those that were refused already.
-    pub(crate) fn finish(self, later: &[&str]) {
-        let asked = self.asked.borrow();
+    /// Reports the keys that nobody asked for.
+    pub(crate) fn finish(&self) {
+        let (asked, later) = (self.asked.borrow(), self.later.borrow());
         for (key, node) in self.entries.into_iter().flatten() {
             if asked.contains(&key.as_str()) || later.contains(&key.as_str()) {
                 continue;
