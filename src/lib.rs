@@ -6,6 +6,8 @@ pub mod denial;
 pub mod directory;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
+#[cfg(any(feature = "redb", feature = "server"))]
+pub mod private_file;
 pub mod revocation;
 pub mod route;
 pub mod session;

@@ -1,1 +1,66 @@
-//! To come.
+//! `gateway.toml`: what was written ([`raw`](self) and unchecked inside) becomes a ready [`Config`], or a list of
+//! everything that is wrong with it.
+//!
+//! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number names an
+//! element of a list (`ROTOGATE_CLIENTS__0__ID`), and a list of plain values is separated by commas. The environment
+//! wins. Variables that start with `ROTOGATE_` and name no key are errors, like unknown keys of the file;
+//! `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are no keys. Relative paths, wherever they come from, are
+//! relative to the file's directory.
+//!
+//! ```
+//! let errors = rotogate::config::parse("[sessions]\nacess_ttl = \"5m\"", "gateway.toml".as_ref(), &()).unwrap_err();
+//! assert!(errors.to_string().starts_with("gateway.toml:2:1: sessions.acess_ttl: unknown key; did you mean access_ttl?"));
+//! ```
+
+mod convert;
+mod env;
+mod error;
+pub(crate) mod raw;
+mod types;
+pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use env::{Env, ProcessEnv};
+pub use error::{ConfigError, ConfigErrors};
+pub use types::*;
+
+/// A configuration longer than this is not one.
+const MAX_LEN: u64 = 4 << 20;
+
+/// Reads the file at `path`, and lays the environment over it.
+///
+/// # Errors
+/// Everything that is wrong, at once; or the file cannot be read.
+pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
+    let fail = |what: String| ConfigErrors::one(path.display().to_string(), what);
+    let meta = std::fs::metadata(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    if !meta.is_file() || meta.len() > MAX_LEN {
+        return Err(fail("is not a file of at most 4 MiB".to_owned()));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    parse(&text, path, env)
+}
+
+/// Reads a configuration from `text`; `file` names it in errors, and relative paths are relative to its directory.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
+    let name = file.display().to_string();
+    let problems = raw::Problems::new(&name, text);
+    let config = raw::parse(text, &problems).map(|mut root| {
+        raw::overlay(&mut root, env, &problems);
+        let base = file.parent().unwrap_or(Path::new(""));
+        convert::config(&raw::Section::root(&root, &problems), base)
+    });
+    match (problems.into_errors(), config) {
+        (None, Some(config)) => Ok(config),
+        (Some(errors), _) => Err(errors),
+        // No tree without a problem.
+        (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),
+    }
+}

@@ -1,0 +1,237 @@
+//! Listeners, issuers, sessions, store, directory, limits, logs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::super::raw::Section;
+use super::super::types::{
+    AdminConfig, Algorithm, CorsConfig, DirectoryConfig, IssuerConfig, IssuerKeys, LimitsConfig, LogConfig, LogFormat,
+    LogLevel, Rate, ServerConfig, SessionsConfig, StoreConfig, TrustedIssuer,
+};
+use super::super::value;
+use super::{check_profile, collide, path_in, profile};
+use crate::session::profile::Profile;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// The most by which clocks may differ (requirement J7).
+const MAX_LEEWAY: Duration = Duration::from_secs(30);
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn bytes(value: Option<u64>, default: usize) -> usize {
+    value.and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+}
+
+pub(super) fn server(section: &Section<'_>) -> ServerConfig {
+    let timeout = |key, default: u64| {
+        let seconds = Duration::from_secs(default);
+        section.get(key, value::duration_within(Duration::from_millis(100), HOUR)).unwrap_or(seconds)
+    };
+    section.later(&["tls"]);
+    let listen = section.one_or_list("listen", value::address).unwrap_or_else(|| vec![local(8080)]);
+    if listen.is_empty() && !section.is_bad() {
+        section.blame("listen", "is empty; expected at least one address");
+    }
+    let all_read = !section.is_bad();
+    for (index, one) in listen.iter().enumerate() {
+        if all_read && listen.iter().take(index).any(|other| collide(*one, *other)) {
+            section.blame_element("listen", index, format!("{one} is taken by another address of this list"));
+        }
+    }
+    let expected = "the URL at which clients reach the gate, such as \"https://api.example.com\"";
+    let server = ServerConfig {
+        listen,
+        public_url: section.require("public_url", expected, value::origin_url).unwrap_or_default(),
+        trusted_proxies: section.list("trusted_proxies", value::network).unwrap_or_default(),
+        connect_timeout: timeout("connect_timeout", 5),
+        head_timeout: timeout("head_timeout", 10),
+        idle_timeout: timeout("idle_timeout", 60),
+        max_head: bytes(section.get("max_head", value::size(8 << 10, 1 << 20)), 32 << 10),
+        max_connections: section.get("max_connections", value::count(1, 1_000_000)).unwrap_or(10_000),
+        drain_timeout: section
+            .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))
+            .unwrap_or(30 * SECOND),
+    };
+    section.finish();
+    server
+}
+
+pub(super) fn admin(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> AdminConfig {
+    let listen = section.get("listen", value::address).unwrap_or_else(|| local(8081));
+    let dangerous_non_loopback = section.get("dangerous_non_loopback", value::boolean).unwrap_or(false);
+    if !listen.ip().to_canonical().is_loopback() && !dangerous_non_loopback {
+        let message = format!(
+            "{listen} can be reached from other machines; expected a loopback address such as 127.0.0.1:8081, or \
+             dangerous_non_loopback = true beside it"
+        );
+        section.blame("listen", message);
+    }
+    if let Some(public) = server.listen.iter().find(|public| collide(**public, listen)) {
+        let message = format!("{listen} is the public listener {public} too; expected an address of its own");
+        section.blame("listen", message);
+    }
+    let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join("data/admin.token"));
+    section.finish();
+    AdminConfig { listen, token_file, dangerous_non_loopback }
+}
+
+fn algorithm(v: &super::super::raw::Value) -> Result<Algorithm, String> {
+    value::word(&Algorithm::ALL.map(|a| (a.as_str(), a)), &[])(v)
+}
+
+fn leeway(section: &Section<'_>, default: Duration) -> Duration {
+    section.get("leeway", value::duration_within(Duration::ZERO, MAX_LEEWAY)).unwrap_or(default)
+}
+
+fn audience(section: &Section<'_>) -> Vec<String> {
+    if !section.has("audience") {
+        section.require("audience", "the audiences (aud), such as [\"api\"]", value::text);
+        return Vec::new();
+    }
+    let found = section.one_or_list("audience", value::text);
+    if found.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("audience", "is empty; expected at least one audience");
+    }
+    found.unwrap_or_default()
+}
+
+/// The public URL as an issuer is written: without the slash at its end.
+fn without_slash(url: &Uri) -> String {
+    format!("{}://{}", url.scheme_str().unwrap_or("http"), url.authority().map_or("", |a| a.as_str()))
+}
+
+pub(super) fn issuer(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> IssuerConfig {
+    let issuer = IssuerConfig {
+        url: section.get("url", value::issuer_url).unwrap_or_else(|| without_slash(&server.public_url)),
+        audience: audience(section),
+        algorithm: section.get("algorithm", algorithm).unwrap_or(Algorithm::EdDSA),
+        keys: section.get("keys", path_in(dir)).unwrap_or_else(|| dir.join("data/keys")),
+        leeway: leeway(section, MAX_LEEWAY),
+    };
+    section.finish();
+    issuer
+}
+
+pub(super) fn issuers(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
+    let mut issuers: Vec<TrustedIssuer> = Vec::new();
+    for section in sections {
+        section.later(&["discovery", "jwks_url"]);
+        let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
+        if !url.is_empty() && url == own.url {
+            section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
+        } else if !url.is_empty() && issuers.iter().any(|other| other.url == url) {
+            section.blame("url", format!("{url} is there twice"));
+        }
+        let typ = section.one_or_list("typ", value::text);
+        if typ.as_ref().is_some_and(Vec::is_empty) {
+            section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
+        }
+        issuers.push(TrustedIssuer {
+            url,
+            audience: audience(section),
+            keys: issuer_keys(section, dir),
+            typ: typ.unwrap_or_else(|| vec!["at+jwt".to_owned()]),
+            max_lifetime: section.get("max_lifetime", value::duration_within(SECOND, 366 * DAY)).unwrap_or(DAY),
+            leeway: leeway(section, own.leeway),
+        });
+        section.finish();
+    }
+    issuers
+}
+
+fn issuer_keys(section: &Section<'_>, dir: &Path) -> IssuerKeys {
+    let jwks = section.get("jwks_file", path_in(dir));
+    let public_key = section.get("public_key", path_in(dir));
+    let algorithm = section.get("algorithm", algorithm);
+    match (section.has("jwks_file"), section.has("public_key")) {
+        (true, true) => section.blame("public_key", "stands beside jwks_file; expected one of the two"),
+        (false, false) => section.blame("jwks_file", "missing; expected jwks_file, or public_key with algorithm"),
+        (false, true) if !section.has("algorithm") => {
+            section.blame("algorithm", "missing; a public_key needs it, because the key fixes the algorithm");
+        }
+        (false, true) if algorithm.is_some_and(Algorithm::is_symmetric) => {
+            section.blame("algorithm", "is a shared-secret algorithm, and a public key is no secret");
+        }
+        _ => {}
+    }
+    match public_key {
+        Some(file) => IssuerKeys::PublicKey(file, algorithm.unwrap_or(Algorithm::EdDSA)),
+        None => IssuerKeys::Jwks(jwks.unwrap_or_default(), algorithm),
+    }
+}
+
+pub(super) fn sessions(section: &Section<'_>) -> SessionsConfig {
+    section.later(&["max_stream", "on_expiry"]);
+    let rules = profile(section).over(&Profile::default());
+    let keep_login_client = section.get("keep_login_client", value::boolean).unwrap_or(true);
+    // One refused value would only bring a second complaint about its default.
+    if !section.is_bad() {
+        check_profile(section, &rules, "");
+    }
+    section.finish();
+    SessionsConfig { profile: rules, keep_login_client }
+}
+
+pub(super) fn store(section: &Section<'_>, dir: &Path) -> StoreConfig {
+    section.later(&["url", "wait_replicas", "when_stale", "max_stale", "staleness"]);
+    let is_memory = section.get("kind", value::word(&[("redb", false), ("memory", true)], &["redis"])).unwrap_or(false);
+    let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join("data/rotogate.redb"));
+    let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
+    let cache_size = bytes(section.get("cache_size", value::size(1 << 20, 1 << 40)), 64 << 20);
+    section.finish();
+    if is_memory { StoreConfig::Memory } else { StoreConfig::Redb { path, accept_restored_store, cache_size } }
+}
+
+pub(super) fn directory(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
+    section.later(&["url"]);
+    section.get("kind", value::word(&[("file", ())], &["webhook"]));
+    let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join("data/users.toml"));
+    section.finish();
+    DirectoryConfig::File { path }
+}
+
+pub(super) fn limits(section: &Section<'_>) -> LimitsConfig {
+    let rate = |key, burst, every| section.get(key, value::rate).unwrap_or(Rate { burst, every });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = LimitsConfig {
+        login_per_address: rate("login_per_address", 30, 2 * SECOND),
+        login_per_account: rate("login_per_account", 10, 6 * SECOND),
+        login_per_client: rate("login_per_client", 600, SECOND / 10),
+        refresh_per_session: rate("refresh_per_session", 10, 6 * SECOND),
+        refresh_per_address: rate("refresh_per_address", 300, SECOND / 5),
+        max_password_checks: section.get("max_password_checks", value::count(1, 1024)).unwrap_or(cores),
+        password_queue: section.get("password_queue", value::count(0, 100_000)).unwrap_or(64),
+        max_token_body: bytes(section.get("max_token_body", value::size(1 << 10, 1 << 20)), 16 << 10),
+    };
+    section.finish();
+    limits
+}
+
+pub(super) fn cors(section: &Section<'_>) -> CorsConfig {
+    let cors = CorsConfig {
+        origins: section.list("origins", value::cors_origin).unwrap_or_default(),
+        allow_credentials: section.get("allow_credentials", value::boolean).unwrap_or(false),
+        max_age: section.get("max_age", value::duration_within(Duration::ZERO, DAY)).unwrap_or(600 * SECOND),
+    };
+    section.finish();
+    cors
+}
+
+pub(super) fn log(section: &Section<'_>) -> LogConfig {
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    let levels = levels.map(|level| (level.as_str(), level));
+    let log = LogConfig {
+        format: section.get("format", value::word(&formats, &[])).unwrap_or(LogFormat::Text),
+        level: section.get("level", value::word(&levels, &[])).unwrap_or(LogLevel::Info),
+    };
+    section.finish();
+    log
+}

@@ -1,0 +1,317 @@
+//! Clients, endpoints, identity, upstreams, routes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::super::raw::{Section, Value, nearest, printable};
+use super::super::types::{
+    AdminConfig, AuthMode, ClientConfig, DialectName, EncodedSlash, EndpointConfig, Grant, IdentityConfig, Preflight,
+    ProfileOverride, RouteConfig, SecretHash, ServerConfig, UpstreamConfig, UpstreamUrl,
+};
+use super::super::value;
+use super::{path_in, profile, reaches};
+use crate::directory::password::cost_of;
+use crate::private_file::read_private;
+use crate::session::Scope;
+
+/// Dialects that are designed and not built.
+const LATER_DIALECTS: [&str; 3] = ["kuzzle", "envelope", "knox"];
+
+fn dialect(v: &Value) -> Result<DialectName, String> {
+    value::word(&[("oauth2", DialectName::OAuth2)], &LATER_DIALECTS)(v)
+}
+
+fn scopes(section: &Section<'_>) -> Option<Scope> {
+    let parts = section.list("scopes", value::scope)?;
+    let joined = parts.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+    Scope::parse(&joined).ok()
+}
+
+/// "there is no X", with what was probably meant.
+fn dangling(what: &str, name: &str, known: &[&str]) -> String {
+    let shown = printable(name);
+    match nearest(name, known) {
+        Some(near) => format!("there is no {what} \"{shown}\"; did you mean \"{near}\"?"),
+        None if known.is_empty() => format!("there is no {what} \"{shown}\"; none is configured"),
+        None => format!("there is no {what} \"{shown}\"; expected one of {}", known.join(", ")),
+    }
+}
+
+pub(super) fn clients(sections: &[Section<'_>], dir: &Path) -> Vec<ClientConfig> {
+    let mut clients: Vec<ClientConfig> = Vec::new();
+    for section in sections {
+        let id = section.require("id", "the client_id", client_id).unwrap_or_default();
+        if !id.is_empty() && clients.iter().any(|other| other.id == id) {
+            section.blame("id", format!("\"{id}\" is there twice"));
+        }
+        let client = ClientConfig {
+            secret_hash: secret_hash(section, dir),
+            grants: grants(section),
+            scopes: scopes(section),
+            audience: section.one_or_list("audience", value::text).unwrap_or_default(),
+            profile: own_profile(section),
+            id,
+        };
+        let is_public = !section.has("secret_hash") && !section.has("secret_hash_file");
+        if client.may(Grant::ClientCredentials) && is_public {
+            let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash or \
+                           secret_hash_file, or remove the grant";
+            section.blame("grants", message);
+        }
+        section.finish();
+        clients.push(client);
+    }
+    clients
+}
+
+/// RFC 6749 appendix A.1, of a length that fits everywhere.
+fn client_id(v: &Value) -> Result<String, String> {
+    match v {
+        Value::String(s) | Value::Env(s) if (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(s.clone())
+        }
+        other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
+    }
+}
+
+fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
+    section.later(&["secret", "client_secret"]);
+    // Whatever stands here may be a secret that somebody mistook for its hash: it is never repeated.
+    let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
+    let direct = section.get("secret_hash", |v| match v {
+        Value::String(s) | Value::Env(s) => read(s),
+        _ => Err("expected an argon2id hash, \"$argon2id$v=19$…\"".to_owned()),
+    });
+    let from_file = section.get("secret_hash_file", |v| {
+        let text = read_private(&path_in(dir)(v)?)?;
+        read(text.trim())
+    });
+    if section.has("secret_hash") && section.has("secret_hash_file") {
+        section.blame("secret_hash_file", "stands beside secret_hash; expected one of the two");
+    }
+    direct.or(from_file)
+}
+
+fn grants(section: &Section<'_>) -> Vec<Grant> {
+    let known = [
+        ("password", Grant::Password),
+        ("refresh_token", Grant::RefreshToken),
+        ("client_credentials", Grant::ClientCredentials),
+    ];
+    let later = ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
+    let grants = section.list("grants", value::word(&known, &later));
+    if grants.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("grants", "is empty: such a client can do nothing; expected at least one grant");
+    }
+    grants.unwrap_or_else(|| vec![Grant::Password, Grant::RefreshToken])
+}
+
+fn own_profile(section: &Section<'_>) -> ProfileOverride {
+    let own = section.section("profile");
+    own.later(&["max_stream", "on_expiry"]);
+    let rules = profile(&own);
+    own.finish();
+    rules
+}
+
+pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> Vec<EndpointConfig> {
+    let known: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
+    let mut endpoints: Vec<EndpointConfig> = Vec::new();
+    for section in sections {
+        section.later(&["allow_expired_access_token", "cookie"]);
+        let path = section.require("path", "such as \"/{account}/connect/token\"", endpoint_path).unwrap_or_default();
+        if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
+            section.blame("path", format!("{path} is there twice"));
+        }
+        let ids = section.indexed("clients", value::text);
+        for (index, id) in ids.iter().flatten() {
+            if !known.contains(&id.as_str()) {
+                section.blame_element("clients", *index, dangling("client", id, &known));
+            }
+        }
+        endpoints.push(EndpointConfig {
+            dialect: section.require("dialect", "\"oauth2\"", dialect).unwrap_or(DialectName::OAuth2),
+            path,
+            profile: own_profile(section),
+            clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
+            accepts: section.list("accepts", dialect).unwrap_or_default(),
+        });
+        section.finish();
+    }
+    endpoints
+}
+
+fn endpoint_path(v: &Value) -> Result<String, String> {
+    let path = value::pattern(v)?;
+    let is_known = |segment: &str| segment == "{account}" || !segment.contains(['{', '}']);
+    if path.ends_with('/') || !path.split('/').all(is_known) {
+        return Err(format!(
+            "expected a path without a slash at its end whose only parameter is {{account}}, a segment of its own, \
+             found {}",
+            v.describe()
+        ));
+    }
+    Ok(path)
+}
+
+pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
+    let headers = section.section("headers");
+    let mut used: Vec<HeaderName> = Vec::new();
+    let mut header = |key: &'static str, default: &'static str| {
+        let name = headers.get(key, value::identity_header).unwrap_or(Some(HeaderName::from_static(default)))?;
+        if used.contains(&name) {
+            headers.blame(key, format!("{name} tells something else already"));
+        }
+        used.push(name.clone());
+        Some(name)
+    };
+    let mut identity = IdentityConfig {
+        subject: header("subject", "x-auth-subject"),
+        account: header("account", "x-auth-account"),
+        client: header("client", "x-auth-client"),
+        scope: header("scope", "x-auth-scope"),
+        session: header("session", "x-auth-session"),
+        claims: Vec::new(),
+    };
+    headers.finish();
+    let claims = section.section("claims");
+    for (name, claim) in claims.free() {
+        let header = value::header(name).and_then(|header| {
+            if used.contains(&header) { Err(format!("{header} tells something else already")) } else { Ok(header) }
+        });
+        match (header, value::text(claim)) {
+            (Ok(header), Ok(claim)) => {
+                used.push(header.clone());
+                identity.claims.push((header, claim));
+            }
+            (Err(message), _) | (_, Err(message)) => claims.blame(name, message),
+        }
+    }
+    section.finish();
+    identity
+}
+
+pub(super) fn upstreams(sections: &[Section<'_>], server: &ServerConfig, admin: &AdminConfig) -> Vec<UpstreamConfig> {
+    let mut upstreams: Vec<UpstreamConfig> = Vec::new();
+    for section in sections {
+        section.later(&["tls", "http2", "balance"]);
+        let name = section.require("name", "a name for routes to use", value::text).unwrap_or_default();
+        if !name.is_empty() && upstreams.iter().any(|other| other.name == name) {
+            section.blame("name", format!("\"{name}\" is there twice"));
+        }
+        if !section.has("urls") {
+            section.require("urls", "a list such as [\"http://127.0.0.1:3000\"]", value::text);
+        }
+        let urls = section.indexed("urls", value::upstream_url);
+        if urls.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+            section.blame("urls", "is empty; expected at least one address");
+        }
+        let urls = urls.unwrap_or_default();
+        for (index, url) in &urls {
+            if let Some(what) = loops_back(url, server, admin) {
+                section.blame_element("urls", *index, format!("is {what}: requests would come back to the gate"));
+            }
+        }
+        let timeout = |key, default| {
+            let most = Duration::from_secs(86_400);
+            section.get(key, value::duration_within(Duration::from_millis(100), most)).unwrap_or(default)
+        };
+        upstreams.push(UpstreamConfig {
+            name,
+            urls: urls.into_iter().map(|(_, url)| url).collect(),
+            connect_timeout: timeout("connect_timeout", server.connect_timeout),
+            head_timeout: timeout("head_timeout", Duration::from_secs(60)),
+            idle_timeout: timeout("idle_timeout", server.idle_timeout),
+            preserve_host: section.get("preserve_host", value::boolean).unwrap_or(false),
+        });
+        section.finish();
+    }
+    upstreams
+}
+
+/// Which address of ours an upstream is (requirement O1).
+fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
+    if reaches(url, admin.listen) {
+        return Some(format!("our own admin listener, {}", admin.listen));
+    }
+    if let Some(own) = server.listen.iter().find(|own| reaches(url, **own)) {
+        return Some(format!("our own listener, {own}"));
+    }
+    let UpstreamUrl::Http { host, port } = url else { return None };
+    let public = &server.public_url;
+    let is_http = public.scheme_str() == Some("http");
+    let public_host = public.host().unwrap_or_default().trim_matches(['[', ']']);
+    let same = public_host.eq_ignore_ascii_case(host) && public.port_u16().unwrap_or(80) == *port;
+    (is_http && same).then(|| "our own public_url".to_owned())
+}
+
+pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> Vec<RouteConfig> {
+    let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let mut routes: Vec<RouteConfig> = Vec::new();
+    for section in sections {
+        let route = route(section, &known);
+        let same = |other: &RouteConfig| {
+            (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods)
+        };
+        if !route.path.is_empty() && routes.iter().any(same) {
+            let message = format!("{} is there twice, for the same hosts and methods", route.path);
+            section.blame("path", message);
+        }
+        let mut id = route.id.clone();
+        if !id.is_empty() && routes.iter().any(|other| other.id == id) {
+            if section.has("id") {
+                section.blame("id", format!("\"{id}\" is there twice"));
+            }
+            // Several routes of one path, told apart by hosts or methods.
+            id = (2_usize..)
+                .map(|n| format!("{}#{n}", route.id))
+                .find(|id| routes.iter().all(|r| r.id != *id))
+                .unwrap_or(id);
+        }
+        section.finish();
+        routes.push(RouteConfig { id, ..route });
+    }
+    routes
+}
+
+fn route(section: &Section<'_>, upstreams: &[&str]) -> RouteConfig {
+    section.later(&["cookie", "dialect", "on_expiry", "max_stream", "upgrade", "websocket"]);
+    let path = section.require("path", "a path such as \"/{*rest}\"", value::pattern).unwrap_or_default();
+    let upstream = section.require("upstream", "the name of an upstream", value::text).unwrap_or_default();
+    if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
+        section.blame("upstream", dangling("upstream", &upstream, upstreams));
+    }
+    let modes = [("required", AuthMode::Required), ("optional", AuthMode::Optional), ("none", AuthMode::None)];
+    let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(AuthMode::Required);
+    let scopes = scopes(section).unwrap_or_default();
+    let audiences = section.list("audiences", value::text).unwrap_or_default();
+    if auth == AuthMode::None {
+        // Whoever writes both believes that the route is protected.
+        for (key, given) in [("scopes", !scopes.is_empty()), ("audiences", !audiences.is_empty())] {
+            if given {
+                section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
+            }
+        }
+    }
+    let slashes = [("refuse", EncodedSlash::Refuse), ("keep", EncodedSlash::Keep)];
+    let preflights = [("gate", Preflight::Gate), ("upstream", Preflight::Upstream)];
+    let flag = |key| section.get(key, value::boolean).unwrap_or(false);
+    RouteConfig {
+        id: section.get("id", value::text).unwrap_or_else(|| path.clone()),
+        path,
+        hosts: section.list("hosts", value::host).unwrap_or_default(),
+        methods: section.list("methods", value::method).unwrap_or_default(),
+        auth,
+        scopes,
+        audiences,
+        upstream,
+        forward_token: flag("forward_token"),
+        encoded_slash: section.get("encoded_slash", value::word(&slashes, &[])).unwrap_or(EncodedSlash::Refuse),
+        keep_underscore_headers: flag("keep_underscore_headers"),
+        keep_override_headers: flag("keep_override_headers"),
+        max_body: section.get("max_body", value::size(0, u64::MAX)),
+        preflight: section.get("preflight", value::word(&preflights, &[])).unwrap_or(Preflight::Gate),
+    }
+}

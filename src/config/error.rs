@@ -1,0 +1,73 @@
+//! What is wrong with a configuration: everything at once.
+
+use std::fmt;
+
+/// One problem: where it stands, which key it is about, what was found and what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, or `environment NAME`.
+    pub source: String,
+    /// Line and column, from 1; a column counts characters.
+    pub position: Option<(usize, usize)>,
+    /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty where it is about the file as a whole.
+    pub key: String,
+    /// What was found, what was expected, how to mend it.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Every problem of a configuration, in the order of the file; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// `None` where there is no problem.
+    pub(crate) fn new(mut found: Vec<ConfigError>) -> Option<Self> {
+        // What has no line (the file as a whole, the environment) comes last.
+        found.sort_by_key(|e| (e.position.is_none(), e.position));
+        found.dedup();
+        (!found.is_empty()).then_some(Self(found))
+    }
+
+    /// One problem about a file as a whole.
+    pub(crate) fn one(source: String, message: String) -> Self {
+        Self(vec![ConfigError { source, position: None, key: String::new(), message }])
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

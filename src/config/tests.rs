@@ -1,0 +1,438 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::session::profile::Profile;
+
+const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    parse(text, Path::new("/etc/rotogate/gateway.toml"), &())
+}
+
+/// What is said of `text` after the minimal configuration, with the file's name cut off.
+fn said(text: &str) -> Vec<String> {
+    let lines = MINIMAL.lines().count();
+    let errors = match read(&format!("{MINIMAL}{text}")) {
+        Ok(_) => return Vec::new(),
+        Err(errors) => errors,
+    };
+    let one = |e: &ConfigError| {
+        let line = e.position.map_or(0, |(line, _)| line);
+        format!("{}: {}: {}", line.saturating_sub(lines), e.key, e.message)
+    };
+    errors.iter().map(one).collect()
+}
+
+fn with_env(text: &str, vars: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let env: BTreeMap<String, String> = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    parse(text, Path::new("gateway.toml"), &env)
+}
+
+#[test]
+fn the_first_configuration_claims_the_defaults_that_are_meant() {
+    let shipped = read(include_str!("../../gateway.toml")).unwrap();
+    let minimal = read(MINIMAL).unwrap();
+    assert_eq!(shipped.server, minimal.server);
+    assert_eq!(shipped.admin, minimal.admin);
+    assert_eq!(shipped.issuer, minimal.issuer);
+    assert_eq!(shipped.sessions, minimal.sessions);
+    assert_eq!(shipped.sessions.profile, Profile::default());
+    assert_eq!(shipped.store, minimal.store);
+    assert_eq!(shipped.directory, minimal.directory);
+    assert_eq!(shipped.limits, minimal.limits);
+    assert_eq!(shipped.cors, minimal.cors);
+    assert_eq!(shipped.identity, minimal.identity);
+    assert_eq!(shipped.log, minimal.log);
+
+    let bare = read(&format!(
+        "{MINIMAL}[[clients]]\nid = \"web\"\n\
+         [[endpoints]]\ndialect = \"oauth2\"\npath = \"/{{account}}/connect/token\"\n\
+         [[upstreams]]\nname = \"app\"\nurls = [\"echo:\"]\n\
+         [[routes]]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n"
+    ))
+    .unwrap();
+    assert_eq!(format!("{:?}", shipped.clients), format!("{:?}", bare.clients));
+    assert_eq!(shipped.endpoints, bare.endpoints);
+    assert_eq!(shipped.upstreams, bare.upstreams);
+    assert_eq!(shipped.routes.last(), bare.routes.last());
+}
+
+#[test]
+fn each_default_that_stands_in_a_comment_is_one() {
+    let shipped = include_str!("../../gateway.toml");
+    let mut uncommented = String::new();
+    for line in shipped.lines() {
+        let example = line.strip_prefix("# ").unwrap_or(line);
+        let key = example.split(' ').next().unwrap_or_default();
+        let is_default = ["connect_timeout", "head_timeout", "idle_timeout", "preserve_host"].contains(&key);
+        uncommented.push_str(if is_default { example } else { line });
+        uncommented.push('\n');
+    }
+    assert_ne!(uncommented, shipped);
+    assert_eq!(read(&uncommented).unwrap().upstreams, read(shipped).unwrap().upstreams);
+
+    let issuer = "[[issuers]]\nurl = \"https://idp.example.com/\"\naudience = [\"x\"]\njwks_file = \"idp.jwks.json\"\n";
+    let said = "typ = [\"at+jwt\"]\nmax_lifetime = \"24h\"\nleeway = \"30s\"\n";
+    let with = |more| read(&format!("{MINIMAL}{issuer}{more}")).unwrap().issuers;
+    assert_eq!(with(said), with(""));
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_its_place_and_what_was_meant() {
+    let text = format!("{MINIMAL}\n[sessions]\nacess_ttl = \"5m\"\n");
+    assert_eq!(
+        read(&text).unwrap_err().to_string(),
+        "/etc/rotogate/gateway.toml:7:1: sessions.acess_ttl: unknown key; did you mean access_ttl?"
+    );
+    assert_eq!(said("[sesions]\n"), ["1: sesions: unknown key; did you mean sessions?"]);
+    assert_eq!(said("[log]\ncolour = true\n"), ["2: log.colour: unknown key; expected one of format, level"]);
+    assert_eq!(
+        said("[[upstreams]]\nname = \"a\"\nurls = [\"echo:\"]\n[[route]]\npath = \"/\"\n"),
+        ["4: route: unknown key; did you mean routes?"]
+    );
+}
+
+#[test]
+fn a_bad_duration_says_what_is_expected() {
+    assert_eq!(
+        said("[sessions]\naccess_ttl = \"ten minutes\"\nidle_ttl = 600\n"),
+        [
+            "2: sessions.access_ttl: expected a duration such as \"30s\", \"10m\" or \"1h 30m\", found \"ten minutes\"",
+            "3: sessions.idle_ttl: expected a duration such as \"30s\", \"10m\" or \"1h 30m\", found 600; write the \
+             unit too, as in \"600s\"",
+        ]
+    );
+    assert_eq!(said("[server2]\n").len(), 1);
+}
+
+#[test]
+fn a_bound_that_the_rules_break_is_blamed_on_the_key() {
+    assert_eq!(
+        said("[sessions]\naccess_ttl = \"15s\"\n"),
+        ["2: sessions.access_ttl: is 15s, and must be at least twice grace (10s), or a replay hands out a token \
+             about to expire"]
+    );
+    assert_eq!(
+        said("[sessions]\ngrace = \"30s\"\n[[clients]]\nid = \"a\"\nprofile = { access_ttl = \"59s\" }\n"),
+        ["5: clients[0].profile.access_ttl: is 59s, and must be at least twice grace (30s), or a replay hands out a \
+             token about to expire"]
+    );
+}
+
+#[test]
+fn the_rules_of_a_client_are_held_against_those_of_each_endpoint_that_serves_it() {
+    let text = |clients: &str| {
+        format!(
+            "[[clients]]\nid = \"a\"\nprofile = {{ access_ttl = \"1m\" }}\n[[clients]]\nid = \"b\"\n\
+             [[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\nprofile = {{ grace = \"50s\" }}\nclients = {clients}\n"
+        )
+    };
+    assert_eq!(
+        said(&text("[\"a\", \"b\"]")),
+        ["3: clients[0].profile.access_ttl: is 1m at the endpoint /t, and must be at least twice grace (50s), or a \
+             replay hands out a token about to expire"]
+    );
+    let config = read(&format!("{MINIMAL}{}", text("[\"b\"]"))).unwrap();
+    let rules = config.profile(&config.endpoints[0], &config.clients[1]);
+    assert_eq!((rules.grace, rules.access_ttl), (Duration::from_secs(50), Duration::from_secs(600)));
+    assert_eq!(config.profile(&config.endpoints[0], &config.clients[0]).access_ttl, Duration::from_secs(60));
+}
+
+#[test]
+fn a_name_that_leads_nowhere_is_named_with_those_that_exist() {
+    let upstream = "[[upstreams]]\nname = \"backend\"\nurls = [\"echo:\"]\n";
+    assert_eq!(
+        said(&format!("{upstream}[[routes]]\npath = \"/a\"\nupstream = \"bakend\"\n")),
+        ["6: routes[0].upstream: there is no upstream \"bakend\"; did you mean \"backend\"?"]
+    );
+    assert_eq!(
+        said(&format!("{upstream}[[routes]]\npath = \"/a\"\nupstream = \"x\"\n")),
+        ["6: routes[0].upstream: there is no upstream \"x\"; expected one of backend"]
+    );
+    assert_eq!(
+        said("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\nclients = [ 7, \"web\"]\n"),
+        [
+            "4: endpoints[0].clients[0]: expected a text without control characters that is not empty, found 7",
+            "4: endpoints[0].clients[1]: there is no client \"web\"; none is configured",
+        ]
+    );
+}
+
+#[test]
+fn everything_is_reported_at_once_in_the_order_of_the_file() {
+    let errors = parse(
+        "[server]\nlisten = \"8080\"\n[sessions]\nacess_ttl = \"5m\"\ngrace = \"soon\"\n[[routes]]\npath = \"x\"\n\
+         upstream = \"app\"\n",
+        Path::new("gateway.toml"),
+        &BTreeMap::from([("ROTOGATE_LOG__LEVEL".to_owned(), "loud".to_owned())]),
+    )
+    .unwrap_err();
+    assert_eq!(
+        errors.to_string().lines().collect::<Vec<_>>(),
+        [
+            "gateway.toml:1:2: server.public_url: missing; expected the URL at which clients reach the gate, such as \
+             \"https://api.example.com\"",
+            "gateway.toml:2:10: server.listen: expected an address and port such as \"127.0.0.1:8080\" or \
+             \"[::1]:8080\", found \"8080\"",
+            "gateway.toml:4:1: sessions.acess_ttl: unknown key; did you mean access_ttl?",
+            "gateway.toml:5:9: sessions.grace: expected a duration such as \"30s\", \"10m\" or \"1h 30m\", found \"soon\"",
+            "gateway.toml:7:8: routes[0].path: expected a path that begins with /, found \"x\"",
+            "gateway.toml:8:12: routes[0].upstream: there is no upstream \"app\"; none is configured",
+            "gateway.toml: issuer.audience: missing; expected the audiences (aud), such as [\"api\"]",
+            "environment ROTOGATE_LOG__LEVEL: log.level: expected \"error\" or \"warn\" or \"info\" or \"debug\" or \
+             \"trace\", found \"loud\"",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_named_with_its_line() {
+    let errors = read("[server]\nlisten = \n[admin\n").unwrap_err().to_string();
+    assert!(errors.starts_with("/etc/rotogate/gateway.toml:2:") && errors.contains("not TOML"), "{errors}");
+    assert!(read("a = 1\na = 2\n").unwrap_err().to_string().contains("duplicate key"));
+}
+
+#[test]
+fn the_environment_wins_and_is_read_like_the_file() {
+    let config = with_env(
+        include_str!("../../gateway.toml"),
+        &[
+            ("ROTOGATE_STORE__PATH", "elsewhere/db"),
+            ("ROTOGATE_SERVER__LISTEN", "127.0.0.1:0, [::1]:0"),
+            ("ROTOGATE_SERVER__MAX_CONNECTIONS", "7"),
+            ("ROTOGATE_SESSIONS__KEEP_LOGIN_CLIENT", "false"),
+            ("ROTOGATE_IDENTITY__HEADERS__SUBJECT", "x-user"),
+            ("ROTOGATE_CLIENTS__0__ID", "spa"),
+            ("ROTOGATE_CORS__ORIGINS", ""),
+            ("ROTOGATE_CONFIG", "x"),
+            ("ROTOGATE_LOG", "debug"),
+            ("ROTOGATE_FAILPOINT", "x"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    let StoreConfig::Redb { path, .. } = &config.store else { panic!("{:?}", config.store) };
+    assert_eq!(path, Path::new("elsewhere/db"));
+    assert_eq!((config.server.listen.len(), config.server.max_connections), (2, 7));
+    assert!(!config.sessions.keep_login_client);
+    assert_eq!(config.identity.subject.unwrap(), "x-user");
+    assert_eq!(config.clients[0].id, "spa");
+}
+
+#[test]
+fn o10_a_variable_that_names_no_key_is_an_error() {
+    let say = |name: &str| with_env(MINIMAL, &[(name, "x")]).unwrap_err().to_string();
+    assert_eq!(
+        say("ROTOGATE_STORE__PAHT"),
+        "environment ROTOGATE_STORE__PAHT: store.paht: unknown key; did you mean path?"
+    );
+    assert_eq!(
+        say("ROTOGATE_STROE__PATH"),
+        "environment ROTOGATE_STROE__PATH: stroe: unknown key; did you mean store?"
+    );
+    assert!(say("ROTOGATE_SERVER").contains("is a table"));
+    assert!(say("ROTOGATE_CLIENTS__0__ID").contains("expected [[clients]], found a table"));
+    assert!(say("ROTOGATE___X").contains("names no key"));
+    assert!(say("ROTOGATE_ISSUER__AUDIENCE__7").contains("no such element"));
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let config = read(MINIMAL).unwrap();
+    assert_eq!(config.issuer.keys, PathBuf::from("/etc/rotogate/data/keys"));
+    assert_eq!(config.admin.token_file, PathBuf::from("/etc/rotogate/data/admin.token"));
+    let config = read(&format!("{MINIMAL}keys = \"/run/keys\"\n")).unwrap();
+    assert_eq!(config.issuer.keys, PathBuf::from("/run/keys"));
+}
+
+#[test]
+fn o1_o10_an_admin_listener_that_others_reach_needs_a_word() {
+    for open in ["0.0.0.0:9", "10.0.0.1:9", "[::]:9"] {
+        let text = format!("[admin]\nlisten = \"{open}\"\n");
+        let errors = said(&text);
+        assert!(errors.len() == 1 && errors[0].contains("dangerous_non_loopback = true"), "{errors:?}");
+        assert_eq!(said(&format!("{text}dangerous_non_loopback = true\n")), Vec::<String>::new());
+    }
+    assert_eq!(said("[admin]\nlisten = \"[::1]:9\"\n"), Vec::<String>::new());
+}
+
+#[test]
+fn o1_the_admin_listener_is_never_a_public_one() {
+    let text = |public: &str, admin: &str| {
+        let text = format!(
+            "[server]\npublic_url = \"https://x\"\nlisten = {public}\n[issuer]\naudience = [\"api\"]\n\
+             [admin]\nlisten = \"{admin}\"\n"
+        );
+        read(&text).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert!(text("\"0.0.0.0:80\"", "127.0.0.1:80").unwrap_err().contains("is the public listener 0.0.0.0:80"));
+    assert!(text("[\"[::1]:80\", \"127.0.0.1:81\"]", "127.0.0.1:81").is_err());
+    assert!(text("[\"127.0.0.1:80\", \"127.0.0.1:80\"]", "127.0.0.1:81").unwrap_err().contains("listen[1]"));
+    assert_eq!(text("\"127.0.0.1:80\"", "127.0.0.1:81"), Ok(()));
+    assert_eq!(text("\"127.0.0.1:0\"", "127.0.0.1:0"), Ok(()), "the system picks two");
+}
+
+#[test]
+fn o1_an_upstream_that_is_the_gate_itself_is_refused() {
+    let say = |url: &str| said(&format!("[[upstreams]]\nname = \"a\"\nurls = [\"echo:\", \"{url}\"]\n"));
+    for admin in ["127.0.0.1:8081", "localhost:8081", "LOCALHOST.:8081", "a.localhost:8081", "0.0.0.0:8081"] {
+        let errors = say(&format!("http://{admin}"));
+        assert!(
+            errors.len() == 1 && errors[0].contains("urls[1]") && errors[0].contains("admin"),
+            "{admin} {errors:?}"
+        );
+    }
+    assert!(say("http://[::ffff:127.0.0.1]:8081")[0].contains("our own admin listener"));
+    assert!(say("http://127.0.0.1:8080")[0].contains("our own listener"));
+    assert_eq!(say("http://127.0.0.1:3000"), Vec::<String>::new());
+    let public = "[server]\npublic_url = \"http://Gate.example.com\"\nlisten = \"0.0.0.0:80\"\n[issuer]\n\
+                  audience = [\"api\"]\n[[upstreams]]\nname = \"a\"\nurls = [\"http://gate.example.com\"]\n";
+    assert!(read(public).unwrap_err().to_string().contains("our own public_url"));
+}
+
+#[test]
+fn names_that_stand_twice_are_refused() {
+    let errors = said(
+        "[[clients]]\nid = \"a\"\n[[clients]]\nid = \"a\"\n\
+         [[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\n[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\n\
+         [[upstreams]]\nname = \"u\"\nurls = [\"echo:\"]\n[[upstreams]]\nname = \"u\"\nurls = [\"echo:\"]\n\
+         [[routes]]\nid = \"r\"\npath = \"/a\"\nupstream = \"u\"\n[[routes]]\nid = \"r\"\npath = \"/b\"\nupstream = \"u\"\n\
+         [[routes]]\npath = \"/a\"\nupstream = \"u\"\n",
+    );
+    let keys: Vec<&str> = errors.iter().filter_map(|e| e.split(": ").nth(1)).collect();
+    assert_eq!(keys, ["clients[1].id", "endpoints[1].path", "upstreams[1].name", "routes[1].id", "routes[2].path"]);
+}
+
+#[test]
+fn routes_of_one_path_get_ids_of_their_own() {
+    let upstream = "[[upstreams]]\nname = \"u\"\nurls = [\"echo:\"]\n";
+    let route = |more: &str| format!("[[routes]]\npath = \"/a\"\nupstream = \"u\"\n{more}");
+    let text = [MINIMAL, upstream, &route("methods = [\"GET\"]\n"), &route("hosts = [\"B\"]\n"), &route("")].concat();
+    let config = read(&text).unwrap();
+    assert_eq!(config.routes.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["/a", "/a#2", "/a#3"]);
+    assert_eq!(config.routes[1].hosts, ["b"]);
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_and_not_ignored() {
+    for (text, key) in [
+        ("[sessions]\nmax_stream = \"24h\"\n", "sessions.max_stream"),
+        ("[store]\nkind = \"redis\"\n", "store.kind"),
+        ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
+        ("[directory]\nkind = \"webhook\"\n", "directory.kind"),
+        ("[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n", "endpoints[0].dialect"),
+        ("[[upstreams]]\nname = \"u\"\nurls = [\"https://a\"]\n", "upstreams[0].urls[0]"),
+        (
+            "[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\ncookie=\"c\"\n",
+            "routes[0].cookie",
+        ),
+        (
+            "[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\ndialect=\"kuzzle\"\n",
+            "routes[0].dialect",
+        ),
+    ] {
+        let errors = said(text);
+        let fits = |e: &String| e.contains(&format!(" {key}: ")) && e.contains("comes in a later version");
+        assert!(errors.len() == 1 && errors.iter().all(fits), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_route_that_asks_for_scopes_and_for_no_token_is_refused() {
+    let text = "[[upstreams]]\nname = \"u\"\nurls = [\"echo:\"]\n[[routes]]\npath = \"/a\"\nupstream = \"u\"\n\
+                auth = \"none\"\nscopes = [\"admin\"]\n";
+    assert_eq!(said(text), ["8: routes[0].scopes: is never asked for, because auth = \"none\"; remove one of the two"]);
+}
+
+const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc";
+
+#[test]
+fn only_a_client_with_a_secret_may_use_client_credentials() {
+    let client = "[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\n";
+    assert!(said(client)[0].contains("is for confidential clients"));
+    assert_eq!(said(&format!("{client}secret_hash = \"{PHC}\"\n")), Vec::<String>::new());
+    assert_eq!(
+        said("[[clients]]\nid = \"web\"\ngrants = [\"implicit\"]\n"),
+        ["3: clients[0].grants[0]: expected \"password\" or \"refresh_token\" or \"client_credentials\", found \
+             \"implicit\""]
+    );
+}
+
+#[test]
+fn o3_a_secret_is_printed_neither_by_a_dump_nor_by_an_error() {
+    let config = read(&format!("{MINIMAL}[[clients]]\nid = \"svc\"\nsecret_hash = \"{PHC}\"\n")).unwrap();
+    assert!(!config.masked().contains("argon2id") && config.masked().contains("SecretHash(…)"));
+    assert_eq!(config.clients[0].secret_hash.as_ref().unwrap().expose(), PHC);
+    let errors = said("[[clients]]\nid = \"svc\"\nsecret_hash = \"hunter2\"\n");
+    assert!(
+        errors.len() == 1 && errors[0].contains("not a PHC string") && !errors[0].contains("hunter2"),
+        "{errors:?}"
+    );
+    let errors = said("[[clients]]\nid = \"svc\"\nsecret = \"hunter2\"\n");
+    assert!(!errors.is_empty() && !errors.concat().contains("hunter2"), "{errors:?}");
+}
+
+#[test]
+fn a3_a_secret_hash_dearer_than_the_caps_is_refused_at_start() {
+    let dear = PHC.replace("m=19456", "m=1048576");
+    assert!(
+        said(&format!("[[clients]]\nid = \"svc\"\nsecret_hash = \"{dear}\"\n"))[0].contains("dearer than the caps")
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn o2_a_secret_hash_is_read_from_a_file_for_us_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    crate::private_file::write_private_atomic(&secret, format!("{PHC}\n").as_bytes()).unwrap();
+    let file = dir.path().join("gateway.toml");
+    std::fs::write(&file, format!("{MINIMAL}[[clients]]\nid = \"svc\"\nsecret_hash_file = \"secret\"\n")).unwrap();
+    assert_eq!(load(&file, &()).unwrap().clients[0].secret_hash.as_ref().unwrap().expose(), PHC);
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let errors = load(&file, &()).unwrap_err().to_string();
+    assert!(errors.contains("clients[0].secret_hash_file: ") && errors.contains("chmod 600"), "{errors}");
+}
+
+#[test]
+fn trusted_issuers_have_one_source_of_keys() {
+    let issuer = |more: &str| said(&format!("[[issuers]]\nurl = \"https://idp/\"\naudience = \"x\"\n{more}"));
+    assert!(issuer("")[0].contains("jwks_file, or public_key"));
+    assert!(issuer("public_key = \"a.pem\"\n")[0].contains("issuers[0].algorithm: missing"));
+    assert!(issuer("public_key = \"a.pem\"\nalgorithm = \"HS256\"\n")[0].contains("shared-secret"));
+    assert!(issuer("public_key = \"a.pem\"\njwks_file = \"a\"\n")[0].contains("one of the two"));
+    assert_eq!(issuer("public_key = \"a.pem\"\nalgorithm = \"RS256\"\n"), Vec::<String>::new());
+    assert!(
+        said("[[issuers]]\nurl=\"http://127.0.0.1:8080\"\naudience=\"x\"\njwks_file=\"a\"\n")[0].contains("our own")
+    );
+}
+
+#[test]
+fn j7_more_than_30_seconds_of_leeway_is_refused() {
+    assert_eq!(said("leeway = \"30s\"\n"), Vec::<String>::new());
+    assert_eq!(said("leeway = \"31s\"\n"), ["1: issuer.leeway: expected at most 30s, found \"31s\""]);
+}
+
+#[test]
+fn two_identity_headers_of_one_name_are_refused() {
+    let errors =
+        said("[identity]\nheaders = { account = \"X-Auth-Subject\" }\nclaims = { \"x-auth-scope\" = \"s\" }\n");
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors.iter().all(|e| e.contains("tells something else already")));
+    let config =
+        read(&format!("{MINIMAL}[identity]\nheaders = {{ account = \"\" }}\nclaims = {{ X-Mail = \"email\" }}\n"));
+    let identity = config.unwrap().identity;
+    assert_eq!(identity.account, None);
+    assert_eq!(identity.claims, [(http::HeaderName::from_static("x-mail"), "email".to_owned())]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_brings_the_reader_down(text in "\\PC{0,200}", name in "[A-Z_]{0,20}", value in "\\PC{0,20}") {
+        let env = BTreeMap::from([(format!("ROTOGATE_{name}"), value)]);
+        let _ = parse(&text, Path::new("gateway.toml"), &env);
+    }
+}
