@@ -2,8 +2,10 @@
 //! rotate tokens.
 
 pub mod clock;
+pub mod credential;
 pub mod denial;
 pub mod directory;
+pub mod headers;
 pub mod revocation;
 pub mod route;
 pub mod session;
