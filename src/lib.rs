@@ -1,20 +1,38 @@
 //! rotogate validates bearer tokens on requests before they reach an upstream, and intercepts the refresh route to
 //! rotate tokens.
 
+pub mod client;
 pub mod clock;
 pub mod denial;
+pub mod dialect;
 pub mod directory;
-#[cfg(feature = "failpoints")]
-pub mod failpoint;
-#[cfg(any(feature = "redb", feature = "server"))]
-pub mod private_file;
+pub mod gate;
+pub mod limit;
+pub mod policy;
 pub mod revocation;
 pub mod route;
 pub mod session;
 pub mod store;
 pub mod token;
+pub mod verified;
+
+mod audit;
+mod credential;
+mod headers;
 
 #[cfg(feature = "server")]
+pub mod admin;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+#[cfg(any(feature = "redb", feature = "server"))]
+pub mod private_file;
 #[cfg(feature = "server")]
 pub mod proxy;
+#[cfg(feature = "server")]
+pub mod server;
+
+pub use gate::{Gate, Identity};

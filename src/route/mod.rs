@@ -1,2 +1,40 @@
-//! Routes.
+//! Which route a request takes, and what that route asks of it. What matches no route is refused: nothing is forwarded
+//! that the configuration does not name.
+
+use std::sync::Arc;
+
+use http::Method;
+
+pub mod authority;
 pub mod path;
+mod policy;
+mod table;
+
+pub use policy::{Auth, BadCredential, EncodedSlash, RoutePolicy};
+pub use table::{DEFAULT_METHODS, Match, RouteError, RouteProblem, RouteTable};
+
+/// One `[[routes]]` entry.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What logs and metrics call it: from the configuration, never from a request.
+    pub id: String,
+    /// The hosts that it serves, without port. Empty: every host that no route names.
+    pub hosts: Vec<String>,
+    /// The methods that it serves; `GET` brings `HEAD` with it. Empty: [`DEFAULT_METHODS`].
+    pub methods: Vec<Method>,
+    /// A pattern: `{name}` stands for one segment, a trailing `{*rest}` for all that is left, nothing included.
+    pub path: String,
+    /// What it asks.
+    pub policy: RoutePolicy,
+    /// Where it leads: the place of an upstream in the configuration. None where the service inside answers.
+    pub upstream: Option<usize>,
+}
+
+/// Where a permitted request goes: in the request's extensions, for the proxy.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The place of the upstream in the configuration.
+    pub upstream: usize,
+    /// The route that was matched.
+    pub route: Arc<Route>,
+}

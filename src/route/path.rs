@@ -1,1 +1,254 @@
-//! To come.
+//! The canonical path: parsed once, and what was matched is what is forwarded.
+//!
+//! Two parsers that read one path differently are how a request gets past a policy: the gate sees `/public/..;/admin`
+//! below `/public`, the upstream serves `/admin`. So a path has one spelling here. What RFC 3986 §6.2.2 calls
+//! equivalent is brought to that spelling, and what a later decoder could read as another path is refused:
+//!
+//! | in the path | what becomes of it |
+//! |---|---|
+//! | an escaped unreserved character (`%41`, `%7e`) | decoded |
+//! | any other escape | kept, hex digits in upper case |
+//! | a character that RFC 3986 does not allow in a path but browsers send (`\|`, `{`, `"` …) | escaped |
+//! | empty segments (`//`) | merged |
+//! | a trailing slash, `;params` | kept: they are part of what is matched |
+//! | `%2F` | kept as data, and [flagged](CanonicalPath::has_encoded_slash): a route refuses it unless it says otherwise |
+//! | `.` and `..` segments, plain, escaped, before `;` or beside `%2F` | refused |
+//! | `\`, NUL and control bytes, plain or escaped; non-ASCII bytes that are not escaped | refused |
+//! | `%` without two hex digits; escapes that are not UTF-8 | refused |
+//! | escapes of escapes (`%252e`) that end, however deep, in any of the above or in a slash | refused |
+
+use std::borrow::Cow;
+
+#[cfg(test)]
+mod tests;
+
+/// Why a path is refused. The caller learns only that it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It does not begin with a slash.
+    #[error("the path does not begin with a slash")]
+    NotAbsolute,
+    /// A byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
+    #[error("the path has a character that no path may have")]
+    Character,
+    /// `%` without two hex digits.
+    #[error("the path has an incomplete percent escape")]
+    Escape,
+    /// An escaped control byte or backslash.
+    #[error("the path escapes a control byte or a backslash")]
+    Hidden,
+    /// The escapes do not decode to UTF-8: broken or overlong.
+    #[error("the path does not decode to UTF-8")]
+    Utf8,
+    /// A `.` or `..` segment in any spelling.
+    #[error("the path has a dot segment")]
+    DotSegment,
+    /// Escapes of escapes that end in what may not be written at once.
+    #[error("the path is escaped more than once around something forbidden")]
+    DoubleEncoding,
+}
+
+impl From<PathError> for crate::denial::Denial {
+    fn from(_: PathError) -> Self {
+        Self::BadPath
+    }
+}
+
+/// A path in its one spelling. Borrows from the request when it came in that spelling already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanonicalPath<'a> {
+    text: Cow<'a, str>,
+    encoded_slash: bool,
+}
+
+impl<'a> CanonicalPath<'a> {
+    /// Reads the path of a request target, without its query.
+    ///
+    /// # Errors
+    /// See the table of this module.
+    pub fn parse(raw: &'a str) -> Result<Self, PathError> {
+        if !raw.starts_with('/') {
+            return Err(PathError::NotAbsolute);
+        }
+        if is_plain(raw.as_bytes()) {
+            return Ok(Self { text: Cow::Borrowed(raw), encoded_slash: false });
+        }
+        let (text, encoded_slash) = rewrite(raw)?;
+        let text = if text == raw { Cow::Borrowed(raw) } else { Cow::Owned(text) };
+        Ok(Self { text, encoded_slash })
+    }
+
+    /// The path, as it is matched and forwarded.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Does it differ from what was sent? A layer that cannot rewrite, because routing has happened, refuses it then;
+    /// for our own endpoints such a spelling is a near miss (R12).
+    pub fn is_rewritten(&self) -> bool {
+        matches!(self.text, Cow::Owned(_))
+    }
+
+    /// Is there an escaped slash in it?
+    pub fn has_encoded_slash(&self) -> bool {
+        self.encoded_slash
+    }
+
+    /// The form in which a near miss of an endpoint equals the endpoint (R12): all escapes resolved, letter case
+    /// folded, `;params` and the spaces and dots at the end of a segment cut, slashes merged and none at the end.
+    /// Good for nothing but a comparison with another such form.
+    pub fn loose(&self) -> Cow<'_, str> {
+        loosen(&self.text)
+    }
+
+    /// The same without the borrow.
+    pub fn into_owned(self) -> CanonicalPath<'static> {
+        CanonicalPath { text: Cow::Owned(self.text.into_owned()), encoded_slash: self.encoded_slash }
+    }
+}
+
+/// Canonical at first sight, as most paths are: nothing to decode, merge or look into.
+fn is_plain(path: &[u8]) -> bool {
+    let mut previous = 0;
+    for &byte in path {
+        let opens_segment = previous == b'/' && matches!(byte, b'/' | b'.');
+        if opens_segment || !(byte == b'/' || is_pchar(byte)) {
+            return false;
+        }
+        previous = byte;
+    }
+    true
+}
+
+fn rewrite(raw: &str) -> Result<(String, bool), PathError> {
+    let mut text = String::with_capacity(raw.len());
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut encoded_slash = false;
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'/' => {
+                if !text.ends_with('/') {
+                    text.push('/');
+                    decoded.push(byte);
+                }
+            }
+            b'%' => {
+                let (Some(high), Some(low)) = (bytes.next().and_then(hex), bytes.next().and_then(hex)) else {
+                    return Err(PathError::Escape);
+                };
+                let value = high << 4 | low;
+                if is_hidden(value) {
+                    return Err(PathError::Hidden);
+                }
+                encoded_slash |= value == b'/';
+                if is_unreserved(value) {
+                    text.push(char::from(value))
+                } else {
+                    push_escape(&mut text, value)
+                }
+                decoded.push(value);
+            }
+            b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                push_escape(&mut text, byte);
+                decoded.push(byte);
+            }
+            _ if is_pchar(byte) => {
+                text.push(char::from(byte));
+                decoded.push(byte);
+            }
+            _ => return Err(PathError::Character),
+        }
+    }
+    if std::str::from_utf8(&decoded).is_err() {
+        return Err(PathError::Utf8);
+    }
+    let resolved = if decoded.contains(&b'%') { resolve_deep(&decoded)? } else { decoded };
+    if resolved.split(|&b| b == b'/').any(is_dot_segment) {
+        return Err(PathError::DotSegment);
+    }
+    Ok((text, encoded_slash))
+}
+
+/// All further levels of escapes taken off what one level of decoding gave.
+fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
+    let resolved = resolve(decoded);
+    let slashes = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'/').count();
+    let forbidden = slashes(&resolved) != slashes(decoded)
+        || resolved.iter().any(|&b| is_hidden(b))
+        || std::str::from_utf8(&resolved).is_err();
+    if forbidden { Err(PathError::DoubleEncoding) } else { Ok(resolved) }
+}
+
+/// Decodes until there is nothing left to decode, in one pass: two escapes never overlap, so the order in which they
+/// are taken does not matter, and a path of nothing but `%252525…` costs no more than another.
+fn resolve(bytes: &[u8]) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
+    for &byte in bytes {
+        out.push(byte);
+        while let [.., b'%', high, low] = out[..]
+            && let (Some(high), Some(low)) = (hex(high), hex(low))
+        {
+            out.truncate(out.len().saturating_sub(3));
+            out.push(high << 4 | low);
+        }
+    }
+    out
+}
+
+/// `.` or `..`, also before path parameters, which some servers cut off first and then resolve the dots.
+fn is_dot_segment(segment: &[u8]) -> bool {
+    let name = segment.split(|&b| b == b';').next().unwrap_or_default();
+    matches!(name, b"." | b"..")
+}
+
+fn loosen(text: &str) -> Cow<'_, str> {
+    let is_loose = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'_');
+    if text.bytes().all(is_loose) && !text.ends_with('/') {
+        return Cow::Borrowed(text);
+    }
+    let resolved = resolve(text.as_bytes());
+    let resolved = String::from_utf8_lossy(&resolved);
+    let mut out = String::with_capacity(resolved.len());
+    for segment in resolved.split('/') {
+        let name = segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']);
+        if !name.is_empty() {
+            out.push('/');
+            // Up and down again: what only equals a letter in one of the two cases (the Kelvin sign, the long s).
+            out.extend(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase));
+        }
+    }
+    if out.is_empty() {
+        out.push('/');
+    }
+    Cow::Owned(out)
+}
+
+fn push_escape(text: &mut String, value: u8) {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    text.extend(['%', DIGITS[usize::from(value >> 4)], DIGITS[usize::from(value & 0xf)]]);
+}
+
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+const fn is_hidden(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7f || byte == b'\\'
+}
+
+/// RFC 3986 §2.3.
+const fn is_unreserved(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
+}
+
+/// RFC 3986 §3.3, without escapes.
+const fn is_pchar(byte: u8) -> bool {
+    is_unreserved(byte)
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
+}

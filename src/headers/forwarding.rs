@@ -1,0 +1,104 @@
+//! Where a request came from: read from the headers of trusted proxies only, and written anew for the upstream (T6).
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+use super::{Peer, names};
+use crate::route::authority::is_authority;
+
+static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Whose request it is: the peer, or, if that is a trusted proxy, whom it speaks for by `X-Forwarded-For`: the last
+/// address there that is no trusted proxy itself. What stands before that one is only what the client says.
+///
+/// An entry that is no address ends the list: the proxy that added it is then the last one known.
+pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer.to_canonical();
+    for hop in hops(headers) {
+        if !is_trusted(client, trusted) {
+            break;
+        }
+        match hop {
+            Some(address) => client = address,
+            None => break,
+        }
+    }
+    client
+}
+
+/// Says to the upstream where the request came from: `X-Forwarded-For`, `-Proto` and `-Host`, each once.
+///
+/// From a trusted proxy its own words are passed on, `X-Forwarded-For` from the client's address on and with the proxy's
+/// added; from anybody else they are replaced. `Forwarded` and the like are removed in either case.
+pub fn forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
+    let address = peer.address.to_canonical();
+    let from_proxy = is_trusted(address, trusted);
+    let chain = if from_proxy { chain(headers, address, trusted) } else { address.to_string() };
+    let proto = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(|v| is_scheme(v));
+    let proto = proto.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()));
+    let named = from_proxy.then(|| only(headers, &FORWARDED_HOST)).flatten();
+    let named = named.filter(|v| v.to_str().is_ok_and(is_authority));
+    let host = named.or_else(|| host.cloned());
+
+    let gone: Vec<HeaderName> = headers.keys().filter(|n| names::is_other_forwarding(n.as_str())).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
+    match HeaderValue::try_from(chain) {
+        Ok(chain) => drop(headers.insert(FOR.clone(), chain)),
+        Err(_) => drop(headers.remove(&FOR)),
+    }
+    headers.insert(PROTO.clone(), proto);
+    match host {
+        Some(host) => drop(headers.insert(FORWARDED_HOST.clone(), host)),
+        None => drop(headers.remove(&FORWARDED_HOST)),
+    }
+}
+
+fn chain(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> String {
+    let mut addresses = vec![peer];
+    for hop in hops(headers) {
+        match (hop, addresses.last()) {
+            (Some(address), Some(&last)) if is_trusted(last, trusted) => addresses.push(address),
+            (Some(_) | None, _) => break,
+        }
+    }
+    let texts: Vec<String> = addresses.iter().rev().map(IpAddr::to_string).collect();
+    texts.join(", ")
+}
+
+/// The entries of `X-Forwarded-For`, the nearest first; `None` for one that is no address.
+fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines = headers.get_all(&FOR).into_iter().collect::<Vec<_>>().into_iter().rev();
+    lines
+        .flat_map(|line| line.to_str().unwrap_or("?").rsplit(','))
+        .map(|entry| address(entry.trim_matches([' ', '\t'])))
+}
+
+/// An address, with or without a port.
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
+    let address = bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|a| a.ip()))?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
+fn only(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value.clone()),
+        (Some(_), Some(_)) | (None, _) => None,
+    }
+}
+
+fn is_scheme(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), b"http" | b"https")
+}

@@ -1,0 +1,89 @@
+//! Headers that belong to one connection (RFC 9110 §7.6.1).
+
+use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue};
+
+use super::names;
+
+/// Removed whether `Connection` names them or not.
+const HOP_BY_HOP: [&str; 8] = [
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-authentication-info",
+    "http2-settings",
+    "expect",
+    "proxy",
+];
+
+/// Options that concern the connection alone and name no header that could be ours.
+const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-settings"];
+
+/// Removes what belongs to the connection that a message came over, from a request or a response: the headers of that
+/// kind and those that `Connection` names. Call it before anything is added.
+///
+/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4): it says what the client understands. A `Connection`
+/// that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing (T5).
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        drop_named(headers);
+        headers.remove(CONNECTION);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    if headers.contains_key(TE) {
+        let trailers = options(headers, TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+    }
+}
+
+/// Does at once what `Connection` asks for, and leaves in it only options that name no header of ours.
+pub(super) fn settle_connection(headers: &mut HeaderMap) {
+    if options(headers, CONNECTION).all(|option| is_harmless(option)) {
+        return;
+    }
+    drop_named(headers);
+    let left: Vec<&str> = OPTIONS
+        .into_iter()
+        .filter(|known| options(headers, CONNECTION).any(|option| option.eq_ignore_ascii_case(known)))
+        .collect();
+    let left = left.join(", ");
+    headers.remove(CONNECTION);
+    if let (false, Ok(value)) = (left.is_empty(), HeaderValue::from_str(&left)) {
+        headers.insert(CONNECTION, value);
+    }
+}
+
+fn drop_named(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for option in options(headers, CONNECTION) {
+        if is_harmless(option) || names::is_end_to_end(option) {
+            continue;
+        }
+        named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
+    }
+    for name in named {
+        // Framing is read from these before any header is looked at here; they fall with the others of their kind.
+        if name != TRANSFER_ENCODING {
+            headers.remove(name);
+        }
+    }
+}
+
+fn is_harmless(option: &str) -> bool {
+    OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known))
+}
+
+/// The members of a list header, over all its lines. A line that is not ASCII has none.
+fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(|member| member.trim_matches([' ', '\t'])).filter(|m| !m.is_empty())
+}

@@ -1,0 +1,152 @@
+//! Which headers may pass the gate, and which are ours to set. Three steps, in this order, for every request on every
+//! route, public ones too:
+//!
+//! 1. [`ProtectedNames::strip_untrusted`] when the route is known and before anything is added: identity headers that
+//!    the client sent, in every spelling, and overrides of method or URL go.
+//! 2. The gate adds the identity of whom it has verified, with [`identity_value`], and [`strip_credentials`] keeps the
+//!    token here.
+//! 3. The proxy drops what belongs to one connection ([`remove_hop_by_hop`]) and says where the request came from
+//!    ([`forwarded`]).
+//!
+//! Names are compared **folded**: in lower case, and whatever is neither letter nor digit taken for `-`. CGI-like
+//! upstreams know headers only as `HTTP_X_AUTH_SUBJECT`, for which `X-Auth_Subject` is as good a spelling as ours.
+
+use std::net::IpAddr;
+
+use http::header::{AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderValue};
+
+use crate::route::RoutePolicy;
+
+mod forwarding;
+mod hop_by_hop;
+mod names;
+
+pub use forwarding::{client_ip, forwarded};
+pub use hop_by_hop::remove_hop_by_hop;
+
+/// Whose connection a request came over: in the request's extensions, put there by the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The address at the other end of the connection.
+    pub address: IpAddr,
+    /// The connection is encrypted.
+    pub secure: bool,
+}
+
+impl Peer {
+    /// `https` or `http`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+/// The names of headers that tell an upstream who is asking. Only the gate sets them.
+#[derive(Clone, Debug, Default)]
+pub struct ProtectedNames {
+    /// Folded, and not covered by the built-in ones.
+    configured: Vec<Box<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    /// Gone on every route.
+    Remove,
+    /// Gone unless the route keeps overrides.
+    Override,
+    /// Gone unless the route keeps names with `_`.
+    Underscore,
+}
+
+impl ProtectedNames {
+    /// The built-in names and the configured ones, in any spelling.
+    pub fn new<I>(configured: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let mut configured: Vec<Box<str>> = configured
+            .into_iter()
+            .map(|name| names::fold(name.as_ref()).into())
+            .filter(|name: &Box<str>| !names::is_identity(name))
+            .collect();
+        configured.sort_unstable();
+        configured.dedup();
+        Self { configured }
+    }
+
+    /// Is it, in this or another spelling, a name that only the gate sets?
+    pub fn protects(&self, name: &str) -> bool {
+        names::is_identity(name) || self.configured.iter().any(|own| names::folds_to(name, own))
+    }
+
+    /// Removes from a request what a client must not set (T3, T4, T6). What the client's `Connection` names is settled
+    /// here as well, so that no proxy behind can be made to drop an identity header that is added afterwards (T5).
+    ///
+    /// Call it before anything is added. Where there is nothing to remove it allocates nothing.
+    pub fn strip_untrusted(&self, headers: &mut HeaderMap, policy: &RoutePolicy) {
+        if headers.contains_key(CONNECTION) {
+            hop_by_hop::settle_connection(headers);
+        }
+        if headers.keys().all(|name| self.passes(name, policy)) {
+            return;
+        }
+        let gone: Vec<HeaderName> = headers.keys().filter(|name| !self.passes(name, policy)).cloned().collect();
+        for name in gone {
+            headers.remove(name);
+        }
+    }
+
+    fn passes(&self, name: &HeaderName, policy: &RoutePolicy) -> bool {
+        match self.judge(name.as_str()) {
+            Verdict::Pass => true,
+            Verdict::Remove => false,
+            Verdict::Override => policy.keep_override_headers,
+            Verdict::Underscore => policy.keep_underscore_headers,
+        }
+    }
+
+    fn judge(&self, name: &str) -> Verdict {
+        if self.protects(name) {
+            Verdict::Remove
+        } else if names::is_override(name) {
+            if name.contains('_') { Verdict::Remove } else { Verdict::Override }
+        } else if names::is_disguised(name) {
+            Verdict::Remove
+        } else if name.contains('_') {
+            Verdict::Underscore
+        } else {
+            Verdict::Pass
+        }
+    }
+}
+
+/// Keeps the client's credentials here: `Authorization` unless the route forwards it, `Proxy-Authorization` always (T14).
+pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
+    headers.remove(PROXY_AUTHORIZATION);
+    if !policy.forward_token {
+        headers.remove(AUTHORIZATION);
+    }
+}
+
+/// A claim as a header value (T4): what is not visible ASCII is percent-encoded, and `%` itself, so that two claims
+/// never give one value. Spaces stay where they cannot be trimmed away: a scope list reads as it is.
+pub fn identity_value(claim: &str) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let last = claim.len().saturating_sub(1);
+    let mut out = Vec::with_capacity(claim.len());
+    for (at, byte) in claim.bytes().enumerate() {
+        let inner_space = byte == b' ' && at != 0 && at != last;
+        if inner_space || (byte.is_ascii_graphic() && byte != b'%') {
+            out.push(byte);
+        } else {
+            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+        }
+    }
+    #[expect(clippy::expect_used, reason = "visible ASCII and spaces are always a header value")]
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(out)).expect("visible ASCII")
+}
+
+#[cfg(test)]
+mod tests;

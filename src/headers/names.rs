@@ -1,0 +1,154 @@
+//! The lists of header names, and how names are compared.
+
+/// What begins like this tells who is asking.
+const IDENTITY_PREFIXES: [&str; 7] =
+    ["x-auth-", "x-user-", "x-remote-", "remote-", "x-authenticated-", "x-webauth-", "x-identity-"];
+
+/// So do these.
+const IDENTITY_NAMES: [&str; 12] = [
+    "x-auth",
+    "x-user",
+    "x-remote",
+    "x-identity",
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-roles",
+    "x-forwarded-preferred-username",
+    "x-forwarded-access-token",
+    "x-forwarded-client-cert",
+    "x-forwarded-tls-client-cert",
+];
+
+/// What asks an upstream to take the request for another than the one that was judged.
+const OVERRIDES: [&str; 16] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-method",
+    "x-original-method",
+    "x-forwarded-method",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-path",
+    "x-original-host",
+    "x-override-url",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+    "x-forwarded-uri",
+    "x-forwarded-url",
+    "x-forwarded-path",
+];
+
+/// What says where a request came from, besides the three that we write. Always removed: no two proxies agree on them.
+pub(super) const OTHER_FORWARDING: [&str; 17] = [
+    "forwarded",
+    "x-forwarded",
+    "x-forwarded-by",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-url-scheme",
+    "front-end-https",
+];
+
+/// Headers of the protocol itself, of which a disguised spelling must not pass as the real one.
+const PROTOCOL: [&str; 11] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "authorization",
+    "proxy-authorization",
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "proxy",
+];
+
+const fn fold_byte(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+}
+
+/// The folded spelling.
+pub(super) fn fold(name: &str) -> String {
+    name.bytes().map(|b| char::from(fold_byte(b))).collect()
+}
+
+/// Is `folded` the folded spelling of `name`?
+pub(super) fn folds_to(name: &str, folded: &str) -> bool {
+    name.len() == folded.len() && fold_begins(name, folded)
+}
+
+fn fold_begins(name: &str, folded: &str) -> bool {
+    name.len() >= folded.len() && name.bytes().zip(folded.bytes()).all(|(n, f)| fold_byte(n) == f)
+}
+
+fn is_one_of(name: &str, list: &[&str]) -> bool {
+    list.iter().any(|listed| folds_to(name, listed))
+}
+
+/// Can no name that begins like this be on the lists? Most headers of most requests are done with one byte.
+fn is_of_no_list(name: &str) -> bool {
+    !matches!(name.bytes().next().map(fold_byte), Some(b'x' | b'r' | b'-'))
+}
+
+/// Does it, in any spelling, tell who is asking?
+pub(super) fn is_identity(name: &str) -> bool {
+    !is_of_no_list(name)
+        && (IDENTITY_PREFIXES.iter().any(|prefix| fold_begins(name, prefix)) || is_one_of(name, &IDENTITY_NAMES))
+}
+
+/// Does it, in any spelling, override method or URL?
+pub(super) fn is_override(name: &str) -> bool {
+    !is_of_no_list(name) && is_one_of(name, &OVERRIDES)
+}
+
+/// Is it one that [`super::forwarded`] removes, in any spelling?
+pub(super) fn is_other_forwarding(name: &str) -> bool {
+    is_one_of(name, &OTHER_FORWARDING)
+}
+
+/// Is it an unusual spelling of a header that has a meaning to the protocol or that we write ourselves?
+pub(super) fn is_disguised(name: &str) -> bool {
+    let unusual = |b: u8| b != b'-' && fold_byte(b) == b'-';
+    // `Proxy` becomes `HTTP_PROXY`, which a CGI program takes for its proxy (CVE-2016-5385).
+    name == "proxy" || name.bytes().any(unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
+}
+
+/// Must no `Connection` header name it for removal?
+pub(super) fn is_end_to_end(name: &str) -> bool {
+    const REQUEST: [&str; 16] = [
+        "accept",
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "date",
+        "host",
+        "origin",
+        "range",
+        "set-cookie",
+        "trailer",
+        "vary",
+        "www-authenticate",
+    ];
+    is_one_of(name, &REQUEST)
+        || is_identity(name)
+        || is_override(name)
+        || is_other_forwarding(name)
+        || fold_begins(name, "x-forwarded-")
+}
