@@ -8,13 +8,40 @@ use http::header::AUTHORIZATION;
 
 use crate::denial::Denial;
 
+/// A bearer token as it was sent, and nothing known of it yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Credential<'a>(&'a str);
+
+impl<'a> Credential<'a> {
+    /// A token that came another way than in the head of a request.
+    pub(crate) const fn new(token: &'a str) -> Self {
+        Self(token)
+    }
+
+    /// The token.
+    pub(crate) const fn token(self) -> &'a str {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+/// On routes that ask nobody: still not two `Authorization` headers, of which the upstream would choose one.
+pub(crate) fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
+    if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() { Err(Denial::TwoCredentials) } else { Ok(()) }
+}
+
 /// The one bearer token of a request, or `None` where it brings none.
 ///
 /// # Errors
 /// [`Denial::TwoCredentials`] for a second `Authorization` header, or one beside a token in the query.
 /// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 ends), another
 /// scheme, a list, or what is not one `token68` (RFC 9110 §11.2).
-pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<&'h str>, Denial> {
+pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let in_query = query.is_some_and(has_query_token);
@@ -22,7 +49,7 @@ pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option
         (None, _, false) => Ok(None),
         (None, _, true) => Err(Denial::UnusableCredential),
         (Some(_), Some(_), _) | (Some(_), None, true) => Err(Denial::TwoCredentials),
-        (Some(value), None, false) => bearer(value.as_bytes()).map(Some).ok_or(Denial::UnusableCredential),
+        (Some(value), None, false) => bearer(value.as_bytes()).map(|token| Some(Credential(token))).ok_or(Denial::UnusableCredential),
     }
 }
 
@@ -97,7 +124,7 @@ mod tests {
     #[test]
     fn t1_one_bearer_token_is_found_in_any_case_of_the_scheme() {
         for value in ["Bearer aB.-_~+/9==", "bearer aB.-_~+/9==", "BEARER aB.-_~+/9==", "Bearer    aB.-_~+/9=="] {
-            assert_eq!(extract(&with(&[value.as_bytes()]), None), Ok(Some("aB.-_~+/9==")), "{value}");
+            assert_eq!(extract(&with(&[value.as_bytes()]), None), Ok(Some(Credential("aB.-_~+/9=="))), "{value}");
         }
         assert_eq!(extract(&HeaderMap::new(), Some("a=1")), Ok(None));
     }
@@ -160,7 +187,7 @@ mod tests {
             assert_eq!(extract(&with(&[b"Bearer a"]), Some(query)), Err(Denial::TwoCredentials), "{query}");
         }
         for query in ["", "token=x", "xaccess_token=1", "a=access_token", "access_tokens=1"] {
-            assert_eq!(extract(&with(&[b"Bearer a"]), Some(query)), Ok(Some("a")), "{query}");
+            assert_eq!(extract(&with(&[b"Bearer a"]), Some(query)), Ok(Some(Credential("a"))), "{query}");
         }
     }
 
@@ -188,7 +215,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(AUTHORIZATION, value);
                 if let Ok(found) = extract(&headers, Some(&query)) {
-                    prop_assert!(is_token68(found.unwrap()));
+                    prop_assert!(is_token68(found.unwrap().0));
                 }
             }
             if let Some(rest) = strip_query_token(&query) {

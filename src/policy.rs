@@ -44,11 +44,10 @@ pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, own_audienc
 /// The same judgement, without a route around it.
 pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Audiences) -> Result<(), Denial> {
     let token = verified.token();
-    let meant_for = |audience: &[Box<str>]| audience.iter().any(|one| token.audience.contains(one));
     let in_audience = if policy.audiences.is_empty() {
-        own_audience.of(&token.issuer).is_some_and(meant_for)
+        own_audience.of(&token.issuer).is_some_and(|audience| token.is_for(audience))
     } else {
-        meant_for(&policy.audiences)
+        token.is_for(&policy.audiences)
     };
     if !in_audience {
         return Err(Denial::WrongAudience);

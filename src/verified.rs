@@ -133,7 +133,6 @@ pub struct Checker {
     clock: Arc<EngineClock>,
     revocations: Arc<RevocationList>,
     identity: IdentityHeaders,
-    leeway: Duration,
     capacity: u64,
 }
 
@@ -150,11 +149,10 @@ impl Checker {
         clock: Arc<EngineClock>,
         revocations: Arc<RevocationList>,
         identity: IdentityHeaders,
-        leeway: Duration,
         capacity: u64,
     ) -> Self {
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity));
-        Self { keys, clock, revocations, identity, leeway, capacity }
+        Self { keys, clock, revocations, identity, capacity }
     }
 
     /// Verifies with other keys from the next request on; what the old ones verified is forgotten.
@@ -205,10 +203,10 @@ impl Checker {
     fn in_time(&self, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {
         // Other issuers' tokens are judged on wall time, ours on engine time.
         let now = if token.ours { now } else { self.clock.wall() };
-        if now >= token.expires.plus(self.leeway) {
+        if now >= token.expires.plus(token.leeway) {
             return Err(Denial::TokenExpired);
         }
-        if token.not_before.is_some_and(|from| from > now.plus(self.leeway)) {
+        if token.not_before.is_some_and(|from| from > now.plus(token.leeway)) {
             return Err(Denial::TokenNotYetValid);
         }
         Ok(())

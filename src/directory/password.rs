@@ -158,6 +158,13 @@ impl fmt::Debug for Passwords {
     }
 }
 
+/// As many at once as there are cores, and 64 that wait.
+impl Default for Passwords {
+    fn default() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get), 64)
+    }
+}
+
 impl Passwords {
     /// At most `max_parallel` runs (at least one) at once, and `queue` more checks that wait.
     pub fn new(max_parallel: usize, queue: usize) -> Self {

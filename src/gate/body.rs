@@ -35,6 +35,13 @@ impl<B> GateBody<B> {
     }
 }
 
+/// Nothing.
+impl<B> Default for GateBody<B> {
+    fn default() -> Self {
+        Self::own(Bytes::new())
+    }
+}
+
 impl<B: Body> Body for GateBody<B>
 where
     B::Data: From<Bytes>,

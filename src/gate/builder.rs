@@ -21,7 +21,7 @@ use crate::session::engine::{Engine, Parts};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{Cursor, MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, Verifier, VerifierError};
+use crate::token::verify::{IssuerRules, Verifier, RulesError};
 use crate::verified::{Checker, DEFAULT_CAPACITY, IdentityField, IdentityHeaders};
 
 /// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
@@ -52,7 +52,7 @@ pub enum BuildError {
     Endpoint(#[from] EndpointError),
     /// The keys of an issuer cannot be used.
     #[error(transparent)]
-    Verifier(#[from] VerifierError),
+    Verifier(#[from] RulesError),
     /// The store failed while revocations were loaded: nothing is served without them.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -251,7 +251,7 @@ impl GateBuilder {
             return Err(problem.into());
         }
         let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
-        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(leeway, Arc::clone(&issuer))));
+        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
         let time = self.time.map_or_else(system_time, |time| time.0);
         let clock = Arc::new(EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway));
         let revocations = Arc::new(RevocationList::new());
@@ -305,8 +305,8 @@ pub(super) fn verifier(
     keyring: &Keyring,
     leeway: Duration,
     trusted: Vec<IssuerRules>,
-) -> Result<Verifier, VerifierError> {
-    let mut rules = vec![IssuerRules::own(Arc::clone(engine.issuer()), keyring, leeway)];
+) -> Result<Verifier, RulesError> {
+    let mut rules = vec![IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)];
     rules.extend(trusted);
     Verifier::new(rules)
 }

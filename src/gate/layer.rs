@@ -2,7 +2,7 @@
 //! stands where it does.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,20 +18,15 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::endpoint::{self, Hit};
 use super::identity::Identity;
-use super::{Gate, Inner, respond};
+use super::{Gate, Inner, preflight, respond};
 use crate::credential;
 use crate::denial::Denial;
 use crate::dialect::Reply;
-use crate::headers;
+use crate::headers::{self, Peer};
 use crate::policy::{self, Permitted};
 use crate::route::path::CanonicalPath;
-use crate::route::{Auth, Match, Route, authority};
+use crate::route::{Auth, BadCredential, Match, Route, authority};
 use crate::session::{Scope, SessionId};
-
-/// The address that a request came from. Whoever accepts connections puts it into the request's extensions; without it,
-/// limits by address do not apply.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// What became of a request, for an access log: in the extensions of the reply, where [`GateLayer::annotated`] asked
 /// for it.
@@ -162,7 +157,7 @@ impl GateLayer {
         let gate = &self.gate.0;
         // 1. Host and target before anything that depends on them.
         let host = match authority::check(parts) {
-            Ok(host) => host,
+            Ok(authority) => authority.host(),
             Err(denial) => return refuse(denial, None),
         };
         // 2. One canonical path: what is matched from here on is what is forwarded.
@@ -175,21 +170,27 @@ impl GateLayer {
             return Way::Endpoint(hit);
         }
         // 4. The route, and with it what is asked of the caller.
-        let route = match gate.routes.find(host.as_deref(), &parts.method, path.as_str()) {
+        let preflight = preflight::requested_method(&parts.method, &parts.headers);
+        let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => Arc::clone(route),
             Match::MethodNotAllowed(allowed) => {
                 let verdict = Verdict { reason: Denial::MethodNotAllowed.reason(), route: None, session: None };
-                return Way::Refused(respond::method_not_allowed(&allowed), verdict);
+                return Way::Refused(respond::method_not_allowed(allowed), verdict);
             }
             Match::None => return refuse(Denial::NoRoute, None),
         };
-        if path.has_encoded_slash() && !route.policy.keeps_encoded_slash() {
-            return refuse(Denial::BadPath, Some(&route));
+        if let Err(denial) = route.policy.admits(&path) {
+            return refuse(denial, Some(&route));
         }
         if path.is_rewritten() {
-            if !self.rewrite || !set_path(parts, path.as_str()) {
+            let canonical = path.as_str().to_owned();
+            if !self.rewrite || !set_path(parts, &canonical) {
                 return refuse(Denial::BadPath, Some(&route));
             }
+        }
+        if preflight.is_some() && route.policy.preflight_to_upstream {
+            // Browsers send preflights without credentials.
+            return Way::In(policy::permit_anonymous(&route));
         }
         // 5. to 7. The credential, what it is, and what the route asks of it.
         match permit(gate, parts, &route) {
@@ -201,31 +202,53 @@ impl GateLayer {
 
 /// Credential, verification, authorisation: each needs what the one before it made.
 pub(super) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Permitted, Denial> {
-    match route.policy.auth {
+    match (route.policy.auth, route.policy.bad_credential_on_optional) {
         // Nobody is asked; still no request passes with two Authorization headers, for the upstream to choose from.
-        Auth::None => credential::at_most_one_header(&parts.headers).map(|()| policy::permit_anonymous(route)),
-        Auth::Optional | Auth::Required => match credential::extract(&parts.headers, parts.uri.query())? {
-            Some(credential) => {
-                let verified = gate.checker.check(credential, gate.engine.confirmations())?;
-                policy::authorise(route, verified, &gate.audiences)
-            }
-            None if route.policy.auth == Auth::Optional => Ok(policy::permit_anonymous(route)),
-            None => Err(Denial::NoCredential),
-        },
+        (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route)),
+        (Auth::Required, _) => permit_caller(gate, parts, route)?.ok_or(Denial::NoCredential),
+        (Auth::Optional, BadCredential::Refuse) => {
+            Ok(permit_caller(gate, parts, route)?.unwrap_or_else(|| policy::permit_anonymous(route)))
+        }
+        (Auth::Optional, BadCredential::Anonymous) => {
+            credential::at_most_one(&parts.headers)?;
+            let caller = permit_caller(gate, parts, route).ok().flatten();
+            Ok(caller.unwrap_or_else(|| policy::permit_anonymous(route)))
+        }
     }
+}
+
+/// `None` where no credential was sent.
+fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Permitted>, Denial> {
+    let Some(credential) = credential::extract(&parts.headers, parts.uri.query())? else { return Ok(None) };
+    let verified = gate.checker.check(credential, gate.engine.confirmations())?;
+    policy::authorise(route, verified, &gate.audiences).map(Some)
 }
 
 /// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.
 fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
     let policy = &permitted.route().policy;
     gate.protected.strip_untrusted(&mut parts.headers, policy);
-    credential::withhold(parts, policy.forward_token);
+    headers::strip_credentials(&mut parts.headers, policy);
+    withhold_query_token(parts);
     if let Some(caller) = permitted.caller() {
         for (name, value) in caller.headers() {
             let name: &HeaderName = name;
             parts.headers.insert(name.clone(), value.clone());
         }
         parts.extensions.insert(Identity(Arc::clone(caller)));
+    }
+}
+
+/// A token in the query is nobody's credential, and goes nowhere (requirement T2).
+fn withhold_query_token(parts: &mut Parts) {
+    if let Some(rest) = parts.uri.query().and_then(credential::strip_query_token) {
+        let path = parts.uri.path();
+        let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
+        if !set_target(parts, target) {
+            // Cannot happen to a part of a good target; if it does, the path alone is forwarded.
+            let path = parts.uri.path().to_owned();
+            set_target(parts, path);
+        }
     }
 }
 
@@ -250,7 +273,11 @@ fn set_path(parts: &mut Parts, path: &str) -> bool {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
-    let Ok(target) = PathAndQuery::try_from(whole) else { return false };
+    set_target(parts, whole)
+}
+
+fn set_target(parts: &mut Parts, target: String) -> bool {
+    let Ok(target) = PathAndQuery::try_from(target) else { return false };
     let mut uri = parts.uri.clone().into_parts();
     uri.path_and_query = Some(target);
     match Uri::from_parts(uri) {
@@ -265,7 +292,7 @@ fn set_path(parts: &mut Parts, path: &str) -> bool {
 impl Inner {
     /// The client's address: the peer's, or what trusted proxies say of it.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
-        let peer = parts.extensions.get::<Peer>()?.0.ip();
+        let peer = parts.extensions.get::<Peer>()?.address;
         Some(headers::client_ip(&parts.headers, peer, &self.trusted_proxies))
     }
 }

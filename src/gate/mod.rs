@@ -23,6 +23,7 @@ mod builder;
 mod endpoint;
 mod identity;
 mod layer;
+mod preflight;
 mod require;
 pub(crate) mod respond;
 mod sessions;
@@ -33,7 +34,8 @@ pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
-pub use layer::{GateLayer, GateService, Peer, ResponseFuture, Verdict};
+pub use crate::headers::Peer;
+pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
 
@@ -93,6 +95,11 @@ impl Gate {
     /// Sessions, in the hands of the application.
     pub fn sessions(&self) -> Sessions {
         Sessions(self.clone())
+    }
+
+    /// Does the route of this CORS preflight leave the answer to its upstream? For whoever answers the others.
+    pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
+        preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
 
     /// Mints and verifies with other keys from the next request on. What the old keys verified is forgotten.

@@ -42,7 +42,7 @@ impl RequireLayer {
 
     /// Asks that the token be meant for this audience (or one of those named before), instead of the gate's own.
     #[must_use]
-    pub fn audience(self, audience: impl Into<Box<str>>) -> Self {
+    pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
         self.policy(|policy| policy.audiences.push(audience))
     }

@@ -1,8 +1,6 @@
 //! Which route a request takes, and what that route asks of it. What matches no route is refused: nothing is forwarded
 //! that the configuration does not name.
 
-use std::sync::Arc;
-
 use http::Method;
 
 pub mod authority;
@@ -30,11 +28,9 @@ pub struct Route {
     pub upstream: Option<usize>,
 }
 
-/// Where a permitted request goes: in the request's extensions, for the proxy.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The place of the upstream in the configuration.
-    pub upstream: usize,
-    /// The route that was matched.
-    pub route: Arc<Route>,
+impl Route {
+    /// The route of every path, leading to the service inside.
+    pub fn catch_all(policy: RoutePolicy) -> Self {
+        Self { id: "all".into(), hosts: Vec::new(), methods: Vec::new(), path: "/{*rest}".into(), policy, upstream: None }
+    }
 }

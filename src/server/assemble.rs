@@ -160,7 +160,7 @@ fn users(path: &Path, passwords: &Arc<Passwords>) -> Result<(FileDirectory, Opti
 }
 
 /// The rules for every issuer trusted besides us; read again when their files change.
-pub(super) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
+pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
     config
         .issuers
         .iter()

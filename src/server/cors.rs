@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures_util::future::Either;
-use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tower::{Layer, Service};
@@ -41,13 +41,6 @@ impl<S: Clone> Cors<S> {
     }
 }
 
-/// Is this a preflight (Fetch standard, «CORS-preflight request»)? A plain `OPTIONS` is not.
-pub(crate) fn is_preflight<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS
-        && request.headers().contains_key(http::header::ORIGIN)
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
 impl<S> Service<Request<Incoming>> for Cors<S>
 where
     S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
@@ -62,8 +55,10 @@ where
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let ours = request.method() != Method::OPTIONS || is_preflight(&request);
-        if ours && !self.gate.leaves_preflight_to_upstream(&request) {
+        // The library takes every `OPTIONS` for a preflight; a plain one goes where it is sent.
+        let plain = *request.method() == Method::OPTIONS
+            && !(request.headers().contains_key(ORIGIN) && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD));
+        if !plain && !self.gate.leaves_preflight_to_upstream(&request) {
             Either::Right(self.with_cors.call(request))
         } else {
             Either::Left(self.plain.call(request))

@@ -48,7 +48,7 @@ pub(super) async fn serve(
         path: request.uri().path().to_owned(),
         began: state.time.monotonic(),
     });
-    request.extensions_mut().insert(Peer(peer));
+    request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
     let mut service = state.service.clone();
     let answer = async move {
         match service.ready().await {

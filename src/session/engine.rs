@@ -210,6 +210,11 @@ impl Engine {
         &self.issuer
     }
 
+    /// `aud` of the tokens minted.
+    pub fn audience(&self) -> &[Box<str>] {
+        &self.audience
+    }
+
     /// Engine time.
     pub fn clock(&self) -> &EngineClock {
         &self.clock
@@ -370,7 +375,7 @@ impl Engine {
         let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
         let now = self.clock.stamp_creation(self.revocations.not_before(&self.issuer, &client.id, Some(&client.id)));
         let now = now.ok_or(Fault::Clock)?;
-        let expires = access_expiry(now, Timestamp::MAX, None, profile);
+        let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
         let jti = uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string();
         let claims = MintedClaims {
             issuer: &self.issuer,
@@ -386,7 +391,7 @@ impl Engine {
         };
         let keyring = self.keyring();
         let access_token =
-            mint::mint(keyring.signer(), &claims).map_err(|_| Fault::Signing("the signing key refused"))?;
+            mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
         audit::client_token(&client.id, &jti, origin);
         Ok(Issued {
             access_token,
@@ -694,7 +699,7 @@ impl Engine {
             session: Some((session.id, session.current)),
             account: session.account.as_deref(),
         };
-        let access_token = mint::mint(key, &claims).map_err(|_| Fault::Signing("the signing key refused"))?;
+        let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
         let refresh_token = refresh::make(
             keyring.refresh_keys(),
             last.refresh_key,

@@ -24,6 +24,11 @@ impl Scope {
         if text.split(' ').all(|t| token(&t)) { Ok(Self::collect(text.split(' '))) } else { Err(InvalidScope) }
     }
 
+    /// A scope that no token has: what a misspelt requirement becomes, so that it lets nobody pass.
+    pub(crate) fn impossible() -> Self {
+        Self("\u{0}".into())
+    }
+
     fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
         let mut seen: Vec<&str> = Vec::new();
         for token in tokens {

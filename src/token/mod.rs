@@ -10,6 +10,9 @@ pub mod mint;
 pub mod refresh;
 pub mod verify;
 
+/// The longest life of a token that has no session. What revokes such tokens by subject or client is kept as long.
+pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
+
 pub use algorithm::Algorithm;
 pub use claims::{AccessToken, MintedClaims};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};

@@ -158,6 +158,11 @@ impl RedbStore {
         }
     }
 
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
     /// How many commits there were since it was opened.
     pub fn commits(&self) -> u64 {
         self.inner.shared.commits.load(Ordering::Relaxed)

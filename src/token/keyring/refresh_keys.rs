@@ -104,6 +104,11 @@ impl RefreshKeys {
         self.keys.iter().map(|k| k.id)
     }
 
+    /// Is there a key of this id?
+    pub fn contains(&self, id: u8) -> bool {
+        self.key(id).is_some()
+    }
+
     fn key(&self, id: u8) -> Option<&Derived> {
         self.keys.iter().find(|k| k.id == id)
     }

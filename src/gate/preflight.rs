@@ -1,0 +1,31 @@
+//! CORS preflights (requirement T19): who answers them, and that a route can leave it to its upstream.
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
+use http::{HeaderMap, Method, Uri};
+
+use super::Inner;
+use crate::route::Match;
+use crate::route::path::CanonicalPath;
+
+/// The method that a preflight asks about (Fetch standard, «CORS-preflight request»); `None` for any other request, a
+/// plain `OPTIONS` too.
+pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
+        return None;
+    }
+    Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
+}
+
+/// Is this a preflight for a route that leaves them to its upstream?
+pub(super) fn is_for_upstream(gate: &Inner, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+    let Some(requested) = requested_method(method, headers) else { return false };
+    let Ok(path) = CanonicalPath::parse(uri.path()) else { return false };
+    if gate.endpoints.find(&path, uri.path()).is_some() {
+        return false;
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    match gate.routes.find(host, &requested, &path) {
+        Match::Found(route) => route.policy.preflight_to_upstream,
+        Match::MethodNotAllowed(_) | Match::None => false,
+    }
+}
