@@ -194,7 +194,9 @@ impl<'a> Problems<'a> {
             Some(Origin::Env(name)) => (format!("environment {name}"), None),
             None => (self.file.to_owned(), None),
         };
-        self.found.borrow_mut().push(ConfigError { source, position, key: key.to_owned(), message });
+        // A quoted key may hold anything, even a line break that would look like another problem.
+        let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
+        self.found.borrow_mut().push(ConfigError { source, position, key, message });
     }
 
     fn any_under(&self, path: &str) -> bool {

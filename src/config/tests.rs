@@ -104,7 +104,7 @@ fn a_bad_duration_says_what_is_expected() {
              unit too, as in \"600s\"",
         ]
     );
-    assert_eq!(said("[server2]\n").len(), 1);
+    assert_eq!(said("[sessions]\n\"a\\nb: c\" = 1\n")[0].lines().count(), 1, "a key does not make up a line");
 }
 
 #[test]
