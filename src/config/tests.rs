@@ -14,10 +14,7 @@ fn read(text: &str) -> Result<Config, ConfigErrors> {
 /// What is said of `text` after the minimal configuration, with the file's name cut off.
 fn said(text: &str) -> Vec<String> {
     let lines = MINIMAL.lines().count();
-    let errors = match read(&format!("{MINIMAL}{text}")) {
-        Ok(_) => return Vec::new(),
-        Err(errors) => errors,
-    };
+    let Err(errors) = read(&format!("{MINIMAL}{text}")) else { return Vec::new() };
     let one = |e: &ConfigError| {
         let line = e.position.map_or(0, |(line, _)| line);
         format!("{}: {}: {}", line.saturating_sub(lines), e.key, e.message)
