@@ -75,3 +75,23 @@ fn concerns(event: &Event, names: &[OsString]) -> bool {
     };
     !reading && (event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(ours))
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, ModifyKind};
+
+    use super::*;
+
+    #[test]
+    fn our_own_reading_and_other_files_are_no_change() {
+        let names = [OsString::from("users.toml")];
+        let seen = |kind, path: &str| concerns(&Event::new(kind).add_path(path.into()), &names);
+        let modified = EventKind::Modify(ModifyKind::Any);
+        assert!(seen(modified, "data/users.toml"));
+        assert!(seen(EventKind::Access(AccessKind::Close(AccessMode::Write)), "data/users.toml"));
+        assert!(seen(EventKind::Create(CreateKind::Any), "data/..data"), "a mounted secret is replaced");
+        assert!(!seen(EventKind::Access(AccessKind::Open(AccessMode::Any)), "data/users.toml"));
+        assert!(!seen(EventKind::Access(AccessKind::Close(AccessMode::Read)), "data/users.toml"));
+        assert!(!seen(modified, "data/rotogate.redb"), "the store writes all the time");
+    }
+}
