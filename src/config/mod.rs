@@ -1,5 +1,4 @@
-//! `gateway.toml`: what was written ([`raw`](self) and unchecked inside) becomes a ready [`Config`], or a list of
-//! everything that is wrong with it.
+//! `gateway.toml`: what was written becomes a ready [`Config`], or a list of everything that is wrong with it.
 //!
 //! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number names an
 //! element of a list (`ROTOGATE_CLIENTS__0__ID`), and a list of plain values is separated by commas. The environment

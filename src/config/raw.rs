@@ -194,7 +194,9 @@ impl<'a> Problems<'a> {
             Some(Origin::Env(name)) => (format!("environment {name}"), None),
             None => (self.file.to_owned(), None),
         };
-        self.found.borrow_mut().push(ConfigError { source, position, key: key.to_owned(), message });
+        // A quoted key may hold anything, even a line break that would look like another problem.
+        let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
+        self.found.borrow_mut().push(ConfigError { source, position, key, message });
     }
 
     fn any_under(&self, path: &str) -> bool {
@@ -282,7 +284,10 @@ impl<'a> Section<'a> {
     }
 
     fn ask(&self, key: &'static str) -> Option<&'a Node> {
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         self.entries?.get(key)
     }
 
@@ -364,18 +369,18 @@ impl<'a> Section<'a> {
     }
 
     /// A table in it; where it is absent, one whose keys are all absent.
-    pub(crate) fn section(&self, key: &'static str) -> Section<'a> {
-        Section::of(self.ask(key), self.name(key), self.problems)
+    pub(crate) fn section(&self, key: &'static str) -> Self {
+        Self::of(self.ask(key), self.name(key), self.problems)
     }
 
     /// The tables of a list.
-    pub(crate) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
+    pub(crate) fn sections(&self, key: &'static str) -> Vec<Self> {
         let Some(node) = self.ask(key) else { return Vec::new() };
         let Value::List(list) = &node.value else {
             self.blame(key, format!("expected [[{}]], found {}", self.name(key), node.value.describe()));
             return Vec::new();
         };
-        let element = |(index, node)| Section::of(Some(node), format!("{}[{index}]", self.name(key)), self.problems);
+        let element = |(index, node)| Self::of(Some(node), format!("{}[{index}]", self.name(key)), self.problems);
         list.iter().enumerate().map(element).collect()
     }
 
