@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::denial::{Denial, Error};
 use crate::directory::password::Passwords;
 use crate::session::Scope;
-use crate::session::profile::Profile;
+use crate::session::profile::ProfileOverride;
 
 /// A grant of RFC 6749.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,8 +35,8 @@ pub struct Client {
     pub grants: Vec<Grant>,
     /// The scopes that it may ask for; `None` for no bound of its own.
     pub scopes: Option<Scope>,
-    /// Rules that take the place of the endpoint's.
-    pub profile: Option<Profile>,
+    /// Rules that differ from the endpoint's.
+    pub profile: ProfileOverride,
 }
 
 impl Client {
@@ -47,7 +47,7 @@ impl Client {
             secret_hash: None,
             grants: vec![Grant::Password, Grant::RefreshToken],
             scopes: None,
-            profile: None,
+            profile: ProfileOverride::default(),
         }
     }
 
@@ -65,6 +65,11 @@ impl SecretHash {
     /// From its PHC form.
     pub fn new(phc: impl Into<String>) -> Self {
         Self(SecretString::from(phc.into()))
+    }
+
+    /// The PHC string, for [`Passwords::verify`].
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
     }
 }
 
@@ -140,7 +145,7 @@ impl Clients {
                     return Ok(Arc::clone(&known.client));
                 }
                 count()?;
-                if !self.passwords.verify(secret, hash.0.expose_secret()).await? {
+                if !self.passwords.verify(secret, hash.expose()).await? {
                     return Err(Denial::InvalidClient.into());
                 }
                 known.good.store(Some(Arc::new(digest)));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -41,7 +41,7 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) token: Arc<AdminToken>,
-    pub(crate) store: Option<Arc<RedbStore>>,
+    pub(crate) store: Option<RedbStore>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 

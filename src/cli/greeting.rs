@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::Done;
 use super::output::Output;
 use crate::client::Grant;
-use crate::config::{Config, UpstreamUrl};
+use crate::config::Config;
+use crate::proxy::UpstreamUrl;
 use crate::server::Server;
 
 /// What of the configuration the greeting needs.

@@ -1,6 +1,7 @@
 //! Single values: from what was written to what it means, or a text that says what was expected.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::uri::{Scheme, Uri};
@@ -8,7 +9,8 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::raw::{Value, nearest, printable};
-use super::types::{Rate, UpstreamUrl};
+use crate::limit::Rate;
+use crate::proxy::UpstreamUrl;
 use crate::session::Scope;
 
 /// Longer than any time that makes sense here, and far from where sums overflow.
@@ -120,9 +122,9 @@ pub(crate) fn rate(value: &Value) -> Result<Rate, String> {
 
 fn parse_rate(text: &str) -> Option<Rate> {
     let (burst, period) = text.split_once('/')?;
-    let burst: u32 = burst.trim().parse().ok().filter(|n| *n > 0)?;
+    let burst: NonZeroU32 = burst.trim().parse().ok()?;
     let period = humantime::parse_duration(period.trim()).ok().filter(|d| *d <= Duration::from_secs(7 * 86_400))?;
-    let every = period.checked_div(burst).filter(|d| !d.is_zero())?;
+    let every = period.checked_div(burst.get()).filter(|d| !d.is_zero())?;
     Some(Rate { burst, every })
 }
 
@@ -242,7 +244,7 @@ pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     if numeric && !host.contains(':') && host.parse::<Ipv4Addr>().is_err() {
         return unexpected("an IPv4 address in full, four decimal numbers", value);
     }
-    Ok(UpstreamUrl::Http { host, port: uri.port_u16().unwrap_or(80) })
+    found.parse().or_else(|_| unexpected(EXPECTED, value))
 }
 
 /// A host name in lower case, without port; `*` stands for nothing.

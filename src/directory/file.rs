@@ -54,8 +54,6 @@ type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
 pub struct FirstUser {
     /// Name to log in with.
     pub username: String,
-    /// The account that it belongs to.
-    pub account: String,
     /// Password, which is stored nowhere else: to be printed once.
     pub password: SecretString,
 }
@@ -94,7 +92,7 @@ impl FileDirectory {
         })
     }
 
-    /// Makes the file, and its directory, with one user `demo` of the account `demo`, and opens it.
+    /// Makes the file, and its directory, with one user `demo`, and opens it.
     ///
     /// # Errors
     /// I/O, and where the file is there already.

@@ -288,7 +288,7 @@ async fn act(
     if command.grant().is_some_and(|grant| !client.may(grant)) {
         return Err(Denial::UnauthorizedClient.into());
     }
-    let profile = client.profile.as_ref().unwrap_or(&endpoint.profile);
+    let profile = &client.profile.over(&endpoint.profile);
     match command {
         Command::Login { username, password, scope, access_ttl, .. } => {
             let login = Login {

@@ -15,7 +15,7 @@ use crate::session::confirm::FLUSH_EVERY;
 use crate::session::engine::Engine;
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, Verifier};
+use crate::token::verify::IssuerRules;
 use crate::verified::Checker;
 
 mod body;

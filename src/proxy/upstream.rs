@@ -71,6 +71,16 @@ impl HttpUrl {
         })
     }
 
+    /// The host, an IPv6 address without its brackets.
+    pub fn name(&self) -> &str {
+        self.authority.host().trim_matches(['[', ']'])
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(80)
+    }
+
     /// Its `Host`.
     pub(super) fn host(&self) -> &HeaderValue {
         &self.host

@@ -25,8 +25,6 @@ pub struct RoutePolicy {
     pub keep_override_headers: bool,
     /// A longer request body is refused, in bytes. None: no bound.
     pub max_body: Option<u64>,
-    /// The dialect in whose words refusals are said.
-    pub dialect: Option<String>,
     /// CORS preflight goes to the upstream (T19).
     pub preflight_to_upstream: bool,
 }

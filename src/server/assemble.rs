@@ -8,13 +8,14 @@ use http::HeaderName;
 use super::ServerError;
 use crate::admin::AdminToken;
 use crate::client::Client;
-use crate::config::{Config, DirectoryConfig, IssuerKeysConfig, LimitsConfig, StoreConfig};
+use crate::clock::{SystemTime, TimeSource, Timestamp};
+use crate::config::{Config, DirectoryConfig, KeySource, LimitsConfig, StoreConfig};
 use crate::dialect;
-use crate::directory::file::{FileDirectory, FirstUser};
+use crate::directory::file::{FileDirectory, FirstUser, UserChange, Watch};
 use crate::directory::password::Passwords;
 use crate::gate::{Endpoint, Gate};
 use crate::limit::Rates;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Settings, Upstream};
 use crate::store::redb::{Options, RedbStore};
 use crate::store::{MemoryStore, Store};
 use crate::token::keyring::Keyring;
@@ -28,10 +29,10 @@ pub struct Assembled {
     pub gate: Gate,
     /// What it forwards to.
     pub(crate) proxy: Proxy,
-    /// The users.
-    pub(crate) directory: Arc<FileDirectory>,
+    /// Keeps the users as their file says.
+    _users: Watch,
     /// The embedded store, if that is the one.
-    pub(crate) redb: Option<Arc<RedbStore>>,
+    pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
     pub(crate) admin_token: Arc<AdminToken>,
     /// The user that was made because there were none, with the password: to be shown once.
@@ -68,13 +69,15 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         );
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
+    let now = SystemTime::new().wall();
     let (redb, store) = store(config, &keyring)?;
     let limits = &config.limits;
     let passwords = Arc::new(Passwords::new(limits.max_password_checks, limits.password_queue));
     let DirectoryConfig::File { path } = &config.directory;
-    let (directory, first_user) = users(path, &passwords)?;
+    let (directory, first_user) = users(path, &passwords, now)?;
     let directory = Arc::new(directory);
-    let proxy = Proxy::new(&config.upstreams).map_err(from)?;
+    let watching = directory.watch().map_err(from)?;
+    let proxy = Proxy::new(upstreams(config), proxy_settings(config));
 
     let mut builder = Gate::builder()
         .issuer(config.issuer.url.as_str())
@@ -105,7 +108,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         });
     }
     for endpoint in &config.endpoints {
-        let dialect = dialect::by_name(&endpoint.dialect)
+        let dialect = dialect::by_name(endpoint.dialect)
             .ok_or_else(|| ServerError::new(format!("there is no dialect {:?}", endpoint.dialect)))?;
         let mut made = Endpoint::boxed(dialect)
             .path(endpoint.path.as_str())
@@ -114,7 +117,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
             made = made.clients(clients.iter().map(String::as_str));
         }
         for accepted in &endpoint.accepts {
-            made = made.accepts(accepted.as_str());
+            made = made.accepts(*accepted);
         }
         builder = builder.endpoint(made);
     }
@@ -122,14 +125,15 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         builder = builder.route(route.clone());
     }
     let gate = builder.build().await.map_err(from)?;
-    Ok(Assembled { gate, proxy, directory, redb, admin_token, first_user, new_keys })
+    end_sessions_of_changed_users(&directory, &gate);
+    Ok(Assembled { gate, proxy, _users: watching, redb, admin_token, first_user, new_keys })
 }
 
 fn from(error: impl std::error::Error) -> ServerError {
     ServerError::new(format!("{:?}", crate::denial::Chain(&error)))
 }
 
-fn store(config: &Config, keyring: &Keyring) -> Result<(Option<Arc<RedbStore>>, Arc<dyn Store>), ServerError> {
+fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<dyn Store>), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": every session is lost when the gate stops");
@@ -140,8 +144,8 @@ fn store(config: &Config, keyring: &Keyring) -> Result<(Option<Arc<RedbStore>>, 
             options.high_water = Some(high_water(&config.issuer.keys));
             options.accept_restored = *accept_restored_store;
             options.cache_size = *cache_size;
-            let store = Arc::new(RedbStore::open(path, options).map_err(from)?);
-            Ok((Some(Arc::clone(&store)), store))
+            let store = RedbStore::open(path, options).map_err(from)?;
+            Ok((Some(store.clone()), Arc::new(store)))
         }
     }
 }
@@ -151,11 +155,15 @@ pub(crate) fn high_water(keys: &Path) -> PathBuf {
     keys.join(HIGH_WATER)
 }
 
-fn users(path: &Path, passwords: &Arc<Passwords>) -> Result<(FileDirectory, Option<FirstUser>), ServerError> {
+fn users(
+    path: &Path,
+    passwords: &Arc<Passwords>,
+    now: Timestamp,
+) -> Result<(FileDirectory, Option<FirstUser>), ServerError> {
     if path.exists() {
         return Ok((FileDirectory::open(path, Arc::clone(passwords)).map_err(from)?, None));
     }
-    let (directory, first) = FileDirectory::create_with_first_user(path, Arc::clone(passwords)).map_err(from)?;
+    let (directory, first) = FileDirectory::create_with_first_user(path, Arc::clone(passwords), now).map_err(from)?;
     Ok((directory, Some(first)))
 }
 
@@ -166,8 +174,8 @@ pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, Serve
         .iter()
         .map(|issuer| {
             let (path, keys) = match &issuer.keys {
-                IssuerKeysConfig::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
-                IssuerKeysConfig::PublicKey(path, algorithm) => {
+                KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
+                KeySource::PublicKey(path, algorithm) => {
                     (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm))
                 }
             };
@@ -192,6 +200,52 @@ pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, Serve
 
 fn read(path: &Path) -> Result<Vec<u8>, ServerError> {
     std::fs::read(path).map_err(|error| ServerError::new(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// A user who was disabled, removed or given a new password is out at the next request, not at the next refresh.
+fn end_sessions_of_changed_users(directory: &FileDirectory, gate: &Gate) {
+    let (gate, runtime) = (gate.clone(), tokio::runtime::Handle::current());
+    directory.on_change(move |changes| {
+        for UserChange { before, after } in changes {
+            let Some(before) = before else { continue };
+            let engine = &gate.0.engine;
+            let moment = match after {
+                Some(after) if after.subject == before.subject && (after.active || !before.active) => {
+                    if after.sessions_valid_from <= before.sessions_valid_from {
+                        continue;
+                    }
+                    after.sessions_valid_from
+                }
+                Some(_) | None => engine.clock().stamp_not_before(),
+            };
+            let (gate, subject) = (gate.clone(), before.subject.clone());
+            runtime.spawn(async move {
+                if let Err(error) = gate.0.engine.revoke_subject_before(&subject, moment).await {
+                    tracing::error!(?error, ?subject, "a changed user's sessions are refused here, but the store does not know it yet");
+                }
+            });
+        }
+    });
+}
+
+fn upstreams(config: &Config) -> Vec<Upstream> {
+    config
+        .upstreams
+        .iter()
+        .map(|upstream| Upstream {
+            name: upstream.name.clone(),
+            urls: upstream.urls.clone(),
+            preserve_host: upstream.preserve_host,
+        })
+        .collect()
+}
+
+fn proxy_settings(config: &Config) -> Settings {
+    Settings {
+        connect_timeout: config.server.connect_timeout,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        ..Settings::default()
+    }
 }
 
 fn rates(limits: &LimitsConfig) -> Rates {

@@ -52,7 +52,7 @@ pub(super) async fn serve(
         // The permit first: what cannot be served yet waits in the system's queue.
         let permit = tokio::select! {
             permit = Arc::clone(&limits.connections).acquire_owned() => permit,
-            _ = stopped.wait_for(|stopped| *stopped) => break,
+            () = stop(&mut stopped) => break,
         };
         let Ok(permit) = permit else { break };
         let (stream, peer) = tokio::select! {
@@ -64,7 +64,7 @@ pub(super) async fn serve(
                     continue;
                 }
             },
-            _ = stopped.wait_for(|stopped| *stopped) => break,
+            () = stop(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
         let state = Arc::clone(&state);
@@ -81,4 +81,10 @@ pub(super) async fn serve(
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Ends when the gate is told to stop.
+async fn stop(stopped: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left to tell: that is a stop, too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::ServerError;
 use super::assemble::{self, Assembled};
-use crate::config::{Config, IssuerKeysConfig};
+use crate::config::{Config, KeySource};
 use crate::gate::Gate;
 use crate::token::keyring::Keyring;
 
@@ -93,7 +93,7 @@ fn folders(config: &Config) -> BTreeSet<PathBuf> {
 
 fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
     config.issuers.iter().map(|issuer| match &issuer.keys {
-        IssuerKeysConfig::Jwks(path, _) | IssuerKeysConfig::PublicKey(path, _) => path.as_path(),
+        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => path.as_path(),
     })
 }
 

@@ -635,6 +635,15 @@ impl Engine {
         self.revoke_from_now(target, because).await
     }
 
+    /// Ends every session of a subject that began at or before `moment`.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<(), Error> {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.revoke_before(target, moment, RevokedBecause::Operator).await
+    }
+
     /// Ends every session of a client that has begun so far.
     ///
     /// # Errors
@@ -653,7 +662,10 @@ impl Engine {
     }
 
     async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<(), Error> {
-        let moment = self.clock.stamp_not_before();
+        self.revoke_before(target, self.clock.stamp_not_before(), because).await
+    }
+
+    async fn revoke_before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Result<(), Error> {
         // The store raises the end to that of the longest session; tokens without a session live a day at most.
         let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
         self.revoke(Revocation { target, effect: Effect::NotBefore(moment), until }, because).await

@@ -71,6 +71,38 @@ impl Default for Profile {
     }
 }
 
+/// Rules that differ from those of a profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of Profile")]
+pub struct ProfileOverride {
+    pub access_ttl: Option<Duration>,
+    pub max_access_ttl: Option<Duration>,
+    pub session_ttl: Option<Duration>,
+    pub idle_ttl: Option<Duration>,
+    pub grace: Option<Duration>,
+    pub lost_response_window: Option<Duration>,
+    pub on_reuse: Option<OnReuse>,
+    pub on_other_client: Option<OnOtherClient>,
+    pub revoke_previous_after: Option<Duration>,
+}
+
+impl ProfileOverride {
+    /// These rules where they say something, those of `base` elsewhere.
+    pub fn over(&self, base: &Profile) -> Profile {
+        Profile {
+            access_ttl: self.access_ttl.unwrap_or(base.access_ttl),
+            max_access_ttl: self.max_access_ttl.unwrap_or(base.max_access_ttl),
+            session_ttl: self.session_ttl.unwrap_or(base.session_ttl),
+            idle_ttl: self.idle_ttl.unwrap_or(base.idle_ttl),
+            grace: self.grace.unwrap_or(base.grace),
+            lost_response_window: self.lost_response_window.unwrap_or(base.lost_response_window),
+            on_reuse: self.on_reuse.unwrap_or(base.on_reuse),
+            on_other_client: self.on_other_client.unwrap_or(base.on_other_client),
+            revoke_previous_after: self.revoke_previous_after.or(base.revoke_previous_after),
+        }
+    }
+}
+
 /// A rule that a profile breaks: the key, and what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfileError {

@@ -8,12 +8,15 @@ use http::Uri;
 
 use super::super::raw::Section;
 use super::super::types::{
-    AdminConfig, Algorithm, CorsConfig, DirectoryConfig, IssuerConfig, IssuerKeys, LimitsConfig, LogConfig, LogFormat,
-    LogLevel, Rate, ServerConfig, SessionsConfig, StoreConfig, TrustedIssuer,
+    AdminConfig, CorsConfig, DirectoryConfig, IssuerConfig, KeySource, LimitsConfig, LogConfig, LogFormat, LogLevel,
+    ServerConfig, SessionsConfig, StoreConfig, TrustedIssuer,
 };
 use super::super::value;
 use super::{check_profile, collide, path_in, profile};
+use crate::limit::Rates;
 use crate::session::profile::Profile;
+use crate::token::Algorithm;
+use crate::token::algorithm::Family;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -83,7 +86,7 @@ pub(super) fn admin(section: &Section<'_>, dir: &Path, server: &ServerConfig) ->
 }
 
 fn algorithm(v: &super::super::raw::Value) -> Result<Algorithm, String> {
-    value::word(&Algorithm::ALL.map(|a| (a.as_str(), a)), &[])(v)
+    value::word(&Algorithm::ALL.map(|a| (a.name(), a)), &[])(v)
 }
 
 fn leeway(section: &Section<'_>, default: Duration) -> Duration {
@@ -111,7 +114,7 @@ pub(super) fn issuer(section: &Section<'_>, dir: &Path, server: &ServerConfig) -
     let issuer = IssuerConfig {
         url: section.get("url", value::issuer_url).unwrap_or_else(|| without_slash(&server.public_url)),
         audience: audience(section),
-        algorithm: section.get("algorithm", algorithm).unwrap_or(Algorithm::EdDSA),
+        algorithm: section.get("algorithm", algorithm).unwrap_or(Algorithm::EdDsa),
         keys: section.get("keys", path_in(dir)).unwrap_or_else(|| dir.join("data/keys")),
         leeway: leeway(section, MAX_LEEWAY),
     };
@@ -146,7 +149,7 @@ pub(super) fn issuers(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) 
     issuers
 }
 
-fn issuer_keys(section: &Section<'_>, dir: &Path) -> IssuerKeys {
+fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
     let jwks = section.get("jwks_file", path_in(dir));
     let public_key = section.get("public_key", path_in(dir));
     let algorithm = section.get("algorithm", algorithm);
@@ -156,14 +159,14 @@ fn issuer_keys(section: &Section<'_>, dir: &Path) -> IssuerKeys {
         (false, true) if !section.has("algorithm") => {
             section.blame("algorithm", "missing; a public_key needs it, because the key fixes the algorithm");
         }
-        (false, true) if algorithm.is_some_and(Algorithm::is_symmetric) => {
+        (false, true) if algorithm.is_some_and(|a| a.family() == Family::Hmac) => {
             section.blame("algorithm", "is a shared-secret algorithm, and a public key is no secret");
         }
         _ => {}
     }
     match public_key {
-        Some(file) => IssuerKeys::PublicKey(file, algorithm.unwrap_or(Algorithm::EdDSA)),
-        None => IssuerKeys::Jwks(jwks.unwrap_or_default(), algorithm),
+        Some(file) => KeySource::PublicKey(file, algorithm.unwrap_or(Algorithm::EdDsa)),
+        None => KeySource::Jwks(jwks.unwrap_or_default(), algorithm),
     }
 }
 
@@ -198,14 +201,15 @@ pub(super) fn directory(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
 }
 
 pub(super) fn limits(section: &Section<'_>) -> LimitsConfig {
-    let rate = |key, burst, every| section.get(key, value::rate).unwrap_or(Rate { burst, every });
+    let rate = |key, default| section.get(key, value::rate).unwrap_or(default);
+    let rates = Rates::default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = LimitsConfig {
-        login_per_address: rate("login_per_address", 30, 2 * SECOND),
-        login_per_account: rate("login_per_account", 10, 6 * SECOND),
-        login_per_client: rate("login_per_client", 600, SECOND / 10),
-        refresh_per_session: rate("refresh_per_session", 10, 6 * SECOND),
-        refresh_per_address: rate("refresh_per_address", 300, SECOND / 5),
+        login_per_address: rate("login_per_address", rates.login_per_address),
+        login_per_account: rate("login_per_account", rates.login_per_account),
+        login_per_client: rate("login_per_client", rates.login_per_client),
+        refresh_per_session: rate("refresh_per_session", rates.refresh_per_session),
+        refresh_per_address: rate("refresh_per_address", rates.refresh_per_address),
         max_password_checks: section.get("max_password_checks", value::count(1, 1024)).unwrap_or(cores),
         password_queue: section.get("password_queue", value::count(0, 100_000)).unwrap_or(64),
         max_token_body: bytes(section.get("max_token_body", value::size(1 << 10, 1 << 20)), 16 << 10),

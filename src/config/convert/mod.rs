@@ -9,9 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::raw::{Section, Value};
-use super::types::{Config, EndpointConfig, ProfileOverride, UpstreamUrl};
+use super::types::{Config, EndpointConfig};
 use super::value;
-use crate::session::profile::{OnOtherClient, OnReuse, Profile};
+use crate::proxy::UpstreamUrl;
+use crate::session::profile::{OnOtherClient, OnReuse, Profile, ProfileOverride};
 
 pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let at = |key| root.section(key);
@@ -131,11 +132,11 @@ fn path_in(dir: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
 
 /// Would one who connects to `url` reach a listener at `listen`?
 fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
-    let UpstreamUrl::Http { host, port } = url else { return false };
-    if *port != listen.port() {
+    let UpstreamUrl::Http(url) = url else { return false };
+    if url.port() != listen.port() {
         return false;
     }
-    let name = host.trim_end_matches('.');
+    let name = url.name().trim_end_matches('.');
     if name == "localhost" || name.ends_with(".localhost") {
         return is_local(listen.ip().to_canonical());
     }

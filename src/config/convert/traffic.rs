@@ -7,20 +7,32 @@ use http::HeaderName;
 
 use super::super::raw::{Section, Value, nearest, printable};
 use super::super::types::{
-    AdminConfig, AuthMode, ClientConfig, DialectName, EncodedSlash, EndpointConfig, Grant, IdentityConfig, Preflight,
-    ProfileOverride, RouteConfig, SecretHash, ServerConfig, UpstreamConfig, UpstreamUrl,
+    AdminConfig, ClientConfig, EndpointConfig, IdentityConfig, ServerConfig, UpstreamConfig,
 };
 use super::super::value;
 use super::{path_in, profile, reaches};
+use crate::client::{Grant, SecretHash};
+use crate::dialect;
 use crate::directory::password::cost_of;
 use crate::private_file::read_private;
+use crate::proxy::UpstreamUrl;
+use crate::route::{Auth, BadCredential, EncodedSlash, Route, RoutePolicy};
 use crate::session::Scope;
+use crate::session::engine::APPLICATION;
+use crate::session::profile::ProfileOverride;
 
 /// Dialects that are designed and not built.
 const LATER_DIALECTS: [&str; 3] = ["kuzzle", "envelope", "knox"];
 
-fn dialect(v: &Value) -> Result<DialectName, String> {
-    value::word(&[("oauth2", DialectName::OAuth2)], &LATER_DIALECTS)(v)
+fn accepted_dialect(v: &Value) -> Result<&'static str, String> {
+    let known: Vec<_> =
+        dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
+    value::word(&known, &LATER_DIALECTS)(v)
+}
+
+fn dialect_name(v: &Value) -> Result<&'static str, String> {
+    let known: Vec<_> = dialect::NAMES.iter().map(|name| (*name, *name)).collect();
+    value::word(&known, &LATER_DIALECTS)(v)
 }
 
 fn scopes(section: &Section<'_>) -> Option<Scope> {
@@ -50,7 +62,6 @@ pub(super) fn clients(sections: &[Section<'_>], dir: &Path) -> Vec<ClientConfig>
             secret_hash: secret_hash(section, dir),
             grants: grants(section),
             scopes: scopes(section),
-            audience: section.one_or_list("audience", value::text).unwrap_or_default(),
             profile: own_profile(section),
             id,
         };
@@ -132,11 +143,11 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
             }
         }
         endpoints.push(EndpointConfig {
-            dialect: section.require("dialect", "\"oauth2\"", dialect).unwrap_or(DialectName::OAuth2),
+            dialect: section.require("dialect", "\"oauth2\"", dialect_name).unwrap_or(dialect::oauth2::NAME),
             path,
             profile: own_profile(section),
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
-            accepts: section.list("accepts", dialect).unwrap_or_default(),
+            accepts: section.list("accepts", accepted_dialect).unwrap_or_default(),
         });
         section.finish();
     }
@@ -221,7 +232,6 @@ pub(super) fn upstreams(sections: &[Section<'_>], server: &ServerConfig, admin: 
         upstreams.push(UpstreamConfig {
             name,
             urls: urls.into_iter().map(|(_, url)| url).collect(),
-            connect_timeout: timeout("connect_timeout", server.connect_timeout),
             head_timeout: timeout("head_timeout", Duration::from_secs(60)),
             idle_timeout: timeout("idle_timeout", server.idle_timeout),
             preserve_host: section.get("preserve_host", value::boolean).unwrap_or(false),
@@ -239,20 +249,20 @@ fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> 
     if let Some(own) = server.listen.iter().find(|own| reaches(url, **own)) {
         return Some(format!("our own listener, {own}"));
     }
-    let UpstreamUrl::Http { host, port } = url else { return None };
+    let UpstreamUrl::Http(url) = url else { return None };
     let public = &server.public_url;
     let is_http = public.scheme_str() == Some("http");
     let public_host = public.host().unwrap_or_default().trim_matches(['[', ']']);
-    let same = public_host.eq_ignore_ascii_case(host) && public.port_u16().unwrap_or(80) == *port;
+    let same = public_host.eq_ignore_ascii_case(url.name()) && public.port_u16().unwrap_or(80) == url.port();
     (is_http && same).then(|| "our own public_url".to_owned())
 }
 
-pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> Vec<RouteConfig> {
+pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> Vec<Route> {
     let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-    let mut routes: Vec<RouteConfig> = Vec::new();
+    let mut routes: Vec<Route> = Vec::new();
     for section in sections {
         let route = route(section, &known);
-        let same = |other: &RouteConfig| {
+        let same = |other: &Route| {
             (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods)
         };
         if !route.path.is_empty() && routes.iter().any(same) {
@@ -271,23 +281,23 @@ pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> 
                 .unwrap_or(id);
         }
         section.finish();
-        routes.push(RouteConfig { id, ..route });
+        routes.push(Route { id, ..route });
     }
     routes
 }
 
-fn route(section: &Section<'_>, upstreams: &[&str]) -> RouteConfig {
+fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
     section.later(&["cookie", "dialect", "on_expiry", "max_stream", "upgrade", "websocket"]);
     let path = section.require("path", "a path such as \"/{*rest}\"", value::pattern).unwrap_or_default();
     let upstream = section.require("upstream", "the name of an upstream", value::text).unwrap_or_default();
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
         section.blame("upstream", dangling("upstream", &upstream, upstreams));
     }
-    let modes = [("required", AuthMode::Required), ("optional", AuthMode::Optional), ("none", AuthMode::None)];
-    let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(AuthMode::Required);
+    let modes = [("required", Auth::Required), ("optional", Auth::Optional), ("none", Auth::None)];
+    let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(Auth::Required);
     let scopes = scopes(section).unwrap_or_default();
     let audiences = section.list("audiences", value::text).unwrap_or_default();
-    if auth == AuthMode::None {
+    if auth == Auth::None {
         // Whoever writes both believes that the route is protected.
         for (key, given) in [("scopes", !scopes.is_empty()), ("audiences", !audiences.is_empty())] {
             if given {
@@ -296,22 +306,30 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> RouteConfig {
         }
     }
     let slashes = [("refuse", EncodedSlash::Refuse), ("keep", EncodedSlash::Keep)];
-    let preflights = [("gate", Preflight::Gate), ("upstream", Preflight::Upstream)];
+    let preflights = [("gate", false), ("upstream", true)];
     let flag = |key| section.get(key, value::boolean).unwrap_or(false);
-    RouteConfig {
+    let bad = [("refuse", BadCredential::Refuse), ("anonymous", BadCredential::Anonymous)];
+    let policy = RoutePolicy {
+        auth,
+        scopes,
+        audiences,
+        bad_credential_on_optional: section.get("bad_credential", value::word(&bad, &[])).unwrap_or_default(),
+        forward_token: flag("forward_token"),
+        encoded_slash: section.get("encoded_slash", value::word(&slashes, &[])).unwrap_or_default(),
+        keep_underscore_headers: flag("keep_underscore_headers"),
+        keep_override_headers: flag("keep_override_headers"),
+        max_body: section.get("max_body", value::size(0, u64::MAX)),
+        preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
+    };
+    if section.has("bad_credential") && auth != Auth::Optional {
+        section.blame("bad_credential", "says what becomes of a bad token where auth = \"optional\"; remove it");
+    }
+    Route {
         id: section.get("id", value::text).unwrap_or_else(|| path.clone()),
         path,
         hosts: section.list("hosts", value::host).unwrap_or_default(),
         methods: section.list("methods", value::method).unwrap_or_default(),
-        auth,
-        scopes,
-        audiences,
-        upstream,
-        forward_token: flag("forward_token"),
-        encoded_slash: section.get("encoded_slash", value::word(&slashes, &[])).unwrap_or(EncodedSlash::Refuse),
-        keep_underscore_headers: flag("keep_underscore_headers"),
-        keep_override_headers: flag("keep_override_headers"),
-        max_body: section.get("max_body", value::size(0, u64::MAX)),
-        preflight: section.get("preflight", value::word(&preflights, &[])).unwrap_or(Preflight::Gate),
+        policy,
+        upstream: upstreams.iter().position(|known| *known == upstream),
     }
 }

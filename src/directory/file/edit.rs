@@ -150,9 +150,9 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     fill(&mut random)?;
     let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
     let first =
-        FirstUser { username: "demo".to_owned(), account: "demo".to_owned(), password: SecretString::from(password) };
+        FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
     let scopes = Scope::parse("read write").unwrap_or_default();
-    let who = Who { account: Some(&first.account), username: &first.username };
+    let who = Who { account: None, username: &first.username };
     let user = new_user(who, &random_subject()?, &scopes, &first.password, now)?;
     let mut document = DocumentMut::new();
     let mut tables = ArrayOfTables::new();
