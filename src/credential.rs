@@ -41,7 +41,7 @@ pub(crate) fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
 /// [`Denial::TwoCredentials`] for a second `Authorization` header, or one beside a token in the query.
 /// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 ends), another
 /// scheme, a list, or what is not one `token68` (RFC 9110 §11.2).
-pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
+pub(crate) fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let in_query = query.is_some_and(has_query_token);
@@ -72,13 +72,13 @@ fn is_token68(text: &str) -> bool {
 
 /// Is there an `access_token` parameter in the query, in any spelling that some parser reads as one: escaped, in
 /// another letter case, after `;`?
-pub fn has_query_token(query: &str) -> bool {
+pub(crate) fn has_query_token(query: &str) -> bool {
     query.split(SEPARATORS).any(is_token_parameter)
 }
 
 /// The query without its `access_token` parameters, the rest byte for byte as it was. `None` if there were none to
 /// remove. An empty string means that nothing is left, and the `?` goes too.
-pub fn strip_query_token(query: &str) -> Option<String> {
+pub(crate) fn strip_query_token(query: &str) -> Option<String> {
     if !has_query_token(query) {
         return None;
     }

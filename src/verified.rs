@@ -164,7 +164,7 @@ impl Checker {
     ///
     /// # Errors
     /// The rule that refuses it.
-    pub fn check(&self, credential: Credential<'_>, confirmations: &Confirmations) -> Result<Arc<Verified>, Denial> {
+    pub(crate) fn check(&self, credential: Credential<'_>, confirmations: &Confirmations) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
         let Some(verified) = keys.cache.get(token) else {
@@ -216,12 +216,6 @@ impl Checker {
     /// session, or the token itself where it has none. An expired one needs no revoking.
     pub(crate) fn read_only(&self, token: &str) -> Result<AccessToken, Denial> {
         self.keys.load().verifier.verify(token, self.clock.now(), self.clock.wall())
-    }
-
-    /// Is the token revoked, as far as this node knows?
-    pub(crate) fn is_revoked(&self, token: &AccessToken) -> bool {
-        let now = self.clock.now();
-        self.revocations.judge(facts(token), now).refuse_from <= now
     }
 
     /// How many verified tokens are kept.

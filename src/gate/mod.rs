@@ -29,7 +29,7 @@ pub(crate) mod respond;
 mod sessions;
 
 pub use body::GateBody;
-pub use builder::{BuildError, GateBuilder};
+pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, GateBuilder};
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     pub(crate) checker: Checker,
     pub(crate) clients: Clients,
     pub(crate) audiences: Audiences,
-    pub(crate) endpoints: endpoint::Endpoints,
+    endpoints: endpoint::Endpoints,
     pub(crate) routes: RouteTable,
     pub(crate) protected: ProtectedNames,
     pub(crate) profile: Profile,
