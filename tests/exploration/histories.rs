@@ -149,7 +149,7 @@ impl Run {
                 };
             }
             Move::Known(beyond) => {
-                self.facts.minimum_known = self.facts.minimum_known.max(self.s.current.saturating_add(beyond))
+                self.facts.minimum_known = self.facts.minimum_known.max(self.s.current.saturating_add(beyond));
             }
             Move::Forget => self.facts.minimum_known = 0,
             Move::Broken(broken) => self.facts.unbroken_revocations = !broken,
