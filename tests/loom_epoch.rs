@@ -4,6 +4,8 @@
 //!
 //! Each promise is shown to rest on what the file does: with one thing done wrong, loom finds the history that breaks it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;

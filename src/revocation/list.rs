@@ -90,9 +90,9 @@ impl<K: Eq + Hash, V> Table<K, V> {
         self.map.get(key).map(|entry| entry.value().clone())
     }
 
-    fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, V)) {
+    fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V)) {
         match self.map.entry(key) {
-            Slot::Occupied(mut there) => merge(there.get_mut(), with),
+            Slot::Occupied(mut there) => merge(there.get_mut(), &with),
             Slot::Vacant(free) => {
                 self.count.fetch_add(1, Ordering::Release);
                 free.insert(with);
@@ -200,7 +200,7 @@ impl RevocationList {
                 self.epochs.bump_all();
             }
             Target::Token { issuer, jti } => {
-                let later = |there: &mut Timestamp, other: Timestamp| *there = (*there).max(other);
+                let later = |there: &mut Timestamp, other: &Timestamp| *there = (*there).max(*other);
                 self.issuer_or_new(issuer).tokens.merge(jti.clone(), *until, later);
                 self.epochs.bump(self.jti_shard(issuer, jti));
             }
@@ -307,8 +307,8 @@ impl RevocationList {
 
     fn merge_global(&self, entry: NotBefore) {
         let mut global = self.global.lock().unwrap_or_else(PoisonError::into_inner);
-        let merged = global.get_or_insert_with(|| entry.clone());
-        merged.merge(entry);
+        let merged = global.get_or_insert(entry);
+        merged.merge(&entry);
         self.global_not_before.store(merged.at().as_millis(), Ordering::Release);
     }
 

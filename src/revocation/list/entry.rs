@@ -50,7 +50,7 @@ impl SessionEntry {
         Effect::Minimum { minimum: self.minimum, effective_from, before }
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.set(self.effect().merge(other.effect()));
         self.until = self.until.max(other.until);
     }
@@ -80,7 +80,7 @@ impl SessionEntry {
 }
 
 /// Of a subject, a client or all: what began at this moment or before it is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,
     until: Timestamp,
@@ -104,7 +104,7 @@ impl NotBefore {
         self.until
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.at = self.at.max(other.at);
         self.until = self.until.max(other.until);
     }

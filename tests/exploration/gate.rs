@@ -1,0 +1,240 @@
+//! The gate and its store around the table, in the small.
+
+use rotogate::clock::Timestamp;
+use rotogate::revocation::Effect;
+use rotogate::session::rotation;
+
+use super::table::{GONE, Outcome, Record, Table};
+
+/// What surrounds the table, and what may be wrong with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around {
+    /// No generation past this one is issued.
+    pub(crate) generations: u8,
+    /// How often the store may lose its last writes.
+    pub(crate) rollbacks: u8,
+    /// Fault: the last entry of the list counts, whatever was there.
+    pub(crate) list_replaces: bool,
+    /// Fault: a store may lose a revocation that was acknowledged, and no node remembers it.
+    pub(crate) forgets_revocations: bool,
+    /// Fault: a node whose list went with the store's writes says that it holds them all.
+    pub(crate) claims_unbroken: bool,
+    /// Fault: the same, from the session's next change on.
+    pub(crate) heals_by_next_change: bool,
+    /// Fault: a node that kept its list does not put it back into the store.
+    pub(crate) puts_nothing_back: bool,
+    /// Fault: a confirmation is recorded for whatever generation is current by then.
+    pub(crate) confirms_any: bool,
+}
+
+impl Around {
+    pub(crate) const fn sound(generations: u8, rollbacks: u8) -> Self {
+        Self {
+            generations,
+            rollbacks,
+            list_replaces: false,
+            forgets_revocations: false,
+            claims_unbroken: false,
+            heals_by_next_change: false,
+            puts_nothing_back: false,
+            confirms_any: false,
+        }
+    }
+}
+
+/// One node and its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Gate {
+    /// The store: the record, and the minimum in its revocations.
+    pub(crate) record: Record,
+    minimum: u8,
+    /// What is left of them when the store loses its last writes.
+    kept: Record,
+    kept_minimum: u8,
+    /// The node's list.
+    pub(crate) list: u8,
+    /// An entry of a rotation that is committed and not yet in the list; 0 for none.
+    pub(crate) late: u8,
+    unbroken: bool,
+    /// The generation whose confirmation is queued; 0 for none.
+    queued: u8,
+    /// The session's end was acknowledged.
+    pub(crate) acknowledged: bool,
+    rollbacks: u8,
+}
+
+impl Gate {
+    pub(crate) fn new(around: &Around) -> Self {
+        Self {
+            record: Record::FIRST,
+            minimum: 0,
+            kept: Record::FIRST,
+            kept_minimum: 0,
+            list: 0,
+            late: 0,
+            unbroken: true,
+            queued: 0,
+            acknowledged: false,
+            rollbacks: around.rollbacks,
+        }
+    }
+
+    /// What presenting this generation would bring on. Queued confirmations count.
+    pub(crate) fn ask(&self, table: &mut Table, generation: u8) -> Outcome {
+        let record = Record { confirmed: self.confirmed(), ..self.record };
+        table.ask(record, generation, self.list, self.unbroken)
+    }
+
+    /// Does this node know that the current generation was used?
+    pub(crate) fn confirmed(&self) -> bool {
+        self.record.confirmed || self.queued == self.record.current
+    }
+
+    /// Is what this node has committed in its list, or at least still in the store? For a moment it may be in neither:
+    /// when the store loses a rotation before its entry has reached the list, and thus before its reply goes out.
+    pub(crate) fn knows_its_own(&self) -> bool {
+        self.late <= self.list || self.late <= self.minimum
+    }
+
+    /// Does an access token of this generation pass?
+    pub(crate) fn passes(&self, generation: u8) -> bool {
+        generation >= self.list && self.list != GONE
+    }
+
+    /// Writes the record and its revocation, in one transaction; then the list, or later.
+    pub(crate) fn commit(&mut self, (record, raised): (Record, Option<u8>), late: bool, around: &Around) {
+        self.record = record;
+        if around.heals_by_next_change {
+            self.unbroken = true;
+        }
+        if let Some(minimum) = raised {
+            self.minimum = merge(self.minimum, minimum);
+            if late {
+                self.late = minimum;
+            } else {
+                self.write_list(minimum, around);
+            }
+        }
+    }
+
+    /// The late entry arrives.
+    pub(crate) fn arrive(&mut self, around: &Around) {
+        self.write_list(self.late, around);
+        self.late = 0;
+    }
+
+    fn write_list(&mut self, minimum: u8, around: &Around) {
+        self.list = if around.list_replaces { minimum } else { merge(self.list, minimum) };
+    }
+
+    /// Local list, store, acknowledgement.
+    pub(crate) fn revoke(&mut self) {
+        self.list = GONE;
+        self.record.live = false;
+        self.minimum = GONE;
+        self.acknowledged = true;
+    }
+
+    /// An access token is used.
+    pub(crate) fn used(&mut self, generation: u8) {
+        if self.passes(generation) && self.record.live && generation == self.record.current {
+            self.queued = generation;
+        }
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.record.tick();
+        if self.rollbacks > 0 {
+            self.kept.tick();
+        }
+    }
+
+    /// Everything that happens to the gate by itself.
+    pub(crate) fn happenings(&self, around: &Around, out: &mut Vec<(Happening, Self)>) {
+        let mut add = |what, change: &dyn Fn(&mut Self)| {
+            let mut after = *self;
+            change(&mut after);
+            out.push((what, after));
+        };
+        add(Happening::Tick, &Self::tick);
+        if self.queued != 0 {
+            add(Happening::ConfirmationsWritten, &|g| {
+                if g.record.current == g.queued || around.confirms_any {
+                    g.record.confirmed |= g.record.live;
+                }
+                g.queued = 0;
+            });
+            add(Happening::ConfirmationsLost, &|g| g.queued = 0);
+        }
+        if self.late != 0 {
+            add(Happening::LateEntryArrives, &|g| g.arrive(around));
+        }
+        add(Happening::Restart, &|g| {
+            // From a store that has lost writes, nobody learns what was in them.
+            g.unbroken &= g.rollbacks == around.rollbacks || around.claims_unbroken;
+            g.queued = 0;
+            g.late = 0;
+            g.list = g.minimum;
+        });
+        if !self.acknowledged {
+            add(Happening::Revocation, &Self::revoke);
+            add(Happening::RevocationThatTheStoreRefuses, &|g| g.list = GONE);
+        }
+        if self.rollbacks > 0 {
+            add(Happening::WritesAreSafe, &|g| (g.kept, g.kept_minimum) = (g.record, g.minimum));
+            let lost = |g: &mut Self| {
+                (g.record, g.minimum) = (g.kept, g.kept_minimum);
+                g.rollbacks -= 1;
+                if g.rollbacks == 0 {
+                    // Never looked at again: all the same.
+                    (g.kept, g.kept_minimum) = (Record::FIRST, 0);
+                }
+            };
+            add(Happening::WritesLostListKept, &|g| {
+                lost(g);
+                if !around.puts_nothing_back {
+                    g.minimum = merge(g.minimum, g.list);
+                }
+            });
+            // What was acknowledged is safe before, or some node still has it.
+            if !self.acknowledged || self.kept_minimum == GONE || around.forgets_revocations {
+                add(Happening::WritesLostAndListToo, &|g| {
+                    lost(g);
+                    (g.list, g.late, g.queued) = (g.minimum, 0, 0);
+                    g.unbroken &= around.claims_unbroken;
+                });
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happening {
+    Tick,
+    ConfirmationsWritten,
+    ConfirmationsLost,
+    LateEntryArrives,
+    /// The gate crashes and starts again.
+    Restart,
+    /// The session is ended, durably and acknowledged.
+    Revocation,
+    /// The list has it, the store does not, and it is not acknowledged.
+    RevocationThatTheStoreRefuses,
+    /// A later loss does not reach further back than here.
+    WritesAreSafe,
+    WritesLostListKept,
+    WritesLostAndListToo,
+}
+
+/// Production's merge of two minimums that are in effect.
+fn merge(a: u8, b: u8) -> u8 {
+    let effect = |m: u8| match m {
+        GONE => Effect::SESSION_GONE,
+        _ => Effect::Minimum { minimum: m.into(), effective_from: Timestamp::ZERO, before: 0 },
+    };
+    match effect(a).merge(effect(b)) {
+        Effect::Minimum { minimum: rotation::GONE, .. } => GONE,
+        Effect::Minimum { minimum, .. } => u8::try_from(minimum).unwrap(),
+        other @ (Effect::NotBefore(_) | Effect::Gone) => unreachable!("{other:?}"),
+    }
+}

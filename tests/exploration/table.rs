@@ -1,0 +1,191 @@
+//! The record of the small world, and the production table behind it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rotogate::clock::Timestamp;
+use rotogate::session::profile::Profile;
+use rotogate::session::rotation::{self, Decision, Facts, Presented, Step};
+use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+
+/// One unit of the small world's time.
+const UNIT: Duration = Duration::from_millis(300);
+/// In units.
+pub(crate) const GRACE: u8 = 1;
+/// In units.
+pub(crate) const WINDOW: u8 = 4;
+/// A minimum that no token reaches, in the small world's numbers.
+pub(crate) const GONE: u8 = u8::MAX;
+
+const CREATED: Timestamp = Timestamp::from_secs(1_732_000_000);
+const NOW: Timestamp = CREATED.plus(Duration::from_secs(3600));
+
+/// What of the record a decision looks at. Times are ages in units, up to where they make no difference any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Record {
+    pub(crate) current: u8,
+    pub(crate) previous: u8,
+    pub(crate) rotated: u8,
+    pub(crate) issued: u8,
+    pub(crate) confirmed: bool,
+    pub(crate) live: bool,
+}
+
+impl Record {
+    /// A fresh login.
+    pub(crate) const FIRST: Self =
+        Self { current: 1, previous: 0, rotated: WINDOW, issued: GRACE, confirmed: false, live: true };
+
+    pub(crate) fn tick(&mut self) {
+        self.rotated = (self.rotated + 1).min(WINDOW);
+        self.issued = (self.issued + 1).min(GRACE);
+    }
+}
+
+/// A [`Decision`], without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Revoked,
+    Refused,
+    Forward,
+    Rotate,
+    Replay,
+    Reissue,
+    Reuse,
+}
+
+impl Verdict {
+    /// Does the holder of such a token get a successor?
+    pub(crate) fn serves(self) -> bool {
+        match self {
+            Self::Forward | Self::Rotate | Self::Replay | Self::Reissue => true,
+            Self::Revoked | Self::Refused | Self::Reuse => false,
+        }
+    }
+
+    /// Is such a token one that stands for the session as it is: not a predecessor that is still served?
+    pub(crate) fn is_live(self) -> bool {
+        self == Self::Rotate || self == Self::Forward
+    }
+}
+
+/// What a presented token brings on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    /// The record after it, and the minimum it raises, when a generation is issued.
+    pub(crate) next: Option<(Record, Option<u8>)>,
+}
+
+type Decide = fn(&Session, Presented, Facts, Timestamp, &Profile) -> Decision;
+type Steps = fn(&Session, Decision, Presented, LastPair, Timestamp, &Profile) -> Option<Step>;
+
+/// Production's functions, or those with a fault.
+pub(crate) struct Table {
+    pub(crate) decide: Decide,
+    pub(crate) step: Steps,
+    profile: Profile,
+    session: Session,
+    /// The same question has the same answer: both are functions.
+    known: HashMap<(Record, u8, u8, bool), Outcome, foldhash::fast::RandomState>,
+}
+
+impl Table {
+    /// Production's.
+    pub(crate) fn new(revoke_previous: bool) -> Self {
+        let profile = Profile {
+            grace: UNIT * u32::from(GRACE),
+            lost_response_window: UNIT * u32::from(WINDOW),
+            revoke_previous_after: revoke_previous.then_some(Duration::ZERO),
+            ..Profile::default()
+        };
+        assert_eq!(profile.problems(), []);
+        let session = Session {
+            id: SessionId::new(CREATED, [7; 10]),
+            secret: SessionSecret::new([9; 16]),
+            subject: "ada".into(),
+            account: None,
+            client: "web".into(),
+            scope: Scope::default(),
+            dialect: "oauth2".into(),
+            expires: CREATED.plus(profile.session_ttl),
+            latest_access_expires: NOW.plus(profile.access_ttl),
+            current: 0,
+            previous: 0,
+            rotated_at: NOW,
+            issued_at: NOW,
+            confirmed: false,
+            last: pair(&profile),
+            status: Status::Live,
+            revision: 0,
+            user_agent: None,
+            address: None,
+        };
+        Self { decide: rotation::decide, step: rotation::step, profile, session, known: HashMap::default() }
+    }
+
+    /// What presenting this generation brings on, given the record and what the list knows.
+    pub(crate) fn ask(&mut self, record: Record, generation: u8, minimum: u8, unbroken: bool) -> Outcome {
+        let key = (record, generation, minimum, unbroken);
+        if let Some(outcome) = self.known.get(&key) {
+            return *outcome;
+        }
+        let outcome = self.work_out(record, generation, minimum, unbroken);
+        self.known.insert(key, outcome);
+        outcome
+    }
+
+    fn work_out(&mut self, record: Record, generation: u8, minimum: u8, unbroken: bool) -> Outcome {
+        let s = &mut self.session;
+        s.current = record.current.into();
+        s.previous = record.previous.into();
+        s.rotated_at = NOW.minus(UNIT * u32::from(record.rotated));
+        s.issued_at = NOW.minus(UNIT * u32::from(record.issued));
+        s.confirmed = record.confirmed;
+        s.status = if record.live { Status::Live } else { Status::Revoked(RevokedBecause::Logout) };
+        let presented = Presented { generation: generation.into() };
+        let facts = Facts {
+            user_active: true,
+            sessions_valid_from: Timestamp::ZERO,
+            minimum_known: if minimum == GONE { rotation::GONE } else { minimum.into() },
+            unbroken_revocations: unbroken,
+        };
+        let decision = (self.decide)(s, presented, facts, NOW, &self.profile);
+        let verdict = match decision {
+            Decision::Revoked(_) => Verdict::Revoked,
+            Decision::Expired(_) => unreachable!("lifetimes are not in the small world"),
+            Decision::Ahead { fast_forward: false } => Verdict::Refused,
+            Decision::Ahead { fast_forward: true } => Verdict::Forward,
+            Decision::Rotate => Verdict::Rotate,
+            Decision::Replay => Verdict::Replay,
+            Decision::Reissue => Verdict::Reissue,
+            Decision::Reuse(_) => Verdict::Reuse,
+        };
+        let next = (self.step)(s, decision, presented, pair(&self.profile), NOW, &self.profile).map(|step| {
+            let age = |at: Timestamp| u8::try_from(NOW.since(at).as_millis() / UNIT.as_millis()).unwrap();
+            let record = Record {
+                current: small(step.record.current),
+                previous: small(step.record.previous),
+                rotated: age(step.record.rotated_at),
+                issued: age(step.record.issued_at),
+                confirmed: step.record.confirmed,
+                live: step.record.status == Status::Live,
+            };
+            let raised = step.raised.map(|raised| {
+                assert_eq!((raised.effective_from, raised.before), (NOW, 0));
+                small(raised.minimum)
+            });
+            (record, raised)
+        });
+        assert_eq!(next.is_some(), verdict.serves() && verdict != Verdict::Replay);
+        Outcome { verdict, next }
+    }
+}
+
+fn pair(profile: &Profile) -> LastPair {
+    LastPair { scope: Scope::default(), access_expires: NOW.plus(profile.access_ttl), kid: "k1".into(), refresh_key: 1 }
+}
+
+fn small(generation: u64) -> u8 {
+    u8::try_from(generation).unwrap()
+}
