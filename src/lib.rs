@@ -18,7 +18,7 @@ pub mod verified;
 
 mod audit;
 mod credential;
-mod headers;
+pub mod headers;
 
 #[cfg(feature = "server")]
 pub mod admin;

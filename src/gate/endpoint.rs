@@ -351,10 +351,10 @@ async fn revoke(gate: &Inner, client: &Client, token: &SecretString, origin: &Or
     if access.client.as_deref() != Some(client.id.as_ref()) {
         return Err(Denial::OtherClient.into());
     }
-    if let Some((session, _)) = access.session {
-        if let Some(session) = engine.store().load(session).await? {
-            return engine.log_out(&session, &client.id, origin).await;
-        }
+    if let Some((session, _)) = access.session
+        && let Some(session) = engine.store().load(session).await?
+    {
+        return engine.log_out(&session, &client.id, origin).await;
     }
     let Some(target) = crate::verified::revocable(&access) else { return Ok(()) };
     let effect = match &target {

@@ -161,10 +161,7 @@ impl GateLayer {
             Err(denial) => return refuse(denial, None),
         };
         // 2. One canonical path: what is matched from here on is what is forwarded.
-        let path = match CanonicalPath::parse(parts.uri.path()) {
-            Ok(path) => path,
-            Err(_) => return refuse(Denial::BadPath, None),
-        };
+        let Ok(path) = CanonicalPath::parse(parts.uri.path()) else { return refuse(Denial::BadPath, None) };
         // 3. Our own endpoints before any route: no route, however wide, can shadow or forward them.
         if let Some(hit) = gate.endpoints.find(&path, parts.uri.path()) {
             return Way::Endpoint(hit);

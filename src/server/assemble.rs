@@ -43,10 +43,10 @@ pub struct Assembled {
 
 impl Assembled {
     pub(super) async fn close(&self) {
-        if let Some(store) = &self.redb {
-            if let Err(error) = store.close().await {
-                tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be closed in order");
-            }
+        if let Some(store) = &self.redb
+            && let Err(error) = store.close().await
+        {
+            tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be closed in order");
         }
     }
 }

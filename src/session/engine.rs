@@ -13,7 +13,7 @@ use super::confirm::Confirmations;
 use super::profile::{OnOtherClient, OnReuse, Profile};
 use super::rotation::{self, Decision, Facts, Presented, Reuse, decide};
 use super::turn::Turns;
-use super::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use super::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use crate::audit;
 use crate::client::Client;
 use crate::clock::{ClockState, EngineClock, Timestamp};
@@ -422,6 +422,9 @@ impl Engine {
         let mut user = None;
         let mut counted = false;
         for _ in 0..TRIES {
+            // Before the record: what a refresh that wins meanwhile adds to the list must not look as if the record
+            // had lost writes.
+            let minimum_known = self.revocations.minimum(authentic.session);
             let Some(mut session) = self.store.load(authentic.session).await? else {
                 return Err(Denial::UnknownRefreshToken.into());
             };
@@ -438,7 +441,7 @@ impl Engine {
             // Notes that wait to be written count.
             session.confirmed |= self.confirmations.has(session.id, session.current);
             let now = self.clock.now();
-            let decision = decide(&session, presented, self.facts(&session, user.as_ref()), now, refresh.profile);
+            let decision = decide(&session, presented, self.facts(&session, user.as_ref(), minimum_known), now, refresh.profile);
             let how = match decision {
                 Decision::Revoked(why) => return Err(Denial::SessionRevoked(why).into()),
                 Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
@@ -502,13 +505,13 @@ impl Engine {
         if session.account.as_deref() != refresh.account {
             return Err(Denial::OtherAccount.into());
         }
-        if !refresh.accepts.iter().any(|dialect| *dialect == session.dialect) {
+        if !refresh.accepts.contains(&session.dialect) {
             return Err(Denial::OtherDialect.into());
         }
         Ok(())
     }
 
-    fn facts(&self, session: &Session, user: Option<&Option<User>>) -> Facts {
+    fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
         let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let (user_active, valid_from) = match user {
             // No directory answers for this session.
@@ -519,7 +522,7 @@ impl Engine {
         Facts {
             user_active,
             sessions_valid_from: valid_from.max(listed),
-            minimum_known: self.revocations.minimum(session.id),
+            minimum_known,
             // A store of one node falls behind only while no process holds it: nobody kept the revocations.
             unbroken_revocations: false,
         }
