@@ -50,9 +50,8 @@ impl Verifier {
         let parts = shape::Parts::split(token)?;
         let header = shape::Header::read(parts.header)?;
         let claims = shape::claims(parts.claims)?;
-        let issuer = match claims.get("iss") {
-            Some(serde_json::Value::String(issuer)) => issuer,
-            _ => return Err(Denial::BadClaim("iss must be a string")),
+        let Some(serde_json::Value::String(issuer)) = claims.get("iss") else {
+            return Err(Denial::BadClaim("iss must be a string"));
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
         let key = rules.keys.find(header.kid.as_deref()).ok_or(Denial::UnknownKey)?;

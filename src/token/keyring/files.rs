@@ -195,4 +195,18 @@ mod tests {
             assert_eq!(me.folder_objection(owner, mode).is_none(), good, "{owner} {mode:o}");
         }
     }
+
+    #[test]
+    fn o2_a_key_file_is_never_written_over_or_through_anything() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Writing::begin(&home.path().join("keys")).unwrap();
+        let (target, there) = (home.path().join("target"), home.path().join("there"));
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(folder.create(&link, b"secret").is_err());
+        assert!(!target.exists());
+        std::fs::write(&there, b"before").unwrap();
+        assert!(folder.create(&there, b"secret").is_err());
+        assert_eq!(std::fs::read(&there).unwrap(), b"before");
+    }
 }

@@ -123,7 +123,7 @@ impl VerifyingKey {
     }
 
     /// The JWK that others may have; `None` for a secret.
-    pub(super) fn published(&self) -> Option<Jwk> {
+    pub(in crate::token) fn published(&self) -> Option<Jwk> {
         let public = self.public.as_ref()?;
         let common = CommonParameters {
             public_key_use: Some(PublicKeyUse::Signature),

@@ -70,7 +70,7 @@ impl KeyMaterial {
 }
 
 /// How a key signs.
-pub(in crate::token) enum Signer {
+enum Signer {
     /// Ed25519.
     Edwards(Ed25519KeyPair),
     /// ECDSA, fixed-length signatures.
@@ -78,7 +78,7 @@ pub(in crate::token) enum Signer {
     /// RSA with its padding.
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     /// A shared secret.
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 /// A private key or secret of our own, bound to one algorithm. Does not print; the cryptographic library cleanses keys
@@ -221,7 +221,7 @@ fn secret(
 ) -> Result<(Signer, VerifyingKey), KeyError> {
     let secret = hmac_secret::decode(algorithm, material.expose())?;
     let verifying = VerifyingKey::from_secret(&secret, algorithm)?;
-    Ok((Signer::Hmac(hmac::Key::new(hash, &secret)), verifying))
+    Ok((Signer::Hmac(Box::new(hmac::Key::new(hash, &secret))), verifying))
 }
 
 fn other_kind(algorithm: Algorithm) -> KeyError {

@@ -1,1 +1,553 @@
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::session::{Scope, SessionId};
+use crate::token::algorithm::Algorithm;
+use crate::token::claims::MintedClaims;
+use crate::token::keyring::{Keyring, RefreshKeys, SigningKey};
+use crate::token::mint::mint;
+
+mod form;
+mod hostile;
+mod issuers;
+mod signature;
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const OWN: &str = "https://gate.example";
+const IDP: &str = "https://idp.example/";
+
+/// Our own issuer with one key, and another with three, as production would have it.
+struct World {
+    own: Keyring,
+    idp: Vec<SigningKey>,
+    verifier: Verifier,
+}
+
+fn world() -> World {
+    world_with(Algorithm::EdDsa)
+}
+
+fn world_with(algorithm: Algorithm) -> World {
+    let own = Keyring::generate(algorithm).unwrap();
+    let idp: Vec<_> =
+        [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa].map(|a| SigningKey::generate(a).unwrap()).into();
+    let keys = IssuerKeys::from_jwks(jwks(&idp).to_string().as_bytes(), None).unwrap();
+    let mut external = IssuerRules::external(IDP, vec!["api".into()], keys);
+    external.typ = vec!["at+jwt".into(), "JWT".into()];
+    let verifier =
+        Verifier::new(vec![IssuerRules::own(OWN, vec!["api".into()], &own, Duration::from_secs(30)), external])
+            .unwrap();
+    World { own, idp, verifier }
+}
+
+fn jwks(keys: &[SigningKey]) -> Value {
+    json!({ "keys": keys.iter().map(|k| k.verifying_key().published().unwrap()).collect::<Vec<_>>() })
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A token with any header and claims, and a good signature.
+fn forge(key: &SigningKey, header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
+    let message = format!("{}.{}", b64(header), b64(claims));
+    let signature = key.sign(message.as_bytes()).unwrap();
+    format!("{message}.{}", b64(signature))
+}
+
+fn own_header(key: &SigningKey) -> Value {
+    json!({ "alg": key.algorithm().name(), "typ": "at+jwt", "kid": key.kid() })
+}
+
+fn sid() -> String {
+    SessionId::new(NOW.minus(Duration::from_secs(60)), [3; 10]).to_string()
+}
+
+fn own_claims() -> Value {
+    json!({
+        "iss": OWN, "sub": "ada", "aud": "api", "exp": 1_800_000_600, "iat": 1_800_000_000, "jti": "j1",
+        "client_id": "web", "scope": "read", "sid": sid(), "gen": 2,
+    })
+}
+
+fn idp_claims() -> Value {
+    json!({ "iss": IDP, "sub": "ada", "aud": ["api", "other"], "exp": 1_800_000_600 })
+}
+
+/// `base` with members put in; `null` takes one out.
+fn with(mut base: Value, changes: Value) -> Value {
+    let (Value::Object(object), Value::Object(changes)) = (&mut base, changes) else { panic!("two objects") };
+    for (name, value) in changes {
+        if value.is_null() {
+            object.remove(&name);
+        } else {
+            object.insert(name, value);
+        }
+    }
+    base
+}
+
+impl World {
+    fn verify(&self, token: &str) -> Result<AccessToken, Denial> {
+        self.verifier.verify(token, NOW, NOW)
+    }
+
+    /// A token of ours with such a header and claims.
+    fn own(&self, header: &Value, claims: &Value) -> Result<AccessToken, Denial> {
+        self.verify(&forge(self.own.signer(), header.to_string(), claims.to_string()))
+    }
+
+    fn own_claims(&self, changes: Value) -> Result<AccessToken, Denial> {
+        self.own(&own_header(self.own.signer()), &with(own_claims(), changes))
+    }
+
+    fn own_header(&self, changes: Value) -> Result<AccessToken, Denial> {
+        self.own(&with(own_header(self.own.signer()), changes), &own_claims())
+    }
+
+    /// A token of the other issuer, signed by its key `i`.
+    fn idp(&self, i: usize, claims: &Value) -> Result<AccessToken, Denial> {
+        let key = &self.idp[i];
+        self.verify(&forge(key, own_header(key).to_string(), claims.to_string()))
+    }
+
+    fn raw_claims(&self, claims: impl AsRef<[u8]>) -> Result<AccessToken, Denial> {
+        self.verify(&forge(self.own.signer(), own_header(self.own.signer()).to_string(), claims))
+    }
+
+    fn raw_header(&self, header: impl AsRef<[u8]>) -> Result<AccessToken, Denial> {
+        self.verify(&forge(self.own.signer(), header, own_claims().to_string()))
+    }
+
+    fn good(&self) -> String {
+        forge(self.own.signer(), own_header(self.own.signer()).to_string(), own_claims().to_string())
+    }
+}
+
+fn malformed(result: &Result<AccessToken, Denial>) -> bool {
+    matches!(result, Err(Denial::MalformedToken(_)))
+}
+
+fn bad_claim(result: &Result<AccessToken, Denial>) -> bool {
+    matches!(result, Err(Denial::BadClaim(_)))
+}
+
+#[test]
+fn what_we_mint_is_accepted_and_says_what_was_minted() {
+    for algorithm in Algorithm::ALL {
+        let world = world_with(algorithm);
+        let scope = Scope::parse("read write").unwrap();
+        let session = SessionId::new(NOW, [1; 10]);
+        let claims = MintedClaims {
+            issuer: OWN,
+            subject: "ada",
+            audience: &["api".into(), "other".into()],
+            expires: NOW.plus(Duration::from_secs(600)),
+            issued_at: NOW,
+            jti: "one",
+            client: "web",
+            scope: &scope,
+            session: Some((session, 3)),
+            account: Some("acme"),
+        };
+        let token = world.verify(mint(world.own.signer(), &claims).unwrap().expose()).unwrap();
+        assert!(token.ours);
+        assert_eq!((&*token.issuer, &*token.subject), (OWN, "ada"));
+        assert_eq!((token.account.as_deref(), token.client.as_deref()), (Some("acme"), Some("web")));
+        assert_eq!(token.scope, scope);
+        assert_eq!(token.session, Some((session, 3)));
+        assert_eq!(token.jti.as_deref(), Some("one"));
+        assert_eq!((token.issued_at, token.expires), (Some(NOW), NOW.plus(Duration::from_secs(600))));
+        assert_eq!(token.kid.as_deref(), Some(world.own.signer().kid()));
+        assert!(token.is_for(&["x", "other"]) && !token.is_for(&["ap", "API", "api "]));
+        let none = MintedClaims { session: None, account: None, ..claims };
+        assert_eq!(world.verify(mint(world.own.signer(), &none).unwrap().expose()).unwrap().session, None);
+    }
+}
+
+#[test]
+fn another_issuers_token_never_names_a_session_or_account_of_ours() {
+    let world = world();
+    let claims = with(idp_claims(), json!({ "sid": sid(), "gen": 2, "account": "acme", "email": "a@b.example" }));
+    for i in 0..3 {
+        let token = world.idp(i, &claims).unwrap();
+        assert!(!token.ours);
+        assert_eq!((token.session, token.account), (None, None));
+        assert_eq!(token.extra["email"], "a@b.example");
+    }
+}
+
+#[test]
+fn j1_the_header_never_chooses_the_algorithm() {
+    let world = world();
+    for alg in ["none", "None", "NONE", "nOnE", "", "HS256", "RS256", "ES256", "eddsa", "EdDSA ", "Ed25519", "XX"] {
+        assert_eq!(world.own_header(json!({ "alg": alg })), Err(Denial::WrongAlgorithm), "{alg}");
+    }
+    assert!(malformed(&world.own_header(json!({ "alg": null }))), "missing");
+    for alg in [json!(1), json!(["EdDSA"]), json!({}), json!(true)] {
+        assert!(malformed(&world.own_header(json!({ "alg": alg }))), "{alg}");
+    }
+    assert!(malformed(&world.raw_header(r#"{"alg":null,"typ":"at+jwt"}"#)));
+    // `none`, and an empty signature under a good algorithm.
+    let claims = b64(own_claims().to_string());
+    let kid = world.own.signer().kid();
+    let unsigned = b64(json!({ "alg": "none", "typ": "at+jwt", "kid": kid }).to_string());
+    assert_eq!(world.verify(&format!("{unsigned}.{claims}.")), Err(Denial::WrongAlgorithm));
+    let empty = b64(own_header(world.own.signer()).to_string());
+    assert_eq!(world.verify(&format!("{empty}.{claims}.")), Err(Denial::BadSignature));
+    // RSA PSS under an RSA PKCS #1 key.
+    let header = with(own_header(&world.idp[0]), json!({ "alg": "PS256" })).to_string();
+    assert_eq!(world.verify(&forge(&world.idp[0], header, idp_claims().to_string())), Err(Denial::WrongAlgorithm));
+}
+
+#[test]
+fn j2_a_public_key_as_hmac_secret_signs_nothing() {
+    let world = world();
+    let public = serde_json::to_string(&world.idp[0].verifying_key().published().unwrap()).unwrap();
+    let header = json!({ "alg": "HS256", "typ": "at+jwt", "kid": world.idp[0].kid() }).to_string();
+    let message = format!("{}.{}", b64(header), b64(idp_claims().to_string()));
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, public.as_bytes());
+    let signature = b64(aws_lc_rs::hmac::sign(&key, message.as_bytes()));
+    assert_eq!(world.verify(&format!("{message}.{signature}")), Err(Denial::WrongAlgorithm));
+    let pem = pem::encode(&pem::Pem::new("PUBLIC KEY", vec![1; 40]));
+    assert!(IssuerKeys::from_public_pem(pem.as_bytes(), Algorithm::Hs256).is_err());
+}
+
+#[test]
+fn j3_a_kid_is_looked_up_exactly() {
+    let world = world();
+    let kid = world.own.signer().kid().to_owned();
+    for other in [
+        kid.to_uppercase(),
+        format!("{kid} "),
+        format!("{kid}\0"),
+        "../keys/x".into(),
+        "' OR 1=1 --".into(),
+        String::new(),
+    ] {
+        assert_eq!(world.own_header(json!({ "kid": other })), Err(Denial::UnknownKey), "{other}");
+    }
+    assert_eq!(world.own_header(json!({ "kid": "x".repeat(128) })), Err(Denial::UnknownKey));
+    assert!(malformed(&world.own_header(json!({ "kid": "x".repeat(129) }))));
+    assert!(malformed(&world.own_header(json!({ "kid": 1 }))));
+    // One key: it need not be named. Several: it must.
+    assert!(world.own_header(json!({ "kid": null })).is_ok());
+    let nameless = with(own_header(&world.idp[1]), json!({ "kid": null })).to_string();
+    assert_eq!(world.verify(&forge(&world.idp[1], nameless, idp_claims().to_string())), Err(Denial::UnknownKey));
+    // The kid of another key.
+    let swapped = own_header(&world.idp[2]).to_string();
+    let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    assert_eq!(world.verify(&forge(&attacker, swapped, idp_claims().to_string())), Err(Denial::BadSignature));
+}
+
+#[test]
+fn j4_j5_headers_that_bring_their_own_key_or_rules_are_refused() {
+    let world = world();
+    let jwk = serde_json::to_value(world.own.signer().verifying_key().published().unwrap()).unwrap();
+    for (name, value) in [
+        ("jwk", jwk),
+        ("jku", json!("https://evil.example/jwks")),
+        ("x5u", json!("https://evil.example/cert")),
+        ("crit", json!([])),
+        ("crit", json!(["exp"])),
+        ("crit", json!(["b64"])),
+        ("crit", json!("x")),
+        ("b64", json!(false)),
+        ("b64", json!(true)),
+        ("zip", json!("DEF")),
+        ("enc", json!("A256GCM")),
+    ] {
+        assert!(malformed(&world.own_header(json!({ name: value }))), "{name}");
+        let raw = format!(r#"{{"alg":"EdDSA","typ":"at+jwt","{name}":null}}"#);
+        assert!(malformed(&world.raw_header(raw)), "{name}: null");
+    }
+    // A certificate chain is neither followed nor trusted: it changes nothing.
+    assert!(world.own_header(json!({ "x5c": ["AAAA"], "x5t": "AAAA" })).is_ok());
+    let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let header = with(own_header(world.own.signer()), json!({ "x5c": ["AAAA"] })).to_string();
+    assert_eq!(world.verify(&forge(&attacker, header, own_claims().to_string())), Err(Denial::BadSignature));
+}
+
+#[test]
+fn j5_only_the_compact_serialisation_with_three_parts_is_read() {
+    let world = world();
+    let good = world.good();
+    let parts: Vec<&str> = good.split('.').collect();
+    let json = json!({ "protected": parts[0], "payload": parts[1], "signature": parts[2] }).to_string();
+    for bad in [
+        json.as_str(),
+        "",
+        ".",
+        "..",
+        "...",
+        "a.b",
+        &format!("{good}."),
+        &format!(".{good}"),
+        &format!("{good}.{}", parts[0]),
+        &format!("{}.{}.{}.{}.{}", parts[0], parts[1], parts[2], parts[0], parts[1]),
+        &format!("{}..{}", parts[0], parts[2]),
+        &format!("{}.{}", parts[0], parts[1]),
+    ] {
+        assert!(malformed(&world.verify(bad)), "{bad}");
+    }
+}
+
+#[test]
+fn j6_the_type_says_access_token() {
+    let world = world();
+    for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
+        assert!(world.own_header(json!({ "typ": typ })).is_ok(), "{typ}");
+    }
+    for typ in [
+        "JWT",
+        "refresh+jwt",
+        "id_token",
+        "rt+jwt",
+        "at+jwt ",
+        "",
+        "application/",
+        "application/application/at+jwt",
+        "text/at+jwt",
+        "at",
+    ] {
+        assert_eq!(world.own_header(json!({ "typ": typ })), Err(Denial::WrongType), "{typ}");
+    }
+    assert_eq!(world.own_header(json!({ "typ": null })), Err(Denial::WrongType));
+    assert!(malformed(&world.own_header(json!({ "typ": 1 }))));
+
+    // Another issuer: what its list says, and no more.
+    let typed = |typ: Value| {
+        let header = with(own_header(&world.idp[1]), json!({ "typ": typ })).to_string();
+        world.verify(&forge(&world.idp[1], header, idp_claims().to_string()))
+    };
+    assert!(typed(json!("jwt")).is_ok() && typed(json!("application/JWT")).is_ok());
+    assert_eq!(typed(Value::Null), Err(Denial::WrongType));
+    let keys = IssuerKeys::from_jwks(jwks(&world.idp).to_string().as_bytes(), None).unwrap();
+    let mut rules = IssuerRules::external(IDP, vec![], keys);
+    let untyped = with(own_header(&world.idp[1]), json!({ "typ": null })).to_string();
+    let untyped = forge(&world.idp[1], untyped, idp_claims().to_string());
+    let jwt = with(own_header(&world.idp[1]), json!({ "typ": "JWT" })).to_string();
+    let jwt = forge(&world.idp[1], jwt, idp_claims().to_string());
+    let by_default = Verifier::new(vec![rules.clone()]).unwrap();
+    assert_eq!(by_default.verify(&jwt, NOW, NOW), Err(Denial::WrongType));
+    rules.typ = vec!["".into()];
+    let without = Verifier::new(vec![rules]).unwrap();
+    assert!(without.verify(&untyped, NOW, NOW).is_ok());
+    assert_eq!(without.verify(&jwt, NOW, NOW), Err(Denial::WrongType));
+}
+
+#[test]
+fn j7_exp_is_required_and_a_finite_number_in_the_future() {
+    let world = world();
+    let exp =
+        |value: &str| world.raw_claims(with(own_claims(), json!({ "exp": "@" })).to_string().replace("\"@\"", value));
+    // Leeway is 30 s: good until just before 30 s after exp.
+    assert!(exp("1799999971").is_ok());
+    assert!(exp("1799999970.5").is_ok());
+    assert_eq!(exp("1799999970"), Err(Denial::TokenExpired));
+    assert_eq!(exp("1799999970.0"), Err(Denial::TokenExpired));
+    assert_eq!(exp("0"), Err(Denial::TokenExpired));
+    assert!(exp("1.8000001e9").is_ok());
+    assert_eq!(exp("253402300799").unwrap().expires, Timestamp::from_secs(253_402_300_799));
+    for bad in [
+        "-1",
+        "-1.5",
+        "-0.001",
+        "\"1800000600\"",
+        "null",
+        "true",
+        "[1800000600]",
+        "{}",
+        "253402300800",
+        "1e18",
+        "1e300",
+        "9223372036854775807",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "99999999999999999999999999",
+    ] {
+        assert!(bad_claim(&exp(bad)), "{bad}: {:?}", exp(bad));
+    }
+    for bad in ["1e400", "-1e400", "NaN", "Infinity", "+1800000600", "01800000600", "0x6b49d200", ""] {
+        assert!(malformed(&exp(bad)), "{bad}");
+    }
+    assert!(bad_claim(&world.own_claims(json!({ "exp": null }))), "missing");
+}
+
+#[test]
+fn j7_nbf_and_iat_may_not_lie_ahead() {
+    let world = world();
+    for claim in ["nbf", "iat"] {
+        let at = |value: &str| {
+            world.raw_claims(with(own_claims(), json!({ claim: "@" })).to_string().replace("\"@\"", value))
+        };
+        assert!(at("1800000030").is_ok());
+        assert!(at("1799999999.75").is_ok());
+        assert!(at("0").is_ok());
+        assert_eq!(at("1800000031"), Err(Denial::TokenNotYetValid), "{claim}");
+        assert_eq!(at("1800000030.5"), Err(Denial::TokenNotYetValid), "{claim}");
+        for bad in ["-1", "null", "\"1800000000\"", "true", "[]", "1e300"] {
+            assert!(bad_claim(&at(bad)), "{claim} {bad}");
+        }
+    }
+    assert!(bad_claim(&world.own_claims(json!({ "iat": null }))), "ours always have it");
+    assert!(world.idp(0, &idp_claims()).is_ok(), "others need not");
+}
+
+#[test]
+fn j7_a_longest_lifetime_can_be_set_and_needs_iat() {
+    let world = world();
+    let keys = IssuerKeys::from_jwks(jwks(&world.idp).to_string().as_bytes(), None).unwrap();
+    let mut rules = IssuerRules::external(IDP, vec![], keys);
+    rules.max_lifetime = Some(Duration::from_secs(600));
+    let verifier = Verifier::new(vec![rules]).unwrap();
+    let key = &world.idp[2];
+    let verify = |iat: Value| {
+        let claims = with(idp_claims(), json!({ "iat": iat })).to_string();
+        verifier.verify(&forge(key, own_header(key).to_string(), claims), NOW, NOW)
+    };
+    assert!(verify(json!(1_800_000_000)).is_ok());
+    assert!(bad_claim(&verify(json!(1_799_999_999))));
+    assert!(bad_claim(&verify(Value::Null)));
+}
+
+#[test]
+fn own_tokens_live_by_engine_time_and_others_by_the_wall_clock() {
+    let world = world();
+    let own = world.good();
+    let other = forge(&world.idp[2], own_header(&world.idp[2]).to_string(), idp_claims().to_string());
+    let later = NOW.plus(Duration::from_secs(3600));
+    assert!(world.verifier.verify(&own, NOW, later).is_ok());
+    assert_eq!(world.verifier.verify(&own, later, NOW), Err(Denial::TokenExpired));
+    assert!(world.verifier.verify(&other, later, NOW).is_ok());
+    assert_eq!(world.verifier.verify(&other, NOW, later), Err(Denial::TokenExpired));
+}
+
+#[test]
+fn j8_the_issuer_is_exact_and_owns_the_key() {
+    let world = world();
+    for iss in ["https://gate.example/", "https://GATE.example", "https://gate.exampl", "", "gate.example"] {
+        assert_eq!(world.own_claims(json!({ "iss": iss })), Err(Denial::UnknownIssuer), "{iss}");
+    }
+    for iss in [json!([OWN]), json!(1), json!({}), json!(true)] {
+        assert!(bad_claim(&world.own_claims(json!({ "iss": iss }))), "{iss}");
+    }
+    assert!(bad_claim(&world.own_claims(json!({ "iss": null }))));
+    assert!(bad_claim(&world.raw_claims(own_claims().to_string().replace(&format!("\"{OWN}\""), "null"))));
+    // Another issuer's key never speaks for us, nor ours for it.
+    let stolen = forge(&world.idp[2], own_header(&world.idp[2]).to_string(), own_claims().to_string());
+    assert_eq!(world.verify(&stolen), Err(Denial::UnknownKey));
+    let header = with(own_header(world.own.signer()), json!({})).to_string();
+    assert_eq!(world.verify(&forge(world.own.signer(), header, idp_claims().to_string())), Err(Denial::UnknownKey));
+}
+
+#[test]
+fn j8_aud_is_a_string_or_an_array_of_strings() {
+    let world = world();
+    assert_eq!(world.own_claims(json!({ "aud": ["a", "b"] })).unwrap().audience, ["a".into(), "b".into()]);
+    for aud in [
+        json!([]),
+        json!(""),
+        json!([""]),
+        json!(["api", ""]),
+        json!(1),
+        json!(["api", 1]),
+        json!([["api"]]),
+        json!({}),
+        json!({ "api": true }),
+        json!(false),
+    ] {
+        assert!(bad_claim(&world.own_claims(json!({ "aud": aud }))), "{aud}");
+    }
+    assert!(bad_claim(&world.own_claims(json!({ "aud": null }))), "missing");
+    assert!(bad_claim(&world.raw_claims(own_claims().to_string().replace("\"api\"", "null"))), "null");
+}
+
+#[test]
+fn j9_names_are_strings_of_a_sane_length() {
+    let world = world();
+    let long = "x".repeat(257);
+    for claim in ["sub", "jti", "client_id", "sid", "account"] {
+        for bad in [
+            json!(""),
+            json!(long),
+            json!("a\nb"),
+            json!("a\u{0}b"),
+            json!("a\u{85}b"),
+            json!(1),
+            json!(["a"]),
+            json!({}),
+            json!(true),
+        ] {
+            assert!(bad_claim(&world.own_claims(json!({ claim: bad }))), "{claim} {bad}");
+        }
+    }
+    let exact = "x".repeat(256);
+    for claim in ["sub", "jti", "client_id", "account"] {
+        assert!(world.own_claims(json!({ claim: exact })).is_ok(), "{claim}");
+    }
+    for sub in ["a b", "ad\u{e4}", " ada", "\u{202e}ada"] {
+        assert!(bad_claim(&world.own_claims(json!({ "sub": sub }))), "{sub}");
+        assert!(bad_claim(&world.idp(2, &with(idp_claims(), json!({ "sub": sub })))), "{sub}");
+    }
+    for required in ["sub", "jti", "client_id"] {
+        assert!(bad_claim(&world.own_claims(json!({ required: null }))), "{required}");
+    }
+    assert!(bad_claim(&world.idp(2, &with(idp_claims(), json!({ "jti": 5 })))), "others' too, where they are");
+    for scope in [json!(1), json!(["read"]), json!("a\"b"), json!("a\nb"), json!({})] {
+        assert!(bad_claim(&world.own_claims(json!({ "scope": scope }))), "{scope}");
+    }
+}
+
+#[test]
+fn j9_a_session_and_its_generation_go_together() {
+    let world = world();
+    assert!(world.own_claims(json!({ "sid": null, "gen": null })).unwrap().session.is_none());
+    assert!(bad_claim(&world.own_claims(json!({ "sid": null }))));
+    assert!(bad_claim(&world.own_claims(json!({ "gen": null }))));
+    for sid in ["x", "00000000-0000-0000-0000-000000000000", &sid().to_uppercase(), &sid().replace('-', "")] {
+        assert!(bad_claim(&world.own_claims(json!({ "sid": sid }))), "{sid}");
+    }
+    for generation in [json!(0), json!(-1), json!(1.5), json!("2"), json!([2]), json!(true)] {
+        assert!(bad_claim(&world.own_claims(json!({ "gen": generation }))), "{generation}");
+    }
+    assert_eq!(world.own_claims(json!({ "gen": u64::MAX })).unwrap().session.unwrap().1, u64::MAX);
+}
+
+#[test]
+fn r7_a_refresh_token_is_no_access_token() {
+    let world = world();
+    let secret = crate::session::SessionSecret::new([1; 16]);
+    let keys: &RefreshKeys = world.own.refresh_keys();
+    let token = crate::token::refresh::make(keys, 1, SessionId::new(NOW, [1; 10]), 1, &secret, "web").unwrap();
+    assert!(malformed(&world.verify(token.expose())));
+}
+
+#[test]
+fn r14_a_bound_token_is_refused() {
+    let world = world();
+    for cnf in [json!({ "jkt": "x" }), json!({ "x5t#S256": "x" }), json!({}), json!("x")] {
+        assert_eq!(world.own_claims(json!({ "cnf": cnf })), Err(Denial::UnprovedBinding));
+        assert_eq!(world.idp(1, &with(idp_claims(), json!({ "cnf": cnf }))), Err(Denial::UnprovedBinding));
+    }
+    assert_eq!(
+        world.raw_claims(own_claims().to_string().replacen('{', "{\"cnf\":null,", 1)),
+        Err(Denial::UnprovedBinding)
+    );
+}
+
+#[test]
+fn the_claims_are_not_judged_before_the_signature() {
+    let world = world();
+    let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let header = own_header(world.own.signer()).to_string();
+    for changes in [json!({ "exp": 1 }), json!({ "sub": 1 }), json!({ "cnf": {} }), json!({ "aud": [] })] {
+        let token = forge(&attacker, &header, with(own_claims(), changes).to_string());
+        assert_eq!(world.verify(&token), Err(Denial::BadSignature));
+    }
+}
