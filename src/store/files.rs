@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn o2_only_files_closed_to_others_are_good() {
-        let good = |mode, owner, group| problem(0o100_000 | mode, owner, group, 1000, &[1000, 7]).is_none();
+        let good = |mode: u32, owner, group| problem(0o100_000 | mode, owner, group, 1000, &[1000, 7]).is_none();
         assert!(good(0o600, 1000, 1000) && good(0o400, 0, 0) && good(0o640, 1000, 7));
         assert!(!good(0o600, 1001, 1000), "another user's");
         assert!(!good(0o640, 1000, 8), "readable by a group that is not ours");

@@ -94,12 +94,13 @@ impl Store for MemoryStore {
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
         let tables = self.tables()?;
         let limit = page_size(limit);
-        let mut found = tables.sessions.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, s)| s).filter(
-            |session| match &filter {
-                Filter::All => true,
-                Filter::Subject(subject) => session.subject == *subject,
-            },
-        );
+        let mut found =
+            tables.sessions.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, s)| s).filter(|session| {
+                match &filter {
+                    Filter::All => true,
+                    Filter::Subject(subject) => session.subject == *subject,
+                }
+            });
         let sessions: Vec<_> = found.by_ref().take(limit).cloned().collect();
         let more = found.next().is_some();
         Ok(Page { next: sessions.last().map(|s| s.id).filter(|_| more), sessions })

@@ -26,6 +26,7 @@ pub(super) enum Failure {
     /// This one is refused, and has written nothing.
     Refused(StoreError),
     /// The store itself failed: nothing of the transaction may be committed.
+    #[cfg_attr(not(feature = "redb"), expect(dead_code, reason = "memory does not fail"))]
     Broken(StoreError),
 }
 

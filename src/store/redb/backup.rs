@@ -18,7 +18,8 @@ const CACHE: usize = 16 << 20;
 /// What is at `to` already is left alone, and is an error.
 pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
     let shown = to.display();
-    let io = |error: std::io::Error| StoreError::caused_by(format!("the backup {shown} cannot be written: {error}"), error);
+    let io =
+        |error: std::io::Error| StoreError::caused_by(format!("the backup {shown} cannot be written: {error}"), error);
     if std::fs::symlink_metadata(to).is_ok() {
         return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
     }

@@ -5,7 +5,9 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use redb::{Builder, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, StorageError, TableHandle};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, StorageError, TableHandle,
+};
 use uuid::Uuid;
 
 use super::super::highwater::{HighWater, Mark, Verdict};
@@ -81,21 +83,20 @@ fn existing(
     options: &Options,
     judge: impl Fn(Option<Mark>) -> Result<Verdict, StoreError>,
 ) -> Result<(Database, Head, Staged), StoreError> {
-    let (database, (mut head, verdict), backend) =
-        examine(path, options.cache_size, options.check_up_to, |head| {
-            if head.keyring != options.keyring_id {
-                return Err(StoreError::new(format!(
-                    "{} belongs to keyring {}, but the keys in use are keyring {}: no refresh token of its sessions could \
+    let (database, (mut head, verdict), backend) = examine(path, options.cache_size, options.check_up_to, |head| {
+        if head.keyring != options.keyring_id {
+            return Err(StoreError::new(format!(
+                "{} belongs to keyring {}, but the keys in use are keyring {}: no refresh token of its sessions could \
                      be verified. Point [issuer] keys at the keys of this store, or [store] path at the store of these \
                      keys",
-                    path.display(),
-                    head.keyring,
-                    options.keyring_id
-                )));
-            }
-            let verdict = judge(Some(Mark { store: head.store, sequence: head.sequence }))?;
-            Ok((*head, verdict))
-        })?;
+                path.display(),
+                head.keyring,
+                options.keyring_id
+            )));
+        }
+        let verdict = judge(Some(Mark { store: head.store, sequence: head.sequence }))?;
+        Ok((*head, verdict))
+    })?;
     backend.release().map_err(|error| cannot_open(path, error))?;
     if let Verdict::Behind(_) = verdict {
         // From here on it is a store of its own: should the one it is a copy of come back, its mark does not fit.
@@ -227,7 +228,7 @@ fn cannot_open(path: &Path, error: std::io::Error) -> StoreError {
 
 fn not_ours(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::new(format!(
-        "{} is not a store of rotogate, or is damaged: {why}. It was left as it is. Check [store] path; if the path is \
+        "{} is not a store of rotogate, or is damaged: {why}. The file was left as it was. Check [store] path; if the path is \
          right, put the latest backup in its place, or move it away to begin with an empty store, which ends every \
          session; either needs `[store] accept_restored_store = true` once",
         path.display()

@@ -330,7 +330,9 @@ mod tests {
         );
     }
 
-    const GOLDEN_SESSION: &str = "";
+    const GOLDEN_SESSION: &str = "01018bcfe56800700080000000000000015e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e05616c696365010461636d65037765620a\
+        72656164207772697465066f617574683280e090d3c631c09fbaffbc31010080d095ffbc3180d095ffbc31000472656164c0\
+        9fbaffbc31056b65792d310100010107612070686f6e650100c0000201";
 
     #[test]
     fn o4_an_unknown_record_version_is_an_error_that_names_it() {

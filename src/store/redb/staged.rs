@@ -87,6 +87,32 @@ impl Staged {
         self.0.failing.store(true, Ordering::SeqCst);
     }
 
+    /// How many steps are held back.
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> usize {
+        self.held().unwrap().steps.len()
+    }
+
+    /// The file as a crash after `steps` steps may leave it, if it was `image` before: of what was not yet synced, only
+    /// the writes that `survives` lets through have reached the disk.
+    #[cfg(test)]
+    pub(super) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
+        let held = self.held().unwrap();
+        let taken = &held.steps[..steps];
+        let synced = taken.iter().rposition(|step| matches!(step, Step::Sync)).unwrap_or(0);
+        for (n, step) in taken.iter().enumerate() {
+            match step {
+                Step::Write(offset, bytes) if n < synced || survives() => {
+                    let start = usize::try_from(*offset).unwrap();
+                    image[start..start + bytes.len()].copy_from_slice(bytes);
+                }
+                Step::Length(length) => image.resize(usize::try_from(*length).unwrap(), 0),
+                Step::Write(..) | Step::Sync => {}
+            }
+        }
+        image
+    }
+
     fn held(&self) -> io::Result<MutexGuard<'_, Held>> {
         self.0.held.lock().map_err(|_| io::Error::other("a panic while the store was being opened"))
     }

@@ -82,9 +82,9 @@ pub(super) struct Shared {
 
 /// The mark and when to write it next.
 pub(super) struct Marker {
-    pub(super) file: HighWater,
+    file: HighWater,
     /// The sequence that it was last written with.
-    pub(super) written: u64,
+    written: u64,
     /// The sequence to write it at.
     pub(super) next: u64,
 }
@@ -94,7 +94,7 @@ impl Marker {
         Self { file, written, next: written.saturating_add(highwater::EVERY) }
     }
 
-    fn write(&mut self, head: Head) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, head: Head) -> Result<(), StoreError> {
         if head.sequence == self.written {
             return Ok(());
         }

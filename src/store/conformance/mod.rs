@@ -1,0 +1,151 @@
+//! What every store must do, as tests that any of them can run: [`run`] with a function that makes an empty one.
+//!
+//! A behaviour that fails panics, and says which it was.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Inserted, Store};
+use crate::clock::Timestamp;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{LastPair, Scope, Session, SessionId, SessionSecret, Status};
+
+pub mod races;
+pub mod revocations;
+pub mod sessions;
+
+/// The issuer that a store under test must be given.
+pub const ISSUER: &str = "https://auth.example";
+/// The leeway that a store under test must be given.
+pub const LEEWAY: Duration = Duration::from_secs(30);
+/// When the sessions of these tests begin.
+pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
+/// How long they live.
+pub const SESSION_TTL: Duration = Duration::from_secs(30 * 86_400);
+/// How long their access tokens live.
+pub const ACCESS_TTL: Duration = Duration::from_secs(600);
+
+macro_rules! behaviours {
+    ($make:ident: $($module:ident :: $name:ident),+ $(,)?) => {
+        $(
+            tracing::info!(concat!("conformance: ", stringify!($name)));
+            let store: Arc<dyn Store> = $make();
+            $module::$name(store).await;
+        )+
+    };
+}
+
+/// Runs every behaviour, each on an empty store of its own, made with [`ISSUER`] and [`LEEWAY`]. The races want a runtime
+/// with several threads.
+pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
+    behaviours!(make:
+        sessions::what_was_inserted_is_loaded,
+        sessions::an_id_is_inserted_once,
+        sessions::a_swap_needs_the_expected_revision,
+        sessions::a_swap_must_raise_the_revision_and_keep_the_subject,
+        sessions::a_revoked_session_is_never_swapped,
+        sessions::a_confirmation_touches_one_field_and_only_of_the_current_generation,
+        sessions::sessions_are_listed_page_by_page_in_order,
+        sessions::the_last_known_time_never_goes_back,
+        sessions::a_sweep_removes_what_ended_an_hour_ago_and_nothing_else,
+        sessions::a_sweep_goes_on_until_all_is_removed,
+        sessions::a_session_outlives_its_last_access_token,
+        sessions::a_new_store_is_ready,
+        revocations::a_session_is_revoked_with_its_record_and_its_entry,
+        revocations::a_repeated_revocation_changes_nothing_and_keeps_the_first_reason,
+        revocations::a_raised_minimum_does_not_end_a_session,
+        revocations::an_unknown_session_is_revoked_as_given,
+        revocations::an_entry_lives_as_long_as_what_it_matches,
+        revocations::other_issuers_do_not_touch_our_sessions,
+        revocations::an_effect_that_does_not_fit_is_an_error,
+        revocations::an_insert_is_held_against_each_not_before,
+        revocations::a_swap_is_held_against_each_not_before,
+        revocations::a_swap_brings_its_revocation_or_neither,
+        revocations::entries_merge_and_never_weaken,
+        revocations::a_cursor_gives_what_came_after_it_once,
+        races::one_of_many_swaps_wins,
+        races::a_rotation_never_undoes_a_revocation,
+        races::a_rotation_never_loses_to_a_confirmation,
+        races::no_session_slips_past_a_not_before,
+        races::a_reader_of_revocations_misses_none,
+    );
+}
+
+/// A live session of `subject`, freshly begun at `created`; `number` tells apart those of one millisecond.
+pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
+    let mut random = [0; 10];
+    random[2..].copy_from_slice(&number.to_be_bytes());
+    let access_expires = created.plus(ACCESS_TTL);
+    Session {
+        id: SessionId::new(created, random),
+        secret: SessionSecret::new([0x5e; 16]),
+        subject: subject.into(),
+        account: Some("acme".into()),
+        client: "web".into(),
+        scope: Scope::parse("read write").unwrap(),
+        dialect: "oauth2".into(),
+        expires: created.plus(SESSION_TTL),
+        latest_access_expires: access_expires,
+        current: 1,
+        previous: 0,
+        rotated_at: created,
+        issued_at: created,
+        confirmed: false,
+        last: LastPair { scope: Scope::parse("read").unwrap(), access_expires, kid: "key-1".into(), refresh_key: 1 },
+        status: Status::Live,
+        revision: 1,
+        user_agent: Some("a phone".into()),
+        address: Some(std::net::Ipv4Addr::new(192, 0, 2, 1).into()),
+    }
+}
+
+/// The record after a rotation at `now`.
+pub fn rotated(session: &Session, now: Timestamp) -> Session {
+    Session {
+        current: session.current + 1,
+        previous: session.current,
+        rotated_at: now,
+        issued_at: now,
+        confirmed: false,
+        latest_access_expires: session.latest_access_expires.max(now.plus(ACCESS_TTL)),
+        revision: session.revision + 1,
+        ..session.clone()
+    }
+}
+
+/// The end of a session, lasting no longer than it must.
+pub fn gone(id: SessionId) -> Revocation {
+    Revocation { target: Target::Session(id), effect: Effect::SESSION_GONE, until: Timestamp::ZERO }
+}
+
+/// A raised minimum.
+pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
+    let effect = Effect::Minimum { minimum, effective_from: START, before: 0 };
+    Revocation { target: Target::Session(id), effect, until }
+}
+
+/// A not-before, lasting no longer than it must.
+pub fn not_before(target: Target, moment: Timestamp) -> Revocation {
+    Revocation { target, effect: Effect::NotBefore(moment), until: Timestamp::ZERO }
+}
+
+/// Everything of one subject of ours.
+pub fn subject(name: &str) -> Target {
+    Target::Subject { issuer: ISSUER.into(), subject: name.into() }
+}
+
+/// Everything issued to one client of ours.
+pub fn client(name: &str) -> Target {
+    Target::Client { issuer: ISSUER.into(), client: name.into() }
+}
+
+/// Inserts, and expects that to be allowed.
+pub async fn insert(store: &dyn Store, session: &Session) {
+    assert_eq!(store.insert(session.clone()).await.unwrap(), Inserted::Inserted);
+}
+
+/// `n` milliseconds later.
+pub fn later(t: Timestamp, ms: u64) -> Timestamp {
+    t.plus(Duration::from_millis(ms))
+}

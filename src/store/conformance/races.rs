@@ -1,0 +1,177 @@
+//! Several callers at once. Each race is run many times, and what holds afterwards must hold in every order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use super::{START, gone, insert, later, minimum, not_before, rotated, session, subject};
+use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::store::{Cursor, Filter, Inserted, Store, Swap};
+
+const ROUNDS: u64 = 40;
+
+/// Rotates as the engine does: who loses reloads and tries again. Gives back whether it came through.
+async fn rotate(store: &dyn Store, id: SessionId) -> bool {
+    let mut known = store.load(id).await.unwrap().unwrap();
+    loop {
+        let next = rotated(&known, later(START, known.revision));
+        match store.compare_and_swap(known.revision, next, None).await.unwrap() {
+            Swap::Swapped => return true,
+            Swap::NoLongerValid => return false,
+            Swap::Changed(now) => {
+                known = *now.unwrap();
+                if known.status != Status::Live {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// R1: two hundred at once, one successor; all others are told which.
+pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
+    const CALLERS: usize = 200;
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let barrier = Arc::new(Barrier::new(CALLERS));
+    let mut callers = JoinSet::new();
+    for n in 0..CALLERS {
+        let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
+        let next = rotated(&s, later(START, n as u64));
+        callers.spawn(async move {
+            barrier.wait().await;
+            (store.compare_and_swap(1, next.clone(), None).await.unwrap(), next)
+        });
+    }
+    let results = callers.join_all().await;
+    let winners: Vec<_> = results.iter().filter(|(swap, _)| *swap == Swap::Swapped).map(|(_, next)| next).collect();
+    assert_eq!(winners.len(), 1);
+    let known = store.load(s.id).await.unwrap().unwrap();
+    assert_eq!(known, *winners[0]);
+    let told = results.iter().filter(|(swap, _)| *swap == Swap::Changed(Some(Box::new(known.clone())))).count();
+    assert_eq!(told, CALLERS - 1);
+}
+
+/// An acknowledged revocation holds, however many rotations were on their way.
+pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
+    for round in 0..ROUNDS {
+        let s = session("alice", round, START);
+        insert(&*store, &s).await;
+        let barrier = Arc::new(Barrier::new(4));
+        let mut rotations = JoinSet::new();
+        for _ in 0..3 {
+            let (store, barrier, id) = (Arc::clone(&store), Arc::clone(&barrier), s.id);
+            rotations.spawn(async move {
+                barrier.wait().await;
+                rotate(&*store, id).await
+            });
+        }
+        barrier.wait().await;
+        store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
+        let at_once = store.load(s.id).await.unwrap().unwrap();
+        assert_eq!(at_once.status, Status::Revoked(RevokedBecause::Logout));
+        let came_through = rotations.join_all().await.into_iter().filter(|&won| won).count() as u64;
+        let known = store.load(s.id).await.unwrap().unwrap();
+        assert_eq!(known, at_once, "nothing changes a revoked session");
+        assert_eq!(known.current, 1 + came_through);
+        assert_eq!(known.revision, 2 + came_through);
+    }
+}
+
+/// A confirmation that comes late changes nothing, and one that comes in time is not lost: no write overwrites another.
+pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
+    for round in 0..ROUNDS {
+        let s = session("alice", round, START);
+        insert(&*store, &s).await;
+        let barrier = Arc::new(Barrier::new(3));
+        let mut both = JoinSet::new();
+        for confirms in [true, true, false] {
+            let (store, barrier, id) = (Arc::clone(&store), Arc::clone(&barrier), s.id);
+            both.spawn(async move {
+                barrier.wait().await;
+                if confirms {
+                    store.confirm(vec![(id, 1)]).await.unwrap();
+                } else {
+                    assert!(rotate(&*store, id).await);
+                }
+            });
+        }
+        both.join_all().await;
+        let known = store.load(s.id).await.unwrap().unwrap();
+        assert_eq!((known.current, known.previous, known.confirmed), (2, 1, false));
+        assert!(known.revision == 2 || known.revision == 3, "{}", known.revision);
+        store.confirm(vec![(s.id, 2)]).await.unwrap();
+        let confirmed = Session { confirmed: true, revision: known.revision + 1, ..known };
+        assert_eq!(store.load(s.id).await.unwrap(), Some(confirmed));
+    }
+}
+
+/// R9: after a subject's revocation is acknowledged, no older session of it is inserted or goes on.
+pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
+    for round in 0..ROUNDS {
+        let name = format!("user-{round}");
+        let old = session(&name, 2 * round, START);
+        insert(&*store, &old).await;
+        let barrier = Arc::new(Barrier::new(2));
+        let inserting = tokio::spawn({
+            let (store, barrier, name) = (Arc::clone(&store), Arc::clone(&barrier), name.clone());
+            async move {
+                barrier.wait().await;
+                let young = session(&name, 2 * round + 1, later(START, 1));
+                (store.insert(young.clone()).await.unwrap(), young)
+            }
+        });
+        barrier.wait().await;
+        store.revoke(not_before(subject(&name), later(START, 1)), RevokedBecause::Operator).await.unwrap();
+        let (inserted, young) = inserting.await.unwrap();
+        // Whichever came first: neither goes on.
+        assert!(!rotate(&*store, old.id).await);
+        match inserted {
+            Inserted::Inserted => assert!(!rotate(&*store, young.id).await),
+            Inserted::NoLongerValid(cut) => {
+                assert_eq!(cut, later(START, 1));
+                assert_eq!(store.load(young.id).await.unwrap(), None);
+            }
+        }
+    }
+    assert!(store.list(Filter::All, None, 1000).await.unwrap().sessions.iter().all(|s| s.current == 1));
+}
+
+/// Whoever follows with a cursor ends with what the store has.
+pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
+    const WRITERS: u64 = 4;
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            for n in 0..50 {
+                // Ten targets, which the writers raise in turn.
+                let id = session("alice", (writer + n) % 10, START).id;
+                let entry = minimum(id, 1 + n * WRITERS + writer, later(START, n));
+                store.revoke(entry, RevokedBecause::Operator).await.unwrap();
+            }
+        });
+    }
+    let mut known = BTreeMap::new();
+    let mut cursor = Cursor::default();
+    loop {
+        // Asked before reading: what is acknowledged by then must be seen.
+        while let Some(writer) = writers.try_join_next() {
+            writer.unwrap();
+        }
+        let done = writers.is_empty();
+        let (entries, end) = store.revocations_since(cursor).await.unwrap();
+        assert!(end >= cursor);
+        cursor = end;
+        known.extend(entries.into_iter().map(|entry| (entry.target.clone(), entry)));
+        if done {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let (all, end) = store.revocations_since(Cursor::default()).await.unwrap();
+    assert_eq!(end, cursor);
+    assert_eq!(known, all.into_iter().map(|entry| (entry.target.clone(), entry)).collect());
+}

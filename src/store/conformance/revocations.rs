@@ -1,0 +1,225 @@
+//! Revocations: what they do to records, how they merge, how they are read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
+use crate::clock::Timestamp;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{RevokedBecause, Session, Status};
+use crate::store::{Cursor, Inserted, Store, Swap};
+
+const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
+
+async fn all(store: &dyn Store) -> Vec<Revocation> {
+    store.revocations_since(Cursor::default()).await.unwrap().0
+}
+
+/// R10: the entry reaches to the end of the last access token, leeway included.
+pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let entry = store.revoke(gone(s.id), RevokedBecause::Reuse).await.unwrap();
+    assert_eq!(entry, Revocation { until: s.latest_access_expires.plus(LEEWAY), ..gone(s.id) });
+    assert_eq!(all(&*store).await, [entry]);
+    let revoked = Session { status: Status::Revoked(RevokedBecause::Reuse), revision: 2, ..s.clone() };
+    assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
+}
+
+/// Neither record nor cursor moves; a longer `until` is still taken.
+pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let first = store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
+    let record = store.load(s.id).await.unwrap();
+    let (_, cursor) = store.revocations_since(Cursor::default()).await.unwrap();
+    assert_eq!(store.revoke(gone(s.id), RevokedBecause::Reuse).await.unwrap(), first);
+    assert_eq!(store.load(s.id).await.unwrap(), record);
+    assert_eq!(store.revocations_since(cursor).await.unwrap(), (vec![], cursor));
+    let longer = Revocation { until: later(first.until, 5), ..first };
+    assert_eq!(store.revoke(longer.clone(), RevokedBecause::Reuse).await.unwrap(), longer);
+    assert_eq!(store.load(s.id).await.unwrap(), record);
+    assert_eq!(all(&*store).await, [longer]);
+}
+
+/// Its access tokens of earlier generations end; the session goes on.
+pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let entry = store.revoke(minimum(s.id, 1, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
+    assert_eq!(entry.until, s.latest_access_expires.plus(LEEWAY));
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s.clone()));
+    let swap = store.compare_and_swap(1, rotated(&s, later(START, 5)), None).await.unwrap();
+    assert_eq!(swap, Swap::Swapped);
+}
+
+/// The caller knows how long its tokens live; the store does not.
+pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
+    let id = session("alice", 1, START).id;
+    let given = Revocation { until: later(START, 77_000), ..gone(id) };
+    assert_eq!(store.revoke(given.clone(), RevokedBecause::Logout).await.unwrap(), given);
+    assert_eq!(all(&*store).await, [given]);
+    assert_eq!(store.load(id).await.unwrap(), None);
+}
+
+/// R10, for subject, client, all and a token: never shorter than given, never shorter than what it matches.
+pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
+    let short = session("alice", 1, START);
+    let long = Session { latest_access_expires: later(short.expires, 500), ..session("alice", 2, START) };
+    let longest = Session { expires: later(short.expires, 9_000), ..session("bob", 3, START) };
+    for s in [&short, &long, &longest] {
+        insert(&*store, s).await;
+    }
+    let day = Duration::from_secs(86_400);
+    let alices = later(short.expires, 500).plus(LEEWAY);
+    let anyones = longest.expires.plus(LEEWAY);
+    let ends =
+        [(subject("alice"), alices), (client("web"), anyones), (client("another"), anyones), (Target::Global, anyones)];
+    for (target, end) in ends {
+        let entry = store.revoke(not_before(target.clone(), START), BY_OPERATOR).await.unwrap();
+        assert_eq!(entry.until, end, "{target:?}");
+        let given = Revocation { until: end.plus(day), ..entry };
+        let entry = store.revoke(given.clone(), BY_OPERATOR).await.unwrap();
+        assert_eq!(entry, given);
+    }
+    let given = Revocation { until: later(START, 9), ..not_before(subject("nobody"), START) };
+    assert_eq!(store.revoke(given.clone(), BY_OPERATOR).await.unwrap(), Revocation { until: later(START, 9), ..given });
+    let token = Revocation {
+        target: Target::Token { issuer: super::ISSUER.into(), jti: "x".into() },
+        effect: Effect::Gone,
+        until: later(START, 3),
+    };
+    assert_eq!(store.revoke(token.clone(), BY_OPERATOR).await.unwrap(), token);
+}
+
+/// `sub` and `client_id` mean something only together with the issuer.
+pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let issuer: Arc<str> = "https://idp.example".into();
+    let theirs = [
+        Target::Subject { issuer: Arc::clone(&issuer), subject: "alice".into() },
+        Target::Client { issuer, client: "web".into() },
+    ];
+    for target in theirs {
+        let entry = Revocation { until: later(START, 1_000_000), ..not_before(target, later(START, 1000)) };
+        assert_eq!(store.revoke(entry.clone(), BY_OPERATOR).await.unwrap(), entry);
+    }
+    assert_eq!(store.insert(session("alice", 2, START)).await.unwrap(), Inserted::Inserted);
+    assert_eq!(store.compare_and_swap(1, rotated(&s, later(START, 5)), None).await.unwrap(), Swap::Swapped);
+}
+
+/// A mistake must not pass for a revocation that holds.
+pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let token = Target::Token { issuer: super::ISSUER.into(), jti: "x".into() };
+    let not_before = Effect::NotBefore(START);
+    let mistakes = [
+        (Target::Session(s.id), not_before),
+        (subject("alice"), Effect::SESSION_GONE),
+        (client("web"), Effect::Gone),
+        (Target::Global, Effect::SESSION_GONE),
+        (token, not_before),
+    ];
+    for (target, effect) in mistakes {
+        let entry = Revocation { target, effect, until: later(START, 5) };
+        assert!(store.revoke(entry.clone(), BY_OPERATOR).await.is_err(), "{entry:?}");
+        let next = rotated(&s, later(START, 5));
+        assert!(store.compare_and_swap(1, next, Some(entry.clone())).await.is_err(), "{entry:?}");
+    }
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s));
+    assert_eq!(all(&*store).await, []);
+}
+
+/// Equal counts as before; of several, the latest is named.
+pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
+    let cuts = [(subject("alice"), 10), (client("web"), 20), (Target::Global, 30)];
+    for (n, (target, cut)) in (0..).zip(cuts) {
+        let cut = later(START, cut);
+        store.revoke(not_before(target.clone(), cut), BY_OPERATOR).await.unwrap();
+        for created in [START, cut] {
+            let s = session("alice", 1, created);
+            assert_eq!(store.insert(s.clone()).await.unwrap(), Inserted::NoLongerValid(cut), "{target:?}");
+            assert_eq!(store.load(s.id).await.unwrap(), None);
+        }
+        insert(&*store, &session("alice", n, later(cut, 1))).await;
+    }
+    // Not the last one written, but the latest moment.
+    store.revoke(not_before(subject("bob"), later(START, 5)), BY_OPERATOR).await.unwrap();
+    let bobs = store.insert(session("bob", 1, START)).await.unwrap();
+    assert_eq!(bobs, Inserted::NoLongerValid(later(START, 30)));
+}
+
+/// Inside the swap's own transaction.
+pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
+    for (n, target) in (0..).zip([subject("alice"), client("tv"), Target::Global]) {
+        let named = Session { client: "tv".into(), ..session("alice", 10 + n, later(START, n)) };
+        insert(&*store, &named).await;
+        store.revoke(not_before(target.clone(), later(START, n)), BY_OPERATOR).await.unwrap();
+        let entry = minimum(named.id, 2, later(START, 9));
+        let swap = store.compare_and_swap(1, rotated(&named, later(START, 5)), Some(entry.clone())).await.unwrap();
+        assert_eq!(swap, Swap::NoLongerValid, "{target:?}");
+        assert_eq!(store.load(named.id).await.unwrap(), Some(named));
+        assert!(!all(&*store).await.contains(&entry));
+    }
+    let younger = session("alice", 1, later(START, 3));
+    insert(&*store, &younger).await;
+    let swap = store.compare_and_swap(1, rotated(&younger, later(START, 5)), None).await.unwrap();
+    assert_eq!(swap, Swap::Swapped);
+}
+
+/// Swapped, both are there; not swapped, neither.
+pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let next = rotated(&s, later(START, 5));
+    let entry = minimum(s.id, 2, later(START, 600_000));
+    let lost = store.compare_and_swap(7, Session { revision: 8, ..next.clone() }, Some(entry.clone())).await.unwrap();
+    assert_eq!(lost, Swap::Changed(Some(Box::new(s))));
+    assert_eq!(all(&*store).await, []);
+    assert_eq!(store.compare_and_swap(1, next, Some(entry.clone())).await.unwrap(), Swap::Swapped);
+    assert_eq!(all(&*store).await, [entry]);
+}
+
+/// Whatever the order: the higher minimum, the later not-before, the later end, and gone above all.
+pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    let end = s.latest_access_expires.plus(LEEWAY);
+    for (n, wanted) in [(3, 3), (2, 3), (5, 5)] {
+        let entry = store.revoke(minimum(s.id, n, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
+        let Effect::Minimum { minimum, .. } = entry.effect else { panic!("{entry:?}") };
+        assert_eq!(minimum, wanted);
+    }
+    store.revoke(gone(s.id), BY_OPERATOR).await.unwrap();
+    // A rotation's entry that comes late.
+    let entry = store.revoke(minimum(s.id, 9, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
+    assert_eq!(entry, Revocation { until: end, ..gone(s.id) });
+    for (cut, wanted) in [(10, 10), (5, 10), (20, 20)] {
+        let entry = store.revoke(not_before(subject("alice"), later(START, cut)), BY_OPERATOR).await.unwrap();
+        assert_eq!(entry.effect, Effect::NotBefore(later(START, wanted)));
+    }
+    let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), START) };
+    let entry = store.revoke(long.clone(), BY_OPERATOR).await.unwrap();
+    assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(START, 20)) });
+    assert_eq!(all(&*store).await, [Revocation { until: end, ..gone(s.id) }, entry]);
+}
+
+/// An entry that is merged comes again at its new place, and only there.
+pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
+    let [a, b, c] = [1, 2, 3].map(|n| minimum(session("alice", n, START).id, 2, later(START, 600_000)));
+    for entry in [&a, &b] {
+        store.revoke(entry.clone(), BY_OPERATOR).await.unwrap();
+    }
+    let (entries, after_b) = store.revocations_since(Cursor::default()).await.unwrap();
+    assert_eq!(entries, [a.clone(), b.clone()]);
+    store.revoke(c.clone(), BY_OPERATOR).await.unwrap();
+    let a = Revocation { until: later(a.until, 5), ..a };
+    store.revoke(a.clone(), BY_OPERATOR).await.unwrap();
+    let (entries, end) = store.revocations_since(after_b).await.unwrap();
+    assert_eq!(entries, [c.clone(), a.clone()]);
+    assert!(end > after_b);
+    assert_eq!(store.revocations_since(end).await.unwrap(), (vec![], end));
+    assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![b, c, a], end));
+}

@@ -1,0 +1,193 @@
+//! Records: load, insert, swap, confirm, list, sweep.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::{ACCESS_TTL, LEEWAY, START, gone, insert, later, minimum, rotated, session};
+use crate::clock::Timestamp;
+use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::store::{Cursor, Filter, Store, Swap, Swept};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Every field comes back.
+pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    assert_eq!(store.load(s.id).await.unwrap(), None);
+    insert(&*store, &s).await;
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s));
+    assert_eq!(store.load(session("alice", 2, START).id).await.unwrap(), None);
+}
+
+/// A second session of one id is an error, and the first one stays.
+pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    assert!(store.insert(Session { revision: 7, ..s.clone() }).await.is_err());
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s));
+}
+
+/// R1: another revision is `Changed`, with the record as it is.
+pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    let next = rotated(&s, later(START, 5));
+    assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Changed(None));
+    insert(&*store, &s).await;
+    assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
+    assert_eq!(store.load(s.id).await.unwrap(), Some(next.clone()));
+    let again = store.compare_and_swap(1, next.clone(), None).await.unwrap();
+    assert_eq!(again, Swap::Changed(Some(Box::new(next.clone()))));
+    let ahead = Session { revision: 9, ..next.clone() };
+    assert_eq!(store.compare_and_swap(8, ahead, None).await.unwrap(), Swap::Changed(Some(Box::new(next))));
+}
+
+/// What would break the next comparison, or an index, is an error and not a change.
+pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    assert!(store.compare_and_swap(1, s.clone(), None).await.is_err());
+    let next = rotated(&s, later(START, 5));
+    assert!(store.compare_and_swap(1, Session { subject: "bob".into(), ..next.clone() }, None).await.is_err());
+    assert!(store.compare_and_swap(1, Session { client: "tv".into(), ..next }, None).await.is_err());
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s));
+}
+
+/// Not even with the right revision.
+pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    insert(&*store, &s).await;
+    store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
+    let revoked = store.load(s.id).await.unwrap().unwrap();
+    let back = Session { status: Status::Live, ..rotated(&revoked, later(START, 5)) };
+    let swap = store.compare_and_swap(revoked.revision, back, None).await.unwrap();
+    assert_eq!(swap, Swap::Changed(Some(Box::new(revoked.clone()))));
+    assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
+}
+
+/// Another generation, an unknown or a revoked session is passed over; the others of the batch count.
+pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation(store: Arc<dyn Store>) {
+    let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, START));
+    let unknown = session("alice", 4, START).id;
+    for s in [&a, &b, &c] {
+        insert(&*store, s).await;
+    }
+    store.revoke(gone(c.id), RevokedBecause::Operator).await.unwrap();
+    let revoked = store.load(c.id).await.unwrap();
+    let seen = vec![(unknown, 1), (b.id, 2), (b.id, 0), (c.id, 1), (a.id, 1), (a.id, 1)];
+    store.confirm(seen).await.unwrap();
+    let confirmed = Session { confirmed: true, revision: 2, ..a.clone() };
+    assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed.clone()));
+    assert_eq!(store.load(b.id).await.unwrap(), Some(b));
+    assert_eq!(store.load(c.id).await.unwrap(), revoked);
+    // Known already: nothing changes, so no swap is disturbed.
+    store.confirm(vec![(a.id, 1)]).await.unwrap();
+    assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
+}
+
+/// The oldest first, each once, of everyone or of one subject.
+pub async fn sessions_are_listed_page_by_page_in_order(store: Arc<dyn Store>) {
+    let mut all = Vec::new();
+    for n in 0..40_u64 {
+        // `al` and `alice\0` must not be taken for `alice`.
+        let subject = ["al", "alice", "alice\0", "bob"][(n % 4) as usize];
+        all.push(session(subject, n, later(START, n * 7 % 10)));
+        insert(&*store, all.last().unwrap()).await;
+    }
+    check_pages(&*store, all).await;
+}
+
+async fn check_pages(store: &dyn Store, mut all: Vec<Session>) {
+    all.sort_by_key(|s| s.id);
+    for subject in [None, Some("alice"), Some("nobody")] {
+        let filter = subject.map_or(Filter::All, |s| Filter::Subject(s.into()));
+        let wanted: Vec<SessionId> =
+            all.iter().filter(|s| subject.is_none_or(|wanted| *s.subject == *wanted)).map(|s| s.id).collect();
+        for limit in [1, 3, wanted.len().max(1), 500] {
+            let (mut listed, mut after) = (Vec::new(), None);
+            loop {
+                let page = store.list(filter.clone(), after, limit).await.unwrap();
+                assert!(page.sessions.len() <= limit);
+                listed.extend(page.sessions.into_iter().map(|s| s.id));
+                let Some(next) = page.next else { break };
+                assert_eq!(Some(&next), listed.last());
+                after = Some(next);
+            }
+            assert_eq!(listed, wanted, "{subject:?} by {limit}");
+        }
+    }
+}
+
+/// Writes that carry an engine time raise it, and so does a sweep. A stamp ahead of it does not.
+pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
+    assert_eq!(store.last_known_time().await.unwrap(), Timestamp::ZERO);
+    let s = Session { issued_at: later(START, 20), ..session("alice", 1, later(START, 9_000)) };
+    let s = Session { rotated_at: later(START, 10), ..s };
+    insert(&*store, &s).await;
+    assert_eq!(store.last_known_time().await.unwrap(), later(START, 20));
+    let next = rotated(&s, later(START, 50));
+    assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
+    assert_eq!(store.last_known_time().await.unwrap(), later(START, 50));
+    store.sweep(later(START, 40)).await.unwrap();
+    assert_eq!(store.last_known_time().await.unwrap(), later(START, 50));
+    store.sweep(later(START, 60)).await.unwrap();
+    assert_eq!(store.last_known_time().await.unwrap(), later(START, 60));
+}
+
+/// To the millisecond; and what goes, goes from lists and from the revocations too.
+pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
+    let [early, late] = [1, 2].map(|n| session("alice", n, later(START, n)));
+    insert(&*store, &early).await;
+    insert(&*store, &late).await;
+    let short = minimum(session("bob", 3, START).id, 2, early.expires);
+    let long = minimum(session("bob", 4, START).id, 2, late.expires);
+    for entry in [&short, &long] {
+        store.revoke(entry.clone(), RevokedBecause::Operator).await.unwrap();
+    }
+    let edge = early.expires.plus(HOUR);
+    assert_eq!(store.sweep(edge).await.unwrap(), Swept::default());
+    assert_eq!(store.sweep(later(edge, 1)).await.unwrap(), Swept { sessions: 1, revocations: 1 });
+    assert_eq!(store.sweep(later(edge, 1)).await.unwrap(), Swept::default());
+    assert_eq!(store.load(early.id).await.unwrap(), None);
+    let page = store.list(Filter::Subject("alice".into()), None, 10).await.unwrap();
+    assert_eq!(page.sessions, [late]);
+    assert_eq!(store.revocations_since(Cursor::default()).await.unwrap().0, [long]);
+    assert_eq!(store.sweep(Timestamp::ZERO).await.unwrap(), Swept::default());
+}
+
+/// Also where it is more than one step.
+pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
+    let mut inserts = JoinSet::new();
+    for n in 0..1100 {
+        let store = Arc::clone(&store);
+        inserts.spawn(async move { insert(&*store, &session("alice", n, START)).await });
+    }
+    inserts.join_all().await;
+    let swept = store.sweep(START.plus(super::SESSION_TTL).plus(2 * HOUR)).await.unwrap();
+    assert_eq!(swept, Swept { sessions: 1100, revocations: 0 });
+    assert!(store.list(Filter::All, None, 10).await.unwrap().sessions.is_empty());
+}
+
+/// R10: while a token of it lives, a session can still be revoked in full, and is not swept.
+pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
+    let s = session("alice", 1, START);
+    let s = Session { expires: later(START, 1), ..s };
+    insert(&*store, &s).await;
+    let token_ends = START.plus(ACCESS_TTL);
+    assert_eq!(store.sweep(token_ends.plus(HOUR)).await.unwrap(), Swept::default());
+    // Raised by a rotation, the end moves with it.
+    let next = rotated(&s, later(START, 1000));
+    assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
+    assert_eq!(store.sweep(later(token_ends, 1000).plus(HOUR)).await.unwrap(), Swept::default());
+    let entry = store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
+    assert_eq!(entry.until, next.latest_access_expires.plus(LEEWAY));
+    assert_eq!(store.sweep(later(token_ends, 1001).plus(HOUR)).await.unwrap().sessions, 1);
+}
+
+/// It can write, and holds nothing.
+pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
+    store.check().await.unwrap();
+    assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![], Cursor::default()));
+    assert_eq!(store.list(Filter::All, None, 5).await.unwrap().next, None);
+}

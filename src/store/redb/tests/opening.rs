@@ -1,0 +1,275 @@
+//! What is opened, what is refused, and the mark.
+
+use super::*;
+use crate::store::highwater::{EVERY, HighWater, Mark};
+
+#[tokio::test]
+async fn o4_a_file_that_is_not_a_sound_store_is_refused_and_left_as_it_is() {
+    let place = Place::new();
+    let store = place.open();
+    fill(&store).await;
+    store.close().await.unwrap();
+    drop(store);
+    let good = std::fs::read(place.path()).unwrap();
+    let noise: Vec<u8> = (0..20_000_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    let header_and_noise = [&good[..512], &noise[..]].concat();
+    let cases: [(&str, &[u8]); 7] = [
+        ("noise", &noise),
+        ("text", b"[store]\nkind = \"redb\"\n"),
+        ("empty", b""),
+        ("cut short in the header", &good[..100]),
+        ("cut short in the middle", &good[..good.len() / 2]),
+        ("a page less", &good[..good.len() - 4096]),
+        ("a header before noise", &header_and_noise),
+    ];
+    for (what, bytes) in cases {
+        place.replace(bytes);
+        let error = place.refused();
+        assert!(error.contains("rotogate.redb") && error.contains("The file was left as it was"), "{what}: {error}");
+    }
+    place.replace(&good);
+    place.open();
+}
+
+#[tokio::test]
+async fn o4_a_damaged_page_is_found_wherever_it_lies() {
+    let place = Place::new();
+    let store = place.open();
+    for n in 0..40 {
+        insert(&store, &session("alice", n, START)).await;
+    }
+    let before = content(&store).await;
+    store.close().await.unwrap();
+    drop(store);
+    let good = std::fs::read(place.path()).unwrap();
+    let mut refused = 0;
+    for page in 0..good.len() / 4096 {
+        let range = page * 4096 + 40..page * 4096 + 200;
+        if good[range.clone()].iter().all(|&byte| byte == 0) {
+            continue;
+        }
+        let mut bad = good.clone();
+        bad[range].iter_mut().for_each(|byte| *byte ^= 0x55);
+        place.replace(&bad);
+        match RedbStore::open(place.path(), place.options()) {
+            // A page that nothing refers to.
+            Ok(store) => assert_eq!(content(&store).await, before, "page {page}"),
+            Err(error) => {
+                refused += 1;
+                assert!(error.to_string().contains("The file was left as it was"), "page {page}: {error}");
+                assert!(std::fs::read(place.path()).unwrap() == bad, "page {page}");
+            }
+        }
+    }
+    assert!(refused > 5, "{refused}");
+}
+
+#[tokio::test]
+async fn o4_another_programs_redb_file_is_refused_even_where_redb_would_repair_it() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path().parent().unwrap()).unwrap();
+    let file = crate::store::files::create_new(&place.path()).unwrap();
+    let (theirs, _) = open::create(file, 1 << 20).unwrap();
+    let transaction = theirs.begin_write().unwrap();
+    transaction.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).unwrap().insert(1, 2).unwrap();
+    transaction.commit().unwrap();
+    let not_closed = std::fs::read(place.path()).unwrap();
+    drop(theirs);
+    assert!(place.refused().contains("some other program"));
+    place.replace(&not_closed);
+    assert!(place.refused().contains("some other program"));
+}
+
+#[tokio::test]
+async fn o4_another_schema_or_another_keyring_is_refused() {
+    let place = Place::new();
+    drop(place.open());
+    let other = Options { keyring_id: Uuid::from_u128(1), ..place.options() };
+    let error = place.refused_with(other);
+    assert!(error.contains("keyring") && error.contains(&KEYRING.to_string()), "{error}");
+
+    let database = Database::open(place.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let schema = 2_u32.to_be_bytes();
+    transaction.open_table(META).unwrap().insert(schema::SCHEMA_ROW, schema.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    assert!(place.refused().contains("schema version 2"));
+}
+
+#[tokio::test]
+async fn o4_a_record_of_an_unknown_version_is_an_error_and_can_still_be_revoked() {
+    let place = Place::new();
+    let [a, b] = [1, 2].map(|n| session("alice", n, START));
+    let store = place.open();
+    insert(&store, &a).await;
+    insert(&store, &b).await;
+    drop(store);
+    let database = Database::open(place.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(SESSIONS).unwrap().insert(a.id.as_bytes(), [7, 1, 2].as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+
+    let store = place.open();
+    for error in [
+        store.load(a.id).await.unwrap_err(),
+        store.list(Filter::All, None, 9).await.unwrap_err(),
+        store.compare_and_swap(1, rotated(&a, START), None).await.unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("version 7") && text.contains(&a.id.to_string()), "{text}");
+    }
+    // The others go on, and its revocation holds at least as long as it could.
+    store.confirm(vec![(a.id, 1), (b.id, 1)]).await.unwrap();
+    assert!(store.load(b.id).await.unwrap().unwrap().confirmed);
+    let entry = store.revoke(gone(a.id), RevokedBecause::Operator).await.unwrap();
+    assert_eq!(entry.effect, Effect::SESSION_GONE);
+    assert!(entry.until >= a.expires.plus(conformance::LEEWAY));
+    let swept = store.sweep(a.expires.plus(Duration::from_secs(8000))).await.unwrap();
+    assert_eq!(swept.sessions, 2);
+    assert_eq!(store.list(Filter::Subject("alice".into()), None, 9).await.unwrap().sessions, []);
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_not_opened_twice() {
+    let place = Place::new();
+    let store = place.open();
+    let error = RedbStore::open(place.path(), place.options()).unwrap_err().to_string();
+    assert!(error.contains("in use by another process"), "{error}");
+    let error = RedbStore::backup_file(place.path(), place.dir.path().join("copy")).unwrap_err().to_string();
+    assert!(error.contains("in use by another process"), "{error}");
+    drop(store);
+    place.open();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn o2_files_are_made_for_us_alone_and_others_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let place = Place::new();
+    drop(place.open());
+    for file in [place.path(), place.mark()] {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+        assert_eq!(mode(file.parent().unwrap()), 0o700);
+        for open in [0o644, 0o660, 0o602] {
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(open)).unwrap();
+            let error = place.refused();
+            assert!(error.contains("chmod 600") && error.contains(&*file.to_string_lossy()), "{error}");
+        }
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let names: Vec<_> = std::fs::read_dir(place.path().parent().unwrap()).unwrap().collect();
+    assert_eq!(names.len(), 1, "nothing is left behind: {names:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn o2_a_link_is_read_through_and_never_created_through() {
+    let place = Place::new();
+    drop(place.open());
+    let linked = Place::new();
+    std::fs::create_dir_all(linked.path().parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(place.path(), linked.path()).unwrap();
+    let error = linked.refused_with(Options { keyring_id: Uuid::nil(), ..linked.options() });
+    assert!(error.contains("keyring"), "it was read: {error}");
+    drop(linked.open());
+
+    let dangling = Place::new();
+    std::fs::create_dir_all(dangling.path().parent().unwrap()).unwrap();
+    let elsewhere = dangling.dir.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, dangling.path()).unwrap();
+    dangling.refused();
+    assert!(!elsewhere.exists());
+}
+
+#[tokio::test]
+async fn o5_a_lost_store_is_not_silently_begun_anew() {
+    let place = Place::new();
+    drop(place.open());
+    std::fs::remove_file(place.path()).unwrap();
+    let error = place.refused();
+    assert!(error.contains("LOST FILE") && error.contains("accept_restored_store = true"), "{error}");
+    assert!(!place.path().exists());
+    drop(RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap());
+    // Said once: the mark is that of the new store.
+    place.open();
+}
+
+#[tokio::test]
+async fn o5_a_restored_backup_needs_the_operators_word() {
+    let place = Place::new();
+    let store = place.open();
+    let backup = place.dir.path().join("backup.redb");
+    store.backup_to(&backup).await.unwrap();
+    fill(&store).await;
+    store.close().await.unwrap();
+    drop(store);
+    let latest = std::fs::read(place.path()).unwrap();
+    place.replace(&std::fs::read(&backup).unwrap());
+    let error = place.refused();
+    assert!(error.contains("RESTORED BACKUP") && error.contains("accept_restored_store = true"), "{error}");
+    let accepted = RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap();
+    assert_eq!(content(&accepted).await, (vec![], vec![], Timestamp::ZERO));
+    drop(accepted);
+    drop(place.open());
+    // The store that the backup was of lacks what was written since, so it is another one now.
+    place.replace(&latest);
+    assert!(place.refused().contains("another one"));
+}
+
+#[tokio::test]
+async fn o5_another_store_in_the_place_of_ours_is_noticed() {
+    let (place, other) = (Place::new(), Place::new());
+    drop(place.open());
+    let store = other.open();
+    fill(&store).await;
+    drop(store);
+    place.replace(&std::fs::read(other.path()).unwrap());
+    assert!(place.refused().contains("another one"));
+    let accepted = RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap();
+    assert_eq!(content(&accepted).await.0.len(), 3);
+    drop(accepted);
+    place.open();
+}
+
+#[tokio::test]
+async fn o5_the_mark_is_written_at_start_and_at_a_clean_stop_and_never_ahead_of_the_store() {
+    let place = Place::new();
+    let file = HighWater::at(place.mark());
+    let sequence = || file.read().unwrap().map(|mark| mark.sequence);
+    let store = place.open();
+    let at_start = sequence();
+    assert_eq!(at_start, Some(store.head().unwrap().sequence));
+    fill(&store).await;
+    let durable = store.head().unwrap().sequence;
+    assert_eq!(sequence(), at_start, "a few commits are not yet marked");
+    // A kill at this moment: the store is ahead of its mark, which is as it should be.
+    let killed = killed_copy(&place);
+    std::fs::create_dir_all(killed.mark().parent().unwrap()).unwrap();
+    file.read().unwrap().map(|mark| HighWater::at(killed.mark()).write(mark)).unwrap().unwrap();
+    drop(killed.open());
+    store.close().await.unwrap();
+    assert_eq!(sequence(), Some(durable));
+}
+
+#[tokio::test]
+async fn o5_the_mark_follows_every_few_thousand_commits() {
+    let place = Place::new();
+    let store = place.open();
+    let file = HighWater::at(place.mark());
+    let start = file.read().unwrap().unwrap();
+    let mut marker = writer::Marker::new(file.clone(), start.sequence);
+    assert_eq!(marker.next, start.sequence + EVERY);
+    let head = Head { sequence: start.sequence + 5, ..store.head().unwrap() };
+    marker.write(head).unwrap();
+    assert_eq!(file.read().unwrap(), Some(Mark { store: head.store, sequence: start.sequence + 5 }));
+    assert_eq!(marker.next, start.sequence + 5 + EVERY);
+    // A mark that cannot be written is tried again soon.
+    std::fs::remove_file(place.mark()).unwrap();
+    std::fs::create_dir(place.mark()).unwrap();
+    let later = Head { sequence: start.sequence + 9, ..head };
+    assert!(marker.write(later).is_err());
+    assert!(marker.next < later.sequence + EVERY);
+}
