@@ -47,7 +47,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Does at once what `Connection` asks for, and leaves in it only options that name no header of ours.
 pub(super) fn settle_connection(headers: &mut HeaderMap) {
-    if options(headers, CONNECTION).all(|option| is_harmless(option)) {
+    if options(headers, CONNECTION).all(is_harmless) {
         return;
     }
     drop_named(headers);

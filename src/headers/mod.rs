@@ -68,8 +68,9 @@ impl ProtectedNames {
     {
         let mut configured: Vec<Box<str>> = configured
             .into_iter()
-            .map(|name| names::fold(name.as_ref()).into())
-            .filter(|name: &Box<str>| !names::is_identity(name))
+            .map(|name| names::fold(name.as_ref()))
+            .filter(|name| !names::is_identity(name))
+            .map(Into::into)
             .collect();
         configured.sort_unstable();
         configured.dedup();

@@ -1,1 +1,316 @@
-//! To come.
+//! The reverse proxy: takes a request that the gate let through to an upstream and brings back the answer. Bodies are
+//! streamed both ways and never gathered; whoever is slow slows the other side down.
+//!
+//! What it expects: a request whose path is canonical (another is refused here again), with a [`Peer`] in its
+//! extensions, from which [`crate::headers::ProtectedNames::strip_untrusted`] took what a client must not set.
+//!
+//! **Connections** are kept and used again, only once request and response were taken in full. **What is sent twice**:
+//! a request of which nothing was written, because the kept connection turned out to be closed, goes out again on
+//! another, whatever it is. One that was written when the connection was lost, before any of the response came, goes
+//! out again once if it may be repeated: its method is idempotent (RFC 9110 §9.2.2) and it has no body. Everything else
+//! is a 502.
+//!
+//! **Timeouts**: for a connection; for the response head; and for each frame of either body. The head's time begins
+//! anew as long as the upstream takes the request body. A stream that keeps moving has no end.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use ipnet::IpNet;
+
+use self::body::{Progress, RequestBody};
+use self::upstream::Pool;
+use crate::headers::{self, Peer};
+use crate::route::path::CanonicalPath;
+use crate::route::{RoutePolicy, Target};
+
+mod body;
+mod echo;
+mod error;
+mod upstream;
+
+pub use body::{BodyError, BoxError, ProxyBody};
+pub use error::ProxyError;
+pub use upstream::{BadUpstreamUrl, HttpUrl, Upstream, UpstreamUrl};
+
+/// Bounds and trust, for all upstreams.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For a connection to one address. Default 5 s; the name look-up before it falls under `head_timeout`.
+    pub connect_timeout: Duration,
+    /// From the last progress of the request to the response head. Default 60 s; with a request body the refusal may
+    /// take up to twice as long.
+    pub head_timeout: Duration,
+    /// For the next frame of a body, in either direction. Default 60 s.
+    pub idle_timeout: Duration,
+    /// How long an unused connection is kept. Default 30 s.
+    pub pool_idle: Duration,
+    /// How many unused connections are kept for one address. Default 1024.
+    pub pool_size: usize,
+    /// Whose forwarding headers count. Default: nobody's.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            pool_idle: Duration::from_secs(30),
+            pool_size: 1024,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// See the module. Cheap to clone; clones share the connections.
+#[derive(Clone)]
+pub struct Proxy(Arc<Inner>);
+
+struct Inner {
+    client: Client<HttpConnector, RequestBody>,
+    pools: Vec<Pool>,
+    settings: Settings,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("pools", &self.0.pools)
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// A proxy to these upstreams; their places in the list are what routes name.
+    pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(settings.connect_timeout));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(settings.pool_idle)
+            .pool_max_idle_per_host(settings.pool_size)
+            .retry_canceled_requests(true)
+            .set_host(false)
+            .build(connector);
+        let pools = upstreams.into_iter().map(Pool::new).collect();
+        Self(Arc::new(Inner { client, pools, settings }))
+    }
+
+    /// The place of the upstream of that name.
+    pub fn upstream(&self, name: &str) -> Option<usize> {
+        self.0.pools.iter().position(|pool| pool.upstream.name == name)
+    }
+
+    /// Sends a request to an upstream. Every failure is a response too, with its [`ProxyError`] in the extensions.
+    ///
+    /// Dropping the future, or the body of the response before its end, closes the connection to the upstream.
+    pub fn forward<B>(
+        &self,
+        upstream: usize,
+        policy: &RoutePolicy,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static + use<B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let inner = Arc::clone(&self.0);
+        let (parts, body) = request.into_parts();
+        let body = RequestBody::new(body, policy.max_body, inner.settings.idle_timeout);
+        async move {
+            let sent = match body {
+                Ok(body) => inner.send(upstream, parts, body).await,
+                Err(_) => Err(ProxyError::TooLarge),
+            };
+            sent.unwrap_or_else(ProxyError::response)
+        }
+    }
+}
+
+impl Inner {
+    async fn send(&self, upstream: usize, parts: Parts, body: RequestBody) -> Result<Response<ProxyBody>, ProxyError> {
+        let Some(pool) = self.pools.get(upstream) else {
+            tracing::error!(upstream, "a route names an upstream that is not there");
+            return Err(ProxyError::Miswired);
+        };
+        let url = pool.pick().ok_or(ProxyError::Miswired)?;
+        let parts = self.prepare(pool, url, parts, &body)?;
+        match url {
+            UpstreamUrl::Echo => echo::answer(&parts, body).await.map_err(|error| match error {
+                BodyError::TooLarge => ProxyError::TooLarge,
+                BodyError::Idle => ProxyError::ClientIdle,
+                BodyError::Broken(_) => ProxyError::ClientBroken,
+            }),
+            UpstreamUrl::Http(_) => self.exchange(pool, parts, body).await,
+        }
+    }
+
+    /// The head as the upstream is to see it.
+    fn prepare(&self, pool: &Pool, url: &UpstreamUrl, parts: Parts, body: &RequestBody) -> Result<Parts, ProxyError> {
+        if parts.method == Method::CONNECT {
+            return Err(ProxyError::Tunnel);
+        }
+        let target = parts.uri.path_and_query().ok_or(ProxyError::NotCanonical)?;
+        if CanonicalPath::parse(target.path()).map_or(true, |path| path.is_rewritten()) {
+            return Err(ProxyError::NotCanonical);
+        }
+        let Some(peer) = parts.extensions.get::<Peer>().copied() else {
+            tracing::error!("a request came without the address of its peer");
+            return Err(ProxyError::Miswired);
+        };
+        let uri = match url {
+            UpstreamUrl::Echo => http::Uri::from(target.clone()),
+            UpstreamUrl::Http(url) => url.uri(target).ok_or(ProxyError::NotCanonical)?,
+        };
+        let mut headers = parts.headers;
+        headers::remove_hop_by_hop(&mut headers);
+        if parts.version == Version::HTTP_2 {
+            join_cookies(&mut headers);
+        }
+        let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+        let host = headers.get(HOST).cloned().or_else(authority);
+        headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
+        match (url, host) {
+            (UpstreamUrl::Http(url), host) => {
+                let kept = host.filter(|_| pool.upstream.preserve_host);
+                headers.insert(HOST, kept.unwrap_or_else(|| url.host().clone()));
+            }
+            (UpstreamUrl::Echo, Some(host)) => drop(headers.insert(HOST, host)),
+            (UpstreamUrl::Echo, None) => {}
+        }
+        frame(&mut headers, body);
+        let (mut out, ()) = Request::new(()).into_parts();
+        out.method = parts.method;
+        out.uri = uri;
+        out.headers = headers;
+        // Whatever the client speaks: a kept connection takes no request that is marked HTTP/2.
+        out.version = Version::HTTP_11;
+        Ok(out)
+    }
+
+    async fn exchange(&self, pool: &Pool, parts: Parts, body: RequestBody) -> Result<Response<ProxyBody>, ProxyError> {
+        let name = pool.upstream.name.as_str();
+        let progress = body.progress();
+        let repeat = (body.is_end_stream() && parts.method.is_idempotent()).then(|| parts.clone());
+        let attempts = async {
+            let first = self.client.request(Request::from_parts(parts, body)).await;
+            match (first, repeat) {
+                (Err(error), Some(parts)) if error::was_lost(&error) => {
+                    tracing::debug!(upstream = name, error = error::describe(&error), "connection lost: sent again");
+                    self.client.request(Request::from_parts(parts, RequestBody::empty())).await
+                }
+                (outcome, _) => outcome,
+            }
+        };
+        match within(self.settings.head_timeout, &progress, attempts).await {
+            Some(Ok(response)) => self.take(name, response),
+            Some(Err(error)) => {
+                let kind = ProxyError::of_client(&error);
+                tracing::warn!(
+                    upstream = name,
+                    reason = kind.reason(),
+                    error = error::describe(&error),
+                    "not forwarded"
+                );
+                Err(kind)
+            }
+            None => {
+                tracing::warn!(upstream = name, reason = ProxyError::HeadTimeout.reason(), "not forwarded");
+                Err(ProxyError::HeadTimeout)
+            }
+        }
+    }
+
+    fn take(&self, name: &str, response: Response<hyper::body::Incoming>) -> Result<Response<ProxyBody>, ProxyError> {
+        let (mut parts, body) = response.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            tracing::warn!(upstream = name, "it switched protocols without being asked");
+            return Err(ProxyError::UpstreamBroken);
+        }
+        // A length beside a transfer coding is not the length of anything (RFC 9112 §6.3).
+        if parts.headers.contains_key(TRANSFER_ENCODING) {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        headers::remove_hop_by_hop(&mut parts.headers);
+        parts.extensions = http::Extensions::new();
+        parts.version = Version::HTTP_11;
+        Ok(Response::from_parts(parts, ProxyBody::upstream(body, self.settings.idle_timeout)))
+    }
+}
+
+/// `None` if nothing moved for so long.
+async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut seen = progress.count();
+    loop {
+        if let Ok(output) = tokio::time::timeout(limit, future.as_mut()).await {
+            return Some(output);
+        }
+        let now = progress.count();
+        if now == seen {
+            return None;
+        }
+        seen = now;
+    }
+}
+
+/// Says the length of the body as we know it, never as the client wrote it: one framing, and the true one.
+fn frame(headers: &mut HeaderMap, body: &RequestBody) {
+    let said = headers.remove(CONTENT_LENGTH).is_some();
+    match body.size_hint().exact() {
+        Some(0) if !said => {}
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+    }
+}
+
+/// HTTP/2 may split `Cookie` into several fields, HTTP/1.1 knows one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let (2.., Ok(joined)) = (crumbs.len(), HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Forwards to the [`Target`] in the request's extensions.
+impl<B> tower::Service<Request<B>> for Proxy
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Some(target) = request.extensions_mut().remove::<Target>() else {
+            tracing::error!("a request came to the proxy without a target");
+            return Box::pin(std::future::ready(Ok(ProxyError::Miswired.response())));
+        };
+        let forwarded = self.forward(target.upstream, &target.route.policy, request);
+        Box::pin(async move { Ok(forwarded.await) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

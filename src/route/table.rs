@@ -122,7 +122,7 @@ impl RouteTable {
         }
         let mut table = Self { by_host: HashMap::default(), other_hosts: Site::default() };
         for (host, draft) in drafts {
-            let site = Site::build(draft, &routes, &mut errors);
+            let site = Site::build(&draft, &routes, &mut errors);
             match host {
                 Some(host) => drop(table.by_host.insert(host.into(), site)),
                 None => table.other_hosts = site,
@@ -159,16 +159,16 @@ impl RouteTable {
 }
 
 impl Site {
-    fn build(draft: Draft, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Self {
+    fn build(draft: &Draft, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Self {
         let mut site = Self::default();
         let mut with_empty_rest = Vec::new();
-        for (pattern, indices) in &draft {
+        for (pattern, indices) in draft {
             let entry = Entry::build(indices, routes, errors);
             let place = site.entries.len();
             site.entries.push(entry);
             let first = indices.first().copied().unwrap_or_default();
             if let Err(error) = site.paths.insert(pattern.clone(), place) {
-                errors.push(RouteError { route: first, problem: insert_problem(pattern, error, &draft) });
+                errors.push(RouteError { route: first, problem: insert_problem(pattern, &error, draft) });
             }
             with_empty_rest.extend(empty_rest(pattern).map(|prefix| (prefix, place)));
         }
@@ -266,8 +266,8 @@ fn check_pattern(pattern: &str) -> Result<(), RouteProblem> {
     }
 }
 
-fn insert_problem(pattern: &str, error: matchit::InsertError, draft: &Draft) -> RouteProblem {
-    if let matchit::InsertError::Conflict { with } = &error
+fn insert_problem(pattern: &str, error: &matchit::InsertError, draft: &Draft) -> RouteProblem {
+    if let matchit::InsertError::Conflict { with } = error
         && let Some(&other) = draft.get(with).and_then(|indices| indices.first())
     {
         return RouteProblem::SameAs(other);

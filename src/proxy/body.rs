@@ -1,0 +1,194 @@
+//! Bodies on their way through: frame by frame, and the next one is asked for only when the other side wants it. All
+//! that is kept of a body is the frame in hand.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than the route allows.
+    #[error("the body is longer than the route allows")]
+    TooLarge,
+    /// Nothing came for longer than the idle timeout.
+    #[error("the body stalled")]
+    Idle,
+    /// The connection that it came over failed.
+    #[error("the body broke off")]
+    Broken(#[source] BoxError),
+}
+
+/// Runs while somebody waits for a frame.
+#[derive(Debug)]
+struct IdleTimer {
+    limit: Duration,
+    running: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration) -> Self {
+        Self { limit, running: None }
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        self.running.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
+    }
+}
+
+/// A request body on its way to an upstream.
+pub(super) struct RequestBody {
+    inner: Option<UnsyncBoxBody<Bytes, BoxError>>,
+    /// How many bytes may still come.
+    allowance: Option<u64>,
+    idle: IdleTimer,
+    progress: Progress,
+}
+
+/// Goes up with every frame that an upstream takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    pub(super) fn advance(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl RequestBody {
+    /// Refuses at once what says that it is longer than `max`.
+    pub(super) fn new<B>(body: B, max: Option<u64>, idle: Duration) -> Result<Self, BodyError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if max.is_some_and(|max| body.size_hint().lower() > max) {
+            return Err(BodyError::TooLarge);
+        }
+        let inner = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
+        Ok(Self { inner, allowance: max, idle: IdleTimer::new(idle), progress: Progress::default() })
+    }
+
+    pub(super) fn empty() -> Self {
+        let idle = IdleTimer::new(Duration::ZERO);
+        Self { inner: None, allowance: None, idle, progress: Progress::default() }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    fn allow(&mut self, frame: &Frame<Bytes>) -> bool {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match &mut self.allowance {
+            None => true,
+            Some(left) => left.checked_sub(length).map(|rest| *left = rest).is_some(),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(next) = Pin::new(inner).poll_frame(cx) else {
+            return this.idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
+        };
+        this.idle.stop();
+        this.progress.advance();
+        Poll::Ready(match next {
+            Some(Ok(frame)) if this.allow(&frame) => Some(Ok(frame)),
+            Some(Ok(_)) => Some(Err(BodyError::TooLarge)),
+            Some(Err(error)) => Some(Err(BodyError::Broken(error))),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The body of an answer: an upstream's, or one of our own.
+#[derive(Debug)]
+pub struct ProxyBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Own(Option<Bytes>),
+    Upstream { body: Incoming, idle: IdleTimer },
+}
+
+impl ProxyBody {
+    /// One of our own.
+    pub fn full(text: impl Into<Bytes>) -> Self {
+        let bytes = text.into();
+        Self(Kind::Own((!bytes.is_empty()).then_some(bytes)))
+    }
+
+    pub(super) fn upstream(body: Incoming, idle: Duration) -> Self {
+        Self(Kind::Upstream { body, idle: IdleTimer::new(idle) })
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Upstream { body, idle } => {
+                let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
+                    return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
+                };
+                idle.stop();
+                Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Own(bytes) => bytes.is_none(),
+            Kind::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The built-in upstream `echo:`, which answers with the request that an upstream would have received.
+
+use http::request::Parts;
+use http::{HeaderValue, Response, header};
+use http_body_util::BodyExt;
+use serde::Serialize;
+
+use super::body::{BodyError, ProxyBody, RequestBody};
+
+/// So much of a body is shown.
+const SHOWN: usize = 64 * 1024;
+
+#[derive(Serialize)]
+struct Echo<'r> {
+    method: &'r str,
+    path: &'r str,
+    query: Option<&'r str>,
+    /// In the order in which they would be sent.
+    headers: Vec<(&'r str, String)>,
+    /// As UTF-8; what is not, is shown as U+FFFD.
+    body: String,
+    /// The body was longer than what is shown.
+    truncated: bool,
+}
+
+/// Takes the whole body, and shows the beginning of it.
+pub(super) async fn answer(parts: &Parts, mut body: RequestBody) -> Result<Response<ProxyBody>, BodyError> {
+    let mut shown = Vec::new();
+    let mut truncated = false;
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            let room = SHOWN.saturating_sub(shown.len()).min(data.len());
+            truncated |= room < data.len();
+            shown.extend(data.iter().take(room));
+        }
+    }
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let echo = Echo {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        headers: parts.headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect(),
+        body: String::from_utf8_lossy(&shown).into_owned(),
+        truncated,
+    };
+    let json = serde_json::to_vec(&echo).map_err(|error| BodyError::Broken(error.into()))?;
+    let mut response = Response::new(ProxyBody::full(json));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}

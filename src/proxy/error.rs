@@ -1,0 +1,118 @@
+//! What can go wrong between us and an upstream, and the answer to it. The caller learns the status; what happened is
+//! in the log.
+
+use std::error::Error as StdError;
+use std::io;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use hyper_util::client::legacy;
+
+use super::body::{BodyError, ProxyBody};
+
+/// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyError {
+    /// The path was not in canonical form: what was matched is not what would be forwarded.
+    NotCanonical,
+    /// `CONNECT` asks for a tunnel, which we do not give.
+    Tunnel,
+    /// The request body is longer than the route allows.
+    TooLarge,
+    /// The client stopped in the middle of the request body.
+    ClientIdle,
+    /// The request body broke off.
+    ClientBroken,
+    /// No connection to the upstream.
+    Unreachable,
+    /// No connection to the upstream in time.
+    ConnectTimeout,
+    /// The upstream closed the connection, or answered with what is not HTTP.
+    UpstreamBroken,
+    /// No response head in time.
+    HeadTimeout,
+    /// The gate is put together wrongly: no such upstream, or no target or peer with the request.
+    Miswired,
+}
+
+impl ProxyError {
+    /// One word for log lines and metrics, from a fixed set.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NotCanonical => "not_canonical",
+            Self::Tunnel => "tunnel",
+            Self::TooLarge => "body_too_large",
+            Self::ClientIdle => "client_idle",
+            Self::ClientBroken => "client_broken",
+            Self::Unreachable => "upstream_unreachable",
+            Self::ConnectTimeout => "upstream_connect_timeout",
+            Self::UpstreamBroken => "upstream_broken",
+            Self::HeadTimeout => "upstream_head_timeout",
+            Self::Miswired => "miswired",
+        }
+    }
+
+    /// The status of the answer.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NotCanonical | Self::ClientBroken => StatusCode::BAD_REQUEST,
+            Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ClientIdle => StatusCode::REQUEST_TIMEOUT,
+            Self::Unreachable | Self::UpstreamBroken => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The answer: a problem document (RFC 9457) with nothing in it but the status.
+    pub fn response(self) -> Response<ProxyBody> {
+        let status = self.status();
+        let title = status.canonical_reason().unwrap_or_default();
+        let text = format!(r#"{{"type":"about:blank","title":"{title}","status":{}}}"#, status.as_u16());
+        let mut response = Response::new(ProxyBody::full(text));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    pub(super) fn of_client(error: &legacy::Error) -> Self {
+        let body = chain(error).find_map(|cause| cause.downcast_ref::<BodyError>());
+        match body {
+            Some(BodyError::TooLarge) => return Self::TooLarge,
+            Some(BodyError::Idle) => return Self::ClientIdle,
+            Some(BodyError::Broken(_)) => return Self::ClientBroken,
+            None => {}
+        }
+        match error.is_connect() {
+            true if io_kinds(error).any(|kind| kind == io::ErrorKind::TimedOut) => Self::ConnectTimeout,
+            true => Self::Unreachable,
+            false => Self::UpstreamBroken,
+        }
+    }
+}
+
+/// Was a connection lost before any byte of the response came? Then a request that may be repeated may be sent again.
+pub(super) fn was_lost(error: &legacy::Error) -> bool {
+    let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
+    let broken = |kind| {
+        matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe)
+    };
+    !error.is_connect()
+        && (chain(error).filter_map(|cause| cause.downcast_ref()).any(lost) || io_kinds(error).any(broken))
+}
+
+/// An error and all behind it, on one line.
+pub(super) fn describe(error: &(dyn StdError + 'static)) -> String {
+    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn io_kinds<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = io::ErrorKind> + 'e {
+    chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+}

@@ -1,0 +1,4 @@
+mod bodies;
+mod connections;
+mod heads;
+mod support;
