@@ -109,7 +109,10 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> Verdict {
-        if self.protects(name) {
+        let own = self.configured.iter().any(|own| names::folds_to(name, own));
+        if !own && names::is_plain(name) {
+            Verdict::Pass
+        } else if own || names::is_identity(name) {
             Verdict::Remove
         } else if names::is_override(name) {
             if name.contains('_') { Verdict::Remove } else { Verdict::Override }

@@ -7,6 +7,7 @@ use http::Method;
 
 pub mod authority;
 pub mod path;
+mod pattern;
 mod policy;
 mod table;
 
@@ -22,7 +23,7 @@ pub struct Route {
     pub hosts: Vec<String>,
     /// The methods that it serves; `GET` brings `HEAD` with it. Empty: [`DEFAULT_METHODS`].
     pub methods: Vec<Method>,
-    /// A pattern: `{name}` stands for one segment, a trailing `{*rest}` for all that is left, nothing included.
+    /// A pattern: `{name}` stands for one whole segment, a trailing `{*rest}` for all that is left, nothing included.
     pub path: String,
     /// What it asks.
     pub policy: RoutePolicy,
