@@ -98,7 +98,10 @@ impl fmt::Debug for Proxy {
 impl Proxy {
     /// A proxy to these upstreams; their places in the list are what routes name.
     pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Self {
-        let mut connector = HttpConnector::new();
+        Self::with_connector(upstreams, settings, HttpConnector::new())
+    }
+
+    fn with_connector(upstreams: Vec<Upstream>, settings: Settings, mut connector: HttpConnector) -> Self {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(settings.connect_timeout));
         let client = Client::builder(TokioExecutor::new())
