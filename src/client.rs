@@ -114,7 +114,8 @@ impl Clients {
     /// # Errors
     /// When the system has no randomness.
     pub fn new(clients: Vec<Client>, passwords: Arc<Passwords>) -> Result<Self, NoRandomness> {
-        let digest_key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).map_err(|_| NoRandomness)?;
+        let digest_key =
+            hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).map_err(|_| NoRandomness)?;
         let by_id = clients
             .into_iter()
             .map(|client| (client.id.clone(), Known { client: Arc::new(client), good: ArcSwapOption::empty() }))

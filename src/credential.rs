@@ -49,7 +49,9 @@ pub(crate) fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result
         (None, _, false) => Ok(None),
         (None, _, true) => Err(Denial::UnusableCredential),
         (Some(_), Some(_), _) | (Some(_), None, true) => Err(Denial::TwoCredentials),
-        (Some(value), None, false) => bearer(value.as_bytes()).map(|token| Some(Credential(token))).ok_or(Denial::UnusableCredential),
+        (Some(value), None, false) => {
+            bearer(value.as_bytes()).map(|token| Some(Credential(token))).ok_or(Denial::UnusableCredential)
+        }
     }
 }
 

@@ -256,7 +256,9 @@ mod tests {
         for i in 0..20 {
             limits.login(from("192.0.2.1", &format!("user{i}"))).unwrap();
         }
-        let Err(Denial::TooManyRequests(wait)) = limits.login(from("192.0.2.1", "another")) else { panic!("not limited") };
+        let Err(Denial::TooManyRequests(wait)) = limits.login(from("192.0.2.1", "another")) else {
+            panic!("not limited")
+        };
         assert_eq!(wait, Duration::from_secs(3));
         limits.login(from("192.0.2.2", "another")).unwrap();
         time.advance(wait);

@@ -36,7 +36,11 @@ pub(crate) fn permit_anonymous(route: &Arc<Route>) -> Permitted {
 ///
 /// # Errors
 /// [`Denial::WrongAudience`], [`Denial::InsufficientScope`].
-pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, own_audience: &Audiences) -> Result<Permitted, Denial> {
+pub(crate) fn authorise(
+    route: &Arc<Route>,
+    verified: Arc<Verified>,
+    own_audience: &Audiences,
+) -> Result<Permitted, Denial> {
     judge(&route.policy, &verified, own_audience)?;
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified) })
 }

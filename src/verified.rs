@@ -164,7 +164,11 @@ impl Checker {
     ///
     /// # Errors
     /// The rule that refuses it.
-    pub(crate) fn check(&self, credential: Credential<'_>, confirmations: &Confirmations) -> Result<Arc<Verified>, Denial> {
+    pub(crate) fn check(
+        &self,
+        credential: Credential<'_>,
+        confirmations: &Confirmations,
+    ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
         let Some(verified) = keys.cache.get(token) else {

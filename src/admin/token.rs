@@ -32,7 +32,9 @@ impl AdminToken {
     pub fn load_or_create(path: &Path) -> Result<Self, String> {
         if !path.exists() {
             let mut random = Zeroizing::new([0_u8; 32]);
-            SystemRandom::new().fill(random.as_mut_slice()).map_err(|_| "the system gave no random bytes".to_owned())?;
+            SystemRandom::new()
+                .fill(random.as_mut_slice())
+                .map_err(|_| "the system gave no random bytes".to_owned())?;
             let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(random.as_slice())));
             let failed = |error| format!("the admin token {} cannot be made: {error}", path.display());
             if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

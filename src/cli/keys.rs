@@ -56,7 +56,10 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
                 })
                 .collect();
             output.write(&keys, || {
-                keys.iter().map(|key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state)).collect::<Vec<_>>().join("\n")
+                keys.iter()
+                    .map(|key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state))
+                    .collect::<Vec<_>>()
+                    .join("\n")
             })
         }
         Command::Import { file, algorithm, sign } => {

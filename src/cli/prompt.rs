@@ -15,7 +15,8 @@ pub(super) fn new_password(username: &str) -> Result<SecretString, Failure> {
     if !std::io::stdin().is_terminal() {
         return piped("the password");
     }
-    let first = SecretString::from(rpassword::prompt_password(format!("New password for {username}: ")).map_err(Failure::of)?);
+    let first =
+        SecretString::from(rpassword::prompt_password(format!("New password for {username}: ")).map_err(Failure::of)?);
     let second = SecretString::from(rpassword::prompt_password("Once more: ").map_err(Failure::of)?);
     if first.expose_secret() != second.expose_secret() {
         return Err(Failure::Failed("the two passwords differ; nothing was changed".into()));
@@ -31,5 +32,9 @@ pub(super) fn piped(what: &str) -> Result<SecretString, Failure> {
 }
 
 fn not_empty(secret: SecretString, what: &str) -> Result<SecretString, Failure> {
-    if secret.expose_secret().is_empty() { Err(Failure::Failed(format!("{what} is empty; nothing was changed"))) } else { Ok(secret) }
+    if secret.expose_secret().is_empty() {
+        Err(Failure::Failed(format!("{what} is empty; nothing was changed")))
+    } else {
+        Ok(secret)
+    }
 }

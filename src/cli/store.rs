@@ -71,7 +71,11 @@ async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> 
         Err(error) => return Err(Failure::of(error)),
     };
     if response.status() != StatusCode::OK {
-        return Err(Failure::Failed(format!("the gate on {} answered {}; see its log", config.admin.listen, response.status())));
+        return Err(Failure::Failed(format!(
+            "the gate on {} answered {}; see its log",
+            config.admin.listen,
+            response.status()
+        )));
     }
     // Under another name until it is whole.
     let part = to.with_extension("part");

@@ -74,7 +74,9 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
             let text = serde_json::to_string_pretty(&found).map_err(Failure::of)?;
             output.write(&found, || text)
         }
-        Command::Mint { subject, client, scope, ttl } => make(config, &keyring, [&subject, &client, &scope], ttl, output),
+        Command::Mint { subject, client, scope, ttl } => {
+            make(config, &keyring, [&subject, &client, &scope], ttl, output)
+        }
     }
 }
 
@@ -104,7 +106,13 @@ fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<Inspected,
     })
 }
 
-fn make(config: &Config, keyring: &Keyring, [subject, client, scope]: [&str; 3], ttl: Duration, output: Output) -> Done {
+fn make(
+    config: &Config,
+    keyring: &Keyring,
+    [subject, client, scope]: [&str; 3],
+    ttl: Duration,
+    output: Output,
+) -> Done {
     if ttl > MAX_SESSIONLESS_LIFETIME {
         return Err(Failure::Failed("--ttl must be at most 1d: a token without a session is hard to take back".into()));
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use ipnet::IpNet;
 
-use crate::session::Scope;
 use crate::client::{Grant, SecretHash};
 use crate::limit::Rate;
 use crate::proxy::UpstreamUrl;
 use crate::route::Route;
+use crate::session::Scope;
 use crate::session::profile::{Profile, ProfileOverride};
 use crate::token::Algorithm;
 

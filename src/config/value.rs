@@ -358,7 +358,7 @@ mod tests {
         for bad in ["16kb", "KiB", "-1", "1.5MiB", "99999999999999999999GiB", "0"] {
             assert!(size(&s(bad)).is_err(), "{bad}");
         }
-        assert_eq!(rate(&s("10/1m")), Ok(Rate { burst: 10, every: Duration::from_secs(6) }));
+        assert_eq!(rate(&s("10/1m")), Ok(Rate::new(10, Duration::from_secs(6))));
         for bad in ["0/1m", "10", "10/0s", "x/1m", "10/x", "10/1", "-1/1m"] {
             assert!(rate(&s(bad)).is_err(), "{bad}");
         }
@@ -366,10 +366,12 @@ mod tests {
 
     #[test]
     fn o1_an_upstream_is_written_so_that_it_can_be_compared() {
-        let http = |host: &str, port| Ok(UpstreamUrl::Http { host: host.to_owned(), port });
-        assert_eq!(upstream_url(&s("http://App:81")), http("app", 81));
-        assert_eq!(upstream_url(&s("http://[::1]:81")), http("::1", 81));
-        assert_eq!(upstream_url(&s("http://10.0.0.1")), http("10.0.0.1", 80));
+        for (text, name, port) in
+            [("http://App:81", "App", 81), ("http://[::1]:81", "::1", 81), ("http://10.0.0.1", "10.0.0.1", 80)]
+        {
+            let Ok(UpstreamUrl::Http(url)) = upstream_url(&s(text)) else { panic!("{text}") };
+            assert_eq!((url.name(), url.port()), (name, port));
+        }
         for bad in [
             "http://127.1:8081",
             "http://2130706433:8081",

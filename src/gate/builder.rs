@@ -21,7 +21,7 @@ use crate::session::engine::{Engine, Parts};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{Cursor, MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, Verifier, RulesError};
+use crate::token::verify::{IssuerRules, RulesError, Verifier};
 use crate::verified::{Checker, DEFAULT_CAPACITY, IdentityField, IdentityHeaders};
 
 /// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
@@ -279,8 +279,7 @@ impl GateBuilder {
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
         let capacity = self.capacity.unwrap_or(DEFAULT_CAPACITY);
         let checker = Checker::new(verifier, clock, revocations, identity, capacity);
-        let routes =
-            if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
+        let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
         let inner = Arc::new(Inner {
             engine,
             checker,

@@ -20,11 +20,11 @@ use crate::client::Client;
 use crate::credential::Credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Call, Checked, Command, Dialect, Outcome, Reply, Served};
+use crate::revocation::{Effect, Revocation};
 use crate::route::path::CanonicalPath;
 use crate::session::RevokedBecause;
 use crate::session::engine::{Login, Origin, Refresh};
 use crate::session::profile::Profile;
-use crate::revocation::{Effect, Revocation};
 
 /// Where the public keys are.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";

@@ -258,10 +258,7 @@ fn refused(denial: Denial, route: Option<&Arc<Route>>) -> (Reply, Verdict) {
     let none = Scope::default();
     let asked = route.map_or(&none, |route| &route.policy.scopes);
     tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
-    (
-        respond::denied(denial, asked),
-        Verdict { reason: denial.reason(), route: route.map(Arc::clone), session: None },
-    )
+    (respond::denied(denial, asked), Verdict { reason: denial.reason(), route: route.map(Arc::clone), session: None })
 }
 
 /// Puts the canonical path into the request, its query untouched.

@@ -28,13 +28,13 @@ mod require;
 pub(crate) mod respond;
 mod sessions;
 
+pub use crate::headers::Peer;
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, GateBuilder};
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
-pub use crate::headers::Peer;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
@@ -125,7 +125,8 @@ impl Gate {
             }
             ClockState::Behind => {
                 return Readiness::NotReady(
-                    "the wall clock is behind the last time in the store; nothing is minted until it has caught up".into(),
+                    "the wall clock is behind the last time in the store; nothing is minted until it has caught up"
+                        .into(),
                 );
             }
         }
@@ -168,7 +169,9 @@ async fn maintain(gate: Weak<Inner>) {
         if since_tick >= TICK_EVERY {
             since_tick = Duration::ZERO;
             if engine.clock().tick() == ClockState::Jumped {
-                tracing::error!("the wall clock jumped more than an hour ahead of the monotonic clock: not followed, nothing is swept");
+                tracing::error!(
+                    "the wall clock jumped more than an hour ahead of the monotonic clock: not followed, nothing is swept"
+                );
             }
         }
         if since_sweep >= SWEEP_EVERY {
@@ -188,7 +191,9 @@ async fn sweep(engine: &Engine) {
     let listed = engine.revocations().sweep(now);
     match engine.store().sweep(now).await {
         Ok(swept) => tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept"),
-        Err(error) => tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be swept; tried again in a minute"),
+        Err(error) => {
+            tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be swept; tried again in a minute")
+        }
     }
 }
 

@@ -40,7 +40,9 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
             StatusCode::BAD_REQUEST,
             Some("the path has dot segments, an encoded slash, a backslash, a control character or an invalid escape"),
         ),
-        Denial::BadHost => problem(StatusCode::BAD_REQUEST, Some("Host is missing, repeated, malformed or contradictory")),
+        Denial::BadHost => {
+            problem(StatusCode::BAD_REQUEST, Some("Host is missing, repeated, malformed or contradictory"))
+        }
         Denial::BadTarget => problem(StatusCode::BAD_REQUEST, Some("the request target must be in origin form")),
         Denial::TwoCredentials => problem(StatusCode::BAD_REQUEST, Some("send exactly one credential")),
         Denial::MalformedRequest(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
@@ -48,7 +50,9 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         Denial::MethodNotAllowed => problem(StatusCode::METHOD_NOT_ALLOWED, None),
         Denial::BodyTooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
         // RFC 6750 §3.1: no error code for a request without usable authentication.
-        Denial::NoCredential | Denial::UnusableCredential => challenge(StatusCode::UNAUTHORIZED, "Bearer".to_owned(), None),
+        Denial::NoCredential | Denial::UnusableCredential => {
+            challenge(StatusCode::UNAUTHORIZED, "Bearer".to_owned(), None)
+        }
         Denial::TokenExpired => invalid_token("the access token expired"),
         Denial::MalformedToken(_)
         | Denial::UnknownIssuer

@@ -39,7 +39,7 @@ pub fn forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<&HeaderValue>
     let address = peer.address.to_canonical();
     let from_proxy = is_trusted(address, trusted);
     let chain = if from_proxy { chain(headers, address, trusted) } else { address.to_string() };
-    let proto = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(|v| is_scheme(v));
+    let proto = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
     let proto = proto.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()));
     let named = from_proxy.then(|| only(headers, &FORWARDED_HOST)).flatten();
     let named = named.filter(|v| v.to_str().is_ok_and(is_authority));

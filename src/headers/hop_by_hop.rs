@@ -47,7 +47,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Does at once what `Connection` asks for, and leaves in it only options that name no header of ours.
 pub(super) fn settle_connection(headers: &mut HeaderMap) {
-    if options(headers, CONNECTION).all(|option| is_harmless(option)) {
+    if options(headers, CONNECTION).all(is_harmless) {
         return;
     }
     drop_named(headers);
@@ -82,8 +82,8 @@ fn is_harmless(option: &str) -> bool {
     OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known))
 }
 
-/// The members of a list header, over all its lines. A line that is not ASCII has none.
+/// The members of a list header, over all its lines. A line that is not ASCII has one, which names nothing.
 fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(|member| member.trim_matches([' ', '\t'])).filter(|m| !m.is_empty())
 }

@@ -68,8 +68,9 @@ impl ProtectedNames {
     {
         let mut configured: Vec<Box<str>> = configured
             .into_iter()
-            .map(|name| names::fold(name.as_ref()).into())
-            .filter(|name: &Box<str>| !names::is_identity(name))
+            .map(|name| names::fold(name.as_ref()))
+            .filter(|name| !names::is_identity(name))
+            .map(Into::into)
             .collect();
         configured.sort_unstable();
         configured.dedup();
@@ -108,7 +109,10 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> Verdict {
-        if self.protects(name) {
+        let own = self.configured.iter().any(|own| names::folds_to(name, own));
+        if !own && names::is_plain(name) {
+            Verdict::Pass
+        } else if own || names::is_identity(name) {
             Verdict::Remove
         } else if names::is_override(name) {
             if name.contains('_') { Verdict::Remove } else { Verdict::Override }

@@ -98,9 +98,9 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// Can no name that begins like this be on the lists? Most headers of most requests are done with one byte.
+/// Can no name that begins like this be on the lists of identity headers and overrides?
 fn is_of_no_list(name: &str) -> bool {
-    !matches!(name.bytes().next().map(fold_byte), Some(b'x' | b'r' | b'-'))
+    !matches!(name.bytes().next().map(fold_byte), Some(b'x' | b'r'))
 }
 
 /// Does it, in any spelling, tell who is asking?
@@ -119,11 +119,20 @@ pub(super) fn is_other_forwarding(name: &str) -> bool {
     is_one_of(name, &OTHER_FORWARDING)
 }
 
+/// Is it, at first sight, on no list here and in no disguise? So are most headers of most requests.
+pub(super) fn is_plain(name: &str) -> bool {
+    is_of_no_list(name) && name != "proxy" && !name.bytes().any(is_unusual)
+}
+
+const fn is_unusual(byte: u8) -> bool {
+    byte != b'-' && fold_byte(byte) == b'-'
+}
+
 /// Is it an unusual spelling of a header that has a meaning to the protocol or that we write ourselves?
 pub(super) fn is_disguised(name: &str) -> bool {
-    let unusual = |b: u8| b != b'-' && fold_byte(b) == b'-';
     // `Proxy` becomes `HTTP_PROXY`, which a CGI program takes for its proxy (CVE-2016-5385).
-    name == "proxy" || name.bytes().any(unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
+    name == "proxy"
+        || name.bytes().any(is_unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
 }
 
 /// Must no `Connection` header name it for removal?

@@ -139,6 +139,14 @@ fn t5_connection_names_nothing_that_is_set_later() {
 }
 
 #[test]
+fn t5_a_connection_that_is_not_ascii_names_nothing_either() {
+    let mut map = headers(&[("x-hop", "1")]);
+    map.insert(CONNECTION, HeaderValue::from_bytes(b"close, x-auth-subject, \xff").unwrap());
+    ProtectedNames::default().strip_untrusted(&mut map, &RoutePolicy::default());
+    assert_eq!(names(&map), ["x-hop"]);
+}
+
+#[test]
 fn t5_hop_by_hop_headers_go_and_essential_ones_stay_whatever_connection_says() {
     let essential = [
         "authorization",

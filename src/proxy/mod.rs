@@ -33,9 +33,9 @@ use ipnet::IpNet;
 use self::body::{Progress, RequestBody};
 use self::upstream::Pool;
 use crate::headers::{self, Peer};
-use crate::route::path::CanonicalPath;
 use crate::policy::Permitted;
 use crate::route::RoutePolicy;
+use crate::route::path::CanonicalPath;
 
 mod body;
 mod echo;
@@ -99,7 +99,10 @@ impl fmt::Debug for Proxy {
 impl Proxy {
     /// A proxy to these upstreams; their places in the list are what routes name.
     pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Self {
-        let mut connector = HttpConnector::new();
+        Self::with_connector(upstreams, settings, HttpConnector::new())
+    }
+
+    fn with_connector(upstreams: Vec<Upstream>, settings: Settings, mut connector: HttpConnector) -> Self {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(settings.connect_timeout));
         let client = Client::builder(TokioExecutor::new())
@@ -133,7 +136,7 @@ impl Proxy {
     {
         let inner = Arc::clone(&self.0);
         let (parts, body) = request.into_parts();
-        let body = RequestBody::new(body, policy.max_body, inner.settings.idle_timeout);
+        let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(inner.pools.get(upstream)));
         async move {
             let sent = match body {
                 Ok(body) => inner.send(upstream, parts, body).await,
@@ -219,8 +222,8 @@ impl Inner {
                 (outcome, _) => outcome,
             }
         };
-        match within(self.settings.head_timeout, &progress, attempts).await {
-            Some(Ok(response)) => self.take(name, response),
+        match within(pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout), &progress, attempts).await {
+            Some(Ok(response)) => self.take(pool, response),
             Some(Err(error)) => {
                 let kind = ProxyError::of_client(&error);
                 tracing::warn!(
@@ -238,10 +241,14 @@ impl Inner {
         }
     }
 
-    fn take(&self, name: &str, response: Response<hyper::body::Incoming>) -> Result<Response<ProxyBody>, ProxyError> {
+    fn idle_timeout(&self, pool: Option<&Pool>) -> Duration {
+        pool.and_then(|pool| pool.upstream.idle_timeout).unwrap_or(self.settings.idle_timeout)
+    }
+
+    fn take(&self, pool: &Pool, response: Response<hyper::body::Incoming>) -> Result<Response<ProxyBody>, ProxyError> {
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            tracing::warn!(upstream = name, "it switched protocols without being asked");
+            tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
             return Err(ProxyError::UpstreamBroken);
         }
         // A length beside a transfer coding is not the length of anything (RFC 9112 §6.3).
@@ -251,7 +258,7 @@ impl Inner {
         headers::remove_hop_by_hop(&mut parts.headers);
         parts.extensions = http::Extensions::new();
         parts.version = Version::HTTP_11;
-        Ok(Response::from_parts(parts, ProxyBody::upstream(body, self.settings.idle_timeout)))
+        Ok(Response::from_parts(parts, ProxyBody::upstream(body, self.idle_timeout(Some(pool)))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where requests go: upstreams and their addresses.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
@@ -17,6 +18,10 @@ pub struct Upstream {
     pub urls: Vec<UpstreamUrl>,
     /// It is sent the client's `Host`, as it was checked; else the address from the configuration.
     pub preserve_host: bool,
+    /// Its own [`Settings::head_timeout`](super::Settings::head_timeout).
+    pub head_timeout: Option<Duration>,
+    /// Its own [`Settings::idle_timeout`](super::Settings::idle_timeout).
+    pub idle_timeout: Option<Duration>,
 }
 
 /// One address of an upstream.

@@ -5,6 +5,7 @@ use http::Method;
 
 pub mod authority;
 pub mod path;
+mod pattern;
 mod policy;
 mod table;
 
@@ -20,7 +21,7 @@ pub struct Route {
     pub hosts: Vec<String>,
     /// The methods that it serves; `GET` brings `HEAD` with it. Empty: [`DEFAULT_METHODS`].
     pub methods: Vec<Method>,
-    /// A pattern: `{name}` stands for one segment, a trailing `{*rest}` for all that is left, nothing included.
+    /// A pattern: `{name}` stands for one whole segment, a trailing `{*rest}` for all that is left, nothing included.
     pub path: String,
     /// What it asks.
     pub policy: RoutePolicy,
@@ -31,6 +32,13 @@ pub struct Route {
 impl Route {
     /// The route of every path, leading to the service inside.
     pub fn catch_all(policy: RoutePolicy) -> Self {
-        Self { id: "all".into(), hosts: Vec::new(), methods: Vec::new(), path: "/{*rest}".into(), policy, upstream: None }
+        Self {
+            id: "all".into(),
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            path: "/{*rest}".into(),
+            policy,
+            upstream: None,
+        }
     }
 }

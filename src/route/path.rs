@@ -143,9 +143,9 @@ fn rewrite(raw: &str) -> Result<(String, bool), PathError> {
                 }
                 encoded_slash |= value == b'/';
                 if is_unreserved(value) {
-                    text.push(char::from(value))
+                    text.push(char::from(value));
                 } else {
-                    push_escape(&mut text, value)
+                    push_escape(&mut text, value);
                 }
                 decoded.push(value);
             }

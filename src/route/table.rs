@@ -14,6 +14,7 @@ use http::Method;
 use super::Route;
 use super::authority::{host_of, is_host};
 use super::path::CanonicalPath;
+use super::pattern::{self, Segment, Tree};
 
 /// What a route serves that lists no methods. `CONNECT`, `TRACE` and unknown methods are served only where a route lists
 /// them (T10).
@@ -54,20 +55,12 @@ pub enum RouteProblem {
     /// A host with a port, a wildcard or what is no host name.
     #[error("{0:?} is not a host name without port")]
     Host(String),
-    /// A pattern that cannot be read.
+    /// A pattern that cannot be read, or that no canonical path can match.
     #[error("the path pattern {pattern:?} is wrong: {reason}")]
     Pattern {
         /// The pattern.
         pattern: String,
         /// What is wrong with it.
-        reason: String,
-    },
-    /// A pattern that no canonical path can match.
-    #[error("the path pattern {pattern:?} never matches: {reason}")]
-    NeverMatches {
-        /// The pattern.
-        pattern: String,
-        /// Why not.
         reason: String,
     },
     /// Another route serves the same.
@@ -77,7 +70,7 @@ pub enum RouteProblem {
 
 #[derive(Debug, Default)]
 struct Site {
-    paths: matchit::Router<usize>,
+    paths: Tree<usize>,
     entries: Vec<Entry>,
 }
 
@@ -91,8 +84,13 @@ struct Entry {
     allow: Vec<Method>,
 }
 
-/// The routes of one host before they are built, by pattern.
-type Draft = BTreeMap<String, Vec<usize>>;
+/// The routes of one host before they are built.
+#[derive(Default)]
+struct Draft {
+    paths: Tree<usize>,
+    /// For each pattern, the places of its routes in the list.
+    groups: Vec<Vec<usize>>,
+}
 
 impl RouteTable {
     /// Builds the table.
@@ -104,11 +102,15 @@ impl RouteTable {
         let mut drafts: BTreeMap<Option<String>, Draft> = BTreeMap::new();
         let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
         for (index, route) in routes.iter().enumerate() {
-            if let Err(problem) = check_pattern(&route.path) {
-                errors.push(RouteError { route: index, problem });
-                continue;
-            }
-            let mut add = |host| drafts.entry(host).or_default().entry(route.path.clone()).or_default().push(index);
+            let pattern = match pattern::parse(&route.path) {
+                Ok(pattern) => pattern,
+                Err(reason) => {
+                    let problem = RouteProblem::Pattern { pattern: route.path.clone(), reason };
+                    errors.push(RouteError { route: index, problem });
+                    continue;
+                }
+            };
+            let mut add = |host| drafts.entry(host).or_default().add(&pattern, index);
             for host in &route.hosts {
                 if is_host(host) {
                     add(Some(normal_host(host)));
@@ -122,7 +124,7 @@ impl RouteTable {
         }
         let mut table = Self { by_host: HashMap::default(), other_hosts: Site::default() };
         for (host, draft) in drafts {
-            let site = Site::build(draft, &routes, &mut errors);
+            let site = draft.build(&routes, &mut errors);
             match host {
                 Some(host) => drop(table.by_host.insert(host.into(), site)),
                 None => table.other_hosts = site,
@@ -139,10 +141,8 @@ impl RouteTable {
     /// The route of a request. A port in `host` is ignored.
     pub fn find(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Match<'_> {
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
-        let Ok(found) = site.paths.at(path.as_str()) else {
-            return Match::None;
-        };
-        site.entries.get(*found.value).map_or(Match::None, |entry| entry.find(method))
+        let entry = site.paths.find(path).and_then(|&place| site.entries.get(place));
+        entry.map_or(Match::None, |entry| entry.find(method))
     }
 
     fn site(&self, host: &str) -> Option<&Site> {
@@ -158,28 +158,21 @@ impl RouteTable {
     }
 }
 
-impl Site {
-    fn build(draft: Draft, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Self {
-        let mut site = Self::default();
-        let mut with_empty_rest = Vec::new();
-        for (pattern, indices) in &draft {
-            let entry = Entry::build(indices, routes, errors);
-            let place = site.entries.len();
-            site.entries.push(entry);
-            let first = indices.first().copied().unwrap_or_default();
-            if let Err(error) = site.paths.insert(pattern.clone(), place) {
-                errors.push(RouteError { route: first, problem: insert_problem(pattern, error, &draft) });
-            }
-            with_empty_rest.extend(empty_rest(pattern).map(|prefix| (prefix, place)));
+impl Draft {
+    fn add(&mut self, pattern: &[Segment<'_>], route: usize) {
+        let next = self.groups.len();
+        let place = *self.paths.place(pattern).get_or_insert(next);
+        if place == next {
+            self.groups.push(Vec::new());
         }
-        // `/a/{*rest}` serves `/a/` too, unless a pattern of its own does.
-        for (prefix, place) in with_empty_rest {
-            if !draft.contains_key(prefix) {
-                // It can fail only beside a pattern that was reported above: the same prefix with two catch-alls.
-                let _ = site.paths.insert(prefix, place);
-            }
+        if let Some(group) = self.groups.get_mut(place) {
+            group.push(route);
         }
-        site
+    }
+
+    fn build(self, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Site {
+        let entries = self.groups.iter().map(|group| Entry::build(group, routes, errors)).collect();
+        Site { paths: self.paths, entries }
     }
 }
 
@@ -228,51 +221,8 @@ impl Entry {
     }
 }
 
-/// `/a/` of `/a/{*rest}`.
-fn empty_rest(pattern: &str) -> Option<&str> {
-    let (prefix, _) = pattern.strip_suffix('}')?.rsplit_once("{*")?;
-    prefix.ends_with('/').then_some(prefix)
-}
-
 fn normal_host(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
-}
-
-/// A pattern is compared with canonical paths, so its plain parts must be canonical themselves.
-fn check_pattern(pattern: &str) -> Result<(), RouteProblem> {
-    let wrong = |reason: &str| RouteProblem::Pattern { pattern: pattern.to_owned(), reason: reason.to_owned() };
-    let never = |reason: String| RouteProblem::NeverMatches { pattern: pattern.to_owned(), reason };
-    if pattern.contains("{{") || pattern.contains("}}") {
-        return Err(never("braces come escaped, as %7B and %7D".to_owned()));
-    }
-    let mut example = String::with_capacity(pattern.len());
-    let mut rest = pattern;
-    while let Some((plain, parameter)) = rest.split_once('{') {
-        let Some((_, after)) = parameter.split_once('}') else {
-            return Err(wrong("a brace is not closed"));
-        };
-        example.push_str(plain);
-        example.push('x');
-        rest = after;
-    }
-    example.push_str(rest);
-    if example.contains('}') {
-        return Err(wrong("a brace was not opened"));
-    }
-    match CanonicalPath::parse(&example) {
-        Ok(path) if path.is_rewritten() => Err(never(format!("its canonical spelling is like {:?}", path.as_str()))),
-        Ok(_) => matchit::Router::new().insert(pattern, ()).map_err(|e| wrong(&e.to_string())),
-        Err(error) => Err(never(error.to_string())),
-    }
-}
-
-fn insert_problem(pattern: &str, error: matchit::InsertError, draft: &Draft) -> RouteProblem {
-    if let matchit::InsertError::Conflict { with } = &error
-        && let Some(&other) = draft.get(with).and_then(|indices| indices.first())
-    {
-        return RouteProblem::SameAs(other);
-    }
-    RouteProblem::Pattern { pattern: pattern.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -314,6 +264,9 @@ mod tests {
             route("user", &[], &[], "/users/{id}"),
             route("me", &[], &[], "/users/me"),
             route("posts", &[], &[], "/users/{id}/posts"),
+            route("any user", &[], &[], "/users/{*rest}"),
+            route("top", &[], &[], "/{name}"),
+            route("deep", &[], &[], "/users/{id}/posts/{post}/{*rest}"),
         ];
         for _ in 0..2 {
             routes.reverse();
@@ -321,19 +274,24 @@ mod tests {
             let table = |path| find(&table, None, &Method::GET, path);
             assert_eq!(table("/"), "rest");
             assert_eq!(table("/x/y"), "rest");
-            assert_eq!(table("/public"), "rest");
+            assert_eq!(table("/x"), "top");
+            assert_eq!(table("/public"), "top");
             assert_eq!(table("/public/"), "public");
-            assert_eq!(table("/publicly"), "rest");
+            assert_eq!(table("/publicly/"), "rest");
             assert_eq!(table("/public/a/b"), "public");
             assert_eq!(table("/public/admin"), "admin");
             assert_eq!(table("/public/admin/"), "public");
             assert_eq!(table("/public/Admin"), "public");
-            assert_eq!(table("/public;x"), "rest");
+            assert_eq!(table("/public;x/a"), "rest");
             assert_eq!(table("/users/me"), "me");
             assert_eq!(table("/users/7"), "user");
             assert_eq!(table("/users/me/posts"), "posts");
-            assert_eq!(table("/users/me/else"), "rest");
-            assert_eq!(table("/users/"), "rest");
+            assert_eq!(table("/users/7/posts/"), "any user");
+            assert_eq!(table("/users/7/posts/1"), "any user");
+            assert_eq!(table("/users/7/posts/1/"), "deep");
+            assert_eq!(table("/users/me/posts/1/x/y"), "deep");
+            assert_eq!(table("/users/me/else"), "any user");
+            assert_eq!(table("/users/"), "any user");
         }
     }
 
@@ -423,14 +381,17 @@ mod tests {
             route("escape", &[], &[], "/%7euser"),
             route("dots", &[], &[], "/a/../b"),
             route("host", &["a:80", "*.x"], &[], "/h"),
+            route("part", &[], &[], "/a-{b}"),
+            route("name", &[], &[], "/{a b}/{}"),
+            route("braces", &[], &[], "/{{a}}"),
             route("same", &[], &[], "/ok"),
             route("same2", &[], &[Method::GET], "/p/{a}"),
             route("same3", &[], &[Method::GET], "/p/{b}"),
         ]);
         let places: Vec<usize> = found.iter().map(|(place, _)| *place).collect();
-        assert_eq!(places, [1, 2, 3, 4, 5, 6, 7, 7, 8, 10], "{found:#?}");
-        assert!(found.contains(&(8, "it serves the same host, path and method as route 0".to_owned())));
-        assert!(found.contains(&(10, "it serves the same host, path and method as route 9".to_owned())), "{found:#?}");
-        assert!(found.iter().any(|(_, text)| text.contains("\"/~user\"")));
+        assert_eq!(places, [1, 2, 3, 4, 5, 6, 7, 7, 8, 9, 10, 11, 13], "{found:#?}");
+        assert!(found.contains(&(11, "it serves the same host, path and method as route 0".to_owned())));
+        assert!(found.contains(&(13, "it serves the same host, path and method as route 12".to_owned())), "{found:#?}");
+        assert!(found.iter().any(|(_, text)| text.contains("\"~user\"")));
     }
 }

@@ -175,9 +175,7 @@ pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, Serve
         .map(|issuer| {
             let (path, keys) = match &issuer.keys {
                 KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
-                KeySource::PublicKey(path, algorithm) => {
-                    (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm))
-                }
+                KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
             };
             let keys = keys.map_err(|error| {
                 ServerError::new(format!("the keys of issuer {} in {}: {error}", issuer.url, path.display()))
@@ -221,7 +219,11 @@ fn end_sessions_of_changed_users(directory: &FileDirectory, gate: &Gate) {
             let (gate, subject) = (gate.clone(), before.subject.clone());
             runtime.spawn(async move {
                 if let Err(error) = gate.0.engine.revoke_subject_before(&subject, moment).await {
-                    tracing::error!(?error, ?subject, "a changed user's sessions are refused here, but the store does not know it yet");
+                    tracing::error!(
+                        ?error,
+                        ?subject,
+                        "a changed user's sessions are refused here, but the store does not know it yet"
+                    );
                 }
             });
         }
@@ -236,6 +238,8 @@ fn upstreams(config: &Config) -> Vec<Upstream> {
             name: upstream.name.clone(),
             urls: upstream.urls.clone(),
             preserve_host: upstream.preserve_host,
+            head_timeout: Some(upstream.head_timeout),
+            idle_timeout: Some(upstream.idle_timeout),
         })
         .collect()
 }
@@ -267,6 +271,7 @@ fn identity(config: &Config) -> Vec<(HeaderName, IdentityField)> {
         (&identity.scope, IdentityField::Scope),
         (&identity.session, IdentityField::Session),
     ];
-    let claims = identity.claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
+    let claims =
+        identity.claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
     fixed.into_iter().filter_map(|(name, field)| Some((name.clone()?, field))).chain(claims).collect()
 }

@@ -57,7 +57,8 @@ where
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         // The library takes every `OPTIONS` for a preflight; a plain one goes where it is sent.
         let plain = *request.method() == Method::OPTIONS
-            && !(request.headers().contains_key(ORIGIN) && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD));
+            && !(request.headers().contains_key(ORIGIN)
+                && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD));
         if !plain && !self.gate.leaves_preflight_to_upstream(&request) {
             Either::Right(self.with_cors.call(request))
         } else {

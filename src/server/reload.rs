@@ -72,9 +72,9 @@ pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watch
 fn reload(config: &Config, gate: &Gate) {
     let keys = Keyring::load(&config.issuer.keys).map_err(|error| ServerError::new(error.to_string()));
     let loaded = keys.and_then(|keys| Ok((keys, assemble::trusted_issuers(config)?)));
-    match loaded.and_then(|(keys, trusted)| {
-        gate.set_keys(keys, trusted).map_err(|error| ServerError::new(error.to_string()))
-    }) {
+    match loaded
+        .and_then(|(keys, trusted)| gate.set_keys(keys, trusted).map_err(|error| ServerError::new(error.to_string())))
+    {
         Ok(()) => tracing::info!(keys = %config.issuer.keys.display(), "the keys changed and were read again"),
         Err(error) => tracing::error!(%error, "the keys changed but cannot be used; the old ones stay in force"),
     }

@@ -390,8 +390,7 @@ impl Engine {
             account: None,
         };
         let keyring = self.keyring();
-        let access_token =
-            mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
+        let access_token = mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
         audit::client_token(&client.id, &jti, origin);
         Ok(Issued {
             access_token,
@@ -441,7 +440,8 @@ impl Engine {
             // Notes that wait to be written count.
             session.confirmed |= self.confirmations.has(session.id, session.current);
             let now = self.clock.now();
-            let decision = decide(&session, presented, self.facts(&session, user.as_ref(), minimum_known), now, refresh.profile);
+            let decision =
+                decide(&session, presented, self.facts(&session, user.as_ref(), minimum_known), now, refresh.profile);
             let how = match decision {
                 Decision::Revoked(why) => return Err(Denial::SessionRevoked(why).into()),
                 Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
@@ -540,8 +540,7 @@ impl Engine {
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
         let left = last.access_expires.since(now);
-        let same_keys =
-            keyring.signing_key(&last.kid).is_some() && keyring.refresh_keys().contains(last.refresh_key);
+        let same_keys = keyring.signing_key(&last.kid).is_some() && keyring.refresh_keys().contains(last.refresh_key);
         let allowed = user.and_then(Option::as_ref).is_none_or(|user| last.scope.is_within(&user.scopes));
         if same_keys && allowed && left * 2 >= life {
             return Ok(Some(self.pair(keyring, &session, now, How::Replayed)?));

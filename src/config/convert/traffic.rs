@@ -6,9 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::super::raw::{Section, Value, nearest, printable};
-use super::super::types::{
-    AdminConfig, ClientConfig, EndpointConfig, IdentityConfig, ServerConfig, UpstreamConfig,
-};
+use super::super::types::{AdminConfig, ClientConfig, EndpointConfig, IdentityConfig, ServerConfig, UpstreamConfig};
 use super::super::value;
 use super::{path_in, profile, reaches};
 use crate::client::{Grant, SecretHash};
@@ -25,8 +23,7 @@ use crate::session::profile::ProfileOverride;
 const LATER_DIALECTS: [&str; 3] = ["kuzzle", "envelope", "knox"];
 
 fn accepted_dialect(v: &Value) -> Result<&'static str, String> {
-    let known: Vec<_> =
-        dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
+    let known: Vec<_> = dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
     value::word(&known, &LATER_DIALECTS)(v)
 }
 
@@ -262,9 +259,8 @@ pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> 
     let mut routes: Vec<Route> = Vec::new();
     for section in sections {
         let route = route(section, &known);
-        let same = |other: &Route| {
-            (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods)
-        };
+        let same =
+            |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
         if !route.path.is_empty() && routes.iter().any(same) {
             let message = format!("{} is there twice, for the same hosts and methods", route.path);
             section.blame("path", message);

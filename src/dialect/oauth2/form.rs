@@ -21,7 +21,8 @@ pub(super) struct Form {
 /// Reads the body of a request. Parameters that we do not know are ignored (RFC 6749 §3.2), unless sent twice.
 pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
     let mut types = call.headers.get_all(CONTENT_TYPE).iter();
-    let media = types.next().and_then(|value| value.to_str().ok()).map(|value| value.split(';').next().unwrap_or(value));
+    let media =
+        types.next().and_then(|value| value.to_str().ok()).map(|value| value.split(';').next().unwrap_or(value));
     let is_form = media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
     if !is_form || types.next().is_some() {
         return Err(Denial::MalformedRequest("the body must be application/x-www-form-urlencoded"));
@@ -98,7 +99,10 @@ fn basic(headers: &HeaderMap) -> Result<Option<Presented>, Denial> {
     let text = std::str::from_utf8(&decoded).map_err(|_| malformed())?;
     let (id, password) = text.split_once(':').ok_or_else(malformed)?;
     let password = decode(password).ok_or_else(malformed)?;
-    Ok(Some(Presented { id: decode(id).ok_or_else(malformed)?.expose_secret().to_owned(), secret: secret(password.expose_secret()) }))
+    Ok(Some(Presented {
+        id: decode(id).ok_or_else(malformed)?.expose_secret().to_owned(),
+        secret: secret(password.expose_secret()),
+    }))
 }
 
 /// Undoes form encoding of one value.

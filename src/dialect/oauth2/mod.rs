@@ -45,12 +45,10 @@ impl Dialect for OAuth2 {
 
     fn serves(&self, base: &str) -> Vec<Served> {
         let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let served = |operation, template: String| Served { operation, template, methods: &[Method::POST], spellings: &[] };
+        let served =
+            |operation, template: String| Served { operation, template, methods: &[Method::POST], spellings: &[] };
         let beside = |folder: &str| {
-            [
-                served(REVOCATION, format!("{folder}/revocation")),
-                served(INTROSPECTION, format!("{folder}/introspect")),
-            ]
+            [served(REVOCATION, format!("{folder}/revocation")), served(INTROSPECTION, format!("{folder}/introspect"))]
         };
         let mut all = vec![served(TOKEN, base.to_owned())];
         all.extend(beside(folder));

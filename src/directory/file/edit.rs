@@ -149,8 +149,7 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     let mut random = [0; 15];
     fill(&mut random)?;
     let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
-    let first =
-        FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
+    let first = FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
     let scopes = Scope::parse("read write").unwrap_or_default();
     let who = Who { account: None, username: &first.username };
     let user = new_user(who, &random_subject()?, &scopes, &first.password, now)?;

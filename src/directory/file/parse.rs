@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::UserChange;
+use crate::client::SecretHash;
 use crate::clock::Timestamp;
 use crate::config::raw::{self, Problems, Section, Value};
-use crate::client::SecretHash;
 use crate::config::value;
 use crate::directory::password::{Cost, cost_of};
 use crate::directory::{User, is_valid_subject};

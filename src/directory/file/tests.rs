@@ -150,7 +150,7 @@ async fn o2_the_first_start_makes_a_file_for_us_alone_with_one_user() {
     assert_eq!(std::fs::metadata(dir.path().join("data")).unwrap().mode() & 0o777, 0o700);
     assert!(!std::fs::read_to_string(&path).unwrap().contains(first.password.expose_secret()));
     assert!(!format!("{first:?}").contains(first.password.expose_secret()), "o3: it does not print");
-    let user = directory.authenticate(Some(&first.account), &first.username, &first.password).await.unwrap().unwrap();
+    let user = directory.authenticate(None, &first.username, &first.password).await.unwrap().unwrap();
     assert_eq!((user.scopes.as_str(), user.sessions_valid_from), ("read write", NOW));
     assert!(FileDirectory::create_with_first_user(&path, passwords(), NOW).is_err(), "never replaced");
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("# Users of the gate"));

@@ -19,8 +19,8 @@ use crate::route::RoutePolicy;
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: u64 = 1024;
-/// What sockets and the protocol keep in flight. The whole body is eight times as much.
-const IN_FLIGHT: u64 = 8 << 20;
+/// More than the buffers of the sockets and of the protocol hold together. The whole body is 32 times as much.
+const IN_FLIGHT: u64 = 2 << 20;
 
 /// A body that is ready as fast as it is asked for, and counts what it gave.
 struct Eager {
@@ -62,7 +62,8 @@ async fn a_request_body_is_taken_no_faster_than_the_upstream_reads() {
         }
     })
     .await;
-    let response = forward(&proxy(address), request(Method::POST, "/", &[], Eager { left: CHUNKS, given })).await;
+    let proxy = proxy_with_small_sockets(address);
+    let response = forward(&proxy, request(Method::POST, "/", &[], Eager { left: CHUNKS, given })).await;
     assert_eq!(response.status(), StatusCode::OK);
     let most: u64 = response.headers()["x-most"].to_str().unwrap().parse().unwrap();
     assert!(most < IN_FLIGHT, "{most} bytes were held");
@@ -77,7 +78,7 @@ async fn a_response_body_is_taken_no_faster_than_the_client_reads() {
         async move { http::Response::new(Eager { left: CHUNKS, given }) }
     })
     .await;
-    let mut response = forward(&proxy(address), get("/", &[])).await;
+    let mut response = forward(&proxy_with_small_sockets(address), get("/", &[])).await;
     let (mut read, mut most) = (0u64, 0);
     while let Some(frame) = response.body_mut().frame().await {
         most = most.max(given.load(Ordering::SeqCst).saturating_sub(read));

@@ -40,6 +40,8 @@ async fn the_host_of_the_address_is_sent_where_the_upstream_wants_it() {
         name: "app".to_owned(),
         urls: vec![format!("http://{address}/v1/").parse().unwrap()],
         preserve_host: false,
+        head_timeout: None,
+        idle_timeout: None,
     };
     let proxy = crate::proxy::Proxy::new(vec![upstream], Settings::default());
     assert_eq!(proxy.upstream("app"), Some(0));
@@ -169,7 +171,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         policy: RoutePolicy::default(),
         upstream: Some(0),
     };
-    request.extensions_mut().insert(crate::route::Target { upstream: 0, route: std::sync::Arc::new(route) });
+    request.extensions_mut().insert(crate::policy::permit_anonymous(&std::sync::Arc::new(route)));
     let response = tower::Service::call(&mut service, request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(seen.lock().unwrap().len(), 1);

@@ -9,6 +9,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +18,9 @@ use crate::headers::Peer;
 use crate::proxy::{Proxy, ProxyBody, Settings, Upstream};
 use crate::route::RoutePolicy;
 
+/// The size of the buffers of sockets, where a test counts what is in flight.
+const SOCKET_BUFFER: usize = 64 * 1024;
+
 /// An upstream that gives each connection to `serve`, with its number from 0.
 pub(super) async fn raw<F, S>(serve: S) -> SocketAddr
 where
@@ -24,8 +28,9 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    // Little is in flight at any time, so that a test sees who holds a body back.
-    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    // Fixed, or the kernel lets them grow to tens of megabytes, and a test could not tell who holds a body.
+    socket.set_recv_buffer_size(SOCKET_BUFFER as u32).unwrap();
+    socket.set_send_buffer_size(SOCKET_BUFFER as u32).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(64).unwrap();
     let address = listener.local_addr().unwrap();
@@ -99,9 +104,23 @@ pub(super) fn proxy(address: SocketAddr) -> Proxy {
     proxy_with(&[&format!("http://{address}")], Settings::default())
 }
 
+/// One whose sockets hold little, so that what is held is held by the proxy.
+pub(super) fn proxy_with_small_sockets(address: SocketAddr) -> Proxy {
+    let mut connector = HttpConnector::new();
+    connector.set_recv_buffer_size(Some(SOCKET_BUFFER));
+    connector.set_send_buffer_size(Some(SOCKET_BUFFER));
+    let urls = vec![format!("http://{address}").parse().unwrap()];
+    let upstream =
+        Upstream { name: "app".to_owned(), urls, preserve_host: true, head_timeout: None, idle_timeout: None };
+    Proxy::with_connector(vec![upstream], Settings::default(), connector)
+}
+
 pub(super) fn proxy_with(urls: &[&str], settings: Settings) -> Proxy {
     let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
-    Proxy::new(vec![Upstream { name: "app".to_owned(), urls, preserve_host: true }], settings)
+    Proxy::new(
+        vec![Upstream { name: "app".to_owned(), urls, preserve_host: true, head_timeout: None, idle_timeout: None }],
+        settings,
+    )
 }
 
 pub(super) fn request<B>(

@@ -1,0 +1,196 @@
+//! Reading and writing, without an engine: what clients send becomes a command, what comes of it becomes RFC 6749.
+
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::denial::Fault;
+use crate::session::rotation::{Ended, Lapsed, Reuse};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM));
+    for (name, value) in pairs {
+        headers.append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+fn call<'a>(operation: &'static str, headers: &'a HeaderMap, body: &'a str) -> Call<'a> {
+    Call { operation, account: None, method: &Method::POST, headers, query: None, body: body.as_bytes(), address: None }
+}
+
+fn read(body: &str) -> Result<Command, Denial> {
+    OAuth2.read(&call(TOKEN, &headers(&[]), body))
+}
+
+#[test]
+fn meshydb_requests_with_all_seven_fields_are_read() {
+    let login = "client_id=K&client_secret=&grant_type=password&username=U&password=P%2B+x\
+                 &scope=meshy.api%20offline_access%20openid&refresh_token=";
+    let Ok(Command::Login { client, username, password, scope, .. }) = read(login) else { panic!("not a login") };
+    assert_eq!((client.id.as_str(), client.secret.is_none()), ("K", true));
+    assert_eq!((username.as_str(), password.expose_secret()), ("U", "P+ x"));
+    assert_eq!(scope.unwrap().as_str(), "meshy.api offline_access openid");
+
+    let refresh = "client_id=K&client_secret=&grant_type=refresh_token&username=&password=\
+                   &scope=meshy.api+offline_access+openid&refresh_token=R";
+    let Ok(Command::Refresh { token, .. }) = read(refresh) else { panic!("not a refresh") };
+    assert_eq!(token.expose_secret(), "R");
+}
+
+#[test]
+fn r11_a_parameter_sent_twice_is_refused_even_an_unknown_one() {
+    for body in [
+        "grant_type=refresh_token&refresh_token=a&refresh_token=b&client_id=K",
+        "grant_type=refresh_token&refresh_token=a&refresh_token=&client_id=K",
+        "grant_type=refresh_token&refresh_token=a&client_id=K&x=1&x=1",
+        "grant_type=refresh_token&grant%5Ftype=password&refresh_token=a&client_id=K",
+    ] {
+        assert_eq!(read(body).unwrap_err(), Denial::MalformedRequest("a parameter was sent twice"), "{body}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_unknown_is_named() {
+    for (body, expected) in [
+        ("client_id=K", Denial::MalformedRequest("grant_type is missing")),
+        ("client_id=K&grant_type=", Denial::MalformedRequest("grant_type is missing")),
+        ("client_id=K&grant_type=authorization_code", Denial::UnsupportedGrantType),
+        ("client_id=K&grant_type=refresh_token", Denial::MalformedRequest("refresh_token is missing")),
+        ("client_id=K&grant_type=password&password=x", Denial::MalformedRequest("username is missing")),
+        ("client_id=K&grant_type=password&username=x", Denial::MalformedRequest("password is missing")),
+        ("grant_type=refresh_token&refresh_token=a", Denial::InvalidClient),
+        ("client_id=K&grant_type=password&username=x&password=y&scope=a%22b", Denial::InvalidScope),
+    ] {
+        assert_eq!(read(body).unwrap_err(), expected, "{body}");
+    }
+}
+
+#[test]
+fn the_body_must_be_a_form_and_the_query_empty() {
+    let body = "grant_type=refresh_token&refresh_token=a&client_id=K";
+    let mut other = HeaderMap::new();
+    for media in ["application/json", "text/plain", "application/x-www-form-urlencodedx"] {
+        other.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        assert!(OAuth2.read(&call(TOKEN, &other, body)).is_err(), "{media}");
+    }
+    other.insert(CONTENT_TYPE, HeaderValue::from_static("Application/X-WWW-Form-Urlencoded; charset=utf-8"));
+    assert!(OAuth2.read(&call(TOKEN, &other, body)).is_ok());
+    let mut with_query = call(TOKEN, &other, body);
+    with_query.query = Some("client_id=K");
+    assert!(OAuth2.read(&with_query).is_err());
+}
+
+#[test]
+fn a_client_comes_by_basic_or_by_the_body_but_not_by_both() {
+    // `Basic base64("a b:p%:")`, each part form-encoded first (RFC 6749 §2.3.1).
+    let basic = headers(&[("authorization", "basic YStiOnAlMjUlM0E=")]);
+    let body = "grant_type=refresh_token&refresh_token=x";
+    let Ok(Command::Refresh { client, .. }) = OAuth2.read(&call(TOKEN, &basic, body)) else { panic!("not read") };
+    assert_eq!((client.id.as_str(), client.secret.unwrap().expose_secret()), ("a b", "p%:"));
+
+    // golang/oauth2 sends a public client as `Basic base64("id:")`.
+    let public = headers(&[("authorization", "Basic d2ViOg==")]);
+    let Ok(Command::Refresh { client, .. }) = OAuth2.read(&call(TOKEN, &public, body)) else { panic!("not read") };
+    assert_eq!((client.id.as_str(), client.secret.is_none()), ("web", true));
+
+    for more in ["&client_secret=s", "&client_id=other"] {
+        let both = format!("{body}{more}");
+        assert!(matches!(OAuth2.read(&call(TOKEN, &public, &both)), Err(Denial::MalformedRequest(_))), "{more}");
+    }
+    for bad in ["Basic", "Basic !", "Basic d2Vi", "Bearer abc", "Basic /w=="] {
+        let bad_headers = headers(&[("authorization", bad)]);
+        assert_eq!(OAuth2.read(&call(TOKEN, &bad_headers, body)).unwrap_err(), Denial::InvalidClient, "{bad}");
+    }
+    let twice = headers(&[("authorization", "Basic d2ViOg=="), ("authorization", "Basic d2ViOg==")]);
+    assert_eq!(OAuth2.read(&call(TOKEN, &twice, body)).unwrap_err(), Denial::TwoCredentials);
+}
+
+#[test]
+fn revocation_and_introspection_take_a_token_of_any_kind() {
+    let body = "token=abc&token_type_hint=refresh_token&client_id=K";
+    let form = headers(&[]);
+    assert!(matches!(OAuth2.read(&call(REVOCATION, &form, body)), Ok(Command::Revoke { .. })));
+    assert!(matches!(OAuth2.read(&call(INTROSPECTION, &form, body)), Ok(Command::Check { .. })));
+    assert!(matches!(OAuth2.read(&call(REVOCATION, &form, "client_id=K&token=")), Err(Denial::MalformedRequest(_))));
+}
+
+fn written(denial: Denial, authorization: Option<&str>) -> (StatusCode, serde_json::Value, HeaderMap) {
+    let pairs: Vec<_> = authorization.map(|value| (AUTHORIZATION.as_str(), value)).into_iter().collect();
+    let headers = headers(&pairs.iter().map(|(_, value)| ("authorization", *value)).collect::<Vec<_>>());
+    let reply = OAuth2.write(&call(TOKEN, &headers, ""), Err(Error::Denied(denial)));
+    let (parts, body) = reply.into_parts();
+    (parts.status, serde_json::from_slice(&body).unwrap(), parts.headers)
+}
+
+#[test]
+fn r7_every_bad_refresh_token_gets_one_indistinguishable_answer() {
+    let reuse = Reuse { generations_old: 3, superseded_for: Some(Duration::from_secs(9)) };
+    let expected = written(Denial::UnknownRefreshToken, None);
+    assert_eq!(expected.0, StatusCode::BAD_REQUEST);
+    assert_eq!(expected.1["error"], "invalid_grant");
+    for denial in [
+        Denial::OtherClient,
+        Denial::OtherAccount,
+        Denial::OtherDialect,
+        Denial::SessionRevoked(Ended::Record),
+        Denial::SessionRevoked(Ended::UserInactive),
+        Denial::SessionExpired(Lapsed::Idle),
+        Denial::Ahead,
+        Denial::Reuse(reuse),
+    ] {
+        assert_eq!(written(denial, None), expected, "{denial:?}");
+    }
+}
+
+#[test]
+fn refusals_are_those_of_rfc_6749_5_2() {
+    let cases = [
+        (Denial::InvalidClient, None, 400, "invalid_client"),
+        (Denial::InvalidClient, Some("Basic x"), 401, "invalid_client"),
+        (Denial::UnauthorizedClient, Some("Basic x"), 400, "unauthorized_client"),
+        (Denial::UnsupportedGrantType, None, 400, "unsupported_grant_type"),
+        (Denial::InvalidScope, None, 400, "invalid_scope"),
+        (Denial::WrongPassword, Some("Basic x"), 400, "invalid_grant"),
+        (Denial::MalformedRequest("x"), None, 400, "invalid_request"),
+        (Denial::TooManyRequests(Duration::from_millis(1200)), None, 429, "too_many_requests"),
+    ];
+    for (denial, authorization, status, error) in cases {
+        let (got, body, headers) = written(denial, authorization);
+        assert_eq!((got.as_u16(), body["error"].as_str()), (status, Some(error)), "{denial:?}");
+        assert_eq!(headers[CACHE_CONTROL], "no-store");
+        assert_eq!(headers.contains_key(WWW_AUTHENTICATE), status == 401, "{denial:?}");
+        assert_eq!(headers.get(RETRY_AFTER).map(|v| v.to_str().unwrap()), (status == 429).then_some("2"));
+    }
+}
+
+#[test]
+fn a_fault_says_that_nothing_was_changed_and_when_to_try_again() {
+    let form = headers(&[]);
+    let reply = OAuth2.write(&call(TOKEN, &form, ""), Err(Error::Failed(Fault::Clock)));
+    assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(reply.headers().contains_key(RETRY_AFTER));
+}
+
+#[test]
+fn an_account_in_the_first_segment_may_be_left_out() {
+    let templates = |base: &str| -> Vec<String> { OAuth2.serves(base).into_iter().map(|s| s.template).collect() };
+    assert_eq!(
+        templates("/{account}/connect/token"),
+        [
+            "/{account}/connect/token",
+            "/{account}/connect/revocation",
+            "/{account}/connect/introspect",
+            "/connect/token",
+            "/connect/revocation",
+            "/connect/introspect",
+        ]
+    );
+    assert_eq!(templates("/oauth/token"), ["/oauth/token", "/oauth/revocation", "/oauth/introspect"]);
+}
