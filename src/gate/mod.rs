@@ -190,9 +190,11 @@ async fn sweep(engine: &Engine) {
     let now = engine.clock().now();
     let listed = engine.revocations().sweep(now);
     match engine.store().sweep(now).await {
-        Ok(swept) => tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept"),
+        Ok(swept) => {
+            tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
+        }
         Err(error) => {
-            tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be swept; tried again in a minute")
+            tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be swept; tried again in a minute");
         }
     }
 }

@@ -136,7 +136,7 @@ fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
     if url.port() != listen.port() {
         return false;
     }
-    let name = url.name().trim_end_matches('.');
+    let name = url.name().trim_end_matches('.').to_ascii_lowercase();
     if name == "localhost" || name.ends_with(".localhost") {
         return is_local(listen.ip().to_canonical());
     }

@@ -1,0 +1,315 @@
+//! What the tests of the real binary share: a gate in a process of its own, and a small HTTP client.
+//!
+//! Everything that a gate prints goes to `target/test-output/`, where `tests/all.sh` looks for secrets afterwards.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part of it")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_rotogate");
+
+/// The configuration of most tests: ports of the system's choice, an echo upstream, a public and a protected route.
+pub const CONFIG: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+public_url = "http://gate.test"
+drain_timeout = "2s"
+[admin]
+listen = "127.0.0.1:0"
+[issuer]
+audience = ["api"]
+[limits]
+login_per_address = "1000/1s"
+login_per_account = "1000/1s"
+login_per_client = "1000/1s"
+refresh_per_session = "1000/1s"
+refresh_per_address = "100000/1s"
+[[clients]]
+id = "web"
+[[endpoints]]
+dialect = "oauth2"
+path = "/{account}/connect/token"
+[[upstreams]]
+name = "app"
+urls = ["echo:"]
+[[routes]]
+path = "/public/{*rest}"
+auth = "none"
+upstream = "app"
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+
+/// A folder with a `gateway.toml`, outliving the processes that use it.
+pub struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    /// A new folder with this configuration.
+    pub fn new(config: &str) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        place.write_config(config);
+        place
+    }
+
+    pub fn write_config(&self, config: &str) {
+        fs::write(self.path("gateway.toml"), config).unwrap();
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The binary, to be run in this folder.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROTOGATE_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Starts a gate.
+    pub fn start(&self) -> Gate {
+        self.start_with(|_| {})
+    }
+
+    /// Starts a gate whose command was changed first.
+    pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
+        let mut command = self.command();
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(output_file("gate"));
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the gate did not start; see target/test-output");
+        let greeting: Value = serde_json::from_str(&line).unwrap();
+        let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
+        let first = greeting.get("first_user");
+        if let Some(first) = first {
+            // Only for later starts in the same place.
+            fs::write(self.path("password"), first["password"].as_str().unwrap()).unwrap();
+        }
+        let password = fs::read_to_string(self.path("password")).unwrap_or_default();
+        Gate { child, address: address(&greeting["listening"][0]), admin: address(&greeting["admin"]), password }
+    }
+
+    /// Runs a command to its end, with something on its standard input.
+    pub fn run(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut child = self
+            .command()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let ran = Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        output_file("command").write_all(ran.stderr.as_bytes()).unwrap();
+        ran
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A gate in a process of its own; killed when dropped.
+pub struct Gate {
+    pub child: Child,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    /// The password of the user `demo`.
+    pub password: String,
+}
+
+impl Gate {
+    /// SIGKILL, as a power cut would do to the process.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(mut self) -> Option<i32> {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        assert!(Command::new("kill").arg("-TERM").arg(pid.to_string()).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Logs `demo` in.
+    pub async fn login(&self) -> Tokens {
+        let answer =
+            self.token(&[("grant_type", "password"), ("username", "demo"), ("password", &self.password)]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        answer.tokens()
+    }
+
+    /// Exchanges a refresh token.
+    pub async fn refresh(&self, refresh_token: &str) -> Answer {
+        self.token(&[("grant_type", "refresh_token"), ("refresh_token", refresh_token)]).await
+    }
+
+    /// Revokes a token.
+    pub async fn revoke(&self, token: &str) -> Answer {
+        self.form("/connect/revocation", &[("client_id", "web"), ("token", token)]).await
+    }
+
+    /// Asks the token endpoint as the client `web`.
+    pub async fn token(&self, fields: &[(&str, &str)]) -> Answer {
+        let mut all = vec![("client_id", "web")];
+        all.extend_from_slice(fields);
+        self.form("/connect/token", &all).await
+    }
+
+    /// Sends a form.
+    pub async fn form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = Request::post(self.url(path)).header("content-type", "application/x-www-form-urlencoded");
+        send(request.body(Full::from(body)).unwrap()).await
+    }
+
+    /// A `GET` with an access token.
+    pub async fn get(&self, path: &str, access_token: &str) -> Answer {
+        self.call(Method::GET, path, &[("authorization", &format!("Bearer {access_token}"))], "").await
+    }
+
+    /// Any request.
+    pub async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        send(request.body(Full::from(body.to_owned())).unwrap()).await
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A pair of tokens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tokens {
+    pub access: String,
+    pub refresh: String,
+}
+
+impl std::fmt::Debug for Tokens {
+    /// A failed assertion must not put tokens into the output that is searched for them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tokens(…)")
+    }
+}
+
+/// An answer, read whole.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = if self.body.windows(3).any(|w| w == b"rg1") {
+            "(tokens)".into()
+        } else {
+            String::from_utf8_lossy(&self.body)
+        };
+        write!(f, "{} {body}", self.status)
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn tokens(&self) -> Tokens {
+        let json = self.json();
+        let field = |name: &str| json[name].as_str().unwrap().to_owned();
+        Tokens { access: field("access_token"), refresh: field("refresh_token") }
+    }
+
+    /// The RFC 6749 error code.
+    pub fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A header of the request, as the echo upstream saw it.
+    pub fn echoed(&self, name: &str) -> Vec<String> {
+        let json = self.json();
+        let headers = json["headers"].as_array().unwrap();
+        headers.iter().filter(|pair| pair[0] == name).map(|pair| pair[1].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Sends a request over a connection of its own.
+pub async fn send(request: Request<Full<Bytes>>) -> Answer {
+    try_send(request).await.unwrap()
+}
+
+/// The same, where the gate may be gone.
+pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    let response = client.request(request).await?;
+    let (parts, body) = response.into_parts();
+    Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+}
+
+/// Writes bytes to a socket as they are and reads to the end: for requests that no HTTP library would send. The request
+/// must end the connection (`Connection: close`), or be one that the gate ends it for.
+pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
+    use std::io::Read;
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A new file for what a process prints.
+fn output_file(what: &str) -> File {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-output");
+    fs::create_dir_all(&folder).unwrap();
+    let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    OpenOptions::new().create(true).append(true).open(folder.join(name)).unwrap()
+}
