@@ -123,6 +123,11 @@ impl Clients {
         Ok(Self { by_id, passwords, digest_key })
     }
 
+    /// The client of that id.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Client>> {
+        self.by_id.get(id).map(|known| Arc::clone(&known.client))
+    }
+
     /// The client that was presented, if it proved itself: a confidential one with its secret, a public one by sending
     /// none (RFC 6749 §3.2.1). `count` is asked before a secret is hashed, not for one that was good the last time.
     ///

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::directory::DirectoryError;
+
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 
 /// A credential, a request or a login that is refused: which rule refused it.
@@ -78,6 +80,10 @@ pub enum Denial {
     Ahead,
     /// A superseded token (RFC 9700 §4.14.2).
     Reuse(Reuse),
+    /// An access token and a refresh token that do not belong together.
+    MismatchedPair,
+    /// The lifetime asked for goes beyond what may be asked for.
+    TtlExceeded,
     /// The scope asked for goes beyond what was granted, or is malformed.
     InvalidScope,
 
@@ -134,6 +140,8 @@ impl Denial {
             Self::SessionExpired(Lapsed::Idle) => "session_idle",
             Self::Ahead => "ahead_of_store",
             Self::Reuse(_) => "reuse",
+            Self::MismatchedPair => "mismatched_pair",
+            Self::TtlExceeded => "ttl_exceeded",
             Self::InvalidScope => "invalid_scope",
             Self::WrongPassword => "wrong_password",
             Self::InvalidClient => "invalid_client",
@@ -191,8 +199,10 @@ impl Fault {
     /// When a client should try again.
     pub const fn retry_after(&self) -> Duration {
         match self {
-            Self::Store(_) | Self::Directory(_) | Self::Signing(_) | Self::Clock => Duration::from_secs(5),
-            Self::Busy | Self::Contention => Duration::from_secs(1),
+            Self::Busy | Self::Contention | Self::Directory(DirectoryError::Busy) => Duration::from_secs(1),
+            Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {
+                Duration::from_secs(5)
+            }
         }
     }
 }

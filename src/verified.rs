@@ -218,8 +218,9 @@ impl Checker {
 
     /// The entry that revokes what a token belongs to, if the token is one of this gate's issuers' and authentic: its
     /// session, or the token itself where it has none. An expired one needs no revoking.
-    pub(crate) fn read_only(&self, token: &str) -> Result<AccessToken, Denial> {
-        self.keys.load().verifier.verify(token, self.clock.now(), self.clock.wall())
+    pub(crate) fn read_only(&self, token: &str, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        self.keys.load().verifier.verify_expired(token, now, wall, expired_for_at_most)
     }
 
     /// How many verified tokens are kept.

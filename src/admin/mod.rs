@@ -151,7 +151,7 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
 }
 
 fn own(reply: Reply) -> Response<Body> {
-    reply.map(full)
+    reply.map(|body| full(body.data))
 }
 
 fn full(bytes: Bytes) -> Body {

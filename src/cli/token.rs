@@ -132,6 +132,7 @@ fn make(
         scope: &scope,
         session: None,
         account: None,
+        style: crate::token::claims::TokenStyle::default(),
     };
     let token = mint::mint(keyring.signer(), &claims).map_err(Failure::of)?;
     let minted = Minted { access_token: token.expose(), jti: &jti, expires: expires.as_secs() };

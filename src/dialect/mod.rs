@@ -1,26 +1,34 @@
 //! Dialects: thin translations between one wire protocol and the engine's commands, and the words of that protocol for
-//! each refusal. A dialect holds no state and takes no decision: [`Dialect::read`] turns a request into a [`Command`],
-//! [`Dialect::write`] turns what came of it into a reply. Nothing else is asked of one.
+//! each refusal. A dialect holds no state and takes no decision.
 //!
-//! [`oauth2`] is the example to follow.
+//! Most need no more than [`Dialect::read`], which turns a request into a [`Command`], and [`Dialect::write`], which turns
+//! what came of it into a reply; [`oauth2`] is the example to follow. One whose messages do not map to one command each
+//! has [`Dialect::answer`] instead.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response};
 use secrecy::SecretString;
 
-use crate::client::{Grant, Presented};
+use crate::client::Presented;
 use crate::denial::{Denial, Error};
+use crate::directory::User;
 use crate::session::Scope;
 use crate::session::engine::Issued;
+use crate::session::profile::ProfileOverride;
+use crate::token::claims::TokenStyle;
 
+mod body;
 pub mod oauth2;
 
+pub use body::ReplyBody;
+
 /// A reply of ours: small, and there at once.
-pub type Reply = Response<Bytes>;
+pub type Reply = Response<ReplyBody>;
 
 /// One operation that a dialect serves at an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +47,32 @@ pub struct Served {
 pub struct Call<'a> {
     /// Which operation.
     pub operation: &'static str,
-    /// The account that the path names.
-    pub account: Option<&'a str>,
+    /// What the parameters of the template stand for, by name.
+    pub params: &'a [(String, String)],
     /// The method, one of the operation's.
     pub method: &'a Method,
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// The path, canonical.
+    pub path: &'a str,
     /// The query, without its `?`.
     pub query: Option<&'a str>,
     /// The body.
-    pub body: &'a [u8],
+    pub body: &'a Bytes,
     /// Where it came from.
     pub address: Option<IpAddr>,
+}
+
+impl<'a> Call<'a> {
+    /// What a parameter of the template stands for.
+    pub fn param(&self, name: &str) -> Option<&'a str> {
+        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The account that the path names.
+    pub fn account(&self) -> Option<&'a str> {
+        self.param("account")
+    }
 }
 
 impl fmt::Debug for Call<'_> {
@@ -60,13 +82,31 @@ impl fmt::Debug for Call<'_> {
     }
 }
 
-/// What a client wants from the engine.
+/// What is presented to be exchanged.
+#[derive(Debug)]
+pub enum RefreshCredential {
+    /// A refresh token.
+    Refresh(SecretString),
+    /// An access token that has not expired, where the protocol knows no other credential.
+    Access(SecretString),
+    /// Both, of one session.
+    Pair {
+        /// The access token.
+        access: SecretString,
+        /// The refresh token.
+        refresh: SecretString,
+        /// How long ago the access token may have expired.
+        expired_for_at_most: Duration,
+    },
+}
+
+/// What a client wants from the engine. A `client` of `None` is the endpoint's own, where the protocol names none.
 #[derive(Debug)]
 pub enum Command {
     /// A login with a password.
     Login {
         /// Which client asks.
-        client: Presented,
+        client: Option<Presented>,
         /// Who logs in.
         username: String,
         /// With what.
@@ -86,51 +126,42 @@ pub enum Command {
     /// A rotation.
     Refresh {
         /// Which client asks.
-        client: Presented,
-        /// With which refresh credential.
-        token: SecretString,
+        client: Option<Presented>,
+        /// With what.
+        credential: RefreshCredential,
         /// For which scope.
         scope: Option<Scope>,
         /// For how long.
         access_ttl: Option<Duration>,
     },
-    /// The end of what a token belongs to.
+    /// The end of what a token belongs to, of whatever kind it is; nothing, if nobody knows it (RFC 7009).
     Revoke {
         /// Which client asks.
-        client: Presented,
-        /// Which token, of whatever kind.
+        client: Option<Presented>,
+        /// Which token.
         token: SecretString,
     },
-    /// What a token is now (RFC 7662).
-    Check {
+    /// The end of the session of a good access token.
+    Logout {
+        /// The token.
+        access: SecretString,
+        /// Ends all sessions of its user.
+        everywhere: bool,
+    },
+    /// What a token is now (RFC 7662), for a confidential client.
+    Introspect {
         /// Which client asks.
         client: Presented,
-        /// Which token, of whatever kind.
+        /// Which token.
         token: SecretString,
     },
-}
-
-impl Command {
-    /// The client that asks.
-    pub const fn client(&self) -> &Presented {
-        match self {
-            Self::Login { client, .. }
-            | Self::ClientToken { client, .. }
-            | Self::Refresh { client, .. }
-            | Self::Revoke { client, .. }
-            | Self::Check { client, .. } => client,
-        }
-    }
-
-    /// The grant that the client needs for it, if it needs one.
-    pub const fn grant(&self) -> Option<Grant> {
-        match self {
-            Self::Login { .. } => Some(Grant::Password),
-            Self::ClientToken { .. } => Some(Grant::ClientCredentials),
-            Self::Refresh { .. } => Some(Grant::RefreshToken),
-            Self::Revoke { .. } | Self::Check { .. } => None,
-        }
-    }
+    /// What an access token is now, for whoever has it.
+    Check {
+        /// The token.
+        access: SecretString,
+        /// A token that was superseded counts as good as long as it may be exchanged for the same successor again.
+        superseded_in_grace: bool,
+    },
 }
 
 /// What came of a command.
@@ -140,12 +171,12 @@ pub enum Outcome {
     Issued(Box<Issued>),
     /// It is gone, or was never there: the caller need not know which.
     Revoked,
-    /// What the token is now; `None` for one that is not good, or not the caller's to know.
-    Checked(Option<Box<Checked>>),
+    /// What the token is now, or why it is not good.
+    Checked(Result<Box<Checked>, Denial>),
 }
 
 /// A token that is good now.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Checked {
     /// `sub`.
     pub subject: Box<str>,
@@ -163,9 +194,28 @@ pub struct Checked {
     pub session: Option<crate::session::SessionId>,
     /// The account.
     pub account: Option<Box<str>>,
+    /// What the directory says of the subject, where it was asked.
+    pub user: Option<User>,
+}
+
+/// Carries commands out: the gate, at the endpoint where a request came in.
+#[async_trait]
+pub trait Acting: Send + Sync {
+    /// Carries a command out.
+    async fn act(&self, command: Command) -> Result<Outcome, Error>;
+}
+
+/// Where a dialect's clients put their access token on a data route, besides `Authorization`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// A parameter of the query. `Authorization` wins over it, and it is never forwarded.
+    pub query: Option<&'static str>,
+    /// A cookie. Both a token and a cookie are refused, and it is never forwarded.
+    pub cookie: Option<&'static str>,
 }
 
 /// One wire protocol.
+#[async_trait]
 pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Its name in `gateway.toml`.
     fn name(&self) -> &'static str;
@@ -176,6 +226,26 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// The path of an endpoint that names none.
     fn default_path(&self) -> &'static str;
 
+    /// The rules that its protocol asks for; the configuration may say otherwise.
+    fn profile(&self) -> ProfileOverride {
+        ProfileOverride::default()
+    }
+
+    /// The client of its sessions, where the protocol names none.
+    fn client(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What its clients need of an access token.
+    fn token_style(&self) -> TokenStyle {
+        TokenStyle::default()
+    }
+
+    /// Where its clients put their access token on a data route.
+    fn sources(&self) -> Sources {
+        Sources::default()
+    }
+
     /// Reads a request.
     ///
     /// # Errors
@@ -184,6 +254,31 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Writes what came of a request, or why nothing did.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply;
+
+    /// Answers a request: reads it, has it carried out, writes what came of it. Also says why it was refused, if it was.
+    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> (Reply, &'static str) {
+        let outcome = match self.read(call) {
+            Ok(command) => gate.act(command).await,
+            Err(denial) => Err(denial.into()),
+        };
+        let reason = reason(&outcome);
+        (self.write(call, outcome), reason)
+    }
+
+    /// Refuses a request on a data route in the protocol's own words; `None` for the plain ones.
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        let _ = (headers, denial);
+        None
+    }
+}
+
+/// For the access log: what came of a command.
+pub fn reason(outcome: &Result<Outcome, Error>) -> &'static str {
+    match outcome {
+        Ok(_) => "answered",
+        Err(Error::Denied(denial)) => denial.reason(),
+        Err(Error::Failed(fault)) => fault.reason(),
+    }
 }
 
 /// Every dialect built in, by its name in `gateway.toml`.

@@ -4,8 +4,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+
+use crate::dialect::ReplyBody;
 
 pin_project! {
     /// The body of a reply that went through the gate.
@@ -21,7 +24,7 @@ pin_project! {
     #[derive(Debug)]
     enum Kind<B> {
         Inner { #[pin] body: B },
-        Own { bytes: Option<Bytes> },
+        Own { bytes: Option<Bytes>, trailers: Option<HeaderMap> },
     }
 }
 
@@ -30,15 +33,16 @@ impl<B> GateBody<B> {
         Self { kind: Kind::Inner { body } }
     }
 
-    pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { kind: Kind::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
+    pub(crate) fn own(body: ReplyBody) -> Self {
+        let bytes = Some(body.data).filter(|bytes| !bytes.is_empty());
+        Self { kind: Kind::Own { bytes, trailers: body.trailers } }
     }
 }
 
 /// Nothing.
 impl<B> Default for GateBody<B> {
     fn default() -> Self {
-        Self::own(Bytes::new())
+        Self::own(ReplyBody::default())
     }
 }
 
@@ -52,21 +56,24 @@ where
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(cx),
-            KindProjection::Own { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into())))),
+            KindProjection::Own { bytes, trailers } => Poll::Ready(match bytes.take() {
+                Some(bytes) => Some(Ok(Frame::data(bytes.into()))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
-            Kind::Own { bytes } => bytes.is_none(),
+            Kind::Own { bytes, trailers } => bytes.is_none() && trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Inner { body } => body.size_hint(),
-            Kind::Own { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
     }
 }

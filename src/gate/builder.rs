@@ -268,6 +268,7 @@ impl GateBuilder {
             issuer: Arc::clone(&issuer),
             audience,
             leeway,
+            styles: Endpoints::styles(&self.endpoints),
             keyring: Arc::clone(&keyring),
             store,
             directory: self.directory,

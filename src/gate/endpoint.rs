@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
@@ -17,15 +18,16 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing::Instrument;
 
 use super::{Inner, respond};
-use crate::client::Client;
+use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
-use crate::denial::{Denial, Error};
-use crate::dialect::{Call, Checked, Command, Dialect, Outcome, Reply, Served};
+use crate::denial::{Denial, Error, Fault};
+use crate::dialect::{Acting, Call, Checked, Command, Dialect, Outcome, RefreshCredential, Reply, Served};
 use crate::revocation::{Effect, Revocation};
 use crate::route::path::CanonicalPath;
 use crate::session::RevokedBecause;
-use crate::session::engine::{Login, Origin, Refresh};
-use crate::session::profile::Profile;
+use crate::session::engine::{Exchange, Login, Origin, Refresh};
+use crate::session::profile::{Profile, ProfileOverride};
+use crate::token::claims::{AccessToken, TokenStyle};
 
 /// Where the public keys are.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
@@ -39,8 +41,9 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 pub struct Endpoint {
     dialect: Box<dyn Dialect>,
     path: Option<String>,
-    profile: Option<Profile>,
+    profile: ProfileOverride,
     clients: Option<Vec<Box<str>>>,
+    client: Option<Box<str>>,
     accepts: Vec<Box<str>>,
 }
 
@@ -52,7 +55,14 @@ impl Endpoint {
 
     /// The same, for a dialect found by its name.
     pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
-        Self { dialect, path: None, profile: None, clients: None, accepts: Vec::new() }
+        Self {
+            dialect,
+            path: None,
+            profile: ProfileOverride::default(),
+            clients: None,
+            client: None,
+            accepts: Vec::new(),
+        }
     }
 
     /// At another path: a `matchit` template.
@@ -62,10 +72,17 @@ impl Endpoint {
         self
     }
 
-    /// With rules of its own; the gate's otherwise.
+    /// With rules that differ from the dialect's, which differ from the gate's.
     #[must_use]
-    pub fn profile(mut self, profile: Profile) -> Self {
-        self.profile = Some(profile);
+    pub fn profile(mut self, profile: ProfileOverride) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Under this client, where the protocol names none.
+    #[must_use]
+    pub fn client(mut self, client: impl Into<Box<str>>) -> Self {
+        self.client = Some(client.into());
         self
     }
 
@@ -90,6 +107,7 @@ struct Ready {
     dialect: Box<dyn Dialect>,
     profile: Profile,
     clients: Option<Vec<Box<str>>>,
+    client: Option<Box<str>>,
     accepts: Vec<Box<str>>,
 }
 
@@ -118,20 +136,34 @@ pub(super) struct Endpoints {
     loose: matchit::Router<()>,
 }
 
+/// An operation that a request is for.
+#[derive(Debug)]
+pub(super) struct Operation {
+    endpoint: usize,
+    served: Arc<Served>,
+    params: Vec<(String, String)>,
+}
+
 /// A request that is for us.
 #[derive(Debug)]
 pub(super) enum Hit {
-    Operation { endpoint: usize, served: Arc<Served>, account: Option<String> },
+    Operation(Operation),
     Jwks,
     NearMiss,
 }
 
 impl Endpoints {
+    /// What the clients of each dialect need of an access token.
+    pub(super) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
+        endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), endpoint.dialect.token_style())).collect()
+    }
+
     pub(super) fn new(endpoints: Vec<Endpoint>, profile: &Profile) -> Result<Self, EndpointError> {
         let mut all = Self { ready: Vec::new(), exact: matchit::Router::new(), loose: matchit::Router::new() };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
         for endpoint in endpoints {
-            let base = endpoint.path.as_deref().unwrap_or(endpoint.dialect.default_path());
+            let base = endpoint.path.unwrap_or_else(|| endpoint.dialect.default_path().to_owned());
+            let base = base.as_str();
             let index = all.ready.len();
             for served in endpoint.dialect.serves(base) {
                 let template = served.template.clone();
@@ -140,9 +172,18 @@ impl Endpoints {
             }
             let mut accepts = endpoint.accepts;
             accepts.push(endpoint.dialect.name().into());
+            let profile = endpoint.profile.over(&endpoint.dialect.profile().over(profile));
+            if let Some(problem) = profile.problems().into_iter().next() {
+                return Err(EndpointError {
+                    dialect: endpoint.dialect.name().to_owned(),
+                    path: base.to_owned(),
+                    problem: problem.to_string(),
+                });
+            }
             all.ready.push(Ready {
+                client: endpoint.client.or_else(|| endpoint.dialect.client().map(Into::into)),
                 dialect: endpoint.dialect,
-                profile: endpoint.profile.unwrap_or_else(|| profile.clone()),
+                profile,
                 clients: endpoint.clients,
                 accepts,
             });
@@ -168,13 +209,13 @@ impl Endpoints {
     pub(super) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
         match self.exact.at(path.as_str()) {
             Ok(found) => {
-                let account = found.params.get("account").map(str::to_owned);
+                let params = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
                 Some(match found.value {
                     Entry::Jwks if !path.is_rewritten() => Hit::Jwks,
                     Entry::Operation { endpoint, served }
                         if !path.is_rewritten() || served.spellings.contains(&raw) =>
                     {
-                        Hit::Operation { endpoint: *endpoint, served: Arc::clone(served), account }
+                        Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
                     Entry::Jwks | Entry::Operation { .. } => Hit::NearMiss,
                 })
@@ -187,7 +228,7 @@ impl Endpoints {
 /// Answers a request to an endpoint. Also says why, for the access log.
 pub(super) async fn answer<B>(
     gate: Arc<Inner>,
-    hit: (usize, Arc<Served>, Option<String>),
+    operation: Operation,
     parts: Parts,
     body: B,
     address: Option<IpAddr>,
@@ -197,7 +238,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (index, served, account) = hit;
+    let Operation { endpoint: index, served, params } = operation;
     let Some(endpoint) = gate.endpoints.ready.get(index) else {
         return (respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
     };
@@ -208,55 +249,68 @@ where
     let empty = Bytes::new();
     let call = Call {
         operation: served.operation,
-        account: account.as_deref(),
+        params: &params,
         method: &parts.method,
         headers: &parts.headers,
+        path: parts.uri.path(),
         query: parts.uri.query(),
         body: read.as_ref().unwrap_or(&empty),
         address,
     };
-    let command = match read {
-        Ok(_) => endpoint.dialect.read(&call),
-        Err(Unread::TooLong) => Err(Denial::BodyTooLarge),
-        Err(Unread::TooSlow) => {
-            return (respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow");
-        }
-        Err(Unread::Broken) => Err(Denial::MalformedRequest("the body broke off")),
+    let unread = match &read {
+        Ok(_) => None,
+        Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
+        Err(Unread::TooSlow) => return (respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow"),
+        Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
-    let outcome = match command {
-        Err(denial) => Err(Error::Denied(denial)),
-        Ok(command) => {
-            let origin = Origin {
-                address,
-                user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
-            };
-            let (gate, account) = (Arc::clone(&gate), account.clone());
-            let act = async move {
-                match gate.endpoints.ready.get(index) {
-                    Some(endpoint) => act(&gate, endpoint, command, account.as_deref(), &origin).await,
-                    None => Err(Denial::NoRoute.into()),
-                }
-            };
-            match tokio::spawn(act.in_current_span()).await {
-                Ok(outcome) => outcome,
-                Err(_) => return (respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None), "panic"),
+    if let Some(denial) = unread {
+        return (endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
+    }
+    let origin = Origin {
+        address,
+        user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
+    };
+    let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin };
+    endpoint.dialect.answer(&call, &desk).await
+}
+
+/// Where commands are handed in.
+struct Desk<'a> {
+    gate: &'a Arc<Inner>,
+    endpoint: usize,
+    account: Option<&'a str>,
+    origin: Origin,
+}
+
+#[async_trait]
+impl Acting for Desk<'_> {
+    async fn act(&self, command: Command) -> Result<Outcome, Error> {
+        let (gate, index) = (Arc::clone(self.gate), self.endpoint);
+        let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
+        let act = async move {
+            match gate.endpoints.ready.get(index) {
+                Some(endpoint) => act(&gate, endpoint, command, account.as_deref(), &origin).await,
+                None => Err(Denial::NoRoute.into()),
             }
-        }
-    };
-    let reason = match &outcome {
-        Ok(_) => "answered",
-        Err(Error::Denied(denial)) => denial.reason(),
-        Err(Error::Failed(fault)) => {
+        };
+        let outcome = match tokio::spawn(act.in_current_span()).await {
+            Ok(outcome) => outcome,
+            // Goes on in the task of the request, which answers 500.
+            Err(panicked) => match panicked.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Fault::Busy.into()),
+            },
+        };
+        if let Err(Error::Failed(fault)) = &outcome {
             tracing::error!(
                 target: "rotogate::fault",
                 reason = fault.reason(),
                 error = ?crate::denial::Chain(fault),
-                "a request could not be decided, and was answered 503"
+                "a request could not be decided, and was told to come again"
             );
-            fault.reason()
         }
-    };
-    (endpoint.dialect.write(&call, outcome), reason)
+        outcome
+    }
 }
 
 /// The public keys (RFC 7517 §5).
@@ -265,7 +319,7 @@ pub(super) fn jwks(gate: &Inner, method: &Method) -> Reply {
         return respond::method_not_allowed(&[Method::GET, Method::HEAD]);
     }
     let keys = gate.engine.keyring().jwks();
-    let mut reply = Response::new(serde_json::to_vec(&keys).map(Bytes::from).unwrap_or_default());
+    let mut reply = Response::new(serde_json::to_vec(&keys).unwrap_or_default().into());
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(JWKS_MAX_AGE));
     reply
@@ -279,19 +333,10 @@ async fn act(
     account: Option<&str>,
     origin: &Origin,
 ) -> Result<Outcome, Error> {
-    let client = gate
-        .clients
-        .authenticate(command.client(), || gate.engine.limits().client(origin.address, &command.client().id))
-        .await?;
-    if endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
-        return Err(Denial::UnauthorizedClient.into());
-    }
-    if command.grant().is_some_and(|grant| !client.may(grant)) {
-        return Err(Denial::UnauthorizedClient.into());
-    }
-    let profile = &client.profile.over(&endpoint.profile);
+    let at = At { gate, endpoint, origin };
     match command {
-        Command::Login { username, password, scope, access_ttl, .. } => {
+        Command::Login { client, username, password, scope, access_ttl } => {
+            let client = at.client(client, Some(Grant::Password)).await?;
             let login = Login {
                 client: &client,
                 account,
@@ -299,39 +344,162 @@ async fn act(
                 password: &password,
                 scope,
                 access_ttl,
-                profile,
+                profile: &client.profile.over(&endpoint.profile),
                 dialect: endpoint.dialect.name(),
                 origin,
             };
             issued(gate.engine.login(login).await?)
         }
-        Command::ClientToken { scope, .. } => {
+        Command::ClientToken { client, scope } => {
+            let client = at.client(Some(client), Some(Grant::ClientCredentials)).await?;
             if client.secret_hash.is_none() {
                 return Err(Denial::UnauthorizedClient.into());
             }
-            issued(gate.engine.client_token(&client, scope.as_ref(), profile, origin)?)
+            let profile = client.profile.over(&endpoint.profile);
+            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, origin)?)
         }
-        Command::Refresh { token, scope, access_ttl, .. } => {
+        Command::Refresh { client, credential, scope, access_ttl } => {
+            let client = at.client(client, Some(Grant::RefreshToken)).await?;
+            let (token, access) = read_credential(gate, credential)?;
+            let credential = match (&token, &access) {
+                (Some(token), Some(access)) => Exchange::Pair(token, access),
+                (Some(token), None) => Exchange::Refresh(token),
+                (None, Some(access)) => Exchange::Access(access),
+                (None, None) => return Err(Denial::UnknownRefreshToken.into()),
+            };
             let refresh = Refresh {
-                token: &token,
+                credential,
                 client: &client,
                 account,
                 scope,
                 access_ttl,
-                profile,
+                profile: &client.profile.over(&endpoint.profile),
                 accepts: &endpoint.accepts,
                 origin,
             };
             issued(gate.engine.refresh(refresh).await?)
         }
-        Command::Revoke { token, .. } => revoke(gate, &client, &token, origin).await.map(|()| Outcome::Revoked),
-        Command::Check { token, .. } => {
+        Command::Revoke { client, token } => {
+            let client = at.client(client, None).await?;
+            revoke(gate, &client, &token, origin).await.map(|()| Outcome::Revoked)
+        }
+        Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
+        Command::Introspect { client, token } => {
+            let client = at.client(Some(client), None).await?;
             // RFC 7662 §2.1: whoever asks must be authorised to, or tokens could be fished for.
             if client.secret_hash.is_none() {
                 return Err(Denial::UnauthorizedClient.into());
             }
-            Ok(Outcome::Checked(check(gate, &token).map(Box::new)))
+            Ok(Outcome::Checked(at.check(&token).map(Box::new)))
         }
+        Command::Check { access, superseded_in_grace } => {
+            let mut checked = at.check(&access);
+            if superseded_in_grace && checked.as_ref().is_err_and(|denial| *denial == Denial::TokenRevoked) {
+                checked = at.check_superseded(&access).await?;
+            }
+            let mut checked = match checked {
+                Ok(checked) => checked,
+                Err(denial) => return Ok(Outcome::Checked(Err(denial))),
+            };
+            checked.user = gate.engine.user(&checked.subject).await?;
+            Ok(Outcome::Checked(Ok(Box::new(checked))))
+        }
+    }
+}
+
+/// What was presented, verified as far as it can be without the session's record.
+fn read_credential(
+    gate: &Inner,
+    credential: RefreshCredential,
+) -> Result<(Option<SecretString>, Option<AccessToken>), Denial> {
+    let read = |access: &SecretString, expired_for_at_most| {
+        let access = gate.checker.read_only(access.expose_secret(), expired_for_at_most)?;
+        if access.ours { Ok(access) } else { Err(Denial::UnknownRefreshToken) }
+    };
+    match credential {
+        RefreshCredential::Refresh(token) => Ok((Some(token), None)),
+        RefreshCredential::Access(access) => Ok((None, Some(read(&access, Duration::ZERO)?))),
+        RefreshCredential::Pair { access, refresh, expired_for_at_most } => {
+            Ok((Some(refresh), Some(read(&access, expired_for_at_most)?)))
+        }
+    }
+}
+
+/// One request at an endpoint.
+struct At<'a> {
+    gate: &'a Inner,
+    endpoint: &'a Ready,
+    origin: &'a Origin,
+}
+
+impl At<'_> {
+    /// The client that asks, if it is known, proved itself, and may use this endpoint and grant.
+    async fn client(&self, presented: Option<Presented>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
+        let client = match presented {
+            Some(presented) => {
+                let count = || self.gate.engine.limits().client(self.origin.address, &presented.id);
+                self.gate.clients.authenticate(&presented, count).await?
+            }
+            // The protocol names none: the endpoint's own, which is public.
+            None => {
+                let id = self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?;
+                let own = || Arc::new(Client { id: id.clone(), ..Client::public("") });
+                self.gate.clients.get(id).filter(|client| client.secret_hash.is_none()).unwrap_or_else(own)
+            }
+        };
+        if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
+            return Err(Denial::UnauthorizedClient.into());
+        }
+        if grant.is_some_and(|grant| !client.may(grant)) {
+            return Err(Denial::UnauthorizedClient.into());
+        }
+        Ok(client)
+    }
+
+    /// What an access token is now.
+    fn check(&self, token: &SecretString) -> Result<Checked, Denial> {
+        let credential = Credential::new(token.expose_secret());
+        let verified = self.gate.checker.check(credential, self.gate.engine.confirmations())?;
+        Ok(checked(verified.token()))
+    }
+
+    /// A token that its own rotation revoked, as long as it may be exchanged for the same successor again.
+    async fn check_superseded(&self, token: &SecretString) -> Result<Result<Checked, Denial>, Error> {
+        let access = match self.gate.checker.read_only(token.expose_secret(), Duration::ZERO) {
+            Ok(access) => access,
+            Err(denial) => return Ok(Err(denial)),
+        };
+        let in_grace = self.gate.engine.may_be_replayed(&access, &self.endpoint.profile).await?;
+        Ok(if in_grace { Ok(checked(&access)) } else { Err(Denial::TokenRevoked) })
+    }
+
+    async fn log_out(&self, access: &SecretString, everywhere: bool) -> Result<(), Error> {
+        let checked = self.check(access)?;
+        let engine = &self.gate.engine;
+        if everywhere {
+            engine.revoke_subject(&checked.subject, RevokedBecause::Logout).await?;
+        }
+        match checked.session {
+            Some(session) => match engine.store().load(session).await? {
+                Some(session) => engine.log_out(&session, &checked.client, self.origin).await,
+                None => Ok(()),
+            },
+            None => Err(Denial::UnusableCredential.into()),
+        }
+    }
+}
+
+fn checked(token: &AccessToken) -> Checked {
+    Checked {
+        subject: token.subject.clone(),
+        client: token.client.clone().unwrap_or_default(),
+        scope: token.scope.clone(),
+        expires: token.expires,
+        issued_at: token.issued_at,
+        issuer: (*token.issuer).into(),
+        session: token.session.map(|(session, _)| session),
+        account: token.account.clone(),
+        user: None,
     }
 }
 
@@ -345,7 +513,7 @@ async fn revoke(gate: &Inner, client: &Client, token: &SecretString, origin: &Or
     if engine.revoke_refresh_token(token.expose_secret(), &client.id, origin).await? {
         return Ok(());
     }
-    let Ok(access) = gate.checker.read_only(token.expose_secret()) else { return Ok(()) };
+    let Ok(access) = gate.checker.read_only(token.expose_secret(), Duration::ZERO) else { return Ok(()) };
     if !access.ours {
         return Ok(());
     }
@@ -364,22 +532,6 @@ async fn revoke(gate: &Inner, client: &Client, token: &SecretString, origin: &Or
     };
     let until = access.expires.plus(gate.leeway);
     engine.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await
-}
-
-/// RFC 7662 for access tokens: refresh tokens are nobody's to ask about but their client's.
-fn check(gate: &Inner, token: &SecretString) -> Option<Checked> {
-    let verified = gate.checker.check(Credential::new(token.expose_secret()), gate.engine.confirmations()).ok()?;
-    let token = verified.token();
-    Some(Checked {
-        subject: token.subject.clone(),
-        client: token.client.clone().unwrap_or_default(),
-        scope: token.scope.clone(),
-        expires: token.expires,
-        issued_at: token.issued_at,
-        issuer: (*token.issuer).into(),
-        session: token.session.map(|(session, _)| session),
-        account: token.account.clone(),
-    })
 }
 
 /// Why a body was not read.

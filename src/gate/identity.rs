@@ -80,7 +80,7 @@ mod extract {
 
     impl IntoResponse for NoIdentity {
         fn into_response(self) -> Response {
-            respond::denied(Denial::NoCredential, &Scope::default()).map(Into::into)
+            respond::denied(Denial::NoCredential, &Scope::default()).map(|body| body.data.into())
         }
     }
 

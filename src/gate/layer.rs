@@ -128,9 +128,9 @@ where
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, verdict } }
             }
-            Way::Endpoint(Hit::Operation { endpoint, served, account }) => {
+            Way::Endpoint(Hit::Operation(operation)) => {
                 let address = gate.client_address(&parts);
-                let answer = endpoint::answer(Arc::clone(gate), (endpoint, served, account), parts, body, address);
+                let answer = endpoint::answer(Arc::clone(gate), operation, parts, body, address);
                 // Boxed: a rotation costs a disk write, and the passing path knows nothing of it.
                 let answer = Box::pin(async move {
                     let (reply, reason) = answer.await;

@@ -1,7 +1,6 @@
 //! The one place where a refusal or a fault of a data route becomes a reply: RFC 6750 §3 challenges, RFC 9457 problem
 //! details. Endpoints answer in the words of their dialect instead.
 
-use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
@@ -25,7 +24,7 @@ struct Problem<'a> {
 pub(crate) fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
-    let mut reply = Response::new(serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default());
+    let mut reply = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -84,6 +83,8 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         | Denial::SessionExpired(_)
         | Denial::Ahead
         | Denial::Reuse(_)
+        | Denial::MismatchedPair
+        | Denial::TtlExceeded
         | Denial::InvalidScope
         | Denial::WrongPassword
         | Denial::InvalidClient

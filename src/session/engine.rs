@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::confirm::Confirmations;
 use super::profile::{OnOtherClient, OnReuse, Profile};
@@ -22,7 +22,7 @@ use crate::directory::{Directory, User};
 use crate::limit::{Attempt, Limits};
 use crate::revocation::{Effect, Revocation, RevocationList, Target};
 use crate::store::{Inserted, Store, Swap};
-use crate::token::claims::MintedClaims;
+use crate::token::claims::{AccessToken, MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::mint::{self, AccessTokenText};
 use crate::token::refresh::{self, RefreshToken};
@@ -83,11 +83,23 @@ pub struct Start<'a> {
     pub origin: &'a Origin,
 }
 
-/// A presented refresh token (RFC 6749 §6).
+/// What is presented to be exchanged. An access token was verified before, but for revocation: a superseded one is revoked
+/// in some protocols, and may still be exchanged for the same successor within grace.
+#[derive(Clone, Copy, Debug)]
+pub enum Exchange<'a> {
+    /// A refresh token (RFC 6749 §6).
+    Refresh(&'a SecretString),
+    /// An access token of ours, where the protocol knows no other credential.
+    Access(&'a AccessToken),
+    /// Both: the access token's generation is that of the refresh token, or the one before.
+    Pair(&'a SecretString, &'a AccessToken),
+}
+
+/// A presented refresh credential.
 #[derive(Debug)]
 pub struct Refresh<'a> {
-    /// The token.
-    pub token: &'a SecretString,
+    /// What was presented.
+    pub credential: Exchange<'a>,
     /// The client, authenticated.
     pub client: &'a Client,
     /// The account that the path names; `None` when the path has none.
@@ -151,6 +163,8 @@ pub struct Parts {
     pub audience: Vec<Box<str>>,
     /// The tolerance for clocks that differ.
     pub leeway: Duration,
+    /// What the clients of a dialect need of an access token.
+    pub styles: Vec<(Box<str>, TokenStyle)>,
     /// The keys.
     pub keyring: Arc<Keyring>,
     /// Where sessions are kept.
@@ -173,6 +187,7 @@ pub struct Engine {
     issuer: Arc<str>,
     audience: Vec<Box<str>>,
     leeway: Duration,
+    styles: Vec<(Box<str>, TokenStyle)>,
     keyring: ArcSwap<Keyring>,
     store: Arc<dyn Store>,
     directory: Option<Arc<dyn Directory>>,
@@ -192,6 +207,7 @@ impl Engine {
             issuer: parts.issuer,
             audience: parts.audience,
             leeway: parts.leeway,
+            styles: parts.styles,
             keyring: ArcSwap::new(parts.keyring),
             store: parts.store,
             directory: parts.directory,
@@ -262,6 +278,7 @@ impl Engine {
             username: login.username,
             client: &login.client.id,
         };
+        allowed_ttl(login.access_ttl, login.profile)?;
         self.limits.login(attempt)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         let Some(user) = directory.authenticate(login.account, login.username, login.password).await? else {
@@ -388,6 +405,7 @@ impl Engine {
             scope: &scope,
             session: None,
             account: None,
+            style: TokenStyle::default(),
         };
         let keyring = self.keyring();
         let access_token = mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
@@ -409,25 +427,23 @@ impl Engine {
     /// # Errors
     /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
     pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<Issued, Error> {
-        use secrecy::ExposeSecret;
-
         self.may_mint()?;
+        allowed_ttl(refresh.access_ttl, refresh.profile)?;
         self.limits.refresh(refresh.origin.address)?;
         let keyring = self.keyring();
-        let authentic = refresh::authenticate(keyring.refresh_keys(), refresh.token.expose_secret())
-            .ok_or(Denial::UnknownRefreshToken)?;
-        let presented = Presented { generation: authentic.generation };
-        let _turn = self.turns.take(authentic.session).await;
+        let held = Held::of(refresh.credential, &keyring)?;
+        let presented = Presented { generation: held.generation };
+        let _turn = self.turns.take(held.session).await;
         let mut user = None;
         let mut counted = false;
         for _ in 0..TRIES {
             // Before the record: what a refresh that wins meanwhile adds to the list must not look as if the record
             // had lost writes.
-            let minimum_known = self.revocations.minimum(authentic.session);
-            let Some(mut session) = self.store.load(authentic.session).await? else {
+            let minimum_known = self.revocations.minimum(held.session);
+            let Some(mut session) = self.store.load(held.session).await? else {
                 return Err(Denial::UnknownRefreshToken.into());
             };
-            if !authentic.proves(&session.secret, &session.client) {
+            if !held.proves(&session) {
                 return Err(Denial::UnknownRefreshToken.into());
             }
             self.belongs(&session, &refresh).await?;
@@ -586,6 +602,35 @@ impl Engine {
         Ok(Denial::Reuse(reuse))
     }
 
+    /// What the directory says of a subject; `None` where there is no directory, or it knows nothing.
+    ///
+    /// # Errors
+    /// A fault of the directory.
+    pub async fn user(&self, subject: &str) -> Result<Option<User>, Error> {
+        match &self.directory {
+            Some(directory) => Ok(directory.lookup(subject).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// May this access token, superseded by a rotation, be exchanged for the same successor again?
+    ///
+    /// # Errors
+    /// A fault of store or directory.
+    pub async fn may_be_replayed(&self, access: &AccessToken, profile: &Profile) -> Result<bool, Error> {
+        let Some((session, generation)) = access.session else { return Ok(false) };
+        let minimum_known = self.revocations.minimum(session);
+        let Some(session) = self.store.load(session).await? else { return Ok(false) };
+        let user = match &self.directory {
+            Some(directory) if session.dialect.as_ref() != APPLICATION => {
+                Some(directory.lookup(&session.subject).await?)
+            }
+            Some(_) | None => None,
+        };
+        let facts = self.facts(&session, user.as_ref(), minimum_known);
+        Ok(decide(&session, Presented { generation }, facts, self.clock.now(), profile) == Decision::Replay)
+    }
+
     /// Revokes what a token belongs to (RFC 7009): a session with all that was issued in it, or a token without one.
     /// `Ok(false)` when the token is none of ours.
     ///
@@ -712,6 +757,7 @@ impl Engine {
             scope: &last.scope,
             session: Some((session.id, session.current)),
             account: session.account.as_deref(),
+            style: self.style(&session.dialect),
         };
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
         let refresh_token = refresh::make(
@@ -735,10 +781,50 @@ impl Engine {
         })
     }
 
+    fn style(&self, dialect: &str) -> TokenStyle {
+        self.styles.iter().find(|(name, _)| **name == *dialect).map(|(_, style)| *style).unwrap_or_default()
+    }
+
     fn random_bytes<const N: usize>(&self) -> Result<[u8; N], Fault> {
         let mut bytes = [0; N];
         self.random.fill(&mut bytes).map_err(|_| Fault::Signing("the system gave no random bytes"))?;
         Ok(bytes)
+    }
+}
+
+/// A credential that was found authentic, as far as that can be without the session's record.
+struct Held {
+    session: SessionId,
+    generation: Generation,
+    /// What the record must prove still; an access token's signature has proved all.
+    refresh: Option<refresh::Authentic>,
+}
+
+impl Held {
+    fn of(credential: Exchange<'_>, keyring: &Keyring) -> Result<Self, Denial> {
+        let by_refresh = |token: &SecretString| {
+            let authentic = refresh::authenticate(keyring.refresh_keys(), token.expose_secret())
+                .ok_or(Denial::UnknownRefreshToken)?;
+            Ok(Self { session: authentic.session, generation: authentic.generation, refresh: Some(authentic) })
+        };
+        match credential {
+            Exchange::Refresh(token) => by_refresh(token),
+            Exchange::Access(access) => {
+                let (session, generation) = access.session.ok_or(Denial::UnknownRefreshToken)?;
+                Ok(Self { session, generation, refresh: None })
+            }
+            Exchange::Pair(token, access) => {
+                let held = by_refresh(token)?;
+                let (session, generation) = access.session.ok_or(Denial::UnknownRefreshToken)?;
+                let fits = session == held.session
+                    && (generation == held.generation || generation.checked_add(1) == Some(held.generation));
+                if fits { Ok(held) } else { Err(Denial::MismatchedPair) }
+            }
+        }
+    }
+
+    fn proves(&self, session: &Session) -> bool {
+        self.refresh.as_ref().is_none_or(|authentic| authentic.proves(&session.secret, &session.client))
     }
 }
 
@@ -753,6 +839,11 @@ struct New<'a> {
     access_ttl: Option<Duration>,
     profile: &'a Profile,
     origin: &'a Origin,
+}
+
+/// No client gets a token that lives longer than the profile allows.
+fn allowed_ttl(asked: Option<Duration>, profile: &Profile) -> Result<(), Denial> {
+    if asked.is_some_and(|ttl| ttl > profile.max_access_ttl) { Err(Denial::TtlExceeded) } else { Ok(()) }
 }
 
 /// When an access token issued now expires: a whole second, never past the session's end.

@@ -11,6 +11,16 @@ use crate::session::{Generation, Scope, SessionId};
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
 
+/// What the clients of a dialect need of an access token besides what it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenStyle {
+    /// A claim that repeats `sub`, because clients look for it under this name.
+    pub subject_claim: Option<&'static str>,
+    /// The payload's base64url has neither `-` nor `_`, for clients that read it as plain base64: characters of strings
+    /// that would bring one about are escaped, which JSON reads as the same.
+    pub plain_base64: bool,
+}
+
 /// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
 /// same bytes.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +45,8 @@ pub struct MintedClaims<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// `account`, where there is one.
     pub account: Option<&'a str>,
+    /// What the clients of the session's dialect need besides.
+    pub style: TokenStyle,
 }
 
 impl Serialize for MintedClaims<'_> {
@@ -59,6 +71,9 @@ impl Serialize for MintedClaims<'_> {
         }
         if let Some(account) = self.account {
             map.serialize_entry("account", account)?;
+        }
+        if let Some(name) = self.style.subject_claim {
+            map.serialize_entry(name, self.subject)?;
         }
         map.end()
     }

@@ -6,6 +6,7 @@
 //! `typ`, claims of the wrong type.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -47,6 +48,21 @@ impl Verifier {
     /// # Errors
     /// The rule that refuses it. Never anything of the token itself.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
+        self.verify_expired(token, engine_now, wall_now, Duration::ZERO)
+    }
+
+    /// The same for a token that expired no longer ago than `for_at_most`, leeway apart: for protocols that exchange an
+    /// expired access token together with its refresh token.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_expired(
+        &self,
+        token: &str,
+        engine_now: Timestamp,
+        wall_now: Timestamp,
+        for_at_most: Duration,
+    ) -> Result<AccessToken, Denial> {
         let parts = shape::Parts::split(token)?;
         let header = shape::Header::read(parts.header)?;
         let claims = shape::claims(parts.claims)?;
@@ -65,7 +81,7 @@ impl Verifier {
             return Err(Denial::BadSignature);
         }
         let now = if rules.ours { engine_now } else { wall_now };
-        judge::claims(claims, rules, key.kid(), now)
+        judge::claims(claims, rules, key.kid(), now, for_at_most)
     }
 
     /// The issuer that is ours, if there is one.

@@ -14,7 +14,7 @@
 use http::Method;
 use secrecy::SecretString;
 
-use super::{Call, Command, Dialect, Outcome, Reply, Served};
+use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served};
 use crate::denial::{Denial, Error};
 
 mod form;
@@ -66,22 +66,24 @@ impl Dialect for OAuth2 {
         if call.operation != TOKEN {
             let token = form.secret("token").ok_or(Denial::MalformedRequest("token is missing"))?;
             return Ok(match call.operation {
-                REVOCATION => Command::Revoke { client, token },
-                _ => Command::Check { client, token },
+                REVOCATION => Command::Revoke { client: Some(client), token },
+                _ => Command::Introspect { client, token },
             });
         }
         let scope = form.scope()?;
         match form.get("grant_type") {
             Some("password") => Ok(Command::Login {
-                client,
+                client: Some(client),
                 username: form.get("username").ok_or(Denial::MalformedRequest("username is missing"))?.to_owned(),
                 password: form.secret("password").ok_or(Denial::MalformedRequest("password is missing"))?,
                 scope,
                 access_ttl: None,
             }),
             Some("refresh_token") => Ok(Command::Refresh {
-                client,
-                token: form.secret("refresh_token").ok_or(Denial::MalformedRequest("refresh_token is missing"))?,
+                client: Some(client),
+                credential: RefreshCredential::Refresh(
+                    form.secret("refresh_token").ok_or(Denial::MalformedRequest("refresh_token is missing"))?,
+                ),
                 scope,
                 access_ttl: None,
             }),
@@ -95,7 +97,7 @@ impl Dialect for OAuth2 {
         match outcome {
             Ok(Outcome::Issued(issued)) => words::issued(&issued),
             Ok(Outcome::Revoked) => words::revoked(),
-            Ok(Outcome::Checked(checked)) => words::checked(checked.as_deref()),
+            Ok(Outcome::Checked(checked)) => words::checked(checked.ok().as_deref()),
             Err(Error::Denied(denial)) => words::denied(denial, form::used_basic(call.headers)),
             Err(Error::Failed(fault)) => words::failed(&fault),
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use secrecy::ExposeSecret;
@@ -21,26 +22,34 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-fn call<'a>(operation: &'static str, headers: &'a HeaderMap, body: &'a str) -> Call<'a> {
-    Call { operation, account: None, method: &Method::POST, headers, query: None, body: body.as_bytes(), address: None }
+fn call<'a>(operation: &'static str, headers: &'a HeaderMap, body: &'a Bytes) -> Call<'a> {
+    Call { operation, params: &[], method: &Method::POST, headers, path: "/t", query: None, body, address: None }
+}
+
+fn read_at(operation: &'static str, headers: &HeaderMap, body: &str) -> Result<Command, Denial> {
+    OAuth2.read(&call(operation, headers, &Bytes::copy_from_slice(body.as_bytes())))
 }
 
 fn read(body: &str) -> Result<Command, Denial> {
-    OAuth2.read(&call(TOKEN, &headers(&[]), body))
+    read_at(TOKEN, &headers(&[]), body)
 }
 
 #[test]
 fn meshydb_requests_with_all_seven_fields_are_read() {
     let login = "client_id=K&client_secret=&grant_type=password&username=U&password=P%2B+x\
                  &scope=meshy.api%20offline_access%20openid&refresh_token=";
-    let Ok(Command::Login { client, username, password, scope, .. }) = read(login) else { panic!("not a login") };
+    let Ok(Command::Login { client: Some(client), username, password, scope, .. }) = read(login) else {
+        panic!("not a login")
+    };
     assert_eq!((client.id.as_str(), client.secret.is_none()), ("K", true));
     assert_eq!((username.as_str(), password.expose_secret()), ("U", "P+ x"));
     assert_eq!(scope.unwrap().as_str(), "meshy.api offline_access openid");
 
     let refresh = "client_id=K&client_secret=&grant_type=refresh_token&username=&password=\
                    &scope=meshy.api+offline_access+openid&refresh_token=R";
-    let Ok(Command::Refresh { token, .. }) = read(refresh) else { panic!("not a refresh") };
+    let Ok(Command::Refresh { credential: RefreshCredential::Refresh(token), .. }) = read(refresh) else {
+        panic!("not a refresh")
+    };
     assert_eq!(token.expose_secret(), "R");
 }
 
@@ -78,11 +87,12 @@ fn the_body_must_be_a_form_and_the_query_empty() {
     let mut other = HeaderMap::new();
     for media in ["application/json", "text/plain", "application/x-www-form-urlencodedx"] {
         other.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-        assert!(OAuth2.read(&call(TOKEN, &other, body)).is_err(), "{media}");
+        assert!(read_at(TOKEN, &other, body).is_err(), "{media}");
     }
     other.insert(CONTENT_TYPE, HeaderValue::from_static("Application/X-WWW-Form-Urlencoded; charset=utf-8"));
-    assert!(OAuth2.read(&call(TOKEN, &other, body)).is_ok());
-    let mut with_query = call(TOKEN, &other, body);
+    assert!(read_at(TOKEN, &other, body).is_ok());
+    let bytes = Bytes::from_static(body.as_bytes());
+    let mut with_query = call(TOKEN, &other, &bytes);
     with_query.query = Some("client_id=K");
     assert!(OAuth2.read(&with_query).is_err());
 }
@@ -92,41 +102,41 @@ fn a_client_comes_by_basic_or_by_the_body_but_not_by_both() {
     // `Basic base64("a b:p%:")`, each part form-encoded first (RFC 6749 §2.3.1).
     let basic = headers(&[("authorization", "basic YStiOnAlMjUlM0E=")]);
     let body = "grant_type=refresh_token&refresh_token=x";
-    let Ok(Command::Refresh { client, .. }) = OAuth2.read(&call(TOKEN, &basic, body)) else { panic!("not read") };
+    let Ok(Command::Refresh { client: Some(client), .. }) = read_at(TOKEN, &basic, body) else { panic!("not read") };
     assert_eq!((client.id.as_str(), client.secret.unwrap().expose_secret()), ("a b", "p%:"));
 
     // golang/oauth2 sends a public client as `Basic base64("id:")`.
     let public = headers(&[("authorization", "Basic d2ViOg==")]);
-    let Ok(Command::Refresh { client, .. }) = OAuth2.read(&call(TOKEN, &public, body)) else { panic!("not read") };
+    let Ok(Command::Refresh { client: Some(client), .. }) = read_at(TOKEN, &public, body) else { panic!("not read") };
     assert_eq!((client.id.as_str(), client.secret.is_none()), ("web", true));
 
     for more in ["&client_secret=s", "&client_id=other"] {
         let both = format!("{body}{more}");
-        assert!(matches!(OAuth2.read(&call(TOKEN, &public, &both)), Err(Denial::MalformedRequest(_))), "{more}");
+        assert!(matches!(read_at(TOKEN, &public, &both), Err(Denial::MalformedRequest(_))), "{more}");
     }
     for bad in ["Basic", "Basic !", "Basic d2Vi", "Bearer abc", "Basic /w=="] {
         let bad_headers = headers(&[("authorization", bad)]);
-        assert_eq!(OAuth2.read(&call(TOKEN, &bad_headers, body)).unwrap_err(), Denial::InvalidClient, "{bad}");
+        assert_eq!(read_at(TOKEN, &bad_headers, body).unwrap_err(), Denial::InvalidClient, "{bad}");
     }
     let twice = headers(&[("authorization", "Basic d2ViOg=="), ("authorization", "Basic d2ViOg==")]);
-    assert_eq!(OAuth2.read(&call(TOKEN, &twice, body)).unwrap_err(), Denial::TwoCredentials);
+    assert_eq!(read_at(TOKEN, &twice, body).unwrap_err(), Denial::TwoCredentials);
 }
 
 #[test]
 fn revocation_and_introspection_take_a_token_of_any_kind() {
     let body = "token=abc&token_type_hint=refresh_token&client_id=K";
     let form = headers(&[]);
-    assert!(matches!(OAuth2.read(&call(REVOCATION, &form, body)), Ok(Command::Revoke { .. })));
-    assert!(matches!(OAuth2.read(&call(INTROSPECTION, &form, body)), Ok(Command::Check { .. })));
-    assert!(matches!(OAuth2.read(&call(REVOCATION, &form, "client_id=K&token=")), Err(Denial::MalformedRequest(_))));
+    assert!(matches!(read_at(REVOCATION, &form, body), Ok(Command::Revoke { .. })));
+    assert!(matches!(read_at(INTROSPECTION, &form, body), Ok(Command::Introspect { .. })));
+    assert!(matches!(read_at(REVOCATION, &form, "client_id=K&token="), Err(Denial::MalformedRequest(_))));
 }
 
 fn written(denial: Denial, authorization: Option<&str>) -> (StatusCode, serde_json::Value, HeaderMap) {
     let pairs: Vec<_> = authorization.map(|value| (AUTHORIZATION.as_str(), value)).into_iter().collect();
     let headers = headers(&pairs.iter().map(|(_, value)| ("authorization", *value)).collect::<Vec<_>>());
-    let reply = OAuth2.write(&call(TOKEN, &headers, ""), Err(Error::Denied(denial)));
+    let reply = OAuth2.write(&call(TOKEN, &headers, &Bytes::new()), Err(Error::Denied(denial)));
     let (parts, body) = reply.into_parts();
-    (parts.status, serde_json::from_slice(&body).unwrap(), parts.headers)
+    (parts.status, serde_json::from_slice(body.data()).unwrap(), parts.headers)
 }
 
 #[test]
@@ -173,7 +183,7 @@ fn refusals_are_those_of_rfc_6749_5_2() {
 #[test]
 fn a_fault_says_that_nothing_was_changed_and_when_to_try_again() {
     let form = headers(&[]);
-    let reply = OAuth2.write(&call(TOKEN, &form, ""), Err(Error::Failed(Fault::Clock)));
+    let reply = OAuth2.write(&call(TOKEN, &form, &Bytes::new()), Err(Error::Failed(Fault::Clock)));
     assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(reply.headers().contains_key(RETRY_AFTER));
 }

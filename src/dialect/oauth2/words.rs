@@ -1,11 +1,10 @@
 //! The words of RFC 6749 §5 for what came of a request.
 
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-use super::super::{Checked, Reply};
+use super::super::{Checked, Reply, ReplyBody};
 use crate::denial::{Denial, Fault};
 use crate::gate::respond::retry_after;
 use crate::session::engine::Issued;
@@ -37,7 +36,7 @@ pub(super) fn issued(issued: &Issued) -> Reply {
 
 /// RFC 7009 §2.2: the same for a token that was revoked and one that nobody knows.
 pub(super) fn revoked() -> Reply {
-    let mut reply = Response::new(Bytes::new());
+    let mut reply = Response::new(ReplyBody::default());
     no_store(&mut reply);
     reply
 }
@@ -108,6 +107,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         Denial::UnsupportedGrantType => {
             (StatusCode::BAD_REQUEST, "unsupported_grant_type", "use password, refresh_token or client_credentials")
         }
+        Denial::TtlExceeded => (StatusCode::BAD_REQUEST, "invalid_request", "the lifetime asked for is too long"),
         Denial::InvalidScope => {
             (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
         }
@@ -120,6 +120,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         | Denial::SessionRevoked(_)
         | Denial::SessionExpired(_)
         | Denial::Ahead
+        | Denial::MismatchedPair
         | Denial::Reuse(_) => {
             (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
         }
@@ -166,7 +167,7 @@ pub(super) fn failed(fault: &Fault) -> Reply {
 }
 
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
-    let mut reply = Response::new(serde_json::to_vec(body).map(Bytes::from).unwrap_or_default());
+    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     no_store(&mut reply);

@@ -1,5 +1,7 @@
 //! The claims of a token whose signature holds.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::rules::IssuerRules;
@@ -29,6 +31,7 @@ pub(super) fn claims(
     rules: &IssuerRules,
     kid: Option<&str>,
     now: Timestamp,
+    expired_for_at_most: Duration,
 ) -> Result<AccessToken, Denial> {
     if claims.contains_key("cnf") {
         return Err(Denial::UnprovedBinding);
@@ -64,7 +67,8 @@ pub(super) fn claims(
     } else {
         (None, None)
     };
-    times(expires, not_before, issued_at, rules, now)?;
+    times(expires.plus(expired_for_at_most), not_before, issued_at, rules, now)?;
+    lifetime(expires, issued_at, rules)?;
     Ok(AccessToken {
         issuer: rules.issuer.clone(),
         ours: rules.ours,
@@ -91,12 +95,6 @@ fn times(
     rules: &IssuerRules,
     now: Timestamp,
 ) -> Result<(), Denial> {
-    if let Some(longest) = rules.max_lifetime {
-        let since = issued_at.ok_or(Denial::BadClaim("no iat"))?;
-        if expires.since(since) > longest {
-            return Err(Denial::BadClaim("exp is too long after iat"));
-        }
-    }
     if expires.plus(rules.leeway) <= now {
         return Err(Denial::TokenExpired);
     }
@@ -105,6 +103,12 @@ fn times(
         return Err(Denial::TokenNotYetValid);
     }
     Ok(())
+}
+
+fn lifetime(expires: Timestamp, issued_at: Option<Timestamp>, rules: &IssuerRules) -> Result<(), Denial> {
+    let Some(longest) = rules.max_lifetime else { return Ok(()) };
+    let since = issued_at.ok_or(Denial::BadClaim("no iat"))?;
+    if expires.since(since) > longest { Err(Denial::BadClaim("exp is too long after iat")) } else { Ok(()) }
 }
 
 fn text<'a>(claims: &'a Map<String, Value>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
