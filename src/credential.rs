@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderValue};
 
 use crate::denial::Denial;
 
@@ -28,6 +28,96 @@ impl std::fmt::Debug for Credential<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credential(…)")
     }
+}
+
+/// Where a token may stand besides `Authorization`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Places<'a> {
+    /// A parameter of the query, over which `Authorization` wins.
+    pub(crate) query: Option<&'a str>,
+    /// Cookies; together with another credential they are refused.
+    pub(crate) cookies: [Option<&'a str>; 2],
+}
+
+/// A credential, and whether a browser sent it without being asked: then the request must prove where it comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found<'a> {
+    pub(crate) token: Cow<'a, str>,
+    pub(crate) by_cookie: bool,
+}
+
+/// The one credential of a request, wherever its route and dialect let it stand.
+pub(crate) fn extract_from<'h>(
+    headers: &'h HeaderMap,
+    query: Option<&str>,
+    places: Places<'_>,
+) -> Result<Option<Found<'h>>, Denial> {
+    let by_header = extract(headers, query)?.map(|credential| Cow::Borrowed(credential.0));
+    let mut by_cookie = None;
+    for name in places.cookies.into_iter().flatten() {
+        for value in cookies(headers, name) {
+            if by_cookie.replace(value).is_some() {
+                return Err(Denial::TwoCredentials);
+            }
+        }
+    }
+    let in_query = || Some(Cow::Owned(single_parameter(query?, places.query?)?));
+    match (by_header, by_cookie) {
+        (Some(_), Some(_)) => Err(Denial::TwoCredentials),
+        (Some(token), None) => Ok(Some(Found { token, by_cookie: false })),
+        (None, Some(token)) => Ok(Some(Found { token: Cow::Borrowed(token), by_cookie: true })),
+        (None, None) => Ok(in_query().map(|token| Found { token, by_cookie: false })),
+    }
+}
+
+/// The values of a cookie (RFC 6265 §4.2). Kuzzle's way to delete one, the value `null`, is none.
+pub(crate) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(|header| header.split(';'))
+        .filter_map(move |pair| pair.trim().split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value))
+        .filter(|value| !value.is_empty() && *value != "null")
+}
+
+/// A parameter that stands in the query exactly once.
+fn single_parameter(query: &str, name: &str) -> Option<String> {
+    let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
+    match (values.next(), values.next()) {
+        (Some((_, value)), None) if !value.is_empty() => Some(value.into_owned()),
+        _ => None,
+    }
+}
+
+/// Removes a cookie from a request and leaves the others.
+pub(crate) fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
+    let kept: Vec<String> = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(|header| header.split(';'))
+        .map(str::trim)
+        .filter(|pair| pair.split_once('=').map_or(*pair, |(known, _)| known) != name && !pair.is_empty())
+        .map(str::to_owned)
+        .collect();
+    headers.remove(COOKIE);
+    if let Ok(value) = HeaderValue::try_from(kept.join("; "))
+        && !value.is_empty()
+    {
+        headers.insert(COOKIE, value);
+    }
+}
+
+/// Removes a parameter from a query; `None` where it does not stand in it.
+pub(crate) fn strip_parameter(query: &str, name: &str) -> Option<String> {
+    let is_it = |piece: &str| form_urlencoded::parse(piece.as_bytes()).next().is_some_and(|(known, _)| known == name);
+    let pieces: Vec<&str> = query.split('&').collect();
+    let kept: Vec<&str> = pieces.iter().copied().filter(|piece| !is_it(piece)).collect();
+    (kept.len() < pieces.len()).then(|| kept.join("&"))
 }
 
 /// On routes that ask nobody: still not two `Authorization` headers, of which the upstream would choose one.

@@ -263,6 +263,13 @@ pub(crate) fn host(value: &Value) -> Result<String, String> {
     .map_or_else(|| unexpected("a host name without port and wildcards", value), Ok)
 }
 
+/// A cookie name (RFC 6265 §4.1.1).
+pub(crate) fn cookie_name(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if fits { Ok(name) } else { unexpected("the name of a cookie", value) }
+}
+
 pub(crate) fn method(value: &Value) -> Result<Method, String> {
     let name = text(value)?;
     match Method::from_bytes(name.as_bytes()) {

@@ -10,6 +10,7 @@ use super::endpoint::{Endpoint, EndpointError, Endpoints};
 use super::{Gate, Inner, maintain, system_time};
 use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource};
+use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
 use crate::directory::password::Passwords;
 use crate::headers::ProtectedNames;
@@ -47,6 +48,9 @@ pub enum BuildError {
     /// Routes conflict, or a pattern is malformed.
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Routes(Vec<RouteError>),
+    /// A route names a dialect that there is not.
+    #[error("there is no dialect {0:?}")]
+    Dialect(String),
     /// Endpoints conflict, or a template is malformed.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -280,6 +284,7 @@ impl GateBuilder {
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
         let capacity = self.capacity.unwrap_or(DEFAULT_CAPACITY);
         let checker = Checker::new(verifier, clock, revocations, identity, capacity);
+        let dialects = dialects(&self.routes)?;
         let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
         let inner = Arc::new(Inner {
             engine,
@@ -288,6 +293,7 @@ impl GateBuilder {
             audiences: Audiences(audiences),
             endpoints: Endpoints::new(self.endpoints, &self.profile)?,
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
+            dialects,
             protected,
             profile: self.profile,
             leeway,
@@ -297,6 +303,17 @@ impl GateBuilder {
         tokio::spawn(maintain(Arc::downgrade(&inner)));
         Ok(Gate(inner))
     }
+}
+
+/// Each dialect that a route names, once.
+fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
+    let mut found: Vec<Box<dyn Dialect>> = Vec::new();
+    for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
+        if !found.iter().any(|dialect| dialect.name() == name) {
+            found.push(dialect::by_name(name).ok_or_else(|| BuildError::Dialect(name.to_owned()))?);
+        }
+    }
+    Ok(found)
 }
 
 /// Our own keys first, then those of the issuers trusted besides.

@@ -19,13 +19,13 @@ use super::body::GateBody;
 use super::endpoint::{self, Hit};
 use super::identity::Identity;
 use super::{Gate, Inner, preflight, respond};
-use crate::credential;
+use crate::credential::{self, Credential, Places};
 use crate::denial::Denial;
-use crate::dialect::Reply;
+use crate::dialect::{Dialect, Reply};
 use crate::headers::{self, Peer};
 use crate::policy::{self, Permitted};
 use crate::route::path::CanonicalPath;
-use crate::route::{Auth, BadCredential, Match, Route, authority};
+use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use crate::session::{Scope, SessionId};
 
 /// What became of a request, for an access log: in the extensions of the reply, where [`GateLayer::annotated`] asked
@@ -143,7 +143,7 @@ where
                 ResponseFuture::own(endpoint::jwks(gate, &parts.method), annotate.then_some(verdict))
             }
             Way::Endpoint(Hit::NearMiss) => {
-                let (reply, verdict) = refused(Denial::NearMiss, None);
+                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, None);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
             Way::Refused(reply, verdict) => ResponseFuture::own(reply, annotate.then_some(verdict)),
@@ -158,10 +158,12 @@ impl GateLayer {
         // 1. Host and target before anything that depends on them.
         let host = match authority::check(parts) {
             Ok(authority) => authority.host(),
-            Err(denial) => return refuse(denial, None),
+            Err(denial) => return refuse(gate, parts, denial, None),
         };
         // 2. One canonical path: what is matched from here on is what is forwarded.
-        let Ok(path) = CanonicalPath::parse(parts.uri.path()) else { return refuse(Denial::BadPath, None) };
+        let Ok(path) = CanonicalPath::parse(parts.uri.path()) else {
+            return refuse(gate, parts, Denial::BadPath, None);
+        };
         // 3. Our own endpoints before any route: no route, however wide, can shadow or forward them.
         if let Some(hit) = gate.endpoints.find(&path, parts.uri.path()) {
             return Way::Endpoint(hit);
@@ -174,15 +176,15 @@ impl GateLayer {
                 let verdict = Verdict { reason: Denial::MethodNotAllowed.reason(), route: None, session: None };
                 return Way::Refused(respond::method_not_allowed(allowed), verdict);
             }
-            Match::None => return refuse(Denial::NoRoute, None),
+            Match::None => return refuse(gate, parts, Denial::NoRoute, None),
         };
         if let Err(denial) = route.policy.admits(&path) {
-            return refuse(denial, Some(&route));
+            return refuse(gate, parts, denial, Some(&route));
         }
         if path.is_rewritten() {
             let canonical = path.as_str().to_owned();
             if !self.rewrite || !set_path(parts, &canonical) {
-                return refuse(Denial::BadPath, Some(&route));
+                return refuse(gate, parts, Denial::BadPath, Some(&route));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
@@ -192,7 +194,7 @@ impl GateLayer {
         // 5. to 7. The credential, what it is, and what the route asks of it.
         match permit(gate, parts, &route) {
             Ok(permitted) => Way::In(permitted),
-            Err(denial) => refuse(denial, Some(&route)),
+            Err(denial) => refuse(gate, parts, denial, Some(&route)),
         }
     }
 }
@@ -216,8 +218,9 @@ pub(super) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<
 
 /// `None` where no credential was sent.
 fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Permitted>, Denial> {
-    let Some(credential) = credential::extract(&parts.headers, parts.uri.query())? else { return Ok(None) };
-    let verified = gate.checker.check(credential, gate.engine.confirmations())?;
+    let places = gate.places(&route.policy);
+    let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
+    let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
     policy::authorise(route, verified, &gate.audiences).map(Some)
 }
 
@@ -226,7 +229,11 @@ fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
     let policy = &permitted.route().policy;
     gate.protected.strip_untrusted(&mut parts.headers, policy);
     headers::strip_credentials(&mut parts.headers, policy);
-    withhold_query_token(parts);
+    let places = gate.places(policy);
+    for cookie in places.cookies.into_iter().flatten() {
+        credential::remove_cookie(&mut parts.headers, cookie);
+    }
+    withhold_query_token(parts, places.query);
     if let Some(caller) = permitted.caller() {
         for (name, value) in caller.headers() {
             let name: &HeaderName = name;
@@ -237,8 +244,15 @@ fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
 }
 
 /// A token in the query is nobody's credential, and goes nowhere (requirement T2).
-fn withhold_query_token(parts: &mut Parts) {
-    if let Some(rest) = parts.uri.query().and_then(credential::strip_query_token) {
+fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
+    let Some(query) = parts.uri.query() else { return };
+    let mut rest = credential::strip_query_token(query);
+    if let Some(stripped) =
+        parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name))
+    {
+        rest = Some(stripped);
+    }
+    if let Some(rest) = rest {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
         if !set_target(parts, target) {
@@ -249,16 +263,21 @@ fn withhold_query_token(parts: &mut Parts) {
     }
 }
 
-fn refuse(denial: Denial, route: Option<&Arc<Route>>) -> Way {
-    let (reply, verdict) = refused(denial, route);
+fn refuse(gate: &Inner, parts: &Parts, denial: Denial, route: Option<&Arc<Route>>) -> Way {
+    let (reply, verdict) = refused(gate, parts, denial, route);
     Way::Refused(reply, verdict)
 }
 
-fn refused(denial: Denial, route: Option<&Arc<Route>>) -> (Reply, Verdict) {
+/// In the words of the route's dialect, of gRPC, or plainly.
+fn refused(gate: &Inner, parts: &Parts, denial: Denial, route: Option<&Arc<Route>>) -> (Reply, Verdict) {
+    tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
     let none = Scope::default();
     let asked = route.map_or(&none, |route| &route.policy.scopes);
-    tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
-    (respond::denied(denial, asked), Verdict { reason: denial.reason(), route: route.map(Arc::clone), session: None })
+    let dialect = route.and_then(|route| gate.dialect(&route.policy));
+    let reply = dialect.and_then(|dialect| dialect.refuse(&parts.headers, denial)).unwrap_or_else(|| {
+        if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) }
+    });
+    (reply, Verdict { reason: denial.reason(), route: route.map(Arc::clone), session: None })
 }
 
 /// Puts the canonical path into the request, its query untouched.
@@ -284,6 +303,18 @@ fn set_target(parts: &mut Parts, target: String) -> bool {
 }
 
 impl Inner {
+    /// Where a token may stand on a route besides `Authorization`.
+    fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
+        let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
+        Places { query: sources.query, cookies: [policy.cookie.as_deref(), sources.cookie] }
+    }
+
+    /// The dialect in whose words a route refuses.
+    fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
+        let name = policy.dialect.as_ref()?;
+        self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref)
+    }
+
     /// The client's address: the peer's, or what trusted proxies say of it.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let peer = parts.extensions.get::<Peer>()?.address;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::client::Clients;
 use crate::clock::{ClockState, TimeSource};
+use crate::dialect::Dialect;
 use crate::headers::ProtectedNames;
 use crate::policy::Audiences;
 use crate::route::RouteTable;
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) clients: Clients,
     pub(crate) audiences: Audiences,
     endpoints: endpoint::Endpoints,
+    /// Those in whose words routes refuse.
+    dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,
     pub(crate) protected: ProtectedNames,
     pub(crate) profile: Profile,

@@ -2,11 +2,11 @@
 //! details. Endpoints answer in the words of their dialect instead.
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use crate::denial::Denial;
-use crate::dialect::Reply;
+use crate::dialect::{Reply, ReplyBody};
 use crate::session::Scope;
 
 /// RFC 9457.
@@ -91,6 +91,35 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         | Denial::UnauthorizedClient
         | Denial::UnsupportedGrantType => problem(StatusCode::BAD_REQUEST, None),
     }
+}
+
+/// Does the client speak gRPC? Then it knows no bare 401 (requirement T17).
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The same refusal as a gRPC status in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
+pub(crate) fn denied_grpc(denial: Denial) -> Reply {
+    let plain = denied(denial, &Scope::default());
+    let (code, message) = match plain.status() {
+        StatusCode::UNAUTHORIZED => ("16", "the access token is missing or invalid"),
+        StatusCode::FORBIDDEN => ("7", "the access token lacks a scope"),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => ("12", "no such method"),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => ("8", "too much, or too often"),
+        StatusCode::SERVICE_UNAVAILABLE => ("14", "try again later"),
+        _ => ("3", "the request is malformed"),
+    };
+    grpc_status(code, message)
+}
+
+/// A gRPC reply that is nothing but its status. `message` is visible ASCII without `%`.
+pub(crate) fn grpc_status(code: &'static str, message: &'static str) -> Reply {
+    let mut reply = Response::new(ReplyBody::default());
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    headers.insert("grpc-message", HeaderValue::from_static(message));
+    reply
 }
 
 /// 405 with what the route serves (RFC 9110 §15.5.6).

@@ -27,6 +27,12 @@ pub struct RoutePolicy {
     pub max_body: Option<u64>,
     /// CORS preflight goes to the upstream (T19).
     pub preflight_to_upstream: bool,
+    /// The dialect in whose words a request is refused here, and whose clients' ways of sending a token are taken.
+    pub dialect: Option<String>,
+    /// A cookie that may hold the access token (requirement T18).
+    pub cookie: Option<String>,
+    /// A WebSocket or another upgrade passes to the upstream (requirement T9).
+    pub upgrade: bool,
 }
 
 impl RoutePolicy {

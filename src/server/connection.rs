@@ -1,13 +1,14 @@
-//! Accepting connections, and speaking HTTP/1.1 on them.
+//! Accepting connections, and speaking HTTP/1.1 or HTTP/2 (in clear, with prior knowledge: RFC 9113 §3.3) on them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::request::{self, State};
@@ -15,6 +16,15 @@ use crate::config::ServerConfig;
 
 /// How long to wait when the system has no file descriptor left, or the like.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait for the rest of a preface that has begun.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+/// What every HTTP/2 connection begins with (RFC 9113 §3.4). No HTTP/1.1 request does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How many requests one HTTP/2 connection may have under way (requirement T15).
+const MAX_STREAMS: u32 = 100;
+/// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
@@ -42,12 +52,6 @@ pub(super) async fn serve(
     mut stopped: watch::Receiver<bool>,
 ) {
     let graceful = GracefulShutdown::new();
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.max_head)
-        .max_headers(100);
     loop {
         // The permit first: what cannot be served yet waits in the system's queue.
         let permit = tokio::select! {
@@ -67,20 +71,62 @@ pub(super) async fn serve(
             () = stop(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| request::serve(Arc::clone(&state), peer, request));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        // Watched before the task begins: a connection that came just before the stop is not missed.
-        let connection = graceful.watch(connection);
+        // Taken before the task begins: a connection that came just before the stop is not missed.
+        let watcher = graceful.watcher();
+        let (state, limits) = (Arc::clone(&state), limits.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%peer, error = ?crate::denial::Chain(&error), "a connection ended early");
+            let ended = speak(stream, peer, state, &limits, watcher).await;
+            if let Err(error) = ended {
+                tracing::debug!(%peer, error = ?crate::denial::Chain(&*error), "a connection ended early");
             }
             drop(permit);
         });
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+async fn speak(
+    stream: TcpStream,
+    peer: SocketAddr,
+    state: Arc<State>,
+    limits: &Limits,
+    watcher: Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // The library's own look at the preface has no deadline.
+    let is_http2 = tokio::time::timeout(limits.head_timeout, begins_with_preface(&stream)).await??;
+    let service = service_fn(move |request| request::serve(Arc::clone(&state), peer, request));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.max_head)
+        .max_headers(100);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    watcher.watch(connection).await
+}
+
+/// Looks at the first bytes without taking them.
+async fn begins_with_preface(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut bytes = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut bytes).await?;
+        let begun = bytes.get(..seen).unwrap_or_default();
+        if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
+            return Ok(begun == PREFACE);
+        }
+        // What is there makes the socket readable, so only time brings the rest.
+        tokio::time::sleep(PREFACE_PAUSE).await;
+    }
 }
 
 /// Ends when the gate is told to stop.

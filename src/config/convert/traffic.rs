@@ -283,7 +283,7 @@ pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> 
 }
 
 fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
-    section.later(&["cookie", "dialect", "on_expiry", "max_stream", "upgrade", "websocket"]);
+    section.later(&["on_expiry", "max_stream", "websocket"]);
     let path = section.require("path", "a path such as \"/{*rest}\"", value::pattern).unwrap_or_default();
     let upstream = section.require("upstream", "the name of an upstream", value::text).unwrap_or_default();
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
@@ -315,6 +315,9 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
         keep_underscore_headers: flag("keep_underscore_headers"),
         keep_override_headers: flag("keep_override_headers"),
         max_body: section.get("max_body", value::size(0, u64::MAX)),
+        dialect: section.get("dialect", dialect_name).map(str::to_owned),
+        cookie: section.get("cookie", value::cookie_name),
+        upgrade: flag("upgrade"),
         preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
     };
     if section.has("bad_credential") && auth != Auth::Optional {
