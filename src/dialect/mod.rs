@@ -23,6 +23,7 @@ use crate::session::profile::ProfileOverride;
 use crate::token::claims::TokenStyle;
 
 mod body;
+pub mod envelope;
 pub mod oauth2;
 
 pub use body::ReplyBody;
@@ -285,9 +286,10 @@ pub fn reason(outcome: &Result<Outcome, Error>) -> &'static str {
 pub fn by_name(name: &str) -> Option<Box<dyn Dialect>> {
     match name {
         oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
+        envelope::NAME => Some(Box::<envelope::Envelope>::default()),
         _ => None,
     }
 }
 
 /// The names of the dialects built in.
-pub const NAMES: &[&str] = &[oauth2::NAME];
+pub const NAMES: &[&str] = &[oauth2::NAME, envelope::NAME];

@@ -20,7 +20,7 @@ use crate::session::engine::APPLICATION;
 use crate::session::profile::ProfileOverride;
 
 /// Dialects that are designed and not built.
-const LATER_DIALECTS: [&str; 3] = ["kuzzle", "envelope", "knox"];
+const LATER_DIALECTS: [&str; 2] = ["kuzzle", "knox"];
 
 fn accepted_dialect(v: &Value) -> Result<&'static str, String> {
     let known: Vec<_> = dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();

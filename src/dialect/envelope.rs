@@ -1,0 +1,196 @@
+//! `PUT /api/v2/auth/token`: an access token and its refresh token are exchanged for new ones, and every answer comes in
+//! an envelope of four fields.
+//!
+//! | request | operation |
+//! |---|---|
+//! | `POST` `{"username","password"}` | a login: the create-token call |
+//! | `PUT` `{"token","refreshToken"}` | a refresh: both of one session |
+//!
+//! Of a success `errorCode` is empty and `content` an array of one; of a failure `content` and `pageable` are empty strings.
+//! The protocol documents one code, `AUTH_1002`, for whatever is wrong with a token, and no status: here it is 401, or 200
+//! for clients that read nothing but the code.
+
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, ReplyBody, Served};
+use crate::denial::{Denial, Error};
+use crate::gate::respond::retry_after;
+use crate::session::engine::Issued;
+
+/// The dialect's name in `gateway.toml`.
+pub const NAME: &str = "envelope";
+
+const MALFORMED: &str = "AUTH_1000";
+const BAD_CREDENTIALS: &str = "AUTH_1001";
+const BAD_TOKEN: &str = "AUTH_1002";
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope {
+    /// How long ago the access token of a refresh may have expired; zero, as the protocol documents it, for not at all.
+    pub expired_for_at_most: Duration,
+    /// The status of a failure.
+    pub failure_status: StatusCode,
+}
+
+impl Default for Envelope {
+    fn default() -> Self {
+        Self { expired_for_at_most: Duration::ZERO, failure_status: StatusCode::UNAUTHORIZED }
+    }
+}
+
+#[derive(Deserialize)]
+struct Login {
+    username: String,
+    password: SecretString,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Refresh {
+    token: SecretString,
+    refresh_token: SecretString,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Success<'a> {
+    error_code: &'static str,
+    error_message: &'static str,
+    content: [Content<'a>; 1],
+    pageable: Pageable,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Content<'a> {
+    token: &'a str,
+    refresh_token: &'a str,
+    validity_time: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pageable {
+    page: u32,
+    size: u32,
+    total_pages: u32,
+    total_elements: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failure {
+    error_code: &'static str,
+    error_message: &'static str,
+    content: &'static str,
+    pageable: &'static str,
+}
+
+impl Dialect for Envelope {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/api/v2/auth/token"
+    }
+
+    fn client(&self) -> Option<&'static str> {
+        Some(NAME)
+    }
+
+    fn serves(&self, base: &str) -> Vec<Served> {
+        vec![Served {
+            operation: "token",
+            template: base.to_owned(),
+            methods: &[Method::POST, Method::PUT],
+            spellings: &[],
+        }]
+    }
+
+    fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+        // A duplicated member is an error of the reader (requirement R11); unknown ones are ignored.
+        let malformed = |_| Denial::MalformedRequest("the body is not the JSON object that this call takes");
+        let missing = Denial::MalformedRequest("a mandatory field is empty");
+        let filled = |secret: &SecretString| !secrecy::ExposeSecret::expose_secret(secret).is_empty();
+        if *call.method == Method::POST {
+            let Login { username, password } = serde_json::from_slice(call.body).map_err(malformed)?;
+            if username.is_empty() || !filled(&password) {
+                return Err(missing);
+            }
+            return Ok(Command::Login { client: None, username, password, scope: None, access_ttl: None });
+        }
+        let Refresh { token, refresh_token } = serde_json::from_slice(call.body).map_err(malformed)?;
+        if !filled(&token) || !filled(&refresh_token) {
+            return Err(missing);
+        }
+        let credential = RefreshCredential::Pair {
+            access: token,
+            refresh: refresh_token,
+            expired_for_at_most: self.expired_for_at_most,
+        };
+        Ok(Command::Refresh { client: None, credential, scope: None, access_ttl: None })
+    }
+
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        match outcome {
+            Ok(Outcome::Issued(issued)) => issued_reply(&issued),
+            // The calls of this dialect bring on nothing else.
+            Ok(Outcome::Revoked | Outcome::Checked(_)) => {
+                failure(StatusCode::INTERNAL_SERVER_ERROR, MALFORMED, "Unexpected")
+            }
+            Err(Error::Denied(denial)) => self.denied(call, denial),
+            Err(Error::Failed(fault)) => {
+                let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
+                retry_after(&mut reply, fault.retry_after());
+                reply
+            }
+        }
+    }
+}
+
+impl Envelope {
+    fn denied(&self, call: &Call<'_>, denial: Denial) -> Reply {
+        match denial {
+            Denial::MalformedRequest(_) | Denial::TtlExceeded | Denial::InvalidScope => {
+                failure(StatusCode::BAD_REQUEST, MALFORMED, "Malformed request")
+            }
+            Denial::BodyTooLarge => failure(StatusCode::PAYLOAD_TOO_LARGE, MALFORMED, "Request too large"),
+            Denial::TooManyRequests(wait) => {
+                let mut reply = failure(StatusCode::TOO_MANY_REQUESTS, MALFORMED, "Too many requests");
+                retry_after(&mut reply, wait);
+                reply
+            }
+            _ if *call.method == Method::POST => failure(self.failure_status, BAD_CREDENTIALS, "Invalid credentials"),
+            _ => failure(self.failure_status, BAD_TOKEN, "Invalid token"),
+        }
+    }
+}
+
+fn issued_reply(issued: &Issued) -> Reply {
+    let content = Content {
+        token: issued.access_token.expose(),
+        refresh_token: issued.refresh_token.as_ref().map_or("", |token| token.expose()),
+        validity_time: issued.expires_in,
+    };
+    let pageable = Pageable { page: 0, size: 10, total_pages: 1, total_elements: 1 };
+    json(StatusCode::OK, &Success { error_code: "", error_message: "", content: [content], pageable })
+}
+
+fn failure(status: StatusCode, error_code: &'static str, error_message: &'static str) -> Reply {
+    json(status, &Failure { error_code, error_message, content: "", pageable: "" })
+}
+
+fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
+    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
