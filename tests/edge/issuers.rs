@@ -226,6 +226,9 @@ fn j7_j8_j9_claims_that_are_not_exactly_right_are_refused() {
     world.refuses(&long(3700), "longer than max_lifetime");
 }
 
+/// Paths, and the status that each gives.
+type Asked = &'static [(&'static str, u16)];
+
 #[test]
 fn j8_what_a_route_asks_is_judged_on_every_request() {
     let world = world();
@@ -238,7 +241,7 @@ fn j8_what_a_route_asks_is_judged_on_every_request() {
     let reports = token(json!({ "aud": "reports" }));
     let all = token(json!({ "aud": ["x", "all"] }));
     let several = token(json!({ "aud": ["api", "reports"], "scope": "admin" }));
-    let table: &[(&str, &str, &[(&str, u16)])] = &[
+    let table: [(&str, &str, Asked); 8] = [
         ("plain", &plain, &[("/x", 200), ("/admin/x", 403), ("/reports/x", 401), ("/both/x", 401)]),
         ("admin", &admin, &[("/x", 200), ("/admin/x", 200), ("/reports/x", 401), ("/both/x", 401)]),
         ("half", &half, &[("/admin/x", 403)]),
@@ -251,7 +254,7 @@ fn j8_what_a_route_asks_is_judged_on_every_request() {
     // Twice, the second time from the cache, and in another order.
     for round in 0..2 {
         for (name, token, asked) in table {
-            for (path, expected) in asked.iter() {
+            for (path, expected) in asked {
                 let reply = world.edge.ask_as(token, &format!("GET {path}"), &[]);
                 assert_eq!(reply.status, *expected, "{name} {path} {round}");
                 assert_eq!(world.edge.stub.take().len(), usize::from(*expected == 200), "{name} {path}");
