@@ -90,7 +90,7 @@ keep_override_headers = true
 }
 
 #[test]
-fn t3_t4_configured_names_are_protected_and_claims_cannot_break_a_header() {
+fn t3_t4_t5_configured_names_are_protected_and_claims_cannot_break_a_header() {
     let config = format!(
         r#"{HEAD}{ROUTES}
 [identity]
@@ -105,7 +105,13 @@ jwks_file = "idp.json"
     let issuer = Issuer::new(1);
     let jwks = json!({ "keys": [issuer.jwk("k1")] }).to_string();
     let edge = Edge::with(&config, |place| std::fs::write(place.path("idp.json"), jwks).unwrap(), |_| {});
-    let forged = ["x-email: forged", "X_Email: forged", "x.level: forged", "Remote_User: forged"];
+    let forged = [
+        "x-email: forged",
+        "X_Email: forged",
+        "x.level: forged",
+        "Remote_User: forged",
+        "Connection: x-email, remote-user",
+    ];
     let table = [
         (json!("a@b.test"), Some("a@b.test")),
         (json!("a\r\nX-Auth-Subject: admin"), Some("a%0D%0AX-Auth-Subject: admin")),
