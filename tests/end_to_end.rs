@@ -189,6 +189,52 @@ async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_pub
     }
 }
 
+#[tokio::test]
+async fn a6_no_secret_is_logged_at_any_level_wherever_it_stands() {
+    let place = Place::new(CONFIG);
+    let gate = place.start_with(|command| {
+        command.env("ROTOGATE_LOG", "trace");
+    });
+    let first = gate.login().await;
+    let second = gate.refresh(&first.refresh).await.tokens();
+    let (access, refresh, password) = (second.access.as_str(), second.refresh.as_str(), gate.password.as_str());
+    gate.get("/", access).await;
+    for token in [access, refresh, password] {
+        let bearer = format!("Bearer {token}");
+        let cookie = format!("session={token}");
+        let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("web:{token}")));
+        support::keep_secret(&basic["Basic ".len()..]);
+        for path in ["/", "/public/", "/connect/token", "/Connect/Token", "/connect/revocation"] {
+            let with_query = format!("{path}?access_token={token}");
+            for method in [Method::GET, Method::POST, Method::TRACE] {
+                for header in [("authorization", &bearer), ("authorization", &basic), ("cookie", &cookie)] {
+                    gate.call(method.clone(), &with_query, &[(header.0, header.1)], "").await;
+                }
+                let twice = [("authorization", bearer.as_str()), ("authorization", bearer.as_str())];
+                gate.call(method, path, &twice, &format!("{{\"token\": \"{token}\"}}")).await;
+            }
+        }
+        for field in ["username", "password", "refresh_token", "scope", "client_id", "token", "grant_type"] {
+            if (field, token) != ("username", password) {
+                gate.form("/connect/token", &[("grant_type", "password"), (field, token)]).await;
+            }
+            gate.form("/connect/revocation", &[(field, token)]).await;
+        }
+        support::raw(gate.address, format!("GET / HTTP/1.1\r\nhost: {token}\r\nx y: {token}\r\n\r\n").as_bytes());
+    }
+    let log = gate.log.clone();
+    let tokens = [first.access.clone(), first.refresh.clone(), second.access.clone(), second.refresh.clone()];
+    let secrets = [tokens.as_slice(), &[gate.password.clone()]].concat();
+    assert_eq!(gate.stop(), Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("event=\"login\"") && log.contains("TRACE"), "it logs");
+    for (number, line) in log.lines().enumerate() {
+        // A signature alone would do to find a token, and a name given to a client or a user is no secret.
+        let leak = secrets.iter().any(|secret| line.contains(secret.rsplit('.').next().unwrap()));
+        assert!(!leak, "a secret in line {number}, which begins with {:?}", line.chars().take(60).collect::<String>());
+    }
+}
+
 fn with_sessions(rules: &str) -> String {
     format!("{CONFIG}\n[sessions]\n{rules}\n")
 }

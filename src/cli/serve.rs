@@ -1,5 +1,7 @@
 //! `rotogate serve`.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
@@ -27,7 +29,10 @@ fn log(config: &Config) -> Done {
         )
         .from_env()
         .map_err(|error| Failure::Wrong(format!("ROTOGATE_LOG: {error}")))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let done = match config.log.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),

@@ -103,7 +103,8 @@ impl Place {
     /// Starts a gate whose command was changed first.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         let mut command = self.command();
-        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(output_file("gate"));
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -120,7 +121,13 @@ impl Place {
         }
         self.keep_secrets();
         let password = fs::read_to_string(self.path("password")).unwrap_or_default();
-        Gate { child, address: address(&greeting["listening"][0]), admin: address(&greeting["admin"]), password }
+        Gate {
+            child,
+            address: address(&greeting["listening"][0]),
+            admin: address(&greeting["admin"]),
+            password,
+            log: path,
+        }
     }
 
     /// Remembers the admin token and the keys that a gate or a command has made here.
@@ -151,7 +158,7 @@ impl Place {
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
         self.keep_secrets();
-        let mut output = output_file("command");
+        let (mut output, _) = output_file("command");
         output.write_all(ran.stderr.as_bytes()).unwrap();
         // A token is what this command is asked for.
         if !arguments.contains(&"mint") {
@@ -176,6 +183,8 @@ pub struct Gate {
     pub admin: SocketAddr,
     /// The password of the user `demo`.
     pub password: String,
+    /// What it logs.
+    pub log: PathBuf,
 }
 
 impl Gate {
@@ -351,9 +360,9 @@ fn target_folder(name: &str) -> PathBuf {
 }
 
 /// A new file for what a process prints.
-fn output_file(what: &str) -> File {
+fn output_file(what: &str) -> (File, PathBuf) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let folder = target_folder("test-output");
     let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    OpenOptions::new().create(true).append(true).open(folder.join(name)).unwrap()
+    let path = target_folder("test-output").join(name);
+    (OpenOptions::new().create(true).append(true).open(&path).unwrap(), path)
 }
