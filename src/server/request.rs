@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceExt};
+use tracing::Instrument;
 
 use super::ServerError;
 use super::assemble::Assembled;
@@ -56,7 +57,9 @@ pub(super) async fn serve(
             Err(never) => match never {},
         }
     };
-    let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
+    // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
+    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %peer.ip());
+    let mut response = match AssertUnwindSafe(answer.instrument(span)).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(_) => {
