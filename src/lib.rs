@@ -36,3 +36,5 @@ pub mod proxy;
 pub mod server;
 
 pub use gate::{Gate, Identity};
+/// How passwords come in, for whoever implements a [`Directory`](directory::Directory).
+pub use secrecy::SecretString;
