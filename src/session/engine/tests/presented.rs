@@ -63,6 +63,23 @@ async fn r1_two_nodes_on_one_store_make_one_successor() {
 }
 
 #[tokio::test]
+async fn r1_whoever_loses_the_swap_to_another_node_gets_the_winners_pair() {
+    let w = World::new().await;
+    let other = w.second_node().await;
+    let first = w.login().await;
+    let (sender, winner) = tokio::sync::oneshot::channel();
+    let (token, profile) = (first.refresh.clone(), w.profile.clone());
+    w.store.before_next_write(async move {
+        let issued = refresh_on(&other, &token, Ask::default(), &profile).await.unwrap();
+        assert_eq!(issued.how, How::Rotated);
+        sender.send(super::support::Pair::from(issued)).unwrap();
+    });
+    let ours = w.refreshed(&first.refresh, How::Replayed).await;
+    assert_eq!(ours, winner.await.unwrap());
+    assert_eq!(w.record(first.session).await.current, 2);
+}
+
+#[tokio::test]
 async fn r6_another_clients_token_is_refused_and_the_session_goes_on() {
     let w = World::new().await;
     let first = w.login().await;
