@@ -225,7 +225,7 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Opti
 }
 
 /// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.
-fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
+pub(super) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
     let policy = &permitted.route().policy;
     gate.protected.strip_untrusted(&mut parts.headers, policy);
     headers::strip_credentials(&mut parts.headers, policy);
