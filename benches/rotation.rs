@@ -113,7 +113,7 @@ impl Rotate for ByEngine {
             let refresh = Refresh {
                 token: &token,
                 client: &self.client,
-                account: None,
+                account: rotogate::session::engine::OfAccount::Any,
                 scope: None,
                 access_ttl: None,
                 profile: &self.profile,
