@@ -25,7 +25,7 @@ use crate::dialect::{Acting, Call, Checked, Command, Dialect, Outcome, RefreshCr
 use crate::revocation::{Effect, Revocation};
 use crate::route::path::CanonicalPath;
 use crate::session::RevokedBecause;
-use crate::session::engine::{Exchange, Login, Origin, Refresh};
+use crate::session::engine::{Exchange, Login, OfAccount, Origin, Refresh};
 use crate::session::profile::{Profile, ProfileOverride};
 use crate::token::claims::{AccessToken, TokenStyle};
 
@@ -109,6 +109,8 @@ struct Ready {
     clients: Option<Vec<Box<str>>>,
     client: Option<Box<str>>,
     accepts: Vec<Box<str>>,
+    /// Has any of its paths a place for an account?
+    names_accounts: bool,
 }
 
 /// What a path of ours serves.
@@ -158,14 +160,16 @@ impl Endpoints {
         endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), endpoint.dialect.token_style())).collect()
     }
 
-    pub(super) fn new(endpoints: Vec<Endpoint>, profile: &Profile) -> Result<Self, EndpointError> {
+    pub(super) fn new(endpoints: Vec<Endpoint>, profile: &Profile, clients: &[Client]) -> Result<Self, EndpointError> {
         let mut all = Self { ready: Vec::new(), exact: matchit::Router::new(), loose: matchit::Router::new() };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
         for endpoint in endpoints {
             let base = endpoint.path.unwrap_or_else(|| endpoint.dialect.default_path().to_owned());
             let base = base.as_str();
             let index = all.ready.len();
+            let mut names_accounts = false;
             for served in endpoint.dialect.serves(base) {
+                names_accounts |= served.template.contains("{account}");
                 let template = served.template.clone();
                 let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
                 all.insert(endpoint.dialect.name(), &template, entry)?;
@@ -173,7 +177,10 @@ impl Endpoints {
             let mut accepts = endpoint.accepts;
             accepts.push(endpoint.dialect.name().into());
             let profile = endpoint.profile.over(&endpoint.dialect.profile().over(profile));
-            if let Some(problem) = profile.problems().into_iter().next() {
+            // Rules that do not hold together are found here, not at a client's refresh.
+            let of_clients = clients.iter().map(|client| client.profile.over(&profile));
+            let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
+            if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
                 return Err(EndpointError {
                     dialect: endpoint.dialect.name().to_owned(),
                     path: base.to_owned(),
@@ -186,6 +193,7 @@ impl Endpoints {
                 profile,
                 clients: endpoint.clients,
                 accepts,
+                names_accounts,
             });
         }
         Ok(all)
@@ -370,7 +378,7 @@ async fn act(
             let refresh = Refresh {
                 credential,
                 client: &client,
-                account,
+                account: if endpoint.names_accounts { OfAccount::Only(account) } else { OfAccount::Any },
                 scope,
                 access_ttl,
                 profile: &client.profile.over(&endpoint.profile),

@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn a8_an_answer_without_a_panic_is_left_as_it_is() {
-        let answer = async { Answer::Ok(Response::new(GateBody::own(Bytes::from_static(b"whole")))) };
+        let answer = async { Answer::Ok(Response::new(GateBody::own(Bytes::from_static(b"whole").into()))) };
         let response = guarded(answer).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
