@@ -103,8 +103,8 @@ impl Place {
     /// Starts a gate whose command was changed first.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         let mut command = self.command();
-        let (log, path) = output_file("gate");
-        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
+        let (log, file) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(file);
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -121,13 +121,7 @@ impl Place {
         }
         self.keep_secrets();
         let password = fs::read_to_string(self.path("password")).unwrap_or_default();
-        Gate {
-            child,
-            address: address(&greeting["listening"][0]),
-            admin: address(&greeting["admin"]),
-            password,
-            log: path,
-        }
+        Gate { child, address: address(&greeting["listening"][0]), admin: address(&greeting["admin"]), password, log }
     }
 
     /// Remembers the admin token and the keys that a gate or a command has made here.
@@ -158,7 +152,7 @@ impl Place {
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
         self.keep_secrets();
-        let (mut output, _) = output_file("command");
+        let (_, mut output) = output_file("command");
         output.write_all(ran.stderr.as_bytes()).unwrap();
         // A token is what this command is asked for.
         if !arguments.contains(&"mint") {
@@ -183,8 +177,7 @@ pub struct Gate {
     pub admin: SocketAddr,
     /// The password of the user `demo`.
     pub password: String,
-    /// What it logs.
-    pub log: PathBuf,
+    log: PathBuf,
 }
 
 impl Gate {
@@ -199,6 +192,11 @@ impl Gate {
         let pid = i32::try_from(self.child.id()).unwrap();
         assert!(Command::new("kill").arg("-TERM").arg(pid.to_string()).status().unwrap().success());
         self.child.wait().unwrap().code()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -360,9 +358,10 @@ fn target_folder(name: &str) -> PathBuf {
 }
 
 /// A new file for what a process prints.
-fn output_file(what: &str) -> (File, PathBuf) {
+fn output_file(what: &str) -> (PathBuf, File) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let path = target_folder("test-output").join(name);
-    (OpenOptions::new().create(true).append(true).open(&path).unwrap(), path)
+    let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    (path, file)
 }
