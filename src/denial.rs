@@ -16,6 +16,8 @@ pub enum Denial {
     BadHost,
     /// The request target is not in origin form (T11).
     BadTarget,
+    /// The request target is longer than the bound (A4).
+    TargetTooLong,
     /// More than one `Authorization` header, or a token in two places (T1, T2).
     TwoCredentials,
     /// No route matches.
@@ -101,6 +103,7 @@ impl Denial {
             Self::BadPath => "bad_path",
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
+            Self::TargetTooLong => "target_too_long",
             Self::TwoCredentials => "two_credentials",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -160,7 +163,7 @@ pub enum Fault {
     Store(#[from] crate::store::StoreError),
     /// The directory failed.
     #[error("the directory failed")]
-    Directory(#[from] crate::directory::DirectoryError),
+    Directory(#[source] crate::directory::DirectoryError),
     /// A clock is wrong: nothing is minted until it is right.
     #[error("the clock is not to be trusted: nothing is minted until it is")]
     Clock,
@@ -173,6 +176,16 @@ pub enum Fault {
     /// Others changed the session every time that this request tried to.
     #[error("the session changed under every try")]
     Contention,
+}
+
+impl From<crate::directory::DirectoryError> for Fault {
+    fn from(error: crate::directory::DirectoryError) -> Self {
+        use crate::directory::DirectoryError;
+        match error {
+            DirectoryError::Busy => Self::Busy,
+            DirectoryError::Unavailable(_) => Self::Directory(error),
+        }
+    }
 }
 
 impl Fault {
