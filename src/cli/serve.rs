@@ -1,5 +1,7 @@
 //! `rotogate serve`.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
@@ -27,7 +29,10 @@ fn log(config: &Config) -> Done {
         )
         .from_env()
         .map_err(|error| Failure::Wrong(format!("ROTOGATE_LOG: {error}")))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for a terminal that wants them (https://no-color.org), not for a file or a journal.
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     let done = match config.log.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),

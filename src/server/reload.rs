@@ -98,12 +98,15 @@ fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
 }
 
 /// What tells whether any key file changed: names, sizes and times, not contents. The store's mark lies in the same
-/// folder and changes all the time.
+/// folder and changes all the time; files that are being written, and locks, begin with a dot.
 fn fingerprint(config: &Config) -> Vec<(PathBuf, Option<(u64, std::time::SystemTime)>)> {
     let mut files: Vec<PathBuf> = key_files(config).map(Path::to_owned).collect();
     if let Ok(entries) = std::fs::read_dir(&config.issuer.keys) {
         let mark = assemble::high_water(&config.issuer.keys);
-        files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| *path != mark));
+        let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+        files.extend(
+            entries.flatten().filter(|e| !hidden(&e.file_name())).map(|e| e.path()).filter(|path| *path != mark),
+        );
     }
     files.sort();
     files

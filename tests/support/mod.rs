@@ -103,7 +103,8 @@ impl Place {
     /// Starts a gate whose command was changed first.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         let mut command = self.command();
-        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(output_file("gate"));
+        let (log, file) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(file);
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -117,7 +118,26 @@ impl Place {
             fs::write(self.path("password"), first["password"].as_str().unwrap()).unwrap();
         }
         let password = fs::read_to_string(self.path("password")).unwrap_or_default();
-        Gate { child, address: address(&greeting["listening"][0]), admin: address(&greeting["admin"]), password }
+        Gate { child, address: address(&greeting["listening"][0]), admin: address(&greeting["admin"]), password, log }
+    }
+
+    /// Starts a gate that must not start, and gives what it says. It ended with exit code 1.
+    pub fn refused(&self) -> String {
+        let mut child =
+            self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        for _ in 0..600 {
+            if child.try_wait().unwrap().is_some() {
+                let output = child.wait_with_output().unwrap();
+                let said = String::from_utf8(output.stderr).unwrap();
+                output_file("refused").1.write_all(said.as_bytes()).unwrap();
+                assert_eq!(output.status.code(), Some(1), "{said}");
+                return said;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("the gate started");
     }
 
     /// Runs a command to its end, with something on its standard input.
@@ -137,7 +157,7 @@ impl Place {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
-        output_file("command").write_all(ran.stderr.as_bytes()).unwrap();
+        output_file("command").1.write_all(ran.stderr.as_bytes()).unwrap();
         ran
     }
 }
@@ -157,6 +177,7 @@ pub struct Gate {
     pub admin: SocketAddr,
     /// The password of the user `demo`.
     pub password: String,
+    log: PathBuf,
 }
 
 impl Gate {
@@ -171,6 +192,11 @@ impl Gate {
         let pid = i32::try_from(self.child.id()).unwrap();
         assert!(Command::new("kill").arg("-TERM").arg(pid.to_string()).status().unwrap().success());
         self.child.wait().unwrap().code()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -300,6 +326,17 @@ pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn s
     Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
 }
 
+/// Asks again until the answer is yes, for at most half a minute: for what a running gate does a moment later.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("never happened: {what}");
+}
+
 /// Writes bytes to a socket as they are and reads to the end: for requests that no HTTP library would send. The request
 /// must end the connection (`Connection: close`), or be one that the gate ends it for.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
@@ -313,10 +350,12 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
 }
 
 /// A new file for what a process prints.
-fn output_file(what: &str) -> File {
+fn output_file(what: &str) -> (PathBuf, File) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-output");
     fs::create_dir_all(&folder).unwrap();
     let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    OpenOptions::new().create(true).append(true).open(folder.join(name)).unwrap()
+    let path = folder.join(name);
+    let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    (path, file)
 }
