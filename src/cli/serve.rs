@@ -32,7 +32,12 @@ fn log(config: &Config) -> Done {
     // Colours are for a terminal that wants them (https://no-color.org), not for a file or a journal.
     let colours =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        // By default a line that cannot be written is reported on standard error, which panics where it is gone too.
+        .log_internal_errors(false);
     let done = match config.log.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),

@@ -79,6 +79,15 @@ async fn j16_a_key_of_each_algorithm_is_imported_into_a_running_gate_and_old_tok
     }
 }
 
+/// Takes the key that signed a token out of the keyring.
+fn take_out(place: &Place, access: &str) {
+    let index = place.path("data/keys/keyring.toml");
+    let mut keyring: toml::Table = fs::read_to_string(&index).unwrap().parse().unwrap();
+    let gone = header(access)["kid"].clone();
+    keyring["signing"].as_array_mut().unwrap().retain(|key| key["kid"].as_str() != gone.as_str());
+    fs::write(&index, keyring.to_string()).unwrap();
+}
+
 #[tokio::test]
 async fn j16_a_key_that_is_taken_out_of_the_keyring_ends_its_tokens() {
     let place = Place::new(CONFIG);
@@ -90,16 +99,57 @@ async fn j16_a_key_that_is_taken_out_of_the_keyring_ends_its_tokens() {
     let new = gate.login().await;
     assert_eq!(gate.get("/", &old.access).await.status, StatusCode::OK);
 
-    let index = place.path("data/keys/keyring.toml");
-    let mut keyring: toml::Table = fs::read_to_string(&index).unwrap().parse().unwrap();
-    let gone = header(&old.access)["kid"].clone();
-    keyring["signing"].as_array_mut().unwrap().retain(|key| key["kid"].as_str() != gone.as_str());
-    fs::write(&index, keyring.to_string()).unwrap();
+    take_out(&place, &old.access);
     gate.until_refused(&old.access).await;
     assert_eq!(gate.get("/", &new.access).await.status, StatusCode::OK);
     // The session goes on: its refresh token was never signed by that key.
     let next = gate.refresh(&old.refresh).await.tokens();
     assert_eq!(gate.get("/", &next.access).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn j16_a_broken_file_of_another_issuer_does_not_keep_a_key_of_ours_in_force() {
+    let issuer = "[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"x\"]\npublic_key = \"idp.pem\"\nalgorithm = \
+                  \"EdDSA\"\n";
+    let place = Place::new(&format!("{CONFIG}{issuer}"));
+    let public = pem::Pem::new(
+        "PUBLIC KEY",
+        [&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00][..], &ED25519_BASE].concat(),
+    );
+    fs::write(place.path("idp.pem"), pem::encode(&public)).unwrap();
+    let gate = place.start();
+    let old = gate.login().await;
+    let file = new_key(&place, "mine.pem", Algorithm::EdDsa);
+    let imported = place.json(&["keys", "import", &file, "--algorithm", "EdDSA", "--sign"], "");
+    until_signed_with(&gate, imported["kid"].as_str().unwrap()).await;
+    fs::write(place.path("idp.pem"), "nothing").unwrap();
+    until("the log says so", async || gate.log().contains("the old ones stay in force")).await;
+    take_out(&place, &old.access);
+    gate.until_refused(&old.access).await;
+}
+
+/// A point of the curve: its base point (RFC 8032 §5.1).
+const ED25519_BASE: [u8; 32] = {
+    let mut point = [0x66; 32];
+    point[0] = 0x58;
+    point
+};
+
+#[tokio::test]
+async fn a_keyring_whose_mode_is_mended_is_taken_up() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let old = gate.login().await;
+    let file = new_key(&place, "mine.pem", Algorithm::EdDsa);
+    let imported = place.json(&["keys", "import", &file, "--algorithm", "EdDSA", "--sign"], "");
+    until_signed_with(&gate, imported["kid"].as_str().unwrap()).await;
+    let index = place.path("data/keys/keyring.toml");
+    fs::set_permissions(&index, fs::Permissions::from_mode(0o644)).unwrap();
+    take_out(&place, &old.access);
+    until("the log says so", async || gate.log().contains(&format!("chmod 600 {}", index.display()))).await;
+    assert_eq!(gate.get("/", &old.access).await.status, StatusCode::OK);
+    fs::set_permissions(&index, fs::Permissions::from_mode(0o600)).unwrap();
+    gate.until_refused(&old.access).await;
 }
 
 #[tokio::test]

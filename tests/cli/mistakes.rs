@@ -1,5 +1,6 @@
 //! The five mistakes of a new user: each gets a text that helps.
 
+use std::fs::File;
 use std::net::TcpListener;
 
 use http::StatusCode;
@@ -63,4 +64,28 @@ async fn a_store_that_another_gate_uses_is_not_opened() {
     let said = place.refused();
     assert!(said.contains("rotogate.redb") && said.contains("in use by another process"), "{said}");
     gate.login().await;
+}
+
+fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[tokio::test]
+async fn a_gate_whose_log_cannot_be_written_serves_all_the_same() {
+    let place = Place::new(CONFIG);
+    let gate = place.start_with(|command| {
+        command.stderr(full());
+    });
+    let tokens = gate.login().await;
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    assert_eq!(gate.stop(), Some(0));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_no_panic() {
+    let place = Place::new(CONFIG);
+    let output = place.command().arg("check").stdout(full()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("rotogate: ") && !said.contains("panicked"), "{said}");
 }

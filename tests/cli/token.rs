@@ -53,11 +53,13 @@ async fn a_minted_token_is_good_until_its_client_revokes_it() {
 }
 
 #[test]
-fn a_token_that_lives_too_long_is_not_minted() {
+fn a_token_that_lives_too_long_or_that_nobody_could_revoke_is_not_minted() {
     let place = Place::new(CONFIG);
     let mint = |ttl| ["token", "mint", "--subject", "job-1", "--client", "web", "--ttl", ttl];
     assert!(place.fails(&mint("1h"), "").contains("data/keys"), "there are no keys yet");
     drop(place.start());
     assert!(place.fails(&mint("25h"), "").contains("1d"));
+    let unknown = ["token", "mint", "--subject", "job-1", "--client", "wbe"];
+    assert!(place.fails(&unknown, "").contains("\"wbe\""), "a client that could not revoke it");
     assert_eq!(place.run(&mint("soon"), "").code, Some(2));
 }
