@@ -16,6 +16,8 @@ pub enum Denial {
     BadHost,
     /// The request target is not in origin form (T11).
     BadTarget,
+    /// The request target is longer than the bound (A4).
+    TargetTooLong,
     /// More than one `Authorization` header, or a token in two places (T1, T2).
     TwoCredentials,
     /// No route matches.
@@ -101,6 +103,7 @@ impl Denial {
             Self::BadPath => "bad_path",
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
+            Self::TargetTooLong => "target_too_long",
             Self::TwoCredentials => "two_credentials",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",

@@ -1,5 +1,55 @@
-//! rotogate validates bearer tokens on requests before they reach an upstream, and intercepts the refresh route to
-//! rotate tokens.
+//! rotogate validates bearer tokens on requests before they reach a service, and answers the refresh route itself, to
+//! rotate tokens: a revoked token is refused on the next request, and a lost refresh response costs nobody a login.
+//!
+//! [`Gate`] is everything: keys, sessions, revocations, verified tokens, route policies and dialects.
+//! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, axum's and hyper's among
+//! them; the `rotogate` binary is that layer around a reverse proxy.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use rotogate::Gate;
+//! use rotogate::gate::NewSession;
+//! use rotogate::token::keyring::Keyring;
+//!
+//! let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?).build().await?;
+//! let tokens = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
+//! let service = tower::ServiceBuilder::new().layer(gate.layer()).service_fn(
+//!     |request: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
+//!         let caller = request.extensions().get::<rotogate::Identity>().unwrap().subject().to_owned();
+//!         Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::new(bytes::Bytes::from(caller))))
+//!     },
+//! );
+//! let request = http::Request::get("/")
+//!     .header("host", "api.example.com")
+//!     .header("authorization", format!("Bearer {}", tokens.access_token.expose()))
+//!     .body(http_body_util::Full::default())?;
+//! let response = tower::ServiceExt::oneshot(service, request).await?;
+//! assert_eq!(response.status(), 200);
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! |---|---|
+//! | what a refresh token brings on | [`session::rotation`] |
+//! | the path of a request | [`gate`] |
+//! | what is checked of an access token | [`token::verify`] |
+//! | a wire protocol of your own | [`dialect`] |
+//! | a store of your own | [`store`] |
+//! | users of your own | [`directory`] |
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `server` | yes | the binary: `gateway.toml`, users file, reverse proxy, listeners, command line |
+//! | `redb` | yes | the embedded store |
+//! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
+//! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
+//! | `failpoints` | no | points at which a test stops the process; never in a release build |
+//!
+//! A feature adds API and changes no behaviour.
 
 pub mod client;
 pub mod clock;
@@ -37,3 +87,8 @@ pub mod proxy;
 pub mod server;
 
 pub use gate::{Gate, Identity};
+
+/// The README's program compiles.
+#[cfg(all(doctest, feature = "axum", feature = "server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

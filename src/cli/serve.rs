@@ -1,5 +1,6 @@
 //! `rotogate serve`.
 
+use std::any::Any;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -42,7 +43,18 @@ fn log(config: &Config) -> Done {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
-    done.map_err(|error| Failure::Failed(format!("the log cannot be set up: {error}")))
+    done.map_err(|error| Failure::Failed(format!("the log cannot be set up: {error}")))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(target: "rotogate::panic", ?location, message = fixed_text(panic.payload()), "a panic: a bug");
+    }));
+    Ok(())
+}
+
+/// The message of a panic, if it is a text from the program itself. One put together at run time may hold a piece of
+/// what a client sent, a line end or a secret (requirement A6).
+fn fixed_text(payload: &(dyn Any + Send)) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("(not shown)")
 }
 
 /// Ends at SIGTERM or SIGINT.
@@ -56,4 +68,17 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a6_a_panic_shows_no_text_that_was_put_together() {
+        let caught = |f: fn()| std::panic::catch_unwind(f).unwrap_err();
+        assert_eq!(fixed_text(caught(|| panic!("fixed")).as_ref()), "fixed");
+        let sent = caught(|| panic!("{}", std::hint::black_box("a\nsecret")));
+        assert_eq!(fixed_text(sent.as_ref()), "(not shown)");
+    }
 }

@@ -14,6 +14,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use secrecy::{ExposeSecret, SecretString};
+use tracing::Instrument;
 
 use super::{Inner, respond};
 use crate::client::Client;
@@ -236,7 +237,7 @@ where
                     None => Err(Denial::NoRoute.into()),
                 }
             };
-            match tokio::spawn(act).await {
+            match tokio::spawn(act.in_current_span()).await {
                 Ok(outcome) => outcome,
                 Err(_) => return (respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None), "panic"),
             }

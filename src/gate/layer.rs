@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, Request, Response, Uri};
@@ -186,7 +187,9 @@ impl GateLayer {
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials.
+            // Browsers send preflights without credentials; one that comes along was verified by nobody, and a route that
+            // forwards tokens would pass it on as if it had been.
+            parts.headers.remove(AUTHORIZATION);
             return Way::In(policy::permit_anonymous(&route));
         }
         // 5. to 7. The credential, what it is, and what the route asks of it.

@@ -44,6 +44,7 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
             problem(StatusCode::BAD_REQUEST, Some("Host is missing, repeated, malformed or contradictory"))
         }
         Denial::BadTarget => problem(StatusCode::BAD_REQUEST, Some("the request target must be in origin form")),
+        Denial::TargetTooLong => problem(StatusCode::URI_TOO_LONG, None),
         Denial::TwoCredentials => problem(StatusCode::BAD_REQUEST, Some("send exactly one credential")),
         Denial::MalformedRequest(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
         Denial::NoRoute | Denial::NearMiss => problem(StatusCode::NOT_FOUND, None),

@@ -7,6 +7,9 @@ use http::{Method, Version};
 
 use crate::denial::Denial;
 
+/// The longest path with its query, in bytes (requirement A4).
+const MAX_TARGET: usize = 8 * 1024;
+
 /// A host with an optional port, as the client spelled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
@@ -52,13 +55,17 @@ impl<'a> Authority<'a> {
 ///
 /// # Errors
 /// [`Denial::BadTarget`] for any other form of target, or a query with bytes that no query may have;
-/// [`Denial::BadHost`] for a missing, repeated, malformed or contradicting host.
+/// [`Denial::TargetTooLong`] for one of more than 8 KiB; [`Denial::BadHost`] for a missing, repeated, malformed or
+/// contradicting host.
 pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
     let uri = &parts.uri;
     // No path-and-query is authority form, which belongs to CONNECT; a path of `*` is asterisk form.
     let path = uri.path_and_query().ok_or(Denial::BadTarget)?;
     if parts.method == Method::CONNECT || !path.path().starts_with('/') {
         return Err(Denial::BadTarget);
+    }
+    if path.as_str().len() > MAX_TARGET {
+        return Err(Denial::TargetTooLong);
     }
     if path.query().is_some_and(|q| !q.bytes().all(|b| b.is_ascii_graphic())) {
         return Err(Denial::BadTarget);

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceExt};
+use tracing::Instrument;
 
 use super::ServerError;
 use super::assemble::Assembled;
@@ -56,21 +57,28 @@ pub(super) async fn serve(
             Err(never) => match never {},
         }
     };
-    let mut response = match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_) => {
-            // The panic's own message went to standard error; the caller learns nothing of it.
-            let mut reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
-            reply.extensions_mut().insert(Verdict { reason: "panic", route: None, session: None });
-            reply
-        }
-    };
+    // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
+    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %peer.ip());
+    let mut response = guarded(answer.instrument(span)).await;
     let verdict = response.extensions_mut().remove::<Verdict>();
     if let Some(line) = line {
         line.write(peer, response.status(), verdict.as_ref(), state.time.monotonic());
     }
     Ok(response)
+}
+
+/// The answer, or a 500 where making it panicked.
+async fn guarded<B>(answer: impl Future<Output = Result<Response<GateBody<B>>, Infallible>>) -> Response<GateBody<B>> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            // What happened is in the log; the caller learns nothing of it.
+            let mut reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
+            reply.extensions_mut().insert(Verdict { reason: "panic", route: None, session: None });
+            reply
+        }
+    }
 }
 
 /// One line for each request.
@@ -96,5 +104,36 @@ impl Line {
             peer = %peer.ip(),
             micros,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::header::CONTENT_TYPE;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    type Answer = Result<Response<GateBody<Full<Bytes>>>, Infallible>;
+
+    #[tokio::test]
+    async fn a8_a_panic_is_a_500_that_tells_nothing() {
+        let panicking = async { panic!("a detail that stays here") };
+        let response = guarded::<Full<Bytes>>(panicking).await;
+        let (parts, body) = response.into_parts();
+        assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(parts.extensions.get::<Verdict>().unwrap().reason, "panic");
+        let body = body.collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("detail"), "{body:?}");
+    }
+
+    #[tokio::test]
+    async fn a8_an_answer_without_a_panic_is_left_as_it_is() {
+        let answer = async { Answer::Ok(Response::new(GateBody::own(Bytes::from_static(b"whole")))) };
+        let response = guarded(answer).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
     }
 }

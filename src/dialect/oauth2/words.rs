@@ -127,6 +127,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         Denial::BadPath
         | Denial::BadHost
         | Denial::BadTarget
+        | Denial::TargetTooLong
         | Denial::NoRoute
         | Denial::NearMiss
         | Denial::NoCredential

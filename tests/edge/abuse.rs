@@ -1,0 +1,139 @@
+//! A1, A3: who may try how often, and that a flood of logins stops nothing else.
+
+use super::stub::{Edge, HEAD, ROUTES, tokens};
+use super::wire::Reply;
+
+fn limited(limits: &str) -> Edge {
+    let config = format!("{HEAD}{ROUTES}\n[limits]\n{limits}")
+        .replace("drain_timeout", "trusted_proxies = [\"127.0.0.1\"]\ndrain_timeout");
+    Edge::with(&config, |_| {}, |_| {})
+}
+
+fn is_limited(reply: &Reply) {
+    assert_eq!(reply.status, 429, "{reply:?}");
+    assert!(reply.header("retry-after").parse::<u32>().unwrap() >= 1, "{reply:?}");
+    assert_eq!(reply.header("cache-control"), "no-store");
+}
+
+#[test]
+fn a1_an_address_is_limited_and_the_one_beside_it_is_not() {
+    let edge = limited("login_per_address = \"3/1h\"");
+    let from = |address: &str| format!("X-Forwarded-For: {address}");
+    for _ in 0..3 {
+        assert_eq!(edge.try_login(&[&from("203.0.113.1")], "nobody", "x").status, 400);
+    }
+    is_limited(&edge.try_login(&[&from("203.0.113.1")], "nobody", "x"));
+    // Right or wrong, known or not: a limit says nothing of it.
+    is_limited(&edge.try_login(&[&from("203.0.113.1")], "demo", &edge.gate.password));
+    // What stands before the last proxy's word is the client's own invention.
+    is_limited(&edge.try_login(&[&from("198.51.100.7, 203.0.113.1")], "demo", &edge.gate.password));
+    assert_eq!(edge.try_login(&[&from("203.0.113.2")], "demo", &edge.gate.password).status, 200);
+    // IPv6 counts by /64.
+    for host in 1..=3 {
+        assert_eq!(edge.try_login(&[&from(&format!("2001:db8::{host}"))], "nobody", "x").status, 400);
+    }
+    is_limited(&edge.try_login(&[&from("2001:db8::ffff:1")], "nobody", "x"));
+    assert_eq!(edge.try_login(&[&from("2001:db8:0:1::1")], "nobody", "x").status, 400);
+    // Data routes know no such limit.
+    assert_eq!(edge.ask("GET /public/x", &[&from("203.0.113.1")]).status, 200);
+}
+
+#[test]
+fn a1_who_is_no_trusted_proxy_cannot_choose_its_address() {
+    let edge = Edge::with(&format!("{HEAD}{ROUTES}\n[limits]\nlogin_per_address = \"3/1h\""), |_| {}, |_| {});
+    let replies: Vec<Reply> =
+        (0..5).map(|i| edge.try_login(&[&format!("X-Forwarded-For: 203.0.113.{i}")], "nobody", "x")).collect();
+    assert_eq!(replies.iter().map(|reply| reply.status).collect::<Vec<_>>(), [400, 400, 400, 429, 429]);
+}
+
+#[test]
+fn a1_strangers_do_not_lock_a_user_out() {
+    let edge = limited("login_per_account = \"3/1h\"");
+    let home = "X-Forwarded-For: 203.0.113.1";
+    assert_eq!(edge.try_login(&[home], "demo", &edge.gate.password).status, 200);
+    let statuses: Vec<u16> = (0..6)
+        .map(|i| edge.try_login(&[&format!("X-Forwarded-For: 198.51.100.{i}")], "demo", "guess").status)
+        .collect();
+    assert_eq!(statuses, [400, 400, 429, 429, 429, 429], "the login counted, and so did two guesses");
+    is_limited(&edge.try_login(&["X-Forwarded-For: 198.51.100.9"], "demo", &edge.gate.password));
+    for _ in 0..3 {
+        assert_eq!(edge.try_login(&[home], "demo", &edge.gate.password).status, 200, "known from here");
+    }
+    // An unknown user is limited just so (A2).
+    let statuses: Vec<u16> = (0..5)
+        .map(|i| edge.try_login(&[&format!("X-Forwarded-For: 198.51.100.{i}")], "nobody", "guess").status)
+        .collect();
+    assert_eq!(statuses, [400, 400, 400, 429, 429]);
+}
+
+#[test]
+fn a1_rotations_of_a_session_are_limited_and_replays_are_not() {
+    let edge = limited("refresh_per_session = \"2/1h\"");
+    let first = edge.login();
+    let second = tokens(&edge.refresh(&[], &first.refresh));
+    for _ in 0..5 {
+        assert_eq!(tokens(&edge.refresh(&[], &first.refresh)), second, "a replay");
+    }
+    let third = tokens(&edge.refresh(&[], &second.refresh));
+    is_limited(&edge.refresh(&[], &third.refresh));
+    // Nothing was consumed, and another session has its own count.
+    assert_eq!(edge.ask_as(&third.access, "GET /private", &[]).status, 200);
+    let other = edge.login();
+    assert_eq!(edge.refresh(&[], &other.refresh).status, 200);
+}
+
+#[test]
+fn a1_refreshes_from_one_address_are_limited() {
+    let edge = limited("refresh_per_address = \"2/1h\"");
+    let from = |last: u8| format!("X-Forwarded-For: 203.0.113.{last}");
+    for _ in 0..2 {
+        assert_eq!(edge.refresh(&[&from(1)], "rg1_nonsense").status, 400);
+    }
+    is_limited(&edge.refresh(&[&from(1)], "rg1_nonsense"));
+    assert_eq!(edge.refresh(&[&from(2)], &edge.login().refresh).status, 200);
+}
+
+#[test]
+fn a3_a_flood_of_logins_is_503_beyond_the_queue_while_data_routes_answer() {
+    // The dearest hash that is taken: each check lasts much longer than it takes to send the next login.
+    let users = r#"
+[[users]]
+subject = "slow"
+username = "slow"
+password = "$argon2id$v=19$m=65536,t=10,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObGRdescudvJCs"
+"#;
+    let config = format!("{HEAD}{ROUTES}\n[limits]\nmax_password_checks = 1\npassword_queue = 1\n");
+    let put = |place: &crate::support::Place| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::create_dir(place.path("data")).unwrap();
+        std::fs::set_permissions(place.path("data"), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::write(place.path("data/users.toml"), users).unwrap();
+        std::fs::set_permissions(place.path("data/users.toml"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let edge = Edge::with(&config, put, |_| {});
+    let body = "client_id=web&grant_type=password&username=slow&password=x";
+    let length = format!("Content-Length: {}", body.len());
+    let mut flood: Vec<_> = (0..8)
+        .map(|_| {
+            let mut wire = edge.wire();
+            wire.head(
+                "POST /connect/token",
+                &["Host: gate.test", "Content-Type: application/x-www-form-urlencoded", &length],
+            );
+            wire.send(body);
+            wire
+        })
+        .collect();
+    assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
+    let replies: Vec<Reply> = flood.iter_mut().map(super::wire::Wire::reply).collect();
+    let busy: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 503).collect();
+    assert!(!busy.is_empty(), "{replies:?}");
+    for reply in &busy {
+        assert_eq!(reply.error(), "temporarily_unavailable");
+        assert!(reply.header("retry-after").parse::<u32>().unwrap() >= 1);
+    }
+    // Those that ran or waited were decided.
+    assert!(replies.iter().filter(|reply| reply.status != 503).all(|reply| reply.error() == "invalid_grant"));
+    assert!(busy.len() < replies.len());
+    assert_eq!(edge.try_login(&[], "slow", "x").status, 400, "the queue is free again");
+}

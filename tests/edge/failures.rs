@@ -1,0 +1,70 @@
+//! A8: what is answered when the upstream fails.
+
+use super::stub::{Edge, HEAD, ROUTES};
+use super::wire::Reply;
+
+fn is_plain_problem(edge: &Edge, reply: &Reply, status: u16, what: &str) {
+    assert_eq!(reply.status, status, "{what}");
+    assert_eq!(reply.header("content-type"), "application/problem+json", "{what}");
+    assert_eq!(reply.header("cache-control"), "no-store", "{what}");
+    let problem = reply.json();
+    assert_eq!(problem["status"], status, "{what}");
+    let text = reply.text().to_ascii_lowercase();
+    let port = edge.stub.address.port().to_string();
+    for secret in ["127.0.0.1", &port, "hyper", "secret-internal-detail", "connection", "refused", "os error"] {
+        assert!(!text.contains(secret), "{what}: {secret} in {text}");
+    }
+}
+
+#[test]
+fn a8_an_upstream_that_fails_is_502_or_504_without_internal_detail() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!(
+        r#"
+head_timeout = "300ms"
+[[upstreams]]
+name = "gone"
+urls = ["http://{gone}"]
+[[upstreams]]
+name = "nowhere"
+urls = ["http://no-such-host.invalid"]
+[[routes]]
+path = "/gone/{{*rest}}"
+auth = "none"
+upstream = "gone"
+[[routes]]
+path = "/nowhere/{{*rest}}"
+auth = "none"
+upstream = "nowhere"
+"#
+    );
+    let edge = Edge::with(&format!("{HEAD}{more}{ROUTES}"), |_| {}, |_| {});
+    for (path, status) in [
+        ("/gone/x", 502),
+        ("/nowhere/x", 502),
+        ("/public/reset", 502),
+        ("/public/garbage", 502),
+        ("/public/silent", 504),
+    ] {
+        is_plain_problem(&edge, &edge.ask(&format!("GET {path}"), &[]), status, path);
+        // One failure is that request's alone.
+        assert_eq!(edge.ask("GET /public/x", &[]).status, 200, "{path}");
+    }
+    // A lost request is sent again only if that may be done.
+    edge.stub.take();
+    assert_eq!(edge.ask("POST /public/reset", &["Content-Length: 0"]).status, 502);
+    assert_eq!(edge.stub.take().len(), 1);
+}
+
+#[test]
+fn a8_an_upstream_that_breaks_off_breaks_off_this_answer_alone() {
+    let edge = Edge::new(ROUTES);
+    let mut wire = edge.wire();
+    wire.head("GET /public/parts", &["Host: gate.test"]);
+    assert_eq!(wire.reply_head().status, 200);
+    edge.stub.push(b"begun");
+    assert_eq!(wire.chunk(), b"begun");
+    // The client goes; the next one is served.
+    drop(wire);
+    assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
+}

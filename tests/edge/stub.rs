@@ -1,0 +1,302 @@
+//! An upstream that writes down what it receives, and a gate in front of it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use super::wire::{Reply, Wire};
+use crate::support::{Gate, Place, Tokens};
+
+/// A request as it arrived, byte for byte up to its body.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    /// Names as they were written.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Received {
+    /// The values of a header, in any letter case.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
+    }
+
+    /// The values of every header that an upstream like CGI would take for `name`.
+    pub(crate) fn confusable(&self, name: &str) -> Vec<&str> {
+        let fold = |text: &str| text.to_ascii_lowercase().replace(['_', '.', ' '], "-");
+        self.headers.iter().filter(|(n, _)| fold(n) == fold(name)).map(|(_, v)| v.as_str()).collect()
+    }
+}
+
+/// What the stub does with a request, told by the last segment of its path:
+///
+/// | ends in | what happens |
+/// |---|---|
+/// | `reset` | closes the connection without an answer |
+/// | `garbage` | answers with what is not HTTP |
+/// | `silent` | never answers |
+/// | `parts` | a chunked body, a chunk each time that [`Stub::push`] is called, until an empty one |
+/// | `store` | 200 with a response header of every kind |
+/// | anything else | 200, `ok` |
+pub(crate) struct Stub {
+    pub(crate) address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    /// The body of a request as it comes in.
+    arriving: Mutex<Receiver<Vec<u8>>>,
+    parts: Sender<Vec<u8>>,
+}
+
+struct Shared {
+    received: Arc<Mutex<Vec<Received>>>,
+    arriving: Sender<Vec<u8>>,
+    parts: Mutex<Receiver<Vec<u8>>>,
+}
+
+impl Stub {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let ((arriving, arrived), (parts, to_send)) = (channel(), channel());
+        let shared = Arc::new(Shared { received: Arc::clone(&received), arriving, parts: Mutex::new(to_send) });
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || drop(serve(&shared, &stream.unwrap())));
+            }
+        });
+        Self { address, received, arriving: Mutex::new(arrived), parts }
+    }
+
+    /// What arrived since the last time, oldest first.
+    pub(crate) fn take(&self) -> Vec<Received> {
+        std::mem::take(&mut self.received.lock().unwrap())
+    }
+
+    /// The one request that arrived since the last time.
+    pub(crate) fn one(&self) -> Received {
+        let mut all = self.take();
+        assert_eq!(all.len(), 1, "{all:#?}");
+        all.remove(0)
+    }
+
+    /// Waits for the next piece of a request body, as it comes in.
+    pub(crate) fn piece(&self) -> Vec<u8> {
+        self.arriving.lock().unwrap().recv().unwrap()
+    }
+
+    /// Sends the next chunk of `parts`; an empty one ends it.
+    pub(crate) fn push(&self, chunk: &[u8]) {
+        self.parts.send(chunk.to_vec()).unwrap();
+    }
+}
+
+fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let mut words = line.trim_end_matches("\r\n").split(' ');
+        let mut request = Received {
+            method: words.next().unwrap().to_owned(),
+            target: words.next().unwrap().to_owned(),
+            ..Received::default()
+        };
+        assert_eq!(words.collect::<Vec<_>>(), ["HTTP/1.1"]);
+        loop {
+            let mut line = Vec::new();
+            reader.read_until(b'\n', &mut line)?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            assert!(line.ends_with("\r\n"), "a torn head: {line:?}");
+            let line = line.trim_end_matches("\r\n");
+            let Some((name, value)) = line.split_once(':') else { break };
+            request.headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        body(shared, &mut reader, &mut request)?;
+        let target = request.target.clone();
+        let is_head = request.method == "HEAD";
+        shared.received.lock().unwrap().push(request);
+        let path = target.split('?').next().unwrap();
+        let mut out = stream;
+        match path.rsplit('/').next().unwrap() {
+            "reset" => return Ok(()),
+            "garbage" => return out.write_all(b"SSH-2.0-stub secret-internal-detail\r\n\r\n"),
+            "silent" => {
+                // Until the gate gives up.
+                let _ = reader.read(&mut [0]);
+                return Ok(());
+            }
+            "parts" => {
+                out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                loop {
+                    let chunk = shared.parts.lock().unwrap().recv().unwrap();
+                    write!(out, "{:x}\r\n", chunk.len())?;
+                    out.write_all(&chunk)?;
+                    out.write_all(b"\r\n")?;
+                    if chunk.is_empty() {
+                        break;
+                    }
+                }
+            }
+            "store" => out.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nVary: Accept\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\
+                  X-Kept: yes\r\nConnection: x-gone\r\nX-Gone: 1\r\n\r\nok",
+            )?,
+            _ if is_head => out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n")?,
+            _ => out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?,
+        }
+    }
+}
+
+fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> std::io::Result<()> {
+    let (lengths, codings) = (request.all("content-length"), request.all("transfer-encoding"));
+    match (lengths.as_slice(), codings.as_slice()) {
+        ([], []) => {}
+        ([length], []) => {
+            let mut body = vec![0; length.parse().unwrap()];
+            reader.read_exact(&mut body)?;
+            request.body = body;
+        }
+        ([], ["chunked"]) => loop {
+            let mut size = String::new();
+            reader.read_line(&mut size)?;
+            let size = usize::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk)?;
+            chunk.truncate(size);
+            request.body.extend(&chunk);
+            if size == 0 {
+                break;
+            }
+            let _ = shared.arriving.send(chunk);
+        },
+        other => panic!("an ambiguous request reached the upstream: {other:?}"),
+    }
+    Ok(())
+}
+
+/// Placeholders of a configuration: where the upstream is.
+const UPSTREAM: &str = "@upstream@";
+
+/// What stands before the routes of most tests.
+pub(crate) const HEAD: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+public_url = "http://gate.test"
+drain_timeout = "0s"
+[admin]
+listen = "127.0.0.1:0"
+[issuer]
+audience = ["api"]
+[store]
+kind = "memory"
+[[clients]]
+id = "web"
+[[endpoints]]
+dialect = "oauth2"
+path = "/{account}/connect/token"
+[[upstreams]]
+name = "app"
+urls = ["http://@upstream@"]
+"#;
+
+/// The routes of most tests.
+pub(crate) const ROUTES: &str = r#"
+[[routes]]
+path = "/public/{*rest}"
+auth = "none"
+upstream = "app"
+[[routes]]
+path = "/open/{*rest}"
+auth = "optional"
+upstream = "app"
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+
+/// A gate before a stub. The gate ends with it.
+pub(crate) struct Edge {
+    pub(crate) gate: Gate,
+    pub(crate) stub: Stub,
+    pub(crate) place: Place,
+}
+
+impl Edge {
+    /// With [`HEAD`] and these routes.
+    pub(crate) fn new(routes: &str) -> Self {
+        Self::with(&format!("{HEAD}{routes}"), |_| {}, |_| {})
+    }
+
+    /// With this configuration, after `files` has put files into its folder and `change` has changed the command.
+    pub(crate) fn with(config: &str, files: impl FnOnce(&Place), change: impl FnOnce(&mut Command)) -> Self {
+        let stub = Stub::start();
+        let place = Place::new(&config.replace(UPSTREAM, &stub.address.to_string()));
+        files(&place);
+        let gate = place.start_with(change);
+        Self { gate, stub, place }
+    }
+
+    /// A connection.
+    pub(crate) fn wire(&self) -> Wire {
+        Wire::open(self.gate.address)
+    }
+
+    /// Sends one request on a connection of its own: a head without its last empty line, and `Host` added.
+    pub(crate) fn ask(&self, line: &str, headers: &[&str]) -> Reply {
+        let mut wire = self.wire();
+        wire.head(line, &[&["Host: gate.test"], headers].concat());
+        wire.reply()
+    }
+
+    /// The same with a bearer token.
+    pub(crate) fn ask_as(&self, token: &str, line: &str, headers: &[&str]) -> Reply {
+        let authorization = format!("Authorization: Bearer {token}");
+        self.ask(line, &[headers, &[authorization.as_str()]].concat())
+    }
+
+    /// Sends a form to an endpoint.
+    pub(crate) fn form(&self, path: &str, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let length = format!("Content-Length: {}", body.len());
+        let own = ["Host: gate.test", "Content-Type: application/x-www-form-urlencoded", &length];
+        let mut wire = self.wire();
+        wire.head(&format!("POST {path}"), &[&own[..], headers].concat());
+        wire.send(body);
+        wire.reply()
+    }
+
+    /// Asks the token endpoint as `web`.
+    pub(crate) fn token(&self, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
+        self.form("/connect/token", headers, &[&[("client_id", "web")], fields].concat())
+    }
+
+    /// Tries to log in.
+    pub(crate) fn try_login(&self, headers: &[&str], username: &str, password: &str) -> Reply {
+        self.token(headers, &[("grant_type", "password"), ("username", username), ("password", password)])
+    }
+
+    /// Logs `demo` in.
+    pub(crate) fn login(&self) -> Tokens {
+        tokens(&self.try_login(&[], "demo", &self.gate.password))
+    }
+
+    /// Exchanges a refresh token.
+    pub(crate) fn refresh(&self, headers: &[&str], token: &str) -> Reply {
+        self.token(headers, &[("grant_type", "refresh_token"), ("refresh_token", token)])
+    }
+}
+
+/// The tokens of an answer.
+pub(crate) fn tokens(reply: &Reply) -> Tokens {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let json = reply.json();
+    let field = |name: &str| json[name].as_str().unwrap().to_owned();
+    Tokens { access: field("access_token"), refresh: field("refresh_token") }
+}

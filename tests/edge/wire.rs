@@ -1,0 +1,154 @@
+//! A connection to the gate on which any bytes can be sent, and answers are read one by one.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Longer than anything here takes; only a hang ends by it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Wire {
+    reader: BufReader<TcpStream>,
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A failed assertion must not put tokens into the output.
+        let shown = if self.text().contains("rg1") { "(tokens)".to_owned() } else { self.text() };
+        write!(f, "{} {:?} {shown}", self.status, self.headers)
+    }
+}
+
+impl Reply {
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
+    }
+
+    /// A header that is there once.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let all = self.all(name);
+        assert_eq!(all.len(), 1, "{name}: {self:?}");
+        all[0]
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The OAuth error code.
+    pub(crate) fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Without the header that differs from second to second.
+    pub(crate) fn without_date(mut self) -> Self {
+        self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
+        self
+    }
+}
+
+impl Wire {
+    pub(crate) fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// Writes bytes as they are. The gate may have closed the connection already.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.reader.get_mut().write_all(bytes.as_ref());
+    }
+
+    /// A request line (`GET /x`, the version is added) and headers.
+    pub(crate) fn head(&mut self, line: &str, headers: &[&str]) {
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        self.send(format!("{line} HTTP/1.1\r\n{headers}\r\n"));
+    }
+
+    /// The next answer.
+    pub(crate) fn reply(&mut self) -> Reply {
+        self.try_reply(false).expect("the gate closed the connection without an answer")
+    }
+
+    /// The next answer, to a `HEAD`.
+    pub(crate) fn reply_to_head(&mut self) -> Reply {
+        self.try_reply(true).expect("the gate closed the connection without an answer")
+    }
+
+    /// The head of the next answer, and nothing of its body.
+    pub(crate) fn reply_head(&mut self) -> Reply {
+        self.read_head().expect("the gate closed the connection without an answer")
+    }
+
+    /// The next chunk of a chunked body; empty at its end.
+    pub(crate) fn chunk(&mut self) -> Vec<u8> {
+        let mut size = String::new();
+        self.reader.read_line(&mut size).unwrap();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        let mut chunk = vec![0; size + 2];
+        self.reader.read_exact(&mut chunk).unwrap();
+        chunk.truncate(size);
+        chunk
+    }
+
+    /// `None` if the gate closed the connection.
+    pub(crate) fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
+        let mut reply = self.read_head()?;
+        if !to_head && !matches!(reply.status, 204 | 304) {
+            reply.body = match (reply.all("content-length").as_slice(), reply.all("transfer-encoding").as_slice()) {
+                ([length], []) => {
+                    let mut body = vec![0; length.parse().unwrap()];
+                    self.reader.read_exact(&mut body).unwrap();
+                    body
+                }
+                ([], ["chunked"]) => {
+                    std::iter::from_fn(|| Some(self.chunk()).filter(|c| !c.is_empty())).flatten().collect()
+                }
+                other => panic!("an answer without one framing: {other:?}"),
+            };
+        }
+        Some(reply)
+    }
+
+    fn read_head(&mut self) -> Option<Reply> {
+        let line = self.line()?;
+        let status = line.strip_prefix("HTTP/1.1 ").or_else(|| line.strip_prefix("HTTP/1.0 "))?;
+        let status = status.get(..3)?.parse().unwrap();
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        Some(Reply { status, headers, body: Vec::new() })
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        // A reset is an end, too; a hang is not.
+        match self.reader.read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(String::from_utf8_lossy(&line).trim_end_matches("\r\n").to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Did the gate close the connection, with nothing more on it?
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.line().is_none()
+    }
+}
