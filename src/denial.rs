@@ -163,7 +163,7 @@ pub enum Fault {
     Store(#[from] crate::store::StoreError),
     /// The directory failed.
     #[error("the directory failed")]
-    Directory(#[from] crate::directory::DirectoryError),
+    Directory(#[source] crate::directory::DirectoryError),
     /// A clock is wrong: nothing is minted until it is right.
     #[error("the clock is not to be trusted: nothing is minted until it is")]
     Clock,
@@ -176,6 +176,16 @@ pub enum Fault {
     /// Others changed the session every time that this request tried to.
     #[error("the session changed under every try")]
     Contention,
+}
+
+impl From<crate::directory::DirectoryError> for Fault {
+    fn from(error: crate::directory::DirectoryError) -> Self {
+        use crate::directory::DirectoryError;
+        match error {
+            DirectoryError::Busy => Self::Busy,
+            DirectoryError::Unavailable(_) => Self::Directory(error),
+        }
+    }
 }
 
 impl Fault {

@@ -87,6 +87,8 @@ pub mod proxy;
 pub mod server;
 
 pub use gate::{Gate, Identity};
+/// How passwords come in, for whoever implements a [`Directory`](directory::Directory).
+pub use secrecy::SecretString;
 
 /// The README's program compiles.
 #[cfg(all(doctest, feature = "axum", feature = "server"))]

@@ -8,6 +8,7 @@
 //! key would cost 410 ns where this costs about 60, and gains nothing: only tokens whose signature held are ever put in,
 //! so nobody can choose keys that collide.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use moka::sync::Cache;
 use crate::clock::{EngineClock, Timestamp};
 use crate::credential::Credential;
 use crate::denial::Denial;
-use crate::headers::identity_value;
+use crate::headers::identity_values;
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{RevocationList, Target};
@@ -57,22 +58,26 @@ pub enum IdentityField {
 
 impl IdentityHeaders {
     fn of(&self, token: &AccessToken) -> Box<[(HeaderName, HeaderValue)]> {
-        let value = |field: &IdentityField| -> Option<HeaderValue> {
-            match field {
-                IdentityField::Subject => Some(identity_value(&token.subject)),
-                IdentityField::Account => token.account.as_deref().map(identity_value),
-                IdentityField::Client => token.client.as_deref().map(identity_value),
-                IdentityField::Scope => Some(identity_value(token.scope.as_str())),
-                IdentityField::Session => token.session.map(|(id, _)| identity_value(&id.to_string())),
+        let claim = |field: &IdentityField| -> Option<Cow<'_, str>> {
+            Some(match field {
+                IdentityField::Subject => (&*token.subject).into(),
+                IdentityField::Account => token.account.as_deref()?.into(),
+                IdentityField::Client => token.client.as_deref()?.into(),
+                IdentityField::Scope => token.scope.as_str().into(),
+                IdentityField::Session => token.session?.0.to_string().into(),
                 IdentityField::Claim(name) => match token.extra.get(name.as_ref())? {
-                    serde_json::Value::String(text) => Some(identity_value(text)),
-                    serde_json::Value::Number(number) => Some(identity_value(&number.to_string())),
-                    serde_json::Value::Bool(yes) => Some(identity_value(if *yes { "true" } else { "false" })),
-                    serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => None,
+                    serde_json::Value::String(text) => text.as_str().into(),
+                    serde_json::Value::Number(number) => number.to_string().into(),
+                    serde_json::Value::Bool(yes) => (if *yes { "true" } else { "false" }).into(),
+                    serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+                        return None;
+                    }
                 },
-            }
+            })
         };
-        self.headers.iter().filter_map(|(name, field)| Some((name.clone(), value(field)?))).collect()
+        let (names, claims): (Vec<_>, Vec<_>) =
+            self.headers.iter().filter_map(|(name, field)| Some((name.clone(), claim(field)?))).unzip();
+        names.into_iter().zip(identity_values(claims)).collect()
     }
 }
 

@@ -13,10 +13,11 @@ use crate::server::Server;
 pub(super) fn run(config: Config, output: Output) -> Done {
     log(&config)?;
     runtime()?.block_on(async {
+        // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
+        let stop = stop_signal()?;
         let greeted = greeting::Greeting::new(&config);
         let server = Server::bind(config).await.map_err(Failure::of)?;
         greeted.write(&server, output)?;
-        let stop = stop_signal()?;
         server.run(stop).await.map_err(Failure::of)
     })
 }

@@ -283,9 +283,9 @@ impl GateBuilder {
         let inner = Arc::new(Inner {
             engine,
             checker,
+            endpoints: Endpoints::new(self.endpoints, &self.profile, &self.clients)?,
             clients: Clients::new(self.clients, passwords)?,
             audiences: Audiences(audiences),
-            endpoints: Endpoints::new(self.endpoints, &self.profile)?,
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
             protected,
             profile: self.profile,

@@ -24,7 +24,7 @@ use crate::dialect::{Call, Checked, Command, Dialect, Outcome, Reply, Served};
 use crate::revocation::{Effect, Revocation};
 use crate::route::path::CanonicalPath;
 use crate::session::RevokedBecause;
-use crate::session::engine::{Login, Origin, Refresh};
+use crate::session::engine::{Login, OfAccount, Origin, Refresh};
 use crate::session::profile::Profile;
 
 /// Where the public keys are.
@@ -91,6 +91,8 @@ struct Ready {
     profile: Profile,
     clients: Option<Vec<Box<str>>>,
     accepts: Vec<Box<str>>,
+    /// Has any of its paths a place for an account?
+    names_accounts: bool,
 }
 
 /// What a path of ours serves.
@@ -127,24 +129,38 @@ pub(super) enum Hit {
 }
 
 impl Endpoints {
-    pub(super) fn new(endpoints: Vec<Endpoint>, profile: &Profile) -> Result<Self, EndpointError> {
+    pub(super) fn new(endpoints: Vec<Endpoint>, profile: &Profile, clients: &[Client]) -> Result<Self, EndpointError> {
         let mut all = Self { ready: Vec::new(), exact: matchit::Router::new(), loose: matchit::Router::new() };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
         for endpoint in endpoints {
             let base = endpoint.path.as_deref().unwrap_or(endpoint.dialect.default_path());
             let index = all.ready.len();
+            let mut names_accounts = false;
             for served in endpoint.dialect.serves(base) {
+                names_accounts |= served.template.contains("{account}");
                 let template = served.template.clone();
                 let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
                 all.insert(endpoint.dialect.name(), &template, entry)?;
             }
             let mut accepts = endpoint.accepts;
             accepts.push(endpoint.dialect.name().into());
+            let profile = endpoint.profile.unwrap_or_else(|| profile.clone());
+            // Rules that do not hold together are found here, not at a client's refresh.
+            let of_clients = clients.iter().map(|client| client.profile.over(&profile));
+            let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
+            if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
+                return Err(EndpointError {
+                    dialect: endpoint.dialect.name().to_owned(),
+                    path: base.to_owned(),
+                    problem: problem.to_string(),
+                });
+            }
             all.ready.push(Ready {
                 dialect: endpoint.dialect,
-                profile: endpoint.profile.unwrap_or_else(|| profile.clone()),
+                profile,
                 clients: endpoint.clients,
                 accepts,
+                names_accounts,
             });
         }
         Ok(all)
@@ -315,7 +331,7 @@ async fn act(
             let refresh = Refresh {
                 token: &token,
                 client: &client,
-                account,
+                account: if endpoint.names_accounts { OfAccount::Only(account) } else { OfAccount::Any },
                 scope,
                 access_ttl,
                 profile,

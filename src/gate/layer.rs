@@ -170,7 +170,7 @@ impl GateLayer {
         // 4. The route, and with it what is asked of the caller.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
-            Match::Found(route) => Arc::clone(route),
+            Match::Found(route) => route,
             Match::MethodNotAllowed(allowed) => {
                 let verdict = Verdict { reason: Denial::MethodNotAllowed.reason(), route: None, session: None };
                 return Way::Refused(respond::method_not_allowed(allowed), verdict);
@@ -178,24 +178,24 @@ impl GateLayer {
             Match::None => return refuse(Denial::NoRoute, None),
         };
         if let Err(denial) = route.policy.admits(&path) {
-            return refuse(denial, Some(&route));
+            return refuse(denial, Some(route));
         }
         if path.is_rewritten() {
             let canonical = path.as_str().to_owned();
             if !self.rewrite || !set_path(parts, &canonical) {
-                return refuse(Denial::BadPath, Some(&route));
+                return refuse(Denial::BadPath, Some(route));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
             // Browsers send preflights without credentials; one that comes along was verified by nobody, and a route that
             // forwards tokens would pass it on as if it had been.
             parts.headers.remove(AUTHORIZATION);
-            return Way::In(policy::permit_anonymous(&route));
+            return Way::In(policy::permit_anonymous(route));
         }
         // 5. to 7. The credential, what it is, and what the route asks of it.
-        match permit(gate, parts, &route) {
+        match permit(gate, parts, route) {
             Ok(permitted) => Way::In(permitted),
-            Err(denial) => refuse(denial, Some(&route)),
+            Err(denial) => refuse(denial, Some(route)),
         }
     }
 }
@@ -225,7 +225,7 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Opti
 }
 
 /// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.
-fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
+pub(super) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
     let policy = &permitted.route().policy;
     gate.protected.strip_untrusted(&mut parts.headers, policy);
     headers::strip_credentials(&mut parts.headers, policy);

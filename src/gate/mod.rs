@@ -109,8 +109,9 @@ impl Gate {
     pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         let keyring = Arc::new(keyring);
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
-        self.0.engine.set_keyring(keyring);
+        // What verifies before what signs: no token goes out that is refused.
         self.0.checker.set_verifier(verifier);
+        self.0.engine.set_keyring(keyring);
         Ok(())
     }
 

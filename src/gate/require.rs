@@ -107,9 +107,8 @@ impl RequireLayer {
             return policy::judge(&self.route.policy, &identity.0, &gate.audiences);
         }
         let permitted = layer::permit(gate, parts, &self.route)?;
-        if let Some(caller) = permitted.caller() {
-            parts.extensions.insert(Identity(Arc::clone(caller)));
-        }
+        layer::prepare(gate, parts, &permitted);
+        parts.extensions.insert(permitted);
         Ok(())
     }
 }

@@ -46,14 +46,15 @@ impl NewSession {
         self
     }
 
-    /// In this account.
+    /// In this account. An endpoint with `{account}` in its path refreshes the session under that account alone.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// With rules of its own; the gate's otherwise.
+    /// With another lifetime, and another one of its first access token, than the gate's profile says. Its refreshes live
+    /// by the rules of the endpoint.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = Some(profile);

@@ -30,15 +30,14 @@ pub struct Route {
 }
 
 impl Route {
-    /// The route of every path, leading to the service inside.
+    /// The route of a path pattern on every host, leading to the service inside. Logs call it by its pattern.
+    pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
+        let path = path.into();
+        Self { id: path.clone(), hosts: Vec::new(), methods: Vec::new(), path, policy, upstream: None }
+    }
+
+    /// The route of every path that no other route serves.
     pub fn catch_all(policy: RoutePolicy) -> Self {
-        Self {
-            id: "all".into(),
-            hosts: Vec::new(),
-            methods: Vec::new(),
-            path: "/{*rest}".into(),
-            policy,
-            upstream: None,
-        }
+        Self { id: "all".into(), ..Self::new("/{*rest}", policy) }
     }
 }

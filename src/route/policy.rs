@@ -30,6 +30,16 @@ pub struct RoutePolicy {
 }
 
 impl RoutePolicy {
+    /// For everyone: no token is looked at.
+    pub fn public() -> Self {
+        Self { auth: Auth::None, ..Self::default() }
+    }
+
+    /// With a token or without; one that is sent must hold.
+    pub fn optional() -> Self {
+        Self { auth: Auth::Optional, ..Self::default() }
+    }
+
     /// May a request with this path take the route (T12)?
     ///
     /// # Errors

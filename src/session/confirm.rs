@@ -68,3 +68,46 @@ impl Confirmations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::MemoryStore;
+
+    fn id(n: u64) -> SessionId {
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&n.to_be_bytes());
+        SessionId::new(Timestamp::from_secs(1), random)
+    }
+
+    #[test]
+    fn the_latest_generation_seen_is_the_one_that_waits() {
+        let notes = Confirmations::default();
+        for generation in [2, 5, 3] {
+            notes.seen(id(1), generation);
+        }
+        assert!(notes.has(id(1), 5) && notes.has(id(1), 4));
+        assert!(!notes.has(id(1), 6) && !notes.has(id(2), 1));
+    }
+
+    #[tokio::test]
+    async fn more_notes_than_one_batch_holds_are_written_in_several() {
+        let notes = Confirmations::default();
+        for n in 0..(BATCH as u64 * 2 + 1) {
+            notes.seen(id(n), 1);
+        }
+        notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
+        assert!(notes.pending.is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded_while_the_store_is_away() {
+        let notes = Confirmations::default();
+        for n in 0..=MAX_PENDING as u64 {
+            notes.seen(id(n), 1);
+        }
+        assert_eq!(notes.pending.len(), MAX_PENDING);
+        assert!(notes.has(id(0), 1) && !notes.has(id(MAX_PENDING as u64), 1));
+    }
+}

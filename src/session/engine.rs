@@ -1,13 +1,11 @@
 //! The engine: store, clock and mint around [`decide`]. Everything that a reply needs is made before the commit, and
 //! nothing is answered before the commit is durable.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use secrecy::SecretString;
 
 use super::confirm::Confirmations;
 use super::profile::{OnOtherClient, OnReuse, Profile};
@@ -20,12 +18,17 @@ use crate::clock::{ClockState, EngineClock, Timestamp};
 use crate::denial::{Denial, Error, Fault};
 use crate::directory::{Directory, User};
 use crate::limit::{Attempt, Limits};
-use crate::revocation::{Effect, Revocation, RevocationList, Target};
+use crate::revocation::{Revocation, RevocationList};
 use crate::store::{Inserted, Store, Swap};
 use crate::token::claims::MintedClaims;
 use crate::token::keyring::Keyring;
-use crate::token::mint::{self, AccessTokenText};
-use crate::token::refresh::{self, RefreshToken};
+use crate::token::verify::is_name;
+use crate::token::{mint, refresh};
+
+mod revoke;
+mod types;
+
+pub use types::{How, Issued, Login, OfAccount, Origin, Refresh, Start};
 
 /// How often a request tries again when others change the session under it. Each loss means that somebody else won, so
 /// this many in a row say that something is wrong.
@@ -33,114 +36,6 @@ const TRIES: usize = 16;
 
 /// The dialect of sessions that the application began itself; no directory is asked about them.
 pub const APPLICATION: &str = "application";
-
-/// Where a request came from, for limits and the audit trail.
-#[derive(Clone, Debug, Default)]
-pub struct Origin {
-    /// The client's address, if it is known.
-    pub address: Option<IpAddr>,
-    /// Its `User-Agent`.
-    pub user_agent: Option<Box<str>>,
-}
-
-/// A login with a password (RFC 6749 §4.3).
-#[derive(Debug)]
-pub struct Login<'a> {
-    /// The client, authenticated.
-    pub client: &'a Client,
-    /// The account from the path, if the endpoint has one.
-    pub account: Option<&'a str>,
-    /// The user's name.
-    pub username: &'a str,
-    /// The user's password.
-    pub password: &'a SecretString,
-    /// The scope asked for; `None` for all that is allowed.
-    pub scope: Option<Scope>,
-    /// How long the access token should live; `None` for the profile's time.
-    pub access_ttl: Option<Duration>,
-    /// The endpoint's rules.
-    pub profile: &'a Profile,
-    /// The endpoint's dialect.
-    pub dialect: &'a str,
-    /// Where it came from.
-    pub origin: &'a Origin,
-}
-
-/// A session that the application begins itself, with its own login page.
-#[derive(Debug)]
-pub struct Start<'a> {
-    /// The `sub` of its tokens.
-    pub subject: &'a str,
-    /// The account, where there is one.
-    pub account: Option<&'a str>,
-    /// The client that the tokens are for.
-    pub client: &'a str,
-    /// The scope granted.
-    pub scope: Scope,
-    /// The rules.
-    pub profile: &'a Profile,
-    /// Where it came from.
-    pub origin: &'a Origin,
-}
-
-/// A presented refresh token (RFC 6749 §6).
-#[derive(Debug)]
-pub struct Refresh<'a> {
-    /// The token.
-    pub token: &'a SecretString,
-    /// The client, authenticated.
-    pub client: &'a Client,
-    /// The account that the path names; `None` when the path has none.
-    pub account: Option<&'a str>,
-    /// The scope asked for: the granted one or less.
-    pub scope: Option<Scope>,
-    /// How long the access token should live; `None` for the profile's time.
-    pub access_ttl: Option<Duration>,
-    /// The endpoint's rules.
-    pub profile: &'a Profile,
-    /// The dialects whose sessions the endpoint takes.
-    pub accepts: &'a [Box<str>],
-    /// Where it came from.
-    pub origin: &'a Origin,
-}
-
-/// How tokens came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// A login.
-    Login,
-    /// A client's own credentials.
-    ClientCredentials,
-    /// A rotation.
-    Rotated,
-    /// The current pair again.
-    Replayed,
-    /// A new pair in the place of one that nobody used.
-    Reissued,
-    /// A session taken on from where the store had lost it.
-    FastForwarded,
-}
-
-/// Tokens for a client.
-#[derive(Debug)]
-pub struct Issued {
-    /// The access token.
-    pub access_token: AccessTokenText,
-    /// The refresh token; none for a client's own credentials.
-    pub refresh_token: Option<RefreshToken>,
-    /// When the access token expires.
-    pub expires: Timestamp,
-    /// How many seconds of it are left.
-    pub expires_in: u64,
-    /// The scope granted.
-    pub scope: Scope,
-    /// The session, where there is one.
-    pub session: Option<SessionId>,
-    /// The user, where a directory knows one.
-    pub user: Option<User>,
-    /// How they came about.
-    pub how: How,
-}
 
 /// What the engine needs around it.
 #[derive(Debug)]
@@ -268,6 +163,11 @@ impl Engine {
             audit::login_refused(login.account, login.username, &login.client.id, login.origin);
             return Err(Denial::WrongPassword.into());
         };
+        // A directory should not name such a user; a session that no refresh would let live is not begun.
+        if !user.active {
+            audit::login_refused(login.account, login.username, &login.client.id, login.origin);
+            return Err(Denial::WrongPassword.into());
+        }
         self.limits.logged_in(attempt);
         let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
         let new = New {
@@ -289,7 +189,8 @@ impl Engine {
     /// Begins a session that the application answers for. It ends when it is revoked or expires.
     ///
     /// # Errors
-    /// [`Denial::MalformedRequest`] for a subject or client that cannot stand in a token; a fault, which consumed nothing.
+    /// [`Denial::MalformedRequest`] for a subject, client or account that cannot stand in a token; a fault, which consumed
+    /// nothing.
     pub async fn start(&self, start: Start<'_>) -> Result<Issued, Error> {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
@@ -297,6 +198,11 @@ impl Engine {
         }
         if !crate::directory::is_valid_subject(start.client) {
             return Err(Denial::MalformedRequest("client: 1 to 256 visible ASCII characters are needed").into());
+        }
+        if !start.account.is_none_or(is_name) {
+            return Err(
+                Denial::MalformedRequest("account: 1 to 256 characters are needed, no control characters").into()
+            );
         }
         self.begin(New {
             subject: start.subject,
@@ -373,8 +279,7 @@ impl Engine {
         self.limits.client(origin.address, &client.id)?;
         let allowed = client.scopes.clone().unwrap_or_default();
         let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
-        let now = self.clock.stamp_creation(self.revocations.not_before(&self.issuer, &client.id, Some(&client.id)));
-        let now = now.ok_or(Fault::Clock)?;
+        let now = self.stamp_sessionless(&client.id)?;
         let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
         let jti = uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string();
         let claims = MintedClaims {
@@ -404,7 +309,23 @@ impl Engine {
         })
     }
 
+    /// When a token without a session is issued: a moment whose whole second, which is all that `iat` holds, lies after
+    /// every not-before. Otherwise a token issued in the second of a revocation would be dead from the start.
+    fn stamp_sessionless(&self, client: &str) -> Result<Timestamp, Fault> {
+        let not_before = self.revocations.not_before(&self.issuer, client, Some(client));
+        let now = self.clock.stamp_creation(not_before).ok_or(Fault::Clock)?;
+        if Timestamp::from_secs(now.as_secs()) > not_before {
+            return Ok(now);
+        }
+        // The stamp moves with it, so that a later not-before comes after this token too.
+        let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
+        self.clock.stamp_creation(end_of_second).ok_or(Fault::Clock)
+    }
+
     /// Exchanges a refresh token. See [`rotation`] for what it brings on.
+    ///
+    /// To be awaited to its end, in a task of its own where the caller may go away: one that is dropped between the store
+    /// and the revocation list has rotated, but access tokens that the rotation ends live on until the next start.
     ///
     /// # Errors
     /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
@@ -502,7 +423,7 @@ impl Engine {
             }
             return Err(Denial::OtherClient.into());
         }
-        if session.account.as_deref() != refresh.account {
+        if !refresh.account.has(session.account.as_deref()) {
             return Err(Denial::OtherAccount.into());
         }
         if !refresh.accepts.contains(&session.dialect) {
@@ -541,15 +462,15 @@ impl Engine {
         let life = last.access_expires.since(session.issued_at);
         let left = last.access_expires.since(now);
         let same_keys = keyring.signing_key(&last.kid).is_some() && keyring.refresh_keys().contains(last.refresh_key);
-        let allowed = user.and_then(Option::as_ref).is_none_or(|user| last.scope.is_within(&user.scopes));
-        if same_keys && allowed && left * 2 >= life {
+        let scope = still_granted(&last.scope, refresh.client, user.and_then(Option::as_ref));
+        let allowed = scope == last.scope;
+        // Near the session's end no other token would live longer.
+        let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
+        if same_keys && allowed && longest {
             return Ok(Some(self.pair(keyring, &session, now, How::Replayed)?));
         }
         let fresh = LastPair {
-            scope: match user.and_then(Option::as_ref) {
-                Some(user) => last.scope.intersection(&user.scopes),
-                None => last.scope.clone(),
-            },
+            scope,
             access_expires: access_expiry(now, session.expires, refresh.access_ttl, refresh.profile),
             kid: keyring.signer().kid().into(),
             refresh_key: if keyring.refresh_keys().contains(last.refresh_key) {
@@ -584,106 +505,6 @@ impl Engine {
             OnReuse::Deny => {}
         }
         Ok(Denial::Reuse(reuse))
-    }
-
-    /// Revokes what a token belongs to (RFC 7009): a session with all that was issued in it, or a token without one.
-    /// `Ok(false)` when the token is none of ours.
-    ///
-    /// # Errors
-    /// [`Denial::OtherClient`] when it belongs to another client; a fault, after which the entry holds on this node.
-    pub async fn revoke_refresh_token(&self, token: &str, client: &str, origin: &Origin) -> Result<bool, Error> {
-        let keyring = self.keyring();
-        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(false) };
-        let Some(session) = self.store.load(authentic.session).await? else { return Ok(false) };
-        if !authentic.proves(&session.secret, &session.client) {
-            return Ok(false);
-        }
-        self.log_out(&session, client, origin).await?;
-        Ok(true)
-    }
-
-    /// Ends a session at the wish of its client.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_refresh_token`].
-    pub async fn log_out(&self, session: &Session, client: &str, origin: &Origin) -> Result<(), Error> {
-        if session.client.as_ref() != client {
-            return Err(Denial::OtherClient.into());
-        }
-        self.revoke_session(session, RevokedBecause::Logout).await?;
-        audit::logout(session, origin);
-        Ok(())
-    }
-
-    /// Ends a session. Repeating it waits for durability again.
-    ///
-    /// # Errors
-    /// A fault of the store, after which the entry holds on this node.
-    pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<(), Error> {
-        let entry = Revocation {
-            target: Target::Session(session.id),
-            effect: Effect::SESSION_GONE,
-            until: session.latest_access_expires.plus(self.leeway),
-        };
-        self.revoke(entry, because).await
-    }
-
-    /// Ends every session of a subject that has begun so far.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_session`].
-    pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<(), Error> {
-        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
-        self.revoke_from_now(target, because).await
-    }
-
-    /// Ends every session of a subject that began at or before `moment`.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_session`].
-    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<(), Error> {
-        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
-        self.revoke_before(target, moment, RevokedBecause::Operator).await
-    }
-
-    /// Ends every session of a client that has begun so far.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_session`].
-    pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<(), Error> {
-        let target = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
-        self.revoke_from_now(target, because).await
-    }
-
-    /// Ends every session that has begun so far, and every token issued so far.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_session`].
-    pub async fn revoke_all(&self, because: RevokedBecause) -> Result<(), Error> {
-        self.revoke_from_now(Target::Global, because).await
-    }
-
-    async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<(), Error> {
-        self.revoke_before(target, self.clock.stamp_not_before(), because).await
-    }
-
-    async fn revoke_before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Result<(), Error> {
-        // The store raises the end to that of the longest session; tokens without a session live a day at most.
-        let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
-        self.revoke(Revocation { target, effect: Effect::NotBefore(moment), until }, because).await
-    }
-
-    /// Revokes one token that has no session, or everything that a given entry says.
-    ///
-    /// # Errors
-    /// As [`Self::revoke_session`].
-    pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
-        // Here first: whatever becomes of the store, this node refuses from now on.
-        self.revocations.apply(&entry);
-        audit::revoked(&entry, because);
-        let merged = self.store.revoke(entry, because).await?;
-        self.revocations.apply(&merged);
-        Ok(())
     }
 
     fn may_mint(&self) -> Result<(), Fault> {
@@ -780,16 +601,24 @@ fn granted_at_refresh(session: &Session, refresh: &Refresh<'_>, user: Option<&Us
     if !asked.is_within(&session.scope) {
         return Err(Denial::InvalidScope);
     }
-    let mut granted = asked.clone();
+    Ok(still_granted(asked, refresh.client, user))
+}
+
+/// What of a scope client and user still have.
+fn still_granted(scope: &Scope, client: &Client, user: Option<&User>) -> Scope {
+    let mut granted = scope.clone();
     if let Some(user) = user {
         granted = granted.intersection(&user.scopes);
     }
-    if let Some(client) = &refresh.client.scopes {
+    if let Some(client) = &client.scopes {
         granted = granted.intersection(client);
     }
-    Ok(granted)
+    granted
 }
 
 fn with_user(issued: Issued, user: Option<Option<User>>) -> Issued {
     Issued { user: user.flatten(), ..issued }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,8 +103,8 @@ impl Place {
     /// Starts a gate whose command was changed first.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         let mut command = self.command();
-        let (log, file) = output_file("gate");
-        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(file);
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -115,10 +115,29 @@ impl Place {
         let first = greeting.get("first_user");
         if let Some(first) = first {
             // Only for later starts in the same place.
-            fs::write(self.path("password"), first["password"].as_str().unwrap()).unwrap();
+            let password = first["password"].as_str().unwrap();
+            keep_secret(password);
+            fs::write(self.path("password"), password).unwrap();
         }
+        self.keep_secrets();
         let password = fs::read_to_string(self.path("password")).unwrap_or_default();
-        Gate { child, address: address(&greeting["listening"][0]), admin: address(&greeting["admin"]), password, log }
+        Gate {
+            child,
+            address: address(&greeting["listening"][0]),
+            admin: address(&greeting["admin"]),
+            password,
+            log: path,
+        }
+    }
+
+    /// Remembers the admin token and the keys that a gate or a command has made here.
+    fn keep_secrets(&self) {
+        let keys = fs::read_dir(self.path("data/keys")).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let keys = keys.filter(|path| path.extension().is_some_and(|kind| kind == "pem" || kind == "secret"));
+        for path in keys.chain([self.path("data/admin.token")]) {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.lines().filter(|line| !line.starts_with("-----")).for_each(keep_secret);
+        }
     }
 
     /// Starts a gate that must not start, and gives what it says. It ended with exit code 1.
@@ -129,7 +148,8 @@ impl Place {
             if child.try_wait().unwrap().is_some() {
                 let output = child.wait_with_output().unwrap();
                 let said = String::from_utf8(output.stderr).unwrap();
-                output_file("refused").1.write_all(said.as_bytes()).unwrap();
+                self.keep_secrets();
+                output_file("refused").0.write_all(said.as_bytes()).unwrap();
                 assert_eq!(output.status.code(), Some(1), "{said}");
                 return said;
             }
@@ -157,7 +177,13 @@ impl Place {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
-        output_file("command").1.write_all(ran.stderr.as_bytes()).unwrap();
+        self.keep_secrets();
+        let (mut output, _) = output_file("command");
+        output.write_all(ran.stderr.as_bytes()).unwrap();
+        // A token is what this command is asked for.
+        if !arguments.contains(&"mint") {
+            output.write_all(ran.stdout.as_bytes()).unwrap();
+        }
         ran
     }
 }
@@ -177,7 +203,8 @@ pub struct Gate {
     pub admin: SocketAddr,
     /// The password of the user `demo`.
     pub password: String,
-    log: PathBuf,
+    /// What it logs.
+    pub log: PathBuf,
 }
 
 impl Gate {
@@ -349,13 +376,29 @@ pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A new file for what a process prints.
-fn output_file(what: &str) -> (PathBuf, File) {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-output");
+/// Remembers a secret that no process may print: `tests/all.sh` looks for it in all output, in each of the spellings
+/// that it may have there. The forms of tokens are known anyway.
+pub fn keep_secret(secret: &str) {
+    assert!(secret.len() >= 8, "too short to be looked for");
+    let escaped = serde_json::to_string(secret).unwrap();
+    let encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let lines = format!("{secret}\n{}\n{encoded}\n", escaped.trim_matches('"'));
+    let name = format!("{}.txt", std::process::id());
+    let file = OpenOptions::new().create(true).append(true).open(target_folder("test-secrets").join(name));
+    // One write, so that tests side by side do not mix their lines.
+    file.unwrap().write_all(lines.as_bytes()).unwrap();
+}
+
+fn target_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(name);
     fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A new file for what a process prints.
+fn output_file(what: &str) -> (File, PathBuf) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let path = folder.join(name);
-    let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
-    (path, file)
+    let path = target_folder("test-output").join(name);
+    (OpenOptions::new().create(true).append(true).open(&path).unwrap(), path)
 }

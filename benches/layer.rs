@@ -1,0 +1,176 @@
+//! What the gate adds to a request: whole requests through `Gate::layer`, no socket.
+//!
+//! The table at the end sets a token that was verified before beside one verified anew, RS256 first: that ratio is what
+//! the cache of verified tokens is for.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a bench measures, and may stop"
+)]
+
+mod support;
+
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion};
+use rotogate::Gate;
+use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate::gate::{GateService, NewSession};
+use rotogate::revocation::{Effect, Revocation, Target};
+use rotogate::session::{RevokedBecause, Scope, SessionId};
+use rotogate::store::{MemoryStore, Store};
+use rotogate::token::algorithm::Algorithm;
+use rotogate::token::keyring::Keyring;
+use support::{Case, Heads, Inner, busy, exchange, interleave, measures};
+use tower::Layer;
+
+const ISSUER: &str = "https://auth.example.com";
+const LEEWAY: Duration = Duration::from_secs(30);
+const REVOKED: u32 = 100_000;
+
+struct Bench {
+    service: GateService<Inner>,
+    tokens: Vec<String>,
+}
+
+impl Bench {
+    /// A gate with so many sessions, and the access token of each.
+    async fn new(algorithm: Algorithm, tokens: usize, capacity: u64, revoked: u32) -> Self {
+        let store = MemoryStore::new(ISSUER, LEEWAY);
+        let now = SystemTime::new().wall();
+        for number in 0..revoked {
+            store.revoke(revocation(now, number), RevokedBecause::Operator).await.unwrap();
+        }
+        let gate = Gate::builder()
+            .issuer(ISSUER)
+            .audience(["api"])
+            .keys(Keyring::generate(algorithm).unwrap())
+            .store(store)
+            .rates(support::open_rates())
+            .verified_tokens(capacity)
+            .build()
+            .await
+            .unwrap();
+        assert_eq!(gate.counts().1, revoked as usize);
+        let mut bench = Self { service: gate.layer().layer(Inner), tokens: Vec::new() };
+        for number in 0..tokens {
+            let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read write").unwrap());
+            let issued = gate.sessions().start(new).await.unwrap();
+            bench.tokens.push(issued.access_token.expose().to_owned());
+        }
+        let mut once = bench.run();
+        (0..tokens).for_each(|_| once());
+        bench
+    }
+
+    /// Whole requests, the tokens in turn.
+    fn run(&self) -> impl FnMut() + Send + use<> {
+        let mut heads = self.heads();
+        let mut service = self.service.clone();
+        move || exchange(&mut service, heads.request())
+    }
+
+    fn heads(&self) -> Heads {
+        Heads::new(self.tokens.iter().map(String::as_str))
+    }
+}
+
+/// The end of a session that never was, in force for an hour.
+fn revocation(now: Timestamp, number: u32) -> Revocation {
+    let mut random = [0; 10];
+    random[5..9].copy_from_slice(&number.to_le_bytes());
+    random[9] = number.to_le_bytes()[0];
+    Revocation {
+        target: Target::Session(SessionId::new(now, random)),
+        effect: Effect::SESSION_GONE,
+        until: now.plus(Duration::from_secs(3600)),
+    }
+}
+
+fn bare(tokens: &[String]) -> impl FnMut() + Send + use<> {
+    let mut heads = Heads::new(tokens.iter().map(String::as_str));
+    move || exchange(&mut Inner, heads.request())
+}
+
+/// The same on two threads at once: what one of them was busy for, on average.
+fn on_two_threads(make: impl Fn() -> Box<dyn FnMut() + Send>) -> impl FnMut(u64) -> Duration {
+    move |operations| {
+        let barrier = Arc::new(Barrier::new(2));
+        let threads = [make(), make()].map(|mut operation| {
+            let barrier = Arc::clone(&barrier);
+            std::thread::spawn(move || {
+                operation();
+                barrier.wait();
+                busy(|| (0..operations).for_each(|_| operation()))
+            })
+        });
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<Duration>() / 2
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (many, revoked, rounds) = if measures() { (1000, REVOKED, 41) } else { (4, 10, 1) };
+    let bench =
+        |algorithm, tokens, capacity, revoked| runtime.block_on(Bench::new(algorithm, tokens, capacity, revoked));
+
+    let rs256 = bench(Algorithm::Rs256, 1, 100_000, 0);
+    let rs256_many = bench(Algorithm::Rs256, many, 100_000, 0);
+    let rs256_revoked = bench(Algorithm::Rs256, many, 100_000, revoked);
+    let others =
+        [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256].map(|algorithm| bench(algorithm, many, 100_000, 0));
+    // With a place for one token and a thousand that take turns, each is verified anew.
+    let anew = bench(Algorithm::Rs256, many, 1, 0);
+    let anew_revoked = bench(Algorithm::Rs256, many, 1, revoked);
+
+    let mut criterion = Criterion::default().configure_from_args();
+    for (name, bench) in [("RS256 cached", &rs256_many), ("RS256 verified anew", &anew)] {
+        let (mut heads, service) = (bench.heads(), bench.service.clone());
+        criterion.bench_function(name, |bencher| {
+            let call = |request| exchange(&mut service.clone(), request);
+            bencher.iter_batched(|| heads.request(), call, BatchSize::SmallInput);
+        });
+    }
+    criterion.final_summary();
+
+    let cases = vec![
+        Case::new("bare service", bare(&rs256_many.tokens)),
+        Case::new("RS256 cached, 1 token", rs256.run()),
+        Case::new("RS256 cached, 1000 tokens", rs256_many.run()),
+        Case::new("RS256 cached, 1000 tokens, 100k revocations", rs256_revoked.run()),
+        Case::new("ES256 cached, 1000 tokens", others[0].run()),
+        Case::new("EdDSA cached, 1000 tokens", others[1].run()),
+        Case::new("HS256 cached, 1000 tokens", others[2].run()),
+        Case::new("RS256 verified anew", anew.run()),
+        Case::new("RS256 verified anew, 100k revocations", anew_revoked.run()),
+    ];
+    let measured = interleave(cases, rounds);
+    measured.print("One thread, whole requests", "bare service");
+    println!();
+    measured.print_ratio("RS256 verified anew", "RS256 cached, 1 token", "bare service");
+    measured.print_ratio("RS256 verified anew", "RS256 cached, 1000 tokens", "bare service");
+    measured.print_ratio(
+        "RS256 verified anew, 100k revocations",
+        "RS256 cached, 1000 tokens, 100k revocations",
+        "bare service",
+    );
+
+    let cases = vec![
+        Case::timed("bare service, 2 threads", on_two_threads(|| Box::new(bare(&rs256_many.tokens)))),
+        Case::timed("RS256 cached, 1 token, 2 threads", on_two_threads(|| Box::new(rs256.run()))),
+        Case::timed("RS256 cached, 1000 tokens, 2 threads", on_two_threads(|| Box::new(rs256_many.run()))),
+        Case::timed("RS256 verified anew, 2 threads", on_two_threads(|| Box::new(anew.run()))),
+        Case::new("RS256 cached, 1000 tokens, alone", rs256_many.run()),
+    ];
+    let measured = interleave(cases, rounds);
+    measured.print("Two threads at once, ns of each", "bare service, 2 threads");
+    println!();
+    measured.print_ratio(
+        "RS256 verified anew, 2 threads",
+        "RS256 cached, 1000 tokens, 2 threads",
+        "bare service, 2 threads",
+    );
+}

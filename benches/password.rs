@@ -1,0 +1,145 @@
+//! Password checks: what their time tells of a user (A2), and what a flood of them does to the requests beside it (A3).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a bench measures, and may stop"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::Full;
+use rotogate::client::Client;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::dialect::oauth2::OAuth2;
+use rotogate::directory::file::FileDirectory;
+use rotogate::directory::password::Passwords;
+use rotogate::gate::{Endpoint, Gate, GateService, NewSession};
+use rotogate::token::algorithm::Algorithm;
+use rotogate::token::keyring::Keyring;
+use support::{Case, Heads, Inner, exchange, interleave, measures, quantile};
+use tower::{Layer, ServiceExt};
+
+const CLIENT: &str = "web";
+/// How many logins the flood keeps going: more than may wait, so that some are told to come again.
+const FLOOD: usize = 128;
+
+async fn login(service: &GateService<Inner>, username: &str, password: &str) -> StatusCode {
+    let form = format!("grant_type=password&client_id={CLIENT}&username={username}&password={password}");
+    let mut request = Request::new(Full::new(Bytes::from(form)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = http::Uri::from_static("/connect/token");
+    let form_type = http::HeaderValue::from_static("application/x-www-form-urlencoded");
+    request.headers_mut().insert(header::CONTENT_TYPE, form_type);
+    request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("api.example.com"));
+    service.clone().oneshot(request).await.unwrap().status()
+}
+
+/// Requests with a verified token, one every 200 us, on a thread of their own: how late each was answered, counted from
+/// when it was due, and how long it took, both in microseconds.
+fn data_plane(service: &GateService<Inner>, token: &str, requests: usize) -> (Vec<f64>, Vec<f64>) {
+    let (mut heads, mut service) = (Heads::new([token]), service.clone());
+    let every = Duration::from_micros(200);
+    let start = Instant::now();
+    let (mut late, mut took) = (Vec::new(), Vec::new());
+    for number in 0..requests {
+        let due = start + every * u32::try_from(number).unwrap();
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let begun = Instant::now();
+        exchange(&mut service, heads.request());
+        took.push(begun.elapsed().as_secs_f64() * 1e6);
+        late.push(due.elapsed().as_secs_f64() * 1e6);
+    }
+    (late, took)
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let passwords = Arc::new(Passwords::default());
+    let now = SystemTime::new().wall();
+    let path = folder.path().join("users").join("users.toml");
+    let (directory, user) = FileDirectory::create_with_first_user(&path, Arc::clone(&passwords), now).unwrap();
+    let (gate, token) = runtime.block_on(async {
+        let gate = Gate::builder()
+            .issuer("https://auth.example.com")
+            .keys(Keyring::generate(Algorithm::EdDsa).unwrap())
+            .directory(Arc::new(directory))
+            .passwords(passwords)
+            .client(Client::public(CLIENT))
+            .endpoint(Endpoint::new(OAuth2))
+            .rates(support::open_rates())
+            .build()
+            .await
+            .unwrap();
+        let issued = gate.sessions().start(NewSession::new("ada", CLIENT)).await.unwrap();
+        (gate, issued.access_token.expose().to_owned())
+    });
+    let service = gate.layer().layer(Inner);
+
+    let refused = |username: &str| {
+        let (service, runtime, username) = (service.clone(), &runtime, username.to_owned());
+        move || assert_eq!(runtime.block_on(login(&service, &username, "wrong")), StatusCode::BAD_REQUEST)
+    };
+    let rounds = if measures() { 101 } else { 1 };
+    let cases = vec![
+        Case::waiting("known user, wrong password", refused(&user.username)),
+        Case::waiting("unknown user", refused("nobody")),
+    ];
+    interleave(cases, rounds).print("A2: a refused login, to be alike within 10 %", "known user, wrong password");
+
+    let requests = if measures() { 5_000 } else { 10 };
+    let flooding = Arc::new(AtomicBool::new(false));
+    let (checked, turned_away) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let [mut idle, mut flood] = [const { (Vec::new(), Vec::new()) }; 2];
+    for _ in 0..if measures() { 5 } else { 1 } {
+        let (late, took) = data_plane(&service, &token, requests);
+        idle.0.push(quantile(&late, 0.99));
+        idle.1.push(quantile(&took, 0.99));
+        flooding.store(true, Ordering::SeqCst);
+        let attackers = (0..FLOOD).map(|number| {
+            let (service, flooding) = (service.clone(), Arc::clone(&flooding));
+            let (checked, turned_away) = (Arc::clone(&checked), Arc::clone(&turned_away));
+            runtime.spawn(async move {
+                while flooding.load(Ordering::SeqCst) {
+                    if login(&service, &format!("user-{number}"), "guess").await == StatusCode::BAD_REQUEST {
+                        checked.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        turned_away.fetch_add(1, Ordering::SeqCst);
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            })
+        });
+        let attackers: Vec<_> = attackers.collect();
+        let (late, took) = data_plane(&service, &token, requests);
+        flooding.store(false, Ordering::SeqCst);
+        runtime.block_on(async {
+            for attacker in attackers {
+                attacker.await.unwrap();
+            }
+        });
+        flood.0.push(quantile(&late, 0.99));
+        flood.1.push(quantile(&took, 0.99));
+    }
+    println!("\nA3: p99 of requests with a cached token beside a flood of logins, to stay within 2x of idle");
+    println!("{:<38} {:>10} {:>10} {:>8}", "", "idle us", "flood us", "ratio");
+    for (name, idle, flood) in
+        [("time in the layer", &idle.1, &flood.1), ("from when due, the wake-up included", &idle.0, &flood.0)]
+    {
+        let (idle, flood) = (quantile(idle, 0.5), quantile(flood, 0.5));
+        println!("{name:<38} {idle:>10.1} {flood:>10.1} {:>7.2}x", flood / idle);
+    }
+    println!(
+        "logins checked {}, told to come again {}",
+        checked.load(Ordering::SeqCst),
+        turned_away.load(Ordering::SeqCst)
+    );
+}

@@ -1,0 +1,249 @@
+//! What the benches share: interleaved measuring, a table of ratios, and requests through a service without a socket.
+//!
+//! The machines that these run on are shared, so a figure alone says little. Every case is measured once a round, the
+//! order turned around every other round, and a ratio is the median of the ratios *within* rounds: what slows a round
+//! slows both sides of it. What does not wait for others is measured in CPU time of its thread, where Linux tells it:
+//! time in which somebody else had the processor is not ours.
+
+#![allow(dead_code, reason = "each bench uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a bench measures, and may stop"
+)]
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full};
+use rotogate::limit::{Rate, Rates};
+use tower::Service;
+
+/// How long one case runs in one round.
+const SLICE: Duration = Duration::from_millis(15);
+
+/// Is this `cargo bench`, not a test that it runs at all?
+pub(crate) fn measures() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
+}
+
+/// Something to measure: does so many operations and says how long they took.
+pub(crate) struct Case<'a> {
+    name: String,
+    run: Box<dyn FnMut(u64) -> Duration + 'a>,
+}
+
+impl<'a> Case<'a> {
+    /// One operation at a time, on this thread.
+    pub(crate) fn new(name: impl Into<String>, mut operation: impl FnMut() + 'a) -> Self {
+        Self::timed(name, move |operations| busy(|| (0..operations).for_each(|_| operation())))
+    }
+
+    /// Something that waits: in time on the clock.
+    pub(crate) fn waiting(name: impl Into<String>, mut operation: impl FnMut() + 'a) -> Self {
+        Self::timed(name, move |operations| {
+            let start = Instant::now();
+            (0..operations).for_each(|_| operation());
+            start.elapsed()
+        })
+    }
+
+    /// What takes its own time.
+    pub(crate) fn timed(name: impl Into<String>, run: impl FnMut(u64) -> Duration + 'a) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// How long this thread was busy with it: CPU time, or time on the clock where the system does not tell.
+pub(crate) fn busy(work: impl FnOnce()) -> Duration {
+    let (cpu, start) = (thread_time(), Instant::now());
+    work();
+    let elapsed = start.elapsed();
+    thread_time().zip(cpu).map_or(elapsed, |(after, before)| after - before)
+}
+
+fn thread_time() -> Option<Duration> {
+    // The kernel brings the account up to date when a thread gives way.
+    std::thread::yield_now();
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    stat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+/// What came of the rounds.
+pub(crate) struct Measured {
+    names: Vec<String>,
+    /// Nanoseconds an operation, by case and round.
+    rounds: Vec<Vec<f64>>,
+}
+
+/// Runs the cases in turn.
+pub(crate) fn interleave(mut cases: Vec<Case<'_>>, rounds: usize) -> Measured {
+    let operations: Vec<u64> = cases.iter_mut().map(|case| calibrate(case)).collect();
+    let mut measured =
+        Measured { names: cases.iter().map(|case| case.name.clone()).collect(), rounds: vec![Vec::new(); cases.len()] };
+    for round in 0..rounds {
+        let mut order: Vec<usize> = (0..cases.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for index in order {
+            let took = (cases[index].run)(operations[index]);
+            measured.rounds[index].push(took.as_nanos() as f64 / operations[index] as f64);
+        }
+    }
+    measured
+}
+
+fn calibrate(case: &mut Case<'_>) -> u64 {
+    if !measures() {
+        (case.run)(1);
+        return 1;
+    }
+    let mut operations = 1;
+    loop {
+        let took = (case.run)(operations);
+        if took > SLICE / 4 {
+            return (operations * SLICE.as_nanos() as u64 / took.as_nanos() as u64).max(1);
+        }
+        operations *= 2;
+    }
+}
+
+impl Measured {
+    fn of(&self, name: &str) -> &[f64] {
+        let index = self.names.iter().position(|known| known == name).expect("a case of that name");
+        &self.rounds[index]
+    }
+
+    /// The table of all cases, each against the one named.
+    pub(crate) fn print(&self, title: &str, base: &str) {
+        println!("\n{title}");
+        println!("{:<58} {:>10} {:>21} {:>9}", "case", "median ns", "quartiles ns", "ratio");
+        for (name, rounds) in self.names.iter().zip(&self.rounds) {
+            let (low, high) = (quantile(rounds, 0.25), quantile(rounds, 0.75));
+            let ratio = median_ratio(rounds, self.of(base), &[]);
+            println!(
+                "{name:<58} {:>10.0} {:>21} {ratio:>8.2}x",
+                quantile(rounds, 0.5),
+                format!("{low:.0} to {high:.0}")
+            );
+        }
+    }
+
+    /// How often `cheap` goes into `dear`, as they are and with `bare` taken off both, round by round.
+    pub(crate) fn print_ratio(&self, dear: &str, cheap: &str, bare: &str) {
+        let whole = median_ratio(self.of(dear), self.of(cheap), &[]);
+        let net = median_ratio(self.of(dear), self.of(cheap), self.of(bare));
+        println!("{dear} / {cheap}: {whole:.1}x whole requests, {net:.1}x without the bare service");
+    }
+}
+
+fn median_ratio(dear: &[f64], cheap: &[f64], bare: &[f64]) -> f64 {
+    let off = |round: usize| bare.get(round).copied().unwrap_or(0.0);
+    let ratios: Vec<f64> =
+        dear.iter().zip(cheap).enumerate().map(|(round, (d, c))| (d - off(round)) / (c - off(round))).collect();
+    quantile(&ratios, 0.5)
+}
+
+/// A quantile of a sample, by the nearest rank.
+pub(crate) fn quantile(sample: &[f64], q: f64) -> f64 {
+    let mut sorted = sample.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = ((sorted.len() - 1) as f64 * q).round() as usize;
+    sorted[rank]
+}
+
+/// Limits that nothing here reaches.
+pub(crate) fn open_rates() -> Rates {
+    let open = Rate::new(u32::MAX, Duration::from_nanos(1));
+    Rates {
+        login_per_address: open,
+        login_per_account: open,
+        login_per_client: open,
+        refresh_per_address: open,
+        refresh_per_session: open,
+    }
+}
+
+/// The service inside: answers 1 KiB at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Inner;
+
+impl Service<Request<Full<Bytes>>> for Inner {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        static ANSWER: [u8; 1024] = [b'a'; 1024];
+        drop(std::hint::black_box(request));
+        std::future::ready(Ok(Response::new(Full::new(Bytes::from_static(&ANSWER)))))
+    }
+}
+
+/// The heads of requests, one for each token: built anew each time, as a server does, the bytes shared.
+pub(crate) struct Heads {
+    uri: Uri,
+    authorization: Vec<HeaderValue>,
+    next: usize,
+}
+
+impl Heads {
+    /// One head for each token.
+    pub(crate) fn new<'t>(tokens: impl IntoIterator<Item = &'t str>) -> Self {
+        let value = |token| HeaderValue::from_maybe_shared(Bytes::from(format!("Bearer {token}"))).unwrap();
+        Self {
+            uri: Uri::from_static("/orders/4711/lines?page=2"),
+            authorization: tokens.into_iter().map(value).collect(),
+            next: 0,
+        }
+    }
+
+    /// The next request.
+    pub(crate) fn request(&mut self) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.reserve(8);
+        headers.insert(header::HOST, HeaderValue::from_static("api.example.com"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("bench/1"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
+        let authorization = self.authorization[self.next].clone();
+        // A server has read these bytes from its socket just now: the service finds them in the processor's cache.
+        std::hint::black_box(authorization.as_bytes().iter().fold(0, |all, byte| all ^ byte));
+        headers.insert(header::AUTHORIZATION, authorization);
+        self.next = (self.next + 1) % self.authorization.len();
+        request
+    }
+}
+
+/// A whole request: built, answered, its body read to the end. Panics unless the service inside answered.
+pub(crate) fn exchange<S, B>(service: &mut S, request: Request<Full<Bytes>>)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+    B: http_body::Body<Data = Bytes, Error = Infallible>,
+{
+    let response = service.call(request).now_or_never().expect("an answer at once").unwrap();
+    assert_eq!(response.status(), http::StatusCode::OK);
+    let body = response.into_body().collect().now_or_never().expect("a body at once").unwrap();
+    assert_eq!(body.to_bytes().len(), 1024);
+}
+
+/// CPU time of this process so far, all threads (Linux); nothing elsewhere.
+pub(crate) fn cpu_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let user: u64 = fields.nth(11)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    // USER_HZ is 100 on every architecture that Linux still builds for.
+    Some(Duration::from_millis((user + system) * 10))
+}

@@ -1,0 +1,114 @@
+//! The end of sessions and tokens: *the list of this node → the store → the answer*. Whatever becomes of the store, this
+//! node refuses from the first step on.
+
+use std::sync::Arc;
+
+use super::{Engine, Origin};
+use crate::audit;
+use crate::clock::Timestamp;
+use crate::denial::{Denial, Error};
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{RevokedBecause, Session};
+use crate::token::refresh;
+
+impl Engine {
+    /// Revokes what a token belongs to (RFC 7009): a session with all that was issued in it, or a token without one.
+    /// `Ok(false)` when the token is none of ours.
+    ///
+    /// # Errors
+    /// [`Denial::OtherClient`] when it belongs to another client; a fault, after which the entry holds on this node.
+    pub async fn revoke_refresh_token(&self, token: &str, client: &str, origin: &Origin) -> Result<bool, Error> {
+        let keyring = self.keyring();
+        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(false) };
+        let Some(session) = self.store.load(authentic.session).await? else { return Ok(false) };
+        if !authentic.proves(&session.secret, &session.client) {
+            return Ok(false);
+        }
+        self.log_out(&session, client, origin).await?;
+        Ok(true)
+    }
+
+    /// Ends a session at the wish of its client.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out(&self, session: &Session, client: &str, origin: &Origin) -> Result<(), Error> {
+        if session.client.as_ref() != client {
+            return Err(Denial::OtherClient.into());
+        }
+        self.revoke_session(session, RevokedBecause::Logout).await?;
+        audit::logout(session, origin);
+        Ok(())
+    }
+
+    /// Ends a session. Repeating it waits for durability again.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the entry holds on this node.
+    pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<(), Error> {
+        let entry = Revocation {
+            target: Target::Session(session.id),
+            effect: Effect::SESSION_GONE,
+            until: session.latest_access_expires.plus(self.leeway),
+        };
+        self.revoke(entry, because).await
+    }
+
+    /// Ends every session of a subject that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<(), Error> {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session of a subject that began at or before `moment`.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<(), Error> {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.revoke_before(target, moment, RevokedBecause::Operator).await
+    }
+
+    /// Ends every session of a client that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<(), Error> {
+        let target = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session that has begun so far, and every token issued so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_all(&self, because: RevokedBecause) -> Result<(), Error> {
+        self.revoke_from_now(Target::Global, because).await
+    }
+
+    async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<(), Error> {
+        self.revoke_before(target, self.clock.stamp_not_before(), because).await
+    }
+
+    async fn revoke_before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Result<(), Error> {
+        // The store raises the end to that of the longest session; tokens without a session live a day at most.
+        let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
+        self.revoke(Revocation { target, effect: Effect::NotBefore(moment), until }, because).await
+    }
+
+    /// Revokes one token that has no session, or everything that a given entry says.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
+        // Here first: whatever becomes of the store, this node refuses from now on.
+        self.revocations.apply(&entry);
+        audit::revoked(&entry, because);
+        let merged = self.store.revoke(entry, because).await?;
+        self.revocations.apply(&merged);
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! The cache of verified tokens: J14, J15, A5.
+
+use std::sync::Arc;
+
+use super::support::{AUDIENCE, ISSUER, World, scope, secs};
+use crate::denial::Denial;
+use crate::policy::{Audiences, judge};
+use crate::route::RoutePolicy;
+use crate::session::RevokedBecause;
+use crate::session::engine::{How, Origin};
+
+#[tokio::test]
+async fn j14_what_a_route_asks_is_judged_every_time_with_one_cached_token() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let verified = w.check(&first.access).unwrap();
+    let again = w.check(&first.access).unwrap();
+    assert!(Arc::ptr_eq(&verified, &again), "a hit in the cache");
+    let own = Audiences(vec![(ISSUER.into(), vec![AUDIENCE.into()])]);
+    let policy = |scopes: &str, audiences: &[&str]| RoutePolicy {
+        scopes: scope(scopes),
+        audiences: audiences.iter().map(|&audience| audience.to_owned()).collect(),
+        ..RoutePolicy::default()
+    };
+    let cases = [
+        (policy("", &[]), Ok(())),
+        (policy("read", &[]), Ok(())),
+        (policy("write read", &["other", AUDIENCE]), Ok(())),
+        (policy("read admin", &[]), Err(Denial::InsufficientScope)),
+        (policy("rea", &[]), Err(Denial::InsufficientScope)),
+        (policy("", &["other"]), Err(Denial::WrongAudience)),
+        (policy("", &["ap"]), Err(Denial::WrongAudience)),
+        (policy("", &["API"]), Err(Denial::WrongAudience)),
+    ];
+    for (policy, expected) in cases {
+        assert_eq!(judge(&policy, &w.check(&first.access).unwrap(), &own), expected, "{policy:?}");
+    }
+    assert_eq!(judge(&policy("", &[]), &verified, &Audiences::default()), Err(Denial::WrongAudience));
+}
+
+#[tokio::test]
+async fn j14_every_byte_of_a_token_is_compared() {
+    let w = World::new().await;
+    let first = w.login().await;
+    w.check(&first.access).unwrap();
+    for at in 0..first.access.len() {
+        let mut edited = first.access.clone().into_bytes();
+        edited[at] = if edited[at] == b'A' { b'E' } else { b'A' };
+        assert!(w.check(&String::from_utf8(edited).unwrap()).is_err(), "byte {at}");
+    }
+    for edited in [format!("{} ", first.access), format!("{}.", first.access), first.access[1..].to_owned()] {
+        assert!(w.check(&edited).is_err());
+    }
+    assert_eq!(w.checker.cached(), 1);
+}
+
+#[tokio::test]
+async fn j15_expiry_is_checked_at_every_hit() {
+    let w = World::new().await;
+    let first = w.login().await;
+    w.check(&first.access).unwrap();
+    // 600 seconds from the whole second of the login, and the leeway.
+    w.advance(secs(600 + 29));
+    w.check(&first.access).unwrap();
+    w.advance(secs(1));
+    assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenExpired);
+}
+
+#[tokio::test]
+async fn j15_a_revocation_of_any_kind_takes_effect_at_the_next_hit() {
+    let w = World::new().await;
+    let by_session = w.login().await;
+    w.check(&by_session.access).unwrap();
+    w.engine.revoke_refresh_token(&by_session.refresh, "web", &Origin::default()).await.unwrap();
+    assert_eq!(w.check(&by_session.access).unwrap_err(), Denial::TokenRevoked);
+
+    let by_subject = w.login().await;
+    w.check(&by_subject.access).unwrap();
+    w.engine.revoke_subject("ada", RevokedBecause::Operator).await.unwrap();
+    assert_eq!(w.check(&by_subject.access).unwrap_err(), Denial::TokenRevoked);
+
+    let by_all = w.login().await;
+    w.check(&by_all.access).unwrap();
+    w.engine.revoke_all(RevokedBecause::Operator).await.unwrap();
+    assert_eq!(w.check(&by_all.access).unwrap_err(), Denial::TokenRevoked);
+    assert_eq!(w.checker.cached(), 3, "all three from the cache");
+}
+
+#[tokio::test]
+async fn j15_a_removed_key_takes_effect_at_the_next_check() {
+    let w = World::new().await;
+    let first = w.login().await;
+    w.check(&first.access).unwrap();
+    w.set_keys(w.keys.ring(&["b", "a"], &[1]));
+    w.check(&first.access).unwrap();
+    w.set_keys(w.keys.ring(&["b"], &[1]));
+    assert_eq!(w.check(&first.access).unwrap_err(), Denial::UnknownKey);
+    assert_eq!(w.checker.cached(), 0);
+    let next = w.refreshed(&first.refresh, How::Rotated).await;
+    w.check(&next.access).unwrap();
+}
+
+#[tokio::test]
+async fn a5_a_flood_of_bad_tokens_leaves_the_good_ones_in_the_cache() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let verified = w.check(&first.access).unwrap();
+    let (signed, _) = first.access.rsplit_once('.').unwrap();
+    // Thirty times what the cache holds.
+    for i in 0..3_000_u32 {
+        let forged = format!("{signed}.{i:0>86}");
+        assert!(w.check(&forged).is_err());
+    }
+    assert_eq!(w.checker.cached(), 1);
+    assert!(Arc::ptr_eq(&verified, &w.check(&first.access).unwrap()));
+}

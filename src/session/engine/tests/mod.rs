@@ -1,0 +1,12 @@
+//! The engine on virtual time: a store in memory that fails on demand, users that change, clocks moved by hand.
+
+mod cache;
+mod clock;
+mod confirmation;
+mod faults;
+mod lifetime;
+mod presented;
+mod replay;
+mod reuse;
+mod revocation;
+mod support;

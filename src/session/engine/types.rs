@@ -1,0 +1,141 @@
+//! What the engine is asked, and what it answers.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::client::Client;
+use crate::clock::Timestamp;
+use crate::directory::User;
+use crate::session::profile::Profile;
+use crate::session::{Scope, SessionId};
+use crate::token::mint::AccessTokenText;
+use crate::token::refresh::RefreshToken;
+
+/// Where a request came from, for limits and the audit trail.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The client's address, if it is known.
+    pub address: Option<IpAddr>,
+    /// Its `User-Agent`.
+    pub user_agent: Option<Box<str>>,
+}
+
+/// A login with a password (RFC 6749 §4.3).
+#[derive(Debug)]
+pub struct Login<'a> {
+    /// The client, authenticated.
+    pub client: &'a Client,
+    /// The account from the path, if the endpoint has one.
+    pub account: Option<&'a str>,
+    /// The user's name.
+    pub username: &'a str,
+    /// The user's password.
+    pub password: &'a SecretString,
+    /// The scope asked for; `None` for all that is allowed.
+    pub scope: Option<Scope>,
+    /// How long the access token should live; `None` for the profile's time.
+    pub access_ttl: Option<Duration>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The endpoint's dialect.
+    pub dialect: &'a str,
+    /// Where it came from.
+    pub origin: &'a Origin,
+}
+
+/// A session that the application begins itself, with its own login page.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The `sub` of its tokens.
+    pub subject: &'a str,
+    /// The account, where there is one.
+    pub account: Option<&'a str>,
+    /// The client that the tokens are for.
+    pub client: &'a str,
+    /// The scope granted.
+    pub scope: Scope,
+    /// The rules.
+    pub profile: &'a Profile,
+    /// Where it came from.
+    pub origin: &'a Origin,
+}
+
+/// A presented refresh token (RFC 6749 §6).
+#[derive(Debug)]
+pub struct Refresh<'a> {
+    /// The token.
+    pub token: &'a SecretString,
+    /// The client, authenticated.
+    pub client: &'a Client,
+    /// Whose sessions the request may be about.
+    pub account: OfAccount<'a>,
+    /// The scope asked for: the granted one or less.
+    pub scope: Option<Scope>,
+    /// How long the access token should live; `None` for the profile's time.
+    pub access_ttl: Option<Duration>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The dialects whose sessions the endpoint takes.
+    pub accepts: &'a [Box<str>],
+    /// Where it came from.
+    pub origin: &'a Origin,
+}
+
+/// The account that a request names in its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfAccount<'a> {
+    /// The endpoint's path has no place for an account: sessions of every account are refreshed there.
+    Any,
+    /// Sessions of this account alone; of none at all, where the path names none.
+    Only(Option<&'a str>),
+}
+
+impl OfAccount<'_> {
+    /// Is a session of this account meant?
+    pub fn has(self, account: Option<&str>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(named) => named == account,
+        }
+    }
+}
+
+/// How tokens came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A login.
+    Login,
+    /// A client's own credentials.
+    ClientCredentials,
+    /// A rotation.
+    Rotated,
+    /// The current pair again.
+    Replayed,
+    /// A new pair in the place of one that nobody used.
+    Reissued,
+    /// A session taken on from where the store had lost it.
+    FastForwarded,
+}
+
+/// Tokens for a client.
+#[derive(Debug)]
+pub struct Issued {
+    /// The access token.
+    pub access_token: AccessTokenText,
+    /// The refresh token; none for a client's own credentials.
+    pub refresh_token: Option<RefreshToken>,
+    /// When the access token expires.
+    pub expires: Timestamp,
+    /// How many seconds of it are left.
+    pub expires_in: u64,
+    /// The scope granted.
+    pub scope: Scope,
+    /// The session, where there is one.
+    pub session: Option<SessionId>,
+    /// The user, where a directory knows one.
+    pub user: Option<User>,
+    /// How they came about.
+    pub how: How,
+}

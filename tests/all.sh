@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
+# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, and a C compiler.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never
+target=${CARGO_TARGET_DIR:-target}
+
+missing() {
+    echo "tests/all.sh: $1 is missing: $2" >&2
+    exit 1
+}
+command -v cargo >/dev/null || missing cargo "install Rust, https://rustup.rs"
+cargo fmt --version >/dev/null 2>&1 || missing rustfmt "rustup component add rustfmt"
+cargo clippy --version >/dev/null 2>&1 || missing clippy "rustup component add clippy"
+command -v "${CC:-cc}" >/dev/null || missing "a C compiler" "install gcc or clang (apt install build-essential)"
+
+name=
+trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT
+step() {
+    name=$1
+    shift
+    local begin=$SECONDS
+    echo "== $name"
+    "$@"
+    echo "== $name: $((SECONDS - begin)) s"
+}
+
+run_tests() {
+    cargo test --all-features 2>&1 | tee "$target/test-output/run.log"
+}
+
+run_small_tests() {
+    cargo test --no-default-features --lib 2>&1 | tee "$target/test-output/run-small.log"
+}
+
+rm -rf "$target/test-output" "$target/test-secrets"
+mkdir -p "$target/test-output"
+# Every step has the tests' dependencies with their features (that is what --examples is for), so that none is compiled
+# twice for the lints and twice for the tests.
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --all-targets --all-features -- -D warnings
+step "lints without features" cargo clippy --all-targets --no-default-features -- -D warnings
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
+step "tests" run_tests
+step "tests without features" run_small_tests
+step "the search for secrets is tested" bash tests/secrets.sh --self-test
+step "no secret was printed" bash tests/secrets.sh "$target/test-output" "$target/test-secrets"
+echo "== all is well, after $SECONDS s"

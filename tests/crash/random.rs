@@ -1,0 +1,38 @@
+//! Random choices that a seed brings back.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// SplitMix64.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// With the seed of `CRASH_SEED`, or a new one. The seed is printed: choices come back with it, the moments at which
+    /// requests meet do not.
+    pub(crate) fn new(test: &str) -> Self {
+        let seed = match std::env::var("CRASH_SEED") {
+            Ok(text) => text.parse().expect("CRASH_SEED is a number"),
+            Err(_) => RandomState::new().hash_one(()),
+        };
+        println!("{test}: CRASH_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// Another row of choices.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.below(u64::MAX))
+    }
+}

@@ -1,0 +1,36 @@
+//! The gate as a layer, over real sockets: inside an axum `Router`, around one, around a plain hyper service; and the
+//! examples, as a reader would start them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
+
+mod client;
+mod examples;
+mod router;
+mod service;
+
+use rotogate::Gate;
+use rotogate::client::Client;
+use rotogate::dialect::oauth2::OAuth2;
+use rotogate::gate::{Endpoint, GateBuilder, NewSession};
+use rotogate::session::Scope;
+use rotogate::token::keyring::Keyring;
+
+/// A gate with one client, `web`, and an endpoint for sessions that the application begins.
+fn builder() -> GateBuilder {
+    Gate::builder()
+        .issuer("https://api.test")
+        .keys(Keyring::ephemeral().unwrap())
+        .client(Client::public("web"))
+        .endpoint(Endpoint::new(OAuth2).path("/token").accepts("application"))
+}
+
+async fn gate() -> Gate {
+    builder().build().await.unwrap()
+}
+
+/// An access token and a refresh token for `ada`.
+async fn tokens(gate: &Gate, scope: &str) -> (String, String) {
+    let session = NewSession::new("ada", "web").scope(Scope::parse(scope).unwrap());
+    let issued = gate.sessions().start(session).await.unwrap();
+    (issued.access_token.expose().to_owned(), issued.refresh_token.unwrap().expose().to_owned())
+}
