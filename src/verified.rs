@@ -1,4 +1,4 @@
-//! From a credential to a [`Verified`] token: the step that every request takes.
+//! From a `Credential` to a [`Verified`] token: the step that every request takes.
 //!
 //! A token that was verified once is kept (moka) under its every byte, together with the key set that verified it: other
 //! keys, other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and

@@ -222,8 +222,11 @@ async fn a6_no_secret_is_logged_at_any_level_wherever_it_stands() {
         }
         support::raw(gate.address, format!("GET / HTTP/1.1\r\nhost: {token}\r\nx y: {token}\r\n\r\n").as_bytes());
     }
-    let secrets = [&first.access, &first.refresh, &second.access, &second.refresh, &gate.password];
-    let log = gate.log();
+    let log = gate.log.clone();
+    let tokens = [first.access.clone(), first.refresh.clone(), second.access.clone(), second.refresh.clone()];
+    let secrets = [tokens.as_slice(), std::slice::from_ref(&gate.password)].concat();
+    assert_eq!(gate.stop(), Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("event=\"login\"") && log.contains("TRACE"), "it logs");
     for (number, line) in log.lines().enumerate() {
         // A signature alone would do to find a token, and a name given to a client or a user is no secret.

@@ -103,8 +103,8 @@ impl Place {
     /// Starts a gate whose command was changed first.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         let mut command = self.command();
-        let (log, file) = output_file("gate");
-        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(file);
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -121,7 +121,13 @@ impl Place {
         }
         self.keep_secrets();
         let password = fs::read_to_string(self.path("password")).unwrap_or_default();
-        Gate { child, address: address(&greeting["listening"][0]), admin: address(&greeting["admin"]), password, log }
+        Gate {
+            child,
+            address: address(&greeting["listening"][0]),
+            admin: address(&greeting["admin"]),
+            password,
+            log: path,
+        }
     }
 
     /// Remembers the admin token and the keys that a gate or a command has made here.
@@ -132,6 +138,26 @@ impl Place {
             let text = fs::read_to_string(path).unwrap_or_default();
             text.lines().filter(|line| !line.starts_with("-----")).for_each(keep_secret);
         }
+    }
+
+    /// Starts a gate that must not start, and gives what it says. It ended with exit code 1.
+    pub fn refused(&self) -> String {
+        let mut child =
+            self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        for _ in 0..600 {
+            if child.try_wait().unwrap().is_some() {
+                let output = child.wait_with_output().unwrap();
+                let said = String::from_utf8(output.stderr).unwrap();
+                self.keep_secrets();
+                output_file("refused").0.write_all(said.as_bytes()).unwrap();
+                assert_eq!(output.status.code(), Some(1), "{said}");
+                return said;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("the gate started");
     }
 
     /// Runs a command to its end, with something on its standard input.
@@ -152,7 +178,7 @@ impl Place {
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
         self.keep_secrets();
-        let (_, mut output) = output_file("command");
+        let (mut output, _) = output_file("command");
         output.write_all(ran.stderr.as_bytes()).unwrap();
         // A token is what this command is asked for.
         if !arguments.contains(&"mint") {
@@ -177,7 +203,8 @@ pub struct Gate {
     pub admin: SocketAddr,
     /// The password of the user `demo`.
     pub password: String,
-    log: PathBuf,
+    /// What it logs.
+    pub log: PathBuf,
 }
 
 impl Gate {
@@ -326,6 +353,17 @@ pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn s
     Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
 }
 
+/// Asks again until the answer is yes, for at most half a minute: for what a running gate does a moment later.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("never happened: {what}");
+}
+
 /// Writes bytes to a socket as they are and reads to the end: for requests that no HTTP library would send. The request
 /// must end the connection (`Connection: close`), or be one that the gate ends it for.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
@@ -358,10 +396,9 @@ fn target_folder(name: &str) -> PathBuf {
 }
 
 /// A new file for what a process prints.
-fn output_file(what: &str) -> (PathBuf, File) {
+fn output_file(what: &str) -> (File, PathBuf) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let path = target_folder("test-output").join(name);
-    let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
-    (path, file)
+    (OpenOptions::new().create(true).append(true).open(&path).unwrap(), path)
 }
