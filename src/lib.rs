@@ -79,7 +79,8 @@ pub mod config;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 #[cfg(any(feature = "redb", feature = "server"))]
-pub mod private_file;
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the store alone needs less of it"))]
+mod private_file;
 #[cfg(feature = "server")]
 pub mod proxy;
 #[cfg(feature = "server")]

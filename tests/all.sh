@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
+# Builds to be thrown away, and nothing of an earlier one in the result.
+export CARGO_INCREMENTAL=0
 target=${CARGO_TARGET_DIR:-target}
 
 missing() {

@@ -135,7 +135,7 @@ async fn backup(state: &State) -> Response<Body> {
 }
 
 async fn copy(store: &RedbStore) -> Result<tokio::fs::File, Box<dyn std::error::Error + Send + Sync>> {
-    let name = format!(".backup-{}", uuid::Uuid::now_v7());
+    let name = format!(".backup-{}", uuid::Uuid::new_v4());
     let path = store.path().parent().unwrap_or(Path::new(".")).join(name);
     store.backup_to(&path).await?;
     let file = tokio::fs::File::open(&path).await;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 it could not be done; 2 the command line or the configuration is wrong.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -92,14 +93,19 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(text)) => {
-            eprintln!("rotogate: {text}");
+            complain(&format!("rotogate: {text}"));
             ExitCode::from(1)
         }
         Err(Failure::Wrong(text)) => {
-            eprintln!("{text}");
+            complain(&text);
             ExitCode::from(2)
         }
     }
+}
+
+fn complain(text: &str) {
+    // The exit code says it, too.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn load(path: &std::path::Path) -> Result<Config, Failure> {

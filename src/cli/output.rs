@@ -1,5 +1,7 @@
 //! Output for people, or for programs.
 
+use std::io::Write;
+
 use serde::Serialize;
 
 use super::{Done, Failure};
@@ -14,7 +16,10 @@ impl Output {
     /// Writes `value` as JSON, or `text` for people.
     pub(super) fn write<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Done {
         let line = if self.json { serde_json::to_string(value).map_err(Failure::of)? } else { text() };
-        println!("{line}");
-        Ok(())
+        // Not `println!`, which panics where nobody reads any more.
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{line}")
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::Failed(format!("standard output cannot be written: {error}")))
     }
 }

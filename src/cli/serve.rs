@@ -13,10 +13,11 @@ use crate::server::Server;
 pub(super) fn run(config: Config, output: Output) -> Done {
     log(&config)?;
     runtime()?.block_on(async {
+        // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
+        let stop = stop_signal()?;
         let greeted = greeting::Greeting::new(&config);
         let server = Server::bind(config).await.map_err(Failure::of)?;
         greeted.write(&server, output)?;
-        let stop = stop_signal()?;
         server.run(stop).await.map_err(Failure::of)
     })
 }
@@ -30,9 +31,15 @@ fn log(config: &Config) -> Done {
         )
         .from_env()
         .map_err(|error| Failure::Wrong(format!("ROTOGATE_LOG: {error}")))?;
-    // Colours are for a terminal: in a file they are control bytes.
-    let colours = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // Colours are for a terminal that wants them (https://no-color.org), not for a file or a journal.
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        // By default a line that cannot be written is reported on standard error, which panics where it is gone too.
+        .log_internal_errors(false);
     let done = match config.log.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),

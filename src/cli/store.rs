@@ -1,8 +1,7 @@
 //! `rotogate store`.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use super::output::Output;
 use super::{Done, Failure, runtime};
 use crate::admin::AdminToken;
 use crate::config::{Config, StoreConfig};
+use crate::private_file::{self, Unpublished};
 use crate::store::redb::RedbStore;
 
 #[derive(Debug, Subcommand)]
@@ -77,25 +77,16 @@ async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> 
             response.status()
         )));
     }
+    private_file::create_private_dir(private_file::parent(to)).map_err(Failure::of)?;
     // Under another name until it is whole.
-    let part = to.with_extension("part");
-    let written = write(&part, response.into_body()).await;
-    match written.and_then(|()| std::fs::rename(&part, to).map_err(Failure::of)) {
-        Ok(()) => Ok(true),
-        Err(failure) => {
-            let _ = std::fs::remove_file(&part);
-            Err(failure)
-        }
-    }
+    let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
+    let (part, file) = Unpublished::beside(to).map_err(cannot)?;
+    write(file, response.into_body()).await?;
+    part.publish_new(to).map_err(cannot)?;
+    Ok(true)
 }
 
-async fn write(path: &Path, mut body: hyper::body::Incoming) -> Done {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| Failure::Failed(format!("{} cannot be written: {error}", path.display())))?;
+async fn write(mut file: File, mut body: hyper::body::Incoming) -> Done {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(Failure::of)?.into_data() {
             file.write_all(&data).map_err(Failure::of)?;

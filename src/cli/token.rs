@@ -27,7 +27,7 @@ pub(super) enum Command {
         /// Whose it is.
         #[arg(long)]
         subject: String,
-        /// Which client it is for.
+        /// Which client it is for: one of [[clients]], which can revoke it.
         #[arg(long)]
         client: String,
         /// Its scopes, separated by spaces.
@@ -115,6 +115,11 @@ fn make(
 ) -> Done {
     if ttl > MAX_SESSIONLESS_LIFETIME {
         return Err(Failure::Failed("--ttl must be at most 1d: a token without a session is hard to take back".into()));
+    }
+    if config.clients.iter().all(|known| known.id != client) {
+        return Err(Failure::Failed(format!(
+            "there is no client {client:?} in [[clients]]: nobody could revoke the token"
+        )));
     }
     let scope = Scope::parse(scope).map_err(Failure::of)?;
     let now = SystemTime::new().wall();

@@ -124,7 +124,7 @@ impl Proxy {
     /// Sends a request to an upstream. Every failure is a response too, with its [`ProxyError`] in the extensions.
     ///
     /// Dropping the future, or the body of the response before its end, closes the connection to the upstream.
-    pub fn forward<B>(
+    pub(crate) fn forward<B>(
         &self,
         upstream: usize,
         policy: &RoutePolicy,
@@ -210,6 +210,7 @@ impl Inner {
 
     async fn exchange(&self, pool: &Pool, parts: Parts, body: RequestBody) -> Result<Response<ProxyBody>, ProxyError> {
         let name = pool.upstream.name.as_str();
+        let address = parts.uri.authority().cloned();
         let progress = body.progress();
         let repeat = (body.is_end_stream() && parts.method.is_idempotent()).then(|| parts.clone());
         let attempts = async {
@@ -228,6 +229,7 @@ impl Inner {
                 let kind = ProxyError::of_client(&error);
                 tracing::warn!(
                     upstream = name,
+                    address = address.as_ref().map(tracing::field::display),
                     reason = kind.reason(),
                     error = error::describe(&error),
                     "not forwarded"
@@ -235,7 +237,12 @@ impl Inner {
                 Err(kind)
             }
             None => {
-                tracing::warn!(upstream = name, reason = ProxyError::HeadTimeout.reason(), "not forwarded");
+                tracing::warn!(
+                    upstream = name,
+                    address = address.as_ref().map(tracing::field::display),
+                    reason = ProxyError::HeadTimeout.reason(),
+                    "not forwarded"
+                );
                 Err(ProxyError::HeadTimeout)
             }
         }

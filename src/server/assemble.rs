@@ -37,6 +37,8 @@ pub struct Assembled {
     pub(crate) admin_token: Arc<AdminToken>,
     /// The user that was made because there were none, with the password: to be shown once.
     pub first_user: Option<FirstUser>,
+    /// The rules for every issuer trusted besides us, as they were read at the start.
+    pub(super) trusted: Vec<IssuerRules>,
     /// Were the keys made just now?
     pub new_keys: bool,
 }
@@ -95,7 +97,8 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
     if !config.sessions.keep_login_client {
         builder = builder.forget_login_origin();
     }
-    for rules in trusted_issuers(config)? {
+    let trusted = trusted_issuers(config)?;
+    for rules in trusted.iter().cloned() {
         builder = builder.trusted_issuer(rules);
     }
     for client in &config.clients {
@@ -124,7 +127,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
     }
     let gate = builder.build().await.map_err(from)?;
     end_sessions_of_changed_users(&directory, &gate);
-    Ok(Assembled { gate, proxy, _users: watching, redb, admin_token, first_user, new_keys })
+    Ok(Assembled { gate, proxy, _users: watching, redb, admin_token, first_user, trusted, new_keys })
 }
 
 fn from(error: impl std::error::Error) -> ServerError {

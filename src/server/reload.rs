@@ -14,6 +14,7 @@ use super::assemble::{self, Assembled};
 use crate::config::{Config, KeySource};
 use crate::gate::Gate;
 use crate::token::keyring::Keyring;
+use crate::token::verify::IssuerRules;
 
 /// How long to wait for more changes after one: editors and importers write several files.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -49,7 +50,7 @@ pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watch
             .watch(&folder, RecursiveMode::NonRecursive)
             .map_err(|error| ServerError::new(format!("{} cannot be watched: {error}", folder.display())))?;
     }
-    let (config, gate) = (Arc::clone(config), assembled.gate.clone());
+    let (config, gate, mut trusted) = (Arc::clone(config), assembled.gate.clone(), assembled.trusted.clone());
     let task = tokio::spawn(async move {
         let mut seen = fingerprint(&config);
         loop {
@@ -60,24 +61,38 @@ pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watch
             tokio::time::sleep(SETTLE).await;
             while changes.try_recv().is_ok() {}
             let now = fingerprint(&config);
-            if now != seen {
+            // What could not be used is tried again: mending a file's mode changes neither its size nor its time.
+            if now != seen && reload(&config, &gate, &mut trusted) {
                 seen = now;
-                reload(&config, &gate);
             }
         }
     });
     Ok(Watching { _watcher: watcher, task })
 }
 
-fn reload(config: &Config, gate: &Gate) {
-    let keys = Keyring::load(&config.issuer.keys).map_err(|error| ServerError::new(error.to_string()));
-    let loaded = keys.and_then(|keys| Ok((keys, assemble::trusted_issuers(config)?)));
-    match loaded
-        .and_then(|(keys, trusted)| gate.set_keys(keys, trusted).map_err(|error| ServerError::new(error.to_string())))
-    {
+/// False if anything of it could not be used. A broken file of another issuer does not keep a key of ours in force that
+/// was taken out.
+fn reload(config: &Config, gate: &Gate, trusted: &mut Vec<IssuerRules>) -> bool {
+    let refused = |error: &str| {
+        tracing::error!(error, "the keys changed but cannot be used; the old ones stay in force");
+        false
+    };
+    let whole = match assemble::trusted_issuers(config) {
+        Ok(rules) => {
+            *trusted = rules;
+            true
+        }
+        Err(error) => refused(&error.to_string()),
+    };
+    let keys = match Keyring::load(&config.issuer.keys) {
+        Ok(keys) => keys,
+        Err(error) => return refused(&error.to_string()),
+    };
+    match gate.set_keys(keys, trusted.clone()) {
         Ok(()) => tracing::info!(keys = %config.issuer.keys.display(), "the keys changed and were read again"),
-        Err(error) => tracing::error!(%error, "the keys changed but cannot be used; the old ones stay in force"),
+        Err(error) => return refused(&error.to_string()),
     }
+    whole
 }
 
 /// The folders to watch: editors and mounted secrets replace a file, and only its folder sees that.
@@ -98,12 +113,15 @@ fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
 }
 
 /// What tells whether any key file changed: names, sizes and times, not contents. The store's mark lies in the same
-/// folder and changes all the time.
+/// folder and changes all the time; files that are being written, and locks, begin with a dot.
 fn fingerprint(config: &Config) -> Vec<(PathBuf, Option<(u64, std::time::SystemTime)>)> {
     let mut files: Vec<PathBuf> = key_files(config).map(Path::to_owned).collect();
     if let Ok(entries) = std::fs::read_dir(&config.issuer.keys) {
         let mark = assemble::high_water(&config.issuer.keys);
-        files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| *path != mark));
+        let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+        files.extend(
+            entries.flatten().filter(|e| !hidden(&e.file_name())).map(|e| e.path()).filter(|path| *path != mark),
+        );
     }
     files.sort();
     files

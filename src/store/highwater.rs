@@ -10,11 +10,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{StoreError, files};
+use super::StoreError;
+use crate::private_file;
 
 /// How many commits pass between two marks.
 pub(super) const EVERY: u64 = 4096;
 const VERSION: u32 = 1;
+/// No mark is longer.
+const MAX_LEN: u64 = 4096;
 
 /// Which store, and a sequence that is durable in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,23 +76,17 @@ impl HighWater {
     /// What it says; `None` if there is none.
     pub(super) fn read(&self) -> Result<Option<Mark>, StoreError> {
         let shown = self.path.display();
-        let metadata = match std::fs::metadata(&self.path) {
-            Ok(metadata) => metadata,
-            // A link that leads nowhere is not the absence of a mark.
-            Err(_) if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(StoreError::caused_by(format!("cannot read {shown}: {error}"), error)),
-        };
-        files::check_private(&self.path, &metadata)?;
+        // A link that leads nowhere is not the absence of a mark.
+        if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        let bytes = private_file::read_private_bytes(&self.path, MAX_LEN).map_err(StoreError::new)?;
         let damaged = |what: String| {
             StoreError::new(format!(
                 "{shown}, the high-water mark of the store, is damaged ({what}). If you are sure that the store is the \
                  latest there was, remove {shown} and start again"
             ))
         };
-        let bytes = std::fs::read(&self.path)
-            .map_err(|error| StoreError::caused_by(format!("cannot read {shown}: {error}"), error))?;
         let Written { version, store, sequence } =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if version != VERSION {
@@ -106,7 +103,8 @@ impl HighWater {
         let written = Written { version: VERSION, store: mark.store, sequence: mark.sequence };
         let mut text = serde_json::to_vec(&written).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        files::replace(&self.path, &text).map_err(failed)
+        private_file::create_private_dir(private_file::parent(&self.path)).map_err(failed)?;
+        private_file::write_private_atomic(&self.path, &text).map_err(failed)
     }
 
     /// What is wrong, what it means, and how the operator says that it is meant; `None` if nothing is.

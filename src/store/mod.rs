@@ -15,8 +15,6 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(feature = "redb")]
-mod files;
-#[cfg(feature = "redb")]
 mod highwater;
 pub mod memory;
 #[cfg(feature = "redb")]

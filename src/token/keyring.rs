@@ -20,8 +20,6 @@ mod refresh_keys;
 mod signing;
 
 #[cfg(feature = "server")]
-mod files;
-#[cfg(feature = "server")]
 mod folder;
 
 pub(super) use public::MAX_KID;
@@ -65,6 +63,9 @@ pub enum KeyError {
     /// The random source failed.
     #[error("the random source failed")]
     Random,
+    /// A file or folder that cannot be read, or that others may read or write.
+    #[error("{0}")]
+    Refused(String),
     /// A file or folder that could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -73,7 +74,7 @@ pub enum KeyError {
         /// What happened.
         source: std::io::Error,
     },
-    /// A file or folder that is not what it must be: permissions, kind, contents.
+    /// A file or folder that does not hold what it must.
     #[error("{path}: {message}")]
     File {
         /// The file or folder.

@@ -140,6 +140,26 @@ impl Place {
         }
     }
 
+    /// Starts a gate that must not start, and gives what it says. It ended with exit code 1.
+    pub fn refused(&self) -> String {
+        let mut child =
+            self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        for _ in 0..600 {
+            if child.try_wait().unwrap().is_some() {
+                let output = child.wait_with_output().unwrap();
+                let said = String::from_utf8(output.stderr).unwrap();
+                self.keep_secrets();
+                output_file("refused").0.write_all(said.as_bytes()).unwrap();
+                assert_eq!(output.status.code(), Some(1), "{said}");
+                return said;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("the gate started");
+    }
+
     /// Runs a command to its end, with something on its standard input.
     pub fn run(&self, arguments: &[&str], input: &str) -> Ran {
         let mut child = self
@@ -199,6 +219,11 @@ impl Gate {
         let pid = i32::try_from(self.child.id()).unwrap();
         assert!(Command::new("kill").arg("-TERM").arg(pid.to_string()).status().unwrap().success());
         self.child.wait().unwrap().code()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -326,6 +351,17 @@ pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn s
     let response = client.request(request).await?;
     let (parts, body) = response.into_parts();
     Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+}
+
+/// Asks again until the answer is yes, for at most half a minute: for what a running gate does a moment later.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("never happened: {what}");
 }
 
 /// Writes bytes to a socket as they are and reads to the end: for requests that no HTTP library would send. The request

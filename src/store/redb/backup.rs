@@ -4,10 +4,11 @@ use std::path::Path;
 
 use redb::{Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value};
 
-use super::super::{StoreError, files};
+use super::super::StoreError;
 use super::open;
 use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LOG, META, REVOCATIONS, SESSIONS};
 use super::writer::failed;
+use crate::private_file::{self, Unpublished};
 
 /// Rows of one transaction of the copy, so that it needs little memory.
 const CHUNK: usize = 4096;
@@ -23,8 +24,8 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
     if std::fs::symlink_metadata(to).is_ok() {
         return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
     }
-    files::create_parent(to).map_err(io)?;
-    let (unpublished, file) = files::Unpublished::beside(to).map_err(io)?;
+    private_file::create_private_dir(private_file::parent(to)).map_err(io)?;
+    let (unpublished, file) = Unpublished::beside(to).map_err(io)?;
     let (database, _) = open::create(file, CACHE).map_err(failed)?;
     copy_tables(read, &database).map_err(failed)?;
     drop(database);

@@ -1,6 +1,5 @@
 //! Opening the file: nothing is taken on trust, and a file that is refused is left as it was.
 
-use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,9 +9,9 @@ use redb::{
 };
 use uuid::Uuid;
 
+use super::super::StoreError;
 use super::super::highwater::{HighWater, Mark, Verdict};
 use super::super::rules::Failure;
-use super::super::{StoreError, files};
 use super::Options;
 use super::schema::{
     BY_END, BY_SUBJECT, BY_UNTIL, HEAD_ROW, Head, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW, SESSIONS, Writing, decode,
@@ -20,6 +19,7 @@ use super::schema::{
 use super::staged::Staged;
 use super::writer::{Marker, failed};
 use crate::clock::Timestamp;
+use crate::private_file::{self, Unpublished};
 
 /// A store that may be used.
 pub(super) struct Opened {
@@ -115,12 +115,8 @@ fn examine<T>(
     check_up_to: u64,
     judge: impl FnOnce(&Head) -> Result<T, StoreError>,
 ) -> Result<(Database, T, Staged), StoreError> {
-    // Asked before opening, which would wait for ever on a pipe; and again of what was opened.
-    let metadata = std::fs::metadata(path).map_err(|error| cannot_open(path, error))?;
-    files::check_private(path, &metadata)?;
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| cannot_open(path, error))?;
+    let file = private_file::open_private(path, true).map_err(|why| StoreError::new(format!("the store {why}")))?;
     let metadata = file.metadata().map_err(|error| cannot_open(path, error))?;
-    files::check_private(path, &metadata)?;
     if metadata.len() == 0 {
         return Err(not_ours(path, "it is empty"));
     }
@@ -179,8 +175,8 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
 
 /// A new store, complete before it gets its name: nobody ever finds half of one.
 fn new(path: &Path, options: &Options) -> Result<(Database, Head, Staged), StoreError> {
-    files::create_parent(path).map_err(|error| cannot_open(path, error))?;
-    let (unpublished, file) = files::Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
+    private_file::create_private_dir(private_file::parent(path)).map_err(|error| cannot_open(path, error))?;
+    let (unpublished, file) = Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
     let (database, backend) = create(file, options.cache_size).map_err(|error| unusable(path, error))?;
     let empty = Head {
         store: random_id()?,

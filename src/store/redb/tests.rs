@@ -58,7 +58,7 @@ impl Place {
     /// Puts bytes in the place of the store, closed to others as it was.
     fn replace(&self, bytes: &[u8]) {
         std::fs::create_dir_all(self.path().parent().unwrap()).unwrap();
-        crate::store::files::replace(&self.path(), bytes).unwrap();
+        crate::private_file::write_private_atomic(&self.path(), bytes).unwrap();
     }
 }
 

@@ -19,13 +19,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::super::algorithm::Family;
-use super::files::{self, Writing};
 use super::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshKeys, RefreshSecret, SigningKey, new_id};
+use crate::private_file::{self, EditLock};
 
 const INDEX: &str = "keyring.toml";
 const VERSION: u32 = 1;
+/// No key file is longer.
+const MAX_LEN: u64 = 64 * 1024;
 const HEAD: &str = "# Written by rotogate. Which keys there are, and what they are for.\n";
 
 #[derive(Deserialize)]
@@ -72,7 +75,7 @@ impl Keyring {
     /// # Errors
     /// Something is missing, malformed or open to others: the text says which file, and how to mend it.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        files::check_folder(dir)?;
+        private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
         let index = Index::read(dir)?;
         index.keyring(dir)
     }
@@ -110,7 +113,7 @@ impl Keyring {
     /// # Errors
     /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
     pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
-        let material = KeyMaterial::new(files::read_secret(from)?.to_vec());
+        let material = KeyMaterial::new(read_secret(from)?.to_vec());
         add(dir, &material, algorithm, state).map_err(|e| located(from, e))
     }
 
@@ -130,21 +133,21 @@ impl Keyring {
         let folder = Writing::begin(dir)?;
         let mut index = Index::read(dir)?;
         if !index.signing.iter().any(|k| k.kid == kid) {
-            return Err(files::file_error(&dir.join(INDEX), "has no key of that kid"));
+            return Err(file_error(&dir.join(INDEX), "has no key of that kid"));
         }
         index.sign_with(kid);
         index.write(&folder, dir)
     }
 
     fn create_in(folder: &Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
-        let entries = std::fs::read_dir(dir).map_err(|e| files::io(dir, e))?;
+        let entries = std::fs::read_dir(dir).map_err(|e| io(dir, e))?;
         for entry in entries {
-            let name = entry.map_err(|e| files::io(dir, e))?.file_name();
+            let name = entry.map_err(|e| io(dir, e))?.file_name();
             if name == INDEX {
-                return Err(files::file_error(&dir.join(INDEX), "there is a key ring already"));
+                return Err(file_error(&dir.join(INDEX), "there is a key ring already"));
             }
             if Path::new(&name).extension().is_some_and(|e| e == "pem" || e == "secret") {
-                return Err(files::file_error(
+                return Err(file_error(
                     &dir.join(name),
                     format!(
                         "a key without a {INDEX}: either that file was lost (bring it back), or a first start was cut \
@@ -185,7 +188,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
             let entry = SigningEntry::new(&key, KeyState::Verifying);
             let path = dir.join(&entry.file);
             // A key file that an interrupted import left behind, and that nothing names, may hold the very same key.
-            let same = || files::read_secret(&path).is_ok_and(|old| old.as_slice() == material.expose());
+            let same = || read_secret(&path).is_ok_and(|old| old.as_slice() == material.expose());
             match folder.create(&path, material.expose()) {
                 Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists && same() => {}
                 created => created?,
@@ -202,17 +205,59 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
     Ok(key.kid().to_owned())
 }
 
+/// The right to write into the folder, held against every other process that would. Ends when dropped.
+struct Writing(#[expect(dead_code, reason = "held for its lock")] EditLock);
+
+impl Writing {
+    /// Makes the folder where it is missing, and waits until nobody else writes into it.
+    fn begin(dir: &Path) -> Result<Self, KeyError> {
+        if std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
+            return Err(file_error(
+                dir,
+                "is a symbolic link, and keys are not written through one: name the folder itself",
+            ));
+        }
+        private_file::create_private_dir(dir).map_err(|e| io(dir, e))?;
+        private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
+        private_file::lock_for_edit(&dir.join(INDEX)).map(Self).map_err(|e| io(dir, e))
+    }
+
+    /// Writes a file that must not be there yet.
+    #[expect(clippy::unused_self, reason = "only whoever holds the lock may write")]
+    fn create(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
+        private_file::create_private_new(path, text).map_err(|e| io(path, e))
+    }
+
+    /// Writes a file in the place of what is there, if anything.
+    #[expect(clippy::unused_self, reason = "only whoever holds the lock may write")]
+    fn replace(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
+        private_file::write_private_atomic(path, text).map_err(|e| io(path, e))
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    private_file::read_private_bytes(path, MAX_LEN).map_err(KeyError::Refused)
+}
+
+fn io(path: &Path, source: std::io::Error) -> KeyError {
+    KeyError::Io { path: path.display().to_string(), source }
+}
+
+fn file_error(path: &Path, message: impl Into<String>) -> KeyError {
+    KeyError::File { path: path.display().to_string(), message: message.into() }
+}
+
 /// An error about a key, with the file that it is in.
 fn located(path: &Path, error: KeyError) -> KeyError {
     match error {
-        KeyError::Io { .. } | KeyError::File { .. } => error,
+        KeyError::Io { .. } | KeyError::File { .. } | KeyError::Refused(_) => error,
         KeyError::Algorithm(_)
         | KeyError::Unusable { .. }
         | KeyError::ShortSecret { .. }
         | KeyError::PublicAsSecret(_)
         | KeyError::BadKid
         | KeyError::BadSet(_)
-        | KeyError::Random => files::file_error(path, error.to_string()),
+        | KeyError::Random => file_error(path, error.to_string()),
     }
 }
 
@@ -222,7 +267,7 @@ fn beside(dir: &Path, file: &str) -> Result<PathBuf, KeyError> {
     if plain {
         Ok(dir.join(file))
     } else {
-        Err(files::file_error(&dir.join(INDEX), format!("{file:?} is not the name of a file beside it")))
+        Err(file_error(&dir.join(INDEX), format!("{file:?} is not the name of a file beside it")))
     }
 }
 
@@ -239,8 +284,8 @@ impl SigningEntry {
 impl Index {
     fn read(dir: &Path) -> Result<Self, KeyError> {
         let path = dir.join(INDEX);
-        let text = files::read_secret(&path)?;
-        let wrong = |why: String| files::file_error(&path, why);
+        let text = read_secret(&path)?;
+        let wrong = |why: String| file_error(&path, why);
         let text = std::str::from_utf8(&text).map_err(|_| wrong("is not UTF-8".to_owned()))?;
         let Version { version } = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
         if version != VERSION {
@@ -251,7 +296,7 @@ impl Index {
 
     fn write(&self, folder: &Writing, dir: &Path) -> Result<(), KeyError> {
         let path = dir.join(INDEX);
-        let text = toml::to_string(self).map_err(|e| files::file_error(&path, e.to_string()))?;
+        let text = toml::to_string(self).map_err(|e| file_error(&path, e.to_string()))?;
         folder.replace(&path, format!("{HEAD}{text}").as_bytes())
     }
 
@@ -263,12 +308,12 @@ impl Index {
 
     fn keyring(&self, dir: &Path) -> Result<Keyring, KeyError> {
         let path = dir.join(INDEX);
-        let wrong = |why: &str| files::file_error(&path, why);
+        let wrong = |why: &str| file_error(&path, why);
         let mut signer = None;
         let mut verifying = Vec::new();
         for entry in &self.signing {
             let file = beside(dir, &entry.file)?;
-            let material = KeyMaterial::new(files::read_secret(&file)?.to_vec());
+            let material = KeyMaterial::new(read_secret(&file)?.to_vec());
             let key = SigningKey::from_material_named(entry.algorithm, &material, &entry.kid)
                 .map_err(|e| located(&file, e))?;
             match entry.state {
@@ -282,7 +327,7 @@ impl Index {
         let mut secrets = Vec::new();
         for entry in &self.refresh {
             let file = beside(dir, &entry.file)?;
-            let secret = RefreshSecret::from_text(&files::read_secret(&file)?).map_err(|e| located(&file, e))?;
+            let secret = RefreshSecret::from_text(&read_secret(&file)?).map_err(|e| located(&file, e))?;
             secrets.push((entry.id, secret));
             match entry.state {
                 RefreshState::Verifying => {}

@@ -199,6 +199,7 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
         | KeyError::BadSet(_)
         | KeyError::Random
         | KeyError::Io { .. }
+        | KeyError::Refused(_)
         | KeyError::File { .. } => "not usable",
     })
 }

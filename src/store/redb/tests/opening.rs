@@ -67,8 +67,8 @@ async fn o4_a_damaged_page_is_found_wherever_it_lies() {
 #[tokio::test]
 async fn o4_another_programs_redb_file_is_refused_even_where_redb_would_repair_it() {
     let place = Place::new();
-    std::fs::create_dir_all(place.path().parent().unwrap()).unwrap();
-    let file = crate::store::files::create_new(&place.path()).unwrap();
+    place.replace(b"");
+    let file = crate::private_file::open_private(&place.path(), true).unwrap();
     let (theirs, _) = open::create(file, 1 << 20).unwrap();
     let transaction = theirs.begin_write().unwrap();
     transaction.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).unwrap().insert(1, 2).unwrap();

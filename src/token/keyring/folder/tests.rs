@@ -13,8 +13,13 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
+/// What is in the folder, but for the lock of those who write.
 fn files(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect()
+    fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|path| *path != lock(dir)).collect()
+}
+
+fn lock(dir: &Path) -> PathBuf {
+    dir.join(".keyring.toml.lock")
 }
 
 fn secret_file(home: &Path, name: &str, text: &[u8]) -> PathBuf {
@@ -31,6 +36,7 @@ fn o2_the_first_start_makes_a_ring_that_nobody_else_can_read() {
         let made = Keyring::load_or_create(&dir, algorithm).unwrap();
         assert_eq!(mode(&dir), 0o700);
         assert_eq!(files(&dir).len(), 3, "{:?}", files(&dir));
+        assert_eq!(mode(&lock(&dir)), 0o600);
         for file in files(&dir) {
             assert_eq!(mode(&file), 0o600, "{}", file.display());
         }

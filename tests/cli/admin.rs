@@ -1,0 +1,120 @@
+//! The admin listener (requirement O1), and how a gate stops.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Command;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+
+use super::support::{Answer, CONFIG, Gate, Place, raw, try_send, until};
+
+impl Gate {
+    async fn admin(&self, method: Method, path: &str, token: Option<&str>) -> Answer {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.admin));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        try_send(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn o1_health_is_open_and_what_reads_the_store_needs_the_token() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
+    let token = token.trim();
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(gate.admin(Method::GET, path, None).await.status, StatusCode::OK, "{path}");
+        assert_eq!(gate.admin(Method::POST, path, None).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let user = gate.login().await;
+    for wrong in [None, Some("wrong"), Some(""), Some(&token[1..]), Some(&user.access), Some(&format!("{token}x"))] {
+        let answer = gate.admin(Method::POST, "/store/backup", wrong).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    }
+    let get = gate.admin(Method::GET, "/store/backup", Some(token)).await;
+    assert_eq!(get.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(gate.admin(Method::GET, "/nothing", Some(token)).await.status, StatusCode::NOT_FOUND);
+    let backup = gate.admin(Method::POST, "/store/backup", Some(token)).await;
+    assert_eq!(backup.status, StatusCode::OK);
+    assert!(backup.body.starts_with(b"redb"), "the magic number of the file format");
+    assert!(!gate.log().contains(token));
+    let left = std::fs::read_dir(place.path("data")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!left.into_iter().any(|name| name.to_str().unwrap().contains("backup")), "no copy stays behind");
+}
+
+#[tokio::test]
+async fn o1_the_public_port_never_leads_to_the_admin_listener() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
+    let (admin, token) = (gate.admin, token.trim());
+    let end = format!("Authorization: Bearer {token}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    for (request, expected) in [
+        (format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
+        (format!("POST /store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
+        // Absolute form is for the very host of Host (requirement T11), and that is a host like any other.
+        (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
+        (format!("POST http://{admin}/store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
+        (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: gate.test\r\n{end}"), "400"),
+        (format!("CONNECT {admin} HTTP/1.1\r\nHost: {admin}\r\n{end}"), "400"),
+    ] {
+        let answer = raw(gate.address, request.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{request}: {answer}");
+    }
+    // Whoever may call gets the upstream.
+    let user = gate.login().await;
+    let answer = gate.get("/readyz", &user.access).await;
+    assert_eq!((answer.status, answer.echoed("host").len()), (StatusCode::OK, 1), "{answer:?}");
+    // And a user's token means nothing over there, nor is anything forwarded from there.
+    assert_eq!(gate.admin(Method::GET, "/public/a", None).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn sigterm_lets_what_runs_finish_and_ends_with_0() {
+    let slow = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = CONFIG
+        .replace("echo:", &format!("http://{}", slow.local_addr().unwrap()))
+        .replace("drain_timeout = \"2s\"", "drain_timeout = \"60s\"");
+    let place = Place::new(&config);
+    let mut gate = place.start();
+    let (arrived, has_arrived) = tokio::sync::oneshot::channel();
+    let (answer, may_answer) = std::sync::mpsc::channel();
+    let upstream = std::thread::spawn(move || {
+        let (mut stream, _) = slow.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        arrived.send(()).unwrap();
+        may_answer.recv().unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").unwrap();
+    });
+    let request = Request::get(gate.url("/public/slow")).body(Full::new(Bytes::new())).unwrap();
+    let running = tokio::spawn(try_send(request));
+    has_arrived.await.unwrap();
+
+    assert_eq!(gate.admin(Method::GET, "/readyz", None).await.status, StatusCode::OK);
+    assert!(Command::new("kill").arg("-TERM").arg(gate.child.id().to_string()).status().unwrap().success());
+    until("it is not ready any more", async || {
+        gate.admin(Method::GET, "/readyz", None).await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    assert_eq!(gate.admin(Method::GET, "/livez", None).await.status, StatusCode::OK, "but alive");
+    until("no new connection is taken", async || {
+        let request = Request::get(gate.url("/public/late")).body(Full::new(Bytes::new())).unwrap();
+        try_send(request).await.is_err()
+    })
+    .await;
+    answer.send(()).unwrap();
+    let finished = running.await.unwrap().unwrap();
+    assert_eq!((finished.status, &*finished.body), (StatusCode::OK, &b"done"[..]));
+    upstream.join().unwrap();
+    assert_eq!(gate.child.wait().unwrap().code(), Some(0));
+}

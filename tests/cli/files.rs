@@ -1,0 +1,62 @@
+//! Requirement O2 on the real binary: what is made, and what is refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::support::{CONFIG, Place};
+
+/// Everything below a folder, and itself.
+fn tree(path: &Path) -> Vec<PathBuf> {
+    let mut all = vec![path.to_owned()];
+    if path.is_dir() {
+        all.extend(fs::read_dir(path).unwrap().flat_map(|entry| tree(&entry.unwrap().path())));
+    }
+    all
+}
+
+#[tokio::test]
+async fn o2_everything_that_a_gate_makes_is_for_its_user_alone() {
+    let place = Place::new(CONFIG);
+    let gate = place.start_with(|command| {
+        // Whatever the operator's umask is.
+        let binary = command.get_program().to_owned();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(binary).args(arguments);
+        shell.current_dir(place.path("")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        *command = shell;
+    });
+    gate.login().await;
+    place.done(&["user", "add", "ada"], "a password");
+    let all = tree(&place.path("data"));
+    for name in ["keys", "keyring.toml", "store.mark", "users.toml", "rotogate.redb", "admin.token"] {
+        assert!(all.iter().any(|path| path.ends_with(name)), "{name}: {all:?}");
+    }
+    for path in all {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}: {mode:o}", path.display());
+    }
+}
+
+#[test]
+fn o2_a_file_that_others_can_read_stops_the_start() {
+    let place = Place::new(CONFIG);
+    assert_eq!(place.start().stop(), Some(0));
+    let is_secret = |path: &PathBuf| path.is_file() && !path.file_name().unwrap().to_str().unwrap().starts_with('.');
+    let files: Vec<_> = tree(&place.path("data")).into_iter().filter(is_secret).collect();
+    // keyring.toml, a key, the refresh secret, store.mark, users.toml, the store, admin.token
+    assert_eq!(files.len(), 7, "{files:?}");
+    for file in files {
+        for bad in [0o644, 0o604, 0o660] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(bad)).unwrap();
+            let said = place.refused();
+            assert!(said.contains(&format!("chmod 600 {}", file.display())), "{bad:o}: {said}");
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    fs::set_permissions(place.path("data/keys"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(place.refused().contains("chmod 700"));
+    fs::set_permissions(place.path("data/keys"), fs::Permissions::from_mode(0o700)).unwrap();
+    drop(place.start());
+}

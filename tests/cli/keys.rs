@@ -1,0 +1,180 @@
+//! `rotogate keys`, beside a running gate.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use rotogate::token::Algorithm;
+use rotogate::token::keyring::KeyMaterial;
+use serde_json::Value;
+
+use super::support::{CONFIG, Gate, Place, until};
+
+/// A new key in a file of mode 0600: made by OpenSSL, where it is there and knows the kind, or by us.
+fn new_key(place: &Place, name: &str, algorithm: Algorithm) -> String {
+    let path = place.path(name);
+    let arguments: &[&str] = match algorithm {
+        Algorithm::EdDsa => &["-algorithm", "ed25519"],
+        Algorithm::Es256 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        Algorithm::Es384 => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
+        Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512
+        | Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => &[],
+    };
+    let made = !arguments.is_empty()
+        && Command::new("openssl").arg("genpkey").args(arguments).output().is_ok_and(|output| {
+            fs::write(&path, &output.stdout).unwrap();
+            output.status.success()
+        });
+    if !made {
+        fs::write(&path, KeyMaterial::generate(algorithm).unwrap().expose()).unwrap();
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn header(token: &str) -> Value {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap()
+}
+
+async fn until_signed_with(gate: &Gate, kid: &str) {
+    until("tokens are signed with the new key", async || header(&gate.login().await.access)["kid"] == kid).await;
+}
+
+#[tokio::test]
+async fn j16_a_key_of_each_algorithm_is_imported_into_a_running_gate_and_old_tokens_still_verify() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let mut all = vec![gate.login().await];
+    for algorithm in Algorithm::ALL {
+        let file = new_key(&place, &format!("{algorithm}.pem"), algorithm);
+        let name = algorithm.to_string();
+        let imported = place.json(&["keys", "import", &file, "--algorithm", &name, "--sign"], "");
+        assert_eq!(imported["state"], "signing");
+        until_signed_with(&gate, imported["kid"].as_str().unwrap()).await;
+        let tokens = gate.login().await;
+        assert_eq!(header(&tokens.access)["alg"], name);
+        all.push(tokens);
+    }
+    for tokens in &all {
+        assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+        assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+    }
+    let keys = place.json(&["keys", "list"], "");
+    let keys = keys.as_array().unwrap();
+    assert_eq!(keys.len(), 13);
+    assert_eq!(keys.iter().filter(|key| key["state"] == "signing").count(), 1);
+    assert_eq!(place.done(&["keys", "list"], "").stdout.lines().count(), 13);
+    assert_eq!(gate.stop(), Some(0));
+    let gate = place.start();
+    for tokens in &all {
+        assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    }
+}
+
+/// Takes the key that signed a token out of the keyring.
+fn take_out(place: &Place, access: &str) {
+    let index = place.path("data/keys/keyring.toml");
+    let mut keyring: toml::Table = fs::read_to_string(&index).unwrap().parse().unwrap();
+    let gone = header(access)["kid"].clone();
+    keyring["signing"].as_array_mut().unwrap().retain(|key| key["kid"].as_str() != gone.as_str());
+    fs::write(&index, keyring.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn j16_a_key_that_is_taken_out_of_the_keyring_ends_its_tokens() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let old = gate.login().await;
+    let file = new_key(&place, "mine.pem", Algorithm::Es256);
+    let imported = place.json(&["keys", "import", &file, "--algorithm", "ES256", "--sign"], "");
+    until_signed_with(&gate, imported["kid"].as_str().unwrap()).await;
+    let new = gate.login().await;
+    assert_eq!(gate.get("/", &old.access).await.status, StatusCode::OK);
+
+    take_out(&place, &old.access);
+    gate.until_refused(&old.access).await;
+    assert_eq!(gate.get("/", &new.access).await.status, StatusCode::OK);
+    // The session goes on: its refresh token was never signed by that key.
+    let next = gate.refresh(&old.refresh).await.tokens();
+    assert_eq!(gate.get("/", &next.access).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn j16_a_broken_file_of_another_issuer_does_not_keep_a_key_of_ours_in_force() {
+    let issuer = "[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"x\"]\npublic_key = \"idp.pem\"\nalgorithm = \
+                  \"EdDSA\"\n";
+    let place = Place::new(&format!("{CONFIG}{issuer}"));
+    let public = pem::Pem::new(
+        "PUBLIC KEY",
+        [&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00][..], &ED25519_BASE].concat(),
+    );
+    fs::write(place.path("idp.pem"), pem::encode(&public)).unwrap();
+    let gate = place.start();
+    let old = gate.login().await;
+    let file = new_key(&place, "mine.pem", Algorithm::EdDsa);
+    let imported = place.json(&["keys", "import", &file, "--algorithm", "EdDSA", "--sign"], "");
+    until_signed_with(&gate, imported["kid"].as_str().unwrap()).await;
+    fs::write(place.path("idp.pem"), "nothing").unwrap();
+    until("the log says so", async || gate.log().contains("the old ones stay in force")).await;
+    take_out(&place, &old.access);
+    gate.until_refused(&old.access).await;
+}
+
+/// A point of the curve: its base point (RFC 8032 §5.1).
+const ED25519_BASE: [u8; 32] = {
+    let mut point = [0x66; 32];
+    point[0] = 0x58;
+    point
+};
+
+#[tokio::test]
+async fn a_keyring_whose_mode_is_mended_is_taken_up() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let old = gate.login().await;
+    let file = new_key(&place, "mine.pem", Algorithm::EdDsa);
+    let imported = place.json(&["keys", "import", &file, "--algorithm", "EdDSA", "--sign"], "");
+    until_signed_with(&gate, imported["kid"].as_str().unwrap()).await;
+    let index = place.path("data/keys/keyring.toml");
+    fs::set_permissions(&index, fs::Permissions::from_mode(0o644)).unwrap();
+    take_out(&place, &old.access);
+    until("the log says so", async || gate.log().contains(&format!("chmod 600 {}", index.display()))).await;
+    assert_eq!(gate.get("/", &old.access).await.status, StatusCode::OK);
+    fs::set_permissions(&index, fs::Permissions::from_mode(0o600)).unwrap();
+    gate.until_refused(&old.access).await;
+}
+
+#[tokio::test]
+async fn a_broken_keyring_is_kept_out_loudly_while_the_gate_serves() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let tokens = gate.login().await;
+    fs::write(place.path("data/keys/keyring.toml"), "version = 1\n").unwrap();
+    until("the log says so", async || gate.log().contains("the old ones stay in force")).await;
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+}
+
+#[test]
+fn what_is_no_key_for_the_algorithm_is_refused() {
+    let place = Place::new(CONFIG);
+    assert!(place.fails(&["keys", "list"], "").contains("data/keys"), "no keyring yet");
+    drop(place.start());
+    let before = place.json(&["keys", "list"], "");
+    let file = new_key(&place, "ed.pem", Algorithm::EdDsa);
+    assert!(place.fails(&["keys", "import", &file, "--algorithm", "ES256"], "").contains(&file));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let said = place.fails(&["keys", "import", &file, "--algorithm", "EdDSA"], "");
+    assert!(said.contains(&format!("chmod 600 {file}")), "{said}");
+    let ran = place.run(&["keys", "import", &file, "--algorithm", "none"], "");
+    assert!(ran.code == Some(2) && ran.stderr.contains("accepted are EdDSA"), "{ran:?}");
+    assert_eq!(place.json(&["keys", "list"], ""), before);
+}

@@ -1,0 +1,161 @@
+//! `rotogate store`, and which stores a gate starts on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use http::StatusCode;
+
+use super::assert_invalid_grant;
+use super::support::{CONFIG, Gate, Place};
+
+const STORE: &str = "data/rotogate.redb";
+
+/// The configuration in which commands find this gate's admin listener.
+fn config_of(gate: &Gate) -> String {
+    CONFIG.replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{}\"", gate.admin))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A place with the keys, the users and the configuration of another, and this store.
+fn with_store(from: &Place, store: &Path) -> Place {
+    let to = Place::new(CONFIG);
+    fs::create_dir_all(to.path("data/keys")).unwrap();
+    let mut files = vec!["data/users.toml".to_owned(), "password".to_owned()];
+    for entry in fs::read_dir(from.path("data/keys")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name != "store.mark" {
+            files.push(format!("data/keys/{name}"));
+        }
+    }
+    for file in files {
+        fs::copy(from.path(&file), to.path(&file)).unwrap();
+    }
+    fs::copy(store, to.path(STORE)).unwrap();
+    to
+}
+
+#[tokio::test]
+async fn a_running_gate_backs_up_its_store_and_the_copy_holds_the_sessions() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let tokens = gate.login().await;
+    let revoked = gate.login().await;
+    gate.revoke(&revoked.refresh).await;
+    place.write_config(&config_of(&gate));
+    let copy = place.path("backups/one.redb");
+    let said = place.done(&["store", "backup", "backups/one.redb"], "").stdout;
+    assert!(said.contains("by the running gate"), "{said}");
+    assert_eq!((mode(&copy), mode(copy.parent().unwrap())), (0o600, 0o700));
+    let said = place.fails(&["store", "backup", "backups/one.redb"], "");
+    assert!(said.contains("exists already"), "{said}");
+    assert_eq!(fs::read_dir(place.path("backups")).unwrap().count(), 1, "nothing else is left");
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    drop(gate);
+
+    let restored = with_store(&place, &copy);
+    let gate = restored.start();
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+    assert_eq!(gate.get("/", &revoked.access).await.status, StatusCode::UNAUTHORIZED);
+    assert_invalid_grant(&gate.refresh(&revoked.refresh).await);
+}
+
+#[tokio::test]
+async fn without_a_gate_the_file_is_copied() {
+    let place = Place::new(CONFIG);
+    assert!(place.fails(&["store", "backup", "none.redb"], "").contains("rotogate.redb"), "there is none yet");
+    let gate = place.start();
+    let tokens = gate.login().await;
+    // The commands do not find the gate here: the file is in use.
+    assert!(place.fails(&["store", "backup", "copy.redb"], "").contains("in use by another process"));
+    place.write_config(&config_of(&gate));
+    assert_eq!(gate.stop(), Some(0));
+    let before = fs::read(place.path(STORE)).unwrap();
+    let said = place.json(&["store", "backup", "copy.redb"], "");
+    let copy = place.path("copy.redb");
+    assert_eq!(said["bytes"], fs::metadata(&copy).unwrap().len());
+    assert_eq!(mode(&copy), 0o600);
+    assert_eq!(fs::read(place.path(STORE)).unwrap(), before, "the store is left as it is");
+    let restored = with_store(&place, &copy);
+    assert_eq!(restored.start().refresh(&tokens.refresh).await.status, StatusCode::OK);
+}
+
+#[test]
+fn a_memory_store_cannot_be_backed_up() {
+    let place = Place::new(&format!("{CONFIG}[store]\nkind = \"memory\"\n"));
+    assert!(place.fails(&["store", "backup", "copy.redb"], "").contains("memory"));
+}
+
+#[tokio::test]
+async fn o5_an_older_store_is_refused_until_the_operator_accepts_it() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let old = gate.login().await;
+    assert_eq!(gate.stop(), Some(0));
+    fs::copy(place.path(STORE), place.path("older")).unwrap();
+    let gate = place.start();
+    assert_eq!(gate.revoke(&old.refresh).await.status, StatusCode::OK);
+    let new = gate.login().await;
+    assert_eq!(gate.stop(), Some(0));
+
+    fs::rename(place.path("older"), place.path(STORE)).unwrap();
+    let before = fs::read(place.path(STORE)).unwrap();
+    let said = place.refused();
+    assert!(said.contains("RESTORED BACKUP") && said.contains("accept_restored_store = true"), "{said}");
+    assert_eq!(fs::read(place.path(STORE)).unwrap(), before);
+    place.write_config(&format!("{CONFIG}[store]\naccept_restored_store = true\n"));
+    let gate = place.start();
+    assert!(gate.log().contains("RESTORED BACKUP"), "it is said all the same");
+    assert_eq!(gate.refresh(&old.refresh).await.status, StatusCode::OK, "what accepting means");
+    assert_invalid_grant(&gate.refresh(&new.refresh).await);
+    assert_eq!(gate.stop(), Some(0));
+    place.write_config(CONFIG);
+    drop(place.start());
+}
+
+#[test]
+fn o4_a_deleted_store_is_refused() {
+    let place = Place::new(CONFIG);
+    drop(place.start());
+    fs::remove_file(place.path(STORE)).unwrap();
+    let said = place.refused();
+    assert!(said.contains("LOST FILE") && said.contains("accept_restored_store = true"), "{said}");
+    assert!(!place.path(STORE).exists());
+}
+
+#[test]
+fn o4_what_is_no_store_is_refused_and_left_as_it_was() {
+    let place = Place::new(CONFIG);
+    assert_eq!(place.start().stop(), Some(0));
+    let good = fs::read(place.path(STORE)).unwrap();
+    let mut damaged = good.clone();
+    let half = damaged.len() / 2;
+    damaged[64..half].iter_mut().for_each(|byte| *byte ^= 0x55);
+    let half = &good[..half];
+    for (what, bytes) in [("text", &b"a shopping list\n"[..]), ("empty", b""), ("damaged", &damaged), ("half", half)] {
+        fs::write(place.path(STORE), bytes).unwrap();
+        let said = place.refused();
+        assert!(said.contains("rotogate.redb") && said.contains("left as it was"), "{what}: {said}");
+        assert_eq!(fs::read(place.path(STORE)).unwrap(), bytes, "{what}");
+    }
+    fs::write(place.path(STORE), good).unwrap();
+    drop(place.start());
+}
+
+#[test]
+fn o4_keys_of_another_keyring_are_refused_with_the_old_store() {
+    let place = Place::new(CONFIG);
+    drop(place.start());
+    let before = fs::read(place.path(STORE)).unwrap();
+    fs::rename(place.path("data/keys"), place.path("data/keys-before")).unwrap();
+    let said = place.refused();
+    assert!(said.contains("belongs to keyring") && said.contains("[issuer] keys"), "{said}");
+    assert_eq!(fs::read(place.path(STORE)).unwrap(), before);
+    fs::remove_dir_all(place.path("data/keys")).unwrap();
+    fs::rename(place.path("data/keys-before"), place.path("data/keys")).unwrap();
+    drop(place.start());
+}
