@@ -225,15 +225,18 @@ pub(crate) fn cors_origin(value: &Value) -> Result<String, String> {
 }
 
 pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
-    const EXPECTED: &str = "\"echo:\" or http://host[:port] without a path";
+    const EXPECTED: &str = "\"echo:\", http://host[:port] or h2c://host[:port], without a path";
     let (Value::String(found) | Value::Env(found)) = value else { return unexpected(EXPECTED, value) };
     if found == "echo:" {
         return Ok(UpstreamUrl::Echo);
     }
-    if found.starts_with("https://") || found.starts_with("h2c://") || found.starts_with("unix:") {
+    if found.starts_with("https://") || found.starts_with("unix:") {
         return Err(format!("{} comes in a later version; expected {EXPECTED}", value.describe()));
     }
-    let Some(uri) = http_url(found).filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
+    // Both are written alike.
+    let as_http = found.strip_prefix("h2c://").map(|rest| format!("http://{rest}"));
+    let uri = http_url(as_http.as_deref().unwrap_or(found));
+    let Some(uri) = uri.filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
         return unexpected(EXPECTED, value);
     };
     let host = uri.host().unwrap_or_default();

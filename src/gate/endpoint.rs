@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -253,8 +253,22 @@ where
     if !served.methods.contains(&parts.method) {
         return (respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
     }
-    let read = read_body(body, gate.max_endpoint_body).await;
     let empty = Bytes::new();
+    if endpoint.dialect.is_streamed(served.operation) {
+        let call = Call {
+            operation: served.operation,
+            params: &params,
+            method: &parts.method,
+            headers: &parts.headers,
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            body: &empty,
+            address,
+        };
+        let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+        return endpoint.dialect.stream(&call, body.map_err(Into::into).boxed_unsync()).await;
+    }
+    let read = read_body(body, gate.max_endpoint_body).await;
     let call = Call {
         operation: served.operation,
         params: &params,
@@ -268,6 +282,9 @@ where
     let unread = match &read {
         Ok(_) => None,
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
+        Err(Unread::TooSlow) if respond::is_grpc(&parts.headers) => {
+            return (respond::grpc_status("4", "the request came too slowly"), "body_too_slow");
+        }
         Err(Unread::TooSlow) => return (respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow"),
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
@@ -409,7 +426,10 @@ async fn act(
                 Ok(checked) => checked,
                 Err(denial) => return Ok(Outcome::Checked(Err(denial))),
             };
-            checked.user = gate.engine.user(&checked.subject).await?;
+            // Another issuer's subject is nobody in our directory, whatever its name.
+            if *checked.issuer == **gate.engine.issuer() {
+                checked.user = gate.engine.user(&checked.subject).await?;
+            }
             Ok(Outcome::Checked(Ok(Box::new(checked))))
         }
     }
