@@ -381,6 +381,9 @@ mod tests {
         {
             let Ok(UpstreamUrl::Http(url)) = upstream_url(&s(text)) else { panic!("{text}") };
             assert_eq!((url.name(), url.port()), (name, port));
+            let h2c = text.replace("http://", "h2c://");
+            let Ok(UpstreamUrl::H2c(url)) = upstream_url(&s(&h2c)) else { panic!("{h2c}") };
+            assert_eq!((url.name(), url.port()), (name, port));
         }
         for bad in [
             "http://127.1:8081",
@@ -400,7 +403,12 @@ mod tests {
             "http://a?x",
             "http://a#x",
             "https://a",
-            "h2c://a",
+            "h2c://127.1:8081",
+            "h2c://a/b",
+            "h2c://u@a",
+            "h2c://",
+            "h2c:a",
+            "h2c://http://a",
         ] {
             assert!(upstream_url(&s(bad)).is_err(), "{bad}");
         }
