@@ -352,8 +352,7 @@ fn o1_an_h2c_upstream_is_not_the_gate_itself_and_cannot_keep_the_host() {
     let server = "[server]\nlisten = \"127.0.0.1:8080\"\npublic_url = \"http://gate.test:81\"\n";
     let said = |url: &str, more: &str| {
         let text = format!("{server}[[upstreams]]\nname = \"u\"\nurls = [\"{url}\"]\n{more}");
-        let errors = read(&text).err().map(|errors| errors.to_string()).unwrap_or_default();
-        errors
+        read(&text).err().map(|errors| errors.to_string()).unwrap_or_default()
     };
     assert!(said("h2c://localhost:8080", "").contains("our own listener"));
     assert!(said("h2c://gate.test:81", "").contains("our own public_url"));

@@ -13,14 +13,15 @@ pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + 
 #[derive(Debug, Default)]
 pub struct ReplyBody {
     pub(crate) data: Bytes,
-    pub(crate) trailers: Option<HeaderMap>,
+    /// Boxed, for most replies have none.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
 }
 
 impl ReplyBody {
     /// With trailers behind the bytes.
     pub fn with_trailers(data: Bytes, trailers: HeaderMap) -> Self {
-        Self { data, trailers: Some(trailers), stream: None }
+        Self { data, trailers: Some(Box::new(trailers)), stream: None }
     }
 
     /// One that comes bit by bit.

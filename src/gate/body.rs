@@ -26,7 +26,7 @@ pin_project! {
     #[derive(Debug)]
     enum Kind<B> {
         Inner { #[pin] body: B },
-        Own { bytes: Option<Bytes>, trailers: Option<HeaderMap> },
+        Own { bytes: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
         Stream { stream: UnsyncBoxBody<Bytes, Infallible> },
     }
 }
@@ -64,7 +64,7 @@ where
             KindProjection::Inner { body } => body.poll_frame(cx),
             KindProjection::Own { bytes, trailers } => Poll::Ready(match bytes.take() {
                 Some(bytes) => Some(Ok(Frame::data(bytes.into()))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))),
             }),
             KindProjection::Stream { stream } => Pin::new(stream).poll_frame(cx).map(|frame| {
                 frame.map(|frame| match frame {

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::Instrument;
 
+use super::paced::Paced;
 use super::{Inner, respond};
 use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
@@ -35,6 +36,8 @@ pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 const JWKS_MAX_AGE: &str = "public, max-age=300";
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// How long one that is answered while it comes may stand still.
+const STREAM_IDLE: Duration = Duration::from_secs(60);
 
 /// An endpoint: a dialect at a path, with its rules.
 #[derive(Debug)]
@@ -266,7 +269,8 @@ where
             address,
         };
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
-        return endpoint.dialect.stream(&call, body.map_err(Into::into).boxed_unsync()).await;
+        let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_IDLE);
+        return endpoint.dialect.stream(&call, body.boxed_unsync()).await;
     }
     let read = read_body(body, gate.max_endpoint_body).await;
     let call = Call {
