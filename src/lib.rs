@@ -46,6 +46,7 @@
 //! | `server` | yes | the binary: `gateway.toml`, users file, reverse proxy, listeners, command line |
 //! | `redb` | yes | the embedded store |
 //! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
+//! | `grpc` | yes | the dialect `knox`, with server reflection and health |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process; never in a release build |
 //!

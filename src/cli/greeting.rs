@@ -9,6 +9,7 @@ use super::Done;
 use super::output::Output;
 use crate::client::Grant;
 use crate::config::Config;
+use crate::dialect;
 use crate::proxy::UpstreamUrl;
 use crate::server::Server;
 
@@ -35,7 +36,7 @@ struct FirstUser {
 
 impl Greeting {
     pub(super) fn new(config: &Config) -> Self {
-        let endpoint = config.endpoints.first();
+        let endpoint = config.endpoints.iter().find(|endpoint| endpoint.dialect == dialect::oauth2::NAME);
         Self {
             client: config
                 .clients

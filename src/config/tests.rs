@@ -337,6 +337,29 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
 }
 
 #[test]
+fn an_endpoint_without_a_path_has_the_one_of_its_dialect() {
+    let config = read(&format!("{MINIMAL}[[endpoints]]\ndialect = \"envelope\"\n")).unwrap();
+    assert_eq!(config.endpoints[0].path, "/api/v2/auth/token");
+    assert_eq!(
+        said("[[endpoints]]\ndialect = \"envelope\"\n[[endpoints]]\ndialect = \"envelope\"\n"),
+        ["3: endpoints[1].path: /api/v2/auth/token is there twice"]
+    );
+    assert_eq!(said("[[endpoints]]\ndialect = \"envelope\"\npath = 7\n").len(), 1);
+}
+
+#[test]
+fn o1_an_h2c_upstream_is_not_the_gate_itself_and_cannot_keep_the_host() {
+    let server = "[server]\nlisten = \"127.0.0.1:8080\"\npublic_url = \"http://gate.test:81\"\n";
+    let said = |url: &str, more: &str| {
+        let text = format!("{server}[[upstreams]]\nname = \"u\"\nurls = [\"{url}\"]\n{more}");
+        read(&text).err().map(|errors| errors.to_string()).unwrap_or_default()
+    };
+    assert!(said("h2c://localhost:8080", "").contains("our own listener"));
+    assert!(said("h2c://gate.test:81", "").contains("our own public_url"));
+    assert!(said("h2c://rpc:50051", "preserve_host = true\n").contains("upstreams[0].preserve_host: cannot be had"));
+}
+
+#[test]
 fn a_route_that_asks_for_scopes_and_for_no_token_is_refused() {
     let text = "[[upstreams]]\nname = \"u\"\nurls = [\"echo:\"]\n[[routes]]\npath = \"/a\"\nupstream = \"u\"\n\
                 auth = \"none\"\nscopes = [\"admin\"]\n";

@@ -225,15 +225,18 @@ pub(crate) fn cors_origin(value: &Value) -> Result<String, String> {
 }
 
 pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
-    const EXPECTED: &str = "\"echo:\" or http://host[:port] without a path";
+    const EXPECTED: &str = "\"echo:\", http://host[:port] or h2c://host[:port], without a path";
     let (Value::String(found) | Value::Env(found)) = value else { return unexpected(EXPECTED, value) };
     if found == "echo:" {
         return Ok(UpstreamUrl::Echo);
     }
-    if found.starts_with("https://") || found.starts_with("h2c://") || found.starts_with("unix:") {
+    if found.starts_with("https://") || found.starts_with("unix:") {
         return Err(format!("{} comes in a later version; expected {EXPECTED}", value.describe()));
     }
-    let Some(uri) = http_url(found).filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
+    // Both are written alike.
+    let as_http = found.strip_prefix("h2c://").map(|rest| format!("http://{rest}"));
+    let uri = http_url(as_http.as_deref().unwrap_or(found));
+    let Some(uri) = uri.filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
         return unexpected(EXPECTED, value);
     };
     let host = uri.host().unwrap_or_default();
@@ -378,6 +381,9 @@ mod tests {
         {
             let Ok(UpstreamUrl::Http(url)) = upstream_url(&s(text)) else { panic!("{text}") };
             assert_eq!((url.name(), url.port()), (name, port));
+            let h2c = text.replace("http://", "h2c://");
+            let Ok(UpstreamUrl::H2c(url)) = upstream_url(&s(&h2c)) else { panic!("{h2c}") };
+            assert_eq!((url.name(), url.port()), (name, port));
         }
         for bad in [
             "http://127.1:8081",
@@ -397,7 +403,12 @@ mod tests {
             "http://a?x",
             "http://a#x",
             "https://a",
-            "h2c://a",
+            "h2c://127.1:8081",
+            "h2c://a/b",
+            "h2c://u@a",
+            "h2c://",
+            "h2c:a",
+            "h2c://http://a",
         ] {
             assert!(upstream_url(&s(bad)).is_err(), "{bad}");
         }

@@ -24,11 +24,13 @@ use crate::token::claims::TokenStyle;
 
 mod body;
 pub mod envelope;
+#[cfg(feature = "grpc")]
+pub mod knox;
 pub mod oauth2;
 
-pub use body::ReplyBody;
+pub use body::{ReplyBody, StreamedBody};
 
-/// A reply of ours: small, and there at once.
+/// A reply of ours.
 pub type Reply = Response<ReplyBody>;
 
 /// One operation that a dialect serves at an endpoint.
@@ -266,6 +268,20 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         (self.write(call, outcome), reason)
     }
 
+    /// Is this operation answered while the request still comes, by [`Dialect::stream`]?
+    fn is_streamed(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
+    /// Answers a request to such an operation, whose body is not in `call`. What it serves is no secret and changes
+    /// nothing: there is no gate to act.
+    async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, &'static str) {
+        drop(body);
+        let denial = Denial::NoRoute;
+        (self.write(call, Err(denial.into())), denial.reason())
+    }
+
     /// Refuses a request on a data route in the protocol's own words; `None` for the plain ones.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let _ = (headers, denial);
@@ -287,9 +303,16 @@ pub fn by_name(name: &str) -> Option<Box<dyn Dialect>> {
     match name {
         oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
         envelope::NAME => Some(Box::<envelope::Envelope>::default()),
+        #[cfg(feature = "grpc")]
+        knox::NAME => Some(Box::<knox::Knox>::default()),
         _ => None,
     }
 }
 
 /// The names of the dialects built in.
-pub const NAMES: &[&str] = &[oauth2::NAME, envelope::NAME];
+pub const NAMES: &[&str] = &[
+    oauth2::NAME,
+    envelope::NAME,
+    #[cfg(feature = "grpc")]
+    knox::NAME,
+];

@@ -1,11 +1,13 @@
 //! The body of a reply: the inner service's as it is, or one of ours. No box around either.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 
 use crate::dialect::ReplyBody;
@@ -24,7 +26,8 @@ pin_project! {
     #[derive(Debug)]
     enum Kind<B> {
         Inner { #[pin] body: B },
-        Own { bytes: Option<Bytes>, trailers: Option<HeaderMap> },
+        Own { bytes: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
+        Stream { stream: UnsyncBoxBody<Bytes, Infallible> },
     }
 }
 
@@ -34,6 +37,9 @@ impl<B> GateBody<B> {
     }
 
     pub(crate) fn own(body: ReplyBody) -> Self {
+        if let Some(stream) = body.stream {
+            return Self { kind: Kind::Stream { stream } };
+        }
         let bytes = Some(body.data).filter(|bytes| !bytes.is_empty());
         Self { kind: Kind::Own { bytes, trailers: body.trailers } }
     }
@@ -58,7 +64,13 @@ where
             KindProjection::Inner { body } => body.poll_frame(cx),
             KindProjection::Own { bytes, trailers } => Poll::Ready(match bytes.take() {
                 Some(bytes) => Some(Ok(Frame::data(bytes.into()))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))),
+            }),
+            KindProjection::Stream { stream } => Pin::new(stream).poll_frame(cx).map(|frame| {
+                frame.map(|frame| match frame {
+                    Ok(frame) => Ok(frame.map_data(Into::into)),
+                    Err(never) => match never {},
+                })
             }),
         }
     }
@@ -67,6 +79,7 @@ where
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
             Kind::Own { bytes, trailers } => bytes.is_none() && trailers.is_none(),
+            Kind::Stream { stream } => stream.is_end_stream(),
         }
     }
 
@@ -74,6 +87,7 @@ where
         match &self.kind {
             Kind::Inner { body } => body.size_hint(),
             Kind::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Stream { stream } => stream.size_hint(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::Instrument;
 
+use super::paced::Paced;
 use super::{Inner, respond};
 use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
@@ -35,6 +36,8 @@ pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 const JWKS_MAX_AGE: &str = "public, max-age=300";
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// How long one that is answered while it comes may stand still.
+const STREAM_IDLE: Duration = Duration::from_secs(60);
 
 /// An endpoint: a dialect at a path, with its rules.
 #[derive(Debug)]
@@ -253,8 +256,23 @@ where
     if !served.methods.contains(&parts.method) {
         return (respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
     }
-    let read = read_body(body, gate.max_endpoint_body).await;
     let empty = Bytes::new();
+    if endpoint.dialect.is_streamed(served.operation) {
+        let call = Call {
+            operation: served.operation,
+            params: &params,
+            method: &parts.method,
+            headers: &parts.headers,
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            body: &empty,
+            address,
+        };
+        let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+        let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_IDLE);
+        return endpoint.dialect.stream(&call, body.boxed_unsync()).await;
+    }
+    let read = read_body(body, gate.max_endpoint_body).await;
     let call = Call {
         operation: served.operation,
         params: &params,
@@ -268,6 +286,9 @@ where
     let unread = match &read {
         Ok(_) => None,
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
+        Err(Unread::TooSlow) if respond::is_grpc(&parts.headers) => {
+            return (respond::grpc_status("4", "the request came too slowly"), "body_too_slow");
+        }
         Err(Unread::TooSlow) => return (respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow"),
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
@@ -409,7 +430,10 @@ async fn act(
                 Ok(checked) => checked,
                 Err(denial) => return Ok(Outcome::Checked(Err(denial))),
             };
-            checked.user = gate.engine.user(&checked.subject).await?;
+            // Another issuer's subject is nobody in our directory, whatever its name.
+            if *checked.issuer == **gate.engine.issuer() {
+                checked.user = gate.engine.user(&checked.subject).await?;
+            }
             Ok(Outcome::Checked(Ok(Box::new(checked))))
         }
     }

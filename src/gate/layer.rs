@@ -175,7 +175,12 @@ impl GateLayer {
             Match::Found(route) => route,
             Match::MethodNotAllowed(allowed) => {
                 let verdict = Verdict { reason: Denial::MethodNotAllowed.reason(), route: None, session: None };
-                return Way::Refused(respond::method_not_allowed(allowed), verdict);
+                let reply = if respond::is_grpc(&parts.headers) {
+                    respond::denied_grpc(Denial::MethodNotAllowed)
+                } else {
+                    respond::method_not_allowed(allowed)
+                };
+                return Way::Refused(reply, verdict);
             }
             Match::None => return refuse(gate, parts, Denial::NoRoute, None),
         };

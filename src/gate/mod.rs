@@ -24,6 +24,7 @@ mod builder;
 mod endpoint;
 mod identity;
 mod layer;
+mod paced;
 mod preflight;
 mod require;
 pub(crate) mod respond;

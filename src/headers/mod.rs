@@ -111,6 +111,12 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> Verdict {
+        // gRPC's binary metadata: of one name with what it is the binary form of, to some libraries (requirement T17).
+        if let Some(stem) = name.strip_suffix("-bin")
+            && (self.protects(stem) || names::folds_to(stem, "authorization"))
+        {
+            return Verdict::Remove;
+        }
         let own = self.configured.iter().any(|own| names::folds_to(name, own));
         if !own && names::is_plain(name) {
             Verdict::Pass

@@ -65,6 +65,21 @@ fn t3_identity_headers_of_a_client_go_in_every_spelling() {
 }
 
 #[test]
+fn t17_binary_metadata_that_would_tell_who_is_asking_go_as_well() {
+    for name in [
+        "x-auth-subject-bin",
+        "x-tenant-bin",
+        "x_tenant-bin",
+        "x-forwarded-user-bin",
+        "authorization-bin",
+        "x-user-bin",
+    ] {
+        let left = strip(&[(name, "AAH/"), ("x-trace-bin", "AAH/")], &RoutePolicy::default());
+        assert_eq!(names(&left), ["x-trace-bin"], "{name}");
+    }
+}
+
+#[test]
 fn t3_ordinary_headers_pass_untouched() {
     let pairs = [
         ("host", "a"),

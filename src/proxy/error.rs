@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::client::legacy;
 
 use super::body::{BodyError, ProxyBody};
+use crate::gate::respond;
 
 /// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,22 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// The same answer for a client that speaks gRPC: a status in trailers alone, with HTTP 200 (requirement T17).
+    pub fn grpc_response(self) -> Response<ProxyBody> {
+        let (code, message) = match self {
+            Self::NotCanonical | Self::ClientBroken => ("3", "the request is malformed"),
+            Self::Tunnel => ("12", "not served"),
+            Self::TooLarge => ("8", "the request is too large"),
+            Self::ClientIdle => ("1", "the request stalled"),
+            Self::Unreachable | Self::UpstreamBroken => ("14", "the upstream cannot be reached"),
+            Self::ConnectTimeout | Self::HeadTimeout => ("4", "the upstream did not answer in time"),
+            Self::Miswired => ("13", "internal error"),
+        };
+        let mut response = respond::grpc_status(code, message).map(|_| ProxyBody::full(""));
         response.extensions_mut().insert(self);
         response
     }

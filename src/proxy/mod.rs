@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -32,6 +32,7 @@ use ipnet::IpNet;
 
 use self::body::{Progress, RequestBody};
 use self::upstream::Pool;
+use crate::gate::respond;
 use crate::headers::{self, Peer};
 use crate::policy::Permitted;
 use crate::route::RoutePolicy;
@@ -45,6 +46,10 @@ mod upstream;
 pub use body::{BodyError, BoxError, ProxyBody};
 pub use error::ProxyError;
 pub use upstream::{BadUpstreamUrl, HttpUrl, Upstream, UpstreamUrl};
+
+/// How often an HTTP/2 connection in use is asked whether it is alive, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bounds and trust, for all upstreams.
 #[derive(Clone, Debug)]
@@ -83,6 +88,8 @@ pub struct Proxy(Arc<Inner>);
 
 struct Inner {
     client: Client<HttpConnector, RequestBody>,
+    /// The same for upstreams that are spoken to in HTTP/2: one connection for each, shared by all requests.
+    h2c: Client<HttpConnector, RequestBody>,
     pools: Vec<Pool>,
     settings: Settings,
 }
@@ -105,15 +112,22 @@ impl Proxy {
     fn with_connector(upstreams: Vec<Upstream>, settings: Settings, mut connector: HttpConnector) -> Self {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(settings.connect_timeout));
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(settings.pool_idle)
             .pool_max_idle_per_host(settings.pool_size)
             .retry_canceled_requests(true)
-            .set_host(false)
+            .set_host(false);
+        let client = builder.build(connector.clone());
+        let h2c = builder
+            .http2_only(true)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(connector);
         let pools = upstreams.into_iter().map(Pool::new).collect();
-        Self(Arc::new(Inner { client, pools, settings }))
+        Self(Arc::new(Inner { client, h2c, pools, settings }))
     }
 
     /// The place of the upstream of that name.
@@ -136,13 +150,14 @@ impl Proxy {
     {
         let inner = Arc::clone(&self.0);
         let (parts, body) = request.into_parts();
+        let is_grpc = respond::is_grpc(&parts.headers);
         let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(inner.pools.get(upstream)));
         async move {
             let sent = match body {
                 Ok(body) => inner.send(upstream, parts, body).await,
                 Err(_) => Err(ProxyError::TooLarge),
             };
-            sent.unwrap_or_else(ProxyError::response)
+            sent.unwrap_or_else(|error| if is_grpc { error.grpc_response() } else { error.response() })
         }
     }
 }
@@ -161,7 +176,8 @@ impl Inner {
                 BodyError::Idle => ProxyError::ClientIdle,
                 BodyError::Broken(_) => ProxyError::ClientBroken,
             }),
-            UpstreamUrl::Http(_) => self.exchange(pool, parts, body).await,
+            UpstreamUrl::Http(_) => self.exchange(pool, &self.client, parts, body).await,
+            UpstreamUrl::H2c(_) => self.exchange(pool, &self.h2c, parts, body).await,
         }
     }
 
@@ -180,7 +196,7 @@ impl Inner {
         };
         let uri = match url {
             UpstreamUrl::Echo => http::Uri::from(target.clone()),
-            UpstreamUrl::Http(url) => url.uri(target).ok_or(ProxyError::NotCanonical)?,
+            UpstreamUrl::Http(url) | UpstreamUrl::H2c(url) => url.uri(target).ok_or(ProxyError::NotCanonical)?,
         };
         let mut headers = parts.headers;
         headers::remove_hop_by_hop(&mut headers);
@@ -197,28 +213,37 @@ impl Inner {
             }
             (UpstreamUrl::Echo, Some(host)) => drop(headers.insert(HOST, host)),
             (UpstreamUrl::Echo, None) => {}
+            // `:authority` says it, from the address (RFC 9113 §8.3.1).
+            (UpstreamUrl::H2c(_), _) => drop(headers.remove(HOST)),
         }
-        frame(&mut headers, body);
+        // Whatever the client speaks: a kept connection takes no request that is marked otherwise.
+        let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
+        frame(&mut headers, body, version);
         let (mut out, ()) = Request::new(()).into_parts();
         out.method = parts.method;
         out.uri = uri;
         out.headers = headers;
-        // Whatever the client speaks: a kept connection takes no request that is marked HTTP/2.
-        out.version = Version::HTTP_11;
+        out.version = version;
         Ok(out)
     }
 
-    async fn exchange(&self, pool: &Pool, parts: Parts, body: RequestBody) -> Result<Response<ProxyBody>, ProxyError> {
+    async fn exchange(
+        &self,
+        pool: &Pool,
+        client: &Client<HttpConnector, RequestBody>,
+        parts: Parts,
+        body: RequestBody,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
         let name = pool.upstream.name.as_str();
         let address = parts.uri.authority().cloned();
         let progress = body.progress();
         let repeat = (body.is_end_stream() && parts.method.is_idempotent()).then(|| parts.clone());
         let attempts = async {
-            let first = self.client.request(Request::from_parts(parts, body)).await;
+            let first = client.request(Request::from_parts(parts, body)).await;
             match (first, repeat) {
                 (Err(error), Some(parts)) if error::was_lost(&error) => {
                     tracing::debug!(upstream = name, error = error::describe(&error), "connection lost: sent again");
-                    self.client.request(Request::from_parts(parts, RequestBody::empty())).await
+                    client.request(Request::from_parts(parts, RequestBody::empty())).await
                 }
                 (outcome, _) => outcome,
             }
@@ -285,12 +310,17 @@ async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> O
     }
 }
 
-/// Says the length of the body as we know it, never as the client wrote it: one framing, and the true one.
-fn frame(headers: &mut HeaderMap, body: &RequestBody) {
+/// Says the length of the body as we know it, never as the client wrote it: one framing, and the true one. HTTP/2 frames
+/// bodies itself, and has no `Connection` (RFC 9113 §8.2.2).
+fn frame(headers: &mut HeaderMap, body: &RequestBody, version: Version) {
     let said = headers.remove(CONTENT_LENGTH).is_some();
+    if version == Version::HTTP_2 {
+        headers.remove(CONNECTION);
+    }
     match body.size_hint().exact() {
         Some(0) if !said => {}
         Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None if version == Version::HTTP_2 => {}
         None => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
     }
 }

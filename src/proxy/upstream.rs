@@ -29,11 +29,23 @@ pub struct Upstream {
 pub enum UpstreamUrl {
     /// `echo:`: the proxy itself answers with what an upstream would have received.
     Echo,
-    /// `http://host[:port][/prefix]`.
+    /// `http://host[:port][/prefix]`, which is spoken to in HTTP/1.1.
     Http(HttpUrl),
+    /// `h2c://host[:port][/prefix]`, which is spoken to in HTTP/2 in clear, with prior knowledge (RFC 9113 §3.3).
+    H2c(HttpUrl),
 }
 
-/// `http://host[:port][/prefix]`.
+impl UpstreamUrl {
+    /// Whom to connect to; nobody for `echo:`.
+    pub const fn address(&self) -> Option<&HttpUrl> {
+        match self {
+            Self::Echo => None,
+            Self::Http(url) | Self::H2c(url) => Some(url),
+        }
+    }
+}
+
+/// The address of an upstream that is not ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl {
     authority: Authority,
@@ -44,7 +56,7 @@ pub struct HttpUrl {
 
 /// What an address of an upstream must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an upstream: expected `echo:` or `http://host[:port][/prefix]`")]
+#[error("{0:?} is not an upstream: expected `echo:`, `http://host[:port][/prefix]` or `h2c://host[:port][/prefix]`")]
 pub struct BadUpstreamUrl(String);
 
 impl std::str::FromStr for UpstreamUrl {
@@ -54,13 +66,18 @@ impl std::str::FromStr for UpstreamUrl {
         if text == "echo:" {
             return Ok(Self::Echo);
         }
-        HttpUrl::parse(text).map(Self::Http).ok_or_else(|| BadUpstreamUrl(text.to_owned()))
+        let url = match (text.strip_prefix("http://"), text.strip_prefix("h2c://")) {
+            (Some(rest), _) => HttpUrl::parse(rest).map(Self::Http),
+            (_, Some(rest)) => HttpUrl::parse(rest).map(Self::H2c),
+            (None, None) => None,
+        };
+        url.ok_or_else(|| BadUpstreamUrl(text.to_owned()))
     }
 }
 
 impl HttpUrl {
-    fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix("http://")?;
+    /// Reads what comes after `://`.
+    fn parse(rest: &str) -> Option<Self> {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !is_authority(authority) {
             return None;
@@ -129,9 +146,15 @@ mod tests {
 
     #[test]
     fn an_upstream_is_a_plain_http_address_or_echo() {
-        for good in
-            ["echo:", "http://a", "http://a:80", "http://a:80/", "http://[::1]:80/v1/", "http://127.0.0.1:1/a/b"]
-        {
+        for good in [
+            "echo:",
+            "h2c://a:50051",
+            "http://a",
+            "http://a:80",
+            "http://a:80/",
+            "http://[::1]:80/v1/",
+            "http://127.0.0.1:1/a/b",
+        ] {
             assert!(good.parse::<UpstreamUrl>().is_ok(), "{good}");
         }
         for bad in [
@@ -139,6 +162,8 @@ mod tests {
             "echo",
             "a:80",
             "https://a",
+            "h2c://",
+            "h2c:a",
             "http://",
             "http://u@a",
             "http://a?b",

@@ -132,7 +132,7 @@ fn path_in(dir: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
 
 /// Would one who connects to `url` reach a listener at `listen`?
 fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
-    let UpstreamUrl::Http(url) = url else { return false };
+    let Some(url) = url.address() else { return false };
     if url.port() != listen.port() {
         return false;
     }

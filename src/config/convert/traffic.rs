@@ -20,6 +20,9 @@ use crate::session::engine::APPLICATION;
 use crate::session::profile::ProfileOverride;
 
 /// Dialects that are designed and not built.
+#[cfg(feature = "grpc")]
+const LATER_DIALECTS: [&str; 1] = ["kuzzle"];
+#[cfg(not(feature = "grpc"))]
 const LATER_DIALECTS: [&str; 2] = ["kuzzle", "knox"];
 
 fn accepted_dialect(v: &Value) -> Result<&'static str, String> {
@@ -129,7 +132,12 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
         section.later(&["allow_expired_access_token", "cookie"]);
-        let path = section.require("path", "such as \"/{account}/connect/token\"", endpoint_path).unwrap_or_default();
+        let dialect = section.require("dialect", "\"oauth2\"", dialect_name);
+        let path = section.get("path", endpoint_path).or_else(|| {
+            let path = dialect::by_name(dialect?)?.default_path();
+            (!section.has("path")).then(|| path.to_owned())
+        });
+        let path = path.unwrap_or_default();
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
             section.blame("path", format!("{path} is there twice"));
         }
@@ -140,7 +148,7 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
             }
         }
         endpoints.push(EndpointConfig {
-            dialect: section.require("dialect", "\"oauth2\"", dialect_name).unwrap_or(dialect::oauth2::NAME),
+            dialect: dialect.unwrap_or(dialect::oauth2::NAME),
             path,
             profile: own_profile(section),
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
@@ -226,12 +234,18 @@ pub(super) fn upstreams(sections: &[Section<'_>], server: &ServerConfig, admin: 
             let most = Duration::from_secs(86_400);
             section.get(key, value::duration_within(Duration::from_millis(100), most)).unwrap_or(default)
         };
+        let preserve_host = section.get("preserve_host", value::boolean).unwrap_or(false);
+        if preserve_host && urls.iter().any(|(_, url)| matches!(url, UpstreamUrl::H2c(_))) {
+            let message = "cannot be had of an h2c:// address, where :authority names the upstream; X-Forwarded-Host \
+                           has what the client sent";
+            section.blame("preserve_host", message);
+        }
         upstreams.push(UpstreamConfig {
             name,
             urls: urls.into_iter().map(|(_, url)| url).collect(),
             head_timeout: timeout("head_timeout", Duration::from_secs(60)),
             idle_timeout: timeout("idle_timeout", server.idle_timeout),
-            preserve_host: section.get("preserve_host", value::boolean).unwrap_or(false),
+            preserve_host,
         });
         section.finish();
     }
@@ -246,7 +260,7 @@ fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> 
     if let Some(own) = server.listen.iter().find(|own| reaches(url, **own)) {
         return Some(format!("our own listener, {own}"));
     }
-    let UpstreamUrl::Http(url) = url else { return None };
+    let url = url.address()?;
     let public = &server.public_url;
     let is_http = public.scheme_str() == Some("http");
     let public_host = public.host().unwrap_or_default().trim_matches(['[', ']']);

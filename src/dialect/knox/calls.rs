@@ -1,0 +1,155 @@
+//! The calls of the service, each one command.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use secrecy::SecretString;
+use tonic::server::Grpc;
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+use super::proto::{
+    AuthToken, AuthnWithPasswordRequest, AuthnWithPasswordResponse, GetMeRequest, GetMeResponse,
+    RefreshAccessTokenRequest, RefreshAccessTokenResponse, User,
+};
+use super::{user, words};
+use crate::credential;
+use crate::denial::{Denial, Error};
+use crate::dialect::{Acting, Call, Command, Outcome, RefreshCredential, Reply, ReplyBody};
+use crate::session::engine::Issued;
+
+/// One call under way.
+pub(super) struct Calling<'a> {
+    call: &'a Call<'a>,
+    gate: &'a dyn Acting,
+    /// For the access log.
+    reason: OnceLock<&'static str>,
+}
+
+impl<'a> Calling<'a> {
+    pub(super) fn new(call: &'a Call<'a>, gate: &'a dyn Acting) -> Self {
+        Self { call, gate, reason: OnceLock::new() }
+    }
+
+    /// Why it was refused, or `answered`.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason.get().copied().unwrap_or("malformed_request")
+    }
+
+    pub(super) async fn authn_with_password(&self) -> Reply {
+        let serve = |request: Request<AuthnWithPasswordRequest>| async move {
+            let AuthnWithPasswordRequest { email, password } = request.into_inner();
+            let password = SecretString::from(password);
+            if email.is_empty() {
+                return Err(words::empty_field("email"));
+            }
+            if secrecy::ExposeSecret::expose_secret(&password).is_empty() {
+                return Err(words::empty_field("password"));
+            }
+            let login = Command::Login { client: None, username: email, password, scope: None, access_ttl: None };
+            let (user, auth_token) = self.issued(login).await?;
+            Ok(Response::new(AuthnWithPasswordResponse { user, auth_token }))
+        };
+        let mut grpc = Grpc::new(ProstCodec::<AuthnWithPasswordResponse, _>::default());
+        collected(grpc.unary(tower::service_fn(serve), self.request()).await).await
+    }
+
+    pub(super) async fn refresh_access_token(&self) -> Reply {
+        let serve = |request: Request<RefreshAccessTokenRequest>| async move {
+            let token = request.into_inner().refresh_token;
+            if token.is_empty() {
+                return Err(words::empty_field("refresh_token"));
+            }
+            let credential = RefreshCredential::Refresh(token.into());
+            let refresh = Command::Refresh { client: None, credential, scope: None, access_ttl: None };
+            let (user, auth_token) = self.issued(refresh).await?;
+            Ok(Response::new(RefreshAccessTokenResponse { user, auth_token }))
+        };
+        let mut grpc = Grpc::new(ProstCodec::<RefreshAccessTokenResponse, _>::default());
+        collected(grpc.unary(tower::service_fn(serve), self.request()).await).await
+    }
+
+    pub(super) async fn get_me(&self) -> Reply {
+        let serve = |_: Request<GetMeRequest>| async move {
+            // Metadata are headers: what holds for one `Authorization` holds here (requirement T17).
+            let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
+            let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
+            let user = match self.act(Command::Check { access, superseded_in_grace: false }).await? {
+                Outcome::Checked(Ok(checked)) => match &checked.user {
+                    Some(known) => user::known(known),
+                    None => user::unknown(&checked.subject, checked.account.as_deref()),
+                },
+                Outcome::Checked(Err(denial)) => return Err(self.refused(&denial.into())),
+                Outcome::Issued(_) | Outcome::Revoked => return Err(unexpected()),
+            };
+            Ok(Response::new(GetMeResponse { user: Some(user) }))
+        };
+        let mut grpc = Grpc::new(ProstCodec::<GetMeResponse, _>::default());
+        collected(grpc.unary(tower::service_fn(serve), self.request()).await).await
+    }
+
+    async fn act(&self, command: Command) -> Result<Outcome, Status> {
+        let outcome = self.gate.act(command).await.map_err(|error| self.refused(&error))?;
+        let _ = self.reason.set("answered");
+        Ok(outcome)
+    }
+
+    async fn issued(&self, command: Command) -> Result<(Option<User>, Option<AuthToken>), Status> {
+        match self.act(command).await? {
+            Outcome::Issued(issued) => Ok((issued.user.as_ref().map(user::known), Some(auth_token(&issued)))),
+            Outcome::Revoked | Outcome::Checked(_) => Err(unexpected()),
+        }
+    }
+
+    fn refused(&self, error: &Error) -> Status {
+        let reason = match error {
+            Error::Denied(denial) => denial.reason(),
+            Error::Failed(fault) => fault.reason(),
+        };
+        let _ = self.reason.set(reason);
+        words::status(error)
+    }
+
+    fn request(&self) -> http::Request<Full<Bytes>> {
+        let mut request = http::Request::new(Full::new(self.call.body.clone()));
+        *request.headers_mut() = self.call.headers.clone();
+        request
+    }
+}
+
+/// The commands of this dialect bring on nothing else.
+fn unexpected() -> Status {
+    Status::internal("unexpected")
+}
+
+fn auth_token(issued: &Issued) -> AuthToken {
+    AuthToken {
+        token: issued.access_token.expose().to_owned(),
+        token_type: "Bearer".to_owned(),
+        expires_in: i32::try_from(issued.expires_in).unwrap_or(i32::MAX),
+        refresh_token: issued.refresh_token.as_ref().map(|token| token.expose().to_owned()).unwrap_or_default(),
+    }
+}
+
+/// A reply with what was written into it: one message at most, and trailers.
+pub(super) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
+    let (parts, body) = response.into_parts();
+    match body.collect().await {
+        Ok(collected) => {
+            let trailers = collected.trailers().cloned();
+            let data = collected.to_bytes();
+            let body = match trailers {
+                Some(trailers) => ReplyBody::with_trailers(data, trailers),
+                None => data.into(),
+            };
+            http::Response::from_parts(parts, body)
+        }
+        Err(status) => refusal(&status),
+    }
+}
+
+/// A reply that is nothing but a status: trailers alone, HTTP 200 (requirement T17).
+pub(super) fn refusal(status: &Status) -> Reply {
+    status.clone().into_http::<Bytes>().map(ReplyBody::from)
+}

@@ -1,0 +1,124 @@
+//! `user_api.v1.UserApiService`: login, refresh and «who am I» over gRPC, with server reflection and health.
+//!
+//! | call | command |
+//! |---|---|
+//! | `AuthnWithPassword(email, password)` | a login; `email` is the user's name |
+//! | `RefreshAccessToken(refresh_token)` | a refresh; the token is the credential, and no metadata is asked for |
+//! | `GetMe()` | a check of the access token in the metadata `authorization` |
+//!
+//! Every refusal is a gRPC status in trailers, with HTTP 200. The protocol documents no codes; here whatever is wrong with
+//! a credential is `UNAUTHENTICATED`, an empty field `INVALID_ARGUMENT`, too many tries `RESOURCE_EXHAUSTED`, and what
+//! failed on our side `UNAVAILABLE`, the last two with `google.rpc.RetryInfo`.
+//!
+//! User fields are those of the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`, `"admin"`),
+//! `avatar`, `phone`, `dids` (a list), `external_ids` (a table of texts), `metadata` (a table of anything).
+
+use async_trait::async_trait;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode};
+use tonic::Status;
+
+use self::calls::{Calling, refusal};
+use self::streams::Streams;
+use super::{Acting, Call, Command, Dialect, Outcome, Reply, Served, StreamedBody};
+use crate::denial::{Denial, Error};
+use crate::gate::respond;
+
+mod calls;
+pub mod proto;
+mod streams;
+mod user;
+mod words;
+
+/// The dialect's name in `gateway.toml`.
+pub const NAME: &str = "knox";
+
+/// The service's full name.
+const SERVICE: &str = "user_api.v1.UserApiService";
+
+const AUTHN: &str = "AuthnWithPassword";
+const REFRESH: &str = "RefreshAccessToken";
+const GET_ME: &str = "GetMe";
+const STREAMED: &str = "reflection or health";
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Knox {
+    streams: Streams,
+}
+
+impl Default for Knox {
+    fn default() -> Self {
+        Self { streams: Streams::new() }
+    }
+}
+
+#[async_trait]
+impl Dialect for Knox {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/user_api.v1.UserApiService"
+    }
+
+    fn client(&self) -> Option<&'static str> {
+        Some(NAME)
+    }
+
+    fn serves(&self, base: &str) -> Vec<Served> {
+        let served = |operation, template| Served { operation, template, methods: &[Method::POST], spellings: &[] };
+        let own = [AUTHN, REFRESH, GET_ME].map(|method| served(method, format!("{base}/{method}")));
+        let streamed =
+            [streams::REFLECTION_V1, streams::REFLECTION_V1_ALPHA, streams::HEALTH_CHECK, streams::HEALTH_WATCH];
+        own.into_iter().chain(streamed.map(|path| served(STREAMED, path.to_owned()))).collect()
+    }
+
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        Err(Denial::MalformedRequest("a gRPC call is answered as a whole"))
+    }
+
+    fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        match outcome {
+            Ok(_) => refusal(&Status::internal("unexpected")),
+            Err(error) => refusal(&words::status(&error)),
+        }
+    }
+
+    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> (Reply, &'static str) {
+        if !speaks_grpc(call.headers) {
+            return not_grpc();
+        }
+        let calling = Calling::new(call, gate);
+        let reply = match call.operation {
+            AUTHN => calling.authn_with_password().await,
+            REFRESH => calling.refresh_access_token().await,
+            GET_ME => calling.get_me().await,
+            _ => return (refusal(&Status::unimplemented("no such method")), Denial::NoRoute.reason()),
+        };
+        (reply, calling.reason())
+    }
+
+    fn is_streamed(&self, operation: &str) -> bool {
+        operation == STREAMED
+    }
+
+    async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, &'static str) {
+        if !speaks_grpc(call.headers) {
+            return not_grpc();
+        }
+        (self.streams.answer(call.path, call.headers, body).await, "answered")
+    }
+}
+
+/// «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2, «Requests»).
+fn speaks_grpc(headers: &HeaderMap) -> bool {
+    let media = headers.get(CONTENT_TYPE).map(|media| media.as_bytes().to_ascii_lowercase()).unwrap_or_default();
+    media.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+fn not_grpc() -> (Reply, &'static str) {
+    let denial = Denial::MalformedRequest("this path speaks gRPC");
+    (respond::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, denial.detail()), denial.reason())
+}

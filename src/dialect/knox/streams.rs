@@ -1,0 +1,147 @@
+//! Server reflection, of both versions in use, and health: as their libraries serve them, while the request still comes.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tonic::Status;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_reflection::server::Builder;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use super::calls::refusal;
+use super::proto::DESCRIPTORS;
+use crate::dialect::{Reply, ReplyBody, StreamedBody};
+
+/// The largest message of a request, in bytes.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
+
+/// The services that belong to every gRPC server.
+#[derive(Clone)]
+pub(super) struct Streams {
+    v1: Option<Service>,
+    v1alpha: Option<Service>,
+    health: Service,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Streams")
+    }
+}
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        let builder = || {
+            Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // The descriptors are ours, and a test reads them.
+        let v1 = builder().build_v1().ok();
+        let v1alpha = builder().build_v1alpha().ok();
+        Self {
+            v1: v1.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE))),
+            v1alpha: v1alpha.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE))),
+            health: BoxCloneSyncService::new(HealthServer::new(Alive).max_decoding_message_size(MAX_MESSAGE)),
+        }
+    }
+
+    /// Answers a request for one of `paths`.
+    pub(super) async fn answer(&self, path: &str, headers: &HeaderMap, body: StreamedBody) -> Reply {
+        let service = match path {
+            REFLECTION_V1 => self.v1.clone(),
+            REFLECTION_V1_ALPHA => self.v1alpha.clone(),
+            HEALTH_CHECK | HEALTH_WATCH => Some(self.health.clone()),
+            _ => None,
+        };
+        let Some(service) = service else { return refusal(&Status::unimplemented("no such method")) };
+        let mut request = Request::new(tonic::body::Body::new(body));
+        *request.headers_mut() = headers.clone();
+        match http::Uri::try_from(path) {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return refusal(&Status::unimplemented("no such method")),
+        }
+        match service.oneshot(request).await {
+            Ok(response) => response.map(|body| ReplyBody::streamed(Unfailing(body).boxed_unsync())),
+            Err(never) => match never {},
+        }
+    }
+}
+
+pub(super) const REFLECTION_V1: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+pub(super) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+pub(super) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+pub(super) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// A server's body: its failures are in its trailers. Should there be another, the stream ends without a status, which
+/// every client takes for a failure.
+struct Unfailing(tonic::body::Body);
+
+impl Body for Unfailing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map(|frame| frame.and_then(Result::ok).map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+/// Whoever answers, serves.
+#[derive(Clone, Copy, Debug)]
+struct Alive;
+
+fn health_of(service: &str) -> Option<HealthCheckResponse> {
+    // The empty name is the whole server.
+    matches!(service, "" | super::SERVICE).then(|| HealthCheckResponse { status: ServingStatus::Serving.into() })
+}
+
+#[tonic::async_trait]
+impl Health for Alive {
+    type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+
+    async fn check(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+        let health = health_of(&request.get_ref().service);
+        health.map(tonic::Response::new).ok_or_else(|| Status::not_found("no such service"))
+    }
+
+    async fn watch(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
+        let health = health_of(&request.get_ref().service).unwrap_or(unknown);
+        // It does not change while there is somebody to ask.
+        let watched = stream::once(async move { Ok(health) }).chain(stream::pending());
+        Ok(tonic::Response::new(watched.boxed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptors_can_be_told_by_both_versions() {
+        let streams = Streams::new();
+        assert!(streams.v1.is_some() && streams.v1alpha.is_some());
+    }
+}

@@ -1,0 +1,76 @@
+//! A request body that is answered while it comes, and that must go on coming.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use crate::dialect::StreamedBody;
+
+/// Why it ended.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing came for too long")]
+struct Stalled;
+
+/// Ends with an error where somebody waited so long for a frame.
+pub(super) struct Paced {
+    body: StreamedBody,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Paced {
+    pub(super) fn new(body: StreamedBody, limit: Duration) -> Self {
+        Self { body, limit, waiting: None }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.waiting = None;
+            return Poll::Ready(frame);
+        }
+        let limit = this.limit;
+        let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        waiting.as_mut().poll(cx).map(|()| Some(Err(Stalled.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use futures_util::stream;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_ends_and_one_that_moves_does_not() {
+        let limit = Duration::from_secs(60);
+        let moving = stream::iter(0..5).then(|_| async {
+            tokio::time::sleep(Duration::from_secs(59)).await;
+            Ok(Frame::data(Bytes::from_static(b"x")))
+        });
+        let mut body = Paced::new(StreamBody::new(moving.chain(stream::pending())).boxed_unsync(), limit);
+        for _ in 0..5 {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        assert!(body.frame().await.unwrap().unwrap_err().is::<Stalled>());
+    }
+}
