@@ -88,6 +88,8 @@ pub struct Verified {
     headers: Box<[(HeaderName, HeaderValue)]>,
     shard: usize,
     watch: Watch,
+    /// Tells the gate that verified it: a second gate in the same stack believes only its own.
+    home: Arc<RevocationList>,
 }
 
 impl Verified {
@@ -204,7 +206,7 @@ impl Checker {
         }
         let headers = self.identity.of(&access);
         let watch = Watch::new(epoch, judged.refuse_from);
-        let verified = Arc::new(Verified { token: access, headers, shard, watch });
+        let verified = Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.revocations) });
         keys.cache.insert(token.into(), Arc::clone(&verified));
         Ok(verified)
     }
@@ -226,6 +228,11 @@ impl Checker {
     pub(crate) fn read_only(&self, token: &str, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         self.keys.load().verifier.verify_expired(token, now, wall, expired_for_at_most)
+    }
+
+    /// Was it this checker that verified it?
+    pub(crate) fn made(&self, verified: &Verified) -> bool {
+        Arc::ptr_eq(&verified.home, &self.revocations)
     }
 
     /// How many verified tokens are kept.

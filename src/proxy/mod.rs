@@ -124,7 +124,7 @@ impl Proxy {
     /// Sends a request to an upstream. Every failure is a response too, with its [`ProxyError`] in the extensions.
     ///
     /// Dropping the future, or the body of the response before its end, closes the connection to the upstream.
-    pub fn forward<B>(
+    pub(crate) fn forward<B>(
         &self,
         upstream: usize,
         policy: &RoutePolicy,

@@ -163,6 +163,14 @@ async fn require_asks_for_scopes_behind_the_gate_and_alone() {
 }
 
 #[tokio::test]
+async fn a_gate_believes_no_other_gate_in_the_same_stack() {
+    let (outer, inner) = (gate().await, gate().await);
+    let app = Router::new().route("/x", get(me)).route_layer(inner.require()).layer(outer.layer());
+    let (access, _) = tokens(&outer, "read").await;
+    assert_eq!(Server::axum(app).await.get_with("/x", &access).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn require_asks_for_another_audience_or_leaves_the_caller_open() {
     let gate = gate().await;
     let app = Router::new()
