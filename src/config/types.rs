@@ -239,6 +239,8 @@ pub struct EndpointConfig {
     pub clients: Option<Vec<String>>,
     /// Dialects besides its own whose sessions it takes.
     pub accepts: Vec<&'static str>,
+    /// What its dialect has besides.
+    pub options: crate::dialect::Options,
 }
 
 /// `[identity]`: what an upstream is told. A header that is `None` is not sent.

@@ -282,11 +282,18 @@ pub fn reason(outcome: &Result<Outcome, Error>) -> &'static str {
     }
 }
 
+/// What `gateway.toml` may say to the dialect of an endpoint, besides its path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// To [`envelope`].
+    pub envelope: envelope::Envelope,
+}
+
 /// Every dialect built in, by its name in `gateway.toml`.
-pub fn by_name(name: &str) -> Option<Box<dyn Dialect>> {
+pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
         oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
-        envelope::NAME => Some(Box::<envelope::Envelope>::default()),
+        envelope::NAME => Some(Box::new(options.envelope)),
         _ => None,
     }
 }

@@ -310,7 +310,10 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     let mut found: Vec<Box<dyn Dialect>> = Vec::new();
     for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
         if !found.iter().any(|dialect| dialect.name() == name) {
-            found.push(dialect::by_name(name).ok_or_else(|| BuildError::Dialect(name.to_owned()))?);
+            found.push(
+                dialect::by_name(name, &dialect::Options::default())
+                    .ok_or_else(|| BuildError::Dialect(name.to_owned()))?,
+            );
         }
     }
     Ok(found)

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 
 use super::super::raw::{Section, Value, nearest, printable};
 use super::super::types::{AdminConfig, ClientConfig, EndpointConfig, IdentityConfig, ServerConfig, UpstreamConfig};
 use super::super::value;
 use super::{path_in, profile, reaches};
 use crate::client::{Grant, SecretHash};
-use crate::dialect;
+use crate::dialect::{self, envelope::Envelope};
 use crate::directory::password::cost_of;
 use crate::private_file::read_private;
 use crate::proxy::UpstreamUrl;
@@ -128,7 +128,7 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
     let known: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
-        section.later(&["allow_expired_access_token", "cookie"]);
+        section.later(&["cookie"]);
         let path = section.require("path", "such as \"/{account}/connect/token\"", endpoint_path).unwrap_or_default();
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
             section.blame("path", format!("{path} is there twice"));
@@ -139,16 +139,36 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
                 section.blame_element("clients", *index, dangling("client", id, &known));
             }
         }
+        let dialect = section.require("dialect", "\"oauth2\"", dialect_name).unwrap_or(dialect::oauth2::NAME);
         endpoints.push(EndpointConfig {
-            dialect: section.require("dialect", "\"oauth2\"", dialect_name).unwrap_or(dialect::oauth2::NAME),
+            dialect,
             path,
             profile: own_profile(section),
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
             accepts: section.list("accepts", accepted_dialect).unwrap_or_default(),
+            options: dialect::Options { envelope: envelope(section, dialect) },
         });
         section.finish();
     }
     endpoints
+}
+
+/// The keys of `dialect = "envelope"`. At another dialect they are unknown.
+fn envelope(section: &Section<'_>, dialect: &str) -> Envelope {
+    let default = Envelope::default();
+    if dialect != dialect::envelope::NAME {
+        return default;
+    }
+    let status = |v: &Value| match value::count(200, 401)(v) {
+        Ok(200) => Ok(StatusCode::OK),
+        Ok(401) => Ok(StatusCode::UNAUTHORIZED),
+        Ok(_) | Err(_) => Err(format!("expected 401 or 200, found {}", v.describe())),
+    };
+    let window = value::duration_within(Duration::ZERO, Duration::from_secs(7 * 86_400));
+    Envelope {
+        expired_for_at_most: section.get("allow_expired_access_token", window).unwrap_or(default.expired_for_at_most),
+        failure_status: section.get("failure_status", status).unwrap_or(default.failure_status),
+    }
 }
 
 fn endpoint_path(v: &Value) -> Result<String, String> {
