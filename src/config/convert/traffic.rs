@@ -145,12 +145,31 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
             path,
             profile: own_profile(section),
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
+            client: endpoint_client(section, dialect, clients),
             accepts: section.list("accepts", accepted_dialect).unwrap_or_default(),
             options: dialect::Options { envelope: envelope(section, dialect) },
         });
         section.finish();
     }
     endpoints
+}
+
+/// `client`, at a dialect whose protocol names none. At another it is unknown.
+fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
+    dialect::by_name(dialect, &dialect::Options::default())?.client()?;
+    let id = section.get("client", value::text)?;
+    match clients.iter().find(|client| client.id == id) {
+        None => {
+            let known: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
+            section.blame("client", dangling("client", &id, &known));
+        }
+        Some(client) if client.secret_hash.is_some() => {
+            section
+                .blame("client", "is confidential, and this protocol has no place for its secret; name a public one");
+        }
+        Some(_) => {}
+    }
+    Some(id)
 }
 
 /// The keys of `dialect = "envelope"`. At another dialect they are unknown.
@@ -315,7 +334,9 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
     let audiences = section.list("audiences", value::text).unwrap_or_default();
     if auth == Auth::None {
         // Whoever writes both believes that the route is protected.
-        for (key, given) in [("scopes", !scopes.is_empty()), ("audiences", !audiences.is_empty())] {
+        let asked =
+            [("scopes", !scopes.is_empty()), ("audiences", !audiences.is_empty()), ("cookie", section.has("cookie"))];
+        for (key, given) in asked {
             if given {
                 section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
             }

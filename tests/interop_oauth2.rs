@@ -1,0 +1,2 @@
+//! Real OAuth 2 clients against the real binary.
+fn main() {}
