@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
-# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, and a C compiler.
+# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, and, for the real clients that
+# the gate is tested with, Node.js with npm, and Python 3 with venv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -14,6 +15,9 @@ command -v cargo >/dev/null || missing cargo "install Rust, https://rustup.rs"
 cargo fmt --version >/dev/null 2>&1 || missing rustfmt "rustup component add rustfmt"
 cargo clippy --version >/dev/null 2>&1 || missing clippy "rustup component add clippy"
 command -v "${CC:-cc}" >/dev/null || missing "a C compiler" "install gcc or clang (apt install build-essential)"
+# The real clients of tests/interop; what else they need is said by the script that installs them.
+command -v npm >/dev/null || missing "node or npm" "install Node.js 20 or newer"
+command -v python3 >/dev/null || missing python3 "install Python 3.9 or newer"
 
 name=
 trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT

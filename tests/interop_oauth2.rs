@@ -43,6 +43,9 @@ enum Fault {
 const FAULTS: [Fault; 5] =
     [Fault::RevokedAccessPasses, Fault::ReuseIsIgnored, Fault::ReplayIsRefused, Fault::WrongUnit, Fault::OtherIssuer];
 
+/// One for each client.
+const SCRIPTS: [&str; 3] = ["openid_client.mjs", "authlib_client.py", "requests_oauthlib_client.py"];
+
 /// What the proxy remembers.
 struct Between {
     gate: SocketAddr,
@@ -124,25 +127,25 @@ fn clients() -> &'static Path {
         let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for (program, _) in programs(&cache) {
-            std::fs::copy(source.join(program), cache.join(program)).unwrap();
+        for script in SCRIPTS {
+            std::fs::copy(source.join(script), cache.join(script)).unwrap();
         }
         cache
     })
 }
 
-/// The clients' own programs, and what runs each.
-fn programs(cache: &Path) -> Vec<(&'static str, PathBuf)> {
-    let python = cache.join("python/bin/python");
-    vec![
-        ("openid_client.mjs", PathBuf::from("node")),
-        ("authlib_client.py", python.clone()),
-        ("requests_oauthlib_client.py", python),
-    ]
+/// The clients: a name, and what runs.
+fn programs(cache: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
+    let scripts = SCRIPTS.iter().map(|script| {
+        let interpreter = if script.ends_with(".mjs") { "node".into() } else { cache.join("python/bin/python") };
+        (*script, vec![interpreter, cache.join(script)])
+    });
+    let oauth2 = cache.join("../rust/debug/rotogate-interop-oauth2");
+    scripts.chain([("the oauth2 crate", vec![oauth2])]).collect()
 }
 
 /// Runs a program against a gate of its own.
-async fn run(cache: &Path, script: &str, interpreter: &Path, fault: Fault) -> Output {
+async fn run(program: &[PathBuf], fault: Fault) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let new = || uuid::Uuid::new_v4().simple().to_string();
@@ -170,8 +173,8 @@ async fn run(cache: &Path, script: &str, interpreter: &Path, fault: Fault) -> Ou
             );
         }
     });
-    let output = tokio::process::Command::new(interpreter)
-        .arg(cache.join(script))
+    let output = tokio::process::Command::new(&program[0])
+        .args(&program[1..])
         .env("ISSUER", &issuer)
         .env("CLIENT_ID", &client)
         .env("USER_NAME", &user)
@@ -186,20 +189,18 @@ async fn run(cache: &Path, script: &str, interpreter: &Path, fault: Fault) -> Ou
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_clients_know_the_gate_by_its_metadata_alone() {
-    let cache = clients();
-    for (script, interpreter) in programs(cache) {
-        let output = run(cache, script, &interpreter, Fault::None).await;
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    for (name, program) in programs(clients()) {
+        let output = run(&program, Fault::None).await;
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_gate_is_noticed_by_every_client() {
-    let cache = clients();
-    for (script, interpreter) in programs(cache) {
+    for (name, program) in programs(clients()) {
         for fault in FAULTS {
-            let output = run(cache, script, &interpreter, fault).await;
-            assert!(!output.status.success(), "{script} is content with {fault:?}");
+            let output = run(&program, fault).await;
+            assert!(!output.status.success(), "{name} is content with {fault:?}");
         }
     }
 }

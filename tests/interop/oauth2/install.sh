@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real clients, in the versions that stand beside this file, into the folder given; nothing is done when they
-# are there. Needs node with npm, and python3 with venv.
+# are there. Needs cargo, node with npm, and python3 with venv.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$1
@@ -12,6 +12,7 @@ command -v node >/dev/null && command -v npm >/dev/null || missing "node or npm"
 command -v python3 >/dev/null || missing python3 "install Python 3.9 or newer"
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing "venv for python3" "apt install python3-venv"
 
+nice cargo build --quiet --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$cache/../rust" >&2
 wanted=$(cat "$here/package-lock.json" "$here/requirements.txt" "$here/install.sh" | cksum)
 [ "$(cat "$cache/installed" 2>/dev/null)" != "$wanted" ] || exit 0
 rm -rf "$cache"
