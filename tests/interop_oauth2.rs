@@ -98,7 +98,7 @@ async fn between(
     match fault {
         Fault::RevokedAccessPasses if path == "/data" => status = StatusCode::OK,
         Fault::OtherIssuer if path.starts_with("/.well-known/o") => {
-            said = edited(&said, "\"issuer\":\"", "\"issuer\":\"x")
+            said = edited(&said, "\"issuer\":\"", "\"issuer\":\"x");
         }
         _ => {}
     }

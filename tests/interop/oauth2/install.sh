@@ -8,6 +8,7 @@ missing() {
     echo "tests/interop/oauth2/install.sh: $1 is missing: $2" >&2
     exit 1
 }
+command -v cargo >/dev/null || missing cargo "install Rust, https://rustup.rs"
 command -v node >/dev/null && command -v npm >/dev/null || missing "node or npm" "install Node.js 20 or newer"
 command -v python3 >/dev/null || missing python3 "install Python 3.9 or newer"
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing "venv for python3" "apt install python3-venv"
