@@ -54,7 +54,9 @@ pub(crate) fn extract_from<'h>(
 ) -> Result<Option<Found<'h>>, Denial> {
     let by_header = extract(headers, query)?.map(|credential| Cow::Borrowed(credential.0));
     let mut by_cookie = None;
-    for name in places.cookies.into_iter().flatten() {
+    let [first, second] = places.cookies;
+    // One name in both places is one place.
+    for name in first.into_iter().chain(second.filter(|name| first != Some(*name))) {
         for value in cookies(headers, name) {
             if by_cookie.replace(value).is_some() {
                 return Err(Denial::TwoCredentials);
@@ -65,20 +67,30 @@ pub(crate) fn extract_from<'h>(
     match (by_header, by_cookie) {
         (Some(_), Some(_)) => Err(Denial::TwoCredentials),
         (Some(token), None) => Ok(Some(Found { token, by_cookie: false })),
-        (None, Some(token)) => Ok(Some(Found { token: Cow::Borrowed(token), by_cookie: true })),
+        (None, Some(value)) => {
+            let token = std::str::from_utf8(value).map_err(|_| Denial::UnusableCredential)?;
+            Ok(Some(Found { token: Cow::Borrowed(token), by_cookie: true }))
+        }
         (None, None) => Ok(in_query().map(|token| Found { token, by_cookie: false })),
     }
 }
 
 /// The values of a cookie (RFC 6265 §4.2). Kuzzle's way to delete one, the value `null`, is none.
-pub(crate) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|header| header.to_str().ok())
-        .flat_map(|header| header.split(';'))
-        .filter_map(move |pair| pair.trim().split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value))
-        .filter(|value| !value.is_empty() && *value != "null")
+pub(crate) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pairs(headers)
+        .filter_map(move |pair| split_pair(pair).filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value))
+        .filter(|value| !value.is_empty() && *value != b"null")
+}
+
+/// Bytes, because other cookies need not be text, and one of those must not hide ours.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(COOKIE).iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
+}
+
+/// As lenient about blanks as the parsers of upstreams are.
+fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    Some((pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii()))
 }
 
 /// A parameter that stands in the query exactly once.
@@ -90,22 +102,17 @@ fn single_parameter(query: &str, name: &str) -> Option<String> {
     }
 }
 
-/// Removes a cookie from a request and leaves the others.
+/// Removes a cookie from a request and leaves the others as they are.
 pub(crate) fn remove_cookie(headers: &mut HeaderMap, name: &str) {
-    if !headers.contains_key(COOKIE) {
+    let is_it = |pair: &[u8]| split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known) == name.as_bytes();
+    if !pairs(headers).any(is_it) {
         return;
     }
-    let kept: Vec<String> = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|header| header.to_str().ok())
-        .flat_map(|header| header.split(';'))
-        .map(str::trim)
-        .filter(|pair| pair.split_once('=').map_or(*pair, |(known, _)| known) != name && !pair.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let kept: Vec<&[u8]> =
+        pairs(headers).map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty() && !is_it(pair)).collect();
+    let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..]));
     headers.remove(COOKIE);
-    if let Ok(value) = HeaderValue::try_from(kept.join("; "))
+    if let Ok(value) = kept
         && !value.is_empty()
     {
         headers.insert(COOKIE, value);
@@ -314,6 +321,109 @@ mod tests {
             assert_eq!(strip_query_token(query).as_deref(), Some(rest), "{query}");
         }
         assert_eq!(strip_query_token("a=1&b=access_token"), None);
+    }
+
+    fn with_cookies(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(COOKIE, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    const COOKIES: Places<'_> = Places { query: Some("jwt"), cookies: [Some("token"), Some("session")] };
+
+    fn token_of(
+        headers: &HeaderMap,
+        query: Option<&str>,
+        places: Places<'_>,
+    ) -> Result<Option<(String, bool)>, Denial> {
+        let found = extract_from(headers, query, places)?;
+        Ok(found.map(|found| (found.token.into_owned(), found.by_cookie)))
+    }
+
+    #[test]
+    fn t18_a_cookie_is_found_among_others_where_the_route_names_it() {
+        let found = Ok(Some(("a.b".to_owned(), true)));
+        for cookie in [
+            &b"token=a.b"[..],
+            b"x=1; token=a.b; y=2",
+            b"x=\xff;token=a.b",
+            b"x; token = a.b ;",
+            b"xtoken=1; token=a.b; tokenx=2; Token=3",
+            b"session=a.b; token=null; token=",
+        ] {
+            assert_eq!(token_of(&with_cookies(&[cookie]), None, COOKIES), found, "{}", String::from_utf8_lossy(cookie));
+        }
+        assert_eq!(token_of(&with_cookies(&[b"x=1", b"token=a.b"]), None, COOKIES), found);
+        assert_eq!(token_of(&with_cookies(&[b"token=a.b"]), None, Places::default()), Ok(None));
+        let twice = Places { cookies: [Some("token"), Some("token")], ..COOKIES };
+        assert_eq!(token_of(&with_cookies(&[b"token=a.b"]), None, twice), found);
+        assert_eq!(token_of(&with_cookies(&[b"token=\xff"]), None, COOKIES), Err(Denial::UnusableCredential));
+    }
+
+    #[test]
+    fn t1_t18_a_cookie_beside_another_credential_is_refused_equal_or_not() {
+        let mut both = with_cookies(&[b"token=a"]);
+        both.insert(AUTHORIZATION, HeaderValue::from_static("Bearer a"));
+        assert_eq!(token_of(&both, None, COOKIES), Err(Denial::TwoCredentials));
+        for cookies in [&[&b"token=a; token=a"[..]][..], &[b"token=a", b"token=b"], &[b"token=a; session=a"]] {
+            assert_eq!(token_of(&with_cookies(cookies), None, COOKIES), Err(Denial::TwoCredentials));
+        }
+    }
+
+    #[test]
+    fn a_parameter_of_the_query_counts_where_a_dialect_names_it_and_stands_once() {
+        let none = HeaderMap::new();
+        assert_eq!(token_of(&none, Some("a=1&jwt=x%2E"), COOKIES), Ok(Some(("x.".to_owned(), false))));
+        for query in ["jwt=x&jwt=y", "jwt=", "JWT=x", "a=jwt"] {
+            assert_eq!(token_of(&none, Some(query), COOKIES), Ok(None), "{query}");
+        }
+        assert_eq!(token_of(&with(&[b"Bearer b"]), Some("jwt=x"), COOKIES), Ok(Some(("b".to_owned(), false))));
+        assert_eq!(strip_parameter("a=%7e&jwt=x&b&%6awt=y", "jwt").as_deref(), Some("a=%7e&b"));
+        assert_eq!(strip_parameter("a=1&xjwt=2", "jwt"), None);
+    }
+
+    #[test]
+    fn t18_a_cookie_is_cut_out_and_the_others_stay() {
+        let table: [(&[&[u8]], &[u8]); 6] = [
+            (&[b"token=a"], b""),
+            (&[b"token=a; x=1"], b"x=1"),
+            (&[b"x=1;token=a;y=\xff"], b"x=1; y=\xff"),
+            (&[b"x=1", b"token = a; token=b", b"y=2"], b"x=1; y=2"),
+            (&[b"token; x"], b"x"),
+            (&[b"x=1;y=2"], b"x=1;y=2"),
+        ];
+        for (before, after) in table {
+            let mut headers = with_cookies(before);
+            remove_cookie(&mut headers, "token");
+            let left = headers.get(COOKIE).map(HeaderValue::as_bytes).unwrap_or_default();
+            assert_eq!(left, after, "{before:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn t18_no_cookie_header_brings_us_down_and_none_of_ours_is_left(
+            values in proptest::collection::vec("[ -~\u{80}-\u{ff}]{0,30}", 0..3),
+            extra in "(token|session|x| |=|;|null){0,8}",
+            query in ".*",
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in values.iter().chain([&extra]) {
+                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                    headers.append(COOKIE, value);
+                }
+            }
+            let _ = extract_from(&headers, Some(&query), COOKIES);
+            if let Some(rest) = strip_parameter(&query, "jwt") {
+                prop_assert_eq!(strip_parameter(&rest, "jwt"), None);
+            }
+            for name in ["token", "session"] {
+                remove_cookie(&mut headers, name);
+            }
+            prop_assert_eq!(extract_from(&headers, None, COOKIES), Ok(None));
+        }
     }
 
     proptest! {

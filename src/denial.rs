@@ -38,6 +38,8 @@ pub enum Denial {
     NoCredential,
     /// A credential of another scheme, or in a place that the route does not allow.
     UnusableCredential,
+    /// A browser sent a cookie along to change something, and did not say that one of our own origins asked for it (T18).
+    CrossOrigin,
     /// The token is not a JWS that we accept: shape, size, encoding, header.
     MalformedToken(&'static str),
     /// The issuer is not one of ours.
@@ -118,6 +120,7 @@ impl Denial {
             Self::MalformedRequest(_) => "malformed_request",
             Self::NoCredential => "no_credential",
             Self::UnusableCredential => "unusable_credential",
+            Self::CrossOrigin => "cross_origin",
             Self::MalformedToken(_) => "malformed_token",
             Self::UnknownIssuer => "unknown_issuer",
             Self::UnknownKey => "unknown_key",

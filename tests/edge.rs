@@ -13,6 +13,7 @@ mod edge {
 
     mod abuse;
     mod bodies;
+    mod cookies;
     mod cors;
     mod credentials;
     mod endpoints;

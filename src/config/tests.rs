@@ -321,10 +321,7 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         ("[directory]\nkind = \"webhook\"\n", "directory.kind"),
         ("[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n", "endpoints[0].dialect"),
         ("[[upstreams]]\nname = \"u\"\nurls = [\"https://a\"]\n", "upstreams[0].urls[0]"),
-        (
-            "[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\ncookie=\"c\"\n",
-            "routes[0].cookie",
-        ),
+        ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
         (
             "[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\ndialect=\"kuzzle\"\n",
             "routes[0].dialect",
@@ -364,6 +361,45 @@ fn a_route_that_asks_for_scopes_and_for_no_token_is_refused() {
     let text = "[[upstreams]]\nname = \"u\"\nurls = [\"echo:\"]\n[[routes]]\npath = \"/a\"\nupstream = \"u\"\n\
                 auth = \"none\"\nscopes = [\"admin\"]\n";
     assert_eq!(said(text), ["8: routes[0].scopes: is never asked for, because auth = \"none\"; remove one of the two"]);
+}
+
+#[test]
+fn t18_a_route_may_take_the_token_from_a_cookie() {
+    let route = |more: &str| {
+        format!("[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\n{more}")
+    };
+    let config = read(&format!("{MINIMAL}{}", route("cookie = \"__Host-token\"\n"))).unwrap();
+    assert_eq!(config.routes[0].policy.cookie.as_deref(), Some("__Host-token"));
+    assert_eq!(
+        said(&route("cookie = \"a=b\"\n")),
+        ["7: routes[0].cookie: expected the name of a cookie, found \"a=b\""]
+    );
+    assert!(said(&route("auth = \"none\"\ncookie = \"c\"\n"))[0].contains("is never asked for"));
+}
+
+#[test]
+fn the_envelope_has_options_of_its_own() {
+    let endpoint = |dialect: &str, more: &str| format!("[[endpoints]]\ndialect = \"{dialect}\"\npath = \"/t\"\n{more}");
+    let options = |more: &str| read(&format!("{MINIMAL}{}", endpoint("envelope", more))).unwrap().endpoints[0].options;
+    assert_eq!(options(""), crate::dialect::Options::default());
+    let set = options("allow_expired_access_token = \"10m\"\nfailure_status = 200\n").envelope;
+    assert_eq!((set.expired_for_at_most, set.failure_status.as_u16()), (Duration::from_secs(600), 200));
+    assert_eq!(
+        said(&endpoint("envelope", "failure_status = 400\nallow_expired_access_token = \"8d\"\n")),
+        [
+            "4: endpoints[0].failure_status: expected 401 or 200, found 400",
+            "5: endpoints[0].allow_expired_access_token: expected at most 7days, found \"8d\"",
+        ]
+    );
+    assert!(said(&endpoint("oauth2", "failure_status = 200\n"))[0].contains("unknown key"));
+    // A protocol that names no client has one all the same.
+    let with_client = |secret: &str| {
+        said(&format!("[[clients]]\nid = \"web\"\n{secret}{}", endpoint("envelope", "client = \"web\"\n")))
+    };
+    assert_eq!(with_client(""), Vec::<String>::new());
+    assert!(with_client(&format!("secret_hash = \"{PHC}\"\n"))[0].contains("is confidential"));
+    assert!(said(&endpoint("envelope", "client = \"web\"\n"))[0].contains("there is no client"));
+    assert!(said(&endpoint("oauth2", "client = \"web\"\n"))[0].contains("unknown key"));
 }
 
 const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc";

@@ -237,8 +237,12 @@ pub struct EndpointConfig {
     pub profile: ProfileOverride,
     /// The ids of the clients that may use it. `None`: all.
     pub clients: Option<Vec<String>>,
+    /// The client of its sessions, where the protocol names none. `None`: the dialect's own.
+    pub client: Option<String>,
     /// Dialects besides its own whose sessions it takes.
     pub accepts: Vec<&'static str>,
+    /// What its dialect has besides.
+    pub options: crate::dialect::Options,
 }
 
 /// `[identity]`: what an upstream is told. A header that is `None` is not sent.

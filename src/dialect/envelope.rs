@@ -12,15 +12,20 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, ReplyBody, Served};
 use crate::denial::{Denial, Error};
 use crate::gate::respond::retry_after;
 use crate::session::engine::Issued;
+use crate::token::verify::strict_json;
+
+#[cfg(test)]
+mod tests;
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "envelope";
@@ -30,11 +35,11 @@ const BAD_CREDENTIALS: &str = "AUTH_1001";
 const BAD_TOKEN: &str = "AUTH_1002";
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// How long ago the access token of a refresh may have expired; zero, as the protocol documents it, for not at all.
     pub expired_for_at_most: Duration,
-    /// The status of a failure.
+    /// The status where credentials or tokens are refused.
     pub failure_status: StatusCode,
 }
 
@@ -42,19 +47,6 @@ impl Default for Envelope {
     fn default() -> Self {
         Self { expired_for_at_most: Duration::ZERO, failure_status: StatusCode::UNAUTHORIZED }
     }
-}
-
-#[derive(Deserialize)]
-struct Login {
-    username: String,
-    password: SecretString,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Refresh {
-    token: SecretString,
-    refresh_token: SecretString,
 }
 
 #[derive(Serialize)]
@@ -115,21 +107,18 @@ impl Dialect for Envelope {
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        // A duplicated member is an error of the reader (requirement R11); unknown ones are ignored.
-        let malformed = |_| Denial::MalformedRequest("the body is not the JSON object that this call takes");
-        let missing = Denial::MalformedRequest("a mandatory field is empty");
-        let filled = |secret: &SecretString| !secrecy::ExposeSecret::expose_secret(secret).is_empty();
+        // A duplicated member is refused at any depth (requirement R11); unknown ones are ignored.
+        let mut body = strict_json::object(call.body)
+            .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or a member stands in it twice"))?;
+        let mut mandatory = |name| match body.remove(name) {
+            Some(Value::String(text)) if !text.is_empty() => Ok(text),
+            _ => Err(Denial::MalformedRequest("a mandatory member is missing, empty or not a text")),
+        };
         if *call.method == Method::POST {
-            let Login { username, password } = serde_json::from_slice(call.body).map_err(malformed)?;
-            if username.is_empty() || !filled(&password) {
-                return Err(missing);
-            }
+            let (username, password) = (mandatory("username")?, SecretString::from(mandatory("password")?));
             return Ok(Command::Login { client: None, username, password, scope: None, access_ttl: None });
         }
-        let Refresh { token, refresh_token } = serde_json::from_slice(call.body).map_err(malformed)?;
-        if !filled(&token) || !filled(&refresh_token) {
-            return Err(missing);
-        }
+        let (token, refresh_token) = (mandatory("token")?.into(), mandatory("refreshToken")?.into());
         let credential = RefreshCredential::Pair {
             access: token,
             refresh: refresh_token,
@@ -167,9 +156,19 @@ impl Envelope {
                 retry_after(&mut reply, wait);
                 reply
             }
-            _ if *call.method == Method::POST => failure(self.failure_status, BAD_CREDENTIALS, "Invalid credentials"),
-            _ => failure(self.failure_status, BAD_TOKEN, "Invalid token"),
+            // One answer for every login, and one for every token, that is not good (requirements A2, R7).
+            _ if *call.method == Method::POST => self.refused(BAD_CREDENTIALS, "Invalid credentials"),
+            _ => self.refused(BAD_TOKEN, "Invalid token"),
         }
+    }
+
+    fn refused(&self, error_code: &'static str, error_message: &'static str) -> Reply {
+        let mut reply = failure(self.failure_status, error_code, error_message);
+        if self.failure_status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2.
+            reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        reply
     }
 }
 

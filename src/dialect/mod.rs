@@ -42,7 +42,8 @@ pub struct Served {
     pub template: String,
     /// The methods; others are 405.
     pub methods: &'static [Method],
-    /// Raw spellings of this path besides the canonical one, because a real client sends them (requirement R12).
+    /// Raw spellings of this path besides the canonical one, because a real client sends them (requirement R12). A
+    /// `{account}` in one is what the template's stands for.
     pub spellings: &'static [&'static str],
 }
 
@@ -217,6 +218,17 @@ pub struct Sources {
     pub cookie: Option<&'static str>,
 }
 
+/// The templates of an OAuth 2 server's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuthPaths {
+    /// RFC 6749 §3.2.
+    pub token: String,
+    /// RFC 7009.
+    pub revocation: String,
+    /// RFC 7662.
+    pub introspection: String,
+}
+
 /// One wire protocol.
 #[async_trait]
 pub trait Dialect: fmt::Debug + Send + Sync + 'static {
@@ -247,6 +259,13 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Where its clients put their access token on a data route.
     fn sources(&self) -> Sources {
         Sources::default()
+    }
+
+    /// Where an OAuth 2 client finds what the dialect serves at `base`, for the gate's metadata (RFC 8414); `None` for
+    /// other protocols.
+    fn oauth(&self, base: &str) -> Option<OAuthPaths> {
+        let _ = base;
+        None
     }
 
     /// Reads a request.
@@ -298,11 +317,18 @@ pub fn reason(outcome: &Result<Outcome, Error>) -> &'static str {
     }
 }
 
+/// What `gateway.toml` may say to the dialect of an endpoint, besides its path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// To [`envelope`].
+    pub envelope: envelope::Envelope,
+}
+
 /// Every dialect built in, by its name in `gateway.toml`.
-pub fn by_name(name: &str) -> Option<Box<dyn Dialect>> {
+pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
         oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
-        envelope::NAME => Some(Box::<envelope::Envelope>::default()),
+        envelope::NAME => Some(Box::new(options.envelope)),
         #[cfg(feature = "grpc")]
         knox::NAME => Some(Box::<knox::Knox>::default()),
         _ => None,

@@ -7,6 +7,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::endpoint::{Endpoint, EndpointError, Endpoints};
+use super::origin::Origins;
 use super::{Gate, Inner, maintain, system_time};
 use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource};
@@ -87,6 +88,8 @@ pub struct GateBuilder {
     capacity: Option<u64>,
     max_endpoint_body: Option<usize>,
     forget_login_origin: bool,
+    public_url: Option<String>,
+    allowed_origins: Vec<Box<str>>,
 }
 
 struct TimeArc(Arc<dyn TimeSource>);
@@ -239,6 +242,22 @@ impl GateBuilder {
         self
     }
 
+    /// The gate as its clients see it: `scheme://host[:port]`. Metadata (RFC 8414) names its endpoints there, and a request
+    /// from there is same-origin. The issuer, if this is not called.
+    #[must_use]
+    pub fn public_url(mut self, url: impl Into<String>) -> Self {
+        self.public_url = Some(url.into());
+        self
+    }
+
+    /// The origins besides our own, as a browser writes them, from which a request that brings its token in a cookie may
+    /// change something (requirement T18).
+    #[must_use]
+    pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        self.allowed_origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Puts the gate together and loads the revocations in force. Needs a tokio runtime, and keeps a task in it for as
     /// long as the gate lives.
     ///
@@ -286,10 +305,12 @@ impl GateBuilder {
         let checker = Checker::new(verifier, clock, revocations, identity, capacity);
         let dialects = dialects(&self.routes)?;
         let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
+        let public_url = self.public_url.unwrap_or_else(|| (*issuer).to_owned());
         let inner = Arc::new(Inner {
             engine,
             checker,
-            endpoints: Endpoints::new(self.endpoints, &self.profile, &self.clients)?,
+            endpoints: Endpoints::new(self.endpoints, &self.profile, &self.clients, &issuer, &public_url)?,
+            origins: Origins::new(&public_url, self.allowed_origins),
             clients: Clients::new(self.clients, passwords)?,
             audiences: Audiences(audiences),
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
@@ -310,7 +331,10 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     let mut found: Vec<Box<dyn Dialect>> = Vec::new();
     for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
         if !found.iter().any(|dialect| dialect.name() == name) {
-            found.push(dialect::by_name(name).ok_or_else(|| BuildError::Dialect(name.to_owned()))?);
+            found.push(
+                dialect::by_name(name, &dialect::Options::default())
+                    .ok_or_else(|| BuildError::Dialect(name.to_owned()))?,
+            );
         }
     }
     Ok(found)

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::Instrument;
 
+use super::metadata::{self, Metadata};
 use super::paced::Paced;
 use super::{Inner, respond};
 use crate::client::{Client, Grant, Presented};
@@ -32,8 +33,8 @@ use crate::token::claims::{AccessToken, TokenStyle};
 
 /// Where the public keys are.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
-/// How long others may keep them.
-const JWKS_MAX_AGE: &str = "public, max-age=300";
+/// How long others may keep keys and metadata.
+const PUBLIC_MAX_AGE: &str = "public, max-age=300";
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long one that is answered while it comes may stand still.
@@ -121,6 +122,7 @@ struct Ready {
 enum Entry {
     Operation { endpoint: usize, served: Arc<Served> },
     Jwks,
+    Metadata,
 }
 
 /// Two endpoints, or one and a template, that do not fit together.
@@ -139,6 +141,7 @@ pub(super) struct Endpoints {
     exact: matchit::Router<Entry>,
     /// The same templates in lower case, to find spellings that come close.
     loose: matchit::Router<()>,
+    metadata: Bytes,
 }
 
 /// An operation that a request is for.
@@ -154,6 +157,7 @@ pub(super) struct Operation {
 pub(super) enum Hit {
     Operation(Operation),
     Jwks,
+    Metadata,
     NearMiss,
 }
 
@@ -163,8 +167,19 @@ impl Endpoints {
         endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), endpoint.dialect.token_style())).collect()
     }
 
-    pub(super) fn new(endpoints: Vec<Endpoint>, profile: &Profile, clients: &[Client]) -> Result<Self, EndpointError> {
-        let mut all = Self { ready: Vec::new(), exact: matchit::Router::new(), loose: matchit::Router::new() };
+    pub(super) fn new(
+        endpoints: Vec<Endpoint>,
+        profile: &Profile,
+        clients: &[Client],
+        issuer: &str,
+        public_url: &str,
+    ) -> Result<Self, EndpointError> {
+        let mut all = Self {
+            ready: Vec::new(),
+            exact: matchit::Router::new(),
+            loose: matchit::Router::new(),
+            metadata: Bytes::new(),
+        };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
         for endpoint in endpoints {
             let base = endpoint.path.unwrap_or_else(|| endpoint.dialect.default_path().to_owned());
@@ -176,6 +191,17 @@ impl Endpoints {
                 let template = served.template.clone();
                 let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
                 all.insert(endpoint.dialect.name(), &template, entry)?;
+            }
+            // Of several, the first is what a client finds by metadata alone.
+            if all.metadata.is_empty()
+                && let Some(paths) = endpoint.dialect.oauth(base)
+            {
+                for path in metadata::paths(issuer) {
+                    all.insert("the gate", &path, Entry::Metadata)?;
+                }
+                let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
+                let metadata = Metadata::new(issuer, public_url, &paths, clients.iter().filter(served));
+                all.metadata = metadata.to_bytes();
             }
             let mut accepts = endpoint.accepts;
             accepts.push(endpoint.dialect.name().into());
@@ -220,15 +246,19 @@ impl Endpoints {
     pub(super) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
         match self.exact.at(path.as_str()) {
             Ok(found) => {
-                let params = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                let account = found.params.get("account").unwrap_or_default();
+                let spelt = |spelling: &&str| spelling.replace("{account}", account) == raw;
                 Some(match found.value {
                     Entry::Jwks if !path.is_rewritten() => Hit::Jwks,
+                    Entry::Metadata if !path.is_rewritten() => Hit::Metadata,
                     Entry::Operation { endpoint, served }
-                        if !path.is_rewritten() || served.spellings.contains(&raw) =>
+                        if !path.is_rewritten() || served.spellings.iter().any(spelt) =>
                     {
+                        let params = found.params.iter();
+                        let params = params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
                         Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
-                    Entry::Jwks | Entry::Operation { .. } => Hit::NearMiss,
+                    Entry::Jwks | Entry::Metadata | Entry::Operation { .. } => Hit::NearMiss,
                 })
             }
             Err(_) => self.loose.at(&path.loose()).is_ok().then_some(Hit::NearMiss),
@@ -344,13 +374,22 @@ impl Acting for Desk<'_> {
 
 /// The public keys (RFC 7517 §5).
 pub(super) fn jwks(gate: &Inner, method: &Method) -> Reply {
+    let keys = gate.engine.keyring().jwks();
+    document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
+}
+
+/// What there is, for clients that are told nothing but the issuer (RFC 8414 §3.2).
+pub(super) fn metadata(gate: &Inner, method: &Method) -> Reply {
+    document(method, "application/json", gate.endpoints.metadata.clone())
+}
+
+fn document(method: &Method, media: &'static str, body: Bytes) -> Reply {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return respond::method_not_allowed(&[Method::GET, Method::HEAD]);
     }
-    let keys = gate.engine.keyring().jwks();
-    let mut reply = Response::new(serde_json::to_vec(&keys).unwrap_or_default().into());
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(JWKS_MAX_AGE));
+    let mut reply = Response::new(body.into());
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(PUBLIC_MAX_AGE));
     reply
 }
 

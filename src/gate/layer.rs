@@ -87,6 +87,7 @@ pub struct GateService<S> {
 }
 
 /// Where a request goes.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made, and never kept")]
 enum Way {
     /// Into the service. What its policy permits rides along.
     In(Permitted),
@@ -142,6 +143,10 @@ where
             Way::Endpoint(Hit::Jwks) => {
                 let verdict = Verdict { reason: "answered", route: None, session: None };
                 ResponseFuture::own(endpoint::jwks(gate, &parts.method), annotate.then_some(verdict))
+            }
+            Way::Endpoint(Hit::Metadata) => {
+                let verdict = Verdict { reason: "answered", route: None, session: None };
+                ResponseFuture::own(endpoint::metadata(gate, &parts.method), annotate.then_some(verdict))
             }
             Way::Endpoint(Hit::NearMiss) => {
                 let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, None);
@@ -218,8 +223,12 @@ pub(super) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<
         }
         (Auth::Optional, BadCredential::Anonymous) => {
             credential::at_most_one(&parts.headers)?;
-            let caller = permit_caller(gate, parts, route).ok().flatten();
-            Ok(caller.unwrap_or_else(|| policy::permit_anonymous(route)))
+            match permit_caller(gate, parts, route) {
+                Ok(Some(caller)) => Ok(caller),
+                // Two credentials are never a mistake to look over.
+                Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
+                Ok(None) | Err(_) => Ok(policy::permit_anonymous(route)),
+            }
         }
     }
 }
@@ -228,6 +237,10 @@ pub(super) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<
 fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Permitted>, Denial> {
     let places = gate.places(&route.policy);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
+    // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
+    if found.by_cookie && !gate.origins.admit(parts, &route.policy) {
+        return Err(Denial::CrossOrigin);
+    }
     let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
     policy::authorise(route, verified, &gate.audiences).map(Some)
 }

@@ -24,6 +24,8 @@ mod builder;
 mod endpoint;
 mod identity;
 mod layer;
+mod metadata;
+mod origin;
 mod paced;
 mod preflight;
 mod require;
@@ -38,6 +40,7 @@ pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
+pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
 
@@ -58,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) clients: Clients,
     pub(crate) audiences: Audiences,
     endpoints: endpoint::Endpoints,
+    origins: origin::Origins,
     /// Those in whose words routes refuse.
     dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,

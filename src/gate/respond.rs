@@ -53,6 +53,8 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         Denial::NoCredential | Denial::UnusableCredential => {
             challenge(StatusCode::UNAUTHORIZED, "Bearer".to_owned(), None)
         }
+        // No challenge: a token would not help.
+        Denial::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
         Denial::TokenExpired => invalid_token("the access token expired"),
         Denial::MalformedToken(_)
         | Denial::UnknownIssuer

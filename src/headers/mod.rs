@@ -184,5 +184,10 @@ fn visible(encoded: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(encoded).expect("visible ASCII")
 }
 
+/// Does a header, in any spelling, override the method or the URL?
+pub(crate) fn has_override(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| names::is_override(name.as_str()))
+}
+
 #[cfg(test)]
 mod tests;

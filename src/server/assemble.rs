@@ -92,6 +92,8 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         .profile(config.sessions.profile.clone())
         .rates(rates(limits))
         .max_endpoint_body(limits.max_token_body)
+        .public_url(config.server.public_url.to_string())
+        .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(config.server.trusted_proxies.clone())
         .identity_headers(identity(config));
     if !config.sessions.keep_login_client {
@@ -111,11 +113,14 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         });
     }
     for endpoint in &config.endpoints {
-        let dialect = dialect::by_name(endpoint.dialect)
+        let dialect = dialect::by_name(endpoint.dialect, &endpoint.options)
             .ok_or_else(|| ServerError::new(format!("there is no dialect {:?}", endpoint.dialect)))?;
         let mut made = Endpoint::boxed(dialect).path(endpoint.path.as_str()).profile(endpoint.profile.clone());
         if let Some(clients) = &endpoint.clients {
             made = made.clients(clients.iter().map(String::as_str));
+        }
+        if let Some(client) = &endpoint.client {
+            made = made.client(client.as_str());
         }
         for accepted in &endpoint.accepts {
             made = made.accepts(*accepted);

@@ -23,6 +23,12 @@ impl AccessTokenText {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Any text, for tests of what is written around it.
+    #[cfg(test)]
+    pub(crate) fn for_test(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
 }
 
 impl fmt::Debug for AccessTokenText {

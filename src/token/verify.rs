@@ -15,7 +15,7 @@ use crate::token::claims::AccessToken;
 mod judge;
 mod rules;
 mod shape;
-mod strict_json;
+pub(crate) mod strict_json;
 
 pub(crate) use judge::{is_name, is_subject};
 pub use rules::{Ignored, IssuerKeys, IssuerRules, MAX_JWKS, RulesError};

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 
 use super::super::raw::{Section, Value, nearest, printable};
 use super::super::types::{AdminConfig, ClientConfig, EndpointConfig, IdentityConfig, ServerConfig, UpstreamConfig};
 use super::super::value;
 use super::{path_in, profile, reaches};
 use crate::client::{Grant, SecretHash};
-use crate::dialect;
+use crate::dialect::{self, envelope::Envelope};
 use crate::directory::password::cost_of;
 use crate::private_file::read_private;
 use crate::proxy::UpstreamUrl;
@@ -131,13 +131,14 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
     let known: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
-        section.later(&["allow_expired_access_token", "cookie"]);
+        section.later(&["cookie"]);
         let dialect = section.require("dialect", "\"oauth2\"", dialect_name);
         let path = section.get("path", endpoint_path).or_else(|| {
-            let path = dialect::by_name(dialect?)?.default_path();
+            let path = dialect::by_name(dialect?, &dialect::Options::default())?.default_path();
             (!section.has("path")).then(|| path.to_owned())
         });
         let path = path.unwrap_or_default();
+        let dialect = dialect.unwrap_or(dialect::oauth2::NAME);
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
             section.blame("path", format!("{path} is there twice"));
         }
@@ -148,15 +149,53 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
             }
         }
         endpoints.push(EndpointConfig {
-            dialect: dialect.unwrap_or(dialect::oauth2::NAME),
+            dialect,
             path,
             profile: own_profile(section),
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
+            client: endpoint_client(section, dialect, clients),
             accepts: section.list("accepts", accepted_dialect).unwrap_or_default(),
+            options: dialect::Options { envelope: envelope(section, dialect) },
         });
         section.finish();
     }
     endpoints
+}
+
+/// `client`, at a dialect whose protocol names none. At another it is unknown.
+fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
+    dialect::by_name(dialect, &dialect::Options::default())?.client()?;
+    let id = section.get("client", value::text)?;
+    match clients.iter().find(|client| client.id == id) {
+        None => {
+            let known: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
+            section.blame("client", dangling("client", &id, &known));
+        }
+        Some(client) if client.secret_hash.is_some() => {
+            section
+                .blame("client", "is confidential, and this protocol has no place for its secret; name a public one");
+        }
+        Some(_) => {}
+    }
+    Some(id)
+}
+
+/// The keys of `dialect = "envelope"`. At another dialect they are unknown.
+fn envelope(section: &Section<'_>, dialect: &str) -> Envelope {
+    let default = Envelope::default();
+    if dialect != dialect::envelope::NAME {
+        return default;
+    }
+    let status = |v: &Value| match value::count(200, 401)(v) {
+        Ok(200) => Ok(StatusCode::OK),
+        Ok(401) => Ok(StatusCode::UNAUTHORIZED),
+        Ok(_) | Err(_) => Err(format!("expected 401 or 200, found {}", v.describe())),
+    };
+    let window = value::duration_within(Duration::ZERO, Duration::from_secs(7 * 86_400));
+    Envelope {
+        expired_for_at_most: section.get("allow_expired_access_token", window).unwrap_or(default.expired_for_at_most),
+        failure_status: section.get("failure_status", status).unwrap_or(default.failure_status),
+    }
 }
 
 fn endpoint_path(v: &Value) -> Result<String, String> {
@@ -309,7 +348,9 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
     let audiences = section.list("audiences", value::text).unwrap_or_default();
     if auth == Auth::None {
         // Whoever writes both believes that the route is protected.
-        for (key, given) in [("scopes", !scopes.is_empty()), ("audiences", !audiences.is_empty())] {
+        let asked =
+            [("scopes", !scopes.is_empty()), ("audiences", !audiences.is_empty()), ("cookie", section.has("cookie"))];
+        for (key, given) in asked {
             if given {
                 section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
             }

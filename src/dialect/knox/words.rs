@@ -61,6 +61,7 @@ fn denied(denial: Denial) -> Status {
         Denial::UnauthorizedClient | Denial::UnsupportedGrantType => {
             Status::permission_denied("the client may not do this")
         }
+        Denial::CrossOrigin => Status::permission_denied("the request came from another origin"),
         Denial::InsufficientScope => Status::permission_denied("the access token lacks a scope"),
         Denial::NoRoute | Denial::NearMiss | Denial::MethodNotAllowed => Status::unimplemented("no such method"),
         Denial::BodyTooLarge => Status::resource_exhausted("the request is too large"),

@@ -7,6 +7,9 @@
 //! | `/{account}/connect/revocation`, `/connect/revocation` | revocation |
 //! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
 //!
+//! MeshyDB's C# client signs out at `/{account}//connect/revocation`, with a capital in the name of the field `Token`: both
+//! are taken there, and nowhere else.
+//!
 //! Where clients disagree with the letter of the RFC the clients win: an empty parameter is one that was not sent (RFC
 //! 6749 §3.2 says so too), `invalid_client` is 400 unless the client used Basic, and a public client may come as
 //! `Basic base64("id:")`.
@@ -14,7 +17,7 @@
 use http::Method;
 use secrecy::SecretString;
 
-use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served};
+use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, Served};
 use crate::denial::{Denial, Error};
 
 mod form;
@@ -48,7 +51,13 @@ impl Dialect for OAuth2 {
         let served =
             |operation, template: String| Served { operation, template, methods: &[Method::POST], spellings: &[] };
         let beside = |folder: &str| {
-            [served(REVOCATION, format!("{folder}/revocation")), served(INTROSPECTION, format!("{folder}/introspect"))]
+            let mut revocation = served(REVOCATION, format!("{folder}/revocation"));
+            revocation.spellings = match folder {
+                "/{account}/connect" => &["/{account}//connect/revocation"],
+                "/connect" => &["//connect/revocation"],
+                _ => &[],
+            };
+            [revocation, served(INTROSPECTION, format!("{folder}/introspect"))]
         };
         let mut all = vec![served(TOKEN, base.to_owned())];
         all.extend(beside(folder));
@@ -60,11 +69,25 @@ impl Dialect for OAuth2 {
         all
     }
 
+    fn oauth(&self, base: &str) -> Option<OAuthPaths> {
+        let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
+        Some(OAuthPaths {
+            token: base.to_owned(),
+            revocation: format!("{folder}/revocation"),
+            introspection: format!("{folder}/introspect"),
+        })
+    }
+
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
         let form = form::read(call)?;
         let client = form.client(call.headers)?;
         if call.operation != TOKEN {
-            let token = form.secret("token").ok_or(Denial::MalformedRequest("token is missing"))?;
+            let token = match (form.secret("token"), form.secret("Token")) {
+                (Some(token), None) => token,
+                (None, Some(token)) if call.operation == REVOCATION => token,
+                (Some(_), Some(_)) => return Err(Denial::MalformedRequest("token was sent twice")),
+                (None, _) => return Err(Denial::MalformedRequest("token is missing")),
+            };
             return Ok(match call.operation {
                 REVOCATION => Command::Revoke { client: Some(client), token },
                 _ => Command::Introspect { client, token },

@@ -131,6 +131,36 @@ fn revocation_and_introspection_take_a_token_of_any_kind() {
     assert!(matches!(read_at(REVOCATION, &form, "client_id=K&token="), Err(Denial::MalformedRequest(_))));
 }
 
+#[test]
+fn a_capital_token_is_taken_for_a_sign_out_and_for_nothing_else() {
+    let form = headers(&[]);
+    let sign_out = "Token=R&token_type_hint=refresh_token&client_id=K";
+    let Ok(Command::Revoke { token, .. }) = read_at(REVOCATION, &form, sign_out) else { panic!("not a sign-out") };
+    assert_eq!(token.expose_secret(), "R");
+    assert!(matches!(read_at(INTROSPECTION, &form, sign_out), Err(Denial::MalformedRequest(_))));
+    for both in ["Token=R&token=R&client_id=K", "token=R&Token=S&client_id=K"] {
+        assert!(matches!(read_at(REVOCATION, &form, both), Err(Denial::MalformedRequest(_))), "{both}");
+    }
+    // An empty one is one that was not sent.
+    assert!(read_at(REVOCATION, &form, "Token=&token=R&client_id=K").is_ok());
+}
+
+#[test]
+fn the_double_slash_of_the_sign_out_is_a_spelling_of_the_documented_path_alone() {
+    let spellings = |base: &str| -> Vec<(String, &'static [&'static str])> {
+        let spelt = OAuth2.serves(base).into_iter().filter(|served| !served.spellings.is_empty());
+        spelt.map(|served| (served.template, served.spellings)).collect()
+    };
+    assert_eq!(
+        spellings("/{account}/connect/token"),
+        [
+            ("/{account}/connect/revocation".to_owned(), &["/{account}//connect/revocation"][..]),
+            ("/connect/revocation".to_owned(), &["//connect/revocation"][..]),
+        ]
+    );
+    assert_eq!(spellings("/oauth/token"), []);
+}
+
 fn written(denial: Denial, authorization: Option<&str>) -> (StatusCode, serde_json::Value, HeaderMap) {
     let pairs: Vec<_> = authorization.map(|value| (AUTHORIZATION.as_str(), value)).into_iter().collect();
     let headers = headers(&pairs.iter().map(|(_, value)| ("authorization", *value)).collect::<Vec<_>>());

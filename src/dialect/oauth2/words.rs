@@ -133,6 +133,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         | Denial::NearMiss
         | Denial::NoCredential
         | Denial::UnusableCredential
+        | Denial::CrossOrigin
         | Denial::MalformedToken(_)
         | Denial::UnknownIssuer
         | Denial::UnknownKey

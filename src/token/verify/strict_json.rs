@@ -1,4 +1,4 @@
-//! JSON as a signed document must be: one object, every member once, bounded in depth (J10, J11).
+//! JSON as a signed document, or a request with credentials, must be: one object, every member once, bounded in depth (J10, J11).
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 /// How deep objects and arrays may lie in each other.
-pub(super) const MAX_DEPTH: usize = 16;
+pub(crate) const MAX_DEPTH: usize = 16;
 
 /// Reads one JSON object that fills `bytes`.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     // Before the parser, which calls itself for each level.
     if !is_shallow(bytes) {
         return Err("JSON nested too deeply");

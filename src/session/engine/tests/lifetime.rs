@@ -109,8 +109,10 @@ async fn r8_a_scope_taken_from_a_user_is_gone_at_the_next_refresh_and_at_a_repea
 #[tokio::test]
 async fn a_client_asks_for_no_more_time_than_the_profile_allows() {
     let w = World::new().await;
-    let issued = w.login_with("ada", None, "web", Some(DAY * 2)).await.unwrap();
+    let issued = w.login_with("ada", None, "web", Some(DAY)).await.unwrap();
     assert_eq!(issued.expires_in, 86_400);
+    let too_long = w.login_with("ada", None, "web", Some(DAY + Duration::from_secs(1))).await;
+    assert_eq!(denied(too_long), Denial::TtlExceeded);
 }
 
 #[tokio::test]

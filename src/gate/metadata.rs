@@ -1,0 +1,157 @@
+//! Authorization server metadata (RFC 8414), at the paths of RFC 8414 §3 and of OpenID Connect Discovery §4: clients that
+//! know nothing but the issuer find the rest there.
+
+use bytes::Bytes;
+use http::Uri;
+use serde::Serialize;
+
+use crate::client::{Client, Grant};
+use crate::dialect::OAuthPaths;
+use crate::gate::JWKS_PATH;
+
+/// RFC 8414 §3. An issuer's path comes behind it.
+pub const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
+/// OpenID Connect Discovery §4. An issuer's path comes before it.
+pub const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
+
+/// Of an authorization server without an authorization endpoint: no response types, and no ID tokens.
+#[derive(Debug, Serialize)]
+pub(super) struct Metadata<'a> {
+    issuer: &'a str,
+    token_endpoint: String,
+    revocation_endpoint: String,
+    introspection_endpoint: String,
+    jwks_uri: String,
+    grant_types_supported: Vec<&'static str>,
+    response_types_supported: [&'static str; 0],
+    token_endpoint_auth_methods_supported: &'static [&'static str],
+    revocation_endpoint_auth_methods_supported: &'static [&'static str],
+    introspection_endpoint_auth_methods_supported: &'static [&'static str],
+}
+
+/// `none` is for public clients.
+const METHODS: &[&str] = &["none", "client_secret_basic", "client_secret_post"];
+
+impl<'a> Metadata<'a> {
+    /// `public_url` has no path; `clients` are those that the endpoint serves.
+    pub(super) fn new<'c>(
+        issuer: &'a str,
+        public_url: &str,
+        paths: &OAuthPaths,
+        clients: impl Iterator<Item = &'c Client>,
+    ) -> Self {
+        let base = public_url.trim_end_matches('/');
+        let account = path_of(issuer);
+        // An issuer of one segment is that account's; otherwise the path goes without, for the default account.
+        let account = if account.matches('/').count() == 1 { account } else { String::new() };
+        let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
+        let mut grants = Vec::new();
+        for client in clients {
+            grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
+        }
+        let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials];
+        Self {
+            issuer,
+            token_endpoint: url(&paths.token),
+            revocation_endpoint: url(&paths.revocation),
+            introspection_endpoint: url(&paths.introspection),
+            jwks_uri: format!("{base}{JWKS_PATH}"),
+            grant_types_supported: all
+                .iter()
+                .filter(|grant| grants.contains(grant))
+                .map(|grant| name(*grant))
+                .collect(),
+            response_types_supported: [],
+            token_endpoint_auth_methods_supported: METHODS,
+            revocation_endpoint_auth_methods_supported: METHODS,
+            introspection_endpoint_auth_methods_supported: &["client_secret_basic", "client_secret_post"],
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+}
+
+const fn name(grant: Grant) -> &'static str {
+    match grant {
+        Grant::Password => "password",
+        Grant::RefreshToken => "refresh_token",
+        Grant::ClientCredentials => "client_credentials",
+    }
+}
+
+/// Where the metadata of this issuer is looked for (RFC 8414 §3.1, OpenID Connect Discovery §4.1).
+pub(super) fn paths(issuer: &str) -> [String; 2] {
+    let path = path_of(issuer);
+    [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
+}
+
+/// An issuer's path without the slash at its end; empty where it has none.
+fn path_of(issuer: &str) -> String {
+    let path = issuer.parse::<Uri>().map(|uri| uri.path().to_owned()).unwrap_or_default();
+    path.trim_end_matches('/').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::SecretHash;
+    use crate::dialect::Dialect;
+    use crate::dialect::oauth2::OAuth2;
+
+    fn metadata(issuer: &str, base: &str, clients: &[Client]) -> serde_json::Value {
+        let paths = OAuth2.oauth(base).unwrap();
+        let bytes = Metadata::new(issuer, "https://gate.example/", &paths, clients.iter()).to_bytes();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[test]
+    fn the_issuer_is_the_configured_one_to_the_byte_and_the_urls_are_the_public_ones() {
+        let web = [Client::public("web")];
+        for issuer in ["https://id.example", "https://id.example/"] {
+            let said = metadata(issuer, "/{account}/connect/token", &web);
+            assert_eq!(said["issuer"], issuer);
+            assert_eq!(said["token_endpoint"], "https://gate.example/connect/token");
+            assert_eq!(said["revocation_endpoint"], "https://gate.example/connect/revocation");
+            assert_eq!(said["introspection_endpoint"], "https://gate.example/connect/introspect");
+            assert_eq!(said["jwks_uri"], "https://gate.example/.well-known/jwks.json");
+            assert_eq!(said["grant_types_supported"], serde_json::json!(["password", "refresh_token"]));
+            assert_eq!(said["response_types_supported"], serde_json::json!([]));
+            assert_eq!(said.get("id_token_signing_alg_values_supported"), None);
+        }
+        assert_eq!(
+            metadata("https://x", "/oauth/token", &web)["revocation_endpoint"],
+            "https://gate.example/oauth/revocation"
+        );
+    }
+
+    #[test]
+    fn an_issuer_of_one_segment_is_that_accounts() {
+        let said = metadata("https://id.example/acme", "/{account}/connect/token", &[]);
+        assert_eq!(said["token_endpoint"], "https://gate.example/acme/connect/token");
+        let said = metadata("https://id.example/a/b", "/{account}/connect/token", &[]);
+        assert_eq!(said["token_endpoint"], "https://gate.example/connect/token");
+    }
+
+    #[test]
+    fn the_grants_are_those_that_some_client_has() {
+        let service = Client {
+            secret_hash: Some(SecretHash::new("x")),
+            grants: vec![Grant::ClientCredentials],
+            ..Client::public("svc")
+        };
+        let said = metadata("https://x", "/connect/token", &[service]);
+        assert_eq!(said["grant_types_supported"], serde_json::json!(["client_credentials"]));
+    }
+
+    #[test]
+    fn an_issuers_path_stands_where_each_standard_wants_it() {
+        for issuer in ["https://h", "https://h/"] {
+            assert_eq!(paths(issuer), [OAUTH_METADATA_PATH, OPENID_METADATA_PATH]);
+        }
+        let expected = ["/.well-known/oauth-authorization-server/acct", "/acct/.well-known/openid-configuration"];
+        assert_eq!(paths("https://h/acct"), expected);
+        assert_eq!(paths("https://h/acct/"), expected);
+    }
+}

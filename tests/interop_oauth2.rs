@@ -1,0 +1,206 @@
+//! Real OAuth 2 clients against the real binary: each logs in, refreshes with ten other requests in flight, calls a
+//! protected route, loses a reply, finds the old credential refused, and is refused after revocation. All that they know
+//! is the issuer, who they are, and a user's name and password, all of which are new in each run.
+//!
+//! Between them and the gate stands a proxy. It loses a reply when it is asked to: the gate has answered, the client's
+//! connection closes. And it makes the gate seem faulty, to show that the clients notice.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use support::{Place, keep_secret, send};
+use tokio::net::TcpListener;
+
+/// What the gate does wrong, as far as a client can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// A revoked access token still opens a route.
+    RevokedAccessPasses,
+    /// A refresh token that was superseded or revoked still brings tokens.
+    ReuseIsIgnored,
+    /// The same refresh token again is refused: a lost reply costs the login.
+    ReplayIsRefused,
+    /// `expires_in` in milliseconds.
+    WrongUnit,
+    /// The metadata is another issuer's.
+    OtherIssuer,
+}
+
+const FAULTS: [Fault; 5] =
+    [Fault::RevokedAccessPasses, Fault::ReuseIsIgnored, Fault::ReplayIsRefused, Fault::WrongUnit, Fault::OtherIssuer];
+
+/// One for each client.
+const SCRIPTS: [&str; 3] = ["openid_client.mjs", "authlib_client.py", "requests_oauthlib_client.py"];
+
+/// What the proxy remembers.
+struct Between {
+    gate: SocketAddr,
+    fault: Fault,
+    lose_next: bool,
+    seen: Vec<Bytes>,
+    last_tokens: Bytes,
+}
+
+async fn between(
+    state: Arc<Mutex<Between>>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    if request.uri().path() == "/test/lose-the-next-reply" {
+        state.lock().unwrap().lose_next = true;
+        return Ok(Response::new(Full::default()));
+    }
+    let (mut parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let (gate, fault) = {
+        let state = state.lock().unwrap();
+        (state.gate, state.fault)
+    };
+    let path = parts.uri.path().to_owned();
+    parts.uri = format!("http://{gate}{}", parts.uri).parse().unwrap();
+    parts.headers.remove("connection");
+    let answer = send(Request::from_parts(parts, Full::new(body.clone()))).await;
+    let (mut status, mut said) = (answer.status, answer.body);
+    let mut state = state.lock().unwrap();
+    if path.ends_with("/token") {
+        let again = state.seen.contains(&body);
+        state.seen.push(body);
+        match (fault, status) {
+            (Fault::ReplayIsRefused, StatusCode::OK) if again => {
+                (status, said) = (StatusCode::BAD_REQUEST, Bytes::from_static(br#"{"error":"invalid_grant"}"#));
+            }
+            (Fault::ReuseIsIgnored, StatusCode::BAD_REQUEST) => {
+                (status, said) = (StatusCode::OK, state.last_tokens.clone());
+            }
+            (Fault::WrongUnit, StatusCode::OK) => said = edited(&said, "\"expires_in\":", "\"expires_in\":1000"),
+            _ => {}
+        }
+        if status == StatusCode::OK {
+            state.last_tokens = said.clone();
+        }
+        if std::mem::take(&mut state.lose_next) {
+            return Err(std::io::Error::other("lost"));
+        }
+    }
+    match fault {
+        Fault::RevokedAccessPasses if path == "/data" => status = StatusCode::OK,
+        Fault::OtherIssuer if path.starts_with("/.well-known/o") => {
+            said = edited(&said, "\"issuer\":\"", "\"issuer\":\"x");
+        }
+        _ => {}
+    }
+    let mut response = Response::new(Full::new(said));
+    *response.status_mut() = status;
+    for name in ["content-type", "cache-control", "www-authenticate"] {
+        if let Some(value) = answer.headers.get(name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    Ok(response)
+}
+
+fn edited(body: &Bytes, from: &str, to: &str) -> Bytes {
+    let text = std::str::from_utf8(body).unwrap();
+    assert!(text.contains(from), "there is nothing to make wrong");
+    text.replace(from, to).into()
+}
+
+/// The folder with the installed clients, and our programs beside what they import.
+fn clients() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("interop-cache/oauth2");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/oauth2");
+        let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
+        let installed = install.expect("bash is missing: install bash");
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
+        for script in SCRIPTS {
+            std::fs::copy(source.join(script), cache.join(script)).unwrap();
+        }
+        cache
+    })
+}
+
+/// The clients: a name, and what runs.
+fn programs(cache: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
+    let scripts = SCRIPTS.iter().map(|script| {
+        let interpreter = if script.ends_with(".mjs") { "node".into() } else { cache.join("python/bin/python") };
+        (*script, vec![interpreter, cache.join(script)])
+    });
+    let oauth2 = cache.join("../rust/debug/rotogate-interop-oauth2");
+    scripts.chain([("the oauth2 crate", vec![oauth2])]).collect()
+}
+
+/// Runs a program against a gate of its own.
+async fn run(program: &[PathBuf], fault: Fault) -> Output {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", listener.local_addr().unwrap());
+    let new = || uuid::Uuid::new_v4().simple().to_string();
+    let (client, user, password) = (format!("client-{}", new()), format!("user-{}", new()), new());
+    keep_secret(&password);
+    let config = support::CONFIG
+        .replace("http://gate.test", &issuer)
+        .replace("drain_timeout = \"2s\"", "drain_timeout = \"0s\"")
+        .replace("[limits]", "[sessions]\ngrace = \"60s\"\n[store]\nkind = \"memory\"\n[limits]")
+        .replace("id = \"web\"", &format!("id = \"{client}\""));
+    let place = Place::new(&config);
+    let added = place.run(&["user", "add", &user, "--scopes", "read write"], &format!("{password}\n"));
+    assert_eq!(added.code, Some(0), "{}", added.stderr);
+    let gate = place.start();
+    let state = Between { gate: gate.address, fault, lose_next: false, seen: Vec::new(), last_tokens: Bytes::new() };
+    let state = Arc::new(Mutex::new(state));
+    let proxy = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let state = Arc::clone(&state);
+            let service = service_fn(move |request| between(Arc::clone(&state), request));
+            // A connection that ends with a lost reply is one that ends.
+            tokio::spawn(
+                async move { drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await) },
+            );
+        }
+    });
+    let output = tokio::process::Command::new(&program[0])
+        .args(&program[1..])
+        .env("ISSUER", &issuer)
+        .env("CLIENT_ID", &client)
+        .env("USER_NAME", &user)
+        .env("PASSWORD", &password)
+        .env("NO_PROXY", "127.0.0.1")
+        .output()
+        .await
+        .unwrap();
+    proxy.abort();
+    output
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_clients_know_the_gate_by_its_metadata_alone() {
+    for (name, program) in programs(clients()) {
+        let output = run(&program, Fault::None).await;
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_gate_is_noticed_by_every_client() {
+    for (name, program) in programs(clients()) {
+        for fault in FAULTS {
+            let output = run(&program, fault).await;
+            assert!(!output.status.success(), "{name} is content with {fault:?}");
+        }
+    }
+}
