@@ -24,12 +24,46 @@ use crate::token::claims::TokenStyle;
 
 mod body;
 pub mod envelope;
+pub mod kuzzle;
 pub mod oauth2;
 
 pub use body::ReplyBody;
 
 /// A reply of ours: small, and there at once.
 pub type Reply = Response<ReplyBody>;
+
+/// What a dialect makes of a request.
+pub enum Answer {
+    /// A reply, and for the access log why it is not what was asked for.
+    Reply(Reply, &'static str),
+    /// Not the gate's to answer: what the request was wrapped around goes to the route of its path.
+    Forward(Forward),
+}
+
+impl From<(Reply, &'static str)> for Answer {
+    fn from((reply, reason): (Reply, &'static str)) -> Self {
+        Self::Reply(reply, reason)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reply(..) => "Reply(…)",
+            Self::Forward(_) => "Forward(…)",
+        })
+    }
+}
+
+/// A request to be authorised like any other on the route of its path, and then forwarded.
+pub struct Forward {
+    /// The credential that stood in the body: it takes the place of the one in `Authorization`.
+    pub credential: Option<SecretString>,
+    /// The body, without credentials.
+    pub body: Bytes,
+    /// The words for a refusal.
+    pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
+}
 
 /// One operation that a dialect serves at an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,6 +276,12 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         TokenStyle::default()
     }
 
+    /// The largest body of a request for this operation, in bytes; `None` for the gate's own bound.
+    fn max_body(&self, operation: &str) -> Option<usize> {
+        let _ = operation;
+        None
+    }
+
     /// Where its clients put their access token on a data route.
     fn sources(&self) -> Sources {
         Sources::default()
@@ -257,13 +297,13 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply;
 
     /// Answers a request: reads it, has it carried out, writes what came of it. Also says why it was refused, if it was.
-    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> (Reply, &'static str) {
+    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
         let outcome = match self.read(call) {
             Ok(command) => gate.act(command).await,
             Err(denial) => Err(denial.into()),
         };
         let reason = reason(&outcome);
-        (self.write(call, outcome), reason)
+        Answer::Reply(self.write(call, outcome), reason)
     }
 
     /// Refuses a request on a data route in the protocol's own words; `None` for the plain ones.
@@ -287,9 +327,10 @@ pub fn by_name(name: &str) -> Option<Box<dyn Dialect>> {
     match name {
         oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
         envelope::NAME => Some(Box::<envelope::Envelope>::default()),
+        kuzzle::NAME => Some(Box::<kuzzle::Kuzzle>::default()),
         _ => None,
     }
 }
 
 /// The names of the dialects built in.
-pub const NAMES: &[&str] = &[oauth2::NAME, envelope::NAME];
+pub const NAMES: &[&str] = &[oauth2::NAME, envelope::NAME, kuzzle::NAME];

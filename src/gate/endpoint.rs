@@ -21,7 +21,9 @@ use super::{Inner, respond};
 use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
 use crate::denial::{Denial, Error, Fault};
-use crate::dialect::{Acting, Call, Checked, Command, Dialect, Outcome, RefreshCredential, Reply, Served};
+use crate::dialect::{
+    Acting, Answer, Call, Checked, Command, Dialect, Forward, Outcome, RefreshCredential, Reply, Served,
+};
 use crate::revocation::{Effect, Revocation};
 use crate::route::path::CanonicalPath;
 use crate::session::RevokedBecause;
@@ -233,14 +235,22 @@ impl Endpoints {
     }
 }
 
-/// Answers a request to an endpoint. Also says why, for the access log.
+/// What an endpoint makes of a request.
+pub(super) enum Answered {
+    /// A reply, and why, for the access log.
+    Reply(Reply, &'static str),
+    /// The request is to be decided like one that is not ours, with another body.
+    Forward(Box<Parts>, Forward),
+}
+
+/// Answers a request to an endpoint.
 pub(super) async fn answer<B>(
     gate: Arc<Inner>,
     operation: Operation,
     parts: Parts,
     body: B,
     address: Option<IpAddr>,
-) -> (Reply, &'static str)
+) -> Answered
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -248,12 +258,13 @@ where
 {
     let Operation { endpoint: index, served, params } = operation;
     let Some(endpoint) = gate.endpoints.ready.get(index) else {
-        return (respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
+        return Answered::Reply(respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
     };
     if !served.methods.contains(&parts.method) {
-        return (respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
+        return Answered::Reply(respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
     }
-    let read = read_body(body, gate.max_endpoint_body).await;
+    let own_bound = endpoint.dialect.max_body(served.operation);
+    let read = read_body(body, own_bound.map_or(gate.max_endpoint_body, |own| own.max(gate.max_endpoint_body))).await;
     let empty = Bytes::new();
     let call = Call {
         operation: served.operation,
@@ -268,18 +279,23 @@ where
     let unread = match &read {
         Ok(_) => None,
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
-        Err(Unread::TooSlow) => return (respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow"),
+        Err(Unread::TooSlow) => {
+            return Answered::Reply(respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow");
+        }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
     if let Some(denial) = unread {
-        return (endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
+        return Answered::Reply(endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
     }
     let origin = Origin {
         address,
         user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
     };
     let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin };
-    endpoint.dialect.answer(&call, &desk).await
+    match endpoint.dialect.answer(&call, &desk).await {
+        Answer::Reply(reply, reason) => Answered::Reply(reply, reason),
+        Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),
+    }
 }
 
 /// Where commands are handed in.

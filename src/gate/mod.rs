@@ -25,6 +25,7 @@ mod endpoint;
 mod identity;
 mod layer;
 mod preflight;
+mod refill;
 mod require;
 pub(crate) mod respond;
 mod sessions;
@@ -37,6 +38,7 @@ pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
+pub use refill::{NoRefill, Refill, Refilling};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
 

@@ -108,8 +108,14 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         });
     }
     for endpoint in &config.endpoints {
-        let dialect = dialect::by_name(endpoint.dialect)
-            .ok_or_else(|| ServerError::new(format!("there is no dialect {:?}", endpoint.dialect)))?;
+        let dialect = match endpoint.dialect {
+            dialect::kuzzle::NAME => {
+                let secure_cookies = config.server.public_url.scheme_str() == Some("https");
+                Box::new(dialect::kuzzle::Kuzzle { secure_cookies })
+            }
+            name => dialect::by_name(name)
+                .ok_or_else(|| ServerError::new(format!("there is no dialect {:?}", endpoint.dialect)))?,
+        };
         let mut made = Endpoint::boxed(dialect).path(endpoint.path.as_str()).profile(endpoint.profile.clone());
         if let Some(clients) = &endpoint.clients {
             made = made.clients(clients.iter().map(String::as_str));

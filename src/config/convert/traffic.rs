@@ -20,7 +20,7 @@ use crate::session::engine::APPLICATION;
 use crate::session::profile::ProfileOverride;
 
 /// Dialects that are designed and not built.
-const LATER_DIALECTS: [&str; 2] = ["kuzzle", "knox"];
+const LATER_DIALECTS: [&str; 1] = ["knox"];
 
 fn accepted_dialect(v: &Value) -> Result<&'static str, String> {
     let known: Vec<_> = dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
@@ -129,7 +129,13 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
         section.later(&["allow_expired_access_token", "cookie"]);
-        let path = section.require("path", "such as \"/{account}/connect/token\"", endpoint_path).unwrap_or_default();
+        let dialect = section.require("dialect", "\"oauth2\"", dialect_name).unwrap_or(dialect::oauth2::NAME);
+        let path = if dialect == dialect::kuzzle::NAME {
+            // What its routes begin with: nothing, if nothing is said.
+            section.get("path", kuzzle_prefix).unwrap_or_else(|| "/".to_owned())
+        } else {
+            section.require("path", "such as \"/{account}/connect/token\"", endpoint_path).unwrap_or_default()
+        };
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
             section.blame("path", format!("{path} is there twice"));
         }
@@ -140,7 +146,7 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
             }
         }
         endpoints.push(EndpointConfig {
-            dialect: section.require("dialect", "\"oauth2\"", dialect_name).unwrap_or(dialect::oauth2::NAME),
+            dialect,
             path,
             profile: own_profile(section),
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
@@ -149,6 +155,17 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
         section.finish();
     }
     endpoints
+}
+
+/// The SDKs know a prefix, if any, and no account.
+fn kuzzle_prefix(v: &Value) -> Result<String, String> {
+    match v {
+        Value::String(s) | Value::Env(s) if s.is_empty() || s == "/" => Ok("/".to_owned()),
+        _ => endpoint_path(v).and_then(|path| {
+            let found = v.describe();
+            if path.contains('{') { Err(format!("expected a path without parameters, found {found}")) } else { Ok(path) }
+        }),
+    }
 }
 
 fn endpoint_path(v: &Value) -> Result<String, String> {
