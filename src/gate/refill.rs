@@ -25,11 +25,7 @@ where
     ///
     /// # Errors
     /// A reply, where it cannot be called.
-    fn forward(
-        kept: Self::Kept,
-        parts: Parts,
-        body: Bytes,
-    ) -> impl Future<Output = Result<S::Future, Reply>> + Send;
+    fn forward(kept: Self::Kept, parts: Parts, body: Bytes) -> impl Future<Output = Result<S::Future, Reply>> + Send;
 }
 
 /// It cannot.

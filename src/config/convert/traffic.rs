@@ -163,7 +163,11 @@ fn kuzzle_prefix(v: &Value) -> Result<String, String> {
         Value::String(s) | Value::Env(s) if s.is_empty() || s == "/" => Ok("/".to_owned()),
         _ => endpoint_path(v).and_then(|path| {
             let found = v.describe();
-            if path.contains('{') { Err(format!("expected a path without parameters, found {found}")) } else { Ok(path) }
+            if path.contains('{') {
+                Err(format!("expected a path without parameters, found {found}"))
+            } else {
+                Ok(path)
+            }
         }),
     }
 }

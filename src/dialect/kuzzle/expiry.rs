@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_an_invalid_argument() {
-        let bad = ["", "0", "abc", "1.", "1..2h", "h", "1 h ", "2 fortnights", "-2h", "0.1", "1\u{a0}h", "--1", "1e3", "+1"];
+        let bad =
+            ["", "0", "abc", "1.", "1..2h", "h", "1 h ", "2 fortnights", "-2h", "0.1", "1\u{a0}h", "--1", "1e3", "+1"];
         for text in bad {
             assert_eq!(id(&json!(text)), "api.assert.invalid_argument", "{text}");
         }
