@@ -22,4 +22,5 @@ mod edge {
     mod logs;
     mod paths;
     mod targets;
+    mod upgrades;
 }

@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::endpoint::{self, Answered, Hit};
 use super::identity::Identity;
+use super::lease::{self, Lease};
 use super::refill::{NoRefill, Refill, Refilling};
 use super::{Gate, Inner, preflight, respond};
 use crate::credential::{self, Credential, Places};
@@ -151,6 +152,12 @@ where
         match self.layer.way(&mut parts, Ours::Answered) {
             Way::In(permitted) => {
                 let verdict = annotate.then(|| Verdict::passed(&permitted));
+                let policy = &permitted.route().policy;
+                if policy.upgrade
+                    && let Some(lease) = Lease::of(gate, &parts, gate.places(policy))
+                {
+                    parts.extensions.insert(lease);
+                }
                 prepare(gate, &mut parts, &permitted);
                 parts.extensions.insert(permitted);
                 let future = self.inner.call(Request::from_parts(parts, body));
@@ -306,6 +313,9 @@ pub(super) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<
 fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Permitted>, Denial> {
     let places = gate.places(&route.policy);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
+    if found.by_cookie && route.policy.upgrade && lease::is_cross_origin_upgrade(parts) {
+        return Err(Denial::UnusableCredential);
+    }
     let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
     policy::authorise(route, verified, &gate.audiences).map(Some)
 }

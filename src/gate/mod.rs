@@ -24,6 +24,7 @@ mod builder;
 mod endpoint;
 mod identity;
 mod layer;
+mod lease;
 mod preflight;
 mod refill;
 mod require;
@@ -38,6 +39,7 @@ pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
+pub use lease::Lease;
 pub use refill::{NoRefill, Refill, Refilling};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
