@@ -26,8 +26,12 @@ mod body;
 pub mod envelope;
 pub mod kuzzle;
 pub mod oauth2;
+#[cfg(feature = "kuzzle")]
+mod socket;
 
 pub use body::ReplyBody;
+#[cfg(feature = "kuzzle")]
+pub use socket::{Identity as SocketIdentity, Serve, SocketGate, Upgrade};
 
 /// A reply of ours: small, and there at once.
 pub type Reply = Response<ReplyBody>;
@@ -38,6 +42,9 @@ pub enum Answer {
     Reply(Reply, &'static str),
     /// Not the gate's to answer: what the request was wrapped around goes to the route of its path.
     Forward(Forward),
+    /// The connection is to be the dialect's.
+    #[cfg(feature = "kuzzle")]
+    Upgrade(Upgrade),
 }
 
 impl From<(Reply, &'static str)> for Answer {
@@ -51,6 +58,8 @@ impl fmt::Debug for Answer {
         f.write_str(match self {
             Self::Reply(..) => "Reply(…)",
             Self::Forward(_) => "Forward(…)",
+            #[cfg(feature = "kuzzle")]
+            Self::Upgrade(_) => "Upgrade(…)",
         })
     }
 }
@@ -280,6 +289,12 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn max_body(&self, operation: &str) -> Option<usize> {
         let _ = operation;
         None
+    }
+
+    /// Is an operation for requests alone that ask for an upgrade? Others go to the routes.
+    fn upgrades(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
     }
 
     /// Where its clients put their access token on a data route.

@@ -215,6 +215,12 @@ impl Endpoints {
         }
     }
 
+    /// Is an operation for upgrades alone?
+    pub(super) fn upgrades(&self, operation: &Operation) -> bool {
+        let endpoint = self.ready.get(operation.endpoint);
+        endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
+    }
+
     /// Is a request with this path for us? `raw` is the path as it came.
     pub(super) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
         match self.exact.at(path.as_str()) {
@@ -241,6 +247,19 @@ pub(super) enum Answered {
     Reply(Reply, &'static str),
     /// The request is to be decided like one that is not ours, with another body.
     Forward(Box<Parts>, Forward),
+    /// The connection is to be the dialect's.
+    #[cfg(feature = "kuzzle")]
+    Upgrade(Box<TakenOver>),
+}
+
+/// What is known of a connection that a dialect takes over.
+#[cfg(feature = "kuzzle")]
+pub(super) struct TakenOver {
+    pub(super) endpoint: usize,
+    pub(super) head: Parts,
+    pub(super) sources: crate::dialect::Sources,
+    pub(super) origin: Origin,
+    pub(super) upgrade: crate::dialect::Upgrade,
 }
 
 /// Answers a request to an endpoint.
@@ -295,15 +314,20 @@ where
     match endpoint.dialect.answer(&call, &desk).await {
         Answer::Reply(reply, reason) => Answered::Reply(reply, reason),
         Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),
+        #[cfg(feature = "kuzzle")]
+        Answer::Upgrade(upgrade) => {
+            let (sources, origin) = (endpoint.dialect.sources(), desk.origin);
+            Answered::Upgrade(Box::new(TakenOver { endpoint: index, head: parts, sources, origin, upgrade }))
+        }
     }
 }
 
 /// Where commands are handed in.
-struct Desk<'a> {
-    gate: &'a Arc<Inner>,
-    endpoint: usize,
-    account: Option<&'a str>,
-    origin: Origin,
+pub(super) struct Desk<'a> {
+    pub(super) gate: &'a Arc<Inner>,
+    pub(super) endpoint: usize,
+    pub(super) account: Option<&'a str>,
+    pub(super) origin: Origin,
 }
 
 #[async_trait]

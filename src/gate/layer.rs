@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Response, Uri};
@@ -116,7 +116,7 @@ pub struct GateService<S, M = NoRefill> {
 }
 
 /// Where a request goes.
-enum Way {
+pub(super) enum Way {
     /// Into the service. What its policy permits rides along.
     In(Permitted),
     /// To one of our endpoints.
@@ -179,6 +179,11 @@ where
                             },
                             Err((reply, refused)) => Turned::Reply(reply, verdict(refused)),
                         },
+                        #[cfg(feature = "kuzzle")]
+                        Answered::Upgrade(taken) => {
+                            let reply = super::socket::take_over(layer.clone(), *taken, M::dialer(kept));
+                            Turned::Reply(reply, verdict(Verdict::own("answered")))
+                        }
                     }
                 });
                 ResponseFuture { kind: Kind::Endpoint { answer } }
@@ -205,7 +210,7 @@ where
 
 /// May a path be one of our endpoints'?
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ours {
+pub(super) enum Ours {
     /// Then it is for the endpoint.
     Answered,
     /// It is, and the endpoint says that its route decides.
@@ -213,6 +218,11 @@ enum Ours {
 }
 
 impl<M> GateLayer<M> {
+    #[cfg(feature = "kuzzle")]
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.gate.0
+    }
+
     /// The decision on a request that an endpoint passes on: what its path's route says.
     fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Verdict), (Reply, Verdict)> {
         let Forward { credential, body, refused } = forward;
@@ -243,7 +253,7 @@ impl<M> GateLayer<M> {
     }
 
     /// The decision. No await: whatever it needs is in memory.
-    fn way(&self, parts: &mut Parts, ours: Ours) -> Way {
+    pub(super) fn way(&self, parts: &mut Parts, ours: Ours) -> Way {
         let gate = &self.gate.0;
         // 1. Host and target before anything that depends on them.
         let host = match authority::check(parts) {
@@ -258,7 +268,11 @@ impl<M> GateLayer<M> {
         if ours == Ours::Answered
             && let Some(hit) = gate.endpoints.find(&path, parts.uri.path())
         {
-            return Way::Endpoint(hit);
+            let passes = matches!(&hit, Hit::Operation(operation) if gate.endpoints.upgrades(operation))
+                && !parts.headers.contains_key(UPGRADE);
+            if !passes {
+                return Way::Endpoint(hit);
+            }
         }
         // 4. The route, and with it what is asked of the caller.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
@@ -313,7 +327,7 @@ pub(super) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<
 fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Permitted>, Denial> {
     let places = gate.places(&route.policy);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
-    if found.by_cookie && route.policy.upgrade && lease::is_cross_origin_upgrade(parts) {
+    if found.by_cookie && route.policy.upgrade && lease::is_cross_origin_upgrade(&parts.headers) {
         return Err(Denial::UnusableCredential);
     }
     let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
@@ -380,7 +394,7 @@ fn set_path(parts: &mut Parts, path: &str) -> bool {
     set_target(parts, whole)
 }
 
-fn set_target(parts: &mut Parts, target: String) -> bool {
+pub(super) fn set_target(parts: &mut Parts, target: String) -> bool {
     let Ok(target) = PathAndQuery::try_from(target) else { return false };
     let mut uri = parts.uri.clone().into_parts();
     uri.path_and_query = Some(target);

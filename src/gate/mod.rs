@@ -24,12 +24,14 @@ mod builder;
 mod endpoint;
 mod identity;
 mod layer;
-mod lease;
+pub(crate) mod lease;
 mod preflight;
 mod refill;
 mod require;
 pub(crate) mod respond;
 mod sessions;
+#[cfg(feature = "kuzzle")]
+mod socket;
 
 pub use crate::headers::Peer;
 pub use body::GateBody;

@@ -4,10 +4,12 @@ use std::future::Future;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use tower::{Service, ServiceExt};
 
 use super::respond;
+#[cfg(feature = "kuzzle")]
+use super::socket::Dialer;
 use crate::dialect::Reply;
 
 /// See the module. The two there are: [`NoRefill`] and [`Refilling`].
@@ -26,6 +28,11 @@ where
     /// # Errors
     /// A reply, where it cannot be called.
     fn forward(kept: Self::Kept, parts: Parts, body: Bytes) -> impl Future<Output = Result<S::Future, Reply>> + Send;
+
+    /// What calls the service as often as it likes, with requests of its own.
+    #[cfg(feature = "kuzzle")]
+    #[doc(hidden)]
+    fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
 /// It cannot.
@@ -48,11 +55,17 @@ where
         tracing::error!("a call that an endpoint passes on was refused: the layer is not `refilling()`");
         Err(respond::problem(StatusCode::NOT_IMPLEMENTED, None))
     }
+
+    #[cfg(feature = "kuzzle")]
+    fn dialer((): ()) -> Option<Dialer> {
+        None
+    }
 }
 
-impl<S, B> Refill<S, B> for Refilling
+impl<S, B, R> Refill<S, B> for Refilling
 where
-    S: Service<Request<B>> + Clone + Send + 'static,
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
     B: From<Bytes> + Send + 'static,
 {
     type Kept = S;
@@ -67,6 +80,19 @@ where
             return Err(respond::problem(StatusCode::SERVICE_UNAVAILABLE, None));
         }
         Ok(kept.call(Request::from_parts(parts, B::from(body))))
+    }
+
+    #[cfg(feature = "kuzzle")]
+    fn dialer(kept: S) -> Option<Dialer> {
+        // The lock is for a service that cannot be shared, only cloned.
+        let kept = std::sync::Mutex::new(kept);
+        Some(std::sync::Arc::new(move |parts| {
+            let service = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            Box::pin(async move {
+                let response = Self::forward(service, parts, Bytes::new()).await.ok()?.await.ok()?;
+                Some(response.map(drop))
+            })
+        }))
     }
 }
 

@@ -46,6 +46,8 @@ mod upstream;
 
 pub use body::{BodyError, BoxError, ProxyBody};
 pub use error::ProxyError;
+#[cfg(feature = "kuzzle")]
+pub(crate) use upgrade::Dialled;
 pub(crate) use upgrade::Seat;
 pub use upstream::{BadUpstreamUrl, HttpUrl, Upstream, UpstreamUrl};
 

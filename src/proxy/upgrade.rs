@@ -24,18 +24,32 @@ pub(crate) struct Seat(
     #[expect(dead_code, reason = "it is held, not looked at")] pub(crate) Arc<dyn Any + Send + Sync>,
 );
 
+/// In the extensions of a request of the gate's own: whoever sent it takes the connection to the upstream.
+#[derive(Clone, Copy)]
+pub(crate) struct Dialled;
+
 /// An upgrade that is to be passed on.
 pub(super) struct Wanted {
     protocol: HeaderValue,
-    client: OnUpgrade,
-    lease: Lease,
-    seat: Option<Seat>,
+    end: End,
+}
+
+/// Who is at the near end.
+enum End {
+    /// A client.
+    Client { client: OnUpgrade, lease: Lease, seat: Option<Seat> },
+    /// The gate, which authenticates each message.
+    Gate,
 }
 
 /// The upgrade that a request asks for, if it is one that passes.
 pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Wanted> {
     let seat = request.extensions_mut().remove::<Seat>();
     let lease = request.extensions_mut().remove::<Lease>();
+    let dialled = request.extensions_mut().remove::<Dialled>().is_some();
+    if dialled && permitted.route().policy.upgrade {
+        return Some(Wanted { protocol: protocol(request.headers())?, end: End::Gate });
+    }
     // Without a lease nobody could end the tunnel: routes that ask for no token pass none.
     if !permitted.route().policy.upgrade || permitted.caller().is_none() {
         return None;
@@ -44,7 +58,8 @@ pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Opti
         return None;
     }
     let protocol = protocol(request.headers())?;
-    Some(Wanted { protocol, client: hyper::upgrade::on(request), lease: lease?, seat })
+    let end = End::Client { client: hyper::upgrade::on(request), lease: lease?, seat };
+    Some(Wanted { protocol, end })
 }
 
 /// The one protocol that is asked for, unless it is another form of HTTP, whose requests the gate would not see.
@@ -81,7 +96,10 @@ impl Wanted {
         *switched.headers_mut() = parts.headers;
         headers::remove_hop_by_hop(switched.headers_mut());
         self.ask(switched.headers_mut());
-        tokio::spawn(tunnel(self.client, upstream, self.lease, self.seat));
+        match self.end {
+            End::Client { client, lease, seat } => drop(tokio::spawn(tunnel(client, upstream, lease, seat))),
+            End::Gate => drop(switched.extensions_mut().insert(upstream)),
+        }
         Some(switched)
     }
 }

@@ -17,6 +17,9 @@ pub(super) const COOKIE: &str = "authToken";
 /// The operation that takes any call in an envelope.
 pub(super) const QUERY: &str = "_query";
 
+/// The operation that is a WebSocket.
+pub(super) const SOCKET: &str = "websocket";
+
 /// A route of an action.
 struct OwnRoute {
     operation: &'static str,
@@ -98,6 +101,9 @@ pub(super) fn served(base: &str) -> Vec<Served> {
     let mut all: Vec<Served> =
         ROUTES.iter().map(|route| serve(route.operation, route.template, route.methods)).collect();
     all.push(serve(QUERY, "/_query", &[Method::POST]));
+    if cfg!(feature = "kuzzle") {
+        all.push(serve(SOCKET, if base.is_empty() { "/" } else { "" }, &[Method::GET]));
+    }
     all
 }
 

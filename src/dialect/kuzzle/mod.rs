@@ -10,6 +10,7 @@
 //! | `GET /_me`, `/users/_me` | `auth:getCurrentUser` |
 //! | `GET /strategies` | `auth:getStrategies` |
 //! | `GET /_publicApi` | `server:publicApi`: where the actions above are |
+//! | `GET /` | a WebSocket, where one is asked for (feature `kuzzle`) |
 //! | `POST /_query` | any of the `auth` actions in an envelope; any other call goes to the upstream |
 //!
 //! Arguments that an action does not know are ignored, an empty body is no error, and `null` counts as absent: so the
@@ -37,6 +38,8 @@ mod expiry;
 mod http;
 mod message;
 mod perform;
+#[cfg(feature = "kuzzle")]
+mod socket;
 mod words;
 
 #[cfg(test)]
@@ -97,6 +100,10 @@ impl Dialect for Kuzzle {
         (operation == self::http::QUERY).then_some(MAX_ENVELOPE)
     }
 
+    fn upgrades(&self, operation: &str) -> bool {
+        operation == self::http::SOCKET
+    }
+
     /// Not every call is a command: [`Dialect::answer`] is what answers.
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
         Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
@@ -116,6 +123,9 @@ impl Dialect for Kuzzle {
     }
 
     async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
+        if call.operation == self::http::SOCKET {
+            return open(call);
+        }
         let (asked, action) = match self::http::action(call.operation) {
             Some(action) => match Message::of_route(call, action) {
                 (asked, Ok(())) => (asked, action),
@@ -177,6 +187,34 @@ fn credential_of<'a>(
         return Err(Denial::TwoCredentials);
     }
     Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), by_cookie: false }))
+}
+
+/// A WebSocket, for a request that asks for one.
+fn open(call: &Call<'_>) -> Answer {
+    let (asked, _) = Message::of_head(call.headers);
+    #[cfg(feature = "kuzzle")]
+    {
+        // One that is not good is told so with the first message that needs it.
+        let found = credential_of(call.headers, call.query, &asked).and_then(|found| {
+            let is_elsewhere = crate::gate::lease::is_cross_origin_upgrade(call.headers);
+            let by_cookie = found.as_ref().is_some_and(|found| found.by_cookie);
+            if by_cookie && is_elsewhere { Err(Denial::UnusableCredential) } else { Ok(found) }
+        });
+        let linked = match found {
+            Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
+            Err(denial) => {
+                let problem = Problem::of_denial(denial, &asked);
+                return Answer::Reply(words::reply(&asked, Err(problem)), denial.reason());
+            }
+        };
+        if let Some(reply) = socket::accept(call.headers) {
+            let serve = move |client, gate| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+                Box::pin(socket::serve(client, gate, linked))
+            };
+            return Answer::Upgrade(super::Upgrade { reply, serve: Box::new(serve) });
+        }
+    }
+    malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
 }
 
 fn malformed(asked: &Message, problem: Problem) -> Answer {

@@ -86,6 +86,19 @@ impl Problem {
         Self::bad_request(TOKEN + 4, "security.token.ttl_exceeded", message)
     }
 
+    #[cfg(feature = "kuzzle")]
+    pub(super) fn cookie_unsupported() -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, 0x0707_0002, "security.cookie.unsupported", "Cookie authentication not supported.")
+    }
+
+    /// The upstream has no connection to be had, or no room.
+    #[cfg(feature = "kuzzle")]
+    pub(super) fn unreachable() -> Self {
+        let message = "Request discarded: the server behind the gate does not take it now.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, PROCESS + 2, "api.process.overloaded", message)
+    }
+
     fn invalid_token() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
     }
@@ -255,4 +268,32 @@ pub(super) fn reply(asked: &Message, came: Result<Value, Problem>) -> Reply {
         retry_after(&mut reply, wait);
     }
     reply
+}
+
+/// An answer over a WebSocket: the SDK finds its caller by `room`.
+#[cfg(feature = "kuzzle")]
+pub(super) fn frame(asked: &Message, came: Result<Value, Problem>) -> String {
+    let (result, problem) = match came {
+        Ok(result) => (result, None),
+        Err(problem) => (Value::Null, Some(problem)),
+    };
+    let mut body = envelope(asked, result, problem.as_ref());
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("room".to_owned(), asked.request_id.clone().into());
+    }
+    body.to_string()
+}
+
+/// Told once to a connection whose token is good no more.
+#[cfg(feature = "kuzzle")]
+pub(super) fn token_expired() -> String {
+    json!({
+        "status": 200,
+        "info": "This is an automated server notification",
+        "message": "Authentication Token Expired",
+        "type": "TokenExpired",
+        "node": NODE,
+        "room": "kuzzle:notification:server",
+    })
+    .to_string()
 }
