@@ -23,4 +23,5 @@ mod edge {
     mod logs;
     mod paths;
     mod targets;
+    mod upgrades;
 }

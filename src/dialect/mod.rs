@@ -26,12 +26,55 @@ mod body;
 pub mod envelope;
 #[cfg(feature = "grpc")]
 pub mod knox;
+pub mod kuzzle;
 pub mod oauth2;
+#[cfg(feature = "kuzzle")]
+mod socket;
 
 pub use body::{ReplyBody, StreamedBody};
+#[cfg(feature = "kuzzle")]
+pub use socket::{Identity as SocketIdentity, Serve, SocketGate, Upgrade};
 
 /// A reply of ours.
 pub type Reply = Response<ReplyBody>;
+
+/// What a dialect makes of a request.
+pub enum Answer {
+    /// A reply, and for the access log why it is not what was asked for.
+    Reply(Reply, &'static str),
+    /// Not the gate's to answer: what the request was wrapped around goes to the route of its path.
+    Forward(Forward),
+    /// The connection is to be the dialect's.
+    #[cfg(feature = "kuzzle")]
+    Upgrade(Upgrade),
+}
+
+impl From<(Reply, &'static str)> for Answer {
+    fn from((reply, reason): (Reply, &'static str)) -> Self {
+        Self::Reply(reply, reason)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reply(..) => "Reply(…)",
+            Self::Forward(_) => "Forward(…)",
+            #[cfg(feature = "kuzzle")]
+            Self::Upgrade(_) => "Upgrade(…)",
+        })
+    }
+}
+
+/// A request to be authorised like any other on the route of its path, and then forwarded.
+pub struct Forward {
+    /// The credential that stood in the body: it takes the place of the one in `Authorization`.
+    pub credential: Option<SecretString>,
+    /// The body, without credentials.
+    pub body: Bytes,
+    /// The words for a refusal.
+    pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
+}
 
 /// One operation that a dialect serves at an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,6 +299,18 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         TokenStyle::default()
     }
 
+    /// The largest body of a request for this operation, in bytes; `None` for the gate's own bound.
+    fn max_body(&self, operation: &str) -> Option<usize> {
+        let _ = operation;
+        None
+    }
+
+    /// Is an operation for requests alone that ask for an upgrade? Others go to the routes.
+    fn upgrades(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
     /// Where its clients put their access token on a data route.
     fn sources(&self) -> Sources {
         Sources::default()
@@ -278,13 +333,13 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply;
 
     /// Answers a request: reads it, has it carried out, writes what came of it. Also says why it was refused, if it was.
-    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> (Reply, &'static str) {
+    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
         let outcome = match self.read(call) {
             Ok(command) => gate.act(command).await,
             Err(denial) => Err(denial.into()),
         };
         let reason = reason(&outcome);
-        (self.write(call, outcome), reason)
+        Answer::Reply(self.write(call, outcome), reason)
     }
 
     /// Is this operation answered while the request still comes, by [`Dialect::stream`]?
@@ -322,6 +377,8 @@ pub fn reason(outcome: &Result<Outcome, Error>) -> &'static str {
 pub struct Options {
     /// To [`envelope`].
     pub envelope: envelope::Envelope,
+    /// To [`kuzzle`].
+    pub kuzzle: kuzzle::Kuzzle,
 }
 
 /// Every dialect built in, by its name in `gateway.toml`.
@@ -331,6 +388,7 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         envelope::NAME => Some(Box::new(options.envelope)),
         #[cfg(feature = "grpc")]
         knox::NAME => Some(Box::<knox::Knox>::default()),
+        kuzzle::NAME => Some(Box::new(options.kuzzle)),
         _ => None,
     }
 }
@@ -339,6 +397,7 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
 pub const NAMES: &[&str] = &[
     oauth2::NAME,
     envelope::NAME,
+    kuzzle::NAME,
     #[cfg(feature = "grpc")]
     knox::NAME,
 ];

@@ -23,7 +23,9 @@ use super::{Inner, respond};
 use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
 use crate::denial::{Denial, Error, Fault};
-use crate::dialect::{Acting, Call, Checked, Command, Dialect, Outcome, RefreshCredential, Reply, Served};
+use crate::dialect::{
+    Acting, Answer, Call, Checked, Command, Dialect, Forward, Outcome, RefreshCredential, Reply, Served,
+};
 use crate::revocation::{Effect, Revocation};
 use crate::route::path::CanonicalPath;
 use crate::session::RevokedBecause;
@@ -242,6 +244,12 @@ impl Endpoints {
         }
     }
 
+    /// Is an operation for upgrades alone?
+    pub(super) fn upgrades(&self, operation: &Operation) -> bool {
+        let endpoint = self.ready.get(operation.endpoint);
+        endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
+    }
+
     /// Is a request with this path for us? `raw` is the path as it came.
     pub(super) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
         match self.exact.at(path.as_str()) {
@@ -266,14 +274,35 @@ impl Endpoints {
     }
 }
 
-/// Answers a request to an endpoint. Also says why, for the access log.
+/// What an endpoint makes of a request.
+pub(super) enum Answered {
+    /// A reply, and why, for the access log.
+    Reply(Reply, &'static str),
+    /// The request is to be decided like one that is not ours, with another body.
+    Forward(Box<Parts>, Forward),
+    /// The connection is to be the dialect's.
+    #[cfg(feature = "kuzzle")]
+    Upgrade(Box<TakenOver>),
+}
+
+/// What is known of a connection that a dialect takes over.
+#[cfg(feature = "kuzzle")]
+pub(super) struct TakenOver {
+    pub(super) endpoint: usize,
+    pub(super) head: Parts,
+    pub(super) sources: crate::dialect::Sources,
+    pub(super) origin: Origin,
+    pub(super) upgrade: crate::dialect::Upgrade,
+}
+
+/// Answers a request to an endpoint.
 pub(super) async fn answer<B>(
     gate: Arc<Inner>,
     operation: Operation,
     parts: Parts,
     body: B,
     address: Option<IpAddr>,
-) -> (Reply, &'static str)
+) -> Answered
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -281,10 +310,10 @@ where
 {
     let Operation { endpoint: index, served, params } = operation;
     let Some(endpoint) = gate.endpoints.ready.get(index) else {
-        return (respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
+        return Answered::Reply(respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
     };
     if !served.methods.contains(&parts.method) {
-        return (respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
+        return Answered::Reply(respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
     }
     let empty = Bytes::new();
     if endpoint.dialect.is_streamed(served.operation) {
@@ -300,9 +329,11 @@ where
         };
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
         let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_IDLE);
-        return endpoint.dialect.stream(&call, body.boxed_unsync()).await;
+        let (reply, reason) = endpoint.dialect.stream(&call, body.boxed_unsync()).await;
+        return Answered::Reply(reply, reason);
     }
-    let read = read_body(body, gate.max_endpoint_body).await;
+    let own_bound = endpoint.dialect.max_body(served.operation);
+    let read = read_body(body, own_bound.map_or(gate.max_endpoint_body, |own| own.max(gate.max_endpoint_body))).await;
     let call = Call {
         operation: served.operation,
         params: &params,
@@ -317,28 +348,38 @@ where
         Ok(_) => None,
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
         Err(Unread::TooSlow) if respond::is_grpc(&parts.headers) => {
-            return (respond::grpc_status("4", "the request came too slowly"), "body_too_slow");
+            return Answered::Reply(respond::grpc_status("4", "the request came too slowly"), "body_too_slow");
         }
-        Err(Unread::TooSlow) => return (respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow"),
+        Err(Unread::TooSlow) => {
+            return Answered::Reply(respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow");
+        }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
     if let Some(denial) = unread {
-        return (endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
+        return Answered::Reply(endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
     }
     let origin = Origin {
         address,
         user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
     };
     let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin };
-    endpoint.dialect.answer(&call, &desk).await
+    match endpoint.dialect.answer(&call, &desk).await {
+        Answer::Reply(reply, reason) => Answered::Reply(reply, reason),
+        Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),
+        #[cfg(feature = "kuzzle")]
+        Answer::Upgrade(upgrade) => {
+            let (sources, origin) = (endpoint.dialect.sources(), desk.origin);
+            Answered::Upgrade(Box::new(TakenOver { endpoint: index, head: parts, sources, origin, upgrade }))
+        }
+    }
 }
 
 /// Where commands are handed in.
-struct Desk<'a> {
-    gate: &'a Arc<Inner>,
-    endpoint: usize,
-    account: Option<&'a str>,
-    origin: Origin,
+pub(super) struct Desk<'a> {
+    pub(super) gate: &'a Arc<Inner>,
+    pub(super) endpoint: usize,
+    pub(super) account: Option<&'a str>,
+    pub(super) origin: Origin,
 }
 
 #[async_trait]

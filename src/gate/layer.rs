@@ -2,27 +2,31 @@
 //! stands where it does.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use secrecy::ExposeSecret;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
-use super::endpoint::{self, Hit};
+use super::endpoint::{self, Answered, Hit};
 use super::identity::Identity;
+use super::lease::{self, Lease};
+use super::refill::{NoRefill, Refill, Refilling};
 use super::{Gate, Inner, preflight, respond};
 use crate::credential::{self, Credential, Places};
 use crate::denial::Denial;
-use crate::dialect::{Dialect, Reply};
+use crate::dialect::{Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
 use crate::policy::{self, Permitted};
 use crate::route::path::CanonicalPath;
@@ -41,19 +45,44 @@ pub struct Verdict {
     pub session: Option<SessionId>,
 }
 
+impl Verdict {
+    fn own(reason: &'static str) -> Self {
+        Self { reason, route: None, session: None }
+    }
+
+    fn passed(permitted: &Permitted) -> Self {
+        Self {
+            reason: "passed",
+            route: Some(Arc::clone(permitted.route())),
+            session: permitted.caller().and_then(|caller| caller.token().session).map(|(id, _)| id),
+        }
+    }
+}
+
 /// Puts the gate in front of a service. See [`Gate::layer`].
 #[derive(Clone, Debug)]
-pub struct GateLayer {
+pub struct GateLayer<M = NoRefill> {
     gate: Gate,
     rewrite: bool,
     annotate: bool,
+    refill: PhantomData<M>,
 }
 
 impl GateLayer {
     pub(super) fn new(gate: Gate) -> Self {
-        Self { gate, rewrite: false, annotate: false }
+        Self { gate, rewrite: false, annotate: false, refill: PhantomData }
     }
 
+    /// Passes on what some protocols wrap up: a request to an endpoint whose body turns out to be for the service behind
+    /// the gate. For a service that can be cloned, and takes a body made from bytes. Without this such a request is
+    /// answered with 501.
+    #[must_use]
+    pub fn refilling(self) -> GateLayer<Refilling> {
+        GateLayer { gate: self.gate, rewrite: self.rewrite, annotate: self.annotate, refill: PhantomData }
+    }
+}
+
+impl<M> GateLayer<M> {
     /// Forwards the canonical path in the place of one that was spelt otherwise; without this such a request is refused.
     /// For a gate that stands *outside* of what routes by path: inside an axum `Router` the routing has happened already,
     /// and what was matched would not be what is served.
@@ -71,35 +100,38 @@ impl GateLayer {
     }
 }
 
-impl<S> Layer<S> for GateLayer {
-    type Service = GateService<S>;
+impl<S, M: Clone> Layer<S> for GateLayer<M> {
+    type Service = GateService<S, M>;
 
-    fn layer(&self, inner: S) -> GateService<S> {
+    fn layer(&self, inner: S) -> GateService<S, M> {
         GateService { inner, layer: self.clone() }
     }
 }
 
 /// The gate in front of a service.
 #[derive(Clone, Debug)]
-pub struct GateService<S> {
+pub struct GateService<S, M = NoRefill> {
     inner: S,
-    layer: GateLayer,
+    layer: GateLayer<M>,
 }
 
 /// Where a request goes.
 #[expect(clippy::large_enum_variant, reason = "taken apart where it is made, and never kept")]
-enum Way {
+pub(super) enum Way {
     /// Into the service. What its policy permits rides along.
     In(Permitted),
     /// To one of our endpoints.
     Endpoint(Hit),
     /// Nowhere.
-    Refused(Reply, Verdict),
+    Refused(Denial, Option<Arc<Route>>),
+    /// Nowhere: the route knows other methods alone.
+    WrongMethod(Reply),
 }
 
-impl<S, B, R> Service<Request<B>> for GateService<S>
+impl<S, B, R, M> Service<Request<B>> for GateService<S, M>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    M: Refill<S, B>,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -118,84 +150,155 @@ where
         let (mut parts, body) = request.into_parts();
         let annotate = self.layer.annotate;
         let gate = &self.layer.gate.0;
-        match self.layer.way(&mut parts) {
+        match self.layer.way(&mut parts, Ours::Answered) {
             Way::In(permitted) => {
-                let verdict = annotate.then(|| Verdict {
-                    reason: "passed",
-                    route: Some(Arc::clone(permitted.route())),
-                    session: permitted.caller().and_then(|caller| caller.token().session).map(|(id, _)| id),
-                });
+                let verdict = annotate.then(|| Verdict::passed(&permitted));
+                let policy = &permitted.route().policy;
+                if policy.upgrade
+                    && let Some(lease) = Lease::of(gate, &parts, gate.places(policy))
+                {
+                    parts.extensions.insert(lease);
+                }
                 prepare(gate, &mut parts, &permitted);
                 parts.extensions.insert(permitted);
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, verdict } }
             }
             Way::Endpoint(Hit::Operation(operation)) => {
-                let address = gate.client_address(&parts);
-                let answer = endpoint::answer(Arc::clone(gate), operation, parts, body, address);
+                let (layer, kept) = (self.layer.clone(), M::keep(&self.inner));
                 // Boxed: a rotation costs a disk write, and the passing path knows nothing of it.
                 let answer = Box::pin(async move {
-                    let (reply, reason) = answer.await;
-                    (reply, annotate.then_some(Verdict { reason, route: None, session: None }))
+                    let gate = &layer.gate.0;
+                    let address = gate.client_address(&parts);
+                    let verdict = |verdict| annotate.then_some(verdict);
+                    match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
+                        Answered::Reply(reply, reason) => Turned::Reply(reply, verdict(Verdict::own(reason))),
+                        Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
+                            Ok((parts, body, passed)) => match M::forward(kept, parts, body).await {
+                                Ok(future) => Turned::In { future, verdict: verdict(passed) },
+                                Err(reply) => Turned::Reply(reply, verdict(Verdict::own("not_forwarded"))),
+                            },
+                            Err((reply, refused)) => Turned::Reply(reply, verdict(refused)),
+                        },
+                        #[cfg(feature = "kuzzle")]
+                        Answered::Upgrade(taken) => {
+                            let reply = super::socket::take_over(layer.clone(), *taken, M::dialer(kept));
+                            Turned::Reply(reply, verdict(Verdict::own("answered")))
+                        }
+                    }
                 });
                 ResponseFuture { kind: Kind::Endpoint { answer } }
             }
             Way::Endpoint(Hit::Jwks) => {
-                let verdict = Verdict { reason: "answered", route: None, session: None };
-                ResponseFuture::own(endpoint::jwks(gate, &parts.method), annotate.then_some(verdict))
+                let verdict = annotate.then_some(Verdict::own("answered"));
+                ResponseFuture::own(endpoint::jwks(gate, &parts.method), verdict)
             }
             Way::Endpoint(Hit::Metadata) => {
-                let verdict = Verdict { reason: "answered", route: None, session: None };
-                ResponseFuture::own(endpoint::metadata(gate, &parts.method), annotate.then_some(verdict))
+                let verdict = annotate.then_some(Verdict::own("answered"));
+                ResponseFuture::own(endpoint::metadata(gate, &parts.method), verdict)
             }
             Way::Endpoint(Hit::NearMiss) => {
                 let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, None);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
-            Way::Refused(reply, verdict) => ResponseFuture::own(reply, annotate.then_some(verdict)),
+            Way::Refused(denial, route) => {
+                let (reply, verdict) = refused(gate, &parts, denial, route);
+                ResponseFuture::own(reply, annotate.then_some(verdict))
+            }
+            Way::WrongMethod(reply) => {
+                let verdict = Verdict::own(Denial::MethodNotAllowed.reason());
+                ResponseFuture::own(reply, annotate.then_some(verdict))
+            }
         }
     }
 }
 
-impl GateLayer {
+/// May a path be one of our endpoints'?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ours {
+    /// Then it is for the endpoint.
+    Answered,
+    /// It is, and the endpoint says that its route decides.
+    Forwarded,
+}
+
+impl<M> GateLayer<M> {
+    #[cfg(feature = "kuzzle")]
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.gate.0
+    }
+
+    /// The decision on a request that an endpoint passes on: what its path's route says.
+    fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Verdict), (Reply, Verdict)> {
+        let Forward { credential, body, refused } = forward;
+        let refuse = |denial: Denial, route| {
+            tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
+            Err((refused(denial), Verdict { reason: denial.reason(), route, session: None }))
+        };
+        if let Some(credential) = credential {
+            let value = format!("Bearer {}", credential.expose_secret());
+            let Ok(mut value) = HeaderValue::try_from(value) else { return refuse(Denial::UnusableCredential, None) };
+            value.set_sensitive(true);
+            parts.headers.insert(AUTHORIZATION, value);
+        }
+        let permitted = match self.way(&mut parts, Ours::Forwarded) {
+            Way::In(permitted) => permitted,
+            Way::Refused(denial, route) => return refuse(denial, route),
+            Way::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
+            Way::Endpoint(_) => return refuse(Denial::NoRoute, None),
+        };
+        let passed = Verdict::passed(&permitted);
+        prepare(&self.gate.0, &mut parts, &permitted);
+        parts.extensions.insert(permitted);
+        // The body is another one, and whole.
+        parts.headers.remove(TRANSFER_ENCODING);
+        parts.headers.remove(CONTENT_ENCODING);
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        Ok((parts, body, passed))
+    }
+
     /// The decision. No await: whatever it needs is in memory.
-    fn way(&self, parts: &mut Parts) -> Way {
+    pub(super) fn way(&self, parts: &mut Parts, ours: Ours) -> Way {
         let gate = &self.gate.0;
         // 1. Host and target before anything that depends on them.
         let host = match authority::check(parts) {
             Ok(authority) => authority.host(),
-            Err(denial) => return refuse(gate, parts, denial, None),
+            Err(denial) => return Way::Refused(denial, None),
         };
         // 2. One canonical path: what is matched from here on is what is forwarded.
         let Ok(path) = CanonicalPath::parse(parts.uri.path()) else {
-            return refuse(gate, parts, Denial::BadPath, None);
+            return Way::Refused(Denial::BadPath, None);
         };
         // 3. Our own endpoints before any route: no route, however wide, can shadow or forward them.
-        if let Some(hit) = gate.endpoints.find(&path, parts.uri.path()) {
-            return Way::Endpoint(hit);
+        if ours == Ours::Answered
+            && let Some(hit) = gate.endpoints.find(&path, parts.uri.path())
+        {
+            let passes = matches!(&hit, Hit::Operation(operation) if gate.endpoints.upgrades(operation))
+                && !parts.headers.contains_key(UPGRADE);
+            if !passes {
+                return Way::Endpoint(hit);
+            }
         }
         // 4. The route, and with it what is asked of the caller.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => route,
             Match::MethodNotAllowed(allowed) => {
-                let verdict = Verdict { reason: Denial::MethodNotAllowed.reason(), route: None, session: None };
-                let reply = if respond::is_grpc(&parts.headers) {
+                return Way::WrongMethod(if respond::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
                     respond::method_not_allowed(allowed)
-                };
-                return Way::Refused(reply, verdict);
+                });
             }
-            Match::None => return refuse(gate, parts, Denial::NoRoute, None),
+            Match::None => return Way::Refused(Denial::NoRoute, None),
         };
         if let Err(denial) = route.policy.admits(&path) {
-            return refuse(gate, parts, denial, Some(route));
+            return Way::Refused(denial, Some(Arc::clone(route)));
         }
         if path.is_rewritten() {
             let canonical = path.as_str().to_owned();
             if !self.rewrite || !set_path(parts, &canonical) {
-                return refuse(gate, parts, Denial::BadPath, Some(route));
+                return Way::Refused(Denial::BadPath, Some(Arc::clone(route)));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
@@ -207,7 +310,7 @@ impl GateLayer {
         // 5. to 7. The credential, what it is, and what the route asks of it.
         match permit(gate, parts, route) {
             Ok(permitted) => Way::In(permitted),
-            Err(denial) => refuse(gate, parts, denial, Some(route)),
+            Err(denial) => Way::Refused(denial, Some(Arc::clone(route))),
         }
     }
 }
@@ -240,6 +343,9 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Opti
     // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
     if found.by_cookie && !gate.origins.admit(parts, &route.policy) {
         return Err(Denial::CrossOrigin);
+    }
+    if found.by_cookie && route.policy.upgrade && lease::is_cross_origin_upgrade(&parts.headers) {
+        return Err(Denial::UnusableCredential);
     }
     let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
     policy::authorise(route, verified, &gate.audiences).map(Some)
@@ -284,21 +390,16 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
     }
 }
 
-fn refuse(gate: &Inner, parts: &Parts, denial: Denial, route: Option<&Arc<Route>>) -> Way {
-    let (reply, verdict) = refused(gate, parts, denial, route);
-    Way::Refused(reply, verdict)
-}
-
 /// In the words of the route's dialect, of gRPC, or plainly.
-fn refused(gate: &Inner, parts: &Parts, denial: Denial, route: Option<&Arc<Route>>) -> (Reply, Verdict) {
+fn refused(gate: &Inner, parts: &Parts, denial: Denial, route: Option<Arc<Route>>) -> (Reply, Verdict) {
     tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
     let none = Scope::default();
-    let asked = route.map_or(&none, |route| &route.policy.scopes);
-    let dialect = route.and_then(|route| gate.dialect(&route.policy));
+    let asked = route.as_ref().map_or(&none, |route| &route.policy.scopes);
+    let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
     let reply = dialect.and_then(|dialect| dialect.refuse(&parts.headers, denial)).unwrap_or_else(|| {
         if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) }
     });
-    (reply, Verdict { reason: denial.reason(), route: route.map(Arc::clone), session: None })
+    (reply, Verdict { reason: denial.reason(), route, session: None })
 }
 
 /// Puts the canonical path into the request, its query untouched.
@@ -310,7 +411,7 @@ fn set_path(parts: &mut Parts, path: &str) -> bool {
     set_target(parts, whole)
 }
 
-fn set_target(parts: &mut Parts, target: String) -> bool {
+pub(super) fn set_target(parts: &mut Parts, target: String) -> bool {
     let Ok(target) = PathAndQuery::try_from(target) else { return false };
     let mut uri = parts.uri.clone().into_parts();
     uri.path_and_query = Some(target);
@@ -343,6 +444,14 @@ impl Inner {
     }
 }
 
+/// What a request to an endpoint turned into.
+enum Turned<F> {
+    /// A reply.
+    Reply(Reply, Option<Verdict>),
+    /// A request that the service answers.
+    In { future: F, verdict: Option<Verdict> },
+}
+
 pin_project! {
     /// The reply to come.
     pub struct ResponseFuture<F> {
@@ -355,7 +464,7 @@ pin_project! {
     #[project = KindProjection]
     enum Kind<F> {
         Inner { #[pin] future: F, verdict: Option<Verdict> },
-        Endpoint { answer: Pin<Box<dyn Future<Output = (Reply, Option<Verdict>)> + Send>> },
+        Endpoint { answer: Pin<Box<dyn Future<Output = Turned<F>> + Send>> },
         Own { reply: Option<(Reply, Option<Verdict>)> },
     }
 }
@@ -383,15 +492,21 @@ where
     type Output = Result<Response<GateBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (mut response, verdict) = match self.project().kind.project() {
+        let mut kind = self.project().kind;
+        if let KindProjection::Endpoint { answer } = kind.as_mut().project() {
+            let next = match ready!(answer.as_mut().poll(cx)) {
+                Turned::Reply(reply, verdict) => Kind::Own { reply: Some((reply, verdict)) },
+                Turned::In { future, verdict } => Kind::Inner { future, verdict },
+            };
+            kind.set(next);
+        }
+        let (mut response, verdict) = match kind.project() {
             KindProjection::Inner { future, verdict } => {
                 let response = ready!(future.poll(cx))?;
                 (response.map(GateBody::inner), verdict.take())
             }
-            KindProjection::Endpoint { answer } => {
-                let (reply, verdict) = ready!(answer.as_mut().poll(cx));
-                (reply.map(GateBody::own), verdict)
-            }
+            // It has just turned into one of the others.
+            KindProjection::Endpoint { .. } => return Poll::Pending,
             // Polled again after it was ready: forbidden to callers, and no reason to panic.
             KindProjection::Own { reply } => match reply.take() {
                 Some((reply, verdict)) => (reply.map(GateBody::own), verdict),

@@ -24,13 +24,17 @@ mod builder;
 mod endpoint;
 mod identity;
 mod layer;
+pub(crate) mod lease;
 mod metadata;
 mod origin;
 mod paced;
 mod preflight;
+mod refill;
 mod require;
 pub(crate) mod respond;
 mod sessions;
+#[cfg(feature = "kuzzle")]
+mod socket;
 
 pub use crate::headers::Peer;
 pub use body::GateBody;
@@ -40,7 +44,9 @@ pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
+pub use lease::Lease;
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
+pub use refill::{NoRefill, Refill, Refilling};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
 

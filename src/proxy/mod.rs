@@ -31,6 +31,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnet::IpNet;
 
 use self::body::{Progress, RequestBody};
+use self::upgrade::Wanted;
 use self::upstream::Pool;
 use crate::gate::respond;
 use crate::headers::{self, Peer};
@@ -41,10 +42,14 @@ use crate::route::path::CanonicalPath;
 mod body;
 mod echo;
 mod error;
+mod upgrade;
 mod upstream;
 
 pub use body::{BodyError, BoxError, ProxyBody};
 pub use error::ProxyError;
+#[cfg(feature = "kuzzle")]
+pub(crate) use upgrade::Dialled;
+pub(crate) use upgrade::Seat;
 pub use upstream::{BadUpstreamUrl, HttpUrl, Upstream, UpstreamUrl};
 
 /// How often an HTTP/2 connection in use is asked whether it is alive, and how long it may take to answer.
@@ -148,13 +153,27 @@ impl Proxy {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        self.forward_or_switch(upstream, policy, request, None)
+    }
+
+    fn forward_or_switch<B>(
+        &self,
+        upstream: usize,
+        policy: &RoutePolicy,
+        request: Request<B>,
+        upgrade: Option<Wanted>,
+    ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static + use<B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let inner = Arc::clone(&self.0);
         let (parts, body) = request.into_parts();
         let is_grpc = respond::is_grpc(&parts.headers);
         let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(inner.pools.get(upstream)));
         async move {
             let sent = match body {
-                Ok(body) => inner.send(upstream, parts, body).await,
+                Ok(body) => inner.send(upstream, parts, body, upgrade).await,
                 Err(_) => Err(ProxyError::TooLarge),
             };
             sent.unwrap_or_else(|error| if is_grpc { error.grpc_response() } else { error.response() })
@@ -163,21 +182,30 @@ impl Proxy {
 }
 
 impl Inner {
-    async fn send(&self, upstream: usize, parts: Parts, body: RequestBody) -> Result<Response<ProxyBody>, ProxyError> {
+    async fn send(
+        &self,
+        upstream: usize,
+        parts: Parts,
+        body: RequestBody,
+        upgrade: Option<Wanted>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
         let Some(pool) = self.pools.get(upstream) else {
             tracing::error!(upstream, "a route names an upstream that is not there");
             return Err(ProxyError::Miswired);
         };
         let url = pool.pick().ok_or(ProxyError::Miswired)?;
-        let parts = self.prepare(pool, url, parts, &body)?;
+        let mut parts = self.prepare(pool, url, parts, &body)?;
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut parts.headers);
+        }
         match url {
             UpstreamUrl::Echo => echo::answer(&parts, body).await.map_err(|error| match error {
                 BodyError::TooLarge => ProxyError::TooLarge,
                 BodyError::Idle => ProxyError::ClientIdle,
                 BodyError::Broken(_) => ProxyError::ClientBroken,
             }),
-            UpstreamUrl::Http(_) => self.exchange(pool, &self.client, parts, body).await,
-            UpstreamUrl::H2c(_) => self.exchange(pool, &self.h2c, parts, body).await,
+            UpstreamUrl::Http(_) => self.exchange(pool, &self.client, parts, body, upgrade).await,
+            UpstreamUrl::H2c(_) => self.exchange(pool, &self.h2c, parts, body, None).await,
         }
     }
 
@@ -233,6 +261,7 @@ impl Inner {
         client: &Client<HttpConnector, RequestBody>,
         parts: Parts,
         body: RequestBody,
+        upgrade: Option<Wanted>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let name = pool.upstream.name.as_str();
         let address = parts.uri.authority().cloned();
@@ -249,7 +278,12 @@ impl Inner {
             }
         };
         match within(pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout), &progress, attempts).await {
-            Some(Ok(response)) => self.take(pool, response),
+            Some(Ok(response)) => match upgrade {
+                Some(upgrade) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    upgrade.switch(response).ok_or(ProxyError::UpstreamBroken)
+                }
+                _ => self.take(pool, response),
+            },
             Some(Err(error)) => {
                 let kind = ProxyError::of_client(&error);
                 tracing::warn!(
@@ -354,7 +388,8 @@ where
             tracing::error!("a request came to the proxy that no route sent there");
             return Box::pin(std::future::ready(Ok(ProxyError::Miswired.response())));
         };
-        let forwarded = self.forward(upstream, &permitted.route().policy, request);
+        let upgrade = upgrade::wanted(&mut request, &permitted);
+        let forwarded = self.forward_or_switch(upstream, &permitted.route().policy, request, upgrade);
         Box::pin(async move { Ok(forwarded.await) })
     }
 }

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use http::header::UPGRADE;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -13,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::request::{self, State};
 use crate::config::ServerConfig;
+use crate::proxy::Seat;
 
 /// How long to wait when the system has no file descriptor left, or the like.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -75,11 +79,11 @@ pub(super) async fn serve(
         let watcher = graceful.watcher();
         let (state, limits) = (Arc::clone(&state), limits.clone());
         tokio::spawn(async move {
-            let ended = speak(stream, peer, state, &limits, watcher).await;
+            let seat = Seat(Arc::new(permit));
+            let ended = speak(stream, peer, state, &limits, watcher, seat).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?crate::denial::Chain(&*error), "a connection ended early");
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -92,10 +96,17 @@ async fn speak(
     state: Arc<State>,
     limits: &Limits,
     watcher: Watcher,
+    seat: Seat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // The library's own look at the preface has no deadline.
     let is_http2 = tokio::time::timeout(limits.head_timeout, begins_with_preface(&stream)).await??;
-    let service = service_fn(move |request| request::serve(Arc::clone(&state), peer, request));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // Who upgrades keeps the place of the connection for as long as that lasts.
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(seat.clone());
+        }
+        request::serve(Arc::clone(&state), peer, request)
+    });
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
     builder

@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 use futures_util::future::Either;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
 use tower::{Layer, Service};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use super::ServerError;
+use super::body::RequestBody;
 use super::request::ReplyBody;
 use crate::config::CorsConfig;
 use crate::gate::Gate;
@@ -41,9 +41,9 @@ impl<S: Clone> Cors<S> {
     }
 }
 
-impl<S> Service<Request<Incoming>> for Cors<S>
+impl<S> Service<Request<RequestBody>> for Cors<S>
 where
-    S: Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
+    S: Service<Request<RequestBody>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
 {
     type Response = Response<ReplyBody>;
     type Error = Infallible;
@@ -54,7 +54,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         // The library takes every `OPTIONS` for a preflight; a plain one goes where it is sent.
         let plain = *request.method() == Method::OPTIONS
             && !(request.headers().contains_key(ORIGIN)

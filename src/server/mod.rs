@@ -3,6 +3,7 @@
 //! `listener → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
 
 pub mod assemble;
+mod body;
 mod connection;
 mod cors;
 mod reload;

@@ -14,10 +14,11 @@ use tracing::Instrument;
 
 use super::ServerError;
 use super::assemble::Assembled;
+use super::body::RequestBody;
 use super::cors::Cors;
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
-use crate::gate::{GateBody, GateService, Peer, Verdict, respond};
+use crate::gate::{GateBody, GateService, Peer, Refilling, Verdict, respond};
 use crate::proxy::{Proxy, ProxyBody};
 
 /// The body of every reply.
@@ -26,14 +27,14 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 /// What every request needs.
 #[derive(Debug)]
 pub(super) struct State {
-    service: Cors<GateService<Proxy>>,
+    service: Cors<GateService<Proxy, Refilling>>,
     time: SystemTime,
 }
 
 impl State {
     pub(super) fn new(config: &Config, assembled: &Assembled) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
-        let inner = gate.layer().rewriting().annotated().layer(assembled.proxy.clone());
+        let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
         Ok(Self { service: Cors::new(&config.cors, gate.clone(), inner)?, time: SystemTime::new() })
     }
 }
@@ -42,13 +43,14 @@ impl State {
 pub(super) async fn serve(
     state: Arc<State>,
     peer: SocketAddr,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO).then(|| Line {
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
         began: state.time.monotonic(),
     });
+    let mut request = request.map(RequestBody::Incoming);
     request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
     let mut service = state.service.clone();
     let answer = async move {

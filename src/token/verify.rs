@@ -20,6 +20,7 @@ pub(crate) mod strict_json;
 pub(crate) use judge::{is_name, is_subject};
 pub use rules::{Ignored, IssuerKeys, IssuerRules, MAX_JWKS, RulesError};
 pub use shape::MAX_TOKEN;
+pub(crate) use strict_json::object_of_depth;
 
 /// Verifies access tokens. Immutable: when a key or a rule changes, another one takes its place.
 #[derive(Debug)]

@@ -21,9 +21,9 @@ use crate::session::profile::ProfileOverride;
 
 /// Dialects that are designed and not built.
 #[cfg(feature = "grpc")]
-const LATER_DIALECTS: [&str; 1] = ["kuzzle"];
+const LATER_DIALECTS: [&str; 0] = [];
 #[cfg(not(feature = "grpc"))]
-const LATER_DIALECTS: [&str; 2] = ["kuzzle", "knox"];
+const LATER_DIALECTS: [&str; 1] = ["knox"];
 
 fn accepted_dialect(v: &Value) -> Result<&'static str, String> {
     let known: Vec<_> = dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
@@ -133,10 +133,15 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
     for section in sections {
         section.later(&["cookie"]);
         let dialect = section.require("dialect", "\"oauth2\"", dialect_name);
-        let path = section.get("path", endpoint_path).or_else(|| {
-            let path = dialect::by_name(dialect?, &dialect::Options::default())?.default_path();
-            (!section.has("path")).then(|| path.to_owned())
-        });
+        let path = if dialect == Some(dialect::kuzzle::NAME) {
+            // What its routes begin with: nothing, if nothing is said.
+            Some(section.get("path", kuzzle_prefix).unwrap_or_else(|| "/".to_owned()))
+        } else {
+            section.get("path", endpoint_path).or_else(|| {
+                let path = dialect::by_name(dialect?, &dialect::Options::default())?.default_path();
+                (!section.has("path")).then(|| path.to_owned())
+            })
+        };
         let path = path.unwrap_or_default();
         let dialect = dialect.unwrap_or(dialect::oauth2::NAME);
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
@@ -195,6 +200,21 @@ fn envelope(section: &Section<'_>, dialect: &str) -> Envelope {
     Envelope {
         expired_for_at_most: section.get("allow_expired_access_token", window).unwrap_or(default.expired_for_at_most),
         failure_status: section.get("failure_status", status).unwrap_or(default.failure_status),
+    }
+}
+
+/// The SDKs know a prefix, if any, and no account.
+fn kuzzle_prefix(v: &Value) -> Result<String, String> {
+    match v {
+        Value::String(s) | Value::Env(s) if s.is_empty() || s == "/" => Ok("/".to_owned()),
+        _ => endpoint_path(v).and_then(|path| {
+            let found = v.describe();
+            if path.contains('{') {
+                Err(format!("expected a path without parameters, found {found}"))
+            } else {
+                Ok(path)
+            }
+        }),
     }
 }
 

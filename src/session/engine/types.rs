@@ -143,6 +143,8 @@ pub struct Issued {
     pub expires: Timestamp,
     /// How many seconds of it are left.
     pub expires_in: u64,
+    /// Whose they are: `sub`.
+    pub subject: Box<str>,
     /// The scope granted.
     pub scope: Scope,
     /// The session, where there is one.

@@ -10,8 +10,13 @@ pub(crate) const MAX_DEPTH: usize = 16;
 
 /// Reads one JSON object that fills `bytes`.
 pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+    object_of_depth(bytes, MAX_DEPTH)
+}
+
+/// The same, with another bound for its depth.
+pub(crate) fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
     // Before the parser, which calls itself for each level.
-    if !is_shallow(bytes) {
+    if !is_shallow(bytes, max_depth) {
         return Err("JSON nested too deeply");
     }
     let mut parser = serde_json::Deserializer::from_slice(bytes);
@@ -26,7 +31,7 @@ pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
 }
 
 /// Counts brackets outside of strings. Says nothing about whether the rest is JSON.
-fn is_shallow(bytes: &[u8]) -> bool {
+fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in bytes {
         if in_string {
@@ -42,7 +47,7 @@ fn is_shallow(bytes: &[u8]) -> bool {
             b'"' => in_string = true,
             b'{' | b'[' => {
                 depth += 1;
-                if depth > MAX_DEPTH {
+                if depth > max_depth {
                     return false;
                 }
             }

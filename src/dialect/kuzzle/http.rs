@@ -1,0 +1,156 @@
+//! The protocol over HTTP: its routes, its description of them, its cookie.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::header::SET_COOKIE;
+use http::{HeaderValue, Method};
+use serde_json::{Map, Value, json};
+
+use super::super::{Reply, Served};
+use super::message::Action;
+use crate::clock::Timestamp;
+
+/// The parameter of the query that may hold a token.
+pub(super) const PARAMETER: &str = "jwt";
+/// The cookie that may hold a token.
+pub(super) const COOKIE: &str = "authToken";
+/// The operation that takes any call in an envelope.
+pub(super) const QUERY: &str = "_query";
+
+/// The operation that is a WebSocket.
+pub(super) const SOCKET: &str = "websocket";
+
+/// A route of an action.
+struct OwnRoute {
+    operation: &'static str,
+    action: Action,
+    methods: &'static [Method],
+    /// As `matchit` writes it.
+    template: &'static str,
+    /// As the protocol writes it.
+    url: &'static str,
+}
+
+const ROUTES: &[OwnRoute] = &[
+    OwnRoute {
+        operation: "login",
+        action: Action::Login,
+        methods: &[Method::POST, Method::GET],
+        template: "/_login/{strategy}",
+        url: "/_login/:strategy",
+    },
+    OwnRoute {
+        operation: "refreshToken",
+        action: Action::RefreshToken,
+        methods: &[Method::POST],
+        template: "/_refreshToken",
+        url: "/_refreshToken",
+    },
+    OwnRoute {
+        operation: "logout",
+        action: Action::Logout,
+        methods: &[Method::POST],
+        template: "/_logout",
+        url: "/_logout",
+    },
+    OwnRoute {
+        operation: "checkToken",
+        action: Action::CheckToken,
+        methods: &[Method::POST],
+        template: "/_checkToken",
+        url: "/_checkToken",
+    },
+    OwnRoute {
+        operation: "getCurrentUser",
+        action: Action::GetCurrentUser,
+        methods: &[Method::GET],
+        template: "/_me",
+        url: "/_me",
+    },
+    OwnRoute {
+        operation: "getCurrentUser (deprecated)",
+        action: Action::GetCurrentUser,
+        methods: &[Method::GET],
+        template: "/users/_me",
+        url: "/users/_me",
+    },
+    OwnRoute {
+        operation: "getStrategies",
+        action: Action::GetStrategies,
+        methods: &[Method::GET],
+        template: "/strategies",
+        url: "/strategies",
+    },
+    OwnRoute {
+        operation: "publicApi",
+        action: Action::PublicApi,
+        methods: &[Method::GET],
+        template: "/_publicApi",
+        url: "/_publicApi",
+    },
+];
+
+pub(super) fn served(base: &str) -> Vec<Served> {
+    let base = base.trim_end_matches('/');
+    let serve = |operation, template: &str, methods| Served {
+        operation,
+        template: format!("{base}{template}"),
+        methods,
+        spellings: &[],
+    };
+    let mut all: Vec<Served> =
+        ROUTES.iter().map(|route| serve(route.operation, route.template, route.methods)).collect();
+    all.push(serve(QUERY, "/_query", &[Method::POST]));
+    if cfg!(feature = "kuzzle") {
+        all.push(serve(SOCKET, if base.is_empty() { "/" } else { "" }, &[Method::GET]));
+    }
+    all
+}
+
+/// The action of an operation; none for [`QUERY`], whose envelope names it.
+pub(super) fn action(operation: &str) -> Option<Action> {
+    ROUTES.iter().find(|route| route.operation == operation).map(|route| route.action)
+}
+
+/// What the SDKs fetch when they connect: where each action is. The JVM's wants `path`, JavaScript's `url`. `own` is the
+/// path that this was asked for at.
+pub(super) fn public_api(own: &str) -> Value {
+    let base = own.strip_suffix("/_publicApi").unwrap_or_default();
+    let mut controllers: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let (controller, action) = route.action.names();
+        let entries = route.methods.iter().map(|method| {
+            let url = format!("{base}{}", route.url);
+            json!({ "url": url, "path": url, "verb": method.as_str() })
+        });
+        let actions = controllers.entry(controller).or_insert_with(|| json!({}));
+        let described = json!({ "controller": controller, "action": action, "http": [] });
+        let described = actions.as_object_mut().map(|actions| actions.entry(action).or_insert(described));
+        if let Some(http) = described.and_then(|described| described.get_mut("http")).and_then(Value::as_array_mut) {
+            http.extend(entries);
+        }
+    }
+    Value::Object(controllers)
+}
+
+/// Has a browser keep a token where no script reads it.
+pub(super) fn set_cookie(reply: &mut Reply, token: &str, expires: Timestamp, secure: bool) {
+    let expires = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(expires.as_secs().min(LAST_SECOND)));
+    insert(reply, &format!("{COOKIE}={token}; Path=/; Expires={expires}; HttpOnly; SameSite=Strict"), secure);
+}
+
+/// Has a browser forget it.
+pub(super) fn clear_cookie(reply: &mut Reply, secure: bool) {
+    insert(reply, &format!("{COOKIE}=null; Path=/; HttpOnly; SameSite=Strict"), secure);
+}
+
+/// The last one of the year 9999: a date has no later year.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+fn insert(reply: &mut Reply, cookie: &str, secure: bool) {
+    let cookie = if secure { format!("{cookie}; Secure") } else { cookie.to_owned() };
+    if let Ok(mut value) = HeaderValue::try_from(cookie) {
+        value.set_sensitive(true);
+        reply.headers_mut().insert(SET_COOKIE, value);
+    }
+}

@@ -1,0 +1,219 @@
+//! One call of the protocol, wherever it stood: in a route of its own, in a `POST /_query`, in a WebSocket frame.
+
+use http::Method;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::super::Call;
+use super::words::Problem;
+use crate::token::verify::object_of_depth;
+
+/// How deep JSON may lie in itself: more than any query for documents has.
+const MAX_DEPTH: usize = 64;
+
+/// What the gate answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Login,
+    RefreshToken,
+    Logout,
+    CheckToken,
+    GetCurrentUser,
+    GetStrategies,
+    PublicApi,
+}
+
+impl Action {
+    /// The action of these names, if it is one that the gate answers in an envelope.
+    pub(super) fn of(controller: &str, action: &str) -> Option<Self> {
+        if controller != "auth" {
+            return None;
+        }
+        Some(match action {
+            "login" => Self::Login,
+            "refreshToken" => Self::RefreshToken,
+            "logout" => Self::Logout,
+            "checkToken" => Self::CheckToken,
+            "getCurrentUser" => Self::GetCurrentUser,
+            "getStrategies" => Self::GetStrategies,
+            _ => return None,
+        })
+    }
+
+    /// Controller and action.
+    pub(super) const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Login => ("auth", "login"),
+            Self::RefreshToken => ("auth", "refreshToken"),
+            Self::Logout => ("auth", "logout"),
+            Self::CheckToken => ("auth", "checkToken"),
+            Self::GetCurrentUser => ("auth", "getCurrentUser"),
+            Self::GetStrategies => ("auth", "getStrategies"),
+            Self::PublicApi => ("server", "publicApi"),
+        }
+    }
+}
+
+/// Where the arguments of a call stood: a flag in a query is set by being there, whatever its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arguments {
+    Query,
+    Envelope,
+}
+
+/// See the module. `null` counts as absent throughout.
+pub(super) struct Message {
+    pub(super) controller: Option<String>,
+    pub(super) action: Option<String>,
+    pub(super) request_id: String,
+    /// An object.
+    pub(super) volatile: Value,
+    /// The envelope's own token.
+    pub(super) jwt: Option<SecretString>,
+    pub(super) index: Option<String>,
+    pub(super) collection: Option<String>,
+    arguments: Arguments,
+    args: Map<String, Value>,
+    body: Map<String, Value>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Arguments and body may hold credentials, and all of it is the caller's.
+        f.debug_struct("Message").finish_non_exhaustive()
+    }
+}
+
+impl Message {
+    /// What the head of a request says, before its body is read.
+    pub(super) fn of_head(headers: &http::HeaderMap) -> (Self, Result<(), Problem>) {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let id = header("x-kuzzle-request-id").filter(|id| !id.is_empty());
+        let mut message = Self {
+            controller: None,
+            action: None,
+            request_id: id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
+            volatile: Value::Object(Map::new()),
+            jwt: None,
+            index: None,
+            collection: None,
+            arguments: Arguments::Query,
+            args: Map::new(),
+            body: Map::new(),
+        };
+        let volatile = match headers.get("x-kuzzle-volatile").map(|text| object_of_depth(text.as_bytes(), MAX_DEPTH)) {
+            None => Ok(()),
+            Some(Ok(volatile)) => {
+                message.volatile = Value::Object(volatile);
+                Ok(())
+            }
+            Some(Err(why)) => Err(Problem::bad_volatile(why)),
+        };
+        (message, volatile)
+    }
+
+    /// A call to the route of an action: arguments in the query and the template, the body as it is.
+    pub(super) fn of_route(call: &Call<'_>, action: Action) -> (Self, Result<(), Problem>) {
+        let (mut message, mut good) = Self::of_head(call.headers);
+        let (controller, name) = action.names();
+        (message.controller, message.action) = (Some(controller.to_owned()), Some(name.to_owned()));
+        for (name, value) in form_urlencoded::parse(call.query.unwrap_or_default().as_bytes()) {
+            // Arguments that we do not know are nothing to us, twice or not; of those that we know the first counts.
+            message.args.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
+        }
+        for (name, value) in call.params {
+            message.args.insert(name.clone(), Value::String(value.clone()));
+        }
+        if good.is_ok() {
+            good = read_object(call.body).map(|body| message.body = body);
+        }
+        // A login without a body: what it would hold is in the query.
+        if *call.method == Method::GET && action == Action::Login {
+            for name in ["username", "password"] {
+                if let (false, Some(value)) = (message.body.contains_key(name), message.args.remove(name)) {
+                    message.body.insert(name.to_owned(), value);
+                }
+            }
+        }
+        (message, good)
+    }
+
+    /// A call in an envelope. Also gives the envelope, without its token, for whoever it is passed on to.
+    pub(super) fn of_envelope(&mut self, bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+        let mut envelope = read_object(bytes)?;
+        self.arguments = Arguments::Envelope;
+        let jwt = envelope.remove("jwt");
+        let text = |name: &str| envelope.get(name).and_then(Value::as_str).map(str::to_owned);
+        self.controller = text("controller");
+        self.action = text("action");
+        self.index = text("index");
+        self.collection = text("collection");
+        if let Some(id) = text("requestId").filter(|id| !id.is_empty()) {
+            self.request_id = id;
+        }
+        match envelope.get("volatile") {
+            None | Some(Value::Null) => {}
+            Some(volatile @ Value::Object(_)) => self.volatile = volatile.clone(),
+            Some(_) => return Err(Problem::invalid_type("volatile", "object")),
+        }
+        match jwt {
+            None | Some(Value::Null) => {}
+            Some(Value::String(token)) => self.jwt = Some(SecretString::from(token)),
+            Some(_) => return Err(Problem::invalid_type("jwt", "string")),
+        }
+        if self.is_ours() {
+            match envelope.get("body") {
+                None | Some(Value::Null) => {}
+                Some(Value::Object(body)) => self.body = body.clone(),
+                Some(_) => return Err(Problem::invalid_type("body", "object")),
+            }
+            self.args.clone_from(&envelope);
+        }
+        Ok(envelope)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.ours().is_some()
+    }
+
+    /// The action, if the gate answers it.
+    pub(super) fn ours(&self) -> Option<Action> {
+        Action::of(self.controller.as_deref()?, self.action.as_deref()?)
+    }
+
+    /// Is the client the SDK for the JVM, which knows another word for an expired token?
+    pub(super) fn is_jvm(&self) -> bool {
+        self.volatile.get("sdkName").and_then(Value::as_str).is_some_and(|name| name.starts_with("jvm@"))
+    }
+
+    /// An argument.
+    pub(super) fn argument(&self, name: &str) -> Option<&Value> {
+        self.args.get(name).filter(|value| !value.is_null())
+    }
+
+    /// An argument that is set or not.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        match self.arguments {
+            Arguments::Query => self.args.contains_key(name),
+            Arguments::Envelope => self.args.get(name) == Some(&Value::Bool(true)),
+        }
+    }
+
+    /// A text in the body.
+    pub(super) fn text_in_body(&self, name: &str) -> Result<Option<&str>, Problem> {
+        match self.body.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Problem::invalid_type(&format!("body.{name}"), "string")),
+        }
+    }
+}
+
+/// Nothing at all is an empty object: the SDKs say that an empty body is JSON.
+fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    object_of_depth(bytes, MAX_DEPTH).map_err(Problem::bad_body)
+}

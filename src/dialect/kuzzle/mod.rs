@@ -1,0 +1,236 @@
+//! The authentication of Kuzzle, as its SDKs for JavaScript and the JVM speak it over HTTP: a token is its own refresh
+//! credential, and the old one ends with the exchange.
+//!
+//! | path | action |
+//! |---|---|
+//! | `POST`, `GET /_login/{strategy}` | `auth:login`; the one strategy is `local` |
+//! | `POST /_refreshToken` | `auth:refreshToken` |
+//! | `POST /_logout` | `auth:logout` |
+//! | `POST /_checkToken` | `auth:checkToken` |
+//! | `GET /_me`, `/users/_me` | `auth:getCurrentUser` |
+//! | `GET /strategies` | `auth:getStrategies` |
+//! | `GET /_publicApi` | `server:publicApi`: where the actions above are |
+//! | `GET /` | a WebSocket, where one is asked for (feature `kuzzle`) |
+//! | `POST /_query` | any of the `auth` actions in an envelope; any other call goes to the upstream |
+//!
+//! Arguments that an action does not know are ignored, an empty body is no error, and `null` counts as absent: so the
+//! SDKs need it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use ::http::HeaderMap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
+
+use self::message::{Action, Message};
+use self::perform::{Cookie, Done};
+use self::words::Problem;
+use super::{Acting, Answer, Call, Command, Dialect, Forward, Outcome, Reply, Served, Sources};
+use crate::credential::{self, Found, Places};
+use crate::denial::{Denial, Error};
+use crate::session::profile::{OnReuse, ProfileOverride};
+use crate::token::claims::TokenStyle;
+
+mod expiry;
+mod http;
+mod message;
+mod perform;
+#[cfg(feature = "kuzzle")]
+mod socket;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+/// The dialect's name in `gateway.toml`.
+pub const NAME: &str = "kuzzle";
+
+/// For the access log: a call that says nothing that could be carried out.
+const MALFORMED: &str = "malformed_request";
+/// A call in an envelope may hold a document.
+const MAX_ENVELOPE: usize = 1024 * 1024;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kuzzle {
+    /// Cookies are for https alone: to be set where the public URL is one.
+    pub secure_cookies: bool,
+}
+
+#[async_trait]
+impl Dialect for Kuzzle {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/"
+    }
+
+    fn serves(&self, base: &str) -> Vec<Served> {
+        self::http::served(base)
+    }
+
+    fn client(&self) -> Option<&'static str> {
+        Some(NAME)
+    }
+
+    fn profile(&self) -> ProfileOverride {
+        ProfileOverride {
+            access_ttl: Some(Duration::from_secs(3600)),
+            lost_response_window: Some(Duration::ZERO),
+            on_reuse: Some(OnReuse::Deny),
+            revoke_previous_after: Some(Duration::ZERO),
+            ..ProfileOverride::default()
+        }
+    }
+
+    fn token_style(&self) -> TokenStyle {
+        TokenStyle { subject_claim: Some("_id"), plain_base64: true }
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { query: Some(self::http::PARAMETER), cookie: Some(self::http::COOKIE) }
+    }
+
+    fn max_body(&self, operation: &str) -> Option<usize> {
+        (operation == self::http::QUERY).then_some(MAX_ENVELOPE)
+    }
+
+    fn upgrades(&self, operation: &str) -> bool {
+        operation == self::http::SOCKET
+    }
+
+    /// Not every call is a command: [`Dialect::answer`] is what answers.
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
+    }
+
+    /// A request that could not be read.
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        let (mut asked, _) = Message::of_head(call.headers);
+        if let Some((controller, action)) = self::http::action(call.operation).map(Action::names) {
+            (asked.controller, asked.action) = (Some(controller.to_owned()), Some(action.to_owned()));
+        }
+        let came = match outcome {
+            Ok(_) => Ok(Value::Null),
+            Err(error) => Err(Problem::of_error(&error, &asked)),
+        };
+        words::reply(&asked, came)
+    }
+
+    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
+        if call.operation == self::http::SOCKET {
+            return open(call);
+        }
+        let (asked, action) = match self::http::action(call.operation) {
+            Some(action) => match Message::of_route(call, action) {
+                (asked, Ok(())) => (asked, action),
+                (asked, Err(problem)) => return malformed(&asked, problem),
+            },
+            None => {
+                let (mut asked, head) = Message::of_head(call.headers);
+                let envelope = match head.and_then(|()| asked.of_envelope(call.body)) {
+                    Ok(envelope) => envelope,
+                    Err(problem) => return malformed(&asked, problem),
+                };
+                match (asked.ours(), &asked.controller, &asked.action) {
+                    (Some(action), _, _) => (asked, action),
+                    (None, None, _) => return malformed(&asked, Problem::missing_argument("controller")),
+                    (None, Some(_), None) => return malformed(&asked, Problem::missing_argument("action")),
+                    (None, Some(_), Some(_)) => return forward(asked, envelope, call.body),
+                }
+            }
+        };
+        let credential = credential_of(call.headers, call.query, &asked);
+        let done = perform::perform(&asked, action, credential, call.path, gate).await;
+        self.reply(&asked, done)
+    }
+
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        let (asked, _) = Message::of_head(headers);
+        let problem = Problem::of_denial(denial, &asked);
+        Some(words::reply(&asked, Err(problem)))
+    }
+}
+
+impl Kuzzle {
+    fn reply(self, asked: &Message, done: Done) -> Answer {
+        let mut reply = words::reply(asked, done.came);
+        match done.cookie {
+            Cookie::Leave => {}
+            Cookie::Set(issued) => {
+                self::http::set_cookie(&mut reply, issued.access_token.expose(), issued.expires, self.secure_cookies);
+            }
+            Cookie::Clear => self::http::clear_cookie(&mut reply, self.secure_cookies),
+        }
+        Answer::Reply(reply, done.reason)
+    }
+}
+
+/// The one token of a call: its envelope's, else that of `Authorization`, else that of the query; or the cookie's, beside
+/// which there must be no other.
+fn credential_of<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&str>,
+    asked: &'a Message,
+) -> Result<Option<Found<'a>>, Denial> {
+    let cookie = self::http::COOKIE;
+    let Some(jwt) = &asked.jwt else {
+        let places = Places { query: Some(self::http::PARAMETER), cookies: [Some(cookie), None] };
+        return credential::extract_from(headers, query, places);
+    };
+    if credential::cookies(headers, cookie).next().is_some() {
+        return Err(Denial::TwoCredentials);
+    }
+    Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), by_cookie: false }))
+}
+
+/// A WebSocket, for a request that asks for one.
+fn open(call: &Call<'_>) -> Answer {
+    let (asked, _) = Message::of_head(call.headers);
+    #[cfg(feature = "kuzzle")]
+    {
+        // One that is not good is told so with the first message that needs it.
+        let found = credential_of(call.headers, call.query, &asked).and_then(|found| {
+            let is_elsewhere = crate::gate::lease::is_cross_origin_upgrade(call.headers);
+            let by_cookie = found.as_ref().is_some_and(|found| found.by_cookie);
+            if by_cookie && is_elsewhere { Err(Denial::UnusableCredential) } else { Ok(found) }
+        });
+        let linked = match found {
+            Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
+            Err(denial) => {
+                let problem = Problem::of_denial(denial, &asked);
+                return Answer::Reply(words::reply(&asked, Err(problem)), denial.reason());
+            }
+        };
+        if let Some(reply) = socket::accept(call.headers) {
+            let serve = move |client, gate| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+                Box::pin(socket::serve(client, gate, linked))
+            };
+            return Answer::Upgrade(super::Upgrade { reply, serve: Box::new(serve) });
+        }
+    }
+    malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
+}
+
+fn malformed(asked: &Message, problem: Problem) -> Answer {
+    Answer::Reply(words::reply(asked, Err(problem)), MALFORMED)
+}
+
+/// Passes a call on to whoever has its action.
+fn forward(mut asked: Message, envelope: Map<String, Value>, as_it_came: &Bytes) -> Answer {
+    let credential = asked.jwt.take();
+    let body = match &credential {
+        None => as_it_came.clone(),
+        Some(_) => Bytes::from(Value::Object(envelope).to_string()),
+    };
+    let refused = move |denial| {
+        let problem = Problem::of_denial(denial, &asked);
+        words::reply(&asked, Err(problem))
+    };
+    Answer::Forward(Forward { credential, body, refused: Box::new(refused) })
+}

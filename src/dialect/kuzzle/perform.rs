@@ -1,0 +1,176 @@
+//! An action: what it asks of the engine, and what it tells of what came of that. The same wherever the call stood.
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use super::super::{Acting, Checked, Command, Outcome, RefreshCredential};
+use super::message::{Action, Message};
+use super::words::Problem;
+use super::{MALFORMED, expiry, http};
+use crate::credential::Found;
+use crate::denial::{Denial, Error};
+use crate::session::engine::Issued;
+
+/// The one way to log in.
+const STRATEGY: &str = "local";
+/// The `kuid` of nobody.
+const ANONYMOUS: &str = "-1";
+
+/// What came of an action.
+pub(super) struct Done {
+    pub(super) came: Result<Value, Problem>,
+    pub(super) cookie: Cookie,
+    /// For the access log.
+    pub(super) reason: &'static str,
+}
+
+/// What becomes of the caller's cookie.
+pub(super) enum Cookie {
+    Leave,
+    Set(Box<Issued>),
+    Clear,
+}
+
+/// What an action wants.
+enum Wanted {
+    /// What is known already.
+    Now(Value),
+    /// What the engine says.
+    Engine(Command),
+}
+
+type Credential<'a> = Result<Option<Found<'a>>, Denial>;
+
+/// Carries an action out. `path` is where the call was sent.
+pub(super) async fn perform(
+    asked: &Message,
+    action: Action,
+    credential: Credential<'_>,
+    path: &str,
+    gate: &dyn Acting,
+) -> Done {
+    // A token that came in a cookie goes back in one: no script is to read it.
+    let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
+    let outcome = match wanted(asked, action, credential, path) {
+        Ok(Wanted::Now(result)) => {
+            let cookie = if action == Action::Logout { Cookie::Clear } else { Cookie::Leave };
+            return Done { came: Ok(result), cookie, reason: "answered" };
+        }
+        Ok(Wanted::Engine(command)) => gate.act(command).await,
+        Err(problem) => return Done { came: Err(problem), cookie: Cookie::Leave, reason: MALFORMED },
+    };
+    let reason = super::super::reason(&outcome);
+    let (came, cookie) = match outcome {
+        Ok(Outcome::Issued(issued)) => {
+            let came = Ok(tokens(&issued, !in_cookie));
+            (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
+        }
+        Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
+        // Whoever leaves with a cookie that is worth nothing any more is rid of it all the same.
+        Err(Error::Denied(_)) if action == Action::Logout && in_cookie => (Ok(acknowledged()), Cookie::Clear),
+        Ok(Outcome::Checked(checked)) => (said_of(asked, action, checked), Cookie::Leave),
+        Err(error) => (Err(Problem::of_error(&error, asked)), Cookie::Leave),
+    };
+    Done { came, cookie, reason }
+}
+
+fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<Wanted, Problem> {
+    let token = |credential: Credential<'_>| match credential {
+        Ok(found) => Ok(found.map(|found| SecretString::from(found.token.into_owned()))),
+        Err(denial) => Err(Problem::of_denial(denial, asked)),
+    };
+    Ok(match action {
+        Action::Login => Wanted::Engine(login(asked)?),
+        Action::RefreshToken => {
+            let access = token(credential)?.ok_or_else(|| Problem::unauthorized(asked))?;
+            let access_ttl = expiry::read(asked.argument("expiresIn"))?;
+            let credential = RefreshCredential::Access(access);
+            Wanted::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl })
+        }
+        Action::Logout => match token(credential)? {
+            Some(access) => Wanted::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
+            None if asked.flag("cookieAuth") => Wanted::Now(acknowledged()),
+            None => return Err(Problem::unauthorized(asked)),
+        },
+        Action::CheckToken => {
+            let access = if asked.flag("cookieAuth") {
+                token(credential)?
+            } else {
+                asked.text_in_body("token")?.map(|token| SecretString::from(token.to_owned()))
+            };
+            match access {
+                Some(access) => Wanted::Engine(Command::Check { access, superseded_in_grace: true }),
+                None => Wanted::Now(json!({ "valid": true, "expiresAt": -1, "kuid": ANONYMOUS })),
+            }
+        }
+        Action::GetCurrentUser => match token(credential)? {
+            Some(access) => Wanted::Engine(Command::Check { access, superseded_in_grace: false }),
+            None => {
+                let source = json!({ "profileIds": ["anonymous"], "name": "Anonymous" });
+                Wanted::Now(json!({ "_id": ANONYMOUS, "_source": source, "strategies": [] }))
+            }
+        },
+        Action::GetStrategies => Wanted::Now(json!([STRATEGY])),
+        Action::PublicApi => Wanted::Now(http::public_api(path)),
+    })
+}
+
+fn login(asked: &Message) -> Result<Command, Problem> {
+    match asked.argument("strategy").map(Value::as_str) {
+        Some(Some(STRATEGY)) => {}
+        Some(Some(other)) => return Err(Problem::unknown_strategy(other)),
+        Some(None) => return Err(Problem::invalid_type("strategy", "string")),
+        None => return Err(Problem::missing_argument("strategy")),
+    }
+    let field = |name: &'static str| {
+        let text = asked.text_in_body(name)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| Problem::missing_argument(&format!("body.{name}")))
+    };
+    Ok(Command::Login {
+        client: None,
+        username: field("username")?.to_owned(),
+        password: SecretString::from(field("password")?.to_owned()),
+        scope: None,
+        access_ttl: expiry::read(asked.argument("expiresIn"))?,
+    })
+}
+
+fn acknowledged() -> Value {
+    json!({ "acknowledged": true })
+}
+
+/// Times are in milliseconds here.
+fn tokens(issued: &Issued, with_token: bool) -> Value {
+    let mut tokens = json!({
+        "_id": issued.subject,
+        "expiresAt": issued.expires.as_millis(),
+        "ttl": issued.expires_in.saturating_mul(1000),
+    });
+    if let Some(fields) = tokens.as_object_mut().filter(|_| with_token) {
+        fields.insert("jwt".to_owned(), issued.access_token.expose().into());
+    }
+    tokens
+}
+
+fn said_of(asked: &Message, action: Action, checked: Result<Box<Checked>, Denial>) -> Result<Value, Problem> {
+    match (action, checked) {
+        (Action::CheckToken, Ok(checked)) => {
+            Ok(json!({ "valid": true, "expiresAt": checked.expires.as_millis(), "kuid": checked.subject }))
+        }
+        (Action::CheckToken, Err(denial)) => {
+            let problem = Problem::of_denial(denial, asked);
+            Ok(json!({ "valid": false, "state": problem.message() }))
+        }
+        (_, Ok(checked)) => Ok(user(&checked)),
+        (_, Err(denial)) => Err(Problem::of_denial(denial, asked)),
+    }
+}
+
+fn user(checked: &Checked) -> Value {
+    let profile = checked.user.as_ref().map(|user| user.profile.clone()).unwrap_or_default();
+    let mut source = json!({ "profileIds": [] });
+    if let Some(fields) = source.as_object_mut() {
+        fields.extend(profile);
+    }
+    json!({ "_id": checked.subject, "_source": source, "strategies": [STRATEGY] })
+}

@@ -1,0 +1,348 @@
+//! The protocol over a WebSocket (RFC 6455): a JSON object a message, each with its `requestId`, answered in any order.
+//!
+//! The `auth` actions are the gate's. Every other message is authorised for itself and passed on, without its token, over
+//! a connection to the upstream that is its caller's alone: whatever the upstream takes a connection for (subscriptions,
+//! say) is never another caller's. What the upstream says comes back as it is.
+//!
+//! Bounds: a message of 1 MiB, four identities at once, so many messages between the two sides; who does not read what
+//! is sent, or says nothing for a minute, is closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+
+use super::super::socket::{Identity, SocketGate};
+use super::super::{Reply, ReplyBody};
+use super::message::{Action, Message};
+use super::perform::{self, Done};
+use super::words::{self, Problem};
+use crate::credential::Found;
+use crate::denial::Denial;
+
+/// The longest message, either way.
+const MAX_MESSAGE: usize = 1024 * 1024;
+/// How many identities one connection may speak for at once.
+const MAX_IDENTITIES: usize = 4;
+/// How many messages may wait between the two sides.
+const WAITING: usize = 64;
+/// How often the tokens of a connection are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A client that says nothing for so long is gone: the SDKs ping every two seconds.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a client may take to make room for what is sent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// RFC 6455 §1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` where it is not one.
+pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
+    let is_websocket = headers.get(UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if !is_websocket || headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
+        return None;
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
+    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+    let accept = HeaderValue::try_from(STANDARD.encode(digest.as_ref())).ok()?;
+    let mut reply = Response::new(ReplyBody::default());
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = reply.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    Some(reply)
+}
+
+async fn socket(stream: Upgraded, role: Role) -> Socket {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
+        .max_write_buffer_size(4 * MAX_MESSAGE);
+    WebSocketStream::from_raw_socket(TokioIo::new(stream), role, Some(config)).await
+}
+
+/// The token that a connection stands for where a message names none.
+struct Linked {
+    token: SecretString,
+    by_cookie: bool,
+}
+
+/// A connection to the upstream.
+struct Upstream {
+    number: u64,
+    identity: Identity,
+    token: Option<SecretString>,
+    to: mpsc::Sender<String>,
+}
+
+/// From the upstream: a message, or its end.
+enum Said {
+    Text(u64, String),
+    Gone(u64),
+}
+
+struct Session {
+    client: Socket,
+    gate: Arc<dyn SocketGate>,
+    linked: Option<Linked>,
+    upstreams: Vec<Upstream>,
+    next: u64,
+    said: mpsc::Sender<Said>,
+}
+
+/// Why a connection ends. Never 1000: the SDKs would not come back.
+struct Ended(Option<CloseCode>);
+
+/// Serves a connection to its end.
+pub(super) async fn serve(client: Upgraded, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
+    let (said, mut hears) = mpsc::channel(WAITING);
+    let client = socket(client, Role::Server).await;
+    let linked = linked.map(|(token, by_cookie)| Linked { token, by_cookie });
+    let mut session = Session { client, gate, linked, upstreams: Vec::new(), next: 0, said };
+    let Err(Ended(code)) = session.run(&mut hears).await;
+    if let Some(code) = code {
+        let frame = CloseFrame { code, reason: "".into() };
+        let _ = tokio::time::timeout(PATIENCE, session.client.close(Some(frame))).await;
+    }
+}
+
+impl Session {
+    async fn run(&mut self, hears: &mut mpsc::Receiver<Said>) -> Result<std::convert::Infallible, Ended> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut quiet = Duration::ZERO;
+        loop {
+            tokio::select! {
+                frame = self.client.next() => {
+                    quiet = Duration::ZERO;
+                    match frame {
+                        Some(Ok(Frame::Text(text))) => self.hear(text.as_bytes()).await?,
+                        Some(Ok(Frame::Binary(bytes))) => self.hear(&bytes).await?,
+                        // The library answers pings by itself, and a close too.
+                        Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
+                        Some(Ok(Frame::Close(_))) | None => return Err(Ended(None)),
+                        Some(Err(error)) => return Err(Ended(code_of(&error))),
+                    }
+                }
+                said = hears.recv() => match said {
+                    Some(Said::Text(number, text)) if self.knows(number) => self.send(relayed(text)).await?,
+                    // What it was asked is lost: the client is to come again.
+                    Some(Said::Gone(number)) if self.knows(number) => return Err(Ended(Some(CloseCode::Restart))),
+                    Some(Said::Text(..) | Said::Gone(_)) => {}
+                    None => return Err(Ended(Some(CloseCode::Error))),
+                },
+                _ = look.tick() => {
+                    quiet += LOOK_EVERY;
+                    if quiet > IDLE {
+                        return Err(Ended(Some(CloseCode::Away)));
+                    }
+                    self.look().await?;
+                }
+            }
+        }
+    }
+
+    fn knows(&self, number: u64) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.number == number)
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), Ended> {
+        match tokio::time::timeout(PATIENCE, self.client.send(Frame::text(text))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Ended(None)),
+        }
+    }
+
+    /// Tells of a token that died, and lets go of what it opened.
+    async fn look(&mut self) -> Result<(), Ended> {
+        let gate = Arc::clone(&self.gate);
+        let is_dead = |token: &SecretString| gate.check(token.expose_secret()).is_err();
+        let before = self.upstreams.len();
+        self.upstreams.retain(|upstream| !upstream.token.as_ref().is_some_and(is_dead));
+        let is_unlinked = self.linked.as_ref().is_some_and(|linked| is_dead(&linked.token));
+        if is_unlinked {
+            self.linked = None;
+        }
+        // A client that logged in on another connection links nothing here, and wants to know as much.
+        if is_unlinked || self.upstreams.len() < before {
+            self.send(words::token_expired()).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers one message, or passes it on.
+    async fn hear(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        let (mut asked, _) = Message::of_head(&HeaderMap::new());
+        let envelope = match asked.of_envelope(bytes) {
+            Ok(envelope) => envelope,
+            Err(problem) => return self.send(words::frame(&asked, Err(problem))).await,
+        };
+        if envelope.len() == 1 && envelope.get("p") == Some(&json!(1)) {
+            return self.send(r#"{"p":2}"#.to_owned()).await;
+        }
+        match (asked.ours(), &asked.controller, &asked.action) {
+            (Some(action), _, _) => self.act(&asked, action).await,
+            (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller")).await,
+            (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action")).await,
+            (None, Some(_), Some(_)) => self.pass(asked, envelope).await,
+        }
+    }
+
+    async fn refuse(&mut self, asked: &Message, problem: Problem) -> Result<(), Ended> {
+        self.send(words::frame(asked, Err(problem))).await
+    }
+
+    async fn act(&mut self, asked: &Message, action: Action) -> Result<(), Ended> {
+        let found = match (&asked.jwt, &self.linked) {
+            (Some(token), _) => Some((token.clone(), false)),
+            (None, Some(linked)) => Some((linked.token.clone(), linked.by_cookie)),
+            (None, None) => None,
+        };
+        // A frame sets no cookie; the SDK logs in over HTTP then.
+        let by_cookie = asked.flag("cookieAuth") || found.as_ref().is_some_and(|(_, by_cookie)| *by_cookie);
+        let makes_tokens = match action {
+            Action::Login => asked.flag("cookieAuth"),
+            Action::RefreshToken => by_cookie,
+            _ => false,
+        };
+        if makes_tokens {
+            return self.refuse(asked, Problem::cookie_unsupported()).await;
+        }
+        let credential = found
+            .as_ref()
+            .map(|(token, by_cookie)| Found { token: token.expose_secret().into(), by_cookie: *by_cookie });
+        let Done { came, .. } = perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
+        if let Ok(result) = &came {
+            self.link(action, found.map(|(token, _)| token), result);
+        }
+        self.send(words::frame(asked, came)).await
+    }
+
+    /// A login links its token to the connection, an exchange moves the link, a logout ends it.
+    fn link(&mut self, action: Action, old: Option<SecretString>, result: &Value) {
+        let is_old =
+            |token: &SecretString| old.as_ref().is_some_and(|old| old.expose_secret() == token.expose_secret());
+        let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
+        match action {
+            Action::Login => self.linked = new().map(|token| Linked { token, by_cookie: false }),
+            Action::RefreshToken => {
+                for upstream in &mut self.upstreams {
+                    if upstream.token.as_ref().is_some_and(is_old) {
+                        upstream.token = new();
+                    }
+                }
+                self.linked = new().map(|token| Linked { token, by_cookie: false });
+            }
+            Action::Logout => {
+                self.upstreams.retain(|upstream| !upstream.token.as_ref().is_some_and(is_old));
+                if self.linked.as_ref().is_some_and(|linked| is_old(&linked.token)) {
+                    self.linked = None;
+                }
+            }
+            Action::CheckToken | Action::GetCurrentUser | Action::GetStrategies | Action::PublicApi => {}
+        }
+    }
+
+    async fn pass(&mut self, mut asked: Message, envelope: Map<String, Value>) -> Result<(), Ended> {
+        let token = asked.jwt.take().or_else(|| self.linked.as_ref().map(|linked| linked.token.clone()));
+        let token_text = token.as_ref().map(|token| token.expose_secret());
+        let identity = match self.gate.permit(token_text) {
+            Ok(identity) => identity,
+            Err(denial) => {
+                if matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
+                    self.look().await?;
+                }
+                let problem = Problem::of_denial(denial, &asked);
+                return self.refuse(&asked, problem).await;
+            }
+        };
+        // The room of the answer is the id of the request; a client that named none gets one.
+        let mut envelope = envelope;
+        envelope.insert("requestId".to_owned(), asked.request_id.clone().into());
+        let text = Value::Object(envelope).to_string();
+        let known = self.upstreams.iter().position(|upstream| upstream.identity == identity);
+        if known.is_none() {
+            let Some(stream) = self.gate.dial(token_text).await else {
+                return self.refuse(&asked, Problem::unreachable()).await;
+            };
+            if self.upstreams.len() >= MAX_IDENTITIES {
+                self.upstreams.remove(0);
+            }
+            let (to, from) = mpsc::channel(WAITING);
+            let number = self.next;
+            self.next += 1;
+            self.upstreams.push(Upstream { number, identity: identity.clone(), token: None, to });
+            tokio::spawn(carry(number, stream, from, self.said.clone()));
+        }
+        let upstream = self.upstreams.iter_mut().find(|upstream| upstream.identity == identity);
+        let sent = upstream.is_some_and(|upstream| {
+            upstream.token = token;
+            upstream.to.try_send(text).is_ok()
+        });
+        if sent { Ok(()) } else { self.refuse(&asked, Problem::unreachable()).await }
+    }
+}
+
+/// Carries messages to one upstream and back, until either side ends.
+async fn carry(number: u64, stream: Upgraded, mut from: mpsc::Receiver<String>, said: mpsc::Sender<Said>) {
+    let mut upstream = socket(stream, Role::Client).await;
+    loop {
+        tokio::select! {
+            text = from.recv() => {
+                let Some(text) = text else { break };
+                if !matches!(tokio::time::timeout(PATIENCE, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
+                    break;
+                }
+            }
+            frame = upstream.next() => match frame {
+                Some(Ok(Frame::Text(text))) => {
+                    if said.send(Said::Text(number, text.as_str().to_owned())).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
+            },
+        }
+    }
+    let _ = tokio::time::timeout(PATIENCE, upstream.close(None)).await;
+    let _ = said.send(Said::Gone(number)).await;
+}
+
+/// The SDK finds the caller of an answer by its `room`.
+fn relayed(text: String) -> String {
+    let Ok(Value::Object(mut answer)) = serde_json::from_str(&text) else { return text };
+    if answer.contains_key("room") || answer.contains_key("type") {
+        return text;
+    }
+    let Some(Value::String(id)) = answer.get("requestId") else { return text };
+    let room = Value::String(id.clone());
+    answer.insert("room".to_owned(), room);
+    Value::Object(answer).to_string()
+}
+
+fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {
+    use tokio_tungstenite::tungstenite::Error as Broken;
+    match error {
+        Broken::Capacity(_) => Some(CloseCode::Size),
+        Broken::Protocol(_) => Some(CloseCode::Protocol),
+        Broken::Utf8(_) => Some(CloseCode::Invalid),
+        _ => None,
+    }
+}

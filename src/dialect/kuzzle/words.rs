@@ -1,0 +1,299 @@
+//! The words of the protocol: its envelope, and its errors by id, code and status.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::super::{Reply, ReplyBody};
+use super::message::Message;
+use crate::denial::{Denial, Error, Fault};
+use crate::gate::respond::retry_after;
+
+/// Who answers, where the protocol has a node of its cluster.
+const NODE: &str = "knode-rotogate";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-kuzzle-request-id");
+
+const TOKEN: u32 = 0x0701_0000;
+const CREDENTIALS: u32 = 0x0702_0000;
+const RIGHTS: u32 = 0x0703_0000;
+const ASSERT: u32 = 0x0201_0000;
+const PROCESS: u32 = 0x0202_0000;
+const HTTP: u32 = 0x0301_0000;
+
+/// An error of the protocol.
+#[derive(Debug)]
+pub(super) struct Problem {
+    id: &'static str,
+    code: u32,
+    status: StatusCode,
+    message: Cow<'static, str>,
+    wait: Option<Duration>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: u32, id: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { id, code, status, message: message.into(), wait: None }
+    }
+
+    fn bad_request(code: u32, id: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, id, message)
+    }
+
+    #[cfg(test)]
+    pub(super) fn id(&self) -> &'static str {
+        self.id
+    }
+
+    /// What is said to whoever asks for the state of a token.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(super) fn invalid_type(argument: &str, expected: &str) -> Self {
+        let message = format!("Wrong type for argument \"{argument}\" (expected: {expected})");
+        Self::bad_request(ASSERT + 1, "api.assert.invalid_type", message)
+    }
+
+    pub(super) fn invalid_argument(argument: &str, expected: &str) -> Self {
+        let message = format!("Invalid argument \"{argument}\". Expected: {expected}");
+        Self::bad_request(ASSERT + 2, "api.assert.invalid_argument", message)
+    }
+
+    pub(super) fn missing_argument(argument: &str) -> Self {
+        Self::bad_request(ASSERT + 3, "api.assert.missing_argument", format!("Missing argument \"{argument}\"."))
+    }
+
+    pub(super) fn bad_volatile(why: &str) -> Self {
+        let message = format!("Unable to convert the \"x-kuzzle-volatile\" HTTP header to JSON: {why}");
+        Self::bad_request(HTTP + 11, "network.http.volatile_parse_failed", message)
+    }
+
+    pub(super) fn bad_body(why: &str) -> Self {
+        let message = format!("Unable to convert the HTTP body to JSON: {why}");
+        Self::bad_request(HTTP + 12, "network.http.body_parse_failed", message)
+    }
+
+    pub(super) fn unknown_strategy(strategy: &str) -> Self {
+        let message = format!("Unknown authentication strategy \"{strategy}\"");
+        Self::bad_request(CREDENTIALS + 1, "security.credentials.unknown_strategy", message)
+    }
+
+    pub(super) fn ttl_exceeded() -> Self {
+        let message = "expiresIn value exceeds maximum allowed value";
+        Self::bad_request(TOKEN + 4, "security.token.ttl_exceeded", message)
+    }
+
+    #[cfg(feature = "kuzzle")]
+    pub(super) fn cookie_unsupported() -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, 0x0707_0002, "security.cookie.unsupported", "Cookie authentication not supported.")
+    }
+
+    /// The upstream has no connection to be had, or no room.
+    #[cfg(feature = "kuzzle")]
+    pub(super) fn unreachable() -> Self {
+        let message = "Request discarded: the server behind the gate does not take it now.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, PROCESS + 2, "api.process.overloaded", message)
+    }
+
+    fn invalid_token() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
+    }
+
+    /// The SDKs listen for different ids: JavaScript's for that of an invalid token alone, the JVM's for this.
+    fn expired_token(asked: &Message) -> Self {
+        if asked.is_jvm() {
+            Self::new(StatusCode::UNAUTHORIZED, TOKEN + 6, "security.token.expired", "Token expired")
+        } else {
+            Self::invalid_token()
+        }
+    }
+
+    /// Nobody is there.
+    pub(super) fn unauthorized(asked: &Message) -> Self {
+        let message = format!("Unauthorized: authentication required to execute the action \"{}\".", action(asked));
+        Self::new(StatusCode::UNAUTHORIZED, RIGHTS + 1, "security.rights.unauthorized", message)
+    }
+
+    fn forbidden(asked: &Message) -> Self {
+        let message = format!("Insufficient permissions to execute the action \"{}\".", action(asked));
+        Self::new(StatusCode::FORBIDDEN, RIGHTS + 2, "security.rights.forbidden", message)
+    }
+
+    fn too_many(wait: Duration) -> Self {
+        let message = "Rejected: requests rate limit exceeded for this user.";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self { wait: Some(wait), ..Self::new(status, PROCESS + 8, "api.process.too_many_requests", message) }
+    }
+
+    pub(super) fn of_error(error: &Error, asked: &Message) -> Self {
+        match error {
+            Error::Denied(denial) => Self::of_denial(*denial, asked),
+            Error::Failed(fault) => Self::of_fault(fault),
+        }
+    }
+
+    /// Nothing was decided: the client keeps its token and tries again.
+    pub(super) fn of_fault(fault: &Fault) -> Self {
+        let message = "Request discarded: temporarily overloaded, nothing was changed.";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { wait: Some(fault.retry_after()), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
+    }
+
+    /// Of whatever is wrong with a token a caller learns no more than that it is.
+    pub(super) fn of_denial(denial: Denial, asked: &Message) -> Self {
+        match denial {
+            Denial::NoCredential => Self::unauthorized(asked),
+            Denial::TokenExpired | Denial::SessionExpired(_) => Self::expired_token(asked),
+            Denial::MalformedToken(_)
+            | Denial::UnusableCredential
+            | Denial::UnknownIssuer
+            | Denial::UnknownKey
+            | Denial::WrongAlgorithm
+            | Denial::WrongType
+            | Denial::BadSignature
+            | Denial::BadClaim(_)
+            | Denial::UnprovedBinding
+            | Denial::TokenNotYetValid
+            | Denial::TokenRevoked
+            | Denial::WrongAudience
+            | Denial::UnknownRefreshToken
+            | Denial::OtherClient
+            | Denial::OtherAccount
+            | Denial::OtherDialect
+            | Denial::SessionRevoked(_)
+            | Denial::Ahead
+            | Denial::Reuse(_)
+            | Denial::MismatchedPair => Self::invalid_token(),
+            Denial::TwoCredentials => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TOKEN + 7,
+                "security.token.verification_error",
+                "Error verifying token: more than one token was provided",
+            ),
+            Denial::InsufficientScope
+            | Denial::InvalidScope
+            | Denial::InvalidClient
+            | Denial::UnauthorizedClient
+            | Denial::UnsupportedGrantType => Self::forbidden(asked),
+            Denial::TtlExceeded => Self::ttl_exceeded(),
+            Denial::WrongPassword => Self::new(
+                StatusCode::UNAUTHORIZED,
+                0x0403_0014,
+                "plugin.strategy.missing_user",
+                "wrong username or password",
+            ),
+            Denial::TooManyRequests(wait) => Self::too_many(wait),
+            Denial::BodyTooLarge => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                HTTP + 1,
+                "network.http.request_too_large",
+                "Maximum HTTP request size exceeded.",
+            ),
+            Denial::MalformedRequest(what) => Self::unexpected(StatusCode::BAD_REQUEST, what),
+            Denial::BadPath => Self::unexpected(StatusCode::BAD_REQUEST, "the path is malformed"),
+            Denial::BadHost => Self::unexpected(StatusCode::BAD_REQUEST, "Host is missing or malformed"),
+            Denial::BadTarget => Self::unexpected(StatusCode::BAD_REQUEST, "the request target is malformed"),
+            Denial::TargetTooLong => Self::unexpected(StatusCode::URI_TOO_LONG, "the request target is too long"),
+            Denial::MethodNotAllowed => Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                HTTP + 6,
+                "network.http.unsupported_verb",
+                "Unsupported HTTP verb.",
+            ),
+            Denial::NoRoute | Denial::NearMiss => {
+                Self::new(StatusCode::NOT_FOUND, HTTP + 7, "network.http.url_not_found", "API URL not found.")
+            }
+        }
+    }
+
+    fn unexpected(status: StatusCode, what: &str) -> Self {
+        let message = format!("Caught an unexpected HTTP error: {what}");
+        Self::new(status, HTTP + 2, "network.http.unexpected_error", message)
+    }
+}
+
+/// `controller:action`, as far as they are known.
+fn action(asked: &Message) -> String {
+    let known = |name: &Option<String>| name.clone().unwrap_or_else(|| "*".to_owned());
+    format!("{}:{}", known(&asked.controller), known(&asked.action))
+}
+
+/// An answer, in the protocol's envelope.
+fn envelope(asked: &Message, result: Value, problem: Option<&Problem>) -> Value {
+    let error = problem.map(|problem| {
+        json!({
+            "code": problem.code,
+            "id": problem.id,
+            "message": problem.message,
+            "props": [],
+            "status": problem.status.as_u16(),
+        })
+    });
+    json!({
+        "requestId": asked.request_id,
+        "status": problem.map_or(StatusCode::OK, |problem| problem.status).as_u16(),
+        "error": error,
+        "controller": asked.controller,
+        "action": asked.action,
+        "collection": asked.collection,
+        "index": asked.index,
+        "volatile": asked.volatile,
+        "deprecations": [],
+        "headers": {},
+        "node": NODE,
+        "result": result,
+    })
+}
+
+/// An answer over HTTP.
+pub(super) fn reply(asked: &Message, came: Result<Value, Problem>) -> Reply {
+    let (result, problem) = match came {
+        Ok(result) => (result, None),
+        Err(problem) => (Value::Null, Some(problem)),
+    };
+    let body = envelope(asked, result, problem.as_ref());
+    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(&body).unwrap_or_default()));
+    *reply.status_mut() = problem.as_ref().map_or(StatusCode::OK, |problem| problem.status);
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::try_from(asked.request_id.as_str()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if let Some(wait) = problem.and_then(|problem| problem.wait) {
+        retry_after(&mut reply, wait);
+    }
+    reply
+}
+
+/// An answer over a WebSocket: the SDK finds its caller by `room`.
+#[cfg(feature = "kuzzle")]
+pub(super) fn frame(asked: &Message, came: Result<Value, Problem>) -> String {
+    let (result, problem) = match came {
+        Ok(result) => (result, None),
+        Err(problem) => (Value::Null, Some(problem)),
+    };
+    let mut body = envelope(asked, result, problem.as_ref());
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("room".to_owned(), asked.request_id.clone().into());
+    }
+    body.to_string()
+}
+
+/// Told once to a connection whose token is good no more.
+#[cfg(feature = "kuzzle")]
+pub(super) fn token_expired() -> String {
+    json!({
+        "status": 200,
+        "info": "This is an automated server notification",
+        "message": "Authentication Token Expired",
+        "type": "TokenExpired",
+        "node": NODE,
+        "room": "kuzzle:notification:server",
+    })
+    .to_string()
+}

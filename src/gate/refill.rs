@@ -1,0 +1,104 @@
+//! Whether a request whose body the gate has read can still go to the service behind it.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use tower::{Service, ServiceExt};
+
+use super::respond;
+#[cfg(feature = "kuzzle")]
+use super::socket::Dialer;
+use crate::dialect::Reply;
+
+/// See the module. The two there are: [`NoRefill`] and [`Refilling`].
+pub trait Refill<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
+where
+    S: Service<Request<B>>,
+{
+    /// What is kept of the service until the body was read.
+    type Kept: Send + 'static;
+
+    /// Keeps it.
+    fn keep(service: &S) -> Self::Kept;
+
+    /// Calls the service.
+    ///
+    /// # Errors
+    /// A reply, where it cannot be called.
+    fn forward(kept: Self::Kept, parts: Parts, body: Bytes) -> impl Future<Output = Result<S::Future, Reply>> + Send;
+
+    /// What calls the service as often as it likes, with requests of its own.
+    #[cfg(feature = "kuzzle")]
+    #[doc(hidden)]
+    fn dialer(kept: Self::Kept) -> Option<Dialer>;
+}
+
+/// It cannot.
+#[derive(Clone, Copy, Debug)]
+pub struct NoRefill;
+
+/// It can: the service is cloned, and its body made from bytes. See [`super::GateLayer::refilling`].
+#[derive(Clone, Copy, Debug)]
+pub struct Refilling;
+
+impl<S, B> Refill<S, B> for NoRefill
+where
+    S: Service<Request<B>>,
+{
+    type Kept = ();
+
+    fn keep(_: &S) {}
+
+    async fn forward((): (), _: Parts, _: Bytes) -> Result<S::Future, Reply> {
+        tracing::error!("a call that an endpoint passes on was refused: the layer is not `refilling()`");
+        Err(respond::problem(StatusCode::NOT_IMPLEMENTED, None))
+    }
+
+    #[cfg(feature = "kuzzle")]
+    fn dialer((): ()) -> Option<Dialer> {
+        None
+    }
+}
+
+impl<S, B, R> Refill<S, B> for Refilling
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: From<Bytes> + Send + 'static,
+{
+    type Kept = S;
+
+    fn keep(service: &S) -> S {
+        service.clone()
+    }
+
+    async fn forward(mut kept: S, parts: Parts, body: Bytes) -> Result<S::Future, Reply> {
+        if kept.ready().await.is_err() {
+            tracing::error!("a call was not passed on: the service behind the gate is not ready, and never will be");
+            return Err(respond::problem(StatusCode::SERVICE_UNAVAILABLE, None));
+        }
+        Ok(kept.call(Request::from_parts(parts, B::from(body))))
+    }
+
+    #[cfg(feature = "kuzzle")]
+    fn dialer(kept: S) -> Option<Dialer> {
+        // The lock is for a service that cannot be shared, only cloned.
+        let kept = std::sync::Mutex::new(kept);
+        Some(std::sync::Arc::new(move |parts| {
+            let service = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            Box::pin(async move {
+                let response = Self::forward(service, parts, Bytes::new()).await.ok()?.await.ok()?;
+                Some(response.map(drop))
+            })
+        }))
+    }
+}
+
+mod sealed {
+    /// The two there are, and no others.
+    pub trait Sealed {}
+    impl Sealed for super::NoRefill {}
+    impl Sealed for super::Refilling {}
+}

@@ -1,0 +1,139 @@
+//! A connection that a dialect takes over: the gate, as its messages see it, and the way to the upstream.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    AUTHORIZATION, CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+
+use super::endpoint::{Desk, TakenOver};
+use super::layer::{GateLayer, Ours, Way, prepare, set_target};
+use super::{Inner, respond};
+use crate::credential::{self, Credential};
+use crate::denial::{Denial, Error};
+use crate::dialect::{Acting, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
+use crate::policy::Permitted;
+use crate::proxy::Dialled;
+use crate::session::engine::Origin;
+
+/// Calls the service behind the gate; its reply comes without its body.
+pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
+
+/// Lets a dialect have the connection of a request, once it is free.
+pub(super) fn take_over<M: Send + Sync + 'static>(
+    layer: GateLayer<M>,
+    taken: TakenOver,
+    dialer: Option<Dialer>,
+) -> Reply {
+    let TakenOver { endpoint, mut head, sources, origin, upgrade } = taken;
+    let (Some(client), Some(dialer)) = (head.extensions.remove::<OnUpgrade>(), dialer) else {
+        tracing::error!(
+            "a connection cannot be taken over: the layer is not `refilling()`, or not in a server of hyper's"
+        );
+        return respond::problem(StatusCode::NOT_IMPLEMENTED, None);
+    };
+    // The connection's own credential is the dialect's to hand in, like that of any message.
+    head.headers.remove(AUTHORIZATION);
+    if let Some(cookie) = sources.cookie {
+        credential::remove_cookie(&mut head.headers, cookie);
+    }
+    let path = head.uri.path().to_owned();
+    set_target(&mut head, path);
+    let line: Arc<dyn SocketGate> = Arc::new(Line { layer, endpoint, head, origin, dialer });
+    let Upgrade { reply, serve } = upgrade;
+    tokio::spawn(async move {
+        if let Ok(client) = client.await {
+            serve(client, line).await;
+        }
+    });
+    reply
+}
+
+struct Line<M> {
+    layer: GateLayer<M>,
+    endpoint: usize,
+    /// Of the request that the connection began with, without its credentials.
+    head: Parts,
+    origin: Origin,
+    dialer: Dialer,
+}
+
+impl<M> Line<M> {
+    fn gate(&self) -> &Arc<Inner> {
+        self.layer.inner()
+    }
+
+    fn decide(&self, token: Option<&str>) -> Result<(Parts, Permitted), Denial> {
+        let mut parts = self.head.clone();
+        if let Some(token) = token {
+            let value = HeaderValue::try_from(format!("Bearer {token}"));
+            let mut value = value.map_err(|_| Denial::UnusableCredential)?;
+            value.set_sensitive(true);
+            parts.headers.insert(AUTHORIZATION, value);
+        }
+        match self.layer.way(&mut parts, Ours::Forwarded) {
+            Way::In(permitted) => Ok((parts, permitted)),
+            Way::Refused(denial, _) => Err(denial),
+            Way::WrongMethod(_) => Err(Denial::MethodNotAllowed),
+            Way::Endpoint(_) => Err(Denial::NoRoute),
+        }
+    }
+}
+
+#[async_trait]
+impl<M: Send + Sync + 'static> Acting for Line<M> {
+    async fn act(&self, command: Command) -> Result<Outcome, Error> {
+        let desk = Desk { gate: self.gate(), endpoint: self.endpoint, account: None, origin: self.origin.clone() };
+        desk.act(command).await
+    }
+}
+
+#[async_trait]
+impl<M: Send + Sync + 'static> SocketGate for Line<M> {
+    fn permit(&self, token: Option<&str>) -> Result<SocketIdentity, Denial> {
+        let (_, permitted) = self.decide(token)?;
+        let mut identity = Vec::new();
+        for (name, value) in permitted.caller().map(|caller| caller.headers()).unwrap_or_default() {
+            identity.extend_from_slice(name.as_str().as_bytes());
+            identity.push(b'\n');
+            identity.extend_from_slice(value.as_bytes());
+            identity.push(b'\n');
+        }
+        Ok(identity.into())
+    }
+
+    fn check(&self, token: &str) -> Result<(), Denial> {
+        let gate = self.gate();
+        gate.checker.check(Credential::new(token), gate.engine.confirmations()).map(drop)
+    }
+
+    async fn dial(&self, token: Option<&str>) -> Option<Upgraded> {
+        let (mut parts, permitted) = self.decide(token).ok()?;
+        prepare(self.gate(), &mut parts, &permitted);
+        let headers = &mut parts.headers;
+        headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
+        headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::try_from(key).ok()?);
+        parts.extensions.insert(permitted);
+        parts.extensions.insert(Dialled);
+        let mut response = (self.dialer)(parts).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            tracing::warn!(status = response.status().as_u16(), "the upstream does not speak WebSocket there");
+            return None;
+        }
+        hyper::upgrade::on(&mut response).await.ok()
+    }
+}

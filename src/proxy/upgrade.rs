@@ -1,0 +1,155 @@
+//! An upgraded connection (RFC 9110 §7.8) through the proxy, such as a WebSocket: passed on where the route says so, to
+//! a caller that is known, and cut when the caller's token is not good any more (requirement T9).
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::ProxyBody;
+use crate::gate::Lease;
+use crate::headers;
+use crate::policy::Permitted;
+
+/// How often the token is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// In the extensions of a request: held for as long as its connection is open, upgraded or not.
+#[derive(Clone)]
+pub(crate) struct Seat(
+    #[expect(dead_code, reason = "it is held, not looked at")] pub(crate) Arc<dyn Any + Send + Sync>,
+);
+
+/// In the extensions of a request of the gate's own: whoever sent it takes the connection to the upstream.
+#[derive(Clone, Copy)]
+pub(crate) struct Dialled;
+
+/// An upgrade that is to be passed on.
+pub(super) struct Wanted {
+    protocol: HeaderValue,
+    end: End,
+}
+
+/// Who is at the near end.
+enum End {
+    /// A client.
+    Client { client: OnUpgrade, lease: Lease, seat: Option<Seat> },
+    /// The gate, which authenticates each message.
+    Gate,
+}
+
+/// The upgrade that a request asks for, if it is one that passes.
+pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Wanted> {
+    let seat = request.extensions_mut().remove::<Seat>();
+    let lease = request.extensions_mut().remove::<Lease>();
+    let dialled = request.extensions_mut().remove::<Dialled>().is_some();
+    if dialled && permitted.route().policy.upgrade {
+        return Some(Wanted { protocol: protocol(request.headers())?, end: End::Gate });
+    }
+    // Without a lease nobody could end the tunnel: routes that ask for no token pass none.
+    if !permitted.route().policy.upgrade || permitted.caller().is_none() {
+        return None;
+    }
+    if *request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return None;
+    }
+    let protocol = protocol(request.headers())?;
+    let end = End::Client { client: hyper::upgrade::on(request), lease: lease?, seat };
+    Some(Wanted { protocol, end })
+}
+
+/// The one protocol that is asked for, unless it is another form of HTTP, whose requests the gate would not see.
+fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
+        return None;
+    }
+    let mut values = headers.get_all(UPGRADE).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let name = value.to_str().ok()?.trim().to_ascii_lowercase();
+    let is_token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b));
+    let is_http = ["h2", "http", "tls", "connect-"].iter().any(|prefix| name.starts_with(prefix));
+    (is_token && !is_http).then(|| value.clone())
+}
+
+impl Wanted {
+    /// Asks the upstream for the same.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, self.protocol.clone());
+    }
+
+    /// What the upstream said to it: a tunnel, if it is the protocol that was asked for.
+    pub(super) fn switch(self, mut response: Response<hyper::body::Incoming>) -> Option<Response<ProxyBody>> {
+        let said = response.headers().get(UPGRADE)?;
+        if !said.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()) {
+            return None;
+        }
+        let upstream = hyper::upgrade::on(&mut response);
+        let (parts, _) = response.into_parts();
+        let mut switched = Response::new(ProxyBody::full(Vec::new()));
+        *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *switched.headers_mut() = parts.headers;
+        headers::remove_hop_by_hop(switched.headers_mut());
+        self.ask(switched.headers_mut());
+        match self.end {
+            End::Client { client, lease, seat } => drop(tokio::spawn(tunnel(client, upstream, lease, seat))),
+            End::Gate => drop(switched.extensions_mut().insert(upstream)),
+        }
+        Some(switched)
+    }
+}
+
+/// Carries bytes both ways until one side ends, or the token does. Nothing of the client's goes out before the upstream
+/// has agreed, because only then is the client told.
+async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, lease: Lease, seat: Option<Seat>) {
+    let (Ok(client), Ok(upstream)) = futures_util::join!(client, upstream) else { return };
+    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    tokio::select! {
+        ended = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
+            tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
+        }
+        reason = lease.ended(LOOK_EVERY) => {
+            tracing::info!(target: "rotogate::denial", reason, "an upgraded connection was cut with its token");
+        }
+    }
+    drop(seat);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(connection: &str, upgrade: &[&str]) -> Option<HeaderValue> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_str(connection).unwrap());
+        for protocol in upgrade {
+            headers.append(UPGRADE, HeaderValue::from_str(protocol).unwrap());
+        }
+        protocol(&headers)
+    }
+
+    #[test]
+    fn t9_one_protocol_passes_that_is_not_http_in_disguise() {
+        assert_eq!(asked("keep-alive, Upgrade", &["WebSocket"]).unwrap(), "WebSocket");
+        for (connection, upgrade) in [
+            ("keep-alive", &["websocket"][..]),
+            ("upgrade", &[]),
+            ("upgrade", &["h2c"]),
+            ("upgrade", &["H2C"]),
+            ("upgrade", &["HTTP/2.0"]),
+            ("upgrade", &["TLS/1.2"]),
+            ("upgrade", &["connect-udp"]),
+            ("upgrade", &["websocket, h2c"]),
+            ("upgrade", &["websocket", "h2c"]),
+            ("upgrade", &["websocket", "websocket"]),
+            ("upgrade", &[""]),
+        ] {
+            assert_eq!(asked(connection, upgrade), None, "{connection} {upgrade:?}");
+        }
+    }
+}

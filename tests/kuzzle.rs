@@ -1,0 +1,320 @@
+//! Kuzzle's clients on the real binary: the requests that their SDKs send, in their order.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use support::{Answer, CONFIG, Gate, Place};
+
+const KUZZLE: &str = r#"
+[[endpoints]]
+dialect = "kuzzle"
+"#;
+
+/// As [`CONFIG`], with Kuzzle's endpoints, and its words on the protected routes.
+fn config(endpoint: &str) -> String {
+    let routes = CONFIG.replace("path = \"/{*rest}\"", "dialect = \"kuzzle\"\npath = \"/{*rest}\"");
+    format!("{routes}{KUZZLE}{endpoint}")
+}
+
+/// One client.
+struct Client<'a> {
+    gate: &'a Gate,
+}
+
+impl Client<'_> {
+    async fn post(&self, path: &str, jwt: Option<&str>, body: &str) -> Answer {
+        self.send(Method::POST, path, jwt, body).await
+    }
+
+    /// As the JavaScript SDK sends it: JSON even without a body.
+    async fn send(&self, method: Method, path: &str, jwt: Option<&str>, body: &str) -> Answer {
+        let bearer = jwt.map(|jwt| format!("Bearer {jwt}"));
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(bearer.as_deref().map(|value| ("authorization", value)));
+        self.gate.call(method, path, &headers, body).await
+    }
+
+    async fn login(&self, query: &str) -> Value {
+        let body = json!({ "username": "demo", "password": self.gate.password }).to_string();
+        result(&self.post(&format!("/_login/local?{query}"), None, &body).await)
+    }
+
+    async fn refresh(&self, jwt: &str) -> Answer {
+        self.post("/_refreshToken", Some(jwt), "").await
+    }
+
+    /// `POST /_query`, as the SDK for the JVM sends everything.
+    async fn query(&self, envelope: &Value) -> Answer {
+        self.post("/_query", None, &envelope.to_string()).await
+    }
+
+    async fn is_valid(&self, jwt: &str) -> Value {
+        result(&self.post("/_checkToken", None, &json!({ "token": jwt }).to_string()).await)
+    }
+}
+
+fn result(answer: &Answer) -> Value {
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let mut json = answer.json();
+    assert_eq!((&json["status"], &json["error"]), (&json!(200), &Value::Null));
+    json["result"].take()
+}
+
+fn jwt(result: &Value) -> &str {
+    result["jwt"].as_str().unwrap()
+}
+
+/// Status and id of an error, which must stand in an envelope that says the same status.
+fn error(answer: &Answer) -> (u16, String) {
+    let json = answer.json();
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(json["status"], answer.status.as_u16());
+    assert_eq!(json["error"]["status"], answer.status.as_u16());
+    (answer.status.as_u16(), json["error"]["id"].as_str().unwrap().to_owned())
+}
+
+fn invalid() -> (u16, String) {
+    (401, "security.token.invalid".to_owned())
+}
+
+#[tokio::test]
+async fn r1_the_javascript_sequence_refreshes_and_the_old_token_is_refused_at_once() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let api = result(&client.send(Method::GET, "/_publicApi", None, "").await);
+    assert_eq!(api["auth"]["refreshToken"]["http"][0]["url"], "/_refreshToken");
+    let nobody = result(&client.post("/_checkToken", None, "{}").await);
+    assert_eq!(nobody, json!({ "valid": true, "expiresAt": -1, "kuid": "-1" }));
+
+    let first = client.login("expiresIn=1h&verb=POST").await;
+    assert_eq!(first["ttl"], 3_600_000);
+    let kuid = first["_id"].as_str().unwrap();
+    assert!(first["expiresAt"].as_u64().unwrap() > 1_700_000_000_000, "milliseconds");
+    // As the SDK reads it: as plain base64, with names of its own.
+    let payload = jwt(&first).split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&STANDARD_NO_PAD.decode(payload).unwrap()).unwrap();
+    assert_eq!(
+        (&claims["_id"], claims["exp"].as_u64().unwrap() * 1000),
+        (&json!(kuid), first["expiresAt"].as_u64().unwrap())
+    );
+
+    let hello = gate.get("/hello", jwt(&first)).await;
+    assert_eq!((hello.status, hello.echoed("x-auth-subject")), (StatusCode::OK, vec![kuid.to_owned()]));
+    let me = result(&client.send(Method::GET, "/_me", Some(jwt(&first)), "").await);
+    assert_eq!((&me["_id"], &me["strategies"]), (&json!(kuid), &json!(["local"])));
+
+    let second = result(&client.refresh(jwt(&first)).await);
+    assert_ne!(jwt(&first), jwt(&second), "a token of its own even within the second");
+    assert_eq!(second["_id"], kuid);
+    assert_eq!(gate.get("/hello", jwt(&second)).await.status, StatusCode::OK);
+    assert_eq!(error(&gate.get("/hello", jwt(&first)).await), invalid());
+    assert_eq!(error(&client.send(Method::GET, "/_me", Some(jwt(&first)), "").await), invalid());
+    // Tabs that race converge, and whoever asks is not told to throw its token away meanwhile.
+    assert_eq!(jwt(&result(&client.refresh(jwt(&first)).await)), jwt(&second));
+    assert_eq!(client.is_valid(jwt(&first)).await["valid"], true);
+
+    let third = result(&client.refresh(jwt(&second)).await);
+    assert_eq!(error(&client.refresh(jwt(&first)).await), invalid());
+    assert_eq!(client.is_valid(jwt(&first)).await["valid"], false);
+    assert_eq!(gate.get("/hello", jwt(&third)).await.status, StatusCode::OK, "a reuse ends nothing else");
+
+    let gone = result(&client.post("/_logout", Some(jwt(&third)), "").await);
+    assert_eq!(gone, json!({ "acknowledged": true }));
+    for dead in [&second, &third] {
+        assert_eq!(error(&gate.get("/hello", jwt(dead)).await), invalid());
+        assert_eq!(error(&client.refresh(jwt(dead)).await), invalid());
+        assert_eq!(client.is_valid(jwt(dead)).await, json!({ "valid": false, "state": "Invalid token." }));
+    }
+}
+
+#[tokio::test]
+async fn the_jvm_sequence_goes_through_one_route() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    assert_eq!(error(&client.query(&json!({})).await), (400, "api.assert.missing_argument".into()));
+    let api = client.send(Method::GET, "/_publicApi", None, "{}").await;
+    assert_eq!(result(&api)["auth"]["login"]["http"][0]["path"], "/_login/:strategy");
+
+    let volatile = json!({ "sdkName": "jvm@1" });
+    let login = json!({
+        "controller": "auth", "action": "login", "strategy": "local", "requestId": "1", "jwt": null, "expiresIn": null,
+        "volatile": volatile, "body": { "username": "demo", "password": gate.password },
+    });
+    let answer = client.query(&login).await;
+    let first = result(&answer);
+    assert_eq!((&answer.json()["requestId"], &answer.json()["volatile"]), (&json!("1"), &volatile));
+    assert_eq!(answer.headers["x-kuzzle-request-id"], "1");
+
+    // Both places: the envelope's wins.
+    let refresh = json!({
+        "controller": "auth", "action": "refreshToken", "jwt": jwt(&first), "expiresIn": null, "volatile": volatile,
+    });
+    let second = result(&client.post("/_query", Some("stale"), &refresh.to_string()).await);
+    assert_eq!(error(&gate.get("/hello", jwt(&first)).await), invalid());
+
+    let call = |token: &Value| json!({ "controller": "document", "action": "get", "_id": "d", "requestId": "2", "jwt": token, "volatile": volatile });
+    let passed = client.query(&call(&second["jwt"])).await;
+    assert_eq!(passed.status, StatusCode::OK, "{passed:?}");
+    assert_eq!(passed.echoed("x-auth-subject"), [first["_id"].as_str().unwrap()]);
+    assert_eq!(passed.echoed("authorization"), Vec::<String>::new());
+    let body = passed.json()["body"].as_str().unwrap().to_owned();
+    assert_eq!(passed.echoed("content-length"), [body.len().to_string()]);
+    let mut expected = call(&Value::Null);
+    expected.as_object_mut().unwrap().remove("jwt");
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+
+    // The header's token, where the envelope has none.
+    let passed = client.post("/_query", Some(jwt(&second)), &call(&Value::Null).to_string()).await;
+    assert_eq!(passed.status, StatusCode::OK, "{passed:?}");
+    let refused = client.query(&call(&first["jwt"])).await;
+    assert_eq!((error(&refused), &refused.json()["requestId"]), (invalid(), &json!("2")));
+    let nobody = client.query(&call(&Value::Null)).await;
+    assert_eq!(error(&nobody), (401, "security.rights.unauthorized".into()));
+    assert_eq!(client.query(&call(&json!("a\r\nb"))).await.json()["error"]["id"], "security.token.invalid");
+
+    let logout = json!({ "controller": "auth", "action": "logout", "global": true, "jwt": second["jwt"] });
+    result(&client.query(&logout).await);
+    assert_eq!(error(&client.query(&call(&second["jwt"])).await), invalid());
+}
+
+#[tokio::test]
+async fn a_large_document_passes_and_one_beyond_the_bound_does_not() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let token = client.login("").await;
+    let document = |size: usize| json!({ "controller": "document", "action": "create", "jwt": token["jwt"], "body": { "text": "x".repeat(size) } });
+    let passed = client.query(&document(500_000)).await;
+    assert_eq!(passed.status, StatusCode::OK);
+    assert_eq!(passed.json()["truncated"], true);
+    let refused = client.query(&document(1_100_000)).await;
+    assert_eq!(error(&refused), (413, "network.http.request_too_large".into()));
+}
+
+#[tokio::test]
+async fn a_global_logout_ends_every_session_of_the_user() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let (first, second) = (client.login("").await, client.login("").await);
+    result(&client.post("/_logout?global", Some(jwt(&first)), "").await);
+    assert_eq!(error(&gate.get("/hello", jwt(&second)).await), invalid());
+    let third = client.login("").await;
+    let fourth = client.login("").await;
+    result(&client.post("/_logout", Some(jwt(&third)), "").await);
+    assert_eq!(gate.get("/hello", jwt(&fourth)).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn t18_with_a_cookie_no_script_ever_sees_the_token() {
+    let text = config("").replace("http://gate.test", "https://gate.test");
+    let place = Place::new(&text);
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let body = json!({ "username": "demo", "password": gate.password }).to_string();
+    let login = client.post("/_login/local?cookieAuth=true", None, &body).await;
+    assert!(result(&login).get("jwt").is_none() && result(&login)["_id"].is_string());
+    let cookie_of = |answer: &Answer| {
+        let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
+        let (cookie, attributes) = set.split_once("; ").unwrap();
+        support::keep_secret(cookie.rsplit('.').next().unwrap());
+        let attributes: Vec<_> = attributes.split("; ").filter(|text| !text.starts_with("Expires=")).collect();
+        assert_eq!(attributes, ["Path=/", "HttpOnly", "SameSite=Strict", "Secure"]);
+        cookie.to_owned()
+    };
+    let cookie = cookie_of(&login);
+    let with = |cookie: String| async move { gate_call(client.gate, Method::GET, "/hello", &cookie).await };
+    let hello = with(format!("a=1; {cookie}")).await;
+    assert_eq!((hello.status, hello.echoed("cookie")), (StatusCode::OK, vec!["a=1".to_owned()]));
+
+    let refreshed = gate_call(&gate, Method::POST, "/_refreshToken?cookieAuth", &cookie).await;
+    assert!(result(&refreshed).get("jwt").is_none());
+    let renewed = cookie_of(&refreshed);
+    assert_eq!(error(&gate_call(&gate, Method::GET, "/hello", &cookie).await), invalid());
+    let token = renewed.strip_prefix("authToken=").unwrap();
+    let both = [("cookie", renewed.as_str()), ("authorization", &format!("Bearer {token}"))];
+    let both = gate.call(Method::GET, "/hello", &both, "").await;
+    assert_eq!(error(&both), (500, "security.token.verification_error".into()));
+
+    let gone = gate_call(&gate, Method::POST, "/_logout?cookieAuth", &renewed).await;
+    assert!(gone.headers["set-cookie"].to_str().unwrap().starts_with("authToken=null; "));
+    assert_eq!(error(&gate_call(&gate, Method::GET, "/hello", &renewed).await), invalid());
+}
+
+async fn gate_call(gate: &Gate, method: Method, path: &str, cookie: &str) -> Answer {
+    gate.call(method, path, &[("cookie", cookie)], "").await
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_is_good_and_goes_no_further() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let token = Client { gate: &gate }.login("").await;
+    let path = format!("/hello?a=1&jwt={}&b=2", jwt(&token));
+    let answer = gate.call(Method::GET, &path, &[], "").await;
+    assert_eq!((answer.status, &answer.json()["query"]), (StatusCode::OK, &json!("a=1&b=2")));
+}
+
+#[tokio::test]
+async fn lifetimes_have_the_limits_of_the_profile() {
+    let place = Place::new(&config("profile = { max_access_ttl = \"2h\" }"));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    for (asked, ttl) in [("2h", 7_200_000), ("90000", 90_000), ("1%20minute", 60_000)] {
+        assert_eq!(client.login(&format!("expiresIn={asked}")).await["ttl"], ttl, "{asked}");
+    }
+    let token = client.login("").await;
+    for (asked, id) in [
+        ("-1", "security.token.ttl_exceeded"),
+        ("3h", "security.token.ttl_exceeded"),
+        ("0", "api.assert.invalid_argument"),
+        ("abc", "api.assert.invalid_argument"),
+    ] {
+        let answer = client.post(&format!("/_refreshToken?expiresIn={asked}"), Some(jwt(&token)), "").await;
+        assert_eq!(error(&answer), (400, id.to_owned()), "{asked}");
+    }
+    let renewed = client.post("/_refreshToken?expiresIn=5m", Some(jwt(&token)), "").await;
+    assert_eq!(result(&renewed)["ttl"], 300_000, "what was refused consumed nothing");
+}
+
+#[tokio::test]
+async fn t17_every_refusal_is_in_the_words_of_the_protocol() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let unauthorized = (401, "security.rights.unauthorized".to_owned());
+    assert_eq!(error(&gate.call(Method::GET, "/hello", &[], "").await), unauthorized);
+    assert_eq!(error(&client.refresh("").await), invalid());
+    assert_eq!(error(&client.post("/_refreshToken", None, "").await), unauthorized);
+    assert_eq!(error(&client.post("/_logout", None, "").await), unauthorized);
+    let wrong = json!({ "username": "demo", "password": "wrong-password" }).to_string();
+    let login = client.post("/_login/local", None, &wrong).await;
+    assert_eq!(error(&login), (401, "plugin.strategy.missing_user".into()));
+    let other = client.post("/_login/github", None, "{}").await;
+    assert_eq!(error(&other), (400, "security.credentials.unknown_strategy".into()));
+    let large = client.post("/_login/local", None, &" ".repeat(100_000)).await;
+    assert_eq!(error(&large), (413, "network.http.request_too_large".into()));
+    // A token of another dialect is not exchanged here.
+    let foreign = gate.login().await;
+    assert_eq!(error(&client.refresh(&foreign.access).await), invalid());
+    assert_eq!(gate.get("/hello", &foreign.access).await.status, StatusCode::OK, "and has not been");
+}
+
+#[tokio::test]
+async fn a_prefix_moves_every_route() {
+    let place = Place::new(&config("path = \"/api\""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let body = json!({ "username": "demo", "password": gate.password }).to_string();
+    result(&client.post("/api/_login/local", None, &body).await);
+    let api = result(&client.send(Method::GET, "/api/_publicApi", None, "").await);
+    assert_eq!(api["auth"]["logout"]["http"][0]["url"], "/api/_logout");
+}
