@@ -56,8 +56,8 @@ async fn sees_faults(client: &str) {
         ("profile = { access_ttl = \"20m\" }\n", "login\n"),
     ] {
         let output = drive(client, fault).await;
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        assert!(!output.status.success() && stdout.ends_with(seen), "{client} with {fault}: {stdout}");
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!output.status.success() && stdout.ends_with(seen), "{client} with {fault}: {stdout}{stderr}");
     }
 }
 
