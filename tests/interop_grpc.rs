@@ -12,6 +12,7 @@ mod upstream;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Output;
 
 use serde_json::json;
 use support::{CONFIG, Place, keep_secret};
@@ -22,18 +23,49 @@ use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcio_works_unchanged() {
-    drive("python").await;
+    works("python").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_js_works_unchanged() {
-    drive("node").await;
+    works("node").await;
 }
 
-async fn drive(client: &str) {
+/// The suite is honest: with a fault planted in the rules of the gate, the client says so, and where.
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcio_sees_a_reuse_that_is_ignored_and_a_replay_that_is_refused() {
+    sees_faults("python").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_js_sees_a_reuse_that_is_ignored_and_a_replay_that_is_refused() {
+    sees_faults("node").await;
+}
+
+async fn works(client: &str) {
+    let output = drive(client, "").await;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // A success of another run, played again, would not be about this run's user.
+    assert!(output.status.success() && stdout.ends_with("all is well\n"), "{client}: {stdout}{stderr}");
+}
+
+async fn sees_faults(client: &str) {
+    for (fault, seen) in [
+        ("profile = { on_reuse = \"deny\" }\n", "a refresh token that comes back late\n"),
+        ("profile = { grace = \"0s\", lost_response_window = \"0s\" }\n", "a reply that is lost\n"),
+        ("profile = { access_ttl = \"20m\" }\n", "login\n"),
+    ] {
+        let output = drive(client, fault).await;
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!output.status.success() && stdout.ends_with(seen), "{client} with {fault}: {stdout}{stderr}");
+    }
+}
+
+/// Drives a gate, whose endpoint has what else is said, with a client.
+async fn drive(client: &str, more: &str) -> Output {
     let upstream = upstream::start().await;
     let config = format!(
-        "{CONFIG}\n[[clients]]\nid = \"knox\"\n[[endpoints]]\ndialect = \"knox\"\n\
+        "{CONFIG}\n[[clients]]\nid = \"knox\"\n[[endpoints]]\ndialect = \"knox\"\n{more}\
          [[upstreams]]\nname = \"rpc\"\nurls = [\"h2c://{upstream}\"]\n\
          [[routes]]\npath = \"/test.Echo/{{method}}\"\nupstream = \"rpc\"\n"
     );
@@ -59,7 +91,7 @@ async fn drive(client: &str) {
     let gate = place.start();
     let cutting = cutting(gate.address).await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/grpc/run.sh");
-    let output = Command::new("bash")
+    Command::new("bash")
         .arg(script)
         .arg(client)
         .env("INTEROP_GATE", gate.address.to_string())
@@ -71,10 +103,7 @@ async fn drive(client: &str) {
         .env("NO_PROXY", "127.0.0.1")
         .output()
         .await
-        .unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    // An old success that is played again does not say so of this run's user.
-    assert!(output.status.success() && stdout.ends_with("all is well\n"), "{client}: {stdout}{stderr}");
+        .unwrap()
 }
 
 /// A way to the gate that breaks off when the gate has answered a call: the answer's head is the first thing lost.

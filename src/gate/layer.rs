@@ -116,7 +116,6 @@ pub struct GateService<S, M = NoRefill> {
 }
 
 /// Where a request goes.
-#[expect(clippy::large_enum_variant, reason = "taken apart where it is made, and never kept")]
 pub(super) enum Way {
     /// Into the service. What its policy permits rides along.
     In(Permitted),

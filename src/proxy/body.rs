@@ -31,16 +31,19 @@ pub enum BodyError {
     Broken(#[source] BoxError),
 }
 
-/// Runs while somebody waits for a frame.
+/// Runs while somebody waits for a frame. As long as the other body of the exchange moves, it begins anew: a client that
+/// listens says nothing (gRPC, server-sent events).
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
     running: Option<Pin<Box<Sleep>>>,
+    exchange: Progress,
+    seen: u64,
 }
 
 impl IdleTimer {
-    fn new(limit: Duration) -> Self {
-        Self { limit, running: None }
+    fn new(limit: Duration, exchange: Progress) -> Self {
+        Self { limit, running: None, exchange, seen: 0 }
     }
 
     fn stop(&mut self) {
@@ -49,7 +52,17 @@ impl IdleTimer {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
-        self.running.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
+        loop {
+            if self.running.is_none() {
+                self.seen = self.exchange.count();
+            }
+            let running = self.running.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            std::task::ready!(running.as_mut().poll(cx));
+            if self.exchange.count() == self.seen {
+                return Poll::Ready(());
+            }
+            self.running = None;
+        }
     }
 }
 
@@ -62,7 +75,7 @@ pub(super) struct RequestBody {
     progress: Progress,
 }
 
-/// Goes up with every frame that an upstream takes.
+/// Goes up with every frame that an upstream takes or sends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Arc<AtomicU64>);
 
@@ -87,12 +100,14 @@ impl RequestBody {
             return Err(BodyError::TooLarge);
         }
         let inner = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
-        Ok(Self { inner, allowance: max, idle: IdleTimer::new(idle), progress: Progress::default() })
+        let progress = Progress::default();
+        Ok(Self { inner, allowance: max, idle: IdleTimer::new(idle, progress.clone()), progress })
     }
 
     pub(super) fn empty() -> Self {
-        let idle = IdleTimer::new(Duration::ZERO);
-        Self { inner: None, allowance: None, idle, progress: Progress::default() }
+        let progress = Progress::default();
+        let idle = IdleTimer::new(Duration::ZERO, progress.clone());
+        Self { inner: None, allowance: None, idle, progress }
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -156,8 +171,8 @@ impl ProxyBody {
         Self(Kind::Own((!bytes.is_empty()).then_some(bytes)))
     }
 
-    pub(super) fn upstream(body: Incoming, idle: Duration) -> Self {
-        Self(Kind::Upstream { body, idle: IdleTimer::new(idle) })
+    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Progress) -> Self {
+        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, exchange) })
     }
 }
 
@@ -173,6 +188,7 @@ impl Body for ProxyBody {
                     return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
                 };
                 idle.stop();
+                idle.exchange.advance();
                 Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
             }
         }
@@ -190,5 +206,29 @@ impl Body for ProxyBody {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Upstream { body, .. } => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_request_is_idle_only_when_the_response_does_not_move_either() {
+        let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>());
+        let mut body = RequestBody::new(silent, None, Duration::from_secs(60)).unwrap();
+        let response = body.progress();
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                response.advance();
+            }
+        });
+        let began = tokio::time::Instant::now();
+        assert!(matches!(body.frame().await, Some(Err(BodyError::Idle))));
+        assert!(began.elapsed() > Duration::from_secs(400), "{:?}", began.elapsed());
     }
 }

@@ -10,8 +10,12 @@
 //! out again once if it may be repeated: its method is idempotent (RFC 9110 §9.2.2) and it has no body. Everything else
 //! is a 502.
 //!
-//! **Timeouts**: for a connection; for the response head; and for each frame of either body. The head's time begins
-//! anew as long as the upstream takes the request body. A stream that keeps moving has no end.
+//! **Timeouts**: for a connection; for the response head; and for the next frame of either body. The head's time begins
+//! anew as long as the upstream takes the request body, a body's as long as the other moves. A stream that keeps moving
+//! has no end.
+//!
+//! **HTTP/2**: an `h2c://` upstream gets each request as a stream of one connection; bodies flow both ways at once, and
+//! trailers pass. A failure on the way to a client that speaks gRPC is a gRPC status.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -64,7 +68,7 @@ pub struct Settings {
     /// From the last progress of the request to the response head. Default 60 s; with a request body the refusal may
     /// take up to twice as long.
     pub head_timeout: Duration,
-    /// For the next frame of a body, in either direction. Default 60 s.
+    /// For the next frame of a body, while the other direction stands still as well. Default 60 s.
     pub idle_timeout: Duration,
     /// How long an unused connection is kept. Default 30 s.
     pub pool_idle: Duration,
@@ -282,7 +286,7 @@ impl Inner {
                 Some(upgrade) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     upgrade.switch(response).ok_or(ProxyError::UpstreamBroken)
                 }
-                _ => self.take(pool, response),
+                _ => self.take(pool, response, progress),
             },
             Some(Err(error)) => {
                 let kind = ProxyError::of_client(&error);
@@ -311,7 +315,12 @@ impl Inner {
         pool.and_then(|pool| pool.upstream.idle_timeout).unwrap_or(self.settings.idle_timeout)
     }
 
-    fn take(&self, pool: &Pool, response: Response<hyper::body::Incoming>) -> Result<Response<ProxyBody>, ProxyError> {
+    fn take(
+        &self,
+        pool: &Pool,
+        response: Response<hyper::body::Incoming>,
+        exchange: Progress,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
         let (mut parts, body) = response.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
@@ -324,7 +333,7 @@ impl Inner {
         headers::remove_hop_by_hop(&mut parts.headers);
         parts.extensions = http::Extensions::new();
         parts.version = Version::HTTP_11;
-        Ok(Response::from_parts(parts, ProxyBody::upstream(body, self.idle_timeout(Some(pool)))))
+        Ok(Response::from_parts(parts, ProxyBody::upstream(body, self.idle_timeout(Some(pool)), exchange)))
     }
 }
 

@@ -107,7 +107,7 @@ impl Wanted {
 /// Carries bytes both ways until one side ends, or the token does. Nothing of the client's goes out before the upstream
 /// has agreed, because only then is the client told.
 async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, lease: Lease, seat: Option<Seat>) {
-    let (Ok(client), Ok(upstream)) = futures_util::join!(client, upstream) else { return };
+    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
     let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
     tokio::select! {
         ended = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {

@@ -50,6 +50,7 @@ pub(super) async fn serve(
         path: request.uri().path().to_owned(),
         began: state.time.monotonic(),
     });
+    let is_grpc = respond::is_grpc(request.headers());
     let mut request = request.map(RequestBody::Incoming);
     request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
     let mut service = state.service.clone();
@@ -63,6 +64,9 @@ pub(super) async fn serve(
     let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %peer.ip());
     let mut response = guarded(answer.instrument(span)).await;
     let verdict = response.extensions_mut().remove::<Verdict>();
+    if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
+        response = respond::grpc_status("13", "internal error").map(GateBody::own);
+    }
     if let Some(line) = line {
         line.write(peer, response.status(), verdict.as_ref(), state.time.monotonic());
     }

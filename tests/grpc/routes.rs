@@ -127,6 +127,29 @@ async fn an_upstream_that_is_gone_is_unavailable() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_was_restarted_is_connected_to_again() {
+    // Its listener and its connections live and die with their runtime.
+    let first = tokio::runtime::Runtime::new().unwrap();
+    let upstream = first.spawn(upstream::start()).await.unwrap();
+    let (_place, gate) = gate(&route(&format!("h2c://{upstream}"), ""));
+    let token = login(&gate).await.token;
+    let ask = || call::<_, String>(gate.address, UNARY, with_token("hello".to_owned(), &token));
+    assert!(ask().await.is_ok());
+    first.shutdown_background();
+    while ask().await.is_ok() {}
+    assert_eq!(ask().await.unwrap_err().code(), Code::Unavailable);
+    let again = loop {
+        // The old one may still be on its way out.
+        match TcpListener::bind(upstream).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    upstream::serve(again);
+    assert!(ask().await.is_ok());
+}
+
+#[tokio::test]
 async fn an_upstream_that_says_nothing_is_a_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -24,6 +24,11 @@ pub(crate) const MANY: usize = 2_000;
 pub(crate) async fn start() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    serve(listener);
+    address
+}
+
+pub(crate) fn serve(listener: TcpListener) {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -32,7 +37,6 @@ pub(crate) async fn start() -> SocketAddr {
             tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
         }
     });
-    address
 }
 
 async fn answer(request: Request<Incoming>) -> http::Response<tonic::body::Body> {

@@ -160,7 +160,7 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
             client: endpoint_client(section, dialect, clients),
             accepts: section.list("accepts", accepted_dialect).unwrap_or_default(),
-            options: dialect::Options { envelope: envelope(section, dialect) },
+            options: dialect::Options { envelope: envelope(section, dialect), ..dialect::Options::default() },
         });
         section.finish();
     }

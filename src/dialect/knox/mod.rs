@@ -20,7 +20,7 @@ use tonic::Status;
 
 use self::calls::{Calling, refusal};
 use self::streams::Streams;
-use super::{Acting, Call, Command, Dialect, Outcome, Reply, Served, StreamedBody};
+use super::{Acting, Answer, Call, Command, Dialect, Outcome, Reply, Served, StreamedBody};
 use crate::denial::{Denial, Error};
 use crate::gate::respond;
 
@@ -86,18 +86,18 @@ impl Dialect for Knox {
         }
     }
 
-    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> (Reply, &'static str) {
+    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
         if !speaks_grpc(call.headers) {
-            return not_grpc();
+            return not_grpc().into();
         }
         let calling = Calling::new(call, gate);
         let reply = match call.operation {
             AUTHN => calling.authn_with_password().await,
             REFRESH => calling.refresh_access_token().await,
             GET_ME => calling.get_me().await,
-            _ => return (refusal(&Status::unimplemented("no such method")), Denial::NoRoute.reason()),
+            _ => return (refusal(&Status::unimplemented("no such method")), Denial::NoRoute.reason()).into(),
         };
-        (reply, calling.reason())
+        (reply, calling.reason()).into()
     }
 
     fn is_streamed(&self, operation: &str) -> bool {

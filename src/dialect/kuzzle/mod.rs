@@ -54,7 +54,7 @@ const MALFORMED: &str = "malformed_request";
 const MAX_ENVELOPE: usize = 1024 * 1024;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kuzzle {
     /// Cookies are for https alone: to be set where the public URL is one.
     pub secure_cookies: bool,

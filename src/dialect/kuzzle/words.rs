@@ -174,7 +174,8 @@ impl Problem {
                 "security.token.verification_error",
                 "Error verifying token: more than one token was provided",
             ),
-            Denial::InsufficientScope
+            Denial::CrossOrigin
+            | Denial::InsufficientScope
             | Denial::InvalidScope
             | Denial::InvalidClient
             | Denial::UnauthorizedClient
