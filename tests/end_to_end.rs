@@ -224,7 +224,7 @@ async fn a6_no_secret_is_logged_at_any_level_wherever_it_stands() {
     }
     let log = gate.log.clone();
     let tokens = [first.access.clone(), first.refresh.clone(), second.access.clone(), second.refresh.clone()];
-    let secrets = [tokens.as_slice(), &[gate.password.clone()]].concat();
+    let secrets = [tokens.as_slice(), std::slice::from_ref(&gate.password)].concat();
     assert_eq!(gate.stop(), Some(0));
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("event=\"login\"") && log.contains("TRACE"), "it logs");
