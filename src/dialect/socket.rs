@@ -29,6 +29,9 @@ pub trait SocketGate: Acting {
     /// Why it is not.
     fn check(&self, token: &str) -> Result<(), Denial>;
 
+    /// Waits until the gate lets go of its connections, because it is about to stop.
+    async fn closing(&self);
+
     /// A WebSocket to the upstream, opened in the name of a token's owner; `None` where there is none to be had.
     async fn dial(&self, token: Option<&str>) -> Option<Upgraded>;
 }

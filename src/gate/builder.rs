@@ -320,6 +320,7 @@ impl GateBuilder {
             leeway,
             trusted_proxies: self.trusted_proxies,
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
+            closing: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(maintain(Arc::downgrade(&inner)));
         Ok(Gate(inner))

@@ -171,18 +171,18 @@ where
                     let address = gate.client_address(&parts);
                     let verdict = |verdict| annotate.then_some(verdict);
                     match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
-                        Answered::Reply(reply, reason) => Turned::Reply(reply, verdict(Verdict::own(reason))),
+                        Answered::Reply(reply, reason) => Turned::reply(reply, verdict(Verdict::own(reason))),
                         Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
                             Ok((parts, body, passed)) => match M::forward(kept, parts, body).await {
                                 Ok(future) => Turned::In { future, verdict: verdict(passed) },
-                                Err(reply) => Turned::Reply(reply, verdict(Verdict::own("not_forwarded"))),
+                                Err(reply) => Turned::reply(reply, verdict(Verdict::own("not_forwarded"))),
                             },
-                            Err((reply, refused)) => Turned::Reply(reply, verdict(refused)),
+                            Err(refused) => Turned::reply(refused.0, verdict(refused.1)),
                         },
                         #[cfg(feature = "kuzzle")]
                         Answered::Upgrade(taken) => {
                             let reply = super::socket::take_over(layer.clone(), *taken, M::dialer(kept));
-                            Turned::Reply(reply, verdict(Verdict::own("answered")))
+                            Turned::reply(reply, verdict(Verdict::own("answered")))
                         }
                     }
                 });
@@ -228,11 +228,11 @@ impl<M> GateLayer<M> {
     }
 
     /// The decision on a request that an endpoint passes on: what its path's route says.
-    fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Verdict), (Reply, Verdict)> {
+    fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Verdict), Box<(Reply, Verdict)>> {
         let Forward { credential, body, refused } = forward;
         let refuse = |denial: Denial, route| {
             tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
-            Err((refused(denial), Verdict { reason: denial.reason(), route, session: None }))
+            Err(Box::new((refused(denial), Verdict { reason: denial.reason(), route, session: None })))
         };
         if let Some(credential) = credential {
             let value = format!("Bearer {}", credential.expose_secret());
@@ -446,9 +446,15 @@ impl Inner {
 /// What a request to an endpoint turned into.
 enum Turned<F> {
     /// A reply.
-    Reply(Reply, Option<Verdict>),
+    Reply(Box<(Reply, Option<Verdict>)>),
     /// A request that the service answers.
     In { future: F, verdict: Option<Verdict> },
+}
+
+impl<F> Turned<F> {
+    fn reply(reply: Reply, verdict: Option<Verdict>) -> Self {
+        Self::Reply(Box::new((reply, verdict)))
+    }
 }
 
 pin_project! {
@@ -494,7 +500,7 @@ where
         let mut kind = self.project().kind;
         if let KindProjection::Endpoint { answer } = kind.as_mut().project() {
             let next = match ready!(answer.as_mut().poll(cx)) {
-                Turned::Reply(reply, verdict) => Kind::Own { reply: Some((reply, verdict)) },
+                Turned::Reply(reply) => Kind::Own { reply: Some(*reply) },
                 Turned::In { future, verdict } => Kind::Inner { future, verdict },
             };
             kind.set(next);

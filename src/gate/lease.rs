@@ -46,12 +46,15 @@ impl Lease {
         self.gate.checker.check(credential, self.gate.engine.confirmations()).map(drop)
     }
 
-    /// Waits until it is not, and says why. Looks every so often.
+    /// Waits until it is not, or the gate is about to stop, and says why. Looks every so often.
     pub async fn ended(&self, every: Duration) -> &'static str {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.gate.closed() => return "closing",
+            }
             if let Err(denial) = self.check() {
                 return denial.reason();
             }

@@ -76,6 +76,15 @@ pub(crate) struct Inner {
     pub(crate) leeway: Duration,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
+    /// Long connections are to end.
+    closing: tokio::sync::watch::Sender<bool>,
+}
+
+impl Inner {
+    /// Waits until long connections are to end.
+    async fn closed(&self) {
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
 }
 
 /// Is the gate able to do its work?
@@ -149,6 +158,11 @@ impl Gate {
             Ok(()) => Readiness::Ready,
             Err(error) => Readiness::NotReady(error.to_string()),
         }
+    }
+
+    /// Ends long connections: those upgraded, which no server waits for by itself. For a process that is about to stop.
+    pub fn close_connections(&self) {
+        self.0.closing.send_replace(true);
     }
 
     /// Writes what waits to be written. To be awaited before the process ends; what is lost otherwise errs to the safe

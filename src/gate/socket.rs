@@ -116,6 +116,10 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
         gate.checker.check(Credential::new(token), gate.engine.confirmations()).map(drop)
     }
 
+    async fn closing(&self) {
+        self.gate().closed().await;
+    }
+
     async fn dial(&self, token: Option<&str>) -> Option<Upgraded> {
         let (mut parts, permitted) = self.decide(token).ok()?;
         prepare(self.gate(), &mut parts, &permitted);

@@ -34,6 +34,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     connections: Arc<Semaphore>,
+    most: u32,
     head_timeout: Duration,
     max_head: usize,
 }
@@ -42,6 +43,7 @@ impl Limits {
     pub(super) fn new(config: &ServerConfig) -> Self {
         Self {
             connections: Arc::new(Semaphore::new(config.max_connections)),
+            most: u32::try_from(config.max_connections).unwrap_or(u32::MAX),
             head_timeout: config.head_timeout,
             max_head: config.max_head,
         }
@@ -88,6 +90,8 @@ pub(super) async fn serve(
     }
     drop(listener);
     graceful.shutdown().await;
+    // Connections that were upgraded are waited for by nobody else. They hold their places to the end.
+    let _ = limits.connections.acquire_many(limits.most).await;
 }
 
 async fn speak(

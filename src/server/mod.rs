@@ -95,6 +95,7 @@ impl Server {
         stop.await;
         tracing::info!("stopping: no new connections, what runs may finish");
         let _ = stopping.send(true);
+        assembled.gate.close_connections();
         if tokio::time::timeout(config.server.drain_timeout, async { while accepting.join_next().await.is_some() {} })
             .await
             .is_err()

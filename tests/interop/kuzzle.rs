@@ -46,6 +46,7 @@ fn drive(script: &str, gate: &Gate) {
         .arg(script)
         .current_dir(installed())
         .env("GATE_PORT", gate.address.port().to_string())
+        .env("GATE_PID", gate.child.id().to_string())
         .env("GATE_PASSWORD", &gate.password)
         .output()
         .expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK");

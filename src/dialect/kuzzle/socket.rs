@@ -127,8 +127,11 @@ impl Session {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet = Duration::ZERO;
+        let gate = Arc::clone(&self.gate);
+        let mut closing = std::pin::pin!(gate.closing());
         loop {
             tokio::select! {
+                () = closing.as_mut() => return Err(Ended(Some(CloseCode::Away))),
                 frame = self.client.next() => {
                     quiet = Duration::ZERO;
                     match frame {
@@ -229,15 +232,14 @@ impl Session {
             .map(|(token, by_cookie)| Found { token: token.expose_secret().into(), by_cookie: *by_cookie });
         let Done { came, .. } = perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
         if let Ok(result) = &came {
-            self.link(action, found.map(|(token, _)| token), result);
+            self.link(action, found.as_ref().map(|(token, _)| token), result);
         }
         self.send(words::frame(asked, came)).await
     }
 
     /// A login links its token to the connection, an exchange moves the link, a logout ends it.
-    fn link(&mut self, action: Action, old: Option<SecretString>, result: &Value) {
-        let is_old =
-            |token: &SecretString| old.as_ref().is_some_and(|old| old.expose_secret() == token.expose_secret());
+    fn link(&mut self, action: Action, old: Option<&SecretString>, result: &Value) {
+        let is_old = |token: &SecretString| old.is_some_and(|old| old.expose_secret() == token.expose_secret());
         let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
         match action {
             Action::Login => self.linked = new().map(|token| Linked { token, by_cookie: false }),

@@ -176,7 +176,8 @@ async fn t1_a_token_is_taken_from_each_of_its_places_and_never_beside_a_cookie()
         ..Request::default()
     };
     let cookie = [("cookie", "a=b; authToken=C")];
-    let cases: [(&[(&str, &str)], Option<&str>, &str); 5] = [
+    type Case<'a> = (&'a [(&'static str, &'a str)], Option<&'a str>, &'a str);
+    let cases: [Case<'_>; 5] = [
         (&[("authorization", "Bearer H")], None, "H"),
         (&[("authorization", "bEARER H")], Some("expiresIn=1h"), "H"),
         (&[], Some("jwt=Q"), "Q"),

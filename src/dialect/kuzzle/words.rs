@@ -224,7 +224,7 @@ fn action(asked: &Message) -> String {
 }
 
 /// An answer, in the protocol's envelope.
-fn envelope(asked: &Message, result: Value, problem: Option<&Problem>) -> Value {
+fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value {
     let error = problem.map(|problem| {
         json!({
             "code": problem.code,
@@ -256,7 +256,7 @@ pub(super) fn reply(asked: &Message, came: Result<Value, Problem>) -> Reply {
         Ok(result) => (result, None),
         Err(problem) => (Value::Null, Some(problem)),
     };
-    let body = envelope(asked, result, problem.as_ref());
+    let body = envelope(asked, &result, problem.as_ref());
     let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(&body).unwrap_or_default()));
     *reply.status_mut() = problem.as_ref().map_or(StatusCode::OK, |problem| problem.status);
     let headers = reply.headers_mut();
@@ -278,7 +278,7 @@ pub(super) fn frame(asked: &Message, came: Result<Value, Problem>) -> String {
         Ok(result) => (result, None),
         Err(problem) => (Value::Null, Some(problem)),
     };
-    let mut body = envelope(asked, result, problem.as_ref());
+    let mut body = envelope(asked, &result, problem.as_ref());
     if let Some(fields) = body.as_object_mut() {
         fields.insert("room".to_owned(), asked.request_id.clone().into());
     }

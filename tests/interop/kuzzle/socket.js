@@ -100,5 +100,11 @@ assert.equal(JSON.parse(await answer('{"a":1,"a":2}')).status, 400);
 raw.send('x'.repeat(1100000));
 const [code] = await once(raw, 'close');
 assert.ok(code !== 1000, `closed with ${code}`);
+
+// The gate stops: the connection is closed with a word that has the SDK come back.
+const last = new Raw(`ws://127.0.0.1:${port}/`, { perMessageDeflate: false });
+await once(last, 'open');
+process.kill(Number(process.env.GATE_PID), 'SIGTERM');
+assert.equal((await once(last, 'close'))[0], 1001);
 console.log('the SDK is content');
 process.exit(0);
