@@ -147,20 +147,7 @@ impl Proxy {
     /// Sends a request to an upstream. Every failure is a response too, with its [`ProxyError`] in the extensions.
     ///
     /// Dropping the future, or the body of the response before its end, closes the connection to the upstream.
-    pub(crate) fn forward<B>(
-        &self,
-        upstream: usize,
-        policy: &RoutePolicy,
-        request: Request<B>,
-    ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static + use<B>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        self.forward_or_switch(upstream, policy, request, None)
-    }
-
-    fn forward_or_switch<B>(
+    fn forward<B>(
         &self,
         upstream: usize,
         policy: &RoutePolicy,
@@ -398,7 +385,7 @@ where
             return Box::pin(std::future::ready(Ok(ProxyError::Miswired.response())));
         };
         let upgrade = upgrade::wanted(&mut request, &permitted);
-        let forwarded = self.forward_or_switch(upstream, &permitted.route().policy, request, upgrade);
+        let forwarded = self.forward(upstream, &permitted.route().policy, request, upgrade);
         Box::pin(async move { Ok(forwarded.await) })
     }
 }

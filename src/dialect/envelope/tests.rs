@@ -43,6 +43,7 @@ fn a_success_is_the_documented_body_with_an_array_of_one() {
         refresh_token: Some(RefreshToken::for_test("rg1_x")),
         expires: Timestamp::from_secs(10),
         expires_in: 3600,
+        subject: "ada".into(),
         scope: Scope::default(),
         session: None,
         user: None,

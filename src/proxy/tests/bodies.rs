@@ -157,7 +157,7 @@ async fn a_body_longer_than_the_route_allows_is_a_413() {
     let (address, seen) = mirror().await;
     let proxy = proxy(address);
     let policy = RoutePolicy { max_body: Some(5), ..RoutePolicy::default() };
-    let send = |body| proxy.forward(0, &policy, request(Method::POST, "/", &[], body));
+    let send = |body| proxy.forward(0, &policy, request(Method::POST, "/", &[], body), None);
     assert_eq!(send(Full::new(Bytes::from("12345"))).await.status(), StatusCode::OK);
     let response = send(Full::new(Bytes::from("123456"))).await;
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
@@ -165,7 +165,7 @@ async fn a_body_longer_than_the_route_allows_is_a_413() {
 
     let frames = ["123", "456"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
     let body = StreamBody::new(futures_util::stream::iter(frames));
-    let response = proxy.forward(0, &policy, request(Method::POST, "/", &[], body)).await;
+    let response = proxy.forward(0, &policy, request(Method::POST, "/", &[], body), None).await;
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(response.extensions().get(), Some(&ProxyError::TooLarge));
 }
