@@ -149,7 +149,7 @@ async fn an_expired_access_token_is_taken_only_as_long_as_the_configuration_says
     let endpoint = |path: &str, window: &str| {
         format!(
             "[[endpoints]]\ndialect = \"envelope\"\npath = \"{path}\"\nallow_expired_access_token = \"{window}\"\n\
-             profile = {{ access_ttl = \"1s\", grace = \"100ms\" }}\n[[upstreams]]"
+             [[upstreams]]"
         )
     };
     let config = CONFIG
