@@ -80,7 +80,7 @@ fn body(reply: &Reply) -> Value {
 fn reply(answer: Answer) -> Reply {
     match answer {
         Answer::Reply(reply, _) => reply,
-        Answer::Forward(_) | Answer::Upgrade(_) => panic!("forwarded"),
+        other => panic!("{other:?}"),
     }
 }
 
