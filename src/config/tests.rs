@@ -322,10 +322,6 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         ("[[endpoints]]\ndialect = \"knox\"\npath = \"/k\"\n", "endpoints[0].dialect"),
         ("[[upstreams]]\nname = \"u\"\nurls = [\"https://a\"]\n", "upstreams[0].urls[0]"),
         (
-            "[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\ncookie=\"c\"\n",
-            "routes[0].cookie",
-        ),
-        (
             "[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\ndialect=\"knox\"\n",
             "routes[0].dialect",
         ),
