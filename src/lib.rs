@@ -47,10 +47,11 @@
 //! | `redb` | yes | the embedded store |
 //! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
 //! | `grpc` | yes | the dialect `knox`, with server reflection and health |
+//! | `kuzzle` | yes | WebSockets of the `kuzzle` dialect |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process; never in a release build |
 //!
-//! A feature adds API and changes no behaviour.
+//! A feature adds API and changes no behaviour, but for `kuzzle`: its dialect serves `GET /` with it.
 
 pub mod client;
 pub mod clock;

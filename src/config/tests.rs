@@ -319,13 +319,8 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         ("[store]\nkind = \"redis\"\n", "store.kind"),
         ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
         ("[directory]\nkind = \"webhook\"\n", "directory.kind"),
-        ("[[endpoints]]\ndialect = \"knox\"\npath = \"/k\"\n", "endpoints[0].dialect"),
         ("[[upstreams]]\nname = \"u\"\nurls = [\"https://a\"]\n", "upstreams[0].urls[0]"),
         ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
-        (
-            "[[upstreams]]\nname=\"u\"\nurls=[\"echo:\"]\n[[routes]]\npath=\"/\"\nupstream=\"u\"\ndialect=\"knox\"\n",
-            "routes[0].dialect",
-        ),
     ] {
         let errors = said(text);
         let fits = |e: &String| e.contains(&format!(" {key}: ")) && e.contains("comes in a later version");

@@ -12,9 +12,6 @@ use std::time::Duration;
 
 use ::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use aws_lc_rs::digest;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -23,6 +20,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
@@ -46,8 +44,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a client may take to make room for what is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// RFC 6455 §1.3.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -58,8 +54,7 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
         return None;
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
-    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
-    let accept = HeaderValue::try_from(STANDARD.encode(digest.as_ref())).ok()?;
+    let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
     let mut reply = Response::new(ReplyBody::default());
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();

@@ -72,10 +72,9 @@ same(both[0].jwt, both[1].jwt, 'both have the same successor');
 
 // A tab that missed it all is told that its token is dead.
 const stale = await client(first);
-let told = 0;
-stale.on('tokenExpired', () => { told += 1; });
+const told = new Promise((resolve) => stale.once('tokenExpired', resolve));
 await refused(hello(stale), 401, 'security.token.invalid');
-assert.equal(told, 1);
+await told;
 
 await kuzzle.auth.logout();
 assert.equal(kuzzle.jwt, null);
