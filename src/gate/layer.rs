@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::endpoint::{self, Answered, Hit};
 use super::identity::Identity;
-use super::lease::{self, Lease};
+use super::lease::Lease;
 use super::refill::{NoRefill, Refill, Refilling};
 use super::{Gate, Inner, preflight, respond};
 use crate::credential::{self, Credential, Places};
@@ -342,9 +342,6 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Opti
     // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
     if found.by_cookie && !gate.origins.admit(parts, &route.policy) {
         return Err(Denial::CrossOrigin);
-    }
-    if found.by_cookie && route.policy.upgrade && lease::is_cross_origin_upgrade(&parts.headers) {
-        return Err(Denial::UnusableCredential);
     }
     let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
     policy::authorise(route, verified, &gate.audiences).map(Some)

@@ -137,12 +137,15 @@ async fn t9_a_page_of_another_origin_has_no_tunnel_by_cookie() {
     let access = gate.login().await.access;
     for origin in ["https://evil.test", "null", "https://gate.test.evil.test", "https://gate.test:1"] {
         let (answer, _) = ask(&gate, "/ws", "websocket", &format!("cookie: token={access}\r\norigin: {origin}"));
-        assert!(is(&answer, 401), "{origin}: {answer}");
+        assert!(is(&answer, 403), "{origin}: {answer}");
     }
+    // A browser says where a page is from.
+    let (answer, _) = ask(&gate, "/ws", "websocket", &format!("cookie: token={access}"));
+    assert!(is(&answer, 403), "{answer}");
     assert!(heads.try_recv().is_err(), "nothing arrived");
     for header in [
-        format!("cookie: token={access}\r\norigin: https://gate.test"),
-        format!("cookie: token={access}"),
+        format!("cookie: token={access}\r\norigin: http://gate.test"),
+        format!("cookie: token={access}\r\nsec-fetch-site: same-origin"),
         format!("authorization: Bearer {access}\r\norigin: https://app.test"),
     ] {
         let (answer, _) = ask(&gate, "/ws", "websocket", &header);

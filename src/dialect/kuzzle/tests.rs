@@ -78,10 +78,8 @@ fn body(reply: &Reply) -> Value {
 }
 
 fn reply(answer: Answer) -> Reply {
-    match answer {
-        Answer::Reply(reply, _) => reply,
-        other => panic!("{other:?}"),
-    }
+    let Answer::Reply(reply, _) = answer else { panic!("no reply: {answer:?}") };
+    reply
 }
 
 /// The command that a request becomes.
