@@ -6,6 +6,16 @@
 
 mod support;
 
+#[cfg(feature = "grpc")]
+#[allow(dead_code, reason = "the table needs a part of it")]
+mod grpc {
+    pub(crate) mod client;
+}
+#[allow(dead_code, reason = "the table needs a part of it")]
+mod kuzzle {
+    pub(crate) mod client;
+}
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,21 +32,42 @@ trait Speaks: Sync {
     /// The lines of its endpoint, between `dialect` and `profile`. Its sessions are the client `web`'s.
     fn endpoint(&self) -> &'static str;
 
-    /// Logs `demo` in. A dialect without refresh tokens leaves that one empty.
+    /// Has it refresh tokens? Where an access token is exchanged for the next, [`Tokens::refresh`] is empty.
+    fn has_refresh_tokens(&self) -> bool {
+        true
+    }
+
+    /// Logs `demo` in.
     async fn login(&self, gate: &Gate) -> Tokens;
 
     /// Presents what a client of this dialect presents for the next pair. `None` for a refusal, whose words are checked.
     async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens>;
 
-    /// Ends the session of what is held, here or at another dialect's endpoint: a session is one session everywhere.
+    /// Ends the session of what is held: by RFC 7009, where the dialect has no words for it.
     async fn revoke(&self, gate: &Gate, held: &Tokens) {
-        let token = if held.refresh.is_empty() { &held.access } else { &held.refresh };
-        assert_eq!(gate.revoke(token).await.status, StatusCode::OK);
+        assert_eq!(gate.revoke(presented(held)).await.status, StatusCode::OK);
     }
 }
 
+/// What the holder presents where a refresh token is wanted: whoever was given none has but the access token.
+fn presented(held: &Tokens) -> &str {
+    if held.refresh.is_empty() { &held.access } else { &held.refresh }
+}
+
+/// The same pair, as far as both were told of it.
+fn is_same(one: &Tokens, other: &Tokens) -> bool {
+    let both_refresh = !one.refresh.is_empty() && !other.refresh.is_empty();
+    one.access == other.access && (!both_refresh || one.refresh == other.refresh)
+}
+
 fn dialects() -> Vec<&'static dyn Speaks> {
-    vec![&OAuth2, &Envelope]
+    vec![
+        &OAuth2,
+        &Envelope,
+        &Kuzzle,
+        #[cfg(feature = "grpc")]
+        &Knox,
+    ]
 }
 
 struct OAuth2;
@@ -56,7 +87,7 @@ impl Speaks for OAuth2 {
     }
 
     async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
-        let answer = gate.refresh(&held.refresh).await;
+        let answer = gate.refresh(presented(held)).await;
         if answer.status == StatusCode::OK {
             return Some(answer.tokens());
         }
@@ -96,7 +127,80 @@ impl Speaks for Envelope {
     }
 
     async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
-        Self::ask(gate, Method::PUT, json!({ "token": held.access, "refreshToken": held.refresh })).await
+        Self::ask(gate, Method::PUT, json!({ "token": held.access, "refreshToken": presented(held) })).await
+    }
+}
+
+struct Kuzzle;
+
+#[async_trait]
+impl Speaks for Kuzzle {
+    fn name(&self) -> &'static str {
+        "kuzzle"
+    }
+
+    fn endpoint(&self) -> &'static str {
+        "client = \"web\""
+    }
+
+    fn has_refresh_tokens(&self) -> bool {
+        false
+    }
+
+    async fn login(&self, gate: &Gate) -> Tokens {
+        let result = kuzzle::client::Client { gate }.login("").await;
+        Tokens { access: kuzzle::client::jwt(&result).to_owned(), refresh: String::new() }
+    }
+
+    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
+        let answer = kuzzle::client::Client { gate }.refresh(&held.access).await;
+        if answer.status == StatusCode::OK {
+            let result = kuzzle::client::result(&answer);
+            return Some(Tokens { access: kuzzle::client::jwt(&result).to_owned(), refresh: String::new() });
+        }
+        assert_eq!(kuzzle::client::error(&answer), kuzzle::client::invalid());
+        None
+    }
+
+    async fn revoke(&self, gate: &Gate, held: &Tokens) {
+        log_out(gate, "/_logout", held).await;
+    }
+}
+
+/// Kuzzle's words for the end of a session.
+async fn log_out(gate: &Gate, path: &str, held: &Tokens) {
+    let answer = kuzzle::client::Client { gate }.post(path, Some(&held.access), "").await;
+    assert_eq!(kuzzle::client::result(&answer), json!({ "acknowledged": true }));
+}
+
+#[cfg(feature = "grpc")]
+struct Knox;
+
+#[cfg(feature = "grpc")]
+#[async_trait]
+impl Speaks for Knox {
+    fn name(&self) -> &'static str {
+        "knox"
+    }
+
+    fn endpoint(&self) -> &'static str {
+        "client = \"web\""
+    }
+
+    async fn login(&self, gate: &Gate) -> Tokens {
+        let token = grpc::client::login(gate).await;
+        Tokens { access: token.token, refresh: token.refresh_token }
+    }
+
+    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
+        match grpc::client::refresh(gate, presented(held)).await {
+            Ok((_, token)) => Some(Tokens { access: token.token, refresh: token.refresh_token }),
+            Err(status) => {
+                let said = (status.code(), status.message());
+                assert_eq!(said, (tonic::Code::Unauthenticated, "the refresh token is invalid"));
+                None
+            }
+        }
     }
 }
 
@@ -121,23 +225,39 @@ enum Step {
 
 struct Case {
     name: &'static str,
-    /// The endpoint's profile.
+    /// What the endpoint's profile says.
     rules: &'static str,
     steps: &'static [Step],
 }
 
 use Step::{Ends, GraceIsOver, Passes, Refused, Repeats, Rotates, Stopped};
 
-/// The rows of the table. Every rule that a dialect's own profile may change is written out.
+/// The rules of a case that does not say otherwise: all those that a dialect's own profile may change.
+const RULES: [(&str, &str); 4] = [
+    ("grace", "60s"),
+    ("lost_response_window", "24h"),
+    ("on_reuse", "revoke-session"),
+    ("revoke_previous_after", "1h"),
+];
+
+/// These rules, and those of [`RULES`] that they do not name: the same in every dialect.
+fn written_out(rules: &str) -> String {
+    let named = |key: &str| rules.split(',').any(|rule| rule.trim().starts_with(key));
+    let missing = RULES.iter().filter(|(key, _)| !named(key)).map(|(key, value)| format!("{key} = {value:?}"));
+    let rules = (!rules.is_empty()).then(|| rules.to_owned());
+    rules.into_iter().chain(missing).collect::<Vec<_>>().join(", ")
+}
+
+/// The rows of the table, with the rules that differ from [`RULES`].
 const CASES: &[Case] = &[
     Case {
         name: "the current one rotates",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Passes(0), Rotates(0), Passes(1), Rotates(1), Passes(2), Rotates(2), Passes(3)],
     },
     Case {
         name: "the one before is replayed within grace, used or not",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Rotates(0), Repeats(0, 1), Passes(1), Repeats(0, 1), Repeats(0, 1), Rotates(1), Repeats(1, 2)],
     },
     Case {
@@ -147,7 +267,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "two generations back is a reuse even within grace",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Rotates(0), Rotates(1), Refused(0), Stopped(2), Refused(2), Refused(1)],
     },
     Case {
@@ -167,19 +287,55 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "a reuse that is only denied leaves the session alone",
-        rules: r#"grace = "60s", on_reuse = "deny""#,
+        rules: r#"on_reuse = "deny""#,
         steps: &[Rotates(0), Rotates(1), Refused(0), Passes(2), Rotates(2), Passes(3)],
     },
     Case {
         name: "a rotation ends the access tokens before it where it should, and the replay goes on",
-        rules: r#"grace = "60s", revoke_previous_after = "0s""#,
+        rules: r#"revoke_previous_after = "0s""#,
         steps: &[Passes(0), Rotates(0), Stopped(0), Passes(1), Repeats(0, 1), Rotates(1), Stopped(1), Passes(2)],
     },
     Case {
         name: "a revoked session is over",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Rotates(0), Ends(1), Stopped(0), Stopped(1), Refused(1), Refused(0)],
     },
+];
+
+/// What each dialect makes of it by its own profile, where the configuration says nothing but the grace.
+const OWN: &[(&[&str], Case)] = &[
+    (
+        &["oauth2", "envelope", "knox"],
+        Case {
+            name: "an access token lives to its own end, and a reuse ends the session",
+            rules: r#"grace = "60s""#,
+            steps: &[Rotates(0), Passes(0), Repeats(0, 1), Rotates(1), Passes(0), Refused(0), Stopped(2), Refused(2)],
+        },
+    ),
+    (
+        &["oauth2", "envelope", "knox"],
+        Case {
+            name: "a lost reply is made good",
+            rules: r#"grace = "1ms""#,
+            steps: &[Rotates(0), GraceIsOver, Rotates(0), Stopped(1), Passes(2)],
+        },
+    ),
+    (
+        &["kuzzle"],
+        Case {
+            name: "an access token ends with its exchange, and a reuse is only denied",
+            rules: r#"grace = "60s""#,
+            steps: &[Rotates(0), Stopped(0), Repeats(0, 1), Rotates(1), Stopped(1), Refused(0), Passes(2), Rotates(2)],
+        },
+    ),
+    (
+        &["kuzzle"],
+        Case {
+            name: "a lost reply is lost",
+            rules: r#"grace = "1ms""#,
+            steps: &[Rotates(0), GraceIsOver, Refused(0), Passes(1), Rotates(1)],
+        },
+    ),
 ];
 
 /// All dialects at one gate, with these rules; each takes the sessions of those that `accepts` says.
@@ -200,6 +356,7 @@ login_per_address = "1000/1s"
 login_per_account = "1000/1s"
 login_per_client = "1000/1s"
 refresh_per_session = "1000/1s"
+refresh_per_address = "100000/1s"
 [[clients]]
 id = "web"
 [[upstreams]]
@@ -250,10 +407,30 @@ async fn run(gate: &Gate, dialect: &dyn Speaks, case: &Case) {
     }
 }
 
+fn alone(_: &str) -> Vec<&'static str> {
+    Vec::new()
+}
+
+fn joined(own: &str) -> Vec<&'static str> {
+    dialects().into_iter().map(|dialect| dialect.name()).filter(|name| *name != own).collect()
+}
+
+#[test]
+fn r11_no_dialect_is_left_out() {
+    let mut names: Vec<_> = dialects().into_iter().map(|dialect| dialect.name()).collect();
+    let mut built_in = rotogate::dialect::NAMES.to_vec();
+    names.sort_unstable();
+    built_in.sort_unstable();
+    assert_eq!(names, built_in);
+    for name in names {
+        assert!(OWN.iter().any(|(dialects, _)| dialects.contains(&name)), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn r11_every_row_of_the_table_holds_in_every_dialect() {
     for case in CASES {
-        let place = Place::new(&config(case.rules, |_| Vec::new()));
+        let place = Place::new(&config(&written_out(case.rules), alone));
         let gate = place.start();
         for dialect in dialects() {
             run(&gate, dialect, case).await;
@@ -262,8 +439,19 @@ async fn r11_every_row_of_the_table_holds_in_every_dialect() {
 }
 
 #[tokio::test]
+async fn r11_each_dialect_has_the_rules_of_its_own_profile() {
+    for (names, case) in OWN {
+        let place = Place::new(&config(case.rules, alone));
+        let gate = place.start();
+        for dialect in dialects().into_iter().filter(|dialect| names.contains(&dialect.name())) {
+            run(&gate, dialect, case).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn r11_a_session_goes_on_in_its_own_dialect_alone() {
-    let place = Place::new(&config(r#"grace = "60s""#, |_| Vec::new()));
+    let place = Place::new(&config(&written_out(""), alone));
     let gate = place.start();
     for own in dialects() {
         for other in dialects().into_iter().filter(|other| other.name() != own.name()) {
@@ -280,21 +468,85 @@ async fn r11_a_session_goes_on_in_its_own_dialect_alone() {
 
 #[tokio::test]
 async fn r11_dialects_that_are_joined_share_one_generation() {
-    let all = |own: &str| dialects().into_iter().map(|dialect| dialect.name()).filter(|name| *name != own).collect();
-    let place = Place::new(&config(r#"grace = "60s""#, all));
+    let place = Place::new(&config(&written_out(""), joined));
     let gate = place.start();
     for own in dialects() {
         for other in dialects().into_iter().filter(|other| other.name() != own.name()) {
             let place = format!("{} at {}", own.name(), other.name());
             let first = own.login(&gate).await;
+            if !own.has_refresh_tokens() {
+                // An access token is no refresh token, whoever accepts the session.
+                assert!(other.refresh(&gate, &first).await.is_none(), "{place}");
+                assert!(own.refresh(&gate, &first).await.is_some(), "{place}");
+                continue;
+            }
             let second = other.refresh(&gate, &first).await.expect(&place);
-            assert!(
-                own.refresh(&gate, &first).await.as_ref() == Some(&second),
-                "{place}: rotated there, replayed here"
-            );
-            let third = own.refresh(&gate, &second).await.expect(&place);
+            let again = own.refresh(&gate, &first).await.expect(&place);
+            assert!(is_same(&again, &second), "{place}: rotated there, replayed here");
+            let third = own.refresh(&gate, &again).await.expect(&place);
             assert!(other.refresh(&gate, &first).await.is_none(), "{place}: a reuse is one everywhere");
             assert!(!passes(&gate, &third).await && own.refresh(&gate, &third).await.is_none(), "{place}");
         }
+    }
+}
+
+/// How a session may end that began in any dialect.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// RFC 7009, with the access token.
+    Access,
+    /// RFC 7009, with the refresh token, or what stands for it.
+    Refresh,
+    /// RFC 7009, with one that was superseded.
+    Superseded,
+    /// Kuzzle's logout.
+    Logout,
+}
+
+#[tokio::test]
+async fn r11_a_session_of_any_dialect_can_be_ended_at_another() {
+    // Joined, so that it is not for the dialect that a token is refused.
+    let place = Place::new(&config(&written_out(""), joined));
+    let gate = place.start();
+    for own in dialects() {
+        for end in [End::Access, End::Refresh, End::Superseded, End::Logout] {
+            let place = format!("{}, by {end:?}", own.name());
+            let first = own.login(&gate).await;
+            let second = own.refresh(&gate, &first).await.expect(&place);
+            assert!(passes(&gate, &second).await, "{place}");
+            let token = match end {
+                End::Access => Some(second.access.as_str()),
+                End::Refresh => Some(presented(&second)),
+                End::Superseded => Some(presented(&first)),
+                End::Logout => None,
+            };
+            match token {
+                Some(token) => assert_eq!(gate.revoke(token).await.status, StatusCode::OK, "{place}"),
+                None => log_out(&gate, "/_logout", &second).await,
+            }
+            for held in [&first, &second] {
+                assert!(!passes(&gate, held).await, "{place}");
+                for asked in dialects() {
+                    assert!(asked.refresh(&gate, held).await.is_none(), "{place}: {}", asked.name());
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn r11_a_global_logout_ends_the_sessions_of_all_dialects() {
+    let place = Place::new(&config(&written_out(""), alone));
+    let gate = place.start();
+    let mut sessions = Vec::new();
+    for dialect in dialects() {
+        sessions.push((dialect, dialect.login(&gate).await));
+    }
+    let last = Kuzzle.login(&gate).await;
+    log_out(&gate, "/_logout?global", &last).await;
+    for (dialect, held) in &sessions {
+        assert!(!passes(&gate, held).await && dialect.refresh(&gate, held).await.is_none(), "{}", dialect.name());
+        let anew = dialect.login(&gate).await;
+        assert!(passes(&gate, &anew).await, "{}: one begun since", dialect.name());
     }
 }
