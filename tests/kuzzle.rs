@@ -4,9 +4,14 @@
 
 mod support;
 
+mod kuzzle {
+    pub(crate) mod client;
+}
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{Method, StatusCode};
+use kuzzle::client::{Client, error, invalid, jwt, result};
 use serde_json::{Value, json};
 use support::{Answer, CONFIG, Gate, Place};
 
@@ -19,68 +24,6 @@ dialect = "kuzzle"
 fn config(endpoint: &str) -> String {
     let routes = CONFIG.replace("path = \"/{*rest}\"", "dialect = \"kuzzle\"\npath = \"/{*rest}\"");
     format!("{routes}{KUZZLE}{endpoint}")
-}
-
-/// One client.
-struct Client<'a> {
-    gate: &'a Gate,
-}
-
-impl Client<'_> {
-    async fn post(&self, path: &str, jwt: Option<&str>, body: &str) -> Answer {
-        self.send(Method::POST, path, jwt, body).await
-    }
-
-    /// As the JavaScript SDK sends it: JSON even without a body.
-    async fn send(&self, method: Method, path: &str, jwt: Option<&str>, body: &str) -> Answer {
-        let bearer = jwt.map(|jwt| format!("Bearer {jwt}"));
-        let mut headers = vec![("content-type", "application/json")];
-        headers.extend(bearer.as_deref().map(|value| ("authorization", value)));
-        self.gate.call(method, path, &headers, body).await
-    }
-
-    async fn login(&self, query: &str) -> Value {
-        let body = json!({ "username": "demo", "password": self.gate.password }).to_string();
-        result(&self.post(&format!("/_login/local?{query}"), None, &body).await)
-    }
-
-    async fn refresh(&self, jwt: &str) -> Answer {
-        self.post("/_refreshToken", Some(jwt), "").await
-    }
-
-    /// `POST /_query`, as the SDK for the JVM sends everything.
-    async fn query(&self, envelope: &Value) -> Answer {
-        self.post("/_query", None, &envelope.to_string()).await
-    }
-
-    async fn is_valid(&self, jwt: &str) -> Value {
-        result(&self.post("/_checkToken", None, &json!({ "token": jwt }).to_string()).await)
-    }
-}
-
-fn result(answer: &Answer) -> Value {
-    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    assert_eq!(answer.headers["content-type"], "application/json");
-    let mut json = answer.json();
-    assert_eq!((&json["status"], &json["error"]), (&json!(200), &Value::Null));
-    json["result"].take()
-}
-
-fn jwt(result: &Value) -> &str {
-    result["jwt"].as_str().unwrap()
-}
-
-/// Status and id of an error, which must stand in an envelope that says the same status.
-fn error(answer: &Answer) -> (u16, String) {
-    let json = answer.json();
-    assert_eq!(answer.headers["content-type"], "application/json");
-    assert_eq!(json["status"], answer.status.as_u16());
-    assert_eq!(json["error"]["status"], answer.status.as_u16());
-    (answer.status.as_u16(), json["error"]["id"].as_str().unwrap().to_owned())
-}
-
-fn invalid() -> (u16, String) {
-    (401, "security.token.invalid".to_owned())
 }
 
 #[tokio::test]

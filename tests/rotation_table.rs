@@ -6,99 +6,24 @@
 
 mod support;
 
+#[cfg(feature = "grpc")]
+#[allow(dead_code, reason = "the table needs a part of it")]
+mod grpc {
+    pub(crate) mod client;
+}
+#[allow(dead_code, reason = "the table needs a part of it")]
+mod kuzzle {
+    pub(crate) mod client;
+}
+mod table {
+    pub(crate) mod dialects;
+}
+
 use std::time::Duration;
 
-use async_trait::async_trait;
-use http::{Method, StatusCode};
-use serde_json::json;
+use http::StatusCode;
 use support::{Gate, Place, Tokens};
-
-/// One dialect, as its clients speak it.
-#[async_trait]
-trait Speaks: Sync {
-    /// Its name in `gateway.toml`.
-    fn name(&self) -> &'static str;
-
-    /// The lines of its endpoint, between `dialect` and `profile`. Its sessions are the client `web`'s.
-    fn endpoint(&self) -> &'static str;
-
-    /// Logs `demo` in. A dialect without refresh tokens leaves that one empty.
-    async fn login(&self, gate: &Gate) -> Tokens;
-
-    /// Presents what a client of this dialect presents for the next pair. `None` for a refusal, whose words are checked.
-    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens>;
-
-    /// Ends the session of what is held, here or at another dialect's endpoint: a session is one session everywhere.
-    async fn revoke(&self, gate: &Gate, held: &Tokens) {
-        let token = if held.refresh.is_empty() { &held.access } else { &held.refresh };
-        assert_eq!(gate.revoke(token).await.status, StatusCode::OK);
-    }
-}
-
-fn dialects() -> Vec<&'static dyn Speaks> {
-    vec![&OAuth2, &Envelope]
-}
-
-struct OAuth2;
-
-#[async_trait]
-impl Speaks for OAuth2 {
-    fn name(&self) -> &'static str {
-        "oauth2"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "path = \"/{account}/connect/token\""
-    }
-
-    async fn login(&self, gate: &Gate) -> Tokens {
-        gate.login().await
-    }
-
-    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
-        let answer = gate.refresh(&held.refresh).await;
-        if answer.status == StatusCode::OK {
-            return Some(answer.tokens());
-        }
-        assert_eq!((answer.status, answer.error().as_str()), (StatusCode::BAD_REQUEST, "invalid_grant"));
-        None
-    }
-}
-
-struct Envelope;
-
-impl Envelope {
-    async fn ask(gate: &Gate, method: Method, body: serde_json::Value) -> Option<Tokens> {
-        let answer = gate.call(method, "/api/v2/auth/token", &[], &body.to_string()).await;
-        let json = answer.json();
-        if answer.status == StatusCode::OK {
-            let field = |name: &str| json["content"][0][name].as_str().unwrap().to_owned();
-            return Some(Tokens { access: field("token"), refresh: field("refreshToken") });
-        }
-        assert_eq!((answer.status, &json["errorCode"]), (StatusCode::UNAUTHORIZED, &json!("AUTH_1002")));
-        None
-    }
-}
-
-#[async_trait]
-impl Speaks for Envelope {
-    fn name(&self) -> &'static str {
-        "envelope"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "path = \"/api/v2/auth/token\"\nclient = \"web\""
-    }
-
-    async fn login(&self, gate: &Gate) -> Tokens {
-        let body = json!({ "username": "demo", "password": gate.password });
-        Self::ask(gate, Method::POST, body).await.unwrap()
-    }
-
-    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
-        Self::ask(gate, Method::PUT, json!({ "token": held.access, "refreshToken": held.refresh })).await
-    }
-}
+use table::dialects::{Kuzzle, Speaks, dialects, is_same, log_out, presented};
 
 /// One step of a case. Pairs are numbered as they are handed out, from the login's, which is 0.
 #[derive(Clone, Copy, Debug)]
@@ -121,23 +46,39 @@ enum Step {
 
 struct Case {
     name: &'static str,
-    /// The endpoint's profile.
+    /// What the endpoint's profile says.
     rules: &'static str,
     steps: &'static [Step],
 }
 
 use Step::{Ends, GraceIsOver, Passes, Refused, Repeats, Rotates, Stopped};
 
-/// The rows of the table. Every rule that a dialect's own profile may change is written out.
+/// The rules of a case that does not say otherwise: all those that a dialect's own profile may change.
+const RULES: [(&str, &str); 4] = [
+    ("grace", "60s"),
+    ("lost_response_window", "24h"),
+    ("on_reuse", "revoke-session"),
+    ("revoke_previous_after", "1h"),
+];
+
+/// These rules, and those of [`RULES`] that they do not name: the same in every dialect.
+fn written_out(rules: &str) -> String {
+    let named = |key: &str| rules.split(',').any(|rule| rule.trim().starts_with(key));
+    let missing = RULES.iter().filter(|(key, _)| !named(key)).map(|(key, value)| format!("{key} = {value:?}"));
+    let rules = (!rules.is_empty()).then(|| rules.to_owned());
+    rules.into_iter().chain(missing).collect::<Vec<_>>().join(", ")
+}
+
+/// The rows of the table, with the rules that differ from [`RULES`].
 const CASES: &[Case] = &[
     Case {
         name: "the current one rotates",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Passes(0), Rotates(0), Passes(1), Rotates(1), Passes(2), Rotates(2), Passes(3)],
     },
     Case {
         name: "the one before is replayed within grace, used or not",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Rotates(0), Repeats(0, 1), Passes(1), Repeats(0, 1), Repeats(0, 1), Rotates(1), Repeats(1, 2)],
     },
     Case {
@@ -147,7 +88,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "two generations back is a reuse even within grace",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Rotates(0), Rotates(1), Refused(0), Stopped(2), Refused(2), Refused(1)],
     },
     Case {
@@ -167,19 +108,55 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "a reuse that is only denied leaves the session alone",
-        rules: r#"grace = "60s", on_reuse = "deny""#,
+        rules: r#"on_reuse = "deny""#,
         steps: &[Rotates(0), Rotates(1), Refused(0), Passes(2), Rotates(2), Passes(3)],
     },
     Case {
         name: "a rotation ends the access tokens before it where it should, and the replay goes on",
-        rules: r#"grace = "60s", revoke_previous_after = "0s""#,
+        rules: r#"revoke_previous_after = "0s""#,
         steps: &[Passes(0), Rotates(0), Stopped(0), Passes(1), Repeats(0, 1), Rotates(1), Stopped(1), Passes(2)],
     },
     Case {
         name: "a revoked session is over",
-        rules: r#"grace = "60s""#,
+        rules: "",
         steps: &[Rotates(0), Ends(1), Stopped(0), Stopped(1), Refused(1), Refused(0)],
     },
+];
+
+/// What each dialect makes of it by its own profile, where the configuration says nothing but the grace.
+const OWN: &[(&[&str], Case)] = &[
+    (
+        &["oauth2", "envelope", "knox"],
+        Case {
+            name: "an access token lives to its own end, and a reuse ends the session",
+            rules: r#"grace = "60s""#,
+            steps: &[Rotates(0), Passes(0), Repeats(0, 1), Rotates(1), Passes(0), Refused(0), Stopped(2), Refused(2)],
+        },
+    ),
+    (
+        &["oauth2", "envelope", "knox"],
+        Case {
+            name: "a lost reply is made good",
+            rules: r#"grace = "1ms""#,
+            steps: &[Rotates(0), GraceIsOver, Rotates(0), Stopped(1), Passes(2)],
+        },
+    ),
+    (
+        &["kuzzle"],
+        Case {
+            name: "an access token ends with its exchange, and a reuse is only denied",
+            rules: r#"grace = "60s""#,
+            steps: &[Rotates(0), Stopped(0), Repeats(0, 1), Rotates(1), Stopped(1), Refused(0), Passes(2), Rotates(2)],
+        },
+    ),
+    (
+        &["kuzzle"],
+        Case {
+            name: "a lost reply is lost",
+            rules: r#"grace = "1ms""#,
+            steps: &[Rotates(0), GraceIsOver, Refused(0), Passes(1), Rotates(1)],
+        },
+    ),
 ];
 
 /// All dialects at one gate, with these rules; each takes the sessions of those that `accepts` says.
@@ -200,6 +177,7 @@ login_per_address = "1000/1s"
 login_per_account = "1000/1s"
 login_per_client = "1000/1s"
 refresh_per_session = "1000/1s"
+refresh_per_address = "100000/1s"
 [[clients]]
 id = "web"
 [[upstreams]]
@@ -250,10 +228,30 @@ async fn run(gate: &Gate, dialect: &dyn Speaks, case: &Case) {
     }
 }
 
+fn alone(_: &str) -> Vec<&'static str> {
+    Vec::new()
+}
+
+fn joined(own: &str) -> Vec<&'static str> {
+    dialects().into_iter().map(|dialect| dialect.name()).filter(|name| *name != own).collect()
+}
+
+#[test]
+fn r11_no_dialect_is_left_out() {
+    let mut names: Vec<_> = dialects().into_iter().map(|dialect| dialect.name()).collect();
+    let mut built_in = rotogate::dialect::NAMES.to_vec();
+    names.sort_unstable();
+    built_in.sort_unstable();
+    assert_eq!(names, built_in);
+    for name in names {
+        assert!(OWN.iter().any(|(dialects, _)| dialects.contains(&name)), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn r11_every_row_of_the_table_holds_in_every_dialect() {
     for case in CASES {
-        let place = Place::new(&config(case.rules, |_| Vec::new()));
+        let place = Place::new(&config(&written_out(case.rules), alone));
         let gate = place.start();
         for dialect in dialects() {
             run(&gate, dialect, case).await;
@@ -262,8 +260,19 @@ async fn r11_every_row_of_the_table_holds_in_every_dialect() {
 }
 
 #[tokio::test]
+async fn r11_each_dialect_has_the_rules_of_its_own_profile() {
+    for (names, case) in OWN {
+        let place = Place::new(&config(case.rules, alone));
+        let gate = place.start();
+        for dialect in dialects().into_iter().filter(|dialect| names.contains(&dialect.name())) {
+            run(&gate, dialect, case).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn r11_a_session_goes_on_in_its_own_dialect_alone() {
-    let place = Place::new(&config(r#"grace = "60s""#, |_| Vec::new()));
+    let place = Place::new(&config(&written_out(""), alone));
     let gate = place.start();
     for own in dialects() {
         for other in dialects().into_iter().filter(|other| other.name() != own.name()) {
@@ -280,21 +289,85 @@ async fn r11_a_session_goes_on_in_its_own_dialect_alone() {
 
 #[tokio::test]
 async fn r11_dialects_that_are_joined_share_one_generation() {
-    let all = |own: &str| dialects().into_iter().map(|dialect| dialect.name()).filter(|name| *name != own).collect();
-    let place = Place::new(&config(r#"grace = "60s""#, all));
+    let place = Place::new(&config(&written_out(""), joined));
     let gate = place.start();
     for own in dialects() {
         for other in dialects().into_iter().filter(|other| other.name() != own.name()) {
             let place = format!("{} at {}", own.name(), other.name());
             let first = own.login(&gate).await;
+            if !own.has_refresh_tokens() {
+                // An access token is no refresh token, whoever accepts the session.
+                assert!(other.refresh(&gate, &first).await.is_none(), "{place}");
+                assert!(own.refresh(&gate, &first).await.is_some(), "{place}");
+                continue;
+            }
             let second = other.refresh(&gate, &first).await.expect(&place);
-            assert!(
-                own.refresh(&gate, &first).await.as_ref() == Some(&second),
-                "{place}: rotated there, replayed here"
-            );
-            let third = own.refresh(&gate, &second).await.expect(&place);
+            let again = own.refresh(&gate, &first).await.expect(&place);
+            assert!(is_same(&again, &second), "{place}: rotated there, replayed here");
+            let third = own.refresh(&gate, &again).await.expect(&place);
             assert!(other.refresh(&gate, &first).await.is_none(), "{place}: a reuse is one everywhere");
             assert!(!passes(&gate, &third).await && own.refresh(&gate, &third).await.is_none(), "{place}");
         }
+    }
+}
+
+/// How a session may end that began in any dialect.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// RFC 7009, with the access token.
+    Access,
+    /// RFC 7009, with the refresh token, or what stands for it.
+    Refresh,
+    /// RFC 7009, with one that was superseded.
+    Superseded,
+    /// Kuzzle's logout.
+    Logout,
+}
+
+#[tokio::test]
+async fn r11_a_session_of_any_dialect_can_be_ended_at_another() {
+    // Joined, so that it is not for the dialect that a token is refused.
+    let place = Place::new(&config(&written_out(""), joined));
+    let gate = place.start();
+    for own in dialects() {
+        for end in [End::Access, End::Refresh, End::Superseded, End::Logout] {
+            let place = format!("{}, by {end:?}", own.name());
+            let first = own.login(&gate).await;
+            let second = own.refresh(&gate, &first).await.expect(&place);
+            assert!(passes(&gate, &second).await, "{place}");
+            let token = match end {
+                End::Access => Some(second.access.as_str()),
+                End::Refresh => Some(presented(&second)),
+                End::Superseded => Some(presented(&first)),
+                End::Logout => None,
+            };
+            match token {
+                Some(token) => assert_eq!(gate.revoke(token).await.status, StatusCode::OK, "{place}"),
+                None => log_out(&gate, "/_logout", &second).await,
+            }
+            for held in [&first, &second] {
+                assert!(!passes(&gate, held).await, "{place}");
+                for asked in dialects() {
+                    assert!(asked.refresh(&gate, held).await.is_none(), "{place}: {}", asked.name());
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn r11_a_global_logout_ends_the_sessions_of_all_dialects() {
+    let place = Place::new(&config(&written_out(""), alone));
+    let gate = place.start();
+    let mut sessions = Vec::new();
+    for dialect in dialects() {
+        sessions.push((dialect, dialect.login(&gate).await));
+    }
+    let last = Kuzzle.login(&gate).await;
+    log_out(&gate, "/_logout?global", &last).await;
+    for (dialect, held) in &sessions {
+        assert!(!passes(&gate, held).await && dialect.refresh(&gate, held).await.is_none(), "{}", dialect.name());
+        let anew = dialect.login(&gate).await;
+        assert!(passes(&gate, &anew).await, "{}: one begun since", dialect.name());
     }
 }

@@ -1,0 +1,191 @@
+//! The dialects, as their clients speak them.
+
+use async_trait::async_trait;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+#[cfg(feature = "grpc")]
+use crate::grpc;
+use crate::kuzzle;
+use crate::support::{Gate, Tokens};
+
+/// One dialect, as its clients speak it.
+#[async_trait]
+pub(crate) trait Speaks: Sync {
+    /// Its name in `gateway.toml`.
+    fn name(&self) -> &'static str;
+
+    /// The lines of its endpoint, between `dialect` and `profile`. Its sessions are the client `web`'s.
+    fn endpoint(&self) -> &'static str;
+
+    /// Has it refresh tokens? Where an access token is exchanged for the next, [`Tokens::refresh`] is empty.
+    fn has_refresh_tokens(&self) -> bool {
+        true
+    }
+
+    /// Logs `demo` in.
+    async fn login(&self, gate: &Gate) -> Tokens;
+
+    /// Presents what a client of this dialect presents for the next pair. `None` for a refusal, whose words are checked.
+    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens>;
+
+    /// Ends the session of what is held: by RFC 7009, where the dialect has no words for it.
+    async fn revoke(&self, gate: &Gate, held: &Tokens) {
+        assert_eq!(gate.revoke(presented(held)).await.status, StatusCode::OK);
+    }
+}
+
+/// What the holder presents where a refresh token is wanted: whoever was given none has but the access token.
+pub(crate) fn presented(held: &Tokens) -> &str {
+    if held.refresh.is_empty() { &held.access } else { &held.refresh }
+}
+
+/// The same pair, as far as both were told of it.
+pub(crate) fn is_same(one: &Tokens, other: &Tokens) -> bool {
+    let both_refresh = !one.refresh.is_empty() && !other.refresh.is_empty();
+    one.access == other.access && (!both_refresh || one.refresh == other.refresh)
+}
+
+pub(crate) fn dialects() -> Vec<&'static dyn Speaks> {
+    vec![
+        &OAuth2,
+        &Envelope,
+        &Kuzzle,
+        #[cfg(feature = "grpc")]
+        &Knox,
+    ]
+}
+
+pub(crate) struct OAuth2;
+
+#[async_trait]
+impl Speaks for OAuth2 {
+    fn name(&self) -> &'static str {
+        "oauth2"
+    }
+
+    fn endpoint(&self) -> &'static str {
+        "path = \"/{account}/connect/token\""
+    }
+
+    async fn login(&self, gate: &Gate) -> Tokens {
+        gate.login().await
+    }
+
+    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
+        let answer = gate.refresh(presented(held)).await;
+        if answer.status == StatusCode::OK {
+            return Some(answer.tokens());
+        }
+        assert_eq!((answer.status, answer.error().as_str()), (StatusCode::BAD_REQUEST, "invalid_grant"));
+        None
+    }
+}
+
+pub(crate) struct Envelope;
+
+impl Envelope {
+    async fn ask(gate: &Gate, method: Method, body: serde_json::Value) -> Option<Tokens> {
+        let answer = gate.call(method, "/api/v2/auth/token", &[], &body.to_string()).await;
+        let json = answer.json();
+        if answer.status == StatusCode::OK {
+            let field = |name: &str| json["content"][0][name].as_str().unwrap().to_owned();
+            return Some(Tokens { access: field("token"), refresh: field("refreshToken") });
+        }
+        assert_eq!((answer.status, &json["errorCode"]), (StatusCode::UNAUTHORIZED, &json!("AUTH_1002")));
+        None
+    }
+}
+
+#[async_trait]
+impl Speaks for Envelope {
+    fn name(&self) -> &'static str {
+        "envelope"
+    }
+
+    fn endpoint(&self) -> &'static str {
+        "path = \"/api/v2/auth/token\"\nclient = \"web\""
+    }
+
+    async fn login(&self, gate: &Gate) -> Tokens {
+        let body = json!({ "username": "demo", "password": gate.password });
+        Self::ask(gate, Method::POST, body).await.unwrap()
+    }
+
+    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
+        Self::ask(gate, Method::PUT, json!({ "token": held.access, "refreshToken": presented(held) })).await
+    }
+}
+
+pub(crate) struct Kuzzle;
+
+#[async_trait]
+impl Speaks for Kuzzle {
+    fn name(&self) -> &'static str {
+        "kuzzle"
+    }
+
+    fn endpoint(&self) -> &'static str {
+        "client = \"web\""
+    }
+
+    fn has_refresh_tokens(&self) -> bool {
+        false
+    }
+
+    async fn login(&self, gate: &Gate) -> Tokens {
+        let result = kuzzle::client::Client { gate }.login("").await;
+        Tokens { access: kuzzle::client::jwt(&result).to_owned(), refresh: String::new() }
+    }
+
+    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
+        let answer = kuzzle::client::Client { gate }.refresh(&held.access).await;
+        if answer.status == StatusCode::OK {
+            let result = kuzzle::client::result(&answer);
+            return Some(Tokens { access: kuzzle::client::jwt(&result).to_owned(), refresh: String::new() });
+        }
+        assert_eq!(kuzzle::client::error(&answer), kuzzle::client::invalid());
+        None
+    }
+
+    async fn revoke(&self, gate: &Gate, held: &Tokens) {
+        log_out(gate, "/_logout", held).await;
+    }
+}
+
+/// Kuzzle's words for the end of a session.
+pub(crate) async fn log_out(gate: &Gate, path: &str, held: &Tokens) {
+    let answer = kuzzle::client::Client { gate }.post(path, Some(&held.access), "").await;
+    assert_eq!(kuzzle::client::result(&answer), json!({ "acknowledged": true }));
+}
+
+#[cfg(feature = "grpc")]
+pub(crate) struct Knox;
+
+#[cfg(feature = "grpc")]
+#[async_trait]
+impl Speaks for Knox {
+    fn name(&self) -> &'static str {
+        "knox"
+    }
+
+    fn endpoint(&self) -> &'static str {
+        "client = \"web\""
+    }
+
+    async fn login(&self, gate: &Gate) -> Tokens {
+        let token = grpc::client::login(gate).await;
+        Tokens { access: token.token, refresh: token.refresh_token }
+    }
+
+    async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
+        match grpc::client::refresh(gate, presented(held)).await {
+            Ok((_, token)) => Some(Tokens { access: token.token, refresh: token.refresh_token }),
+            Err(status) => {
+                let said = (status.code(), status.message());
+                assert_eq!(said, (tonic::Code::Unauthenticated, "the refresh token is invalid"));
+                None
+            }
+        }
+    }
+}
