@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::{HOST, ORIGIN, UPGRADE};
+use http::header::UPGRADE;
 use http::request::Parts;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -60,13 +59,4 @@ impl Lease {
             }
         }
     }
-}
-
-/// Was an upgrade asked for by a page of another origin? Where a cookie says who is there, such a page would speak in its
-/// name (requirement T9): no preflight stands before a WebSocket.
-pub(crate) fn is_cross_origin_upgrade(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN).filter(|_| headers.contains_key(UPGRADE)) else { return false };
-    let Some(host) = headers.get(HOST) else { return true };
-    let of_origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    !of_origin.is_some_and(|authority| authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
 }

@@ -196,7 +196,7 @@ fn open(call: &Call<'_>) -> Answer {
     {
         // One that is not good is told so with the first message that needs it.
         let found = credential_of(call.headers, call.query, &asked).and_then(|found| {
-            let is_elsewhere = crate::gate::lease::is_cross_origin_upgrade(call.headers);
+            let is_elsewhere = socket::is_cross_origin_upgrade(call.headers);
             let by_cookie = found.as_ref().is_some_and(|found| found.by_cookie);
             if by_cookie && is_elsewhere { Err(Denial::UnusableCredential) } else { Ok(found) }
         });
