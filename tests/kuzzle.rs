@@ -178,6 +178,12 @@ async fn t18_with_a_cookie_no_script_ever_sees_the_token() {
     let hello = with(format!("a=1; {cookie}")).await;
     assert_eq!((hello.status, hello.echoed("cookie")), (StatusCode::OK, vec!["a=1".to_owned()]));
 
+    for from in ["https://evil.test", "null"] {
+        let headers = [("cookie", cookie.as_str()), ("origin", from)];
+        let refused = gate.call(Method::POST, "/_refreshToken?cookieAuth", &headers, "").await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{from}");
+        assert!(!refused.headers.contains_key("set-cookie"));
+    }
     let refreshed = gate_call(&gate, Method::POST, "/_refreshToken?cookieAuth", &cookie).await;
     assert!(result(&refreshed).get("jwt").is_none());
     let renewed = cookie_of(&refreshed);
@@ -193,7 +199,7 @@ async fn t18_with_a_cookie_no_script_ever_sees_the_token() {
 }
 
 async fn gate_call(gate: &Gate, method: Method, path: &str, cookie: &str) -> Answer {
-    gate.call(method, path, &[("cookie", cookie)], "").await
+    gate.call(method, path, &[("cookie", cookie), ("sec-fetch-site", "same-origin")], "").await
 }
 
 #[tokio::test]

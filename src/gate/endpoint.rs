@@ -21,12 +21,13 @@ use super::metadata::{self, Metadata};
 use super::paced::Paced;
 use super::{Inner, respond};
 use crate::client::{Client, Grant, Presented};
-use crate::credential::Credential;
+use crate::credential::{self, Credential};
 use crate::denial::{Denial, Error, Fault};
 use crate::dialect::{
     Acting, Answer, Call, Checked, Command, Dialect, Forward, Outcome, RefreshCredential, Reply, Served,
 };
 use crate::revocation::{Effect, Revocation};
+use crate::route::RoutePolicy;
 use crate::route::path::CanonicalPath;
 use crate::session::RevokedBecause;
 use crate::session::engine::{Exchange, Login, OfAccount, Origin, Refresh};
@@ -356,6 +357,13 @@ where
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
     if let Some(denial) = unread {
+        return Answered::Reply(endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
+    }
+    // A browser sends a cookie unasked: what may change something must come from a page that may (requirement T18).
+    let cookie = endpoint.dialect.sources().cookie;
+    let by_cookie = cookie.is_some_and(|name| credential::cookies(&parts.headers, name).next().is_some());
+    if by_cookie && !gate.origins.admit(&parts, &RoutePolicy::default()) {
+        let denial = Denial::CrossOrigin;
         return Answered::Reply(endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
     }
     let origin = Origin {

@@ -194,12 +194,8 @@ fn open(call: &Call<'_>) -> Answer {
     let (asked, _) = Message::of_head(call.headers);
     #[cfg(feature = "kuzzle")]
     {
-        // One that is not good is told so with the first message that needs it.
-        let found = credential_of(call.headers, call.query, &asked).and_then(|found| {
-            let is_elsewhere = socket::is_cross_origin_upgrade(call.headers);
-            let by_cookie = found.as_ref().is_some_and(|found| found.by_cookie);
-            if by_cookie && is_elsewhere { Err(Denial::UnusableCredential) } else { Ok(found) }
-        });
+        // Where it came from was looked at by the gate, if a cookie says who is there (requirement T9).
+        let found = credential_of(call.headers, call.query, &asked);
         let linked = match found {
             Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
             Err(denial) => {

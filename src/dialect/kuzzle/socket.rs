@@ -10,9 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{
-    CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use ::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
@@ -64,15 +62,6 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     Some(reply)
-}
-
-/// Was an upgrade asked for by a page of another origin? Where a cookie says who is there, such a page would speak in its
-/// name (requirement T9): no preflight stands before a WebSocket.
-pub(super) fn is_cross_origin_upgrade(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN).filter(|_| headers.contains_key(UPGRADE)) else { return false };
-    let Some(host) = headers.get(HOST) else { return true };
-    let of_origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    !of_origin.is_some_and(|authority| authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
 }
 
 async fn socket(stream: Upgraded, role: Role) -> Socket {
