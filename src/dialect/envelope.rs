@@ -12,13 +12,13 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, Method, StatusCode};
 use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, ReplyBody, Served};
+use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served, json};
 use crate::denial::{Denial, Error};
 use crate::gate::respond::retry_after;
 use crate::session::engine::Issued;
@@ -184,12 +184,4 @@ fn issued_reply(issued: &Issued) -> Reply {
 
 fn failure(status: StatusCode, error_code: &'static str, error_message: &'static str) -> Reply {
     json(status, &Failure { error_code, error_message, content: "", pageable: "" })
-}
-
-fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
-    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    reply
 }

@@ -363,6 +363,15 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// A JSON reply that nobody keeps: it may hold tokens.
+fn json<T: serde::Serialize>(status: http::StatusCode, body: &T) -> Reply {
+    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+    reply
+}
+
 /// For the access log: what came of a command.
 pub fn reason(outcome: &Result<Outcome, Error>) -> &'static str {
     match outcome {

@@ -56,7 +56,7 @@ fn a_success_is_the_documented_body_with_an_array_of_one() {
         r#"{"errorCode":"","errorMessage":"","content":[{"token":"aaa.bbb.ccc","refreshToken":"rg1_x","validityTime":3600}],"pageable":{"page":0,"size":10,"totalPages":1,"totalElements":1}}"#
     );
     assert_eq!(
-        (&headers[CONTENT_TYPE], &headers[CACHE_CONTROL]),
+        (&headers["content-type"], &headers["cache-control"]),
         (&"application/json".parse().unwrap(), &"no-store".parse().unwrap())
     );
 }

@@ -1,6 +1,6 @@
 //! The words of RFC 6749 §5 for what came of a request.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
@@ -169,9 +169,7 @@ pub(super) fn failed(fault: &Fault) -> Reply {
 }
 
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
-    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut reply = super::super::json(status, body);
     no_store(&mut reply);
     reply
 }
