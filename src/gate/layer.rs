@@ -34,7 +34,9 @@ mod permit;
 pub use future::ResponseFuture;
 use future::{Kind, Turned};
 use permit::set_path;
-pub(super) use permit::{permit, prepare, set_target};
+#[cfg(feature = "kuzzle")]
+pub(super) use permit::set_target;
+pub(super) use permit::{permit, prepare};
 
 /// What became of a request, for an access log: in the extensions of the reply, where [`GateLayer::annotated`] asked
 /// for it.
