@@ -23,6 +23,8 @@ mod edge {
     mod logs;
     mod metrics;
     mod paths;
+    mod sessions;
     mod targets;
+    mod tokens;
     mod upgrades;
 }
