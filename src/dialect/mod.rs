@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use secrecy::SecretString;
 
 use crate::client::Presented;
@@ -356,9 +356,23 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         (self.write(call, Err(denial.into())), denial.reason())
     }
 
-    /// Refuses a request on a data route in the protocol's own words; `None` for the plain ones.
+    /// Does a request come from a client of this protocol, as far as its headers tell? For refusals on paths that are no
+    /// endpoint's and no route's.
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let _ = headers;
+        false
+    }
+
+    /// Refuses a request on a data route, or near an endpoint, in the protocol's own words; `None` for the plain ones.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let _ = (headers, denial);
+        None
+    }
+
+    /// Says with this status that a request could not be seen through, in the protocol's own words; `None` for the plain
+    /// ones.
+    fn failed(&self, status: StatusCode) -> Option<Reply> {
+        let _ = status;
         None
     }
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use secrecy::{ExposeSecret, SecretString};
@@ -128,6 +128,15 @@ enum Entry {
     Metadata,
 }
 
+impl Entry {
+    fn endpoint(&self) -> Option<usize> {
+        match self {
+            Self::Operation { endpoint, .. } => Some(*endpoint),
+            Self::Jwks | Self::Metadata => None,
+        }
+    }
+}
+
 /// Two endpoints, or one and a template, that do not fit together.
 #[derive(Debug, thiserror::Error)]
 #[error("endpoint {dialect} at {path}: {problem}")]
@@ -143,7 +152,7 @@ pub(super) struct Endpoints {
     ready: Vec<Ready>,
     exact: matchit::Router<Entry>,
     /// The same templates in lower case, to find spellings that come close.
-    loose: matchit::Router<()>,
+    loose: matchit::Router<Option<usize>>,
     metadata: Bytes,
 }
 
@@ -161,7 +170,8 @@ pub(super) enum Hit {
     Operation(Operation),
     Jwks,
     Metadata,
-    NearMiss,
+    /// Of a path of this endpoint; of one of the gate's own, if there is none.
+    NearMiss(Option<usize>),
 }
 
 impl Endpoints {
@@ -237,9 +247,10 @@ impl Endpoints {
             path: template.to_owned(),
             problem: error.to_string(),
         };
+        let endpoint = entry.endpoint();
         self.exact.insert(template, entry).map_err(failed)?;
         // Two templates that differ in case alone are one loose template.
-        match self.loose.insert(template.to_ascii_lowercase(), ()) {
+        match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
@@ -249,6 +260,16 @@ impl Endpoints {
     pub(super) fn upgrades(&self, operation: &Operation) -> bool {
         let endpoint = self.ready.get(operation.endpoint);
         endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
+    }
+
+    /// The dialect of an endpoint.
+    pub(super) fn dialect(&self, endpoint: usize) -> Option<&dyn Dialect> {
+        self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
+    }
+
+    /// The dialect that knows a request's sender as a client of its own, wherever the request went.
+    pub(super) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
+        self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }
 
     /// Is a request with this path for us? `raw` is the path as it came.
@@ -267,10 +288,10 @@ impl Endpoints {
                         let params = params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
                         Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
-                    Entry::Jwks | Entry::Metadata | Entry::Operation { .. } => Hit::NearMiss,
+                    Entry::Jwks | Entry::Metadata | Entry::Operation { .. } => Hit::NearMiss(found.value.endpoint()),
                 })
             }
-            Err(_) => self.loose.at(&path.loose()).is_ok().then_some(Hit::NearMiss),
+            Err(_) => self.loose.at(&path.loose()).ok().map(|found| Hit::NearMiss(*found.value)),
         }
     }
 }
@@ -314,7 +335,12 @@ where
         return Answered::Reply(respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
     };
     if !served.methods.contains(&parts.method) {
-        return Answered::Reply(respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
+        let plain = respond::method_not_allowed(served.methods);
+        let denial = Denial::MethodNotAllowed;
+        return Answered::Reply(
+            respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain),
+            denial.reason(),
+        );
     }
     let empty = Bytes::new();
     if endpoint.dialect.is_streamed(served.operation) {
@@ -352,7 +378,9 @@ where
             return Answered::Reply(respond::grpc_status("4", "the request came too slowly"), "body_too_slow");
         }
         Err(Unread::TooSlow) => {
-            return Answered::Reply(respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow");
+            let status = StatusCode::REQUEST_TIMEOUT;
+            let reply = endpoint.dialect.failed(status).unwrap_or_else(|| respond::problem(status, None));
+            return Answered::Reply(reply, "body_too_slow");
         }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };

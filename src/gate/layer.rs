@@ -196,12 +196,14 @@ where
                 let verdict = annotate.then_some(Verdict::own("answered"));
                 ResponseFuture::own(endpoint::metadata(gate, &parts.method), verdict)
             }
-            Way::Endpoint(Hit::NearMiss) => {
-                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, None);
+            Way::Endpoint(Hit::NearMiss(endpoint)) => {
+                let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
+                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
             Way::Refused(denial, route) => {
-                let (reply, verdict) = refused(gate, &parts, denial, route);
+                let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
+                let (reply, verdict) = refused(gate, &parts, denial, dialect, route);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
             Way::WrongMethod(reply) => {
@@ -286,7 +288,14 @@ impl<M> GateLayer<M> {
                 return Way::WrongMethod(if respond::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
-                    respond::method_not_allowed(allowed)
+                    // Any of the path's routes: they differ in what they serve, not in whom.
+                    let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, &path) {
+                        Match::Found(route) => Some(route),
+                        Match::MethodNotAllowed(_) | Match::None => None,
+                    });
+                    let dialect = route.and_then(|route| gate.dialect(&route.policy));
+                    let plain = respond::method_not_allowed(allowed);
+                    respond::worded(dialect, &parts.headers, Denial::MethodNotAllowed, plain)
                 });
             }
             Match::None => return Way::Refused(Denial::NoRoute, None),
@@ -386,15 +395,22 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
     }
 }
 
-/// In the words of the route's dialect, of gRPC, or plainly.
-fn refused(gate: &Inner, parts: &Parts, denial: Denial, route: Option<Arc<Route>>) -> (Reply, Verdict) {
+/// In the words of the dialect, of the one that knows its client where nothing else tells, of gRPC, or plainly.
+fn refused(
+    gate: &Inner,
+    parts: &Parts,
+    denial: Denial,
+    dialect: Option<&dyn Dialect>,
+    route: Option<Arc<Route>>,
+) -> (Reply, Verdict) {
     tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
     let none = Scope::default();
     let asked = route.as_ref().map_or(&none, |route| &route.policy.scopes);
-    let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
-    let reply = dialect.and_then(|dialect| dialect.refuse(&parts.headers, denial)).unwrap_or_else(|| {
-        if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) }
-    });
+    let lost = dialect.is_none() && route.is_none();
+    let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
+    let plain =
+        if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) };
+    let reply = respond::worded(dialect, &parts.headers, denial, plain);
     (reply, Verdict { reason: denial.reason(), route, session: None })
 }
 

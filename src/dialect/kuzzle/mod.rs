@@ -19,11 +19,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, StatusCode};
 use async_trait::async_trait;
 use bytes::Bytes;
 use secrecy::ExposeSecret;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use self::message::{Action, Message};
 use self::perform::{Cookie, Done};
@@ -38,6 +38,7 @@ mod expiry;
 mod http;
 mod message;
 mod perform;
+mod raw;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod words;
@@ -133,15 +134,14 @@ impl Dialect for Kuzzle {
             },
             None => {
                 let (mut asked, head) = Message::of_head(call.headers);
-                let envelope = match head.and_then(|()| asked.of_envelope(call.body)) {
-                    Ok(envelope) => envelope,
-                    Err(problem) => return malformed(&asked, problem),
-                };
+                if let Err(problem) = head.and_then(|()| asked.of_envelope(call.body)) {
+                    return malformed(&asked, problem);
+                }
                 match (asked.ours(), &asked.controller, &asked.action) {
                     (Some(action), _, _) => (asked, action),
                     (None, None, _) => return malformed(&asked, Problem::missing_argument("controller")),
                     (None, Some(_), None) => return malformed(&asked, Problem::missing_argument("action")),
-                    (None, Some(_), Some(_)) => return forward(asked, envelope, call.body),
+                    (None, Some(_), Some(_)) => return forward(asked, call.body),
                 }
             }
         };
@@ -150,10 +150,21 @@ impl Dialect for Kuzzle {
         self.reply(&asked, done)
     }
 
+    /// The SDK for JavaScript has the one header on every call, that for the JVM the other.
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
+    }
+
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let (asked, _) = Message::of_head(headers);
         let problem = Problem::of_denial(denial, &asked);
         Some(words::reply(&asked, Err(problem)))
+    }
+
+    fn failed(&self, status: StatusCode) -> Option<Reply> {
+        let (asked, _) = Message::of_head(&HeaderMap::new());
+        let what = status.canonical_reason().unwrap_or("it failed");
+        Some(words::reply(&asked, Err(Problem::unexpected(status, what))))
     }
 }
 
@@ -218,11 +229,11 @@ fn malformed(asked: &Message, problem: Problem) -> Answer {
 }
 
 /// Passes a call on to whoever has its action.
-fn forward(mut asked: Message, envelope: Map<String, Value>, as_it_came: &Bytes) -> Answer {
+fn forward(mut asked: Message, as_it_came: &Bytes) -> Answer {
     let credential = asked.jwt.take();
     let body = match &credential {
         None => as_it_came.clone(),
-        Some(_) => Bytes::from(Value::Object(envelope).to_string()),
+        Some(_) => raw::rewrite(as_it_came, message::JWT, None).unwrap_or_default().into(),
     };
     let refused = move |denial| {
         let problem = Problem::of_denial(denial, &asked);

@@ -16,7 +16,9 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -26,8 +28,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use super::super::socket::{Identity, SocketGate};
 use super::super::{Reply, ReplyBody};
-use super::message::{Action, Message};
+use super::message::{self, Action, Message};
 use super::perform::{self, Done};
+use super::raw;
 use super::words::{self, Problem};
 use crate::credential::Found;
 use crate::denial::Denial;
@@ -187,18 +190,16 @@ impl Session {
     /// Answers one message, or passes it on.
     async fn hear(&mut self, bytes: &[u8]) -> Result<(), Ended> {
         let (mut asked, _) = Message::of_head(&HeaderMap::new());
-        let envelope = match asked.of_envelope(bytes) {
-            Ok(envelope) => envelope,
+        match asked.of_envelope(bytes) {
+            Ok(false) => {}
+            Ok(true) => return self.send(r#"{"p":2}"#.to_owned()).await,
             Err(problem) => return self.send(words::frame(&asked, Err(problem))).await,
-        };
-        if envelope.len() == 1 && envelope.get("p") == Some(&json!(1)) {
-            return self.send(r#"{"p":2}"#.to_owned()).await;
         }
         match (asked.ours(), &asked.controller, &asked.action) {
             (Some(action), _, _) => self.act(&asked, action).await,
             (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller")).await,
             (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action")).await,
-            (None, Some(_), Some(_)) => self.pass(asked, envelope).await,
+            (None, Some(_), Some(_)) => self.pass(asked, bytes).await,
         }
     }
 
@@ -256,7 +257,7 @@ impl Session {
         }
     }
 
-    async fn pass(&mut self, mut asked: Message, envelope: Map<String, Value>) -> Result<(), Ended> {
+    async fn pass(&mut self, mut asked: Message, bytes: &[u8]) -> Result<(), Ended> {
         let token = asked.jwt.take().or_else(|| self.linked.as_ref().map(|linked| linked.token.clone()));
         let token_text = token.as_ref().map(|token| token.expose_secret());
         let identity = match self.gate.permit(token_text) {
@@ -270,9 +271,8 @@ impl Session {
             }
         };
         // The room of the answer is the id of the request; a client that named none gets one.
-        let mut envelope = envelope;
-        envelope.insert("requestId".to_owned(), asked.request_id.clone().into());
-        let text = Value::Object(envelope).to_string();
+        let set = Some(("requestId", asked.request_id.as_str()));
+        let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
         let known = self.upstreams.iter().position(|upstream| upstream.identity == identity);
         if known.is_none() {
             let Some(stream) = self.gate.dial(token_text).await else {
@@ -324,14 +324,18 @@ async fn carry(number: u64, stream: Upgraded, mut from: mpsc::Receiver<String>, 
 
 /// The SDK finds the caller of an answer by its `room`.
 fn relayed(text: String) -> String {
-    let Ok(Value::Object(mut answer)) = serde_json::from_str(&text) else { return text };
-    if answer.contains_key("room") || answer.contains_key("type") {
-        return text;
-    }
-    let Some(Value::String(id)) = answer.get("requestId") else { return text };
-    let room = Value::String(id.clone());
-    answer.insert("room".to_owned(), room);
-    Value::Object(answer).to_string()
+    let Ok(Relayed { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
+    raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
+}
+
+/// What is looked at in a message of the upstream's.
+#[derive(Deserialize)]
+struct Relayed {
+    room: Option<IgnoredAny>,
+    #[serde(rename = "type")]
+    kind: Option<IgnoredAny>,
+    #[serde(rename = "requestId")]
+    id: Option<String>,
 }
 
 fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {
