@@ -16,6 +16,11 @@ use serde_json::{Value, json};
 use support::{Answer, CONFIG, Gate, Place};
 
 const KUZZLE: &str = r#"
+[[routes]]
+path = "/_publicApi"
+auth = "none"
+dialect = "kuzzle"
+upstream = "app"
 [[endpoints]]
 dialect = "kuzzle"
 "#;
@@ -332,7 +337,9 @@ async fn a_prefix_moves_every_route() {
     let gate = place.start();
     let client = Client { gate: &gate };
     let body = json!({ "username": "demo", "password": gate.password }).to_string();
-    result(&client.post("/api/_login/local", None, &body).await);
-    let api = result(&client.send(Method::GET, "/api/_publicApi", None, "").await);
+    let token = result(&client.post("/api/_login/local", None, &body).await);
+    let api = result(&client.send(Method::GET, "/api/_publicApi", Some(jwt(&token)), "").await);
     assert_eq!(api["auth"]["logout"]["http"][0]["url"], "/api/_logout");
+    let refused = client.send(Method::GET, "/api/_publicApi", None, "").await;
+    assert_eq!(error(&refused), (401, "security.rights.unauthorized".into()), "its route is not for everyone");
 }

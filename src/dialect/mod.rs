@@ -42,6 +42,8 @@ pub type Reply = Response<ReplyBody>;
 pub enum Answer {
     /// A reply, and for the access log why it is not what was asked for.
     Reply(Reply, &'static str),
+    /// To be answered once the service behind the gate was asked the same.
+    Consult(Consult),
     /// Not the gate's to answer: what the request was wrapped around goes to the route of its path.
     Forward(Forward),
     /// The connection is to be the dialect's.
@@ -59,11 +61,32 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Reply(..) => "Reply(…)",
+            Self::Consult(_) => "Consult(…)",
             Self::Forward(_) => "Forward(…)",
             #[cfg(feature = "kuzzle")]
             Self::Upgrade(_) => "Upgrade(…)",
         })
     }
+}
+
+/// A request that is authorised like any other on the route of its path, and passed on without its body, for what is
+/// said there to be part of the gate's own reply.
+pub struct Consult {
+    /// Makes the reply, and says for the access log why it is not what was asked for.
+    pub then: Box<dyn FnOnce(Consulted) -> (Reply, &'static str) + Send>,
+}
+
+/// What the service behind the gate said.
+#[derive(Debug)]
+pub enum Consulted {
+    /// There is none that can be asked.
+    Nobody,
+    /// The route of the path does not let the request pass.
+    Refused(Denial),
+    /// No whole reply came.
+    Failed,
+    /// A status and a body.
+    Said(StatusCode, Bytes),
 }
 
 /// A request to be authorised like any other on the route of its path, and then forwarded.

@@ -24,7 +24,7 @@ use crate::client::{Client, Grant, Presented};
 use crate::credential::{self, Credential};
 use crate::denial::{Denial, Error, Fault};
 use crate::dialect::{
-    Acting, Answer, Call, Checked, Command, Dialect, Forward, Outcome, RefreshCredential, Reply, Served,
+    Acting, Answer, Call, Checked, Command, Consult, Dialect, Forward, Outcome, RefreshCredential, Reply, Served,
 };
 use crate::revocation::{Effect, Revocation};
 use crate::route::RoutePolicy;
@@ -300,6 +300,8 @@ impl Endpoints {
 pub(super) enum Answered {
     /// A reply, and why, for the access log.
     Reply(Reply, &'static str),
+    /// The service is to be asked the same, and the dialect then makes the reply.
+    Consult(Box<Parts>, Consult),
     /// The request is to be decided like one that is not ours, with another body.
     Forward(Box<Parts>, Forward),
     /// The connection is to be the dialect's.
@@ -401,6 +403,7 @@ where
     let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin };
     match endpoint.dialect.answer(&call, &desk).await {
         Answer::Reply(reply, reason) => Answered::Reply(reply, reason),
+        Answer::Consult(consult) => Answered::Consult(Box::new(parts), consult),
         Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),
         #[cfg(feature = "kuzzle")]
         Answer::Upgrade(upgrade) => {

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Response, Uri};
@@ -26,7 +29,7 @@ use super::refill::{NoRefill, Refill, Refilling};
 use super::{Gate, Inner, preflight, respond};
 use crate::credential::{self, Credential, Places};
 use crate::denial::Denial;
-use crate::dialect::{Dialect, Forward, Reply};
+use crate::dialect::{Consulted, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
 use crate::policy::{self, Permitted};
 use crate::route::path::CanonicalPath;
@@ -172,6 +175,17 @@ where
                     let verdict = |verdict| annotate.then_some(verdict);
                     match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
                         Answered::Reply(reply, reason) => Turned::reply(reply, verdict(Verdict::own(reason))),
+                        Answered::Consult(mut parts, consult) => {
+                            let said = match layer.way_alone(&mut parts) {
+                                Ok(permitted) => {
+                                    layer.prepare_bare(&mut parts, permitted);
+                                    M::consult(kept, *parts).await
+                                }
+                                Err(denial) => Consulted::Refused(denial),
+                            };
+                            let (reply, reason) = (consult.then)(said);
+                            Turned::reply(reply, verdict(Verdict::own(reason)))
+                        }
                         Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
                             Ok((parts, body, passed)) => match M::forward(kept, parts, body).await {
                                 Ok(future) => Turned::In { future, verdict: verdict(passed) },
@@ -256,6 +270,38 @@ impl<M> GateLayer<M> {
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         Ok((parts, body, passed))
+    }
+
+    /// What the route of its path says of a request to an endpoint.
+    pub(super) fn way_alone(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
+        match self.way(parts, Ours::Forwarded) {
+            Way::In(permitted) => Ok(permitted),
+            Way::Refused(denial, _) => Err(denial),
+            Way::WrongMethod(_) => Err(Denial::MethodNotAllowed),
+            Way::Endpoint(_) => Err(Denial::NoRoute),
+        }
+    }
+
+    /// Makes a permitted request ready for the service, whose whole reply is wanted, as it is: no part of it, no form
+    /// that the client alone can read.
+    fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
+        prepare(&self.gate.0, parts, &permitted);
+        parts.extensions.insert(permitted);
+        for name in [
+            ACCEPT_ENCODING,
+            CONTENT_ENCODING,
+            CONTENT_LENGTH,
+            EXPECT,
+            IF_MATCH,
+            IF_MODIFIED_SINCE,
+            IF_NONE_MATCH,
+            IF_RANGE,
+            IF_UNMODIFIED_SINCE,
+            RANGE,
+            TRANSFER_ENCODING,
+        ] {
+            parts.headers.remove(name);
+        }
     }
 
     /// The decision. No await: whatever it needs is in memory.

@@ -1,16 +1,24 @@
 //! Whether a request whose body the gate has read can still go to the service behind it.
 
 use std::future::Future;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 
 use super::respond;
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
-use crate::dialect::Reply;
+use crate::dialect::{Consulted, Reply};
+
+/// The longest reply that is read, in bytes.
+const MAX_CONSULTED: usize = 1024 * 1024;
+/// How long it may take to arrive.
+const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// See the module. The two there are: [`NoRefill`] and [`Refilling`].
 pub trait Refill<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
@@ -28,6 +36,10 @@ where
     /// # Errors
     /// A reply, where it cannot be called.
     fn forward(kept: Self::Kept, parts: Parts, body: Bytes) -> impl Future<Output = Result<S::Future, Reply>> + Send;
+
+    /// Calls the service without a body, and reads what it says.
+    #[doc(hidden)]
+    fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = Consulted> + Send;
 
     /// What calls the service as often as it likes, with requests of its own.
     #[cfg(feature = "kuzzle")]
@@ -56,6 +68,10 @@ where
         Err(respond::problem(StatusCode::NOT_IMPLEMENTED, None))
     }
 
+    async fn consult((): (), _: Parts) -> Consulted {
+        Consulted::Nobody
+    }
+
     #[cfg(feature = "kuzzle")]
     fn dialer((): ()) -> Option<Dialer> {
         None
@@ -67,6 +83,7 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     B: From<Bytes> + Send + 'static,
+    R: Body + Send,
 {
     type Kept = S;
 
@@ -82,6 +99,15 @@ where
         Ok(kept.call(Request::from_parts(parts, B::from(body))))
     }
 
+    async fn consult(kept: S, parts: Parts) -> Consulted {
+        let said = async {
+            let response = Self::forward(kept, parts, Bytes::new()).await.ok()?.await.ok()?;
+            let (head, body) = response.into_parts();
+            Some(Consulted::Said(head.status, read(body).await?))
+        };
+        tokio::time::timeout(CONSULTED_WITHIN, said).await.ok().flatten().unwrap_or(Consulted::Failed)
+    }
+
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: S) -> Option<Dialer> {
         // The lock is for a service that cannot be shared, only cloned.
@@ -94,6 +120,21 @@ where
             })
         }))
     }
+}
+
+/// Reads a whole body, if it is not too long.
+async fn read<R: Body>(body: R) -> Option<Bytes> {
+    let mut body = std::pin::pin!(body);
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            if data.remaining() > MAX_CONSULTED - all.len() {
+                return None;
+            }
+            all.put(data);
+        }
+    }
+    Some(all.freeze())
 }
 
 mod sealed {

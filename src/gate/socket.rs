@@ -16,7 +16,7 @@ use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 
 use super::endpoint::{Desk, TakenOver};
-use super::layer::{GateLayer, Ours, Way, prepare, set_target};
+use super::layer::{GateLayer, prepare, set_target};
 use super::{Inner, respond};
 use crate::credential::{self, Credential};
 use crate::denial::{Denial, Error};
@@ -80,12 +80,8 @@ impl<M> Line<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        match self.layer.way(&mut parts, Ours::Forwarded) {
-            Way::In(permitted) => Ok((parts, permitted)),
-            Way::Refused(denial, _) => Err(denial),
-            Way::WrongMethod(_) => Err(Denial::MethodNotAllowed),
-            Way::Endpoint(_) => Err(Denial::NoRoute),
-        }
+        let permitted = self.layer.way_alone(&mut parts)?;
+        Ok((parts, permitted))
     }
 }
 

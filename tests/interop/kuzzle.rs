@@ -42,12 +42,17 @@ fn installed() -> PathBuf {
 }
 
 fn drive(script: &str, gate: &Gate) {
+    drive_with(script, gate, &[]);
+}
+
+fn drive_with(script: &str, gate: &Gate, more: &[(&str, &str)]) {
     let node = Command::new("node")
         .arg(script)
         .current_dir(installed())
         .env("GATE_PORT", gate.address.port().to_string())
         .env("GATE_PID", gate.child.id().to_string())
         .env("GATE_PASSWORD", &gate.password)
+        .envs(more.iter().copied())
         .output()
         .expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK");
     let said = String::from_utf8_lossy(&node.stderr);
@@ -87,4 +92,24 @@ fn t9_kuzzle_sdk_over_websocket_lives_a_whole_life() {
     let text = config().replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"0s\"");
     let place = Place::new(&format!("{text}{route}"));
     drive("socket.js", &place.start());
+}
+
+/// A Kuzzle server's own actions are known to the SDK: by the upstream's list, or by the SDK's own where the route of that
+/// list is not for everyone.
+#[test]
+fn kuzzle_sdk_over_http_calls_the_upstreams_controllers() {
+    let mut upstream = Command::new("node");
+    upstream.args(["controllers.js", "upstream"]).current_dir(installed()).stdout(Stdio::piped());
+    let upstream = upstream.spawn().expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK");
+    let mut upstream = Running(upstream);
+    let mut port = String::new();
+    BufReader::new(upstream.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let text = config().replace("echo:", &format!("http://127.0.0.1:{}", port.trim()));
+    let public = "[[routes]]\npath = \"/_publicApi\"\nauth = \"none\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
+    for more in [public, ""] {
+        let place = Place::new(&format!("{text}{more}"));
+        let mut gate = place.start();
+        drive_with("controllers.js", &gate, &[("PUBLIC", if more.is_empty() { "0" } else { "1" })]);
+        gate.kill();
+    }
 }

@@ -9,7 +9,7 @@
 //! | `POST /_checkToken` | `auth:checkToken` |
 //! | `GET /_me`, `/users/_me` | `auth:getCurrentUser` |
 //! | `GET /strategies` | `auth:getStrategies` |
-//! | `GET /_publicApi` | `server:publicApi`: where the actions above are |
+//! | `GET /_publicApi` | `server:publicApi`: where the actions are, these and the upstream's |
 //! | `GET /` | a WebSocket, where one is asked for (feature `kuzzle`) |
 //! | `POST /_query` | any of the `auth` actions in an envelope; any other call goes to the upstream |
 //!
@@ -129,6 +129,7 @@ impl Dialect for Kuzzle {
         }
         let (asked, action) = match self::http::action(call.operation) {
             Some(action) => match Message::of_route(call, action) {
+                (asked, Ok(())) if action == Action::PublicApi => return consult(asked, call.path),
                 (asked, Ok(())) => (asked, action),
                 (asked, Err(problem)) => return malformed(&asked, problem),
             },
@@ -222,6 +223,17 @@ fn open(call: &Call<'_>) -> Answer {
         }
     }
     malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
+}
+
+/// Where the actions are: the gate's own in the place of the upstream's, and all others as the upstream says.
+fn consult(asked: Message, path: &str) -> Answer {
+    let own = self::http::public_api(path);
+    let then = move |said| {
+        let came = self::http::overlaid(own, said, &asked);
+        let reason = if came.is_ok() { "answered" } else { "not_described" };
+        (words::reply(&asked, came), reason)
+    };
+    Answer::Consult(super::Consult { then: Box::new(then) })
 }
 
 fn malformed(asked: &Message, problem: Problem) -> Answer {
