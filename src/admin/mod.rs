@@ -5,6 +5,10 @@
 //! | `GET /livez` | no | 200 while the process runs |
 //! | `GET /readyz` | no | 200, or 503 and why not |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
+//! | `GET /sessions?subject=&after=&limit=` | yes | a page of sessions, the oldest first |
+//! | `GET /sessions/{id}` | yes | one session |
+//! | `POST /sessions/{id}/revoke` | yes | 204 once its end is durable |
+//! | `POST /revocations?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone |
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -30,8 +34,10 @@ use crate::dialect::Reply;
 use crate::gate::{Gate, Readiness, respond};
 use crate::store::redb::RedbStore;
 
+mod sessions;
 mod token;
 
+pub use sessions::Listed;
 pub use token::AdminToken;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -73,19 +79,56 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (path, method) = (request.uri().path(), request.method());
-    let response = match (path, method) {
-        ("/livez", &Method::GET | &Method::HEAD) => plain(StatusCode::OK, "alive\n"),
-        ("/readyz", &Method::GET | &Method::HEAD) => ready(&state).await,
-        ("/store/backup", &Method::POST) => match authorised(&state, &request) {
-            true => backup(&state).await,
-            false => own(unauthorised()),
-        },
-        ("/livez" | "/readyz", _) => own(respond::method_not_allowed(&[Method::GET, Method::HEAD])),
-        ("/store/backup", _) => own(respond::method_not_allowed(&[Method::POST])),
-        _ => own(respond::problem(StatusCode::NOT_FOUND, None)),
+    let known = Known::at(path);
+    let response = match known {
+        None => own(respond::problem(StatusCode::NOT_FOUND, None)),
+        Some(known) if !known.methods().contains(method) => own(respond::method_not_allowed(known.methods())),
+        Some(Known::Live) => plain(StatusCode::OK, "alive\n"),
+        Some(Known::Ready) => ready(&state).await,
+        Some(_) if !authorised(&state, &request) => own(unauthorised()),
+        Some(Known::Backup) => backup(&state).await,
+        Some(Known::Sessions) => own(sessions::list(&state.gate, request.uri().query()).await),
+        Some(Known::Session(id)) => own(sessions::show(&state.gate, id).await),
+        Some(Known::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
+        Some(Known::Revocations) => own(sessions::revoke_many(&state.gate, request.uri().query()).await),
     };
     tracing::info!(target: "rotogate::admin", ?method, ?path, status = response.status().as_u16());
     Ok(response)
+}
+
+/// What there is on this listener.
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    Live,
+    Ready,
+    Backup,
+    Sessions,
+    Session(&'a str),
+    SessionRevoke(&'a str),
+    Revocations,
+}
+
+impl<'a> Known<'a> {
+    fn at(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/store/backup" => Self::Backup,
+            "/sessions" => Self::Sessions,
+            "/revocations" => Self::Revocations,
+            _ => {
+                let id = path.strip_prefix("/sessions/")?;
+                id.strip_suffix("/revoke").map_or(Self::Session(id), Self::SessionRevoke)
+            }
+        })
+    }
+
+    const fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Live | Self::Ready | Self::Sessions | Self::Session(_) => &[Method::GET, Method::HEAD],
+            Self::Backup | Self::SessionRevoke(_) | Self::Revocations => &[Method::POST],
+        }
+    }
 }
 
 async fn ready(state: &State) -> Response<Body> {
