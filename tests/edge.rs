@@ -22,6 +22,7 @@ mod edge {
     mod issuers;
     mod logs;
     mod paths;
+    mod streams;
     mod targets;
     mod upgrades;
 }

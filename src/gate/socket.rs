@@ -17,8 +17,9 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 
 use super::endpoint::{Desk, TakenOver};
 use super::layer::{GateLayer, prepare, set_target};
+use super::lease::Lease;
 use super::{Inner, respond};
-use crate::credential::{self, Credential};
+use crate::credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Acting, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
 use crate::policy::Permitted;
@@ -107,9 +108,8 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
         Ok(identity.into())
     }
 
-    fn check(&self, token: &str) -> Result<(), Denial> {
-        let gate = self.gate();
-        gate.checker.check(Credential::new(token), gate.engine.confirmations()).map(drop)
+    fn lease(&self, token: &str) -> Result<Lease, Denial> {
+        Lease::new(self.gate(), token)
     }
 
     async fn closing(&self) {

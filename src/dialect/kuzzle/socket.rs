@@ -4,8 +4,8 @@
 //! a connection to the upstream that is its caller's alone: whatever the upstream takes a connection for (subscriptions,
 //! say) is never another caller's. What the upstream says comes back as it is.
 //!
-//! Bounds: a message of 1 MiB, four identities at once, so many messages between the two sides; who does not read what
-//! is sent, or says nothing for a minute, is closed.
+//! Bounds: a message of 1 MiB, and 4 MiB waiting to go the one way or the other; four identities at once, of which a
+//! fifth ends the one that was opened first; who does not read what is sent, or says nothing for a minute, is closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,13 +34,17 @@ use super::raw;
 use super::words::{self, Problem};
 use crate::credential::Found;
 use crate::denial::Denial;
+use crate::gate::Lease;
 
 /// The longest message, either way.
 const MAX_MESSAGE: usize = 1024 * 1024;
 /// How many identities one connection may speak for at once.
 const MAX_IDENTITIES: usize = 4;
-/// How many messages may wait between the two sides.
+/// How many messages may wait for an upstream, and how many bytes of them.
 const WAITING: usize = 64;
+const MAX_WAITING: usize = 4 * MAX_MESSAGE;
+/// How many messages of the upstreams' may wait for the client: then they are read no further.
+const UNREAD: usize = 4;
 /// How often the tokens of a connection are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A client that says nothing for so long is gone: the SDKs ping every two seconds.
@@ -48,7 +52,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long a client may take to make room for what is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// A connection that carries bytes.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` where it is not one.
 pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
@@ -67,26 +74,56 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
     Some(reply)
 }
 
-async fn socket(stream: Upgraded, role: Role) -> Socket {
+async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
-        .max_write_buffer_size(4 * MAX_MESSAGE);
-    WebSocketStream::from_raw_socket(TokioIo::new(stream), role, Some(config)).await
+        .max_write_buffer_size(MAX_WAITING);
+    WebSocketStream::from_raw_socket(stream, role, Some(config)).await
 }
 
 /// The token that a connection stands for where a message names none.
 struct Linked {
     token: SecretString,
     by_cookie: bool,
+    /// None, if the token was no good when it came.
+    lease: Option<Lease>,
+}
+
+impl Linked {
+    fn new(gate: &dyn SocketGate, token: SecretString, by_cookie: bool) -> Self {
+        let lease = gate.lease(token.expose_secret()).ok();
+        Self { token, by_cookie, lease }
+    }
 }
 
 /// A connection to the upstream.
 struct Upstream {
     number: u64,
     identity: Identity,
-    token: Option<SecretString>,
+    caller: Option<Caller>,
     to: mpsc::Sender<String>,
+    /// The bytes in `to`.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// Takes a message, if there is room.
+    fn take(&self, text: String) -> bool {
+        let length = text.len();
+        let before = self.waiting.fetch_add(length, Ordering::Relaxed);
+        let taken = before + length <= MAX_WAITING && self.to.try_send(text).is_ok();
+        if !taken {
+            self.waiting.fetch_sub(length, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+/// Who opened a connection to the upstream, or went on with it.
+struct Caller {
+    token: SecretString,
+    lease: Lease,
 }
 
 /// From the upstream: a message, or its end.
@@ -95,8 +132,8 @@ enum Said {
     Gone(u64),
 }
 
-struct Session {
-    client: Socket,
+struct Session<S> {
+    client: WebSocketStream<S>,
     gate: Arc<dyn SocketGate>,
     linked: Option<Linked>,
     upstreams: Vec<Upstream>,
@@ -109,9 +146,13 @@ struct Ended(Option<CloseCode>);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(client: Upgraded, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
-    let (said, mut hears) = mpsc::channel(WAITING);
+    serve_on(TokioIo::new(client), gate, linked).await;
+}
+
+async fn serve_on<S: Stream>(client: S, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
+    let (said, mut hears) = mpsc::channel(UNREAD);
     let client = socket(client, Role::Server).await;
-    let linked = linked.map(|(token, by_cookie)| Linked { token, by_cookie });
+    let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
     let mut session = Session { client, gate, linked, upstreams: Vec::new(), next: 0, said };
     let Err(Ended(code)) = session.run(&mut hears).await;
     if let Some(code) = code {
@@ -120,7 +161,7 @@ pub(super) async fn serve(client: Upgraded, gate: Arc<dyn SocketGate>, linked: O
     }
 }
 
-impl Session {
+impl<S: Stream> Session<S> {
     async fn run(&mut self, hears: &mut mpsc::Receiver<Said>) -> Result<std::convert::Infallible, Ended> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -172,11 +213,10 @@ impl Session {
 
     /// Tells of a token that died, and lets go of what it opened.
     async fn look(&mut self) -> Result<(), Ended> {
-        let gate = Arc::clone(&self.gate);
-        let is_dead = |token: &SecretString| gate.check(token.expose_secret()).is_err();
+        let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();
-        self.upstreams.retain(|upstream| !upstream.token.as_ref().is_some_and(is_dead));
-        let is_unlinked = self.linked.as_ref().is_some_and(|linked| is_dead(&linked.token));
+        self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_dead(&caller.lease)));
+        let is_unlinked = self.linked.as_ref().is_some_and(|linked| linked.lease.as_ref().is_none_or(is_dead));
         if is_unlinked {
             self.linked = None;
         }
@@ -238,17 +278,12 @@ impl Session {
         let is_old = |token: &SecretString| old.is_some_and(|old| old.expose_secret() == token.expose_secret());
         let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
         match action {
-            Action::Login => self.linked = new().map(|token| Linked { token, by_cookie: false }),
-            Action::RefreshToken => {
-                for upstream in &mut self.upstreams {
-                    if upstream.token.as_ref().is_some_and(is_old) {
-                        upstream.token = new();
-                    }
-                }
-                self.linked = new().map(|token| Linked { token, by_cookie: false });
+            // What the old token opened hangs on its session, which goes on.
+            Action::Login | Action::RefreshToken => {
+                self.linked = new().map(|token| Linked::new(&*self.gate, token, false));
             }
             Action::Logout => {
-                self.upstreams.retain(|upstream| !upstream.token.as_ref().is_some_and(is_old));
+                self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_old(&caller.token)));
                 if self.linked.as_ref().is_some_and(|linked| is_old(&linked.token)) {
                     self.linked = None;
                 }
@@ -274,6 +309,18 @@ impl Session {
         let set = Some(("requestId", asked.request_id.as_str()));
         let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
         let known = self.upstreams.iter().position(|upstream| upstream.identity == identity);
+        let is_told =
+            |upstream: &Upstream| upstream.caller.as_ref().map(|caller| caller.token.expose_secret()) == token_text;
+        let goes_on = known.and_then(|index| self.upstreams.get(index)).is_some_and(is_told);
+        let caller =
+            match token.as_ref().filter(|_| !goes_on).map(|token| (token, self.gate.lease(token.expose_secret()))) {
+                None => None,
+                Some((token, Ok(lease))) => Some(Caller { token: token.clone(), lease }),
+                Some((_, Err(denial))) => {
+                    let problem = Problem::of_denial(denial, &asked);
+                    return self.refuse(&asked, problem).await;
+                }
+            };
         if known.is_none() {
             let Some(stream) = self.gate.dial(token_text).await else {
                 return self.refuse(&asked, Problem::unreachable()).await;
@@ -284,12 +331,16 @@ impl Session {
             let (to, from) = mpsc::channel(WAITING);
             let number = self.next;
             self.next += 1;
-            self.upstreams.push(Upstream { number, identity: identity.clone(), token: None, to });
+            self.upstreams.push(Upstream { number, identity: identity.clone(), caller: None, to, waiting: Arc::clone(&waiting) });
             tokio::spawn(carry(number, stream, from, self.said.clone()));
         }
         let upstream = self.upstreams.iter_mut().find(|upstream| upstream.identity == identity);
         let sent = upstream.is_some_and(|upstream| {
-            upstream.token = token;
+            if let Some(caller) = caller
+                && upstream.caller.as_ref().is_none_or(|known| caller.lease.supersedes(&known.lease))
+            {
+                upstream.caller = Some(caller);
+            }
             upstream.to.try_send(text).is_ok()
         });
         if sent { Ok(()) } else { self.refuse(&asked, Problem::unreachable()).await }
@@ -297,15 +348,23 @@ impl Session {
 }
 
 /// Carries messages to one upstream and back, until either side ends.
-async fn carry(number: u64, stream: Upgraded, mut from: mpsc::Receiver<String>, said: mpsc::Sender<Said>) {
-    let mut upstream = socket(stream, Role::Client).await;
+async fn carry(
+    number: u64,
+    stream: Upgraded,
+    mut from: mpsc::Receiver<String>,
+    waiting: Arc<AtomicUsize>,
+    said: mpsc::Sender<Said>,
+) {
+    let mut upstream = socket(TokioIo::new(stream), Role::Client).await;
     loop {
         tokio::select! {
             text = from.recv() => {
                 let Some(text) = text else { break };
+                let length = text.len();
                 if !matches!(tokio::time::timeout(PATIENCE, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
                     break;
                 }
+                waiting.fetch_sub(length, Ordering::Relaxed);
             }
             frame = upstream.next() => match frame {
                 Some(Ok(Frame::Text(text))) => {
