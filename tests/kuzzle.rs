@@ -6,6 +6,8 @@ mod support;
 
 mod kuzzle {
     pub(crate) mod client;
+    #[cfg(feature = "kuzzle")]
+    mod socket;
 }
 
 use base64::Engine;

@@ -3,7 +3,7 @@
 
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -39,8 +39,7 @@ fn echoes(tunnel: &mut Tunnel, expected: &[u8; 5]) -> bool {
 }
 
 fn lives_on(tunnel: &mut Tunnel) {
-    let start = Instant::now();
-    while start.elapsed() < SEVERAL_LOOKS {
+    for _ in 0..SEVERAL_LOOKS.as_millis() / 20 {
         assert!(tunnel.get_mut().write_all(b"again").is_ok() && echoes(tunnel, b"AGAIN"), "it was cut");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -94,7 +93,8 @@ async fn t9_a_tunnel_ends_with_its_token_and_a_rotation_moves_that_end() {
     let mut carried = open(&gate, &renewed);
     let successor = kuzzle(&gate, "/k/_refreshToken?expiresIn=1h", Some(&renewed)).await;
     ends(&mut left_alone);
-    until("the old token expired", async || gate.get("/hello", &renewed).await.status == StatusCode::UNAUTHORIZED).await;
+    until("the old token expired", async || gate.get("/hello", &renewed).await.status == StatusCode::UNAUTHORIZED)
+        .await;
     lives_on(&mut carried);
     let logout = gate.call(Method::POST, "/k/_logout", &[("authorization", &format!("Bearer {successor}"))], "").await;
     assert_eq!(logout.status, StatusCode::OK);

@@ -16,9 +16,8 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -35,6 +34,10 @@ use super::words::{self, Problem};
 use crate::credential::Found;
 use crate::denial::Denial;
 use crate::gate::Lease;
+
+mod upstream;
+
+use upstream::{Caller, Said, Upstream, relayed};
 
 /// The longest message, either way.
 const MAX_MESSAGE: usize = 1024 * 1024;
@@ -95,41 +98,6 @@ impl Linked {
         let lease = gate.lease(token.expose_secret()).ok();
         Self { token, by_cookie, lease }
     }
-}
-
-/// A connection to the upstream.
-struct Upstream {
-    number: u64,
-    identity: Identity,
-    caller: Option<Caller>,
-    to: mpsc::Sender<String>,
-    /// The bytes in `to`.
-    waiting: Arc<AtomicUsize>,
-}
-
-impl Upstream {
-    /// Takes a message, if there is room.
-    fn take(&self, text: String) -> bool {
-        let length = text.len();
-        let before = self.waiting.fetch_add(length, Ordering::Relaxed);
-        let taken = before + length <= MAX_WAITING && self.to.try_send(text).is_ok();
-        if !taken {
-            self.waiting.fetch_sub(length, Ordering::Relaxed);
-        }
-        taken
-    }
-}
-
-/// Who opened a connection to the upstream, or went on with it.
-struct Caller {
-    token: SecretString,
-    lease: Lease,
-}
-
-/// From the upstream: a message, or its end.
-enum Said {
-    Text(u64, String),
-    Gone(u64),
 }
 
 struct Session<S> {
@@ -308,93 +276,42 @@ impl<S: Stream> Session<S> {
         // The room of the answer is the id of the request; a client that named none gets one.
         let set = Some(("requestId", asked.request_id.as_str()));
         let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
-        let known = self.upstreams.iter().position(|upstream| upstream.identity == identity);
-        let is_told =
-            |upstream: &Upstream| upstream.caller.as_ref().map(|caller| caller.token.expose_secret()) == token_text;
-        let goes_on = known.and_then(|index| self.upstreams.get(index)).is_some_and(is_told);
-        let caller =
-            match token.as_ref().filter(|_| !goes_on).map(|token| (token, self.gate.lease(token.expose_secret()))) {
-                None => None,
-                Some((token, Ok(lease))) => Some(Caller { token: token.clone(), lease }),
-                Some((_, Err(denial))) => {
-                    let problem = Problem::of_denial(denial, &asked);
-                    return self.refuse(&asked, problem).await;
-                }
-            };
-        if known.is_none() {
-            let Some(stream) = self.gate.dial(token_text).await else {
-                return self.refuse(&asked, Problem::unreachable()).await;
-            };
-            if self.upstreams.len() >= MAX_IDENTITIES {
-                self.upstreams.remove(0);
+        let told = match self.upstream(identity, token).await {
+            Ok(Some(upstream)) => upstream.take(text),
+            Ok(None) => false,
+            Err(denial) => {
+                let problem = Problem::of_denial(denial, &asked);
+                return self.refuse(&asked, problem).await;
             }
-            let (to, from) = mpsc::channel(WAITING);
-            let number = self.next;
-            self.next += 1;
-            self.upstreams.push(Upstream { number, identity: identity.clone(), caller: None, to, waiting: Arc::clone(&waiting) });
-            tokio::spawn(carry(number, stream, from, self.said.clone()));
-        }
-        let upstream = self.upstreams.iter_mut().find(|upstream| upstream.identity == identity);
-        let sent = upstream.is_some_and(|upstream| {
-            if let Some(caller) = caller
-                && upstream.caller.as_ref().is_none_or(|known| caller.lease.supersedes(&known.lease))
-            {
-                upstream.caller = Some(caller);
-            }
-            upstream.to.try_send(text).is_ok()
-        });
-        if sent { Ok(()) } else { self.refuse(&asked, Problem::unreachable()).await }
+        };
+        if told { Ok(()) } else { self.refuse(&asked, Problem::unreachable()).await }
     }
-}
 
-/// Carries messages to one upstream and back, until either side ends.
-async fn carry(
-    number: u64,
-    stream: Upgraded,
-    mut from: mpsc::Receiver<String>,
-    waiting: Arc<AtomicUsize>,
-    said: mpsc::Sender<Said>,
-) {
-    let mut upstream = socket(TokioIo::new(stream), Role::Client).await;
-    loop {
-        tokio::select! {
-            text = from.recv() => {
-                let Some(text) = text else { break };
-                let length = text.len();
-                if !matches!(tokio::time::timeout(PATIENCE, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
-                    break;
-                }
-                waiting.fetch_sub(length, Ordering::Relaxed);
+    /// The connection to the upstream of an identity, opened if there is none yet; `None` where there is none to be had.
+    async fn upstream(
+        &mut self,
+        identity: Identity,
+        token: Option<SecretString>,
+    ) -> Result<Option<&mut Upstream>, Denial> {
+        if let Some(index) = self.upstreams.iter().position(|upstream| upstream.identity == identity) {
+            let Some(upstream) = self.upstreams.get_mut(index) else { return Ok(None) };
+            if let Some(token) = token {
+                upstream.go_on(&*self.gate, token)?;
             }
-            frame = upstream.next() => match frame {
-                Some(Ok(Frame::Text(text))) => {
-                    if said.send(Said::Text(number, text.as_str().to_owned())).await.is_err() {
-                        break;
-                    }
-                }
-                Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
-            },
+            return Ok(Some(upstream));
         }
+        let caller = token.map(|token| Caller::new(&*self.gate, token)).transpose()?;
+        let Some(stream) = self.gate.dial(caller.as_ref().map(|caller| caller.token.expose_secret())).await else {
+            return Ok(None);
+        };
+        if self.upstreams.len() >= MAX_IDENTITIES {
+            self.upstreams.remove(0);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.upstreams.push(Upstream::open(number, identity, caller, stream, self.said.clone()));
+        Ok(self.upstreams.last_mut())
     }
-    let _ = tokio::time::timeout(PATIENCE, upstream.close(None)).await;
-    let _ = said.send(Said::Gone(number)).await;
-}
-
-/// The SDK finds the caller of an answer by its `room`.
-fn relayed(text: String) -> String {
-    let Ok(Relayed { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
-    raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
-}
-
-/// What is looked at in a message of the upstream's.
-#[derive(Deserialize)]
-struct Relayed {
-    room: Option<IgnoredAny>,
-    #[serde(rename = "type")]
-    kind: Option<IgnoredAny>,
-    #[serde(rename = "requestId")]
-    id: Option<String>,
 }
 
 fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {
@@ -406,3 +323,6 @@ fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
