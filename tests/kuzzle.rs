@@ -224,6 +224,22 @@ async fn gate_call(gate: &Gate, method: Method, path: &str, cookie: &str) -> Ans
     gate.call(method, path, &[("cookie", cookie), ("sec-fetch-site", "same-origin")], "").await
 }
 
+/// As Kuzzle has it: nobody is a user, too, and may ask who that is, however little else.
+#[tokio::test]
+async fn whoever_is_not_logged_in_is_the_anonymous_user() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let source = json!({ "profileIds": ["anonymous"], "name": "Anonymous" });
+    let nobody = json!({ "_id": "-1", "_source": source, "strategies": [] });
+    let by_query = json!({ "controller": "auth", "action": "getCurrentUser" });
+    for answer in [client.send(Method::GET, "/_me", None, "").await, client.query(&by_query).await] {
+        assert_eq!(result(&answer), nobody);
+    }
+    // A token that does not hold makes nobody anonymous.
+    assert_eq!(error(&client.send(Method::GET, "/_me", Some("stale"), "").await), invalid());
+}
+
 #[tokio::test]
 async fn a_token_in_the_query_is_good_and_goes_no_further() {
     let place = Place::new(&config(""));

@@ -392,10 +392,10 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Says with this status that a request could not be seen through, in the protocol's own words; `None` for the plain
-    /// ones.
-    fn failed(&self, status: StatusCode) -> Option<Reply> {
-        let _ = status;
+    /// Says with this status that a request could not be seen through, and why, in the protocol's own words; `None` for
+    /// the plain ones.
+    fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
+        let _ = (status, why);
         None
     }
 }

@@ -190,7 +190,10 @@ where
         }
         Err(Unread::TooSlow) => {
             let status = StatusCode::REQUEST_TIMEOUT;
-            let reply = endpoint.dialect.failed(status).unwrap_or_else(|| respond::problem(status, None));
+            let reply = endpoint
+                .dialect
+                .failed(status, "the body came too slowly")
+                .unwrap_or_else(|| respond::problem(status, None));
             return Answered::Reply(reply, "body_too_slow");
         }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),

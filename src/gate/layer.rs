@@ -82,8 +82,8 @@ impl GateLayer {
     }
 
     /// Passes on what some protocols wrap up: a request to an endpoint whose body turns out to be for the service behind
-    /// the gate. For a service that can be cloned, and takes a body made from bytes. Without this such a request is
-    /// answered with 501.
+    /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). For a
+    /// service that can be cloned, and takes a body made from bytes. Without this such a request is answered with 501.
     #[must_use]
     pub fn refilling(self) -> GateLayer<Refilling> {
         GateLayer { gate: self.gate, rewrite: self.rewrite, annotate: self.annotate, refill: PhantomData }
@@ -178,6 +178,7 @@ where
                     let gate = &layer.gate.0;
                     let address = gate.client_address(&parts);
                     let verdict = |verdict| annotate.then_some(verdict);
+                    let index = operation.endpoint();
                     match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
                         Answered::Reply(reply, reason) => Turned::reply(reply, verdict(Verdict::own(reason))),
                         Answered::Consult(mut parts, consult) => {
@@ -194,14 +195,22 @@ where
                         Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
                             Ok((parts, body, passed)) => match M::forward(kept, parts, body).await {
                                 Ok(future) => Turned::In { future, verdict: verdict(passed) },
-                                Err(reply) => Turned::reply(reply, verdict(Verdict::own("not_forwarded"))),
+                                Err(unpassed) => {
+                                    let reply = unpassed.reply(gate.endpoints.dialect(index));
+                                    Turned::reply(reply, verdict(Verdict::own("not_forwarded")))
+                                }
                             },
                             Err(refused) => Turned::reply(refused.0, verdict(refused.1)),
                         },
                         #[cfg(feature = "kuzzle")]
                         Answered::Upgrade(taken) => {
-                            let reply = super::socket::take_over(layer.clone(), *taken, M::dialer(kept));
-                            Turned::reply(reply, verdict(Verdict::own("answered")))
+                            match super::socket::take_over(layer.clone(), *taken, M::dialer(kept)) {
+                                Ok(reply) => Turned::reply(reply, verdict(Verdict::own("answered"))),
+                                Err(unpassed) => {
+                                    let reply = unpassed.reply(gate.endpoints.dialect(index));
+                                    Turned::reply(reply, verdict(Verdict::own("not_forwarded")))
+                                }
+                            }
                         }
                     }
                 });

@@ -46,7 +46,7 @@ pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
 pub use lease::Lease;
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
-pub use refill::{NoRefill, Refill, Refilling};
+pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
 

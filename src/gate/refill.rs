@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt};
 use super::respond;
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
-use crate::dialect::{Consulted, Reply};
+use crate::dialect::{Consulted, Dialect, Reply};
 
 /// The longest reply that is read, in bytes.
 const MAX_CONSULTED: usize = 1024 * 1024;
@@ -34,8 +34,9 @@ where
     /// Calls the service.
     ///
     /// # Errors
-    /// A reply, where it cannot be called.
-    fn forward(kept: Self::Kept, parts: Parts, body: Bytes) -> impl Future<Output = Result<S::Future, Reply>> + Send;
+    /// Where it cannot be called.
+    fn forward(kept: Self::Kept, parts: Parts, body: Bytes)
+    -> impl Future<Output = Result<S::Future, Unpassed>> + Send;
 
     /// Calls the service without a body, and reads what it says.
     #[doc(hidden)]
@@ -45,6 +46,38 @@ where
     #[cfg(feature = "kuzzle")]
     #[doc(hidden)]
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
+}
+
+/// Why a call was not passed on, for the developer who put the gate in front of the service.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpassed {
+    status: StatusCode,
+    why: &'static str,
+}
+
+impl Unpassed {
+    const NOT_REFILLING: Self = Self {
+        status: StatusCode::NOT_IMPLEMENTED,
+        why: "the layer in front of this service passes on no call that came wrapped up; make it with \
+              `gate.layer().refilling()`",
+    };
+    const NEVER_READY: Self = Self {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        why: "the service behind the gate is not ready, and never will be",
+    };
+    #[cfg(feature = "kuzzle")]
+    pub(super) const NO_CONNECTION: Self = Self {
+        status: StatusCode::NOT_IMPLEMENTED,
+        why: "the connection cannot be taken over: make the layer with `gate.layer().refilling()`, in a server of hyper's",
+    };
+
+    /// Says so, in the log and in the words of the endpoint's dialect.
+    pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
+        let Self { status, why } = self;
+        tracing::error!(status = status.as_u16(), "{why}");
+        let worded = dialect.and_then(|dialect| dialect.failed(status, why));
+        worded.unwrap_or_else(|| respond::problem(status, Some(why)))
+    }
 }
 
 /// It cannot.
@@ -63,9 +96,8 @@ where
 
     fn keep(_: &S) {}
 
-    async fn forward((): (), _: Parts, _: Bytes) -> Result<S::Future, Reply> {
-        tracing::error!("a call that an endpoint passes on was refused: the layer is not `refilling()`");
-        Err(respond::problem(StatusCode::NOT_IMPLEMENTED, None))
+    async fn forward((): (), _: Parts, _: Bytes) -> Result<S::Future, Unpassed> {
+        Err(Unpassed::NOT_REFILLING)
     }
 
     async fn consult((): (), _: Parts) -> Consulted {
@@ -91,10 +123,9 @@ where
         service.clone()
     }
 
-    async fn forward(mut kept: S, parts: Parts, body: Bytes) -> Result<S::Future, Reply> {
+    async fn forward(mut kept: S, parts: Parts, body: Bytes) -> Result<S::Future, Unpassed> {
         if kept.ready().await.is_err() {
-            tracing::error!("a call was not passed on: the service behind the gate is not ready, and never will be");
-            return Err(respond::problem(StatusCode::SERVICE_UNAVAILABLE, None));
+            return Err(Unpassed::NEVER_READY);
         }
         Ok(kept.call(Request::from_parts(parts, B::from(body))))
     }

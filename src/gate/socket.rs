@@ -15,10 +15,11 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 
+use super::Inner;
 use super::endpoint::{Desk, TakenOver};
 use super::layer::{GateLayer, prepare, set_target};
 use super::lease::Lease;
-use super::{Inner, respond};
+use super::refill::Unpassed;
 use crate::credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Acting, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
@@ -34,13 +35,10 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,
     taken: TakenOver,
     dialer: Option<Dialer>,
-) -> Reply {
+) -> Result<Reply, Unpassed> {
     let TakenOver { endpoint, mut head, sources, origin, upgrade } = taken;
     let (Some(client), Some(dialer)) = (head.extensions.remove::<OnUpgrade>(), dialer) else {
-        tracing::error!(
-            "a connection cannot be taken over: the layer is not `refilling()`, or not in a server of hyper's"
-        );
-        return respond::problem(StatusCode::NOT_IMPLEMENTED, None);
+        return Err(Unpassed::NO_CONNECTION);
     };
     // The connection's own credential is the dialect's to hand in, like that of any message.
     head.headers.remove(AUTHORIZATION);
@@ -56,7 +54,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
             serve(client, line).await;
         }
     });
-    reply
+    Ok(reply)
 }
 
 struct Line<M> {

@@ -83,7 +83,11 @@ impl ProxyError {
     /// The same answer in the words of a dialect, if it has any: its clients may take others for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = dialect::by_name(dialect, &dialect::Options::default());
-        let Some(reply) = dialect.and_then(|dialect| dialect.failed(self.status())) else { return self.response() };
+        let Some(reply) = dialect
+            .and_then(|dialect| dialect.failed(self.status(), self.status().canonical_reason().unwrap_or_default()))
+        else {
+            return self.response();
+        };
         let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
         response.extensions_mut().insert(self);
         response

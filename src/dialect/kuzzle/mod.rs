@@ -162,10 +162,9 @@ impl Dialect for Kuzzle {
         Some(words::reply(&asked, Err(problem)))
     }
 
-    fn failed(&self, status: StatusCode) -> Option<Reply> {
+    fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
         let (asked, _) = Message::of_head(&HeaderMap::new());
-        let what = status.canonical_reason().unwrap_or("it failed");
-        Some(words::reply(&asked, Err(Problem::unexpected(status, what))))
+        Some(words::reply(&asked, Err(Problem::unexpected(status, why))))
     }
 }
 

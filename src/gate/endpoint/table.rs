@@ -69,6 +69,13 @@ pub(in crate::gate) struct Operation {
     pub(super) params: Vec<(String, String)>,
 }
 
+impl Operation {
+    /// The endpoint, for [`Endpoints::dialect`].
+    pub(in crate::gate) const fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+}
+
 /// A request that is for us.
 #[derive(Debug)]
 pub(in crate::gate) enum Hit {
