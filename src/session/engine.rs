@@ -22,11 +22,13 @@ use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
 
 mod begin;
+mod counts;
 mod exchange;
 mod grant;
 mod revoke;
 mod types;
 
+pub use counts::{Counts, Event};
 pub use types::{Exchange, How, Issued, Login, OfAccount, Origin, Refresh, Start};
 
 /// How often a request tries again when others change the session under it. Each loss means that somebody else won, so
@@ -80,6 +82,7 @@ pub struct Engine {
     turns: Turns,
     lineage: Lineage,
     keep_login_origin: bool,
+    counts: Counts,
     random: SystemRandom,
 }
 
@@ -101,6 +104,7 @@ impl Engine {
             turns: Turns::default(),
             lineage: Lineage::default(),
             keep_login_origin: parts.keep_login_origin,
+            counts: Counts::default(),
             random: SystemRandom::new(),
         }
     }
@@ -138,6 +142,11 @@ impl Engine {
     /// What long connections hang on.
     pub fn lineage(&self) -> &Lineage {
         &self.lineage
+    }
+
+    /// What has happened so far in this process.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The limits.
