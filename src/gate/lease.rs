@@ -9,6 +9,7 @@ use http::request::Parts;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Inner;
+use crate::clock::Timestamp;
 use crate::credential::{self, Credential, Places};
 use crate::denial::Denial;
 use crate::session::lineage::Line;
@@ -18,13 +19,15 @@ use crate::verified::Verified;
 /// request with a token that asks for an upgrade, on a route that passes upgrades.
 ///
 /// A rotation carries it on, to the end of the new token's life, also where it ends the old token. A reissue ends what
-/// hangs on a generation that it abandons; a revocation ends all that it matches.
+/// hangs on a generation that it abandons; a revocation ends all that it matches. No connection outlives
+/// [`GateBuilder::max_stream`](super::GateBuilder::max_stream).
 #[derive(Clone)]
 pub struct Lease {
     gate: Arc<Inner>,
     token: Arc<SecretString>,
     verified: Arc<Verified>,
     line: Option<Arc<Line>>,
+    opened: Timestamp,
 }
 
 impl fmt::Debug for Lease {
@@ -48,7 +51,8 @@ impl Lease {
         let verified = gate.checker.check(Credential::new(token), gate.engine.confirmations())?;
         let line = verified.token().session.map(|(id, generation)| gate.engine.lineage().begin(id, generation));
         let token = Arc::new(SecretString::from(token.to_owned()));
-        Ok(Self { gate: Arc::clone(gate), token, verified, line })
+        let opened = gate.engine.clock().now();
+        Ok(Self { gate: Arc::clone(gate), token, verified, line, opened })
     }
 
     /// Is it good now?
@@ -67,6 +71,11 @@ impl Lease {
         }
     }
 
+    /// Has the connection lasted as long as any may?
+    pub fn is_over(&self) -> bool {
+        self.gate.engine.clock().now() >= self.opened.plus(self.gate.max_stream)
+    }
+
     fn carried(&self) -> Option<Result<(), Denial>> {
         let (generation, expires) = self.line.as_ref()?.carried()?;
         Some(self.gate.checker.check_carried(&self.verified, generation, expires))
@@ -81,7 +90,8 @@ impl Lease {
         }
     }
 
-    /// Waits until it is not, or the gate is about to stop, and says why. Looks every so often.
+    /// Waits until it is good no more, the connection is over, or the gate is about to stop, and says why. Looks every so
+    /// often.
     pub async fn ended(&self, every: Duration) -> &'static str {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -92,6 +102,9 @@ impl Lease {
             }
             if let Err(denial) = self.check() {
                 return denial.reason();
+            }
+            if self.is_over() {
+                return "max_stream";
             }
         }
     }

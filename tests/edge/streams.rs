@@ -100,3 +100,13 @@ async fn t9_a_tunnel_ends_with_its_token_and_a_rotation_moves_that_end() {
     assert_eq!(logout.status, StatusCode::OK);
     ends(&mut carried);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_lasts_no_longer_than_any_may() {
+    let (port, _heads) = upstream();
+    let mut place = None;
+    let gate = gate_with(&config().replace("[sessions]\n", "[sessions]\nmax_stream = \"1s\"\n"), port, &mut place);
+    let tokens = gate.login().await;
+    ends(&mut open(&gate, &tokens.access));
+    assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK, "its token is as good as ever");
+}

@@ -67,13 +67,17 @@ async fn serve(stream: TcpStream, connection: usize, events: UnboundedSender<Eve
 }
 
 async fn gate(place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
+    gate_with("", place).await
+}
+
+async fn gate_with(more: &str, place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
     let (port, events) = upstream().await;
     let kuzzle = format!(
         "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
          [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"ws\"\n\
          [[endpoints]]\ndialect = \"kuzzle\"\n"
     );
-    (place.insert(Place::new(&format!("{CONFIG}{kuzzle}"))).start(), events)
+    (place.insert(Place::new(&format!("{CONFIG}{kuzzle}{more}"))).start(), events)
 }
 
 /// A client's connection.
@@ -238,4 +242,15 @@ async fn messages_pass_as_they_were_written_and_not_beyond_their_bound() {
     let Message::Close(Some(close)) = wire.next().await else { panic!("it was taken") };
     assert_eq!(u16::from(close.code), 1009);
     assert_eq!(gate.call(Method::GET, "/strategies", &[], "").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_over_is_closed_with_a_word_that_has_the_sdk_come_back() {
+    let mut place = None;
+    let (gate, _events) = gate_with("[sessions]\nmax_stream = \"1s\"\n", &mut place).await;
+    let token = Client { gate: &gate }.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    assert_eq!(connection(&wire.call(Some(jwt(&token))).await), 1);
+    let Message::Close(Some(close)) = wire.next().await else { panic!("something else came") };
+    assert_eq!(u16::from(close.code), 1012);
 }

@@ -181,6 +181,10 @@ impl<S: Stream> Session<S> {
 
     /// Tells of a token that died, and lets go of what it opened.
     async fn look(&mut self) -> Result<(), Ended> {
+        // The SDK comes back, and opens anew what it had.
+        if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
+            return Err(Ended(Some(CloseCode::Restart)));
+        }
         let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();
         self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_dead(&caller.lease)));
