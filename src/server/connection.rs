@@ -1,29 +1,27 @@
-//! Accepting connections, and speaking HTTP/1.1 or HTTP/2 (in clear, with prior knowledge: RFC 9113 §3.3) on them.
+//! Accepting connections, and speaking HTTP/1.1 or HTTP/2 on them: over TLS as ALPN says, in clear HTTP/2 with prior
+//! knowledge (RFC 9113 §3.3).
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
 use http::header::UPGRADE;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
+use super::listener::{Established, Listener};
 use super::request::{self, State};
 use crate::config::ServerConfig;
 use crate::proxy::Seat;
 
 /// How long to wait when the system has no file descriptor left, or the like.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long to wait for the rest of a preface that has begun.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
-/// What every HTTP/2 connection begins with (RFC 9113 §3.4). No HTTP/1.1 request does.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How many requests one HTTP/2 connection may have under way (requirement T15).
 const MAX_STREAMS: u32 = 100;
 /// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to answer.
@@ -48,16 +46,32 @@ impl Limits {
             max_head: config.max_head,
         }
     }
+
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .max_buf_size(self.max_head)
+            .max_headers(100);
+        builder
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(self.max_head).unwrap_or(u32::MAX))
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        builder
+    }
 }
 
 /// Serves a listener until `stopped`, then waits for what runs.
-pub(super) async fn serve(
-    listener: TcpListener,
-    state: Arc<State>,
-    limits: Limits,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let graceful = GracefulShutdown::new();
+pub(super) async fn serve(listener: Listener, state: Arc<State>, limits: Limits, mut stopped: watch::Receiver<bool>) {
+    let listener = Arc::new(listener);
     loop {
         // The permit first: what cannot be served yet waits in the system's queue.
         let permit = tokio::select! {
@@ -66,7 +80,7 @@ pub(super) async fn serve(
         };
         let Ok(permit) = permit else { break };
         let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -77,70 +91,56 @@ pub(super) async fn serve(
             () = stop(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
-        // Taken before the task begins: a connection that came just before the stop is not missed.
-        let watcher = graceful.watcher();
-        let (state, limits) = (Arc::clone(&state), limits.clone());
+        let (listener, state, limits) = (Arc::clone(&listener), Arc::clone(&state), limits.clone());
+        let stopped = stopped.clone();
         tokio::spawn(async move {
             let seat = Seat(Arc::new(permit));
-            let ended = speak(stream, peer, state, &limits, watcher, seat).await;
+            let ended = speak(&listener, stream, peer, state, &limits, stopped, seat).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?crate::denial::Chain(&*error), "a connection ended early");
             }
         });
     }
     drop(listener);
-    graceful.shutdown().await;
-    // Connections that were upgraded are waited for by nobody else. They hold their places to the end.
+    // Each connection holds its place to the end, also when it was upgraded.
     let _ = limits.connections.acquire_many(limits.most).await;
 }
 
 async fn speak(
+    listener: &Listener,
     stream: TcpStream,
     peer: SocketAddr,
     state: Arc<State>,
     limits: &Limits,
-    watcher: Watcher,
+    mut stopped: watch::Receiver<bool>,
     seat: Seat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The library's own look at the preface has no deadline.
-    let is_http2 = tokio::time::timeout(limits.head_timeout, begins_with_preface(&stream)).await??;
+    let established = tokio::time::timeout(limits.head_timeout, listener.establish(stream, peer)).await??;
+    let Established { stream, origin, is_http2 } = established;
+    let origin = Arc::new(origin);
     let service = service_fn(move |mut request: Request<Incoming>| {
         // Who upgrades keeps the place of the connection for as long as that lasts.
         if request.headers().contains_key(UPGRADE) {
             request.extensions_mut().insert(seat.clone());
         }
-        request::serve(Arc::clone(&state), peer, request)
+        request::serve(Arc::clone(&state), Arc::clone(&origin), request)
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
-    let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.max_head)
-        .max_headers(100);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    watcher.watch(connection).await
-}
-
-/// Looks at the first bytes without taking them.
-async fn begins_with_preface(stream: &TcpStream) -> std::io::Result<bool> {
-    let mut bytes = [0; PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut bytes).await?;
-        let begun = bytes.get(..seen).unwrap_or_default();
-        if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
-            return Ok(begun == PREFACE);
+    let stream = TokioIo::new(stream);
+    // Each by its own builder: one that looks for itself takes the bytes of HTTP/2 where ALPN said HTTP/1.1.
+    if is_http2 {
+        let mut connection = pin!(limits.http2().serve_connection(stream, service));
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = stop(&mut stopped) => connection.as_mut().graceful_shutdown(),
         }
-        // What is there makes the socket readable, so only time brings the rest.
-        tokio::time::sleep(PREFACE_PAUSE).await;
+        Ok(connection.await?)
+    } else {
+        let mut connection = pin!(limits.http1().serve_connection(stream, service).with_upgrades());
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = stop(&mut stopped) => connection.as_mut().graceful_shutdown(),
+        }
+        Ok(connection.await?)
     }
 }
 

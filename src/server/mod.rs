@@ -1,13 +1,17 @@
 //! The standalone gate: the layer around the reverse proxy, behind listeners of its own.
 //!
-//! `listener → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
+//! `listener (TLS) → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
 
 pub mod assemble;
 mod body;
 mod connection;
 mod cors;
+mod listener;
+mod origin;
 mod reload;
 mod request;
+mod stream;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +22,8 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::config::Config;
 use assemble::Assembled;
+use listener::Listener;
+pub(crate) use tls::check as check_certificates;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +39,7 @@ impl ServerError {
 /// A gate that listens.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     admin: TcpListener,
     assembled: Assembled,
     config: Arc<Config>,
@@ -47,8 +53,9 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         // Ports first: a second gate started by mistake should say so, not that the store is in use.
         let mut listeners = Vec::new();
-        for address in &config.server.listen {
-            listeners.push(bind(*address, "server.listen").await?);
+        for listener in &config.server.listeners {
+            let socket = bind(listener.address, &listener.key).await?;
+            listeners.push(Listener::new(socket, listener).map_err(ServerError::new)?);
         }
         let admin = bind(config.admin.listen, "admin.listen").await?;
         let assembled = assemble::assemble(&config).await?;
@@ -57,7 +64,12 @@ impl Server {
 
     /// Where requests are accepted.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(Listener::address).collect()
+    }
+
+    /// Which of [`Self::addresses`] speak TLS.
+    pub fn are_secure(&self) -> Vec<bool> {
+        self.listeners.iter().map(|listener| listener.tls().is_some()).collect()
     }
 
     /// Where operators are.
@@ -77,7 +89,8 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { listeners, admin, assembled, config } = self;
         let (stopping, stopped) = watch::channel(false);
-        let _watching = reload::watch(&config, &assembled)?;
+        let certificates = listeners.iter().filter_map(Listener::tls).collect();
+        let _watching = reload::watch(&config, &assembled, certificates)?;
         let state = Arc::new(request::State::new(&config, &assembled)?);
         let admin_state = Arc::new(admin::State {
             gate: assembled.gate.clone(),

@@ -16,6 +16,7 @@ use super::ServerError;
 use super::assemble::Assembled;
 use super::body::RequestBody;
 use super::cors::Cors;
+use super::origin::Origin;
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{GateBody, GateService, Peer, Refilling, Verdict, respond};
@@ -42,7 +43,7 @@ impl State {
 /// Serves one request. A panic ends this request alone (requirement A8).
 pub(super) async fn serve(
     state: Arc<State>,
-    peer: SocketAddr,
+    origin: Arc<Origin>,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO).then(|| Line {
@@ -50,9 +51,18 @@ pub(super) async fn serve(
         path: request.uri().path().to_owned(),
         began: state.time.monotonic(),
     });
+    let peer = origin.peer;
+    let (is_misdirected, request) = origin.is_misdirected(request);
+    if is_misdirected {
+        let response = misdirected();
+        if let Some(line) = line {
+            line.write(peer, response.status(), response.extensions().get(), state.time.monotonic());
+        }
+        return Ok(response);
+    }
     let is_grpc = respond::is_grpc(request.headers());
     let mut request = request.map(RequestBody::Incoming);
-    request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
+    request.extensions_mut().insert(Peer { address: peer.ip(), secure: origin.secure });
     let mut service = state.service.clone();
     let answer = async move {
         match service.ready().await {
@@ -71,6 +81,14 @@ pub(super) async fn serve(
         line.write(peer, response.status(), verdict.as_ref(), state.time.monotonic());
     }
     Ok(response)
+}
+
+/// The client asks a server that it did not want to speak to when the connection began.
+fn misdirected() -> Response<ReplyBody> {
+    let detail = "this host is served on a connection of its own";
+    let mut reply = respond::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
+    reply.extensions_mut().insert(Verdict { reason: "misdirected", route: None, session: None });
+    reply
 }
 
 /// The answer, or a 500 where making it panicked.
