@@ -75,12 +75,14 @@ pub struct ServerConfig {
     pub connect_timeout: Duration,
     /// How long a client may take to send a request's head.
     pub head_timeout: Duration,
-    /// How long a connection may stand still.
+    /// How long a body, of request or answer, may stand still, or an HTTP/2 connection be without requests.
     pub idle_timeout: Duration,
     /// The longest head of a request, in bytes.
     pub max_head: usize,
     /// The most connections at once, of all listeners.
     pub max_connections: usize,
+    /// The slowest that a client may send or take a body, in bytes a second: it may fall behind by `idle_timeout`.
+    pub min_body_rate: u64,
     /// How long requests that run may take to end at a stop.
     pub drain_timeout: Duration,
 }

@@ -2,15 +2,19 @@
 //!
 //! `listener (TLS) → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
 
+mod addresses;
 pub mod assemble;
 mod body;
 mod connection;
 mod cors;
 mod listener;
 mod origin;
+mod pace;
+mod proxy_protocol;
 mod reload;
 mod request;
 mod stream;
+mod streams;
 mod tls;
 
 use std::net::SocketAddr;

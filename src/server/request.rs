@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::ServerError;
 use super::assemble::Assembled;
-use super::body::RequestBody;
+use super::body::{Answered, RequestBody};
 use super::cors::Cors;
 use super::origin::Origin;
+use super::pace::Slowest;
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{GateBody, GateService, Peer, Refilling, Verdict, respond};
@@ -29,6 +31,7 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 #[derive(Debug)]
 pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
+    slowest: Slowest,
     time: SystemTime,
 }
 
@@ -36,7 +39,8 @@ impl State {
     pub(super) fn new(config: &Config, assembled: &Assembled) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
-        Ok(Self { service: Cors::new(&config.cors, gate.clone(), inner)?, time: SystemTime::new() })
+        let service = Cors::new(&config.cors, gate.clone(), inner)?;
+        Ok(Self { service, slowest: Slowest::of(&config.server), time: SystemTime::new() })
     }
 }
 
@@ -61,7 +65,12 @@ pub(super) async fn serve(
         return Ok(response);
     }
     let is_grpc = respond::is_grpc(request.headers());
-    let mut request = request.map(RequestBody::Incoming);
+    // A stream of messages is as slow as what it tells of.
+    let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
+    let mut request = request.map(|body| match &paced {
+        Some(answered) => RequestBody::paced(body, state.slowest, answered.clone()),
+        None => RequestBody::Incoming(body),
+    });
     request.extensions_mut().insert(Peer { address: peer.ip(), secure: origin.secure });
     let mut service = state.service.clone();
     let answer = async move {
@@ -73,6 +82,9 @@ pub(super) async fn serve(
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
     let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %peer.ip());
     let mut response = guarded(answer.instrument(span)).await;
+    if let Some(answered) = paced {
+        answered.set();
+    }
     let verdict = response.extensions_mut().remove::<Verdict>();
     if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
         response = respond::grpc_status("13", "internal error").map(GateBody::own);

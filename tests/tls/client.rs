@@ -49,8 +49,13 @@ impl Client {
 
     /// A connection to the server of that name; an address is a server without one.
     pub(crate) async fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_over(TcpStream::connect(to).await?, name).await
+    }
+
+    /// The same on a connection on which something was sent already.
+    pub(crate) async fn connect_over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(self.config.clone())).connect(name, TcpStream::connect(to).await?).await
+        TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream).await
     }
 
     /// A connection on which requests can be made.
@@ -78,11 +83,12 @@ enum Sender {
 
 pub(crate) struct Connection {
     sender: Sender,
+    /// The server's; empty without TLS.
     pub(crate) certificate: CertificateDer<'static>,
 }
 
 impl Connection {
-    async fn over(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
         let (_, session) = stream.get_ref();
         let certificate = session.peer_certificates().unwrap()[0].clone().into_owned();
         let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -97,6 +103,14 @@ impl Connection {
             Sender::Http1(sender)
         };
         Self { sender, certificate }
+    }
+
+    /// HTTP/2 in clear.
+    pub(crate) async fn h2c(to: SocketAddr) -> Self {
+        let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender: Sender::Http2(sender), certificate: Vec::new().into() }
     }
 
     pub(crate) fn is_http2(&self) -> bool {
