@@ -8,12 +8,16 @@ mod support;
 mod admin;
 #[path = "cli/check.rs"]
 mod check;
+#[path = "cli/client.rs"]
+mod client;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/keys.rs"]
 mod keys;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/session.rs"]
+mod session;
 #[path = "cli/store.rs"]
 mod store;
 #[path = "cli/token.rs"]

@@ -21,6 +21,7 @@ mod edge {
     mod headers;
     mod issuers;
     mod logs;
+    mod metrics;
     mod paths;
     mod targets;
     mod upgrades;

@@ -144,8 +144,16 @@ fn programs(cache: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
     scripts.chain([("the oauth2 crate", vec![oauth2])]).collect()
 }
 
+/// What kind of client a program is (RFC 6749 §2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Public,
+    /// Proves itself with a secret, by HTTP Basic.
+    Confidential,
+}
+
 /// Runs a program against a gate of its own.
-async fn run(program: &[PathBuf], fault: Fault) -> Output {
+async fn run(program: &[PathBuf], kind: Kind, fault: Fault) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let new = || uuid::Uuid::new_v4().simple().to_string();
@@ -157,6 +165,14 @@ async fn run(program: &[PathBuf], fault: Fault) -> Output {
         .replace("[limits]", "[sessions]\ngrace = \"60s\"\n[store]\nkind = \"memory\"\n[limits]")
         .replace("id = \"web\"", &format!("id = \"{client}\""));
     let place = Place::new(&config);
+    let secret = if kind == Kind::Confidential { new() } else { String::new() };
+    if kind == Kind::Confidential {
+        keep_secret(&secret);
+        let made = place.run(&["client", "secret", "--stdin", "--json"], &secret);
+        let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+        let id = format!("id = \"{client}\"");
+        place.write_config(&config.replace(&id, &format!("{id}\nsecret_hash = {}", made["secret_hash"])));
+    }
     let added = place.run(&["user", "add", &user, "--scopes", "read write"], &format!("{password}\n"));
     assert_eq!(added.code, Some(0), "{}", added.stderr);
     let gate = place.start();
@@ -177,6 +193,7 @@ async fn run(program: &[PathBuf], fault: Fault) -> Output {
         .args(&program[1..])
         .env("ISSUER", &issuer)
         .env("CLIENT_ID", &client)
+        .env("CLIENT_SECRET", &secret)
         .env("USER_NAME", &user)
         .env("PASSWORD", &password)
         .env("NO_PROXY", "127.0.0.1")
@@ -190,8 +207,10 @@ async fn run(program: &[PathBuf], fault: Fault) -> Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_clients_know_the_gate_by_its_metadata_alone() {
     for (name, program) in programs(clients()) {
-        let output = run(&program, Fault::None).await;
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        for kind in [Kind::Public, Kind::Confidential] {
+            let output = run(&program, kind, Fault::None).await;
+            assert!(output.status.success(), "{name}, {kind:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }
 
@@ -199,7 +218,7 @@ async fn real_clients_know_the_gate_by_its_metadata_alone() {
 async fn a_faulty_gate_is_noticed_by_every_client() {
     for (name, program) in programs(clients()) {
         for fault in FAULTS {
-            let output = run(&program, fault).await;
+            let output = run(&program, Kind::Public, fault).await;
             assert!(!output.status.success(), "{name} is content with {fault:?}");
         }
     }

@@ -356,6 +356,36 @@ async fn r11_a_session_of_any_dialect_can_be_ended_at_another() {
 }
 
 #[tokio::test]
+async fn r11_a_session_of_any_dialect_is_listed_shown_and_ended_like_any_other() {
+    let place = Place::new(&config(&written_out(""), alone));
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let json = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let ran = place.run(&[arguments, &["--json"]].concat(), "");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let mut sessions = Vec::new();
+    for dialect in dialects() {
+        sessions.push((dialect, dialect.login(&gate).await));
+    }
+    let listed = json(&["session", "list"]);
+    let names: Vec<_> = listed.iter().map(|session| session["dialect"].as_str().unwrap()).collect();
+    assert_eq!(names, dialects().iter().map(|dialect| dialect.name()).collect::<Vec<_>>());
+    for ((dialect, held), session) in sessions.iter().zip(&listed) {
+        let id = session["id"].as_str().unwrap();
+        let next = dialect.refresh(&gate, held).await.unwrap();
+        assert!(passes(&gate, &next).await);
+        let shown = &json(&["session", "show", id])[0];
+        assert_eq!(shown["generation"], 2, "{}", dialect.name());
+        json(&["session", "revoke", id]);
+        assert!(!passes(&gate, &next).await && dialect.refresh(&gate, &next).await.is_none(), "{}", dialect.name());
+        let live = json(&["session", "list"]).into_iter().filter(|session| session["status"] == "live").count();
+        assert_eq!(live, sessions.iter().skip_while(|(other, _)| other.name() != dialect.name()).count() - 1);
+    }
+}
+
+#[tokio::test]
 async fn r11_a_global_logout_ends_the_sessions_of_all_dialects() {
     let place = Place::new(&config(&written_out(""), alone));
     let gate = place.start();

@@ -4,9 +4,15 @@
 //! |---|---|---|
 //! | `GET /livez` | no | 200 while the process runs |
 //! | `GET /readyz` | no | 200, or 503 and why not |
+//! | `GET /metrics` | no, on loopback; else yes | numbers, in Prometheus' text format |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
+//! | `GET /sessions?subject=&after=&limit=` | yes | a page of sessions, the oldest first |
+//! | `GET /sessions/{id}` | yes | one session |
+//! | `POST /sessions/{id}/revoke` | yes | 204 once its end is durable |
+//! | `POST /revocations?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone |
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,10 +34,13 @@ use tokio_util::io::ReaderStream;
 use crate::credential;
 use crate::dialect::Reply;
 use crate::gate::{Gate, Readiness, respond};
+use crate::server::metrics::Metrics;
 use crate::store::redb::RedbStore;
 
+mod sessions;
 mod token;
 
+pub use sessions::Listed;
 pub use token::AdminToken;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -42,14 +51,15 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
 /// Serves until its task is ended, which is after the gate has drained: readiness is red by then.
 pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "an admin connection could not be accepted");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -58,7 +68,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&state), request));
+            let service = service_fn(move |request| answer(Arc::clone(&state), peer, request));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(std::time::Duration::from_secs(10))
@@ -71,21 +81,65 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (path, method) = (request.uri().path(), request.method());
-    let response = match (path, method) {
-        ("/livez", &Method::GET | &Method::HEAD) => plain(StatusCode::OK, "alive\n"),
-        ("/readyz", &Method::GET | &Method::HEAD) => ready(&state).await,
-        ("/store/backup", &Method::POST) => match authorised(&state, &request) {
-            true => backup(&state).await,
-            false => own(unauthorised()),
-        },
-        ("/livez" | "/readyz", _) => own(respond::method_not_allowed(&[Method::GET, Method::HEAD])),
-        ("/store/backup", _) => own(respond::method_not_allowed(&[Method::POST])),
-        _ => own(respond::problem(StatusCode::NOT_FOUND, None)),
+    let known = Known::at(path);
+    let response = match known {
+        None => own(respond::problem(StatusCode::NOT_FOUND, None)),
+        Some(known) if !known.methods().contains(method) => own(respond::method_not_allowed(known.methods())),
+        Some(Known::Live) => plain(StatusCode::OK, "alive\n"),
+        Some(Known::Ready) => ready(&state).await,
+        Some(Known::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => metrics(&state).await,
+        Some(_) if !authorised(&state, &request) => own(unauthorised()),
+        // Answered above, where it may be.
+        Some(Known::Metrics) => own(unauthorised()),
+        Some(Known::Backup) => backup(&state).await,
+        Some(Known::Sessions) => own(sessions::list(&state.gate, request.uri().query()).await),
+        Some(Known::Session(id)) => own(sessions::show(&state.gate, id).await),
+        Some(Known::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
+        Some(Known::Revocations) => own(sessions::revoke_many(&state.gate, request.uri().query()).await),
     };
     tracing::info!(target: "rotogate::admin", ?method, ?path, status = response.status().as_u16());
     Ok(response)
+}
+
+/// What there is on this listener.
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    Live,
+    Ready,
+    Metrics,
+    Backup,
+    Sessions,
+    Session(&'a str),
+    SessionRevoke(&'a str),
+    Revocations,
+}
+
+impl<'a> Known<'a> {
+    fn at(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/store/backup" => Self::Backup,
+            "/sessions" => Self::Sessions,
+            "/revocations" => Self::Revocations,
+            _ => {
+                let id = path.strip_prefix("/sessions/")?;
+                id.strip_suffix("/revoke").map_or(Self::Session(id), Self::SessionRevoke)
+            }
+        })
+    }
+
+    const fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Live | Self::Ready | Self::Metrics | Self::Sessions | Self::Session(_) => {
+                &[Method::GET, Method::HEAD]
+            }
+            Self::Backup | Self::SessionRevoke(_) | Self::Revocations => &[Method::POST],
+        }
+    }
 }
 
 async fn ready(state: &State) -> Response<Body> {
@@ -96,6 +150,14 @@ async fn ready(state: &State) -> Response<Body> {
         Readiness::Ready => plain(StatusCode::OK, "ready\n"),
         Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
     }
+}
+
+async fn metrics(state: &State) -> Response<Body> {
+    let is_ready = !*state.stopping.borrow() && matches!(state.gate.readiness().await, Readiness::Ready);
+    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready));
+    let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
 }
 
 fn authorised(state: &State, request: &Request<Incoming>) -> bool {

@@ -11,11 +11,14 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, ProcessEnv};
 
 mod check;
+mod client;
 mod greeting;
 mod keys;
 mod output;
 mod prompt;
+mod running;
 mod serve;
+mod session;
 mod store;
 mod token;
 mod user;
@@ -49,6 +52,12 @@ enum Command {
     /// Users of the users file; a running gate sees changes at once.
     #[command(subcommand)]
     User(user::Command),
+    /// Confidential clients.
+    #[command(subcommand)]
+    Client(client::Command),
+    /// Sessions of the running gate, to be seen and ended.
+    #[command(subcommand)]
+    Session(session::Command),
     /// The keys that tokens are signed with; a running gate sees changes at once.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -86,6 +95,8 @@ pub fn main() -> ExitCode {
         Command::Serve => load(&path).and_then(|config| serve::run(config, output)),
         Command::Check { print } => load(&path).and_then(|config| check::run(&path, &config, print, output)),
         Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
+        Command::Client(command) => client::run(&command, output),
+        Command::Session(command) => load(&path).and_then(|config| session::run(&config, command, output)),
         Command::Keys(command) => load(&path).and_then(|config| keys::run(&config, command, output)),
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
         Command::Store(command) => load(&path).and_then(|config| store::run(&config, command, output)),

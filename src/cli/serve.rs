@@ -11,7 +11,9 @@ use crate::config::{Config, LogFormat};
 use crate::server::Server;
 
 pub(super) fn run(config: Config, output: Output) -> Done {
+    keep_memory_private()?;
     log(&config)?;
+    allow_many_files();
     runtime()?.block_on(async {
         // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
         let stop = stop_signal()?;
@@ -20,6 +22,26 @@ pub(super) fn run(config: Config, output: Output) -> Done {
         greeted.write(&server, output)?;
         server.run(stop).await.map_err(Failure::of)
     })
+}
+
+/// The memory holds keys and passwords: no core dump, and no other process of the same user looks into it (requirement
+/// O3).
+fn keep_memory_private() -> Done {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let failed = |error| Failure::Failed(format!("core dumps cannot be switched off: {error}"));
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed)?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(failed)?;
+    Ok(())
+}
+
+/// Every connection is a file, and the soft bound of most systems, 1024, is for programs that use `select`.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let bounds = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: bounds.maximum, ..bounds }) {
+        tracing::warn!(%error, bound = ?bounds.current, "the number of open files stays bounded as it was");
+    }
 }
 
 /// Logs go to standard error: standard output is for what a person or a program asked for.

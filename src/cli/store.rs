@@ -4,18 +4,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use clap::Subcommand;
-use http::{Request, StatusCode, header::AUTHORIZATION};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{Done, Failure, runtime};
-use crate::admin::AdminToken;
+use super::{Done, Failure, running, runtime};
 use crate::config::{Config, StoreConfig};
 use crate::private_file::{self, Unpublished};
 use crate::store::redb::RedbStore;
@@ -56,26 +51,9 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
 
 /// Asks the gate that runs. `false` if none answers.
 async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> {
-    if !config.admin.token_file.exists() {
-        return Ok(false);
-    }
-    let token = AdminToken::load(&config.admin.token_file).map_err(Failure::Failed)?;
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let request = Request::post(format!("http://{}/store/backup", config.admin.listen))
-        .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
-        .body(Empty::new())
-        .map_err(Failure::of)?;
-    let response = match client.request(request).await {
-        Ok(response) => response,
-        Err(error) if error.is_connect() => return Ok(false),
-        Err(error) => return Err(Failure::of(error)),
-    };
-    if response.status() != StatusCode::OK {
-        return Err(Failure::Failed(format!(
-            "the gate on {} answered {}; see its log",
-            config.admin.listen,
-            response.status()
-        )));
+    let Some(response) = running::ask(config, Method::POST, "/store/backup").await? else { return Ok(false) };
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(Failure::Failed(format!("what answers on {} is no rotogate", config.admin.listen)));
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(Failure::of)?;
     // Under another name until it is whole.

@@ -1,37 +1,42 @@
 //! The path of a request, as tower sees it. [`GateService::call`] is the whole of it, in order; each step says why it
 //! stands where it does.
 
-use std::future::Future;
 use std::marker::PhantomData;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
-use pin_project_lite::pin_project;
 use secrecy::ExposeSecret;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
 use super::endpoint::{self, Answered, Hit};
-use super::identity::Identity;
 use super::lease::Lease;
 use super::refill::{NoRefill, Refill, Refilling};
 use super::{Gate, Inner, preflight, respond};
-use crate::credential::{self, Credential, Places};
+use crate::credential::Places;
 use crate::denial::Denial;
 use crate::dialect::{Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
 use crate::policy::{self, Permitted};
 use crate::route::path::CanonicalPath;
-use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use crate::route::{Match, Route, RoutePolicy, authority};
 use crate::session::{Scope, SessionId};
+
+mod future;
+mod permit;
+
+pub use future::ResponseFuture;
+use future::{Kind, Turned};
+use permit::set_path;
+#[cfg(feature = "kuzzle")]
+pub(super) use permit::set_target;
+pub(super) use permit::{permit, prepare};
 
 /// What became of a request, for an access log: in the extensions of the reply, where [`GateLayer::annotated`] asked
 /// for it.
@@ -314,78 +319,6 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Credential, verification, authorisation: each needs what the one before it made.
-pub(super) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Permitted, Denial> {
-    match (route.policy.auth, route.policy.bad_credential_on_optional) {
-        // Nobody is asked; still no request passes with two Authorization headers, for the upstream to choose from.
-        (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route)),
-        (Auth::Required, _) => permit_caller(gate, parts, route)?.ok_or(Denial::NoCredential),
-        (Auth::Optional, BadCredential::Refuse) => {
-            Ok(permit_caller(gate, parts, route)?.unwrap_or_else(|| policy::permit_anonymous(route)))
-        }
-        (Auth::Optional, BadCredential::Anonymous) => {
-            credential::at_most_one(&parts.headers)?;
-            match permit_caller(gate, parts, route) {
-                Ok(Some(caller)) => Ok(caller),
-                // Two credentials are never a mistake to look over.
-                Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
-                Ok(None) | Err(_) => Ok(policy::permit_anonymous(route)),
-            }
-        }
-    }
-}
-
-/// `None` where no credential was sent.
-fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Permitted>, Denial> {
-    let places = gate.places(&route.policy);
-    let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
-    // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
-    if found.by_cookie && !gate.origins.admit(parts, &route.policy) {
-        return Err(Denial::CrossOrigin);
-    }
-    let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
-    policy::authorise(route, verified, &gate.audiences).map(Some)
-}
-
-/// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.
-pub(super) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
-    let policy = &permitted.route().policy;
-    gate.protected.strip_untrusted(&mut parts.headers, policy);
-    headers::strip_credentials(&mut parts.headers, policy);
-    let places = gate.places(policy);
-    for cookie in places.cookies.into_iter().flatten() {
-        credential::remove_cookie(&mut parts.headers, cookie);
-    }
-    withhold_query_token(parts, places.query);
-    if let Some(caller) = permitted.caller() {
-        for (name, value) in caller.headers() {
-            let name: &HeaderName = name;
-            parts.headers.insert(name.clone(), value.clone());
-        }
-        parts.extensions.insert(Identity(Arc::clone(caller)));
-    }
-}
-
-/// A token in the query is nobody's credential, and goes nowhere (requirement T2).
-fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
-    let Some(query) = parts.uri.query() else { return };
-    let mut rest = credential::strip_query_token(query);
-    if let Some(stripped) =
-        parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name))
-    {
-        rest = Some(stripped);
-    }
-    if let Some(rest) = rest {
-        let path = parts.uri.path();
-        let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
-        if !set_target(parts, target) {
-            // Cannot happen to a part of a good target; if it does, the path alone is forwarded.
-            let path = parts.uri.path().to_owned();
-            set_target(parts, path);
-        }
-    }
-}
-
 /// In the words of the route's dialect, of gRPC, or plainly.
 fn refused(gate: &Inner, parts: &Parts, denial: Denial, route: Option<Arc<Route>>) -> (Reply, Verdict) {
     tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
@@ -396,28 +329,6 @@ fn refused(gate: &Inner, parts: &Parts, denial: Denial, route: Option<Arc<Route>
         if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) }
     });
     (reply, Verdict { reason: denial.reason(), route, session: None })
-}
-
-/// Puts the canonical path into the request, its query untouched.
-fn set_path(parts: &mut Parts, path: &str) -> bool {
-    let whole = match parts.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    set_target(parts, whole)
-}
-
-pub(super) fn set_target(parts: &mut Parts, target: String) -> bool {
-    let Ok(target) = PathAndQuery::try_from(target) else { return false };
-    let mut uri = parts.uri.clone().into_parts();
-    uri.path_and_query = Some(target);
-    match Uri::from_parts(uri) {
-        Ok(uri) => {
-            parts.uri = uri;
-            true
-        }
-        Err(_) => false,
-    }
 }
 
 impl Inner {
@@ -437,87 +348,5 @@ impl Inner {
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let peer = parts.extensions.get::<Peer>()?.address;
         Some(headers::client_ip(&parts.headers, peer, &self.trusted_proxies))
-    }
-}
-
-/// What a request to an endpoint turned into.
-enum Turned<F> {
-    /// A reply.
-    Reply(Box<(Reply, Option<Verdict>)>),
-    /// A request that the service answers.
-    In { future: F, verdict: Option<Verdict> },
-}
-
-impl<F> Turned<F> {
-    fn reply(reply: Reply, verdict: Option<Verdict>) -> Self {
-        Self::Reply(Box::new((reply, verdict)))
-    }
-}
-
-pin_project! {
-    /// The reply to come.
-    pub struct ResponseFuture<F> {
-        #[pin]
-        kind: Kind<F>,
-    }
-}
-
-pin_project! {
-    #[project = KindProjection]
-    enum Kind<F> {
-        Inner { #[pin] future: F, verdict: Option<Verdict> },
-        Endpoint { answer: Pin<Box<dyn Future<Output = Turned<F>> + Send>> },
-        Own { reply: Option<(Reply, Option<Verdict>)> },
-    }
-}
-
-impl<F> std::fmt::Debug for ResponseFuture<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
-
-impl<F> ResponseFuture<F> {
-    pub(super) fn own(reply: Reply, verdict: Option<Verdict>) -> Self {
-        Self { kind: Kind::Own { reply: Some((reply, verdict)) } }
-    }
-
-    pub(super) fn inner(future: F) -> Self {
-        Self { kind: Kind::Inner { future, verdict: None } }
-    }
-}
-
-impl<F, R, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-{
-    type Output = Result<Response<GateBody<R>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut kind = self.project().kind;
-        if let KindProjection::Endpoint { answer } = kind.as_mut().project() {
-            let next = match ready!(answer.as_mut().poll(cx)) {
-                Turned::Reply(reply) => Kind::Own { reply: Some(*reply) },
-                Turned::In { future, verdict } => Kind::Inner { future, verdict },
-            };
-            kind.set(next);
-        }
-        let (mut response, verdict) = match kind.project() {
-            KindProjection::Inner { future, verdict } => {
-                let response = ready!(future.poll(cx))?;
-                (response.map(GateBody::inner), verdict.take())
-            }
-            // It has just turned into one of the others.
-            KindProjection::Endpoint { .. } => return Poll::Pending,
-            // Polled again after it was ready: forbidden to callers, and no reason to panic.
-            KindProjection::Own { reply } => match reply.take() {
-                Some((reply, verdict)) => (reply.map(GateBody::own), verdict),
-                None => return Poll::Pending,
-            },
-        };
-        if let Some(verdict) = verdict {
-            response.extensions_mut().insert(verdict);
-        }
-        Poll::Ready(Ok(response))
     }
 }

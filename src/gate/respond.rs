@@ -96,9 +96,16 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
     }
 }
 
-/// Does the client speak gRPC? Then it knows no bare 401 (requirement T17).
+/// Does the client speak gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2, «Requests»)?
+/// Then it knows no bare 401 (requirement T17). gRPC-Web, which a browser speaks, is another protocol.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(b"application/grpc"))
+    const MEDIA: &[u8] = b"application/grpc";
+    let Some((begin, rest)) =
+        headers.get(CONTENT_TYPE).and_then(|media| media.as_bytes().split_at_checked(MEDIA.len()))
+    else {
+        return false;
+    };
+    begin.eq_ignore_ascii_case(MEDIA) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
 /// The same refusal as a gRPC status in a reply of trailers alone (gRPC over HTTP/2, «Responses»).

@@ -105,6 +105,18 @@ impl Sessions {
         Ok(self.0.0.engine.store().list(filter, after, limit).await?)
     }
 
+    /// Why a session whose record is live is over all the same: `expired`, or `not-before` where all sessions as old as
+    /// it were revoked.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_over(&self, session: &Session) -> Option<&'static str> {
+        let engine = &self.0.0.engine;
+        if session.expires <= engine.clock().now() {
+            return Some("expired");
+        }
+        let not_before = engine.revocations().not_before(engine.issuer(), &session.subject, Some(&session.client));
+        (session.created() <= not_before).then_some("not-before")
+    }
+
     /// Ends a session: its tokens are refused from the next request on. `false` if there is none of this id.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod cors;
 mod listener;
+pub(crate) mod metrics;
 mod origin;
 mod pace;
 mod proxy_protocol;
@@ -27,6 +28,7 @@ use crate::admin;
 use crate::config::Config;
 use assemble::Assembled;
 use listener::Listener;
+use metrics::Metrics;
 pub(crate) use tls::check as check_certificates;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
@@ -95,11 +97,13 @@ impl Server {
         let (stopping, stopped) = watch::channel(false);
         let certificates = listeners.iter().filter_map(Listener::tls).collect();
         let _watching = reload::watch(&config, &assembled, certificates)?;
-        let state = Arc::new(request::State::new(&config, &assembled)?);
+        let metrics = Arc::new(Metrics::new(assembled.gate.clone()));
+        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
         let admin_state = Arc::new(admin::State {
             gate: assembled.gate.clone(),
             token: assembled.admin_token.clone(),
             store: assembled.redb.clone(),
+            metrics,
             stopping: stopped.clone(),
         });
         let admin_task = tokio::spawn(admin::serve(admin, admin_state));

@@ -17,6 +17,7 @@ use super::ServerError;
 use super::assemble::Assembled;
 use super::body::{Answered, RequestBody};
 use super::cors::Cors;
+use super::metrics::{self, Metrics};
 use super::origin::Origin;
 use super::pace::Slowest;
 use crate::clock::{SystemTime, TimeSource};
@@ -32,15 +33,16 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
     slowest: Slowest,
+    metrics: Arc<Metrics>,
     time: SystemTime,
 }
 
 impl State {
-    pub(super) fn new(config: &Config, assembled: &Assembled) -> Result<Self, ServerError> {
+    pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        Ok(Self { service, slowest: Slowest::of(&config.server), time: SystemTime::new() })
+        Ok(Self { service, metrics, slowest: Slowest::of(&config.server), time: SystemTime::new() })
     }
 }
 
@@ -50,28 +52,34 @@ pub(super) async fn serve(
     origin: Arc<Origin>,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
-    let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO).then(|| Line {
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        began: state.time.monotonic(),
-    });
-    let peer = origin.peer;
-    let (is_misdirected, request) = origin.is_misdirected(request);
-    if is_misdirected {
-        let response = misdirected();
-        if let Some(line) = line {
-            line.write(peer, response.status(), response.extensions().get(), state.time.monotonic());
-        }
-        return Ok(response);
-    }
+    let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO)
+        .then(|| Line { method: request.method().clone(), path: request.uri().path().to_owned() });
+    let began = state.time.monotonic();
     let is_grpc = respond::is_grpc(request.headers());
+    let (is_misdirected, request) = origin.is_misdirected(request);
+    let mut response = if is_misdirected { misdirected() } else { answered(&state, &origin, request, is_grpc).await };
+    let verdict = response.extensions_mut().remove::<Verdict>();
+    if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
+        response = respond::grpc_status("13", "internal error").map(GateBody::own);
+    }
+    let took = state.time.monotonic().saturating_sub(began);
+    state.metrics.answered(verdict.as_ref(), took);
+    if let Some(line) = line {
+        line.write(origin.peer, response.status(), verdict.as_ref(), took);
+    }
+    Ok(response)
+}
+
+/// What the gate, or an upstream, says to it.
+async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is_grpc: bool) -> Response<ReplyBody> {
     // A stream of messages is as slow as what it tells of.
     let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
     let mut request = request.map(|body| match &paced {
         Some(answered) => RequestBody::paced(body, state.slowest, answered.clone()),
         None => RequestBody::Incoming(body),
     });
-    request.extensions_mut().insert(Peer { address: peer.ip(), secure: origin.secure });
+    let address = origin.peer.ip();
+    request.extensions_mut().insert(Peer { address, secure: origin.secure });
     let mut service = state.service.clone();
     let answer = async move {
         match service.ready().await {
@@ -80,19 +88,12 @@ pub(super) async fn serve(
         }
     };
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
-    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %peer.ip());
-    let mut response = guarded(answer.instrument(span)).await;
+    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %address);
+    let response = guarded(answer.instrument(span)).await;
     if let Some(answered) = paced {
         answered.set();
     }
-    let verdict = response.extensions_mut().remove::<Verdict>();
-    if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
-        response = respond::grpc_status("13", "internal error").map(GateBody::own);
-    }
-    if let Some(line) = line {
-        line.write(peer, response.status(), verdict.as_ref(), state.time.monotonic());
-    }
-    Ok(response)
+    response
 }
 
 /// The client asks a server that it did not want to speak to when the connection began.
@@ -121,20 +122,19 @@ async fn guarded<B>(answer: impl Future<Output = Result<Response<GateBody<B>>, I
 struct Line {
     method: http::Method,
     path: String,
-    began: Duration,
 }
 
 impl Line {
     /// The path is written without its query, which may hold anything, and escaped (requirement A6).
-    fn write(self, peer: SocketAddr, status: StatusCode, verdict: Option<&Verdict>, now: Duration) {
-        let micros = u64::try_from((now - self.began).as_micros()).unwrap_or(u64::MAX);
+    fn write(self, peer: SocketAddr, status: StatusCode, verdict: Option<&Verdict>, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let session = verdict.and_then(|verdict| verdict.session);
         tracing::info!(
             target: "rotogate::access",
             method = ?self.method,
             path = ?self.path,
             status = status.as_u16(),
-            reason = verdict.map_or("preflight", |verdict| verdict.reason),
+            reason = metrics::outcome(verdict),
             route = verdict.and_then(|verdict| verdict.route.as_ref()).map(|route| tracing::field::debug(&route.id)),
             session = session.map(tracing::field::display),
             peer = %peer.ip(),

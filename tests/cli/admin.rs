@@ -11,7 +11,7 @@ use http_body_util::Full;
 use super::support::{Answer, CONFIG, Gate, Place, raw, try_send, until};
 
 impl Gate {
-    async fn admin(&self, method: Method, path: &str, token: Option<&str>) -> Answer {
+    pub(super) async fn admin(&self, method: Method, path: &str, token: Option<&str>) -> Answer {
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.admin));
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));

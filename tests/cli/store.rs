@@ -7,14 +7,9 @@ use std::path::Path;
 use http::StatusCode;
 
 use super::assert_invalid_grant;
-use super::support::{CONFIG, Gate, Place};
+use super::support::{CONFIG, Place};
 
 const STORE: &str = "data/rotogate.redb";
-
-/// The configuration in which commands find this gate's admin listener.
-fn config_of(gate: &Gate) -> String {
-    CONFIG.replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{}\"", gate.admin))
-}
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -45,7 +40,7 @@ async fn a_running_gate_backs_up_its_store_and_the_copy_holds_the_sessions() {
     let tokens = gate.login().await;
     let revoked = gate.login().await;
     gate.revoke(&revoked.refresh).await;
-    place.write_config(&config_of(&gate));
+    place.point_commands_at(&gate);
     let copy = place.path("backups/one.redb");
     let said = place.done(&["store", "backup", "backups/one.redb"], "").stdout;
     assert!(said.contains("by the running gate"), "{said}");
@@ -72,7 +67,7 @@ async fn without_a_gate_the_file_is_copied() {
     let tokens = gate.login().await;
     // The commands do not find the gate here: the file is in use.
     assert!(place.fails(&["store", "backup", "copy.redb"], "").contains("in use by another process"));
-    place.write_config(&config_of(&gate));
+    place.point_commands_at(&gate);
     assert_eq!(gate.stop(), Some(0));
     let before = fs::read(place.path(STORE)).unwrap();
     let said = place.json(&["store", "backup", "copy.redb"], "");

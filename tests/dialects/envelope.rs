@@ -105,6 +105,52 @@ async fn the_document_runs_line_by_line() {
     pair(&refresh(&gate, &second).await);
 }
 
+/// As printed, line breaks and all.
+const DOCUMENTED_REQUEST: &str = r#"{
+"token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ1aWQiOjE1NSwiZW1haWwiOiJzaGF1bC5jb2hlbkBmb...",
+"refreshToken":
+"eyJhbGciOiJIUzI1NiIsInR5cCIgOiAiSldUIiwia2lkIiA6ICI4NzlmN2I0Yy1hZjU3LTQ4Y2ItYTc2Mi1kY2Ew..."
+}"#;
+const DOCUMENTED_SUCCESS: &str = r#"{
+"errorCode": "",
+"errorMessage": "",
+"content": [
+{
+"token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ1aWQiOjE1NSwiZW1haWwiOiJzaGF1bC5jb2hlbkBmb...",
+"refreshToken":
+"eyJhbGciOiJIUzI1NiIsInR5cCIgOiAiSldUIiwia2lkIiA6ICI4NzlmN2I0Yy1hZjU3LTQ4Y2ItYTc2Mi1kY2Ew...",
+"validityTime": 3600
+}
+],
+"pageable": {
+"page": 0,
+"size": 10,
+"totalPages": 1,
+"totalElements": 1
+}
+}"#;
+
+#[tokio::test]
+async fn the_documents_own_example_is_a_wrong_token_here_and_its_answers_are_ours_in_shape() {
+    let place = Place::new(&CONFIG.replace("[store]", "[sessions]\naccess_ttl = \"1h\"\n[store]"));
+    let gate = place.start();
+    let json = [("content-type", "application/json")];
+    assert_invalid_token(&gate.call(Method::PUT, PATH, &json, DOCUMENTED_REQUEST).await);
+
+    let held = login(&gate).await;
+    let mut request: Value = serde_json::from_str(DOCUMENTED_REQUEST).unwrap();
+    request["token"] = held.access.into();
+    request["refreshToken"] = held.refresh.into();
+    let mut answer = gate.call(Method::PUT, PATH, &json, &serde_json::to_string_pretty(&request).unwrap()).await.json();
+    let expected: Value = serde_json::from_str(DOCUMENTED_SUCCESS).unwrap();
+    for name in ["token", "refreshToken"] {
+        let theirs = &mut answer["content"][0][name];
+        assert!(theirs.is_string());
+        *theirs = expected["content"][0][name].clone();
+    }
+    assert_eq!(answer, expected);
+}
+
 #[tokio::test]
 async fn both_tokens_are_of_one_session_and_one_generation_or_the_access_token_of_the_one_before() {
     let place = Place::new(CONFIG);

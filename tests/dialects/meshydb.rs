@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::support::{Gate, Place, keep_secret, raw};
+use crate::support::{Gate, Place, keep_secret, raw, until};
 
 const CONFIG: &str = r#"
 [server]
@@ -192,6 +192,56 @@ async fn the_documents_own_requests_are_answered_as_it_says() {
     let other = js.post(&gate, "/other/connect/token", &js.refresh(&token));
     assert_eq!(other.error(), invalid_grant());
     js.post(&gate, "/acme/connect/token", &js.refresh(&token)).pair();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documents_other_failures_are_400_and_429_too() {
+    let (place, gate, password) = start();
+    let js = Sdk::JavaScript;
+    let token = |gate: &Gate| js.post(gate, "/acme/connect/token", &js.login(&password)).pair().1;
+
+    // «User is no longer active.»
+    let held = token(&gate);
+    assert_eq!(place.run(&["user", "disable", "meshy", "--account", "acme"], "").code, Some(0));
+    until("the user is out", async || {
+        let said = js.post(&gate, "/acme/connect/token", &js.refresh(&held));
+        said.status == 400 && said.error() == invalid_grant()
+    })
+    .await;
+    assert_eq!(place.run(&["user", "enable", "meshy", "--account", "acme"], "").code, Some(0));
+    drop(gate);
+
+    // «Refresh token is expired.»
+    place.write_config(&CONFIG.replace(
+        "[store]",
+        "[sessions]\naccess_ttl = \"1s\"\nsession_ttl = \"2s\"\nidle_ttl = \"1s\"\ngrace = \"0s\"\n\
+         lost_response_window = \"0s\"\n[limits]\nrefresh_per_session = \"1000/1s\"\n[store]",
+    ));
+    let gate = place.start();
+    let held = token(&gate);
+    let mut latest = held.clone();
+    until("the session has ended", async || {
+        let said = js.post(&gate, "/acme/connect/token", &js.refresh(&latest));
+        if said.status == 200 {
+            latest = said.pair().1;
+        }
+        said.status != 200
+    })
+    .await;
+    assert_eq!(js.post(&gate, "/acme/connect/token", &js.refresh(&latest)).error(), invalid_grant());
+    drop(gate);
+
+    // «You have either hit your API or Database limit.»
+    place.write_config(&format!("{CONFIG}[limits]\nrefresh_per_session = \"2/1h\"\n"));
+    let gate = place.start();
+    let mut held = token(&gate);
+    for _ in 0..2 {
+        held = js.post(&gate, "/acme/connect/token", &js.refresh(&held)).pair().1;
+    }
+    let said = js.post(&gate, "/acme/connect/token", &js.refresh(&held));
+    assert_eq!(said.status, 429);
+    assert!(said.head.contains("retry-after: "), "{}", said.head);
+    assert!(said.json()["error"].is_string(), "JSON, as its clients print it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,16 +92,15 @@ async fn what_is_not_grpc_is_refused_plainly() {
         assert_eq!(send(request.body(Full::default()).unwrap()).await.0.status(), status, "{method} {media}");
     }
     // Not one message, half a message, one that is too long, one that is no message.
-    for (body, codes) in [
-        (Bytes::new(), ["13", "3"]),
-        (Bytes::from_static(&[0, 0, 0, 0, 9, 1]), ["13", "3"]),
-        (Bytes::from(vec![0; 20_000]), ["8", "8"]),
-        (Bytes::from_static(&[0, 0, 0, 0, 2, 255, 255]), ["13", "3"]),
+    for (body, code) in [
+        (Bytes::new(), "13"),
+        (Bytes::from_static(&[0, 0, 0, 0, 9, 1]), "13"),
+        (Bytes::from(vec![0; 20_000]), "8"),
+        (Bytes::from_static(&[0, 0, 0, 0, 2, 255, 255]), "13"),
     ] {
         let request = Request::post(gate.url(REFRESH)).header("content-type", "application/grpc");
         let (answer, _) = send(request.body(Full::new(body.clone())).unwrap()).await;
-        let status = answer.headers()["grpc-status"].to_str().unwrap();
-        assert!(codes.contains(&status), "{status} for {} bytes", body.len());
+        assert_eq!(answer.headers()["grpc-status"], code, "{} bytes", body.len());
     }
 }
 

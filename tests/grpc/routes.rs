@@ -116,6 +116,21 @@ async fn t17_without_a_token_a_call_is_unauthenticated_in_trailers_with_http_200
 }
 
 #[tokio::test]
+async fn t17_a_route_of_the_dialect_refuses_in_its_words() {
+    let upstream = upstream::start().await;
+    let more = route(&format!("h2c://{upstream}"), "").replace("[[routes]]\n", "[[routes]]\ndialect = \"knox\"\n");
+    let (_place, gate) = gate(&more);
+    let status = call::<_, String>(gate.address, UNARY, tonic::Request::new(String::new())).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(status.message(), "send the metadata authorization: Bearer <access token>");
+    let status = call::<_, String>(gate.address, UNARY, with_token(String::new(), "a.b.c")).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "the access token is invalid"));
+    // gRPC-Web is another protocol, whose clients read the status of HTTP.
+    let request = Request::post(gate.url(UNARY)).header("content-type", "application/grpc-web");
+    assert_eq!(send(request.body(Full::default()).unwrap()).await.0.status(), 401);
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_gone_is_unavailable() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for scheme in ["h2c", "http"] {

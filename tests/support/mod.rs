@@ -76,6 +76,14 @@ impl Place {
         place
     }
 
+    /// Makes commands find the admin listener of a gate that was started here.
+    pub fn point_commands_at(&self, gate: &Gate) {
+        let config = fs::read_to_string(self.path("gateway.toml")).unwrap();
+        let anywhere = "[admin]\nlisten = \"127.0.0.1:0\"";
+        assert!(config.contains(anywhere), "the configuration has another admin listener");
+        self.write_config(&config.replace(anywhere, &format!("[admin]\nlisten = \"{}\"", gate.admin)));
+    }
+
     pub fn write_config(&self, config: &str) {
         fs::write(self.path("gateway.toml"), config).unwrap();
     }
@@ -181,8 +189,8 @@ impl Place {
         self.keep_secrets();
         let (mut output, _) = output_file("command");
         output.write_all(ran.stderr.as_bytes()).unwrap();
-        // A token is what this command is asked for.
-        if !arguments.contains(&"mint") {
+        // A token or a secret is what these commands are asked for.
+        if !arguments.contains(&"mint") && !arguments.contains(&"secret") {
             output.write_all(ran.stdout.as_bytes()).unwrap();
         }
         ran

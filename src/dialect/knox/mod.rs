@@ -14,7 +14,6 @@
 //! `avatar`, `phone`, `dids` (a list), `external_ids` (a table of texts), `metadata` (a table of anything).
 
 use async_trait::async_trait;
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
 use tonic::Status;
 
@@ -87,7 +86,7 @@ impl Dialect for Knox {
     }
 
     async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
-        if !speaks_grpc(call.headers) {
+        if !respond::is_grpc(call.headers) {
             return not_grpc().into();
         }
         let calling = Calling::new(call, gate);
@@ -100,22 +99,20 @@ impl Dialect for Knox {
         (reply, calling.reason()).into()
     }
 
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        respond::is_grpc(headers).then(|| refusal(&words::status(&denial.into())))
+    }
+
     fn is_streamed(&self, operation: &str) -> bool {
         operation == STREAMED
     }
 
     async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, &'static str) {
-        if !speaks_grpc(call.headers) {
+        if !respond::is_grpc(call.headers) {
             return not_grpc();
         }
         (self.streams.answer(call.path, call.headers, body).await, "answered")
     }
-}
-
-/// «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2, «Requests»).
-fn speaks_grpc(headers: &HeaderMap) -> bool {
-    let media = headers.get(CONTENT_TYPE).map(|media| media.as_bytes().to_ascii_lowercase()).unwrap_or_default();
-    media.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 fn not_grpc() -> (Reply, &'static str) {

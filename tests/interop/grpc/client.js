@@ -105,6 +105,23 @@ const main = async () => {
   assert.equal(answer.user.uuid, profile.uuid);
   await call('GetMe', {}, second.token);
 
+  console.log('the example of the document');
+  const documented = (request) =>
+    new Promise((resolve) => {
+      const service = api;
+      service.refreshAccessToken(request, (err, value) => {
+        const resp = JSON.stringify(err ? err : value);
+        resolve(JSON.parse(resp));
+      });
+    });
+  assert.equal((await documented({ refresh_token: 'REFRESH_TOKEN' })).code, UNAUTHENTICATED);
+  const other = (await call('AuthnWithPassword', { email, password })).auth_token;
+  const shown = await documented({ refresh_token: other.refresh_token });
+  const names = 'uuid first_name last_name email role avatar phone dids external_ids metadata account'.split(' ');
+  // An account is what this user has not.
+  assert.deepEqual(Object.keys(shown.user), names.filter((name) => name !== 'account'));
+  assert.deepEqual(Object.keys(shown.auth_token), ['token', 'token_type', 'expires_in', 'refresh_token']);
+
   console.log('a reply that is lost');
   const cut = new UserApiService(cutting, plain);
   const lost = { refresh_token: second.refresh_token };

@@ -10,16 +10,23 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
-issuer, client_id = os.environ["ISSUER"], os.environ["CLIENT_ID"]
+issuer, client_id, client_secret = os.environ["ISSUER"], os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"]
 metadata = requests.get(issuer + "/.well-known/oauth-authorization-server").json()
 assert metadata["issuer"] == issuer, "another issuer"
 token_endpoint = metadata["token_endpoint"]
 assert "refresh_token" in metadata["grant_types_supported"]
 
 
-def session(token=None):
+def session(token=None, secret=client_secret):
+    method = "client_secret_basic" if secret else "none"
     return OAuth2Session(
-        client_id, scope="read write", token_endpoint_auth_method="none", token=token, token_endpoint=token_endpoint
+        client_id,
+        secret or None,
+        scope="read write",
+        token_endpoint_auth_method=method,
+        revocation_endpoint_auth_method=method,
+        token=token,
+        token_endpoint=token_endpoint,
     )
 
 
@@ -43,6 +50,16 @@ def refused(token):
     else:
         raise AssertionError("not refused")
 
+
+if client_secret:
+    try:
+        session(secret="not the secret").fetch_token(
+            token_endpoint, username=os.environ["USER_NAME"], password=os.environ["PASSWORD"]
+        )
+    except OAuthError as error:
+        assert error.error == "invalid_client", error.error
+    else:
+        raise AssertionError("an impostor is not refused")
 
 first = login()
 assert first["expires_in"] == 600 and first["token_type"] == "Bearer"

@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import * as client from 'openid-client';
 
-const { ISSUER, CLIENT_ID, USER_NAME, PASSWORD } = process.env;
+const { ISSUER, CLIENT_ID, CLIENT_SECRET, USER_NAME, PASSWORD } = process.env;
 const server = new URL(ISSUER);
-const discover = (algorithm) =>
-  client.discovery(server, CLIENT_ID, undefined, client.None(), { algorithm, execute: [client.allowInsecureRequests] });
+const proof = (secret) => (secret ? client.ClientSecretBasic(secret) : client.None());
+const discover = (algorithm, secret = CLIENT_SECRET) =>
+  client.discovery(server, CLIENT_ID, undefined, proof(secret), { algorithm, execute: [client.allowInsecureRequests] });
 await discover('oidc');
 const config = await discover('oauth2');
 assert.equal(config.serverMetadata().issuer, ISSUER);
@@ -27,6 +28,16 @@ const refused = (tokens) =>
     return true;
   });
 
+if (CLIENT_SECRET) {
+  // A confidential client that cannot prove who it is is refused, with the challenge of RFC 6749 §5.2.
+  const impostor = await discover('oauth2', 'not the secret');
+  const grant = { username: USER_NAME, password: PASSWORD, scope: 'read write' };
+  await assert.rejects(client.genericGrantRequest(impostor, 'password', grant), (error) => {
+    assert.ok(error instanceof client.WWWAuthenticateChallengeError, error.name);
+    assert.equal(error.status, 401);
+    return true;
+  });
+}
 const first = await login();
 assert.equal(first.expires_in, 600);
 assert.equal(first.token_type, 'bearer');

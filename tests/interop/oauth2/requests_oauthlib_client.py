@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
 
 import requests
-from oauthlib.oauth2 import InvalidGrantError, LegacyApplicationClient
+from requests.auth import HTTPBasicAuth
+from oauthlib.oauth2 import InvalidClientError, InvalidGrantError, LegacyApplicationClient
 from requests_oauthlib import OAuth2Session
 
-issuer, client_id = os.environ["ISSUER"], os.environ["CLIENT_ID"]
+issuer, client_id, client_secret = os.environ["ISSUER"], os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"]
 metadata = requests.get(issuer + "/.well-known/oauth-authorization-server").json()
 assert metadata["issuer"] == issuer, "another issuer"
 token_endpoint = metadata["token_endpoint"]
@@ -20,18 +21,25 @@ def session(token=None):
     return OAuth2Session(client=client, token=token)
 
 
-def login():
+def proof(secret=client_secret):
+    return HTTPBasicAuth(client_id, secret) if secret else None
+
+
+def login(auth=proof()):
     return session().fetch_token(
         token_endpoint,
         username=os.environ["USER_NAME"],
         password=os.environ["PASSWORD"],
         client_id=client_id,
         include_client_id=True,
+        auth=auth,
     )
 
 
 def refresh(token):
-    return session(dict(token)).refresh_token(token_endpoint, refresh_token=token["refresh_token"], client_id=client_id)
+    return session(dict(token)).refresh_token(
+        token_endpoint, refresh_token=token["refresh_token"], client_id=client_id, auth=proof()
+    )
 
 
 def call(token):
@@ -46,6 +54,14 @@ def refused(token):
     else:
         raise AssertionError("not refused")
 
+
+if client_secret:
+    try:
+        login(proof("not the secret"))
+    except InvalidClientError as error:
+        assert error.status_code == 401
+    else:
+        raise AssertionError("an impostor is not refused")
 
 first = login()
 assert first["expires_in"] == 600 and first["token_type"] == "Bearer"
@@ -79,6 +95,7 @@ client = LegacyApplicationClient(client_id=client_id)
 url, headers, body = client.prepare_token_revocation_request(
     metadata["revocation_endpoint"], again["refresh_token"], token_type_hint="refresh_token"
 )
-assert requests.post(url, headers=headers, data=body + "&client_id=" + client_id).status_code == 200
+revoked = requests.post(url, headers=headers, data=body + "&client_id=" + client_id, auth=proof())
+assert revoked.status_code == 200
 refused(again)
 assert call(again) == 401

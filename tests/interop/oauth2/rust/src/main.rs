@@ -6,8 +6,9 @@ use std::net::TcpStream;
 
 use oauth2::basic::{BasicClient, BasicErrorResponseType, BasicTokenResponse};
 use oauth2::{
-    AuthType, ClientId, HttpRequest, HttpResponse, RefreshToken, RequestTokenError, ResourceOwnerPassword,
-    ResourceOwnerUsername, RevocationUrl, Scope, StandardRevocableToken, TokenResponse, TokenUrl,
+    AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RefreshToken, RequestTokenError,
+    ResourceOwnerPassword, ResourceOwnerUsername, RevocationUrl, Scope, StandardRevocableToken, TokenResponse,
+    TokenUrl,
 };
 
 /// The crate brings no HTTP client along unless asked to; this one speaks as little of it as is needed here.
@@ -51,8 +52,13 @@ fn main() {
     let url = |name: &str| metadata[name].as_str().expect("an endpoint").to_owned();
     // The crate revokes over https alone; what is sent and where is the same.
     let revocation = url("revocation_endpoint").replacen("http://", "https://", 1);
-    let client = BasicClient::new(ClientId::new(var("CLIENT_ID").expect("CLIENT_ID")))
-        .set_auth_type(AuthType::RequestBody)
+    let secret = var("CLIENT_SECRET").ok().filter(|secret| !secret.is_empty());
+    let mut client = BasicClient::new(ClientId::new(var("CLIENT_ID").expect("CLIENT_ID")));
+    client = match &secret {
+        Some(secret) => client.set_client_secret(ClientSecret::new(secret.clone())),
+        None => client.set_auth_type(AuthType::RequestBody),
+    };
+    let client = client
         .set_token_uri(TokenUrl::new(url("token_endpoint")).expect("a URL"))
         .set_revocation_url(RevocationUrl::new(revocation).expect("a URL"));
     let (user, password) = (var("USER_NAME").expect("USER_NAME"), var("PASSWORD").expect("PASSWORD"));
@@ -73,6 +79,15 @@ fn main() {
         Err(_) => panic!("not refused in the words of RFC 6749"),
     };
 
+    if secret.is_some() {
+        let impostor = client.clone().set_client_secret(ClientSecret::new("not the secret".to_owned()));
+        match impostor.exchange_password(&user, &password).request(&send) {
+            Err(RequestTokenError::ServerResponse(said)) => {
+                assert_eq!(said.error(), &BasicErrorResponseType::InvalidClient);
+            }
+            _ => panic!("an impostor is not refused"),
+        }
+    }
     let first = login();
     assert_eq!(first.expires_in().expect("expires_in").as_secs(), 600);
     assert_eq!(first.token_type().as_ref().to_ascii_lowercase(), "bearer");

@@ -1,0 +1,190 @@
+//! Which request is for which endpoint.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Endpoint, JWKS_PATH};
+use crate::client::Client;
+use crate::dialect::{Dialect, Served};
+use crate::gate::metadata::{self, Metadata};
+use crate::route::path::CanonicalPath;
+use crate::session::profile::Profile;
+use crate::token::claims::TokenStyle;
+
+/// An endpoint, ready to serve.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) dialect: Box<dyn Dialect>,
+    pub(super) profile: Profile,
+    pub(super) clients: Option<Vec<Box<str>>>,
+    pub(super) client: Option<Box<str>>,
+    pub(super) accepts: Vec<Box<str>>,
+    /// Has any of its paths a place for an account?
+    pub(super) names_accounts: bool,
+}
+
+/// What a path of ours serves.
+#[derive(Clone, Debug)]
+enum Entry {
+    Operation { endpoint: usize, served: Arc<Served> },
+    Jwks,
+    Metadata,
+}
+
+/// Two endpoints, or one and a template, that do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("endpoint {dialect} at {path}: {problem}")]
+pub struct EndpointError {
+    dialect: String,
+    path: String,
+    problem: String,
+}
+
+/// All endpoints, by path.
+#[derive(Debug)]
+pub(in crate::gate) struct Endpoints {
+    ready: Vec<Ready>,
+    exact: matchit::Router<Entry>,
+    /// The same templates in lower case, to find spellings that come close.
+    loose: matchit::Router<()>,
+    metadata: Bytes,
+}
+
+/// An operation that a request is for.
+#[derive(Debug)]
+pub(in crate::gate) struct Operation {
+    pub(super) endpoint: usize,
+    pub(super) served: Arc<Served>,
+    pub(super) params: Vec<(String, String)>,
+}
+
+/// A request that is for us.
+#[derive(Debug)]
+pub(in crate::gate) enum Hit {
+    Operation(Operation),
+    Jwks,
+    Metadata,
+    NearMiss,
+}
+
+impl Endpoints {
+    /// What the clients of each dialect need of an access token.
+    pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
+        endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), endpoint.dialect.token_style())).collect()
+    }
+
+    pub(in crate::gate) fn new(
+        endpoints: Vec<Endpoint>,
+        profile: &Profile,
+        clients: &[Client],
+        issuer: &str,
+        public_url: &str,
+    ) -> Result<Self, EndpointError> {
+        let mut all = Self {
+            ready: Vec::new(),
+            exact: matchit::Router::new(),
+            loose: matchit::Router::new(),
+            metadata: Bytes::new(),
+        };
+        all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
+        for endpoint in endpoints {
+            let base = endpoint.path.unwrap_or_else(|| endpoint.dialect.default_path().to_owned());
+            let base = base.as_str();
+            let index = all.ready.len();
+            let mut names_accounts = false;
+            for served in endpoint.dialect.serves(base) {
+                names_accounts |= served.template.contains("{account}");
+                let template = served.template.clone();
+                let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
+                all.insert(endpoint.dialect.name(), &template, entry)?;
+            }
+            // Of several, the first is what a client finds by metadata alone.
+            if all.metadata.is_empty()
+                && let Some(paths) = endpoint.dialect.oauth(base)
+            {
+                for path in metadata::paths(issuer) {
+                    all.insert("the gate", &path, Entry::Metadata)?;
+                }
+                let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
+                let metadata = Metadata::new(issuer, public_url, &paths, clients.iter().filter(served));
+                all.metadata = metadata.to_bytes();
+            }
+            let mut accepts = endpoint.accepts;
+            accepts.push(endpoint.dialect.name().into());
+            let profile = endpoint.profile.over(&endpoint.dialect.profile().over(profile));
+            // Rules that do not hold together are found here, not at a client's refresh.
+            let of_clients = clients.iter().map(|client| client.profile.over(&profile));
+            let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
+            if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
+                return Err(EndpointError {
+                    dialect: endpoint.dialect.name().to_owned(),
+                    path: base.to_owned(),
+                    problem: problem.to_string(),
+                });
+            }
+            all.ready.push(Ready {
+                client: endpoint.client.or_else(|| endpoint.dialect.client().map(Into::into)),
+                dialect: endpoint.dialect,
+                profile,
+                clients: endpoint.clients,
+                accepts,
+                names_accounts,
+            });
+        }
+        Ok(all)
+    }
+
+    fn insert(&mut self, dialect: &str, template: &str, entry: Entry) -> Result<(), EndpointError> {
+        let failed = |error: matchit::InsertError| EndpointError {
+            dialect: dialect.to_owned(),
+            path: template.to_owned(),
+            problem: error.to_string(),
+        };
+        self.exact.insert(template, entry).map_err(failed)?;
+        // Two templates that differ in case alone are one loose template.
+        match self.loose.insert(template.to_ascii_lowercase(), ()) {
+            Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The endpoint of an operation.
+    pub(super) fn get(&self, index: usize) -> Option<&Ready> {
+        self.ready.get(index)
+    }
+
+    /// What there is, for clients that are told nothing but the issuer.
+    pub(super) fn metadata(&self) -> Bytes {
+        self.metadata.clone()
+    }
+
+    /// Is an operation for upgrades alone?
+    pub(in crate::gate) fn upgrades(&self, operation: &Operation) -> bool {
+        let endpoint = self.ready.get(operation.endpoint);
+        endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
+    }
+
+    /// Is a request with this path for us? `raw` is the path as it came.
+    pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
+        match self.exact.at(path.as_str()) {
+            Ok(found) => {
+                let account = found.params.get("account").unwrap_or_default();
+                let spelt = |spelling: &&str| spelling.replace("{account}", account) == raw;
+                Some(match found.value {
+                    Entry::Jwks if !path.is_rewritten() => Hit::Jwks,
+                    Entry::Metadata if !path.is_rewritten() => Hit::Metadata,
+                    Entry::Operation { endpoint, served }
+                        if !path.is_rewritten() || served.spellings.iter().any(spelt) =>
+                    {
+                        let params = found.params.iter();
+                        let params = params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                        Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
+                    }
+                    Entry::Jwks | Entry::Metadata | Entry::Operation { .. } => Hit::NearMiss,
+                })
+            }
+            Err(_) => self.loose.at(&path.loose()).is_ok().then_some(Hit::NearMiss),
+        }
+    }
+}

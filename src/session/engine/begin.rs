@@ -1,0 +1,216 @@
+//! How a session begins: a login, an application's own start, a client's own token.
+
+use std::time::Duration;
+
+use super::grant::{access_expiry, allowed_ttl, granted_at_login};
+use super::{APPLICATION, Engine, Event, How, Issued, Login, Origin, Start, TRIES};
+use crate::audit;
+use crate::client::Client;
+use crate::clock::Timestamp;
+use crate::denial::{Denial, Error, Fault};
+use crate::limit::Attempt;
+use crate::session::profile::Profile;
+use crate::session::{LastPair, Scope, Session, SessionId, SessionSecret, Status};
+use crate::store::Inserted;
+use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::mint;
+use crate::token::verify::is_name;
+
+impl Engine {
+    /// Logs a user in: a new session, and its first pair of tokens.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`]; a fault, which consumed nothing.
+    pub async fn login(&self, login: Login<'_>) -> Result<Issued, Error> {
+        self.may_mint()?;
+        let attempt = Attempt {
+            address: login.origin.address,
+            account: login.account,
+            username: login.username,
+            client: &login.client.id,
+        };
+        allowed_ttl(login.access_ttl, login.profile)?;
+        self.limits.login(attempt)?;
+        let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
+        let Some(user) = directory.authenticate(login.account, login.username, login.password).await? else {
+            self.counts.add(Event::LoginRefused);
+            audit::login_refused(login.account, login.username, &login.client.id, login.origin);
+            return Err(Denial::WrongPassword.into());
+        };
+        // A directory should not name such a user; a session that no refresh would let live is not begun.
+        if !user.active {
+            self.counts.add(Event::LoginRefused);
+            audit::login_refused(login.account, login.username, &login.client.id, login.origin);
+            return Err(Denial::WrongPassword.into());
+        }
+        self.limits.logged_in(attempt);
+        let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
+        let new = New {
+            subject: &user.subject,
+            account: user.account.as_deref(),
+            client: &login.client.id,
+            scope,
+            dialect: login.dialect,
+            valid_from: user.sessions_valid_from,
+            access_ttl: login.access_ttl,
+            profile: login.profile,
+            origin: login.origin,
+        };
+        let mut issued = self.begin(new).await?;
+        issued.user = Some(user);
+        Ok(issued)
+    }
+
+    /// Begins a session that the application answers for. It ends when it is revoked or expires.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedRequest`] for a subject, client or account that cannot stand in a token; a fault, which consumed
+    /// nothing.
+    pub async fn start(&self, start: Start<'_>) -> Result<Issued, Error> {
+        self.may_mint()?;
+        if !crate::directory::is_valid_subject(start.subject) {
+            return Err(Denial::MalformedRequest("subject: 1 to 256 visible ASCII characters are needed").into());
+        }
+        if !crate::directory::is_valid_subject(start.client) {
+            return Err(Denial::MalformedRequest("client: 1 to 256 visible ASCII characters are needed").into());
+        }
+        if !start.account.is_none_or(is_name) {
+            return Err(
+                Denial::MalformedRequest("account: 1 to 256 characters are needed, no control characters").into()
+            );
+        }
+        self.begin(New {
+            subject: start.subject,
+            account: start.account,
+            client: start.client,
+            scope: start.scope,
+            dialect: APPLICATION,
+            valid_from: Timestamp::ZERO,
+            access_ttl: None,
+            profile: start.profile,
+            origin: start.origin,
+        })
+        .await
+    }
+
+    async fn begin(&self, new: New<'_>) -> Result<Issued, Error> {
+        let keyring = self.keyring();
+        let mut valid_from =
+            new.valid_from.max(self.revocations.not_before(&self.issuer, new.subject, Some(new.client)));
+        for _ in 0..TRIES {
+            let created = self.clock.stamp_creation(valid_from).ok_or(Fault::Clock)?;
+            let expires = created.plus(new.profile.session_ttl);
+            let last = LastPair {
+                scope: new.scope.clone(),
+                access_expires: access_expiry(created, expires, new.access_ttl, new.profile),
+                kid: keyring.signer().kid().into(),
+                refresh_key: keyring.refresh_keys().current(),
+            };
+            let session = Session {
+                id: SessionId::new(created, self.random_bytes()?),
+                secret: SessionSecret::new(self.random_bytes()?),
+                subject: new.subject.into(),
+                account: new.account.map(Into::into),
+                client: new.client.into(),
+                scope: new.scope.clone(),
+                dialect: new.dialect.into(),
+                expires,
+                latest_access_expires: last.access_expires,
+                current: 1,
+                previous: 0,
+                rotated_at: created,
+                issued_at: created,
+                confirmed: false,
+                last,
+                status: Status::Live,
+                revision: 1,
+                user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
+                address: new.origin.address.filter(|_| self.keep_login_origin),
+            };
+            let issued = self.pair(&keyring, &session, created, How::Login)?;
+            match self.store.insert(session.clone()).await? {
+                Inserted::Inserted => {
+                    self.counts.add(Event::Login);
+                    audit::login(&session, new.origin);
+                    return Ok(issued);
+                }
+                Inserted::NoLongerValid(moment) => valid_from = valid_from.max(moment),
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// A token for a confidential client's own account (RFC 6749 §4.4): no session, no refresh token, revoked by `jti`.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`], [`Denial::InvalidScope`]; a fault.
+    pub fn client_token(
+        &self,
+        client: &Client,
+        scope: Option<&Scope>,
+        profile: &Profile,
+        origin: &Origin,
+    ) -> Result<Issued, Error> {
+        self.may_mint()?;
+        self.limits.client(origin.address, &client.id)?;
+        let allowed = client.scopes.clone().unwrap_or_default();
+        let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
+        let now = self.stamp_sessionless(&client.id)?;
+        let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
+        let jti = uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string();
+        let claims = MintedClaims {
+            issuer: &self.issuer,
+            subject: &client.id,
+            audience: &self.audience,
+            expires,
+            issued_at: now,
+            jti: &jti,
+            client: &client.id,
+            scope: &scope,
+            session: None,
+            account: None,
+            style: TokenStyle::default(),
+        };
+        let keyring = self.keyring();
+        let access_token = mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
+        self.counts.add(Event::ClientToken);
+        audit::client_token(&client.id, &jti, origin);
+        Ok(Issued {
+            access_token,
+            refresh_token: None,
+            expires,
+            expires_in: expires.as_secs().saturating_sub(now.as_secs()),
+            subject: client.id.clone(),
+            scope,
+            session: None,
+            user: None,
+            how: How::ClientCredentials,
+        })
+    }
+
+    /// When a token without a session is issued: a moment whose whole second, which is all that `iat` holds, lies after
+    /// every not-before. Otherwise a token issued in the second of a revocation would be dead from the start.
+    fn stamp_sessionless(&self, client: &str) -> Result<Timestamp, Fault> {
+        let not_before = self.revocations.not_before(&self.issuer, client, Some(client));
+        let now = self.clock.stamp_creation(not_before).ok_or(Fault::Clock)?;
+        if Timestamp::from_secs(now.as_secs()) > not_before {
+            return Ok(now);
+        }
+        // The stamp moves with it, so that a later not-before comes after this token too.
+        let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
+        self.clock.stamp_creation(end_of_second).ok_or(Fault::Clock)
+    }
+}
+
+/// A session to come.
+struct New<'a> {
+    subject: &'a str,
+    account: Option<&'a str>,
+    client: &'a str,
+    scope: Scope,
+    dialect: &'a str,
+    valid_from: Timestamp,
+    access_ttl: Option<Duration>,
+    profile: &'a Profile,
+    origin: &'a Origin,
+}

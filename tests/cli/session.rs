@@ -1,0 +1,126 @@
+//! `rotogate session`: what an operator sees of sessions, and how one ends them.
+
+use http::StatusCode;
+
+use super::assert_invalid_grant;
+use super::support::{CONFIG, Gate, Place, Tokens};
+
+/// The id of a token's session.
+fn sid(place: &Place, tokens: &Tokens) -> String {
+    place.json(&["token", "inspect"], &tokens.refresh)["session"].as_str().unwrap().to_owned()
+}
+
+async fn is_over(gate: &Gate, tokens: &Tokens) {
+    assert_eq!(gate.get("/x", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
+    assert_invalid_grant(&gate.refresh(&tokens.refresh).await);
+}
+
+async fn lives(gate: &Gate, tokens: &Tokens) {
+    assert_eq!(gate.get("/x", &tokens.access).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_session_is_listed_shown_and_ended_and_the_next_request_is_refused() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    assert_eq!(place.done(&["session", "list"], "").stdout, "no sessions\n");
+    let (mine, other) = (gate.login().await, gate.login().await);
+    let id = sid(&place, &mine);
+
+    let listed = place.done(&["session", "list", "--json"], "").stdout;
+    let rows: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!((&rows[0]["id"], &rows[1]["id"]), (&id.as_str().into(), &sid(&place, &other).into()), "oldest first");
+    let subject = rows[0]["subject"].as_str().unwrap();
+    assert_eq!(place.done(&["session", "list", "--subject", subject], "").stdout.lines().count(), 2);
+    assert_eq!(place.done(&["session", "list", "--subject", "nobody"], "").stdout, "no sessions\n");
+
+    let shown = place.json(&["session", "show", &id], "");
+    assert_eq!((&shown["status"], &shown["generation"]), (&"live".into(), &1.into()));
+    assert_eq!((&shown["client"], &shown["dialect"]), (&"web".into(), &"oauth2".into()));
+    assert_eq!(shown["address"], "127.0.0.1");
+    let next = gate.refresh(&mine.refresh).await.tokens();
+    lives(&gate, &next).await;
+    assert!(place.done(&["session", "show", &id], "").stdout.contains("generation  2"));
+
+    assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("{id} is revoked\n"));
+    is_over(&gate, &next).await;
+    lives(&gate, &other).await;
+    assert_eq!(place.json(&["session", "show", &id], "")["status"], "operator");
+    // Once more: nothing is left to do.
+    place.done(&["session", "revoke", &id], "");
+}
+
+#[tokio::test]
+async fn sessions_of_a_user_a_client_or_everyone_end_together() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let first = gate.login().await;
+    let subject = place.json(&["session", "show", &sid(&place, &first)], "")["subject"].as_str().unwrap().to_owned();
+    let every: [&[&str]; 3] = [&["--subject", &subject], &["--client", "web"], &["--all"]];
+    for which in every {
+        let held = [gate.login().await, gate.login().await];
+        place.done(&[&["session", "revoke"], which].concat(), "");
+        for tokens in &held {
+            is_over(&gate, tokens).await;
+            assert_eq!(place.json(&["session", "show", &sid(&place, tokens)], "")["status"], "not-before");
+        }
+        lives(&gate, &gate.login().await).await;
+    }
+    let other = gate.login().await;
+    place.done(&["session", "revoke", "--subject", "somebody else"], "");
+    lives(&gate, &other).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_to_a_session_is_said() {
+    let place = Place::new(CONFIG);
+    let said = place.fails(&["session", "list"], "");
+    assert!(said.contains("no gate answers on 127.0.0.1:0 (admin.listen): start it"), "{said}");
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    for id in ["0190b5a0-0000-7000-8000-000000000000", "../livez", "x", "?all"] {
+        for command in ["show", "revoke"] {
+            let said = place.fails(&["session", command, id], "");
+            assert!(said.contains(&format!("there is no session {id}")), "{said}");
+        }
+    }
+    for wrong in [&["session", "revoke"][..], &["session", "revoke", "x", "--all"], &["session", "show"]] {
+        assert_eq!(place.run(wrong, "").code, Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn o1_sessions_are_nobodys_without_the_admin_token() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let held = gate.login().await;
+    let id = sid(&place, &held);
+    let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
+    for (method, path) in [
+        ("GET", "/sessions".to_owned()),
+        ("GET", format!("/sessions/{id}")),
+        ("POST", format!("/sessions/{id}/revoke")),
+        ("POST", "/revocations?all".to_owned()),
+    ] {
+        let method: http::Method = method.parse().unwrap();
+        let answer = gate.admin(method.clone(), &path, None).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
+        let answer = gate.admin(method, &path, Some(&held.access)).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    lives(&gate, &held).await;
+    let page = gate.admin(http::Method::GET, "/sessions?limit=1", Some(token.trim())).await.json();
+    assert_eq!((&page["sessions"][0]["id"], &page["next"]), (&id.into(), &serde_json::Value::Null));
+    for wrong in ["/sessions?limit=0", "/sessions?limit=1001", "/sessions?after=x"] {
+        let answer = gate.admin(http::Method::GET, wrong, Some(token.trim())).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    for wrong in ["/revocations", "/revocations?subject=", "/revocations?all=no", "/revocations?subject=a&client=b"] {
+        let answer = gate.admin(http::Method::POST, wrong, Some(token.trim())).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    lives(&gate, &held).await;
+}
