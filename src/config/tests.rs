@@ -562,6 +562,10 @@ fn what_is_wrong_with_a_listener_is_named() {
             "tls = { cert = \"a\", key = \"b\" }\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
             "server.tls: is for the addresses of listen, and there are none",
         ),
+        (
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nmax_connections = 1".to_owned(),
+            "server.max_connections: is 1, and there are 2 listeners",
+        ),
         ("max_connections_per_address = 0".to_owned(), "server.max_connections_per_address: expected a whole number"),
     ] {
         assert!(wrong(&lines).contains(said), "{lines}: {}", wrong(&lines));

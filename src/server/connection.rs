@@ -138,10 +138,15 @@ async fn speak(
     peer: SocketAddr,
     state: Arc<State>,
     limits: &Limits,
-    stopped: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), Ended> {
-    let established = tokio::time::timeout(limits.head_timeout, listener.establish(stream, peer, limits)).await??;
+    let established = tokio::select! {
+        // The first: a request that is there already is answered.
+        biased;
+        established = tokio::time::timeout(limits.head_timeout, listener.establish(stream, peer, limits)) => established??,
+        () = stop(&mut stopped) => return Ok(()),
+    };
     let Established { stream, origin, is_http2, place } = established;
     let (origin, seat) = (Arc::new(origin), Seat(Arc::new((permit, place))));
     let streams = Streams::new(limits.slowest);
@@ -167,7 +172,6 @@ async fn speak(
         let connection = limits.http2(streams.clone()).serve_connection(stream, service);
         watched(connection, &streams, limits.idle_timeout, stopped).await
     } else {
-        let mut stopped = stopped;
         let mut connection = pin!(limits.http1().serve_connection(stream, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),

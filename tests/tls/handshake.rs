@@ -151,6 +151,63 @@ async fn a4_a_handshake_that_does_not_go_on_ends_and_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn t9_an_upgrade_passes_over_tls() {
+    let pki = Pki::new();
+    let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = upstream.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = upstream.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(AGREED).await.unwrap();
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let place = secure_place(&pki, "");
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&format!(
+        "{config}[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
+         [[routes]]\npath = \"/ws\"\nupgrade = true\nupstream = \"ws\"\n\
+         [[server.listeners]]\naddress = \"127.0.0.1:0\"\n"
+    ));
+    let mut gate = place.start();
+    // The helper speaks clear text.
+    let secure = std::mem::replace(&mut gate.address, gate.addresses[1]);
+    let token = gate.login().await.access;
+    let mut stream = Client::new(&pki, &["http/1.1"]).connect(secure, "gate.test").await.unwrap();
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\nConnection: upgrade\r\n\
+         Upgrade: websocket\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{:?}", String::from_utf8_lossy(&answer));
+    stream.write_all(b"both ways").await.unwrap();
+    let mut echoed = [0; 9];
+    stream.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"both ways");
+}
+
+const AGREED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_handshakes() {
+    let pki = Pki::new();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
+    let silent: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(gate.address).unwrap()).collect();
+    let log = gate.log.clone();
+    assert_eq!(tokio::task::spawn_blocking(move || gate.stop()).await.unwrap(), Some(0));
+    assert!(!std::fs::read_to_string(log).unwrap().contains("were cut off"));
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_stop_lets_requests_over_tls_finish() {
     let pki = Pki::new();
     let gate = secure_place(&pki, "").start();

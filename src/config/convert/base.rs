@@ -53,6 +53,11 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
             .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))
             .unwrap_or(30 * SECOND),
     };
+    // Each listener holds a place for the connection that it waits for.
+    if server.max_connections < server.listeners.len() {
+        let message = format!("is {}, and there are {} listeners", server.max_connections, server.listeners.len());
+        section.blame("max_connections", message);
+    }
     section.finish();
     server
 }
