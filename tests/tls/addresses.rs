@@ -22,7 +22,8 @@ async fn served(gate: &Gate, from: &str) -> Option<TcpStream> {
 
 #[tokio::test]
 async fn a4_connections_beyond_those_of_one_address_are_closed_and_others_are_served() {
-    let gate = Place::new(&with_server("max_connections_per_address = 3")).start();
+    let place = Place::new(&with_server("max_connections_per_address = 3"));
+    let gate = place.start();
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(served(&gate, "127.0.0.1").await.unwrap());
@@ -40,7 +41,8 @@ async fn a4_connections_beyond_those_of_one_address_are_closed_and_others_are_se
 #[tokio::test]
 async fn a_trusted_proxy_has_the_connections_of_all_its_clients() {
     let lines = "max_connections_per_address = 1\ntrusted_proxies = [\"127.0.0.1\"]";
-    let gate = Place::new(&with_server(lines)).start();
+    let place = Place::new(&with_server(lines));
+    let gate = place.start();
     let mut held = Vec::new();
     for _ in 0..5 {
         held.push(served(&gate, "127.0.0.1").await.unwrap());

@@ -13,7 +13,8 @@ use crate::support::{raw, until};
 #[tokio::test]
 async fn t16_alpn_decides_between_http_2_and_http_1() {
     let pki = Pki::new();
-    let gate = secure_place(&pki, "").start();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
     for (offered, is_http2) in [
         (&["h2", "http/1.1"][..], true),
         (&["h2"], true),
@@ -35,7 +36,8 @@ async fn t16_alpn_decides_between_http_2_and_http_1() {
 #[tokio::test]
 async fn t16_who_offers_only_other_protocols_is_refused() {
     let pki = Pki::new();
-    let gate = secure_place(&pki, "").start();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
     for offered in [&["ftp"][..], &["http/1.0"], &["h2c", "imap"]] {
         let said = refusal(Client::new(&pki, offered).connect(gate.address, "gate.test").await).await;
         assert!(said.contains("NoApplicationProtocol"), "{offered:?}: {said}");
@@ -78,7 +80,8 @@ fn answer_to(address: std::net::SocketAddr, hello: &[u8]) -> Vec<u8> {
 fn t16_old_versions_and_old_suites_are_refused() {
     const ECDHE_ECDSA_AES_128_GCM: [u8; 2] = [0xc0, 0x2b];
     let pki = Pki::new();
-    let gate = secure_place(&pki, "").start();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
     let alert = |answer: &[u8]| (answer[0] == 21 && answer[5] == 2).then(|| answer[6]);
     // What a sound 1.2 client sends is answered with a hello.
     assert_eq!(answer_to(gate.address, &hello([3, 3], ECDHE_ECDSA_AES_128_GCM))[0], 22);
@@ -94,7 +97,8 @@ fn t16_old_versions_and_old_suites_are_refused() {
 #[tokio::test]
 async fn t16_a_session_is_resumed_and_never_with_early_data() {
     let pki = Pki::new();
-    let gate = secure_place(&pki, "").start();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
     let mut client = Client::new(&pki, &["http/1.1"]);
     client.config.enable_early_data = true;
     for round in 0..2 {
@@ -135,7 +139,8 @@ async fn clear_text_and_tls_listen_side_by_side() {
 #[tokio::test]
 async fn a4_a_handshake_that_does_not_go_on_ends_and_holds_nobody_up() {
     let pki = Pki::new();
-    let gate = secure_place(&pki, "head_timeout = \"1s\"").start();
+    let place = secure_place(&pki, "head_timeout = \"1s\"");
+    let gate = place.start();
     let mut silent: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(gate.address).unwrap()).collect();
     for (stream, sent) in silent.iter_mut().zip(0_usize..) {
         stream.write_all(&hello([3, 3], [0xc0, 0x2b])[..sent]).unwrap();
@@ -210,7 +215,8 @@ async fn a_stop_does_not_wait_for_handshakes() {
 #[tokio::test]
 async fn a_stop_lets_requests_over_tls_finish() {
     let pki = Pki::new();
-    let gate = secure_place(&pki, "").start();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
     let (address, admin) = (gate.address, gate.admin);
     let mut idle = Client::new(&pki, &["h2"]).open(address, "gate.test").await.unwrap();
     assert_eq!(idle.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
