@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io::IsTerminal;
 
+use sd_notify::NotifyState;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
@@ -20,8 +21,20 @@ pub(super) fn run(config: Config, output: Output) -> Done {
         let greeted = greeting::Greeting::new(&config);
         let server = Server::bind(config).await.map_err(Failure::of)?;
         greeted.write(&server, output)?;
+        tell_manager(NotifyState::Ready);
+        let stop = async {
+            stop.await;
+            tell_manager(NotifyState::Stopping);
+        };
         server.run(stop).await.map_err(Failure::of)
     })
+}
+
+/// Tells systemd, if that is who started us (sd_notify(3)).
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "NOTIFY_SOCKET is set and cannot be written to; the service manager was not told");
+    }
 }
 
 /// The memory holds keys and passwords: no core dump, and no other process of the same user looks into it (requirement
