@@ -207,3 +207,25 @@ impl<B: Body> Body for Delivered<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn t15_resets_beyond_the_rate_are_a_flood_and_answered_requests_are_none() {
+        let streams = Streams::new(Slowest { rate: 0, patience: Duration::from_secs(60) });
+        (0..10_000).for_each(|_| streams.unanswered().answered());
+        (0..RESETS_AT_ONCE.get()).for_each(|_| drop(streams.unanswered()));
+        assert!(streams.flooded().now_or_never().is_none());
+        // Once to be told to go, and once more for who does not.
+        for _ in 0..2 {
+            (0..2000).for_each(|_| drop(streams.unanswered()));
+            assert!(streams.flooded().now_or_never().is_some());
+        }
+    }
+}
