@@ -212,7 +212,7 @@ fn the_environment_wins_and_is_read_like_the_file() {
     .unwrap();
     let StoreConfig::Redb { path, .. } = &config.store else { panic!("{:?}", config.store) };
     assert_eq!(path, Path::new("elsewhere/db"));
-    assert_eq!((config.server.listen.len(), config.server.max_connections), (2, 7));
+    assert_eq!((config.server.listeners.len(), config.server.max_connections), (2, 7));
     assert!(!config.sessions.keep_login_client);
     assert_eq!(config.identity.subject.unwrap(), "x-user");
     assert_eq!(config.clients[0].id, "spa");
@@ -485,5 +485,89 @@ proptest::proptest! {
     fn no_text_brings_the_reader_down(text in "\\PC{0,200}", name in "[A-Z_]{0,20}", value in "\\PC{0,20}") {
         let env = BTreeMap::from([(format!("ROTOGATE_{name}"), value)]);
         let _ = parse(&text, Path::new("gateway.toml"), &env);
+    }
+}
+
+#[test]
+fn listeners_that_differ_are_tables_and_tls_beside_listen_is_for_its_addresses() {
+    let server = |lines: &str| {
+        let text = format!("[server]\npublic_url = \"https://a.test\"\n{lines}\n[issuer]\naudience = [\"api\"]\n");
+        read(&text).map(|config| config.server)
+    };
+    let simple =
+        server("listen = [\"0.0.0.0:80\", \"0.0.0.0:443\"]\ntls = { cert = \"a.pem\", key = \"/k\" }").unwrap();
+    let pair = |place: &str| CertificateFiles {
+        cert: PathBuf::from("/etc/rotogate/a.pem"),
+        key: PathBuf::from("/k"),
+        place: place.to_owned(),
+    };
+    for listener in &simple.listeners {
+        let tls = listener.tls.as_ref().unwrap();
+        assert_eq!((&tls.certificates, &tls.client_auth), (&vec![pair("server.tls")], &ClientAuth::None));
+        assert_eq!((listener.proxy_protocol, listener.max_connections_per_address), (false, 1000));
+    }
+    let tables = server(
+        "max_connections_per_address = 7\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
+         [[server.listeners]]\naddress = \"0.0.0.0:443\"\nproxy_protocol = true\n\
+         tls = { certificates = [{ cert = \"a.pem\", key = \"/k\" }], client_ca = \"ca.pem\" }\n\
+         [[server.listeners]]\naddress = \"127.0.0.1:80\"\nmax_connections_per_address = 8",
+    )
+    .unwrap();
+    let [first, second] = &tables.listeners[..] else { panic!("{tables:?}") };
+    let tls = first.tls.as_ref().unwrap();
+    assert_eq!(tls.certificates, [pair("server.listeners[0].tls.certificates[0]")]);
+    assert_eq!(tls.client_auth, ClientAuth::Required(PathBuf::from("/etc/rotogate/ca.pem")));
+    assert_eq!((first.proxy_protocol, first.max_connections_per_address), (true, 7));
+    assert_eq!((second.tls.as_ref(), second.max_connections_per_address), (None, 8));
+    // Both ways at once: one list.
+    let both = "listen = \"127.0.0.1:1\"\n[[server.listeners]]\naddress = \"127.0.0.1:2\"";
+    assert_eq!(server(both).unwrap().addresses().map(|at| at.port()).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn what_is_wrong_with_a_listener_is_named() {
+    let wrong = |lines: &str| {
+        let text = format!("[server]\npublic_url = \"https://a.test\"\n{lines}\n[issuer]\naudience = [\"api\"]\n");
+        let errors = read(&text).unwrap_err();
+        errors.iter().map(|e| format!("{}: {}", e.key, e.message)).collect::<Vec<_>>().join("\n")
+    };
+    let tls = |inner: &str| format!("tls = {{ {inner} }}");
+    for (lines, said) in [
+        (tls("cert = \"a\""), "server.tls.key: missing; expected the file of the private key"),
+        (tls("cert = \"a\", key = \"b\", certificates = []"), "server.tls.cert: stands beside certificates"),
+        (tls("certificates = []"), "server.tls.certificates: is empty"),
+        (tls("certificates = [{ cert = \"a\", kye = \"b\" }]"), "server.tls.certificates[0].kye: unknown key"),
+        (tls("cert = \"a\", key = \"b\", client_auth = \"required\""), "server.tls.client_auth: needs client_ca"),
+        (tls("cert = \"a\", key = \"b\", client_auth = \"on\""), "server.tls.client_auth: expected \"none\""),
+        (
+            tls("cert = \"a\", key = \"b\", clint_ca = \"c\""),
+            "server.tls.clint_ca: unknown key; did you mean client_ca?",
+        ),
+        ("tls = true".to_owned(), "server.tls: expected a table, found true"),
+        ("listen = []".to_owned(), "server.listen: is empty"),
+        ("[[server.listeners]]".to_owned(), "server.listeners[0].address: missing"),
+        (
+            "[[server.listeners]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true".to_owned(),
+            "server.listeners[0].proxy_protocol: needs server.trusted_proxies",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
+            "server.listeners[0].address: 0.0.0.0:1 is taken by server.listen",
+        ),
+        (
+            "[[server.listeners]]\naddress = \"127.0.0.1:8081\"".to_owned(),
+            "admin.listen: 127.0.0.1:8081 is the public listener 127.0.0.1:8081 too",
+        ),
+        (
+            "tls = { cert = \"a\", key = \"b\" }\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
+            "server.tls: is for the addresses of listen, and there are none",
+        ),
+        (
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nmax_connections = 1".to_owned(),
+            "server.max_connections: is 1, and there are 2 listeners",
+        ),
+        ("max_connections_per_address = 0".to_owned(), "server.max_connections_per_address: expected a whole number"),
+    ] {
+        assert!(wrong(&lines).contains(said), "{lines}: {}", wrong(&lines));
     }
 }

@@ -31,6 +31,11 @@ pub enum BodyError {
     Broken(#[source] BoxError),
 }
 
+/// What the source of a request body fails with where it comes too slowly. It counts as [`BodyError::Idle`].
+#[derive(Debug, thiserror::Error)]
+#[error("the request body comes too slowly")]
+pub(crate) struct TooSlow;
+
 /// Runs while somebody waits for a frame. As long as the other body of the exchange moves, it begins anew: a client that
 /// listens says nothing (gRPC, server-sent events).
 #[derive(Debug)]
@@ -140,6 +145,7 @@ impl Body for RequestBody {
         Poll::Ready(match next {
             Some(Ok(frame)) if this.allow(&frame) => Some(Ok(frame)),
             Some(Ok(_)) => Some(Err(BodyError::TooLarge)),
+            Some(Err(error)) if error.is::<TooSlow>() => Some(Err(BodyError::Idle)),
             Some(Err(error)) => Some(Err(BodyError::Broken(error))),
             None => None,
         })

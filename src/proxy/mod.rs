@@ -49,6 +49,8 @@ mod error;
 mod upgrade;
 mod upstream;
 
+#[cfg(feature = "server")]
+pub(crate) use body::TooSlow;
 pub use body::{BodyError, BoxError, ProxyBody};
 pub use error::ProxyError;
 #[cfg(feature = "kuzzle")]

@@ -3,6 +3,7 @@
 //! is thrown away, because a problem was noted.
 
 mod base;
+mod listeners;
 mod traffic;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,7 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let at = |key| root.section(key);
 
     let server_section = at("server");
-    let server = base::server(&server_section);
+    let server = base::server(&server_section, dir);
     let admin = base::admin(&at("admin"), dir, &server);
     let issuer = base::issuer(&at("issuer"), dir, &server);
     let issuers = base::issuers(&root.sections("issuers"), dir, &issuer);

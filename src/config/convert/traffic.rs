@@ -316,7 +316,7 @@ fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> 
     if reaches(url, admin.listen) {
         return Some(format!("our own admin listener, {}", admin.listen));
     }
-    if let Some(own) = server.listen.iter().find(|own| reaches(url, **own)) {
+    if let Some(own) = server.addresses().find(|own| reaches(url, *own)) {
         return Some(format!("our own listener, {own}"));
     }
     let url = url.address()?;
