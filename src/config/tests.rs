@@ -319,7 +319,7 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         ("[store]\nkind = \"redis\"\n", "store.kind"),
         ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
         ("[directory]\nkind = \"webhook\"\n", "directory.kind"),
-        ("[[upstreams]]\nname = \"u\"\nurls = [\"https://a\"]\n", "upstreams[0].urls[0]"),
+        ("[[upstreams]]\nname = \"u\"\nurls = [\"unix:/run/a\"]\n", "upstreams[0].urls[0]"),
         ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
     ] {
         let errors = said(text);
