@@ -21,7 +21,10 @@ mod edge {
     mod headers;
     mod issuers;
     mod logs;
+    mod metrics;
     mod paths;
+    mod sessions;
     mod targets;
+    mod tokens;
     mod upgrades;
 }

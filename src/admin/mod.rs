@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `GET /livez` | no | 200 while the process runs |
 //! | `GET /readyz` | no | 200, or 503 and why not |
+//! | `GET /metrics` | no, on loopback; else yes | numbers, in Prometheus' text format |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
 //! | `GET /sessions?subject=&after=&limit=` | yes | a page of sessions, the oldest first |
 //! | `GET /sessions/{id}` | yes | one session |
@@ -11,6 +12,7 @@
 //! | `POST /revocations?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone |
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +34,7 @@ use tokio_util::io::ReaderStream;
 use crate::credential;
 use crate::dialect::Reply;
 use crate::gate::{Gate, Readiness, respond};
+use crate::server::metrics::Metrics;
 use crate::store::redb::RedbStore;
 
 mod sessions;
@@ -48,14 +51,15 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
 /// Serves until its task is ended, which is after the gate has drained: readiness is red by then.
 pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "an admin connection could not be accepted");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -64,7 +68,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&state), request));
+            let service = service_fn(move |request| answer(Arc::clone(&state), peer, request));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(std::time::Duration::from_secs(10))
@@ -77,7 +81,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (path, method) = (request.uri().path(), request.method());
     let known = Known::at(path);
     let response = match known {
@@ -85,7 +89,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         Some(known) if !known.methods().contains(method) => own(respond::method_not_allowed(known.methods())),
         Some(Known::Live) => plain(StatusCode::OK, "alive\n"),
         Some(Known::Ready) => ready(&state).await,
+        Some(Known::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => metrics(&state).await,
         Some(_) if !authorised(&state, &request) => own(unauthorised()),
+        // Answered above, where it may be.
+        Some(Known::Metrics) => own(unauthorised()),
         Some(Known::Backup) => backup(&state).await,
         Some(Known::Sessions) => own(sessions::list(&state.gate, request.uri().query()).await),
         Some(Known::Session(id)) => own(sessions::show(&state.gate, id).await),
@@ -101,6 +108,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
 enum Known<'a> {
     Live,
     Ready,
+    Metrics,
     Backup,
     Sessions,
     Session(&'a str),
@@ -113,6 +121,7 @@ impl<'a> Known<'a> {
         Some(match path {
             "/livez" => Self::Live,
             "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
             "/store/backup" => Self::Backup,
             "/sessions" => Self::Sessions,
             "/revocations" => Self::Revocations,
@@ -125,7 +134,9 @@ impl<'a> Known<'a> {
 
     const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Live | Self::Ready | Self::Sessions | Self::Session(_) => &[Method::GET, Method::HEAD],
+            Self::Live | Self::Ready | Self::Metrics | Self::Sessions | Self::Session(_) => {
+                &[Method::GET, Method::HEAD]
+            }
             Self::Backup | Self::SessionRevoke(_) | Self::Revocations => &[Method::POST],
         }
     }
@@ -139,6 +150,14 @@ async fn ready(state: &State) -> Response<Body> {
         Readiness::Ready => plain(StatusCode::OK, "ready\n"),
         Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
     }
+}
+
+async fn metrics(state: &State) -> Response<Body> {
+    let is_ready = !*state.stopping.borrow() && matches!(state.gate.readiness().await, Readiness::Ready);
+    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready));
+    let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
 }
 
 fn authorised(state: &State, request: &Request<Incoming>) -> bool {

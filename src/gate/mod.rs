@@ -174,6 +174,11 @@ impl Gate {
         self.0.engine.confirmations().flush(self.0.engine.store().as_ref()).await
     }
 
+    /// How often sessions have begun, gone on and ended in this process.
+    pub fn events(&self) -> &crate::session::engine::Counts {
+        self.0.engine.counts()
+    }
+
     /// Number of verified tokens kept, of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())

@@ -6,6 +6,7 @@ pub mod assemble;
 mod body;
 mod connection;
 mod cors;
+pub(crate) mod metrics;
 mod reload;
 mod request;
 
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::config::Config;
 use assemble::Assembled;
+use metrics::Metrics;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -78,11 +80,13 @@ impl Server {
         let Self { listeners, admin, assembled, config } = self;
         let (stopping, stopped) = watch::channel(false);
         let _watching = reload::watch(&config, &assembled)?;
-        let state = Arc::new(request::State::new(&config, &assembled)?);
+        let metrics = Arc::new(Metrics::new(assembled.gate.clone()));
+        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
         let admin_state = Arc::new(admin::State {
             gate: assembled.gate.clone(),
             token: assembled.admin_token.clone(),
             store: assembled.redb.clone(),
+            metrics,
             stopping: stopped.clone(),
         });
         let admin_task = tokio::spawn(admin::serve(admin, admin_state));

@@ -16,6 +16,7 @@ use super::ServerError;
 use super::assemble::Assembled;
 use super::body::RequestBody;
 use super::cors::Cors;
+use super::metrics::{self, Metrics};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{GateBody, GateService, Peer, Refilling, Verdict, respond};
@@ -28,14 +29,15 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 #[derive(Debug)]
 pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
+    metrics: Arc<Metrics>,
     time: SystemTime,
 }
 
 impl State {
-    pub(super) fn new(config: &Config, assembled: &Assembled) -> Result<Self, ServerError> {
+    pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
-        Ok(Self { service: Cors::new(&config.cors, gate.clone(), inner)?, time: SystemTime::new() })
+        Ok(Self { service: Cors::new(&config.cors, gate.clone(), inner)?, metrics, time: SystemTime::new() })
     }
 }
 
@@ -45,11 +47,9 @@ pub(super) async fn serve(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
-    let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO).then(|| Line {
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        began: state.time.monotonic(),
-    });
+    let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO)
+        .then(|| Line { method: request.method().clone(), path: request.uri().path().to_owned() });
+    let began = state.time.monotonic();
     let is_grpc = respond::is_grpc(request.headers());
     let mut request = request.map(RequestBody::Incoming);
     request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
@@ -67,8 +67,10 @@ pub(super) async fn serve(
     if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
         response = respond::grpc_status("13", "internal error").map(GateBody::own);
     }
+    let took = state.time.monotonic().saturating_sub(began);
+    state.metrics.answered(verdict.as_ref(), took);
     if let Some(line) = line {
-        line.write(peer, response.status(), verdict.as_ref(), state.time.monotonic());
+        line.write(peer, response.status(), verdict.as_ref(), took);
     }
     Ok(response)
 }
@@ -91,20 +93,19 @@ async fn guarded<B>(answer: impl Future<Output = Result<Response<GateBody<B>>, I
 struct Line {
     method: http::Method,
     path: String,
-    began: Duration,
 }
 
 impl Line {
     /// The path is written without its query, which may hold anything, and escaped (requirement A6).
-    fn write(self, peer: SocketAddr, status: StatusCode, verdict: Option<&Verdict>, now: Duration) {
-        let micros = u64::try_from((now - self.began).as_micros()).unwrap_or(u64::MAX);
+    fn write(self, peer: SocketAddr, status: StatusCode, verdict: Option<&Verdict>, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let session = verdict.and_then(|verdict| verdict.session);
         tracing::info!(
             target: "rotogate::access",
             method = ?self.method,
             path = ?self.path,
             status = status.as_u16(),
-            reason = verdict.map_or("preflight", |verdict| verdict.reason),
+            reason = metrics::outcome(verdict),
             route = verdict.and_then(|verdict| verdict.route.as_ref()).map(|route| tracing::field::debug(&route.id)),
             session = session.map(tracing::field::display),
             peer = %peer.ip(),

@@ -21,11 +21,13 @@ use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
 
 mod begin;
+mod counts;
 mod exchange;
 mod grant;
 mod revoke;
 mod types;
 
+pub use counts::{Counts, Event};
 pub use types::{Exchange, How, Issued, Login, OfAccount, Origin, Refresh, Start};
 
 /// How often a request tries again when others change the session under it. Each loss means that somebody else won, so
@@ -78,6 +80,7 @@ pub struct Engine {
     limits: Limits,
     turns: Turns,
     keep_login_origin: bool,
+    counts: Counts,
     random: SystemRandom,
 }
 
@@ -98,6 +101,7 @@ impl Engine {
             limits: parts.limits,
             turns: Turns::default(),
             keep_login_origin: parts.keep_login_origin,
+            counts: Counts::default(),
             random: SystemRandom::new(),
         }
     }
@@ -130,6 +134,11 @@ impl Engine {
     /// The generations seen in use.
     pub fn confirmations(&self) -> &Confirmations {
         &self.confirmations
+    }
+
+    /// What has happened so far in this process.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The limits.

@@ -221,3 +221,5 @@ pub(crate) fn install_provider() {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wycheproof;

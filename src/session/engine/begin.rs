@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
-use super::{APPLICATION, Engine, How, Issued, Login, Origin, Start, TRIES};
+use super::{APPLICATION, Engine, Event, How, Issued, Login, Origin, Start, TRIES};
 use crate::audit;
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -33,11 +33,13 @@ impl Engine {
         self.limits.login(attempt)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         let Some(user) = directory.authenticate(login.account, login.username, login.password).await? else {
+            self.counts.add(Event::LoginRefused);
             audit::login_refused(login.account, login.username, &login.client.id, login.origin);
             return Err(Denial::WrongPassword.into());
         };
         // A directory should not name such a user; a session that no refresh would let live is not begun.
         if !user.active {
+            self.counts.add(Event::LoginRefused);
             audit::login_refused(login.account, login.username, &login.client.id, login.origin);
             return Err(Denial::WrongPassword.into());
         }
@@ -128,6 +130,7 @@ impl Engine {
             let issued = self.pair(&keyring, &session, created, How::Login)?;
             match self.store.insert(session.clone()).await? {
                 Inserted::Inserted => {
+                    self.counts.add(Event::Login);
                     audit::login(&session, new.origin);
                     return Ok(issued);
                 }
@@ -170,6 +173,7 @@ impl Engine {
         };
         let keyring = self.keyring();
         let access_token = mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
+        self.counts.add(Event::ClientToken);
         audit::client_token(&client.id, &jti, origin);
         Ok(Issued {
             access_token,

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
-use super::{APPLICATION, Engine, Exchange, How, Issued, Refresh, TRIES};
+use super::{APPLICATION, Engine, Event, Exchange, How, Issued, Refresh, TRIES};
 use crate::audit;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error, Fault};
@@ -61,12 +61,14 @@ impl Engine {
                 Decision::Revoked(why) => return Err(Denial::SessionRevoked(why).into()),
                 Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
                 Decision::Ahead { fast_forward: false } => {
+                    self.counts.add(Event::Ahead);
                     audit::ahead(&session, presented.generation, refresh.origin);
                     return Err(Denial::Ahead.into());
                 }
                 Decision::Reuse(reuse) => return Err(self.reused(&session, reuse, &refresh).await?.into()),
                 Decision::Replay => {
                     if let Some(issued) = self.replay(&keyring, session, now, &refresh, user.as_ref()).await? {
+                        self.counts.add(Event::Replayed);
                         return Ok(with_user(issued, user));
                     }
                     continue;
@@ -95,6 +97,7 @@ impl Engine {
                     if let Some(raised) = &raised {
                         self.revocations.apply(raised);
                     }
+                    self.counts.add(if how == How::Rotated { Event::Rotated } else { Event::Reissued });
                     audit::refreshed(&step.record, how, refresh.origin);
                     return Ok(with_user(issued, user));
                 }
@@ -108,6 +111,7 @@ impl Engine {
     /// Does the session belong to the client, the account and the endpoint at which its token was presented?
     async fn belongs(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
         if session.client != refresh.client.id {
+            self.counts.add(Event::OtherClient);
             audit::other_client(session, &refresh.client.id, refresh.origin);
             match refresh.profile.on_other_client {
                 OnOtherClient::Deny => {}
@@ -189,6 +193,7 @@ impl Engine {
 
     /// Ends what the profile says, before the answer is given.
     async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
+        self.counts.add(Event::Reuse);
         audit::reuse(session, reuse, refresh.profile.on_reuse, refresh.origin);
         match refresh.profile.on_reuse {
             OnReuse::RevokeSession => self.revoke_session(session, RevokedBecause::Reuse).await?,

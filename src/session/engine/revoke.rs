@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Origin};
+use super::{Engine, Event, Origin};
 use crate::audit;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error};
@@ -106,6 +106,7 @@ impl Engine {
     pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
         // Here first: whatever becomes of the store, this node refuses from now on.
         self.revocations.apply(&entry);
+        self.counts.add(Event::Revoked);
         audit::revoked(&entry, because);
         let merged = self.store.revoke(entry, because).await?;
         self.revocations.apply(&merged);

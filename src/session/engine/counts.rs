@@ -1,0 +1,93 @@
+//! How often each thing has happened in this process: for metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session began.
+    Login,
+    /// A username or password was wrong.
+    LoginRefused,
+    /// A client got a token for itself.
+    ClientToken,
+    /// A session went on with a new pair.
+    Rotated,
+    /// The current pair was given out again.
+    Replayed,
+    /// A new pair replaced one that nobody had used.
+    Reissued,
+    /// A superseded credential came back.
+    Reuse,
+    /// A credential was presented by another client.
+    OtherClient,
+    /// A credential was ahead of the store.
+    Ahead,
+    /// A session, a token, or all of a user, a client or everyone were revoked.
+    Revoked,
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Login,
+        Self::LoginRefused,
+        Self::ClientToken,
+        Self::Rotated,
+        Self::Replayed,
+        Self::Reissued,
+        Self::Reuse,
+        Self::OtherClient,
+        Self::Ahead,
+        Self::Revoked,
+    ];
+
+    /// What metrics call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::LoginRefused => "login_refused",
+            Self::ClientToken => "client_token",
+            Self::Rotated => "rotated",
+            Self::Replayed => "replayed",
+            Self::Reissued => "reissued",
+            Self::Reuse => "reuse",
+            Self::OtherClient => "other_client",
+            Self::Ahead => "ahead_of_store",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// A counter for each event.
+#[derive(Debug, Default)]
+pub struct Counts([AtomicU64; Event::ALL.len()]);
+
+impl Counts {
+    /// How often it has happened.
+    pub fn get(&self, event: Event) -> u64 {
+        self.0.get(event as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn add(&self, event: Event) {
+        if let Some(count) = self.0.get(event as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_has_a_counter_of_its_own() {
+        let counts = Counts::default();
+        for (times, event) in Event::ALL.into_iter().enumerate() {
+            (0..times).for_each(|_| counts.add(event));
+        }
+        for (times, event) in Event::ALL.into_iter().enumerate() {
+            assert_eq!(counts.get(event), times as u64, "{}", event.name());
+        }
+    }
+}
