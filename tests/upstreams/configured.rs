@@ -7,7 +7,7 @@ use super::secure::{place, upstream};
 fn t16_certificates_that_cannot_be_used_are_refused_with_the_key_that_names_them() {
     let (pki, other) = (Pki::new(), Pki::new());
     let refused = |lines: &str| {
-        let place = place(&pki, &upstream("app", "https://127.0.0.1:1", lines));
+        let place = place(&pki, &upstream("tls", "https://127.0.0.1:1", lines));
         pki.issue(&["gate"]).write(&place, "gate");
         other.issue(&["gate"]).write(&place, "other");
         std::fs::write(place.path("empty.pem"), "nothing\n").unwrap();
