@@ -8,6 +8,9 @@ mod kuzzle {
     pub(crate) mod client;
 }
 
+#[path = "kuzzle/jvm.rs"]
+mod jvm;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{Method, StatusCode};

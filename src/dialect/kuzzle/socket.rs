@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use ::http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
@@ -55,12 +57,19 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
     let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
+    // With the WebSocket of a browser or of Node.js the SDK offers a subprotocol, called "null", and a browser does not go
+    // on where none was chosen. There is but one protocol here, so it is the first, whatever its name.
+    let offered =
+        headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
+    let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
+    let protocol = protocol.and_then(|name| HeaderValue::from_bytes(name).ok());
     let mut reply = Response::new(ReplyBody::default());
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    headers.extend(protocol.map(|name| (SEC_WEBSOCKET_PROTOCOL, name)));
     Some(reply)
 }
 
