@@ -178,7 +178,12 @@ impl Pool {
             (None, Some(address)) => {
                 let found = tokio::time::timeout(limit, (self.resolver)(address)).await;
                 let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-                Ok(found.into_iter().map(Some).collect())
+                // Nowhere at all is no answer to go by.
+                if found.is_empty() {
+                    Err(io::ErrorKind::NotFound.into())
+                } else {
+                    Ok(found.into_iter().map(Some).collect())
+                }
             }
             (fixed, _) => Ok(fixed.unwrap_or_default()),
         }));
