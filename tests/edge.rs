@@ -24,6 +24,7 @@ mod edge {
     mod metrics;
     mod paths;
     mod sessions;
+    mod streams;
     mod targets;
     mod tokens;
     mod upgrades;

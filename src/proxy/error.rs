@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::client::legacy;
 
 use super::body::{BodyError, ProxyBody};
+use crate::dialect;
 use crate::gate::respond;
 
 /// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
@@ -82,6 +83,19 @@ impl ProxyError {
         if self == Self::Overloaded {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// The same answer in the words of a dialect, if it has any: its clients may take others for a success.
+    pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
+        let dialect = dialect::by_name(dialect, &dialect::Options::default());
+        let Some(reply) = dialect
+            .and_then(|dialect| dialect.failed(self.status(), self.status().canonical_reason().unwrap_or_default()))
+        else {
+            return self.response();
+        };
+        let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
         response.extensions_mut().insert(self);
         response
     }

@@ -76,6 +76,31 @@ async fn kuzzle_sdk_over_websocket_notices_a_faulty_gate() {
     notices("socket.js", &more).await;
 }
 
+/// A Kuzzle server's own actions are known to the SDK: by the upstream's list, or by the SDK's own where the route of that
+/// list is not for everyone.
+#[test]
+fn kuzzle_sdk_over_http_calls_the_upstreams_controllers() {
+    let (_upstream, port) = upstream(&["controllers.js", "upstream"]);
+    let public = "[[routes]]\npath = \"/_publicApi\"\nauth = \"none\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
+    for is_public in [true, false] {
+        let config = config(&port, Fault::None, false);
+        let config = if is_public { config } else { config.replace(public, "") };
+        assert_eq!(config.contains("_publicApi"), is_public);
+        let place = Place::new(&config);
+        let gate = place.start();
+        let node = Command::new("node")
+            .arg("controllers.js")
+            .current_dir(installed())
+            .env("GATE_PORT", gate.address.port().to_string())
+            .env("GATE_PASSWORD", &gate.password)
+            .env("PUBLIC", if is_public { "1" } else { "0" })
+            .output()
+            .unwrap();
+        let why = String::from_utf8_lossy(&node.stderr);
+        assert_eq!(String::from_utf8_lossy(&node.stdout).trim(), CONTENT, "{why}");
+    }
+}
+
 /// A fault, and the step in which it is noticed.
 const FAULTS: &[(Fault, &str)] = &[
     (Fault::OldTokenIsKept, "the old token"),
@@ -167,7 +192,7 @@ impl World {
 
 /// Runs a script against a gate of its own.
 async fn run(script: &str, user: &User, fault: Fault, how: Run) -> Came {
-    let (_upstream, upstream_port) = upstream();
+    let (_upstream, upstream_port) = upstream(&["upstream.js"]);
     let place = Place::new(&config(&upstream_port, fault, how.tolerant));
     let (behind, gate) = match how.recording {
         Some(recording) => (Behind::Recording(recording), None),
@@ -245,10 +270,10 @@ impl Drop for Running {
     }
 }
 
-/// The upstream, and its port.
-fn upstream() -> (Running, String) {
+/// A program of ours that serves as the upstream, and its port.
+fn upstream(program: &[&str]) -> (Running, String) {
     let mut node = Command::new("node");
-    node.arg("upstream.js").current_dir(installed()).stdout(Stdio::piped());
+    node.args(program).current_dir(installed()).stdout(Stdio::piped());
     let mut node = Running(node.spawn().expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK"));
     let mut port = String::new();
     BufReader::new(node.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
