@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::client::{Grant, SecretHash};
 use crate::limit::Rate;
-use crate::proxy::UpstreamUrl;
+use crate::proxy::Upstream;
 use crate::route::Route;
 use crate::session::Scope;
 use crate::session::profile::{Profile, ProfileOverride};
@@ -43,7 +43,7 @@ pub struct Config {
     /// `[identity]`
     pub identity: IdentityConfig,
     /// `[[upstreams]]`
-    pub upstreams: Vec<UpstreamConfig>,
+    pub upstreams: Vec<Upstream>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[log]`
@@ -319,21 +319,6 @@ pub struct IdentityConfig {
     pub session: Option<HeaderName>,
     /// Further headers, each with the claim that it tells.
     pub claims: Vec<(HeaderName, String)>,
-}
-
-/// `[[upstreams]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamConfig {
-    /// The name that routes use.
-    pub name: String,
-    /// Its addresses; at least one.
-    pub urls: Vec<UpstreamUrl>,
-    /// How long it may take to send the head of a response.
-    pub head_timeout: Duration,
-    /// How long a body may stand still.
-    pub idle_timeout: Duration,
-    /// Does it get the client's `Host`, and not its own?
-    pub preserve_host: bool,
 }
 
 /// How log lines look.
