@@ -19,7 +19,7 @@ use super::cors::Cors;
 use super::metrics::{self, Metrics};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
-use crate::gate::{GateBody, GateService, Peer, Refilling, Verdict, respond};
+use crate::gate::{Gate, GateBody, GateService, Peer, Refilling, Verdict, respond};
 use crate::proxy::{Proxy, ProxyBody};
 
 /// The body of every reply.
@@ -29,6 +29,7 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 #[derive(Debug)]
 pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
+    gate: Gate,
     metrics: Arc<Metrics>,
     time: SystemTime,
 }
@@ -37,7 +38,8 @@ impl State {
     pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
-        Ok(Self { service: Cors::new(&config.cors, gate.clone(), inner)?, metrics, time: SystemTime::new() })
+        let service = Cors::new(&config.cors, gate.clone(), inner)?;
+        Ok(Self { service, gate: gate.clone(), metrics, time: SystemTime::new() })
     }
 }
 
@@ -51,7 +53,7 @@ pub(super) async fn serve(
         .then(|| Line { method: request.method().clone(), path: request.uri().path().to_owned() });
     let began = state.time.monotonic();
     let is_grpc = respond::is_grpc(request.headers());
-    let mut request = request.map(RequestBody::Incoming);
+    let mut request = request.map(|body| RequestBody::incoming(body, &state.gate));
     request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
     let mut service = state.service.clone();
     let answer = async move {
