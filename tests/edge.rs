@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod corpus;
 mod support;
 
 mod edge {
+    pub(crate) mod frames;
     pub(crate) mod issuer;
     pub(crate) mod stub;
     pub(crate) mod wire;
@@ -16,13 +18,15 @@ mod edge {
     mod cookies;
     mod cors;
     mod credentials;
+    mod downgrade;
     mod endpoints;
     mod failures;
     mod headers;
     mod issuers;
     mod logs;
     mod metrics;
-    mod paths;
+    mod path_corpus;
+    mod smuggling;
     mod targets;
     mod upgrades;
 }

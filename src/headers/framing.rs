@@ -2,39 +2,48 @@
 //! lets us see.
 
 use http::HeaderMap;
-use http::header::TRANSFER_ENCODING;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
-/// Is there no transfer coding, or the one that everybody knows, once?
+/// Is there at most one length, and no transfer coding but the one that everybody knows, once?
 ///
-/// The library takes any list that ends in `chunked`, and the proxy frames the body anew: a coding before `chunked`
-/// would be lost on the way, and the upstream would get bytes that are not what it is told they are. RFC 9112 §6.1 has
-/// such a coding refused.
+/// In HTTP/1.1 the library takes any list that ends in `chunked`, and the proxy frames the body anew: a coding before
+/// `chunked` would be lost on the way, and the upstream would get bytes that are not what it is told they are. RFC 9112
+/// §6.1 has such a coding refused. In HTTP/2 it looks at the first length only (RFC 9113 §8.1.1).
 pub fn is_framed_once(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
+    let coding = |value: &[u8]| value.eq_ignore_ascii_case(b"chunked");
+    let length = |value: &[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    at_most_one(headers, &TRANSFER_ENCODING, coding) && at_most_one(headers, &CONTENT_LENGTH, length)
+}
+
+fn at_most_one(headers: &HeaderMap, name: &http::HeaderName, is_good: impl Fn(&[u8]) -> bool) -> bool {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
         (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(value), None) => is_good(value.as_bytes()),
         (Some(_), Some(_)) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
+    fn framed(name: &HeaderName, values: &[&'static str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        is_framed_once(&headers)
+    }
+
     #[test]
-    fn t7_only_chunked_alone_is_taken() {
-        let framed = |codings: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for coding in codings {
-                headers.append(TRANSFER_ENCODING, HeaderValue::from_static(coding));
-            }
-            is_framed_once(&headers)
-        };
-        assert!(framed(&[]) && framed(&["chunked"]) && framed(&["Chunked"]));
-        for codings in [
+    fn t7_only_chunked_alone_is_a_transfer_coding() {
+        for good in [&[][..], &["chunked"], &["Chunked"]] {
+            assert!(framed(&TRANSFER_ENCODING, good), "{good:?}");
+        }
+        for bad in [
             &["gzip, chunked"][..],
             &["chunked, chunked"],
             &["chunked", "chunked"],
@@ -45,7 +54,17 @@ mod tests {
             &["chunked;x=1"],
             &[""],
         ] {
-            assert!(!framed(codings), "{codings:?}");
+            assert!(!framed(&TRANSFER_ENCODING, bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn t7_a_length_is_digits_once() {
+        for good in [&[][..], &["0"], &["5"], &["00005"]] {
+            assert!(framed(&CONTENT_LENGTH, good), "{good:?}");
+        }
+        for bad in [&["5", "5"][..], &["5", "6"], &["5, 5"], &["+5"], &["-5"], &["5 "], &["0x5"], &[""]] {
+            assert!(!framed(&CONTENT_LENGTH, bad), "{bad:?}");
         }
     }
 }

@@ -107,7 +107,7 @@ impl Wire {
     /// `None` if the gate closed the connection.
     pub(crate) fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
         let mut reply = self.read_head()?;
-        if !to_head && !matches!(reply.status, 204 | 304) {
+        if !to_head && !matches!(reply.status, 100..=199 | 204 | 304) {
             reply.body = match (reply.all("content-length").as_slice(), reply.all("transfer-encoding").as_slice()) {
                 ([length], []) => {
                     let mut body = vec![0; length.parse().unwrap()];
