@@ -22,10 +22,12 @@ mod edge {
     mod endpoints;
     mod failures;
     mod headers;
+    mod identity;
     mod issuers;
     mod logs;
     mod metrics;
     mod path_corpus;
+    mod small_print;
     mod smuggling;
     mod targets;
     mod upgrades;

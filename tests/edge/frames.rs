@@ -75,12 +75,25 @@ fn block(fields: &[Field]) -> Vec<u8> {
     for (name, value) in fields {
         out.push(0);
         for text in [name, value] {
-            assert!(text.len() < 127);
-            out.push(u8::try_from(text.len()).unwrap());
+            length(&mut out, text.len());
             out.extend(text);
         }
     }
     out
+}
+
+/// An integer with a prefix of seven bits (RFC 7541 §5.1).
+fn length(out: &mut Vec<u8>, length: usize) {
+    let Some(mut rest) = length.checked_sub(0x7f) else {
+        out.push(u8::try_from(length).unwrap());
+        return;
+    };
+    out.push(0x7f);
+    while rest >= 0x80 {
+        out.push(u8::try_from(rest & 0x7f).unwrap() | 0x80);
+        rest >>= 7;
+    }
+    out.push(u8::try_from(rest).unwrap());
 }
 
 /// Reads until the stream has ended. `None` where the connection ended without a word.
@@ -104,7 +117,13 @@ fn outcome(stream: &TcpStream) -> Option<Outcome> {
                 let _ = (&*stream).write_all(&ack);
             }
             HEADERS if status.is_none() => status = Some(status_of(&payload)),
-            RST_STREAM => return Some(status.map_or(Outcome::Reset(code(0)), Outcome::Status)),
+            // Without an error, after an answer, it only says that the rest of the request is not wanted.
+            RST_STREAM => {
+                return Some(match (status, code(0)) {
+                    (Some(status), 0) => Outcome::Status(status),
+                    (_, code) => Outcome::Reset(code),
+                });
+            }
             GOAWAY => return Some(status.map_or(Outcome::Gone(Some(code(4))), Outcome::Status)),
             _ => {}
         }

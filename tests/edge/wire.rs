@@ -104,6 +104,16 @@ impl Wire {
         chunk
     }
 
+    /// All that comes until the gate closes the connection.
+    pub(crate) fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        match self.reader.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+        }
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+
     /// `None` if the gate closed the connection.
     pub(crate) fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
         let mut reply = self.read_head()?;

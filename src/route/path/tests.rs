@@ -72,6 +72,8 @@ fn t12_what_an_upstream_could_read_as_another_path_is_refused() {
         ("/public/%2e%2e%3B/admin", DotSegment),
         ("/a/..%20/b", DotSegment),
         ("/a/%20./b", DotSegment),
+        ("/a/..%3fx/b", DotSegment),
+        ("/a/%2e%23/b", DotSegment),
         ("/a/..%c2%a0/b", DotSegment),
         ("/a/%2e%2e%2520;x/b", DotSegment),
         ("/a/..%2fb", DotSegment),
