@@ -85,8 +85,11 @@ fn t8_a_body_that_breaks_off_upstream_does_not_end_well_for_the_client() {
     for (path, rest) in [("/public/cut", "half"), ("/public/cut-chunk", "4\r\nhalf\r\n")] {
         let mut wire = edge.wire();
         wire.head(&format!("GET {path}"), &["Host: gate.test"]);
-        assert_eq!(wire.reply_head().status, 200);
-        assert_eq!(wire.rest(), rest, "{path}: neither more, nor an end that was not there");
+        // What was not sent before the failure was seen is lost with the connection, be it the head.
+        let came = wire.rest();
+        let body = came.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        assert!(came.is_empty() || came.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {came:?}");
+        assert!(rest.starts_with(body), "{path}: neither more, nor an end that was not there: {came:?}");
         let outcome = frames::ask(edge.gate.address, &post(path, &[]), &[]);
         assert!(matches!(outcome, Outcome::Reset(code) if code != 0), "{path}: {outcome:?}");
         assert_eq!(edge.ask("GET /public/x", &[]).text(), "ok");
