@@ -27,8 +27,11 @@ mod edge {
     mod logs;
     mod metrics;
     mod path_corpus;
+    mod sessions;
     mod small_print;
     mod smuggling;
+    mod streams;
     mod targets;
+    mod tokens;
     mod upgrades;
 }

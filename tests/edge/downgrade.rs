@@ -149,11 +149,11 @@ fn t15_what_belongs_to_a_connection_of_http_1_is_refused() {
 #[test]
 fn t7_a_length_over_http_2_is_the_one_of_the_body() {
     let edge = Edge::new(ROUTES);
-    let hidden = Part::Data(HIDDEN.into());
+    let hidden = [Part::Data(HIDDEN.into())];
     let length = HIDDEN.len().to_string();
     // Without a length it becomes one chunked body, with the right one it keeps it.
     for more in [&[][..], &[("content-length", length.as_str())]] {
-        let (outcome, body) = ask(&edge, &with(more), &[hidden.clone()]);
+        let (outcome, body) = ask(&edge, &with(more), &hidden);
         assert_eq!((outcome, body.as_deref()), (Outcome::Status(200), Some(HIDDEN.as_bytes())));
     }
     let pieces = [Part::Data(b"he".to_vec()), Part::Data(vec![]), Part::Data(b"llo".to_vec())];
@@ -170,10 +170,10 @@ fn t7_a_length_over_http_2_is_the_one_of_the_body() {
         &[("content-length", "1"), ("content-length", &length)],
         &[("content-length", &length), ("content-length", &length)],
     ] {
-        refused(&edge, &with(lengths), &[hidden.clone()]);
+        refused(&edge, &with(lengths), &hidden);
     }
     for written in [format!("+{length}"), format!("{length}, {length}"), format!("{length} "), format!("0x{length}")] {
-        refused(&edge, &with(&[("content-length", &written)]), &[hidden.clone()]);
+        refused(&edge, &with(&[("content-length", &written)]), &hidden);
     }
     refused(&edge, &with(&[("content-length", "5")]), &[]);
 }
