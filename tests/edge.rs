@@ -25,6 +25,7 @@ mod edge {
     mod identity;
     mod issuers;
     mod logs;
+    mod long_replies;
     mod metrics;
     mod path_corpus;
     mod sessions;
