@@ -18,6 +18,10 @@ pub enum Denial {
     BadHost,
     /// The request target is not in origin form (T11).
     BadTarget,
+    /// The body is framed otherwise than by one length, or in chunks and nothing else (T7).
+    BadFraming,
+    /// `CONNECT` asks for a tunnel, which is not given (T10).
+    Tunnel,
     /// The request target is longer than the bound (A4).
     TargetTooLong,
     /// More than one `Authorization` header, or a token in two places (T1, T2).
@@ -111,6 +115,8 @@ impl Denial {
             Self::BadPath => "bad_path",
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
+            Self::BadFraming => "bad_framing",
+            Self::Tunnel => "tunnel",
             Self::TargetTooLong => "target_too_long",
             Self::TwoCredentials => "two_credentials",
             Self::NoRoute => "no_route",

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
-# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, and for the real clients of
-# tests/interop python3 and node with npm.
+# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, for the real clients of
+# tests/interop python3 and node with npm, and for the real servers of tests/readings nginx and Go, which root on Debian
+# gets installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -20,6 +21,18 @@ command -v "${CC:-cc}" >/dev/null || missing "a C compiler" "install gcc or clan
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing python3 "install Python 3.9 or later with venv (apt install python3-venv)"
 command -v node >/dev/null || missing node "install Node.js 20 or later"
 command -v npm >/dev/null || missing npm "it comes with Node.js"
+
+server() {
+    local path=$PATH:/usr/sbin
+    if ! PATH=$path command -v "$1" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        # Without starting what was installed.
+        local get=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq)
+        { "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "$2"; } >/dev/null || true
+    fi
+    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2 (the path's readings are compared with it)"
+}
+server nginx nginx-light
+server go golang-go
 
 name=
 trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT

@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod corpus;
 mod support;
 
 mod edge {
+    pub(crate) mod frames;
     pub(crate) mod issuer;
     pub(crate) mod stub;
     pub(crate) mod wire;
@@ -16,15 +18,19 @@ mod edge {
     mod cookies;
     mod cors;
     mod credentials;
+    mod downgrade;
     mod endpoints;
     mod failures;
     mod headers;
+    mod identity;
     mod issuers;
     mod logs;
     mod long_replies;
     mod metrics;
-    mod paths;
+    mod path_corpus;
     mod sessions;
+    mod small_print;
+    mod smuggling;
     mod streams;
     mod targets;
     mod tokens;

@@ -12,7 +12,7 @@ use http::header::{
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use secrecy::ExposeSecret;
 use tower::{Layer, Service};
@@ -329,7 +329,14 @@ impl<M> GateLayer<M> {
     /// The decision. No await: whatever it needs is in memory.
     pub(super) fn way(&self, parts: &mut Parts, ours: Ours) -> Way {
         let gate = &self.gate.0;
-        // 1. Host and target before anything that depends on them.
+        // 1. What no rule below could save: a tunnel, whose bytes nobody would judge, and a body of unclear extent. Then
+        //    host and target, before anything that depends on them.
+        if parts.method == Method::CONNECT {
+            return Way::Refused(Denial::Tunnel, None);
+        }
+        if !headers::is_framed_once(&parts.headers) {
+            return Way::Refused(Denial::BadFraming, None);
+        }
         let host = match authority::check(parts) {
             Ok(authority) => authority.host(),
             Err(denial) => return Way::Refused(denial, None),

@@ -106,7 +106,8 @@ impl Gate {
 
     /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request
     /// that its route permits reaches the service, with a [`crate::policy::Permitted`] and, where the caller is known,
-    /// an [`Identity`] in its extensions.
+    /// an [`Identity`] in its extensions. Its headers are the client's without those that tell who is asking; trailers
+    /// come with the body, which is not looked into: take nothing of that kind from them.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())
     }

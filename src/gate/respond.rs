@@ -1,7 +1,7 @@
 //! The one place where a refusal or a fault of a data route becomes a reply: RFC 6750 §3 challenges, RFC 9457 problem
 //! details. Endpoints answer in the words of their dialect instead.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
@@ -43,6 +43,13 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
             problem(StatusCode::BAD_REQUEST, Some("Host is missing, repeated, malformed or contradictory"))
         }
         Denial::BadTarget => problem(StatusCode::BAD_REQUEST, Some("the request target must be in origin form")),
+        Denial::BadFraming => {
+            let mut reply = problem(StatusCode::BAD_REQUEST, Some("a body has a length, or comes in chunks, once"));
+            // Where such a request ends is anybody's guess (RFC 9112 §6.3).
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            reply
+        }
+        Denial::Tunnel => problem(StatusCode::NOT_IMPLEMENTED, None),
         Denial::TargetTooLong => problem(StatusCode::URI_TOO_LONG, None),
         Denial::TwoCredentials => problem(StatusCode::BAD_REQUEST, Some("send exactly one credential")),
         Denial::MalformedRequest(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
@@ -114,7 +121,9 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match plain.status() {
         StatusCode::UNAUTHORIZED => ("16", "the access token is missing or invalid"),
         StatusCode::FORBIDDEN => ("7", "the access token lacks a scope"),
-        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => ("12", "no such method"),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            ("12", "no such method")
+        }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => ("8", "too much, or too often"),
         StatusCode::SERVICE_UNAVAILABLE => ("14", "try again later"),
         _ => ("3", "the request is malformed"),

@@ -21,10 +21,13 @@ use http::{HeaderMap, HeaderValue};
 use crate::route::RoutePolicy;
 
 mod forwarding;
+mod framing;
 mod hop_by_hop;
 mod names;
+mod trailers;
 
 pub use forwarding::{client_ip, forwarded};
+pub use framing::is_framed_once;
 pub use hop_by_hop::remove_hop_by_hop;
 
 /// Whose connection a request came over: in the request's extensions, put there by the listener.

@@ -135,6 +135,12 @@ pub(super) fn is_disguised(name: &str) -> bool {
         || name.bytes().any(is_unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
 }
 
+/// Does it, in any spelling, have a meaning to the protocol, or is it one that we write or remove ourselves?
+pub(super) fn is_ours_or_protocol(name: &str) -> bool {
+    const CONNECTION: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
+    is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
+}
+
 /// Must no `Connection` header name it for removal?
 pub(super) fn is_end_to_end(name: &str) -> bool {
     const REQUEST: [&str; 16] = [

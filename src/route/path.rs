@@ -12,7 +12,7 @@
 //! | empty segments (`//`) | merged |
 //! | a trailing slash, `;params` | kept: they are part of what is matched |
 //! | `%2F` | kept as data, and [flagged](CanonicalPath::has_encoded_slash): a route refuses it unless it says otherwise |
-//! | `.` and `..` segments, plain, escaped, before `;` or beside `%2F` | refused |
+//! | `.` and `..` segments, plain, escaped, before `;`, `%3F` or `%23`, beside `%2F` or escaped white space | refused |
 //! | `\`, NUL and control bytes, plain or escaped; non-ASCII bytes that are not escaped | refused |
 //! | `%` without two hex digits; escapes that are not UTF-8 | refused |
 //! | escapes of escapes (`%252e`) that end, however deep, in any of the above or in a slash | refused |
@@ -196,10 +196,11 @@ fn resolve(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `.` or `..`, also before path parameters, which some servers cut off first and then resolve the dots.
+/// `.` or `..`, also before what some servers cut off first and then resolve the dots: path parameters, an escaped `?` or
+/// `#`, white space.
 fn is_dot_segment(segment: &[u8]) -> bool {
-    let name = segment.split(|&b| b == b';').next().unwrap_or_default();
-    matches!(name, b"." | b"..")
+    let name = segment.split(|b| matches!(b, b';' | b'?' | b'#')).next().unwrap_or_default();
+    std::str::from_utf8(name).is_ok_and(|name| matches!(name.trim(), "." | ".."))
 }
 
 fn loosen(text: &str) -> Cow<'_, str> {

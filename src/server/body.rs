@@ -10,24 +10,33 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pace::{Pace, Slowest};
+use crate::gate::Gate;
 use crate::proxy::{BoxError, TooSlow};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// From the connection.
-    Incoming(Incoming),
+    Incoming(Guarded),
     /// From the connection, and it must keep coming (requirement A4).
     Paced(Box<Paced>),
     /// There already. Empty once it was taken.
     Read(Bytes),
 }
 
+/// A body whose trailers say nothing that only the gate may say (requirement T3).
+#[derive(Debug)]
+pub(super) struct Guarded {
+    body: Incoming,
+    /// Says what may stand in trailers; a body that has ended already has none.
+    gate: Option<Gate>,
+}
+
 /// A body that is waited for, until the answer begins: from then on the two sides may be in conversation, in which a
 /// client that listens says nothing.
 #[derive(Debug)]
 pub(super) struct Paced {
-    body: Incoming,
+    body: Guarded,
     pace: Pace,
     answered: Answered,
 }
@@ -43,8 +52,12 @@ impl Answered {
 }
 
 impl RequestBody {
-    pub(super) fn paced(body: Incoming, slowest: Slowest, answered: Answered) -> Self {
-        Self::Paced(Box::new(Paced { body, pace: Pace::new(slowest), answered }))
+    pub(super) fn incoming(body: Incoming, gate: &Gate) -> Self {
+        Self::Incoming(Guarded::new(body, gate))
+    }
+
+    pub(super) fn paced(body: Incoming, gate: &Gate, slowest: Slowest, answered: Answered) -> Self {
+        Self::Paced(Box::new(Paced { body: Guarded::new(body, gate), pace: Pace::new(slowest), answered }))
     }
 }
 
@@ -60,7 +73,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Incoming(body) => body.poll_frame(cx).map_err(Into::into),
             Self::Paced(paced) => paced.poll_frame(cx),
             Self::Read(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -71,24 +84,48 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Incoming(body) => body.is_end_stream(),
-            Self::Paced(paced) => paced.body.is_end_stream(),
+            Self::Incoming(body) => body.body.is_end_stream(),
+            Self::Paced(paced) => paced.body.body.is_end_stream(),
             Self::Read(bytes) => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Incoming(body) => body.size_hint(),
-            Self::Paced(paced) => paced.body.size_hint(),
+            Self::Incoming(body) => body.body.size_hint(),
+            Self::Paced(paced) => paced.body.body.size_hint(),
             Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+impl Guarded {
+    fn new(body: Incoming, gate: &Gate) -> Self {
+        let gate = (!body.is_end_stream()).then(|| gate.clone());
+        Self { body, gate }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            let mut next = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+            let trailers = match &mut next {
+                Some(Ok(frame)) => frame.trailers_mut(),
+                Some(Err(_)) | None => None,
+            };
+            if let (Some(trailers), Some(gate)) = (trailers, &self.gate) {
+                gate.0.protected.strip_trailers(trailers);
+                if trailers.is_empty() {
+                    continue;
+                }
+            }
+            return Poll::Ready(next);
         }
     }
 }
 
 impl Paced {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        match self.body.poll_frame(cx) {
             Poll::Ready(frame) => {
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
                 self.pace.moved(data.map_or(0, |data| data.len() as u64));

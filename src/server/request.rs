@@ -22,7 +22,7 @@ use super::origin::Origin;
 use super::pace::Slowest;
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
-use crate::gate::{GateBody, GateService, Peer, Refilling, Verdict, respond};
+use crate::gate::{Gate, GateBody, GateService, Peer, Refilling, Verdict, respond};
 use crate::proxy::{Proxy, ProxyBody};
 
 /// The body of every reply.
@@ -33,6 +33,7 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
     slowest: Slowest,
+    gate: Gate,
     metrics: Arc<Metrics>,
     time: SystemTime,
 }
@@ -42,7 +43,8 @@ impl State {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        Ok(Self { service, metrics, slowest: Slowest::of(&config.server), time: SystemTime::new() })
+        let slowest = Slowest::of(&config.server);
+        Ok(Self { service, gate: gate.clone(), metrics, slowest, time: SystemTime::new() })
     }
 }
 
@@ -75,8 +77,8 @@ async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is
     // A stream of messages is as slow as what it tells of.
     let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
     let mut request = request.map(|body| match &paced {
-        Some(answered) => RequestBody::paced(body, state.slowest, answered.clone()),
-        None => RequestBody::Incoming(body),
+        Some(answered) => RequestBody::paced(body, &state.gate, state.slowest, answered.clone()),
+        None => RequestBody::incoming(body, &state.gate),
     });
     let address = origin.peer.ip();
     request.extensions_mut().insert(Peer { address, secure: origin.secure });

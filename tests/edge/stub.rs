@@ -17,6 +17,9 @@ pub(crate) struct Received {
     /// Names as they were written.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<(String, String)>,
+    /// Which connection it came over, in the order in which they were made.
+    pub(crate) connection: usize,
 }
 
 impl Received {
@@ -42,6 +45,14 @@ impl Received {
 /// | `parts` | a chunked body, a chunk each time that [`Stub::push`] is called, until an empty one |
 /// | `endless` | a chunked body without end |
 /// | `store` | 200 with a response header of every kind |
+/// | `early` | 200 before the body, of which nothing is taken for a request, whatever comes |
+/// | `hints` | 100, 103 twice, and then 200 |
+/// | `trailers` | a chunked body with trailers |
+/// | `cut` | a length, and less than that before the connection is closed |
+/// | `cut-chunk` | a chunked body without an end before the connection is closed |
+/// | `empty` | 204 |
+/// | `same` | 304 with the length of what it does not send |
+/// | `both` | a length that is wrong, and chunks |
 /// | anything else | 200, `ok` |
 pub(crate) struct Stub {
     pub(crate) address: SocketAddr,
@@ -65,9 +76,9 @@ impl Stub {
         let ((arriving, arrived), (parts, to_send)) = (channel(), channel());
         let shared = Arc::new(Shared { received: Arc::clone(&received), arriving, parts: Mutex::new(to_send) });
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (connection, stream) in listener.incoming().enumerate() {
                 let shared = Arc::clone(&shared);
-                std::thread::spawn(move || drop(serve(&shared, &stream.unwrap())));
+                std::thread::spawn(move || drop(serve(&shared, &stream.unwrap(), connection)));
             }
         });
         Self { address, received, arriving: Mutex::new(arrived), parts }
@@ -96,7 +107,7 @@ impl Stub {
     }
 }
 
-fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
+fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -107,6 +118,7 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
         let mut request = Received {
             method: words.next().unwrap().to_owned(),
             target: words.next().unwrap().to_owned(),
+            connection,
             ..Received::default()
         };
         assert_eq!(words.collect::<Vec<_>>(), ["HTTP/1.1"]);
@@ -118,6 +130,13 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
             let line = line.trim_end_matches("\r\n");
             let Some((name, value)) = line.split_once(':') else { break };
             request.headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        if request.target.ends_with("/early") {
+            shared.received.lock().unwrap().push(request);
+            let mut out = stream;
+            out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+            std::io::copy(&mut reader, &mut std::io::sink())?;
+            return Ok(());
         }
         body(shared, &mut reader, &mut request)?;
         let target = request.target.clone();
@@ -156,6 +175,23 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
                 b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nVary: Accept\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\
                   X-Kept: yes\r\nConnection: x-gone\r\nX-Gone: 1\r\n\r\nok",
             )?,
+            "hints" => out.write_all(
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+                  HTTP/1.1 103 Early Hints\r\nX-Auth-Subject: hint\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            )?,
+            "trailers" => out.write_all(
+                b"HTTP/1.1 200 OK\r\nTrailer: x-checksum, x-more\r\nTransfer-Encoding: chunked\r\n\r\n\
+                  2\r\nok\r\n0\r\nX-Checksum: abc\r\nX-More: 1\r\nContent-Length: 7\r\nX-Unsaid: 1\r\n\r\n",
+            )?,
+            "cut" => return out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
+            "cut-chunk" => {
+                return out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+            }
+            "empty" => out.write_all(b"HTTP/1.1 204 No Content\r\nX-Kept: yes\r\n\r\n")?,
+            "same" => out.write_all(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 1234\r\nETag: \"a\"\r\n\r\n")?,
+            "both" => out.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            )?,
             _ if is_head => out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n")?,
             _ => out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?,
         }
@@ -175,13 +211,23 @@ fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> s
             let mut size = String::new();
             reader.read_line(&mut size)?;
             let size = usize::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
+            if size == 0 {
+                let mut line = String::new();
+                while reader.read_line(&mut line)? > 2 {
+                    let (name, value) = line.split_once(':').unwrap();
+                    request.trailers.push((name.to_owned(), value.trim().to_owned()));
+                    line.clear();
+                }
+                // A body that has no end is no request.
+                if line != "\r\n" {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                break;
+            }
             let mut chunk = vec![0; size + 2];
             reader.read_exact(&mut chunk)?;
             chunk.truncate(size);
             request.body.extend(&chunk);
-            if size == 0 {
-                break;
-            }
             let _ = shared.arriving.send(chunk);
         },
         other => panic!("an ambiguous request reached the upstream: {other:?}"),

@@ -127,7 +127,11 @@ fn t10_unusual_methods_are_refused() {
         assert_eq!(reply.status, 405, "{method}");
         assert!(reply.header("allow").contains("GET"), "{method}");
     }
-    let got = status(&edge, "CONNECT gate.test:80 HTTP/1.1\r\nHost: gate.test:80\r\n\r\n");
-    assert!([400, 405, 501].contains(&got), "{got}");
+    for target in ["gate.test:80", "/public/x", "http://gate.test/public/x", "*"] {
+        // What would go through the tunnel goes nowhere.
+        let hidden = "GET /private/hidden HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+        let got = status(&edge, &format!("CONNECT {target} HTTP/1.1\r\nHost: gate.test:80\r\n\r\n{hidden}"));
+        assert_eq!(got, 501, "{target}");
+    }
     assert!(edge.stub.take().is_empty());
 }

@@ -104,10 +104,20 @@ impl Wire {
         chunk
     }
 
+    /// All that comes until the gate closes the connection.
+    pub(crate) fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        match self.reader.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+        }
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+
     /// `None` if the gate closed the connection.
     pub(crate) fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
         let mut reply = self.read_head()?;
-        if !to_head && !matches!(reply.status, 204 | 304) {
+        if !to_head && !matches!(reply.status, 100..=199 | 204 | 304) {
             reply.body = match (reply.all("content-length").as_slice(), reply.all("transfer-encoding").as_slice()) {
                 ([length], []) => {
                     let mut body = vec![0; length.parse().unwrap()];

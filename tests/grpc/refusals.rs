@@ -86,11 +86,15 @@ async fn t17_a_refusal_is_trailers_alone_with_http_200() {
 async fn what_is_not_grpc_is_refused_plainly() {
     let (_place, gate) = gate("");
     for (method, media, status) in
-        [("POST", "application/json", 415), ("POST", "application/grpc-web", 415), ("GET", "application/grpc", 405)]
+        [("POST", "application/json", 415), ("POST", "application/grpc-web", 415), ("GET", "text/plain", 405)]
     {
         let request = Request::builder().method(method).uri(gate.url(REFRESH)).header("content-type", media);
         assert_eq!(send(request.body(Full::default()).unwrap()).await.0.status(), status, "{method} {media}");
     }
+    // Whoever says that it speaks gRPC is answered in it.
+    let request = Request::get(gate.url(REFRESH)).header("content-type", "application/grpc");
+    let (answer, _) = send(request.body(Full::default()).unwrap()).await;
+    assert_eq!((answer.status().as_u16(), answer.headers()["grpc-status"].to_str().unwrap()), (200, "12"));
     // Not one message, half a message, one that is too long, one that is no message.
     for (body, code) in [
         (Bytes::new(), "13"),

@@ -30,6 +30,8 @@ fn denied(denial: Denial) -> Status {
         | Denial::BadPath
         | Denial::BadHost
         | Denial::BadTarget
+        | Denial::BadFraming
+        | Denial::Tunnel
         | Denial::TargetTooLong => Status::invalid_argument("the request is malformed"),
         Denial::NoCredential | Denial::UnusableCredential => {
             Status::unauthenticated("send the metadata authorization: Bearer <access token>")

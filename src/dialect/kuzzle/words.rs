@@ -199,6 +199,8 @@ impl Problem {
             Denial::BadPath => Self::unexpected(StatusCode::BAD_REQUEST, "the path is malformed"),
             Denial::BadHost => Self::unexpected(StatusCode::BAD_REQUEST, "Host is missing or malformed"),
             Denial::BadTarget => Self::unexpected(StatusCode::BAD_REQUEST, "the request target is malformed"),
+            Denial::BadFraming => Self::unexpected(StatusCode::BAD_REQUEST, "the body is framed twice"),
+            Denial::Tunnel => Self::unexpected(StatusCode::NOT_IMPLEMENTED, "no tunnel is given"),
             Denial::TargetTooLong => Self::unexpected(StatusCode::URI_TOO_LONG, "the request target is too long"),
             Denial::MethodNotAllowed => Self::new(
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -128,6 +128,8 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         Denial::BadPath
         | Denial::BadHost
         | Denial::BadTarget
+        | Denial::BadFraming
+        | Denial::Tunnel
         | Denial::TargetTooLong
         | Denial::NoRoute
         | Denial::NearMiss

@@ -1,0 +1,70 @@
+//! How the body of a request is framed (T7). The HTTP library refuses most of what is ambiguous; this is the rest that it
+//! lets us see.
+
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+
+/// Is there at most one length, and no transfer coding but the one that everybody knows, once?
+///
+/// In HTTP/1.1 the library takes any list that ends in `chunked`, and the proxy frames the body anew: a coding before
+/// `chunked` would be lost on the way, and the upstream would get bytes that are not what it is told they are. RFC 9112
+/// §6.1 has such a coding refused. In HTTP/2 it looks at the first length only (RFC 9113 §8.1.1).
+pub fn is_framed_once(headers: &HeaderMap) -> bool {
+    let coding = |value: &[u8]| value.eq_ignore_ascii_case(b"chunked");
+    let length = |value: &[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    at_most_one(headers, &TRANSFER_ENCODING, coding) && at_most_one(headers, &CONTENT_LENGTH, length)
+}
+
+fn at_most_one(headers: &HeaderMap, name: &http::HeaderName, is_good: impl Fn(&[u8]) -> bool) -> bool {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => true,
+        (Some(value), None) => is_good(value.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn framed(name: &HeaderName, values: &[&'static str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        is_framed_once(&headers)
+    }
+
+    #[test]
+    fn t7_only_chunked_alone_is_a_transfer_coding() {
+        for good in [&[][..], &["chunked"], &["Chunked"]] {
+            assert!(framed(&TRANSFER_ENCODING, good), "{good:?}");
+        }
+        for bad in [
+            &["gzip, chunked"][..],
+            &["chunked, chunked"],
+            &["chunked", "chunked"],
+            &["identity", "chunked"],
+            &["identity"],
+            &["chunked,"],
+            &["\"chunked\""],
+            &["chunked;x=1"],
+            &[""],
+        ] {
+            assert!(!framed(&TRANSFER_ENCODING, bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn t7_a_length_is_digits_once() {
+        for good in [&[][..], &["0"], &["5"], &["00005"]] {
+            assert!(framed(&CONTENT_LENGTH, good), "{good:?}");
+        }
+        for bad in [&["5", "5"][..], &["5", "6"], &["5, 5"], &["+5"], &["-5"], &["5 "], &["0x5"], &[""]] {
+            assert!(!framed(&CONTENT_LENGTH, bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Trailers of a request: fields that come after the body, when everything has been decided (RFC 9110 §6.5).
+
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE};
+use http::{HeaderMap, HeaderName};
+
+use super::{ProtectedNames, Verdict, names};
+
+/// What would change how the request is framed, routed, authenticated or read, and so may not stand there
+/// (RFC 9110 §6.5.1).
+const NEVER: [HeaderName; 10] =
+    [ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE];
+
+impl ProtectedNames {
+    /// Removes from the trailers of a request what must not stand in them, on every route: identity headers, overrides
+    /// and forwarding headers in every spelling, credentials, framing, and every name with `_` (T3 to T6). An upstream
+    /// that merges trailers into its headers sees nothing of the client's that a header could not have told it.
+    pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
+        let gone: Vec<HeaderName> = trailers.keys().filter(|name| !self.may_trail(name)).cloned().collect();
+        for name in gone {
+            trailers.remove(name);
+        }
+    }
+
+    fn may_trail(&self, name: &HeaderName) -> bool {
+        self.judge(name.as_str()) == Verdict::Pass
+            && !names::is_ours_or_protocol(name.as_str())
+            && !NEVER.contains(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn t3_t5_only_what_says_nothing_of_caller_or_framing_may_trail() {
+        let protected = ProtectedNames::new(["x-tenant"]);
+        for name in [
+            "x-auth-subject",
+            "x_auth_subject",
+            "x-tenant",
+            "x.tenant",
+            "x-tenant-bin",
+            "remote-user",
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "host",
+            "content-length",
+            "content_length",
+            "transfer-encoding",
+            "connection",
+            "x-forwarded-for",
+            "forwarded",
+            "x-real-ip",
+            "x-http-method-override",
+            "x-original-url",
+            "te",
+            "trailer",
+            "upgrade",
+            "keep-alive",
+            "x_other",
+        ] {
+            let mut trailers = HeaderMap::new();
+            for name in [name, "x-checksum", "grpc-status"] {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                trailers.append(name.clone(), HeaderValue::from_static("1"));
+                trailers.append(name, HeaderValue::from_static("2"));
+            }
+            protected.strip_trailers(&mut trailers);
+            let left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+            assert_eq!((left.len(), left.contains(&"x-checksum")), (2, true), "{name}: {left:?}");
+            assert_eq!(trailers.get_all("grpc-status").iter().count(), 2, "{name}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! T12: what the gate takes for public, no server takes for protected, and the other way round. The gate's own functions
+//! decide on the spellings of `tests/corpus/paths.tsv`, and on thousands made from them and from their pieces; what is
+//! forwarded is then read by hyper, axum, nginx, Go's and Python's servers. No sockets but nginx's.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod corpus;
+
+mod readings {
+    pub(crate) mod made;
+    pub(crate) mod others;
+    pub(crate) mod rust;
+
+    /// The paths that a server may take a target for; none if it refuses it.
+    pub(crate) type Readings = Vec<String>;
+}
+
+use http::{Method, Request};
+use readings::Readings;
+use readings::others::{self, Nginx};
+use readings::{made, rust};
+use rotogate::route::path::CanonicalPath;
+use rotogate::route::{Auth, EncodedSlash, Match, Route, RoutePolicy, RouteTable, authority};
+
+/// The gate's answer to a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decision {
+    Refused,
+    /// Forwarded as this, for everybody.
+    Public(String),
+    /// Forwarded as this, with a token.
+    Protected(String),
+}
+use Decision::{Protected, Public, Refused};
+
+/// What the gate does before it looks at a token.
+fn decide(table: &RouteTable, target: &[u8]) -> Decision {
+    let Ok(request) = Request::get(target).header("host", "gate.test").body(()) else { return Refused };
+    let (parts, ()) = request.into_parts();
+    if authority::check(&parts).is_err() {
+        return Refused;
+    }
+    let Ok(path) = CanonicalPath::parse(parts.uri.path()) else { return Refused };
+    let Match::Found(route) = table.find(Some("gate.test"), &Method::GET, &path) else { return Refused };
+    if route.policy.admits(&path).is_err() {
+        return Refused;
+    }
+    let forwarded = match parts.uri.query() {
+        Some(query) => format!("{}?{query}", path.as_str()),
+        None => path.as_str().to_owned(),
+    };
+    if route.policy.auth == Auth::None { Public(forwarded) } else { Protected(forwarded) }
+}
+
+/// Only what is named is open: how the documents say to do it.
+fn closed() -> RouteTable {
+    let keep = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::public() };
+    RouteTable::build(vec![
+        Route::new("/public/{*rest}", RoutePolicy::public()),
+        Route::new("/files/{name}", keep),
+        Route::new("/private/{*rest}", RoutePolicy::default()),
+    ])
+    .unwrap()
+}
+
+/// Everything is open but what is named: the harder one to keep.
+fn open() -> RouteTable {
+    RouteTable::build(vec![
+        Route::new("/{*rest}", RoutePolicy::public()),
+        Route::new("/private", RoutePolicy::default()),
+        Route::new("/private/{*rest}", RoutePolicy::default()),
+    ])
+    .unwrap()
+}
+
+fn is_private(reading: &str) -> bool {
+    reading == "/private" || reading.starts_with("/private/")
+}
+
+/// All the spellings.
+fn targets() -> Vec<Vec<u8>> {
+    let mut targets: Vec<Vec<u8>> = corpus::paths().into_iter().map(|spelling| spelling.target).collect();
+    targets.extend(made::targets(&targets, 60_000));
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
+/// Every server's readings of every target.
+fn all_readings(targets: &[Vec<u8>]) -> Vec<(&'static str, Vec<Readings>)> {
+    let nginx = Nginx::start();
+    vec![
+        ("hyper", rust::hyper(targets)),
+        ("axum", rust::axum(targets)),
+        ("nginx", nginx.read(targets)),
+        ("Go", others::go(targets)),
+        ("Python", others::python(targets)),
+    ]
+}
+
+#[test]
+fn t12_what_is_public_is_private_in_no_servers_reading_and_what_is_private_in_all_of_them() {
+    let targets = targets();
+    for (name, table) in [("closed", closed()), ("open", open())] {
+        let decisions: Vec<Decision> = targets.iter().map(|target| decide(&table, target)).collect();
+        let mut forwarded: Vec<(Vec<u8>, bool)> = decisions
+            .into_iter()
+            .filter_map(|decision| match decision {
+                Refused => None,
+                Public(target) => Some((target.into_bytes(), false)),
+                Protected(target) => Some((target.into_bytes(), true)),
+            })
+            .collect();
+        forwarded.sort_unstable();
+        forwarded.dedup();
+        let protected = forwarded.iter().filter(|(_, protected)| *protected).count();
+        assert!(protected > 300 && forwarded.len() - protected > 300, "{name}: {protected} of {}", forwarded.len());
+        let sent: Vec<Vec<u8>> = forwarded.iter().map(|(target, _)| target.clone()).collect();
+        for (server, readings) in all_readings(&sent) {
+            let taken = readings.iter().filter(|readings| !readings.is_empty()).count();
+            assert!(taken > sent.len() / 2, "{server} refused nearly everything");
+            for ((target, protected), readings) in forwarded.iter().zip(&readings) {
+                let target = String::from_utf8_lossy(target);
+                let agreed = |reading: &String| match *protected {
+                    true => is_private(reading),
+                    false => !is_private(reading),
+                };
+                assert!(
+                    readings.iter().all(agreed),
+                    "{name}, {server}: {target} ({protected}) is read as {readings:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn t12_where_only_what_is_named_is_open_no_reading_however_lax_leads_out_of_it() {
+    let table = closed();
+    let public: Vec<Vec<u8>> = targets()
+        .iter()
+        .filter_map(|target| match decide(&table, target) {
+            Public(forwarded) => Some(forwarded.into_bytes()),
+            Protected(_) | Refused => None,
+        })
+        .collect();
+    for (target, readings) in public.iter().zip(rust::laxest(&public)) {
+        let stays = |reading: &String| ["/public", "/files"].iter().any(|prefix| reading.starts_with(prefix));
+        assert!(readings.iter().all(stays), "{} is read as {readings:?}", String::from_utf8_lossy(target));
+    }
+}
+
+/// The test of the test: a gate that compares beginnings, as so many have done, is caught.
+#[test]
+fn a_gate_that_matches_by_prefix_is_caught_by_every_server_that_resolves_dots() {
+    let naive: Vec<Vec<u8>> = targets().into_iter().filter(|target| target.starts_with(b"/public/")).collect();
+    for (server, readings) in all_readings(&naive) {
+        let caught = readings.iter().filter(|readings| readings.iter().any(|reading| is_private(reading))).count();
+        let resolves = !matches!(server, "hyper" | "axum");
+        assert_eq!(caught > 0, resolves, "{server}: {caught}");
+    }
+    let caught = rust::laxest(&naive).iter().flatten().filter(|reading| is_private(reading)).count();
+    assert!(caught > 100, "{caught}");
+}
