@@ -61,7 +61,7 @@ async fn o1_the_public_port_never_leads_to_the_admin_listener() {
         (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
         (format!("POST http://{admin}/store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
         (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: gate.test\r\n{end}"), "400"),
-        (format!("CONNECT {admin} HTTP/1.1\r\nHost: {admin}\r\n{end}"), "400"),
+        (format!("CONNECT {admin} HTTP/1.1\r\nHost: {admin}\r\n{end}"), "501"),
     ] {
         let answer = raw(gate.address, request.as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{request}: {answer}");
