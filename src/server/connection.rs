@@ -121,7 +121,7 @@ pub(super) async fn serve(listener: Listener, state: Arc<State>, limits: Limits,
         let (listener, state, limits) = (Arc::clone(&listener), Arc::clone(&state), limits.clone());
         let stopped = stopped.clone();
         tokio::spawn(async move {
-            let ended = speak(&listener, stream, peer, state, &limits, stopped, permit).await;
+            let ended = speak(listener, stream, peer, state, &limits, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?crate::denial::Chain(&*error), "a connection ended early");
             }
@@ -133,7 +133,7 @@ pub(super) async fn serve(listener: Listener, state: Arc<State>, limits: Limits,
 }
 
 async fn speak(
-    listener: &Listener,
+    listener: Arc<Listener>,
     stream: TcpStream,
     peer: SocketAddr,
     state: Arc<State>,
@@ -147,6 +147,8 @@ async fn speak(
         established = tokio::time::timeout(limits.head_timeout, listener.establish(stream, peer, limits)) => established??,
         () = stop(&mut stopped) => return Ok(()),
     };
+    // Held on to, the socket would stay open as long as the connection, and take others that nobody serves.
+    drop(listener);
     let Established { stream, origin, is_http2, place } = established;
     let (origin, seat) = (Arc::new(origin), Seat(Arc::new((permit, place))));
     let streams = Streams::new(limits.slowest);
