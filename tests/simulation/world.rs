@@ -130,9 +130,11 @@ struct Flight {
     chain: usize,
     what: What,
     begun: Timestamp,
-    /// Another request of the same holder, with the same token, was under way beside it; this one or the other began at
-    /// this time.
-    beside: Option<Timestamp>,
+    /// The same in felt time.
+    begun_felt: Timestamp,
+    /// Another request of the same holder, with the same token, was under way beside it: when the token was first
+    /// presented, and when the earlier of the two was, in felt time.
+    beside: Option<(Timestamp, Timestamp)>,
     /// The end of the session had been acknowledged before it began.
     after_end: bool,
     work: Work,
@@ -233,9 +235,9 @@ impl World {
             What::End(_) => format!("session {chain}: its end is asked for"),
             What::Flush => "confirmations are written".to_owned(),
         });
-        let begun = self.gate.now();
+        let (begun, begun_felt) = (self.gate.now(), self.felt);
         let after_end = self.chains[chain].ended;
-        self.flights.push(Flight { chain, what, begun, beside: None, after_end, work });
+        self.flights.push(Flight { chain, what, begun, begun_felt, beside: None, after_end, work });
     }
 
     fn begin_refresh(&mut self, at: usize) {
@@ -257,7 +259,7 @@ impl World {
             // His first request was answered, and what he holds is new: he waits for the second.
             return;
         }
-        holder.first.get_or_insert(self.felt);
+        let first = *holder.first.get_or_insert(self.felt);
         let token = holder.token.clone();
         let work = self.gate.refresh(&token);
         self.take_off(at, What::Refresh(who, token), work);
@@ -265,8 +267,8 @@ impl World {
             let refreshes = |flight: &&mut Flight| matches!(&flight.what, What::Refresh(by, _) if *by == who);
             let mut both: Vec<_> =
                 self.flights.iter_mut().filter(|flight| flight.chain == at).filter(refreshes).collect();
-            let earliest = both.iter().map(|flight| flight.begun).min();
-            both.iter_mut().for_each(|flight| flight.beside = earliest);
+            let earliest = both.iter().map(|flight| flight.begun_felt).min();
+            both.iter_mut().for_each(|flight| flight.beside = earliest.map(|earliest| (first, earliest)));
             self.follow_the_clock();
         }
     }
@@ -322,11 +324,13 @@ impl World {
     fn follow_the_clock(&mut self) {
         self.gate.follow_the_clock();
         self.feel();
-        let now = self.gate.now();
+        let (now, felt) = (self.gate.now(), self.felt);
         for flight in &self.flights {
             let chain = &mut self.chains[flight.chain];
-            // Two requests of one holder, and one takes longer than grace: he may have used the reply to the other.
-            if flight.beside.is_some_and(|begun| now.since(begun) >= GRACE) {
+            // Two requests of one holder, and grace is over before one of them comes to its turn: he may have used the
+            // reply to the other.
+            let is_late = |(first, begun): (Timestamp, Timestamp)| begun < felt && felt.since(first) >= GRACE;
+            if flight.beside.is_some_and(is_late) {
                 chain.excuse();
             }
             chain.together |= now.since(flight.begun) >= GRACE;
@@ -610,6 +614,7 @@ impl World {
                 chain: at,
                 what: What::Refresh(Who::Owner, token.clone()),
                 begun: now,
+                begun_felt: self.felt,
                 beside: None,
                 after_end: chain.ended,
                 work: self.gate.refresh(&token),
