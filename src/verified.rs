@@ -25,6 +25,7 @@ use crate::headers::identity_values;
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{RevocationList, Target};
+use crate::session::Generation;
 use crate::session::confirm::Confirmations;
 use crate::token::claims::AccessToken;
 use crate::token::verify::Verifier;
@@ -209,6 +210,22 @@ impl Checker {
         let verified = Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.revocations) });
         keys.cache.insert(token.into(), Arc::clone(&verified));
         Ok(verified)
+    }
+
+    /// Checks what a rotation has carried from a verified token to another generation, whose token expires then.
+    pub(crate) fn check_carried(
+        &self,
+        verified: &Verified,
+        generation: Generation,
+        expires: Timestamp,
+    ) -> Result<(), Denial> {
+        let now = self.clock.now();
+        let token = &verified.token;
+        if now >= expires.plus(token.leeway) {
+            return Err(Denial::TokenExpired);
+        }
+        let facts = TokenFacts { session: token.session.map(|(id, _)| (id, generation)), ..verified.facts() };
+        if self.revocations.judge(facts, now).refuses(now) { Err(Denial::TokenRevoked) } else { Ok(()) }
     }
 
     fn in_time(&self, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {

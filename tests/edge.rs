@@ -23,6 +23,9 @@ mod edge {
     mod logs;
     mod metrics;
     mod paths;
+    mod sessions;
+    mod streams;
     mod targets;
+    mod tokens;
     mod upgrades;
 }

@@ -6,7 +6,12 @@ mod support;
 
 mod kuzzle {
     pub(crate) mod client;
+    #[cfg(feature = "kuzzle")]
+    mod socket;
 }
+
+#[path = "kuzzle/jvm.rs"]
+mod jvm;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -16,6 +21,11 @@ use serde_json::{Value, json};
 use support::{Answer, CONFIG, Gate, Place};
 
 const KUZZLE: &str = r#"
+[[routes]]
+path = "/_publicApi"
+auth = "none"
+dialect = "kuzzle"
+upstream = "app"
 [[endpoints]]
 dialect = "kuzzle"
 "#;
@@ -129,6 +139,21 @@ async fn the_jvm_sequence_goes_through_one_route() {
 }
 
 #[tokio::test]
+async fn numbers_in_an_envelope_pass_as_they_were_written() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let token = client.login("").await;
+    let rest =
+        r#""controller":"document","action":"create","body":{"a":123456789012345678901234567890,"b":1.10,"c":1E2}}"#;
+    let envelope = format!(r#"{{"jwt":"{}",{rest}"#, jwt(&token));
+    let passed = client.post("/_query", None, &envelope).await;
+    assert_eq!(passed.json()["body"], json!(format!("{{{rest}")));
+    let twice = format!(r#"{{"jwt":"{}","jw\u0074":"x",{rest}"#, jwt(&token));
+    assert_eq!(error(&client.post("/_query", None, &twice).await), (400, "network.http.body_parse_failed".into()));
+}
+
+#[tokio::test]
 async fn a_large_document_passes_and_one_beyond_the_bound_does_not() {
     let place = Place::new(&config(""));
     let gate = place.start();
@@ -202,6 +227,22 @@ async fn gate_call(gate: &Gate, method: Method, path: &str, cookie: &str) -> Ans
     gate.call(method, path, &[("cookie", cookie), ("sec-fetch-site", "same-origin")], "").await
 }
 
+/// As Kuzzle has it: nobody is a user, too, and may ask who that is, however little else.
+#[tokio::test]
+async fn whoever_is_not_logged_in_is_the_anonymous_user() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let source = json!({ "profileIds": ["anonymous"], "name": "Anonymous" });
+    let nobody = json!({ "_id": "-1", "_source": source, "strategies": [] });
+    let by_query = json!({ "controller": "auth", "action": "getCurrentUser" });
+    for answer in [client.send(Method::GET, "/_me", None, "").await, client.query(&by_query).await] {
+        assert_eq!(result(&answer), nobody);
+    }
+    // A token that does not hold makes nobody anonymous.
+    assert_eq!(error(&client.send(Method::GET, "/_me", Some("stale"), "").await), invalid());
+}
+
 #[tokio::test]
 async fn a_token_in_the_query_is_good_and_goes_no_further() {
     let place = Place::new(&config(""));
@@ -257,13 +298,69 @@ async fn t17_every_refusal_is_in_the_words_of_the_protocol() {
     assert_eq!(gate.get("/hello", &foreign.access).await.status, StatusCode::OK, "and has not been");
 }
 
+/// The SDK for JavaScript looks at the body's `error` alone: words of others would be a success to it.
+#[tokio::test]
+async fn t17_r12_a_call_that_is_near_an_endpoint_or_nowhere_is_refused_in_the_words_of_the_protocol() {
+    let lone = r#"
+[[routes]]
+path = "/lone"
+methods = ["GET"]
+dialect = "kuzzle"
+upstream = "app"
+[[upstreams]]
+name = "gone"
+urls = ["http://127.0.0.1:1"]
+[[routes]]
+path = "/gone"
+auth = "none"
+dialect = "kuzzle"
+upstream = "gone"
+"#;
+    let place = Place::new(&config(lone).replace("path = \"/{*rest}\"", "path = \"/hello\""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let lost = (404, "network.http.url_not_found".to_owned());
+    for near in ["/_Login/local", "/_refreshtoken", "/_logout/", "//_me", "/_ME", "/USERS/_me", "/_query/"] {
+        assert_eq!(error(&client.post(near, None, "{}").await), lost, "{near}");
+    }
+    let wrong = (405, "network.http.unsupported_verb".to_owned());
+    for (method, path, allow) in [
+        (Method::PUT, "/_me", "GET"),
+        (Method::DELETE, "/_login/local", "POST, GET"),
+        (Method::GET, "/_query", "POST"),
+        (Method::POST, "/lone", "GET, HEAD"),
+    ] {
+        let refused = client.send(method, path, None, "{}").await;
+        assert_eq!((error(&refused), refused.headers["allow"].to_str().unwrap()), (wrong.clone(), allow), "{path}");
+    }
+    // Where nothing but the request tells whose client asks.
+    let nowhere = |name| async move { gate_call_with(client.gate, name).await };
+    let refused = nowhere("x-kuzzle-volatile").await;
+    assert_eq!((error(&refused), &refused.json()["volatile"]), (lost.clone(), &json!({ "sdkName": "js@7" })));
+    assert_eq!(error(&nowhere("x-kuzzle-request-id").await), lost);
+    let plain = nowhere("x-other").await;
+    assert_eq!(
+        (plain.status, &plain.headers["content-type"]),
+        (StatusCode::NOT_FOUND, &"application/problem+json".parse().unwrap())
+    );
+
+    let failed = client.send(Method::GET, "/gone", None, "").await;
+    assert_eq!(error(&failed), (502, "network.http.unexpected_error".into()));
+}
+
+async fn gate_call_with(gate: &Gate, header: &str) -> Answer {
+    gate.call(Method::GET, "/nowhere", &[(header, r#"{"sdkName":"js@7"}"#)], "").await
+}
+
 #[tokio::test]
 async fn a_prefix_moves_every_route() {
     let place = Place::new(&config("path = \"/api\""));
     let gate = place.start();
     let client = Client { gate: &gate };
     let body = json!({ "username": "demo", "password": gate.password }).to_string();
-    result(&client.post("/api/_login/local", None, &body).await);
-    let api = result(&client.send(Method::GET, "/api/_publicApi", None, "").await);
+    let token = result(&client.post("/api/_login/local", None, &body).await);
+    let api = result(&client.send(Method::GET, "/api/_publicApi", Some(jwt(&token)), "").await);
     assert_eq!(api["auth"]["logout"]["http"][0]["url"], "/api/_logout");
+    let refused = client.send(Method::GET, "/api/_publicApi", None, "").await;
+    assert_eq!(error(&refused), (401, "security.rights.unauthorized".into()), "its route is not for everyone");
 }

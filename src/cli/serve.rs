@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io::IsTerminal;
 
+use sd_notify::NotifyState;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
@@ -11,15 +12,49 @@ use crate::config::{Config, LogFormat};
 use crate::server::Server;
 
 pub(super) fn run(config: Config, output: Output) -> Done {
+    keep_memory_private()?;
     log(&config)?;
+    allow_many_files();
     runtime()?.block_on(async {
         // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
         let stop = stop_signal()?;
         let greeted = greeting::Greeting::new(&config);
         let server = Server::bind(config).await.map_err(Failure::of)?;
         greeted.write(&server, output)?;
+        tell_manager(NotifyState::Ready);
+        let stop = async {
+            stop.await;
+            tell_manager(NotifyState::Stopping);
+        };
         server.run(stop).await.map_err(Failure::of)
     })
+}
+
+/// Tells systemd, if that is who started us (sd_notify(3)).
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "NOTIFY_SOCKET is set and cannot be written to; the service manager was not told");
+    }
+}
+
+/// The memory holds keys and passwords: no core dump, and no other process of the same user looks into it (requirement
+/// O3).
+fn keep_memory_private() -> Done {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let failed = |error| Failure::Failed(format!("core dumps cannot be switched off: {error}"));
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed)?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(failed)?;
+    Ok(())
+}
+
+/// Every connection is a file, and the soft bound of most systems, 1024, is for programs that use `select`.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let bounds = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: bounds.maximum, ..bounds }) {
+        tracing::warn!(%error, bound = ?bounds.current, "the number of open files stays bounded as it was");
+    }
 }
 
 /// Logs go to standard error: standard output is for what a person or a program asked for.

@@ -315,7 +315,7 @@ fn routes_of_one_path_get_ids_of_their_own() {
 #[test]
 fn what_is_not_built_yet_is_refused_and_not_ignored() {
     for (text, key) in [
-        ("[sessions]\nmax_stream = \"24h\"\n", "sessions.max_stream"),
+        ("[sessions]\non_expiry = \"keep\"\n", "sessions.on_expiry"),
         ("[store]\nkind = \"redis\"\n", "store.kind"),
         ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
         ("[directory]\nkind = \"webhook\"\n", "directory.kind"),

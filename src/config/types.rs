@@ -144,6 +144,8 @@ pub struct SessionsConfig {
     pub profile: Profile,
     /// Are user agent and address of the login kept in the session?
     pub keep_login_client: bool,
+    /// The longest that a connection lasts which passes through.
+    pub max_stream: Duration,
 }
 
 /// `[store]`.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use secrecy::SecretString;
 
 use crate::client::Presented;
@@ -42,6 +42,8 @@ pub type Reply = Response<ReplyBody>;
 pub enum Answer {
     /// A reply, and for the access log why it is not what was asked for.
     Reply(Reply, &'static str),
+    /// To be answered once the service behind the gate was asked the same.
+    Consult(Consult),
     /// Not the gate's to answer: what the request was wrapped around goes to the route of its path.
     Forward(Forward),
     /// The connection is to be the dialect's.
@@ -59,11 +61,32 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Reply(..) => "Reply(…)",
+            Self::Consult(_) => "Consult(…)",
             Self::Forward(_) => "Forward(…)",
             #[cfg(feature = "kuzzle")]
             Self::Upgrade(_) => "Upgrade(…)",
         })
     }
+}
+
+/// A request that is authorised like any other on the route of its path, and passed on without its body, for what is
+/// said there to be part of the gate's own reply.
+pub struct Consult {
+    /// Makes the reply, and says for the access log why it is not what was asked for.
+    pub then: Box<dyn FnOnce(Consulted) -> (Reply, &'static str) + Send>,
+}
+
+/// What the service behind the gate said.
+#[derive(Debug)]
+pub enum Consulted {
+    /// There is none that can be asked.
+    Nobody,
+    /// The route of the path does not let the request pass.
+    Refused(Denial),
+    /// No whole reply came.
+    Failed,
+    /// A status and a body.
+    Said(StatusCode, Bytes),
 }
 
 /// A request to be authorised like any other on the route of its path, and then forwarded.
@@ -356,9 +379,23 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         (self.write(call, Err(denial.into())), denial.reason())
     }
 
-    /// Refuses a request on a data route in the protocol's own words; `None` for the plain ones.
+    /// Does a request come from a client of this protocol, as far as its headers tell? For refusals on paths that are no
+    /// endpoint's and no route's.
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let _ = headers;
+        false
+    }
+
+    /// Refuses a request on a data route, or near an endpoint, in the protocol's own words; `None` for the plain ones.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let _ = (headers, denial);
+        None
+    }
+
+    /// Says with this status that a request could not be seen through, and why, in the protocol's own words; `None` for
+    /// the plain ones.
+    fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
+        let _ = (status, why);
         None
     }
 }

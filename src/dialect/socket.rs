@@ -10,6 +10,7 @@ use hyper::upgrade::Upgraded;
 
 use super::{Acting, Reply};
 use crate::denial::Denial;
+use crate::gate::Lease;
 
 /// Whose connection to the upstream a message goes over: callers of one identity share it.
 pub type Identity = Box<[u8]>;
@@ -23,11 +24,11 @@ pub trait SocketGate: Acting {
     /// Why it may not pass.
     fn permit(&self, token: Option<&str>) -> Result<Identity, Denial>;
 
-    /// Is a token good now, whatever a route would ask?
+    /// What a connection hangs on that is opened with this token.
     ///
     /// # Errors
-    /// Why it is not.
-    fn check(&self, token: &str) -> Result<(), Denial>;
+    /// Why the token is not good now.
+    fn lease(&self, token: &str) -> Result<Lease, Denial>;
 
     /// Waits until the gate lets go of its connections, because it is about to stop.
     async fn closing(&self);

@@ -28,6 +28,8 @@ use crate::verified::{Checker, DEFAULT_CAPACITY, IdentityField, IdentityHeaders}
 
 /// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
+/// The longest that a connection lasts which passes through, however often its token is exchanged meanwhile.
+pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 /// The tolerance for clocks that differ.
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
@@ -87,6 +89,7 @@ pub struct GateBuilder {
     time: Option<TimeArc>,
     capacity: Option<u64>,
     max_endpoint_body: Option<usize>,
+    max_stream: Option<Duration>,
     forget_login_origin: bool,
     public_url: Option<String>,
     allowed_origins: Vec<Box<str>>,
@@ -234,6 +237,13 @@ impl GateBuilder {
         self
     }
 
+    /// The longest that a connection lasts which passes through, however often its token is exchanged meanwhile.
+    #[must_use]
+    pub const fn max_stream(mut self, longest: Duration) -> Self {
+        self.max_stream = Some(longest);
+        self
+    }
+
     /// Keeps neither the address nor the user agent of a login with its session. A reuse then cannot say whether they
     /// were the same.
     #[must_use]
@@ -320,6 +330,7 @@ impl GateBuilder {
             leeway,
             trusted_proxies: self.trusted_proxies,
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
+            max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
             closing: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(maintain(Arc::downgrade(&inner)));

@@ -20,7 +20,7 @@ use super::paced::Paced;
 use super::{Inner, respond};
 use crate::credential;
 use crate::denial::{Denial, Error, Fault};
-use crate::dialect::{Acting, Answer, Call, Command, Dialect, Forward, Outcome, Reply};
+use crate::dialect::{Acting, Answer, Call, Command, Consult, Dialect, Forward, Outcome, Reply};
 use crate::route::RoutePolicy;
 use crate::session::engine::Origin;
 use crate::session::profile::ProfileOverride;
@@ -109,6 +109,8 @@ impl Endpoint {
 pub(super) enum Answered {
     /// A reply, and why, for the access log.
     Reply(Reply, &'static str),
+    /// The service is to be asked the same, and the dialect then makes the reply.
+    Consult(Box<Parts>, Consult),
     /// The request is to be decided like one that is not ours, with another body.
     Forward(Box<Parts>, Forward),
     /// The connection is to be the dialect's.
@@ -144,7 +146,12 @@ where
         return Answered::Reply(respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
     };
     if !served.methods.contains(&parts.method) {
-        return Answered::Reply(respond::method_not_allowed(served.methods), Denial::MethodNotAllowed.reason());
+        let plain = respond::method_not_allowed(served.methods);
+        let denial = Denial::MethodNotAllowed;
+        return Answered::Reply(
+            respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain),
+            denial.reason(),
+        );
     }
     let empty = Bytes::new();
     if endpoint.dialect.is_streamed(served.operation) {
@@ -182,7 +189,12 @@ where
             return Answered::Reply(respond::grpc_status("4", "the request came too slowly"), "body_too_slow");
         }
         Err(Unread::TooSlow) => {
-            return Answered::Reply(respond::problem(StatusCode::REQUEST_TIMEOUT, None), "body_too_slow");
+            let status = StatusCode::REQUEST_TIMEOUT;
+            let reply = endpoint
+                .dialect
+                .failed(status, "the body came too slowly")
+                .unwrap_or_else(|| respond::problem(status, None));
+            return Answered::Reply(reply, "body_too_slow");
         }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
@@ -203,6 +215,7 @@ where
     let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin };
     match endpoint.dialect.answer(&call, &desk).await {
         Answer::Reply(reply, reason) => Answered::Reply(reply, reason),
+        Answer::Consult(consult) => Answered::Consult(Box::new(parts), consult),
         Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),
         #[cfg(feature = "kuzzle")]
         Answer::Upgrade(upgrade) => {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
@@ -21,7 +24,7 @@ use super::refill::{NoRefill, Refill, Refilling};
 use super::{Gate, Inner, preflight, respond};
 use crate::credential::Places;
 use crate::denial::Denial;
-use crate::dialect::{Dialect, Forward, Reply};
+use crate::dialect::{Consulted, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
 use crate::policy::{self, Permitted};
 use crate::route::path::CanonicalPath;
@@ -79,8 +82,8 @@ impl GateLayer {
     }
 
     /// Passes on what some protocols wrap up: a request to an endpoint whose body turns out to be for the service behind
-    /// the gate. For a service that can be cloned, and takes a body made from bytes. Without this such a request is
-    /// answered with 501.
+    /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). For a
+    /// service that can be cloned, and takes a body made from bytes. Without this such a request is answered with 501.
     #[must_use]
     pub fn refilling(self) -> GateLayer<Refilling> {
         GateLayer { gate: self.gate, rewrite: self.rewrite, annotate: self.annotate, refill: PhantomData }
@@ -175,19 +178,39 @@ where
                     let gate = &layer.gate.0;
                     let address = gate.client_address(&parts);
                     let verdict = |verdict| annotate.then_some(verdict);
+                    let index = operation.endpoint();
                     match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
                         Answered::Reply(reply, reason) => Turned::reply(reply, verdict(Verdict::own(reason))),
+                        Answered::Consult(mut parts, consult) => {
+                            let said = match layer.way_alone(&mut parts) {
+                                Ok(permitted) => {
+                                    layer.prepare_bare(&mut parts, permitted);
+                                    M::consult(kept, *parts).await
+                                }
+                                Err(denial) => Consulted::Refused(denial),
+                            };
+                            let (reply, reason) = (consult.then)(said);
+                            Turned::reply(reply, verdict(Verdict::own(reason)))
+                        }
                         Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
                             Ok((parts, body, passed)) => match M::forward(kept, parts, body).await {
                                 Ok(future) => Turned::In { future, verdict: verdict(passed) },
-                                Err(reply) => Turned::reply(reply, verdict(Verdict::own("not_forwarded"))),
+                                Err(unpassed) => {
+                                    let reply = unpassed.reply(gate.endpoints.dialect(index));
+                                    Turned::reply(reply, verdict(Verdict::own("not_forwarded")))
+                                }
                             },
                             Err(refused) => Turned::reply(refused.0, verdict(refused.1)),
                         },
                         #[cfg(feature = "kuzzle")]
                         Answered::Upgrade(taken) => {
-                            let reply = super::socket::take_over(layer.clone(), *taken, M::dialer(kept));
-                            Turned::reply(reply, verdict(Verdict::own("answered")))
+                            match super::socket::take_over(layer.clone(), *taken, M::dialer(kept)) {
+                                Ok(reply) => Turned::reply(reply, verdict(Verdict::own("answered"))),
+                                Err(unpassed) => {
+                                    let reply = unpassed.reply(gate.endpoints.dialect(index));
+                                    Turned::reply(reply, verdict(Verdict::own("not_forwarded")))
+                                }
+                            }
                         }
                     }
                 });
@@ -201,12 +224,14 @@ where
                 let verdict = annotate.then_some(Verdict::own("answered"));
                 ResponseFuture::own(endpoint::metadata(gate, &parts.method), verdict)
             }
-            Way::Endpoint(Hit::NearMiss) => {
-                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, None);
+            Way::Endpoint(Hit::NearMiss(endpoint)) => {
+                let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
+                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
             Way::Refused(denial, route) => {
-                let (reply, verdict) = refused(gate, &parts, denial, route);
+                let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
+                let (reply, verdict) = refused(gate, &parts, denial, dialect, route);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
             Way::WrongMethod(reply) => {
@@ -261,6 +286,38 @@ impl<M> GateLayer<M> {
         Ok((parts, body, passed))
     }
 
+    /// What the route of its path says of a request to an endpoint.
+    pub(super) fn way_alone(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
+        match self.way(parts, Ours::Forwarded) {
+            Way::In(permitted) => Ok(permitted),
+            Way::Refused(denial, _) => Err(denial),
+            Way::WrongMethod(_) => Err(Denial::MethodNotAllowed),
+            Way::Endpoint(_) => Err(Denial::NoRoute),
+        }
+    }
+
+    /// Makes a permitted request ready for the service, whose whole reply is wanted, as it is: no part of it, no form
+    /// that the client alone can read.
+    fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
+        prepare(&self.gate.0, parts, &permitted);
+        parts.extensions.insert(permitted);
+        for name in [
+            ACCEPT_ENCODING,
+            CONTENT_ENCODING,
+            CONTENT_LENGTH,
+            EXPECT,
+            IF_MATCH,
+            IF_MODIFIED_SINCE,
+            IF_NONE_MATCH,
+            IF_RANGE,
+            IF_UNMODIFIED_SINCE,
+            RANGE,
+            TRANSFER_ENCODING,
+        ] {
+            parts.headers.remove(name);
+        }
+    }
+
     /// The decision. No await: whatever it needs is in memory.
     pub(super) fn way(&self, parts: &mut Parts, ours: Ours) -> Way {
         let gate = &self.gate.0;
@@ -291,7 +348,14 @@ impl<M> GateLayer<M> {
                 return Way::WrongMethod(if respond::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
-                    respond::method_not_allowed(allowed)
+                    // Any of the path's routes: they differ in what they serve, not in whom.
+                    let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, &path) {
+                        Match::Found(route) => Some(route),
+                        Match::MethodNotAllowed(_) | Match::None => None,
+                    });
+                    let dialect = route.and_then(|route| gate.dialect(&route.policy));
+                    let plain = respond::method_not_allowed(allowed);
+                    respond::worded(dialect, &parts.headers, Denial::MethodNotAllowed, plain)
                 });
             }
             Match::None => return Way::Refused(Denial::NoRoute, None),
@@ -319,15 +383,22 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// In the words of the route's dialect, of gRPC, or plainly.
-fn refused(gate: &Inner, parts: &Parts, denial: Denial, route: Option<Arc<Route>>) -> (Reply, Verdict) {
+/// In the words of the dialect, of the one that knows its client where nothing else tells, of gRPC, or plainly.
+fn refused(
+    gate: &Inner,
+    parts: &Parts,
+    denial: Denial,
+    dialect: Option<&dyn Dialect>,
+    route: Option<Arc<Route>>,
+) -> (Reply, Verdict) {
     tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
     let none = Scope::default();
     let asked = route.as_ref().map_or(&none, |route| &route.policy.scopes);
-    let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
-    let reply = dialect.and_then(|dialect| dialect.refuse(&parts.headers, denial)).unwrap_or_else(|| {
-        if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) }
-    });
+    let lost = dialect.is_none() && route.is_none();
+    let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
+    let plain =
+        if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) };
+    let reply = respond::worded(dialect, &parts.headers, denial, plain);
     (reply, Verdict { reason: denial.reason(), route, session: None })
 }
 

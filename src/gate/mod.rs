@@ -38,7 +38,7 @@ mod socket;
 
 pub use crate::headers::Peer;
 pub use body::GateBody;
-pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, GateBuilder};
+pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
@@ -46,7 +46,7 @@ pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
 pub use lease::Lease;
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
-pub use refill::{NoRefill, Refill, Refilling};
+pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
 
@@ -76,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) leeway: Duration,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
+    pub(crate) max_stream: Duration,
     /// Long connections are to end.
     closing: tokio::sync::watch::Sender<bool>,
 }

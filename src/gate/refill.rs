@@ -1,16 +1,24 @@
 //! Whether a request whose body the gate has read can still go to the service behind it.
 
 use std::future::Future;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 
 use super::respond;
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
-use crate::dialect::Reply;
+use crate::dialect::{Consulted, Dialect, Reply};
+
+/// The longest reply that is read, in bytes.
+const MAX_CONSULTED: usize = 1024 * 1024;
+/// How long it may take to arrive.
+const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// See the module. The two there are: [`NoRefill`] and [`Refilling`].
 pub trait Refill<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
@@ -26,13 +34,50 @@ where
     /// Calls the service.
     ///
     /// # Errors
-    /// A reply, where it cannot be called.
-    fn forward(kept: Self::Kept, parts: Parts, body: Bytes) -> impl Future<Output = Result<S::Future, Reply>> + Send;
+    /// Where it cannot be called.
+    fn forward(kept: Self::Kept, parts: Parts, body: Bytes)
+    -> impl Future<Output = Result<S::Future, Unpassed>> + Send;
+
+    /// Calls the service without a body, and reads what it says.
+    #[doc(hidden)]
+    fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = Consulted> + Send;
 
     /// What calls the service as often as it likes, with requests of its own.
     #[cfg(feature = "kuzzle")]
     #[doc(hidden)]
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
+}
+
+/// Why a call was not passed on, for the developer who put the gate in front of the service.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpassed {
+    status: StatusCode,
+    why: &'static str,
+}
+
+impl Unpassed {
+    const NOT_REFILLING: Self = Self {
+        status: StatusCode::NOT_IMPLEMENTED,
+        why: "the layer in front of this service passes on no call that came wrapped up; make it with \
+              `gate.layer().refilling()`",
+    };
+    const NEVER_READY: Self = Self {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        why: "the service behind the gate is not ready, and never will be",
+    };
+    #[cfg(feature = "kuzzle")]
+    pub(super) const NO_CONNECTION: Self = Self {
+        status: StatusCode::NOT_IMPLEMENTED,
+        why: "the connection cannot be taken over: make the layer with `gate.layer().refilling()`, in a server of hyper's",
+    };
+
+    /// Says so, in the log and in the words of the endpoint's dialect.
+    pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
+        let Self { status, why } = self;
+        tracing::error!(status = status.as_u16(), "{why}");
+        let worded = dialect.and_then(|dialect| dialect.failed(status, why));
+        worded.unwrap_or_else(|| respond::problem(status, Some(why)))
+    }
 }
 
 /// It cannot.
@@ -51,9 +96,12 @@ where
 
     fn keep(_: &S) {}
 
-    async fn forward((): (), _: Parts, _: Bytes) -> Result<S::Future, Reply> {
-        tracing::error!("a call that an endpoint passes on was refused: the layer is not `refilling()`");
-        Err(respond::problem(StatusCode::NOT_IMPLEMENTED, None))
+    async fn forward((): (), _: Parts, _: Bytes) -> Result<S::Future, Unpassed> {
+        Err(Unpassed::NOT_REFILLING)
+    }
+
+    async fn consult((): (), _: Parts) -> Consulted {
+        Consulted::Nobody
     }
 
     #[cfg(feature = "kuzzle")]
@@ -67,6 +115,7 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     B: From<Bytes> + Send + 'static,
+    R: Body + Send,
 {
     type Kept = S;
 
@@ -74,12 +123,20 @@ where
         service.clone()
     }
 
-    async fn forward(mut kept: S, parts: Parts, body: Bytes) -> Result<S::Future, Reply> {
+    async fn forward(mut kept: S, parts: Parts, body: Bytes) -> Result<S::Future, Unpassed> {
         if kept.ready().await.is_err() {
-            tracing::error!("a call was not passed on: the service behind the gate is not ready, and never will be");
-            return Err(respond::problem(StatusCode::SERVICE_UNAVAILABLE, None));
+            return Err(Unpassed::NEVER_READY);
         }
         Ok(kept.call(Request::from_parts(parts, B::from(body))))
+    }
+
+    async fn consult(kept: S, parts: Parts) -> Consulted {
+        let said = async {
+            let response = Self::forward(kept, parts, Bytes::new()).await.ok()?.await.ok()?;
+            let (head, body) = response.into_parts();
+            Some(Consulted::Said(head.status, read(body).await?))
+        };
+        tokio::time::timeout(CONSULTED_WITHIN, said).await.ok().flatten().unwrap_or(Consulted::Failed)
     }
 
     #[cfg(feature = "kuzzle")]
@@ -94,6 +151,21 @@ where
             })
         }))
     }
+}
+
+/// Reads a whole body, if it is not too long.
+async fn read<R: Body>(body: R) -> Option<Bytes> {
+    let mut body = std::pin::pin!(body);
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            if data.remaining() > MAX_CONSULTED - all.len() {
+                return None;
+            }
+            all.put(data);
+        }
+    }
+    Some(all.freeze())
 }
 
 mod sealed {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use crate::denial::Denial;
-use crate::dialect::{Reply, ReplyBody};
+use crate::dialect::{Dialect, Reply, ReplyBody};
 use crate::session::Scope;
 
 /// RFC 9457.
@@ -138,6 +138,15 @@ pub(crate) fn method_not_allowed(allowed: &[Method]) -> Reply {
     let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     if let Ok(value) = HeaderValue::try_from(list) {
         reply.headers_mut().insert(ALLOW, value);
+    }
+    reply
+}
+
+/// A plain reply in the words of a dialect, where it has words of its own for the refusal.
+pub(crate) fn worded(dialect: Option<&dyn Dialect>, headers: &HeaderMap, denial: Denial, plain: Reply) -> Reply {
+    let Some(mut reply) = dialect.and_then(|dialect| dialect.refuse(headers, denial)) else { return plain };
+    if let Some(allow) = plain.headers().get(ALLOW) {
+        reply.headers_mut().insert(ALLOW, allow.clone());
     }
     reply
 }

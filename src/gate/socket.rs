@@ -15,10 +15,12 @@ use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 
+use super::Inner;
 use super::endpoint::{Desk, TakenOver};
-use super::layer::{GateLayer, Ours, Way, prepare, set_target};
-use super::{Inner, respond};
-use crate::credential::{self, Credential};
+use super::layer::{GateLayer, prepare, set_target};
+use super::lease::Lease;
+use super::refill::Unpassed;
+use crate::credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Acting, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
 use crate::policy::Permitted;
@@ -33,13 +35,10 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,
     taken: TakenOver,
     dialer: Option<Dialer>,
-) -> Reply {
+) -> Result<Reply, Unpassed> {
     let TakenOver { endpoint, mut head, sources, origin, upgrade } = taken;
     let (Some(client), Some(dialer)) = (head.extensions.remove::<OnUpgrade>(), dialer) else {
-        tracing::error!(
-            "a connection cannot be taken over: the layer is not `refilling()`, or not in a server of hyper's"
-        );
-        return respond::problem(StatusCode::NOT_IMPLEMENTED, None);
+        return Err(Unpassed::NO_CONNECTION);
     };
     // The connection's own credential is the dialect's to hand in, like that of any message.
     head.headers.remove(AUTHORIZATION);
@@ -55,7 +54,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
             serve(client, line).await;
         }
     });
-    reply
+    Ok(reply)
 }
 
 struct Line<M> {
@@ -80,12 +79,8 @@ impl<M> Line<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        match self.layer.way(&mut parts, Ours::Forwarded) {
-            Way::In(permitted) => Ok((parts, permitted)),
-            Way::Refused(denial, _) => Err(denial),
-            Way::WrongMethod(_) => Err(Denial::MethodNotAllowed),
-            Way::Endpoint(_) => Err(Denial::NoRoute),
-        }
+        let permitted = self.layer.way_alone(&mut parts)?;
+        Ok((parts, permitted))
     }
 }
 
@@ -111,9 +106,8 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
         Ok(identity.into())
     }
 
-    fn check(&self, token: &str) -> Result<(), Denial> {
-        let gate = self.gate();
-        gate.checker.check(Credential::new(token), gate.engine.confirmations()).map(drop)
+    fn lease(&self, token: &str) -> Result<Lease, Denial> {
+        Lease::new(self.gate(), token)
     }
 
     async fn closing(&self) {

@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::client::legacy;
 
 use super::body::{BodyError, ProxyBody};
+use crate::dialect;
 use crate::gate::respond;
 
 /// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
@@ -75,6 +76,19 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// The same answer in the words of a dialect, if it has any: its clients may take others for a success.
+    pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
+        let dialect = dialect::by_name(dialect, &dialect::Options::default());
+        let Some(reply) = dialect
+            .and_then(|dialect| dialect.failed(self.status(), self.status().canonical_reason().unwrap_or_default()))
+        else {
+            return self.response();
+        };
+        let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
         response.extensions_mut().insert(self);
         response
     }

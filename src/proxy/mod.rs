@@ -161,13 +161,18 @@ impl Proxy {
         let inner = Arc::clone(&self.0);
         let (parts, body) = request.into_parts();
         let is_grpc = respond::is_grpc(&parts.headers);
+        let dialect = policy.dialect.clone();
         let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(inner.pools.get(upstream)));
         async move {
             let sent = match body {
                 Ok(body) => inner.send(upstream, parts, body, upgrade).await,
                 Err(_) => Err(ProxyError::TooLarge),
             };
-            sent.unwrap_or_else(|error| if is_grpc { error.grpc_response() } else { error.response() })
+            sent.unwrap_or_else(|error| match &dialect {
+                _ if is_grpc => error.grpc_response(),
+                Some(dialect) => error.response_in(dialect),
+                None => error.response(),
+            })
         }
     }
 }

@@ -92,6 +92,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         .profile(config.sessions.profile.clone())
         .rates(rates(limits))
         .max_endpoint_body(limits.max_token_body)
+        .max_stream(config.sessions.max_stream)
         .public_url(config.server.public_url.to_string())
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(config.server.trusted_proxies.clone())

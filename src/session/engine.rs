@@ -9,6 +9,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use super::Session;
 use super::confirm::Confirmations;
+use super::lineage::Lineage;
 use super::turn::Turns;
 use crate::clock::{ClockState, EngineClock, Timestamp};
 use crate::denial::{Error, Fault};
@@ -79,6 +80,7 @@ pub struct Engine {
     confirmations: Confirmations,
     limits: Limits,
     turns: Turns,
+    lineage: Lineage,
     keep_login_origin: bool,
     counts: Counts,
     random: SystemRandom,
@@ -100,6 +102,7 @@ impl Engine {
             confirmations: Confirmations::default(),
             limits: parts.limits,
             turns: Turns::default(),
+            lineage: Lineage::default(),
             keep_login_origin: parts.keep_login_origin,
             counts: Counts::default(),
             random: SystemRandom::new(),
@@ -134,6 +137,11 @@ impl Engine {
     /// The generations seen in use.
     pub fn confirmations(&self) -> &Confirmations {
         &self.confirmations
+    }
+
+    /// What long connections hang on.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     /// What has happened so far in this process.

@@ -6,6 +6,7 @@
 
 pub mod confirm;
 pub mod engine;
+pub mod lineage;
 pub mod profile;
 pub mod rotation;
 pub mod scope;

@@ -13,7 +13,7 @@ fn a_good_configuration_is_called_good_and_nothing_is_made() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_said_at_once_with_its_line() {
+fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
     let wrong = "[sessions]\nacess_ttl = \"5m\"\nidle_ttl = \"soon\"\n[[routes]]\npath = \"/c\"\nupstream = \"ap\"\n\
                  on_expiry = \"close\"\n";
     let place = Place::new(&format!("{CONFIG}{wrong}"));

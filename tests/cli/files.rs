@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::support::{CONFIG, Place};
 
@@ -15,18 +16,19 @@ fn tree(path: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// Has a command run by a shell that does something first.
+fn in_a_shell(command: &mut Command, first: &str) {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\"")).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(command.get_current_dir().unwrap()).stdout(Stdio::piped()).stderr(Stdio::null());
+    *command = shell;
+}
+
 #[tokio::test]
 async fn o2_everything_that_a_gate_makes_is_for_its_user_alone() {
     let place = Place::new(CONFIG);
-    let gate = place.start_with(|command| {
-        // Whatever the operator's umask is.
-        let binary = command.get_program().to_owned();
-        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(binary).args(arguments);
-        shell.current_dir(place.path("")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
-        *command = shell;
-    });
+    // Whatever the operator's umask is.
+    let gate = place.start_with(|command| in_a_shell(command, "umask 0"));
     gate.login().await;
     place.done(&["user", "add", "ada"], "a password");
     let all = tree(&place.path("data"));
@@ -59,4 +61,27 @@ fn o2_a_file_that_others_can_read_stops_the_start() {
     assert!(place.refused().contains("chmod 700"));
     fs::set_permissions(place.path("data/keys"), fs::Permissions::from_mode(0o700)).unwrap();
     drop(place.start());
+}
+
+/// What the system allows a process.
+fn limits(pid: u32, name: &str) -> (String, String) {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let mut values = line.split_whitespace().map(str::to_owned);
+    (values.next().unwrap(), values.next().unwrap())
+}
+
+#[test]
+fn o3_a_gate_leaves_no_core_dump() {
+    let place = Place::new(CONFIG);
+    let gate = place.start_with(|command| in_a_shell(command, "ulimit -c unlimited"));
+    assert_eq!(limits(gate.child.id(), "Max core file size"), ("0".to_owned(), "0".to_owned()));
+}
+
+#[test]
+fn a_gate_takes_as_many_open_files_as_it_may_have() {
+    let place = Place::new(CONFIG);
+    let gate = place.start_with(|command| in_a_shell(command, "ulimit -Sn 64"));
+    let (soft, hard) = limits(gate.child.id(), "Max open files");
+    assert_eq!(soft, hard);
 }

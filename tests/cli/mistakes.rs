@@ -25,7 +25,7 @@ fn a_port_in_use_is_named_with_its_key() {
 }
 
 #[test]
-fn a_misspelt_key_stops_the_start_and_what_was_meant_is_named() {
+fn o10_a_misspelt_key_stops_the_start_and_what_was_meant_is_named() {
     let place = Place::new(&CONFIG.replace("drain_timeout", "drain_timout"));
     let ran = place.run(&[], "");
     assert_eq!(ran.code, Some(2));

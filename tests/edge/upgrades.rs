@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::support::{CONFIG, Gate, Place};
 
 /// Longer than anything here takes; only a hang ends by it.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An upstream that takes every upgrade that it is asked for and then sends back what it is sent, in upper case. Says
 /// what heads it got.
-fn upstream() -> (u16, Receiver<String>) {
+pub(super) fn upstream() -> (u16, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (heads, got) = channel();
@@ -49,18 +49,23 @@ fn head(reader: &mut impl BufRead) -> String {
     head
 }
 
-fn gate(port: u16, place: &mut Option<Place>) -> Gate {
+pub(super) fn gate(port: u16, place: &mut Option<Place>) -> Gate {
+    gate_with(CONFIG, port, place)
+}
+
+/// The same, with another configuration before its routes.
+pub(super) fn gate_with(config: &str, port: u16, place: &mut Option<Place>) -> Gate {
     let open = format!(
         "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
          [[routes]]\npath = \"/ws\"\nupgrade = true\ncookie = \"token\"\nupstream = \"ws\"\n\
          [[routes]]\npath = \"/public/ws\"\nauth = \"none\"\nupgrade = true\nupstream = \"ws\"\n\
          [[routes]]\npath = \"/plain\"\nupstream = \"ws\"\n"
     );
-    place.insert(Place::new(&format!("{CONFIG}{open}"))).start()
+    place.insert(Place::new(&format!("{config}{open}"))).start()
 }
 
 /// Sends a request for an upgrade and some bytes behind it. Gives the head of the answer, and the connection.
-fn ask(gate: &Gate, path: &str, protocol: &str, header: &str) -> (String, BufReader<TcpStream>) {
+pub(super) fn ask(gate: &Gate, path: &str, protocol: &str, header: &str) -> (String, BufReader<TcpStream>) {
     let mut stream = TcpStream::connect(gate.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
@@ -72,7 +77,7 @@ fn ask(gate: &Gate, path: &str, protocol: &str, header: &str) -> (String, BufRea
     (head(&mut reader), reader)
 }
 
-fn is(head: &str, status: u16) -> bool {
+pub(super) fn is(head: &str, status: u16) -> bool {
     head.starts_with(&format!("HTTP/1.1 {status} "))
 }
 

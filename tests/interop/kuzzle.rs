@@ -1,64 +1,263 @@
-//! Kuzzle's own SDK for JavaScript, from the registry, drives the real binary. Needs node and npm.
+//! Kuzzle's own SDK for JavaScript, from the registry, drives the real binary over HTTP and over WebSocket. Needs node and
+//! npm. User, subject and password are new in each run.
+//!
+//! The suite is honest: with a fault planted in what the gate does, and with an earlier run played again, a script says so,
+//! and where.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "kuzzle/between.rs"]
+mod between;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use support::{CONFIG, Gate, Place};
+use between::{Behind, Between, Fault, Recording};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use support::{CONFIG, Gate, Place, keep_secret};
+use tokio::net::TcpListener;
+use uuid::Uuid;
 
-fn config() -> String {
-    let routes = CONFIG.replace("path = \"/{*rest}\"", "dialect = \"kuzzle\"\npath = \"/{*rest}\"");
-    format!("{routes}\n[[endpoints]]\ndialect = \"kuzzle\"\n")
+const CONTENT: &str = "the SDK is content";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kuzzle_sdk_over_http_lives_a_whole_life_and_notices_one_that_is_played_again() {
+    lives("http.js").await;
 }
 
-/// One test at a time installs.
-static INSTALLING: Mutex<()> = Mutex::new(());
+#[tokio::test(flavor = "multi_thread")]
+async fn t9_kuzzle_sdk_over_websocket_lives_a_whole_life_and_notices_one_that_is_played_again() {
+    lives("socket.js").await;
+}
 
-/// The SDK in a folder that git ignores, as the lock file says.
-fn installed() -> PathBuf {
-    let _alone = INSTALLING.lock();
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/kuzzle");
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("interop-cache/kuzzle");
-    fs::create_dir_all(&cache).unwrap();
-    let lock = fs::read(ours.join("package-lock.json")).unwrap();
-    let is_there = cache.join("node_modules").exists() && fs::read(cache.join("package-lock.json")).ok() == Some(lock);
-    for file in fs::read_dir(&ours).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), cache.join(file.file_name())).unwrap();
+async fn lives(script: &str) {
+    let user = User::new();
+    let first = run(script, &user, Fault::None, Run::default()).await;
+    assert_eq!(first.said, CONTENT, "{script}: {}", first.why);
+    let again = |user| {
+        let recording = Some(first.recording.clone());
+        run(script, user, Fault::None, Run { recording, ..Run::default() })
+    };
+    let other = User::new();
+    let new_user = again(&other).await;
+    assert_eq!(new_user.said, "red: login", "{script}: {}", new_user.why);
+    // The recording is as good as one can be: with the user's name the same, it is the next thing that is new.
+    let same_user = again(&user).await;
+    assert_eq!(same_user.said, "red: a protected route", "{script}: {}", same_user.why);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kuzzle_sdk_loses_no_request_in_flight_where_the_old_token_has_a_second_to_live() {
+    for script in ["http.js", "socket.js"] {
+        let how = Run { tolerant: true, ..Run::default() };
+        let run = run(script, &User::new(), Fault::None, how).await;
+        assert_eq!(run.said, CONTENT, "{script}: {}", run.why);
     }
-    if !is_there {
-        let npm = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&cache).output();
-        let npm = npm.expect("npm is missing: install Node.js 20 or later to run Kuzzle's SDK");
-        assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
-    }
-    cache
 }
 
-fn drive(script: &str, gate: &Gate) {
-    let node = Command::new("node")
-        .arg(script)
-        .current_dir(installed())
-        .env("GATE_PORT", gate.address.port().to_string())
-        .env("GATE_PID", gate.child.id().to_string())
-        .env("GATE_PASSWORD", &gate.password)
-        .output()
-        .expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK");
-    let said = String::from_utf8_lossy(&node.stderr);
-    assert!(node.status.success(), "{script}: {said}");
-    assert_eq!(String::from_utf8_lossy(&node.stdout).trim(), "the SDK is content", "{script} ran to its end");
+#[tokio::test(flavor = "multi_thread")]
+async fn kuzzle_sdk_over_http_notices_a_faulty_gate() {
+    notices("http.js", FAULTS).await;
+    notices("http.js", &[(Fault::LoggedOutPasses, "logout")]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn kuzzle_sdk_over_websocket_notices_a_faulty_gate() {
+    notices("socket.js", FAULTS).await;
+    let more = [(Fault::LoggedOutPasses, "logout elsewhere"), (Fault::NoRoom, "an answer finds its caller")];
+    notices("socket.js", &more).await;
+}
+
+/// A Kuzzle server's own actions are known to the SDK: by the upstream's list, or by the SDK's own where the route of that
+/// list is not for everyone.
 #[test]
-fn kuzzle_sdk_over_http_lives_a_whole_life() {
-    let place = Place::new(&config());
-    drive("http.js", &place.start());
+fn kuzzle_sdk_over_http_calls_the_upstreams_controllers() {
+    let (_upstream, port) = upstream(&["controllers.js", "upstream"]);
+    let public = "[[routes]]\npath = \"/_publicApi\"\nauth = \"none\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
+    for is_public in [true, false] {
+        let config = config(&port, Fault::None, false);
+        let config = if is_public { config } else { config.replace(public, "") };
+        assert_eq!(config.contains("_publicApi"), is_public);
+        let place = Place::new(&config);
+        let gate = place.start();
+        let node = Command::new("node")
+            .arg("controllers.js")
+            .current_dir(installed())
+            .env("GATE_PORT", gate.address.port().to_string())
+            .env("GATE_PASSWORD", &gate.password)
+            .env("PUBLIC", if is_public { "1" } else { "0" })
+            .output()
+            .unwrap();
+        let why = String::from_utf8_lossy(&node.stderr);
+        assert_eq!(String::from_utf8_lossy(&node.stdout).trim(), CONTENT, "{why}");
+    }
+}
+
+/// A fault, and the step in which it is noticed.
+const FAULTS: &[(Fault, &str)] = &[
+    (Fault::OldTokenIsKept, "the old token"),
+    (Fault::ReplayIsRefused, "a lost reply"),
+    (Fault::ReuseIsIgnored, "a token that comes again late"),
+    (Fault::WrongUnit, "the units of an exchange"),
+];
+
+async fn notices(script: &str, faults: &[(Fault, &str)]) {
+    for (fault, step) in faults {
+        let run = run(script, &User::new(), *fault, Run::default()).await;
+        assert_eq!(run.said, format!("red: {step}"), "{script} with {fault:?}: {}", run.why);
+    }
+}
+
+/// One of this run.
+struct User {
+    name: String,
+    subject: String,
+    password: String,
+}
+
+impl User {
+    fn new() -> Self {
+        let new = || Uuid::new_v4().simple().to_string();
+        let user = Self { name: format!("user-{}", new()), subject: format!("subject-{}", new()), password: new() };
+        keep_secret(&user.password);
+        user
+    }
+}
+
+/// How a script is run.
+#[derive(Default)]
+struct Run {
+    /// The gate lets the old token live for a second; and the SDK takes Node's own WebSocket, as in a browser.
+    tolerant: bool,
+    /// There is no gate.
+    recording: Option<Recording>,
+}
+
+/// What came of it.
+struct Came {
+    said: String,
+    why: String,
+    recording: Recording,
+}
+
+/// What a script finds.
+struct World {
+    place: Place,
+    user: String,
+    subject: String,
+    gate: tokio::sync::Mutex<Option<Gate>>,
+    between: Mutex<Between>,
+}
+
+impl World {
+    /// What the script asks the test to do.
+    async fn test(&self, what: &str) -> String {
+        let mut gate = self.gate.lock().await;
+        match what {
+            "lose" => self.between.lock().unwrap().lose_next = true,
+            "lost" => return self.between.lock().unwrap().lost.to_string(),
+            "revoke" => {
+                self.place.point_commands_at(gate.as_ref().unwrap());
+                self.command(&["session", "revoke", "--subject", &self.subject]);
+            }
+            "disable" => self.command(&["user", "disable", &self.user]),
+            "crash" => {
+                gate.take().unwrap().kill();
+                let again = self.place.start();
+                self.between.lock().unwrap().behind = Behind::Gate(again.address);
+                *gate = Some(again);
+            }
+            "stop" => {
+                let pid = gate.as_ref().unwrap().child.id().to_string();
+                assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+            }
+            other => panic!("the script asks for {other}"),
+        }
+        String::new()
+    }
+
+    fn command(&self, arguments: &[&str]) {
+        let ran = self.place.run(arguments, "");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+}
+
+/// Runs a script against a gate of its own.
+async fn run(script: &str, user: &User, fault: Fault, how: Run) -> Came {
+    let (_upstream, upstream_port) = upstream(&["upstream.js"]);
+    let place = Place::new(&config(&upstream_port, fault, how.tolerant));
+    let (behind, gate) = match how.recording {
+        Some(recording) => (Behind::Recording(recording), None),
+        None => {
+            let arguments = ["user", "add", &user.name, "--subject", &user.subject];
+            let added = place.run(&arguments, &format!("{}\n", user.password));
+            assert_eq!(added.code, Some(0), "{added:?}");
+            let gate = place.start();
+            (Behind::Gate(gate.address), Some(gate))
+        }
+    };
+    let between = Mutex::new(Between::new(behind, fault));
+    let gate = tokio::sync::Mutex::new(gate);
+    let world = Arc::new(World { place, user: user.name.clone(), subject: user.subject.clone(), gate, between });
+    let shared = Arc::clone(&world);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let proxy = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let world = Arc::clone(&shared);
+            let service = service_fn(move |request| between::answer(Arc::clone(&world), request));
+            // A connection that ends with a lost reply is one that ends.
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+            tokio::spawn(async move { drop(connection.await) });
+        }
+    });
+    let websocket = if how.tolerant { "--experimental-websocket" } else { "--no-experimental-websocket" };
+    let node = tokio::process::Command::new("node")
+        .args([websocket, "--no-warnings", script])
+        .current_dir(installed())
+        .env("GATE_PORT", port.to_string())
+        .env("UPSTREAM_PORT", upstream_port)
+        .env("USER_NAME", &user.name)
+        .env("USER_SUBJECT", &user.subject)
+        .env("PASSWORD", &user.password)
+        .env("TOLERANT", if how.tolerant { "1" } else { "" })
+        .env("NO_PROXY", "127.0.0.1")
+        .output()
+        .await
+        .expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK");
+    proxy.abort();
+    world.gate.lock().await.take();
+    Came {
+        said: String::from_utf8_lossy(&node.stdout).trim().to_owned(),
+        why: String::from_utf8_lossy(&node.stderr).into_owned(),
+        recording: world.between.lock().unwrap().said.clone(),
+    }
+}
+
+fn config(upstream: &str, fault: Fault, tolerant: bool) -> String {
+    let profile = match (fault, tolerant) {
+        (Fault::OldTokenIsKept, _) => "profile = { revoke_previous_after = \"30m\" }\n",
+        (_, true) => "profile = { revoke_previous_after = \"1s\" }\n",
+        (_, false) => "",
+    };
+    let common = CONFIG
+        .replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"0s\"")
+        .replace("echo:", &format!("http://127.0.0.1:{upstream}"))
+        .replace("path = \"/{*rest}\"", "dialect = \"kuzzle\"\npath = \"/{*rest}\"");
+    format!(
+        "{common}\n[[endpoints]]\ndialect = \"kuzzle\"\n{profile}\
+         [[routes]]\npath = \"/_publicApi\"\nauth = \"none\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n\
+         [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"app\"\n"
+    )
 }
 
 /// A process that ends with the test.
@@ -71,20 +270,37 @@ impl Drop for Running {
     }
 }
 
-#[test]
-fn t9_kuzzle_sdk_over_websocket_lives_a_whole_life() {
-    let mut upstream = Command::new("node");
-    upstream.arg("upstream.js").current_dir(installed()).stdout(Stdio::piped());
-    let upstream = upstream.spawn().expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK");
-    let mut upstream = Running(upstream);
+/// A program of ours that serves as the upstream, and its port.
+fn upstream(program: &[&str]) -> (Running, String) {
+    let mut node = Command::new("node");
+    node.args(program).current_dir(installed()).stdout(Stdio::piped());
+    let mut node = Running(node.spawn().expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK"));
     let mut port = String::new();
-    BufReader::new(upstream.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
-    let route = format!(
-        "[[upstreams]]\nname = \"kuzzle\"\nurls = [\"http://127.0.0.1:{}\"]\n\
-         [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"kuzzle\"\n",
-        port.trim()
-    );
-    let text = config().replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"0s\"");
-    let place = Place::new(&format!("{text}{route}"));
-    drive("socket.js", &place.start());
+    BufReader::new(node.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    (node, port.trim().to_owned())
+}
+
+/// The SDK in a folder that git ignores, as the lock file says, and our scripts beside it.
+fn installed() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/kuzzle");
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("interop-cache/kuzzle");
+        fs::create_dir_all(&cache).unwrap();
+        let lock = fs::read(ours.join("package-lock.json")).unwrap();
+        let is_there =
+            cache.join("node_modules").exists() && fs::read(cache.join("package-lock.json")).ok() == Some(lock);
+        for file in fs::read_dir(&ours).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|kind| kind == "js" || kind == "json") {
+                fs::copy(&path, cache.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        if !is_there {
+            let npm = Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&cache).output();
+            let npm = npm.expect("npm is missing: install Node.js 20 or later to run Kuzzle's SDK");
+            assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
+        }
+        cache
+    })
 }

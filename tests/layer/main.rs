@@ -5,6 +5,7 @@
 
 mod client;
 mod examples;
+mod kuzzle;
 mod router;
 mod service;
 

@@ -13,6 +13,7 @@ use super::super::types::{
 };
 use super::super::value;
 use super::{check_profile, collide, path_in, profile};
+use crate::gate::DEFAULT_MAX_STREAM;
 use crate::limit::Rates;
 use crate::session::profile::Profile;
 use crate::token::Algorithm;
@@ -171,15 +172,17 @@ fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
 }
 
 pub(super) fn sessions(section: &Section<'_>) -> SessionsConfig {
-    section.later(&["max_stream", "on_expiry"]);
+    section.later(&["on_expiry"]);
     let rules = profile(section).over(&Profile::default());
     let keep_login_client = section.get("keep_login_client", value::boolean).unwrap_or(true);
+    let stream = value::duration_within(Duration::from_secs(1), Duration::from_secs(30 * 86_400));
+    let max_stream = section.get("max_stream", stream).unwrap_or(DEFAULT_MAX_STREAM);
     // One refused value would only bring a second complaint about its default.
     if !section.is_bad() {
         check_profile(section, &rules, "");
     }
     section.finish();
-    SessionsConfig { profile: rules, keep_login_client }
+    SessionsConfig { profile: rules, keep_login_client, max_stream }
 }
 
 pub(super) fn store(section: &Section<'_>, dir: &Path) -> StoreConfig {

@@ -3,12 +3,14 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::SET_COOKIE;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::super::{Reply, Served};
-use super::message::Action;
+use super::super::{Consulted, Reply, Served};
+use super::message::{Action, Message};
+use super::words::Problem;
 use crate::clock::Timestamp;
+use crate::denial::Denial;
 
 /// The parameter of the query that may hold a token.
 pub(super) const PARAMETER: &str = "jwt";
@@ -131,6 +133,38 @@ pub(super) fn public_api(own: &str) -> Value {
         }
     }
     Value::Object(controllers)
+}
+
+/// What the SDKs are told, from what the upstream says of its actions. A list without the upstream's would have the SDK
+/// for JavaScript know no other action, so it is given only where there is no Kuzzle behind the gate.
+pub(super) fn overlaid(own: Value, said: Consulted, asked: &Message) -> Result<Value, Problem> {
+    let (status, body) = match said {
+        Consulted::Nobody | Consulted::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => return Ok(own),
+        // Then the SDK goes on with the list that it comes with.
+        Consulted::Refused(denial) => return Err(Problem::of_denial(denial, asked)),
+        Consulted::Failed => return Err(Problem::unexpected(StatusCode::BAD_GATEWAY, "Bad Gateway")),
+        Consulted::Said(status, body) => (status, body),
+    };
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Problem::unauthorized(asked)),
+        _ if status.is_server_error() => return Err(Problem::unexpected(status, "the upstream failed")),
+        _ => {}
+    }
+    let said = serde_json::from_slice::<Described>(&body).ok().filter(|_| status == StatusCode::OK);
+    let (Some(Described { result: mut all }), Value::Object(own)) = (said, &own) else { return Ok(own) };
+    for (controller, actions) in own {
+        match (all.get_mut(controller), actions) {
+            (Some(Value::Object(there)), Value::Object(actions)) => there.extend(actions.clone()),
+            _ => drop(all.insert(controller.clone(), actions.clone())),
+        }
+    }
+    Ok(Value::Object(all))
+}
+
+/// A Kuzzle's answer.
+#[derive(serde::Deserialize)]
+struct Described {
+    result: Map<String, Value>,
 }
 
 /// Has a browser keep a token where no script reads it.

@@ -6,11 +6,17 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::super::Call;
-use super::words::Problem;
+use super::words::{self, Problem};
 use crate::token::verify::object_of_depth;
 
 /// How deep JSON may lie in itself: more than any query for documents has.
 const MAX_DEPTH: usize = 64;
+
+/// The member of an envelope that holds a token.
+pub(super) const JWT: &str = "jwt";
+
+/// See [`Message::of_envelope`].
+type IsPing = bool;
 
 /// What the gate answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +94,7 @@ impl std::fmt::Debug for Message {
 impl Message {
     /// What the head of a request says, before its body is read.
     pub(super) fn of_head(headers: &http::HeaderMap) -> (Self, Result<(), Problem>) {
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let id = header("x-kuzzle-request-id").filter(|id| !id.is_empty());
+        let id = headers.get(words::REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
         let mut message = Self {
             controller: None,
             action: None,
@@ -102,7 +107,7 @@ impl Message {
             args: Map::new(),
             body: Map::new(),
         };
-        let volatile = match headers.get("x-kuzzle-volatile").map(|text| object_of_depth(text.as_bytes(), MAX_DEPTH)) {
+        let volatile = match headers.get(words::VOLATILE).map(|text| object_of_depth(text.as_bytes(), MAX_DEPTH)) {
             None => Ok(()),
             Some(Ok(volatile)) => {
                 message.volatile = Value::Object(volatile);
@@ -139,11 +144,12 @@ impl Message {
         (message, good)
     }
 
-    /// A call in an envelope. Also gives the envelope, without its token, for whoever it is passed on to.
-    pub(super) fn of_envelope(&mut self, bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+    /// A call in an envelope. Says whether the envelope is a ping and nothing else.
+    pub(super) fn of_envelope(&mut self, bytes: &[u8]) -> Result<IsPing, Problem> {
         let mut envelope = read_object(bytes)?;
         self.arguments = Arguments::Envelope;
-        let jwt = envelope.remove("jwt");
+        let is_ping = envelope.len() == 1 && envelope.get("p").and_then(Value::as_u64) == Some(1);
+        let jwt = envelope.remove(JWT);
         let text = |name: &str| envelope.get(name).and_then(Value::as_str).map(str::to_owned);
         self.controller = text("controller");
         self.action = text("action");
@@ -168,9 +174,9 @@ impl Message {
                 Some(Value::Object(body)) => self.body = body.clone(),
                 Some(_) => return Err(Problem::invalid_type("body", "object")),
             }
-            self.args.clone_from(&envelope);
+            self.args = envelope;
         }
-        Ok(envelope)
+        Ok(is_ping)
     }
 
     fn is_ours(&self) -> bool {

@@ -9,7 +9,7 @@
 //! | `POST /_checkToken` | `auth:checkToken` |
 //! | `GET /_me`, `/users/_me` | `auth:getCurrentUser` |
 //! | `GET /strategies` | `auth:getStrategies` |
-//! | `GET /_publicApi` | `server:publicApi`: where the actions above are |
+//! | `GET /_publicApi` | `server:publicApi`: where the actions are, these and the upstream's |
 //! | `GET /` | a WebSocket, where one is asked for (feature `kuzzle`) |
 //! | `POST /_query` | any of the `auth` actions in an envelope; any other call goes to the upstream |
 //!
@@ -19,11 +19,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, StatusCode};
 use async_trait::async_trait;
 use bytes::Bytes;
 use secrecy::ExposeSecret;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use self::message::{Action, Message};
 use self::perform::{Cookie, Done};
@@ -38,6 +38,7 @@ mod expiry;
 mod http;
 mod message;
 mod perform;
+mod raw;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod words;
@@ -128,20 +129,20 @@ impl Dialect for Kuzzle {
         }
         let (asked, action) = match self::http::action(call.operation) {
             Some(action) => match Message::of_route(call, action) {
+                (asked, Ok(())) if action == Action::PublicApi => return consult(asked, call.path),
                 (asked, Ok(())) => (asked, action),
                 (asked, Err(problem)) => return malformed(&asked, problem),
             },
             None => {
                 let (mut asked, head) = Message::of_head(call.headers);
-                let envelope = match head.and_then(|()| asked.of_envelope(call.body)) {
-                    Ok(envelope) => envelope,
-                    Err(problem) => return malformed(&asked, problem),
-                };
+                if let Err(problem) = head.and_then(|()| asked.of_envelope(call.body)) {
+                    return malformed(&asked, problem);
+                }
                 match (asked.ours(), &asked.controller, &asked.action) {
                     (Some(action), _, _) => (asked, action),
                     (None, None, _) => return malformed(&asked, Problem::missing_argument("controller")),
                     (None, Some(_), None) => return malformed(&asked, Problem::missing_argument("action")),
-                    (None, Some(_), Some(_)) => return forward(asked, envelope, call.body),
+                    (None, Some(_), Some(_)) => return forward(asked, call.body),
                 }
             }
         };
@@ -150,10 +151,20 @@ impl Dialect for Kuzzle {
         self.reply(&asked, done)
     }
 
+    /// The SDK for JavaScript has the one header on every call, that for the JVM the other.
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
+    }
+
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         let (asked, _) = Message::of_head(headers);
         let problem = Problem::of_denial(denial, &asked);
         Some(words::reply(&asked, Err(problem)))
+    }
+
+    fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
+        let (asked, _) = Message::of_head(&HeaderMap::new());
+        Some(words::reply(&asked, Err(Problem::unexpected(status, why))))
     }
 }
 
@@ -213,16 +224,27 @@ fn open(call: &Call<'_>) -> Answer {
     malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
 }
 
+/// Where the actions are: the gate's own in the place of the upstream's, and all others as the upstream says.
+fn consult(asked: Message, path: &str) -> Answer {
+    let own = self::http::public_api(path);
+    let then = move |said| {
+        let came = self::http::overlaid(own, said, &asked);
+        let reason = if came.is_ok() { "answered" } else { "not_described" };
+        (words::reply(&asked, came), reason)
+    };
+    Answer::Consult(super::Consult { then: Box::new(then) })
+}
+
 fn malformed(asked: &Message, problem: Problem) -> Answer {
     Answer::Reply(words::reply(asked, Err(problem)), MALFORMED)
 }
 
 /// Passes a call on to whoever has its action.
-fn forward(mut asked: Message, envelope: Map<String, Value>, as_it_came: &Bytes) -> Answer {
+fn forward(mut asked: Message, as_it_came: &Bytes) -> Answer {
     let credential = asked.jwt.take();
     let body = match &credential {
         None => as_it_came.clone(),
-        Some(_) => Bytes::from(Value::Object(envelope).to_string()),
+        Some(_) => raw::rewrite(as_it_came, message::JWT, None).unwrap_or_default().into(),
     };
     let refused = move |denial| {
         let problem = Problem::of_denial(denial, &asked);

@@ -111,6 +111,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             }
         },
         Action::GetStrategies => Wanted::Now(json!([STRATEGY])),
+        // Over HTTP the upstream is asked, too; a message never names it as ours.
         Action::PublicApi => Wanted::Now(http::public_api(path)),
     })
 }

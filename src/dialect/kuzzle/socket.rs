@@ -4,19 +4,22 @@
 //! a connection to the upstream that is its caller's alone: whatever the upstream takes a connection for (subscriptions,
 //! say) is never another caller's. What the upstream says comes back as it is.
 //!
-//! Bounds: a message of 1 MiB, four identities at once, so many messages between the two sides; who does not read what
-//! is sent, or says nothing for a minute, is closed.
+//! Bounds: a message of 1 MiB, and 4 MiB waiting to go the one way or the other; four identities at once, of which a
+//! fifth ends the one that was opened first; who does not read what is sent, or says nothing for a minute, is closed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use ::http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -26,18 +29,27 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use super::super::socket::{Identity, SocketGate};
 use super::super::{Reply, ReplyBody};
-use super::message::{Action, Message};
+use super::message::{self, Action, Message};
 use super::perform::{self, Done};
+use super::raw;
 use super::words::{self, Problem};
 use crate::credential::Found;
 use crate::denial::Denial;
+use crate::gate::Lease;
+
+mod upstream;
+
+use upstream::{Caller, Said, Upstream, relayed};
 
 /// The longest message, either way.
 const MAX_MESSAGE: usize = 1024 * 1024;
 /// How many identities one connection may speak for at once.
 const MAX_IDENTITIES: usize = 4;
-/// How many messages may wait between the two sides.
+/// How many messages may wait for an upstream, and how many bytes of them.
 const WAITING: usize = 64;
+const MAX_WAITING: usize = 4 * MAX_MESSAGE;
+/// How many messages of the upstreams' may wait for the client: then they are read no further.
+const UNREAD: usize = 4;
 /// How often the tokens of a connection are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A client that says nothing for so long is gone: the SDKs ping every two seconds.
@@ -45,7 +57,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long a client may take to make room for what is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// A connection that carries bytes.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` where it is not one.
 pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
@@ -55,45 +70,47 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
     let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
+    // With the WebSocket of a browser or of Node.js the SDK offers a subprotocol, called "null", and a browser does not go
+    // on where none was chosen. There is but one protocol here, so it is the first, whatever its name.
+    let offered =
+        headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
+    let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
+    let protocol = protocol.and_then(|name| HeaderValue::from_bytes(name).ok());
     let mut reply = Response::new(ReplyBody::default());
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    headers.extend(protocol.map(|name| (SEC_WEBSOCKET_PROTOCOL, name)));
     Some(reply)
 }
 
-async fn socket(stream: Upgraded, role: Role) -> Socket {
+async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
-        .max_write_buffer_size(4 * MAX_MESSAGE);
-    WebSocketStream::from_raw_socket(TokioIo::new(stream), role, Some(config)).await
+        .max_write_buffer_size(MAX_WAITING);
+    WebSocketStream::from_raw_socket(stream, role, Some(config)).await
 }
 
 /// The token that a connection stands for where a message names none.
 struct Linked {
     token: SecretString,
     by_cookie: bool,
+    /// None, if the token was no good when it came.
+    lease: Option<Lease>,
 }
 
-/// A connection to the upstream.
-struct Upstream {
-    number: u64,
-    identity: Identity,
-    token: Option<SecretString>,
-    to: mpsc::Sender<String>,
+impl Linked {
+    fn new(gate: &dyn SocketGate, token: SecretString, by_cookie: bool) -> Self {
+        let lease = gate.lease(token.expose_secret()).ok();
+        Self { token, by_cookie, lease }
+    }
 }
 
-/// From the upstream: a message, or its end.
-enum Said {
-    Text(u64, String),
-    Gone(u64),
-}
-
-struct Session {
-    client: Socket,
+struct Session<S> {
+    client: WebSocketStream<S>,
     gate: Arc<dyn SocketGate>,
     linked: Option<Linked>,
     upstreams: Vec<Upstream>,
@@ -106,9 +123,13 @@ struct Ended(Option<CloseCode>);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(client: Upgraded, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
-    let (said, mut hears) = mpsc::channel(WAITING);
+    serve_on(TokioIo::new(client), gate, linked).await;
+}
+
+async fn serve_on<S: Stream>(client: S, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
+    let (said, mut hears) = mpsc::channel(UNREAD);
     let client = socket(client, Role::Server).await;
-    let linked = linked.map(|(token, by_cookie)| Linked { token, by_cookie });
+    let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
     let mut session = Session { client, gate, linked, upstreams: Vec::new(), next: 0, said };
     let Err(Ended(code)) = session.run(&mut hears).await;
     if let Some(code) = code {
@@ -117,7 +138,7 @@ pub(super) async fn serve(client: Upgraded, gate: Arc<dyn SocketGate>, linked: O
     }
 }
 
-impl Session {
+impl<S: Stream> Session<S> {
     async fn run(&mut self, hears: &mut mpsc::Receiver<Said>) -> Result<std::convert::Infallible, Ended> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -169,11 +190,14 @@ impl Session {
 
     /// Tells of a token that died, and lets go of what it opened.
     async fn look(&mut self) -> Result<(), Ended> {
-        let gate = Arc::clone(&self.gate);
-        let is_dead = |token: &SecretString| gate.check(token.expose_secret()).is_err();
+        // The SDK comes back, and opens anew what it had.
+        if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
+            return Err(Ended(Some(CloseCode::Restart)));
+        }
+        let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();
-        self.upstreams.retain(|upstream| !upstream.token.as_ref().is_some_and(is_dead));
-        let is_unlinked = self.linked.as_ref().is_some_and(|linked| is_dead(&linked.token));
+        self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_dead(&caller.lease)));
+        let is_unlinked = self.linked.as_ref().is_some_and(|linked| linked.lease.as_ref().is_none_or(is_dead));
         if is_unlinked {
             self.linked = None;
         }
@@ -187,18 +211,16 @@ impl Session {
     /// Answers one message, or passes it on.
     async fn hear(&mut self, bytes: &[u8]) -> Result<(), Ended> {
         let (mut asked, _) = Message::of_head(&HeaderMap::new());
-        let envelope = match asked.of_envelope(bytes) {
-            Ok(envelope) => envelope,
+        match asked.of_envelope(bytes) {
+            Ok(false) => {}
+            Ok(true) => return self.send(r#"{"p":2}"#.to_owned()).await,
             Err(problem) => return self.send(words::frame(&asked, Err(problem))).await,
-        };
-        if envelope.len() == 1 && envelope.get("p") == Some(&json!(1)) {
-            return self.send(r#"{"p":2}"#.to_owned()).await;
         }
         match (asked.ours(), &asked.controller, &asked.action) {
             (Some(action), _, _) => self.act(&asked, action).await,
             (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller")).await,
             (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action")).await,
-            (None, Some(_), Some(_)) => self.pass(asked, envelope).await,
+            (None, Some(_), Some(_)) => self.pass(asked, bytes).await,
         }
     }
 
@@ -237,17 +259,12 @@ impl Session {
         let is_old = |token: &SecretString| old.is_some_and(|old| old.expose_secret() == token.expose_secret());
         let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
         match action {
-            Action::Login => self.linked = new().map(|token| Linked { token, by_cookie: false }),
-            Action::RefreshToken => {
-                for upstream in &mut self.upstreams {
-                    if upstream.token.as_ref().is_some_and(is_old) {
-                        upstream.token = new();
-                    }
-                }
-                self.linked = new().map(|token| Linked { token, by_cookie: false });
+            // What the old token opened hangs on its session, which goes on.
+            Action::Login | Action::RefreshToken => {
+                self.linked = new().map(|token| Linked::new(&*self.gate, token, false));
             }
             Action::Logout => {
-                self.upstreams.retain(|upstream| !upstream.token.as_ref().is_some_and(is_old));
+                self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_old(&caller.token)));
                 if self.linked.as_ref().is_some_and(|linked| is_old(&linked.token)) {
                     self.linked = None;
                 }
@@ -256,7 +273,7 @@ impl Session {
         }
     }
 
-    async fn pass(&mut self, mut asked: Message, envelope: Map<String, Value>) -> Result<(), Ended> {
+    async fn pass(&mut self, mut asked: Message, bytes: &[u8]) -> Result<(), Ended> {
         let token = asked.jwt.take().or_else(|| self.linked.as_ref().map(|linked| linked.token.clone()));
         let token_text = token.as_ref().map(|token| token.expose_secret());
         let identity = match self.gate.permit(token_text) {
@@ -270,68 +287,44 @@ impl Session {
             }
         };
         // The room of the answer is the id of the request; a client that named none gets one.
-        let mut envelope = envelope;
-        envelope.insert("requestId".to_owned(), asked.request_id.clone().into());
-        let text = Value::Object(envelope).to_string();
-        let known = self.upstreams.iter().position(|upstream| upstream.identity == identity);
-        if known.is_none() {
-            let Some(stream) = self.gate.dial(token_text).await else {
-                return self.refuse(&asked, Problem::unreachable()).await;
-            };
-            if self.upstreams.len() >= MAX_IDENTITIES {
-                self.upstreams.remove(0);
+        let set = Some(("requestId", asked.request_id.as_str()));
+        let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
+        let told = match self.upstream(identity, token).await {
+            Ok(Some(upstream)) => upstream.take(text),
+            Ok(None) => false,
+            Err(denial) => {
+                let problem = Problem::of_denial(denial, &asked);
+                return self.refuse(&asked, problem).await;
             }
-            let (to, from) = mpsc::channel(WAITING);
-            let number = self.next;
-            self.next += 1;
-            self.upstreams.push(Upstream { number, identity: identity.clone(), token: None, to });
-            tokio::spawn(carry(number, stream, from, self.said.clone()));
-        }
-        let upstream = self.upstreams.iter_mut().find(|upstream| upstream.identity == identity);
-        let sent = upstream.is_some_and(|upstream| {
-            upstream.token = token;
-            upstream.to.try_send(text).is_ok()
-        });
-        if sent { Ok(()) } else { self.refuse(&asked, Problem::unreachable()).await }
+        };
+        if told { Ok(()) } else { self.refuse(&asked, Problem::unreachable()).await }
     }
-}
 
-/// Carries messages to one upstream and back, until either side ends.
-async fn carry(number: u64, stream: Upgraded, mut from: mpsc::Receiver<String>, said: mpsc::Sender<Said>) {
-    let mut upstream = socket(stream, Role::Client).await;
-    loop {
-        tokio::select! {
-            text = from.recv() => {
-                let Some(text) = text else { break };
-                if !matches!(tokio::time::timeout(PATIENCE, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
-                    break;
-                }
+    /// The connection to the upstream of an identity, opened if there is none yet; `None` where there is none to be had.
+    async fn upstream(
+        &mut self,
+        identity: Identity,
+        token: Option<SecretString>,
+    ) -> Result<Option<&mut Upstream>, Denial> {
+        if let Some(index) = self.upstreams.iter().position(|upstream| upstream.identity == identity) {
+            let Some(upstream) = self.upstreams.get_mut(index) else { return Ok(None) };
+            if let Some(token) = token {
+                upstream.go_on(&*self.gate, token)?;
             }
-            frame = upstream.next() => match frame {
-                Some(Ok(Frame::Text(text))) => {
-                    if said.send(Said::Text(number, text.as_str().to_owned())).await.is_err() {
-                        break;
-                    }
-                }
-                Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
-                Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
-            },
+            return Ok(Some(upstream));
         }
+        let caller = token.map(|token| Caller::new(&*self.gate, token)).transpose()?;
+        let Some(stream) = self.gate.dial(caller.as_ref().map(|caller| caller.token.expose_secret())).await else {
+            return Ok(None);
+        };
+        if self.upstreams.len() >= MAX_IDENTITIES {
+            self.upstreams.remove(0);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.upstreams.push(Upstream::open(number, identity, caller, stream, self.said.clone()));
+        Ok(self.upstreams.last_mut())
     }
-    let _ = tokio::time::timeout(PATIENCE, upstream.close(None)).await;
-    let _ = said.send(Said::Gone(number)).await;
-}
-
-/// The SDK finds the caller of an answer by its `room`.
-fn relayed(text: String) -> String {
-    let Ok(Value::Object(mut answer)) = serde_json::from_str(&text) else { return text };
-    if answer.contains_key("room") || answer.contains_key("type") {
-        return text;
-    }
-    let Some(Value::String(id)) = answer.get("requestId") else { return text };
-    let room = Value::String(id.clone());
-    answer.insert("room".to_owned(), room);
-    Value::Object(answer).to_string()
 }
 
 fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {
@@ -343,3 +336,6 @@ fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::super::RefreshCredential;
+use super::super::{Consulted, RefreshCredential};
 use super::*;
 use crate::denial::Fault;
 use crate::session::rotation::{Ended, Lapsed, Reuse};
@@ -354,8 +354,11 @@ async fn any_other_action_is_passed_on_without_its_token() {
 #[tokio::test]
 async fn the_description_of_the_api_suits_both_sdks() {
     let request = Request { operation: "publicApi", method: Method::GET, body: "{}", ..Request::default() };
-    let (came, _) = answer(&request, Ok(Outcome::Revoked)).await;
-    let api = body(&reply(came))["result"].take();
+    let asking = async |said| {
+        let Answer::Consult(consult) = answer(&request, Ok(Outcome::Revoked)).await.0 else { panic!("answered") };
+        body(&(consult.then)(said).0)
+    };
+    let mut api = asking(Consulted::Nobody).await["result"].take();
     let expected = json!([
         {"url": "/x/_login/:strategy", "path": "/x/_login/:strategy", "verb": "POST"},
         {"url": "/x/_login/:strategy", "path": "/x/_login/:strategy", "verb": "GET"},
@@ -365,6 +368,34 @@ async fn the_description_of_the_api_suits_both_sdks() {
         assert!(api["auth"][action]["http"][0]["url"].is_string(), "{action}");
     }
     assert_eq!(api["server"]["publicApi"]["http"][0]["url"], "/x/_publicApi");
+
+    // An upstream that is no Kuzzle says nothing of it.
+    let said = |status: u16, text: &str| Consulted::Said(StatusCode::from_u16(status).unwrap(), text.to_owned().into());
+    for other in [
+        said(200, "hello"),
+        said(200, r#"{"result":null}"#),
+        said(404, r#"{"result":{"a":{}}}"#),
+        Consulted::Refused(Denial::NoRoute),
+    ] {
+        assert_eq!(asking(other).await["result"], api);
+    }
+    let kuzzle = json!({ "result": {
+        "auth": { "login": "theirs", "createToken": 1 }, "server": 7, "document": { "get": 2 },
+    } });
+    let all = asking(said(200, &kuzzle.to_string())).await;
+    api["auth"]["createToken"] = json!(1);
+    api["document"] = json!({ "get": 2 });
+    assert_eq!(all["result"], api);
+    // Where a list would be only half of it, none is given.
+    for (said, status) in [
+        (Consulted::Refused(Denial::NoCredential), 401),
+        (Consulted::Refused(Denial::InsufficientScope), 403),
+        (said(403, "{}"), 401),
+        (said(503, "{}"), 503),
+        (Consulted::Failed, 502),
+    ] {
+        assert_eq!(asking(said).await["error"]["status"], status);
+    }
 }
 
 #[test]

@@ -14,7 +14,8 @@ use crate::gate::respond::retry_after;
 
 /// Who answers, where the protocol has a node of its cluster.
 const NODE: &str = "knode-rotogate";
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-kuzzle-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-kuzzle-request-id");
+pub(super) const VOLATILE: HeaderName = HeaderName::from_static("x-kuzzle-volatile");
 
 const TOKEN: u32 = 0x0701_0000;
 const CREDENTIALS: u32 = 0x0702_0000;
@@ -211,7 +212,7 @@ impl Problem {
         }
     }
 
-    fn unexpected(status: StatusCode, what: &str) -> Self {
+    pub(super) fn unexpected(status: StatusCode, what: &str) -> Self {
         let message = format!("Caught an unexpected HTTP error: {what}");
         Self::new(status, HTTP + 2, "network.http.unexpected_error", message)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use super::{Endpoint, JWKS_PATH};
 use crate::client::Client;
@@ -32,6 +33,15 @@ enum Entry {
     Metadata,
 }
 
+impl Entry {
+    fn endpoint(&self) -> Option<usize> {
+        match self {
+            Self::Operation { endpoint, .. } => Some(*endpoint),
+            Self::Jwks | Self::Metadata => None,
+        }
+    }
+}
+
 /// Two endpoints, or one and a template, that do not fit together.
 #[derive(Debug, thiserror::Error)]
 #[error("endpoint {dialect} at {path}: {problem}")]
@@ -47,7 +57,7 @@ pub(in crate::gate) struct Endpoints {
     ready: Vec<Ready>,
     exact: matchit::Router<Entry>,
     /// The same templates in lower case, to find spellings that come close.
-    loose: matchit::Router<()>,
+    loose: matchit::Router<Option<usize>>,
     metadata: Bytes,
 }
 
@@ -59,13 +69,21 @@ pub(in crate::gate) struct Operation {
     pub(super) params: Vec<(String, String)>,
 }
 
+impl Operation {
+    /// The endpoint, for [`Endpoints::dialect`].
+    pub(in crate::gate) const fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+}
+
 /// A request that is for us.
 #[derive(Debug)]
 pub(in crate::gate) enum Hit {
     Operation(Operation),
     Jwks,
     Metadata,
-    NearMiss,
+    /// Of a path of this endpoint; of one of the gate's own, if there is none.
+    NearMiss(Option<usize>),
 }
 
 impl Endpoints {
@@ -141,9 +159,10 @@ impl Endpoints {
             path: template.to_owned(),
             problem: error.to_string(),
         };
+        let endpoint = entry.endpoint();
         self.exact.insert(template, entry).map_err(failed)?;
         // Two templates that differ in case alone are one loose template.
-        match self.loose.insert(template.to_ascii_lowercase(), ()) {
+        match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
@@ -165,6 +184,16 @@ impl Endpoints {
         endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
     }
 
+    /// The dialect of an endpoint.
+    pub(in crate::gate) fn dialect(&self, endpoint: usize) -> Option<&dyn Dialect> {
+        self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
+    }
+
+    /// The dialect that knows a request's sender as a client of its own, wherever the request went.
+    pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
+        self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
+    }
+
     /// Is a request with this path for us? `raw` is the path as it came.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
         match self.exact.at(path.as_str()) {
@@ -181,10 +210,10 @@ impl Endpoints {
                         let params = params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
                         Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
-                    Entry::Jwks | Entry::Metadata | Entry::Operation { .. } => Hit::NearMiss,
+                    Entry::Jwks | Entry::Metadata | Entry::Operation { .. } => Hit::NearMiss(found.value.endpoint()),
                 })
             }
-            Err(_) => self.loose.at(&path.loose()).is_ok().then_some(Hit::NearMiss),
+            Err(_) => self.loose.at(&path.loose()).ok().map(|found| Hit::NearMiss(*found.value)),
         }
     }
 }

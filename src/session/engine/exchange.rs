@@ -94,6 +94,8 @@ impl Engine {
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             match self.store.compare_and_swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
+                    let last = &step.record.last;
+                    self.lineage.carry(session.id, presented.generation, step.record.current, last.access_expires);
                     if let Some(raised) = &raised {
                         self.revocations.apply(raised);
                     }
@@ -185,8 +187,12 @@ impl Engine {
             ..session
         };
         let issued = self.pair(keyring, &record, now, How::Replayed)?;
+        let (id, current, expires) = (record.id, record.current, record.last.access_expires);
         match self.store.compare_and_swap(expected, record, None).await? {
-            Swap::Swapped => Ok(Some(issued)),
+            Swap::Swapped => {
+                self.lineage.carry(id, current, current, expires);
+                Ok(Some(issued))
+            }
             Swap::Changed(_) | Swap::NoLongerValid => Ok(None),
         }
     }

@@ -1,88 +1,133 @@
-// Kuzzle's own SDK over HTTP, against the gate at GATE_PORT whose user `demo` has GATE_PASSWORD. Ends with an error at
-// the first thing that is not as it must be, and prints no token.
+// Kuzzle's own SDK over HTTP; see common.js.
 
 import assert from 'node:assert/strict';
 import kuzzleSdk from 'kuzzle-sdk';
+import {
+  connected, credentials, event, failure, hello, logoutElsewhere, nothingIsLeft, options, port, raw,
+  refreshWithRequestsInFlight, refused, run, same, step, subject, test, theOldTokenIsRefused, until,
+} from './common.js';
 
-const { Kuzzle, Http } = kuzzleSdk;
-const port = Number(process.env.GATE_PORT);
-const credentials = { username: 'demo', password: process.env.GATE_PASSWORD };
+const { Http, Kuzzle } = kuzzleSdk;
 
 // Data routes are the application's: the SDK is told where they are.
-const customRoutes = { app: { hello: { verb: 'GET', url: '/hello' } } };
+const customRoutes = { app: { hello: { verb: 'GET', url: '/hello' }, hold: { verb: 'GET', url: '/hold' } } };
 
 async function client(jwt) {
-  const kuzzle = new Kuzzle(new Http('127.0.0.1', { port, customRoutes }));
+  const kuzzle = new Kuzzle(new Http('127.0.0.1', { port, customRoutes }), options);
   kuzzle.on('networkError', (error) => assert.fail(`network error: ${error.message}`));
-  await kuzzle.connect();
+  await connected(kuzzle);
   if (jwt) kuzzle.jwt = jwt;
   return kuzzle;
 }
 
-const hello = (kuzzle) => kuzzle.query({ controller: 'app', action: 'hello' });
+run(async () => {
+  step('connect');
+  const stranger = await client();
+  assert.equal(stranger.authenticated, false);
+  await refused(stranger.auth.login('local', { ...credentials, password: 'wrong' }), 401, 'plugin.strategy.missing_user');
+  await refused(stranger.auth.login('github', credentials), 400, 'security.credentials.unknown_strategy');
+  await refused(stranger.auth.login('local', credentials, 'abc'), 400, 'api.assert.invalid_argument');
+  await refused(hello(stranger), 401, 'security.rights.unauthorized');
 
-async function refused(promise, status, id) {
-  const error = await promise.then(() => assert.fail(`not refused; expected ${id}`), (error) => error);
-  assert.deepEqual([error.status, error.id], [status, id]);
-}
+  step('login');
+  const kuzzle = await client();
+  const first = await kuzzle.auth.login('local', credentials);
+  assert.equal(kuzzle.auth.authenticationToken.userId, subject);
+  assert.equal(kuzzle.authenticated, true);
+  assert.equal((await kuzzle.auth.getCurrentUser())._id, subject);
+  assert.deepEqual(await kuzzle.auth.getStrategies(), ['local']);
+  assert.equal((await kuzzle.auth.checkToken()).valid, true);
 
-const same = (a, b, what) => assert.ok(a === b, what);
+  step('a protected route');
+  await hello(kuzzle);
 
-const kuzzle = await client();
-assert.equal(kuzzle.authenticated, false);
-await refused(kuzzle.auth.login('local', { ...credentials, password: 'wrong' }), 401, 'plugin.strategy.missing_user');
-await refused(kuzzle.auth.login('github', credentials), 400, 'security.credentials.unknown_strategy');
-await refused(kuzzle.auth.login('local', credentials, 'abc'), 400, 'api.assert.invalid_argument');
-await refused(hello(kuzzle), 401, 'security.rights.unauthorized');
+  // The document's own example.
+  step('the units of an exchange');
+  const refreshed = await kuzzle.auth.refreshToken();
+  assert.deepEqual(Object.keys(refreshed).sort(), ['_id', 'expiresAt', 'jwt', 'ttl']);
+  assert.equal(refreshed._id, subject);
+  assert.equal(refreshed.ttl, 3600000);
+  assert.equal(Math.floor(refreshed.expiresAt / 1000), kuzzle.auth.authenticationToken.expiresAt);
+  assert.ok(kuzzle.jwt === refreshed.jwt && refreshed.jwt !== first, 'the SDK took the new token');
 
-// The document's own example.
-const first = await kuzzle.auth.login('local', credentials);
-assert.equal(typeof first, 'string');
-assert.equal(kuzzle.authenticated, true);
-const refreshed = await kuzzle.auth.refreshToken();
-assert.deepEqual(Object.keys(refreshed).sort(), ['_id', 'expiresAt', 'jwt', 'ttl']);
-assert.equal(refreshed.ttl, 3600000);
-assert.ok(Math.abs(refreshed.expiresAt - Date.now() - refreshed.ttl) < 60000);
-same(kuzzle.jwt, refreshed.jwt, 'the SDK took the new token');
-assert.ok(refreshed.jwt !== first, 'a different token');
+  step('ten requests in flight');
+  let drops = 0;
+  kuzzle.on('tokenExpired', () => { drops += 1; });
+  await refreshWithRequestsInFlight(kuzzle, false);
+  assert.equal(drops, 0);
 
-const me = await kuzzle.auth.getCurrentUser();
-assert.equal(me._id, refreshed._id);
-assert.deepEqual(await kuzzle.auth.getStrategies(), ['local']);
-assert.equal((await kuzzle.auth.checkToken()).valid, true);
+  step('the old token');
+  const old = kuzzle.jwt;
+  await kuzzle.auth.refreshToken();
+  await theOldTokenIsRefused(old);
+  await hello(kuzzle);
 
-// Ten calls under way while the token is exchanged: the SDK sends each with the token of that moment, and none is lost
-// that the gate saw before the exchange.
-const settled = await Promise.allSettled([
-  ...Array.from({ length: 10 }, () => hello(kuzzle)),
-  kuzzle.auth.refreshToken({ expiresIn: '2h' }),
-]);
-const exchange = settled.pop();
-assert.equal(exchange.status, 'fulfilled');
-assert.equal(exchange.value.ttl, 7200000);
-for (const { status, reason } of settled) {
-  assert.ok(status === 'fulfilled' || reason.id === 'security.token.invalid', reason?.message);
-}
-await hello(kuzzle);
+  // A tab that missed it all is told that its token is dead, and drops it. Nobody else suffers.
+  step('a token that comes again late');
+  const stale = await client(first);
+  const stalled = event(stale, 'tokenExpired');
+  await refused(stale.auth.refreshToken(), 401, 'security.token.invalid');
+  await stalled;
+  assert.ok(stale.jwt === null && !stale.authenticated);
+  await hello(kuzzle);
 
-// Two tabs that share a token and refresh at once get the same one.
-const other = await client(kuzzle.jwt);
-const both = await Promise.all([kuzzle.auth.refreshToken(), other.auth.refreshToken()]);
-same(both[0].jwt, both[1].jwt, 'both have the same successor');
+  step('a lost reply');
+  const before = kuzzle.jwt;
+  await test('lose');
+  const error = await failure(kuzzle.auth.refreshToken(), 'a reply that was lost');
+  assert.ok(!error.id, `a broken connection and no refusal: ${error.id}`);
+  assert.equal(await test('lost'), '1');
+  same(kuzzle.jwt, before, 'the SDK has the token that it had');
+  const found = await kuzzle.auth.refreshToken();
+  same((await raw('POST', '/_refreshToken', before)).result?.jwt, found.jwt, 'each time the same successor');
+  await hello(kuzzle);
 
-// A tab that missed it all is told that its token is dead.
-const stale = await client(first);
-const told = new Promise((resolve) => stale.once('tokenExpired', resolve));
-await refused(hello(stale), 401, 'security.token.invalid');
-await told;
+  step('two tabs');
+  const other = await client(kuzzle.jwt);
+  const both = await Promise.all([kuzzle.auth.refreshToken(), other.auth.refreshToken()]);
+  same(both[0].jwt, both[1].jwt, 'both have the same successor');
+  await Promise.all([hello(kuzzle), hello(other)]);
 
-await kuzzle.auth.logout();
-assert.equal(kuzzle.jwt, null);
-await refused(hello(other), 401, 'security.token.invalid');
+  step('logout');
+  assert.equal(drops, 0);
+  const gone = kuzzle.jwt;
+  await kuzzle.auth.logout();
+  assert.equal(kuzzle.jwt, null);
+  await refused(hello(other), 401, 'security.token.invalid');
+  await refused(hello(kuzzle), 401, 'security.rights.unauthorized');
 
-await kuzzle.auth.login('local', credentials, '1h');
-await hello(kuzzle);
-kuzzle.disconnect();
-other.disconnect();
-stale.disconnect();
-console.log('the SDK is content');
+  // The SDK's own handling of a token that died: it logs in again.
+  step('a new login by itself');
+  await kuzzle.auth.login('local', credentials, '1h');
+  kuzzle.authenticator = () => kuzzle.auth.login('local', credentials);
+  await logoutElsewhere(kuzzle.jwt);
+  const loggedIn = event(kuzzle, 'reAuthenticated');
+  await refused(hello(kuzzle), 401, 'security.token.invalid');
+  await loggedIn;
+  await hello(kuzzle);
+  assert.equal(drops, 0);
+  kuzzle.authenticator = null;
+
+  step('the gate is killed and comes back');
+  await test('crash');
+  await hello(kuzzle);
+  await kuzzle.auth.refreshToken();
+  await hello(kuzzle);
+  assert.equal((await raw('GET', '/hello', gone)).status, 401);
+
+  step('revocation');
+  const revoked = kuzzle.jwt;
+  const told = event(kuzzle, 'tokenExpired');
+  await test('revoke');
+  await refused(hello(kuzzle), 401, 'security.token.invalid');
+  await told;
+  await nothingIsLeft(kuzzle, revoked);
+
+  step('a user who is shut out');
+  await kuzzle.auth.login('local', credentials);
+  const shut = kuzzle.jwt;
+  await test('disable');
+  await until('the user is shut out', async () => (await raw('GET', '/hello', shut)).status === 401);
+  await refused(hello(kuzzle), 401, 'security.token.invalid');
+  await refused(kuzzle.auth.login('local', credentials), 401, 'plugin.strategy.missing_user');
+});

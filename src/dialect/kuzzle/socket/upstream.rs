@@ -1,0 +1,138 @@
+//! The side of the upstream: a connection for each identity, and what it carries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::super::super::socket::{Identity, SocketGate};
+use super::super::raw;
+use super::{MAX_WAITING, PATIENCE, WAITING, socket};
+use crate::denial::Denial;
+use crate::gate::Lease;
+
+/// A connection to the upstream.
+pub(super) struct Upstream {
+    pub(super) number: u64,
+    pub(super) identity: Identity,
+    pub(super) caller: Option<Caller>,
+    to: mpsc::Sender<String>,
+    /// The bytes in `to`.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    pub(super) fn open(
+        number: u64,
+        identity: Identity,
+        caller: Option<Caller>,
+        stream: Upgraded,
+        said: mpsc::Sender<Said>,
+    ) -> Self {
+        let (to, from) = mpsc::channel(WAITING);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(carry(number, stream, from, Arc::clone(&waiting), said));
+        Self { number, identity, caller, to, waiting }
+    }
+
+    /// Goes on with another token of the same identity; one of an earlier generation says nothing new.
+    pub(super) fn go_on(&mut self, gate: &dyn SocketGate, token: SecretString) -> Result<(), Denial> {
+        let known = self.caller.as_ref();
+        if known.is_some_and(|known| known.token.expose_secret() == token.expose_secret()) {
+            return Ok(());
+        }
+        let caller = Caller::new(gate, token)?;
+        if known.is_none_or(|known| caller.lease.supersedes(&known.lease)) {
+            self.caller = Some(caller);
+        }
+        Ok(())
+    }
+
+    /// Takes a message, if there is room.
+    pub(super) fn take(&self, text: String) -> bool {
+        let length = text.len();
+        let before = self.waiting.fetch_add(length, Ordering::Relaxed);
+        let taken = before + length <= MAX_WAITING && self.to.try_send(text).is_ok();
+        if !taken {
+            self.waiting.fetch_sub(length, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+/// Who opened a connection to the upstream, or went on with it.
+pub(super) struct Caller {
+    pub(super) token: SecretString,
+    pub(super) lease: Lease,
+}
+
+impl Caller {
+    pub(super) fn new(gate: &dyn SocketGate, token: SecretString) -> Result<Self, Denial> {
+        let lease = gate.lease(token.expose_secret())?;
+        Ok(Self { token, lease })
+    }
+}
+
+/// From the upstream: a message, or its end.
+pub(super) enum Said {
+    Text(u64, String),
+    Gone(u64),
+}
+
+/// Carries messages to one upstream and back, until either side ends.
+async fn carry(
+    number: u64,
+    stream: Upgraded,
+    mut from: mpsc::Receiver<String>,
+    waiting: Arc<AtomicUsize>,
+    said: mpsc::Sender<Said>,
+) {
+    let mut upstream = socket(TokioIo::new(stream), Role::Client).await;
+    loop {
+        tokio::select! {
+            text = from.recv() => {
+                let Some(text) = text else { break };
+                let length = text.len();
+                if !matches!(tokio::time::timeout(PATIENCE, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
+                    break;
+                }
+                waiting.fetch_sub(length, Ordering::Relaxed);
+            }
+            frame = upstream.next() => match frame {
+                Some(Ok(Frame::Text(text))) => {
+                    if said.send(Said::Text(number, text.as_str().to_owned())).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
+            },
+        }
+    }
+    let _ = tokio::time::timeout(PATIENCE, upstream.close(None)).await;
+    let _ = said.send(Said::Gone(number)).await;
+}
+
+/// The SDK finds the caller of an answer by its `room`.
+pub(super) fn relayed(text: String) -> String {
+    let Ok(Relayed { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
+    raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
+}
+
+/// What is looked at in a message of the upstream's.
+#[derive(Deserialize)]
+struct Relayed {
+    room: Option<IgnoredAny>,
+    #[serde(rename = "type")]
+    kind: Option<IgnoredAny>,
+    #[serde(rename = "requestId")]
+    id: Option<String>,
+}

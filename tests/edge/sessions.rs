@@ -1,0 +1,165 @@
+//! R5, R6, R9, R10: whose a refresh token is, and how far the end of a session reaches.
+
+use super::stub::{Edge, HEAD, ROUTES, tokens};
+use crate::support::{CONFIG, Gate, Place, Tokens, keep_secret};
+
+fn invalid_grant(reply: &super::wire::Reply, what: &str) {
+    assert_eq!((reply.status, reply.json()["error"].as_str()), (400, Some("invalid_grant")), "{what}");
+}
+
+#[tokio::test]
+async fn r5_the_keys_alone_make_no_token_and_go_on_with_none() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let held = gate.login().await;
+    // A thief has the keys, and begins with a store of his own.
+    let thief = Place::new(CONFIG);
+    std::fs::create_dir_all(thief.path("data/keys")).unwrap();
+    for file in std::fs::read_dir(place.path("data/keys")).unwrap() {
+        let file = file.unwrap();
+        // The mark beside them would only tell him that a store is missing.
+        if file.file_name() != "store.mark" {
+            std::fs::copy(file.path(), thief.path("data/keys").join(file.file_name())).unwrap();
+        }
+    }
+    let other = thief.start();
+    let answer = other.refresh(&held.refresh).await;
+    assert_eq!((answer.status.as_u16(), answer.error()), (400, "invalid_grant".to_owned()));
+    assert_eq!(gate.refresh(&held.refresh).await.status.as_u16(), 200, "and the session goes on where it is");
+}
+
+const CLIENTS: &str = r#"
+[[clients]]
+id = "other"
+[[clients]]
+id = "narrow"
+scopes = ["read"]
+[[clients]]
+id = "confidential"
+secret_hash = "@hash@"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r6_a_refresh_token_is_its_clients_alone_and_its_scope_never_grows() {
+    let place = Place::new("");
+    let secret = uuid::Uuid::new_v4().to_string();
+    keep_secret(&secret);
+    place.write_config(CONFIG);
+    let made = place.run(&["client", "secret", "--stdin", "--json"], &secret).stdout;
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let clients = CLIENTS.replace("@hash@", made["secret_hash"].as_str().unwrap());
+    let edge = Edge::with(
+        &format!("{HEAD}{clients}{ROUTES}"),
+        |place| {
+            let password = uuid::Uuid::new_v4().to_string();
+            keep_secret(&password);
+            assert_eq!(place.run(&["user", "add", "ada", "--scopes", "read write"], &password).code, Some(0));
+            std::fs::write(place.path("password"), &password).unwrap();
+        },
+        |_| {},
+    );
+    let as_client = |client: &str, fields: &[(&str, &str)]| {
+        edge.form("/connect/token", &[], &[&[("client_id", client)], fields].concat())
+    };
+    let password = edge.gate.password.clone();
+    let login = |client: &str, more: &[(&str, &str)]| {
+        let fields = [&[("grant_type", "password"), ("username", "ada"), ("password", &password)], more].concat();
+        as_client(client, &fields)
+    };
+    let refresh = |client: &str, token: &str, more: &[(&str, &str)]| {
+        as_client(client, &[&[("grant_type", "refresh_token"), ("refresh_token", token)], more].concat())
+    };
+    let held = tokens(&login("web", &[]));
+    invalid_grant(&refresh("other", &held.refresh, &[]), "another client");
+    invalid_grant(&refresh("narrow", &held.refresh, &[]), "another client");
+    let next = tokens(&refresh("web", &held.refresh, &[]));
+
+    // Less is granted, more never, and less for one token is not less for the session.
+    let reply = refresh("web", &next.refresh, &[("scope", "read")]);
+    assert_eq!(reply.json()["scope"], "read");
+    let next = tokens(&reply);
+    for more in ["read write admin", "admin"] {
+        let reply = refresh("web", &next.refresh, &[("scope", more)]);
+        assert_eq!((reply.status, reply.json()["error"].as_str()), (400, Some("invalid_scope")), "{more}");
+    }
+    assert_eq!(refresh("web", &next.refresh, &[("scope", "read write")]).json()["scope"], "read write");
+    let narrow = login("narrow", &[]);
+    assert_eq!(narrow.json()["scope"], "read", "as far as the client may go");
+    let reply = refresh("narrow", &tokens(&narrow).refresh, &[("scope", "read write")]);
+    assert_eq!(reply.json()["error"], "invalid_scope");
+
+    // What names somebody else in the body has no effect.
+    let mine = tokens(&login("web", &[]));
+    let posing =
+        [("sub", "demo"), ("username", "demo"), ("sid", "0190a0a0-0000-7000-8000-000000000000"), ("account", "x")];
+    let reply = refresh("web", &mine.refresh, &posing);
+    assert_eq!(edge.ask_as(&tokens(&reply).access, "GET /private", &[]).status, 200);
+    assert_ne!(edge.stub.one().all("x-auth-subject"), ["demo"]);
+
+    // A confidential client proves who it is, or gets nothing; what it sent is not used up by that.
+    let with_secret = [("client_secret", secret.as_str())];
+    let held = tokens(&login("confidential", &with_secret));
+    for wrong in [&[][..], &[("client_secret", "")], &[("client_secret", "wrong")]] {
+        let reply = refresh("confidential", &held.refresh, wrong);
+        assert_eq!((reply.status, reply.json()["error"].as_str()), (400, Some("invalid_client")), "{wrong:?}");
+    }
+    tokens(&refresh("confidential", &held.refresh, &with_secret));
+}
+
+#[test]
+fn r9_the_end_of_a_session_is_there_before_its_answer_and_for_its_owner_alone() {
+    let edge = Edge::new(&format!("[[clients]]\nid = \"other\"\n{ROUTES}"));
+    let revoke = |client: &str, token: &str| {
+        edge.form("/connect/revocation", &[], &[("client_id", client), ("token", token)]).status
+    };
+    let dead = |held: &Tokens, what: &str| {
+        assert_eq!(edge.ask_as(&held.access, "GET /private", &[]).status, 401, "{what}");
+        invalid_grant(&edge.refresh(&[], &held.refresh), what);
+    };
+    let of = |what: &str| {
+        let (first, other) = (edge.login(), edge.login());
+        let second = tokens(&edge.refresh(&[], &first.refresh));
+        for held in [&first, &second] {
+            assert_eq!(edge.ask_as(&held.access, "GET /private", &[]).status, 200);
+        }
+        let token = match what {
+            "the refresh token" => &second.refresh,
+            "an older refresh token" => &first.refresh,
+            "the access token" => &second.access,
+            _ => &first.access,
+        };
+        assert_eq!(revoke("other", token), 400, "{what}: another client's");
+        assert_eq!(edge.ask_as(&second.access, "GET /private", &[]).status, 200, "{what}: another client's");
+        assert_eq!(revoke("web", token), 200, "{what}");
+        dead(&first, what);
+        dead(&second, what);
+        assert_eq!(revoke("web", token), 200, "{what}, again");
+        assert_eq!(edge.ask_as(&other.access, "GET /private", &[]).status, 200, "{what}: the other device");
+    };
+    for what in ["the refresh token", "an older refresh token", "the access token", "an older access token"] {
+        of(what);
+    }
+    for unknown in ["x", "rg1_AAAA", "a.b.c"] {
+        assert_eq!(revoke("web", unknown), 200, "{unknown}");
+    }
+}
+
+#[tokio::test]
+async fn r10_revocations_are_there_again_before_the_first_request_after_a_kill() {
+    let place = Place::new(CONFIG);
+    let mut gate = place.start();
+    let mut over = Vec::new();
+    for _ in 0..20 {
+        let held = gate.login().await;
+        assert_eq!(gate.get("/x", &held.access).await.status.as_u16(), 200);
+        assert_eq!(gate.revoke(&held.refresh).await.status.as_u16(), 200);
+        over.push(held);
+    }
+    let lives = gate.login().await;
+    gate.kill();
+    let gate: Gate = place.start();
+    for held in &over {
+        assert_eq!(gate.get("/x", &held.access).await.status.as_u16(), 401);
+    }
+    assert_eq!(gate.get("/x", &lives.access).await.status.as_u16(), 200);
+}

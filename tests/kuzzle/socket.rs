@@ -1,0 +1,256 @@
+//! Kuzzle's protocol over WebSocket: identities, cookies, bounds, and what becomes of connections when tokens do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::server::{Request as Asked, Response as Agreed};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
+
+use crate::kuzzle::client::{Client, jwt, result};
+use crate::support::{CONFIG, Gate, Place};
+
+/// Longer than anything here takes; only a hang ends by it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than the gate takes to look at its connections.
+const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
+
+/// What happens at the upstream.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    Opened(usize),
+    Closed(usize),
+}
+
+/// An upstream that says what it knows of a caller, and which connection it is.
+async fn upstream() -> (u16, UnboundedReceiver<Event>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (events, happened) = unbounded_channel();
+    tokio::spawn(async move {
+        for connection in 1.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(stream, connection, events.clone()));
+        }
+    });
+    (port, happened)
+}
+
+#[allow(clippy::result_large_err, reason = "the library's signature")]
+async fn serve(stream: TcpStream, connection: usize, events: UnboundedSender<Event>) {
+    let mut caller = Value::Null;
+    let note = |asked: &Asked, agreed: Agreed| {
+        let header = |name: &str| asked.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        caller =
+            json!({ "session": header("x-auth-session"), "cookie": header("cookie"), "jwt": header("authorization") });
+        Ok(agreed)
+    };
+    let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
+    events.send(Event::Opened(connection)).unwrap();
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Text(text) = message else { continue };
+        let asked: Value = serde_json::from_str(&text).unwrap();
+        let result = json!({ "connection": connection, "caller": caller, "text": text.as_str() });
+        let answer = json!({ "requestId": asked["requestId"], "status": 200, "error": null, "result": result });
+        if socket.send(Message::text(answer.to_string())).await.is_err() {
+            break;
+        }
+    }
+    let _ = events.send(Event::Closed(connection));
+}
+
+async fn gate(place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
+    gate_with("", place).await
+}
+
+async fn gate_with(more: &str, place: &mut Option<Place>) -> (Gate, UnboundedReceiver<Event>) {
+    let (port, events) = upstream().await;
+    let kuzzle = format!(
+        "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
+         [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"ws\"\n\
+         [[endpoints]]\ndialect = \"kuzzle\"\n"
+    );
+    (place.insert(Place::new(&format!("{CONFIG}{kuzzle}{more}"))).start(), events)
+}
+
+/// A client's connection.
+struct Wire(WebSocketStream<TcpStream>);
+
+impl Wire {
+    async fn open(gate: &Gate) -> Self {
+        Self::try_open(gate.address, &[]).await.unwrap()
+    }
+
+    async fn try_open(address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, (StatusCode, Value)> {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut request = Request::get("ws://gate.test/").header("host", "gate.test");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.header("connection", "upgrade").header("upgrade", "websocket");
+        let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", generate_key());
+        match client_async(request.body(()).unwrap(), stream).await {
+            Ok((socket, _)) => Ok(Self(socket)),
+            Err(Error::Http(response)) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                Err((response.status(), serde_json::from_slice(body).unwrap_or_default()))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn next(&mut self) -> Message {
+        timeout(PATIENCE, self.0.next()).await.expect("nothing came").unwrap().unwrap()
+    }
+
+    async fn send(&mut self, text: impl Into<String>) {
+        self.0.send(Message::text(text.into())).await.unwrap();
+    }
+
+    /// The next message.
+    async fn hear(&mut self) -> Value {
+        loop {
+            if let Message::Text(text) = self.next().await {
+                return serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+
+    /// A call that is the upstream's to answer.
+    async fn call(&mut self, jwt: Option<&str>) -> Value {
+        let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt });
+        self.send(call.to_string()).await;
+        let answer = self.hear().await;
+        assert_eq!(answer["room"], "R", "{}", answer["type"]);
+        answer
+    }
+}
+
+fn connection(answer: &Value) -> &Value {
+    assert_eq!(answer["error"], Value::Null);
+    &answer["result"]["connection"]
+}
+
+async fn event(events: &mut UnboundedReceiver<Event>) -> Event {
+    timeout(PATIENCE, events.recv()).await.expect("nothing happened").unwrap()
+}
+
+#[tokio::test]
+async fn t9_a_rotation_elsewhere_leaves_a_connection_and_what_hangs_on_it_alone() {
+    let mut place = None;
+    let (gate, mut events) = gate(&mut place).await;
+    let http = Client { gate: &gate };
+    let first = http.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    assert_eq!(connection(&wire.call(Some(jwt(&first))).await), 1);
+    let second = result(&http.refresh(jwt(&first)).await);
+    let refused = wire.call(Some(jwt(&first))).await;
+    assert_eq!(refused["error"]["id"], "security.token.invalid");
+    // Nothing is said and nothing ends: only a fault could be too slow for this.
+    assert!(timeout(SEVERAL_LOOKS, wire.0.next()).await.is_err(), "something was said");
+    assert_eq!(connection(&wire.call(Some(jwt(&second))).await), 1);
+    // Over the connection itself, too.
+    let refresh = json!({ "controller": "auth", "action": "refreshToken", "jwt": second["jwt"] });
+    wire.send(refresh.to_string()).await;
+    let third = wire.hear().await["result"].take();
+    assert!(timeout(SEVERAL_LOOKS, wire.0.next()).await.is_err(), "something was said");
+    assert_eq!(connection(&wire.call(Some(jwt(&third))).await), 1);
+    assert_eq!(connection(&wire.call(None).await), 1, "it stands for the new token");
+    assert_eq!(event(&mut events).await, Event::Opened(1));
+    assert!(events.try_recv().is_err(), "no other connection came or went");
+
+    result(&http.post("/_logout", Some(jwt(&third)), "").await);
+    assert_eq!(wire.hear().await["type"], "TokenExpired");
+    assert_eq!(event(&mut events).await, Event::Closed(1));
+    assert_eq!(wire.call(Some(jwt(&third))).await["error"]["id"], "security.token.invalid");
+}
+
+#[tokio::test]
+async fn a_fifth_identity_ends_the_connection_of_the_first() {
+    let mut place = None;
+    let (gate, mut events) = gate(&mut place).await;
+    let http = Client { gate: &gate };
+    let mut wire = Wire::open(&gate).await;
+    let mut tokens = Vec::new();
+    for number in 1..=5 {
+        let token = http.login("").await;
+        assert_eq!(connection(&wire.call(Some(jwt(&token))).await), number);
+        assert_eq!(event(&mut events).await, Event::Opened(number));
+        tokens.push(token);
+    }
+    assert_eq!(event(&mut events).await, Event::Closed(1));
+    for (index, token) in tokens.iter().enumerate().skip(1) {
+        assert_eq!(connection(&wire.call(Some(jwt(token))).await), index + 1);
+    }
+    assert_eq!(connection(&wire.call(Some(jwt(&tokens[0]))).await), 6, "it may come again");
+}
+
+#[tokio::test]
+async fn t9_t18_a_cookie_is_the_identity_of_a_connection_from_a_page_that_may() {
+    let mut place = None;
+    let (gate, _events) = gate(&mut place).await;
+    let token = Client { gate: &gate }.login("").await;
+    let cookie = format!("a=1; authToken={}", jwt(&token));
+    let mut wire = Wire::try_open(gate.address, &[("cookie", &cookie), ("origin", "http://gate.test")]).await.unwrap();
+    let answer = wire.call(None).await;
+    assert_eq!(connection(&answer), 1);
+    assert_eq!(answer["result"]["caller"]["cookie"], "a=1");
+    assert_eq!(answer["result"]["caller"]["jwt"], Value::Null);
+    assert!(answer["result"]["caller"]["session"].is_string());
+    // No frame sets a cookie: the SDK exchanges over HTTP, and comes again.
+    wire.send(json!({ "controller": "auth", "action": "refreshToken" }).to_string()).await;
+    assert_eq!(wire.hear().await["error"]["id"], "security.cookie.unsupported");
+
+    for headers in [
+        &[("cookie", cookie.as_str())][..],
+        &[("cookie", &cookie), ("origin", "https://evil.test")],
+        &[("cookie", &cookie), ("origin", "null")],
+        &[("cookie", &cookie), ("origin", "http://gate.test.evil.test")],
+    ] {
+        let (status, body) = Wire::try_open(gate.address, headers).await.err().expect("it was let in");
+        assert_eq!((status, &body["error"]["id"]), (StatusCode::FORBIDDEN, &json!("security.rights.forbidden")));
+    }
+    let bearer = format!("Bearer {}", jwt(&token));
+    let both = [("cookie", cookie.as_str()), ("origin", "http://gate.test"), ("authorization", &bearer)];
+    let (status, body) = Wire::try_open(gate.address, &both).await.err().expect("it was let in");
+    let expected = (StatusCode::INTERNAL_SERVER_ERROR, &json!("security.token.verification_error"));
+    assert_eq!((status, &body["error"]["id"]), expected);
+    // A page without a cookie says in each message who it is: where it comes from is nothing to us.
+    let mut other = Wire::try_open(gate.address, &[("origin", "https://other.test")]).await.unwrap();
+    assert_eq!(other.call(None).await["error"]["id"], "security.rights.unauthorized");
+}
+
+#[tokio::test]
+async fn messages_pass_as_they_were_written_and_not_beyond_their_bound() {
+    let mut place = None;
+    let (gate, _events) = gate(&mut place).await;
+    let token = Client { gate: &gate }.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    let rest =
+        r#""controller":"app","action":"hello","requestId":"R","body":{"a":123456789012345678901234567890,"b":1.10}}"#;
+    wire.send(format!(r#"{{"jwt":"{}", {rest}"#, jwt(&token))).await;
+    assert_eq!(wire.hear().await["result"]["text"], format!("{{{rest}"));
+
+    wire.send("x".repeat(1024 * 1024 + 1)).await;
+    let Message::Close(Some(close)) = wire.next().await else { panic!("it was taken") };
+    assert_eq!(u16::from(close.code), 1009);
+    assert_eq!(gate.call(Method::GET, "/strategies", &[], "").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_over_is_closed_with_a_word_that_has_the_sdk_come_back() {
+    let mut place = None;
+    let (gate, _events) = gate_with("[sessions]\nmax_stream = \"1s\"\n", &mut place).await;
+    let token = Client { gate: &gate }.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    assert_eq!(connection(&wire.call(Some(jwt(&token))).await), 1);
+    let Message::Close(Some(close)) = wire.next().await else { panic!("something else came") };
+    assert_eq!(u16::from(close.code), 1012);
+}

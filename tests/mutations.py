@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Are the tests of a requirement able to fail? Each entry of tests/mutations/*.toml takes one rule out of the program, in a
+copy of the sources; the tests that prove the requirement must then fail.
+
+    tests/mutations.py --check          every mutation still fits the sources, and every requirement has one (fast)
+    tests/mutations.py [J1 T12 ...]     runs them: all, or those of these requirements (slow: each is a build)
+
+    [[mutation]]
+    proves = ["J1"]                     # the requirements whose rule is taken out
+    what = "the header's algorithm is not compared"
+    file = "src/token/verify.rs"
+    from = '''...'''                    # occurs exactly once
+    to = '''...'''
+    tests = ["--lib j1_"]               # arguments of `cargo test --all-features`; each must run something, and fail
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "target/mutations"
+# What asks for several nodes, and what is shown by reading, not by running.
+EXCEPT = {"O6", "O7", "O8", "O11"}
+COPIED = ["src", "tests", "proto", "benches", "examples", "docs", "packaging"]
+FILES = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "SECURITY.md", "gateway.toml", "clippy.toml", "deny.toml"]
+FILES += ["rust-toolchain.toml", "rustfmt.toml"]
+
+
+def mutations():
+    for path in sorted((ROOT / "tests/mutations").glob("*.toml")):
+        for entry in tomllib.loads(path.read_text())["mutation"]:
+            yield path.name, entry
+
+
+def required():
+    text = (ROOT / "tests/requirements.py").read_text()
+    numbers = {}
+    exec(text[text.index("NUMBERS = ") : text.index("# Folders and files")], numbers)
+    return [number for number in numbers["NUMBERS"] if number not in EXCEPT]
+
+
+def check():
+    problems, proved = [], set()
+    for file, entry in mutations():
+        proved.update(entry["proves"])
+        count = (ROOT / entry["file"]).read_text().count(entry["from"])
+        if count != 1:
+            problems.append(f"{file}: {entry['what']}: its text occurs {count} times in {entry['file']}, once is needed")
+        if entry["from"] == entry["to"]:
+            problems.append(f"{file}: {entry['what']}: changes nothing")
+    for number in required():
+        if number not in proved:
+            problems.append(f"no mutation takes the rule of {number} out")
+    for problem in problems:
+        print(f"tests/mutations.py: {problem}", file=sys.stderr)
+    return not problems
+
+
+def copy():
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        shutil.rmtree(WORK / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, WORK / name)
+    for name in FILES:
+        shutil.copy2(ROOT / name, WORK / name)
+
+
+def cargo(arguments):
+    environment = {**os.environ, "CARGO_TERM_COLOR": "never"}
+    command = ["cargo", "test", "--quiet", "--all-features", *arguments.split()]
+    ran = subprocess.run(command, cwd=WORK, env=environment, capture_output=True, text=True)
+    passed = sum(int(n) for n in re.findall(r"(\d+) passed", ran.stdout))
+    failed = sum(int(n) for n in re.findall(r"(\d+) failed", ran.stdout))
+    return ran, passed, failed
+
+
+def run(wanted):
+    copy()
+    survivors, done = [], 0
+    for _, entry in mutations():
+        if wanted and not wanted & set(entry["proves"]):
+            continue
+        path = WORK / entry["file"]
+        whole = path.read_text()
+        path.write_text(whole.replace(entry["from"], entry["to"]))
+        for arguments in entry["tests"]:
+            ran, passed, failed = cargo(arguments)
+            built = passed + failed > 0
+            if not built or failed == 0:
+                why = "does not build, or runs nothing" if not built else f"{passed} tests pass all the same"
+                survivors.append(f"{entry['what']} ({' '.join(entry['proves'])}): {arguments}: {why}")
+                if not built:
+                    print(ran.stderr[-1500:], file=sys.stderr)
+            done += 1
+            print(f"{' '.join(entry['proves']):14} {'found' if built and failed else 'SURVIVED':9} {entry['what']}", flush=True)
+        path.write_text(whole)
+    for survivor in survivors:
+        print(f"tests/mutations.py: {survivor}", file=sys.stderr)
+    print(f"{done} runs, {len(survivors)} without a failure")
+    return not survivors and done > 0
+
+
+arguments = sys.argv[1:]
+sys.exit(0 if (check() if arguments == ["--check"] else run(set(arguments))) else 1)

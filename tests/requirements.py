@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Which tests prove which security requirement: docs/security.md, between its two marks.
+
+`requirements.py` checks that the document is what the tests say, and that no requirement is without a test.
+`requirements.py --write` writes it.
+
+A test proves what its name begins with: `t3_t4_identity_headers_...` proves T3 and T4.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs/security.md"
+BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
+# What asks for several nodes, or for what later versions bring. The document says so, too.
+LATER = {"O6", "O7", "O8"}
+NUMBERS = (
+    [f"J{n}" for n in range(1, 17)]
+    + [f"T{n}" for n in range(1, 20)]
+    + [f"R{n}" for n in range(1, 15)]
+    + [f"A{n}" for n in range(1, 9)]
+    + [f"O{n}" for n in range(1, 12)]
+)
+# Folders and files of tests that do not start the real binary.
+INSIDE = ("src/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
+TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
+NAMED = re.compile(r"(?:[jtrao]\d+_)+")
+
+
+def proofs():
+    found = {}
+    for path in sorted([*ROOT.glob("src/**/*.rs"), *ROOT.glob("tests/**/*.rs")]):
+        file = str(path.relative_to(ROOT))
+        for name in TEST.findall(path.read_text()):
+            if begin := NAMED.match(name):
+                for number in begin.group().rstrip("_").upper().split("_"):
+                    found.setdefault(number, {}).setdefault(file, []).append(name)
+    return found
+
+
+def table(found):
+    lines = ["| | against the real binary | inside |\n", "|---|---|---|\n"]
+    for number in NUMBERS:
+        if number in LATER:
+            continue
+        files = found.get(number, {})
+        cells = [[], []]
+        for file, names in files.items():
+            inside = file.startswith(INSIDE)
+            shown = file.removeprefix("tests/") if not inside else file
+            cells[inside].append(f"`{shown}`: " + ", ".join(f"`{name}`" for name in names))
+        lines.append(f"| {number} | {'; '.join(cells[0]) or '—'} | {'; '.join(cells[1]) or '—'} |\n")
+    return "".join(lines)
+
+
+def main():
+    found = proofs()
+    unknown = sorted(set(found) - set(NUMBERS))
+    missing = [number for number in NUMBERS if number not in LATER and number not in found]
+    text = DOCUMENT.read_text()
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    written = head + BEGIN + table(found) + END + tail
+    if "--write" in sys.argv[1:]:
+        DOCUMENT.write_text(written)
+        text = written
+    if "--inside" in sys.argv[1:]:
+        bare = [n for n in NUMBERS if n not in LATER and not any(not f.startswith(INSIDE) for f in found.get(n, {}))]
+        print("without a test of the real binary:", " ".join(bare))
+    problems = []
+    if unknown:
+        problems.append(f"tests name requirements that there are not: {' '.join(unknown)}")
+    if missing:
+        problems.append(f"no test names {' '.join(missing)}")
+    if text != written:
+        problems.append("docs/security.md is not what the tests say: run tests/requirements.py --write")
+    for problem in problems:
+        print(f"tests/requirements.py: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+sys.exit(main())

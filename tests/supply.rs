@@ -1,0 +1,69 @@
+//! What the program is made of (requirement O11): the lock file that the tests run with, and our own sources.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
+/// Names and versions of all packages.
+fn locked() -> Vec<(String, Vec<u64>)> {
+    let text = fs::read_to_string(root("Cargo.lock")).unwrap();
+    let value = |block: &str, key: &str| {
+        let line = block.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim_start_matches(" = ").trim_matches('"').to_owned()
+    };
+    let package = |block: &str| {
+        let version = value(block, "version");
+        let version = version.split(['-', '+']).next().unwrap();
+        (value(block, "name"), version.split('.').map(|part| part.parse().unwrap()).collect())
+    };
+    text.split("[[package]]\n").skip(1).map(package).collect()
+}
+
+#[test]
+fn o11_what_had_known_holes_is_newer_than_its_fix() {
+    let locked = locked();
+    for (name, least) in [
+        // CVE-2026-25537.
+        ("jsonwebtoken", [10, 3, 0]),
+        ("h2", [0, 4, 4]),
+        ("hyper", [1, 12, 0]),
+        // RUSTSEC-2024-0003, RUSTSEC-2024-0332.
+        ("tokio", [1, 54, 0]),
+    ] {
+        let found: Vec<_> = locked.iter().filter(|(other, _)| other == name).collect();
+        assert!(!found.is_empty(), "{name}");
+        for (_, version) in found {
+            assert!(version.as_slice() >= &least[..], "{name} {version:?}");
+        }
+    }
+}
+
+#[test]
+fn o11_one_library_does_the_cryptography() {
+    let locked = locked();
+    for unwanted in ["ring", "openssl", "openssl-sys", "rsa", "native-tls", "rustls-pemfile"] {
+        assert!(!locked.iter().any(|(name, _)| name == unwanted), "{unwanted}");
+        let is_denied = fs::read_to_string(root("deny.toml")).unwrap().contains(&format!("name = \"{unwanted}\""));
+        assert!(is_denied || unwanted == "rustls-pemfile", "deny.toml stops {unwanted}, too");
+    }
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    all.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn o11_no_source_of_ours_is_unsafe() {
+    assert!(fs::read_to_string(root("Cargo.toml")).unwrap().contains("unsafe_code = \"forbid\""));
+    for path in sources(&root("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        // `forbid` cannot be lifted again; this is for the files that a crate of their own might get one day.
+        assert!(!text.contains("unsafe {") && !text.contains("unsafe fn"), "{}", path.display());
+    }
+}
