@@ -19,13 +19,14 @@ mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chain::Http;
 use memory::Samples;
 use random::Random;
 use support::{CONFIG, Place};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const SECONDS: u64 = 600;
 const EVERY: Duration = Duration::from_secs(5);
