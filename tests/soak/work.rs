@@ -16,12 +16,13 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::chain::Pace;
 use crate::random::Random;
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
 /// Everything that is no token, over and over: refused each time.
-pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused: Arc<AtomicU64>) {
+pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused: Arc<AtomicU64>, pace: Pace) {
     let client: Http = Client::builder(TokioExecutor::new()).build_http();
     loop {
         let garbage: String =
@@ -43,6 +44,7 @@ pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused:
                 Request::get(format!("http://{address}/x")).header("authorization", format!("Bearer {token}"));
             (request.body(Full::default()), StatusCode::UNAUTHORIZED)
         };
+        pace.lock().await.tick().await;
         // No reply: the process was told to end.
         let Ok(reply) = client.request(request.unwrap()).await else { return };
         assert_eq!(reply.status(), expected);
@@ -52,7 +54,7 @@ pub(crate) async fn bad_tokens(address: SocketAddr, mut random: Random, refused:
 }
 
 /// A client of Kuzzle's: logs in, and rotates its token over one WebSocket after the other.
-pub(crate) async fn socket(address: SocketAddr, password: String, messages: Arc<AtomicU64>) {
+pub(crate) async fn socket(address: SocketAddr, password: String, messages: Arc<AtomicU64>, pace: Pace) {
     let client: Http = Client::builder(TokioExecutor::new()).build_http();
     loop {
         let body = json!({ "username": "demo", "password": password }).to_string();
@@ -76,6 +78,7 @@ pub(crate) async fn socket(address: SocketAddr, password: String, messages: Arc<
                         json!({ "controller": "auth", "action": "getCurrentUser", "requestId": "r", "jwt": "no.token.x" })
                     }
                 };
+                pace.lock().await.tick().await;
                 if socket.send(Message::text(asked.to_string())).await.is_err() {
                     return;
                 }
