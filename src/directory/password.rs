@@ -290,6 +290,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a3_the_memory_of_runs_is_kept_for_as_many_as_may_run_and_holds_nothing() {
+        let passwords = Passwords::new(2, 64);
+        let phc = hash_with(&secret("right"), CHEAP).unwrap();
+        let dearer = hash_with(&secret("right"), Cost { memory_kib: 16, ..CHEAP }).unwrap();
+        let right = secret("right");
+        let checks = (0..20).map(|n| passwords.verify(&right, if n % 3 == 0 { &dearer } else { &phc }));
+        assert!(futures_util::future::join_all(checks).await.into_iter().all(|matches| matches.unwrap()));
+        let kept = passwords.memory.0.lock().unwrap();
+        assert!((1..=2).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().flatten().all(|block| block.as_ref().iter().all(|word| *word == 0)));
+    }
+
+    #[tokio::test]
     async fn a3_a_password_over_1024_bytes_is_false_after_one_run() {
         let passwords = Passwords::new(1, 1);
         let long = secret(&"x".repeat(MAX_PASSWORD));
