@@ -16,6 +16,8 @@ mod dialects;
 mod headers;
 #[path = "fuzz/input.rs"]
 mod input;
+#[path = "fuzz/json.rs"]
+mod json;
 #[path = "fuzz/kuzzle.rs"]
 mod kuzzle;
 #[path = "fuzz/path.rs"]

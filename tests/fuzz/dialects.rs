@@ -13,6 +13,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use crate::input::target;
+use crate::json::names_members_once;
 
 fn read(dialect: &dyn Dialect, served: &Served, kind: &'static str, body: &[u8]) -> Result<Command, Denial> {
     let mut headers = HeaderMap::new();
@@ -104,6 +105,7 @@ target!(
             for method in served.methods {
                 let one = Served { methods: std::slice::from_ref(method), ..served.clone() };
                 let Ok(command) = read(&dialect, &one, "application/json", input) else { continue };
+                assert!(names_members_once(input), "R11");
                 let body: Map<String, Value> = serde_json::from_slice(input).expect("an object");
                 let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty()).expect("a text");
                 match &command {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::dialects::plain;
 use crate::input::target;
+use crate::json::names_members_once;
 
 /// Remembers what it is asked, and grants nothing.
 #[derive(Default)]
@@ -68,8 +69,10 @@ target!(
         let (came, asked) = answer("_query", &Method::POST, None, input);
         holds(&came);
         assert!(asked.len() <= 1, "{} commands of one message", asked.len());
+        assert!(asked.is_empty() || names_members_once(input), "R11");
         let Answer::Forward(forward) = came else { return };
         assert!(asked.is_empty(), "carried out and passed on");
+        assert!(names_members_once(input), "R11");
         let sent: Map<String, Value> = serde_json::from_slice(input).expect("an object");
         let passed: Map<String, Value> = serde_json::from_slice(&forward.body).expect("an object");
         // `null` counts as absent throughout.

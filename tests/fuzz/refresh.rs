@@ -26,11 +26,13 @@ use crate::input::target;
 const SECRET: SessionSecret = SessionSecret::new([9; 16]);
 const CLIENT: &str = "web";
 const TAG: usize = 16;
-/// Stands for a good token in the corpus.
+/// Stands for a good token in the corpus …
 const PLACEHOLDER: char = '@';
+/// … and this for one without its last character, which holds bits that mean nothing.
+const SHORTENED: char = '~';
 
 static KEYS: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::ephemeral().unwrap()));
-static TOKEN: LazyLock<String> = LazyLock::new(|| made(SessionId::new(Timestamp::from_secs(1), [7; 10]), 300));
+static TOKEN: LazyLock<String> = LazyLock::new(|| made(SessionId::new(Timestamp::from_secs(1), [7; 10]), 3));
 
 fn made(id: SessionId, generation: Generation) -> String {
     let keys = KEYS.refresh_keys();
@@ -125,10 +127,10 @@ target!(
     /// Whatever is authentic differs from a token of ours in nothing but tag B, and only the token itself proves its
     /// session. The rest is refused before the store is asked (R7).
     refresh_token,
-    &["@", "rg1_", "rg2_", "=", "_", "-", "A", "AA", "AAA", "+", "/", "\0", "\n", " "],
+    &["@", "~", "rg1_", "rg2_", "=", "_", "-", "A", "AA", "AAA", "+", "/", "\0", "\n", " "],
     |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
-        let text = text.replace(PLACEHOLDER, &TOKEN);
+        let text = text.replace(PLACEHOLDER, &TOKEN).replace(SHORTENED, &TOKEN[..TOKEN.len() - 1]);
         let Some(authentic) = refresh::authenticate(KEYS.refresh_keys(), &text) else {
             let refused = presented(&text);
             assert!(matches!(refused, Error::Denied(Denial::UnknownRefreshToken)), "{refused:?}");

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::input::target;
+use crate::json::names_members_once;
 
 const ISSUER: &str = "https://gate.test";
 const LEEWAY: u64 = 30;
@@ -21,8 +22,10 @@ const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const SECRET: &[u8; 32] = b"a secret of the fuzz targets: 32";
 const GOOD: &str = "{\"alg\":\"HS256\",\"kid\":\"fuzz\",\"typ\":\"at+jwt\"}\n{\"iss\":\"https://gate.test\",\"sub\":\"ada\",\
                     \"aud\":\"api\",\"exp\":1700000600,\"iat\":1700000000,\"jti\":\"j\",\"client_id\":\"web\"}";
-/// Stands for a good token in the corpus.
+/// Stands for a good token in the corpus …
 const PLACEHOLDER: char = '@';
+/// … and this for one without its last character, which holds bits that mean nothing.
+const SHORTENED: char = '~';
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     let material = KeyMaterial::new(URL_SAFE_NO_PAD.encode(SECRET).into_bytes());
@@ -47,10 +50,10 @@ fn signed(header: &[u8], claims: &[u8]) -> String {
 target!(
     /// Nobody else can sign, and a token has one spelling: of all texts, one is taken.
     access_token,
-    &["@", ".", "=", "==", "..", "-_", "+/", "A", "\0", " ", "\n", "eyJhbGciOiJub25lIn0", "%2e"],
+    &["@", "~", ".", "=", "==", "..", "-_", "+/", "A", "\0", " ", "\n", "eyJhbGciOiJub25lIn0", "%2e"],
     |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
-        let text = text.replace(PLACEHOLDER, &TOKEN);
+        let text = text.replace(PLACEHOLDER, &TOKEN).replace(SHORTENED, &TOKEN[..TOKEN.len() - 1]);
         if VERIFIER.verify(&text, NOW, NOW).is_ok() {
             assert_eq!(text, *TOKEN, "a second spelling of a token is taken");
         }
@@ -72,6 +75,7 @@ target!(
         let (header, claims) = (&input[..at], input.get(at + 1..).unwrap_or_default());
         let Ok(token) = VERIFIER.verify(&signed(header, claims), NOW, NOW) else { return };
 
+        assert!(names_members_once(header) && names_members_once(claims), "J11");
         assert!(header.len() <= 1024, "J10");
         let header = object(header);
         assert_eq!(header["alg"], "HS256", "J1");
