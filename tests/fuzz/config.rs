@@ -57,6 +57,7 @@ target!(
     |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
         let Some(taken) = access_ttl(text) else { return };
+        assert_eq!(Ok(taken), humantime::parse_duration(text), "{text:?}");
         let printed = humantime::format_duration(taken).to_string();
         assert_eq!(access_ttl(&printed), Some(taken), "{text:?} printed as {printed:?}");
     }

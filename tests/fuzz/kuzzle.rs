@@ -143,6 +143,7 @@ target!(
         let Some(ttl) = asked_for(text) else { return };
         let Some(ttl) = ttl else { panic!("a duration is taken for none") };
         assert!(ttl >= Duration::from_secs(1));
+        assert!(!text.parse::<f64>().is_ok_and(|millis| millis < 1.0), "{text}: less than a millisecond");
         // What a double holds exactly.
         let millis = (ttl.as_secs_f64() * 1000.0).round();
         if millis < 1e15 {
