@@ -25,6 +25,7 @@ use crate::headers::identity_values;
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{RevocationList, Target};
+use crate::route::OnExpiry;
 use crate::session::Generation;
 use crate::session::confirm::Confirmations;
 use crate::token::claims::AccessToken;
@@ -212,20 +213,30 @@ impl Checker {
         Ok(verified)
     }
 
-    /// Checks what a rotation has carried from a verified token to another generation, whose token expires then.
-    pub(crate) fn check_carried(
+    /// Checks again what a long connection hangs on: a verified token, or the generation that a rotation has carried it
+    /// to, whose token expires then.
+    pub(crate) fn check_again(
         &self,
         verified: &Verified,
-        generation: Generation,
-        expires: Timestamp,
+        carried: Option<(Generation, Timestamp)>,
+        on_expiry: OnExpiry,
     ) -> Result<(), Denial> {
         let now = self.clock.now();
         let token = &verified.token;
-        if now >= expires.plus(token.leeway) {
-            return Err(Denial::TokenExpired);
+        let session = token.session.map(|(id, generation)| (id, carried.map_or(generation, |(carried, _)| carried)));
+        if self.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
+            return Err(Denial::TokenRevoked);
         }
-        let facts = TokenFacts { session: token.session.map(|(id, _)| (id, generation)), ..verified.facts() };
-        if self.revocations.judge(facts, now).refuses(now) { Err(Denial::TokenRevoked) } else { Ok(()) }
+        // What a key has signed ends with it; a token that was issued since may have another.
+        if carried.is_none() && !self.keys.load().verifier.knows(&token.issuer, token.kid.as_deref()) {
+            return Err(Denial::UnknownKey);
+        }
+        match (on_expiry, carried) {
+            (OnExpiry::Keep, _) => Ok(()),
+            (OnExpiry::Close, Some((_, expires))) if now >= expires.plus(token.leeway) => Err(Denial::TokenExpired),
+            (OnExpiry::Close, Some(_)) => Ok(()),
+            (OnExpiry::Close, None) => self.in_time(token, now),
+        }
     }
 
     fn in_time(&self, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {

@@ -21,6 +21,7 @@ mod edge {
     mod headers;
     mod issuers;
     mod logs;
+    mod long_replies;
     mod metrics;
     mod paths;
     mod sessions;

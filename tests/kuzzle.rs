@@ -153,6 +153,79 @@ async fn numbers_in_an_envelope_pass_as_they_were_written() {
     assert_eq!(error(&client.post("/_query", None, &twice).await), (400, "network.http.body_parse_failed".into()));
 }
 
+/// The Java and the Kotlin example of the SDK's documentation: a login as foo, then `refreshToken("1h")`.
+#[tokio::test]
+async fn the_example_of_the_jvm_document_runs_as_printed() {
+    let place = Place::new(&config(""));
+    assert_eq!(place.run(&["user", "add", "foo"], "bar\n").code, Some(0));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let call = |action: &str, more: Value| {
+        let mut envelope =
+            json!({ "controller": "auth", "action": action, "requestId": "1", "volatile": { "sdkName": "jvm@1" } });
+        envelope.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        envelope
+    };
+    let credentials = json!({ "strategy": "local", "body": { "username": "foo", "password": "bar" } });
+    let first = result(&client.query(&call("login", credentials)).await);
+    let asked = json!({ "jwt": jwt(&first), "expiresIn": "1h" });
+    let second = result(&client.query(&call("refreshToken", asked)).await);
+    // «The provided authentication token is revoked», «a new authentication token is generated and returned».
+    assert_eq!(error(&gate.get("/hello", jwt(&first)).await), invalid());
+    assert_eq!(gate.get("/hello", jwt(&second)).await.status, StatusCode::OK);
+    let mut names: Vec<_> = second.as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["_id", "expiresAt", "jwt", "ttl"]);
+    assert_eq!(second["_id"], first["_id"]);
+    let ttl = second["ttl"].as_i64().unwrap();
+    assert!((3_590_000..=3_600_000).contains(&ttl), "{ttl} ms");
+    assert_eq!(second["expiresAt"].to_string().len(), 13, "Epoch-millis");
+    // «A valid, non-expired authentication must be provided.»
+    assert_eq!(client.query(&call("refreshToken", json!({}))).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn r13_every_message_is_a_decision_of_its_own_and_a_second_credential_goes_nowhere() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let (good, over) = (client.login("").await, client.login("").await);
+    assert_eq!(client.post("/_logout", Some(jwt(&over)), "").await.status, StatusCode::OK);
+    let call = |token: Option<&str>, body: Value| {
+        let mut call = json!({ "controller": "document", "action": "create", "requestId": "1", "body": body });
+        if let Some(token) = token {
+            call["jwt"] = token.into();
+        }
+        call.to_string()
+    };
+    // The envelope's token decides, and neither reaches the upstream.
+    for header in [None, Some(jwt(&over)), Some("nonsense")] {
+        let passed = client.post("/_query", header, &call(Some(jwt(&good)), json!({}))).await;
+        assert_eq!(passed.status, StatusCode::OK, "{passed:?}");
+        assert_eq!(passed.echoed("authorization"), Vec::<String>::new());
+        assert!(!passed.json()["body"].as_str().unwrap().contains("jwt"));
+    }
+    for token in [jwt(&over), "nonsense", ""] {
+        let refused = client.post("/_query", Some(jwt(&good)), &call(Some(token), json!({}))).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
+    }
+    // What is deeper inside is data: it authorises nothing, not even where it looks like an action.
+    let inside =
+        json!({ "jwt": jwt(&good), "requests": [{ "controller": "auth", "action": "logout", "jwt": jwt(&good) }] });
+    let refused = client.post("/_query", None, &call(None, inside.clone())).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
+    assert_eq!(client.post("/_query", Some(jwt(&good)), &call(None, inside)).await.status, StatusCode::OK);
+    assert_eq!(gate.get("/hello", jwt(&good)).await.status, StatusCode::OK, "nobody logged out");
+    // A member twice is two readings.
+    let twice = format!("{{\"jwt\":\"x\",{}", &call(Some(jwt(&good)), json!({}))[1..]);
+    assert_eq!(client.post("/_query", None, &twice).await.status, StatusCode::BAD_REQUEST);
+    // Superseded: refused at once on every route, taken by the exchange alone.
+    let next = result(&client.refresh(jwt(&good)).await);
+    let refused = client.post("/_query", None, &call(Some(jwt(&good)), json!({}))).await;
+    assert_eq!(error(&refused), invalid());
+    assert!(result(&client.refresh(jwt(&good)).await)["jwt"] == next["jwt"]);
+}
+
 #[tokio::test]
 async fn a_large_document_passes_and_one_beyond_the_bound_does_not() {
     let place = Place::new(&config(""));

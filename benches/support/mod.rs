@@ -230,7 +230,7 @@ impl Heads {
 pub(crate) fn exchange<S, B>(service: &mut S, request: Request<Full<Bytes>>)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
-    B: http_body::Body<Data = Bytes, Error = Infallible>,
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
 {
     let response = service.call(request).now_or_never().expect("an answer at once").unwrap();
     assert_eq!(response.status(), http::StatusCode::OK);

@@ -1,6 +1,7 @@
 //! The body of a reply: the inner service's as it is, or one of ours. No box around either.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +11,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 
+use super::watched::{Cut, Watch};
 use crate::dialect::ReplyBody;
+
+/// What a body may fail with.
+type BoxError = Box<dyn Error + Send + Sync>;
 
 pin_project! {
     /// The body of a reply that went through the gate.
@@ -25,15 +30,15 @@ pin_project! {
     #[project = KindProjection]
     #[derive(Debug)]
     enum Kind<B> {
-        Inner { #[pin] body: B },
+        Inner { #[pin] body: B, watch: Option<Watch> },
         Own { bytes: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
         Stream { stream: UnsyncBoxBody<Bytes, Infallible> },
     }
 }
 
 impl<B> GateBody<B> {
-    pub(crate) fn inner(body: B) -> Self {
-        Self { kind: Kind::Inner { body } }
+    pub(super) fn inner(body: B, watch: Option<Watch>) -> Self {
+        Self { kind: Kind::Inner { body, watch } }
     }
 
     pub(crate) fn own(body: ReplyBody) -> Self {
@@ -55,13 +60,22 @@ impl<B> Default for GateBody<B> {
 impl<B: Body> Body for GateBody<B>
 where
     B::Data: From<Bytes>,
+    B::Error: Into<BoxError>,
 {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().kind.project() {
-            KindProjection::Inner { body } => body.poll_frame(cx),
+            KindProjection::Inner { body, watch } => {
+                let frame = body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
+                match watch.as_mut().and_then(|watch| watch.look(cx, frame.is_pending())) {
+                    None => frame,
+                    Some(Cut::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                    Some(Cut::Broken(error)) => Poll::Ready(Some(Err(error))),
+                    Some(Cut::Silence) => Poll::Ready(None),
+                }
+            }
             KindProjection::Own { bytes, trailers } => Poll::Ready(match bytes.take() {
                 Some(bytes) => Some(Ok(Frame::data(bytes.into()))),
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))),
@@ -77,7 +91,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Inner { body } => body.is_end_stream(),
+            Kind::Inner { body, .. } => body.is_end_stream(),
             Kind::Own { bytes, trailers } => bytes.is_none() && trailers.is_none(),
             Kind::Stream { stream } => stream.is_end_stream(),
         }
@@ -85,7 +99,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body } => body.size_hint(),
+            Kind::Inner { body, .. } => body.size_hint(),
             Kind::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Stream { stream } => stream.size_hint(),
         }

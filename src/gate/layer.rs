@@ -21,6 +21,7 @@ use super::body::GateBody;
 use super::endpoint::{self, Answered, Hit};
 use super::lease::Lease;
 use super::refill::{NoRefill, Refill, Refilling};
+use super::watched::Caller;
 use super::{Gate, Inner, preflight, respond};
 use crate::credential::Places;
 use crate::denial::Denial;
@@ -161,15 +162,22 @@ where
             Way::In(permitted) => {
                 let verdict = annotate.then(|| Verdict::passed(&permitted));
                 let policy = &permitted.route().policy;
+                let caller = permitted.caller();
                 if policy.upgrade
-                    && let Some(lease) = Lease::of(gate, &parts, gate.places(policy))
+                    && parts.headers.contains_key(UPGRADE)
+                    && let Some(caller) = caller
                 {
-                    parts.extensions.insert(lease);
+                    parts.extensions.insert(Lease::of(gate, caller, policy.on_expiry));
                 }
+                let caller = caller.map(|caller| Caller {
+                    gate: Arc::clone(gate),
+                    verified: Arc::clone(caller),
+                    on_expiry: policy.on_expiry,
+                });
                 prepare(gate, &mut parts, &permitted);
                 parts.extensions.insert(permitted);
                 let future = self.inner.call(Request::from_parts(parts, body));
-                ResponseFuture { kind: Kind::Inner { future, verdict } }
+                ResponseFuture { kind: Kind::Inner { future, verdict, caller } }
             }
             Way::Endpoint(Hit::Operation(operation)) => {
                 let (layer, kept) = (self.layer.clone(), M::keep(&self.inner));

@@ -4,19 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::UPGRADE;
-use http::request::Parts;
-use secrecy::{ExposeSecret, SecretString};
-
 use super::Inner;
 use crate::clock::Timestamp;
-use crate::credential::{self, Credential, Places};
+#[cfg(feature = "kuzzle")]
+use crate::credential::Credential;
 use crate::denial::Denial;
+use crate::route::OnExpiry;
 use crate::session::lineage::Line;
 use crate::verified::Verified;
 
-/// What a connection hangs on: the token that it was opened with, and the session behind it. In the extensions of a
-/// request with a token that asks for an upgrade, on a route that passes upgrades.
+/// What a long connection hangs on: the token that it was opened with, and the session behind it. In the extensions of a
+/// request with a token that asks for an upgrade, on a route that passes upgrades; a long reply has one, too.
 ///
 /// A rotation carries it on, to the end of the new token's life, also where it ends the old token. A reissue ends what
 /// hangs on a generation that it abandons; a revocation ends all that it matches. No connection outlives
@@ -24,10 +22,10 @@ use crate::verified::Verified;
 #[derive(Clone)]
 pub struct Lease {
     gate: Arc<Inner>,
-    token: Arc<SecretString>,
     verified: Arc<Verified>,
     line: Option<Arc<Line>>,
     opened: Timestamp,
+    on_expiry: OnExpiry,
 }
 
 impl fmt::Debug for Lease {
@@ -37,22 +35,18 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// Takes the token of a request that is for an upgrade. To be called before credentials are removed.
-    pub(super) fn of(gate: &Arc<Inner>, parts: &Parts, places: Places<'_>) -> Option<Self> {
-        if !parts.headers.contains_key(UPGRADE) {
-            return None;
-        }
-        let found = credential::extract_from(&parts.headers, parts.uri.query(), places).ok()??;
-        Self::new(gate, &found.token).ok()
-    }
-
     /// Begins with a token that is good now.
+    #[cfg(feature = "kuzzle")]
     pub(super) fn new(gate: &Arc<Inner>, token: &str) -> Result<Self, Denial> {
         let verified = gate.checker.check(Credential::new(token), gate.engine.confirmations())?;
-        let line = verified.token().session.map(|(id, generation)| gate.engine.lineage().begin(id, generation));
-        let token = Arc::new(SecretString::from(token.to_owned()));
+        Ok(Self::of(gate, &verified, OnExpiry::Close))
+    }
+
+    /// Begins with a caller whose token was good a moment ago.
+    pub(super) fn of(gate: &Arc<Inner>, caller: &Arc<Verified>, on_expiry: OnExpiry) -> Self {
+        let line = caller.token().session.map(|(id, generation)| gate.engine.lineage().begin(id, generation));
         let opened = gate.engine.clock().now();
-        Ok(Self { gate: Arc::clone(gate), token, verified, line, opened })
+        Self { gate: Arc::clone(gate), verified: Arc::clone(caller), line, opened, on_expiry }
     }
 
     /// Is it good now?
@@ -60,25 +54,19 @@ impl Lease {
     /// # Errors
     /// Why it is not: it expired, or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
-        if let Some(carried) = self.carried() {
-            return carried;
-        }
-        let credential = Credential::new(self.token.expose_secret());
-        match self.gate.checker.check(credential, self.gate.engine.confirmations()) {
-            Ok(_) => Ok(()),
+        let carried = || self.line.as_ref()?.carried();
+        let check = |carried| self.gate.checker.check_again(&self.verified, carried, self.on_expiry);
+        let before = carried();
+        check(before).or_else(|denial| {
             // A rotation that came in between carries first and revokes then.
-            Err(denial) => self.carried().unwrap_or(Err(denial)),
-        }
+            let after = carried();
+            if after == before { Err(denial) } else { check(after) }
+        })
     }
 
     /// Has the connection lasted as long as any may?
     pub fn is_over(&self) -> bool {
         self.gate.engine.clock().now() >= self.opened.plus(self.gate.max_stream)
-    }
-
-    fn carried(&self) -> Option<Result<(), Denial>> {
-        let (generation, expires) = self.line.as_ref()?.carried()?;
-        Some(self.gate.checker.check_carried(&self.verified, generation, expires))
     }
 
     /// Does it say no less than another: is it of another session, or of the same, no earlier?
@@ -87,6 +75,14 @@ impl Lease {
         match (&self.line, &other.line) {
             (Some(own), Some(other)) if own.session() == other.session() => own.generation() >= other.generation(),
             _ => true,
+        }
+    }
+
+    /// Why it has ended, if it has.
+    pub(super) fn end(&self) -> Option<&'static str> {
+        match self.check() {
+            Err(denial) => Some(denial.reason()),
+            Ok(()) => self.is_over().then_some("max_stream"),
         }
     }
 
@@ -100,11 +96,8 @@ impl Lease {
                 _ = ticks.tick() => {}
                 () = self.gate.closed() => return "closing",
             }
-            if let Err(denial) = self.check() {
-                return denial.reason();
-            }
-            if self.is_over() {
-                return "max_stream";
+            if let Some(reason) = self.end() {
+                return reason;
             }
         }
     }

@@ -35,6 +35,7 @@ pub(crate) mod respond;
 mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
+mod watched;
 
 pub use crate::headers::Peer;
 pub use body::GateBody;

@@ -9,7 +9,7 @@ mod pattern;
 mod policy;
 mod table;
 
-pub use policy::{Auth, BadCredential, EncodedSlash, RoutePolicy};
+pub use policy::{Auth, BadCredential, EncodedSlash, OnExpiry, RoutePolicy};
 pub use table::{DEFAULT_METHODS, Match, RouteError, RouteProblem, RouteTable};
 
 /// One `[[routes]]` entry.

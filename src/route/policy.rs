@@ -33,6 +33,8 @@ pub struct RoutePolicy {
     pub cookie: Option<String>,
     /// A WebSocket or another upgrade passes to the upstream (requirement T9).
     pub upgrade: bool,
+    /// What becomes of a tunnel or a long reply when its caller's token expires.
+    pub on_expiry: OnExpiry,
 }
 
 impl RoutePolicy {
@@ -87,6 +89,16 @@ pub enum EncodedSlash {
     #[default]
     Refuse,
     /// It is data within its segment, and stays escaped.
+    Keep,
+}
+
+/// `on_expiry`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExpiry {
+    /// It ends, unless the token was exchanged before.
+    #[default]
+    Close,
+    /// It goes on, until its session is revoked.
     Keep,
 }
 

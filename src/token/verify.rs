@@ -85,6 +85,11 @@ impl Verifier {
         judge::claims(claims, rules, key.kid(), now, for_at_most)
     }
 
+    /// Is a key of this name among those of an issuer?
+    pub(crate) fn knows(&self, issuer: &str, kid: Option<&str>) -> bool {
+        self.rules(issuer).is_some_and(|rules| rules.keys.find(kid).is_some())
+    }
+
     /// The issuer that is ours, if there is one.
     pub fn own_issuer(&self) -> Option<&Arc<str>> {
         self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)

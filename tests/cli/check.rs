@@ -15,7 +15,7 @@ fn a_good_configuration_is_called_good_and_nothing_is_made() {
 #[test]
 fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
     let wrong = "[sessions]\nacess_ttl = \"5m\"\nidle_ttl = \"soon\"\n[[routes]]\npath = \"/c\"\nupstream = \"ap\"\n\
-                 on_expiry = \"close\"\n";
+                 max_stream = \"1h\"\n";
     let place = Place::new(&format!("{CONFIG}{wrong}"));
     let ran = place.run(&["check"], "");
     assert_eq!(ran.code, Some(2), "{ran:?}");
@@ -24,7 +24,7 @@ fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
         (2, "sessions.acess_ttl: unknown key; did you mean access_ttl?"),
         (3, "sessions.idle_ttl: "),
         (6, "there is no upstream \"ap\"; did you mean \"app\"?"),
-        (7, "routes[2].on_expiry: comes in a later version"),
+        (7, "routes[2].max_stream: comes in a later version"),
     ] {
         let place = format!("gateway.toml:{}:", first + line);
         let said = ran.stderr.lines().find(|said| said.contains(&place)).unwrap_or_else(|| panic!("{place}: {ran:?}"));

@@ -92,6 +92,27 @@ async fn both_sides_stream_at_once_and_the_trailers_come_last() {
 }
 
 #[tokio::test]
+async fn t17_a_stream_whose_session_is_revoked_ends_with_a_status() {
+    let upstream = upstream::start().await;
+    let (_place, gate) = gate(&route(&format!("h2c://{upstream}"), ""));
+    let token = login(&gate).await;
+    let (say, mut said) = mpsc::channel(1);
+    let requests = futures_util::stream::poll_fn(move |cx| said.poll_recv(cx));
+    let mut grpc = grpc(gate.address);
+    grpc.ready().await.unwrap();
+    let request = with_token(requests, &token.token);
+    let codec = ProstCodec::<String, String>::default();
+    let mut answers = grpc.streaming(request, PathAndQuery::from_static(CHAT), codec).await.unwrap().into_inner();
+    say.send("one".to_owned()).await.unwrap();
+    assert_eq!(answers.next().await.unwrap().unwrap(), "re: one");
+    let revoked = gate.form("/connect/revocation", &[("client_id", "knox"), ("token", &token.refresh_token)]).await;
+    assert_eq!(revoked.status, 200);
+    let end = answers.next().await.unwrap().unwrap_err();
+    assert_eq!((end.code(), end.message()), (Code::Unauthenticated, "the access token is no longer good"));
+    drop(say);
+}
+
+#[tokio::test]
 async fn a_method_of_the_upstream_that_the_gate_does_not_know_is_the_upstreams_affair() {
     let upstream = upstream::start().await;
     let (_place, gate) = gate(&route(&format!("h2c://{upstream}"), ""));

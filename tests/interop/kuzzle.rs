@@ -76,6 +76,27 @@ async fn kuzzle_sdk_over_websocket_notices_a_faulty_gate() {
     notices("socket.js", &more).await;
 }
 
+#[test]
+fn kuzzle_sdk_runs_the_example_of_its_document() {
+    let (_upstream, port) = upstream(&["upstream.js"]);
+    let place = Place::new(&config(&port, Fault::None, false));
+    let subject = format!("subject-{}", Uuid::new_v4().simple());
+    // Name and password are the document's.
+    assert_eq!(place.run(&["user", "add", "foo", "--subject", &subject], "bar\n").code, Some(0));
+    let gate = place.start();
+    for transport in ["http", "websocket"] {
+        let node = Command::new("node")
+            .args(["document.js", transport])
+            .current_dir(installed())
+            .env("GATE_PORT", gate.address.port().to_string())
+            .env("USER_SUBJECT", &subject)
+            .output()
+            .unwrap();
+        let why = String::from_utf8_lossy(&node.stderr);
+        assert_eq!(String::from_utf8_lossy(&node.stdout).trim(), CONTENT, "{transport}: {why}");
+    }
+}
+
 /// A Kuzzle server's own actions are known to the SDK: by the upstream's list, or by the SDK's own where the route of that
 /// list is not for everyone.
 #[test]

@@ -92,7 +92,8 @@ async fn readiness_is_that_of_the_service_inside() {
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "done");
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("mine {0}")]
 struct Mine(u32);
 
 #[tokio::test]
@@ -175,7 +176,8 @@ async fn any_body_passes_as_it_is() {
     let (access, _) = tokens(&gate, "read").await;
     let inner = service_fn(async |_: Request<Empty<Bytes>>| Ok::<_, Infallible>(Response::new(Own::default())));
     let passed = gate.layer().layer(inner).oneshot(request(Some(&access))).await.unwrap();
-    assert_eq!(passed.into_body().collect().await.unwrap_err(), Mine(3));
+    let failed = passed.into_body().collect().await.unwrap_err();
+    assert_eq!(*failed.downcast::<Mine>().unwrap(), Mine(3));
     let refused = gate.layer().layer(inner).oneshot(request(None)).await.unwrap();
     let mut body = pin!(refused.into_body());
     let Chunk(data) = body.frame().await.unwrap().unwrap().into_data().unwrap();

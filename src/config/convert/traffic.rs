@@ -14,7 +14,7 @@ use crate::dialect::{self, envelope::Envelope};
 use crate::directory::password::cost_of;
 use crate::private_file::read_private;
 use crate::proxy::UpstreamUrl;
-use crate::route::{Auth, BadCredential, EncodedSlash, Route, RoutePolicy};
+use crate::route::{Auth, BadCredential, EncodedSlash, OnExpiry, Route, RoutePolicy};
 use crate::session::Scope;
 use crate::session::engine::APPLICATION;
 use crate::session::profile::ProfileOverride;
@@ -356,7 +356,7 @@ pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> 
 }
 
 fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
-    section.later(&["on_expiry", "max_stream", "websocket"]);
+    section.later(&["max_stream", "websocket"]);
     let path = section.require("path", "a path such as \"/{*rest}\"", value::pattern).unwrap_or_default();
     let upstream = section.require("upstream", "the name of an upstream", value::text).unwrap_or_default();
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
@@ -377,6 +377,7 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
         }
     }
     let slashes = [("refuse", EncodedSlash::Refuse), ("keep", EncodedSlash::Keep)];
+    let ends = [("close", OnExpiry::Close), ("keep", OnExpiry::Keep)];
     let preflights = [("gate", false), ("upstream", true)];
     let flag = |key| section.get(key, value::boolean).unwrap_or(false);
     let bad = [("refuse", BadCredential::Refuse), ("anonymous", BadCredential::Anonymous)];
@@ -393,6 +394,7 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
         dialect: section.get("dialect", dialect_name).map(str::to_owned),
         cookie: section.get("cookie", value::cookie_name),
         upgrade: flag("upgrade"),
+        on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
         preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
     };
     if section.has("bad_credential") && auth != Auth::Optional {

@@ -5,11 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
+use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::Verdict;
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
+use crate::gate::respond;
+use crate::gate::watched::Caller;
 
 /// What a request to an endpoint turned into.
 pub(super) enum Turned<F> {
@@ -36,7 +39,7 @@ pin_project! {
 pin_project! {
     #[project = KindProjection]
     pub(super) enum Kind<F> {
-        Inner { #[pin] future: F, verdict: Option<Verdict> },
+        Inner { #[pin] future: F, verdict: Option<Verdict>, caller: Option<Caller> },
         Endpoint { answer: Pin<Box<dyn Future<Output = Turned<F>> + Send>> },
         Own { reply: Option<(Reply, Option<Verdict>)> },
     }
@@ -54,13 +57,14 @@ impl<F> ResponseFuture<F> {
     }
 
     pub(in crate::gate) fn inner(future: F) -> Self {
-        Self { kind: Kind::Inner { future, verdict: None } }
+        Self { kind: Kind::Inner { future, verdict: None, caller: None } }
     }
 }
 
 impl<F, R, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    R: Body,
 {
     type Output = Result<Response<GateBody<R>>, E>;
 
@@ -69,14 +73,16 @@ where
         if let KindProjection::Endpoint { answer } = kind.as_mut().project() {
             let next = match ready!(answer.as_mut().poll(cx)) {
                 Turned::Reply(reply) => Kind::Own { reply: Some(*reply) },
-                Turned::In { future, verdict } => Kind::Inner { future, verdict },
+                Turned::In { future, verdict } => Kind::Inner { future, verdict, caller: None },
             };
             kind.set(next);
         }
         let (mut response, verdict) = match kind.project() {
-            KindProjection::Inner { future, verdict } => {
+            KindProjection::Inner { future, verdict, caller } => {
                 let response = ready!(future.poll(cx))?;
-                (response.map(GateBody::inner), verdict.take())
+                let is_grpc = respond::is_grpc(response.headers());
+                let watch = caller.take().and_then(|caller| caller.watch(&response.body().size_hint(), is_grpc));
+                (response.map(|body| GateBody::inner(body, watch)), verdict.take())
             }
             // It has just turned into one of the others.
             KindProjection::Endpoint { .. } => return Poll::Pending,

@@ -1,0 +1,121 @@
+//! Long replies end with their authority: server-sent events, streams of gRPC, downloads. A reply of unknown length, or of
+//! a long one, hangs on its caller's session like a tunnel does ([`Lease`]), and is looked at every second.
+//!
+//! What ends it breaks it off, so that nobody takes a half for the whole: over HTTP/1.1 the connection closes without the
+//! last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`. What was handed on
+//! to the connection before may still arrive; nothing else does.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use http_body::SizeHint;
+use tokio::time::{Instant, Sleep};
+
+use super::Inner;
+use super::lease::Lease;
+use crate::route::OnExpiry;
+use crate::verified::Verified;
+
+/// How often a long reply is looked at: what ends it has ended it within this time (requirement T9's bound for tunnels).
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A reply of more bytes is long, though its length is known.
+const LONG: u64 = 1024 * 1024;
+/// A reply that never makes anybody wait is looked at after so many frames.
+const FRAMES: u32 = 64;
+
+/// On whom a reply to come hangs.
+pub(super) struct Caller {
+    pub(super) gate: Arc<Inner>,
+    pub(super) verified: Arc<Verified>,
+    pub(super) on_expiry: OnExpiry,
+}
+
+impl Caller {
+    /// Watches a reply, if it is one to be watched.
+    pub(super) fn watch(self, size: &SizeHint, is_grpc: bool) -> Option<Watch> {
+        let is_short = size.exact().is_some_and(|length| length <= LONG);
+        (!is_short).then(|| Watch { state: State::New { caller: self, frames: 0 }, is_grpc })
+    }
+}
+
+/// Looks at a reply.
+pub(super) struct Watch {
+    state: State,
+    is_grpc: bool,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch(…)")
+    }
+}
+
+enum State {
+    /// Most replies are over before this changes.
+    New {
+        caller: Caller,
+        frames: u32,
+    },
+    Looking {
+        lease: Lease,
+        next: Pin<Box<Sleep>>,
+    },
+    Over,
+}
+
+/// The caller may have this reply no more.
+#[derive(Debug, thiserror::Error)]
+#[error("a reply ended with its caller's session: {0}")]
+struct Ended(&'static str);
+
+/// How a reply ends that was cut.
+pub(super) enum Cut {
+    /// With a status.
+    Trailers(HeaderMap),
+    /// In the middle.
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+    /// It is over already.
+    Silence,
+}
+
+impl Watch {
+    /// To be asked before each frame; `waits` if there is none yet.
+    pub(super) fn look(&mut self, cx: &mut Context<'_>, waits: bool) -> Option<Cut> {
+        match &mut self.state {
+            State::New { frames, .. } if !waits && *frames < FRAMES => {
+                *frames += 1;
+                return None;
+            }
+            State::New { caller, .. } => {
+                let lease = Lease::of(&caller.gate, &caller.verified, caller.on_expiry);
+                self.state = State::Looking { lease, next: Box::pin(tokio::time::sleep(LOOK_EVERY)) };
+            }
+            State::Looking { .. } => {}
+            State::Over => return Some(Cut::Silence),
+        }
+        let State::Looking { lease, next } = &mut self.state else { return None };
+        while next.as_mut().poll(cx) == Poll::Ready(()) {
+            if let Some(reason) = lease.end() {
+                tracing::info!(target: "rotogate::denial", reason, "a reply was cut with its caller's session");
+                self.state = State::Over;
+                return Some(if self.is_grpc {
+                    Cut::Trailers(unauthenticated())
+                } else {
+                    Cut::Broken(Ended(reason).into())
+                });
+            }
+            next.as_mut().reset(Instant::now() + LOOK_EVERY);
+        }
+        None
+    }
+}
+
+fn unauthenticated() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("16"));
+    trailers.insert("grpc-message", HeaderValue::from_static("the access token is no longer good"));
+    trailers
+}
