@@ -35,7 +35,7 @@ const EVERY: Duration = Duration::from_secs(5);
 const CLIENTS: usize = 12;
 /// Requests a second, of all clients with sessions; as many with bad tokens; messages over WebSockets. A pace that any
 /// machine keeps up with: what is kept depends on how much there is to do, and that must not depend on the machine.
-const PACE: [u32; 3] = [250, 500, 50];
+const PACE: [u32; 3] = [100, 200, 20];
 
 fn pace(per_second: u32) -> Pace {
     let mut interval = tokio::time::interval(Duration::from_secs(1) / per_second);
