@@ -228,7 +228,7 @@ impl Limits {
 }
 
 /// The network that counts as one caller: a single IPv4 address, a /64 of IPv6.
-fn network(address: IpAddr) -> u64 {
+pub(crate) fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         // Setting the lowest bit of the first half keeps it apart from every IPv4 address.

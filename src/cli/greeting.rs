@@ -18,6 +18,7 @@ pub(super) struct Greeting {
     client: Option<String>,
     token_path: Option<String>,
     echo: bool,
+    public_url: String,
 }
 
 #[derive(Serialize)]
@@ -45,6 +46,7 @@ impl Greeting {
                 .map(|client| client.id.clone()),
             token_path: endpoint.map(|endpoint| endpoint.path.replace("/{account}/", "/")),
             echo: config.upstreams.iter().any(|upstream| upstream.urls.contains(&UpstreamUrl::Echo)),
+            public_url: config.server.public_url.to_string().trim_end_matches('/').to_owned(),
         }
     }
 
@@ -58,13 +60,13 @@ impl Greeting {
                 password: first.password.expose_secret().to_owned(),
             }),
         };
-        output.write(&started, || self.text(&started))
+        output.write(&started, || self.text(&started, &server.are_secure()))
     }
 
-    fn text(&self, started: &Started) -> String {
+    fn text(&self, started: &Started, are_secure: &[bool]) -> String {
         let mut text = String::from("rotogate listens on");
-        for address in &started.listening {
-            text.push_str(&format!(" http://{address}"));
+        for (address, is_secure) in started.listening.iter().zip(are_secure) {
+            text.push_str(&format!(" {}://{address}", if *is_secure { "https" } else { "http" }));
         }
         if let Some(admin) = started.admin {
             text.push_str(&format!("; for operators on http://{admin} (/livez, /readyz)"));
@@ -76,7 +78,10 @@ impl Greeting {
                 first.username, first.password
             ));
         }
-        if let (Some(address), Some(client), Some(path)) = (started.listening.first(), &self.client, &self.token_path) {
+        // A certificate is for a name and not for the address.
+        let clear = started.listening.iter().zip(are_secure).find(|(_, is_secure)| !**is_secure);
+        let base = clear.map_or_else(|| self.public_url.clone(), |(address, _)| format!("http://{address}"));
+        if let (Some(client), Some(path)) = (&self.client, &self.token_path) {
             let (username, password) = match &started.first_user {
                 Some(first) => (first.username.as_str(), first.password.as_str()),
                 None => ("demo", "THE PASSWORD"),
@@ -87,19 +92,19 @@ impl Greeting {
 Paste to try it:
 
     # log in
-    TOKENS=$(curl -s http://{address}{path} -d grant_type=password -d client_id={client} -d username={username} --data-urlencode 'password={password}'); echo "$TOKENS"
+    TOKENS=$(curl -s {base}{path} -d grant_type=password -d client_id={client} -d username={username} --data-urlencode 'password={password}'); echo "$TOKENS"
     field() {{ printf '%s' "$1" | sed -E "s/.*\"$2\":\"([^\"]*)\".*/\1/"; }}
 
     # call: {upstream}
-    curl -s http://{address}/hello -H "Authorization: Bearer $(field "$TOKENS" access_token)"; echo
+    curl -s {base}/hello -H "Authorization: Bearer $(field "$TOKENS" access_token)"; echo
 
     # refresh; at once again, as after a lost reply: the same pair
-    NEW=$(curl -s http://{address}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token)); echo "$NEW"
-    curl -s http://{address}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token); echo
+    NEW=$(curl -s {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token)); echo "$NEW"
+    curl -s {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token); echo
 
     # revoke, and call once more: 401
-    curl -s http://{address}{revocation} -d client_id={client} -d token=$(field "$NEW" refresh_token)
-    curl -si http://{address}/hello -H "Authorization: Bearer $(field "$NEW" access_token)" | head -1
+    curl -s {base}{revocation} -d client_id={client} -d token=$(field "$NEW" refresh_token)
+    curl -si {base}/hello -H "Authorization: Bearer $(field "$NEW" access_token)" | head -1
 "#,
                 revocation = path.replace("/token", "/revocation"),
             ));

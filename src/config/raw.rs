@@ -258,6 +258,11 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Its own full name.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Was it, or anything in it, refused so far?
     pub(crate) fn is_bad(&self) -> bool {
         self.problems.any_under(&self.path)

@@ -63,7 +63,19 @@ fn each_default_that_stands_in_a_comment_is_one() {
     for line in shipped.lines() {
         let example = line.strip_prefix("# ").unwrap_or(line);
         let key = example.split(' ').next().unwrap_or_default();
-        let is_default = ["head_timeout", "idle_timeout", "preserve_host"].contains(&key);
+        let is_default = [
+            "connect_timeout",
+            "head_timeout",
+            "idle_timeout",
+            "preserve_host",
+            "max_requests",
+            "queue_timeout",
+            "max_failures",
+            "eject_for",
+            "dns_refresh",
+            "max_connection_age",
+        ]
+        .contains(&key);
         uncommented.push_str(if is_default { example } else { line });
         uncommented.push('\n');
     }
@@ -212,7 +224,7 @@ fn the_environment_wins_and_is_read_like_the_file() {
     .unwrap();
     let StoreConfig::Redb { path, .. } = &config.store else { panic!("{:?}", config.store) };
     assert_eq!(path, Path::new("elsewhere/db"));
-    assert_eq!((config.server.listen.len(), config.server.max_connections), (2, 7));
+    assert_eq!((config.server.listeners.len(), config.server.max_connections), (2, 7));
     assert!(!config.sessions.keep_login_client);
     assert_eq!(config.identity.subject.unwrap(), "x-user");
     assert_eq!(config.clients[0].id, "spa");
@@ -319,7 +331,7 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         ("[store]\nkind = \"redis\"\n", "store.kind"),
         ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
         ("[directory]\nkind = \"webhook\"\n", "directory.kind"),
-        ("[[upstreams]]\nname = \"u\"\nurls = [\"https://a\"]\n", "upstreams[0].urls[0]"),
+        ("[[upstreams]]\nname = \"u\"\nurls = [\"unix:/run/a\"]\n", "upstreams[0].urls[0]"),
         ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
     ] {
         let errors = said(text);
@@ -349,6 +361,68 @@ fn o1_an_h2c_upstream_is_not_the_gate_itself_and_cannot_keep_the_host() {
     assert!(said("h2c://localhost:8080", "").contains("our own listener"));
     assert!(said("h2c://gate.test:81", "").contains("our own public_url"));
     assert!(said("h2c://rpc:50051", "preserve_host = true\n").contains("upstreams[0].preserve_host: cannot be had"));
+}
+
+#[test]
+fn o1_an_https_upstream_is_not_the_gate_itself() {
+    let said = |public: &str, url: &str| {
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:8080\"\npublic_url = \"{public}\"\n[[upstreams]]\nname = \"u\"\n\
+             urls = [\"{url}\"]\nca = \"none.pem\"\n"
+        );
+        read(&text).err().map(|errors| errors.to_string()).unwrap_or_default()
+    };
+    assert!(said("https://gate.test", "https://gate.test").contains("our own public_url"));
+    assert!(said("https://gate.test", "https://Gate.test:443").contains("our own public_url"));
+    assert!(said("https://gate.test", "https://localhost:8080").contains("our own listener"));
+    for (public, url) in [("https://gate.test", "https://gate.test:444"), ("http://gate.test", "https://gate.test")] {
+        assert!(!said(public, url).contains("our own"), "{url}");
+    }
+}
+
+#[test]
+fn an_upstream_has_bounds_and_checks_of_its_own() {
+    let upstream = |more: &str| format!("[[upstreams]]\nname = \"u\"\nurls = [\"http://a\"]\n{more}");
+    let of = |more: &str| read(&format!("{MINIMAL}{}", upstream(more))).unwrap().upstreams.remove(0);
+    let default = of("");
+    assert_eq!((default.max_requests, default.max_failures, default.health), (1024, 5, None));
+    let set = of(
+        "max_requests = 7\nqueue_timeout = \"0s\"\nmax_failures = 1\neject_for = \"1m\"\nconnect_timeout = \"1s\"\n",
+    );
+    assert_eq!((set.max_requests, set.queue_timeout, set.max_failures), (7, Duration::ZERO, 1));
+    assert_eq!((set.eject_for, set.connect_timeout), (Duration::from_secs(60), Some(Duration::from_secs(1))));
+
+    let shipped = "path = \"/healthz\"\ninterval = \"5s\"\ntimeout = \"2s\"\nhealthy_after = 2\nunhealthy_after = 3\n";
+    let check = of(&format!("[upstreams.health]\n{shipped}")).health.unwrap();
+    assert_eq!(check, crate::proxy::HealthCheck::new("/healthz".parse().unwrap()));
+    assert_eq!(
+        said(&upstream("[upstreams.health]\ninterval = \"5s\"\n")),
+        ["4: upstreams[0].health.path: missing; expected a path such as \"/healthz\""]
+    );
+    assert!(said(&upstream("[upstreams.health]\npath = \"healthz\"\n"))[0].contains("expected a path such as"));
+    assert!(said(&upstream("[upstreams.health]\npath = \"/\"\ninterval = \"1ms\"\n"))[0].contains("at least 100ms"));
+    assert_eq!(
+        said(&upstream("max_requests = 0\n")),
+        ["4: upstreams[0].max_requests: expected a whole number from 1 to 1000000, found 0"]
+    );
+}
+
+#[test]
+fn t16_that_an_upstream_is_verified_cannot_be_switched_off() {
+    let upstream = |url: &str, more: &str| format!("[[upstreams]]\nname = \"u\"\nurls = [\"{url}\"]\n{more}");
+    for key in
+        ["verify = false", "insecure = true", "insecure_skip_verify = true", "danger_accept_invalid_certs = true"]
+    {
+        let errors = said(&upstream("https://a", &format!("{key}\n")));
+        assert!(errors.len() == 1 && errors[0].contains("is always verified"), "{errors:?}");
+    }
+    for key in ["ca = \"a.pem\"", "server_name = \"a\"", "client_cert = { cert = \"a\", key = \"b\" }"] {
+        let errors = said(&upstream("http://a", &format!("{key}\n")));
+        assert!(errors.len() == 1 && errors[0].contains("is of use to https:// addresses alone"), "{errors:?}");
+    }
+    assert!(said(&upstream("https://a", "client_cert = { cert = \"a\" }\n"))[0].contains("client_cert.key: missing"));
+    let errors = said(&upstream("https://a", "ca = \"/no/such.pem\"\n"));
+    assert!(errors.len() == 1 && errors[0].contains("4: upstreams[0].ca: /no/such.pem: cannot be read"), "{errors:?}");
 }
 
 #[test]
@@ -485,5 +559,89 @@ proptest::proptest! {
     fn no_text_brings_the_reader_down(text in "\\PC{0,200}", name in "[A-Z_]{0,20}", value in "\\PC{0,20}") {
         let env = BTreeMap::from([(format!("ROTOGATE_{name}"), value)]);
         let _ = parse(&text, Path::new("gateway.toml"), &env);
+    }
+}
+
+#[test]
+fn listeners_that_differ_are_tables_and_tls_beside_listen_is_for_its_addresses() {
+    let server = |lines: &str| {
+        let text = format!("[server]\npublic_url = \"https://a.test\"\n{lines}\n[issuer]\naudience = [\"api\"]\n");
+        read(&text).map(|config| config.server)
+    };
+    let simple =
+        server("listen = [\"0.0.0.0:80\", \"0.0.0.0:443\"]\ntls = { cert = \"a.pem\", key = \"/k\" }").unwrap();
+    let pair = |place: &str| CertificateFiles {
+        cert: PathBuf::from("/etc/rotogate/a.pem"),
+        key: PathBuf::from("/k"),
+        place: place.to_owned(),
+    };
+    for listener in &simple.listeners {
+        let tls = listener.tls.as_ref().unwrap();
+        assert_eq!((&tls.certificates, &tls.client_auth), (&vec![pair("server.tls")], &ClientAuth::None));
+        assert_eq!((listener.proxy_protocol, listener.max_connections_per_address), (false, 1000));
+    }
+    let tables = server(
+        "max_connections_per_address = 7\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
+         [[server.listeners]]\naddress = \"0.0.0.0:443\"\nproxy_protocol = true\n\
+         tls = { certificates = [{ cert = \"a.pem\", key = \"/k\" }], client_ca = \"ca.pem\" }\n\
+         [[server.listeners]]\naddress = \"127.0.0.1:80\"\nmax_connections_per_address = 8",
+    )
+    .unwrap();
+    let [first, second] = &tables.listeners[..] else { panic!("{tables:?}") };
+    let tls = first.tls.as_ref().unwrap();
+    assert_eq!(tls.certificates, [pair("server.listeners[0].tls.certificates[0]")]);
+    assert_eq!(tls.client_auth, ClientAuth::Required(PathBuf::from("/etc/rotogate/ca.pem")));
+    assert_eq!((first.proxy_protocol, first.max_connections_per_address), (true, 7));
+    assert_eq!((second.tls.as_ref(), second.max_connections_per_address), (None, 8));
+    // Both ways at once: one list.
+    let both = "listen = \"127.0.0.1:1\"\n[[server.listeners]]\naddress = \"127.0.0.1:2\"";
+    assert_eq!(server(both).unwrap().addresses().map(|at| at.port()).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn what_is_wrong_with_a_listener_is_named() {
+    let wrong = |lines: &str| {
+        let text = format!("[server]\npublic_url = \"https://a.test\"\n{lines}\n[issuer]\naudience = [\"api\"]\n");
+        let errors = read(&text).unwrap_err();
+        errors.iter().map(|e| format!("{}: {}", e.key, e.message)).collect::<Vec<_>>().join("\n")
+    };
+    let tls = |inner: &str| format!("tls = {{ {inner} }}");
+    for (lines, said) in [
+        (tls("cert = \"a\""), "server.tls.key: missing; expected the file of the private key"),
+        (tls("cert = \"a\", key = \"b\", certificates = []"), "server.tls.cert: stands beside certificates"),
+        (tls("certificates = []"), "server.tls.certificates: is empty"),
+        (tls("certificates = [{ cert = \"a\", kye = \"b\" }]"), "server.tls.certificates[0].kye: unknown key"),
+        (tls("cert = \"a\", key = \"b\", client_auth = \"required\""), "server.tls.client_auth: needs client_ca"),
+        (tls("cert = \"a\", key = \"b\", client_auth = \"on\""), "server.tls.client_auth: expected \"none\""),
+        (
+            tls("cert = \"a\", key = \"b\", clint_ca = \"c\""),
+            "server.tls.clint_ca: unknown key; did you mean client_ca?",
+        ),
+        ("tls = true".to_owned(), "server.tls: expected a table, found true"),
+        ("listen = []".to_owned(), "server.listen: is empty"),
+        ("[[server.listeners]]".to_owned(), "server.listeners[0].address: missing"),
+        (
+            "[[server.listeners]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true".to_owned(),
+            "server.listeners[0].proxy_protocol: needs server.trusted_proxies",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
+            "server.listeners[0].address: 0.0.0.0:1 is taken by server.listen",
+        ),
+        (
+            "[[server.listeners]]\naddress = \"127.0.0.1:8081\"".to_owned(),
+            "admin.listen: 127.0.0.1:8081 is the public listener 127.0.0.1:8081 too",
+        ),
+        (
+            "tls = { cert = \"a\", key = \"b\" }\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
+            "server.tls: is for the addresses of listen, and there are none",
+        ),
+        (
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nmax_connections = 1".to_owned(),
+            "server.max_connections: is 1, and there are 2 listeners",
+        ),
+        ("max_connections_per_address = 0".to_owned(), "server.max_connections_per_address: expected a whole number"),
+    ] {
+        assert!(wrong(&lines).contains(said), "{lines}: {}", wrong(&lines));
     }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::client::{Grant, SecretHash};
 use crate::limit::Rate;
-use crate::proxy::UpstreamUrl;
+use crate::proxy::Upstream;
 use crate::route::Route;
 use crate::session::Scope;
 use crate::session::profile::{Profile, ProfileOverride};
@@ -43,7 +43,7 @@ pub struct Config {
     /// `[identity]`
     pub identity: IdentityConfig,
     /// `[[upstreams]]`
-    pub upstreams: Vec<UpstreamConfig>,
+    pub upstreams: Vec<Upstream>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[log]`
@@ -65,8 +65,8 @@ impl Config {
 /// `[server]`: the public listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Where requests are accepted; at least one.
-    pub listen: Vec<SocketAddr>,
+    /// Where requests are accepted, and how; at least one.
+    pub listeners: Vec<ListenerConfig>,
     /// Scheme and authority of the gate as clients see it.
     pub public_url: Uri,
     /// Whose forwarding headers count (requirement T6).
@@ -75,14 +75,71 @@ pub struct ServerConfig {
     pub connect_timeout: Duration,
     /// How long a client may take to send a request's head.
     pub head_timeout: Duration,
-    /// How long a connection may stand still.
+    /// How long a body, of request or answer, may stand still, or an HTTP/2 connection be without requests.
     pub idle_timeout: Duration,
     /// The longest head of a request, in bytes.
     pub max_head: usize,
-    /// The most connections at once.
+    /// The most connections at once, of all listeners.
     pub max_connections: usize,
+    /// The slowest that a client may send or take a body, in bytes a second: it may fall behind by `idle_timeout`.
+    pub min_body_rate: u64,
     /// How long requests that run may take to end at a stop.
     pub drain_timeout: Duration,
+}
+
+impl ServerConfig {
+    /// Where requests are accepted.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.iter().map(|listener| listener.address)
+    }
+}
+
+/// `listen` of `[server]`, or one of `[[server.listeners]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The key that names the address, as in `server.listeners[0].address`: for errors.
+    pub key: String,
+    /// Without it, clear text.
+    pub tls: Option<TlsConfig>,
+    /// Does every connection begin with a PROXY protocol header? Only `trusted_proxies` may connect then.
+    pub proxy_protocol: bool,
+    /// The most connections at once from one address (IPv6: from one /64). Trusted proxies are not counted.
+    pub max_connections_per_address: usize,
+}
+
+/// `tls` of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// At least one; the first is for clients that name no server, or one that no certificate is for.
+    pub certificates: Vec<CertificateFiles>,
+    /// Who must, or may, show a certificate.
+    pub client_auth: ClientAuth,
+    /// The key of the table, as in `server.tls`: for errors.
+    pub key: String,
+}
+
+/// A certificate and its private key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, followed by those between it and the root.
+    pub cert: PathBuf,
+    /// The private key: for our eyes only (requirement O2).
+    pub key: PathBuf,
+    /// The key of the table that they stand in, as in `server.tls.certificates[1]`: for errors.
+    pub place: String,
+}
+
+/// `client_auth`: who shows a certificate. The paths are those of the roots that may have issued it, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Nobody is asked for one.
+    None,
+    /// Who has none may connect. One that does not hold ends the connection.
+    Optional(PathBuf),
+    /// Everybody.
+    Required(PathBuf),
 }
 
 /// `[admin]`: the listener for operators.
@@ -262,21 +319,6 @@ pub struct IdentityConfig {
     pub session: Option<HeaderName>,
     /// Further headers, each with the claim that it tells.
     pub claims: Vec<(HeaderName, String)>,
-}
-
-/// `[[upstreams]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamConfig {
-    /// The name that routes use.
-    pub name: String,
-    /// Its addresses; at least one.
-    pub urls: Vec<UpstreamUrl>,
-    /// How long it may take to send the head of a response.
-    pub head_timeout: Duration,
-    /// How long a body may stand still.
-    pub idle_timeout: Duration,
-    /// Does it get the client's `Host`, and not its own?
-    pub preserve_host: bool,
 }
 
 /// How log lines look.

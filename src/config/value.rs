@@ -225,15 +225,15 @@ pub(crate) fn cors_origin(value: &Value) -> Result<String, String> {
 }
 
 pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
-    const EXPECTED: &str = "\"echo:\", http://host[:port] or h2c://host[:port], without a path";
+    const EXPECTED: &str = "\"echo:\", or http://, https:// or h2c:// with host[:port], without a path";
     let (Value::String(found) | Value::Env(found)) = value else { return unexpected(EXPECTED, value) };
     if found == "echo:" {
         return Ok(UpstreamUrl::Echo);
     }
-    if found.starts_with("https://") || found.starts_with("unix:") {
+    if found.starts_with("unix:") {
         return Err(format!("{} comes in a later version; expected {EXPECTED}", value.describe()));
     }
-    // Both are written alike.
+    // They are written alike.
     let as_http = found.strip_prefix("h2c://").map(|rest| format!("http://{rest}"));
     let uri = http_url(as_http.as_deref().unwrap_or(found));
     let Some(uri) = uri.filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
@@ -384,6 +384,9 @@ mod tests {
             let h2c = text.replace("http://", "h2c://");
             let Ok(UpstreamUrl::H2c(url)) = upstream_url(&s(&h2c)) else { panic!("{h2c}") };
             assert_eq!((url.name(), url.port()), (name, port));
+            let https = text.replace("http://", "https://");
+            let Ok(UpstreamUrl::Https(url)) = upstream_url(&s(&https)) else { panic!("{https}") };
+            assert_eq!((url.name(), url.port()), (name, if port == 80 { 443 } else { port }));
         }
         for bad in [
             "http://127.1:8081",
@@ -402,7 +405,9 @@ mod tests {
             "http://",
             "http://a?x",
             "http://a#x",
-            "https://a",
+            "https://127.1",
+            "https://a/b",
+            "https://u@a",
             "h2c://127.1:8081",
             "h2c://a/b",
             "h2c://u@a",

@@ -12,7 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
+
+use super::pool::InFlight;
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -30,6 +33,11 @@ pub enum BodyError {
     #[error("the body broke off")]
     Broken(#[source] BoxError),
 }
+
+/// What the source of a request body fails with where it comes too slowly. It counts as [`BodyError::Idle`].
+#[derive(Debug, thiserror::Error)]
+#[error("the request body comes too slowly")]
+pub(crate) struct TooSlow;
 
 /// Runs while somebody waits for a frame. As long as the other body of the exchange moves, it begins anew: a client that
 /// listens says nothing (gRPC, server-sent events).
@@ -123,6 +131,50 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    /// A body to be sent, and the way in which it comes back if nobody asked for any of it.
+    pub(super) fn lend(self) -> (Lent, oneshot::Receiver<Self>) {
+        let (home, back) = oneshot::channel();
+        (Lent { body: Some(self), home: Some(home) }, back)
+    }
+}
+
+/// See [`RequestBody::lend`].
+pub(super) struct Lent {
+    body: Option<RequestBody>,
+    /// Gone as soon as the body was asked for a frame.
+    home: Option<oneshot::Sender<RequestBody>>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(body), Some(home)) = (self.body.take(), self.home.take()) {
+            let _ = home.send(body);
+        }
+    }
+}
+
+impl Body for Lent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.home = None;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -140,6 +192,7 @@ impl Body for RequestBody {
         Poll::Ready(match next {
             Some(Ok(frame)) if this.allow(&frame) => Some(Ok(frame)),
             Some(Ok(_)) => Some(Err(BodyError::TooLarge)),
+            Some(Err(error)) if error.is::<TooSlow>() => Some(Err(BodyError::Idle)),
             Some(Err(error)) => Some(Err(BodyError::Broken(error))),
             None => None,
         })
@@ -161,7 +214,7 @@ pub struct ProxyBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Own(Option<Bytes>),
-    Upstream { body: Incoming, idle: IdleTimer },
+    Upstream { body: Incoming, idle: IdleTimer, in_flight: Option<InFlight> },
 }
 
 impl ProxyBody {
@@ -171,8 +224,8 @@ impl ProxyBody {
         Self(Kind::Own((!bytes.is_empty()).then_some(bytes)))
     }
 
-    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Progress) -> Self {
-        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, exchange) })
+    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Progress, in_flight: InFlight) -> Self {
+        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, exchange), in_flight: Some(in_flight) })
     }
 }
 
@@ -183,12 +236,15 @@ impl Body for ProxyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Upstream { body, idle } => {
+            Kind::Upstream { body, idle, in_flight } => {
                 let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
                     return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
                 };
                 idle.stop();
                 idle.exchange.advance();
+                if !matches!(next, Some(Ok(_))) {
+                    *in_flight = None;
+                }
                 Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
             }
         }

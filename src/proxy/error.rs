@@ -32,6 +32,8 @@ pub enum ProxyError {
     UpstreamBroken,
     /// No response head in time.
     HeadTimeout,
+    /// All addresses of the upstream have as many requests as they may.
+    Overloaded,
     /// The gate is put together wrongly: no such upstream, or no target or peer with the request.
     Miswired,
 }
@@ -49,6 +51,7 @@ impl ProxyError {
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::UpstreamBroken => "upstream_broken",
             Self::HeadTimeout => "upstream_head_timeout",
+            Self::Overloaded => "upstream_overloaded",
             Self::Miswired => "miswired",
         }
     }
@@ -62,6 +65,7 @@ impl ProxyError {
             Self::ClientIdle => StatusCode::REQUEST_TIMEOUT,
             Self::Unreachable | Self::UpstreamBroken => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -76,6 +80,9 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self == Self::Overloaded {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -101,12 +108,27 @@ impl ProxyError {
             Self::TooLarge => ("8", "the request is too large"),
             Self::ClientIdle => ("1", "the request stalled"),
             Self::Unreachable | Self::UpstreamBroken => ("14", "the upstream cannot be reached"),
+            Self::Overloaded => ("14", "the upstream is busy"),
             Self::ConnectTimeout | Self::HeadTimeout => ("4", "the upstream did not answer in time"),
             Self::Miswired => ("13", "internal error"),
         };
         let mut response = respond::grpc_status(code, message).map(|_| ProxyBody::full(""));
         response.extensions_mut().insert(self);
         response
+    }
+
+    /// Does it speak against the address that was tried?
+    pub(super) const fn blames_address(self) -> bool {
+        match self {
+            Self::Unreachable | Self::ConnectTimeout | Self::UpstreamBroken | Self::HeadTimeout => true,
+            Self::NotCanonical
+            | Self::Tunnel
+            | Self::TooLarge
+            | Self::ClientIdle
+            | Self::ClientBroken
+            | Self::Overloaded
+            | Self::Miswired => false,
+        }
     }
 
     pub(super) fn of_client(error: &legacy::Error) -> Self {
@@ -129,7 +151,14 @@ impl ProxyError {
 pub(super) fn was_lost(error: &legacy::Error) -> bool {
     let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
     let broken = |kind| {
-        matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe)
+        matches!(
+            kind,
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                // TLS that ends without saying so.
+                | io::ErrorKind::UnexpectedEof
+        )
     };
     !error.is_connect()
         && (chain(error).filter_map(|cause| cause.downcast_ref()).any(lost) || io_kinds(error).any(broken))

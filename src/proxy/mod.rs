@@ -4,18 +4,23 @@
 //! What it expects: a request whose path is canonical (another is refused here again), with a [`Peer`] in its
 //! extensions, from which [`crate::headers::ProtectedNames::strip_untrusted`] took what a client must not set.
 //!
-//! **Connections** are kept and used again, only once request and response were taken in full. **What is sent twice**:
-//! a request of which nothing was written, because the kept connection turned out to be closed, goes out again on
-//! another, whatever it is. One that was written when the connection was lost, before any of the response came, goes
-//! out again once if it may be repeated: its method is idempotent (RFC 9110 §9.2.2) and it has no body. Everything else
-//! is a 502.
+//! **Addresses**: an upstream has several, and a host name is as many as it stands for. Of two that are picked at random
+//! the one with fewer requests on their way is taken; one that keeps failing is put aside for a while (see
+//! [`Upstream`]), and where all are, all are used.
 //!
-//! **Timeouts**: for a connection; for the response head; and for the next frame of either body. The head's time begins
-//! anew as long as the upstream takes the request body, a body's as long as the other moves. A stream that keeps moving
-//! has no end.
+//! **Connections** are kept and used again, only once request and response were taken in full, and not beyond an age.
+//! **What is sent twice**: a request of which nothing was written, because the kept connection turned out to be closed
+//! or no connection could be had, goes out again on another or to another address, whatever it is. One that was written
+//! when the connection was lost, before any of the response came, goes out again once, to another address if there is
+//! one, if it may be repeated: its method is idempotent (RFC 9110 §9.2.2) and it has no body. Everything else is a 502.
 //!
-//! **HTTP/2**: an `h2c://` upstream gets each request as a stream of one connection; bodies flow both ways at once, and
-//! trailers pass. A failure on the way to a client that speaks gRPC is a gRPC status.
+//! **Timeouts**: for a connection; for the response head, at each address anew; and for the next frame of either body.
+//! The head's time begins anew as long as the upstream takes the request body, a body's as long as the other moves. A
+//! stream that keeps moving has no end.
+//!
+//! **HTTP/2**: an `h2c://` upstream, or an `https://` one that chooses it, gets each request as a stream of one
+//! connection; bodies flow both ways at once, and trailers pass. A failure on the way to a client that speaks gRPC is a
+//! gRPC status.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,45 +30,47 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{Request, Response};
 use http_body::Body;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnet::IpNet;
+use tokio::task::JoinSet;
 
-use self::body::{Progress, RequestBody};
+use self::address::Connecting;
+use self::body::RequestBody;
+use self::pool::{Pool, Resolver};
 use self::upgrade::Wanted;
-use self::upstream::Pool;
 use crate::gate::respond;
-use crate::headers::{self, Peer};
 use crate::policy::Permitted;
 use crate::route::RoutePolicy;
-use crate::route::path::CanonicalPath;
 
+mod address;
 mod body;
+mod dial;
 mod echo;
 mod error;
+mod exchange;
+mod health;
+mod pool;
+mod tls;
 mod upgrade;
 mod upstream;
+mod url;
 
+#[cfg(feature = "server")]
+pub(crate) use body::TooSlow;
 pub use body::{BodyError, BoxError, ProxyBody};
 pub use error::ProxyError;
+pub use tls::{BadTls, UpstreamTls};
 #[cfg(feature = "kuzzle")]
 pub(crate) use upgrade::Dialled;
 pub(crate) use upgrade::Seat;
-pub use upstream::{BadUpstreamUrl, HttpUrl, Upstream, UpstreamUrl};
-
-/// How often an HTTP/2 connection in use is asked whether it is alive, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+pub use upstream::{HealthCheck, LONGEST_ASIDE, Upstream};
+pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 
 /// Bounds and trust, for all upstreams.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For a connection to one address. Default 5 s; the name look-up before it falls under `head_timeout`.
+    /// For a connection to one address, its TLS handshake included, and for the look-up of a name. Default 5 s.
     pub connect_timeout: Duration,
     /// From the last progress of the request to the response head. Default 60 s; with a request body the refusal may
     /// take up to twice as long.
@@ -74,8 +81,21 @@ pub struct Settings {
     pub pool_idle: Duration,
     /// How many unused connections are kept for one address. Default 1024.
     pub pool_size: usize,
+    /// The size of the buffers of sockets, in bytes. Default: the system's choice.
+    pub socket_buffer: Option<u32>,
     /// Whose forwarding headers count. Default: nobody's.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// An upstream that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream {name:?}")]
+pub struct BadUpstream {
+    /// Its name.
+    pub name: String,
+    /// What is wrong.
+    #[source]
+    pub source: BadTls,
 }
 
 impl Default for Settings {
@@ -86,6 +106,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(60),
             pool_idle: Duration::from_secs(30),
             pool_size: 1024,
+            socket_buffer: None,
             trusted_proxies: Vec::new(),
         }
     }
@@ -96,11 +117,10 @@ impl Default for Settings {
 pub struct Proxy(Arc<Inner>);
 
 struct Inner {
-    client: Client<HttpConnector, RequestBody>,
-    /// The same for upstreams that are spoken to in HTTP/2: one connection for each, shared by all requests.
-    h2c: Client<HttpConnector, RequestBody>,
-    pools: Vec<Pool>,
+    pools: Vec<Arc<Pool>>,
     settings: Settings,
+    /// Look-ups, checks, and whatever else goes on beside the requests; ends with the proxy.
+    _tasks: JoinSet<()>,
 }
 
 impl fmt::Debug for Proxy {
@@ -113,30 +133,25 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// A proxy to these upstreams; their places in the list are what routes name.
-    pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Self {
-        Self::with_connector(upstreams, settings, HttpConnector::new())
+    /// A proxy to these upstreams; their places in the list are what routes name. To be called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// The certificates of an upstream cannot be used.
+    pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Result<Self, BadUpstream> {
+        Self::with_resolver(upstreams, settings, &pool::system_resolver())
     }
 
-    fn with_connector(upstreams: Vec<Upstream>, settings: Settings, mut connector: HttpConnector) -> Self {
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(settings.connect_timeout));
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(settings.pool_idle)
-            .pool_max_idle_per_host(settings.pool_size)
-            .retry_canceled_requests(true)
-            .set_host(false);
-        let client = builder.build(connector.clone());
-        let h2c = builder
-            .http2_only(true)
-            .timer(TokioTimer::new())
-            .http2_keep_alive_interval(PING_EVERY)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(connector);
-        let pools = upstreams.into_iter().map(Pool::new).collect();
-        Self(Arc::new(Inner { client, h2c, pools, settings }))
+    fn with_resolver(upstreams: Vec<Upstream>, settings: Settings, resolver: &Resolver) -> Result<Self, BadUpstream> {
+        let mut tasks = JoinSet::new();
+        let mut pools = Vec::new();
+        for upstream in upstreams {
+            let connecting = Connecting::new(&upstream, &settings)
+                .map_err(|source| BadUpstream { name: upstream.name.clone(), source })?;
+            let pool = Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)));
+            pool.start(&mut tasks);
+            pools.push(pool);
+        }
+        Ok(Self(Arc::new(Inner { pools, settings, _tasks: tasks })))
     }
 
     /// The place of the upstream of that name.
@@ -178,193 +193,8 @@ impl Proxy {
 }
 
 impl Inner {
-    async fn send(
-        &self,
-        upstream: usize,
-        parts: Parts,
-        body: RequestBody,
-        upgrade: Option<Wanted>,
-    ) -> Result<Response<ProxyBody>, ProxyError> {
-        let Some(pool) = self.pools.get(upstream) else {
-            tracing::error!(upstream, "a route names an upstream that is not there");
-            return Err(ProxyError::Miswired);
-        };
-        let url = pool.pick().ok_or(ProxyError::Miswired)?;
-        let mut parts = self.prepare(pool, url, parts, &body)?;
-        if let Some(upgrade) = &upgrade {
-            upgrade.ask(&mut parts.headers);
-        }
-        match url {
-            UpstreamUrl::Echo => echo::answer(&parts, body).await.map_err(|error| match error {
-                BodyError::TooLarge => ProxyError::TooLarge,
-                BodyError::Idle => ProxyError::ClientIdle,
-                BodyError::Broken(_) => ProxyError::ClientBroken,
-            }),
-            UpstreamUrl::Http(_) => self.exchange(pool, &self.client, parts, body, upgrade).await,
-            UpstreamUrl::H2c(_) => self.exchange(pool, &self.h2c, parts, body, None).await,
-        }
-    }
-
-    /// The head as the upstream is to see it.
-    fn prepare(&self, pool: &Pool, url: &UpstreamUrl, parts: Parts, body: &RequestBody) -> Result<Parts, ProxyError> {
-        if parts.method == Method::CONNECT {
-            return Err(ProxyError::Tunnel);
-        }
-        let target = parts.uri.path_and_query().ok_or(ProxyError::NotCanonical)?;
-        if CanonicalPath::parse(target.path()).map_or(true, |path| path.is_rewritten()) {
-            return Err(ProxyError::NotCanonical);
-        }
-        let Some(peer) = parts.extensions.get::<Peer>().copied() else {
-            tracing::error!("a request came without the address of its peer");
-            return Err(ProxyError::Miswired);
-        };
-        let uri = match url {
-            UpstreamUrl::Echo => http::Uri::from(target.clone()),
-            UpstreamUrl::Http(url) | UpstreamUrl::H2c(url) => url.uri(target).ok_or(ProxyError::NotCanonical)?,
-        };
-        let mut headers = parts.headers;
-        headers::remove_hop_by_hop(&mut headers);
-        if parts.version == Version::HTTP_2 {
-            join_cookies(&mut headers);
-        }
-        let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
-        let host = headers.get(HOST).cloned().or_else(authority);
-        headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
-        match (url, host) {
-            (UpstreamUrl::Http(url), host) => {
-                let kept = host.filter(|_| pool.upstream.preserve_host);
-                headers.insert(HOST, kept.unwrap_or_else(|| url.host().clone()));
-            }
-            (UpstreamUrl::Echo, Some(host)) => drop(headers.insert(HOST, host)),
-            (UpstreamUrl::Echo, None) => {}
-            // `:authority` says it, from the address (RFC 9113 §8.3.1).
-            (UpstreamUrl::H2c(_), _) => drop(headers.remove(HOST)),
-        }
-        // Whatever the client speaks: a kept connection takes no request that is marked otherwise.
-        let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
-        frame(&mut headers, body, version);
-        let (mut out, ()) = Request::new(()).into_parts();
-        out.method = parts.method;
-        out.uri = uri;
-        out.headers = headers;
-        out.version = version;
-        Ok(out)
-    }
-
-    async fn exchange(
-        &self,
-        pool: &Pool,
-        client: &Client<HttpConnector, RequestBody>,
-        parts: Parts,
-        body: RequestBody,
-        upgrade: Option<Wanted>,
-    ) -> Result<Response<ProxyBody>, ProxyError> {
-        let name = pool.upstream.name.as_str();
-        let address = parts.uri.authority().cloned();
-        let progress = body.progress();
-        let repeat = (body.is_end_stream() && parts.method.is_idempotent()).then(|| parts.clone());
-        let attempts = async {
-            let first = client.request(Request::from_parts(parts, body)).await;
-            match (first, repeat) {
-                (Err(error), Some(parts)) if error::was_lost(&error) => {
-                    tracing::debug!(upstream = name, error = error::describe(&error), "connection lost: sent again");
-                    client.request(Request::from_parts(parts, RequestBody::empty())).await
-                }
-                (outcome, _) => outcome,
-            }
-        };
-        match within(pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout), &progress, attempts).await {
-            Some(Ok(response)) => match upgrade {
-                Some(upgrade) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    upgrade.switch(response).ok_or(ProxyError::UpstreamBroken)
-                }
-                _ => self.take(pool, response, progress),
-            },
-            Some(Err(error)) => {
-                let kind = ProxyError::of_client(&error);
-                tracing::warn!(
-                    upstream = name,
-                    address = address.as_ref().map(tracing::field::display),
-                    reason = kind.reason(),
-                    error = error::describe(&error),
-                    "not forwarded"
-                );
-                Err(kind)
-            }
-            None => {
-                tracing::warn!(
-                    upstream = name,
-                    address = address.as_ref().map(tracing::field::display),
-                    reason = ProxyError::HeadTimeout.reason(),
-                    "not forwarded"
-                );
-                Err(ProxyError::HeadTimeout)
-            }
-        }
-    }
-
-    fn idle_timeout(&self, pool: Option<&Pool>) -> Duration {
+    fn idle_timeout(&self, pool: Option<&Arc<Pool>>) -> Duration {
         pool.and_then(|pool| pool.upstream.idle_timeout).unwrap_or(self.settings.idle_timeout)
-    }
-
-    fn take(
-        &self,
-        pool: &Pool,
-        response: Response<hyper::body::Incoming>,
-        exchange: Progress,
-    ) -> Result<Response<ProxyBody>, ProxyError> {
-        let (mut parts, body) = response.into_parts();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
-            return Err(ProxyError::UpstreamBroken);
-        }
-        // A length beside a transfer coding is not the length of anything (RFC 9112 §6.3).
-        if parts.headers.contains_key(TRANSFER_ENCODING) {
-            parts.headers.remove(CONTENT_LENGTH);
-        }
-        headers::remove_hop_by_hop(&mut parts.headers);
-        parts.extensions = http::Extensions::new();
-        parts.version = Version::HTTP_11;
-        Ok(Response::from_parts(parts, ProxyBody::upstream(body, self.idle_timeout(Some(pool)), exchange)))
-    }
-}
-
-/// `None` if nothing moved for so long.
-async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    let mut seen = progress.count();
-    loop {
-        if let Ok(output) = tokio::time::timeout(limit, future.as_mut()).await {
-            return Some(output);
-        }
-        let now = progress.count();
-        if now == seen {
-            return None;
-        }
-        seen = now;
-    }
-}
-
-/// Says the length of the body as we know it, never as the client wrote it: one framing, and the true one. HTTP/2 frames
-/// bodies itself, and has no `Connection` (RFC 9113 §8.2.2).
-fn frame(headers: &mut HeaderMap, body: &RequestBody, version: Version) {
-    let said = headers.remove(CONTENT_LENGTH).is_some();
-    if version == Version::HTTP_2 {
-        headers.remove(CONNECTION);
-    }
-    match body.size_hint().exact() {
-        Some(0) if !said => {}
-        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
-        None if version == Version::HTTP_2 => {}
-        None => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
-    }
-}
-
-/// HTTP/2 may split `Cookie` into several fields, HTTP/1.1 knows one (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let (2.., Ok(joined)) = (crumbs.len(), HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))) {
-        headers.insert(COOKIE, joined);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::directory::file::{FileDirectory, FirstUser, UserChange, Watch};
 use crate::directory::password::Passwords;
 use crate::gate::{Endpoint, Gate};
 use crate::limit::Rates;
-use crate::proxy::{Proxy, Settings, Upstream};
+use crate::proxy::{Proxy, Settings};
 use crate::store::redb::{Options, RedbStore};
 use crate::store::{MemoryStore, Store};
 use crate::token::keyring::Keyring;
@@ -79,7 +79,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
     let (directory, first_user) = users(path, &passwords, now)?;
     let directory = Arc::new(directory);
     let watching = directory.watch().map_err(from)?;
-    let proxy = Proxy::new(upstreams(config), proxy_settings(config));
+    let proxy = Proxy::new(config.upstreams.clone(), proxy_settings(config)).map_err(from)?;
 
     let mut builder = Gate::builder()
         .issuer(config.issuer.url.as_str())
@@ -237,20 +237,6 @@ fn end_sessions_of_changed_users(directory: &FileDirectory, gate: &Gate) {
             });
         }
     });
-}
-
-fn upstreams(config: &Config) -> Vec<Upstream> {
-    config
-        .upstreams
-        .iter()
-        .map(|upstream| Upstream {
-            name: upstream.name.clone(),
-            urls: upstream.urls.clone(),
-            preserve_host: upstream.preserve_host,
-            head_timeout: Some(upstream.head_timeout),
-            idle_timeout: Some(upstream.idle_timeout),
-        })
-        .collect()
 }
 
 fn proxy_settings(config: &Config) -> Settings {

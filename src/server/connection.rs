@@ -1,34 +1,46 @@
-//! Accepting connections, and speaking HTTP/1.1 or HTTP/2 (in clear, with prior knowledge: RFC 9113 §3.3) on them.
+//! Accepting connections, and speaking HTTP/1.1 or HTTP/2 on them: over TLS as ALPN says, in clear HTTP/2 with prior
+//! knowledge (RFC 9113 §3.3).
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
 use http::header::UPGRADE;
+use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::HttpService;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::listener::{Established, Listener};
+use super::pace::Slowest;
 use super::request::{self, State};
+use super::stream::Stream;
+use super::streams::{Delivered, Streams};
 use crate::config::ServerConfig;
 use crate::proxy::Seat;
 
 /// How long to wait when the system has no file descriptor left, or the like.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long to wait for the rest of a preface that has begun.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
-/// What every HTTP/2 connection begins with (RFC 9113 §3.4). No HTTP/1.1 request does.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How many requests one HTTP/2 connection may have under way (requirement T15).
-const MAX_STREAMS: u32 = 100;
+pub(super) const MAX_STREAMS: u32 = 100;
+/// How many streams a client may reset before we saw their requests, and how many errors of its own it may make, before
+/// the connection ends with `ENHANCE_YOUR_CALM`.
+const MAX_UNSEEN_RESETS: usize = 20;
+const MAX_STREAM_ERRORS: usize = 100;
 /// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a connection ended before its end.
+type Ended = Box<dyn std::error::Error + Send + Sync>;
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
@@ -36,7 +48,10 @@ pub(super) struct Limits {
     connections: Arc<Semaphore>,
     most: u32,
     head_timeout: Duration,
+    idle_timeout: Duration,
     max_head: usize,
+    pub(super) slowest: Slowest,
+    trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Limits {
@@ -45,19 +60,45 @@ impl Limits {
             connections: Arc::new(Semaphore::new(config.max_connections)),
             most: u32::try_from(config.max_connections).unwrap_or(u32::MAX),
             head_timeout: config.head_timeout,
+            idle_timeout: config.idle_timeout,
             max_head: config.max_head,
+            slowest: Slowest::of(config),
+            trusted_proxies: config.trusted_proxies.as_slice().into(),
         }
+    }
+
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .max_buf_size(self.max_head)
+            .max_headers(100);
+        builder
+    }
+
+    fn http2(&self, streams: Streams) -> http2::Builder<Streams> {
+        let mut builder = http2::Builder::new(streams);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+            .max_local_error_reset_streams(MAX_STREAM_ERRORS)
+            .max_header_list_size(u32::try_from(self.max_head).unwrap_or(u32::MAX))
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        builder
     }
 }
 
 /// Serves a listener until `stopped`, then waits for what runs.
-pub(super) async fn serve(
-    listener: TcpListener,
-    state: Arc<State>,
-    limits: Limits,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let graceful = GracefulShutdown::new();
+pub(super) async fn serve(listener: Listener, state: Arc<State>, limits: Limits, mut stopped: watch::Receiver<bool>) {
+    let listener = Arc::new(listener);
     loop {
         // The permit first: what cannot be served yet waits in the system's queue.
         let permit = tokio::select! {
@@ -66,7 +107,7 @@ pub(super) async fn serve(
         };
         let Ok(permit) = permit else { break };
         let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -77,70 +118,111 @@ pub(super) async fn serve(
             () = stop(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
-        // Taken before the task begins: a connection that came just before the stop is not missed.
-        let watcher = graceful.watcher();
-        let (state, limits) = (Arc::clone(&state), limits.clone());
+        let (listener, state, limits) = (Arc::clone(&listener), Arc::clone(&state), limits.clone());
+        let stopped = stopped.clone();
         tokio::spawn(async move {
-            let seat = Seat(Arc::new(permit));
-            let ended = speak(stream, peer, state, &limits, watcher, seat).await;
+            let ended = speak(&listener, stream, peer, state, &limits, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?crate::denial::Chain(&*error), "a connection ended early");
             }
         });
     }
     drop(listener);
-    graceful.shutdown().await;
-    // Connections that were upgraded are waited for by nobody else. They hold their places to the end.
+    // Each connection holds its place to the end, also when it was upgraded.
     let _ = limits.connections.acquire_many(limits.most).await;
 }
 
 async fn speak(
+    listener: &Listener,
     stream: TcpStream,
     peer: SocketAddr,
     state: Arc<State>,
     limits: &Limits,
-    watcher: Watcher,
-    seat: Seat,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    // The library's own look at the preface has no deadline.
-    let is_http2 = tokio::time::timeout(limits.head_timeout, begins_with_preface(&stream)).await??;
+    mut stopped: watch::Receiver<bool>,
+    permit: OwnedSemaphorePermit,
+) -> Result<(), Ended> {
+    let established = tokio::select! {
+        // The first: a request that is there already is answered.
+        biased;
+        established = tokio::time::timeout(limits.head_timeout, listener.establish(stream, peer, limits)) => established??,
+        () = stop(&mut stopped) => return Ok(()),
+    };
+    let Established { stream, origin, is_http2, place } = established;
+    let (origin, seat) = (Arc::new(origin), Seat(Arc::new((permit, place))));
+    let streams = Streams::new(limits.slowest);
+    let of_http2 = is_http2.then(|| streams.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         // Who upgrades keeps the place of the connection for as long as that lasts.
         if request.headers().contains_key(UPGRADE) {
             request.extensions_mut().insert(seat.clone());
         }
-        request::serve(Arc::clone(&state), peer, request)
+        let unanswered = of_http2.as_ref().map(Streams::unanswered);
+        let answer = request::serve(Arc::clone(&state), Arc::clone(&origin), request);
+        async move {
+            let Ok(response) = answer.await;
+            if let Some(unanswered) = unanswered {
+                unanswered.answered();
+            }
+            Ok::<_, Infallible>(response.map(Delivered::new))
+        }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
-    let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.max_head)
-        .max_headers(100);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    watcher.watch(connection).await
+    let stream = TokioIo::new(stream);
+    // Each by its own builder: one that looks for itself takes the bytes of HTTP/2 where ALPN said HTTP/1.1.
+    if is_http2 {
+        let connection = limits.http2(streams.clone()).serve_connection(stream, service);
+        watched(connection, &streams, limits.idle_timeout, stopped).await
+    } else {
+        let mut connection = pin!(limits.http1().serve_connection(stream, service).with_upgrades());
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = stop(&mut stopped) => connection.as_mut().graceful_shutdown(),
+        }
+        Ok(connection.await?)
+    }
 }
 
-/// Looks at the first bytes without taking them.
-async fn begins_with_preface(stream: &TcpStream) -> std::io::Result<bool> {
-    let mut bytes = [0; PREFACE.len()];
+/// Drives an HTTP/2 connection to its end. It is told to go (`GOAWAY`) at a stop, when nothing was asked on it for the
+/// idle timeout, and when its client floods it; and cut if that does not help.
+async fn watched<S, B>(
+    connection: http2::Connection<TokioIo<Stream>, S, Streams>,
+    streams: &Streams,
+    idle_timeout: Duration,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), Ended>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Future: Send + 'static,
+    S::Error: Into<Ended>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Ended>,
+{
+    let mut connection = pin!(connection);
+    let (mut told_to_go, mut stopping, mut seen) = (false, false, streams.seen());
     loop {
-        let seen = stream.peek(&mut bytes).await?;
-        let begun = bytes.get(..seen).unwrap_or_default();
-        if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
-            return Ok(begun == PREFACE);
+        let why = tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = stop(&mut stopped), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            () = streams.flooded() => "too many requests were reset",
+            () = tokio::time::sleep(idle_timeout) => {
+                let (before, now) = (seen, streams.seen());
+                seen = now;
+                if now != before || now.1 {
+                    continue;
+                }
+                "nothing was asked for too long"
+            }
+        };
+        if told_to_go {
+            return Err(why.into());
         }
-        // What is there makes the socket readable, so only time brings the rest.
-        tokio::time::sleep(PREFACE_PAUSE).await;
+        tracing::debug!(why, "an HTTP/2 connection is told to go");
+        told_to_go = true;
+        connection.as_mut().graceful_shutdown();
     }
 }
 

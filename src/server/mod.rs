@@ -1,14 +1,22 @@
 //! The standalone gate: the layer around the reverse proxy, behind listeners of its own.
 //!
-//! `listener → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
+//! `listener (TLS) → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
 
+mod addresses;
 pub mod assemble;
 mod body;
 mod connection;
 mod cors;
+mod listener;
 pub(crate) mod metrics;
+mod origin;
+mod pace;
+mod proxy_protocol;
 mod reload;
 mod request;
+mod stream;
+mod streams;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +27,9 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::config::Config;
 use assemble::Assembled;
+use listener::Listener;
 use metrics::Metrics;
+pub(crate) use tls::check as check_certificates;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +45,7 @@ impl ServerError {
 /// A gate that listens.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     admin: TcpListener,
     assembled: Assembled,
     config: Arc<Config>,
@@ -49,8 +59,9 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         // Ports first: a second gate started by mistake should say so, not that the store is in use.
         let mut listeners = Vec::new();
-        for address in &config.server.listen {
-            listeners.push(bind(*address, "server.listen").await?);
+        for listener in &config.server.listeners {
+            let socket = bind(listener.address, &listener.key).await?;
+            listeners.push(Listener::new(socket, listener).map_err(ServerError::new)?);
         }
         let admin = bind(config.admin.listen, "admin.listen").await?;
         let assembled = assemble::assemble(&config).await?;
@@ -59,7 +70,12 @@ impl Server {
 
     /// Where requests are accepted.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(Listener::address).collect()
+    }
+
+    /// Which of [`Self::addresses`] speak TLS.
+    pub fn are_secure(&self) -> Vec<bool> {
+        self.listeners.iter().map(|listener| listener.tls().is_some()).collect()
     }
 
     /// Where operators are.
@@ -79,7 +95,8 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { listeners, admin, assembled, config } = self;
         let (stopping, stopped) = watch::channel(false);
-        let _watching = reload::watch(&config, &assembled)?;
+        let certificates = listeners.iter().filter_map(Listener::tls).collect();
+        let _watching = reload::watch(&config, &assembled, certificates)?;
         let metrics = Arc::new(Metrics::new(assembled.gate.clone()));
         let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
         let admin_state = Arc::new(admin::State {

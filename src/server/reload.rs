@@ -1,5 +1,5 @@
-//! What a running gate reads again when it changes: keys and the keys of other issuers. Users are watched by their
-//! directory. What is broken is not taken: the old one stays, and the log says so.
+//! What a running gate reads again when it changes: keys, the keys of other issuers, and the certificates of listeners.
+//! Users are watched by their directory. What is broken is not taken: the old one stays, and the log says so.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 
 use super::ServerError;
 use super::assemble::{self, Assembled};
+use super::tls::Tls;
 use crate::config::{Config, KeySource};
 use crate::gate::Gate;
+use crate::private_file::parent;
 use crate::token::keyring::Keyring;
 use crate::token::verify::IssuerRules;
 
@@ -21,6 +23,9 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// After this long without any event the files are read again all the same: an event may be missed, and requirement J16
 /// gives a removed key a second.
 const ANYHOW: Duration = Duration::from_secs(30);
+
+/// A file with its size and time, if it is there.
+type Stamp = (PathBuf, Option<(u64, std::time::SystemTime)>);
 
 /// Watches until dropped.
 #[derive(Debug)]
@@ -35,8 +40,12 @@ impl Drop for Watching {
     }
 }
 
-/// Watches the keyring's folder and the files of other issuers' keys.
-pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watching, ServerError> {
+/// Watches the keyring's folder, the files of other issuers' keys, and those of certificates.
+pub(super) fn watch(
+    config: &Arc<Config>,
+    assembled: &Assembled,
+    certificates: Vec<Arc<Tls>>,
+) -> Result<Watching, ServerError> {
     let (changed, mut changes) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading a file is an event, too, and we read them.
@@ -45,7 +54,9 @@ pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watch
         }
     })
     .map_err(|error| ServerError::new(format!("files cannot be watched for changes: {error}")))?;
-    for folder in folders(config) {
+    let mut folders = folders(config);
+    folders.extend(certificates.iter().flat_map(|tls| tls.files()).map(|file| parent(file).to_owned()));
+    for folder in folders {
         watcher
             .watch(&folder, RecursiveMode::NonRecursive)
             .map_err(|error| ServerError::new(format!("{} cannot be watched: {error}", folder.display())))?;
@@ -53,6 +64,7 @@ pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watch
     let (config, gate, mut trusted) = (Arc::clone(config), assembled.gate.clone(), assembled.trusted.clone());
     let task = tokio::spawn(async move {
         let mut seen = fingerprint(&config);
+        let mut seen_tls: Vec<_> = certificates.iter().map(|tls| tls_fingerprint(tls)).collect();
         loop {
             let waited = tokio::time::timeout(ANYHOW, changes.recv()).await;
             if matches!(waited, Ok(None)) {
@@ -64,6 +76,12 @@ pub(super) fn watch(config: &Arc<Config>, assembled: &Assembled) -> Result<Watch
             // What could not be used is tried again: mending a file's mode changes neither its size nor its time.
             if now != seen && reload(&config, &gate, &mut trusted) {
                 seen = now;
+            }
+            for (tls, seen) in certificates.iter().zip(&mut seen_tls) {
+                let now = tls_fingerprint(tls);
+                if now != *seen && reload_tls(tls) {
+                    *seen = now;
+                }
             }
         }
     });
@@ -95,14 +113,24 @@ fn reload(config: &Config, gate: &Gate, trusted: &mut Vec<IssuerRules>) -> bool 
     whole
 }
 
+/// False if they could not be used. Of a pair that is written one by one the first half does not fit yet.
+fn reload_tls(tls: &Tls) -> bool {
+    match tls.reload() {
+        Ok(()) => {
+            tracing::info!(key = tls.key(), "certificates changed and were read again");
+            true
+        }
+        Err(error) => {
+            tracing::error!(error, "certificates changed but cannot be used; the old ones stay in force");
+            false
+        }
+    }
+}
+
 /// The folders to watch: editors and mounted secrets replace a file, and only its folder sees that.
 fn folders(config: &Config) -> BTreeSet<PathBuf> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
     let mut folders = BTreeSet::from([config.issuer.keys.clone()]);
-    folders.extend(key_files(config).map(parent));
+    folders.extend(key_files(config).map(|file| parent(file).to_owned()));
     folders
 }
 
@@ -114,7 +142,7 @@ fn key_files(config: &Config) -> impl Iterator<Item = &Path> {
 
 /// What tells whether any key file changed: names, sizes and times, not contents. The store's mark lies in the same
 /// folder and changes all the time; files that are being written, and locks, begin with a dot.
-fn fingerprint(config: &Config) -> Vec<(PathBuf, Option<(u64, std::time::SystemTime)>)> {
+fn fingerprint(config: &Config) -> Vec<Stamp> {
     let mut files: Vec<PathBuf> = key_files(config).map(Path::to_owned).collect();
     if let Ok(entries) = std::fs::read_dir(&config.issuer.keys) {
         let mark = assemble::high_water(&config.issuer.keys);
@@ -124,11 +152,17 @@ fn fingerprint(config: &Config) -> Vec<(PathBuf, Option<(u64, std::time::SystemT
         );
     }
     files.sort();
-    files
-        .into_iter()
-        .map(|path| {
-            let what = std::fs::metadata(&path).ok().and_then(|meta| Some((meta.len(), meta.modified().ok()?)));
-            (path, what)
-        })
-        .collect()
+    stamps(files)
+}
+
+fn tls_fingerprint(tls: &Tls) -> Vec<Stamp> {
+    stamps(tls.files().map(Path::to_owned).collect())
+}
+
+fn stamps(files: Vec<PathBuf>) -> Vec<Stamp> {
+    let stamp = |path: PathBuf| {
+        let what = std::fs::metadata(&path).ok().and_then(|meta| Some((meta.len(), meta.modified().ok()?)));
+        (path, what)
+    };
+    files.into_iter().map(stamp).collect()
 }

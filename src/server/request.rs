@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::ServerError;
 use super::assemble::Assembled;
-use super::body::RequestBody;
+use super::body::{Answered, RequestBody};
 use super::cors::Cors;
 use super::metrics::{self, Metrics};
+use super::origin::Origin;
+use super::pace::Slowest;
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{GateBody, GateService, Peer, Refilling, Verdict, respond};
@@ -29,6 +32,7 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 #[derive(Debug)]
 pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
+    slowest: Slowest,
     metrics: Arc<Metrics>,
     time: SystemTime,
 }
@@ -37,22 +41,45 @@ impl State {
     pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
-        Ok(Self { service: Cors::new(&config.cors, gate.clone(), inner)?, metrics, time: SystemTime::new() })
+        let service = Cors::new(&config.cors, gate.clone(), inner)?;
+        Ok(Self { service, metrics, slowest: Slowest::of(&config.server), time: SystemTime::new() })
     }
 }
 
 /// Serves one request. A panic ends this request alone (requirement A8).
 pub(super) async fn serve(
     state: Arc<State>,
-    peer: SocketAddr,
+    origin: Arc<Origin>,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Infallible> {
     let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO)
         .then(|| Line { method: request.method().clone(), path: request.uri().path().to_owned() });
     let began = state.time.monotonic();
     let is_grpc = respond::is_grpc(request.headers());
-    let mut request = request.map(RequestBody::Incoming);
-    request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
+    let (is_misdirected, request) = origin.is_misdirected(request);
+    let mut response = if is_misdirected { misdirected() } else { answered(&state, &origin, request, is_grpc).await };
+    let verdict = response.extensions_mut().remove::<Verdict>();
+    if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
+        response = respond::grpc_status("13", "internal error").map(GateBody::own);
+    }
+    let took = state.time.monotonic().saturating_sub(began);
+    state.metrics.answered(verdict.as_ref(), took);
+    if let Some(line) = line {
+        line.write(origin.peer, response.status(), verdict.as_ref(), took);
+    }
+    Ok(response)
+}
+
+/// What the gate, or an upstream, says to it.
+async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is_grpc: bool) -> Response<ReplyBody> {
+    // A stream of messages is as slow as what it tells of.
+    let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
+    let mut request = request.map(|body| match &paced {
+        Some(answered) => RequestBody::paced(body, state.slowest, answered.clone()),
+        None => RequestBody::Incoming(body),
+    });
+    let address = origin.peer.ip();
+    request.extensions_mut().insert(Peer { address, secure: origin.secure });
     let mut service = state.service.clone();
     let answer = async move {
         match service.ready().await {
@@ -61,18 +88,20 @@ pub(super) async fn serve(
         }
     };
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
-    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %peer.ip());
-    let mut response = guarded(answer.instrument(span)).await;
-    let verdict = response.extensions_mut().remove::<Verdict>();
-    if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
-        response = respond::grpc_status("13", "internal error").map(GateBody::own);
+    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %address);
+    let response = guarded(answer.instrument(span)).await;
+    if let Some(answered) = paced {
+        answered.set();
     }
-    let took = state.time.monotonic().saturating_sub(began);
-    state.metrics.answered(verdict.as_ref(), took);
-    if let Some(line) = line {
-        line.write(peer, response.status(), verdict.as_ref(), took);
-    }
-    Ok(response)
+    response
+}
+
+/// The client asks a server that it did not want to speak to when the connection began.
+fn misdirected() -> Response<ReplyBody> {
+    let detail = "this host is served on a connection of its own";
+    let mut reply = respond::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
+    reply.extensions_mut().insert(Verdict { reason: "misdirected", route: None, session: None });
+    reply
 }
 
 /// The answer, or a 500 where making it panicked.

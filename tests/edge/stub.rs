@@ -40,6 +40,7 @@ impl Received {
 /// | `garbage` | answers with what is not HTTP |
 /// | `silent` | never answers |
 /// | `parts` | a chunked body, a chunk each time that [`Stub::push`] is called, until an empty one |
+/// | `endless` | a chunked body without end |
 /// | `store` | 200 with a response header of every kind |
 /// | anything else | 200, `ok` |
 pub(crate) struct Stub {
@@ -142,6 +143,13 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
                     if chunk.is_empty() {
                         break;
                     }
+                }
+            }
+            "endless" => {
+                out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+                loop {
+                    out.write_all(&chunk)?;
                 }
             }
             "store" => out.write_all(

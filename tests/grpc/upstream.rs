@@ -39,7 +39,7 @@ pub(crate) fn serve(listener: TcpListener) {
     });
 }
 
-async fn answer(request: Request<Incoming>) -> http::Response<tonic::body::Body> {
+pub(crate) async fn answer(request: Request<Incoming>) -> http::Response<tonic::body::Body> {
     let mut grpc = Grpc::new(ProstCodec::<String, String>::default());
     match request.uri().path() {
         UNARY => grpc.unary(tower::service_fn(unary), request).await,

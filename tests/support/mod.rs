@@ -132,6 +132,7 @@ impl Place {
         Gate {
             child,
             address: address(&greeting["listening"][0]),
+            addresses: greeting["listening"].as_array().unwrap().iter().map(address).collect(),
             admin: address(&greeting["admin"]),
             password,
             log: path,
@@ -231,7 +232,9 @@ pub struct Ran {
 /// A gate in a process of its own; killed when dropped.
 pub struct Gate {
     pub child: Child,
+    /// The first of its listeners.
     pub address: SocketAddr,
+    pub addresses: Vec<SocketAddr>,
     pub admin: SocketAddr,
     /// The password of the user `demo`.
     pub password: String,

@@ -12,20 +12,20 @@ use super::super::types::{
     ServerConfig, SessionsConfig, StoreConfig, TrustedIssuer,
 };
 use super::super::value;
-use super::{check_profile, collide, path_in, profile};
+use super::{check_profile, collide, listeners, path_in, profile};
 use crate::gate::DEFAULT_MAX_STREAM;
 use crate::limit::Rates;
 use crate::session::profile::Profile;
 use crate::token::Algorithm;
 use crate::token::algorithm::Family;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// The most by which clocks may differ (requirement J7).
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
-fn local(port: u16) -> SocketAddr {
+pub(super) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
@@ -33,36 +33,32 @@ fn bytes(value: Option<u64>, default: usize) -> usize {
     value.and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
 }
 
-pub(super) fn server(section: &Section<'_>) -> ServerConfig {
+pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
     let timeout = |key, default: u64| {
         let seconds = Duration::from_secs(default);
         section.get(key, value::duration_within(Duration::from_millis(100), HOUR)).unwrap_or(seconds)
     };
-    section.later(&["tls"]);
-    let listen = section.one_or_list("listen", value::address).unwrap_or_else(|| vec![local(8080)]);
-    if listen.is_empty() && !section.is_bad() {
-        section.blame("listen", "is empty; expected at least one address");
-    }
-    let all_read = !section.is_bad();
-    for (index, one) in listen.iter().enumerate() {
-        if all_read && listen.iter().take(index).any(|other| collide(*one, *other)) {
-            section.blame_element("listen", index, format!("{one} is taken by another address of this list"));
-        }
-    }
+    let trusted_proxies = section.list("trusted_proxies", value::network).unwrap_or_default();
     let expected = "the URL at which clients reach the gate, such as \"https://api.example.com\"";
     let server = ServerConfig {
-        listen,
+        listeners: listeners::all(section, dir, &trusted_proxies),
         public_url: section.require("public_url", expected, value::origin_url).unwrap_or_default(),
-        trusted_proxies: section.list("trusted_proxies", value::network).unwrap_or_default(),
+        trusted_proxies,
         connect_timeout: timeout("connect_timeout", 5),
         head_timeout: timeout("head_timeout", 10),
         idle_timeout: timeout("idle_timeout", 60),
         max_head: bytes(section.get("max_head", value::size(8 << 10, 1 << 20)), 32 << 10),
         max_connections: section.get("max_connections", value::count(1, 1_000_000)).unwrap_or(10_000),
+        min_body_rate: section.get("min_body_rate", value::size(0, 1 << 20)).unwrap_or(256),
         drain_timeout: section
             .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))
             .unwrap_or(30 * SECOND),
     };
+    // Each listener holds a place for the connection that it waits for.
+    if server.max_connections < server.listeners.len() {
+        let message = format!("is {}, and there are {} listeners", server.max_connections, server.listeners.len());
+        section.blame("max_connections", message);
+    }
     section.finish();
     server
 }
@@ -77,7 +73,7 @@ pub(super) fn admin(section: &Section<'_>, dir: &Path, server: &ServerConfig) ->
         );
         section.blame("listen", message);
     }
-    if let Some(public) = server.listen.iter().find(|public| collide(**public, listen)) {
+    if let Some(public) = server.addresses().find(|public| collide(*public, listen)) {
         let message = format!("{listen} is the public listener {public} too; expected an address of its own");
         section.blame("listen", message);
     }

@@ -3,22 +3,23 @@
 //! is thrown away, because a problem was noted.
 
 mod base;
+mod listeners;
 mod traffic;
+mod upstreams;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::raw::{Section, Value};
 use super::types::{Config, EndpointConfig};
 use super::value;
-use crate::proxy::UpstreamUrl;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile, ProfileOverride};
 
 pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let at = |key| root.section(key);
 
     let server_section = at("server");
-    let server = base::server(&server_section);
+    let server = base::server(&server_section, dir);
     let admin = base::admin(&at("admin"), dir, &server);
     let issuer = base::issuer(&at("issuer"), dir, &server);
     let issuers = base::issuers(&root.sections("issuers"), dir, &issuer);
@@ -38,7 +39,7 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let endpoint_sections = root.sections("endpoints");
     let endpoints = traffic::endpoints(&endpoint_sections, &clients);
     let identity = traffic::identity(&at("identity"));
-    let upstreams = traffic::upstreams(&root.sections("upstreams"), &server, &admin);
+    let upstreams = upstreams::upstreams(&root.sections("upstreams"), dir, &server, &admin);
     let routes = traffic::routes(&root.sections("routes"), &upstreams);
     root.finish();
 
@@ -128,26 +129,6 @@ fn check_profiles(config: &Config, clients: &[Section<'_>], endpoints: &[Section
 /// A path, relative to the file's directory.
 fn path_in(dir: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
     move |v| value::text(v).map(|path| dir.join(path))
-}
-
-/// Would one who connects to `url` reach a listener at `listen`?
-fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
-    let Some(url) = url.address() else { return false };
-    if url.port() != listen.port() {
-        return false;
-    }
-    let name = url.name().trim_end_matches('.').to_ascii_lowercase();
-    if name == "localhost" || name.ends_with(".localhost") {
-        return is_local(listen.ip().to_canonical());
-    }
-    // An unspecified address connects to this machine.
-    let Ok(to) = name.parse::<IpAddr>().map(|ip| ip.to_canonical()) else { return false };
-    let at = listen.ip().to_canonical();
-    to == at || (is_local(to) && at.is_unspecified()) || (to.is_unspecified() && is_local(at))
-}
-
-fn is_local(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// Would both listen at one place?

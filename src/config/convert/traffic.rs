@@ -1,4 +1,4 @@
-//! Clients, endpoints, identity, upstreams, routes.
+//! Clients, endpoints, identity, routes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::super::raw::{Section, Value, nearest, printable};
-use super::super::types::{AdminConfig, ClientConfig, EndpointConfig, IdentityConfig, ServerConfig, UpstreamConfig};
+use super::super::types::{ClientConfig, EndpointConfig, IdentityConfig};
 use super::super::value;
-use super::{path_in, profile, reaches};
+use super::{path_in, profile};
 use crate::client::{Grant, SecretHash};
 use crate::dialect::{self, envelope::Envelope};
 use crate::directory::password::cost_of;
 use crate::private_file::read_private;
-use crate::proxy::UpstreamUrl;
+use crate::proxy::Upstream;
 use crate::route::{Auth, BadCredential, EncodedSlash, OnExpiry, Route, RoutePolicy};
 use crate::session::Scope;
 use crate::session::engine::APPLICATION;
@@ -268,66 +268,7 @@ pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
     identity
 }
 
-pub(super) fn upstreams(sections: &[Section<'_>], server: &ServerConfig, admin: &AdminConfig) -> Vec<UpstreamConfig> {
-    let mut upstreams: Vec<UpstreamConfig> = Vec::new();
-    for section in sections {
-        section.later(&["tls", "http2", "balance"]);
-        let name = section.require("name", "a name for routes to use", value::text).unwrap_or_default();
-        if !name.is_empty() && upstreams.iter().any(|other| other.name == name) {
-            section.blame("name", format!("\"{name}\" is there twice"));
-        }
-        if !section.has("urls") {
-            section.require("urls", "a list such as [\"http://127.0.0.1:3000\"]", value::text);
-        }
-        let urls = section.indexed("urls", value::upstream_url);
-        if urls.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
-            section.blame("urls", "is empty; expected at least one address");
-        }
-        let urls = urls.unwrap_or_default();
-        for (index, url) in &urls {
-            if let Some(what) = loops_back(url, server, admin) {
-                section.blame_element("urls", *index, format!("is {what}: requests would come back to the gate"));
-            }
-        }
-        let timeout = |key, default| {
-            let most = Duration::from_secs(86_400);
-            section.get(key, value::duration_within(Duration::from_millis(100), most)).unwrap_or(default)
-        };
-        let preserve_host = section.get("preserve_host", value::boolean).unwrap_or(false);
-        if preserve_host && urls.iter().any(|(_, url)| matches!(url, UpstreamUrl::H2c(_))) {
-            let message = "cannot be had of an h2c:// address, where :authority names the upstream; X-Forwarded-Host \
-                           has what the client sent";
-            section.blame("preserve_host", message);
-        }
-        upstreams.push(UpstreamConfig {
-            name,
-            urls: urls.into_iter().map(|(_, url)| url).collect(),
-            head_timeout: timeout("head_timeout", Duration::from_secs(60)),
-            idle_timeout: timeout("idle_timeout", server.idle_timeout),
-            preserve_host,
-        });
-        section.finish();
-    }
-    upstreams
-}
-
-/// Which address of ours an upstream is (requirement O1).
-fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
-    if reaches(url, admin.listen) {
-        return Some(format!("our own admin listener, {}", admin.listen));
-    }
-    if let Some(own) = server.listen.iter().find(|own| reaches(url, **own)) {
-        return Some(format!("our own listener, {own}"));
-    }
-    let url = url.address()?;
-    let public = &server.public_url;
-    let is_http = public.scheme_str() == Some("http");
-    let public_host = public.host().unwrap_or_default().trim_matches(['[', ']']);
-    let same = public_host.eq_ignore_ascii_case(url.name()) && public.port_u16().unwrap_or(80) == url.port();
-    (is_http && same).then(|| "our own public_url".to_owned())
-}
-
-pub(super) fn routes(sections: &[Section<'_>], upstreams: &[UpstreamConfig]) -> Vec<Route> {
+pub(super) fn routes(sections: &[Section<'_>], upstreams: &[Upstream]) -> Vec<Route> {
     let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut routes: Vec<Route> = Vec::new();
     for section in sections {

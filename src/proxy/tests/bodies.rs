@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::*;
 use crate::proxy::body::Progress;
-use crate::proxy::{BodyError, ProxyError, Settings, within};
+use crate::proxy::exchange::within;
+use crate::proxy::{BodyError, ProxyError, Settings};
 use crate::route::RoutePolicy;
 
 const CHUNK: usize = 64 * 1024;

@@ -1,9 +1,9 @@
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body_util::{Empty, Full};
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
-use crate::proxy::{ProxyError, Settings};
+use crate::proxy::{Proxy, ProxyError, Settings, Upstream};
 use crate::route::RoutePolicy;
 
 async fn seen_headers(headers: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -36,14 +36,8 @@ async fn t11_the_host_and_the_path_that_were_checked_are_sent() {
 #[tokio::test]
 async fn the_host_of_the_address_is_sent_where_the_upstream_wants_it() {
     let (address, seen) = mirror().await;
-    let upstream = crate::proxy::Upstream {
-        name: "app".to_owned(),
-        urls: vec![format!("http://{address}/v1/").parse().unwrap()],
-        preserve_host: false,
-        head_timeout: None,
-        idle_timeout: None,
-    };
-    let proxy = crate::proxy::Proxy::new(vec![upstream], Settings::default());
+    let upstream = Upstream { preserve_host: false, ..upstream(&[&format!("http://{address}/v1/")]) };
+    let proxy = Proxy::new(vec![upstream], Settings::default()).unwrap();
     assert_eq!(proxy.upstream("app"), Some(0));
     forward(&proxy, get("/x", &[])).await;
     let seen = seen.lock().unwrap();
@@ -198,16 +192,4 @@ async fn echo_shows_what_an_upstream_would_receive() {
     let echo: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
     assert_eq!(echo["truncated"], true);
     assert_eq!(echo["body"].as_str().unwrap().len(), 64 * 1024);
-}
-
-#[tokio::test]
-async fn several_addresses_take_turns() {
-    let name = |name: &'static str| http(move |_: Request<_>| async move { Response::new(Full::from(name)) });
-    let (one, two) = (format!("http://{}", name("one").await), format!("http://{}", name("two").await));
-    let proxy = proxy_with(&[&one, &two], Settings::default());
-    let mut answers = Vec::new();
-    for _ in 0..4 {
-        answers.push(text(forward(&proxy, get("/", &[])).await).await);
-    }
-    assert_eq!(answers, ["one", "two", "one", "two"]);
 }

@@ -1,4 +1,6 @@
+mod addresses;
 mod bodies;
 mod connections;
 mod heads;
+mod pools;
 mod support;

@@ -9,7 +9,6 @@ use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -106,21 +105,18 @@ pub(super) fn proxy(address: SocketAddr) -> Proxy {
 
 /// One whose sockets hold little, so that what is held is held by the proxy.
 pub(super) fn proxy_with_small_sockets(address: SocketAddr) -> Proxy {
-    let mut connector = HttpConnector::new();
-    connector.set_recv_buffer_size(Some(SOCKET_BUFFER));
-    connector.set_send_buffer_size(Some(SOCKET_BUFFER));
-    let urls = vec![format!("http://{address}").parse().unwrap()];
-    let upstream =
-        Upstream { name: "app".to_owned(), urls, preserve_host: true, head_timeout: None, idle_timeout: None };
-    Proxy::with_connector(vec![upstream], Settings::default(), connector)
+    let settings = Settings { socket_buffer: Some(SOCKET_BUFFER as u32), ..Settings::default() };
+    proxy_with(&[&format!("http://{address}")], settings)
 }
 
 pub(super) fn proxy_with(urls: &[&str], settings: Settings) -> Proxy {
+    Proxy::new(vec![upstream(urls)], settings).unwrap()
+}
+
+/// An upstream with the defaults, but for the host.
+pub(super) fn upstream(urls: &[&str]) -> Upstream {
     let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
-    Proxy::new(
-        vec![Upstream { name: "app".to_owned(), urls, preserve_host: true, head_timeout: None, idle_timeout: None }],
-        settings,
-    )
+    Upstream { preserve_host: true, ..Upstream::new("app", urls) }
 }
 
 pub(super) fn request<B>(

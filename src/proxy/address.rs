@@ -1,0 +1,243 @@
+//! One address of an upstream: its connections, its load, and whether it is in service.
+//!
+//! **Put aside** is an address that failed [`Upstream::max_failures`] times in a row: no connection, a handshake that
+//! failed, a connection that broke or spoke no HTTP before the head of a response, or no head in time. What an upstream
+//! answers, a 5xx too, is no failure: one bad page would take all its addresses away. It comes back after a time, and
+//! then the first failure puts it aside again, for twice as long; or, where its health is checked, with good checks.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use tokio_rustls::TlsConnector;
+
+use super::Settings;
+use super::body::Lent;
+use super::dial::Dial;
+use super::tls::{BadTls, server_name};
+use super::upstream::{LONGEST_ASIDE, Upstream};
+use super::url::UpstreamUrl;
+
+/// How often an HTTP/2 connection in use is asked whether it is alive, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Keeps connections.
+pub(super) type Requests = Client<Dial, Lent>;
+
+/// See the module.
+pub(super) struct Address {
+    pub(super) url: UpstreamUrl,
+    /// Nobody for `echo:`.
+    pub(super) to: Option<SocketAddr>,
+    clients: Option<ArcSwap<Clients>>,
+    in_flight: AtomicUsize,
+    aside: AtomicBool,
+    /// In a row; and how often in a row it was put aside.
+    failures: AtomicU32,
+    ejections: AtomicU32,
+    /// Checks of its health, in a row.
+    good_checks: AtomicU32,
+    bad_checks: AtomicU32,
+}
+
+/// The connections to an address.
+pub(super) struct Clients {
+    pub(super) requests: Requests,
+    /// An upgrade is HTTP/1.1's (RFC 9113 §8.6), so it has connections on which nothing else was agreed.
+    pub(super) upgrades: Requests,
+}
+
+/// How connections of an upstream are opened.
+pub(super) struct Connecting {
+    dial: Dial,
+    tls: Option<TlsParts>,
+    pool_idle: Duration,
+    pool_size: usize,
+}
+
+struct TlsParts {
+    any: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    name: Option<String>,
+}
+
+impl Connecting {
+    pub(super) fn new(upstream: &Upstream, settings: &Settings) -> Result<Self, BadTls> {
+        let tls = if upstream.urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
+            let mut http1 = upstream.tls.load()?;
+            http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let mut any = http1.clone();
+            // In HTTP/2 `:authority` would have to be the client's host, and connections are kept by it.
+            if !upstream.preserve_host {
+                any.alpn_protocols.insert(0, b"h2".to_vec());
+            }
+            Some(TlsParts { any: Arc::new(any), http1: Arc::new(http1), name: upstream.tls.server_name.clone() })
+        } else {
+            None
+        };
+        let dial = Dial {
+            to: ([0, 0, 0, 0], 0).into(),
+            timeout: upstream.connect_timeout.unwrap_or(settings.connect_timeout),
+            socket_buffer: settings.socket_buffer,
+            tls: None,
+        };
+        Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size: settings.pool_size })
+    }
+
+    /// For a connection, and for the look-up before it.
+    pub(super) fn timeout(&self) -> Duration {
+        self.dial.timeout
+    }
+
+    /// `None` for a name that no certificate could have.
+    fn clients(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Clients> {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(self.pool_idle)
+            .pool_max_idle_per_host(self.pool_size)
+            .retry_canceled_requests(true)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .set_host(false);
+        let dial = Dial { to, ..self.dial.clone() };
+        match url {
+            UpstreamUrl::Echo => None,
+            UpstreamUrl::Http(_) => {
+                let requests: Requests = builder.build(dial);
+                Some(Clients { upgrades: requests.clone(), requests })
+            }
+            UpstreamUrl::H2c(_) => {
+                let requests: Requests = builder.http2_only(true).build(dial);
+                Some(Clients { upgrades: requests.clone(), requests })
+            }
+            UpstreamUrl::Https(url) => {
+                let tls = self.tls.as_ref()?;
+                let name = server_name(tls.name.as_deref().unwrap_or(url.name())).ok()?;
+                let with = |config: &Arc<ClientConfig>| Some((TlsConnector::from(Arc::clone(config)), name.clone()));
+                // The version is chosen with the connection, so `Host` is left to the client, which knows it then.
+                builder.set_host(true);
+                let requests = builder.build(Dial { tls: with(&tls.any), ..dial.clone() });
+                let upgrades = builder.build(Dial { tls: with(&tls.http1), ..dial });
+                Some(Clients { requests, upgrades })
+            }
+        }
+    }
+}
+
+impl Address {
+    pub(super) fn new(url: UpstreamUrl, to: Option<SocketAddr>, connecting: &Connecting) -> Self {
+        let clients = to.and_then(|to| connecting.clients(&url, to)).map(ArcSwap::from_pointee);
+        Self {
+            url,
+            to,
+            clients,
+            in_flight: AtomicUsize::new(0),
+            aside: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            good_checks: AtomicU32::new(0),
+            bad_checks: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn clients(&self) -> Option<Arc<Clients>> {
+        self.clients.as_ref().map(ArcSwap::load_full)
+    }
+
+    /// From now on requests go over new connections; each of the old ones ends with the request that it carries.
+    pub(super) fn renew(&self, connecting: &Connecting) {
+        if let (Some(clients), Some(to)) = (&self.clients, self.to)
+            && let Some(new) = connecting.clients(&self.url, to)
+        {
+            clients.store(Arc::new(new));
+        }
+    }
+
+    pub(super) fn load(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more request, unless there are `most`.
+    pub(super) fn enter(&self, most: usize) -> bool {
+        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1)).is_ok()
+    }
+
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_aside(&self) -> bool {
+        self.aside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn succeeded(&self) {
+        // Mostly there is nothing to write.
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        if self.ejections.load(Ordering::Relaxed) != 0 && !self.is_aside() {
+            self.ejections.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Is it put aside by this? Then `Some`, with the time after which it comes back, unless checks bring it back.
+    pub(super) fn failed(&self, upstream: &Upstream) -> Option<Duration> {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if failures < upstream.max_failures || self.aside.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        self.good_checks.store(0, Ordering::Relaxed);
+        let before = self.ejections.fetch_add(1, Ordering::Relaxed).min(16);
+        Some(upstream.eject_for.saturating_mul(1 << before).min(LONGEST_ASIDE.max(upstream.eject_for)))
+    }
+
+    /// Its time is over: one failure more puts it aside again.
+    pub(super) fn readmit(&self, upstream: &Upstream) -> bool {
+        self.failures.store(upstream.max_failures.saturating_sub(1), Ordering::Relaxed);
+        self.aside.swap(false, Ordering::Relaxed)
+    }
+
+    /// A check went well. Is it back by this?
+    pub(super) fn is_well(&self, healthy_after: u32) -> bool {
+        self.bad_checks.store(0, Ordering::Relaxed);
+        let good = self.good_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let is_back = good >= healthy_after && self.aside.swap(false, Ordering::Relaxed);
+        if is_back {
+            self.failures.store(0, Ordering::Relaxed);
+            self.ejections.store(0, Ordering::Relaxed);
+        }
+        is_back
+    }
+
+    /// A check failed. Is it put aside by this?
+    pub(super) fn is_unwell(&self, unhealthy_after: u32) -> bool {
+        self.good_checks.store(0, Ordering::Relaxed);
+        let bad = self.bad_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        bad >= unhealthy_after && !self.aside.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// As logs name it.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(url), Some(to)) = (self.url.address(), self.to) else { return f.write_str("echo:") };
+        write!(f, "{}", url.authority())?;
+        // A name stands for several.
+        if url.ip().is_none() { write!(f, " ({to})") } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}

@@ -1,0 +1,132 @@
+//! Opens connections to one address, with TLS where it is asked for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use super::pool::InFlight;
+
+/// Connects to one address, whatever is asked for.
+#[derive(Clone)]
+pub(super) struct Dial {
+    pub(super) to: SocketAddr,
+    /// For the connection, its TLS handshake included.
+    pub(super) timeout: Duration,
+    pub(super) socket_buffer: Option<u32>,
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Dial {
+    async fn connect(self) -> io::Result<Link> {
+        let connecting = async {
+            let socket = if self.to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            if let Some(size) = self.socket_buffer {
+                socket.set_recv_buffer_size(size)?;
+                socket.set_send_buffer_size(size)?;
+            }
+            let stream = socket.connect(self.to).await?;
+            stream.set_nodelay(true)?;
+            io::Result::Ok(match self.tls {
+                None => Either::Left(stream),
+                Some((connector, name)) => Either::Right(Box::new(connector.connect(name, stream).await?)),
+            })
+        };
+        let stream = tokio::time::timeout(self.timeout, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(Link { stream, holding: Holding::default() })
+    }
+}
+
+impl tower::Service<Uri> for Dial {
+    type Response = TokioIo<Link>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Link>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connecting = self.clone().connect();
+        Box::pin(async move { connecting.await.map(TokioIo::new) })
+    }
+}
+
+/// A connection to an upstream.
+pub(super) struct Link {
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+    holding: Holding,
+}
+
+/// What lasts as long as a connection: an upgraded one counts at its address until it is closed, whoever has it then.
+/// In the extensions of each response that came over it.
+#[derive(Clone, Default)]
+pub(super) struct Holding(Arc<Mutex<Option<InFlight>>>);
+
+impl Holding {
+    pub(super) fn hold(&self, request: InFlight) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Responses have clones of it, too.
+        drop(self.holding.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new().extra(self.holding.clone());
+        let is_h2 = match &self.stream {
+            Either::Left(_) => false,
+            Either::Right(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        };
+        if is_h2 { connected.negotiated_h2() } else { connected }
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,312 @@
+//! One request and its answer: the head as the upstream is to see it, the attempts, and the head that comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::address::Address;
+use super::body::{BodyError, Lent, Progress, ProxyBody, RequestBody};
+use super::dial::Holding;
+use super::error::{self, ProxyError};
+use super::pool::{InFlight, Pool};
+use super::upgrade::Wanted;
+use super::url::UpstreamUrl;
+use super::{Inner, echo};
+use crate::gate::respond;
+use crate::headers::{self, Peer};
+use crate::route::path::CanonicalPath;
+
+/// At so many addresses a request is tried before it fails, whatever was wrong with them.
+const MOST_ADDRESSES: usize = 3;
+
+/// A request as far as it does not depend on the address.
+#[derive(Clone)]
+struct Asked {
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+    /// What the client called us.
+    host: Option<HeaderValue>,
+}
+
+/// Why an attempt was not answered.
+struct Failure {
+    kind: ProxyError,
+    /// Nothing of the request was written.
+    unsent: bool,
+    /// The connection was lost before anything of the response came.
+    lost: bool,
+    what: String,
+}
+
+impl Inner {
+    pub(super) async fn send(
+        &self,
+        upstream: usize,
+        parts: Parts,
+        body: RequestBody,
+        upgrade: Option<Wanted>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        let Some(pool) = self.pools.get(upstream) else {
+            tracing::error!(upstream, "a route names an upstream that is not there");
+            return Err(ProxyError::Miswired);
+        };
+        let asked = self.prepare(parts)?;
+        self.attempts(pool, asked, body, upgrade).await.inspect_err(|kind| {
+            // What failed at an address was said there.
+            if *kind == ProxyError::Overloaded {
+                tracing::warn!(upstream = pool.upstream.name, reason = kind.reason(), "not forwarded");
+            }
+        })
+    }
+
+    /// Sends it, and again where the rules of the module allow that.
+    async fn attempts(
+        &self,
+        pool: &Arc<Pool>,
+        asked: Asked,
+        mut body: RequestBody,
+        upgrade: Option<Wanted>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        let mut repeatable = body.is_end_stream() && asked.method.is_idempotent();
+        let mut tried: Vec<Arc<Address>> = Vec::new();
+        let Some(mut in_flight) = pool.enter(&tried).await? else {
+            tracing::error!(upstream = pool.upstream.name, "an upstream has no address");
+            return Err(ProxyError::Miswired);
+        };
+        // Where it cannot be sent twice, nothing is kept of it.
+        let kept = (repeatable || pool.all().len() > 1).then(|| asked.clone());
+        let mut asked = asked;
+        loop {
+            let address = Arc::clone(&in_flight.address);
+            let (method, progress) = (asked.method.clone(), body.progress());
+            let head = head_for(&address.url, asked, &body, pool.upstream.preserve_host, upgrade.as_ref())?;
+            if address.url == UpstreamUrl::Echo {
+                return echo::answer(&head, body).await.map_err(|error| match error {
+                    BodyError::TooLarge => ProxyError::TooLarge,
+                    BodyError::Idle => ProxyError::ClientIdle,
+                    BodyError::Broken(_) => ProxyError::ClientBroken,
+                });
+            }
+            let (lent, back) = body.lend();
+            let sent = self.attempt(pool, &address, Request::from_parts(head, lent), &progress, upgrade.is_some());
+            let failure = match sent.await {
+                Ok(response) => {
+                    address.succeeded();
+                    return self.take(pool, response, progress, in_flight, upgrade);
+                }
+                Err(failure) => failure,
+            };
+            if failure.kind.blames_address() {
+                in_flight.failed(failure.kind.reason());
+            }
+            drop(in_flight);
+            tried.push(Arc::clone(&address));
+            let again = if tried.len() >= MOST_ADDRESSES {
+                None
+            } else if failure.unsent {
+                // Dropped with the attempt, and so here by now.
+                let mut back = back;
+                match back.try_recv() {
+                    Ok(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
+                    Err(_) => None,
+                }
+            } else if failure.lost && repeatable {
+                repeatable = false;
+                // Better at another address; but a connection that died while idle says little of the one.
+                let next = match pool.enter(&tried).await {
+                    Ok(None) => pool.enter(&[]).await.unwrap_or_default(),
+                    next => next.unwrap_or_default(),
+                };
+                next.map(|next| (next, RequestBody::empty()))
+            } else {
+                None
+            };
+            let name = pool.upstream.name.as_str();
+            let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
+                let reason = failure.kind.reason();
+                tracing::warn!(upstream = name, %address, %method, reason, error = failure.what, "not forwarded");
+                return Err(failure.kind);
+            };
+            tracing::debug!(upstream = name, %address, next = %next.address, error = failure.what, "sent again");
+            (in_flight, body, asked) = (next, same, again);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        pool: &Pool,
+        address: &Address,
+        request: Request<Lent>,
+        progress: &Progress,
+        upgrade: bool,
+    ) -> Result<Response<Incoming>, Failure> {
+        let Some(clients) = address.clients() else {
+            let what = format!("{address} has a name that no certificate can have");
+            return Err(Failure { kind: ProxyError::Unreachable, unsent: true, lost: false, what });
+        };
+        let client = if upgrade { &clients.upgrades } else { &clients.requests };
+        let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
+        match within(limit, progress, client.request(request)).await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(error)) => Err(Failure {
+                kind: ProxyError::of_client(&error),
+                unsent: error.is_connect(),
+                lost: error::was_lost(&error),
+                what: error::describe(&error),
+            }),
+            None => Err(Failure {
+                kind: ProxyError::HeadTimeout,
+                unsent: false,
+                lost: false,
+                what: "no head in time".to_owned(),
+            }),
+        }
+    }
+
+    /// The request as the upstream is to see it.
+    fn prepare(&self, parts: Parts) -> Result<Asked, ProxyError> {
+        if parts.method == Method::CONNECT {
+            return Err(ProxyError::Tunnel);
+        }
+        let target = parts.uri.path_and_query().ok_or(ProxyError::NotCanonical)?.clone();
+        if CanonicalPath::parse(target.path()).map_or(true, |path| path.is_rewritten()) {
+            return Err(ProxyError::NotCanonical);
+        }
+        let Some(peer) = parts.extensions.get::<Peer>().copied() else {
+            tracing::error!("a request came without the address of its peer");
+            return Err(ProxyError::Miswired);
+        };
+        let mut headers = parts.headers;
+        headers::remove_hop_by_hop(&mut headers);
+        if parts.version == Version::HTTP_2 {
+            join_cookies(&mut headers);
+        }
+        let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+        let host = headers.get(HOST).cloned().or_else(authority);
+        headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
+        Ok(Asked { method: parts.method, target, headers, host })
+    }
+
+    fn take(
+        &self,
+        pool: &Arc<Pool>,
+        response: Response<Incoming>,
+        exchange: Progress,
+        in_flight: InFlight,
+        upgrade: Option<Wanted>,
+    ) -> Result<Response<ProxyBody>, ProxyError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(upgrade) = upgrade else {
+                tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
+                return Err(ProxyError::UpstreamBroken);
+            };
+            if let Some(connection) = response.extensions().get::<Holding>() {
+                connection.hold(in_flight);
+            }
+            return upgrade.switch(response).ok_or(ProxyError::UpstreamBroken);
+        }
+        let (mut parts, body) = response.into_parts();
+        // A length beside a transfer coding is not the length of anything (RFC 9112 §6.3).
+        if parts.headers.contains_key(TRANSFER_ENCODING) {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        headers::remove_hop_by_hop(&mut parts.headers);
+        parts.extensions = http::Extensions::new();
+        parts.version = Version::HTTP_11;
+        let idle = self.idle_timeout(Some(pool));
+        Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange, in_flight)))
+    }
+}
+
+/// The head as one address is to see it.
+fn head_for(
+    url: &UpstreamUrl,
+    asked: Asked,
+    body: &RequestBody,
+    preserve_host: bool,
+    upgrade: Option<&Wanted>,
+) -> Result<Parts, ProxyError> {
+    let Asked { method, target, mut headers, host } = asked;
+    let uri = match url.address() {
+        None => Uri::from(target),
+        Some(url) => url.uri(&target).ok_or(ProxyError::NotCanonical)?,
+    };
+    let host = match url {
+        UpstreamUrl::Echo => host,
+        UpstreamUrl::Http(url) => Some(host.filter(|_| preserve_host).unwrap_or_else(|| url.host().clone())),
+        // The client puts in the address's own, as the version of HTTP wants it.
+        UpstreamUrl::Https(_) => host.filter(|_| preserve_host),
+        // `:authority` says it, from the address (RFC 9113 §8.3.1).
+        UpstreamUrl::H2c(_) => None,
+    };
+    match host {
+        Some(host) => drop(headers.insert(HOST, host)),
+        None => drop(headers.remove(HOST)),
+    }
+    // Whatever the client speaks: a kept connection takes no request that is marked otherwise.
+    let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
+    frame(&mut headers, body, version);
+    if matches!(url, UpstreamUrl::Https(_)) {
+        // Not known before there is a connection: HTTP/2 has no `Connection`, and the HTTP library would take out what
+        // it names. gRPC is nothing without its trailers, and HTTP/1.1 asks for none then.
+        headers.remove(CONNECTION);
+        if !respond::is_grpc(&headers) {
+            headers.remove(TE);
+        }
+    }
+    if let (Some(upgrade), UpstreamUrl::Http(_) | UpstreamUrl::Https(_)) = (upgrade, url) {
+        upgrade.ask(&mut headers);
+    }
+    let (mut out, ()) = Request::new(()).into_parts();
+    out.method = method;
+    out.uri = uri;
+    out.headers = headers;
+    out.version = version;
+    Ok(out)
+}
+
+/// `None` if nothing moved for so long.
+pub(super) async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut seen = progress.count();
+    loop {
+        if let Ok(output) = tokio::time::timeout(limit, future.as_mut()).await {
+            return Some(output);
+        }
+        let now = progress.count();
+        if now == seen {
+            return None;
+        }
+        seen = now;
+    }
+}
+
+/// Says the length of the body as we know it, never as the client wrote it: one framing, and the true one. HTTP/2 frames
+/// bodies itself, and has no `Connection` (RFC 9113 §8.2.2).
+fn frame(headers: &mut HeaderMap, body: &RequestBody, version: Version) {
+    let said = headers.remove(CONTENT_LENGTH).is_some();
+    if version == Version::HTTP_2 {
+        headers.remove(CONNECTION);
+    }
+    match body.size_hint().exact() {
+        Some(0) if !said => {}
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None if version == Version::HTTP_2 => {}
+        None => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+    }
+}
+
+/// HTTP/2 may split `Cookie` into several fields, HTTP/1.1 knows one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let (2.., Ok(joined)) = (crumbs.len(), HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))) {
+        headers.insert(COOKIE, joined);
+    }
+}

@@ -1,0 +1,66 @@
+//! Asks the addresses of an upstream whether they are well.
+
+use std::sync::Arc;
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Request, Version};
+use http_body_util::BodyExt;
+use tokio::time::MissedTickBehavior;
+
+use super::address::Address;
+use super::body::{Lent, RequestBody};
+use super::pool::Pool;
+use super::upstream::HealthCheck;
+use super::url::UpstreamUrl;
+
+/// So much of an answer is read, so that its connection may be used again.
+const READ: usize = 64 * 1024;
+
+impl Pool {
+    /// For ever.
+    pub(super) async fn keep_checking(self: &Arc<Self>, check: &HealthCheck) {
+        let mut ticks = tokio::time::interval(check.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let all = self.all();
+            futures_util::future::join_all(all.iter().map(|address| self.check(address, check))).await;
+        }
+    }
+
+    async fn check(self: &Arc<Self>, address: &Arc<Address>, check: &HealthCheck) {
+        if address.url == UpstreamUrl::Echo {
+            return;
+        }
+        let answer = tokio::time::timeout(check.timeout, ask(address, check)).await;
+        if answer.is_ok_and(|answer| answer.is_some()) {
+            if address.is_well(check.healthy_after) {
+                self.is_back(address);
+            }
+        } else if address.is_unwell(check.unhealthy_after) {
+            self.put_aside(address, "health", None);
+        }
+    }
+}
+
+/// `None` for every answer but 2xx.
+async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
+    let (clients, url) = (address.clients()?, address.url.address()?);
+    let (lent, _) = RequestBody::empty().lend();
+    let mut request: Request<Lent> = Request::new(lent);
+    *request.uri_mut() = url.uri(&check.path)?;
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("rotogate"));
+    match address.url {
+        UpstreamUrl::Http(_) => drop(request.headers_mut().insert(HOST, url.host().clone())),
+        UpstreamUrl::H2c(_) => *request.version_mut() = Version::HTTP_2,
+        UpstreamUrl::Https(_) | UpstreamUrl::Echo => {}
+    }
+    let mut response =
+        clients.requests.request(request).await.ok().filter(|response| response.status().is_success())?;
+    let mut read = 0;
+    while read < READ {
+        let Some(frame) = response.body_mut().frame().await else { break };
+        read += frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
+    }
+    Some(())
+}

@@ -1,0 +1,244 @@
+//! The choice among addresses, without any socket.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::support::upstream;
+use crate::proxy::address::{Address, Connecting};
+use crate::proxy::pool::{InFlight, Pool, Resolver, system_resolver};
+use crate::proxy::{LONGEST_ASIDE, ProxyError, Settings, Upstream};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn pool_with(upstream: Upstream, resolver: &Resolver) -> Arc<Pool> {
+    let connecting = Connecting::new(&upstream, &Settings::default()).unwrap();
+    Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)))
+}
+
+/// One of so many addresses.
+fn pool_of(addresses: usize, change: impl FnOnce(&mut Upstream)) -> Arc<Pool> {
+    let urls: Vec<String> = (1..=addresses).map(|n| format!("http://127.0.0.{n}:1")).collect();
+    let mut upstream = upstream(&urls.iter().map(String::as_str).collect::<Vec<_>>());
+    change(&mut upstream);
+    pool_with(upstream, &system_resolver())
+}
+
+async fn enter(pool: &Arc<Pool>) -> InFlight {
+    pool.enter(&[]).await.unwrap().unwrap()
+}
+
+/// Fails until its address is put aside, and gives the address.
+async fn put_one_aside(pool: &Arc<Pool>) -> Arc<Address> {
+    let in_flight = enter(pool).await;
+    for _ in 0..pool.upstream.max_failures {
+        assert!(!in_flight.address.is_aside());
+        in_flight.failed("test");
+    }
+    assert!(in_flight.address.is_aside());
+    Arc::clone(&in_flight.address)
+}
+
+async fn goes_to(pool: &Arc<Pool>, address: &Arc<Address>) -> bool {
+    for _ in 0..50 {
+        if Arc::ptr_eq(&enter(pool).await.address, address) {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn of_two_addresses_the_one_with_fewer_requests_is_taken() {
+    fastrand::seed(7);
+    let pool = pool_of(2, |_| {});
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(enter(&pool).await);
+    }
+    assert_eq!(pool.all().iter().map(|address| address.load()).collect::<Vec<_>>(), [5, 5]);
+    held.retain(|in_flight| !Arc::ptr_eq(&in_flight.address, &pool.all()[0]));
+    for _ in 0..5 {
+        held.push(enter(&pool).await);
+    }
+    assert_eq!(pool.all().iter().map(|address| address.load()).collect::<Vec<_>>(), [5, 5]);
+    drop(held);
+    assert_eq!(pool.all().iter().map(|address| address.load()).collect::<Vec<_>>(), [0, 0]);
+}
+
+#[tokio::test]
+async fn among_many_addresses_two_choices_keep_the_load_even() {
+    fastrand::seed(7);
+    let pool = pool_of(10, |_| {});
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        held.push(enter(&pool).await);
+    }
+    let loads: Vec<usize> = pool.all().iter().map(|address| address.load()).collect();
+    // One choice at random strays by dozens.
+    assert!(loads.iter().all(|load| (95..=105).contains(load)), "{loads:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_address_is_put_aside_and_each_time_in_a_row_for_twice_as_long() {
+    let pool = pool_of(2, |upstream| upstream.eject_for = 10 * SECOND);
+    let address = put_one_aside(&pool).await;
+    assert!(!goes_to(&pool, &address).await);
+    for seconds in [10, 20, 40, 80, 160, 300, 300] {
+        tokio::time::sleep(seconds * SECOND - SECOND / 2).await;
+        assert!(address.is_aside(), "{seconds}");
+        tokio::time::sleep(SECOND).await;
+        assert!(!address.is_aside() && goes_to(&pool, &address).await, "{seconds}");
+        // Once is enough now.
+        loop {
+            let in_flight = enter(&pool).await;
+            if Arc::ptr_eq(&in_flight.address, &address) {
+                in_flight.failed("test");
+                break;
+            }
+        }
+        assert!(address.is_aside(), "{seconds}");
+    }
+    tokio::time::sleep(LONGEST_ASIDE + SECOND).await;
+    address.succeeded();
+    assert_eq!(put_one_aside_of(&pool, &address).await, 5, "all is forgiven");
+}
+
+/// How many failures it takes.
+async fn put_one_aside_of(pool: &Arc<Pool>, address: &Arc<Address>) -> u32 {
+    for failures in 1.. {
+        loop {
+            let in_flight = enter(pool).await;
+            if Arc::ptr_eq(&in_flight.address, address) {
+                in_flight.failed("test");
+                break;
+            }
+        }
+        if address.is_aside() {
+            return failures;
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_addresses_are_put_aside_all_are_used() {
+    let pool = pool_of(2, |_| {});
+    let (one, two) = (put_one_aside(&pool).await, put_one_aside(&pool).await);
+    assert!(!Arc::ptr_eq(&one, &two));
+    assert!(goes_to(&pool, &one).await && goes_to(&pool, &two).await);
+    let alone = pool_of(1, |_| {});
+    for _ in 0..100 {
+        enter(&alone).await.failed("test");
+    }
+    assert!(!alone.all()[0].is_aside(), "there is no other");
+}
+
+#[tokio::test]
+async fn an_address_that_was_tried_is_not_taken_again() {
+    let pool = pool_of(2, |_| {});
+    let first = enter(&pool).await;
+    let second = pool.enter(&[Arc::clone(&first.address)]).await.unwrap().unwrap();
+    assert!(!Arc::ptr_eq(&first.address, &second.address));
+    let tried = [Arc::clone(&first.address), Arc::clone(&second.address)];
+    assert!(pool.enter(&tried).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_an_address_that_is_full_but_not_for_ever() {
+    let pool = pool_of(2, |upstream| (upstream.max_requests, upstream.queue_timeout) = (1, SECOND));
+    let (first, second) = (enter(&pool).await, enter(&pool).await);
+    assert!(matches!(pool.enter(&[]).await, Err(ProxyError::Overloaded)));
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { pool.enter(&[]).await.unwrap().unwrap() })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    drop((first, second));
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap().address.load(), 1);
+    }
+}
+
+/// Answers from a list that a test changes, and counts.
+type Names = Arc<Mutex<Option<Vec<&'static str>>>>;
+
+fn names(names: &[&'static str]) -> (Names, Resolver, Arc<AtomicUsize>) {
+    let (answer, asked) = (Arc::new(Mutex::new(Some(names.to_vec()))), Arc::new(AtomicUsize::new(0)));
+    let (said, count) = (Arc::clone(&answer), Arc::clone(&asked));
+    let resolver: Resolver = Arc::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let found = said.lock().unwrap().clone();
+        Box::pin(async move {
+            tokio::time::sleep(SECOND).await;
+            let found = found.ok_or(std::io::ErrorKind::NotFound)?;
+            Ok(found.into_iter().map(|address| address.parse::<SocketAddr>().unwrap()).collect())
+        })
+    });
+    (answer, resolver, asked)
+}
+
+fn addresses(pool: &Pool) -> Vec<String> {
+    pool.all().iter().filter_map(|address| address.to).map(|to| to.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_as_many_addresses_as_it_stands_for_and_is_looked_up_again() {
+    let (answer, resolver, asked) = names(&["10.0.0.1:80", "[::1]:80", "10.0.0.1:80"]);
+    let pool = pool_with(Upstream { dns_refresh: 30 * SECOND, ..upstream(&["http://app.test"]) }, &resolver);
+    let mut tasks = JoinSet::new();
+    pool.start(&mut tasks);
+    let both = tokio::join!(enter(&pool), enter(&pool));
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "one looks up for all");
+    assert_eq!(addresses(&pool), ["10.0.0.1:80", "[::1]:80"]);
+    assert_eq!(pool.all()[0].to_string(), "app.test (10.0.0.1:80)");
+
+    let stays = Arc::clone(&pool.all()[0]);
+    *answer.lock().unwrap() = Some(vec!["10.0.0.2:80", "10.0.0.1:80"]);
+    tokio::time::sleep(32 * SECOND).await;
+    assert_eq!(addresses(&pool), ["10.0.0.2:80", "10.0.0.1:80"]);
+    assert!(Arc::ptr_eq(&stays, &pool.all()[1]), "its connections, its load and its failures are kept");
+
+    for nothing in [None, Some(Vec::new())] {
+        *answer.lock().unwrap() = nothing;
+        tokio::time::sleep(40 * SECOND).await;
+        assert_eq!(addresses(&pool), ["10.0.0.2:80", "10.0.0.1:80"], "a name server that is away takes nothing away");
+    }
+    drop(both);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_was_never_found_is_an_upstream_that_cannot_be_reached() {
+    let (answer, resolver, _) = names(&[]);
+    *answer.lock().unwrap() = None;
+    let pool = pool_with(upstream(&["http://app.test"]), &resolver);
+    assert!(matches!(pool.enter(&[]).await, Err(ProxyError::Unreachable)));
+    *answer.lock().unwrap() = Some(vec!["10.0.0.1:80"]);
+    assert!(pool.enter(&[]).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_hangs_ends_with_the_time_for_a_connection() {
+    let resolver: Resolver = Arc::new(|_| Box::pin(std::future::pending()));
+    let pool = pool_with(upstream(&["http://app.test"]), &resolver);
+    assert!(matches!(pool.enter(&[]).await, Err(ProxyError::Unreachable)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_health_is_checked_good_checks_bring_an_address_back_and_not_time() {
+    let check = crate::proxy::HealthCheck::new("/healthz".parse().unwrap());
+    let pool = pool_of(2, |upstream| upstream.health = Some(check));
+    let address = put_one_aside(&pool).await;
+    tokio::time::sleep(2 * LONGEST_ASIDE).await;
+    assert!(address.is_aside());
+    assert!(!address.is_well(2) && address.is_aside());
+    assert!(!address.is_unwell(3));
+    assert!(!address.is_well(2), "in a row");
+    assert!(address.is_well(2) && !address.is_aside());
+    assert!(!address.is_unwell(3) && !address.is_unwell(3) && address.is_unwell(3) && address.is_aside());
+}

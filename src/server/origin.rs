@@ -1,0 +1,49 @@
+//! Where the requests of a connection come from, and for whom they may be.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Request;
+
+use super::tls::Certificates;
+use crate::route::authority;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// The client, or the proxy that it comes through.
+    pub(super) peer: SocketAddr,
+    /// Is it TLS?
+    pub(super) secure: bool,
+    named: Option<Named>,
+}
+
+/// What the client wanted to speak to when the connection began (RFC 6066 §3).
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) name: String,
+    /// Those among which one was chosen.
+    pub(super) certificates: Arc<Certificates>,
+}
+
+impl Origin {
+    pub(super) fn clear(peer: SocketAddr) -> Self {
+        Self { peer, secure: false, named: None }
+    }
+
+    pub(super) fn tls(peer: SocketAddr, named: Option<Named>) -> Self {
+        Self { peer, secure: true, named }
+    }
+
+    /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,
+    /// requirement T16)? Names that share a certificate may share a connection (RFC 9113 §9.1.1).
+    ///
+    /// Who named no server was shown the first certificate and did not mind. A malformed host is refused further in.
+    pub(super) fn is_misdirected<B>(&self, request: Request<B>) -> (bool, Request<B>) {
+        let Some(named) = &self.named else { return (false, request) };
+        let (parts, body) = request.into_parts();
+        let misdirected =
+            authority::check(&parts).is_ok_and(|host| !named.certificates.are_one(&named.name, host.host()));
+        (misdirected, Request::from_parts(parts, body))
+    }
+}

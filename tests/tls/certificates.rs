@@ -1,0 +1,107 @@
+//! Several certificates on one listener (SNI, RFC 6066 §3), and certificates of clients.
+
+use http::StatusCode;
+
+use super::client::{Client, refusal};
+use super::pki::{Pki, with_server};
+use crate::support::{Gate, Place};
+
+const TWO: &str =
+    "tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }, { cert = \"b.pem\", key = \"b.key\" }] }";
+
+/// `a.test` and `*.a.test` have one certificate, `b.test` and `other.a.test` another.
+fn two(pki: &Pki) -> (Place, Gate) {
+    let place = Place::new(&with_server(TWO));
+    pki.issue(&["a.test", "*.a.test", "127.0.0.1"]).write(&place, "a");
+    pki.issue(&["b.test", "b2.test"]).write(&place, "b");
+    let gate = place.start();
+    (place, gate)
+}
+
+#[tokio::test]
+async fn each_name_gets_its_certificate_and_the_first_is_for_the_rest() {
+    let pki = Pki::new();
+    let (_place, gate) = two(&pki);
+    let client = Client::new(&pki, &["h2"]);
+    let seen = async |name: &str| client.open(gate.address, name).await.unwrap().certificate;
+    let (a, b) = (seen("a.test").await, seen("b.test").await);
+    assert_ne!(a, b);
+    assert_eq!(seen("x.a.test").await, a);
+    assert_eq!(seen("B2.TEST").await, b);
+    // No name is sent for an address (RFC 6066 §3).
+    assert_eq!(seen("127.0.0.1").await, a);
+    // The client minds; the certificate was the first.
+    for unknown in ["c.test", "x.y.a.test", "test"] {
+        let said = refusal(client.connect(gate.address, unknown).await).await;
+        assert!(said.contains("not valid for name") && said.contains("*.a.test"), "{unknown}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn t16_a_request_for_another_certificate_than_the_one_shown_is_421() {
+    let pki = Pki::new();
+    let (_place, gate) = two(&pki);
+    for protocol in ["h2", "http/1.1"] {
+        let client = Client::new(&pki, &[protocol]);
+        let status = async |name: &str, host: &str| {
+            let mut connection = client.open(gate.address, name).await.unwrap();
+            connection.get(host, "/public/x").await.unwrap().status
+        };
+        for (name, host) in
+            [("b.test", "a.test"), ("b.test", "x.a.test"), ("b.test", "c.test"), ("a.test", "b.test:443")]
+        {
+            assert_eq!(status(name, host).await, StatusCode::MISDIRECTED_REQUEST, "{protocol}: {name} {host}");
+        }
+        for (name, host) in [
+            ("a.test", "A.test:8443"),
+            ("a.test", "x.a.test"),
+            ("a.test", "a.test."),
+            ("b.test", "b2.test"),
+            ("127.0.0.1", "b.test"),
+        ] {
+            assert_eq!(status(name, host).await, StatusCode::OK, "{protocol}: {name} {host}");
+        }
+        // The connection goes on, and each request is judged for itself.
+        let mut connection = client.open(gate.address, "b.test").await.unwrap();
+        assert_eq!(connection.get("a.test", "/public/x").await.unwrap().status, StatusCode::MISDIRECTED_REQUEST);
+        assert_eq!(connection.get("b.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    }
+    assert!(gate.log().contains("misdirected"));
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_asked_for_as_the_configuration_says() {
+    let (pki, others) = (Pki::new(), Pki::new());
+    let (good, foreign) = (pki.issue(&["client.test"]), others.issue(&["client.test"]));
+    let clients = [
+        ("none", Client::new(&pki, &["h2"])),
+        ("good", Client::with(&pki, &["h2"], Some(&good))),
+        ("foreign", Client::with(&pki, &["h2"], Some(&foreign))),
+    ];
+    for (auth, who_passes) in [
+        ("", &["good"][..]),
+        (", client_auth = \"required\"", &["good"]),
+        (", client_auth = \"optional\"", &["none", "good"]),
+        (", client_auth = \"none\"", &["none", "good", "foreign"]),
+    ] {
+        let tls = format!("tls = {{ cert = \"server.pem\", key = \"server.key\", client_ca = \"ca.pem\"{auth} }}");
+        let place = Place::new(&with_server(&tls));
+        pki.issue(&["gate.test"]).write(&place, "server");
+        std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
+        let gate = place.start();
+        for (who, client) in &clients {
+            let passes = who_passes.contains(who);
+            if passes {
+                let mut connection = client.open(gate.address, "gate.test").await.unwrap();
+                let answer = connection.get("gate.test", "/public/x").await.unwrap();
+                assert_eq!(answer.status, StatusCode::OK, "{who} {auth}");
+                // Nothing of it goes to the upstream.
+                assert!(!String::from_utf8_lossy(&answer.body).contains("client.test"), "{who} {auth}");
+            } else {
+                let said = refusal(client.connect(gate.address, "gate.test").await).await;
+                let why = if *who == "none" { "CertificateRequired" } else { "UnknownCA" };
+                assert!(said.contains(why), "{who} {auth}: {said}");
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A client that speaks TLS, and HTTP in it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::pki::{Pair, Pki};
+use crate::support::Answer;
+
+/// What a client knows and offers.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) config: ClientConfig,
+}
+
+impl Client {
+    /// Trusts the authority, and offers these protocols.
+    pub(crate) fn new(pki: &Pki, protocols: &[&str]) -> Self {
+        Self::with(pki, protocols, None)
+    }
+
+    /// The same, with a certificate to show.
+    pub(crate) fn with(pki: &Pki, protocols: &[&str], pair: Option<&Pair>) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(pki.roots());
+        let mut config = match pair {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let (cert, key) = pair.der();
+                builder.with_client_auth_cert(vec![cert], key).unwrap()
+            }
+        };
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self { config }
+    }
+
+    /// A connection to the server of that name; an address is a server without one.
+    pub(crate) async fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_over(TcpStream::connect(to).await?, name).await
+    }
+
+    /// The same on a connection on which something was sent already.
+    pub(crate) async fn connect_over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream).await
+    }
+
+    /// A connection on which requests can be made.
+    pub(crate) async fn open(&self, to: SocketAddr, name: &str) -> std::io::Result<Connection> {
+        Ok(Connection::over(self.connect(to, name).await?).await)
+    }
+}
+
+/// What the other side says when a handshake is refused may come with the first byte that is read (TLS 1.3).
+pub(crate) async fn refusal(connected: std::io::Result<TlsStream<TcpStream>>) -> String {
+    use tokio::io::AsyncReadExt;
+    match connected {
+        Err(error) => error.to_string(),
+        Ok(mut stream) => match stream.read(&mut [0; 1]).await {
+            Err(error) => error.to_string(),
+            Ok(read) => panic!("not refused: {read} bytes came"),
+        },
+    }
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+pub(crate) struct Connection {
+    sender: Sender,
+    /// The server's; empty without TLS.
+    pub(crate) certificate: CertificateDer<'static>,
+}
+
+impl Connection {
+    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
+        let (_, session) = stream.get_ref();
+        let certificate = session.peer_certificates().unwrap()[0].clone().into_owned();
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let stream = TokioIo::new(stream);
+        let sender = if is_http2 {
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+            tokio::spawn(connection);
+            Sender::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            Sender::Http1(sender)
+        };
+        Self { sender, certificate }
+    }
+
+    /// HTTP/2 in clear.
+    pub(crate) async fn h2c(to: SocketAddr) -> Self {
+        let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender: Sender::Http2(sender), certificate: Vec::new().into() }
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    /// A `GET`.
+    pub(crate) async fn get(&mut self, host: &str, path: &str) -> hyper::Result<Answer> {
+        let request = match &self.sender {
+            Sender::Http1(_) => Request::get(path).header("host", host),
+            Sender::Http2(_) => Request::get(format!("https://{host}{path}")),
+        };
+        let response = self.send(request.body(Full::default()).unwrap()).await?;
+        let (parts, body) = response.into_parts();
+        Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+    }
+}

@@ -1,0 +1,93 @@
+//! Certificates for one test, and a place that has them.
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::support::{CONFIG, Place, keep_secret};
+
+/// An authority, and what it issues.
+pub(crate) struct Pki {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate with its key, in PEM.
+pub(crate) struct Pair {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+}
+
+impl Pki {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Two authorities are not to be taken for one.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    /// A certificate for these names.
+    pub(crate) fn issue(&self, names: &[&str]) -> Pair {
+        self.issue_with(names, |_| {})
+    }
+
+    pub(crate) fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let key = key.serialize_pem();
+        key.lines().filter(|line| !line.starts_with("-----")).for_each(keep_secret);
+        Pair { cert: cert.pem(), key }
+    }
+
+    pub(crate) fn root_pem(&self) -> String {
+        self.issuer.as_ref().pem()
+    }
+
+    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.as_ref().der().clone()).unwrap();
+        Arc::new(roots)
+    }
+}
+
+impl Pair {
+    /// Writes `name.pem`, and `name.key` for its owner alone.
+    pub(crate) fn write(&self, place: &Place, name: &str) {
+        fs::write(place.path(&format!("{name}.pem")), &self.cert).unwrap();
+        write_private(&place.path(&format!("{name}.key")), &self.key);
+    }
+
+    pub(crate) fn der(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let cert = CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap();
+        (cert, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
+    }
+}
+
+pub(crate) fn write_private(path: &Path, text: &str) {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+}
+
+/// The configuration of most tests with these lines in `[server]`.
+pub(crate) fn with_server(lines: &str) -> String {
+    CONFIG.replace("[server]\n", &format!("[server]\n{lines}\n"))
+}
+
+/// A place with a certificate for `gate.test`, and the lines that use it.
+pub(crate) fn secure_place(pki: &Pki, more: &str) -> Place {
+    let place = Place::new(&with_server(&format!("tls = {{ cert = \"server.pem\", key = \"server.key\" }}\n{more}")));
+    pki.issue(&["gate.test"]).write(&place, "server");
+    place
+}

@@ -1,0 +1,133 @@
+//! Connections that a proxy passes on with the PROXY protocol, version 2.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::client::{Client, Connection};
+use super::pki::{Pki, with_server};
+use crate::support::{Gate, Place};
+
+/// Signature, version 2 and this command, TCP over IPv4, and an address.
+fn header(command: u8, client: [u8; 4]) -> Vec<u8> {
+    let addresses = [&client[..], &[10, 0, 0, 1, 0x12, 0x34, 1, 187]].concat();
+    [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x20 | command, 0x11, 0, 12], &addresses].concat()
+}
+
+const LOCAL: u8 = 0;
+const PROXY: u8 = 1;
+const CLIENT: [u8; 4] = [203, 0, 113, 7];
+
+fn gate(more: &str) -> (Place, Gate) {
+    let listener = "[[server.listeners]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = true";
+    let config = with_server(more).replace("listen = \"127.0.0.1:0\"\npublic_url", "public_url").replacen(
+        "[admin]",
+        &format!("{listener}\n[admin]"),
+        1,
+    );
+    let place = Place::new(&config);
+    let gate = place.start();
+    (place, gate)
+}
+
+/// What comes back for these bytes, up to the end.
+async fn answer(gate: &Gate, bytes: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(gate.address).await.unwrap();
+    let _ = stream.write_all(&bytes.concat()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The `X-Forwarded-For` that the upstream sees.
+async fn seen(gate: &Gate, header: &[u8], forwarded: &str) -> String {
+    let request = format!(
+        "GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\nX-Forwarded-For: {forwarded}\r\n\r\n"
+    );
+    let answer = answer(gate, &[header, request.as_bytes()]).await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let json: serde_json::Value = serde_json::from_str(body).unwrap();
+    let headers = json["headers"].as_array().unwrap();
+    headers.iter().find(|pair| pair[0] == "x-forwarded-for").unwrap()[1].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn t6_the_client_is_who_the_proxy_says_and_not_who_its_headers_say() {
+    let (_place, gate) = gate("trusted_proxies = [\"127.0.0.1\", \"198.51.100.0/24\"]");
+    assert_eq!(seen(&gate, &header(PROXY, CLIENT), "192.0.2.1").await, "203.0.113.7");
+    // Behind it another proxy that is trusted, whose header counts.
+    assert_eq!(seen(&gate, &header(PROXY, [198, 51, 100, 9]), "192.0.2.1").await, "192.0.2.1, 198.51.100.9");
+    // The proxy for itself.
+    assert_eq!(seen(&gate, &header(LOCAL, CLIENT), "192.0.2.1").await, "192.0.2.1, 127.0.0.1");
+    assert!(gate.log().contains("peer=203.0.113.7"), "the access log has the client");
+}
+
+#[tokio::test]
+async fn t6_a_connection_without_a_sound_header_is_closed() {
+    let (_place, gate) = gate("trusted_proxies = [\"127.0.0.1\"]\nhead_timeout = \"1s\"");
+    let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
+    let mut unspecified = header(PROXY, CLIENT);
+    unspecified[13] = 0;
+    for bytes in [
+        &[][..],
+        b"PROXY TCP4 203.0.113.7 10.0.0.1 4660 443\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        &unspecified,
+        &header(3, CLIENT),
+    ] {
+        assert_eq!(answer(&gate, &[bytes, request]).await, "", "{bytes:x?}");
+    }
+    // One that never comes.
+    assert_eq!(answer(&gate, &[]).await, "");
+    assert!(answer(&gate, &[&header(PROXY, CLIENT), request]).await.starts_with("HTTP/1.1 200"));
+    // A second one is no request.
+    let twice = answer(&gate, &[&header(PROXY, CLIENT), &header(PROXY, [1, 2, 3, 4]), request]).await;
+    assert!(!twice.contains("200"), "{twice}");
+}
+
+#[tokio::test]
+async fn t6_only_a_trusted_proxy_may_say_who_the_client_is() {
+    let (_place, gate) = gate("trusted_proxies = [\"198.51.100.1\"]");
+    let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
+    assert_eq!(answer(&gate, &[&header(PROXY, CLIENT), request]).await, "");
+    // And a listener that expects none takes none, whoever sends it.
+    let plain_place = Place::new(&with_server("trusted_proxies = [\"127.0.0.1\"]"));
+    let plain = plain_place.start();
+    assert!(!answer(&plain, &[&header(PROXY, CLIENT), request]).await.contains("200"));
+}
+
+#[tokio::test]
+async fn a4_connections_are_counted_for_the_client_and_not_for_the_proxy() {
+    let (_place, gate) = gate("trusted_proxies = [\"127.0.0.1\"]\nmax_connections_per_address = 1");
+    let open = async |client: [u8; 4]| {
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+        stream.write_all(&[&header(PROXY, client), &request[..]].concat()).await.ok()?;
+        stream.read_exact(&mut [0; 12]).await.ok()?;
+        Some(stream)
+    };
+    let _held = open(CLIENT).await.unwrap();
+    assert!(open(CLIENT).await.is_none());
+    assert!(open([203, 0, 113, 8]).await.is_some());
+}
+
+#[tokio::test]
+async fn the_header_comes_before_tls() {
+    let pki = Pki::new();
+    let place = Place::new("");
+    pki.issue(&["gate.test"]).write(&place, "server");
+    let listener = "[[server.listeners]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = true\n\
+                    tls = { cert = \"server.pem\", key = \"server.key\" }";
+    let config = with_server("trusted_proxies = [\"127.0.0.1\"]")
+        .replace("listen = \"127.0.0.1:0\"\npublic_url", "public_url")
+        .replacen("[admin]", &format!("{listener}\n[admin]"), 1);
+    place.write_config(&config);
+    let gate = place.start();
+    let client = Client::new(&pki, &["h2"]);
+    let mut stream = TcpStream::connect(gate.address).await.unwrap();
+    stream.write_all(&header(PROXY, CLIENT)).await.unwrap();
+    let mut connection = Connection::over(client.connect_over(stream, "gate.test").await.unwrap()).await;
+    let answer = connection.get("gate.test", "/public/x").await.unwrap();
+    assert_eq!(answer.echoed("x-forwarded-for"), ["203.0.113.7"]);
+    assert_eq!(answer.echoed("x-forwarded-proto"), ["https"]);
+    assert!(client.connect(gate.address, "gate.test").await.is_err());
+}

@@ -1,0 +1,69 @@
+//! Certificates are read again when their files change.
+
+use http::StatusCode;
+use rustls::pki_types::CertificateDer;
+
+use super::client::Client;
+use super::pki::{Pki, secure_place, write_private};
+use crate::support::{Gate, until};
+
+async fn served(client: &Client, gate: &Gate) -> CertificateDer<'static> {
+    client.open(gate.address, "gate.test").await.unwrap().certificate
+}
+
+#[tokio::test]
+async fn new_connections_get_the_new_certificate_and_old_ones_go_on() {
+    let pki = Pki::new();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
+    let client = Client::new(&pki, &["h2"]);
+    let mut old = client.open(gate.address, "gate.test").await.unwrap();
+    let next = pki.issue(&["gate.test"]);
+    next.write(&place, "server");
+    until("the new certificate is served", async || served(&client, &gate).await == next.der().0).await;
+    assert_eq!(old.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    assert_ne!(old.certificate, next.der().0);
+    // And once more, as a mounted secret changes: another file under the same name.
+    let last = pki.issue(&["gate.test"]);
+    last.write(&place, "fresh");
+    for kind in ["pem", "key"] {
+        std::fs::rename(place.path(&format!("fresh.{kind}")), place.path(&format!("server.{kind}"))).unwrap();
+    }
+    until("the last certificate is served", async || served(&client, &gate).await == last.der().0).await;
+}
+
+#[tokio::test]
+async fn a_pair_that_cannot_be_used_changes_nothing_until_it_is_mended() {
+    let pki = Pki::new();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
+    let client = Client::new(&pki, &["h2"]);
+    let first = served(&client, &gate).await;
+    let next = pki.issue(&["gate.test"]);
+    std::fs::write(place.path("server.pem"), &next.cert).unwrap();
+    let refused = "certificates changed but cannot be used; the old ones stay in force";
+    until("the mistake is in the log", async || gate.log().contains(refused)).await;
+    assert!(gate.log().contains("server.key"), "the log names the file");
+    assert_eq!(served(&client, &gate).await, first);
+    write_private(&place.path("server.key"), &next.key);
+    until("the new certificate is served", async || served(&client, &gate).await == next.der().0).await;
+    // It is gone altogether.
+    std::fs::remove_file(place.path("server.pem")).unwrap();
+    until("the loss is in the log", async || gate.log().matches(refused).count() > 1).await;
+    assert_eq!(served(&client, &gate).await, next.der().0);
+}
+
+#[tokio::test]
+async fn a_session_from_before_a_reload_is_not_resumed() {
+    let pki = Pki::new();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
+    let client = Client::new(&pki, &["http/1.1"]);
+    client.open(gate.address, "gate.test").await.unwrap().get("gate.test", "/public/x").await.unwrap();
+    let next = pki.issue(&["gate.test"]);
+    next.write(&place, "server");
+    // A client of its own looks, so that the first keeps its ticket.
+    let looker = Client::new(&pki, &["http/1.1"]);
+    until("the new certificate is served", async || served(&looker, &gate).await == next.der().0).await;
+    assert_eq!(served(&client, &gate).await, next.der().0);
+}
