@@ -43,10 +43,10 @@ fn pace(per_second: u32) -> Pace {
     Arc::new(Mutex::new(interval))
 }
 
-/// What is kept for a token ends soon enough to come to a level within the first third.
+/// What is kept for a token, at most until it has expired, ends soon enough to come to a level within the first third.
 fn config() -> String {
     let quick = "[sessions]\ngrace = \"60s\"\naccess_ttl = \"2m\"\n[store]\ncache_size = \"1MiB\"\n";
-    format!("{CONFIG}\n[[endpoints]]\ndialect = \"kuzzle\"\n{quick}")
+    format!("{CONFIG}\n[[endpoints]]\ndialect = \"kuzzle\"\nprofile = {{ access_ttl = \"2m\" }}\n{quick}")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
