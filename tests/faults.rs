@@ -1,8 +1,8 @@
 //! Faults of the machine under the real binary: each ends in a clear error, with nothing lost that was acknowledged. No
 //! test needs a privilege; where root could do what nobody else can, it gives that up first.
 //!
-//! A clock that jumps back and forth is in the engine's own tests (`o9_…`), in those of `clock`, and in every second step
-//! of the simulation's clock (`tests/simulation.rs`): the time of a process cannot be changed from outside it.
+//! A clock that jumps back and forth is in the engine's own tests (`o9_…`), in those of `clock`, and in the simulation
+//! (`tests/simulation.rs`), with restarts in between: the time of a process cannot be changed from outside it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
