@@ -61,6 +61,7 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --all-targets --all-features -- -D warnings
 step "lints without features" cargo clippy --all-targets --no-default-features -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
+step "the long runs can be started" bash -n tests/long.sh
 step "tests" run_tests
 step "tests without features" run_small_tests
 step "the search for secrets is tested" bash tests/secrets.sh --self-test

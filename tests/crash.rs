@@ -130,7 +130,7 @@ fn config() -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r2_what_was_acknowledged_survives_kills_at_any_moment() {
     let rounds = std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("CRASH_ROUNDS is a number"));
-    let mut random = Random::new("crash");
+    let mut random = Random::new("crash", "CRASH_SEED");
     let place = Place::new(&config());
     let mut sessions = Sessions::default();
     for round in 0..rounds {
@@ -165,7 +165,7 @@ async fn r2_what_was_acknowledged_survives_kills_at_any_moment() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_answers_before_it_commits_is_found() {
-    let mut random = Random::new("planted");
+    let mut random = Random::new("planted", "CRASH_SEED");
     let place = Place::new(&config());
     let mut sessions = Sessions::default();
     for crash in 0..FOUND_WITHIN {

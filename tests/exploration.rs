@@ -10,6 +10,8 @@
 //!    rotations (`holders`).
 //! 4. An acknowledged revocation is never undone (`anyone`).
 //!
+//! 1, 2 and 4 again on two nodes with one store that fails over (`nodes`).
+//!
 //! A walk ends when no new state is left: the worlds are small in the number of generations, not in time, since an age
 //! past its window is as good as any other. Lifetimes are not in them (they only refuse more): they are in the rows of
 //! the unit tests and in the long random histories (`histories`).
@@ -21,12 +23,16 @@
 
 #[path = "exploration/anyone.rs"]
 mod anyone;
+#[path = "exploration/cluster.rs"]
+mod cluster;
 #[path = "exploration/gate.rs"]
 mod gate;
 #[path = "exploration/histories.rs"]
 mod histories;
 #[path = "exploration/holders.rs"]
 mod holders;
+#[path = "exploration/nodes.rs"]
+mod nodes;
 #[path = "exploration/search.rs"]
 mod search;
 #[path = "exploration/table.rs"]

@@ -5,15 +5,15 @@
 //! whatever is wrong, so that its time tells nothing (requirement A2).
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::DirectoryError;
 
@@ -95,12 +95,16 @@ impl Stored {
         Ok(Self { params, salt, output })
     }
 
-    /// One run.
-    fn matches(&self, password: &[u8]) -> bool {
+    /// One run, in this memory.
+    fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         let mut out = Zeroizing::new([0; MAX_OUTPUT]);
         let Some(out) = out.get_mut(..self.output.len()) else { return false };
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
-        argon2.hash_password_into(password, &self.salt, out).is_ok() && bool::from(self.output.as_bytes().ct_eq(out))
+        if memory.len() < self.params.block_count() {
+            memory.resize(self.params.block_count(), Block::new());
+        }
+        let run = argon2.hash_password_into_with_memory(password, &self.salt, out, memory.as_mut_slice());
+        run.is_ok() && bool::from(self.output.as_bytes().ct_eq(out))
     }
 }
 
@@ -150,6 +154,24 @@ pub struct Passwords {
     /// Those that run and those that wait.
     admitted: Arc<Semaphore>,
     runs: Arc<AtomicU64>,
+    memory: Memory,
+}
+
+/// What runs use, kept for the next ones: no more than may run at once. Given back each time, so much memory would stay
+/// with the allocator of whichever thread had it, and in the end some of it with each.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
+
+impl Memory {
+    fn take(&self) -> Vec<Block> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn keep(&self, mut memory: Vec<Block>) {
+        // What is left of a password in it.
+        memory.iter_mut().for_each(Zeroize::zeroize);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
 }
 
 impl fmt::Debug for Passwords {
@@ -173,6 +195,7 @@ impl Passwords {
             running: Arc::new(Semaphore::new(parallel)),
             admitted: Arc::new(Semaphore::new(parallel + queue.min(1 << 20))),
             runs: Arc::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -210,13 +233,17 @@ impl Passwords {
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DirectoryError::Busy)?;
         let password = password.clone();
         let runs = Arc::clone(&self.runs);
+        let kept = self.memory.clone();
         let work = tokio::task::spawn_blocking(move || {
             // The permits go with the work: a caller that hangs up does not make room for another run beside it.
             let _permits = (admitted, running);
             let bytes = password.expose_secret().as_bytes();
             let fits = bytes.len() <= MAX_PASSWORD;
             runs.fetch_add(1, Ordering::Relaxed);
-            stored.matches(if fits { bytes } else { &[] }) && fits
+            let mut memory = kept.take();
+            let matches = stored.matches(if fits { bytes } else { &[] }, &mut memory);
+            kept.keep(memory);
+            matches && fits
         });
         work.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))
     }
@@ -260,6 +287,19 @@ mod tests {
         assert_eq!(passwords.runs(), 2);
         passwords.verify_dummy(&secret("wrong"), CHEAP).await.unwrap();
         assert_eq!(passwords.runs(), 3);
+    }
+
+    #[tokio::test]
+    async fn a3_the_memory_of_runs_is_kept_for_as_many_as_may_run_and_holds_nothing() {
+        let passwords = Passwords::new(2, 64);
+        let phc = hash_with(&secret("right"), CHEAP).unwrap();
+        let dearer = hash_with(&secret("right"), Cost { memory_kib: 16, ..CHEAP }).unwrap();
+        let right = secret("right");
+        let checks = (0..20).map(|n| passwords.verify(&right, if n % 3 == 0 { &dearer } else { &phc }));
+        assert!(futures_util::future::join_all(checks).await.into_iter().all(|matches| matches.unwrap()));
+        let kept = passwords.memory.0.lock().unwrap();
+        assert!((1..=2).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().flatten().all(|block| block.as_ref().iter().all(|word| *word == 0)));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, Interval, timeout};
 
 use crate::random::Random;
 use crate::support::{Answer, Tokens};
@@ -30,17 +32,29 @@ pub(crate) struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
     password: String,
+    pace: Option<Pace>,
 }
+
+/// No more requests than so many in a time, of all that share it.
+pub(crate) type Pace = Arc<Mutex<Interval>>;
 
 impl Http {
     pub(crate) fn new(address: SocketAddr, password: &str) -> Self {
         // What was perhaps sent is not sent again behind the back of the test.
         let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
-        Self { client, address, password: password.to_owned() }
+        Self { client, address, password: password.to_owned(), pace: None }
+    }
+
+    #[allow(dead_code, reason = "the soak keeps a pace, the crashes do not")]
+    pub(crate) fn at_pace(self, pace: &Pace) -> Self {
+        Self { pace: Some(Arc::clone(pace)), ..self }
     }
 
     /// The whole reply, or `None` if the client did not get one.
     async fn send(&self, request: Request<Full<Bytes>>) -> Option<Answer> {
+        if let Some(pace) = &self.pace {
+            pace.lock().await.tick().await;
+        }
         let exchange = async {
             let (parts, body) = self.client.request(request).await.ok()?.into_parts();
             let body = body.collect().await.ok()?.to_bytes();

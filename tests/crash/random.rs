@@ -7,14 +7,19 @@ use std::hash::{BuildHasher, RandomState};
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// With the seed of `CRASH_SEED`, or a new one. The seed is printed: choices come back with it, the moments at which
-    /// requests meet do not.
-    pub(crate) fn new(test: &str) -> Self {
-        let seed = match std::env::var("CRASH_SEED") {
-            Ok(text) => text.parse().expect("CRASH_SEED is a number"),
+    /// With the seed that the environment names in `variable`, or a new one. The seed is printed: choices come back with
+    /// it, the moments at which requests meet do not.
+    pub(crate) fn new(test: &str, variable: &str) -> Self {
+        let seed = match std::env::var(variable) {
+            Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is a number")),
             Err(_) => RandomState::new().hash_one(()),
         };
-        println!("{test}: CRASH_SEED={seed}");
+        println!("{test}: {variable}={seed}");
+        Self::from_seed(seed)
+    }
+
+    /// With this seed.
+    pub(crate) const fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 

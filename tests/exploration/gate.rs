@@ -227,7 +227,7 @@ pub(crate) enum Happening {
 }
 
 /// Production's merge of two minimums that are in effect.
-fn merge(a: u8, b: u8) -> u8 {
+pub(crate) fn merge(a: u8, b: u8) -> u8 {
     let effect = |m: u8| match m {
         GONE => Effect::SESSION_GONE,
         _ => Effect::Minimum { minimum: m.into(), effective_from: Timestamp::ZERO, before: 0 },

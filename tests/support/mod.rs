@@ -112,9 +112,9 @@ impl Place {
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         let mut command = self.command();
         let (log, path) = output_file("gate");
-        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
+        command.arg("--json").env("ROTOGATE_LOG", "debug");
         change(&mut command);
-        let mut child = command.spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "the gate did not start; see target/test-output");
@@ -151,8 +151,14 @@ impl Place {
 
     /// Starts a gate that must not start, and gives what it says. It ended with exit code 1.
     pub fn refused(&self) -> String {
-        let mut child =
-            self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.refused_with(|_| {})
+    }
+
+    /// The same, with a command that was changed first.
+    pub fn refused_with(&self, change: impl FnOnce(&mut Command)) -> String {
+        let mut command = self.command();
+        change(&mut command);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         for _ in 0..600 {
             if child.try_wait().unwrap().is_some() {
                 let output = child.wait_with_output().unwrap();
@@ -194,6 +200,24 @@ impl Place {
             output.write_all(ran.stdout.as_bytes()).unwrap();
         }
         ran
+    }
+}
+
+/// Has a command run by a shell that says something first, about the limits of the process, say: `"$@"` is the command.
+pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
+    move |command| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", script, "bash"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            shell.current_dir(folder);
+        }
+        *command = shell;
     }
 }
 

@@ -67,6 +67,18 @@ fn a_kid_is_the_thumbprint() {
 }
 
 #[test]
+fn the_hmac_example_of_rfc_7515_holds() {
+    // Appendix A.1.
+    let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+    let key = SigningKey::from_material(Algorithm::Hs256, &KeyMaterial::new(secret.into())).unwrap();
+    let message = b"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
+                    eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    let signature = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    assert_eq!(URL_SAFE_NO_PAD.encode(key.sign(message).unwrap()), signature);
+    assert!(key.verifying_key().verifies(message, signature));
+}
+
+#[test]
 fn a_secret_gets_a_kid_that_says_nothing_of_it() {
     let material = KeyMaterial::generate(Algorithm::Hs256).unwrap();
     let one = SigningKey::from_material(Algorithm::Hs256, &material).unwrap();

@@ -1,0 +1,240 @@
+//! Two gates on one store, in the small. Each knows of revocations what it wrote itself and what it has read of the
+//! store's log; the store may fail over to a replica that lacks its last writes. `late` and the clock of one gate are in
+//! [`super::gate`], and not here again.
+
+use super::gate::merge;
+use super::table::{GONE, Outcome, Record, Table};
+
+pub(crate) const NODES: usize = 2;
+
+/// What surrounds the table, and what may be wrong with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around {
+    /// No generation past this one is issued.
+    pub(crate) generations: u8,
+    /// How often the store may lose its last writes.
+    pub(crate) failovers: u8,
+    /// Fault: after a failover a node serves as soon as it has put back its own list, whatever the other still knows.
+    pub(crate) serves_at_once: bool,
+    /// Fault: no list is put back.
+    pub(crate) puts_nothing_back: bool,
+    /// Fault: a node says that it holds every revocation if it holds those of the store that it finds.
+    pub(crate) unbroken_by_what_is_left: bool,
+    /// Fault: a node that started on a store that had lost writes says so, too.
+    pub(crate) unbroken_after_restart: bool,
+    /// Fault: a revocation is acknowledged before the other node has it.
+    pub(crate) acknowledges_early: bool,
+}
+
+impl Around {
+    pub(crate) const fn sound(generations: u8, failovers: u8) -> Self {
+        Self {
+            generations,
+            failovers,
+            serves_at_once: false,
+            puts_nothing_back: false,
+            unbroken_by_what_is_left: false,
+            unbroken_after_restart: false,
+            acknowledges_early: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Node {
+    list: u8,
+    unbroken: bool,
+    /// The generation whose confirmation is queued here; 0 for none.
+    queued: u8,
+    /// Nothing of the store's last failover is left to do here.
+    put_back: bool,
+    /// It started on a store in which something may be missing that another node has yet to put back.
+    waits: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Cluster {
+    pub(crate) record: Record,
+    minimum: u8,
+    kept: Record,
+    kept_minimum: u8,
+    failovers: u8,
+    pub(crate) nodes: [Node; NODES],
+    pub(crate) acknowledged: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "what is in it is printed")]
+pub(crate) enum Happening {
+    Tick,
+    ConfirmationsWritten(usize),
+    ConfirmationsLost(usize),
+    /// A node reads the log to its end.
+    CatchesUp(usize),
+    Restart(usize),
+    /// In the node's list and in the store, and not yet acknowledged.
+    Revocation(usize),
+    RevocationThatTheStoreRefuses(usize),
+    Acknowledged,
+    /// A later loss does not reach further back than here.
+    WritesAreSafe,
+    Failover,
+    /// A node has noticed it, and writes its list into the store that it finds.
+    PutsBack(usize),
+}
+
+impl Cluster {
+    pub(crate) fn new(around: &Around) -> Self {
+        let node = Node { list: 0, unbroken: true, queued: 0, put_back: true, waits: false };
+        Self {
+            record: Record::FIRST,
+            minimum: 0,
+            kept: Record::FIRST,
+            kept_minimum: 0,
+            failovers: around.failovers,
+            nodes: [node; NODES],
+            acknowledged: false,
+        }
+    }
+
+    /// May this node serve refreshes? After a failover only once every node has put its list back: until then, nobody
+    /// knows what the store has lost.
+    pub(crate) fn may_serve(&self, at: usize, around: &Around) -> bool {
+        if around.serves_at_once { self.nodes[at].put_back } else { self.nodes.iter().all(|node| node.put_back) }
+    }
+
+    /// What presenting this generation to a node would bring on.
+    pub(crate) fn ask(&self, table: &mut Table, at: usize, generation: u8) -> Outcome {
+        let node = &self.nodes[at];
+        let confirmed = self.record.confirmed || node.queued == self.record.current;
+        table.ask(Record { confirmed, ..self.record }, generation, node.list, node.unbroken)
+    }
+
+    pub(crate) fn passes(&self, at: usize, generation: u8) -> bool {
+        let node = &self.nodes[at];
+        !node.waits && generation >= node.list && node.list != GONE
+    }
+
+    /// One transaction in the store, then the node's own list.
+    pub(crate) fn commit(&mut self, at: usize, (record, raised): (Record, Option<u8>)) {
+        self.record = record;
+        if let Some(minimum) = raised {
+            self.minimum = merge(self.minimum, minimum);
+            self.nodes[at].list = merge(self.nodes[at].list, minimum);
+        }
+    }
+
+    pub(crate) fn revoke(&mut self, at: usize) {
+        self.nodes[at].list = GONE;
+        self.minimum = GONE;
+        self.record.live = false;
+    }
+
+    pub(crate) fn used(&mut self, at: usize, generation: u8) {
+        if self.passes(at, generation) && self.record.live && generation == self.record.current {
+            self.nodes[at].queued = generation;
+        }
+    }
+
+    fn catches_up(&mut self, at: usize) {
+        self.nodes[at].list = merge(self.nodes[at].list, self.minimum);
+    }
+
+    fn fails_over(&mut self, around: &Around) {
+        for node in &mut self.nodes {
+            let complete = if around.unbroken_by_what_is_left { self.kept_minimum } else { self.minimum };
+            node.unbroken &= merge(node.list, complete) == node.list;
+            node.put_back = false;
+        }
+        (self.record, self.minimum) = (self.kept, self.kept_minimum);
+        self.failovers -= 1;
+        if self.failovers == 0 {
+            // Never looked at again: all the same.
+            (self.kept, self.kept_minimum) = (Record::FIRST, 0);
+        }
+    }
+
+    fn puts_back(&mut self, at: usize, around: &Around) {
+        if !around.puts_nothing_back {
+            self.minimum = merge(self.minimum, self.nodes[at].list);
+            // A revocation of the session ends its record, too.
+            self.record.live &= self.minimum != GONE;
+        }
+        self.nodes[at].put_back = true;
+        self.catches_up(at);
+        self.settles(around);
+    }
+
+    /// When every node has put its list back, all read what the others had.
+    fn settles(&mut self, around: &Around) {
+        if self.nodes.iter().all(|node| node.put_back) {
+            (0..NODES).for_each(|node| self.catches_up(node));
+        }
+        for at in 0..NODES {
+            self.nodes[at].waits &= !self.may_serve(at, around);
+        }
+    }
+
+    fn restart(&mut self, at: usize, around: &Around) {
+        let has_failed_over = self.failovers < around.failovers;
+        let unbroken = (self.nodes[at].unbroken && !has_failed_over) || around.unbroken_after_restart;
+        // It has nothing to put back; whether it may serve, the others decide.
+        self.nodes[at] = Node { list: self.minimum, unbroken, queued: 0, put_back: true, waits: true };
+        self.settles(around);
+    }
+
+    /// Would the end of the session be forgotten with this node? Then it was acknowledged to nobody, or is lost with the
+    /// last who knew: no protocol helps.
+    fn is_last_to_know(&self, at: usize) -> bool {
+        let knows = |(other, node): (usize, &Node)| other != at && node.list == GONE && !node.put_back;
+        self.nodes[at].list == GONE && self.minimum != GONE && !self.nodes.iter().enumerate().any(knows)
+    }
+
+    /// Everything that happens by itself.
+    pub(crate) fn happenings(&self, around: &Around, out: &mut Vec<(Happening, Self)>) {
+        let mut add = |what, change: &dyn Fn(&mut Self)| {
+            let mut after = *self;
+            change(&mut after);
+            if after != *self {
+                out.push((what, after));
+            }
+        };
+        add(Happening::Tick, &|c| {
+            c.record.tick();
+            if c.failovers > 0 {
+                c.kept.tick();
+            }
+        });
+        for at in 0..NODES {
+            if self.nodes[at].queued != 0 && self.may_serve(at, around) {
+                add(Happening::ConfirmationsWritten(at), &|c| {
+                    if c.record.current == c.nodes[at].queued {
+                        c.record.confirmed |= c.record.live;
+                    }
+                    c.nodes[at].queued = 0;
+                });
+            }
+            add(Happening::ConfirmationsLost(at), &|c| c.nodes[at].queued = 0);
+            if self.nodes[at].put_back {
+                add(Happening::CatchesUp(at), &|c| c.catches_up(at));
+            } else {
+                add(Happening::PutsBack(at), &|c| c.puts_back(at, around));
+            }
+            if !(self.acknowledged && self.is_last_to_know(at)) {
+                add(Happening::Restart(at), &|c| c.restart(at, around));
+            }
+            if !self.acknowledged && self.may_serve(at, around) {
+                add(Happening::Revocation(at), &|c| c.revoke(at));
+            }
+            add(Happening::RevocationThatTheStoreRefuses(at), &|c| c.nodes[at].list = GONE);
+        }
+        let durable = self.minimum == GONE && !self.record.live;
+        if durable && (around.acknowledges_early || self.nodes.iter().all(|node| node.list == GONE)) {
+            add(Happening::Acknowledged, &|c| c.acknowledged = true);
+        }
+        if self.failovers > 0 {
+            add(Happening::WritesAreSafe, &|c| (c.kept, c.kept_minimum) = (c.record, c.minimum));
+            add(Happening::Failover, &|c| c.fails_over(around));
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Faults of the machine under the real binary: each ends in a clear error, with nothing lost that was acknowledged. No
+//! test needs a privilege; where root could do what nobody else can, it gives that up first.
+//!
+//! A clock that jumps back and forth is in the engine's own tests (`o9_…`), in those of `clock`, and in the simulation
+//! (`tests/simulation.rs`), with restarts in between: the time of a process cannot be changed from outside it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "faults/corrupt.rs"]
+mod corrupt;
+#[path = "faults/descriptors.rs"]
+mod descriptors;
+#[path = "faults/full.rs"]
+mod full;
+#[path = "faults/read_only.rs"]
+mod read_only;
+mod support;
+
+use http::{Method, Request, StatusCode};
+use support::{Answer, CONFIG, Gate, Tokens, send};
+
+const STORE: &str = "data/rotogate.redb";
+
+/// So that a refresh repeated minutes later is still the same.
+fn config() -> String {
+    format!("{CONFIG}\n[sessions]\ngrace = \"60s\"\n")
+}
+
+async fn readyz(gate: &Gate) -> Answer {
+    let request = Request::builder().method(Method::GET).uri(format!("http://{}/readyz", gate.admin));
+    send(request.body(Default::default()).unwrap()).await
+}
+
+/// A fault of ours: 503 and when to come again.
+fn is_fault(answer: &Answer) -> bool {
+    answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
+}
+
+/// What was acknowledged: sessions that go on, and sessions that are over.
+#[derive(Default)]
+struct Acknowledged {
+    live: Vec<Tokens>,
+    over: Vec<Tokens>,
+}
+
+impl Acknowledged {
+    /// Every one of them holds.
+    async fn holds(&self, gate: &Gate) {
+        for tokens in &self.over {
+            assert_eq!(
+                gate.get("/x", &tokens.access).await.status,
+                StatusCode::UNAUTHORIZED,
+                "an ended session is back"
+            );
+            assert_eq!(gate.refresh(&tokens.refresh).await.error(), "invalid_grant", "an ended session is back");
+        }
+        for tokens in &self.live {
+            assert_eq!(gate.get("/x", &tokens.access).await.status, StatusCode::OK, "a session is lost");
+            let answer = gate.refresh(&tokens.refresh).await;
+            assert_eq!(answer.status, StatusCode::OK, "a session is lost: {answer:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The bodies of `oauth2` and `envelope`: what is read stands in the body once, and means the same when it is written
+//! again.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use rotogate::client::Presented;
+use rotogate::denial::Denial;
+use rotogate::dialect::envelope::Envelope;
+use rotogate::dialect::oauth2::OAuth2;
+use rotogate::dialect::{Call, Command, Dialect, RefreshCredential, Served};
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value};
+
+use crate::input::target;
+use crate::json::names_members_once;
+
+fn read(dialect: &dyn Dialect, served: &Served, kind: &'static str, body: &[u8]) -> Result<Command, Denial> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    dialect.read(&Call {
+        operation: served.operation,
+        params: &[],
+        method: &served.methods[0],
+        headers: &headers,
+        path: "/t",
+        query: None,
+        body: &Bytes::copy_from_slice(body),
+        address: None,
+    })
+}
+
+fn client(client: Option<&Presented>) -> String {
+    client.map_or_else(String::new, |client| {
+        format!("{:?} {:?}", client.id, client.secret.as_ref().map(|secret| secret.expose_secret().to_owned()))
+    })
+}
+
+/// All that a command says, secrets too: they are the fuzzer's.
+pub(crate) fn plain(command: &Command) -> String {
+    match command {
+        Command::Login { client: by, username, password, scope, access_ttl } => {
+            format!(
+                "login {} {username:?} {:?} {scope:?} {access_ttl:?}",
+                client(by.as_ref()),
+                password.expose_secret()
+            )
+        }
+        Command::ClientToken { client: by, scope } => format!("client {} {scope:?}", client(Some(by))),
+        Command::Refresh { client: by, credential, scope, access_ttl } => {
+            let credential = match credential {
+                RefreshCredential::Refresh(token) => format!("refresh {:?}", token.expose_secret()),
+                RefreshCredential::Access(token) => format!("access {:?}", token.expose_secret()),
+                RefreshCredential::Pair { access, refresh, expired_for_at_most } => {
+                    format!("{:?} {:?} {expired_for_at_most:?}", access.expose_secret(), refresh.expose_secret())
+                }
+            };
+            format!("refresh {} {credential} {scope:?} {access_ttl:?}", client(by.as_ref()))
+        }
+        Command::Revoke { client: by, token } => format!("revoke {} {:?}", client(by.as_ref()), token.expose_secret()),
+        Command::Logout { access, everywhere } => format!("logout {:?} {everywhere}", access.expose_secret()),
+        Command::Introspect { client: by, token } => {
+            format!("introspect {} {:?}", client(Some(by)), token.expose_secret())
+        }
+        Command::Check { access, superseded_in_grace } => {
+            format!("check {:?} {superseded_in_grace}", access.expose_secret())
+        }
+    }
+}
+
+target!(
+    /// R11: a form that is taken has no name twice, and its fields, encoded another way, are the same command.
+    oauth2_form,
+    &[
+        "&", "=", "grant_type=refresh_token", "grant_type=password", "grant_type=client_credentials", "&refresh_token=r",
+        "&client_id=web", "&client_secret=s", "&scope=a+b", "&username=u", "&password=p", "&token=t", "%", "%00", "%ff", "+",
+        "&&", "&refresh%5ftoken=", ";", "&token_type_hint=x",
+    ],
+    |input| {
+        const FORM: &str = "application/x-www-form-urlencoded";
+        for served in OAuth2.serves("/t").iter().filter(|served| served.methods[0] == http::Method::POST) {
+            let Ok(command) = read(&OAuth2, served, FORM, input) else { continue };
+            let fields: Vec<_> = form_urlencoded::parse(input).collect();
+            for (at, (name, _)) in fields.iter().enumerate() {
+                assert!(fields[..at].iter().all(|(before, _)| before != name), "{name:?} stands twice");
+            }
+            let again = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields.iter().rev()).finish();
+            let again = read(&OAuth2, served, FORM, again.as_bytes()).unwrap();
+            assert_eq!(plain(&again), plain(&command));
+        }
+    }
+);
+
+target!(
+    /// An envelope that is taken is an object whose credentials stand in it as texts, and is the same command when it is
+    /// printed and read again.
+    envelope_body,
+    &[
+        "{", "}", "\"token\":\"t\",", "\"refreshToken\":\"r\"", "\"username\":\"u\",", "\"password\":\"p\"", ",", ":", "\"",
+        "null", "\\u0074oken", "[[[[[[[[[[[[[[[[[", "1e400", "\\ud800", "\u{feff}", " ", "\\u0000", "\"x\":{\"y\":1,\"y\":2},",
+    ],
+    |input| {
+        let dialect = Envelope::default();
+        for served in dialect.serves("/t") {
+            for method in served.methods {
+                let one = Served { methods: std::slice::from_ref(method), ..served.clone() };
+                let Ok(command) = read(&dialect, &one, "application/json", input) else { continue };
+                assert!(names_members_once(input), "R11");
+                let body: Map<String, Value> = serde_json::from_slice(input).expect("an object");
+                let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty()).expect("a text");
+                match &command {
+                    Command::Refresh { credential: RefreshCredential::Pair { access, refresh, .. }, .. } => {
+                        assert_eq!(access.expose_secret(), text("token"));
+                        assert_eq!(refresh.expose_secret(), text("refreshToken"));
+                    }
+                    Command::Login { username, password, .. } => {
+                        assert_eq!((username.as_str(), password.expose_secret()), (text("username"), text("password")));
+                    }
+                    other => panic!("an envelope asks for {}", plain(other)),
+                }
+                let again = read(&dialect, &one, "application/json", &serde_json::to_vec(&body).unwrap()).unwrap();
+                assert_eq!(plain(&again), plain(&command));
+            }
+        }
+    }
+);

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# What takes too long for every change: run it before a release. The figures of the last run stand in docs/security.md.
+#
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation]     all four without an argument
+#
+# soak         ten minutes under mixed load end with flat memory           SOAK_SECONDS=600
+# kills        a process ends 1 000 times under concurrent chains          CRASH_ROUNDS=334, three ends each
+# fuzz         every target for its share of an hour, bytes at random      FUZZ_SECONDS=3600
+# simulation   ten million histories of the engine                         SIM_HISTORIES=10000000
+#
+# CRASH_SEED, SIM_SEED and SOAK_SEED bring a run back as far as choices go; each prints its own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never
+
+run() {
+    local name=$1
+    shift
+    local begin=$SECONDS
+    echo "== $name"
+    "$@"
+    echo "== $name: $((SECONDS - begin)) s"
+}
+
+soak() {
+    cargo test --all-features --test soak -- --ignored --nocapture
+}
+
+kills() {
+    CRASH_ROUNDS=${CRASH_ROUNDS:-334} cargo test --all-features --test crash -- --nocapture r2_
+}
+
+fuzz() {
+    local targets
+    targets=$(cargo test --all-features --test fuzz -- --list --format terse 2>/dev/null | grep -c ': test$')
+    # One after the other: a target has a core to itself.
+    BOLERO_RANDOM_TEST_TIME_MS=$((${FUZZ_SECONDS:-3600} * 1000 / targets)) \
+        cargo test --all-features --test fuzz -- --nocapture --test-threads=1
+}
+
+simulation() {
+    SIM_HISTORIES=${SIM_HISTORIES:-10000000} cargo test --all-features --test simulation -- --nocapture r1_
+}
+
+for part in "${@:-soak kills fuzz simulation}"; do
+    # Without quotes: without an argument, this is all of them.
+    for one in $part; do
+        case $one in
+            soak | kills | fuzz | simulation) run "$one" "$one" ;;
+            *)
+                sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+                exit 2
+                ;;
+        esac
+    done
+done

@@ -1,0 +1,129 @@
+//! The engine of production under everything that can go wrong around it, over and over, each history from a number that
+//! brings it back: a store that is slow, fails before or after it has written, loses its last writes or says that it has
+//! written what it has not; a process that dies at any await; replies that are lost; a clock that steps and jumps; several
+//! holders at once, a thief, an operator. Time is virtual, and no request runs in a thread of its own: in each step, the
+//! number says who goes on.
+//!
+//! What must hold of every history stands in `simulation/oracle.rs`: what the holders of tokens were promised, and what a
+//! commit may change. While the store keeps its word, an acknowledged rotation and an acknowledged revocation survive
+//! (R2), one presented token has one successor (R1), and nobody loses a session by lost replies and crashes; when it does
+//! not, what is ahead of the store is refused, and still nobody is taken for a thief (O5).
+//!
+//! `SIM_HISTORIES` makes a longer run. A history that breaks a promise prints its `SIM_SEED`, which alone runs again, and
+//! tells what happens, with `SIM_SEED=… SIM_HISTORIES=1`. Each planted fault shows that the promises can be seen broken.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "simulation/gate.rs"]
+mod gate;
+#[path = "simulation/oracle.rs"]
+mod oracle;
+#[path = "crash/random.rs"]
+mod random;
+#[path = "simulation/store.rs"]
+mod store;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use random::Random;
+use store::{Plant, Trust};
+use world::{Counts, World};
+
+const HISTORIES: u64 = 100_000;
+/// Within how many histories a planted fault must be found.
+const FOUND_WITHIN: u64 = 20_000;
+
+fn number(name: &str, otherwise: impl FnOnce() -> u64) -> u64 {
+    std::env::var(name)
+        .map_or_else(|_| otherwise(), |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// One history: half of them with a store that keeps its word. What was broken, if anything was.
+fn history(seed: u64, plant: Plant, tells: bool, counts: &mut Counts) -> Result<(), String> {
+    let mut random = Random::from_seed(seed);
+    let trust = if plant == Plant::Nothing && random.one_in(2) { Trust::LosesWrites } else { Trust::KeepsItsWord };
+    let run = AssertUnwindSafe(|| World::new(random, trust, plant, tells).run(counts));
+    catch_unwind(run).unwrap_or_else(|_| Err("a panic".to_owned()))
+}
+
+/// Runs histories on every core until one is bad. The seed of the bad one, and what was broken.
+fn search(first: u64, histories: u64, plant: Plant) -> (Counts, Option<(u64, String)>) {
+    let next = AtomicU64::new(0);
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let work = || {
+        let mut counts = Counts::default();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= histories {
+                return (counts, None);
+            }
+            let seed = first.wrapping_add(at);
+            if let Err(broken) = history(seed, plant, histories == 1, &mut counts) {
+                // The others stop at their next history.
+                next.store(histories, Ordering::Relaxed);
+                return (counts, Some((seed, broken)));
+            }
+        }
+    };
+    let all: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let mut total = Counts::default();
+    let mut found = None;
+    for (counts, bad) in all {
+        total.add(&counts);
+        found = found.or(bad);
+    }
+    (total, found)
+}
+
+#[test]
+fn r1_r2_o5_every_promise_holds_in_every_history() {
+    let first = number("SIM_SEED", || Random::new("simulation", "SIM_SEED").below(u64::MAX));
+    let histories = number("SIM_HISTORIES", || HISTORIES);
+    let (counts, found) = search(first, histories, Plant::Nothing);
+    if let Some((seed, broken)) = found {
+        panic!("SIM_SEED={seed} SIM_HISTORIES=1: {broken}");
+    }
+    println!("{histories} histories from {first}: {counts:?}");
+    if histories >= 1000 {
+        counts.assert_everything_happened();
+    }
+}
+
+fn is_found(plant: Plant, expected: &str) {
+    let (_, found) = search(0, FOUND_WITHIN, plant);
+    let Some((seed, broken)) = found else { panic!("{plant:?}: not found in {FOUND_WITHIN} histories") };
+    println!("{plant:?}: found by history {seed}: {broken}");
+    assert!(broken.contains(expected), "{plant:?}: {broken}");
+}
+
+#[test]
+fn a_store_that_acknowledges_before_it_commits_is_found() {
+    is_found(Plant::AcknowledgesFirst, "R2");
+}
+
+#[test]
+fn a_replay_that_extends_its_window_is_found() {
+    is_found(Plant::ReplayExtendsTheWindow, "R3");
+}
+
+#[test]
+fn a_revocation_that_is_only_acknowledged_is_found() {
+    is_found(Plant::RevocationIsForgotten, "R2");
+}
+
+#[test]
+fn a_swap_that_does_not_compare_is_found() {
+    is_found(Plant::SwapsWithoutComparing, "R1");
+}
+
+#[test]
+fn a_generation_that_is_confirmed_by_nobody_is_found() {
+    is_found(Plant::ConfirmsByItself, "promise 2");
+}

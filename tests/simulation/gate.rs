@@ -1,0 +1,214 @@
+//! A process: the engine, and what dies with it.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rotogate::SecretString;
+use rotogate::client::Client;
+use rotogate::clock::{EngineClock, ManualTime, Timestamp};
+use rotogate::denial::Error;
+use rotogate::limit::{Limits, Rate, Rates};
+use rotogate::revocation::RevocationList;
+use rotogate::revocation::list::TokenFacts;
+use rotogate::session::engine::{APPLICATION, Engine, Exchange, Issued, OfAccount, Origin, Parts, Refresh, Start};
+use rotogate::session::profile::Profile;
+use rotogate::session::rotation::{Decision, Facts, Presented, decide};
+use rotogate::session::{Generation, RevokedBecause, Scope, SessionId};
+use rotogate::store::{Cursor, Store};
+use rotogate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
+use rotogate::token::{Algorithm, refresh};
+use uuid::Uuid;
+
+use crate::store::{Faulty, ISSUER, LEEWAY};
+
+const CLIENT: &str = "web";
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const WINDOW: Duration = Duration::from_secs(3600);
+
+/// HMAC, because signing is not what is looked into.
+static KEYS: LazyLock<Arc<Keyring>> = LazyLock::new(|| {
+    let material = KeyMaterial::generate(Algorithm::Hs256).unwrap();
+    let key = SigningKey::from_material_named(Algorithm::Hs256, &material, "a").unwrap();
+    let refresh = RefreshKeys::new(1, &[(1, RefreshSecret::generate().unwrap())]).unwrap();
+    Arc::new(Keyring::from_parts(Uuid::nil(), key, Vec::new(), refresh).unwrap())
+});
+
+/// The rules of a history: a rotation may leave earlier access tokens alone, or end them at once.
+static PROFILES: LazyLock<[Profile; 2]> = LazyLock::new(|| {
+    let profile = Profile { grace: GRACE, lost_response_window: WINDOW, ..Profile::default() };
+    let ends = Profile { revoke_previous_after: Some(Duration::ZERO), ..profile.clone() };
+    assert_eq!((profile.problems(), ends.problems()), (vec![], vec![]));
+    [profile, ends]
+});
+
+/// The generation of a refresh token of ours.
+pub(crate) fn generation(token: &str) -> Generation {
+    refresh::authenticate(KEYS.refresh_keys(), token).expect("a token that we made").generation
+}
+
+/// What a request comes to.
+pub(crate) enum Done {
+    Refreshed(Result<Issued, Error>),
+    Revoked(Result<bool, Error>),
+    Flushed,
+}
+
+pub(crate) type Work = Pin<Box<dyn Future<Output = Done>>>;
+
+/// Lets a request go on to its next await.
+pub(crate) fn poll(work: &mut Work) -> Option<Done> {
+    match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
+
+/// See the module.
+pub(crate) struct Gate {
+    engine: Arc<Engine>,
+    store: Arc<Faulty>,
+    profile: &'static Profile,
+}
+
+impl Gate {
+    /// A process that starts on what is in the store.
+    pub(crate) fn start(time: &Arc<ManualTime>, store: &Arc<Faulty>, rules: usize) -> Self {
+        let (revocations, clock) = loaded(time, store);
+        let rate = Rate::new(1_000_000, Duration::from_millis(1));
+        let rates = Rates { refresh_per_address: rate, refresh_per_session: rate, ..Rates::default() };
+        let engine = Engine::new(Parts {
+            issuer: ISSUER.into(),
+            audience: vec!["api".into()],
+            leeway: LEEWAY,
+            styles: Vec::new(),
+            keyring: Arc::clone(&KEYS),
+            store: Arc::clone(store) as Arc<dyn Store>,
+            directory: None,
+            clock: Arc::new(clock),
+            revocations: Arc::new(revocations),
+            limits: Limits::new(rates, Arc::clone(time) as _),
+            keep_login_origin: false,
+        });
+        Self { engine: Arc::new(engine), store: Arc::clone(store), profile: &PROFILES[rules % 2] }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.engine.clock().now()
+    }
+
+    /// Begins a session, on a store in which nothing goes wrong.
+    pub(crate) fn begin(&self, subject: &str) -> Issued {
+        let start = Start {
+            subject,
+            account: None,
+            client: CLIENT,
+            scope: Scope::default(),
+            profile: self.profile,
+            origin: &Origin::default(),
+        };
+        self.engine.start(start).now_or_never().expect("a quiet store waits for nothing").unwrap()
+    }
+
+    pub(crate) fn refresh(&self, token: &str) -> Work {
+        let (engine, profile, token) = (Arc::clone(&self.engine), self.profile, SecretString::from(token));
+        Box::pin(async move {
+            let refresh = Refresh {
+                credential: Exchange::Refresh(&token),
+                client: &Client::public(CLIENT),
+                account: OfAccount::Any,
+                scope: None,
+                access_ttl: None,
+                profile,
+                accepts: &[APPLICATION.into()],
+                origin: &Origin::default(),
+            };
+            Done::Refreshed(engine.refresh(refresh).await)
+        })
+    }
+
+    pub(crate) fn log_out(&self, token: &str) -> Work {
+        let (engine, token) = (Arc::clone(&self.engine), token.to_owned());
+        Box::pin(async move { Done::Revoked(engine.revoke_refresh_token(&token, CLIENT, &Origin::default()).await) })
+    }
+
+    pub(crate) fn revoke_subject(&self, subject: &str) -> Work {
+        let (engine, subject) = (Arc::clone(&self.engine), subject.to_owned());
+        Box::pin(async move {
+            Done::Revoked(engine.revoke_subject(&subject, RevokedBecause::Operator).await.map(|()| true))
+        })
+    }
+
+    /// What the task behind a gate does every moment.
+    pub(crate) fn flush(&self) -> Work {
+        let (engine, store) = (Arc::clone(&self.engine), Arc::clone(&self.store));
+        Box::pin(async move {
+            // What could not be written is kept, and tried again.
+            let _ = engine.confirmations().flush(store.as_ref()).await;
+            Done::Flushed
+        })
+    }
+
+    pub(crate) fn follow_the_clock(&self) {
+        self.engine.clock().tick();
+    }
+
+    /// Does an access token of this generation pass?
+    pub(crate) fn passes(&self, session: SessionId, subject: &str, generation: Generation) -> bool {
+        let facts = TokenFacts {
+            issuer: ISSUER,
+            subject,
+            client: Some(CLIENT),
+            session: Some((session, generation)),
+            jti: None,
+            issued_at: None,
+        };
+        !self.engine.revocations().judge(facts, self.now()).refuses(self.now())
+    }
+
+    /// Uses an access token, as a request would.
+    pub(crate) fn uses(&self, session: SessionId, subject: &str, generation: Generation) -> bool {
+        let passes = self.passes(session, subject, generation);
+        if passes {
+            self.engine.confirmations().seen(session, generation);
+        }
+        passes
+    }
+
+    /// Would this generation's refresh token be served now? By the table, on what the store and this process know.
+    pub(crate) fn would_serve(&self, id: SessionId, subject: &str, generation: Generation) -> bool {
+        let Some(mut session) = self.store.record(id) else { return false };
+        session.confirmed |= self.engine.confirmations().has(id, session.current);
+        let facts = Facts {
+            user_active: true,
+            sessions_valid_from: self.engine.revocations().not_before(ISSUER, subject, Some(CLIENT)),
+            minimum_known: self.engine.revocations().minimum(id),
+            unbroken_revocations: false,
+        };
+        match decide(&session, Presented { generation }, facts, self.now(), self.profile) {
+            Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Ahead { fast_forward: true } => true,
+            Decision::Revoked(_)
+            | Decision::Expired(_)
+            | Decision::Ahead { fast_forward: false }
+            | Decision::Reuse(_) => false,
+        }
+    }
+}
+
+/// What a process loads before it serves.
+fn loaded(time: &Arc<ManualTime>, store: &Faulty) -> (RevocationList, EngineClock) {
+    fn at_once<T, E: Debug>(work: impl Future<Output = Result<T, E>>) -> T {
+        work.now_or_never().expect("memory waits for nothing").unwrap()
+    }
+    let tables = store.tables();
+    let revocations = RevocationList::new();
+    for entry in at_once(tables.revocations_since(Cursor::default())).0 {
+        revocations.apply(&entry);
+    }
+    let clock = EngineClock::start(Arc::clone(time) as _, at_once(tables.last_known_time()), LEEWAY);
+    (revocations, clock)
+}
