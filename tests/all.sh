@@ -64,6 +64,8 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-fe
 step "the long runs can be started" bash -n tests/long.sh
 step "tests" run_tests
 step "tests without features" run_small_tests
+step "every requirement has its tests, and every rule a mutation" bash -c \
+    'python3 tests/requirements.py && python3 tests/mutations.py --check'
 step "the search for secrets is tested" bash tests/secrets.sh --self-test
 step "no secret was printed" bash tests/secrets.sh "$target/test-output" "$target/test-secrets"
 echo "== all is well, after $SECONDS s"

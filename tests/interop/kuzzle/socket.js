@@ -183,7 +183,11 @@ run(async () => {
   await told;
   await nothingIsLeft(kuzzle, revoked);
   kuzzle.jwt = revoked;
+  // What the SDK tells of this, and then asks, must not be taken for the next step's.
+  const again = event(kuzzle, 'tokenExpired');
   await refused(hello(kuzzle), 401, 'security.token.invalid');
+  await again;
+  await until('the SDK has settled', () => kuzzle.protocol.pendingRequests.size === 0);
 
   step('a user who is shut out');
   await kuzzle.auth.login('local', credentials);
