@@ -18,7 +18,7 @@ command -v cargo >/dev/null || missing cargo "install Rust, https://rustup.rs"
 cargo fmt --version >/dev/null 2>&1 || missing rustfmt "rustup component add rustfmt"
 cargo clippy --version >/dev/null 2>&1 || missing clippy "rustup component add clippy"
 command -v "${CC:-cc}" >/dev/null || missing "a C compiler" "install gcc or clang (apt install build-essential)"
-python3 -c 'import venv, ensurepip' 2>/dev/null || missing python3 "install Python 3.9 or later with venv (apt install python3-venv)"
+python3 -c 'import venv, ensurepip, tomllib' 2>/dev/null || missing python3 "install Python 3.11 or later with venv (apt install python3-venv)"
 command -v node >/dev/null || missing node "install Node.js 20 or later"
 command -v npm >/dev/null || missing npm "it comes with Node.js"
 
