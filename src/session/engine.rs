@@ -1,5 +1,5 @@
-//! The engine: store, clock and mint around [`decide`]. Everything that a reply needs is made before the commit, and
-//! nothing is answered before the commit is durable.
+//! The engine: store, clock and mint around [`decide`](super::rotation::decide). Everything that a reply needs is made
+//! before the commit, and nothing is answered before the commit is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
