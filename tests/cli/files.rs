@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::support::{CONFIG, Place};
 
@@ -16,19 +15,11 @@ fn tree(path: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Has a command run by a shell that does something first.
-fn in_a_shell(command: &mut Command, first: &str) {
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\"")).arg(command.get_program()).args(command.get_args());
-    shell.current_dir(command.get_current_dir().unwrap()).stdout(Stdio::piped()).stderr(Stdio::null());
-    *command = shell;
-}
-
 #[tokio::test]
 async fn o2_everything_that_a_gate_makes_is_for_its_user_alone() {
     let place = Place::new(CONFIG);
     // Whatever the operator's umask is.
-    let gate = place.start_with(|command| in_a_shell(command, "umask 0"));
+    let gate = place.start_in_shell("umask 0; exec \"$@\"");
     gate.login().await;
     place.done(&["user", "add", "ada"], "a password");
     let all = tree(&place.path("data"));
@@ -74,14 +65,14 @@ fn limits(pid: u32, name: &str) -> (String, String) {
 #[test]
 fn o3_a_gate_leaves_no_core_dump() {
     let place = Place::new(CONFIG);
-    let gate = place.start_with(|command| in_a_shell(command, "ulimit -c unlimited"));
+    let gate = place.start_in_shell("ulimit -c unlimited; exec \"$@\"");
     assert_eq!(limits(gate.child.id(), "Max core file size"), ("0".to_owned(), "0".to_owned()));
 }
 
 #[test]
 fn a_gate_takes_as_many_open_files_as_it_may_have() {
     let place = Place::new(CONFIG);
-    let gate = place.start_with(|command| in_a_shell(command, "ulimit -Sn 64"));
+    let gate = place.start_in_shell("ulimit -Sn 64; exec \"$@\"");
     let (soft, hard) = limits(gate.child.id(), "Max open files");
     assert_eq!(soft, hard);
 }

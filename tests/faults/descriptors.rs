@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::support::{Gate, Place, in_shell, until};
+use super::support::{Gate, Place, until};
 use super::{Acknowledged, config, readyz};
 
 const DESCRIPTORS: usize = 64;
@@ -52,7 +52,7 @@ impl Kept {
 async fn a4_without_file_descriptors_nobody_new_gets_in_and_everybody_inside_goes_on() {
     // Idle connections stay for as long as the test needs them.
     let place = Place::new(&config().replace("[server]", "[server]\nhead_timeout = \"120s\""));
-    let gate = place.start_with(in_shell(&format!("ulimit -n {DESCRIPTORS}; exec \"$@\"")));
+    let gate = place.start_in_shell(&format!("ulimit -n {DESCRIPTORS}; exec \"$@\""));
     let tokens = gate.login().await;
     let mut inside = Kept::open(&gate);
     let answer = inside.refresh(&tokens.refresh);

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use http::StatusCode;
 
-use super::support::{Gate, Place, in_shell};
+use super::support::{Gate, Place};
 use super::{Acknowledged, config, is_fault, readyz};
 
 /// Refreshes before the disk is full.
@@ -44,7 +44,7 @@ async fn says_so(gate: &Gate, kept: &Acknowledged) {
 #[tokio::test]
 async fn r2_a_disk_that_fills_up_under_a_running_gate_loses_nothing() {
     let place = Place::new(&config());
-    let gate = place.start_with(in_shell(TRAP));
+    let gate = place.start_in_shell(TRAP);
     let mut kept = begun(&gate).await;
     // From now on: no more than this of any file, the log's among them.
     let filled =

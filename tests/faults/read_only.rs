@@ -30,14 +30,14 @@ async fn o4_a_store_that_may_not_be_written_stops_the_start_and_is_left_alone() 
     set_mode(&place, STORE, 0o600);
     assert!(fs::read(place.path(STORE)).unwrap() == before, "the file was changed");
 
-    let gate = place.start_with(in_shell(PLAIN));
+    let gate = place.start_in_shell(PLAIN);
     kept.holds(&gate).await;
 }
 
 #[tokio::test]
 async fn a_folder_that_becomes_read_only_under_a_running_gate_loses_nothing() {
     let place = Place::new(&config());
-    let gate = place.start_with(in_shell(PLAIN));
+    let gate = place.start_in_shell(PLAIN);
     let first = gate.login().await;
     set_mode(&place, "data", 0o500);
     set_mode(&place, "data/keys", 0o500);

@@ -112,9 +112,23 @@ impl Place {
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         let mut command = self.command();
         let (log, path) = output_file("gate");
-        command.arg("--json").env("ROTOGATE_LOG", "debug");
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
         change(&mut command);
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        self.launch(command, path)
+    }
+
+    /// Starts a gate from a shell; see [`in_shell`].
+    pub fn start_in_shell(&self, script: &str) -> Gate {
+        let mut command = self.command();
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug");
+        in_shell(script)(&mut command);
+        command.stdout(Stdio::piped()).stderr(log);
+        self.launch(command, path)
+    }
+
+    fn launch(&self, mut command: Command, path: PathBuf) -> Gate {
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "the gate did not start; see target/test-output");
