@@ -5,14 +5,13 @@
 //! last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`. What was handed on
 //! to the connection before may still arrive; nothing else does.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use http_body::SizeHint;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Inner;
 use super::lease::Lease;
@@ -61,7 +60,7 @@ enum State {
     },
     Looking {
         lease: Lease,
-        next: Pin<Box<Sleep>>,
+        ticks: Interval,
     },
     Over,
 }
@@ -91,13 +90,16 @@ impl Watch {
             }
             State::New { caller, .. } => {
                 let lease = Lease::of(&caller.gate, &caller.verified, caller.on_expiry);
-                self.state = State::Looking { lease, next: Box::pin(tokio::time::sleep(LOOK_EVERY)) };
+                let mut ticks = tokio::time::interval(LOOK_EVERY);
+                // A reply that nobody took for long is looked at once, not once for each second.
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                self.state = State::Looking { lease, ticks };
             }
             State::Looking { .. } => {}
             State::Over => return Some(Cut::Silence),
         }
-        let State::Looking { lease, next } = &mut self.state else { return None };
-        while next.as_mut().poll(cx) == Poll::Ready(()) {
+        let State::Looking { lease, ticks } = &mut self.state else { return None };
+        while ticks.poll_tick(cx).is_ready() {
             if let Some(reason) = lease.end() {
                 tracing::info!(target: "rotogate::denial", reason, "a reply was cut with its caller's session");
                 self.state = State::Over;
@@ -107,7 +109,6 @@ impl Watch {
                     Cut::Broken(Ended(reason).into())
                 });
             }
-            next.as_mut().reset(Instant::now() + LOOK_EVERY);
         }
         None
     }

@@ -1,8 +1,9 @@
 //! The reverse proxy: takes a request that the gate let through to an upstream and brings back the answer. Bodies are
 //! streamed both ways and never gathered; whoever is slow slows the other side down.
 //!
-//! What it expects: a request whose path is canonical (another is refused here again), with a [`Peer`](crate::headers::Peer) in its
-//! extensions, from which [`crate::headers::ProtectedNames::strip_untrusted`] took what a client must not set.
+//! What it expects: a request whose path is canonical (another is refused here again), with a
+//! [`Peer`](crate::headers::Peer) in its extensions, from which [`crate::headers::ProtectedNames::strip_untrusted`] took
+//! what a client must not set.
 //!
 //! **Addresses**: an upstream has several, and a host name is as many as it stands for. Of two that are picked at random
 //! the one with fewer requests on their way is taken; one that keeps failing is put aside for a while (see

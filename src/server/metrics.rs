@@ -13,10 +13,14 @@
 //! make another series.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -25,20 +29,51 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::gate::{Gate, Verdict};
+use crate::route::Route;
 use crate::session::engine::Event;
 
 /// The route of requests that none matched: our own endpoints, and refusals before a route was found.
 const NO_ROUTE: &str = "";
 
+/// A route as a label: its id, which is the configuration's, without a copy of the text for each request.
+#[derive(Clone, Debug)]
+struct RouteLabel(Option<Arc<Route>>);
+
+impl RouteLabel {
+    fn id(&self) -> &str {
+        self.0.as_ref().map_or(NO_ROUTE, |route| route.id.as_str())
+    }
+}
+
+impl PartialEq for RouteLabel {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for RouteLabel {}
+
+impl Hash for RouteLabel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl EncodeLabelValue for RouteLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.id().encode(encoder)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOutcome {
-    route: String,
+    route: RouteLabel,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByRoute {
-    route: String,
+    route: RouteLabel,
 }
 
 /// See the module.
@@ -60,16 +95,16 @@ impl Metrics {
         registry.register("requests", "Requests answered", requests.clone());
         registry.register("request_duration_seconds", "From the request's head to the reply's head", durations.clone());
         let ready = Gauge::default();
-        registry.register("ready", "Is the gate ready?", ready.clone());
+        registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
         registry.register_collector(Box::new(OfGate(gate)));
         Self { registry, requests, durations, ready }
     }
 
     /// Counts a request that was answered.
     pub(super) fn answered(&self, verdict: Option<&Verdict>, took: Duration) {
-        let route = verdict.and_then(|verdict| verdict.route.as_ref()).map_or(NO_ROUTE, |route| route.id.as_str());
+        let route = RouteLabel(verdict.and_then(|verdict| verdict.route.clone()));
         let outcome = outcome(verdict);
-        let labels = ByOutcome { route: route.to_owned(), outcome };
+        let labels = ByOutcome { route, outcome };
         self.requests.get_or_create(&labels).inc();
         self.durations.get_or_create(&ByRoute { route: labels.route }).observe(took.as_secs_f64());
     }
