@@ -244,6 +244,8 @@ pub struct LimitsConfig {
     pub refresh_per_session: Rate,
     /// Refreshes from one address.
     pub refresh_per_address: Rate,
+    /// Access tokens from one address whose signature does not hold.
+    pub forged_per_address: Rate,
     /// Password checks at once.
     pub max_password_checks: usize,
     /// Password checks that wait.

@@ -1,6 +1,7 @@
 //! The gate: everything that belongs together, wired once. [`Gate::layer`] puts it in front of a service; the binary is
 //! that layer around a reverse proxy, and nothing else.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::session::engine::Engine;
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
 use crate::token::verify::IssuerRules;
-use crate::verified::Checker;
+use crate::verified::{Checker, Shown};
 
 mod body;
 mod builder;
@@ -83,6 +84,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// What is to be known of a token that was never seen, shown from there.
+    fn shown(&self, address: Option<IpAddr>) -> Shown<'_> {
+        Shown { limits: self.engine.limits(), confirmations: self.engine.confirmations(), address }
+    }
+
     /// Waits until long connections are to end.
     async fn closed(&self) {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;

@@ -117,11 +117,8 @@ impl Bounds {
 
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.head_timeout)
-            .max_buf_size(self.max_head)
-            .max_headers(100);
+        // The bound of 100 fields is the library's own; said here again it would take its room from the heap each time.
+        builder.timer(TokioTimer::new()).header_read_timeout(self.head_timeout).max_buf_size(self.max_head);
         builder
     }
 

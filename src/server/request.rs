@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::ServerError;
@@ -80,12 +80,8 @@ async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is
     let address = origin.peer.ip();
     request.extensions_mut().insert(Peer { address, secure: origin.secure });
     let mut service = state.service.clone();
-    let answer = async move {
-        match service.ready().await {
-            Ok(service) => service.call(request).await,
-            Err(never) => match never {},
-        }
-    };
+    // It is always ready. In here, where a panic of its call is caught, too.
+    let answer = async move { service.call(request).await };
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
     let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %address);
     let response = guarded(answer.instrument(span)).await;
