@@ -14,6 +14,7 @@ mod pace;
 mod proxy_protocol;
 mod reload;
 mod request;
+mod shed;
 mod stream;
 mod streams;
 mod tls;
@@ -29,6 +30,7 @@ use crate::config::Config;
 use assemble::Assembled;
 use listener::Listener;
 use metrics::Metrics;
+use shed::InFlight;
 pub(crate) use tls::check as check_certificates;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
@@ -97,8 +99,9 @@ impl Server {
         let (stopping, stopped) = watch::channel(false);
         let certificates = listeners.iter().filter_map(Listener::tls).collect();
         let _watching = reload::watch(&config, &assembled, certificates)?;
-        let metrics = Arc::new(Metrics::new(assembled.gate.clone()));
-        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
+        let in_flight = Arc::new(InFlight::new(config.server.max_requests));
+        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight)));
+        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics), in_flight)?);
         let admin_state = Arc::new(admin::State {
             gate: assembled.gate.clone(),
             token: assembled.admin_token.clone(),
