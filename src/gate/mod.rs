@@ -27,6 +27,7 @@ mod layer;
 pub(crate) mod lease;
 mod metadata;
 mod origin;
+#[cfg(feature = "server")]
 mod overloaded;
 mod paced;
 mod preflight;

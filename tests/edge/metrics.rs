@@ -8,7 +8,7 @@ use crate::support::{CONFIG, Gate, Place};
 
 /// The names of all series.
 async fn series(gate: &Gate) -> BTreeSet<String> {
-    let text = String::from_utf8(gate.admin("/metrics").await.body.to_vec()).unwrap();
+    let text = String::from_utf8(gate.admin_get("/metrics").await.body.to_vec()).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
 }
@@ -27,7 +27,7 @@ async fn requests_and_what_happens_to_sessions_are_counted() {
     let second = gate.refresh(&first.refresh).await.tokens();
     gate.refresh(&first.refresh).await;
     gate.revoke(&second.refresh).await;
-    let answer = gate.admin("/metrics").await;
+    let answer = gate.admin_get("/metrics").await;
     assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(answer.body.ends_with(b"# EOF\n"), "{answer:?}");
     for (name, expected) in [

@@ -63,7 +63,7 @@ async fn a4_beyond_the_most_requests_each_is_503_at_once_and_health_is_not_asked
     is_shed(&edge.try_login(&[], "demo", &edge.gate.password));
     is_shed(&edge.ask_as("nonsense", "GET /private", &[]));
     for path in ["/livez", "/readyz", "/metrics"] {
-        assert_eq!(edge.gate.admin(path).await.status, 200, "{path}");
+        assert_eq!(edge.gate.admin_get(path).await.status, 200, "{path}");
     }
     assert!(edge.stub.take().is_empty(), "nothing of it arrives");
     let public = "rotogate_requests_total{route=\"/public/{*rest}\",outcome=\"overloaded\"}";

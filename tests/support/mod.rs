@@ -317,13 +317,13 @@ impl Gate {
     }
 
     /// What the admin listener says to a `GET`.
-    pub async fn admin(&self, path: &str) -> Answer {
+    pub async fn admin_get(&self, path: &str) -> Answer {
         send(Request::get(format!("http://{}{path}", self.admin)).body(Full::default()).unwrap()).await
     }
 
     /// The value of a series of `/metrics`; 0 where there is none.
     pub async fn metric(&self, series: &str) -> u64 {
-        let text = String::from_utf8(self.admin("/metrics").await.body.to_vec()).unwrap();
+        let text = String::from_utf8(self.admin_get("/metrics").await.body.to_vec()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().unwrap())
     }
