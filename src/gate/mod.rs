@@ -49,6 +49,8 @@ pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
 pub use lease::Lease;
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
+#[cfg(feature = "server")]
+pub(crate) use overloaded::TRY_AGAIN;
 pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};

@@ -16,7 +16,7 @@ use crate::route::{Match, Route};
 
 const WHY: &str = "too many requests are under way";
 /// When to try again. Long enough that who keeps to it makes the load smaller, and short enough to wait for.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Gate {
     /// 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.

@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::admin;
@@ -109,7 +110,7 @@ impl Server {
             metrics,
             stopping: stopped.clone(),
         });
-        let admin_task = tokio::spawn(admin::serve(admin, admin_state));
+        let admin_side = AdminSide::start(admin, admin_state)?;
         let limits = connection::Limits::new(&config.server);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
@@ -128,11 +129,44 @@ impl Server {
         }
         accepting.shutdown().await;
         let flushed = assembled.gate.flush().await;
-        admin_task.abort();
+        drop(admin_side);
         assembled.close().await;
         flushed.map_err(|error| ServerError::new(format!("confirmations could not be written: {error}")))?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// The admin listener, on a thread of its own: however many requests wait for their turn on the others, health is
+/// answered.
+struct AdminSide(Option<Runtime>);
+
+impl AdminSide {
+    fn start(listener: TcpListener, state: Arc<admin::State>) -> Result<Self, ServerError> {
+        let failed = |error: std::io::Error| ServerError::new(format!("the admin listener cannot be served: {error}"));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("rotogate-admin")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let listener = listener.into_std().map_err(failed)?;
+        runtime.spawn(async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => admin::serve(listener, state).await,
+                Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
+            }
+        });
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Drop for AdminSide {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Whoever waits for an answer there waits for a process that ends.
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use http::Request;
 
+use super::shed::Told;
 use super::tls::Certificates;
 use crate::route::authority;
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Origin {
     /// The client, or the proxy that it comes through.
     pub(super) peer: SocketAddr,
     /// Is it TLS?
     pub(super) secure: bool,
+    /// When it was last refused because there was too much.
+    pub(super) told: Told,
     named: Option<Named>,
 }
 
@@ -28,11 +31,11 @@ pub(super) struct Named {
 
 impl Origin {
     pub(super) fn clear(peer: SocketAddr) -> Self {
-        Self { peer, secure: false, named: None }
+        Self { peer, secure: false, told: Told::default(), named: None }
     }
 
     pub(super) fn tls(peer: SocketAddr, named: Option<Named>) -> Self {
-        Self { peer, secure: true, named }
+        Self { peer, secure: true, told: Told::default(), named }
     }
 
     /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,

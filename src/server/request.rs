@@ -77,9 +77,14 @@ async fn served(
     let began = state.time.monotonic();
     let is_grpc = respond::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
+    let place = match place {
+        None if !is_misdirected => state.in_flight.wait(&origin.told, began).await,
+        place => place,
+    };
     let mut response = if is_misdirected {
         misdirected()
     } else if place.is_none() {
+        origin.told.at(state.time.monotonic());
         overloaded(&state.gate, &request)
     } else {
         answered(&state, &origin, request, is_grpc).await
