@@ -80,7 +80,6 @@ impl InFlight {
     }
 
     /// Changes the bound. Those beyond it run on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a configuration that is read again"))]
     pub(super) fn set_max(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
