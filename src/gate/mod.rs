@@ -198,6 +198,9 @@ async fn maintain(gate: Weak<Inner>) {
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since_tick = Duration::ZERO;
     let mut since_sweep = Duration::ZERO;
+    let sweep_every = SWEEP_EVERY;
+    #[cfg(feature = "failpoints")]
+    let sweep_every = crate::failpoint::sweep_every(sweep_every);
     loop {
         flush.tick().await;
         let Some(gate) = gate.upgrade() else { return };
@@ -215,7 +218,7 @@ async fn maintain(gate: Weak<Inner>) {
                 );
             }
         }
-        if since_sweep >= SWEEP_EVERY {
+        if since_sweep >= sweep_every {
             since_sweep = Duration::ZERO;
             sweep(engine).await;
         }
