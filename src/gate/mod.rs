@@ -28,6 +28,8 @@ mod layer;
 pub(crate) mod lease;
 mod metadata;
 mod origin;
+#[cfg(feature = "server")]
+mod overloaded;
 mod paced;
 mod preflight;
 mod refill;
@@ -48,6 +50,8 @@ pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
 pub use lease::Lease;
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
+#[cfg(feature = "server")]
+pub(crate) use overloaded::TRY_AGAIN;
 pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
@@ -200,6 +204,9 @@ async fn maintain(gate: Weak<Inner>) {
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since_tick = Duration::ZERO;
     let mut since_sweep = Duration::ZERO;
+    let sweep_every = SWEEP_EVERY;
+    #[cfg(feature = "failpoints")]
+    let sweep_every = crate::failpoint::sweep_every(sweep_every);
     loop {
         flush.tick().await;
         let Some(gate) = gate.upgrade() else { return };
@@ -217,7 +224,7 @@ async fn maintain(gate: Weak<Inner>) {
                 );
             }
         }
-        if since_sweep >= SWEEP_EVERY {
+        if since_sweep >= sweep_every {
             since_sweep = Duration::ZERO;
             sweep(engine).await;
         }

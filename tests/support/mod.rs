@@ -335,6 +335,18 @@ impl Gate {
         self.call(Method::GET, path, &[("authorization", &format!("Bearer {access_token}"))], "").await
     }
 
+    /// What the admin listener says to a `GET`.
+    pub async fn admin_get(&self, path: &str) -> Answer {
+        send(Request::get(format!("http://{}{path}", self.admin)).body(Full::default()).unwrap()).await
+    }
+
+    /// The value of a series of `/metrics`; 0 where there is none.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let text = String::from_utf8(self.admin_get("/metrics").await.body.to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+
     /// Any request.
     pub async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut request = Request::builder().method(method).uri(self.url(path));

@@ -49,6 +49,7 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
         idle_timeout: timeout("idle_timeout", 60),
         max_head: bytes(section.get("max_head", value::size(8 << 10, 1 << 20)), 32 << 10),
         max_connections: section.get("max_connections", value::count(1, 1_000_000)).unwrap_or(10_000),
+        max_requests: section.get("max_requests", value::count(1, 10_000_000)).unwrap_or(10_000),
         min_body_rate: section.get("min_body_rate", value::size(0, 1 << 20)).unwrap_or(256),
         drain_timeout: section
             .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))
