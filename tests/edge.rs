@@ -35,4 +35,5 @@ mod edge {
     mod targets;
     mod tokens;
     mod upgrades;
+    mod websockets;
 }

@@ -45,7 +45,7 @@ pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
-pub use lease::Lease;
+pub use lease::{Ending, Lease};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
