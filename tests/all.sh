@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
 # tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, for the real clients of
-# tests/interop python3 and node with npm, and for the real servers of tests/readings nginx and Go, which root on Debian
-# gets installed.
+# tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, and for tests/clients curl,
+# nghttp and Chromium; root on Debian gets the servers and those three.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -22,17 +22,20 @@ python3 -c 'import venv, ensurepip, tomllib' 2>/dev/null || missing python3 "ins
 command -v node >/dev/null || missing node "install Node.js 20 or later"
 command -v npm >/dev/null || missing npm "it comes with Node.js"
 
-server() {
+installed() {
     local path=$PATH:/usr/sbin
     if ! PATH=$path command -v "$1" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         # Without starting what was installed.
         local get=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq)
         { "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "$2"; } >/dev/null || true
     fi
-    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2 (the path's readings are compared with it)"
+    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2 ($3)"
 }
-server nginx nginx-light
-server go golang-go
+installed nginx nginx-light "the path's readings are compared with it, and it is an upstream of tests/clients"
+installed go golang-go "the path's readings are compared with it"
+installed curl curl "a client of tests/clients"
+installed nghttp nghttp2-client "a client of tests/clients"
+installed chromium chromium "a client of tests/clients"
 
 name=
 trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT

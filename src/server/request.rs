@@ -76,10 +76,10 @@ pub(super) async fn serve(
 async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is_grpc: bool) -> Response<ReplyBody> {
     // A stream of messages is as slow as what it tells of.
     let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
-    let mut request = request.map(|body| match &paced {
-        Some(answered) => RequestBody::paced(body, &state.gate, state.slowest, answered.clone()),
-        None => RequestBody::incoming(body, &state.gate),
-    });
+    let mut request = match &paced {
+        Some(answered) => RequestBody::paced(request, &state.gate, state.slowest, answered.clone()),
+        None => request.map(|body| RequestBody::incoming(body, &state.gate)),
+    };
     let address = origin.peer.ip();
     request.extensions_mut().insert(Peer { address, secure: origin.secure });
     let mut service = state.service.clone();
