@@ -9,11 +9,11 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// How long a peer may go on.
-const TIME: Duration = Duration::from_secs(5);
+const TIME: Duration = Duration::from_secs(2);
 /// How many bytes more it may send.
 const BYTES: u64 = 16 * 1024 * 1024;
 
-/// Says that nothing more comes, and drops what the peer still sends, until it ends its side; for five seconds and 16 MiB
+/// Says that nothing more comes, and drops what the peer still sends, until it ends its side; for two seconds and 16 MiB
 /// at most.
 pub(crate) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let dropped = async {
