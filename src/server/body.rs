@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::EXPECT;
 use http::{Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -43,7 +44,8 @@ pub(super) struct Paced {
     body: Guarded,
     pace: Pace,
     answered: Answered,
-    is_http2: bool,
+    /// What is left when nobody wants it any more is read all the same.
+    lingers: bool,
 }
 
 /// Has the answer to a request begun?
@@ -67,9 +69,10 @@ impl RequestBody {
         slowest: Slowest,
         answered: Answered,
     ) -> Request<Self> {
-        let is_http2 = request.version() == Version::HTTP_2;
+        // Over HTTP/1.1 reading would ask a client for what it holds back until it is asked.
+        let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
         let pace = Pace::new(slowest);
-        request.map(|body| Self::Paced(Box::new(Paced { body: Guarded::new(body, gate), pace, answered, is_http2 })))
+        request.map(|body| Self::Paced(Box::new(Paced { body: Guarded::new(body, gate), pace, answered, lingers })))
     }
 }
 
@@ -159,10 +162,9 @@ impl Paced {
 }
 
 impl Drop for Paced {
-    /// A client that is answered before it has sent all is to hear of the answer, not of a reset. Over HTTP/1.1 the
-    /// connection sees to it.
+    /// A client that is answered before it has sent all is to hear of the answer, not of a reset.
     fn drop(&mut self) {
-        if self.is_http2
+        if self.lingers
             && !self.body.is_end_stream()
             && let (Some(body), Ok(runtime)) = (self.body.body.take(), Handle::try_current())
         {
