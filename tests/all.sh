@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
 # tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, for the real clients of
-# tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, and for tests/clients curl,
-# nghttp and Chromium; root on Debian gets the servers and those three.
+# tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, for the load of
+# tests/overload wrk and h2load, and for tests/clients curl, nghttp and Chromium; root on Debian gets all after npm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -29,13 +29,15 @@ installed() {
         local get=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq)
         { "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "$2"; } >/dev/null || true
     fi
-    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2 ($3)"
+    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2"
 }
-installed nginx nginx-light "the path's readings are compared with it, and it is an upstream of tests/clients"
-installed go golang-go "the path's readings are compared with it"
-installed curl curl "a client of tests/clients"
-installed nghttp nghttp2-client "a client of tests/clients"
-installed chromium chromium "a client of tests/clients"
+installed nginx nginx-light
+installed go golang-go
+installed wrk wrk
+installed h2load nghttp2-client
+installed nghttp nghttp2-client
+installed curl curl
+installed chromium chromium
 
 name=
 trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT
