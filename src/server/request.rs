@@ -125,10 +125,10 @@ fn answered(
 ) -> impl Future<Output = (Response<ReplyBody>, Option<Place>)> + use<> {
     // A stream of messages is as slow as what it tells of.
     let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
-    let mut request = request.map(|body| match &paced {
-        Some(answered) => RequestBody::paced(body, &state.gate, origin.slowest, answered.clone()),
-        None => RequestBody::incoming(body, &state.gate),
-    });
+    let mut request = match &paced {
+        Some(answered) => RequestBody::paced(request, &state.gate, origin.slowest, answered.clone()),
+        None => request.map(|body| RequestBody::incoming(body, &state.gate)),
+    };
     let address = origin.peer.ip();
     request.extensions_mut().insert(Peer { address, secure: origin.secure });
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
