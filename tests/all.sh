@@ -2,7 +2,8 @@
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
 # tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, for the real clients of
 # tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, for the load of
-# tests/overload wrk and h2load, and for tests/clients curl, nghttp and Chromium; root on Debian gets all after npm.
+# tests/overload wrk and h2load, for tests/clients curl, nghttp and Chromium, and for tests/cost valgrind; root on Debian
+# gets all after npm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -37,6 +38,7 @@ installed wrk wrk
 installed h2load nghttp2-client
 installed nghttp nghttp2-client
 installed curl curl
+installed valgrind valgrind
 installed chromium chromium
 
 name=

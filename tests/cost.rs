@@ -1,0 +1,103 @@
+//! What a request costs in the layer, counted and not timed: allocations, and instructions under valgrind. A machine that
+//! is busy with something else counts the same, so these may fail a build; times are in the benches.
+//!
+//! The instructions are those of the test profile, which optimises less than a release. They are here to be compared with
+//! themselves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../benches/support/mod.rs"]
+mod support;
+
+use std::process::Command;
+
+use rotogate::Gate;
+use rotogate::gate::{GateService, NewSession};
+use rotogate::session::Scope;
+use rotogate::token::algorithm::Algorithm;
+use rotogate::token::keyring::Keyring;
+use support::{Heads, Inner, exchange};
+use tower::Layer;
+
+/// How many tokens take turns.
+const TOKENS: usize = 100;
+/// How many requests valgrind sees: it is some fifty times slower.
+const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
+/// Have them answered without the gate.
+const BARE: &str = "ROTOGATE_TEST_BARE";
+/// What the layer may cost, a tenth more than it did when this was written.
+const BUDGET: u64 = 26_500;
+
+async fn service() -> (GateService<Inner>, Heads) {
+    let gate = Gate::builder()
+        .issuer("https://auth.example.com")
+        .audience(["api"])
+        .keys(Keyring::generate(Algorithm::Hs256).unwrap())
+        .rates(support::open_rates())
+        .build()
+        .await
+        .unwrap();
+    let mut tokens = Vec::new();
+    for number in 0..TOKENS {
+        let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read write").unwrap());
+        tokens.push(gate.sessions().start(new).await.unwrap().access_token.expose().to_owned());
+    }
+    let mut heads = Heads::new(tokens.iter().map(String::as_str));
+    let mut service = gate.layer().layer(Inner);
+    // Each is seen for the first time, and then the caches are as they stay.
+    (0..10 * TOKENS).for_each(|_| exchange(&mut service, heads.request()));
+    (service, heads)
+}
+
+/// Allocations of so many requests.
+fn allocations(mut operation: impl FnMut()) -> u64 {
+    allocation_counter::measure(|| (0..10 * TOKENS).for_each(|_| operation())).count_total
+}
+
+#[tokio::test]
+async fn a_cached_token_costs_four_allocations() {
+    let (mut service, mut heads) = service().await;
+    let bare = allocations(|| exchange(&mut Inner, heads.request()));
+    let gated = allocations(|| exchange(&mut service, heads.request()));
+    // All four are what the service is told: `http::Extensions`, its table, and in it `Permitted` and `Identity`. The
+    // check itself makes none. The cache tidies up now and then, hence the division.
+    assert_eq!((gated - bare) / (10 * TOKENS as u64), 4, "{gated} of 1000 requests, {bare} of them without the gate");
+}
+
+#[tokio::test]
+async fn so_many_requests_pass() {
+    let requests = std::env::var(REQUESTS).map_or(10, |number| number.parse().unwrap());
+    let (mut service, mut heads) = service().await;
+    match std::env::var_os(BARE) {
+        None => (0..requests).for_each(|_| exchange(&mut service, heads.request())),
+        Some(_) => (0..requests).for_each(|_| exchange(&mut Inner, heads.request())),
+    }
+}
+
+/// Instructions of [`so_many_requests_pass`] for each further request.
+fn instructions(bare: bool) -> u64 {
+    let [few, many] = [1_000, 3_000].map(|requests| counted(requests, bare));
+    (many - few) / 2_000
+}
+
+fn counted(requests: u64, bare: bool) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "so_many_requests_pass", "--test-threads=1"])
+        .env(REQUESTS, requests.to_string())
+        .envs(bare.then_some((BARE, "yes")))
+        .output()
+        .expect("valgrind cannot be run; install it (Debian: valgrind)");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).expect("valgrind counted nothing");
+    collected.1.trim().parse().unwrap()
+}
+
+#[test]
+fn a_cached_token_costs_so_many_instructions() {
+    let (bare, gated) = (instructions(true), instructions(false));
+    println!("instructions of a request: {bare} without the gate, {gated} through it");
+    assert!(gated - bare < BUDGET, "{gated} of a request, {bare} without the gate; more than {BUDGET} between them");
+}
