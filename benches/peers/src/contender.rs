@@ -12,6 +12,7 @@ use crate::keys::{self, AUDIENCE, ISSUER};
 use crate::process::Process;
 use crate::serve::{Kind, LEEWAY};
 use crate::template::Template;
+use crate::tokens::Bad;
 
 /// The gateway has this processor for itself.
 pub const GATEWAY: usize = 0;
@@ -77,6 +78,15 @@ impl Contender {
             Haproxy { jwt } => jwt,
             Nginx { auth } => auth.is_some(),
             Rotogate { guarded, .. } => guarded,
+        }
+    }
+
+    /// The status of a refusal. This crate takes an `alg` that it does not know for a fault of its own; it lets nobody
+    /// in.
+    pub fn refuses_with(self, what: Bad) -> u16 {
+        match (self, what) {
+            (Rust(Kind::AxumJwtAuth), Bad::Unsigned | Bad::NoAlgorithm) => 500,
+            _ => 401,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::statistics::Spread;
 
 const WIDTH: f64 = 960.0;
 /// For the names.
-const LEFT: f64 = 350.0;
+const LEFT: f64 = 385.0;
 /// For the figure behind the longest bar.
 const RIGHT: f64 = 70.0;
 const TOP: f64 = 56.0;

@@ -9,12 +9,13 @@ use rotogate::token::Algorithm;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::contender::{LOAD, Stage, free_address};
+use crate::keys;
 use crate::process::Process;
 use crate::run::Options;
 use crate::serve::Kind;
 use crate::sets::Set;
 use crate::template::{Contents, Template};
-use crate::{keys, tokens};
+use crate::tokens::{self, Bad};
 
 /// Everything that is there when the measuring begins.
 pub struct Ready {
@@ -28,7 +29,7 @@ pub struct Ready {
 /// Of one algorithm.
 pub struct Tokens {
     pub good: Arc<[String]>,
-    pub bad: Vec<(&'static str, Option<String>)>,
+    pub bad: Vec<(Bad, Option<String>)>,
 }
 
 impl Ready {
@@ -43,8 +44,11 @@ impl Ready {
 
 /// From here on this thread, and what it starts, stays on the processor of the load.
 pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
-    for (program, package) in [("haproxy", "haproxy"), ("nginx", "nginx-light"), ("taskset", "util-linux")] {
+    for (program, package) in
+        [("haproxy", "haproxy"), ("nginx", "nginx-light"), ("taskset", "util-linux"), ("setpriv", "util-linux")]
+    {
         let mut look = Command::new(program);
+        // A usage text or a complaint: either says that it is there.
         let there = look.arg("-h").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         ensure!(there.is_ok(), "{program} is missing: apt install {package}");
     }

@@ -21,8 +21,12 @@ pub struct Process {
 impl Process {
     /// Starts `command` on one processor. What it prints goes into `log`.
     pub fn start(command: &Command, processor: usize, log: &Path) -> Result<Self> {
-        let mut pinned = Command::new("taskset");
-        pinned.args(["-c", &processor.to_string()]).arg(command.get_program()).args(command.get_args());
+        // Told to end when we are gone, however.
+        let mut pinned = Command::new("setpriv");
+        pinned
+            .args(["--pdeathsig", "TERM", "taskset", "-c", &processor.to_string()])
+            .arg(command.get_program())
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             if let Some(value) = value {
                 pinned.env(name, value);
@@ -33,7 +37,9 @@ impl Process {
         }
         let log = File::options().append(true).create(true).open(log)?;
         pinned.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let child = pinned.spawn().with_context(|| format!("{command:?} could not be started (is taskset there?)"))?;
+        let child = pinned
+            .spawn()
+            .with_context(|| format!("{command:?} could not be started (are setpriv and taskset there?)"))?;
         Ok(Self { child })
     }
 

@@ -86,7 +86,7 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
         took.as_secs_f64() / 60.0,
         versions.join(", ")
     )?;
-    if options.quick {
+    if options.is_trial() {
         writeln!(text, "**A trial run: too short for its figures to mean anything.**\n")?;
     }
     writeln!(
@@ -105,7 +105,7 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
     if measured.iter().any(|measured| measured.set.key == crate::sets::CONTENDERS) {
         writeln!(text, "![CPU time of a request, by gateway](peers.svg)\n")?;
     }
-    writeln!(text, "{}", goals::table(measured)?)?;
+    writeln!(text, "{}", goals::table(measured, options.is_trial())?)?;
     for measured in measured {
         table(&mut text, measured)?;
     }

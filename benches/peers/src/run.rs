@@ -37,7 +37,8 @@ pub struct Options {
     /// One short round with fewer tokens and revocations: does it work at all?
     #[arg(long)]
     pub quick: bool,
-    /// The folder for peers.md and peers.svg: `docs` for a whole run, that of --scratch for a part or a trial, unless said.
+    /// The folder for peers.md and peers.svg. Unless said: `docs` for a whole run of three rounds or more, that of
+    /// --scratch for less.
     #[arg(long)]
     out: Option<PathBuf>,
     /// A folder on a real disk for what is needed meanwhile.
@@ -54,12 +55,17 @@ impl Options {
         if self.quick { 1 } else { self.rounds.max(1) }
     }
 
+    /// Is it too little to judge by?
+    pub fn is_trial(&self) -> bool {
+        self.rounds() < 3
+    }
+
     pub fn time(&self) -> Duration {
         Duration::from_secs_f64(if self.quick { 0.3 } else { self.seconds.clamp(0.1, 600.0) })
     }
 
     fn out(&self) -> &Path {
-        let whole = !self.quick && self.only.is_empty();
+        let whole = !self.is_trial() && self.only.is_empty();
         self.out.as_deref().unwrap_or(if whole { Path::new("docs") } else { &self.scratch })
     }
 
@@ -149,9 +155,9 @@ async fn one(cell: &Cell, ready: &Ready, options: &Options) -> Result<Sample> {
     let tokens = ready.tokens(cell.algorithm)?;
     let template = ready.template(cell.contents(options.scale()))?;
     let mut running = Running::start(&ready.stage, cell.contender, cell.algorithm, template)?;
-    let start = check::until_it_listens(&mut running).await?;
     let address = running.address;
     let good = tokens.good.first().context("a token")?;
+    let start = check::until_it_answers(&mut running, good).await?;
     check::check(cell.contender, address, good, &tokens.bad).await?;
 
     let chains = template.refresh_tokens.iter().map(|token| Chain::open(address, token));

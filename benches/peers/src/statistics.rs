@@ -17,7 +17,7 @@ pub struct Sample {
     pub busy: f64,
     /// Resident memory at the end, in MiB.
     pub resident: f64,
-    /// From the start of the process until it listened, in milliseconds.
+    /// From the start of the process until its first answer, in milliseconds.
     pub start: f64,
     /// Rotations a second, where there were some beside.
     pub rotations: f64,

@@ -85,8 +85,25 @@ pub fn make(keyring: &Keyring, algorithm: Algorithm, begun: Timestamp, number: u
     Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// What must be answered with 401, and what it is.
-pub fn bad(keyring: &Keyring, algorithm: Algorithm, begun: Timestamp) -> Result<Vec<(&'static str, Option<String>)>> {
+/// Something that must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// No token.
+    None,
+    /// One character of the signature is another.
+    Signature,
+    /// The claims of one token with the signature of another.
+    Claims,
+    /// `alg` is `none`, and there is no signature.
+    Unsigned,
+    /// `alg` is `none`, with the signature of the token that it was.
+    NoAlgorithm,
+    /// Good until an hour ago.
+    Expired,
+}
+
+/// What must be refused.
+pub fn bad(keyring: &Keyring, algorithm: Algorithm, begun: Timestamp) -> Result<Vec<(Bad, Option<String>)>> {
     let mint = Mint::new(keyring, algorithm, begun)?;
     let one = mint.token(0, begun.plus(LIFETIME))?;
     let other = mint.token(1, begun.plus(LIFETIME))?;
@@ -99,12 +116,12 @@ pub fn bad(keyring: &Keyring, algorithm: Algorithm, begun: Timestamp) -> Result<
     // {"typ":"at+jwt","alg":"none"}
     let none = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJub25lIn0";
     Ok(vec![
-        ("no token", None),
-        ("bad signature", Some(format!("{head}.{claims}.{}", String::from_utf8(bytes)?))),
-        ("forged claims", Some(format!("{head}.{other_claims}.{signature}"))),
-        ("alg none", Some(format!("{none}.{claims}."))),
-        ("alg none, signed", Some(format!("{none}.{claims}.{signature}"))),
-        ("expired", Some(mint.token(0, begun.minus(LONG_AGO))?)),
+        (Bad::None, None),
+        (Bad::Signature, Some(format!("{head}.{claims}.{}", String::from_utf8(bytes)?))),
+        (Bad::Claims, Some(format!("{head}.{other_claims}.{signature}"))),
+        (Bad::Unsigned, Some(format!("{none}.{claims}."))),
+        (Bad::NoAlgorithm, Some(format!("{none}.{claims}.{signature}"))),
+        (Bad::Expired, Some(mint.token(0, begun.minus(LONG_AGO))?)),
     ])
 }
 
