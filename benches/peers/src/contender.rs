@@ -47,7 +47,6 @@ use Contender::{Haproxy, Nginx, Rotogate, Rust};
 impl Contender {
     pub fn name(self) -> &'static str {
         match self {
-            Rust(Kind::Upstream) => "upstream",
             Rust(Kind::Relay) => "raw byte relay, parses nothing (floor)",
             Rust(Kind::Hyper) => "plain hyper proxy, no auth",
             Rust(Kind::Jsonwebtoken) => "plain hyper proxy + jsonwebtoken",
@@ -74,7 +73,7 @@ impl Contender {
     /// Does it ask for a token?
     pub const fn checks(self) -> bool {
         match self {
-            Rust(kind) => !matches!(kind, Kind::Upstream | Kind::Relay | Kind::Hyper),
+            Rust(kind) => !matches!(kind, Kind::Relay | Kind::Hyper),
             Haproxy { jwt } => jwt,
             Nginx { auth } => auth.is_some(),
             Rotogate { guarded, .. } => guarded,

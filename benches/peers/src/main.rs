@@ -34,7 +34,7 @@ struct Arguments {
 enum Command {
     /// Measures all contenders in turn and writes the report.
     Compare(run::Options),
-    /// One of the servers that are measured, or stand around those. Started by `compare`.
+    /// One of the servers that are measured. Started by `compare`.
     #[command(hide = true)]
     Serve {
         /// Which one.
@@ -44,13 +44,13 @@ enum Command {
         listen: SocketAddr,
         /// What it forwards to.
         #[arg(long)]
-        upstream: Option<SocketAddr>,
+        upstream: SocketAddr,
         /// Of the tokens.
         #[arg(long)]
-        algorithm: Option<rotogate::token::Algorithm>,
+        algorithm: rotogate::token::Algorithm,
         /// The folder with the public keys.
         #[arg(long)]
-        keys: Option<PathBuf>,
+        keys: PathBuf,
     },
 }
 
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Compare(options) => run::run(&options),
         Command::Serve { kind, listen, upstream, algorithm, keys } => {
-            serve::run(kind, listen, upstream, algorithm.zip(keys.as_deref()))
+            serve::run(kind, listen, upstream, (algorithm, &keys))
         }
     }
 }

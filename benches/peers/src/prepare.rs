@@ -1,6 +1,7 @@
-//! What is made before anything is measured: keys, tokens, stores, the upstream.
+//! What is made before anything is measured: keys, tokens, stores.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -8,11 +9,9 @@ use anyhow::{Context, Result, ensure};
 use rotogate::token::Algorithm;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::contender::{LOAD, Stage, free_address};
+use crate::contender::{LOAD, Stage};
 use crate::keys;
-use crate::process::Process;
 use crate::run::Options;
-use crate::serve::Kind;
 use crate::sets::Set;
 use crate::template::{Contents, Template};
 use crate::tokens::{self, Bad};
@@ -20,9 +19,10 @@ use crate::tokens::{self, Bad};
 /// Everything that is there when the measuring begins.
 pub struct Ready {
     pub stage: Stage,
+    /// Where the upstream is to listen.
+    pub upstream: TcpListener,
     tokens: BTreeMap<&'static str, Tokens>,
     templates: BTreeMap<Contents, Template>,
-    _upstream: Process,
     _folder: tempfile::TempDir,
 }
 
@@ -84,15 +84,13 @@ pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
     let mut processor = CpuSet::new();
     processor.set(LOAD);
     sched_setaffinity(None, &processor)?;
-    let upstream = free_address()?;
+    let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    upstream.set_nonblocking(true)?;
     let stage = Stage {
         program: std::env::current_exe()?,
         rotogate: options.rotogate.canonicalize().context("--rotogate")?,
         keys: public,
-        upstream,
+        upstream: upstream.local_addr()?,
     };
-    // It needs no keys; the first algorithm is as good as any.
-    let command = stage.server(Kind::Upstream, upstream, keys::ALGORITHMS[0]);
-    let _upstream = Process::start(&command, LOAD, &folder.path().join("upstream.log"))?;
-    Ok(Ready { stage, tokens: made, templates, _upstream, _folder: folder })
+    Ok(Ready { stage, upstream, tokens: made, templates, _folder: folder })
 }

@@ -93,7 +93,8 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
         text,
         "Each gateway has one worker thread and a processor of its own; the load and the upstream share another. HTTP/1.1 in \
          clear over loopback, {CONNECTIONS} connections that are kept and each send their next request when the last was \
-         answered, a GET, an answer of 1 KiB. Everybody has a turn in each round, on a process started for it, and the \
+         answered, a GET, an answer of 1 KiB. Load and upstream never sleep, so that no gateway pays for waking them, the slow \
+         ones most. Everybody has a turn in each round, on a process started for it, and the \
          order is turned around every other round. Before it is measured, each answers 200 with the upstream's body to a \
          good token and 401 to none, to a bad signature, forged claims, `alg` none and an expired token; and each answer \
          that counts is 200 with that body: otherwise there is no report. *CPU* is user and system time of the gateway's \

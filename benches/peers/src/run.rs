@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use futures_util::future::try_join_all;
 
-use crate::check;
 use crate::contender::Running;
 use crate::load::{Chain, Load, Picker, refresh_all};
 use crate::prepare::{self, Ready};
@@ -16,6 +15,7 @@ use crate::process::usage;
 use crate::report::{self, Machine};
 use crate::sets::{self, Cell, Scale, Set, Work};
 use crate::statistics::Sample;
+use crate::{check, serve};
 
 /// How long a gateway is driven before it is measured, at least.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -114,6 +114,11 @@ pub fn run(options: &Options) -> Result<()> {
     let ready = prepare::prepare(options, &sets)?;
     eprintln!("prepared after {:.0} s", began.elapsed().as_secs_f64());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::spawn(serve::upstream(tokio::net::TcpListener::from_std(ready.upstream.try_clone()?)?));
+        tokio::spawn(stay_awake());
+        Ok::<_, anyhow::Error>(())
+    })?;
     let mut measured = Vec::new();
     for set in sets {
         let samples = runtime.block_on(measure(&set, &ready, options)).with_context(|| format!("set {}", set.key))?;
@@ -121,6 +126,14 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
     }
     report::write(options, options.out(), &machine, &measured, began.elapsed())
+}
+
+/// Keeps the thread of the load and the upstream from sleeping. To wake it, over loopback, is work of whoever sends to it,
+/// and the slower a gateway is, the more often it would find it asleep; over a network that is nobody's work but its own.
+async fn stay_awake() {
+    loop {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// All cells of a set in turn, the order turned around every other round.

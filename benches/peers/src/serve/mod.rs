@@ -1,9 +1,10 @@
-//! The servers of the bench that are written in Rust: the upstream, the auth server of nginx, and the Rust peers.
+//! The servers of the bench that are written in Rust: the Rust peers, the auth server of nginx, and the upstream, which
+//! runs beside the load.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use rotogate::token::Algorithm;
 use tokio::net::TcpListener;
@@ -14,14 +15,12 @@ mod proxy;
 mod raw;
 mod verifier;
 
-pub use raw::BODY;
+pub use raw::{BODY, upstream};
 pub use verifier::LEEWAY;
 
 /// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// Answers every request with the same 1 KiB.
-    Upstream,
     /// Copies bytes, parses nothing: the floor.
     Relay,
     /// A plain hyper proxy: the ceiling of what a proxy on this library reaches.
@@ -47,36 +46,22 @@ impl Kind {
 }
 
 /// Serves until the process is ended. One worker thread, as everybody in the bench has.
-pub fn run(
-    kind: Kind,
-    listen: SocketAddr,
-    upstream: Option<SocketAddr>,
-    keys: Option<(Algorithm, &Path)>,
-) -> Result<()> {
-    let runtime = match kind {
-        // On the side of the load: as cheap as can be.
-        Kind::Upstream => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
-        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
-    };
+pub fn run(kind: Kind, listen: SocketAddr, upstream: SocketAddr, keys: (Algorithm, &Path)) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
-        let upstream = upstream.context("--upstream");
-        let keys = keys.context("--algorithm and --keys");
         // Spawned: what runs in `block_on` is not on the worker thread.
         let server = match kind {
-            Kind::Upstream => tokio::spawn(raw::upstream(listener)),
-            Kind::Relay => tokio::spawn(raw::relay(listener, upstream?)),
-            Kind::Hyper => tokio::spawn(proxy::plain(listener, upstream?)),
-            Kind::Jsonwebtoken => tokio::spawn(proxy::verifying(listener, upstream?, verifier::Verifier::new(keys?)?)),
-            Kind::JwtAuthorizer => {
-                tokio::spawn(proxy::serve(listener, layers::jwt_authorizer(upstream?, keys?).await?))
-            }
-            Kind::AxumJwtAuth => tokio::spawn(proxy::serve(listener, layers::axum_jwt_auth(upstream?, keys?)?)),
+            Kind::Relay => tokio::spawn(raw::relay(listener, upstream)),
+            Kind::Hyper => tokio::spawn(proxy::plain(listener, upstream)),
+            Kind::Jsonwebtoken => tokio::spawn(proxy::verifying(listener, upstream, verifier::Verifier::new(keys)?)),
+            Kind::JwtAuthorizer => tokio::spawn(proxy::serve(listener, layers::jwt_authorizer(upstream, keys).await?)),
+            Kind::AxumJwtAuth => tokio::spawn(proxy::serve(listener, layers::axum_jwt_auth(upstream, keys)?)),
             Kind::ResourceServer => {
-                tokio::spawn(proxy::serve(listener, layers::resource_server(upstream?, keys?).await?))
+                tokio::spawn(proxy::serve(listener, layers::resource_server(upstream, keys).await?))
             }
-            Kind::Auth => tokio::spawn(auth::serve(listener, verifier::Verifier::new(keys?)?, false)),
-            Kind::AuthCached => tokio::spawn(auth::serve(listener, verifier::Verifier::new(keys?)?, true)),
+            Kind::Auth => tokio::spawn(auth::serve(listener, verifier::Verifier::new(keys)?, false)),
+            Kind::AuthCached => tokio::spawn(auth::serve(listener, verifier::Verifier::new(keys)?, true)),
         };
         server.await?
     })

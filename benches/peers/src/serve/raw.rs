@@ -20,7 +20,7 @@ const fn body() -> [u8; 1024] {
     body
 }
 
-/// Requests have no body, and one comes after the other: the end of a head is the end of a request.
+/// Answers every request with the same 1 KiB. Requests have no body, and one comes after the other: the end of a head is the end of a request.
 pub async fn upstream(listener: TcpListener) -> Result<()> {
     let mut answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\n\r\n".to_vec();
     answer.extend(BODY);
