@@ -73,6 +73,15 @@ impl SecretHash {
     }
 }
 
+/// Are they the same text? For a configuration that is read again, not for a secret that somebody shows.
+impl PartialEq for SecretHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for SecretHash {}
+
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretHash(…)")

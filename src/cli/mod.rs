@@ -20,6 +20,7 @@ mod running;
 mod serve;
 mod session;
 mod store;
+mod successor;
 mod token;
 mod user;
 
@@ -84,6 +85,13 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Failed(text) | Self::Wrong(text)) = self;
+        f.write_str(text)
+    }
+}
+
 type Done = Result<(), Failure>;
 
 /// Runs the program.
@@ -92,7 +100,7 @@ pub fn main() -> ExitCode {
     let output = Output { json: arguments.json };
     let path = arguments.config;
     let done = match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => load(&path).and_then(|config| serve::run(config, output)),
+        Command::Serve => load(&path).and_then(|config| serve::run(&path, config, output)),
         Command::Check { print } => load(&path).and_then(|config| check::run(&path, &config, print, output)),
         Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
         Command::Client(command) => client::run(&command, output),

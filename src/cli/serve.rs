@@ -1,33 +1,42 @@
 //! `rotogate serve`.
 
 use std::any::Any;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
-use super::{Done, Failure, greeting, runtime};
-use crate::config::{Config, LogFormat};
-use crate::server::Server;
+use super::{Done, Failure, greeting, runtime, successor};
+use crate::config::{self, Config, LogFormat, ProcessEnv};
+use crate::server::{Ended, Order, Server};
 
-pub(super) fn run(config: Config, output: Output) -> Done {
+pub(super) fn run(path: &Path, config: Config, output: Output) -> Done {
     keep_memory_private()?;
     log(&config)?;
     allow_many_files();
-    runtime()?.block_on(async {
+    let ended = runtime()?.block_on(async {
         // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
-        let stop = stop_signal()?;
+        let signals = Signals::new().map_err(Failure::of)?;
         let greeted = greeting::Greeting::new(&config);
         let server = Server::bind(config).await.map_err(Failure::of)?;
-        greeted.write(&server, output)?;
+        match greeted.write(&server, output) {
+            // Nobody has to read it where nothing was made.
+            Err(failure) if server.assembled().first_user.is_none() => tracing::warn!("{failure}"),
+            written => written?,
+        }
         tell_manager(NotifyState::Ready);
-        let stop = async {
-            stop.await;
-            tell_manager(NotifyState::Stopping);
-        };
-        server.run(stop).await.map_err(Failure::of)
-    })
+        let (orders, told) = mpsc::channel(1);
+        tokio::spawn(signals.obey(path.to_owned(), orders));
+        server.run(told).await.map_err(Failure::of)
+    })?;
+    match ended {
+        Ended::Stopped => Ok(()),
+        Ended::HandedOver(sockets) => Err(successor::become_it(sockets)),
+    }
 }
 
 /// Tells systemd, if that is who started us (sd_notify(3)).
@@ -93,17 +102,74 @@ fn fixed_text(payload: &(dyn Any + Send)) -> &'static str {
     payload.downcast_ref::<&'static str>().copied().unwrap_or("(not shown)")
 }
 
-/// Ends at SIGTERM or SIGINT.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::of)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::of)?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// What an operator, or a service manager, sends.
+struct Signals {
+    /// SIGTERM and SIGINT: stop.
+    terminate: Signal,
+    interrupt: Signal,
+    /// SIGHUP: read gateway.toml again.
+    hangup: Signal,
+    /// SIGUSR2: start anew, perhaps as another version, with the same sockets.
+    user2: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Makes orders of them until the gate is told to end. What cannot be done leaves it as it is.
+    async fn obey(mut self, config: PathBuf, orders: mpsc::Sender<Order>) {
+        loop {
+            let order = tokio::select! {
+                _ = self.terminate.recv() => Some(Order::Stop),
+                _ = self.interrupt.recv() => Some(Order::Stop),
+                _ = self.hangup.recv() => reload(&config),
+                _ = self.user2.recv() => hand_over(config.clone()).await,
+            };
+            let Some(order) = order else { continue };
+            if matches!(order, Order::Stop) {
+                tell_manager(NotifyState::Stopping);
+            }
+            let is_last = !matches!(order, Order::Reload(_));
+            if orders.send(order).await.is_err() || is_last {
+                return;
+            }
         }
-    })
+    }
+}
+
+fn reload(path: &Path) -> Option<Order> {
+    match config::load(path, &ProcessEnv) {
+        Ok(config) => Some(Order::Reload(Box::new(config))),
+        Err(errors) => {
+            tracing::error!(%errors, "the configuration is wrong; the old one stays in force");
+            None
+        }
+    }
+}
+
+async fn hand_over(config: PathBuf) -> Option<Order> {
+    let checked = tokio::task::spawn_blocking(move || successor::check(&config)).await;
+    match checked {
+        Ok(Ok(())) => {
+            tracing::info!("starting anew; connections wait meanwhile");
+            Some(Order::HandOver)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "what is to be started would not start; this gate goes on");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, "what is to be started was not checked; this gate goes on");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

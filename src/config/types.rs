@@ -264,7 +264,7 @@ pub struct CorsConfig {
 }
 
 /// `[[clients]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
     /// `client_id`.
     pub id: String,

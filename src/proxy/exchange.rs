@@ -48,15 +48,11 @@ struct Failure {
 impl Inner {
     pub(super) async fn send(
         &self,
-        upstream: usize,
+        pool: &Arc<Pool>,
         parts: Parts,
         body: RequestBody,
         upgrade: Option<Wanted>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
-        let Some(pool) = self.pools.get(upstream) else {
-            tracing::error!(upstream, "a route names an upstream that is not there");
-            return Err(ProxyError::Miswired);
-        };
         let asked = self.prepare(parts)?;
         self.attempts(pool, asked, body, upgrade).await.inspect_err(|kind| {
             // What failed at an address was said there.

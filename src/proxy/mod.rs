@@ -25,11 +25,13 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -99,6 +101,17 @@ pub struct BadUpstream {
     pub source: BadTls,
 }
 
+/// Why the upstreams stay what they were.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReplaced {
+    /// One that requests are sent to is not among the new ones.
+    #[error("the upstream {0:?} is gone, but the running routes lead to it")]
+    Gone(String),
+    /// One of the new ones cannot be used.
+    #[error(transparent)]
+    Bad(#[from] BadUpstream),
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -118,16 +131,32 @@ impl Default for Settings {
 pub struct Proxy(Arc<Inner>);
 
 struct Inner {
-    pools: Vec<Arc<Pool>>,
+    pools: ArcSwap<Vec<Arc<Running>>>,
     settings: Settings,
-    /// Look-ups, checks, and whatever else goes on beside the requests; ends with the proxy.
+    resolver: Resolver,
+}
+
+/// An upstream with what goes on beside its requests, look-ups and checks, until it is dropped.
+struct Running {
+    pool: Arc<Pool>,
     _tasks: JoinSet<()>,
+}
+
+impl Running {
+    fn start(upstream: Upstream, settings: &Settings, resolver: &Resolver) -> Result<Arc<Self>, BadUpstream> {
+        let connecting = Connecting::new(&upstream, settings)
+            .map_err(|source| BadUpstream { name: upstream.name.clone(), source })?;
+        let pool = Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)));
+        let mut tasks = JoinSet::new();
+        pool.start(&mut tasks);
+        Ok(Arc::new(Self { pool, _tasks: tasks }))
+    }
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("pools", &self.0.pools)
+            .field("pools", &self.0.all().iter().map(|running| &running.pool).collect::<Vec<_>>())
             .field("settings", &self.0.settings)
             .finish_non_exhaustive()
     }
@@ -143,21 +172,60 @@ impl Proxy {
     }
 
     fn with_resolver(upstreams: Vec<Upstream>, settings: Settings, resolver: &Resolver) -> Result<Self, BadUpstream> {
-        let mut tasks = JoinSet::new();
-        let mut pools = Vec::new();
+        let started = upstreams.into_iter().map(|upstream| Running::start(upstream, &settings, resolver));
+        let pools = ArcSwap::from_pointee(started.collect::<Result<_, _>>()?);
+        Ok(Self(Arc::new(Inner { pools, settings, resolver: Arc::clone(resolver) })))
+    }
+
+    /// Sends to these upstreams from the next request on. Each keeps the place of the running one of its name; those of
+    /// other names come after them. One that is the same as before keeps its connections and what is known of its
+    /// addresses; requests under way end where they are. To be called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// A running upstream is not among them, or certificates cannot be used. Then nothing has changed.
+    pub fn replace(&self, upstreams: Vec<Upstream>) -> Result<(), NotReplaced> {
+        let before = self.0.all();
+        let (mut known, mut more) = (vec![None; before.len()], Vec::new());
         for upstream in upstreams {
-            let connecting = Connecting::new(&upstream, &settings)
-                .map_err(|source| BadUpstream { name: upstream.name.clone(), source })?;
-            let pool = Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)));
-            pool.start(&mut tasks);
-            pools.push(pool);
+            let place = before.iter().position(|running| running.pool.upstream.name == upstream.name);
+            let same = place.and_then(|place| before.get(place)).filter(|running| running.pool.upstream == upstream);
+            let running = match same {
+                Some(running) => Arc::clone(running),
+                None => Running::start(upstream, &self.0.settings, &self.0.resolver)?,
+            };
+            match place.and_then(|place| known.get_mut(place)) {
+                Some(place) => *place = Some(running),
+                None => more.push(running),
+            }
         }
-        Ok(Self(Arc::new(Inner { pools, settings, _tasks: tasks })))
+        let gone = known.iter().zip(before.iter()).find(|(now, _)| now.is_none());
+        if let Some((_, running)) = gone {
+            return Err(NotReplaced::Gone(running.pool.upstream.name.clone()));
+        }
+        self.0.pools.store(Arc::new(known.into_iter().flatten().chain(more).collect()));
+        Ok(())
+    }
+
+    /// Reads the certificates and keys of `https` upstreams again: each whose files are among `changed` begins anew with
+    /// them, as by [`Self::replace`].
+    ///
+    /// # Errors
+    /// They cannot be used. Then that upstream goes on with the old ones.
+    pub fn reload_certificates(&self, changed: &[PathBuf]) -> Result<(), BadUpstream> {
+        let mut now = Vec::clone(&self.0.all());
+        for running in &mut now {
+            let upstream = &running.pool.upstream;
+            if upstream.tls.files().any(|file| changed.iter().any(|changed| changed == file)) {
+                *running = Running::start(upstream.clone(), &self.0.settings, &self.0.resolver)?;
+            }
+        }
+        self.0.pools.store(Arc::new(now));
+        Ok(())
     }
 
     /// The place of the upstream of that name.
     pub fn upstream(&self, name: &str) -> Option<usize> {
-        self.0.pools.iter().position(|pool| pool.upstream.name == name)
+        self.0.all().iter().position(|running| running.pool.upstream.name == name)
     }
 
     /// Sends a request to an upstream. Every failure is a response too, with its [`ProxyError`] in the extensions.
@@ -178,11 +246,16 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let is_grpc = respond::is_grpc(&parts.headers);
         let dialect = policy.dialect.clone();
-        let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(inner.pools.get(upstream)));
+        let pool = inner.pool(upstream);
+        let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(pool.as_deref()));
         async move {
-            let sent = match body {
-                Ok(body) => inner.send(upstream, parts, body, upgrade).await,
-                Err(_) => Err(ProxyError::TooLarge),
+            let sent = match (pool, body) {
+                (Some(pool), Ok(body)) => inner.send(&pool, parts, body, upgrade).await,
+                (Some(_), Err(_)) => Err(ProxyError::TooLarge),
+                (None, _) => {
+                    tracing::error!(upstream, "a route names an upstream that is not there");
+                    Err(ProxyError::Miswired)
+                }
             };
             sent.unwrap_or_else(|error| match &dialect {
                 _ if is_grpc => error.grpc_response(),
@@ -194,7 +267,15 @@ impl Proxy {
 }
 
 impl Inner {
-    fn idle_timeout(&self, pool: Option<&Arc<Pool>>) -> Duration {
+    fn all(&self) -> Arc<Vec<Arc<Running>>> {
+        self.pools.load_full()
+    }
+
+    fn pool(&self, upstream: usize) -> Option<Arc<Pool>> {
+        self.pools.load().get(upstream).map(|running| Arc::clone(&running.pool))
+    }
+
+    fn idle_timeout(&self, pool: Option<&Pool>) -> Duration {
         pool.and_then(|pool| pool.upstream.idle_timeout).unwrap_or(self.settings.idle_timeout)
     }
 }

@@ -38,6 +38,12 @@ pub struct BadTls {
 }
 
 impl UpstreamTls {
+    /// The files that it names.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let ours = self.client_cert.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
+        self.ca.as_deref().into_iter().chain(ours)
+    }
+
     /// Reads the files.
     pub(crate) fn load(&self) -> Result<ClientConfig, BadTls> {
         if let Some(name) = &self.server_name {

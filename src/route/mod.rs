@@ -13,7 +13,7 @@ pub use policy::{Auth, BadCredential, EncodedSlash, OnExpiry, RoutePolicy};
 pub use table::{DEFAULT_METHODS, Match, RouteError, RouteProblem, RouteTable};
 
 /// One `[[routes]]` entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// What logs and metrics call it: from the configuration, never from a request.
     pub id: String,

@@ -5,7 +5,7 @@ use crate::denial::Denial;
 use crate::session::scope::Scope;
 
 /// The rules of one route. The default is the strictest: a token is required, and nothing unusual passes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutePolicy {
     /// Is a token required?
     pub auth: Auth,

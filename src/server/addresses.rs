@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limit::network;
@@ -10,7 +11,7 @@ use crate::limit::network;
 /// See the module. Holds as many entries as there are connections, at most.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    most: usize,
+    most: AtomicUsize,
     held: Mutex<HashMap<u64, Held>>,
 }
 
@@ -30,22 +31,27 @@ pub(super) struct Place {
 
 impl Addresses {
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, held: Mutex::default() })
+        Arc::new(Self { most: AtomicUsize::new(most), held: Mutex::default() })
+    }
+
+    /// Another bound. Who is beyond it stays.
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// A place for a connection from there, if there is one left.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network(address);
+        let (network, most) = (network(address), self.most.load(Ordering::Relaxed));
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let held = all.entry(network).or_default();
-        if held.places < self.most {
+        if held.places < most {
             held.places += 1;
             return Some(Place { of: Arc::clone(self), network });
         }
         if !held.told {
             held.told = true;
             // Once for each flood: a line for each connection would be a second one.
-            tracing::warn!(%address, most = self.most, "more connections from one address are closed at once");
+            tracing::warn!(%address, most, "more connections from one address are closed at once");
         }
         None
     }

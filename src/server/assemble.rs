@@ -15,7 +15,7 @@ use crate::directory::file::{FileDirectory, FirstUser, UserChange, Watch};
 use crate::directory::password::Passwords;
 use crate::gate::{Endpoint, Gate};
 use crate::limit::Rates;
-use crate::proxy::{Proxy, Settings};
+use crate::proxy::{Proxy, Settings, Upstream};
 use crate::store::redb::{Options, RedbStore};
 use crate::store::{MemoryStore, Store};
 use crate::token::keyring::Keyring;
@@ -79,7 +79,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
     let (directory, first_user) = users(path, &passwords, now)?;
     let directory = Arc::new(directory);
     let watching = directory.watch().map_err(from)?;
-    let proxy = Proxy::new(config.upstreams.clone(), proxy_settings(config)).map_err(from)?;
+    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
 
     let mut builder = Gate::builder()
         .issuer(config.issuer.url.as_str())
@@ -239,12 +239,17 @@ fn end_sessions_of_changed_users(directory: &FileDirectory, gate: &Gate) {
     });
 }
 
+/// The upstreams, each with everything that is said of it elsewhere.
+pub(super) fn upstreams(config: &Config) -> Vec<Upstream> {
+    let complete = |upstream: &Upstream| {
+        let connect_timeout = upstream.connect_timeout.or(Some(config.server.connect_timeout));
+        Upstream { connect_timeout, ..upstream.clone() }
+    };
+    config.upstreams.iter().map(complete).collect()
+}
+
 fn proxy_settings(config: &Config) -> Settings {
-    Settings {
-        connect_timeout: config.server.connect_timeout,
-        trusted_proxies: config.server.trusted_proxies.clone(),
-        ..Settings::default()
-    }
+    Settings { trusted_proxies: config.server.trusted_proxies.clone(), ..Settings::default() }
 }
 
 fn rates(limits: &LimitsConfig) -> Rates {

@@ -5,8 +5,10 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::Request;
 use http::header::UPGRADE;
 use http_body::Body;
@@ -38,15 +40,24 @@ const MAX_STREAM_ERRORS: usize = 100;
 /// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection that was just accepted has at a stop for its first request to come: its client had no word that
+/// nobody would answer.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Why a connection ended before its end.
 type Ended = Box<dyn std::error::Error + Send + Sync>;
 
-/// What bounds connections.
-#[derive(Clone, Debug)]
+/// How many connections there may be, and what bounds each.
+#[derive(Debug)]
 pub(super) struct Limits {
-    connections: Arc<Semaphore>,
-    most: u32,
+    places: Arc<Semaphore>,
+    most: AtomicU32,
+    bounds: ArcSwap<Bounds>,
+}
+
+/// What bounds a connection, from its beginning to its end.
+#[derive(Debug)]
+pub(super) struct Bounds {
     head_timeout: Duration,
     idle_timeout: Duration,
     max_head: usize,
@@ -56,9 +67,41 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn new(config: &ServerConfig) -> Self {
+        let most = places(config);
         Self {
-            connections: Arc::new(Semaphore::new(config.max_connections)),
-            most: u32::try_from(config.max_connections).unwrap_or(u32::MAX),
+            places: Arc::new(Semaphore::new(most as usize)),
+            most: AtomicU32::new(most),
+            bounds: ArcSwap::from_pointee(Bounds::new(config)),
+        }
+    }
+
+    /// Other bounds for connections that begin from now on. Where there are more than there may be now, new ones wait
+    /// until enough have ended.
+    pub(super) fn set(&self, config: &ServerConfig) {
+        self.bounds.store(Arc::new(Bounds::new(config)));
+        let now = places(config);
+        let before = self.most.swap(now, Ordering::Relaxed);
+        self.places.add_permits(now.saturating_sub(before) as usize);
+        let too_many = before.saturating_sub(now);
+        if too_many > 0 {
+            let places = Arc::clone(&self.places);
+            tokio::spawn(async move {
+                if let Ok(gathered) = places.acquire_many(too_many).await {
+                    gathered.forget();
+                }
+            });
+        }
+    }
+}
+
+/// How many connections that is, as tokio counts.
+fn places(config: &ServerConfig) -> u32 {
+    u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
+}
+
+impl Bounds {
+    fn new(config: &ServerConfig) -> Self {
+        Self {
             head_timeout: config.head_timeout,
             idle_timeout: config.idle_timeout,
             max_head: config.max_head,
@@ -97,12 +140,17 @@ impl Limits {
 }
 
 /// Serves a listener until `stopped`, then waits for what runs.
-pub(super) async fn serve(listener: Listener, state: Arc<State>, limits: Limits, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    listener: Listener,
+    state: Arc<State>,
+    limits: Arc<Limits>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let listener = Arc::new(listener);
     loop {
         // The permit first: what cannot be served yet waits in the system's queue.
         let permit = tokio::select! {
-            permit = Arc::clone(&limits.connections).acquire_owned() => permit,
+            permit = Arc::clone(&limits.places).acquire_owned() => permit,
             () = stop(&mut stopped) => break,
         };
         let Ok(permit) = permit else { break };
@@ -118,10 +166,10 @@ pub(super) async fn serve(listener: Listener, state: Arc<State>, limits: Limits,
             () = stop(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
-        let (listener, state, limits) = (Arc::clone(&listener), Arc::clone(&state), limits.clone());
+        let (listener, state, bounds) = (Arc::clone(&listener), Arc::clone(&state), limits.bounds.load_full());
         let stopped = stopped.clone();
         tokio::spawn(async move {
-            let ended = speak(listener, stream, peer, state, &limits, stopped, permit).await;
+            let ended = speak(listener, stream, peer, state, &bounds, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?crate::denial::Chain(&*error), "a connection ended early");
             }
@@ -129,7 +177,7 @@ pub(super) async fn serve(listener: Listener, state: Arc<State>, limits: Limits,
     }
     drop(listener);
     // Each connection holds its place to the end, also when it was upgraded.
-    let _ = limits.connections.acquire_many(limits.most).await;
+    let _ = limits.places.acquire_many(limits.most.load(Ordering::Relaxed)).await;
 }
 
 async fn speak(
@@ -137,23 +185,26 @@ async fn speak(
     stream: TcpStream,
     peer: SocketAddr,
     state: Arc<State>,
-    limits: &Limits,
+    bounds: &Bounds,
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), Ended> {
     let established = tokio::select! {
         // The first: a request that is there already is answered.
         biased;
-        established = tokio::time::timeout(limits.head_timeout, listener.establish(stream, peer, limits)) => established??,
-        () = stop(&mut stopped) => return Ok(()),
+        established = tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)) => established??,
+        () = async { stop(&mut stopped).await; tokio::time::sleep(LAST_MOMENT).await } => return Ok(()),
     };
     // Held on to, the socket would stay open as long as the connection, and take others that nobody serves.
     drop(listener);
     let Established { stream, origin, is_http2, place } = established;
     let (origin, seat) = (Arc::new(origin), Seat(Arc::new((permit, place))));
-    let streams = Streams::new(limits.slowest);
+    let streams = Streams::new(bounds.slowest);
     let of_http2 = is_http2.then(|| streams.clone());
+    let asked = Arc::new(AtomicBool::new(false));
+    let was_asked = Arc::clone(&asked);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        was_asked.store(true, Ordering::Relaxed);
         // Who upgrades keeps the place of the connection for as long as that lasts.
         if request.headers().contains_key(UPGRADE) {
             request.extensions_mut().insert(seat.clone());
@@ -171,14 +222,21 @@ async fn speak(
     let stream = TokioIo::new(stream);
     // Each by its own builder: one that looks for itself takes the bytes of HTTP/2 where ALPN said HTTP/1.1.
     if is_http2 {
-        let connection = limits.http2(streams.clone()).serve_connection(stream, service);
-        watched(connection, &streams, limits.idle_timeout, stopped).await
+        let connection = bounds.http2(streams.clone()).serve_connection(stream, service);
+        watched(connection, &streams, bounds.idle_timeout, stopped).await
     } else {
-        let mut connection = pin!(limits.http1().serve_connection(stream, service).with_upgrades());
+        let mut connection = pin!(bounds.http1().serve_connection(stream, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = stop(&mut stopped) => connection.as_mut().graceful_shutdown(),
+            () = stop(&mut stopped) => {}
         }
+        if !asked.load(Ordering::Relaxed) {
+            tokio::select! {
+                ended = connection.as_mut() => return Ok(ended?),
+                () = tokio::time::sleep(LAST_MOMENT) => {}
+            }
+        }
+        connection.as_mut().graceful_shutdown();
         Ok(connection.await?)
     }
 }

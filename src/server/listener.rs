@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{Addresses, Place};
-use super::connection::Limits;
+use super::connection::Bounds;
 use super::origin::{Named, Origin};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
@@ -56,30 +56,34 @@ impl Listener {
         self.tls.clone()
     }
 
+    pub(super) fn addresses(&self) -> &Arc<Addresses> {
+        &self.addresses
+    }
+
     /// Everything that comes before the first request. It has no deadline of its own.
     pub(super) async fn establish(
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        limits: &Limits,
+        bounds: &Bounds,
     ) -> io::Result<Established> {
         let client = match self.proxy_protocol {
-            true if limits.trusts(peer.ip()) => proxy_protocol::read(&mut stream, peer).await?,
+            true if bounds.trusts(peer.ip()) => proxy_protocol::read(&mut stream, peer).await?,
             true => return Err(refused("only trusted_proxies may connect to this listener")),
             false => peer,
         };
         // A proxy has the connections of all its clients.
-        let place = match limits.trusts(client.ip()) {
+        let place = match bounds.trusts(client.ip()) {
             true => None,
             false => Some(self.addresses.enter(client.ip()).ok_or_else(|| refused("its address has too many"))?),
         };
         let Some(tls) = &self.tls else {
             let is_http2 = begins_with_preface(&stream).await?;
-            let stream = Stream::clear(Socket::new(stream, limits.slowest));
-            return Ok(Established { stream, origin: Origin::clear(client), is_http2, place });
+            let stream = Stream::clear(Socket::new(stream, bounds.slowest));
+            return Ok(Established { stream, origin: Origin::clear(client, bounds.slowest), is_http2, place });
         };
         let loaded = tls.now();
-        let socket = Socket::new(stream, limits.slowest);
+        let socket = Socket::new(stream, bounds.slowest);
         let mut stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await?;
         let (_, session) = stream.get_ref();
         let named = session
@@ -98,7 +102,7 @@ impl Listener {
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        Ok(Established { stream, origin: Origin::tls(client, named), is_http2, place })
+        Ok(Established { stream, origin: Origin::tls(client, bounds.slowest, named), is_http2, place })
     }
 }
 

@@ -14,21 +14,25 @@ mod pace;
 mod proxy_protocol;
 mod reload;
 mod request;
+mod sockets;
 mod stream;
 mod streams;
 mod tls;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::config::Config;
 use assemble::Assembled;
 use listener::Listener;
 use metrics::Metrics;
+use sockets::Sockets;
 pub(crate) use tls::check as check_certificates;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
@@ -42,6 +46,26 @@ impl ServerError {
     }
 }
 
+/// What a running gate is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Take up this configuration, as far as that goes without a start.
+    Reload(Box<Config>),
+    /// End.
+    Stop,
+    /// End, and leave the sockets open for whoever comes next.
+    HandOver,
+}
+
+/// How a gate ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// Nobody listens any more.
+    Stopped,
+    /// Connections wait at these sockets.
+    HandedOver(Vec<OwnedFd>),
+}
+
 /// A gate that listens.
 #[derive(Debug)]
 pub struct Server {
@@ -49,6 +73,9 @@ pub struct Server {
     admin: TcpListener,
     assembled: Assembled,
     config: Arc<Config>,
+    /// All sockets once more, for whoever comes next.
+    kept: Vec<OwnedFd>,
+    seen: reload::Seen,
 }
 
 impl Server {
@@ -58,14 +85,20 @@ impl Server {
     /// Whatever of the configuration cannot be had: keys, store, users, addresses.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         // Ports first: a second gate started by mistake should say so, not that the store is in use.
+        let mut seen = reload::Seen::of(&config);
+        let mut sockets = Sockets::passed()?;
         let mut listeners = Vec::new();
         for listener in &config.server.listeners {
-            let socket = bind(listener.address, &listener.key).await?;
+            let socket = sockets.at(listener.address, &listener.key).await?;
             listeners.push(Listener::new(socket, listener).map_err(ServerError::new)?);
         }
-        let admin = bind(config.admin.listen, "admin.listen").await?;
+        let admin = sockets.at(config.admin.listen, "admin.listen").await?;
+        let kept = sockets.end();
         let assembled = assemble::assemble(&config).await?;
-        Ok(Self { listeners, admin, assembled, config: Arc::new(config) })
+        if assembled.new_keys {
+            seen.see_new_keys(&config);
+        }
+        Ok(Self { listeners, admin, assembled, config: Arc::new(config), kept, seen })
     }
 
     /// Where requests are accepted.
@@ -88,17 +121,27 @@ impl Server {
         &self.assembled
     }
 
-    /// Serves until `stop` ends, then lets what runs finish, for at most `drain_timeout`.
+    /// Serves until it is told to stop, or nobody is left to tell it, then lets what runs finish, for at most
+    /// `drain_timeout`.
     ///
     /// # Errors
     /// When the store cannot be closed in order.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { listeners, admin, assembled, config } = self;
+    pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<Ended, ServerError> {
+        let Self { listeners, admin, assembled, config, kept, seen } = self;
         let (stopping, stopped) = watch::channel(false);
-        let certificates = listeners.iter().filter_map(Listener::tls).collect();
-        let _watching = reload::watch(&config, &assembled, certificates)?;
         let metrics = Arc::new(Metrics::new(assembled.gate.clone()));
         let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
+        let limits = Arc::new(connection::Limits::new(&config.server));
+        let config = Arc::new(ArcSwap::from(config));
+        let live = reload::Live {
+            config: Arc::clone(&config),
+            gate: assembled.gate.clone(),
+            proxy: assembled.proxy.clone(),
+            limits: Arc::clone(&limits),
+            listeners: listeners.iter().map(reload::OfListener::new).collect(),
+            trusted: assembled.trusted.clone(),
+        };
+        let watching = reload::watch(live, seen)?;
         let admin_state = Arc::new(admin::State {
             gate: assembled.gate.clone(),
             token: assembled.admin_token.clone(),
@@ -107,19 +150,27 @@ impl Server {
             stopping: stopped.clone(),
         });
         let admin_task = tokio::spawn(admin::serve(admin, admin_state));
-        let limits = connection::Limits::new(&config.server);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let stopped = stopped.clone();
-            accepting.spawn(connection::serve(listener, Arc::clone(&state), limits.clone(), stopped));
+            accepting.spawn(connection::serve(listener, Arc::clone(&state), Arc::clone(&limits), stopped));
         }
-        stop.await;
+        let ended = loop {
+            match orders.recv().await {
+                Some(Order::Reload(config)) => watching.take(*config).await,
+                Some(Order::HandOver) => break Ended::HandedOver(kept),
+                Some(Order::Stop) | None => {
+                    // Nobody is to wait there for who does not come.
+                    drop(kept);
+                    break Ended::Stopped;
+                }
+            }
+        };
         tracing::info!("stopping: no new connections, what runs may finish");
         let _ = stopping.send(true);
         assembled.gate.close_connections();
-        if tokio::time::timeout(config.server.drain_timeout, async { while accepting.join_next().await.is_some() {} })
-            .await
-            .is_err()
+        let drain_timeout = config.load().server.drain_timeout;
+        if tokio::time::timeout(drain_timeout, async { while accepting.join_next().await.is_some() {} }).await.is_err()
         {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
@@ -129,22 +180,6 @@ impl Server {
         assembled.close().await;
         flushed.map_err(|error| ServerError::new(format!("confirmations could not be written: {error}")))?;
         tracing::info!("stopped");
-        Ok(())
+        Ok(ended)
     }
-}
-
-async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another program listens there, perhaps another rotogate; stop it, or choose another port"
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need a privilege; choose a higher one, or grant CAP_NET_BIND_SERVICE"
-            }
-            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-            _ => "see the error",
-        };
-        ServerError::new(format!("cannot listen on {address} ({key} in gateway.toml): {error}: {hint}"))
-    })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::Request;
 
+use super::pace::Slowest;
 use super::tls::Certificates;
 use crate::route::authority;
 
@@ -15,6 +16,8 @@ pub(super) struct Origin {
     pub(super) peer: SocketAddr,
     /// Is it TLS?
     pub(super) secure: bool,
+    /// How slow its requests may come.
+    pub(super) slowest: Slowest,
     named: Option<Named>,
 }
 
@@ -27,12 +30,12 @@ pub(super) struct Named {
 }
 
 impl Origin {
-    pub(super) fn clear(peer: SocketAddr) -> Self {
-        Self { peer, secure: false, named: None }
+    pub(super) fn clear(peer: SocketAddr, slowest: Slowest) -> Self {
+        Self { peer, secure: false, slowest, named: None }
     }
 
-    pub(super) fn tls(peer: SocketAddr, named: Option<Named>) -> Self {
-        Self { peer, secure: true, named }
+    pub(super) fn tls(peer: SocketAddr, slowest: Slowest, named: Option<Named>) -> Self {
+        Self { peer, secure: true, slowest, named }
     }
 
     /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,

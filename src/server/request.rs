@@ -19,7 +19,6 @@ use super::body::{Answered, RequestBody};
 use super::cors::Cors;
 use super::metrics::{self, Metrics};
 use super::origin::Origin;
-use super::pace::Slowest;
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{Gate, GateBody, GateService, Peer, Refilling, Verdict, respond};
@@ -32,7 +31,6 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 #[derive(Debug)]
 pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
-    slowest: Slowest,
     gate: Gate,
     metrics: Arc<Metrics>,
     time: SystemTime,
@@ -43,8 +41,7 @@ impl State {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        let slowest = Slowest::of(&config.server);
-        Ok(Self { service, gate: gate.clone(), metrics, slowest, time: SystemTime::new() })
+        Ok(Self { service, gate: gate.clone(), metrics, time: SystemTime::new() })
     }
 }
 
@@ -77,7 +74,7 @@ async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is
     // A stream of messages is as slow as what it tells of.
     let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
     let mut request = request.map(|body| match &paced {
-        Some(answered) => RequestBody::paced(body, &state.gate, state.slowest, answered.clone()),
+        Some(answered) => RequestBody::paced(body, &state.gate, origin.slowest, answered.clone()),
         None => RequestBody::incoming(body, &state.gate),
     });
     let address = origin.peer.ip();

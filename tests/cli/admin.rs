@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::Command;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -101,7 +100,7 @@ async fn sigterm_lets_what_runs_finish_and_ends_with_0() {
     has_arrived.await.unwrap();
 
     assert_eq!(gate.admin(Method::GET, "/readyz", None).await.status, StatusCode::OK);
-    assert!(Command::new("kill").arg("-TERM").arg(gate.child.id().to_string()).status().unwrap().success());
+    gate.signal("TERM");
     until("it is not ready any more", async || {
         gate.admin(Method::GET, "/readyz", None).await.status == StatusCode::SERVICE_UNAVAILABLE
     })

@@ -14,11 +14,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use command_fds::{CommandFdExt, FdMapping};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -124,6 +126,18 @@ impl Place {
         command.arg("--json").env("ROTOGATE_LOG", "debug");
         in_shell(script)(&mut command);
         command.stdout(Stdio::piped()).stderr(log);
+        self.launch(command, path)
+    }
+
+    /// Starts a gate that is passed these sockets to listen on, as systemd does it.
+    pub fn start_with_sockets(&self, sockets: Vec<OwnedFd>) -> Gate {
+        let mut command = self.command();
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug");
+        in_shell(&format!("LISTEN_PID=$$ LISTEN_FDS={} exec \"$@\"", sockets.len()))(&mut command);
+        command.stdout(Stdio::piped()).stderr(log);
+        let mapped = sockets.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        command.fd_mappings(mapped.collect()).unwrap();
         self.launch(command, path)
     }
 
@@ -265,9 +279,13 @@ impl Gate {
 
     /// SIGTERM, and waits for the end.
     pub fn stop(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        assert!(Command::new("kill").arg("-TERM").arg(pid.to_string()).status().unwrap().success());
+        self.signal("TERM");
         self.child.wait().unwrap().code()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// What it logged so far.

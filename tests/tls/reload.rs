@@ -67,3 +67,26 @@ async fn a_session_from_before_a_reload_is_not_resumed() {
     until("the new certificate is served", async || served(&looker, &gate).await == next.der().0).await;
     assert_eq!(served(&client, &gate).await, next.der().0);
 }
+
+#[tokio::test]
+async fn t16_other_files_are_taken_as_the_configuration_says_and_watched_from_then_on() {
+    let pki = Pki::new();
+    let place = secure_place(&pki, "");
+    let gate = place.start();
+    let client = Client::new(&pki, &["h2"]);
+    let mut old = client.open(gate.address, "gate.test").await.unwrap();
+    let next = pki.issue(&["gate.test"]);
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&config.replace("server.pem", "next.pem").replace("server.key", "next.key"));
+    gate.signal("HUP");
+    // They are not there yet.
+    until("the mistake is in the log", async || gate.log().contains("the old one stays in force")).await;
+    assert_eq!(served(&client, &gate).await, old.certificate);
+    next.write(&place, "next");
+    gate.signal("HUP");
+    until("the next certificate is served", async || served(&client, &gate).await == next.der().0).await;
+    let last = pki.issue(&["gate.test"]);
+    last.write(&place, "next");
+    until("the last certificate is served", async || served(&client, &gate).await == last.der().0).await;
+    assert_eq!(old.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+}

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::support::upstream;
 use crate::proxy::address::{Address, Connecting};
 use crate::proxy::pool::{InFlight, Pool, Resolver, system_resolver};
-use crate::proxy::{LONGEST_ASIDE, ProxyError, Settings, Upstream};
+use crate::proxy::{LONGEST_ASIDE, NotReplaced, Proxy, ProxyError, Settings, Upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -241,4 +241,22 @@ async fn where_health_is_checked_good_checks_bring_an_address_back_and_not_time(
     assert!(!address.is_well(2), "in a row");
     assert!(address.is_well(2) && !address.is_aside());
     assert!(!address.is_unwell(3) && !address.is_unwell(3) && address.is_unwell(3) && address.is_aside());
+}
+
+#[tokio::test]
+async fn replacing_upstreams_keeps_places_by_name_and_whatever_is_the_same() {
+    let named = |name: &str, url: &str| Upstream { name: name.into(), ..upstream(&[url]) };
+    let (a, b) = (named("a", "http://127.0.0.1:1"), named("b", "http://127.0.0.1:2"));
+    let proxy = Proxy::new(vec![a.clone(), b.clone()], Settings::default()).unwrap();
+    let before = [0, 1].map(|place| proxy.0.pool(place).unwrap());
+
+    let other = named("b", "http://127.0.0.1:3");
+    proxy.replace(vec![named("c", "http://127.0.0.1:4"), other.clone(), a.clone()]).unwrap();
+    assert!(Arc::ptr_eq(&proxy.0.pool(0).unwrap(), &before[0]));
+    assert_eq!(proxy.0.pool(1).unwrap().upstream, other);
+    assert_eq!(proxy.upstream("c"), Some(2));
+
+    let after = proxy.0.pool(1).unwrap();
+    assert!(matches!(proxy.replace(vec![b]), Err(NotReplaced::Gone(name)) if name == "a"));
+    assert!(Arc::ptr_eq(&proxy.0.pool(1).unwrap(), &after), "nothing has changed");
 }

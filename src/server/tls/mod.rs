@@ -36,13 +36,16 @@ pub(super) struct Loaded {
 /// The TLS of one listener.
 #[derive(Debug)]
 pub(super) struct Tls {
-    config: TlsConfig,
+    config: ArcSwap<TlsConfig>,
     loaded: ArcSwap<Loaded>,
 }
 
 impl Tls {
     pub(super) fn load(config: &TlsConfig) -> Result<Self, String> {
-        Ok(Self { config: config.clone(), loaded: ArcSwap::from_pointee(load_and_tell(config)?) })
+        Ok(Self {
+            config: ArcSwap::from_pointee(config.clone()),
+            loaded: ArcSwap::from_pointee(load_and_tell(config)?),
+        })
     }
 
     /// What a connection that begins now is accepted with.
@@ -54,23 +57,29 @@ impl Tls {
     pub(super) fn reload(&self) -> Result<(), String> {
         // A new set of everything, so that no session goes on under rules that are gone: tickets of the old are not
         // known to the new, and who has one makes a full handshake.
-        self.loaded.store(Arc::new(load_and_tell(&self.config)?));
+        self.loaded.store(Arc::new(load_and_tell(&self.config.load())?));
         Ok(())
     }
 
-    /// The files that all of it comes from.
-    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
-        let roots = match &self.config.client_auth {
-            ClientAuth::None => None,
-            ClientAuth::Optional(roots) | ClientAuth::Required(roots) => Some(roots.as_path()),
-        };
-        self.config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]).chain(roots)
+    /// Takes what was loaded by another configuration.
+    pub(super) fn replace(&self, other: Self) {
+        self.config.store(other.config.into_inner());
+        self.loaded.store(other.loaded.into_inner());
     }
 
     /// The key in gateway.toml, for logs.
-    pub(super) fn key(&self) -> &str {
-        &self.config.key
+    pub(super) fn key(&self) -> String {
+        self.config.load().key.clone()
     }
+}
+
+/// The files that all of it comes from.
+pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
+    let roots = match &config.client_auth {
+        ClientAuth::None => None,
+        ClientAuth::Optional(roots) | ClientAuth::Required(roots) => Some(roots.as_path()),
+    };
+    config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]).chain(roots)
 }
 
 /// Can every certificate and key be used that the configuration names? For `rotogate check`. What comes back are

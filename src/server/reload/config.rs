@@ -1,0 +1,101 @@
+//! Another `gateway.toml` for a gate that runs: its upstreams, and how its listeners bound clients and show themselves.
+//! Everything else is what sessions and tokens are made by, and is read at a start only; what of it differs is named in
+//! the log.
+
+use std::sync::Arc;
+
+use super::{Live, Seen};
+use crate::config::{Config, ServerConfig};
+use crate::server::assemble;
+use crate::server::tls::Tls;
+
+impl Live {
+    /// Takes up all that can be, or nothing where a part of that cannot be used: then false.
+    pub(super) fn take(&mut self, new: Config, seen: &mut Seen) -> bool {
+        let old = self.config.load_full();
+        let later = at_a_start(&old, &new);
+        let server = kept(&old.server, new.server);
+        let now = Config { server, upstreams: new.upstreams, ..Config::clone(&old) };
+        let Seen { certificates, upstreams, keys: _ } = Seen::of(&now);
+        if let Err(error) = self.apply(&old, &now) {
+            tracing::error!(error, "the configuration cannot be taken up; the old one stays in force");
+            return false;
+        }
+        let changed = [("server", now.server != old.server), ("upstreams", now.upstreams != old.upstreams)];
+        let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
+        tracing::info!(?changed, "the configuration was read again");
+        if !later.is_empty() {
+            tracing::warn!(keys = ?later, "these changed too, but are read at a start only: restart, as SIGUSR2 does");
+        }
+        // A file that both name may have changed before this; the keys did not concern us.
+        (seen.certificates, seen.upstreams) = (certificates, upstreams);
+        self.config.store(Arc::new(now));
+        true
+    }
+
+    /// Whatever can fail comes before whatever takes effect.
+    fn apply(&self, old: &Config, now: &Config) -> Result<(), String> {
+        let mut loaded = Vec::new();
+        let of_listeners = self.listeners.iter().zip(old.server.listeners.iter().zip(&now.server.listeners));
+        for (live, (old, now)) in of_listeners.clone() {
+            if let (Some(tls), Some(config)) = (&live.tls, &now.tls)
+                && old.tls != now.tls
+            {
+                loaded.push((tls, Tls::load(config)?));
+            }
+        }
+        let upstreams = self.proxy.replace(assemble::upstreams(now));
+        upstreams.map_err(|error| format!("{:?}", crate::denial::Chain(&error)))?;
+        loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
+        self.limits.set(&now.server);
+        of_listeners.for_each(|(live, (_, now))| live.addresses.set_most(now.max_connections_per_address));
+        Ok(())
+    }
+}
+
+/// The keys that differ and are read at a start only.
+fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
+    // A route names its upstream, whose place in the list is nothing.
+    let routes = |config: &Config| -> Vec<_> {
+        let name = |place: usize| config.upstreams.get(place).map(|upstream| upstream.name.clone());
+        config
+            .routes
+            .iter()
+            .map(|route| (route.upstream.and_then(name), crate::route::Route { upstream: None, ..route.clone() }))
+            .collect()
+    };
+    let differ = [
+        ("server.listen", !are_the_same_sockets(&old.server, &new.server)),
+        ("server.public_url", old.server.public_url != new.server.public_url),
+        ("server.trusted_proxies", old.server.trusted_proxies != new.server.trusted_proxies),
+        ("admin", old.admin != new.admin),
+        ("issuer", old.issuer != new.issuer),
+        ("issuers", old.issuers != new.issuers),
+        ("sessions", old.sessions != new.sessions),
+        ("store", old.store != new.store),
+        ("directory", old.directory != new.directory),
+        ("limits", old.limits != new.limits),
+        ("cors", old.cors != new.cors),
+        ("clients", old.clients != new.clients),
+        ("endpoints", old.endpoints != new.endpoints),
+        ("identity", old.identity != new.identity),
+        ("routes", routes(old) != routes(new)),
+        ("log", old.log != new.log),
+    ];
+    differ.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
+}
+
+/// The new one, with what stays as it was.
+fn kept(old: &ServerConfig, new: ServerConfig) -> ServerConfig {
+    let listeners = if are_the_same_sockets(old, &new) { new.listeners } else { old.listeners.clone() };
+    let (public_url, trusted_proxies) = (old.public_url.clone(), old.trusted_proxies.clone());
+    ServerConfig { listeners, public_url, trusted_proxies, ..new }
+}
+
+fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {
+    let sockets = |config: &ServerConfig| -> Vec<_> {
+        let one = |it: &crate::config::ListenerConfig| (it.address, it.proxy_protocol, it.tls.is_some());
+        config.listeners.iter().map(one).collect()
+    };
+    sockets(old) == sockets(new)
+}

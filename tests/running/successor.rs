@@ -1,0 +1,129 @@
+//! SIGUSR2, and sockets that are passed: another program takes the place of the gate, and nobody is refused.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+
+use crate::support::{CONFIG, Gate, Place, until};
+
+/// A place whose gate is passed its sockets; this process does not keep them open.
+fn place_with_sockets(config: &str) -> (Place, Gate) {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap().to_string());
+    let config = config.replacen("127.0.0.1:0", &public, 1).replacen("127.0.0.1:0", &admin, 1);
+    let place = Place::new(&config);
+    let gate = place.start_with_sockets(sockets.map(Into::into).into());
+    assert_eq!(gate.address.to_string(), public);
+    assert_eq!(gate.admin.to_string(), admin);
+    (place, gate)
+}
+
+/// A request on a connection of its own.
+async fn ask(address: SocketAddr) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get("/public/x").header("host", "gate.test").header("connection", "close");
+    let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+    let status = response.status();
+    response.into_body().collect().await?;
+    Ok(status)
+}
+
+fn more_routes(place: &Place) {
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    let more = "[[routes]]\npath = \"/more/{*rest}\"\nauth = \"none\"\nupstream = \"app\"\n";
+    place.write_config(&format!("{config}{more}"));
+}
+
+async fn is_started_anew(gate: &Gate) {
+    until("the successor answers", async || {
+        let asked = Request::get(gate.url("/more/x")).body(http_body_util::Full::default()).unwrap();
+        crate::support::try_send(asked).await.is_ok_and(|answer| answer.status == StatusCode::OK)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_takes_over_and_no_connection_is_refused() {
+    let (place, gate) = place_with_sockets(CONFIG);
+    let tokens = gate.login().await;
+    let (over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = gate.address;
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (over, asked) = (Arc::clone(&over), Arc::clone(&asked));
+            tokio::spawn(async move {
+                while !over.load(Ordering::SeqCst) {
+                    assert_eq!(ask(address).await.unwrap(), StatusCode::OK);
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    until("clients come", async || asked.load(Ordering::SeqCst) > 100).await;
+    more_routes(&place);
+    gate.signal("USR2");
+    is_started_anew(&gate).await;
+    // More than one could have had under way while nobody answered.
+    let before = asked.load(Ordering::SeqCst);
+    until("clients still come", async || asked.load(Ordering::SeqCst) > before + 100).await;
+    over.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
+    assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+
+    // Once more, and then a stop: nothing is left of those before.
+    gate.signal("USR2");
+    let stopped = |line: &&str| line.ends_with("stopped");
+    until("the first successor is gone", async || gate.log().lines().filter(stopped).count() == 2).await;
+    is_started_anew(&gate).await;
+    assert_eq!(gate.stop(), Some(0));
+    assert!(std::net::TcpStream::connect(address).is_err(), "after a stop nobody listens");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_not_start_leaves_the_gate_as_it_is() {
+    let (place, gate) = place_with_sockets(CONFIG);
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&config.replace("[issuer]", "[isuer]"));
+    gate.signal("USR2");
+    until("the mistake is in the log", async || gate.log().contains("isuer: unknown key")).await;
+    assert_eq!(gate.call(Method::GET, "/public/x", &[], "").await.status, StatusCode::OK);
+    place.write_config(&config);
+    more_routes(&place);
+    gate.signal("USR2");
+    is_started_anew(&gate).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
+    // As a service manager does it that holds on to the sockets.
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap());
+    let config = CONFIG.replacen("127.0.0.1:0", &public.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);
+    let place = Place::new(&config);
+    let passed = || sockets.each_ref().map(|socket| socket.try_clone().unwrap().into()).into();
+    let gate = place.start_with_sockets(passed());
+    let tokens = gate.login().await;
+    assert_eq!(gate.stop(), Some(0));
+    let waiting = tokio::spawn(async move { ask(public).await.unwrap() });
+    let gate = place.start_with_sockets(passed());
+    assert_eq!(waiting.await.unwrap(), StatusCode::OK);
+    assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
+    // One that the configuration does not name is said.
+    assert_eq!(gate.stop(), Some(0));
+    let stray = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut passed: Vec<std::os::fd::OwnedFd> = passed();
+    passed.push(stray.into());
+    let gate = place.start_with_sockets(passed);
+    assert!(gate.log().contains("a socket was passed that gateway.toml does not name"));
+    assert_eq!(ask(public).await.unwrap(), StatusCode::OK);
+}
