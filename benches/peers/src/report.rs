@@ -22,6 +22,9 @@ pub struct Machine {
     versions: Vec<String>,
 }
 
+/// On a machine that does nothing else a gateway has more of its processor than this.
+const ALONE: f64 = 0.7;
+
 /// The peers among our own dependencies.
 const CRATES: [&str; 7] =
     ["hyper", "tokio", "axum", "jsonwebtoken", "jwt-authorizer", "axum-jwt-auth", "tower-oauth2-resource-server"];
@@ -88,6 +91,15 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
     )?;
     if options.is_trial() {
         writeln!(text, "**A trial run: too short for its figures to mean anything.**\n")?;
+    }
+    let busy = Spread::of(measured.iter().flat_map(|set| set.samples.iter().flatten()).map(|sample| sample.busy));
+    if busy.median < ALONE {
+        writeln!(
+            text,
+            "**The machine had other things to do: the gateways had {:.2} of their processor in the median. Rates and \
+             latencies say nothing here, and ratios of CPU less than their spread.**\n",
+            busy.median
+        )?;
     }
     writeln!(
         text,
