@@ -104,7 +104,10 @@ impl TimeSource for SystemTime {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn wall(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Timestamp(millis(since.unwrap_or_default()))
+        let wall = Timestamp(millis(since.unwrap_or_default()));
+        #[cfg(feature = "failpoints")]
+        let wall = crate::failpoint::shifted(wall);
+        wall
     }
 
     fn monotonic(&self) -> Duration {

@@ -1,36 +1,42 @@
-//! Points where a test may stop the process: `ROTOGATE_FAILPOINT`, read once. Only with the feature `failpoints`, which
-//! no release has.
+//! Points where a test may stop the process, or lie to it: `ROTOGATE_FAILPOINT`, read once, several with `;` between
+//! them. Only with the feature `failpoints`, which no release has.
 //!
 //! - `after-commit:N`: the process aborts after the store's Nth commit, before anybody is told of it.
 //! - `ack-before-commit`: the store answers before it commits: a planted fault, which a crash test must find.
+//! - `wall-clock:FILE`: the wall clock is as many milliseconds ahead as the file says, or behind with a `-`.
+//! - `sweep-every:MS`: what has expired is removed as often.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::clock::Timestamp;
 
 /// Long enough for a killer to strike between the answer and the commit.
 const PAUSE: Duration = Duration::from_millis(30);
 
 static COMMITS: AtomicU64 = AtomicU64::new(0);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Failpoint {
-    None,
-    AfterCommit(u64),
-    AckBeforeCommit,
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Active {
+    after_commit: Option<u64>,
+    ack_before_commit: bool,
+    wall_clock: Option<PathBuf>,
+    sweep_every: Option<Duration>,
 }
 
 /// To be called after each commit that is not yet acknowledged.
 pub fn after_commit() {
     let done = COMMITS.fetch_add(1, Ordering::SeqCst) + 1;
-    if active() == Failpoint::AfterCommit(done) {
+    if active().after_commit == Some(done) {
         std::process::abort();
     }
 }
 
 /// Is the store to answer before it commits?
 pub fn ack_before_commit() -> bool {
-    active() == Failpoint::AckBeforeCommit
+    active().ack_before_commit
 }
 
 /// The time between such an answer and the commit.
@@ -38,18 +44,44 @@ pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-fn active() -> Failpoint {
-    static ACTIVE: OnceLock<Failpoint> = OnceLock::new();
-    *ACTIVE.get_or_init(|| std::env::var("ROTOGATE_FAILPOINT").map_or(Failpoint::None, |text| parse(&text)))
+/// What the wall clock shows in the place of this.
+pub(crate) fn shifted(wall: Timestamp) -> Timestamp {
+    /// A file that is being written has no number for a moment.
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let Some(file) = &active().wall_clock else { return wall };
+    let said = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    let ahead: i64 = match said {
+        Some(ahead) => ahead,
+        None => LAST.load(Ordering::SeqCst),
+    };
+    LAST.store(ahead, Ordering::SeqCst);
+    let by = Duration::from_millis(ahead.unsigned_abs());
+    if ahead < 0 { wall.minus(by) } else { wall.plus(by) }
 }
 
-fn parse(text: &str) -> Failpoint {
-    // Names that are not the store's are somebody else's.
-    match text.split_once(':') {
-        Some(("after-commit", count)) => count.parse().map_or(Failpoint::None, Failpoint::AfterCommit),
-        None if text == "ack-before-commit" => Failpoint::AckBeforeCommit,
-        Some(_) | None => Failpoint::None,
+/// How often what has expired is removed, in the place of this.
+pub(crate) fn sweep_every(usual: Duration) -> Duration {
+    active().sweep_every.unwrap_or(usual)
+}
+
+fn active() -> &'static Active {
+    static ACTIVE: OnceLock<Active> = OnceLock::new();
+    ACTIVE.get_or_init(|| parse(&std::env::var("ROTOGATE_FAILPOINT").unwrap_or_default()))
+}
+
+fn parse(text: &str) -> Active {
+    let mut active = Active::default();
+    // Names that are not ours are somebody else's.
+    for one in text.split(';') {
+        match one.split_once(':') {
+            Some(("after-commit", count)) => active.after_commit = count.parse().ok(),
+            Some(("wall-clock", file)) => active.wall_clock = Some(file.into()),
+            Some(("sweep-every", millis)) => active.sweep_every = millis.parse().ok().map(Duration::from_millis),
+            None if one == "ack-before-commit" => active.ack_before_commit = true,
+            Some(_) | None => {}
+        }
     }
+    active
 }
 
 #[cfg(test)]
@@ -58,10 +90,16 @@ mod tests {
 
     #[test]
     fn names_are_read_and_others_ignored() {
-        assert_eq!(parse("after-commit:12"), Failpoint::AfterCommit(12));
-        assert_eq!(parse("ack-before-commit"), Failpoint::AckBeforeCommit);
+        assert_eq!(parse("after-commit:12"), Active { after_commit: Some(12), ..Active::default() });
+        assert_eq!(parse("ack-before-commit"), Active { ack_before_commit: true, ..Active::default() });
+        let both = Active {
+            wall_clock: Some("/a/b".into()),
+            sweep_every: Some(Duration::from_millis(5)),
+            ..Active::default()
+        };
+        assert_eq!(parse("wall-clock:/a/b;sweep-every:5"), both);
         for other in ["", "after-commit", "after-commit:x", "before-mint:3"] {
-            assert_eq!(parse(other), Failpoint::None, "{other}");
+            assert_eq!(parse(other), Active::default(), "{other}");
         }
     }
 }

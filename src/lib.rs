@@ -49,7 +49,7 @@
 //! | `grpc` | yes | the dialect `knox`, with server reflection and health |
 //! | `kuzzle` | yes | WebSockets of the `kuzzle` dialect |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
-//! | `failpoints` | no | points at which a test stops the process; never in a release build |
+//! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
 //!
 //! A feature adds API and changes no behaviour, but for `kuzzle`: its dialect serves `GET /` with it.
 

@@ -7,6 +7,7 @@
 //! | login | client | 200, then 20 a second |
 //! | refresh | address | 200, then 20 a second |
 //! | refresh | session, rotations only | 10, then one every 2 s |
+//! | forged token | address | 50, then 10 a second; while more come, tokens that were never seen are not looked at |
 //!
 //! An address that once logged a user in is not held up by what strangers try on that user, so nobody is locked out by
 //! somebody else. Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever
@@ -18,6 +19,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
@@ -65,6 +67,8 @@ pub struct Rates {
     pub refresh_per_address: Rate,
     /// Rotations of one session; a replay does not count.
     pub refresh_per_session: Rate,
+    /// Access tokens from one address whose signature does not hold.
+    pub forged_per_address: Rate,
 }
 
 impl Default for Rates {
@@ -75,6 +79,7 @@ impl Default for Rates {
             login_per_client: Rate::new(200, Duration::from_millis(50)),
             refresh_per_address: Rate::new(200, Duration::from_millis(50)),
             refresh_per_session: Rate::new(10, Duration::from_secs(2)),
+            forged_per_address: Rate::new(50, Duration::from_millis(100)),
         }
     }
 }
@@ -111,11 +116,17 @@ impl Limiter {
         }
     }
 
+    fn bucket(&self, key: impl Hash) -> u32 {
+        u32::try_from(self.hasher.hash_one(key) % BUCKETS).unwrap_or_default()
+    }
+
     fn check(&self, key: impl Hash) -> Result<(), Denial> {
-        let bucket = u32::try_from(self.hasher.hash_one(key) % BUCKETS).unwrap_or_default();
-        self.rate.check_key(&bucket).map_err(|not_until| {
-            Denial::TooManyRequests(not_until.wait_time_from(self.clock.now()).max(Duration::from_secs(1)))
-        })
+        self.count(self.bucket(key)).map_err(|wait| Denial::TooManyRequests(wait.max(Duration::from_secs(1))))
+    }
+
+    /// Counts one; beyond the rate, how long it takes until one more may come.
+    fn count(&self, bucket: u32) -> Result<(), Duration> {
+        self.rate.check_key(&bucket).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 }
 
@@ -126,6 +137,9 @@ pub struct Limits {
     login_client: Limiter,
     refresh_address: Limiter,
     refresh_session: Limiter,
+    forged: Limiter,
+    /// Until when no first sight from there is looked at, by bucket of `forged`.
+    waiting: DashMap<u32, Duration, foldhash::fast::RandomState>,
     known: moka::sync::Cache<u64, ()>,
     known_hasher: RandomState,
 }
@@ -159,6 +173,8 @@ impl Limits {
             login_client: Limiter::new(rates.login_per_client, &clock),
             refresh_address: Limiter::new(rates.refresh_per_address, &clock),
             refresh_session: Limiter::new(rates.refresh_per_session, &clock),
+            forged: Limiter::new(rates.forged_per_address, &clock),
+            waiting: DashMap::default(),
             known: moka::sync::Cache::new(KNOWN),
             known_hasher: RandomState::new(),
         }
@@ -212,14 +228,43 @@ impl Limits {
         self.refresh_session.check(session)
     }
 
+    /// May a token from there be verified that was never seen? Verifying costs a signature check.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`] while more forged ones came than may.
+    pub fn first_sight(&self, address: Option<IpAddr>) -> Result<(), Denial> {
+        let Some(address) = address.filter(|_| !self.waiting.is_empty()) else { return Ok(()) };
+        let until = self.waiting.get(&self.forged.bucket(network(address))).map(|until| *until);
+        match until.and_then(|until| until.checked_sub(self.forged.clock.now())) {
+            Some(wait) if !wait.is_zero() => Err(Denial::TooManyRequests(wait.max(Duration::from_secs(1)))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Counts a token from there whose signature did not hold.
+    pub fn forged(&self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        let bucket = self.forged.bucket(network(address));
+        if let Err(wait) = self.forged.count(bucket) {
+            self.waiting.insert(bucket, self.forged.clock.now().saturating_add(wait));
+        }
+    }
+
     /// Forgets keys that are back at their full burst.
     pub fn tidy(&self) {
-        for limiter in
-            [&self.login_address, &self.login_account, &self.login_client, &self.refresh_address, &self.refresh_session]
-        {
+        for limiter in [
+            &self.login_address,
+            &self.login_account,
+            &self.login_client,
+            &self.refresh_address,
+            &self.refresh_session,
+            &self.forged,
+        ] {
             limiter.rate.retain_recent();
             limiter.rate.shrink_to_fit();
         }
+        let now = self.forged.clock.now();
+        self.waiting.retain(|_, until| *until > now);
     }
 
     fn known_key(&self, attempt: Attempt<'_>) -> u64 {
@@ -284,6 +329,28 @@ mod tests {
         let refused = (0..40).filter(|i| limits.login(from(&format!("198.51.100.{i}"), "ada")).is_err()).count();
         assert!(refused > 20, "strangers are limited: {refused}");
         limits.login(victim).unwrap();
+    }
+
+    #[test]
+    fn a1_who_shows_forged_tokens_waits_and_nobody_else() {
+        let (time, limits) = limits();
+        let [forger, other] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
+        for _ in 0..50 {
+            limits.forged(forger);
+            limits.first_sight(forger).unwrap();
+        }
+        limits.forged(forger);
+        assert_eq!(limits.first_sight(forger), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+        limits.first_sight(other).unwrap();
+        limits.first_sight(None).unwrap();
+        time.advance(Duration::from_millis(100));
+        limits.first_sight(forger).unwrap();
+        limits.forged(forger);
+        limits.forged(forger);
+        limits.first_sight(forger).unwrap_err();
+        time.advance(Duration::from_secs(60));
+        limits.tidy();
+        assert!(limits.waiting.is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! so nobody can choose keys that collide.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::clock::{EngineClock, Timestamp};
 use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::headers::identity_values;
+use crate::limit::Limits;
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{RevocationList, Target};
@@ -127,6 +129,15 @@ struct KeySet {
     cache: Cache<Box<str>, Arc<Verified>, foldhash::quality::RandomState>,
 }
 
+/// Where a token came from, for one that was never seen.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) confirmations: &'a Confirmations,
+    /// The client's, where it is known.
+    pub(crate) address: Option<IpAddr>,
+}
+
 /// Ends an entry with its token; the engine's clock has the last word at each hit.
 struct UntilExpired(Arc<EngineClock>);
 
@@ -172,16 +183,22 @@ impl Checker {
     /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load.
     ///
     /// # Errors
-    /// The rule that refuses it.
-    pub(crate) fn check(
+    /// The rule that refuses it. [`Denial::TooManyRequests`] for one that was never seen, from where too many forged ones
+    /// came.
+    pub(crate) fn check<'a>(
         &self,
         credential: Credential<'_>,
-        confirmations: &Confirmations,
+        shown: impl FnOnce() -> Shown<'a>,
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
-        let Some(verified) = keys.cache.get(token) else {
-            return self.check_anew(&keys, token, confirmations);
+        let verified = match keys.cache.get(token) {
+            Some(verified) => verified,
+            None => {
+                // Whoever shows it at the same time waits for the one that verifies it.
+                let anew = keys.cache.try_get_with(token.into(), || self.check_anew(&keys, token, shown()));
+                anew.map_err(|denial| *denial)?
+            }
         };
         let now = self.clock.now();
         self.in_time(&verified.token, now)?;
@@ -193,9 +210,15 @@ impl Checker {
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
     }
 
-    fn check_anew(&self, keys: &KeySet, token: &str, confirmations: &Confirmations) -> Result<Arc<Verified>, Denial> {
+    fn check_anew(&self, keys: &KeySet, token: &str, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
+        shown.limits.first_sight(shown.address)?;
         let now = self.clock.now();
-        let access = keys.verifier.verify(token, now, self.clock.wall())?;
+        let access = keys.verifier.verify(token, now, self.clock.wall()).inspect_err(|denial| {
+            // Whatever else is wrong with a token is seen at little cost.
+            if *denial == Denial::BadSignature {
+                shown.limits.forged(shown.address);
+            }
+        })?;
         let shard = self.revocations.shard_of(facts(&access));
         // Before the list is asked: an entry that comes in between moves the epoch past this one.
         let epoch = self.revocations.epoch(shard);
@@ -204,13 +227,11 @@ impl Checker {
             return Err(Denial::TokenRevoked);
         }
         if let Some((session, generation)) = access.session {
-            confirmations.seen(session, generation);
+            shown.confirmations.seen(session, generation);
         }
         let headers = self.identity.of(&access);
         let watch = Watch::new(epoch, judged.refuse_from);
-        let verified = Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.revocations) });
-        keys.cache.insert(token.into(), Arc::clone(&verified));
-        Ok(verified)
+        Ok(Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.revocations) }))
     }
 
     /// Checks again what a long connection hangs on: a verified token, or the generation that a rotation has carried it

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
 # tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, for the real clients of
-# tests/interop python3 and node with npm, and for the real servers of tests/readings nginx and Go, which root on Debian
-# gets installed.
+# tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, and for the load of
+# tests/overload wrk and h2load; these four root on Debian gets installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -29,10 +29,12 @@ server() {
         local get=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq)
         { "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "$2"; } >/dev/null || true
     fi
-    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2 (the path's readings are compared with it)"
+    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2"
 }
 server nginx nginx-light
 server go golang-go
+server wrk wrk
+server h2load nghttp2-client
 
 name=
 trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT

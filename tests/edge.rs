@@ -27,6 +27,7 @@ mod edge {
     mod logs;
     mod long_replies;
     mod metrics;
+    mod overload;
     mod path_corpus;
     mod sessions;
     mod small_print;

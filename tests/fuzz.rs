@@ -12,6 +12,8 @@
 mod config;
 #[path = "fuzz/dialects.rs"]
 mod dialects;
+#[path = "fuzz/files.rs"]
+mod files;
 #[path = "fuzz/headers.rs"]
 mod headers;
 #[path = "fuzz/input.rs"]

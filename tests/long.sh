@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # What takes too long for every change: run it before a release. The figures of the last run stand in docs/security.md.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation]     all four without an argument
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload]     all of them without an argument
 #
 # soak         ten minutes under mixed load end with flat memory           SOAK_SECONDS=600
 # kills        a process ends 1 000 times under concurrent chains          CRASH_ROUNDS=334, three ends each
 # fuzz         every target for its share of an hour, bytes at random      FUZZ_SECONDS=3600
 # simulation   ten million histories of the engine                         SIM_HISTORIES=10000000
+# overload     a minute of four times what the machine carries             OVERLOAD_SECONDS=60
 #
 # CRASH_SEED, SIM_SEED and SOAK_SEED bring a run back as far as choices go; each prints its own.
 set -euo pipefail
@@ -42,13 +43,17 @@ simulation() {
     SIM_HISTORIES=${SIM_HISTORIES:-10000000} cargo test --all-features --test simulation -- --nocapture r1_
 }
 
-for part in "${@:-soak kills fuzz simulation}"; do
+overload() {
+    cargo test --all-features --test overload -- --ignored --nocapture
+}
+
+for part in "${@:-soak kills fuzz simulation overload}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload) run "$one" "$one" ;;
             *)
-                sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

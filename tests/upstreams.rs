@@ -17,4 +17,5 @@ mod upstreams {
     mod configured;
     mod secure;
     mod sockets;
+    mod windows;
 }

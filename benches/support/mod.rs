@@ -166,6 +166,7 @@ pub(crate) fn open_rates() -> Rates {
         login_per_client: open,
         refresh_per_address: open,
         refresh_per_session: open,
+        forged_per_address: open,
     }
 }
 

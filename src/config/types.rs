@@ -81,6 +81,8 @@ pub struct ServerConfig {
     pub max_head: usize,
     /// The most connections at once, of all listeners.
     pub max_connections: usize,
+    /// The most requests at once, of all connections; streams are among them, upgraded connections are not.
+    pub max_requests: usize,
     /// The slowest that a client may send or take a body, in bytes a second: it may fall behind by `idle_timeout`.
     pub min_body_rate: u64,
     /// How long requests that run may take to end at a stop.
@@ -244,6 +246,8 @@ pub struct LimitsConfig {
     pub refresh_per_session: Rate,
     /// Refreshes from one address.
     pub refresh_per_address: Rate,
+    /// Access tokens from one address whose signature does not hold.
+    pub forged_per_address: Rate,
     /// Password checks at once.
     pub max_password_checks: usize,
     /// Password checks that wait.

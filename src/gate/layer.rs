@@ -425,7 +425,7 @@ impl Inner {
     }
 
     /// The dialect in whose words a route refuses.
-    fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
+    pub(super) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
         self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref)
     }

@@ -1,6 +1,7 @@
 //! The gate: everything that belongs together, wired once. [`Gate::layer`] puts it in front of a service; the binary is
 //! that layer around a reverse proxy, and nothing else.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::session::engine::Engine;
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
 use crate::token::verify::IssuerRules;
-use crate::verified::Checker;
+use crate::verified::{Checker, Shown};
 
 mod body;
 mod builder;
@@ -27,6 +28,8 @@ mod layer;
 pub(crate) mod lease;
 mod metadata;
 mod origin;
+#[cfg(feature = "server")]
+mod overloaded;
 mod paced;
 mod preflight;
 mod refill;
@@ -47,6 +50,8 @@ pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
 pub use lease::Lease;
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
+#[cfg(feature = "server")]
+pub(crate) use overloaded::TRY_AGAIN;
 pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
@@ -83,6 +88,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// What is to be known of a token that was never seen, shown from there.
+    fn shown(&self, address: Option<IpAddr>) -> Shown<'_> {
+        Shown { limits: self.engine.limits(), confirmations: self.engine.confirmations(), address }
+    }
+
     /// Waits until long connections are to end.
     async fn closed(&self) {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
@@ -194,6 +204,9 @@ async fn maintain(gate: Weak<Inner>) {
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since_tick = Duration::ZERO;
     let mut since_sweep = Duration::ZERO;
+    let sweep_every = SWEEP_EVERY;
+    #[cfg(feature = "failpoints")]
+    let sweep_every = crate::failpoint::sweep_every(sweep_every);
     loop {
         flush.tick().await;
         let Some(gate) = gate.upgrade() else { return };
@@ -211,7 +224,7 @@ async fn maintain(gate: Weak<Inner>) {
                 );
             }
         }
-        if since_sweep >= SWEEP_EVERY {
+        if since_sweep >= sweep_every {
             since_sweep = Duration::ZERO;
             sweep(engine).await;
         }

@@ -1,20 +1,24 @@
 //! Headers that belong to one connection (RFC 9110 §7.6.1).
 
-use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, EXPECT, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue};
 
 use super::names;
 
 /// Removed whether `Connection` names them or not.
-const HOP_BY_HOP: [&str; 8] = [
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-authentication-info",
-    "http2-settings",
-    "expect",
-    "proxy",
+static HOP_BY_HOP: [HeaderName; 10] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("http2-settings"),
+    EXPECT,
+    HeaderName::from_static("proxy"),
+    TRANSFER_ENCODING,
+    UPGRADE,
 ];
 
 /// Options that concern the connection alone and name no header that could be ours.
@@ -30,11 +34,12 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         drop_named(headers);
         headers.remove(CONNECTION);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
+    // Most messages have none, and comparing is cheaper than looking each up.
+    for name in &HOP_BY_HOP {
+        if headers.keys().any(|known| known == name) {
+            headers.remove(name);
+        }
     }
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
     if headers.contains_key(TE) {
         let trailers = options(headers, TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
         headers.remove(TE);

@@ -116,7 +116,8 @@ pub(super) fn is_override(name: &str) -> bool {
 
 /// Is it one that [`super::forwarded`] removes, in any spelling?
 pub(super) fn is_other_forwarding(name: &str) -> bool {
-    is_one_of(name, &OTHER_FORWARDING)
+    // Most headers of most requests begin otherwise.
+    matches!(name.bytes().next().map(fold_byte), Some(b'f' | b'x' | b't' | b'c')) && is_one_of(name, &OTHER_FORWARDING)
 }
 
 /// Is it, at first sight, on no list here and in no disguise? So are most headers of most requests.

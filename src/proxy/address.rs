@@ -27,6 +27,14 @@ use super::url::UpstreamUrl;
 /// How often an HTTP/2 connection in use is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much of a reply over HTTP/1.1 is read before its client takes it; a head must fit into it, too.
+const MAX_UNTAKEN: usize = 64 * 1024;
+/// The same over HTTP/2. Of the connection, all replies together: never less than all of them may hold, or a few clients
+/// that do not read would stop what everybody else waits for on the same connection.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// How much of one request's body waits in an HTTP/2 connection.
+const MAX_UNSENT: usize = 64 * 1024;
 
 /// Keeps connections.
 pub(super) type Requests = Client<Dial, Lent>;
@@ -105,6 +113,10 @@ impl Connecting {
             .pool_max_idle_per_host(self.pool_size)
             .retry_canceled_requests(true)
             .timer(TokioTimer::new())
+            .http1_max_buf_size(MAX_UNTAKEN)
+            .http2_max_send_buf_size(MAX_UNSENT)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .set_host(false);

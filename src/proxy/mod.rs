@@ -237,7 +237,7 @@ impl Proxy {
         policy: &RoutePolicy,
         request: Request<B>,
         upgrade: Option<Wanted>,
-    ) -> impl Future<Output = Response<ProxyBody>> + Send + 'static + use<B>
+    ) -> impl Future<Output = Result<Response<ProxyBody>, Infallible>> + Send + 'static + use<B>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -257,11 +257,11 @@ impl Proxy {
                     Err(ProxyError::Miswired)
                 }
             };
-            sent.unwrap_or_else(|error| match &dialect {
+            Ok(sent.unwrap_or_else(|error| match &dialect {
                 _ if is_grpc => error.grpc_response(),
                 Some(dialect) => error.response_in(dialect),
                 None => error.response(),
-            })
+            }))
         }
     }
 }
@@ -302,8 +302,7 @@ where
             return Box::pin(std::future::ready(Ok(ProxyError::Miswired.response())));
         };
         let upgrade = upgrade::wanted(&mut request, &permitted);
-        let forwarded = self.forward(upstream, &permitted.route().policy, request, upgrade);
-        Box::pin(async move { Ok(forwarded.await) })
+        Box::pin(self.forward(upstream, &permitted.route().policy, request, upgrade))
     }
 }
 

@@ -113,9 +113,18 @@ pub(crate) fn is_host(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[') {
         return v6.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok());
     }
-    let labels = host.strip_suffix('.').unwrap_or(host);
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    host.len() <= 255 && labels.split('.').all(|label| !label.is_empty() && label.bytes().all(allowed))
+    let mut previous = b'.';
+    for byte in host.bytes() {
+        let fits = match byte {
+            b'.' => previous != b'.',
+            _ => byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_',
+        };
+        if !fits {
+            return false;
+        }
+        previous = byte;
+    }
+    host.len() <= 255 && !host.is_empty()
 }
 
 #[cfg(test)]

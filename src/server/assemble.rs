@@ -259,6 +259,7 @@ fn rates(limits: &LimitsConfig) -> Rates {
         login_per_client: limits.login_per_client,
         refresh_per_address: limits.refresh_per_address,
         refresh_per_session: limits.refresh_per_session,
+        forged_per_address: limits.forged_per_address,
     }
 }
 

@@ -37,6 +37,9 @@ pub(super) const MAX_STREAMS: u32 = 100;
 /// the connection ends with `ENHANCE_YOUR_CALM`.
 const MAX_UNSEEN_RESETS: usize = 20;
 const MAX_STREAM_ERRORS: usize = 100;
+/// How much of one reply waits for its client in the connection, besides what the system keeps. What is read in larger
+/// pieces is not read faster, and there may be a hundred of them.
+const MAX_UNSENT: usize = 64 * 1024;
 /// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -117,11 +120,8 @@ impl Bounds {
 
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.head_timeout)
-            .max_buf_size(self.max_head)
-            .max_headers(100);
+        // The bound of 100 fields is the library's own; said here again it would take its room from the heap each time.
+        builder.timer(TokioTimer::new()).header_read_timeout(self.head_timeout).max_buf_size(self.max_head);
         builder
     }
 
@@ -132,6 +132,7 @@ impl Bounds {
             .max_concurrent_streams(MAX_STREAMS)
             .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
             .max_local_error_reset_streams(MAX_STREAM_ERRORS)
+            .max_send_buf_size(MAX_UNSENT)
             .max_header_list_size(u32::try_from(self.max_head).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);

@@ -20,7 +20,8 @@ use crate::gate::Gate;
 pub(super) struct Cors<S> {
     gate: Gate,
     plain: S,
-    with_cors: tower_http::cors::Cors<S>,
+    /// `None` where no origin is let in: then no reply says anything of it.
+    with_cors: Option<tower_http::cors::Cors<S>>,
 }
 
 impl<S: Clone> Cors<S> {
@@ -37,7 +38,8 @@ impl<S: Clone> Cors<S> {
             .allow_headers(AllowHeaders::mirror_request())
             .allow_credentials(config.allow_credentials)
             .max_age(config.max_age);
-        Ok(Self { gate, with_cors: layer.layer(inner.clone()), plain: inner })
+        let with_cors = (!config.origins.is_empty()).then(|| layer.layer(inner.clone()));
+        Ok(Self { gate, with_cors, plain: inner })
     }
 }
 
@@ -55,12 +57,13 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let Some(with_cors) = &mut self.with_cors else { return Either::Left(self.plain.call(request)) };
         // The library takes every `OPTIONS` for a preflight; a plain one goes where it is sent.
         let plain = *request.method() == Method::OPTIONS
             && !(request.headers().contains_key(ORIGIN)
                 && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD));
         if !plain && !self.gate.leaves_preflight_to_upstream(&request) {
-            Either::Right(self.with_cors.call(request))
+            Either::Right(with_cors.call(request))
         } else {
             Either::Left(self.plain.call(request))
         }

@@ -7,6 +7,7 @@
 //! | `rotogate_session_events_total` | `event` | logins, rotations, replays, reuses, revocations … |
 //! | `rotogate_revocations` | | entries of the revocation list |
 //! | `rotogate_verified_tokens` | | access tokens in the cache |
+//! | `rotogate_requests_in_flight` | | requests under way, streams included; `max_requests` is their bound |
 //! | `rotogate_ready` | | 1, or 0 while `/readyz` is red |
 //!
 //! Every label comes from the configuration or from a fixed set, never from a request (requirement A7): a client cannot
@@ -28,6 +29,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::shed::InFlight;
 use crate::gate::{Gate, Verdict};
 use crate::route::Route;
 use crate::session::engine::Event;
@@ -86,7 +88,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(gate: Gate) -> Self {
+    pub(super) fn new(gate: Gate, in_flight: Arc<InFlight>) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let requests = Family::default();
         // From 100 us to 26 s, by fours.
@@ -96,7 +98,7 @@ impl Metrics {
         registry.register("request_duration_seconds", "From the request's head to the reply's head", durations.clone());
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
-        registry.register_collector(Box::new(OfGate(gate)));
+        registry.register_collector(Box::new(OfGate { gate, in_flight }));
         Self { registry, requests, durations, ready }
     }
 
@@ -125,7 +127,10 @@ pub(super) fn outcome(verdict: Option<&Verdict>) -> &'static str {
 }
 
 /// What the gate knows itself.
-struct OfGate(Gate);
+struct OfGate {
+    gate: Gate,
+    in_flight: Arc<InFlight>,
+}
 
 impl fmt::Debug for OfGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,13 +143,15 @@ impl Collector for OfGate {
         let mut events =
             encoder.encode_descriptor("session_events", "What happened to sessions", None, MetricType::Counter)?;
         for event in Event::ALL {
-            let count = ConstCounter::new(self.0.events().get(event));
+            let count = ConstCounter::new(self.gate.events().get(event));
             count.encode(events.encode_family(&[("event", event.name())])?)?;
         }
-        let (tokens, revocations) = self.0.counts();
+        let (tokens, revocations) = self.gate.counts();
         let revocations = u64::try_from(revocations).unwrap_or(u64::MAX);
+        let in_flight = u64::try_from(self.in_flight.now()).unwrap_or(u64::MAX);
         for (name, help, value) in [
             ("revocations", "Entries of the revocation list", revocations),
+            ("requests_in_flight", "Requests under way", in_flight),
             ("verified_tokens", "Access tokens in the cache", tokens),
         ] {
             let gauge = ConstGauge::new(value);

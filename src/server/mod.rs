@@ -14,6 +14,7 @@ mod pace;
 mod proxy_protocol;
 mod reload;
 mod request;
+mod shed;
 mod sockets;
 mod stream;
 mod streams;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin;
@@ -32,6 +34,7 @@ use crate::config::Config;
 use assemble::Assembled;
 use listener::Listener;
 use metrics::Metrics;
+use shed::InFlight;
 use sockets::Sockets;
 pub(crate) use tls::check as check_certificates;
 
@@ -129,8 +132,9 @@ impl Server {
     pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<Ended, ServerError> {
         let Self { listeners, admin, assembled, config, kept, seen } = self;
         let (stopping, stopped) = watch::channel(false);
-        let metrics = Arc::new(Metrics::new(assembled.gate.clone()));
-        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
+        let in_flight = Arc::new(InFlight::new(config.server.max_requests));
+        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight)));
+        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics), Arc::clone(&in_flight))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
         let live = reload::Live {
@@ -138,6 +142,7 @@ impl Server {
             gate: assembled.gate.clone(),
             proxy: assembled.proxy.clone(),
             limits: Arc::clone(&limits),
+            in_flight,
             listeners: listeners.iter().map(reload::OfListener::new).collect(),
             trusted: assembled.trusted.clone(),
         };
@@ -149,7 +154,7 @@ impl Server {
             metrics,
             stopping: stopped.clone(),
         });
-        let admin_task = tokio::spawn(admin::serve(admin, admin_state));
+        let admin_side = AdminSide::start(admin, admin_state)?;
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let stopped = stopped.clone();
@@ -176,10 +181,43 @@ impl Server {
         }
         accepting.shutdown().await;
         let flushed = assembled.gate.flush().await;
-        admin_task.abort();
+        drop(admin_side);
         assembled.close().await;
         flushed.map_err(|error| ServerError::new(format!("confirmations could not be written: {error}")))?;
         tracing::info!("stopped");
         Ok(ended)
+    }
+}
+
+/// The admin listener, on a thread of its own: however many requests wait for their turn on the others, health is
+/// answered.
+struct AdminSide(Option<Runtime>);
+
+impl AdminSide {
+    fn start(listener: TcpListener, state: Arc<admin::State>) -> Result<Self, ServerError> {
+        let failed = |error: std::io::Error| ServerError::new(format!("the admin listener cannot be served: {error}"));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("rotogate-admin")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let listener = listener.into_std().map_err(failed)?;
+        runtime.spawn(async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => admin::serve(listener, state).await,
+                Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
+            }
+        });
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Drop for AdminSide {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Whoever waits for an answer there waits for a process that ends.
+            runtime.shutdown_background();
+        }
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::Request;
 
 use super::pace::Slowest;
+use super::shed::Told;
 use super::tls::Certificates;
 use crate::route::authority;
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Origin {
     /// The client, or the proxy that it comes through.
     pub(super) peer: SocketAddr,
@@ -18,6 +19,8 @@ pub(super) struct Origin {
     pub(super) secure: bool,
     /// How slow its requests may come.
     pub(super) slowest: Slowest,
+    /// When it was last refused because there was too much.
+    pub(super) told: Told,
     named: Option<Named>,
 }
 
@@ -31,11 +34,11 @@ pub(super) struct Named {
 
 impl Origin {
     pub(super) fn clear(peer: SocketAddr, slowest: Slowest) -> Self {
-        Self { peer, secure: false, slowest, named: None }
+        Self { peer, secure: false, slowest, told: Told::default(), named: None }
     }
 
     pub(super) fn tls(peer: SocketAddr, slowest: Slowest, named: Option<Named>) -> Self {
-        Self { peer, secure: true, slowest, named }
+        Self { peer, secure: true, slowest, told: Told::default(), named }
     }
 
     /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::ServerError;
@@ -19,6 +19,7 @@ use super::body::{Answered, RequestBody};
 use super::cors::Cors;
 use super::metrics::{self, Metrics};
 use super::origin::Origin;
+use super::shed::{Counted, InFlight, Place};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{Gate, GateBody, GateService, Peer, Refilling, Verdict, respond};
@@ -33,30 +34,58 @@ pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
     gate: Gate,
     metrics: Arc<Metrics>,
+    in_flight: Arc<InFlight>,
     time: SystemTime,
 }
 
 impl State {
-    pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
+    pub(super) fn new(
+        config: &Config,
+        assembled: &Assembled,
+        metrics: Arc<Metrics>,
+        in_flight: Arc<InFlight>,
+    ) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        Ok(Self { service, gate: gate.clone(), metrics, time: SystemTime::new() })
+        Ok(Self { service, gate: gate.clone(), metrics, in_flight, time: SystemTime::new() })
     }
 }
 
-/// Serves one request. A panic ends this request alone (requirement A8).
-pub(super) async fn serve(
+/// Serves one request, or refuses it where there are too many. A panic ends this request alone (requirement A8).
+pub(super) fn serve(
     state: Arc<State>,
     origin: Arc<Origin>,
     request: Request<Incoming>,
-) -> Result<Response<ReplyBody>, Infallible> {
+) -> impl Future<Output = Result<Response<Counted<ReplyBody>>, Infallible>> {
+    // Not in the future: over HTTP/2 that is a task of its own, and one that waits for its turn is under way, too.
+    let place = state.in_flight.enter();
+    served(state, origin, request, place)
+}
+
+async fn served(
+    state: Arc<State>,
+    origin: Arc<Origin>,
+    request: Request<Incoming>,
+    place: Option<Place>,
+) -> Result<Response<Counted<ReplyBody>>, Infallible> {
     let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO)
         .then(|| Line { method: request.method().clone(), path: request.uri().path().to_owned() });
     let began = state.time.monotonic();
     let is_grpc = respond::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let mut response = if is_misdirected { misdirected() } else { answered(&state, &origin, request, is_grpc).await };
+    let place = match place {
+        None if !is_misdirected => state.in_flight.wait(&origin.told, began).await,
+        place => place,
+    };
+    let mut response = if is_misdirected {
+        misdirected()
+    } else if place.is_none() {
+        origin.told.at(state.time.monotonic());
+        overloaded(&state.gate, &request)
+    } else {
+        answered(&state, &origin, request, is_grpc).await
+    };
     let verdict = response.extensions_mut().remove::<Verdict>();
     if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
         response = respond::grpc_status("13", "internal error").map(GateBody::own);
@@ -66,7 +95,7 @@ pub(super) async fn serve(
     if let Some(line) = line {
         line.write(origin.peer, response.status(), verdict.as_ref(), took);
     }
-    Ok(response)
+    Ok(response.map(|body| Counted::new(body, place)))
 }
 
 /// What the gate, or an upstream, says to it.
@@ -80,12 +109,8 @@ async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is
     let address = origin.peer.ip();
     request.extensions_mut().insert(Peer { address, secure: origin.secure });
     let mut service = state.service.clone();
-    let answer = async move {
-        match service.ready().await {
-            Ok(service) => service.call(request).await,
-            Err(never) => match never {},
-        }
-    };
+    // It is always ready. In here, where a panic of its call is caught, too.
+    let answer = async move { service.call(request).await };
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
     let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %address);
     let response = guarded(answer.instrument(span)).await;
@@ -100,6 +125,14 @@ fn misdirected() -> Response<ReplyBody> {
     let detail = "this host is served on a connection of its own";
     let mut reply = respond::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
     reply.extensions_mut().insert(Verdict { reason: "misdirected", route: None, session: None });
+    reply
+}
+
+/// There is no place for it.
+fn overloaded<B>(gate: &Gate, request: &Request<B>) -> Response<ReplyBody> {
+    let (reply, verdict) = gate.overloaded(request);
+    let mut reply = reply.map(GateBody::own);
+    reply.extensions_mut().insert(verdict);
     reply
 }
 

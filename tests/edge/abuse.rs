@@ -94,6 +94,30 @@ fn a1_refreshes_from_one_address_are_limited() {
 }
 
 #[test]
+fn a1_who_shows_forged_tokens_waits_with_whatever_is_new_and_nobody_else_does() {
+    let edge = limited("forged_per_address = \"3/1h\"");
+    let from = |last: u8| format!("X-Forwarded-For: 203.0.113.{last}");
+    let (seen, new) = (edge.login(), edge.login());
+    let ask = |token: &str, last: u8| edge.ask_as(token, "GET /private", &[&from(last)]);
+    assert_eq!(ask(&seen.access, 1).status, 200);
+    let (message, signature) = new.access.rsplit_once('.').unwrap();
+    let forged = |number: usize| {
+        let mut signature = signature.as_bytes().to_vec();
+        signature[number] = if signature[number] == b'A' { b'B' } else { b'A' };
+        format!("{message}.{}", String::from_utf8(signature).unwrap())
+    };
+    for number in 0..4 {
+        assert_eq!(ask(&forged(number), 1).status, 401);
+    }
+    is_limited(&ask(&forged(4), 1));
+    is_limited(&ask(&new.access, 1));
+    assert_eq!(ask(&seen.access, 1).status, 200, "what was verified before passes");
+    // What no signature is checked for costs nothing, and is said.
+    assert_eq!(ask("nonsense", 2).status, 401);
+    assert_eq!(ask(&new.access, 2).status, 200, "from elsewhere");
+}
+
+#[test]
 fn a3_a_flood_of_logins_is_503_beyond_the_queue_while_data_routes_answer() {
     // The dearest hash that is taken: each check lasts much longer than it takes to send the next login.
     let users = r#"

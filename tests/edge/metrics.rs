@@ -2,26 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use http::{Method, Request};
-use http_body_util::Full;
+use http::Method;
 
-use crate::support::{CONFIG, Gate, Place, send};
-
-async fn metrics(gate: &Gate) -> String {
-    let request = Request::get(format!("http://{}/metrics", gate.admin)).body(Full::default()).unwrap();
-    let answer = send(request).await;
-    assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    String::from_utf8(answer.body.to_vec()).unwrap()
-}
-
-/// The value of a series; 0 where there is none.
-fn value(text: &str, series: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(series).and_then(|rest| rest.strip_prefix(' ')));
-    line.map_or(0, |value| value.parse().unwrap())
-}
+use crate::support::{CONFIG, Gate, Place};
 
 /// The names of all series.
-fn series(text: &str) -> BTreeSet<String> {
+async fn series(gate: &Gate) -> BTreeSet<String> {
+    let text = String::from_utf8(gate.admin_get("/metrics").await.body.to_vec()).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
 }
@@ -40,7 +27,9 @@ async fn requests_and_what_happens_to_sessions_are_counted() {
     let second = gate.refresh(&first.refresh).await.tokens();
     gate.refresh(&first.refresh).await;
     gate.revoke(&second.refresh).await;
-    let text = metrics(&gate).await;
+    let answer = gate.admin_get("/metrics").await;
+    assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(answer.body.ends_with(b"# EOF\n"), "{answer:?}");
     for (name, expected) in [
         ("rotogate_requests_total{route=\"/{*rest}\",outcome=\"passed\"}", 3),
         ("rotogate_requests_total{route=\"/{*rest}\",outcome=\"malformed_token\"}", 1),
@@ -52,11 +41,11 @@ async fn requests_and_what_happens_to_sessions_are_counted() {
         ("rotogate_session_events_total{event=\"reuse\"}", 0),
         ("rotogate_revocations", 1),
         ("rotogate_verified_tokens", 1),
+        ("rotogate_requests_in_flight", 0),
         ("rotogate_ready", 1),
     ] {
-        assert_eq!(value(&text, name), expected, "{name}\n{text}");
+        assert_eq!(gate.metric(name).await, expected, "{name}\n{answer:?}");
     }
-    assert!(text.ends_with("# EOF\n"), "{text}");
 }
 
 #[tokio::test]
@@ -79,11 +68,11 @@ async fn a7_no_request_makes_another_series() {
         gate.refresh(&format!("rg1_{n}")).await;
     };
     round(10).await;
-    let before = series(&metrics(&gate).await);
+    let before = series(&gate).await;
     for n in 11..40 {
         round(n).await;
     }
-    let after = series(&metrics(&gate).await);
+    let after = series(&gate).await;
     assert_eq!(after, before, "nothing new");
     assert!(before.len() > 20, "{before:?}");
 }

@@ -151,3 +151,20 @@ async fn t16_what_an_upstream_must_prove_follows_the_file_of_its_authority() {
     }
     assert_eq!(one.state.requests(), before, "the old authority counts no more");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_another_bound_of_requests_holds_from_the_next_one_and_those_under_way_run_on() {
+    // Takes requests, as far as the system does, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = format!("{CONFIG}{}", upstream(&format!("http://{}", silent.local_addr().unwrap()), ""));
+    let place = Place::new(&open);
+    let gate = place.start();
+    let mut held = TcpStream::connect(gate.address).unwrap();
+    held.write_all(b"GET /other/x HTTP/1.1\r\nhost: gate.test\r\n\r\n").unwrap();
+    until("it is under way", async || gate.metric("rotogate_requests_in_flight").await == 1).await;
+    reload(&place, &gate, &open.replace("[server]\n", "[server]\nmax_requests = 1\n")).await;
+    assert_eq!(status(&gate, "/public/x").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(gate.metric("rotogate_requests_in_flight").await, 1);
+    reload(&place, &gate, &open).await;
+    assert_eq!(status(&gate, "/public/x").await, StatusCode::OK);
+}

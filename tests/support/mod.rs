@@ -48,6 +48,7 @@ login_per_account = "1000/1s"
 login_per_client = "1000/1s"
 refresh_per_session = "1000/1s"
 refresh_per_address = "100000/1s"
+forged_per_address = "100000/1s"
 [[clients]]
 id = "web"
 [[endpoints]]
@@ -332,6 +333,18 @@ impl Gate {
     /// A `GET` with an access token.
     pub async fn get(&self, path: &str, access_token: &str) -> Answer {
         self.call(Method::GET, path, &[("authorization", &format!("Bearer {access_token}"))], "").await
+    }
+
+    /// What the admin listener says to a `GET`.
+    pub async fn admin_get(&self, path: &str) -> Answer {
+        send(Request::get(format!("http://{}{path}", self.admin)).body(Full::default()).unwrap()).await
+    }
+
+    /// The value of a series of `/metrics`; 0 where there is none.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let text = String::from_utf8(self.admin_get("/metrics").await.body.to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
     }
 
     /// Any request.

@@ -13,6 +13,8 @@ pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
+/// What a PING says that is sent last.
+const LAST: [u8; 8] = [7; 8];
 
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -30,6 +32,11 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
     let literal = |index: u8, value: &str| [&[index, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
     // From the static table: `:method: GET`, `:scheme: http`; then `:path` and `:authority`.
     [vec![0x82, 0x86], literal(0x04, path), literal(0x01, "gate.test")].concat()
+}
+
+/// The error code of a GOAWAY.
+fn code(goaway: &Frame) -> u32 {
+    u32::from_be_bytes(goaway.payload[4..8].try_into().unwrap())
 }
 
 pub(crate) struct Frames(TcpStream);
@@ -67,15 +74,16 @@ impl Frames {
         }
     }
 
-    /// Waits until the gate has taken everything that was sent: true, or the connection is told to go or closed.
-    pub(crate) fn is_taken(&mut self) -> bool {
-        self.send(&frame(PING, 0, 0, &[7; 8]));
+    /// Waits until the gate has taken everything that was sent: `None`, or the connection is told to go or closed. Then
+    /// the error code with which it is, if it says one.
+    pub(crate) fn ended(&mut self) -> Option<Option<u32>> {
+        self.send(&frame(PING, 0, 0, &LAST));
         loop {
             match self.next() {
-                Some(frame) if frame.kind == PING && frame.flags & ACK != 0 => return true,
-                Some(frame) if frame.kind == GOAWAY => return false,
+                Some(frame) if frame.kind == PING && frame.flags & ACK != 0 && frame.payload == LAST => return None,
+                Some(frame) if frame.kind == GOAWAY => return Some(Some(code(&frame))),
                 Some(_) => {}
-                None => return false,
+                None => return Some(None),
             }
         }
     }
@@ -85,7 +93,7 @@ impl Frames {
         loop {
             let frame = self.next()?;
             if frame.kind == GOAWAY {
-                return Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()));
+                return Some(code(&frame));
             }
         }
     }

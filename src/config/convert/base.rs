@@ -49,6 +49,7 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
         idle_timeout: timeout("idle_timeout", 60),
         max_head: bytes(section.get("max_head", value::size(8 << 10, 1 << 20)), 32 << 10),
         max_connections: section.get("max_connections", value::count(1, 1_000_000)).unwrap_or(10_000),
+        max_requests: section.get("max_requests", value::count(1, 10_000_000)).unwrap_or(10_000),
         min_body_rate: section.get("min_body_rate", value::size(0, 1 << 20)).unwrap_or(256),
         drain_timeout: section
             .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))
@@ -209,6 +210,7 @@ pub(super) fn limits(section: &Section<'_>) -> LimitsConfig {
         login_per_client: rate("login_per_client", rates.login_per_client),
         refresh_per_session: rate("refresh_per_session", rates.refresh_per_session),
         refresh_per_address: rate("refresh_per_address", rates.refresh_per_address),
+        forged_per_address: rate("forged_per_address", rates.forged_per_address),
         max_password_checks: section.get("max_password_checks", value::count(1, 1024)).unwrap_or(cores),
         password_queue: section.get("password_queue", value::count(0, 100_000)).unwrap_or(64),
         max_token_body: bytes(section.get("max_token_body", value::size(1 << 10, 1 << 20)), 16 << 10),

@@ -43,7 +43,8 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Opti
     if found.by_cookie && !gate.origins.admit(parts, &route.policy) {
         return Err(Denial::CrossOrigin);
     }
-    let verified = gate.checker.check(Credential::new(&found.token), gate.engine.confirmations())?;
+    let shown = || gate.shown(gate.client_address(parts));
+    let verified = gate.checker.check(Credential::new(&found.token), shown)?;
     policy::authorise(route, verified, &gate.audiences).map(Some)
 }
 

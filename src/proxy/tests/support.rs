@@ -73,8 +73,7 @@ pub(super) async fn serve(proxy: Proxy) -> SocketAddr {
             let proxy = proxy.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
-                let answered = proxy.forward(0, &RoutePolicy::default(), request, None);
-                async move { Ok::<_, std::convert::Infallible>(answered.await) }
+                proxy.forward(0, &RoutePolicy::default(), request, None)
             });
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
@@ -145,7 +144,8 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<crate::proxy::BoxError>,
 {
-    proxy.forward(0, &RoutePolicy::default(), request, None).await
+    let Ok(response) = proxy.forward(0, &RoutePolicy::default(), request, None).await;
+    response
 }
 
 pub(super) async fn text(response: Response<ProxyBody>) -> String {

@@ -15,6 +15,7 @@ use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
 use super::listener::Listener;
+use super::shed::InFlight;
 use super::tls::Tls;
 use crate::config::Config;
 use crate::gate::Gate;
@@ -38,6 +39,7 @@ pub(super) struct Live {
     pub(super) gate: Gate,
     pub(super) proxy: Proxy,
     pub(super) limits: Arc<Limits>,
+    pub(super) in_flight: Arc<InFlight>,
     /// In the order of the configuration.
     pub(super) listeners: Vec<OfListener>,
     /// The rules for every issuer trusted besides us.

@@ -29,6 +29,8 @@ use super::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
+#[cfg(feature = "test-util")]
+pub use schema::records_read_back_the_same;
 use schema::{
     BY_SUBJECT, FIRST_ID, HEAD_ROW, Head, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, Writing, decode,
     decode_revocation, decode_session,

@@ -201,7 +201,7 @@ async fn r3_an_abandoned_access_token_that_is_cached_is_refused_at_once() {
     // Verified in another process, so that this one does not know that it was used.
     let elsewhere = crate::session::confirm::Confirmations::default();
     let credential = crate::credential::Credential::new(&lost.access);
-    w.checker.check(credential, &elsewhere).unwrap();
+    w.checker.check(credential, || w.shown(&elsewhere)).unwrap();
     assert_eq!(w.checker.cached(), 1);
     w.advance(secs(60));
     w.refreshed(&first.refresh, How::Reissued).await;

@@ -19,14 +19,14 @@ use crate::denial::{Denial, Error, Fault};
 use crate::directory::{Directory, DirectoryError, User};
 use crate::limit::{Limits, Rate, Rates};
 use crate::revocation::{Revocation, RevocationList};
-use crate::session::engine::{Engine, How, Issued, Login, OfAccount, Origin, Parts, Refresh, Start};
+use crate::session::engine::{Confirmations, Engine, How, Issued, Login, OfAccount, Origin, Parts, Refresh, Start};
 use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
 use crate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, Swap, Swept};
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
 use crate::token::verify::{IssuerRules, Verifier};
-use crate::verified::{Checker, IdentityHeaders, Verified};
+use crate::verified::{Checker, IdentityHeaders, Shown, Verified};
 
 pub(super) const ISSUER: &str = "https://gate.test";
 pub(super) const AUDIENCE: &str = "api";
@@ -313,6 +313,7 @@ fn generous() -> Rates {
         login_per_client: rate,
         refresh_per_address: rate,
         refresh_per_session: rate,
+        forged_per_address: rate,
     }
 }
 
@@ -416,7 +417,11 @@ impl World {
     }
 
     pub(super) fn check(&self, access: &str) -> Result<Arc<Verified>, Denial> {
-        self.checker.check(Credential::new(access), self.engine.confirmations())
+        self.checker.check(Credential::new(access), || self.shown(self.engine.confirmations()))
+    }
+
+    pub(super) fn shown<'a>(&'a self, confirmations: &'a Confirmations) -> Shown<'a> {
+        Shown { limits: self.engine.limits(), confirmations, address: None }
     }
 
     pub(super) async fn record(&self, id: SessionId) -> Session {

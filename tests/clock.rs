@@ -1,0 +1,142 @@
+//! O9 on the real binary: a wall clock that jumps or is stepped back, while a gate runs or between two of its starts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use support::{Answer, CONFIG, Gate, Place, keep_secret, until};
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+const JUMPED: &str = "the wall clock jumped";
+const SWEPT: &str = "swept sessions=";
+
+/// A place whose gates have a wall clock that can be moved.
+struct Moved(Place);
+
+impl Moved {
+    fn new() -> Self {
+        let config = CONFIG.replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"1s\"");
+        let moved = Self(Place::new(&format!("{config}[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n")));
+        moved.ahead(0);
+        moved
+    }
+
+    /// The wall clock is so many milliseconds ahead from now on.
+    fn ahead(&self, millis: i64) {
+        std::fs::write(self.0.path("clock"), millis.to_string()).unwrap();
+    }
+
+    fn start(&self) -> Gate {
+        let failpoints = format!("wall-clock:{};sweep-every:100", self.0.path("clock").display());
+        self.0.start_with(|command| {
+            command.env("ROTOGATE_FAILPOINT", failpoints);
+        })
+    }
+}
+
+async fn readiness(gate: &Gate) -> (StatusCode, String) {
+    let answer = gate.admin_get("/readyz").await;
+    (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
+}
+
+async fn is_ready(gate: &Gate) -> bool {
+    readiness(gate).await.0 == StatusCode::OK
+}
+
+/// A claim of an access token that is a time.
+fn time(token: &str, claim: &str) -> i64 {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()[claim].as_i64().unwrap()
+}
+
+fn is_later(answer: &Answer) {
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+    let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!(seconds > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o9_a_wall_clock_that_jumps_ahead_is_not_followed_and_nothing_is_swept_until_it_is_right_again() {
+    let moved = Moved::new();
+    let gate = moved.start();
+    let first = gate.login().await;
+    until("there is a sweep", async || gate.log().contains(SWEPT)).await;
+
+    // Everything of the session would be over, and swept.
+    moved.ahead(24 * 365 * HOUR);
+    until("readiness is red", async || !is_ready(&gate).await).await;
+    assert!(readiness(&gate).await.1.contains(JUMPED));
+    assert_eq!(gate.metric("rotogate_ready").await, 0);
+    let jumps = gate.log().matches(JUMPED).count();
+    let swept = gate.log().matches(SWEPT).count();
+    until("a while has passed", async || gate.log().matches(JUMPED).count() > jumps + 2).await;
+    // The one that was under way.
+    assert!(gate.log().matches(SWEPT).count() <= swept + 1, "nothing is swept");
+
+    assert_eq!(gate.get("/hello", &first.access).await.status, StatusCode::OK, "no token expired");
+    let second = gate.refresh(&first.refresh).await.tokens();
+    let later = time(&second.access, "iat") - time(&first.access, "iat");
+    assert!((0..600).contains(&later), "minted by a clock that nobody believes: {later} s later");
+    assert_eq!(gate.get("/hello", &second.access).await.status, StatusCode::OK);
+
+    moved.ahead(0);
+    until("readiness is green", async || is_ready(&gate).await).await;
+    let swept = gate.log().matches(SWEPT).count();
+    until("sweeping goes on", async || gate.log().matches(SWEPT).count() > swept).await;
+    assert_eq!(gate.refresh(&second.refresh).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o9_a_wall_clock_that_is_stepped_back_brings_nothing_back_and_mints_nothing_earlier() {
+    let moved = Moved::new();
+    let gate = moved.start();
+    let body = json!({ "username": "demo", "password": gate.password }).to_string();
+    let answer = gate.call(Method::POST, "/k/_login/local?expiresIn=1s", &[], &body).await;
+    let short = answer.json()["result"]["jwt"].as_str().unwrap().to_owned();
+    keep_secret(short.rsplit('.').next().unwrap());
+    let first = gate.login().await;
+    until("it expires", async || gate.get("/hello", &short).await.status == StatusCode::UNAUTHORIZED).await;
+
+    moved.ahead(-30 * 24 * HOUR);
+    // As long as it takes to follow a clock, were it followed.
+    for _ in 0..30 {
+        assert_eq!(gate.get("/hello", &short).await.status, StatusCode::UNAUTHORIZED, "it is good again");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let second = gate.refresh(&first.refresh).await.tokens();
+    assert!(time(&second.access, "iat") >= time(&first.access, "iat"), "minted in the past");
+    assert_eq!(gate.get("/hello", &second.access).await.status, StatusCode::OK);
+    assert!(is_ready(&gate).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o9_a_start_behind_the_store_mints_nothing_and_consumes_nothing_until_the_clock_has_caught_up() {
+    let moved = Moved::new();
+    moved.ahead(2 * HOUR);
+    let gate = moved.start();
+    let first = gate.login().await;
+    assert_eq!(gate.stop(), Some(0));
+
+    moved.ahead(0);
+    let gate = moved.start();
+    let (status, why) = readiness(&gate).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(why.contains("the wall clock is behind"), "{why}");
+    for _ in 0..2 {
+        is_later(&gate.refresh(&first.refresh).await);
+        let login = [("grant_type", "password"), ("username", "demo"), ("password", gate.password.as_str())];
+        is_later(&gate.token(&login).await);
+    }
+    assert_eq!(gate.get("/hello", &first.access).await.status, StatusCode::OK, "what is out there is good");
+
+    moved.ahead(2 * HOUR + MINUTE);
+    until("it has caught up", async || is_ready(&gate).await).await;
+    let second = gate.refresh(&first.refresh).await.tokens();
+    assert!(time(&second.access, "iat") >= time(&first.access, "iat"));
+}

@@ -1,0 +1,99 @@
+//! What the gate reads besides its configuration: users, the keys of other issuers, and the records of its store.
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use rotogate::directory::file::FileDirectory;
+use rotogate::directory::password::Passwords;
+use rotogate::store::redb::records_read_back_the_same;
+use rotogate::token::{IssuerKeys, IssuerRules, Verifier};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::input::target;
+use crate::json::names_members_once;
+
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+static PASSWORDS: LazyLock<Arc<Passwords>> = LazyLock::new(|| Arc::new(Passwords::new(1, 1)));
+
+/// What is wrong with the users, if anything is.
+fn users_are(text: &str) -> Result<(), String> {
+    let path: PathBuf = FOLDER.path().join("users.toml");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    FileDirectory::open(&path, Arc::clone(&PASSWORDS)).map(|_| ()).map_err(|error| error.to_string())
+}
+
+target!(
+    /// The same text is read the same way; a table that nobody knows is refused behind any users that are taken (O10);
+    /// what stands in the place of a hash is never repeated (A6).
+    users,
+    &[
+        "[[users]]\n", "subject = \"s\"\n", "username = \"u\"\n", "account = \"a\"\n", "password = \"Hunter2-in-clear\"\n",
+        "active = false\n", "sessions_valid_from = 2026-01-31T12:00:00Z\n", "sessions_valid_from = 1\n", "scopes = [\"read\"]\n",
+        "profile = { a = 1.5 }\n", "[users.profile]\n", "nan", "inf", "1e400", "-1", "\"", "\n", "=", "{", "}", "[", "]", "\u{feff}",
+        "9999-12-31T23:59:59.999999999Z", "0000-01-01T00:00:00Z", "$argon2id$v=19$m=99999999,t=1,p=1$", "m=0,t=0,p=0",
+    ],
+    |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let (first, second) = (users_are(text), users_are(text));
+        assert_eq!(first, second);
+        match first {
+            Ok(()) => assert!(users_are(&format!("{text}\n[nobody_knows_this]\n")).is_err(), "an unknown table is taken"),
+            Err(error) => {
+                assert!(!error.is_empty());
+                // Only where it is the password's value, and the file is TOML at all.
+                let is_password = text.lines().all(|line| !line.contains("Hunter2") || line.trim() == PASSWORD);
+                assert!(!is_password || !error.contains("Hunter2"), "{error}");
+            }
+        }
+    }
+);
+
+const PASSWORD: &str = "password = \"Hunter2-in-clear\"";
+
+/// Of which kind are the keys, if that can be told?
+fn kinds(text: &[u8]) -> Vec<String> {
+    let set: Value = serde_json::from_slice(text).unwrap_or_default();
+    let keys = set["keys"].as_array().cloned().unwrap_or_default();
+    keys.iter().map(|key| key["kty"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+target!(
+    /// A set that is taken has one reading (J11) and keys that are public (J2), and makes a verifier.
+    jwks,
+    &[
+        "\"kty\"", "\"oct\"", "\"RSA\"", "\"EC\"", "\"OKP\"", "\"AKP\"", "\"k\"", "\"alg\"", "\"HS256\"", "\"RS256\"", "\"none\"",
+        "\"use\":\"enc\"", "\"key_ops\":[\"sign\"]", "\"kid\"", "\"keys\"", "\"k\\u0065ys\"", "{", "}", "[", "]", ",", ":", "null", "1e400",
+        "AQAB", "AA", "=", "\"d\"", "P-256", "secp256k1", "Ed448",
+    ],
+    |input| {
+        let (first, second) = (IssuerKeys::from_jwks(input, None), IssuerKeys::from_jwks(input, None));
+        assert_eq!(first.is_ok(), second.is_ok());
+        let Ok(keys) = first else { return };
+        assert!(names_members_once(input), "two readings");
+        let public = kinds(input).iter().filter(|kind| ["RSA", "EC", "OKP"].contains(&kind.as_str())).count();
+        assert!((1..=public).contains(&keys.len()), "{} of {public}", keys.len());
+        assert!(keys.len() + keys.ignored().len() >= kinds(input).len());
+        let rules = IssuerRules {
+            max_lifetime: Some(Duration::from_secs(60)),
+            ..IssuerRules::external("https://idp.test", vec!["api".into()], keys)
+        };
+        assert!(Verifier::new(vec![rules]).is_ok(), "taken, and no verifier");
+    }
+);
+
+target!(
+    /// Bytes of a damaged store bring nothing down, and whatever is read as a record is the same once it was written and
+    /// read again.
+    store_record,
+    &["\u{1}", "\0", "\u{7f}", "alice", "acme", "web", "read write", "key-1"],
+    |input| {
+        assert!(records_read_back_the_same(input));
+        // Behind the version that is written now.
+        assert!(records_read_back_the_same(&[&[1], input].concat()));
+    }
+);
