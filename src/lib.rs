@@ -80,6 +80,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
+#[cfg(feature = "server")]
+mod linger;
 #[cfg(any(feature = "redb", feature = "server"))]
 #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the store alone needs less of it"))]
 mod private_file;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
 # tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, for the real clients of
-# tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, and for the load of
-# tests/overload wrk and h2load; these four root on Debian gets installed.
+# tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, for the load of
+# tests/overload wrk and h2load, and for tests/clients curl, nghttp and Chromium; root on Debian gets all after npm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -22,7 +22,7 @@ python3 -c 'import venv, ensurepip, tomllib' 2>/dev/null || missing python3 "ins
 command -v node >/dev/null || missing node "install Node.js 20 or later"
 command -v npm >/dev/null || missing npm "it comes with Node.js"
 
-server() {
+installed() {
     local path=$PATH:/usr/sbin
     if ! PATH=$path command -v "$1" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         # Without starting what was installed.
@@ -31,10 +31,13 @@ server() {
     fi
     PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2"
 }
-server nginx nginx-light
-server go golang-go
-server wrk wrk
-server h2load nghttp2-client
+installed nginx nginx-light
+installed go golang-go
+installed wrk wrk
+installed h2load nghttp2-client
+installed nghttp nghttp2-client
+installed curl curl
+installed chromium chromium
 
 name=
 trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT

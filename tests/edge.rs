@@ -36,4 +36,5 @@ mod edge {
     mod targets;
     mod tokens;
     mod upgrades;
+    mod websockets;
 }

@@ -24,4 +24,5 @@ mod tls {
     mod proxied;
     mod reload;
     mod slow;
+    mod unread;
 }

@@ -28,6 +28,28 @@ pub struct Lease {
     on_expiry: OnExpiry,
 }
 
+/// Why a long connection ends.
+#[derive(Debug)]
+pub enum Ending {
+    /// What it hung on is good no more.
+    Denied(Denial),
+    /// It has lasted as long as any may; its token may be as good as ever.
+    MaxStream,
+    /// The gate is about to stop.
+    Closing,
+}
+
+impl Ending {
+    /// One word for log lines, from a fixed set.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Denied(denial) => denial.reason(),
+            Self::MaxStream => "max_stream",
+            Self::Closing => "closing",
+        }
+    }
+}
+
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lease(…)")
@@ -79,22 +101,22 @@ impl Lease {
     }
 
     /// Why it has ended, if it has.
-    pub(super) fn end(&self) -> Option<&'static str> {
+    pub(super) fn end(&self) -> Option<Ending> {
         match self.check() {
-            Err(denial) => Some(denial.reason()),
-            Ok(()) => self.is_over().then_some("max_stream"),
+            Err(denial) => Some(Ending::Denied(denial)),
+            Ok(()) => self.is_over().then_some(Ending::MaxStream),
         }
     }
 
     /// Waits until it is good no more, the connection is over, or the gate is about to stop, and says why. Looks every so
     /// often.
-    pub async fn ended(&self, every: Duration) -> &'static str {
+    pub async fn ended(&self, every: Duration) -> Ending {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.gate.closed() => return "closing",
+                () = self.gate.closed() => return Ending::Closing,
             }
             if let Some(reason) = self.end() {
                 return reason;

@@ -48,7 +48,7 @@ pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
-pub use lease::Lease;
+pub use lease::{Ending, Lease};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 #[cfg(feature = "server")]
 pub(crate) use overloaded::TRY_AGAIN;

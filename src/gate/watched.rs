@@ -100,7 +100,8 @@ impl Watch {
         }
         let State::Looking { lease, ticks } = &mut self.state else { return None };
         while ticks.poll_tick(cx).is_ready() {
-            if let Some(reason) = lease.end() {
+            if let Some(ending) = lease.end() {
+                let reason = ending.reason();
                 tracing::info!(target: "rotogate::denial", reason, "a reply was cut with its caller's session");
                 self.state = State::Over;
                 return Some(if self.is_grpc {

@@ -1,7 +1,8 @@
 //! An upgraded connection (RFC 9110 §7.8) through the proxy, such as a WebSocket: passed on where the route says so, to
-//! a caller that is known, and cut when the caller's token is not good any more (requirement T9).
+//! a caller that is known, and ended when the caller's token is not good any more (requirement T9).
 
 use std::any::Any;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,14 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::ProxyBody;
-use crate::gate::Lease;
+use crate::gate::{Ending, Lease};
 use crate::headers;
 use crate::policy::Permitted;
+use websocket::WebSocket;
+
+mod frames;
+mod way;
+mod websocket;
 
 /// How often the token is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -96,8 +102,11 @@ impl Wanted {
         *switched.headers_mut() = parts.headers;
         headers::remove_hop_by_hop(switched.headers_mut());
         self.ask(switched.headers_mut());
+        let is_websocket = self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         match self.end {
-            End::Client { client, lease, seat } => drop(tokio::spawn(tunnel(client, upstream, lease, seat))),
+            End::Client { client, lease, seat } => {
+                drop(tokio::spawn(tunnel(client, upstream, is_websocket, lease, seat)));
+            }
             End::Gate => drop(switched.extensions_mut().insert(upstream)),
         }
         Some(switched)
@@ -106,18 +115,34 @@ impl Wanted {
 
 /// Carries bytes both ways until one side ends, or the token does. Nothing of the client's goes out before the upstream
 /// has agreed, because only then is the client told.
-async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, lease: Lease, seat: Option<Seat>) {
+async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, is_websocket: bool, lease: Lease, seat: Option<Seat>) {
     let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-    tokio::select! {
-        ended = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
-            tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
+    let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    if is_websocket {
+        let mut socket = WebSocket::new(client, upstream);
+        if let Some(ending) = until_ended(socket.carry(), &lease).await {
+            socket.end(&ending).await;
         }
-        reason = lease.ended(LOOK_EVERY) => {
-            tracing::info!(target: "rotogate::denial", reason, "an upgraded connection was cut with its token");
-        }
+    } else {
+        let (mut client, mut upstream) = (client, upstream);
+        until_ended(tokio::io::copy_bidirectional(&mut client, &mut upstream), &lease).await;
     }
     drop(seat);
+}
+
+/// Why it was ended, if it did not end by itself.
+async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Lease) -> Option<Ending> {
+    tokio::select! {
+        ended = carried => {
+            tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
+            None
+        }
+        ending = lease.ended(LOOK_EVERY) => {
+            let reason = ending.reason();
+            tracing::info!(target: "rotogate::denial", reason, "an upgraded connection was ended");
+            Some(ending)
+        }
+    }
 }
 
 #[cfg(test)]

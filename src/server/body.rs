@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::EXPECT;
+use http::{Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 
 use super::pace::{Pace, Slowest};
 use crate::gate::Gate;
+use crate::linger::drop_rest;
 use crate::proxy::{BoxError, TooSlow};
 
 /// See the module.
@@ -27,7 +31,8 @@ pub(super) enum RequestBody {
 /// A body whose trailers say nothing that only the gate may say (requirement T3).
 #[derive(Debug)]
 pub(super) struct Guarded {
-    body: Incoming,
+    /// None once it is somebody else's.
+    body: Option<Incoming>,
     /// Says what may stand in trailers; a body that has ended already has none.
     gate: Option<Gate>,
 }
@@ -39,6 +44,8 @@ pub(super) struct Paced {
     body: Guarded,
     pace: Pace,
     answered: Answered,
+    /// What is left when nobody wants it any more is read all the same.
+    lingers: bool,
 }
 
 /// Has the answer to a request begun?
@@ -56,8 +63,16 @@ impl RequestBody {
         Self::Incoming(Guarded::new(body, gate))
     }
 
-    pub(super) fn paced(body: Incoming, gate: &Gate, slowest: Slowest, answered: Answered) -> Self {
-        Self::Paced(Box::new(Paced { body: Guarded::new(body, gate), pace: Pace::new(slowest), answered }))
+    pub(super) fn paced(
+        request: Request<Incoming>,
+        gate: &Gate,
+        slowest: Slowest,
+        answered: Answered,
+    ) -> Request<Self> {
+        // Over HTTP/1.1 reading would ask a client for what it holds back until it is asked.
+        let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
+        let pace = Pace::new(slowest);
+        request.map(|body| Self::Paced(Box::new(Paced { body: Guarded::new(body, gate), pace, answered, lingers })))
     }
 }
 
@@ -84,16 +99,16 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Incoming(body) => body.body.is_end_stream(),
-            Self::Paced(paced) => paced.body.body.is_end_stream(),
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Paced(paced) => paced.body.is_end_stream(),
             Self::Read(bytes) => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Incoming(body) => body.body.size_hint(),
-            Self::Paced(paced) => paced.body.body.size_hint(),
+            Self::Incoming(body) => body.size_hint(),
+            Self::Paced(paced) => paced.body.size_hint(),
             Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
@@ -102,12 +117,21 @@ impl Body for RequestBody {
 impl Guarded {
     fn new(body: Incoming, gate: &Gate) -> Self {
         let gate = (!body.is_end_stream()).then(|| gate.clone());
-        Self { body, gate }
+        Self { body: Some(body), gate }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
         loop {
-            let mut next = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+            let mut next = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
             let trailers = match &mut next {
                 Some(Ok(frame)) => frame.trailers_mut(),
                 Some(Err(_)) | None => None,
@@ -133,6 +157,18 @@ impl Paced {
             }
             Poll::Pending if self.answered.0.load(Ordering::Relaxed) => Poll::Pending,
             Poll::Pending => self.pace.poll_waiting(cx).map(|()| Some(Err(TooSlow.into()))),
+        }
+    }
+}
+
+impl Drop for Paced {
+    /// A client that is answered before it has sent all is to hear of the answer, not of a reset.
+    fn drop(&mut self) {
+        if self.lingers
+            && !self.body.is_end_stream()
+            && let (Some(body), Ok(runtime)) = (self.body.body.take(), Handle::try_current())
+        {
+            runtime.spawn(drop_rest(body));
         }
     }
 }

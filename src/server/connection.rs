@@ -211,9 +211,11 @@ async fn speak(
             request.extensions_mut().insert(seat.clone());
         }
         let unanswered = of_http2.as_ref().map(Streams::unanswered);
-        let answer = request::serve(Arc::clone(&state), Arc::clone(&origin), request);
+        let (state, origin) = (Arc::clone(&state), Arc::clone(&origin));
+        // Not in the future: over HTTP/2 that is a task of its own, and one that waits for its turn is under way, too.
+        let place = state.enter();
         async move {
-            let Ok(response) = answer.await;
+            let Ok(response) = request::serve(state, origin, request, place).await;
             if let Some(unanswered) = unanswered {
                 unanswered.answered();
             }

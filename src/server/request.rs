@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -50,74 +52,99 @@ impl State {
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
         Ok(Self { service, gate: gate.clone(), metrics, in_flight, time: SystemTime::new() })
     }
+
+    /// A place for a request, if there is one.
+    pub(super) fn enter(&self) -> Option<Place> {
+        self.in_flight.enter()
+    }
 }
 
+/// An answer to come, and the place that its request holds.
+type Answering = Pin<Box<dyn Future<Output = (Response<ReplyBody>, Option<Place>)> + Send>>;
+
 /// Serves one request, or refuses it where there are too many. A panic ends this request alone (requirement A8).
+///
+/// What becomes of most requests is decided at once, and what is left to wait for is small: a future is moved, so all of
+/// its size is copied, several times on its way to the connection.
 pub(super) fn serve(
     state: Arc<State>,
     origin: Arc<Origin>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Counted<ReplyBody>>, Infallible>> {
-    // Not in the future: over HTTP/2 that is a task of its own, and one that waits for its turn is under way, too.
-    let place = state.in_flight.enter();
-    served(state, origin, request, place)
-}
-
-async fn served(
-    state: Arc<State>,
-    origin: Arc<Origin>,
-    request: Request<Incoming>,
     place: Option<Place>,
-) -> Result<Response<Counted<ReplyBody>>, Infallible> {
+) -> impl Future<Output = Result<Response<Counted<ReplyBody>>, Infallible>> {
     let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO)
         .then(|| Line { method: request.method().clone(), path: request.uri().path().to_owned() });
     let began = state.time.monotonic();
     let is_grpc = respond::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let place = match place {
-        None if !is_misdirected => state.in_flight.wait(&origin.told, began).await,
-        place => place,
+    let answer = match place {
+        _ if is_misdirected => Either::Right(Box::pin(std::future::ready((misdirected(), place))) as Answering),
+        Some(place) => Either::Left(answered(&state, &origin, request, is_grpc, place)),
+        None => {
+            Either::Right(Box::pin(waiting(Arc::clone(&state), Arc::clone(&origin), request, is_grpc)) as Answering)
+        }
     };
-    let mut response = if is_misdirected {
-        misdirected()
-    } else if place.is_none() {
-        origin.told.at(state.time.monotonic());
-        overloaded(&state.gate, &request)
-    } else {
-        answered(&state, &origin, request, is_grpc).await
-    };
-    let verdict = response.extensions_mut().remove::<Verdict>();
-    if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
-        response = respond::grpc_status("13", "internal error").map(GateBody::own);
+    async move {
+        let (mut response, place) = answer.await;
+        let verdict = response.extensions_mut().remove::<Verdict>();
+        if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
+            response = respond::grpc_status("13", "internal error").map(GateBody::own);
+        }
+        let took = state.time.monotonic().saturating_sub(began);
+        state.metrics.answered(verdict.as_ref(), took);
+        if let Some(line) = line {
+            line.write(origin.peer, response.status(), verdict.as_ref(), took);
+        }
+        Ok(response.map(|body| Counted::new(body, place)))
     }
-    let took = state.time.monotonic().saturating_sub(began);
-    state.metrics.answered(verdict.as_ref(), took);
-    if let Some(line) = line {
-        line.write(origin.peer, response.status(), verdict.as_ref(), took);
+}
+
+/// A request for which there was no place: it waits for one if its client was told to, and is refused otherwise.
+async fn waiting(
+    state: Arc<State>,
+    origin: Arc<Origin>,
+    request: Request<Incoming>,
+    is_grpc: bool,
+) -> (Response<ReplyBody>, Option<Place>) {
+    match state.in_flight.wait(&origin.told, state.time.monotonic()).await {
+        Some(place) => answered(&state, &origin, request, is_grpc, place).await,
+        None => {
+            origin.told.at(state.time.monotonic());
+            (overloaded(&state.gate, &request), None)
+        }
     }
-    Ok(response.map(|body| Counted::new(body, place)))
 }
 
 /// What the gate, or an upstream, says to it.
-async fn answered(state: &State, origin: &Origin, request: Request<Incoming>, is_grpc: bool) -> Response<ReplyBody> {
+fn answered(
+    state: &State,
+    origin: &Origin,
+    request: Request<Incoming>,
+    is_grpc: bool,
+    place: Place,
+) -> impl Future<Output = (Response<ReplyBody>, Option<Place>)> + use<> {
     // A stream of messages is as slow as what it tells of.
     let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
-    let mut request = request.map(|body| match &paced {
-        Some(answered) => RequestBody::paced(body, &state.gate, origin.slowest, answered.clone()),
-        None => RequestBody::incoming(body, &state.gate),
-    });
+    let mut request = match &paced {
+        Some(answered) => RequestBody::paced(request, &state.gate, origin.slowest, answered.clone()),
+        None => request.map(|body| RequestBody::incoming(body, &state.gate)),
+    };
     let address = origin.peer.ip();
     request.extensions_mut().insert(Peer { address, secure: origin.secure });
-    let mut service = state.service.clone();
-    // It is always ready. In here, where a panic of its call is caught, too.
-    let answer = async move { service.call(request).await };
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
     let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %address);
-    let response = guarded(answer.instrument(span)).await;
-    if let Some(answered) = paced {
-        answered.set();
+    // The service is always ready.
+    let called = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request))));
+    async move {
+        let response = match called {
+            Ok(answer) => guarded(answer.instrument(span)).await,
+            Err(_) => panicked(),
+        };
+        if let Some(answered) = paced {
+            answered.set();
+        }
+        (response, Some(place))
     }
-    response
 }
 
 /// The client asks a server that it did not want to speak to when the connection began.
@@ -141,13 +168,15 @@ async fn guarded<B>(answer: impl Future<Output = Result<Response<GateBody<B>>, I
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => {
-            // What happened is in the log; the caller learns nothing of it.
-            let mut reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
-            reply.extensions_mut().insert(Verdict { reason: "panic", route: None, session: None });
-            reply
-        }
+        Err(_) => panicked(),
     }
+}
+
+/// What happened is in the log; the caller learns nothing of it.
+fn panicked<B>() -> Response<GateBody<B>> {
+    let mut reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
+    reply.extensions_mut().insert(Verdict { reason: "panic", route: None, session: None });
+    reply
 }
 
 /// One line for each request.

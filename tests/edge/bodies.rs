@@ -59,6 +59,28 @@ fn t8_a_refusal_does_not_wait_for_a_body_that_never_comes() {
     assert!(edge.stub.take().is_empty());
 }
 
+/// A client that is in the middle of sending would see a reset otherwise, and not the answer.
+#[test]
+fn t8_who_is_refused_before_all_was_sent_may_send_the_rest() {
+    let edge = Edge::new(ROUTES);
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let mut wire = edge.wire();
+        wire.head("POST /private", &["Host: gate.test", framing]);
+        assert_eq!(wire.reply().status, 401, "{framing}");
+        let body = vec![b'x'; 1_000_000];
+        if framing.starts_with('T') {
+            wire.send("f4240\r\n");
+            wire.send(body);
+            wire.send("\r\n0\r\n\r\n");
+        } else {
+            wire.send(body);
+        }
+        wire.head("GET /public/next", &["Host: gate.test"]);
+        assert_eq!(wire.reply().status, 200, "{framing}");
+        assert_eq!(edge.stub.one().target, "/public/next", "{framing}");
+    }
+}
+
 #[test]
 fn t8_one_connection_carries_many_requests_each_judged_for_itself() {
     let edge = Edge::new(ROUTES);

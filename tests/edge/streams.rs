@@ -16,7 +16,7 @@ use crate::support::{CONFIG, Gate, keep_secret, until};
 const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 
 /// Tokens of any life, by Kuzzle's login; by the other endpoint, such as end with their exchange.
-fn config() -> String {
+pub(super) fn config() -> String {
     let rules = "[sessions]\ngrace = \"0s\"\nlost_response_window = \"0s\"\nrevoke_previous_after = \"0s\"\n";
     let text = CONFIG.replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"0s\"");
     // Its old tokens live to their own end.
@@ -27,7 +27,7 @@ fn config() -> String {
 type Tunnel = BufReader<TcpStream>;
 
 fn open(gate: &Gate, token: &str) -> Tunnel {
-    let (answer, mut tunnel) = ask(gate, "/ws", "websocket", &format!("authorization: Bearer {token}"));
+    let (answer, mut tunnel) = ask(gate, "/ws", "chat", &format!("authorization: Bearer {token}"));
     assert!(is(&answer, 101), "{answer}");
     assert!(echoes(&mut tunnel, b"HELLO"));
     tunnel
@@ -53,7 +53,7 @@ fn ends(tunnel: &mut Tunnel) {
     }
 }
 
-async fn kuzzle(gate: &Gate, path: &str, token: Option<&str>) -> String {
+pub(super) async fn kuzzle(gate: &Gate, path: &str, token: Option<&str>) -> String {
     let bearer = format!("Bearer {}", token.unwrap_or_default());
     let headers = token.map(|_| ("authorization", bearer.as_str()));
     let body = json!({ "username": "demo", "password": gate.password }).to_string();

@@ -22,15 +22,18 @@ pub(super) fn upstream() -> (u16, Receiver<String>) {
             std::thread::spawn(move || {
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
                 let head = head(&mut reader);
-                let is_upgrade = head.to_ascii_lowercase().contains("\r\nupgrade: websocket\r\n");
+                let lower = head.to_ascii_lowercase();
+                let protocol = lower.lines().find_map(|line| line.strip_prefix("upgrade: ").map(str::to_owned));
                 heads.send(head).unwrap();
                 let mut stream = stream;
-                if !is_upgrade {
+                let Some(protocol) = protocol else {
                     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nplain");
                     return;
-                }
-                let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                              sec-websocket-accept: x\r\n\r\n";
+                };
+                let agreed = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\
+                     sec-websocket-accept: x\r\n\r\n"
+                );
                 stream.write_all(agreed.as_bytes()).unwrap();
                 let mut bytes = [0; 64];
                 while let Ok(n @ 1..) = reader.read(&mut bytes) {
@@ -43,7 +46,7 @@ pub(super) fn upstream() -> (u16, Receiver<String>) {
 }
 
 /// Reads a head, its last line included.
-fn head(reader: &mut impl BufRead) -> String {
+pub(super) fn head(reader: &mut impl BufRead) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
     head
@@ -66,11 +69,22 @@ pub(super) fn gate_with(config: &str, port: u16, place: &mut Option<Place>) -> G
 
 /// Sends a request for an upgrade and some bytes behind it. Gives the head of the answer, and the connection.
 pub(super) fn ask(gate: &Gate, path: &str, protocol: &str, header: &str) -> (String, BufReader<TcpStream>) {
+    ask_with(gate, path, protocol, header, "hello")
+}
+
+/// The same, with other bytes behind it.
+pub(super) fn ask_with(
+    gate: &Gate,
+    path: &str,
+    protocol: &str,
+    header: &str,
+    behind: &str,
+) -> (String, BufReader<TcpStream>) {
     let mut stream = TcpStream::connect(gate.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: gate.test\r\nconnection: keep-alive, Upgrade\r\nupgrade: {protocol}\r\n\
-         sec-websocket-key: k\r\nx-auth-subject: forged\r\n{header}\r\n\r\nhello"
+         sec-websocket-key: k\r\nx-auth-subject: forged\r\n{header}\r\n\r\n{behind}"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut reader = BufReader::new(stream);
@@ -87,9 +101,9 @@ async fn t9_a_tunnel_carries_bytes_until_its_token_is_revoked() {
     let mut place = None;
     let gate = gate(port, &mut place);
     let tokens = gate.login().await;
-    let (answer, mut tunnel) = ask(&gate, "/ws", "websocket", &format!("authorization: Bearer {}", tokens.access));
+    let (answer, mut tunnel) = ask(&gate, "/ws", "chat/1", &format!("authorization: Bearer {}", tokens.access));
     assert!(is(&answer, 101) && answer.contains("sec-websocket-accept: x\r\n"), "{answer}");
-    assert!(answer.to_ascii_lowercase().contains("\r\nupgrade: websocket\r\n"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("\r\nupgrade: chat/1\r\n"), "{answer}");
     let mut bytes = [0; 5];
     tunnel.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"HELLO", "what came behind the head waited for the upstream's word");

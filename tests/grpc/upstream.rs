@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use futures_util::StreamExt;
 use futures_util::stream;
 use http::Request;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
@@ -39,7 +38,11 @@ pub(crate) fn serve(listener: TcpListener) {
     });
 }
 
-pub(crate) async fn answer(request: Request<Incoming>) -> http::Response<tonic::body::Body> {
+pub(crate) async fn answer<B>(request: Request<B>) -> http::Response<tonic::body::Body>
+where
+    B: http_body::Body + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     let mut grpc = Grpc::new(ProstCodec::<String, String>::default());
     match request.uri().path() {
         UNARY => grpc.unary(tower::service_fn(unary), request).await,

@@ -11,6 +11,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::server::{Request as Asked, Response as Agreed};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 
@@ -242,6 +244,21 @@ async fn messages_pass_as_they_were_written_and_not_beyond_their_bound() {
     let Message::Close(Some(close)) = wire.next().await else { panic!("it was taken") };
     assert_eq!(u16::from(close.code), 1009);
     assert_eq!(gate.call(Method::GET, "/strategies", &[], "").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered() {
+    let mut place = None;
+    let (gate, mut events) = gate(&mut place).await;
+    let token = Client { gate: &gate }.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    assert_eq!(connection(&wire.call(Some(jwt(&token))).await), 1);
+    assert_eq!(event(&mut events).await, Event::Opened(1));
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    wire.0.close(Some(frame.clone())).await.unwrap();
+    assert_eq!(wire.next().await, Message::Close(Some(frame)));
+    assert!(timeout(PATIENCE, wire.0.next()).await.expect("nothing came").is_none(), "it is closed, too");
+    assert_eq!(event(&mut events).await, Event::Closed(1));
 }
 
 #[tokio::test]

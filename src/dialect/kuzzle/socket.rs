@@ -36,6 +36,7 @@ use super::words::{self, Problem};
 use crate::credential::Found;
 use crate::denial::Denial;
 use crate::gate::Lease;
+use crate::linger::linger;
 
 mod upstream;
 
@@ -118,8 +119,15 @@ struct Session<S> {
     said: mpsc::Sender<Said>,
 }
 
-/// Why a connection ends. Never 1000: the SDKs would not come back.
-struct Ended(Option<CloseCode>);
+/// Why a connection ends.
+enum Ended {
+    /// By us. Never 1000: the SDKs would not come back.
+    With(CloseCode),
+    /// By the client, which is owed an answer.
+    ByClient,
+    /// There is nobody to tell.
+    Broken,
+}
 
 /// Serves a connection to its end.
 pub(super) async fn serve(client: Upgraded, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
@@ -131,10 +139,20 @@ async fn serve_on<S: Stream>(client: S, gate: Arc<dyn SocketGate>, linked: Optio
     let client = socket(client, Role::Server).await;
     let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
     let mut session = Session { client, gate, linked, upstreams: Vec::new(), next: 0, said };
-    let Err(Ended(code)) = session.run(&mut hears).await;
-    if let Some(code) = code {
-        let frame = CloseFrame { code, reason: "".into() };
-        let _ = tokio::time::timeout(PATIENCE, session.client.close(Some(frame))).await;
+    let Err(ended) = session.run(&mut hears).await;
+    // What the upstreams have is not to wait for the client.
+    session.upstreams.clear();
+    let mut client = session.client;
+    let close = async {
+        match ended {
+            Ended::With(code) => client.close(Some(CloseFrame { code, reason: "".into() })).await,
+            // The library has the answer ready.
+            Ended::ByClient => SinkExt::close(&mut client).await,
+            Ended::Broken => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
+        }
+    };
+    if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, close).await {
+        linger(client.get_mut()).await;
     }
 }
 
@@ -147,7 +165,7 @@ impl<S: Stream> Session<S> {
         let mut closing = std::pin::pin!(gate.closing());
         loop {
             tokio::select! {
-                () = closing.as_mut() => return Err(Ended(Some(CloseCode::Away))),
+                () = closing.as_mut() => return Err(Ended::With(CloseCode::Away)),
                 frame = self.client.next() => {
                     quiet = Duration::ZERO;
                     match frame {
@@ -155,21 +173,22 @@ impl<S: Stream> Session<S> {
                         Some(Ok(Frame::Binary(bytes))) => self.hear(&bytes).await?,
                         // The library answers pings by itself, and a close too.
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
-                        Some(Ok(Frame::Close(_))) | None => return Err(Ended(None)),
-                        Some(Err(error)) => return Err(Ended(code_of(&error))),
+                        Some(Ok(Frame::Close(_))) => return Err(Ended::ByClient),
+                        None => return Err(Ended::Broken),
+                        Some(Err(error)) => return Err(code_of(&error).map_or(Ended::Broken, Ended::With)),
                     }
                 }
                 said = hears.recv() => match said {
                     Some(Said::Text(number, text)) if self.knows(number) => self.send(relayed(text)).await?,
                     // What it was asked is lost: the client is to come again.
-                    Some(Said::Gone(number)) if self.knows(number) => return Err(Ended(Some(CloseCode::Restart))),
+                    Some(Said::Gone(number)) if self.knows(number) => return Err(Ended::With(CloseCode::Restart)),
                     Some(Said::Text(..) | Said::Gone(_)) => {}
-                    None => return Err(Ended(Some(CloseCode::Error))),
+                    None => return Err(Ended::With(CloseCode::Error)),
                 },
                 _ = look.tick() => {
                     quiet += LOOK_EVERY;
                     if quiet > IDLE {
-                        return Err(Ended(Some(CloseCode::Away)));
+                        return Err(Ended::With(CloseCode::Away));
                     }
                     self.look().await?;
                 }
@@ -184,7 +203,7 @@ impl<S: Stream> Session<S> {
     async fn send(&mut self, text: String) -> Result<(), Ended> {
         match tokio::time::timeout(PATIENCE, self.client.send(Frame::text(text))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Ended(None)),
+            Ok(Err(_)) | Err(_) => Err(Ended::Broken),
         }
     }
 
@@ -192,7 +211,7 @@ impl<S: Stream> Session<S> {
     async fn look(&mut self) -> Result<(), Ended> {
         // The SDK comes back, and opens anew what it had.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
-            return Err(Ended(Some(CloseCode::Restart)));
+            return Err(Ended::With(CloseCode::Restart));
         }
         let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Drives a gate with a real gRPC client: run.sh python|node. The client is installed, as it is pinned here, into
+# Drives a gate with a real gRPC client: run.sh python|node, or run.sh python SCRIPT. The client is installed, as it is pinned here, into
 # target/interop-cache the first time. tests/interop_grpc.rs says in the environment where the gate is and who logs in.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -43,7 +43,7 @@ case ${1:-} in
     python)
         command -v python3 >/dev/null || missing python3 "apt install python3 python3-venv"
         install grpc-python "$here/requirements.txt" install_python
-        exec "$folder/bin/python" "$here/client.py"
+        exec "$folder/bin/python" "${2:-$here/client.py}"
         ;;
     node)
         command -v node >/dev/null || missing node "https://nodejs.org, version 20 or later"
@@ -52,7 +52,7 @@ case ${1:-} in
         NODE_PATH=$folder/node_modules exec node "$here/client.js" "$root/proto"
         ;;
     *)
-        echo "usage: run.sh python|node" >&2
+        echo "usage: run.sh python [SCRIPT] | run.sh node" >&2
         exit 2
         ;;
 esac

@@ -1,0 +1,140 @@
+//! One direction of a WebSocket: a copy from one socket to another that knows where the frames end.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::Frames;
+
+/// As much as is held of either direction; while it waits to be taken, nothing more is read.
+const BUFFER: usize = 8 * 1024;
+
+pub(super) struct Way {
+    buffer: Box<[u8]>,
+    /// What of the buffer waits to be written.
+    start: usize,
+    end: usize,
+    /// What was written.
+    frames: Frames,
+    unflushed: bool,
+    /// Nothing more is read.
+    is_over: bool,
+    is_shut: bool,
+}
+
+impl Way {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: vec![0; BUFFER].into(),
+            start: 0,
+            end: 0,
+            frames: Frames::default(),
+            unflushed: false,
+            is_over: false,
+            is_shut: false,
+        }
+    }
+
+    /// Copies until `from` ends, which is then told to `to`.
+    pub(super) fn poll_copy<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        while !self.is_shut {
+            if self.start < self.end {
+                ready!(self.poll_write(cx, to, self.end - self.start))?;
+            } else if self.is_over {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                self.is_shut = true;
+            } else {
+                ready!(self.poll_read(cx, from, to))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Copies the rest of the frame that is under way, and nothing after it.
+    pub(super) fn poll_rest<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        while !self.frames.is_between() {
+            if self.frames.is_lost() {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            if self.start < self.end {
+                let waiting = self.buffer.get(self.start..self.end).unwrap_or_default();
+                let rest = self.frames.rest_of_frame(waiting);
+                ready!(self.poll_write(cx, to, rest))?;
+            } else if self.is_over {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            } else {
+                ready!(self.poll_read(cx, from, to))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Drops what waits, and has this Close frame be the last that is written, if one may stand here.
+    pub(super) fn end_with(&mut self, close: &[u8]) {
+        (self.start, self.end, self.is_over) = (0, 0, true);
+        if self.frames.is_between()
+            && !self.frames.has_close()
+            && let Some(place) = self.buffer.get_mut(..close.len())
+        {
+            place.copy_from_slice(close);
+            self.end = close.len();
+        }
+    }
+
+    /// Was the last of it written?
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_shut
+    }
+
+    fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut T,
+        most: usize,
+    ) -> Poll<io::Result<()>> {
+        let bytes = self.buffer.get(self.start..self.start + most).unwrap_or_default();
+        let written = ready!(Pin::new(to).poll_write(cx, bytes))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.frames.pass(bytes.get(..written).unwrap_or_default());
+        self.start += written;
+        self.unflushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Fills the empty buffer.
+    fn poll_read<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        let mut buffer = ReadBuf::new(&mut self.buffer);
+        match Pin::new(from).poll_read(cx, &mut buffer) {
+            Poll::Ready(read) => {
+                let length = buffer.filled().len();
+                read?;
+                (self.start, self.end, self.is_over) = (0, length, length == 0);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                // Whoever has nothing to say for now has been heard to the end.
+                if self.unflushed {
+                    ready!(Pin::new(to).poll_flush(cx))?;
+                    self.unflushed = false;
+                }
+                Poll::Pending
+            }
+        }
+    }
+}

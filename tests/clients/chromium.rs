@@ -1,0 +1,108 @@
+//! Chromium: a page that nginx serves logs in, and opens WebSockets with the token in a cookie.
+
+use std::collections::VecDeque;
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::nginx::Nginx;
+use super::pki::Pki;
+use super::scene::{Scene, missing, program};
+use super::server::Server;
+use crate::stub::{Received, Stub};
+use crate::support::until;
+
+/// A browser without a window, and all that belongs to it.
+struct Chromium {
+    child: Child,
+    _profile: TempDir,
+}
+
+impl Chromium {
+    fn start(scene: &Scene, url: &str) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let mut command = program("chromium");
+        // The authority of the tests is nobody's but theirs; and whoever is root has no sandbox.
+        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
+        command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+        command.args(["--disable-dev-shm-usage", "--no-proxy-server", "--ignore-certificate-errors"]);
+        let rules = format!("MAP gate.test:443 {}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", scene.address());
+        command.arg(format!("--host-resolver-rules={rules}"));
+        command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| missing("chromium", "chromium", &error));
+        Self { child, _profile: profile }
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        // It has children of its own, which write into its folder.
+        let group = format!("-{}", self.child.id());
+        let _ = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the page tells, in its order.
+struct Told {
+    stub: Stub,
+    waiting: VecDeque<Received>,
+}
+
+impl Told {
+    async fn next(&mut self) -> Value {
+        let Self { stub, waiting } = self;
+        until("the page tells something", async || {
+            waiting.extend(stub.take());
+            !waiting.is_empty()
+        })
+        .await;
+        serde_json::from_slice(&waiting.pop_front().unwrap().body).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t9_chromium_opens_websockets_by_cookie_and_is_told_why_they_end() {
+    let pki = Pki::new();
+    let nginx = Nginx::start(&pki);
+    nginx.put("page.html", include_bytes!("page.html"));
+    nginx.put("text.txt", "words and words\n".repeat(20_000).as_bytes());
+    let (clear, secure) =
+        (Server::plain().await, Server::secure(&pki.issue(&["127.0.0.1"]), &["h2", "http/1.1"]).await);
+    let stub = Stub::start();
+    let tell = format!("http://{}/", stub.address);
+    let mut told = Told { stub, waiting: VecDeque::new() };
+    let mut more = nginx.routes();
+    for (name, url, lines) in [
+        ("ws", format!("http://{}", clear.address), ""),
+        ("wss", format!("https://{}", secure.address), "ca = \"ca.pem\"\n"),
+    ] {
+        more += &format!(
+            "[[upstreams]]\nname = \"{name}\"\nurls = [\"{url}\"]\n{lines}\
+             [[routes]]\npath = \"/{name}\"\nupgrade = true\ncookie = \"token\"\nupstream = \"{name}\"\n"
+        );
+    }
+    let mut scene = Scene::new(&pki, &more);
+    let handed = json!({ "tell": tell, "password": scene.gate.password });
+    let handed: String = form_urlencoded::byte_serialize(handed.to_string().as_bytes()).collect();
+    let chromium = Chromium::start(&scene, &format!("https://gate.test/http2/page.html#{handed}"));
+
+    assert_eq!(told.next().await, json!({ "text": 320_000, "protocol": "h2" }));
+    assert_eq!(told.next().await, json!({ "without a token": 1006, "opened": false }));
+    for (path, end) in [("/ws", ""), ("/wss", "http/1.1")] {
+        let said = format!("hello over {end} to ");
+        assert_eq!(told.next().await, json!({ "path": path, "echo": said, "long": 300_000 + said.len() - 5 }));
+        let reason = "the access token is no longer good";
+        assert_eq!(told.next().await, json!({ "path": path, "code": 1008, "reason": reason, "clean": true }));
+    }
+    assert_eq!(told.next().await, json!({ "path": "/ws", "again": "refused" }));
+    assert_eq!(told.next().await, json!({ "path": "/ws", "open": true }));
+    let pid = scene.gate.child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(told.next().await, json!({ "path": "/ws", "code": 1001, "reason": "the gate stops", "clean": true }));
+    drop(chromium);
+    assert!(scene.gate.child.wait().unwrap().success());
+}
