@@ -69,6 +69,9 @@ step "lints" cargo clippy --all-targets --all-features -- -D warnings
 step "lints without features" cargo clippy --all-targets --no-default-features -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
 step "the long runs can be started" bash -n tests/long.sh
+# Its hundreds of packages are for those who measure.
+step "the bench of peers is formatted, and can be started" bash -c \
+    'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run'
 step "tests" run_tests
 step "tests without features" run_small_tests
 step "every requirement has its tests, and every rule a mutation" bash -c \

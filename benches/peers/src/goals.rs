@@ -1,0 +1,108 @@
+//! What was to be reached, and whether it was.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use crate::contender::Contender;
+use crate::run::Measured;
+use crate::serve::Kind;
+use crate::sets::{CONTENDERS, REFRESH, REVOCATIONS, ROTOGATE, ROTOGATE_LOGS, UNGUARDED, UNGUARDED_LOGS};
+use crate::statistics::{Sample, Spread};
+
+/// The table, with what this run says of each. Whatever it does not measure is named, with the place that does.
+pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
+    let set = |key| measured.iter().find(move |measured| measured.set.key == key);
+    let ratio = |of: Contender, to: Contender| {
+        let set = set(CONTENDERS)?;
+        Some(Spread::ratio(set.of(of.name())?, set.of(to.name())?))
+    };
+    let text = String::from("## Goals\n\n| what | goal | measured | |\n|---|---|---|---|\n");
+    let mut rows = Rows { text, trial };
+    let jwt_verify = Contender::Haproxy { jwt: true };
+    let haproxy = Contender::Haproxy { jwt: false };
+    rows.at_most(
+        "CPU of a request, RS256 used before, x the same proxy without auth",
+        1.05,
+        ratio(ROTOGATE, UNGUARDED),
+        2,
+    )?;
+    rows.at_most("the same with the access log on both", 1.05, ratio(ROTOGATE_LOGS, UNGUARDED_LOGS), 2)?;
+    rows.at_most("the same, x HAProxy `jwt_verify` RS256", 0.36, ratio(ROTOGATE, jwt_verify), 2)?;
+    rows.at_most("the same, x HAProxy without any check", 1.0, ratio(ROTOGATE, haproxy), 2)?;
+    let relay = ratio(ROTOGATE, Contender::Rust(Kind::Relay));
+    rows.row("the same, x a raw byte relay", "", relay.map(|relay| relay.to_string()).as_deref(), "")?;
+
+    let revocations = set(REVOCATIONS);
+    let [none, most] = [revocations.and_then(|set| set.samples.get(1)), revocations.and_then(|set| set.samples.get(3))];
+    let difference = |figure: fn(&Sample) -> f64| {
+        let pairs = none?.iter().zip(most?);
+        Some(Spread::of(pairs.map(move |(none, most)| figure(most) - figure(none))))
+    };
+    let name =
+        revocations.and_then(|set| set.set.cells.get(3)).map_or("rotogate, the most revocations", |cell| &cell.name);
+    let memory = difference(|sample| sample.resident);
+    rows.at_most(&format!("{name}: memory more than with none, MiB, the store's cache included"), 100.0, memory, 0)?;
+    let check = difference(|sample| sample.cpu * 1000.0);
+    rows.at_most(&format!("{name}: CPU of a request more than with none, ns"), 50.0, check, 0)?;
+    let start = most.map(|most| Spread::of(most.iter().map(|sample| sample.start)));
+    rows.at_most(&format!("{name}: start until its first answer, ms"), 500.0, start, 0)?;
+
+    let refresh = set(REFRESH).and_then(|set| set.samples.first());
+    let refresh = refresh.map(|samples| Spread::of(samples.iter().map(|sample| sample.rate)));
+    rows.at_least("refreshes over HTTP, each durable, a second and core", 5000.0, refresh)?;
+    for (what, goal, place) in [
+        (
+            "what the layer adds to a hit",
+            "at most 150 ns",
+            "`cargo bench --bench layer`: [performance](performance.md)",
+        ),
+        (
+            "rotations a second, 256 in flight, each durable",
+            "at least 40 000",
+            "`cargo bench --bench rotation`: [performance](performance.md)",
+        ),
+        ("a revocation on the same node", "the next request", "not a figure: tests prove it, [security](security.md)"),
+        ("a revocation on another node", "p99 at most 50 ms", "there is one node as yet"),
+        ("`kill -9` among 64 chains, 1000 times", "nothing lost, forked or revived", "`bash tests/long.sh`"),
+    ] {
+        rows.row(what, goal, Some(place), "")?;
+    }
+    Ok(rows.text)
+}
+
+struct Rows {
+    text: String,
+    /// Too short to judge by.
+    trial: bool,
+}
+
+impl Rows {
+    fn row(&mut self, what: &str, goal: &str, measured: Option<&str>, verdict: &str) -> Result<()> {
+        let verdict = if self.trial { "" } else { verdict };
+        Ok(writeln!(self.text, "| {what} | {goal} | {} | {verdict} |", measured.unwrap_or("not in this run"))?)
+    }
+
+    fn at_most(&mut self, what: &str, bound: f64, measured: Option<Spread>, digits: usize) -> Result<()> {
+        let verdict = measured.map_or("", |Spread { low, median, high }| match bound {
+            _ if high <= bound => "met",
+            _ if low > bound => "**not met**",
+            _ if high - low > bound => "cannot be told: the rounds differ by more than that",
+            _ if median <= bound => "met in the median, not in every round",
+            _ => "**not met** in the median",
+        });
+        let measured = measured.map(|measured| format!("{measured:.digits$}"));
+        self.row(what, &format!("at most {bound:.digits$}"), measured.as_deref(), verdict)
+    }
+
+    fn at_least(&mut self, what: &str, bound: f64, measured: Option<Spread>) -> Result<()> {
+        let verdict = measured.map_or("", |Spread { low, median, high }| match bound {
+            _ if low >= bound => "met",
+            _ if high < bound => "**not met**",
+            _ if median >= bound => "met in the median, not in every round",
+            _ => "**not met** in the median",
+        });
+        let measured = measured.map(|measured| format!("{measured:.0}"));
+        self.row(what, &format!("at least {bound:.0}"), measured.as_deref(), verdict)
+    }
+}

@@ -1,0 +1,156 @@
+//! What a run says: `peers.md`, and the plot beside it.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::load::CONNECTIONS;
+use crate::run::{Measured, Options};
+use crate::statistics::Spread;
+use crate::{goals, plot};
+
+/// Where it was measured, and what.
+pub struct Machine {
+    processor: String,
+    kernel: String,
+    load: String,
+    date: String,
+    versions: Vec<String>,
+}
+
+/// On a machine that does nothing else a gateway has more of its processor than this.
+const ALONE: f64 = 0.7;
+
+/// The peers among our own dependencies.
+const CRATES: [&str; 7] =
+    ["hyper", "tokio", "axum", "jsonwebtoken", "jwt-authorizer", "axum-jwt-auth", "tower-oauth2-resource-server"];
+
+impl Machine {
+    /// Before the run: it makes a load of its own.
+    pub fn look() -> Result<Self> {
+        let processors = fs::read_to_string("/proc/cpuinfo")?;
+        let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let number = std::thread::available_parallelism()?;
+        let mut versions = vec![first_line("haproxy", "-v")?, first_line("nginx", "-v")?];
+        for name in CRATES {
+            versions.push(format!("{name} {}", locked(name).context("a package of the lock file")?));
+        }
+        Ok(Self {
+            processor: format!("{number} x {}", model.map_or("an unknown processor", |(_, model)| model)),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            load: fs::read_to_string("/proc/loadavg")?.split(' ').take(3).collect::<Vec<_>>().join(" "),
+            date: first_line("date", "+%F")?,
+            versions,
+        })
+    }
+}
+
+fn first_line(program: &str, argument: &str) -> Result<String> {
+    let output = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;
+    // nginx says it on the other channel.
+    let said = [output.stdout, output.stderr].concat();
+    let line = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
+    Ok(line.split(" - ").next().unwrap_or_default().to_owned())
+}
+
+/// All versions of a package, as it is built here.
+fn locked(name: &str) -> Option<String> {
+    let lock = include_str!("../Cargo.lock");
+    let of_it = format!("name = \"{name}\"\nversion = \"");
+    let versions: Vec<&str> = lock.split(&of_it).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    (!versions.is_empty()).then(|| versions.join(" and "))
+}
+
+pub fn write(options: &Options, folder: &Path, machine: &Machine, measured: &[Measured], took: Duration) -> Result<()> {
+    let text = text(options, machine, measured, took)?;
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("peers.md"), &text)?;
+    if let Some(contenders) = measured.iter().find(|measured| measured.set.key == crate::sets::CONTENDERS) {
+        plot::write(contenders, &folder.join("peers.svg"))?;
+    }
+    println!("{text}");
+    eprintln!("written to {}", folder.display());
+    Ok(())
+}
+
+fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Duration) -> Result<String> {
+    let Machine { processor, kernel, load, date, versions } = machine;
+    let mut text = String::from("# rotogate and what one would put in its place\n\n");
+    writeln!(text, "Written by a run of\n\n    {}\n", options.command())?;
+    writeln!(
+        text,
+        "on {date}: {processor}, Linux {kernel}; load average before it {load}; {} rounds of {} s in {:.0} minutes. {}.\n",
+        options.rounds(),
+        options.time().as_secs_f64(),
+        took.as_secs_f64() / 60.0,
+        versions.join(", ")
+    )?;
+    if options.is_trial() {
+        writeln!(text, "**A trial run: too short for its figures to mean anything.**\n")?;
+    }
+    let busy = Spread::of(measured.iter().flat_map(|set| set.samples.iter().flatten()).map(|sample| sample.busy));
+    if busy.median < ALONE {
+        writeln!(
+            text,
+            "**The machine had other things to do: the gateways had {:.2} of their processor in the median. Rates and \
+             latencies say nothing here, and ratios of CPU less than their spread.**\n",
+            busy.median
+        )?;
+    }
+    writeln!(
+        text,
+        "Each gateway has one worker thread and a processor of its own; the load and the upstream share another. HTTP/1.1 in \
+         clear over loopback, {CONNECTIONS} connections that are kept and each send their next request when the last was \
+         answered, a GET, an answer of 1 KiB. Load and upstream never sleep, so that no gateway pays for waking them, the slow \
+         ones most. Everybody has a turn in each round, on a process started for it, and the \
+         order is turned around every other round. Before it is measured, each answers 200 with the upstream's body to a \
+         good token and 401 to none, to a bad signature, forged claims, `alg` none and an expired token; and each answer \
+         that counts is 200 with that body: otherwise there is no report. *CPU* is user and system time of the gateway's \
+         processes, nginx's auth server among them, divided by the answers. Figures are medians of the rounds, with the \
+         lowest and the highest; a ratio is taken within each round. Read ratios of CPU first: latencies are those of a \
+         gateway that is driven as fast as it can, and *busy* below 0.9 says that the load, or a neighbour on the machine, \
+         was the bound.\n"
+    )?;
+    if measured.iter().any(|measured| measured.set.key == crate::sets::CONTENDERS) {
+        writeln!(text, "![CPU time of a request, by gateway](peers.svg)\n")?;
+    }
+    writeln!(text, "{}", goals::table(measured, options.is_trial())?)?;
+    for measured in measured {
+        table(&mut text, measured)?;
+    }
+    Ok(text.trim_end().to_owned() + "\n")
+}
+
+fn table(text: &mut String, measured: &Measured) -> Result<()> {
+    let Measured { set, samples } = measured;
+    let base = measured.of(set.base).context("the row to compare with")?;
+    writeln!(text, "## {}\n\n{}\n", set.title, set.note)?;
+    writeln!(text, "| | CPU us | x {} | a second | p50 ms | p99 ms | busy | MiB |", set.base)?;
+    writeln!(text, "|---|---|---|---|---|---|---|---|")?;
+    for (cell, samples) in set.cells.iter().zip(samples) {
+        let of = |figure: fn(&crate::statistics::Sample) -> f64| Spread::of(samples.iter().map(figure));
+        let name = if cell.contender.is_rotogate() { format!("**{}**", cell.name) } else { cell.name.clone() };
+        writeln!(
+            text,
+            "| {name} | {:.1} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} |",
+            of(|sample| sample.cpu),
+            Spread::ratio(samples, base),
+            of(|sample| sample.rate).median,
+            of(|sample| sample.p50).median,
+            of(|sample| sample.p99).median,
+            of(|sample| sample.busy).median,
+            of(|sample| sample.resident).median,
+        )?;
+    }
+    let beside = samples.iter().flatten().map(|sample| sample.rotations).filter(|rotations| *rotations > 0.0);
+    let beside = Spread::of(beside);
+    if beside.median > 0.0 {
+        writeln!(text, "\nRotations a second beside: {beside:.0}.")?;
+    }
+    writeln!(text)?;
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! What is measured. Everything with everything would take days: each set varies one thing.
+
+use std::time::Duration;
+
+use rotogate::token::Algorithm;
+use rotogate::token::algorithm::Family;
+
+use crate::contender::Contender::{self, Haproxy, Nginx, Rotogate, Rust};
+use crate::keys::ALGORITHMS;
+use crate::load::Mix;
+use crate::serve::Kind;
+use crate::template::Contents;
+
+/// Tokens that were used before, where nothing else is said.
+const KNOWN: usize = 1000;
+
+/// What the gateway does while it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Requests.
+    Requests,
+    /// Requests, and beside them so many clients that refresh every so often.
+    Beside(usize, Duration),
+    /// Nothing but refreshing, by so many clients without a pause.
+    Rotations(usize),
+}
+
+/// One row.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    pub name: String,
+    pub contender: Contender,
+    pub algorithm: Algorithm,
+    pub mix: Mix,
+    pub known: usize,
+    pub revoked: usize,
+    pub work: Work,
+}
+
+impl Cell {
+    /// RS256, 1000 tokens used before, and nothing else.
+    fn of(contender: Contender) -> Self {
+        Self {
+            name: contender.name().to_owned(),
+            contender,
+            algorithm: Algorithm::Rs256,
+            mix: Mix::Cached,
+            known: KNOWN,
+            revoked: 0,
+            work: Work::Requests,
+        }
+    }
+
+    fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How many tokens it takes.
+    pub fn tokens(&self, scale: &Scale) -> usize {
+        if self.mix == Mix::Cached { self.known } else { scale.tokens }
+    }
+
+    /// What rotogate's store holds.
+    pub fn contents(&self, scale: &Scale) -> Contents {
+        let chains = match self.work {
+            Work::Requests => 0,
+            Work::Beside(chains, _) | Work::Rotations(chains) => chains,
+        };
+        Contents { sessions: self.tokens(scale), revoked: self.revoked, chains }
+    }
+}
+
+/// Rows that are measured in turn, and compared with one of them.
+pub struct Set {
+    pub key: &'static str,
+    pub title: &'static str,
+    pub note: &'static str,
+    pub cells: Vec<Cell>,
+    /// The row that the others are compared with, by its name.
+    pub base: &'static str,
+}
+
+/// How much of it.
+pub struct Scale {
+    /// Distinct tokens, the most.
+    pub tokens: usize,
+    /// Live revocations, the most.
+    pub revocations: usize,
+}
+
+impl Scale {
+    pub const WHOLE: Self = Self { tokens: 100_000, revocations: 1_000_000 };
+    pub const QUICK: Self = Self { tokens: 5_000, revocations: 20_000 };
+}
+
+pub const CONTENDERS: &str = "contenders";
+pub const REVOCATIONS: &str = "revocations";
+pub const REFRESH: &str = "refresh";
+
+/// Without its access log, because no peer writes one.
+pub const ROTOGATE: Contender = Rotogate { guarded: true, access_log: false };
+pub const ROTOGATE_LOGS: Contender = Rotogate { guarded: true, access_log: true };
+pub const UNGUARDED: Contender = Rotogate { guarded: false, access_log: false };
+pub const UNGUARDED_LOGS: Contender = Rotogate { guarded: false, access_log: true };
+const HYPER: Contender = Rust(Kind::Hyper);
+const BASE: &str = "plain hyper proxy, no auth";
+
+pub fn all(scale: &Scale) -> Vec<Set> {
+    vec![contenders(), algorithms(), tokens(scale), revocations(scale), rotations(), refresh()]
+}
+
+fn contenders() -> Set {
+    let cells = [
+        Rust(Kind::Relay),
+        Haproxy { jwt: false },
+        HYPER,
+        Nginx { auth: None },
+        UNGUARDED,
+        UNGUARDED_LOGS,
+        ROTOGATE,
+        ROTOGATE_LOGS,
+        Haproxy { jwt: true },
+        Nginx { auth: Some(Kind::AuthCached) },
+        Nginx { auth: Some(Kind::Auth) },
+        Rust(Kind::Jsonwebtoken),
+        Rust(Kind::JwtAuthorizer),
+        Rust(Kind::AxumJwtAuth),
+        Rust(Kind::ResourceServer),
+    ];
+    Set {
+        key: CONTENDERS,
+        title: "Everybody: RS256, 1000 tokens that were used before",
+        note: "No peer writes an access log, and rotogate writes one unless it is told not to: the rows without one are \
+               those to compare. rotogate tells the upstream subject, client, scope and session, HAProxy and the hyper \
+               proxy with jsonwebtoken the subject, the others nothing. axum-jwt-auth \
+               refuses `alg` none with 500 in the place of 401.",
+        cells: cells.map(Cell::of).into(),
+        base: BASE,
+    }
+}
+
+fn algorithms() -> Set {
+    let mut cells = vec![Cell::of(HYPER)];
+    for algorithm in ALGORITHMS {
+        for (mix, what) in [(Mix::Cached, "used before"), (Mix::Half, "half and half"), (Mix::New, "each token new")] {
+            let name = format!("rotogate, {algorithm}, {what}");
+            cells.push(Cell { algorithm, mix, ..Cell::of(ROTOGATE) }.named(name));
+        }
+        let peers = [Haproxy { jwt: true }, Rust(Kind::Jsonwebtoken)];
+        // `jwt_verify` knows no EdDSA.
+        for peer in
+            peers.into_iter().filter(|peer| !matches!(peer, Haproxy { .. }) || algorithm.family() != Family::Edwards)
+        {
+            cells.push(Cell { algorithm, ..Cell::of(peer) }.named(format!("{}, {algorithm}", peer.name())));
+        }
+    }
+    Set {
+        key: "algorithms",
+        title: "Algorithms; tokens used before, new ones, and both in turn",
+        note: "The peers remember nothing, so that each token is a new one to them. A token that is new to rotogate is also \
+               the first sight of its session, which is written to the store.",
+        cells,
+        base: BASE,
+    }
+}
+
+fn tokens(scale: &Scale) -> Set {
+    let mut cells = vec![Cell::of(HYPER)];
+    cells.extend(
+        [100, KNOWN, scale.tokens]
+            .map(|known| Cell { known, ..Cell::of(ROTOGATE) }.named(format!("rotogate, {known} tokens"))),
+    );
+    Set {
+        key: "tokens",
+        title: "Number of distinct tokens: RS256, used before",
+        note: "Each request takes one of them at random.",
+        cells,
+        base: BASE,
+    }
+}
+
+fn revocations(scale: &Scale) -> Set {
+    let mut cells = vec![Cell::of(HYPER)];
+    cells.extend(
+        [0, 1000, scale.revocations].map(|revoked| {
+            Cell { revoked, ..Cell::of(ROTOGATE) }.named(format!("rotogate, {revoked} live revocations"))
+        }),
+    );
+    cells.extend([0, scale.revocations].map(|revoked| {
+        Cell { revoked, mix: Mix::New, ..Cell::of(ROTOGATE) }
+            .named(format!("rotogate, {revoked} live revocations, each token new"))
+    }));
+    Set {
+        key: REVOCATIONS,
+        title: "Live revocations: RS256, 1000 tokens",
+        note: "Sessions that were revoked before the gate started; none of the tokens is of one.",
+        cells,
+        base: BASE,
+    }
+}
+
+fn rotations() -> Set {
+    let beside = Work::Beside(8, Duration::from_millis(20));
+    Set {
+        key: "rotations",
+        title: "Rotations beside: RS256, 1000 tokens used before",
+        note: "Eight clients that each refresh fifty times a second, on connections of their own. The CPU time of the \
+               rotations is in the figure: it is divided by the requests alone.",
+        cells: vec![
+            Cell::of(HYPER),
+            Cell::of(ROTOGATE).named("rotogate, no rotations"),
+            Cell { work: beside, ..Cell::of(ROTOGATE) }.named("rotogate, 400 rotations a second beside"),
+        ],
+        base: BASE,
+    }
+}
+
+fn refresh() -> Set {
+    Set {
+        key: REFRESH,
+        title: "Refreshing, and nothing else",
+        note: "`POST /connect/token`, each rotation on the disk before it is answered; the new access token is EdDSA. The \
+               unit is a rotation.",
+        cells: vec![Cell { work: Work::Rotations(64), ..Cell::of(ROTOGATE) }.named("rotogate, 64 clients")],
+        base: "rotogate, 64 clients",
+    }
+}

@@ -1,0 +1,194 @@
+//! The folder that a gate is started in: configuration, keys and store, made once and copied for each start, so that no
+//! cell finds what another left behind.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+use rotogate::Gate;
+use rotogate::client::Client;
+use rotogate::clock::Timestamp;
+use rotogate::gate::NewSession;
+use rotogate::revocation::{Effect, Revocation, Target};
+use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionSecret, Status};
+use rotogate::store::redb::{Options, RedbStore};
+use rotogate::store::{Inserted, Store};
+use rotogate::token::Keyring;
+
+use crate::keys::{self, AUDIENCE, ISSUER};
+use crate::tokens::{self, CLIENT};
+
+const LEEWAY: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(24 * 3600);
+/// How many writes share a commit.
+const AT_ONCE: usize = 8192;
+/// Revoked sessions are others than those of the tokens.
+const REVOKED_FROM: usize = 1 << 32;
+
+/// What a store holds when a gate opens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Contents {
+    /// Live sessions, whose tokens nobody has used yet.
+    pub sessions: usize,
+    /// Live revocations, of other sessions.
+    pub revoked: usize,
+    /// Sessions with a refresh token.
+    pub chains: usize,
+}
+
+/// A folder to copy.
+pub struct Template {
+    folder: PathBuf,
+    /// The refresh tokens of the chains.
+    pub refresh_tokens: Vec<String>,
+}
+
+impl Template {
+    /// Makes one in a new folder, with the keys of `keys`.
+    pub async fn make(folder: PathBuf, keys: &Path, begun: Timestamp, contents: Contents) -> Result<Self> {
+        private_dir(&folder)?;
+        copy(&keys::keyring(keys), &folder.join("keys"))?;
+        let keyring = Keyring::load(&folder.join("keys"))?;
+        let options = Options::new(ISSUER, keyring.id(), LEEWAY);
+        let store = RedbStore::open(folder.join("rotogate.redb"), options)?;
+        let signer = keyring.signer().kid().to_owned();
+        for batch in batches(contents.sessions) {
+            let inserts = batch.map(|number| store.insert(record(begun, number, &signer)));
+            let inserted = try_join_all(inserts).await?;
+            anyhow::ensure!(inserted.iter().all(|one| *one == Inserted::Inserted), "a session was not taken");
+        }
+        for batch in batches(contents.revoked) {
+            try_join_all(batch.map(|number| store.revoke(revocation(begun, number), RevokedBecause::Operator))).await?;
+        }
+        let mut refresh_tokens = Vec::new();
+        if contents.chains > 0 {
+            let gate = Gate::builder()
+                .issuer(ISSUER)
+                .audience([AUDIENCE])
+                .keys(keyring)
+                .client(Client::public(CLIENT))
+                .shared_store(Arc::new(store.clone()));
+            let gate = gate.build().await?;
+            for number in 0..contents.chains {
+                let issued = gate.sessions().start(NewSession::new(format!("chain-{number}"), CLIENT)).await;
+                let issued = issued.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+                let refresh = issued.refresh_token.context("a refresh token")?;
+                refresh_tokens.push(refresh.expose().to_owned());
+            }
+        }
+        store.close().await?;
+        Ok(Self { folder, refresh_tokens })
+    }
+
+    /// A copy in a new folder, with a configuration for these addresses.
+    pub fn copy_to(&self, folder: &Path, listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> Result<()> {
+        copy(&self.folder, folder)?;
+        Ok(fs::write(folder.join("gateway.toml"), configuration(listen, admin, upstream))?)
+    }
+}
+
+/// What differs from the shipped configuration, and why.
+fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
+    format!(
+        r#"[server]
+listen = "{listen}"
+public_url = "http://{listen}"
+drain_timeout = "1s"
+[admin]
+listen = "{admin}"
+token_file = "admin.token"
+[issuer]
+url = "{ISSUER}"
+audience = ["{AUDIENCE}"]
+keys = "keys"
+[store]
+path = "rotogate.redb"
+[directory]
+kind = "file"
+path = "users.toml"
+[limits]
+# Few chains and one address make all the rotations that the bench asks for.
+refresh_per_session = "1000000/1s"
+refresh_per_address = "1000000/1s"
+[[clients]]
+id = "{CLIENT}"
+[[endpoints]]
+dialect = "oauth2"
+path = "/connect/token"
+accepts = ["application"]
+[[upstreams]]
+name = "app"
+urls = ["http://{upstream}"]
+[[routes]]
+path = "/public/{{*rest}}"
+auth = "none"
+upstream = "app"
+[[routes]]
+path = "/{{*rest}}"
+upstream = "app"
+"#
+    )
+}
+
+/// The numbers below `number`, some at a time.
+fn batches(number: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..number).step_by(AT_ONCE).map(move |from| from..number.min(from + AT_ONCE))
+}
+
+/// A session as its login leaves it.
+fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
+    Session {
+        id: tokens::session(begun, number),
+        secret: SessionSecret::new([7; 16]),
+        subject: tokens::subject(number).into(),
+        account: None,
+        client: CLIENT.into(),
+        scope: Scope::default(),
+        dialect: "application".into(),
+        expires: begun.plus(LONG),
+        latest_access_expires: begun.plus(LONG),
+        current: 1,
+        previous: 0,
+        rotated_at: Timestamp::ZERO,
+        issued_at: begun,
+        confirmed: false,
+        last: LastPair { scope: Scope::default(), access_expires: begun.plus(LONG), kid: kid.into(), refresh_key: 1 },
+        status: Status::Live,
+        revision: 1,
+        user_agent: None,
+        address: None,
+    }
+}
+
+fn revocation(begun: Timestamp, number: usize) -> Revocation {
+    Revocation {
+        target: Target::Session(tokens::session(begun, REVOKED_FROM + number)),
+        effect: Effect::SESSION_GONE,
+        until: begun.plus(LONG),
+    }
+}
+
+fn private_dir(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    Ok(fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?)
+}
+
+/// All of a folder; modes stay.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    private_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
