@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A proxied request makes some forty allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     rotogate::cli::main()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -230,10 +230,7 @@ fn head_for(
     upgrade: Option<&Wanted>,
 ) -> Result<Parts, ProxyError> {
     let Asked { method, target, mut headers, host } = asked;
-    let uri = match url.address() {
-        None => Uri::from(target),
-        Some(url) => url.uri(&target).ok_or(ProxyError::NotCanonical)?,
-    };
+    let uri = url.uri(&target).ok_or(ProxyError::NotCanonical)?;
     let host = match url {
         UpstreamUrl::Echo => host,
         UpstreamUrl::Http(url) => Some(host.filter(|_| preserve_host).unwrap_or_else(|| url.host().clone())),

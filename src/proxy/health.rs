@@ -48,7 +48,7 @@ async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
     let (clients, url) = (address.clients()?, address.url.address()?);
     let (lent, _) = RequestBody::empty().lend();
     let mut request: Request<Lent> = Request::new(lent);
-    *request.uri_mut() = url.uri(&check.path)?;
+    *request.uri_mut() = address.url.uri(&check.path)?;
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("rotogate"));
     match address.url {
         UpstreamUrl::Http(_) => drop(request.headers_mut().insert(HOST, url.host().clone())),

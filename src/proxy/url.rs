@@ -1,6 +1,7 @@
 //! The addresses of upstreams, as they are written.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
@@ -29,7 +30,21 @@ impl UpstreamUrl {
             Self::Http(url) | Self::Https(url) | Self::H2c(url) => Some(url),
         }
     }
+
+    /// What a request is sent with. Whom to connect to is fixed by the configuration alone; the request only says the
+    /// path.
+    pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
+        match self {
+            Self::Echo => Some(Uri::from(target.clone())),
+            // In HTTP/1.1 nobody is told. The client keeps connections by it, though, and hashes it three times a
+            // request, byte for byte; its connections all lead to one address.
+            Self::Http(url) => url.uri(ANYBODY.clone(), target),
+            Self::Https(url) | Self::H2c(url) => url.uri(url.authority.clone(), target),
+        }
+    }
 }
+
+static ANYBODY: LazyLock<Authority> = LazyLock::new(|| Authority::from_static("a"));
 
 /// The address of an upstream that is not ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,15 +127,13 @@ impl HttpUrl {
         &self.host
     }
 
-    /// Whom to connect to is fixed by the configuration alone; the request only says the path.
-    pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
+    fn uri(&self, authority: Authority, target: &PathAndQuery) -> Option<Uri> {
         let target = if self.prefix.is_empty() {
             target.clone()
         } else {
             PathAndQuery::try_from(format!("{}{target}", self.prefix)).ok()?
         };
-        let builder = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
-        builder.path_and_query(target).build().ok()
+        Uri::builder().scheme(self.scheme.clone()).authority(authority).path_and_query(target).build().ok()
     }
 }
 
@@ -165,9 +178,11 @@ mod tests {
 
     #[test]
     fn a_prefix_goes_before_the_path() {
-        let Ok(UpstreamUrl::Http(url)) = "http://a:81/v1/".parse() else { panic!("not an address") };
-        let uri = url.uri(&"/x%2Fy?z=1".parse().unwrap()).unwrap();
-        assert_eq!(uri, "http://a:81/v1/x%2Fy?z=1");
+        let uri = |url: &str| url.parse::<UpstreamUrl>().unwrap().uri(&"/x%2Fy?z=1".parse().unwrap()).unwrap();
+        assert_eq!(uri("https://b:81/v1/"), "https://b:81/v1/x%2Fy?z=1");
+        assert_eq!(uri("h2c://b:81"), "http://b:81/x%2Fy?z=1");
+        // Whom it is sent to stands elsewhere.
+        assert_eq!(uri("http://b:81/v1/"), "http://a/v1/x%2Fy?z=1");
     }
 
     #[test]
