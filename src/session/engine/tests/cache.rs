@@ -114,3 +114,17 @@ async fn a5_a_flood_of_bad_tokens_leaves_the_good_ones_in_the_cache() {
     assert_eq!(w.checker.cached(), 1);
     assert!(Arc::ptr_eq(&verified, &w.check(&first.access).unwrap()));
 }
+
+#[tokio::test]
+async fn a5_a_token_in_use_keeps_its_place_though_its_thread_has_it_at_hand() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let verified = w.check(&first.access).unwrap();
+    // Three times what the cache holds, and the first between any two of them.
+    for _ in 0..300 {
+        w.check(&w.login().await.access).unwrap();
+        w.check(&first.access).unwrap();
+    }
+    let elsewhere = std::thread::scope(|scope| scope.spawn(|| w.check(&first.access).unwrap()).join().unwrap());
+    assert!(Arc::ptr_eq(&verified, &elsewhere), "it was not verified again");
+}

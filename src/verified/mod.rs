@@ -4,6 +4,8 @@
 //! keys, other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and
 //! what a route *asks* is judged by [`crate::policy`].
 //!
+//! Each thread has a few of them at hand besides ([`front`]).
+//!
 //! The cache's key is the whole token, hashed with a keyed fast hash and then compared byte for byte. A digest as the
 //! key would cost 410 ns where this costs about 60, and gains nothing: only tokens whose signature held are ever put in,
 //! so nobody can choose keys that collide.
@@ -32,6 +34,9 @@ use crate::session::Generation;
 use crate::session::confirm::Confirmations;
 use crate::token::claims::AccessToken;
 use crate::token::verify::Verifier;
+use front::SetId;
+
+mod front;
 
 /// How many verified tokens are kept.
 pub const DEFAULT_CAPACITY: u64 = 100_000;
@@ -86,14 +91,21 @@ impl IdentityHeaders {
 }
 
 /// A token whose signature, claims, times and revocation were checked for this request.
-#[derive(Debug)]
 pub struct Verified {
+    /// As it was sent.
+    text: Arc<str>,
     token: AccessToken,
     headers: Box<[(HeaderName, HeaderValue)]>,
     shard: usize,
     watch: Watch,
     /// Tells the gate that verified it: a second gate in the same stack believes only its own.
     home: Arc<RevocationList>,
+}
+
+impl std::fmt::Debug for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verified").field("token", &self.token).finish_non_exhaustive()
+    }
 }
 
 impl Verified {
@@ -126,7 +138,8 @@ fn facts(token: &AccessToken) -> TokenFacts<'_> {
 /// The keys that tokens are verified with, and the tokens that they verified.
 struct KeySet {
     verifier: Verifier,
-    cache: Cache<Box<str>, Arc<Verified>, foldhash::quality::RandomState>,
+    cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
+    id: SetId,
 }
 
 /// Where a token came from, for one that was never seen.
@@ -141,8 +154,8 @@ pub(crate) struct Shown<'a> {
 /// Ends an entry with its token; the engine's clock has the last word at each hit.
 struct UntilExpired(Arc<EngineClock>);
 
-impl Expiry<Box<str>, Arc<Verified>> for UntilExpired {
-    fn expire_after_create(&self, _: &Box<str>, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
+impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
+    fn expire_after_create(&self, _: &Arc<str>, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
         Some(verified.token.expires.since(self.0.now()).saturating_add(Duration::from_secs(60)))
     }
 }
@@ -192,12 +205,12 @@ impl Checker {
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
-        let verified = match keys.cache.get(token) {
+        let verified = match front::find(keys.id, token) {
             Some(verified) => verified,
             None => {
-                // Whoever shows it at the same time waits for the one that verifies it.
-                let anew = keys.cache.try_get_with(token.into(), || self.check_anew(&keys, token, shown()));
-                anew.map_err(|denial| *denial)?
+                let verified = self.look_up(&keys, token, shown)?;
+                front::keep(keys.id, &verified);
+                verified
             }
         };
         let now = self.clock.now();
@@ -210,10 +223,27 @@ impl Checker {
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
     }
 
-    fn check_anew(&self, keys: &KeySet, token: &str, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
+    fn look_up<'a>(
+        &self,
+        keys: &KeySet,
+        token: &str,
+        shown: impl FnOnce() -> Shown<'a>,
+    ) -> Result<Arc<Verified>, Denial> {
+        match keys.cache.get(token) {
+            Some(verified) => Ok(verified),
+            None => {
+                // Whoever shows it at the same time waits for the one that verifies it.
+                let text: Arc<str> = token.into();
+                let anew = keys.cache.try_get_with(Arc::clone(&text), || self.check_anew(keys, text, shown()));
+                anew.map_err(|denial| *denial)
+            }
+        }
+    }
+
+    fn check_anew(&self, keys: &KeySet, text: Arc<str>, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
         shown.limits.first_sight(shown.address)?;
         let now = self.clock.now();
-        let access = keys.verifier.verify(token, now, self.clock.wall()).inspect_err(|denial| {
+        let access = keys.verifier.verify(&text, now, self.clock.wall()).inspect_err(|denial| {
             // Whatever else is wrong with a token is seen at little cost.
             if *denial == Denial::BadSignature {
                 shown.limits.forged(shown.address);
@@ -231,7 +261,8 @@ impl Checker {
         }
         let headers = self.identity.of(&access);
         let watch = Watch::new(epoch, judged.refuse_from);
-        Ok(Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.revocations) }))
+        let home = Arc::clone(&self.revocations);
+        Ok(Arc::new(Verified { text, token: access, headers, shard, watch, home }))
     }
 
     /// Checks again what a long connection hangs on: a verified token, or the generation that a rotation has carried it
@@ -300,7 +331,7 @@ impl KeySet {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default());
-        Self { verifier, cache }
+        Self { verifier, cache, id: SetId::next() }
     }
 }
 

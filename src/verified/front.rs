@@ -1,0 +1,71 @@
+//! A few verified tokens for each thread, in front of the cache that all threads share: what is found here costs a
+//! comparison and no write that another processor sees. Nothing is decided here: time and revocation are asked for at
+//! every hit, wherever it was found.
+//!
+//! A token has one place, by the end of its signature, which nobody can choose for a token that holds; another that takes
+//! the same place puts it out. A token is found only under its every byte, and only for the keys that verified it.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Verified;
+
+/// How many tokens a thread keeps.
+const PLACES: usize = 1024;
+/// So often in a row a token is found here before the shared cache hears that it is in use and keeps it.
+const UNHEARD: u32 = 64;
+
+thread_local! {
+    static FRONT: RefCell<Vec<Option<Place>>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Place {
+    set: SetId,
+    found: u32,
+    verified: Arc<Verified>,
+}
+
+/// Which set of keys verified a token; no two sets of a process have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SetId(u64);
+
+impl SetId {
+    pub(super) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The token, if this thread has it. Now and then `None` all the same, so that the shared cache is asked.
+pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
+    FRONT.with(|front| {
+        let mut front = front.try_borrow_mut().ok()?;
+        let place = front.get_mut(place_of(token))?.as_mut()?;
+        if place.set != set || *place.verified.text != *token || place.found >= UNHEARD {
+            return None;
+        }
+        place.found += 1;
+        Some(Arc::clone(&place.verified))
+    })
+}
+
+/// Keeps a token that the shared cache has.
+pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
+    FRONT.with(|front| {
+        let Ok(mut front) = front.try_borrow_mut() else { return };
+        if front.is_empty() {
+            front.resize_with(PLACES, || None);
+        }
+        if let Some(place) = front.get_mut(place_of(&verified.text)) {
+            *place = Some(Place { set, found: 0, verified: Arc::clone(verified) });
+        }
+    });
+}
+
+/// A signature is as good as random; what is left is to spread the letters of base64 over all bits.
+fn place_of(token: &str) -> usize {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let end = token.as_bytes().last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
+    usize::try_from(end.wrapping_mul(ODD) >> 48).unwrap_or_default() % PLACES
+}
