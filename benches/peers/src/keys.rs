@@ -54,7 +54,10 @@ pub fn make(folder: &Path) -> Result<Keyring> {
     Keyring::import(&dir, &secret, Algorithm::Hs256, KeyState::Verifying)?;
     let keyring = Keyring::load(&dir)?;
     for key in keyring.signing_keys().filter(|key| key.algorithm().family() != Family::Hmac) {
-        let pem = fs::read_to_string(dir.join(format!("{}.pem", key.kid()))).context("a key of the keyring")?;
+        // As the keyring names them: a file that begins with a hyphen would be an option to other programs.
+        let name = if key.kid().starts_with('-') { "key" } else { "" };
+        let pem = dir.join(format!("{name}{}.pem", key.kid()));
+        let pem = fs::read_to_string(&pem).with_context(|| format!("a key of the keyring, {}", pem.display()))?;
         fs::write(public_pem(folder, key.algorithm()), rcgen::KeyPair::from_pem(&pem)?.public_key_pem())?;
     }
     fs::write(jwks(folder), keyring.jwks().to_string())?;
