@@ -4,7 +4,7 @@
 //! keys, other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and
 //! what a route *asks* is judged by [`crate::policy`].
 //!
-//! Each thread has a few of them at hand besides ([`front`]).
+//! Each thread has a few of them at hand besides (`front`).
 //!
 //! The cache's key is the whole token, hashed with a keyed fast hash and then compared byte for byte. A digest as the
 //! key would cost 410 ns where this costs about 60, and gains nothing: only tokens whose signature held are ever put in,
