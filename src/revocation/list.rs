@@ -65,29 +65,32 @@ impl Judgement {
 }
 
 /// A map whose emptiness is known without a lock: most issuers never have an entry of most kinds.
-struct Table<K, V> {
-    map: DashMap<K, V, RandomState>,
+struct Table<K, V, S = RandomState> {
+    map: DashMap<K, V, S>,
     /// Never less than what the map holds: raised before an insertion, lowered after a removal.
     count: AtomicUsize,
 }
 
-impl<K: Eq + Hash, V> Table<K, V> {
+impl<K: Eq + Hash, V, S: BuildHasher + Clone + Default> Table<K, V, S> {
     fn new() -> Self {
-        Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
+        Self::with_capacity(0)
+    }
+
+    fn with_capacity(entries: usize) -> Self {
+        Self { map: DashMap::with_capacity_and_hasher(entries, S::default()), count: AtomicUsize::new(0) }
     }
 
     /// Writers insert before they raise the epoch, and readers load the epoch before they come here: so a reader that
     /// still finds the count at zero is one whose check is out of date already.
-    fn get<Q>(&self, key: &Q) -> Option<V>
+    fn get<Q, T>(&self, key: &Q, of: impl FnOnce(&V) -> T) -> Option<T>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
-        V: Clone,
     {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        self.map.get(key).map(|entry| entry.value().clone())
+        self.map.get(key).map(|entry| of(entry.value()))
     }
 
     fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V)) {
@@ -138,7 +141,8 @@ impl Issuer {
 
 /// All that is revoked and could still be presented.
 pub struct RevocationList {
-    sessions: Table<SessionId, SessionEntry>,
+    /// Ids of ours, which nobody chooses: a quick hash will do.
+    sessions: Table<SessionId, SessionEntry, foldhash::fast::RandomState>,
     /// Few, and hardly ever more: so a list that is read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
@@ -164,8 +168,14 @@ impl Default for RevocationList {
 impl RevocationList {
     /// An empty list.
     pub fn new() -> Self {
+        Self::with_capacity(0)
+    }
+
+    /// An empty list with room for the entries of so many sessions: filled with them, it takes no more memory than it
+    /// must on the way, and less time.
+    pub fn with_capacity(sessions: usize) -> Self {
         Self {
-            sessions: Table::new(),
+            sessions: Table::with_capacity(sessions),
             issuers: ArcSwap::from_pointee(Vec::new()),
             global: Mutex::new(None),
             global_not_before: AtomicU64::new(0),
@@ -224,10 +234,10 @@ impl RevocationList {
         }
         match facts.session {
             Some((id, generation)) => {
-                self.sessions.get(&id).map_or(Timestamp::MAX, |entry| entry.refuse_from(generation))
+                self.sessions.get(&id, |entry| entry.refuse_from(generation)).unwrap_or(Timestamp::MAX)
             }
             None => {
-                let gone = facts.jti.zip(issuer).is_some_and(|(jti, issuer)| issuer.tokens.get(jti).is_some());
+                let gone = facts.jti.zip(issuer).is_some_and(|(jti, issuer)| issuer.tokens.get(jti, |_| ()).is_some());
                 if gone { Timestamp::ZERO } else { Timestamp::MAX }
             }
         }
@@ -252,7 +262,7 @@ impl RevocationList {
     /// is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): ask before the record is
     /// loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {
-        self.sessions.get(&session).map_or(0, |entry| entry.highest())
+        self.sessions.get(&session, SessionEntry::highest).unwrap_or(0)
     }
 
     /// The latest of the not-befores of a subject, of a client and of all; [`Timestamp::ZERO`] when there is none.
@@ -261,13 +271,13 @@ impl RevocationList {
     }
 
     fn latest_not_before(&self, issuer: Option<&Issuer>, subject: &str, client: Option<&str>) -> Option<Timestamp> {
-        let of_subject = issuer.and_then(|i| i.subjects.get(subject));
-        let of_client = issuer.zip(client).and_then(|(i, client)| i.clients.get(client));
+        let of_subject = issuer.and_then(|i| i.subjects.get(subject, NotBefore::at));
+        let of_client = issuer.zip(client).and_then(|(i, client)| i.clients.get(client, NotBefore::at));
         let of_all = match self.global_not_before.load(Ordering::Acquire) {
             0 => None,
             at => Some(Timestamp::from_millis(at)),
         };
-        of_subject.map(|e| e.at()).max(of_client.map(|e| e.at())).max(of_all)
+        of_subject.max(of_client).max(of_all)
     }
 
     /// Removes the entries that ended more than an hour before `now`, and says how many. Raises no counter: every token

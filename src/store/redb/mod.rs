@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::rules::{Failure, Rules, page_size};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
 use crate::clock::Timestamp;
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(feature = "test-util")]
 pub use schema::records_read_back_the_same;
@@ -38,6 +38,7 @@ use schema::{
 use writer::{Call, Job, Shared, Writer, failed};
 
 mod backup;
+mod load;
 mod open;
 mod schema;
 mod staged;
@@ -315,6 +316,10 @@ impl Store for RedbStore {
             end = place;
         }
         Ok((entries, end))
+    }
+
+    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        load::all(&*self.database()?).await
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
