@@ -27,7 +27,11 @@ pub(super) const BEGUN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub(super) const OVER: Timestamp = BEGUN.plus(Duration::from_secs(10 * 24 * 3600));
 
 pub(super) fn store(folder: &Path) -> RedbStore {
-    RedbStore::open(folder.join("rotogate.redb"), Options::new(ISSUER, KEYRING, LEEWAY)).unwrap()
+    let mut options = Options::new(ISSUER, KEYRING, LEEWAY);
+    if let Some(mib) = std::env::var("ROTOGATE_BENCH_CACHE_MIB").ok().and_then(|mib| mib.parse::<usize>().ok()) {
+        options.cache_size = mib << 20;
+    }
+    RedbStore::open(folder.join("rotogate.redb"), options).unwrap()
 }
 
 /// The id of a session. They were created over a day, as many in each moment.
@@ -119,5 +123,8 @@ pub(super) fn crash(folder: &Path) {
     runtime.block_on(opened.sweep(BEGUN)).unwrap();
     let _ = std::fs::remove_dir_all(&crashed);
     std::fs::create_dir(&crashed).unwrap();
-    std::fs::copy(opened.path(), crashed.join("rotogate.redb")).unwrap();
+    let copy = crashed.join("rotogate.redb");
+    std::fs::copy(opened.path(), &copy).unwrap();
+    // Otherwise the system writes it later, while something else is measured.
+    std::fs::File::open(copy).unwrap().sync_all().unwrap();
 }

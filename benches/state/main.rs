@@ -63,6 +63,9 @@ fn child(part: &str, kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["child", part, kind.name(), &number.to_string()]).arg(folder);
     command.envs((!measures()).then_some((SHORT, "yes")));
+    if part == "disk" {
+        command.env("ROTOGATE_FAILPOINT", format!("slow-sync:{number}"));
+    }
     let output = command.stderr(std::process::Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{part} of {number} {} failed", kind.name());
     let said = String::from_utf8(output.stdout).unwrap();
@@ -78,7 +81,7 @@ fn as_child(arguments: &[String]) {
         "check" => opened::check(number, folder),
         "use" => used::measure(number, folder),
         "sweep" => swept::measure(kind, number, folder),
-        "disk" => disk::measure(number, folder),
+        "disk" => disk::measure(folder),
         other => panic!("there is no part {other}"),
     };
     numbers.iter().for_each(|number| println!("{number}"));
@@ -103,7 +106,9 @@ fn state(kind: Kind, sizes: &[usize]) {
     let none = empty(runs);
     println!("\n## {}\n", kind.name());
     let more = match kind {
-        Kind::Sessions => "found us | not found us | rotations/s | CPU us each | p99 ms",
+        Kind::Sessions => {
+            "found us | not found us | rotations/s | CPU us each | p99 ms | with an entry each: rotations/s | CPU us each | p99 ms"
+        }
         Kind::Revocations => "check, not listed ns | check, listed ns",
     };
     println!(
@@ -140,7 +145,9 @@ fn state(kind: Kind, sizes: &[usize]) {
         print!("| {:.0} | {:.1} | {:.1} ", swept[0], swept[1], swept[2]);
         match kind {
             Kind::Sessions => {
-                println!("| {:.1} | {:.1} | {:.0} | {:.1} | {:.1} |", used[0], used[1], used[2], used[3], used[4]);
+                print!("| {:.1} | {:.1} ", used[0], used[1]);
+                used[2..].chunks(3).for_each(|of| print!("| {:.0} | {:.1} | {:.1} ", of[0], of[1], of[2]));
+                println!("|");
             }
             Kind::Revocations => println!("| {:.0} | {:.0} |", used[0], used[1]),
         }

@@ -2,7 +2,6 @@
 //! signed.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rotogate::revocation::Revocation;
@@ -19,12 +18,12 @@ const LEEWAY: Duration = Duration::from_secs(30);
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 /// Microseconds of a look-up of a session that is there, and of one that is not; rotations a second, CPU microseconds of
-/// each, and the p99 of their latencies in milliseconds.
+/// each, and the p99 of their latencies in milliseconds; the same of rotations that end the access tokens before them.
 pub(super) fn measure(number: usize, folder: &Path) -> Vec<f64> {
     let store = store(folder);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let look_ups = if long() { LOOK_UPS } else { 100 };
-    let time = |make: fn(usize, usize) -> SessionId| {
+    let look_up = |make: fn(usize, usize) -> SessionId| {
         let ids: Vec<_> = (0..look_ups).map(|n| make(any(n, number), number)).collect();
         let start = Instant::now();
         for id in &ids {
@@ -32,9 +31,12 @@ pub(super) fn measure(number: usize, folder: &Path) -> Vec<f64> {
         }
         start.elapsed().as_secs_f64() * 1e6 / look_ups as f64
     };
-    let mut figures = vec![time(id), time(unknown)];
-    let seconds = Duration::from_millis(if long() { 5000 } else { 50 });
-    figures.extend(runtime.block_on(rotations(&store, number, seconds)));
+    let mut figures = vec![look_up(id), look_up(unknown)];
+    let time = Duration::from_millis(if long() { 5000 } else { 50 });
+    for ends_previous in [false, true] {
+        let done = runtime.block_on(rotations(&store, number, IN_FLIGHT, time, ends_previous));
+        figures.extend([done.per_second, done.cpu_micros, done.p99_millis]);
+    }
     figures
 }
 
@@ -43,24 +45,39 @@ fn any(n: usize, number: usize) -> usize {
     (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) as usize % number
 }
 
-fn long() -> bool {
+pub(super) fn long() -> bool {
     std::env::var_os(super::SHORT).is_none()
 }
 
-pub(super) async fn rotations(store: &RedbStore, number: usize, time: Duration) -> [f64; 3] {
-    let (cpu, start) = (cpu_time(), Instant::now());
-    let store = Arc::new(store.clone());
-    let workers: Vec<_> = (0..IN_FLIGHT)
+/// What many rotations came to.
+pub(super) struct Rotations {
+    pub(super) per_second: f64,
+    pub(super) commits_per_second: f64,
+    pub(super) cpu_micros: f64,
+    pub(super) p50_millis: f64,
+    pub(super) p99_millis: f64,
+}
+
+/// Rotates sessions of a store for so long, with so many in flight.
+pub(super) async fn rotations(
+    store: &RedbStore,
+    number: usize,
+    in_flight: usize,
+    time: Duration,
+    ends_previous: bool,
+) -> Rotations {
+    let (commits, cpu, start) = (store.commits(), cpu_time(), Instant::now());
+    let workers: Vec<_> = (0..in_flight)
         .map(|worker| {
-            let store = Arc::clone(&store);
+            let store = store.clone();
             tokio::spawn(async move {
                 let mut latencies = Vec::new();
-                for n in (worker..).step_by(IN_FLIGHT) {
+                for n in (worker..).step_by(in_flight) {
                     let asked = Instant::now();
                     if asked - start > time {
                         break;
                     }
-                    rotate(&*store, id(any(n, number), number)).await;
+                    rotate(&store, id(any(n, number), number), ends_previous).await;
                     latencies.push(asked.elapsed().as_secs_f64() * 1e3);
                 }
                 latencies
@@ -74,11 +91,17 @@ pub(super) async fn rotations(store: &RedbStore, number: usize, time: Duration) 
     let took = start.elapsed().as_secs_f64();
     let cpu = cpu_time().zip(cpu).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64());
     let done = latencies.len() as f64;
-    [done / took, cpu * 1e6 / done, quantile(&latencies, 0.99)]
+    Rotations {
+        per_second: done / took,
+        commits_per_second: (store.commits() - commits) as f64 / took,
+        cpu_micros: cpu * 1e6 / done,
+        p50_millis: quantile(&latencies, 0.5),
+        p99_millis: quantile(&latencies, 0.99),
+    }
 }
 
 /// What the store does of a rotation.
-async fn rotate(store: &dyn Store, id: SessionId) {
+async fn rotate(store: &dyn Store, id: SessionId, ends_previous: bool) {
     let known = store.load(id).await.unwrap().unwrap();
     let now = known.issued_at.plus(Duration::from_secs(60));
     let access_expires = now.plus(FIVE_MINUTES);
@@ -98,7 +121,8 @@ async fn rotate(store: &dyn Store, id: SessionId) {
         ..known.clone()
     };
     next.last.access_expires = access_expires;
-    let swap = store.compare_and_swap(known.revision, next, Some(Revocation::raised(id, raised, LEEWAY))).await.unwrap();
+    let revocation = ends_previous.then(|| Revocation::raised(id, raised, LEEWAY));
+    let swap = store.compare_and_swap(known.revision, next, revocation).await.unwrap();
     // Two workers may meet at one session of few.
     assert!(matches!(swap, Swap::Swapped | Swap::Changed(_)));
 }

@@ -26,8 +26,12 @@ use crate::session::rotation::GONE;
 use crate::session::{Generation, SessionId};
 
 mod entry;
+mod filling;
+mod parts;
 
 use entry::{NotBefore, SessionEntry};
+pub use filling::Filling;
+use parts::Parts;
 
 /// How long after its end an entry stays, so that no clock that is a little off revives anything.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
@@ -65,19 +69,15 @@ impl Judgement {
 }
 
 /// A map whose emptiness is known without a lock: most issuers never have an entry of most kinds.
-struct Table<K, V, S = RandomState> {
-    map: DashMap<K, V, S>,
+struct Table<K, V> {
+    map: DashMap<K, V, RandomState>,
     /// Never less than what the map holds: raised before an insertion, lowered after a removal.
     count: AtomicUsize,
 }
 
-impl<K: Eq + Hash, V, S: BuildHasher + Clone + Default> Table<K, V, S> {
+impl<K: Eq + Hash, V> Table<K, V> {
     fn new() -> Self {
-        Self::with_capacity(0)
-    }
-
-    fn with_capacity(entries: usize) -> Self {
-        Self { map: DashMap::with_capacity_and_hasher(entries, S::default()), count: AtomicUsize::new(0) }
+        Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
     }
 
     /// Writers insert before they raise the epoch, and readers load the epoch before they come here: so a reader that
@@ -141,8 +141,7 @@ impl Issuer {
 
 /// All that is revoked and could still be presented.
 pub struct RevocationList {
-    /// Ids of ours, which nobody chooses: a quick hash will do.
-    sessions: Table<SessionId, SessionEntry, foldhash::fast::RandomState>,
+    sessions: Parts,
     /// Few, and hardly ever more: so a list that is read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
@@ -168,14 +167,13 @@ impl Default for RevocationList {
 impl RevocationList {
     /// An empty list.
     pub fn new() -> Self {
-        Self::with_capacity(0)
+        Self::expecting(0)
     }
 
-    /// An empty list with room for the entries of so many sessions: filled with them, it takes no more memory than it
-    /// must on the way, and less time.
-    pub fn with_capacity(sessions: usize) -> Self {
+    /// An empty list with room for the entries of so many sessions.
+    fn expecting(sessions: usize) -> Self {
         Self {
-            sessions: Table::with_capacity(sessions),
+            sessions: Parts::expecting(sessions),
             issuers: ArcSwap::from_pointee(Vec::new()),
             global: Mutex::new(None),
             global_not_before: AtomicU64::new(0),
@@ -192,7 +190,7 @@ impl RevocationList {
         let Revocation { target, effect, until } = revocation;
         match target {
             Target::Session(id) => {
-                self.sessions.merge(*id, SessionEntry::new(*effect, *until), SessionEntry::merge);
+                self.sessions.merge(*id, SessionEntry::new(*effect, *until));
                 self.epochs.bump(session_shard(*id));
             }
             Target::Subject { issuer, subject } => {
@@ -234,7 +232,7 @@ impl RevocationList {
         }
         match facts.session {
             Some((id, generation)) => {
-                self.sessions.get(&id, |entry| entry.refuse_from(generation)).unwrap_or(Timestamp::MAX)
+                self.sessions.get(id, |entry| entry.refuse_from(generation)).unwrap_or(Timestamp::MAX)
             }
             None => {
                 let gone = facts.jti.zip(issuer).is_some_and(|(jti, issuer)| issuer.tokens.get(jti, |_| ()).is_some());
@@ -262,7 +260,7 @@ impl RevocationList {
     /// is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): ask before the record is
     /// loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {
-        self.sessions.get(&session, SessionEntry::highest).unwrap_or(0)
+        self.sessions.get(session, SessionEntry::highest).unwrap_or(0)
     }
 
     /// The latest of the not-befores of a subject, of a client and of all; [`Timestamp::ZERO`] when there is none.

@@ -9,6 +9,7 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
+use crate::revocation::list::Filling;
 use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
@@ -139,9 +140,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`revocations_since`](Self::revocations_since), which holds them all twice for a moment.
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
         let (entries, end) = self.revocations_since(Cursor::default()).await?;
-        let list = RevocationList::with_capacity(entries.len());
-        entries.iter().for_each(|entry| list.apply(entry));
-        Ok((list, end))
+        let mut list = Filling::expecting(entries.len());
+        entries.iter().for_each(|entry| list.add(entry));
+        Ok((list.finish(), end))
     }
 
     /// Marks generations as seen in use, where they still are the current ones of a live session. Touches that one field

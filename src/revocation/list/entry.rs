@@ -8,10 +8,10 @@ pub(super) enum SessionEntry {
     /// From this generation on, at once.
     Plain {
         minimum: Generation,
-        /// In whole seconds, rounded up: an entry may stay a little longer than it must.
-        until_secs: u32,
+        /// Milliseconds: the lower six bytes, which last for nine thousand years.
+        until: [u8; 6],
     },
-    /// Where the minimum takes effect later, or ends in another age.
+    /// Where the minimum takes effect later, or the entry has no end.
     Scheduled(Box<Scheduled>),
 }
 
@@ -42,17 +42,22 @@ impl SessionEntry {
     }
 
     fn plain(minimum: Generation, until: Timestamp) -> Self {
-        match u32::try_from(until.as_millis().div_ceil(1000)) {
-            Ok(until_secs) => Self::Plain { minimum, until_secs },
-            Err(_) => {
-                Self::Scheduled(Box::new(Scheduled { minimum, effective_from: Timestamp::ZERO, before: minimum, until }))
-            }
+        match until.as_millis().to_be_bytes() {
+            [0, 0, a, b, c, d, e, f] => Self::Plain { minimum, until: [a, b, c, d, e, f] },
+            _ => Self::Scheduled(Box::new(Scheduled {
+                minimum,
+                effective_from: Timestamp::ZERO,
+                before: minimum,
+                until,
+            })),
         }
     }
 
     pub(super) fn until(&self) -> Timestamp {
         match self {
-            Self::Plain { until_secs, .. } => Timestamp::from_secs(u64::from(*until_secs)),
+            Self::Plain { until: [a, b, c, d, e, f], .. } => {
+                Timestamp::from_millis(u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]))
+            }
             Self::Scheduled(scheduled) => scheduled.until,
         }
     }

@@ -8,6 +8,7 @@ use super::super::{Cursor, StoreError};
 use super::schema::{REVOCATIONS, decode_revocation};
 use super::writer::failed;
 use crate::revocation::RevocationList;
+use crate::revocation::list::Filling;
 
 /// How many are read at a time, so that others get their turn between.
 const STEP: usize = 16 << 10;
@@ -20,7 +21,7 @@ pub(super) async fn all(database: &Database) -> Result<(RevocationList, Cursor),
     let read = database.begin_read().map_err(failed)?;
     let table = read.open_table(REVOCATIONS).map_err(failed)?;
     let room = table.len().map_err(failed)?.min(MOST_ROOM);
-    let list = RevocationList::with_capacity(usize::try_from(room).unwrap_or(0));
+    let mut list = Filling::expecting(usize::try_from(room).unwrap_or(0));
     let mut end = 0;
     let mut last: Option<Vec<u8>> = None;
     loop {
@@ -31,13 +32,13 @@ pub(super) async fn all(database: &Database) -> Result<(RevocationList, Cursor),
         for row in rows.by_ref().take(STEP) {
             let (target, entry) = row.map_err(failed)?;
             let (place, revocation) = decode_revocation(target.value(), entry.value())?;
-            list.apply(&revocation);
+            list.add(&revocation);
             end = end.max(place);
             step += 1;
             key = (step == STEP).then(|| target.value().to_vec());
         }
         if key.is_none() {
-            return Ok((list, Cursor(end)));
+            return Ok((list.finish(), Cursor(end)));
         }
         last = key;
         tokio::task::yield_now().await;

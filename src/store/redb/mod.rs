@@ -53,6 +53,8 @@ pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// How many revocations are read at a time, so that others get their turn between.
 const READ_STEP: usize = 2048;
+/// How many generations are confirmed at a time, for the same reason.
+const CONFIRM_STEP: usize = 256;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -323,7 +325,17 @@ impl Store for RedbStore {
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
-        self.write(move |rules, state| rules.confirm(state, &seen)).await
+        // Any number of them may have come together. Each counts alone.
+        let mut rest = seen.as_slice();
+        loop {
+            let (step, more) = rest.split_at(rest.len().min(CONFIRM_STEP));
+            let step = step.to_vec();
+            self.write(move |rules, state| rules.confirm(state, &step)).await?;
+            if more.is_empty() {
+                return Ok(());
+            }
+            rest = more;
+        }
     }
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {

@@ -206,6 +206,8 @@ impl StorageBackend for Staged {
             self.held()?.steps.push(Step::Sync);
             return Ok(());
         }
+        #[cfg(feature = "failpoints")]
+        crate::failpoint::before_sync();
         self.0.file.sync_data()
     }
 
