@@ -8,8 +8,8 @@ use super::entry::SessionEntry;
 use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
-/// How many entries wait, in all parts together: 8 MiB of them.
-const WAITING: usize = 256 << 10;
+/// How many entries wait, in all parts together: 3 MiB of them.
+const WAITING: usize = 96 << 10;
 
 /// Fills a list.
 #[derive(Debug)]

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
@@ -25,7 +24,6 @@ type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
 pub(super) struct Parts {
     parts: Box<[RwLock<Part>]>,
-    hasher: RandomState,
     /// Never less than what the parts hold: raised before an insertion, lowered after a removal.
     count: AtomicUsize,
 }
@@ -39,7 +37,7 @@ impl Parts {
         let room = each + each / 10;
         let part = || RwLock::new(HashMap::with_capacity_and_hasher(room, RandomState::default()));
         let parts = (0..parts).map(|_| part()).collect();
-        Self { parts, hasher: RandomState::default(), count: AtomicUsize::new(0) }
+        Self { parts, count: AtomicUsize::new(0) }
     }
 
     /// How many parts there are.
@@ -49,9 +47,11 @@ impl Parts {
 
     /// The part of an id.
     pub(super) fn of(&self, id: SessionId) -> usize {
-        let hash = self.hasher.hash_one(id) & u64::from(u32::MAX);
+        let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
+        // Its random bytes, spread by a multiplication: the map hashes in earnest.
+        let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         // Less than the number of parts, which are not so many that this overflows.
-        ((hash * self.parts.len() as u64) >> 32) as usize
+        ((spread * self.parts.len() as u64) >> 32) as usize
     }
 
     /// What [`Table::get`](super::Table::get) says of readers and writers is so here, too.

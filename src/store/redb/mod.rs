@@ -47,8 +47,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-/// How much of the file is kept in memory, unless said otherwise: 64 MiB.
-pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
+/// How much of the file is kept in memory, unless said otherwise: 16 MiB. The system keeps the file in memory, too, as
+/// far as nobody else needs that, so more makes little difference (docs/state.md).
+pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
 /// Up to which size a file is verified in full when it is opened, unless said otherwise: 256 MiB.
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// How many revocations are read at a time, so that others get their turn between.
