@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
@@ -20,6 +23,8 @@ use tokio_rustls::TlsConnector;
 use super::Settings;
 use super::body::Lent;
 use super::dial::Dial;
+use super::error::Unanswered;
+use super::http1::{Connections, InUse};
 use super::tls::{BadTls, server_name};
 use super::upstream::{LONGEST_ASIDE, Upstream};
 use super::url::UpstreamUrl;
@@ -37,7 +42,7 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const MAX_UNSENT: usize = 64 * 1024;
 
 /// Keeps connections.
-pub(super) type Requests = Client<Dial, Lent>;
+type Requests = Client<Dial, Lent>;
 
 /// See the module.
 pub(super) struct Address {
@@ -56,10 +61,38 @@ pub(super) struct Address {
 }
 
 /// The connections to an address.
-pub(super) struct Clients {
-    pub(super) requests: Requests,
+pub(super) enum Clients {
+    /// Nothing is to be agreed on.
+    Http1(Connections),
+    /// The version of HTTP is agreed on with each connection, or is HTTP/2, which has one for all requests.
+    Any(Box<Any>),
+}
+
+pub(super) struct Any {
+    requests: Requests,
     /// An upgrade is HTTP/1.1's (RFC 9113 §8.6), so it has connections on which nothing else was agreed.
-    pub(super) upgrades: Requests,
+    upgrades: Requests,
+}
+
+impl Clients {
+    /// Sends a request and brings back the head of the response, with what its body comes over where that is ours to
+    /// keep.
+    pub(super) async fn send(
+        &self,
+        request: Request<Lent>,
+        upgrade: bool,
+    ) -> Result<(Response<Incoming>, Option<InUse>), Unanswered> {
+        match self {
+            Self::Http1(connections) => {
+                connections.send(request).await.map(|(response, in_use)| (response, Some(in_use)))
+            }
+            Self::Any(any) => {
+                let client = if upgrade { &any.upgrades } else { &any.requests };
+                // Boxed: it is large, and everybody would carry its size about.
+                Ok((Box::pin(client.request(request)).await?, None))
+            }
+        }
+    }
 }
 
 /// How connections of an upstream are opened.
@@ -124,12 +157,13 @@ impl Connecting {
         match url {
             UpstreamUrl::Echo => None,
             UpstreamUrl::Http(_) => {
-                let requests: Requests = builder.build(dial);
-                Some(Clients { upgrades: requests.clone(), requests })
+                let mut http1 = http1::Builder::new();
+                http1.max_buf_size(MAX_UNTAKEN);
+                Some(Clients::Http1(Connections::new(dial, http1, self.pool_idle, self.pool_size)))
             }
             UpstreamUrl::H2c(_) => {
                 let requests: Requests = builder.http2_only(true).build(dial);
-                Some(Clients { upgrades: requests.clone(), requests })
+                Some(Clients::Any(Box::new(Any { upgrades: requests.clone(), requests })))
             }
             UpstreamUrl::Https(url) => {
                 let tls = self.tls.as_ref()?;
@@ -139,7 +173,7 @@ impl Connecting {
                 builder.set_host(true);
                 let requests = builder.build(Dial { tls: with(&tls.any), ..dial.clone() });
                 let upgrades = builder.build(Dial { tls: with(&tls.http1), ..dial });
-                Some(Clients { requests, upgrades })
+                Some(Clients::Any(Box::new(Any { requests, upgrades })))
             }
         }
     }

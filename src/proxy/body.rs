@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::http1::InUse;
 use super::pool::InFlight;
 
 /// Any error.
@@ -214,7 +215,16 @@ pub struct ProxyBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Own(Option<Bytes>),
-    Upstream { body: Incoming, idle: IdleTimer, in_flight: Option<InFlight> },
+    Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlight, Option<InUse>)> },
+}
+
+/// What a response is part of.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) progress: Progress,
+    pub(super) in_flight: InFlight,
+    /// The connection, where it is ours to keep.
+    pub(super) in_use: Option<InUse>,
 }
 
 impl ProxyBody {
@@ -224,8 +234,9 @@ impl ProxyBody {
         Self(Kind::Own((!bytes.is_empty()).then_some(bytes)))
     }
 
-    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Progress, in_flight: InFlight) -> Self {
-        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, exchange), in_flight: Some(in_flight) })
+    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Exchange) -> Self {
+        let Exchange { progress, in_flight, in_use } = exchange;
+        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) })
     }
 }
 
@@ -236,14 +247,14 @@ impl Body for ProxyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Upstream { body, idle, in_flight } => {
+            Kind::Upstream { body, idle, under_way } => {
                 let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
                     return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
                 };
                 idle.stop();
                 idle.exchange.advance();
                 if !matches!(next, Some(Ok(_))) {
-                    *in_flight = None;
+                    *under_way = None;
                 }
                 Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
             }

@@ -53,6 +53,7 @@ mod echo;
 mod error;
 mod exchange;
 mod health;
+mod http1;
 mod pool;
 mod tls;
 mod upgrade;
