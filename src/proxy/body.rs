@@ -84,17 +84,24 @@ pub(super) struct RequestBody {
     progress: Progress,
 }
 
-/// Goes up with every frame that an upstream takes or sends.
+/// Goes up with every frame that an upstream takes or sends. By default nobody counts: where the request has no body, the
+/// response is all that may move.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<AtomicU64>);
+pub(super) struct Progress(Option<Arc<AtomicU64>>);
 
 impl Progress {
+    fn counted() -> Self {
+        Self(Some(Arc::default()))
+    }
+
     pub(super) fn advance(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = &self.0 {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }
 
@@ -109,7 +116,7 @@ impl RequestBody {
             return Err(BodyError::TooLarge);
         }
         let inner = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
-        let progress = Progress::default();
+        let progress = if inner.is_some() { Progress::counted() } else { Progress::default() };
         Ok(Self { inner, allowance: max, idle: IdleTimer::new(idle, progress.clone()), progress })
     }
 
@@ -134,9 +141,25 @@ impl RequestBody {
 
 impl RequestBody {
     /// A body to be sent, and the way in which it comes back if nobody asked for any of it.
-    pub(super) fn lend(self) -> (Lent, oneshot::Receiver<Self>) {
+    pub(super) fn lend(self) -> (Lent, Back) {
+        if self.is_end_stream() {
+            return (Lent { body: None, home: None }, Back(None));
+        }
         let (home, back) = oneshot::channel();
-        (Lent { body: Some(self), home: Some(home) }, back)
+        (Lent { body: Some(self), home: Some(home) }, Back(Some(back)))
+    }
+}
+
+/// See [`RequestBody::lend`]. Of an empty body there is always another.
+pub(super) struct Back(Option<oneshot::Receiver<RequestBody>>);
+
+impl Back {
+    /// To be asked when what was lent is gone.
+    pub(super) fn take(self) -> Option<RequestBody> {
+        match self.0 {
+            None => Some(RequestBody::empty()),
+            Some(mut back) => back.try_recv().ok(),
+        }
     }
 }
 

@@ -131,7 +131,6 @@ impl ProxyError {
             | Self::Miswired => false,
         }
     }
-
 }
 
 /// Why a connection brought no response.

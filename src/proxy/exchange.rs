@@ -109,10 +109,9 @@ impl Inner {
                 None
             } else if failure.unsent {
                 // Dropped with the attempt, and so here by now.
-                let mut back = back;
-                match back.try_recv() {
-                    Ok(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
-                    Err(_) => None,
+                match back.take() {
+                    Some(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
+                    None => None,
                 }
             } else if failure.lost && repeatable {
                 repeatable = false;
@@ -175,7 +174,7 @@ impl Inner {
         if CanonicalPath::parse(target.path()).map_or(true, |path| path.is_rewritten()) {
             return Err(ProxyError::NotCanonical);
         }
-        let Some(peer) = parts.extensions.get::<Peer>().copied() else {
+        let Some(peer) = parts.extensions.get::<Peer>() else {
             tracing::error!("a request came without the address of its peer");
             return Err(ProxyError::Miswired);
         };
