@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -107,7 +106,7 @@ pub(super) struct Connecting {
     pool_idle: Duration,
     /// For each lane.
     pool_size: usize,
-    lanes: NonZeroUsize,
+    lanes: usize,
 }
 
 struct TlsParts {
@@ -137,7 +136,7 @@ impl Connecting {
             tls: None,
         };
         let lanes = settings.lanes;
-        let pool_size = settings.pool_size.div_ceil(lanes.get());
+        let pool_size = settings.pool_size.div_ceil(lanes.max(1));
         Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size, lanes })
     }
 
@@ -148,7 +147,7 @@ impl Connecting {
 
     /// `None` for a name that no certificate could have.
     fn clients(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Clients> {
-        (0..self.lanes.get()).map(|_| self.client(url, to)).collect::<Option<_>>().map(Clients)
+        Lane::each(self.lanes, || self.client(url, to)).into_iter().collect::<Option<_>>().map(Clients)
     }
 
     fn client(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Client> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -54,13 +54,22 @@ impl Inner {
         body: RequestBody,
         upgrade: Option<Wanted>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
-        let asked = self.prepare(parts)?;
-        self.attempts(pool, asked, body, upgrade).await.inspect_err(|kind| {
-            // What failed at an address was said there.
-            if *kind == ProxyError::Overloaded {
-                tracing::warn!(upstream = pool.upstream.name, reason = kind.reason(), "not forwarded");
+        let (asked, room) = self.prepare(parts)?;
+        match self.attempts(pool, asked, body, upgrade).await {
+            Ok(mut response) => {
+                if response.extensions().is_empty() {
+                    *response.extensions_mut() = room;
+                }
+                Ok(response)
             }
-        })
+            Err(kind) => {
+                // What failed at an address was said there.
+                if kind == ProxyError::Overloaded {
+                    tracing::warn!(upstream = pool.upstream.name, reason = kind.reason(), "not forwarded");
+                }
+                Err(kind)
+            }
+        }
     }
 
     /// Sends it, and again where the rules of the module allow that.
@@ -165,8 +174,9 @@ impl Inner {
         }
     }
 
-    /// The request as the upstream is to see it.
-    fn prepare(&self, parts: Parts) -> Result<Asked, ProxyError> {
+    /// The request as the upstream is to see it, and extensions that are empty, but have room: whoever answers the
+    /// client has something to put there.
+    fn prepare(&self, mut parts: Parts) -> Result<(Asked, Extensions), ProxyError> {
         if parts.method == Method::CONNECT {
             return Err(ProxyError::Tunnel);
         }
@@ -186,7 +196,8 @@ impl Inner {
         let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = headers.get(HOST).cloned().or_else(authority);
         headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
-        Ok(Asked { method: parts.method, target, headers, host })
+        parts.extensions.clear();
+        Ok((Asked { method: parts.method, target, headers, host }, parts.extensions))
     }
 
     fn take(

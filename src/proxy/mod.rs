@@ -25,7 +25,6 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -92,8 +91,8 @@ pub struct Settings {
     pub socket_buffer: Option<u32>,
     /// Whose forwarding headers count. Default: nobody's.
     pub trusted_proxies: Vec<IpNet>,
-    /// How many threads have connections of their own; each says which [`Lane`] is its. Default: one for all.
-    pub lanes: NonZeroUsize,
+    /// How many threads have connections of their own; each says which [`Lane`] is its. Default: none has.
+    pub lanes: usize,
 }
 
 /// An upstream that cannot be used.
@@ -128,7 +127,7 @@ impl Default for Settings {
             pool_size: 1024,
             socket_buffer: None,
             trusted_proxies: Vec::new(),
-            lanes: NonZeroUsize::MIN,
+            lanes: 0,
         }
     }
 }

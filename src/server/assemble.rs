@@ -251,7 +251,7 @@ pub(super) fn upstreams(config: &Config) -> Vec<Upstream> {
 fn proxy_settings(config: &Config) -> Settings {
     let server = &config.server;
     let trusted_proxies = server.trusted_proxies.clone();
-    Settings { trusted_proxies, lanes: server.workers, ..Settings::default() }
+    Settings { trusted_proxies, lanes: server.workers.get(), ..Settings::default() }
 }
 
 fn rates(limits: &LimitsConfig) -> Rates {

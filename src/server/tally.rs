@@ -43,7 +43,7 @@ pub(super) struct OfRoute {
 
 impl Tally {
     pub(super) fn new(threads: NonZeroUsize) -> Self {
-        Self(Lane::all(threads).map(|_| Mutex::default()).collect())
+        Self(Lane::each(threads.get(), Mutex::default))
     }
 
     /// One more.

@@ -119,17 +119,17 @@ mod tests {
     fn a_connection_goes_to_the_thread_that_has_the_fewest() {
         let workers = workers(3);
         let mut all = open(&workers, 9);
-        for thread in ["rotogate-0", "rotogate-1", "rotogate-2"] {
+        for thread in ["rotogate-1", "rotogate-2", "rotogate-3"] {
             assert_eq!(on(&all, thread), 3, "{thread}");
         }
         // All those of one thread end.
-        all.retain(|(name, _)| name != "rotogate-1");
+        all.retain(|(name, _)| name != "rotogate-2");
         let worker = &workers.workers[1];
         while Arc::strong_count(&worker.connections) > 1 {
             std::thread::yield_now();
         }
         let next = open(&workers, 3);
-        assert_eq!(on(&next, "rotogate-1"), 3);
+        assert_eq!(on(&next, "rotogate-2"), 3);
     }
 
     #[test]

@@ -76,7 +76,7 @@ async fn no_more_connections_are_kept_than_may_be() {
 async fn each_lane_has_connections_of_its_own() {
     let (address, mut events) = watched(1).await;
     let lanes = NonZeroUsize::new(2).unwrap();
-    let proxy = proxy_to(address, Settings { lanes, ..Settings::default() });
+    let proxy = proxy_to(address, Settings { lanes: lanes.get(), ..Settings::default() });
     let runtime = tokio::runtime::Handle::current();
     // The second is the first to connect.
     for lane in Lane::all(lanes).collect::<Vec<_>>().into_iter().rev() {
