@@ -6,15 +6,16 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
 use super::address::Address;
-use super::body::{BodyError, Lent, Progress, ProxyBody, RequestBody};
+use super::body::{BodyError, Exchange, Lent, Progress, ProxyBody, RequestBody};
 use super::dial::Holding;
-use super::error::{self, ProxyError};
-use super::pool::{InFlight, Pool};
+use super::error::ProxyError;
+use super::http1::InUse;
+use super::pool::Pool;
 use super::upgrade::Wanted;
 use super::url::UpstreamUrl;
 use super::{Inner, echo};
@@ -53,13 +54,22 @@ impl Inner {
         body: RequestBody,
         upgrade: Option<Wanted>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
-        let asked = self.prepare(parts)?;
-        self.attempts(pool, asked, body, upgrade).await.inspect_err(|kind| {
-            // What failed at an address was said there.
-            if *kind == ProxyError::Overloaded {
-                tracing::warn!(upstream = pool.upstream.name, reason = kind.reason(), "not forwarded");
+        let (asked, room) = self.prepare(parts)?;
+        match self.attempts(pool, asked, body, upgrade).await {
+            Ok(mut response) => {
+                if response.extensions().is_empty() {
+                    *response.extensions_mut() = room;
+                }
+                Ok(response)
             }
-        })
+            Err(kind) => {
+                // What failed at an address was said there.
+                if kind == ProxyError::Overloaded {
+                    tracing::warn!(upstream = pool.upstream.name, reason = kind.reason(), "not forwarded");
+                }
+                Err(kind)
+            }
+        }
     }
 
     /// Sends it, and again where the rules of the module allow that.
@@ -84,7 +94,7 @@ impl Inner {
             let (method, progress) = (asked.method.clone(), body.progress());
             let head = head_for(&address.url, asked, &body, pool.upstream.preserve_host, upgrade.as_ref())?;
             if address.url == UpstreamUrl::Echo {
-                return echo::answer(&head, body).await.map_err(|error| match error {
+                return Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
                     BodyError::TooLarge => ProxyError::TooLarge,
                     BodyError::Idle => ProxyError::ClientIdle,
                     BodyError::Broken(_) => ProxyError::ClientBroken,
@@ -93,9 +103,9 @@ impl Inner {
             let (lent, back) = body.lend();
             let sent = self.attempt(pool, &address, Request::from_parts(head, lent), &progress, upgrade.is_some());
             let failure = match sent.await {
-                Ok(response) => {
+                Ok((response, in_use)) => {
                     address.succeeded();
-                    return self.take(pool, response, progress, in_flight, upgrade);
+                    return self.take(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
                 }
                 Err(failure) => failure,
             };
@@ -108,10 +118,9 @@ impl Inner {
                 None
             } else if failure.unsent {
                 // Dropped with the attempt, and so here by now.
-                let mut back = back;
-                match back.try_recv() {
-                    Ok(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
-                    Err(_) => None,
+                match back.take() {
+                    Some(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
+                    None => None,
                 }
             } else if failure.lost && repeatable {
                 repeatable = false;
@@ -142,20 +151,19 @@ impl Inner {
         request: Request<Lent>,
         progress: &Progress,
         upgrade: bool,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<(Response<Incoming>, Option<InUse>), Failure> {
         let Some(clients) = address.clients() else {
             let what = format!("{address} has a name that no certificate can have");
             return Err(Failure { kind: ProxyError::Unreachable, unsent: true, lost: false, what });
         };
-        let client = if upgrade { &clients.upgrades } else { &clients.requests };
         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
-        match within(limit, progress, client.request(request)).await {
+        match within(limit, progress, clients.send(request, upgrade)).await {
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => Err(Failure {
-                kind: ProxyError::of_client(&error),
-                unsent: error.is_connect(),
-                lost: error::was_lost(&error),
-                what: error::describe(&error),
+                kind: error.kind(),
+                unsent: error.unsent,
+                lost: error.was_lost(),
+                what: error.to_string(),
             }),
             None => Err(Failure {
                 kind: ProxyError::HeadTimeout,
@@ -166,8 +174,9 @@ impl Inner {
         }
     }
 
-    /// The request as the upstream is to see it.
-    fn prepare(&self, parts: Parts) -> Result<Asked, ProxyError> {
+    /// The request as the upstream is to see it, and extensions that are empty, but have room: whoever answers the
+    /// client has something to put there.
+    fn prepare(&self, mut parts: Parts) -> Result<(Asked, Extensions), ProxyError> {
         if parts.method == Method::CONNECT {
             return Err(ProxyError::Tunnel);
         }
@@ -175,7 +184,7 @@ impl Inner {
         if CanonicalPath::parse(target.path()).map_or(true, |path| path.is_rewritten()) {
             return Err(ProxyError::NotCanonical);
         }
-        let Some(peer) = parts.extensions.get::<Peer>().copied() else {
+        let Some(peer) = parts.extensions.get::<Peer>() else {
             tracing::error!("a request came without the address of its peer");
             return Err(ProxyError::Miswired);
         };
@@ -187,15 +196,15 @@ impl Inner {
         let authority = || parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         let host = headers.get(HOST).cloned().or_else(authority);
         headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
-        Ok(Asked { method: parts.method, target, headers, host })
+        parts.extensions.clear();
+        Ok((Asked { method: parts.method, target, headers, host }, parts.extensions))
     }
 
     fn take(
         &self,
         pool: &Arc<Pool>,
         response: Response<Incoming>,
-        exchange: Progress,
-        in_flight: InFlight,
+        exchange: Exchange,
         upgrade: Option<Wanted>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -203,7 +212,9 @@ impl Inner {
                 tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
                 return Err(ProxyError::UpstreamBroken);
             };
-            if let Some(connection) = response.extensions().get::<Holding>() {
+            let Exchange { in_flight, in_use, .. } = exchange;
+            let ours = in_use.and_then(InUse::upgraded);
+            if let Some(connection) = ours.as_ref().or_else(|| response.extensions().get::<Holding>()) {
                 connection.hold(in_flight);
             }
             return upgrade.switch(response).ok_or(ProxyError::UpstreamBroken);
@@ -217,7 +228,7 @@ impl Inner {
         parts.extensions = http::Extensions::new();
         parts.version = Version::HTTP_11;
         let idle = self.idle_timeout(Some(pool));
-        Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange, in_flight)))
+        Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange)))
     }
 }
 

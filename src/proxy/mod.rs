@@ -53,6 +53,8 @@ mod echo;
 mod error;
 mod exchange;
 mod health;
+mod http1;
+mod lane;
 mod pool;
 mod tls;
 mod upgrade;
@@ -63,6 +65,7 @@ mod url;
 pub(crate) use body::TooSlow;
 pub use body::{BodyError, BoxError, ProxyBody};
 pub use error::ProxyError;
+pub use lane::Lane;
 pub use tls::{BadTls, UpstreamTls};
 #[cfg(feature = "kuzzle")]
 pub(crate) use upgrade::Dialled;
@@ -88,6 +91,8 @@ pub struct Settings {
     pub socket_buffer: Option<u32>,
     /// Whose forwarding headers count. Default: nobody's.
     pub trusted_proxies: Vec<IpNet>,
+    /// How many threads have connections of their own; each says which [`Lane`] is its. Default: none has.
+    pub lanes: usize,
 }
 
 /// An upstream that cannot be used.
@@ -122,6 +127,7 @@ impl Default for Settings {
             pool_size: 1024,
             socket_buffer: None,
             trusted_proxies: Vec::new(),
+            lanes: 0,
         }
     }
 }

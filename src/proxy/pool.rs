@@ -129,7 +129,7 @@ impl Pool {
                 }
             }
         };
-        tokio::time::timeout(self.upstream.queue_timeout, waiting).await.map_err(|_| ProxyError::Overloaded)
+        Box::pin(tokio::time::timeout(self.upstream.queue_timeout, waiting)).await.map_err(|_| ProxyError::Overloaded)
     }
 
     fn choose(self: &Arc<Self>, tried: &[Arc<Address>]) -> Choice {
@@ -138,6 +138,9 @@ impl Pool {
             let entered = address.enter(self.upstream.max_requests);
             entered.then(|| InFlight { pool: Arc::clone(self), address: Arc::clone(address) })
         };
+        if let ([only], []) = (all.as_slice(), tried) {
+            return enter(only).map_or(Choice::Full, Choice::Taken);
+        }
         // Where all are aside, all are used: none at all would be worse.
         let none_in_service = all.iter().all(|address| address.is_aside());
         let fits = |address: &&Arc<Address>| {
@@ -163,7 +166,7 @@ impl Pool {
         if !self.addresses.load().is_empty() {
             return Ok(());
         }
-        self.look_up().await;
+        Box::pin(self.look_up()).await;
         if self.addresses.load().is_empty() { Err(ProxyError::Unreachable) } else { Ok(()) }
     }
 

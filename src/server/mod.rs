@@ -18,7 +18,9 @@ mod shed;
 mod sockets;
 mod stream;
 mod streams;
+mod tally;
 mod tls;
+mod workers;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -37,6 +39,7 @@ use metrics::Metrics;
 use shed::InFlight;
 use sockets::Sockets;
 pub(crate) use tls::check as check_certificates;
+use workers::Workers;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +136,8 @@ impl Server {
         let Self { listeners, admin, assembled, config, kept, seen } = self;
         let (stopping, stopped) = watch::channel(false);
         let in_flight = Arc::new(InFlight::new(config.server.max_requests));
-        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight)));
+        let workers = config.server.workers;
+        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight), workers));
         let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics), Arc::clone(&in_flight))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
@@ -155,10 +159,13 @@ impl Server {
             stopping: stopped.clone(),
         });
         let admin_side = AdminSide::start(admin, admin_state)?;
+        let workers = Workers::start(workers);
+        let workers =
+            Arc::new(workers.map_err(|error| ServerError::new(format!("no thread can be started: {error}")))?);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
-            let stopped = stopped.clone();
-            accepting.spawn(connection::serve(listener, Arc::clone(&state), Arc::clone(&limits), stopped));
+            let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
+            accepting.spawn(connection::serve(listener, state, limits, workers, stopped.clone()));
         }
         let ended = loop {
             match orders.recv().await {
@@ -180,6 +187,7 @@ impl Server {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         accepting.shutdown().await;
+        drop(workers);
         let flushed = assembled.gate.flush().await;
         drop(admin_side);
         assembled.close().await;

@@ -14,7 +14,7 @@ use crate::prepare::{self, Ready};
 use crate::process::usage;
 use crate::report::{self, Machine};
 use crate::sets::{self, Cell, Scale, Set, Work};
-use crate::statistics::Sample;
+use crate::statistics::{Sample, Spread};
 use crate::{check, serve};
 
 /// How long a gateway is driven before it is measured, at least.
@@ -34,6 +34,9 @@ pub struct Options {
     /// These sets alone: contenders, algorithms, tokens, revocations, rotations, refresh.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// The row of that name alone, and no report: for a look at what a change does. Several, if given several times.
+    #[arg(long)]
+    cell: Vec<String>,
     /// One short round with fewer tokens and revocations: does it work at all?
     #[arg(long)]
     pub quick: bool,
@@ -89,6 +92,9 @@ impl Options {
             bail!("there is no set {unknown:?}: see --help");
         }
         all.retain(|set| self.only.is_empty() || self.only.iter().any(|name| name == set.key));
+        for set in &mut all {
+            set.cells.retain(|cell| self.cell.is_empty() || self.cell.contains(&cell.name));
+        }
         Ok(all)
     }
 }
@@ -125,7 +131,16 @@ pub fn run(options: &Options) -> Result<()> {
         measured.push(Measured { set, samples });
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
     }
-    report::write(options, options.out(), &machine, &measured, began.elapsed())
+    if options.cell.is_empty() {
+        return report::write(options, options.out(), &machine, &measured, began.elapsed());
+    }
+    for measured in &measured {
+        for (cell, samples) in measured.set.cells.iter().zip(&measured.samples) {
+            let cpu = Spread::of(samples.iter().map(|sample| sample.cpu));
+            println!("{cpu} us: {}, {}", measured.set.key, cell.name);
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the thread of the load and the upstream from sleeping. To wake it, over loopback, is work of whoever sends to it,

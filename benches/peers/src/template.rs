@@ -99,6 +99,7 @@ fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) ->
 listen = "{listen}"
 public_url = "http://{listen}"
 drain_timeout = "1s"
+workers = 1
 [admin]
 listen = "{admin}"
 token_file = "admin.token"

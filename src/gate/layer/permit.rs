@@ -9,7 +9,6 @@ use http::{HeaderName, Uri};
 use crate::credential::{self, Credential};
 use crate::denial::Denial;
 use crate::gate::Inner;
-use crate::gate::identity::Identity;
 use crate::headers;
 use crate::policy::{self, Permitted};
 use crate::route::{Auth, BadCredential, Route};
@@ -63,7 +62,6 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
             let name: &HeaderName = name;
             parts.headers.insert(name.clone(), value.clone());
         }
-        parts.extensions.insert(Identity(Arc::clone(caller)));
     }
 }
 
