@@ -1,6 +1,7 @@
 //! The stores to measure.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -8,7 +9,7 @@ use rotogate::clock::Timestamp;
 use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
-use rotogate::store::{Inserted, Store};
+use rotogate::store::{Inserted, Store, Swept};
 use uuid::Uuid;
 
 use super::Kind;
@@ -119,8 +120,10 @@ pub(super) fn fill(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
 pub(super) fn crash(folder: &Path) {
     let (opened, crashed) = (store(folder), folder.join("crashed"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // Ends nothing: all that this writes is the time.
-    runtime.block_on(opened.sweep(BEGUN)).unwrap();
+    // Ends nothing: all that this writes is the time, a little later each time. A file that nobody wrote to is clean.
+    static AFTER: AtomicU64 = AtomicU64::new(0);
+    let after = DAY + Duration::from_secs(3600) + Duration::from_millis(AFTER.fetch_add(1, Ordering::Relaxed));
+    assert_eq!(runtime.block_on(opened.sweep(BEGUN.plus(after))).unwrap(), Swept::default());
     let _ = std::fs::remove_dir_all(&crashed);
     std::fs::create_dir(&crashed).unwrap();
     let copy = crashed.join("rotogate.redb");

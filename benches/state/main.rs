@@ -113,10 +113,10 @@ fn state(kind: Kind, sizes: &[usize]) {
     };
     println!(
         "| {} | filled s | a second | file MiB | bytes each | open ms | load ms | after a crash, open ms | memory more than \
-         empty, MiB | the same at its peak | sweep, a second | step ms, p50 | longest | {more} |",
+         empty, MiB | the same at its peak | sweep, a second | step ms, p50 | p99 | longest | {more} |",
         kind.name()
     );
-    println!("|{}", "---|".repeat(13 + more.split('|').count()));
+    println!("|{}", "---|".repeat(14 + more.split('|').count()));
     for &number in sizes {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let filled = child("fill", kind, number, folder.path());
@@ -142,7 +142,7 @@ fn state(kind: Kind, sizes: &[usize]) {
             Kind::Revocations => child("check", kind, number, folder.path()),
         };
         let swept = child("sweep", kind, number, folder.path());
-        print!("| {:.0} | {:.1} | {:.1} ", swept[0], swept[1], swept[2]);
+        print!("| {:.0} | {:.1} | {:.1} | {:.1} ", swept[0], swept[1], swept[2], swept[3]);
         match kind {
             Kind::Sessions => {
                 print!("| {:.1} | {:.1} ", used[0], used[1]);
