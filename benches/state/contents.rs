@@ -122,7 +122,7 @@ pub(super) fn crash(folder: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     // Ends nothing: all that this writes is the time, a little later each time. A file that nobody wrote to is clean.
     static AFTER: AtomicU64 = AtomicU64::new(0);
-    let after = DAY + Duration::from_secs(3600) + Duration::from_millis(AFTER.fetch_add(1, Ordering::Relaxed));
+    let after = DAY + Duration::from_secs(3599) + Duration::from_millis(AFTER.fetch_add(1, Ordering::Relaxed));
     assert_eq!(runtime.block_on(opened.sweep(BEGUN.plus(after))).unwrap(), Swept::default());
     let _ = std::fs::remove_dir_all(&crashed);
     std::fs::create_dir(&crashed).unwrap();
