@@ -4,6 +4,7 @@
 //!
 //! A note that is lost errs to the safe side: the generation in use would count as never delivered.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -14,21 +15,24 @@ use crate::store::{Store, StoreError};
 
 /// How long a note waits for others before it is written.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// How many notes one write takes.
-const BATCH: usize = 4096;
+/// How many notes one write takes. A write keeps a processor busy for as long as it has notes, and where requests have no
+/// other processor they wait meanwhile: so there are several writes rather than a long one.
+const BATCH: usize = 256;
 /// How many notes are kept at most; more are dropped, see the module.
 const MAX_PENDING: usize = 1_000_000;
 
 /// Generations seen in use whose note is not in the store yet.
 #[derive(Debug, Default)]
 pub struct Confirmations {
-    pending: DashMap<SessionId, Generation>,
+    pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
+    /// How many there are, or a few more: the map would have to be locked as a whole to tell.
+    number: AtomicUsize,
 }
 
 impl Confirmations {
     /// Notes that a token of this generation was used.
     pub fn seen(&self, session: SessionId, generation: Generation) {
-        if self.pending.len() >= MAX_PENDING {
+        if self.number.load(Ordering::Relaxed) >= MAX_PENDING {
             return;
         }
         match self.pending.entry(session) {
@@ -38,6 +42,7 @@ impl Confirmations {
             }
             Entry::Vacant(place) => {
                 place.insert(generation);
+                self.number.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -60,7 +65,9 @@ impl Confirmations {
             store.confirm(batch.clone()).await?;
             for (session, generation) in &batch {
                 // A later generation that was seen meanwhile stays.
-                self.pending.remove_if(session, |_, seen| seen <= generation);
+                if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
+                    self.number.fetch_sub(1, Ordering::Relaxed);
+                }
             }
             if batch.len() < BATCH {
                 return Ok(());
@@ -99,6 +106,7 @@ mod tests {
         }
         notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
         assert!(notes.pending.is_empty());
+        assert_eq!(notes.number.into_inner(), 0);
     }
 
     #[test]

@@ -99,6 +99,8 @@ fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) ->
 listen = "{listen}"
 public_url = "http://{listen}"
 drain_timeout = "1s"
+# So that the bench can come from many addresses.
+trusted_proxies = ["127.0.0.1"]
 [admin]
 listen = "{admin}"
 token_file = "admin.token"
