@@ -167,7 +167,7 @@ impl Rotate for ByLayer {
             *request.method_mut() = Method::POST;
             *request.uri_mut() = http::Uri::from_static("/connect/token");
             let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            request.extensions_mut().insert(Peer { address, secure: false });
+            request.extensions_mut().insert(Peer::new(address, false));
             let form_type = http::HeaderValue::from_static("application/x-www-form-urlencoded");
             request.headers_mut().insert(header::CONTENT_TYPE, form_type);
             request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("api.example.com"));

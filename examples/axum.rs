@@ -114,7 +114,7 @@ async fn logout(State(logins): State<Logins>, identity: Identity) -> StatusCode 
 
 /// Tells the gate where a request comes from.
 async fn peer(ConnectInfo(address): ConnectInfo<SocketAddr>, mut request: Request) -> Request {
-    request.extensions_mut().insert(Peer { address: address.ip(), secure: false });
+    request.extensions_mut().insert(Peer::new(address.ip(), false));
     request
 }
 

@@ -96,7 +96,7 @@ pub async fn gate(password: &str) -> Result<Gate, Box<dyn Error>> {
 
 /// What stands behind the gate. Only what a route permits gets here.
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let text = match request.extensions().get::<Identity>() {
+    let text = match Identity::of(request.extensions()) {
         Some(identity) => format!("Hello, {}!", identity.subject()),
         None => "Hello, stranger!".to_owned(),
     };
@@ -112,7 +112,7 @@ pub async fn serve(listener: TcpListener, gate: Gate) -> std::io::Result<()> {
         let service = service.clone();
         // The gate limits logins and refreshes by the address of the client.
         let service = tower::util::MapRequest::new(service, move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer { address: address.ip(), secure: false });
+            request.extensions_mut().insert(Peer::new(address.ip(), false));
             request
         });
         tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! The ready configuration: plain data, checked, with every default in place.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// The most requests at once, of all connections; streams are among them, upgraded connections are not.
     pub max_requests: usize,
+    /// The threads that requests are served on.
+    pub workers: NonZeroUsize,
     /// The slowest that a client may send or take a body, in bytes a second: it may fall behind by `idle_timeout`.
     pub min_body_rate: u64,
     /// How long requests that run may take to end at a stop.

@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
+use http::Extensions;
+
 use crate::clock::Timestamp;
+use crate::policy::Permitted;
 use crate::session::{Generation, Scope, SessionId};
 use crate::verified::Verified;
 
-/// The caller of a request that the gate let pass. In the request's extensions, and an axum extractor (feature `axum`):
-/// `Identity` where the route requires one, `Option<Identity>` where it is optional.
+/// The caller of a request that the gate let pass: [`Identity::of`] its extensions, and an axum extractor (feature
+/// `axum`), `Identity` where the route requires one, `Option<Identity>` where it is optional.
 #[derive(Clone, Debug)]
 pub struct Identity(pub(crate) Arc<Verified>);
 
 impl Identity {
+    /// Who made the request with these extensions; `None` where nobody is known to have made it.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        extensions.get::<Permitted>()?.caller().cloned().map(Self)
+    }
+
     /// `sub`.
     pub fn subject(&self) -> &str {
         &self.0.token().subject
@@ -88,7 +96,7 @@ mod extract {
         type Rejection = NoIdentity;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NoIdentity> {
-            parts.extensions.get::<Self>().cloned().ok_or(NoIdentity(()))
+            Self::of(&parts.extensions).ok_or(NoIdentity(()))
         }
     }
 
@@ -96,7 +104,7 @@ mod extract {
         type Rejection = std::convert::Infallible;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
-            Ok(parts.extensions.get::<Self>().cloned())
+            Ok(Self::of(&parts.extensions))
         }
     }
 }

@@ -432,7 +432,7 @@ impl Inner {
 
     /// The client's address: the peer's, or what trusted proxies say of it.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
-        let peer = parts.extensions.get::<Peer>()?.address;
+        let peer = parts.extensions.get::<Peer>()?.address();
         Some(headers::client_ip(&parts.headers, peer, &self.trusted_proxies))
     }
 }

@@ -115,8 +115,8 @@ impl Gate {
     }
 
     /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request
-    /// that its route permits reaches the service, with a [`crate::policy::Permitted`] and, where the caller is known,
-    /// an [`Identity`] in its extensions. Its headers are the client's without those that tell who is asking; trailers
+    /// that its route permits reaches the service, with a [`crate::policy::Permitted`] in its extensions, from which
+    /// [`Identity::of`] says who the caller is. Its headers are the client's without those that tell who is asking; trailers
     /// come with the body, which is not looked into: take nothing of that kind from them.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())

@@ -103,7 +103,7 @@ impl RequireLayer {
     fn judge(&self, parts: &mut http::request::Parts) -> Result<(), Denial> {
         let gate = &self.gate.0;
         // The gate's layer in front of us has verified the token already; only what this route asks is judged.
-        if let Some(identity) = parts.extensions.get::<Identity>().filter(|identity| gate.checker.made(&identity.0)) {
+        if let Some(identity) = Identity::of(&parts.extensions).filter(|identity| gate.checker.made(&identity.0)) {
             return policy::judge(&self.route.policy, &identity.0, &gate.audiences);
         }
         let permitted = layer::permit(gate, parts, &self.route)?;

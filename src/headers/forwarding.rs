@@ -35,23 +35,27 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
 ///
 /// From a trusted proxy its own words are passed on, `X-Forwarded-For` from the client's address on and with the proxy's
 /// added; from anybody else they are replaced. `Forwarded` and the like are removed in either case.
-pub fn forwarded(headers: &mut HeaderMap, peer: Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
-    let address = peer.address.to_canonical();
+pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
+    let address = peer.address().to_canonical();
     let from_proxy = is_trusted(address, trusted);
-    let chain = if from_proxy { chain(headers, address, trusted) } else { address.to_string() };
+    let chain =
+        if from_proxy { HeaderValue::try_from(chain(headers, address, trusted)).ok() } else { Some(peer.text.clone()) };
     let proto = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
     let proto = proto.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()));
     let named = from_proxy.then(|| only(headers, &FORWARDED_HOST)).flatten();
     let named = named.filter(|v| v.to_str().is_ok_and(is_authority));
     let host = named.or_else(|| host.cloned());
 
-    let gone: Vec<HeaderName> = headers.keys().filter(|n| names::is_other_forwarding(n.as_str())).cloned().collect();
-    for name in gone {
-        headers.remove(name);
+    let mut others = headers.keys().filter(|name| names::is_other_forwarding(name.as_str())).peekable();
+    if others.peek().is_some() {
+        let gone: Vec<HeaderName> = others.cloned().collect();
+        for name in gone {
+            headers.remove(name);
+        }
     }
-    match HeaderValue::try_from(chain) {
-        Ok(chain) => drop(headers.insert(FOR.clone(), chain)),
-        Err(_) => drop(headers.remove(&FOR)),
+    match chain {
+        Some(chain) => drop(headers.insert(FOR.clone(), chain)),
+        None => drop(headers.remove(&FOR)),
     }
     headers.insert(PROTO.clone(), proto);
     match host {

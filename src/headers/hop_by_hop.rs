@@ -23,7 +23,8 @@ static HOP_BY_HOP: [HeaderName; 10] = [
 
 /// Does it begin like a name of [`HOP_BY_HOP`]?
 fn begins_like_one(name: &HeaderName) -> bool {
-    ["keep-", "proxy", "http2", "expec", "trans", "upgra"].iter().any(|begin| name.as_str().starts_with(begin))
+    matches!(name.as_str().as_bytes(), [b'k' | b'p' | b'h' | b'e' | b't' | b'u', ..])
+        && ["keep-", "proxy", "http2", "expec", "trans", "upgra"].iter().any(|begin| name.as_str().starts_with(begin))
 }
 
 /// Options that concern the connection alone and name no header that could be ours.

@@ -30,16 +30,33 @@ pub use forwarding::{client_ip, forwarded};
 pub use framing::is_framed_once;
 pub use hop_by_hop::remove_hop_by_hop;
 
-/// Whose connection a request came over: in the request's extensions, put there by the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whose connection a request came over: in the request's extensions, put there by the listener. Made once for a
+/// connection, it is cheap to clone for each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The address at the other end of the connection.
-    pub address: IpAddr,
-    /// The connection is encrypted.
-    pub secure: bool,
+    address: IpAddr,
+    /// As `X-Forwarded-For` has it.
+    text: HeaderValue,
+    secure: bool,
 }
 
 impl Peer {
+    /// The address at the other end of a connection, and whether that is encrypted.
+    pub fn new(address: IpAddr, secure: bool) -> Self {
+        let text = visible(Bytes::from(address.to_canonical().to_string()));
+        Self { address, text, secure }
+    }
+
+    /// The address at the other end of the connection.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Is the connection encrypted?
+    pub const fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// `https` or `http`.
     pub const fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }

@@ -125,8 +125,20 @@ pub(super) fn is_plain(name: &str) -> bool {
     is_of_no_list(name) && name != "proxy" && !name.bytes().any(is_unusual)
 }
 
-const fn is_unusual(byte: u8) -> bool {
-    byte != b'-' && fold_byte(byte) == b'-'
+/// For each byte: does it fold to `-` without being one?
+const UNUSUAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < u8::MAX {
+        table[byte as usize] = byte != b'-' && fold_byte(byte) == b'-';
+        byte += 1;
+    }
+    table[byte as usize] = true;
+    table
+};
+
+fn is_unusual(byte: u8) -> bool {
+    UNUSUAL.get(usize::from(byte)).copied().unwrap_or(true)
 }
 
 /// Is it an unusual spelling of a header that has a meaning to the protocol or that we write ourselves?

@@ -253,8 +253,8 @@ fn t6_the_client_is_the_last_address_that_no_trusted_proxy_has() {
 
 fn rewritten(pairs: &[(&str, &str)], peer: &str) -> HeaderMap {
     let mut map = headers(pairs);
-    let peer = Peer { address: ip(peer), secure: false };
-    forwarded(&mut map, peer, Some(&HeaderValue::from_static("api.test")), &nets(&["10.0.0.0/8"]));
+    let peer = Peer::new(ip(peer), false);
+    forwarded(&mut map, &peer, Some(&HeaderValue::from_static("api.test")), &nets(&["10.0.0.0/8"]));
     map
 }
 

@@ -7,12 +7,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper_util::client::legacy::Client;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
@@ -20,6 +24,9 @@ use tokio_rustls::TlsConnector;
 use super::Settings;
 use super::body::Lent;
 use super::dial::Dial;
+use super::error::Unanswered;
+use super::http1::{Connections, InUse};
+use super::lane::Lane;
 use super::tls::{BadTls, server_name};
 use super::upstream::{LONGEST_ASIDE, Upstream};
 use super::url::UpstreamUrl;
@@ -37,7 +44,7 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const MAX_UNSENT: usize = 64 * 1024;
 
 /// Keeps connections.
-pub(super) type Requests = Client<Dial, Lent>;
+type Requests = legacy::Client<Dial, Lent>;
 
 /// See the module.
 pub(super) struct Address {
@@ -55,11 +62,42 @@ pub(super) struct Address {
     bad_checks: AtomicU32,
 }
 
-/// The connections to an address.
-pub(super) struct Clients {
-    pub(super) requests: Requests,
+/// The connections to an address, of each lane.
+pub(super) struct Clients(Box<[Client]>);
+
+/// Those of one lane.
+enum Client {
+    /// Nothing is to be agreed on.
+    Http1(Connections),
+    /// The version of HTTP is agreed on with each connection, or is HTTP/2, which has one for all requests.
+    Any(Box<Any>),
+}
+
+struct Any {
+    requests: Requests,
     /// An upgrade is HTTP/1.1's (RFC 9113 §8.6), so it has connections on which nothing else was agreed.
-    pub(super) upgrades: Requests,
+    upgrades: Requests,
+}
+
+impl Clients {
+    /// Sends a request and brings back the head of the response, with what its body comes over where that is ours to
+    /// keep.
+    pub(super) async fn send(
+        &self,
+        request: Request<Lent>,
+        upgrade: bool,
+    ) -> Result<(Response<Incoming>, Option<InUse>), Unanswered> {
+        match Lane::of(&self.0).ok_or_else(|| Unanswered::unconnected("there is no lane"))? {
+            Client::Http1(connections) => {
+                connections.send(request).await.map(|(response, in_use)| (response, Some(in_use)))
+            }
+            Client::Any(any) => {
+                let client = if upgrade { &any.upgrades } else { &any.requests };
+                // Boxed: it is large, and everybody would carry its size about.
+                Ok((Box::pin(client.request(request)).await?, None))
+            }
+        }
+    }
 }
 
 /// How connections of an upstream are opened.
@@ -67,7 +105,9 @@ pub(super) struct Connecting {
     dial: Dial,
     tls: Option<TlsParts>,
     pool_idle: Duration,
+    /// For each lane.
     pool_size: usize,
+    lanes: NonZeroUsize,
 }
 
 struct TlsParts {
@@ -96,7 +136,9 @@ impl Connecting {
             socket_buffer: settings.socket_buffer,
             tls: None,
         };
-        Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size: settings.pool_size })
+        let lanes = settings.lanes;
+        let pool_size = settings.pool_size.div_ceil(lanes.get());
+        Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size, lanes })
     }
 
     /// For a connection, and for the look-up before it.
@@ -106,7 +148,11 @@ impl Connecting {
 
     /// `None` for a name that no certificate could have.
     fn clients(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Clients> {
-        let mut builder = Client::builder(TokioExecutor::new());
+        (0..self.lanes.get()).map(|_| self.client(url, to)).collect::<Option<_>>().map(Clients)
+    }
+
+    fn client(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Client> {
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.pool_idle)
@@ -124,12 +170,13 @@ impl Connecting {
         match url {
             UpstreamUrl::Echo => None,
             UpstreamUrl::Http(_) => {
-                let requests: Requests = builder.build(dial);
-                Some(Clients { upgrades: requests.clone(), requests })
+                let mut http1 = http1::Builder::new();
+                http1.max_buf_size(MAX_UNTAKEN);
+                Some(Client::Http1(Connections::new(dial, http1, self.pool_idle, self.pool_size)))
             }
             UpstreamUrl::H2c(_) => {
                 let requests: Requests = builder.http2_only(true).build(dial);
-                Some(Clients { upgrades: requests.clone(), requests })
+                Some(Client::Any(Box::new(Any { upgrades: requests.clone(), requests })))
             }
             UpstreamUrl::Https(url) => {
                 let tls = self.tls.as_ref()?;
@@ -139,7 +186,7 @@ impl Connecting {
                 builder.set_host(true);
                 let requests = builder.build(Dial { tls: with(&tls.any), ..dial.clone() });
                 let upgrades = builder.build(Dial { tls: with(&tls.http1), ..dial });
-                Some(Clients { requests, upgrades })
+                Some(Client::Any(Box::new(Any { requests, upgrades })))
             }
         }
     }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::http1::InUse;
 use super::pool::InFlight;
 
 /// Any error.
@@ -83,17 +84,24 @@ pub(super) struct RequestBody {
     progress: Progress,
 }
 
-/// Goes up with every frame that an upstream takes or sends.
+/// Goes up with every frame that an upstream takes or sends. By default nobody counts: where the request has no body, the
+/// response is all that may move.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<AtomicU64>);
+pub(super) struct Progress(Option<Arc<AtomicU64>>);
 
 impl Progress {
+    fn counted() -> Self {
+        Self(Some(Arc::default()))
+    }
+
     pub(super) fn advance(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = &self.0 {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }
 
@@ -108,7 +116,7 @@ impl RequestBody {
             return Err(BodyError::TooLarge);
         }
         let inner = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
-        let progress = Progress::default();
+        let progress = if inner.is_some() { Progress::counted() } else { Progress::default() };
         Ok(Self { inner, allowance: max, idle: IdleTimer::new(idle, progress.clone()), progress })
     }
 
@@ -133,9 +141,25 @@ impl RequestBody {
 
 impl RequestBody {
     /// A body to be sent, and the way in which it comes back if nobody asked for any of it.
-    pub(super) fn lend(self) -> (Lent, oneshot::Receiver<Self>) {
+    pub(super) fn lend(self) -> (Lent, Back) {
+        if self.is_end_stream() {
+            return (Lent { body: None, home: None }, Back(None));
+        }
         let (home, back) = oneshot::channel();
-        (Lent { body: Some(self), home: Some(home) }, back)
+        (Lent { body: Some(self), home: Some(home) }, Back(Some(back)))
+    }
+}
+
+/// See [`RequestBody::lend`]. Of an empty body there is always another.
+pub(super) struct Back(Option<oneshot::Receiver<RequestBody>>);
+
+impl Back {
+    /// To be asked when what was lent is gone.
+    pub(super) fn take(self) -> Option<RequestBody> {
+        match self.0 {
+            None => Some(RequestBody::empty()),
+            Some(mut back) => back.try_recv().ok(),
+        }
     }
 }
 
@@ -214,7 +238,16 @@ pub struct ProxyBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Own(Option<Bytes>),
-    Upstream { body: Incoming, idle: IdleTimer, in_flight: Option<InFlight> },
+    Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlight, Option<InUse>)> },
+}
+
+/// What a response is part of.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) progress: Progress,
+    pub(super) in_flight: InFlight,
+    /// The connection, where it is ours to keep.
+    pub(super) in_use: Option<InUse>,
 }
 
 impl ProxyBody {
@@ -224,8 +257,9 @@ impl ProxyBody {
         Self(Kind::Own((!bytes.is_empty()).then_some(bytes)))
     }
 
-    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Progress, in_flight: InFlight) -> Self {
-        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, exchange), in_flight: Some(in_flight) })
+    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Exchange) -> Self {
+        let Exchange { progress, in_flight, in_use } = exchange;
+        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) })
     }
 }
 
@@ -236,14 +270,14 @@ impl Body for ProxyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Upstream { body, idle, in_flight } => {
+            Kind::Upstream { body, idle, under_way } => {
                 let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
                     return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
                 };
                 idle.stop();
                 idle.exchange.advance();
                 if !matches!(next, Some(Ok(_))) {
-                    *in_flight = None;
+                    *under_way = None;
                 }
                 Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
             }

@@ -30,7 +30,7 @@ pub(super) struct Dial {
 }
 
 impl Dial {
-    async fn connect(self) -> io::Result<Link> {
+    pub(super) async fn connect(self) -> io::Result<Link> {
         let connecting = async {
             let socket = if self.to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             if let Some(size) = self.socket_buffer {
@@ -70,8 +70,14 @@ pub(super) struct Link {
     holding: Holding,
 }
 
+impl Link {
+    pub(super) fn holding(&self) -> Holding {
+        self.holding.clone()
+    }
+}
+
 /// What lasts as long as a connection: an upgraded one counts at its address until it is closed, whoever has it then.
-/// In the extensions of each response that came over it.
+/// Where the HTTP library keeps the connections, in the extensions of each response that came over it.
 #[derive(Clone, Default)]
 pub(super) struct Holding(Arc<Mutex<Option<InFlight>>>);
 

@@ -2,12 +2,13 @@
 //! in the log.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::client::legacy;
 
-use super::body::{BodyError, ProxyBody};
+use super::body::{BodyError, BoxError, ProxyBody};
 use crate::dialect;
 use crate::gate::respond;
 
@@ -130,49 +131,87 @@ impl ProxyError {
             | Self::Miswired => false,
         }
     }
+}
 
-    pub(super) fn of_client(error: &legacy::Error) -> Self {
-        let body = chain(error).find_map(|cause| cause.downcast_ref::<BodyError>());
-        match body {
-            Some(BodyError::TooLarge) => return Self::TooLarge,
-            Some(BodyError::Idle) => return Self::ClientIdle,
-            Some(BodyError::Broken(_)) => return Self::ClientBroken,
+/// Why a connection brought no response.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    error: BoxError,
+    /// There was no connection yet.
+    connecting: bool,
+    /// Nothing of the request was written.
+    pub(super) unsent: bool,
+}
+
+impl Unanswered {
+    /// There is no connection.
+    pub(super) fn unconnected(error: impl Into<BoxError>) -> Self {
+        Self { error: error.into(), connecting: true, unsent: true }
+    }
+
+    /// The connection was lost before anything was written.
+    pub(super) fn unsent(error: hyper::Error) -> Self {
+        Self { error: error.into(), connecting: false, unsent: true }
+    }
+
+    /// Whatever was to be sent may have been.
+    pub(super) fn sent(error: hyper::Error) -> Self {
+        Self { error: error.into(), connecting: false, unsent: false }
+    }
+
+    pub(super) fn kind(&self) -> ProxyError {
+        match self.causes().find_map(|cause| cause.downcast_ref::<BodyError>()) {
+            Some(BodyError::TooLarge) => return ProxyError::TooLarge,
+            Some(BodyError::Idle) => return ProxyError::ClientIdle,
+            Some(BodyError::Broken(_)) => return ProxyError::ClientBroken,
             None => {}
         }
-        match error.is_connect() {
-            true if io_kinds(error).any(|kind| kind == io::ErrorKind::TimedOut) => Self::ConnectTimeout,
-            true => Self::Unreachable,
-            false => Self::UpstreamBroken,
+        match self.connecting {
+            true if self.io_kinds().any(|kind| kind == io::ErrorKind::TimedOut) => ProxyError::ConnectTimeout,
+            true => ProxyError::Unreachable,
+            false => ProxyError::UpstreamBroken,
         }
+    }
+
+    /// Was a connection lost before any byte of the response came? Then a request that may be repeated may be sent again.
+    pub(super) fn was_lost(&self) -> bool {
+        let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
+        let broken = |kind| {
+            matches!(
+                kind,
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    // TLS that ends without saying so.
+                    | io::ErrorKind::UnexpectedEof
+            )
+        };
+        !self.connecting
+            && (self.causes().filter_map(|cause| cause.downcast_ref()).any(lost) || self.io_kinds().any(broken))
+    }
+
+    fn causes(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        std::iter::successors(Some(&*self.error as &(dyn StdError + 'static)), |&error| error.source())
+    }
+
+    fn io_kinds(&self) -> impl Iterator<Item = io::ErrorKind> {
+        self.causes().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
     }
 }
 
-/// Was a connection lost before any byte of the response came? Then a request that may be repeated may be sent again.
-pub(super) fn was_lost(error: &legacy::Error) -> bool {
-    let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
-    let broken = |kind| {
-        matches!(
-            kind,
-            io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                // TLS that ends without saying so.
-                | io::ErrorKind::UnexpectedEof
-        )
-    };
-    !error.is_connect()
-        && (chain(error).filter_map(|cause| cause.downcast_ref()).any(lost) || io_kinds(error).any(broken))
+impl From<legacy::Error> for Unanswered {
+    fn from(error: legacy::Error) -> Self {
+        let connecting = error.is_connect();
+        Self { error: error.into(), connecting, unsent: connecting }
+    }
 }
 
-/// An error and all behind it, on one line.
-pub(super) fn describe(error: &(dyn StdError + 'static)) -> String {
-    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-fn io_kinds<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = io::ErrorKind> + 'e {
-    chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+/// The error and all behind it, on one line.
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, cause) in self.causes().enumerate() {
+            write!(f, "{}{cause}", if place == 0 { "" } else { ": " })?;
+        }
+        Ok(())
+    }
 }

@@ -11,10 +11,11 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::address::Address;
-use super::body::{BodyError, Lent, Progress, ProxyBody, RequestBody};
+use super::body::{BodyError, Exchange, Lent, Progress, ProxyBody, RequestBody};
 use super::dial::Holding;
-use super::error::{self, ProxyError};
-use super::pool::{InFlight, Pool};
+use super::error::ProxyError;
+use super::http1::InUse;
+use super::pool::Pool;
 use super::upgrade::Wanted;
 use super::url::UpstreamUrl;
 use super::{Inner, echo};
@@ -93,9 +94,9 @@ impl Inner {
             let (lent, back) = body.lend();
             let sent = self.attempt(pool, &address, Request::from_parts(head, lent), &progress, upgrade.is_some());
             let failure = match sent.await {
-                Ok(response) => {
+                Ok((response, in_use)) => {
                     address.succeeded();
-                    return self.take(pool, response, progress, in_flight, upgrade);
+                    return self.take(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
                 }
                 Err(failure) => failure,
             };
@@ -108,10 +109,9 @@ impl Inner {
                 None
             } else if failure.unsent {
                 // Dropped with the attempt, and so here by now.
-                let mut back = back;
-                match back.try_recv() {
-                    Ok(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
-                    Err(_) => None,
+                match back.take() {
+                    Some(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
+                    None => None,
                 }
             } else if failure.lost && repeatable {
                 repeatable = false;
@@ -142,20 +142,19 @@ impl Inner {
         request: Request<Lent>,
         progress: &Progress,
         upgrade: bool,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<(Response<Incoming>, Option<InUse>), Failure> {
         let Some(clients) = address.clients() else {
             let what = format!("{address} has a name that no certificate can have");
             return Err(Failure { kind: ProxyError::Unreachable, unsent: true, lost: false, what });
         };
-        let client = if upgrade { &clients.upgrades } else { &clients.requests };
         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
-        match within(limit, progress, client.request(request)).await {
+        match within(limit, progress, clients.send(request, upgrade)).await {
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => Err(Failure {
-                kind: ProxyError::of_client(&error),
-                unsent: error.is_connect(),
-                lost: error::was_lost(&error),
-                what: error::describe(&error),
+                kind: error.kind(),
+                unsent: error.unsent,
+                lost: error.was_lost(),
+                what: error.to_string(),
             }),
             None => Err(Failure {
                 kind: ProxyError::HeadTimeout,
@@ -175,7 +174,7 @@ impl Inner {
         if CanonicalPath::parse(target.path()).map_or(true, |path| path.is_rewritten()) {
             return Err(ProxyError::NotCanonical);
         }
-        let Some(peer) = parts.extensions.get::<Peer>().copied() else {
+        let Some(peer) = parts.extensions.get::<Peer>() else {
             tracing::error!("a request came without the address of its peer");
             return Err(ProxyError::Miswired);
         };
@@ -194,8 +193,7 @@ impl Inner {
         &self,
         pool: &Arc<Pool>,
         response: Response<Incoming>,
-        exchange: Progress,
-        in_flight: InFlight,
+        exchange: Exchange,
         upgrade: Option<Wanted>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -203,7 +201,9 @@ impl Inner {
                 tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
                 return Err(ProxyError::UpstreamBroken);
             };
-            if let Some(connection) = response.extensions().get::<Holding>() {
+            let Exchange { in_flight, in_use, .. } = exchange;
+            let ours = in_use.and_then(InUse::upgraded);
+            if let Some(connection) = ours.as_ref().or_else(|| response.extensions().get::<Holding>()) {
                 connection.hold(in_flight);
             }
             return upgrade.switch(response).ok_or(ProxyError::UpstreamBroken);
@@ -217,7 +217,7 @@ impl Inner {
         parts.extensions = http::Extensions::new();
         parts.version = Version::HTTP_11;
         let idle = self.idle_timeout(Some(pool));
-        Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange, in_flight)))
+        Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange)))
     }
 }
 

@@ -55,8 +55,10 @@ async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
         UpstreamUrl::H2c(_) => *request.version_mut() = Version::HTTP_2,
         UpstreamUrl::Https(_) | UpstreamUrl::Echo => {}
     }
-    let mut response =
-        clients.requests.request(request).await.ok().filter(|response| response.status().is_success())?;
+    let (mut response, _in_use) = clients.send(request, false).await.ok()?;
+    if !response.status().is_success() {
+        return None;
+    }
     let mut read = 0;
     while read < READ {
         let Some(frame) = response.body_mut().frame().await else { break };

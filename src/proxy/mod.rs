@@ -25,6 +25,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ mod echo;
 mod error;
 mod exchange;
 mod health;
+mod http1;
+mod lane;
 mod pool;
 mod tls;
 mod upgrade;
@@ -63,6 +66,7 @@ mod url;
 pub(crate) use body::TooSlow;
 pub use body::{BodyError, BoxError, ProxyBody};
 pub use error::ProxyError;
+pub use lane::Lane;
 pub use tls::{BadTls, UpstreamTls};
 #[cfg(feature = "kuzzle")]
 pub(crate) use upgrade::Dialled;
@@ -88,6 +92,8 @@ pub struct Settings {
     pub socket_buffer: Option<u32>,
     /// Whose forwarding headers count. Default: nobody's.
     pub trusted_proxies: Vec<IpNet>,
+    /// How many threads have connections of their own; each says which [`Lane`] is its. Default: one for all.
+    pub lanes: NonZeroUsize,
 }
 
 /// An upstream that cannot be used.
@@ -122,6 +128,7 @@ impl Default for Settings {
             pool_size: 1024,
             socket_buffer: None,
             trusted_proxies: Vec::new(),
+            lanes: NonZeroUsize::MIN,
         }
     }
 }

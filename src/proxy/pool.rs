@@ -138,6 +138,9 @@ impl Pool {
             let entered = address.enter(self.upstream.max_requests);
             entered.then(|| InFlight { pool: Arc::clone(self), address: Arc::clone(address) })
         };
+        if let ([only], []) = (all.as_slice(), tried) {
+            return enter(only).map_or(Choice::Full, Choice::Taken);
+        }
         // Where all are aside, all are used: none at all would be worse.
         let none_in_service = all.iter().all(|address| address.is_aside());
         let fits = |address: &&Arc<Address>| {

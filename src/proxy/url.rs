@@ -1,7 +1,6 @@
 //! The addresses of upstreams, as they are written.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
@@ -36,15 +35,15 @@ impl UpstreamUrl {
     pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
         match self {
             Self::Echo => Some(Uri::from(target.clone())),
-            // In HTTP/1.1 nobody is told. The client keeps connections by it, though, and hashes it three times a
-            // request, byte for byte; its connections all lead to one address.
-            Self::Http(url) => url.uri(ANYBODY.clone(), target),
-            Self::Https(url) | Self::H2c(url) => url.uri(url.authority.clone(), target),
+            // In origin form (RFC 9112 §3.2.1).
+            Self::Http(url) => Some(Uri::from(url.target(target)?)),
+            Self::Https(url) | Self::H2c(url) => {
+                let uri = Uri::builder().scheme(url.scheme.clone()).authority(url.authority.clone());
+                uri.path_and_query(url.target(target)?).build().ok()
+            }
         }
     }
 }
-
-static ANYBODY: LazyLock<Authority> = LazyLock::new(|| Authority::from_static("a"));
 
 /// The address of an upstream that is not ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,13 +126,12 @@ impl HttpUrl {
         &self.host
     }
 
-    fn uri(&self, authority: Authority, target: &PathAndQuery) -> Option<Uri> {
-        let target = if self.prefix.is_empty() {
-            target.clone()
-        } else {
-            PathAndQuery::try_from(format!("{}{target}", self.prefix)).ok()?
-        };
-        Uri::builder().scheme(self.scheme.clone()).authority(authority).path_and_query(target).build().ok()
+    /// The path there.
+    fn target(&self, target: &PathAndQuery) -> Option<PathAndQuery> {
+        if self.prefix.is_empty() {
+            return Some(target.clone());
+        }
+        PathAndQuery::try_from(format!("{}{target}", self.prefix)).ok()
     }
 }
 
@@ -181,8 +179,7 @@ mod tests {
         let uri = |url: &str| url.parse::<UpstreamUrl>().unwrap().uri(&"/x%2Fy?z=1".parse().unwrap()).unwrap();
         assert_eq!(uri("https://b:81/v1/"), "https://b:81/v1/x%2Fy?z=1");
         assert_eq!(uri("h2c://b:81"), "http://b:81/x%2Fy?z=1");
-        // Whom it is sent to stands elsewhere.
-        assert_eq!(uri("http://b:81/v1/"), "http://a/v1/x%2Fy?z=1");
+        assert_eq!(uri("http://b:81/v1/"), "/v1/x%2Fy?z=1");
     }
 
     #[test]

@@ -249,7 +249,9 @@ pub(super) fn upstreams(config: &Config) -> Vec<Upstream> {
 }
 
 fn proxy_settings(config: &Config) -> Settings {
-    Settings { trusted_proxies: config.server.trusted_proxies.clone(), ..Settings::default() }
+    let server = &config.server;
+    let trusted_proxies = server.trusted_proxies.clone();
+    Settings { trusted_proxies, lanes: server.workers, ..Settings::default() }
 }
 
 fn rates(limits: &LimitsConfig) -> Rates {

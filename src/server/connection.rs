@@ -26,6 +26,7 @@ use super::pace::Slowest;
 use super::request::{self, State};
 use super::stream::Stream;
 use super::streams::{Delivered, Streams};
+use super::workers::Workers;
 use crate::config::ServerConfig;
 use crate::proxy::Seat;
 
@@ -145,6 +146,7 @@ pub(super) async fn serve(
     listener: Listener,
     state: Arc<State>,
     limits: Arc<Limits>,
+    workers: Arc<Workers>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let listener = Arc::new(listener);
@@ -167,9 +169,12 @@ pub(super) async fn serve(
             () = stop(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
+        // It has nothing to do with this thread any more.
+        let Ok(stream) = stream.into_std() else { continue };
         let (listener, state, bounds) = (Arc::clone(&listener), Arc::clone(&state), limits.bounds.load_full());
         let stopped = stopped.clone();
-        tokio::spawn(async move {
+        workers.spawn(async move {
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
             let ended = speak(listener, stream, peer, state, &bounds, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?crate::denial::Chain(&*error), "a connection ended early");

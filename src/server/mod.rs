@@ -19,6 +19,7 @@ mod sockets;
 mod stream;
 mod streams;
 mod tls;
+mod workers;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -37,6 +38,7 @@ use metrics::Metrics;
 use shed::InFlight;
 use sockets::Sockets;
 pub(crate) use tls::check as check_certificates;
+use workers::Workers;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -165,10 +167,13 @@ impl Server {
             stopping: stopped.clone(),
         });
         let admin_side = AdminSide::start(admin, admin_state)?;
+        let workers = Workers::start(config.load().server.workers);
+        let workers =
+            Arc::new(workers.map_err(|error| ServerError::new(format!("no thread can be started: {error}")))?);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
-            let stopped = stopped.clone();
-            accepting.spawn(connection::serve(listener, Arc::clone(&state), Arc::clone(&limits), stopped));
+            let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
+            accepting.spawn(connection::serve(listener, state, limits, workers, stopped.clone()));
         }
         let mut ended = loop {
             match orders.recv().await {
@@ -199,6 +204,7 @@ impl Server {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         accepting.shutdown().await;
+        drop(workers);
         let flushed = assembled.gate.flush().await;
         drop(admin_side);
         assembled.close().await;

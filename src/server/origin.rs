@@ -8,15 +8,16 @@ use http::Request;
 use super::pace::Slowest;
 use super::shed::Told;
 use super::tls::Certificates;
+use crate::headers::Peer;
 use crate::route::authority;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Origin {
     /// The client, or the proxy that it comes through.
-    pub(super) peer: SocketAddr,
-    /// Is it TLS?
-    pub(super) secure: bool,
+    pub(super) address: SocketAddr,
+    /// The same as requests have it.
+    pub(super) peer: Peer,
     /// How slow its requests may come.
     pub(super) slowest: Slowest,
     /// When it was last refused because there was too much.
@@ -33,12 +34,12 @@ pub(super) struct Named {
 }
 
 impl Origin {
-    pub(super) fn clear(peer: SocketAddr, slowest: Slowest) -> Self {
-        Self { peer, secure: false, slowest, told: Told::default(), named: None }
+    pub(super) fn clear(address: SocketAddr, slowest: Slowest) -> Self {
+        Self { address, peer: Peer::new(address.ip(), false), slowest, told: Told::default(), named: None }
     }
 
-    pub(super) fn tls(peer: SocketAddr, slowest: Slowest, named: Option<Named>) -> Self {
-        Self { peer, secure: true, slowest, told: Told::default(), named }
+    pub(super) fn tls(address: SocketAddr, slowest: Slowest, named: Option<Named>) -> Self {
+        Self { address, peer: Peer::new(address.ip(), true), slowest, told: Told::default(), named }
     }
 
     /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,

@@ -24,7 +24,7 @@ use super::origin::Origin;
 use super::shed::{Counted, InFlight, Place};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
-use crate::gate::{Gate, GateBody, GateService, Peer, Refilling, Verdict, respond};
+use crate::gate::{Gate, GateBody, GateService, Refilling, Verdict, respond};
 use crate::proxy::{Proxy, ProxyBody};
 
 /// The body of every reply.
@@ -93,7 +93,7 @@ pub(super) fn serve(
         let took = state.time.monotonic().saturating_sub(began);
         state.metrics.answered(verdict.as_ref(), took);
         if let Some(line) = line {
-            line.write(origin.peer, response.status(), verdict.as_ref(), took);
+            line.write(origin.address, response.status(), verdict.as_ref(), took);
         }
         Ok(response.map(|body| Counted::new(body, place)))
     }
@@ -129,10 +129,9 @@ fn answered(
         Some(answered) => RequestBody::paced(request, &state.gate, origin.slowest, answered.clone()),
         None => request.map(|body| RequestBody::incoming(body, &state.gate)),
     };
-    let address = origin.peer.ip();
-    request.extensions_mut().insert(Peer { address, secure: origin.secure });
+    request.extensions_mut().insert(origin.peer.clone());
     // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
-    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %address);
+    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %origin.peer.address());
     // The service is always ready.
     let called = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request))));
     async move {

@@ -55,7 +55,7 @@ target!(
 
             let mut after = before.clone();
             let host = HeaderValue::from_static("gate.test");
-            forwarded(&mut after, Peer { address: peer, secure: false }, Some(&host), &trusted);
+            forwarded(&mut after, &Peer::new(peer, false), Some(&host), &trusted);
             for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"] {
                 assert_eq!(after.get_all(name).iter().count(), 1, "{name}");
             }
@@ -64,7 +64,7 @@ target!(
             assert_eq!(client_ip(&after, US, &trusted), client, "the upstream reads another client");
 
             let mut again = after.clone();
-            forwarded(&mut again, Peer { address: US, secure: false }, Some(&host), &trusted);
+            forwarded(&mut again, &Peer::new(US, false), Some(&host), &trusted);
             assert_eq!(client_ip(&again, US, &trusted), client, "a second gate reads another client");
         }
     }

@@ -15,7 +15,7 @@ use crate::prepare::{self, Ready};
 use crate::process::usage;
 use crate::report::{self, Machine};
 use crate::sets::{self, Cell, Scale, Set, Work};
-use crate::statistics::Sample;
+use crate::statistics::{Sample, Spread};
 use crate::tokens::Bad;
 use crate::{check, serve};
 
@@ -36,6 +36,9 @@ pub struct Options {
     /// These sets alone: contenders, algorithms, tokens, revocations, rotations, forged, refresh.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Those alone whose name holds one of these, and no report: for a look at what a change does.
+    #[arg(long, value_delimiter = ',')]
+    cells: Vec<String>,
     /// One short round with fewer tokens and revocations: does it work at all?
     #[arg(long)]
     pub quick: bool,
@@ -91,6 +94,9 @@ impl Options {
             bail!("there is no set {unknown:?}: see --help");
         }
         all.retain(|set| self.only.is_empty() || self.only.iter().any(|name| name == set.key));
+        for set in &mut all {
+            set.cells.retain(|cell| self.cells.is_empty() || self.cells.iter().any(|part| cell.name.contains(part)));
+        }
         Ok(all)
     }
 }
@@ -127,7 +133,16 @@ pub fn run(options: &Options) -> Result<()> {
         measured.push(Measured { set, samples });
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
     }
-    report::write(options, options.out(), &machine, &measured, began.elapsed())
+    if options.cells.is_empty() {
+        return report::write(options, options.out(), &machine, &measured, began.elapsed());
+    }
+    for measured in &measured {
+        for (cell, samples) in measured.set.cells.iter().zip(&measured.samples) {
+            let cpu = Spread::of(samples.iter().map(|sample| sample.cpu));
+            println!("{cpu} us: {}, {}", measured.set.key, cell.name);
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the thread of the load and the upstream from sleeping. To wake it, over loopback, is work of whoever sends to it,

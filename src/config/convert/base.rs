@@ -1,6 +1,7 @@
 //! Listeners, issuers, sessions, store, directory, limits, logs.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,6 +51,11 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
         max_head: bytes(section.get("max_head", value::size(8 << 10, 1 << 20)), 32 << 10),
         max_connections: section.get("max_connections", value::count(1, 1_000_000)).unwrap_or(10_000),
         max_requests: section.get("max_requests", value::count(1, 10_000_000)).unwrap_or(10_000),
+        workers: section
+            .get("workers", value::count(1, 1024))
+            .and_then(NonZeroUsize::new)
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN),
         min_body_rate: section.get("min_body_rate", value::size(0, 1 << 20)).unwrap_or(256),
         drain_timeout: section
             .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))

@@ -9,7 +9,6 @@ use http::uri::PathAndQuery;
 use crate::credential::{self, Credential};
 use crate::denial::Denial;
 use crate::gate::Inner;
-use crate::gate::identity::Identity;
 use crate::headers;
 use crate::policy::{self, Permitted};
 use crate::route::{Auth, BadCredential, Route};
@@ -62,7 +61,6 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
         for (name, value) in caller.headers() {
             parts.headers.insert(name.clone(), value.clone());
         }
-        parts.extensions.insert(Identity(Arc::clone(caller)));
     }
 }
 

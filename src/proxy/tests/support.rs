@@ -72,7 +72,7 @@ pub(super) async fn serve(proxy: Proxy) -> SocketAddr {
             let (stream, peer) = listener.accept().await.unwrap();
             let proxy = proxy.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(Peer { address: peer.ip(), secure: false });
+                request.extensions_mut().insert(Peer::new(peer.ip(), false));
                 proxy.forward(0, &RoutePolicy::default(), request, None)
             });
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -131,7 +131,7 @@ pub(super) fn request<B>(
     for (name, value) in headers {
         request.headers_mut().append(*name, value.parse().unwrap());
     }
-    request.extensions_mut().insert(Peer { address: "192.0.2.7".parse().unwrap(), secure: true });
+    request.extensions_mut().insert(Peer::new("192.0.2.7".parse().unwrap(), true));
     request
 }
 

@@ -1,0 +1,182 @@
+//! HTTP/1.1 in clear to one address: connections that are kept and used again.
+//!
+//! A connection is nobody's while it is idle, and a request's from then on until the response was taken in full. The one
+//! that was used last is used next, so that those which are not needed grow old and are closed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::body::Lent;
+use super::dial::{Dial, Holding};
+use super::error::Unanswered;
+
+/// The connections to one address.
+#[derive(Clone)]
+pub(super) struct Connections(Arc<Shared>);
+
+struct Shared {
+    dial: Dial,
+    builder: Builder,
+    /// How long one is kept that nobody uses, and how many.
+    keep_for: Duration,
+    most: usize,
+    /// The one that was used last is the last.
+    idle: Mutex<Vec<Idle>>,
+    is_swept: AtomicBool,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+struct Connection {
+    sender: SendRequest<Lent>,
+    holding: Holding,
+}
+
+impl Connections {
+    /// None yet.
+    pub(super) fn new(dial: Dial, builder: Builder, keep_for: Duration, most: usize) -> Self {
+        let idle = Mutex::default();
+        Self(Arc::new(Shared { dial, builder, keep_for, most, idle, is_swept: AtomicBool::new(false) }))
+    }
+
+    /// Sends a request, in origin form, and brings back the head of the response, with the connection that its body
+    /// comes over.
+    ///
+    /// One that was kept may turn out to be closed. As long as nothing of the request was written, it goes out on
+    /// another.
+    pub(super) async fn send(&self, mut request: Request<Lent>) -> Result<(Response<Incoming>, InUse), Unanswered> {
+        loop {
+            let kept = self.0.take();
+            let is_new = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let mut error = match connection.sender.try_send_request(request).await {
+                Ok(response) => {
+                    let in_use = InUse { connection: Some(connection), home: Arc::downgrade(&self.0) };
+                    return Ok((response, in_use));
+                }
+                Err(error) => error,
+            };
+            match error.take_message() {
+                Some(same) if !is_new => request = same,
+                Some(_) => return Err(Unanswered::unsent(error.into_error())),
+                None => return Err(Unanswered::sent(error.into_error())),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Unanswered> {
+        let link = self.0.dial.clone().connect().await.map_err(Unanswered::unconnected)?;
+        let holding = link.holding();
+        let (sender, connection) =
+            self.0.builder.handshake(TokioIo::new(link)).await.map_err(Unanswered::unconnected)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to an upstream ended early");
+            }
+        });
+        Ok(Connection { sender, holding })
+    }
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Connection> {
+        let mut idle = self.idle();
+        let mut at = idle.len();
+        while let Some(last) = at.checked_sub(1) {
+            at = last;
+            let sender = &idle.get(at)?.connection.sender;
+            if sender.is_closed() {
+                idle.remove(at);
+            } else if sender.is_ready() {
+                return Some(idle.remove(at).connection);
+            }
+            // It was given back a moment ago, and its task has not seen the end of the response yet.
+        }
+        None
+    }
+
+    fn keep(self: Arc<Self>, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() < self.most {
+            idle.push(Idle { connection, since: Instant::now() });
+            drop(idle);
+            if !self.is_swept.load(Ordering::Relaxed)
+                && let Ok(runtime) = Handle::try_current()
+                && !self.is_swept.swap(true, Ordering::Relaxed)
+            {
+                runtime.spawn(sweep(Arc::downgrade(&self), self.keep_for));
+            }
+        }
+    }
+
+    /// Closes what nobody has used for long, and says when to look again. `None`: there is nothing left.
+    fn close_old(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.idle();
+        idle.retain(|idle| now.saturating_duration_since(idle.since) < self.keep_for);
+        let next = idle.iter().map(|idle| idle.since).min();
+        if next.is_none() {
+            self.is_swept.store(false, Ordering::Relaxed);
+        }
+        next.map(|oldest| oldest + self.keep_for)
+    }
+}
+
+/// As long as there is anything to close.
+async fn sweep(connections: Weak<Shared>, first: Duration) {
+    let mut next = Instant::now() + first;
+    loop {
+        tokio::time::sleep_until(next).await;
+        let Some(again) = connections.upgrade().and_then(|shared| shared.close_old(Instant::now())) else { return };
+        next = again;
+    }
+}
+
+/// The connection that a response comes over. Dropped, it is kept for the next request, or closed where the response
+/// was left before its end.
+pub(super) struct InUse {
+    connection: Option<Connection>,
+    /// Gone if connections are made anew since.
+    home: Weak<Shared>,
+}
+
+impl InUse {
+    /// It speaks another protocol from now on.
+    pub(super) fn upgraded(mut self) -> Option<Holding> {
+        self.connection.take().map(|connection| connection.holding)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let (Some(connection), Some(home)) = (self.connection.take(), self.home.upgrade())
+            && !connection.sender.is_closed()
+        {
+            home.keep(connection);
+        }
+    }
+}
+
+impl fmt::Debug for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InUse")
+    }
+}
