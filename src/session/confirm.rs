@@ -15,8 +15,10 @@ use crate::store::{Store, StoreError};
 
 /// How long a note waits for others before it is written.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// How many notes one write takes. A write keeps a processor busy for as long as it has notes, and where requests have no
-/// other processor they wait meanwhile: so there are several writes rather than a long one.
+/// How many notes are taken up at once.
+const TAKEN: usize = 4096;
+/// How many of them one write takes. A write keeps a processor busy for as long as it has notes, and whoever else wants
+/// that processor, or wants to write, waits for its end: so there are several rather than a long one.
 const BATCH: usize = 256;
 /// How many notes are kept at most; more are dropped, see the module.
 const MAX_PENDING: usize = 1_000_000;
@@ -58,18 +60,19 @@ impl Confirmations {
     /// Those of the store.
     pub async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
         loop {
-            let batch: Vec<_> = self.pending.iter().take(BATCH).map(|note| (*note.key(), *note.value())).collect();
-            if batch.is_empty() {
-                return Ok(());
-            }
-            store.confirm(batch.clone()).await?;
-            for (session, generation) in &batch {
-                // A later generation that was seen meanwhile stays.
-                if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
-                    self.number.fetch_sub(1, Ordering::Relaxed);
+            let mut notes: Vec<_> = self.pending.iter().take(TAKEN).map(|note| (*note.key(), *note.value())).collect();
+            // Sessions that began about the same time lie side by side in a store.
+            notes.sort_unstable();
+            for batch in notes.chunks(BATCH) {
+                store.confirm(batch.to_vec()).await?;
+                for (session, generation) in batch {
+                    // A later generation that was seen meanwhile stays.
+                    if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
+                        self.number.fetch_sub(1, Ordering::Relaxed);
+                    }
                 }
             }
-            if batch.len() < BATCH {
+            if notes.len() < TAKEN {
                 return Ok(());
             }
         }
@@ -101,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn more_notes_than_one_batch_holds_are_written_in_several() {
         let notes = Confirmations::default();
-        for n in 0..(BATCH as u64 * 2 + 1) {
+        for n in 0..(TAKEN as u64 + BATCH as u64 + 1) {
             notes.seen(id(n), 1);
         }
         notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
