@@ -99,7 +99,7 @@ pub struct AccessToken {
     /// `scope`; empty when there is none.
     pub scope: Scope,
     /// `aud`: at least one.
-    pub audience: Box<[Box<str>]>,
+    pub audience: Arc<[Box<str>]>,
     /// `sid` and `gen`: only ever from our own tokens.
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.

@@ -51,7 +51,7 @@ pub(super) fn claims(
         Some(scope) => Scope::parse(scope).map_err(|_| Denial::BadClaim("scope has a character that none may have"))?,
         None => Scope::default(),
     };
-    let audience = audience(claims)?;
+    let audience = audience(claims, rules)?;
     let (session, account) = if rules.ours {
         if jti.is_none() {
             return Err(Denial::BadClaim("no jti"));
@@ -145,14 +145,17 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
     Ok(Some(time))
 }
 
-fn audience(claims: &Members<'_>) -> Result<Box<[Box<str>]>, Denial> {
+/// Most tokens are for whom their issuer's are meant to be, and share that.
+fn audience(claims: &Members<'_>, rules: &IssuerRules) -> Result<Arc<[Box<str>]>, Denial> {
     const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
     let entry = |member: &Member<'_>| match member {
         Member::Text(text) if !text.is_empty() => Ok(Box::from(&**text)),
         Member::Text(_) | Member::Number(_) | Member::Array(_) | Member::Other => Err(WHY),
     };
+    let usual = |text: &str| !text.is_empty() && matches!(&*rules.audience, [one] if **one == *text);
     match claims.get("aud") {
-        Some(one @ Member::Text(_)) => Ok(Box::new([entry(one)?])),
+        Some(Member::Text(text)) if usual(text) => Ok(Arc::clone(&rules.audience)),
+        Some(one @ Member::Text(_)) => Ok([entry(one)?].into()),
         Some(Member::Array(several)) if !several.is_empty() => several.iter().map(entry).collect(),
         Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(WHY),
         None => Err(Denial::BadClaim("no aud")),
