@@ -51,7 +51,8 @@ impl Clients {
             send_good(&mut good, path, picker, time),
             send_forged(&mut bad, path, forged, flood, time)
         )?;
-        Ok((driven, answered as f64 / driven.took.as_secs_f64()))
+        let rate = answered as f64 / driven.took.as_secs_f64();
+        Ok((driven, rate))
     }
 }
 
@@ -110,7 +111,8 @@ async fn send_forged(
                 break;
             }
             // 198.18.0.0/15 is there for benchmarks (RFC 2544).
-            let number = if flood.everywhere { (answered as u32 * CLIENTS as u32 + client as u32) & 0x1_ffff } else { 0 };
+            let number =
+                if flood.everywhere { (answered as u32 * CLIENTS as u32 + client as u32) & 0x1_ffff } else { 0 };
             let from = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() | number);
             connection.get_from(path, token, from);
             let status = connection.exchange().await?.status;
