@@ -40,6 +40,10 @@ use secrecy::SecretString;
 use support::{Inner, cpu_time, measures, quantile};
 use tower::{Layer, ServiceExt};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ISSUER: &str = "https://auth.example.com";
 const CLIENT: &str = "web";
 const LEEWAY: Duration = Duration::from_secs(30);

@@ -5,6 +5,7 @@
 //! - `ack-before-commit`: the store answers before it commits: a planted fault, which a crash test must find.
 //! - `wall-clock:FILE`: the wall clock is as many milliseconds ahead as the file says, or behind with a `-`.
 //! - `sweep-every:MS`: what has expired is removed as often.
+//! - `slow-sync:MS`: the disk of the store takes so much longer for each sync.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -24,6 +25,7 @@ struct Active {
     ack_before_commit: bool,
     wall_clock: Option<PathBuf>,
     sweep_every: Option<Duration>,
+    slow_sync: Option<Duration>,
 }
 
 /// To be called after each commit that is not yet acknowledged.
@@ -64,6 +66,13 @@ pub(crate) fn sweep_every(usual: Duration) -> Duration {
     active().sweep_every.unwrap_or(usual)
 }
 
+/// To be called before each sync of the store.
+pub fn before_sync() {
+    if let Some(longer) = active().slow_sync {
+        std::thread::sleep(longer);
+    }
+}
+
 fn active() -> &'static Active {
     static ACTIVE: OnceLock<Active> = OnceLock::new();
     ACTIVE.get_or_init(|| parse(&std::env::var("ROTOGATE_FAILPOINT").unwrap_or_default()))
@@ -77,6 +86,7 @@ fn parse(text: &str) -> Active {
             Some(("after-commit", count)) => active.after_commit = count.parse().ok(),
             Some(("wall-clock", file)) => active.wall_clock = Some(file.into()),
             Some(("sweep-every", millis)) => active.sweep_every = millis.parse().ok().map(Duration::from_millis),
+            Some(("slow-sync", millis)) => active.slow_sync = millis.parse().ok().map(Duration::from_millis),
             None if one == "ack-before-commit" => active.ack_before_commit = true,
             Some(_) | None => {}
         }
@@ -95,9 +105,10 @@ mod tests {
         let both = Active {
             wall_clock: Some("/a/b".into()),
             sweep_every: Some(Duration::from_millis(5)),
+            slow_sync: Some(Duration::from_millis(20)),
             ..Active::default()
         };
-        assert_eq!(parse("wall-clock:/a/b;sweep-every:5"), both);
+        assert_eq!(parse("wall-clock:/a/b;sweep-every:5;slow-sync:20"), both);
         for other in ["", "after-commit", "after-commit:x", "before-mint:3"] {
             assert_eq!(parse(other), Active::default(), "{other}");
         }

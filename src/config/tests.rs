@@ -381,6 +381,16 @@ fn o1_an_https_upstream_is_not_the_gate_itself() {
 }
 
 #[test]
+fn there_are_as_many_workers_as_processors_unless_it_is_said() {
+    let with = |more: &str| read(&MINIMAL.replacen("[issuer]", &format!("{more}[issuer]"), 1));
+    let processors = std::thread::available_parallelism().unwrap();
+    assert_eq!(with("").unwrap().server.workers, processors);
+    assert_eq!(with("workers = 3\n").unwrap().server.workers.get(), 3);
+    let error = with("workers = 0\n").unwrap_err().to_string();
+    assert!(error.ends_with(":3:11: server.workers: expected a whole number from 1 to 1024, found 0"), "{error}");
+}
+
+#[test]
 fn an_upstream_has_bounds_and_checks_of_its_own() {
     let upstream = |more: &str| format!("[[upstreams]]\nname = \"u\"\nurls = [\"http://a\"]\n{more}");
     let of = |more: &str| read(&format!("{MINIMAL}{}", upstream(more))).unwrap().upstreams.remove(0);

@@ -17,11 +17,10 @@ use crate::directory::password::Passwords;
 use crate::headers::ProtectedNames;
 use crate::limit::{Limits, Rates};
 use crate::policy::Audiences;
-use crate::revocation::RevocationList;
 use crate::route::{Route, RouteError, RoutePolicy, RouteTable};
 use crate::session::engine::{Engine, Parts};
 use crate::session::profile::{Profile, ProfileError};
-use crate::store::{Cursor, MemoryStore, Store, StoreError};
+use crate::store::{MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, RulesError, Verifier};
 use crate::verified::{Checker, DEFAULT_CAPACITY, IdentityField, IdentityHeaders};
@@ -287,11 +286,8 @@ impl GateBuilder {
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
         let time = self.time.map_or_else(system_time, |time| time.0);
         let clock = Arc::new(EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway));
-        let revocations = Arc::new(RevocationList::new());
         // Before anything is served (requirement R10).
-        for entry in store.revocations_since(Cursor::default()).await?.0 {
-            revocations.apply(&entry);
-        }
+        let revocations = Arc::new(store.revocations().await?.0);
         let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
         audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));

@@ -90,7 +90,7 @@ pub(super) struct RequestBody {
 pub(super) struct Progress(Option<Arc<AtomicU64>>);
 
 impl Progress {
-    fn counted() -> Self {
+    pub(super) fn counted() -> Self {
         Self(Some(Arc::default()))
     }
 

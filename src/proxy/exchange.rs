@@ -85,7 +85,7 @@ impl Inner {
             let (method, progress) = (asked.method.clone(), body.progress());
             let head = head_for(&address.url, asked, &body, pool.upstream.preserve_host, upgrade.as_ref())?;
             if address.url == UpstreamUrl::Echo {
-                return echo::answer(&head, body).await.map_err(|error| match error {
+                return Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
                     BodyError::TooLarge => ProxyError::TooLarge,
                     BodyError::Idle => ProxyError::ClientIdle,
                     BodyError::Broken(_) => ProxyError::ClientBroken,

@@ -62,7 +62,8 @@ impl Connections {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect().await?,
+                // Boxed, as whatever is rare on this way: every request would carry its size about.
+                None => Box::pin(self.connect()).await?,
             };
             let mut error = match connection.sender.try_send_request(request).await {
                 Ok(response) => {

@@ -25,7 +25,7 @@ impl Lane {
     }
 
     /// What is this thread's of one for each lane. One too many is the first, too.
-    pub(super) fn of<T>(each: &[T]) -> Option<&T> {
+    pub(crate) fn of<T>(each: &[T]) -> Option<&T> {
         each.get(LANE.get()).or_else(|| each.first())
     }
 }

@@ -129,7 +129,7 @@ impl Pool {
                 }
             }
         };
-        tokio::time::timeout(self.upstream.queue_timeout, waiting).await.map_err(|_| ProxyError::Overloaded)
+        Box::pin(tokio::time::timeout(self.upstream.queue_timeout, waiting)).await.map_err(|_| ProxyError::Overloaded)
     }
 
     fn choose(self: &Arc<Self>, tried: &[Arc<Address>]) -> Choice {
@@ -166,7 +166,7 @@ impl Pool {
         if !self.addresses.load().is_empty() {
             return Ok(());
         }
-        self.look_up().await;
+        Box::pin(self.look_up()).await;
         if self.addresses.load().is_empty() { Err(ProxyError::Unreachable) } else { Ok(()) }
     }
 

@@ -26,8 +26,12 @@ use crate::session::rotation::GONE;
 use crate::session::{Generation, SessionId};
 
 mod entry;
+mod filling;
+mod parts;
 
 use entry::{NotBefore, SessionEntry};
+pub use filling::Filling;
+use parts::Parts;
 
 /// How long after its end an entry stays, so that no clock that is a little off revives anything.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
@@ -78,16 +82,15 @@ impl<K: Eq + Hash, V> Table<K, V> {
 
     /// Writers insert before they raise the epoch, and readers load the epoch before they come here: so a reader that
     /// still finds the count at zero is one whose check is out of date already.
-    fn get<Q>(&self, key: &Q) -> Option<V>
+    fn get<Q, T>(&self, key: &Q, of: impl FnOnce(&V) -> T) -> Option<T>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
-        V: Clone,
     {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        self.map.get(key).map(|entry| entry.value().clone())
+        self.map.get(key).map(|entry| of(entry.value()))
     }
 
     fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V)) {
@@ -138,7 +141,7 @@ impl Issuer {
 
 /// All that is revoked and could still be presented.
 pub struct RevocationList {
-    sessions: Table<SessionId, SessionEntry>,
+    sessions: Parts,
     /// Few, and hardly ever more: so a list that is read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
@@ -164,8 +167,13 @@ impl Default for RevocationList {
 impl RevocationList {
     /// An empty list.
     pub fn new() -> Self {
+        Self::expecting(0)
+    }
+
+    /// An empty list with room for the entries of so many sessions.
+    fn expecting(sessions: usize) -> Self {
         Self {
-            sessions: Table::new(),
+            sessions: Parts::expecting(sessions),
             issuers: ArcSwap::from_pointee(Vec::new()),
             global: Mutex::new(None),
             global_not_before: AtomicU64::new(0),
@@ -182,7 +190,7 @@ impl RevocationList {
         let Revocation { target, effect, until } = revocation;
         match target {
             Target::Session(id) => {
-                self.sessions.merge(*id, SessionEntry::new(*effect, *until), SessionEntry::merge);
+                self.sessions.merge(*id, SessionEntry::new(*effect, *until));
                 self.epochs.bump(session_shard(*id));
             }
             Target::Subject { issuer, subject } => {
@@ -224,10 +232,10 @@ impl RevocationList {
         }
         match facts.session {
             Some((id, generation)) => {
-                self.sessions.get(&id).map_or(Timestamp::MAX, |entry| entry.refuse_from(generation))
+                self.sessions.get(id, |entry| entry.refuse_from(generation)).unwrap_or(Timestamp::MAX)
             }
             None => {
-                let gone = facts.jti.zip(issuer).is_some_and(|(jti, issuer)| issuer.tokens.get(jti).is_some());
+                let gone = facts.jti.zip(issuer).is_some_and(|(jti, issuer)| issuer.tokens.get(jti, |_| ()).is_some());
                 if gone { Timestamp::ZERO } else { Timestamp::MAX }
             }
         }
@@ -252,7 +260,7 @@ impl RevocationList {
     /// is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): ask before the record is
     /// loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {
-        self.sessions.get(&session).map_or(0, |entry| entry.highest())
+        self.sessions.get(session, SessionEntry::highest).unwrap_or(0)
     }
 
     /// The latest of the not-befores of a subject, of a client and of all; [`Timestamp::ZERO`] when there is none.
@@ -261,13 +269,13 @@ impl RevocationList {
     }
 
     fn latest_not_before(&self, issuer: Option<&Issuer>, subject: &str, client: Option<&str>) -> Option<Timestamp> {
-        let of_subject = issuer.and_then(|i| i.subjects.get(subject));
-        let of_client = issuer.zip(client).and_then(|(i, client)| i.clients.get(client));
+        let of_subject = issuer.and_then(|i| i.subjects.get(subject, NotBefore::at));
+        let of_client = issuer.zip(client).and_then(|(i, client)| i.clients.get(client, NotBefore::at));
         let of_all = match self.global_not_before.load(Ordering::Acquire) {
             0 => None,
             at => Some(Timestamp::from_millis(at)),
         };
-        of_subject.map(|e| e.at()).max(of_client.map(|e| e.at())).max(of_all)
+        of_subject.max(of_client).max(of_all)
     }
 
     /// Removes the entries that ended more than an hour before `now`, and says how many. Raises no counter: every token

@@ -15,21 +15,19 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, text,
-};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::shed::InFlight;
+use super::tally::{BUCKETS, Tally};
 use crate::gate::{Gate, Verdict};
 use crate::route::Route;
 use crate::session::engine::Event;
@@ -38,11 +36,11 @@ use crate::session::engine::Event;
 const NO_ROUTE: &str = "";
 
 /// A route as a label: its id, which is the configuration's, without a copy of the text for each request.
-#[derive(Clone, Debug)]
-struct RouteLabel(Option<Arc<Route>>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct RouteLabel(Option<Arc<Route>>);
 
 impl RouteLabel {
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.0.as_ref().map_or(NO_ROUTE, |route| route.id.as_str())
     }
 }
@@ -61,54 +59,29 @@ impl Hash for RouteLabel {
     }
 }
 
-impl EncodeLabelValue for RouteLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        self.id().encode(encoder)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOutcome {
-    route: RouteLabel,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByRoute {
-    route: RouteLabel,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Family<ByOutcome, Counter>,
-    durations: Family<ByRoute, Histogram, fn() -> Histogram>,
+    tally: Arc<Tally>,
     ready: Gauge,
 }
 
 impl Metrics {
-    pub(super) fn new(gate: Gate, in_flight: Arc<InFlight>) -> Self {
+    /// For requests that are answered on so many threads.
+    pub(super) fn new(gate: Gate, in_flight: Arc<InFlight>, threads: NonZeroUsize) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
-        let requests = Family::default();
-        // From 100 us to 26 s, by fours.
-        let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0001, 4.0, 10));
-        let durations = Family::new_with_constructor(buckets);
-        registry.register("requests", "Requests answered", requests.clone());
-        registry.register("request_duration_seconds", "From the request's head to the reply's head", durations.clone());
+        let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
-        registry.register_collector(Box::new(OfGate { gate, in_flight }));
-        Self { registry, requests, durations, ready }
+        registry.register_collector(Box::new(OfGate { gate, in_flight, tally: Arc::clone(&tally) }));
+        Self { registry, tally, ready }
     }
 
     /// Counts a request that was answered.
     pub(super) fn answered(&self, verdict: Option<&Verdict>, took: Duration) {
         let route = RouteLabel(verdict.and_then(|verdict| verdict.route.clone()));
-        let outcome = outcome(verdict);
-        let labels = ByOutcome { route, outcome };
-        self.requests.get_or_create(&labels).inc();
-        self.durations.get_or_create(&ByRoute { route: labels.route }).observe(took.as_secs_f64());
+        self.tally.count(&route, outcome(verdict), took);
     }
 
     /// Everything, as it is now.
@@ -126,10 +99,11 @@ pub(super) fn outcome(verdict: Option<&Verdict>) -> &'static str {
     verdict.map_or("preflight", |verdict| verdict.reason)
 }
 
-/// What the gate knows itself.
+/// What is known elsewhere.
 struct OfGate {
     gate: Gate,
     in_flight: Arc<InFlight>,
+    tally: Arc<Tally>,
 }
 
 impl fmt::Debug for OfGate {
@@ -140,6 +114,22 @@ impl fmt::Debug for OfGate {
 
 impl Collector for OfGate {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let routes = self.tally.total();
+        let mut requests = encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
+        for (route, of_route) in &routes {
+            for (outcome, number) in &of_route.outcomes {
+                let labels = [("route", &**route), ("outcome", outcome)];
+                ConstCounter::new(*number).encode(requests.encode_family(&labels)?)?;
+            }
+        }
+        let help = "From the request's head to the reply's head";
+        let mut durations = encoder.encode_descriptor("request_duration_seconds", help, None, MetricType::Histogram)?;
+        for (route, of_route) in &routes {
+            let buckets: Vec<(f64, u64)> = BUCKETS.into_iter().zip(of_route.buckets).collect();
+            let labels = [("route", &**route)];
+            let mut of_labels = durations.encode_family(&labels)?;
+            of_labels.encode_histogram::<NoLabelSet>(of_route.sum, of_route.buckets.iter().sum(), &buckets, None)?;
+        }
         let mut events =
             encoder.encode_descriptor("session_events", "What happened to sessions", None, MetricType::Counter)?;
         for event in Event::ALL {

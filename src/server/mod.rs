@@ -18,6 +18,7 @@ mod shed;
 mod sockets;
 mod stream;
 mod streams;
+mod tally;
 mod tls;
 mod workers;
 
@@ -145,7 +146,8 @@ impl Server {
         let Self { listeners, admin, assembled, config, kept, seen } = self;
         let (stopping, stopped) = watch::channel(false);
         let in_flight = Arc::new(InFlight::new(config.server.max_requests));
-        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight)));
+        let workers = config.server.workers;
+        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight), workers));
         let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics), Arc::clone(&in_flight))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
@@ -167,7 +169,7 @@ impl Server {
             stopping: stopped.clone(),
         });
         let admin_side = AdminSide::start(admin, admin_state)?;
-        let workers = Workers::start(config.load().server.workers);
+        let workers = Workers::start(workers);
         let workers =
             Arc::new(workers.map_err(|error| ServerError::new(format!("no thread can be started: {error}")))?);
         let mut accepting = tokio::task::JoinSet::new();

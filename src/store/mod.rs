@@ -9,7 +9,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::revocation::Revocation;
+use crate::revocation::list::Filling;
+use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 #[cfg(any(test, feature = "test-util"))]
@@ -134,6 +135,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// All entries written after `cursor`, in order, and where they end. [`Cursor::default`] gives every live entry. An
     /// entry that was merged moves to the end: it comes again, and only there.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
+
+    /// A list of every live entry, and where they end: what a gate needs before it serves. The default goes through
+    /// [`revocations_since`](Self::revocations_since), which holds them all twice for a moment.
+    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        let (entries, end) = self.revocations_since(Cursor::default()).await?;
+        let mut list = Filling::expecting(entries.len());
+        entries.iter().for_each(|entry| list.add(entry));
+        Ok((list.finish(), end))
+    }
 
     /// Marks generations as seen in use, where they still are the current ones of a live session. Touches that one field
     /// and the revision.

@@ -15,8 +15,8 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
 /// How long what ended is kept, for clocks that disagree and for what was still on its way.
 pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
-/// How many sessions, and how many revocations, one step of a sweep removes at most.
-pub(super) const SWEEP_STEP: usize = 512;
+/// How many sessions, and how many revocations, one step of a sweep removes at most: nobody else writes meanwhile.
+pub(super) const SWEEP_STEP: usize = 128;
 /// The most sessions of a page, whatever the caller asks for.
 const LONGEST_PAGE: usize = 1000;
 

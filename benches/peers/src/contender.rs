@@ -148,7 +148,7 @@ impl Running {
                 let place = folder.join("place");
                 template.copy_to(&place, address, free_address()?, stage.upstream)?;
                 let mut command = Command::new(&stage.rotogate);
-                command.arg("--config").arg(place.join("gateway.toml")).env("TOKIO_WORKER_THREADS", "1");
+                command.arg("--config").arg(place.join("gateway.toml"));
                 if !access_log {
                     command.env("ROTOGATE_LOG", "info,rotogate::access=off");
                 }

@@ -36,9 +36,9 @@ pub struct Options {
     /// These sets alone: contenders, algorithms, tokens, revocations, rotations, forged, refresh.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Those alone whose name holds one of these, and no report: for a look at what a change does.
-    #[arg(long, value_delimiter = ',')]
-    cells: Vec<String>,
+    /// The row of that name alone, and no report: for a look at what a change does. Several, if given several times.
+    #[arg(long)]
+    cell: Vec<String>,
     /// One short round with fewer tokens and revocations: does it work at all?
     #[arg(long)]
     pub quick: bool,
@@ -95,7 +95,7 @@ impl Options {
         }
         all.retain(|set| self.only.is_empty() || self.only.iter().any(|name| name == set.key));
         for set in &mut all {
-            set.cells.retain(|cell| self.cells.is_empty() || self.cells.iter().any(|part| cell.name.contains(part)));
+            set.cells.retain(|cell| self.cell.is_empty() || self.cell.contains(&cell.name));
         }
         Ok(all)
     }
@@ -133,7 +133,7 @@ pub fn run(options: &Options) -> Result<()> {
         measured.push(Measured { set, samples });
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
     }
-    if options.cells.is_empty() {
+    if options.cell.is_empty() {
         return report::write(options, options.out(), &machine, &measured, began.elapsed());
     }
     for measured in &measured {

@@ -99,6 +99,7 @@ fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) ->
 listen = "{listen}"
 public_url = "http://{listen}"
 drain_timeout = "1s"
+workers = 1
 # So that the bench can come from many addresses.
 trusted_proxies = ["127.0.0.1"]
 [admin]

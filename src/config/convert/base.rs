@@ -17,6 +17,7 @@ use super::{check_profile, collide, listeners, path_in, profile};
 use crate::gate::DEFAULT_MAX_STREAM;
 use crate::limit::Rates;
 use crate::session::profile::Profile;
+use crate::store::redb::DEFAULT_CACHE_SIZE;
 use crate::token::Algorithm;
 use crate::token::algorithm::Family;
 
@@ -193,7 +194,7 @@ pub(super) fn store(section: &Section<'_>, dir: &Path) -> StoreConfig {
     let is_memory = section.get("kind", value::word(&[("redb", false), ("memory", true)], &["redis"])).unwrap_or(false);
     let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join("data/rotogate.redb"));
     let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
-    let cache_size = bytes(section.get("cache_size", value::size(1 << 20, 1 << 40)), 64 << 20);
+    let cache_size = bytes(section.get("cache_size", value::size(1 << 20, 1 << 40)), DEFAULT_CACHE_SIZE);
     section.finish();
     if is_memory { StoreConfig::Memory } else { StoreConfig::Redb { path, accept_restored_store, cache_size } }
 }

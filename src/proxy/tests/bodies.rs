@@ -219,7 +219,7 @@ async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_moves_outlives_the_head_timeout() {
     let (limit, step) = (Duration::from_secs(10), Duration::from_secs(9));
-    let progress = Progress::default();
+    let progress = Progress::counted();
     let moving = async {
         for _ in 0..20 {
             tokio::time::sleep(step).await;

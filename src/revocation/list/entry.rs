@@ -2,79 +2,108 @@
 
 use super::{Effect, GONE, Generation, Timestamp};
 
-/// Of a session: from which generation on its tokens are good.
+/// Of a session: from which generation on its tokens are good. 16 bytes, as long as that is all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SessionEntry {
-    minimum: Generation,
-    until: Timestamp,
-    /// Only where the minimum takes effect later.
-    schedule: Option<Box<Schedule>>,
+pub(super) enum SessionEntry {
+    /// From this generation on, at once.
+    Plain {
+        minimum: Generation,
+        /// Milliseconds: the lower six bytes, which last for nine thousand years.
+        until: [u8; 6],
+    },
+    /// Where the minimum takes effect later, or the entry has no end.
+    Scheduled(Box<Scheduled>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Schedule {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scheduled {
+    minimum: Generation,
     effective_from: Timestamp,
     before: Generation,
+    until: Timestamp,
 }
 
 impl SessionEntry {
     pub(super) fn new(effect: Effect, until: Timestamp) -> Self {
-        let mut entry = Self { minimum: GONE, until, schedule: None };
-        entry.set(effect);
-        entry
-    }
-
-    pub(super) fn until(&self) -> Timestamp {
-        self.until
-    }
-
-    fn set(&mut self, effect: Effect) {
-        (self.minimum, self.schedule) = match effect {
+        let gone = Self::plain(GONE, until);
+        match effect {
             Effect::Minimum { minimum, effective_from, before } => {
                 let highest = minimum.max(before);
                 // A gone session is gone at once, and a minimum of old is in effect.
                 if highest == GONE || effective_from == Timestamp::ZERO || before >= minimum {
-                    (highest, None)
+                    Self::plain(highest, until)
                 } else {
-                    (minimum, Some(Box::new(Schedule { effective_from, before })))
+                    Self::Scheduled(Box::new(Scheduled { minimum, effective_from, before, until }))
                 }
             }
             // These do not fit a session: refusing is the safe reading.
-            Effect::NotBefore(_) | Effect::Gone => (GONE, None),
-        };
+            Effect::NotBefore(_) | Effect::Gone => gone,
+        }
+    }
+
+    fn plain(minimum: Generation, until: Timestamp) -> Self {
+        match until.as_millis().to_be_bytes() {
+            [0, 0, a, b, c, d, e, f] => Self::Plain { minimum, until: [a, b, c, d, e, f] },
+            _ => Self::Scheduled(Box::new(Scheduled {
+                minimum,
+                effective_from: Timestamp::ZERO,
+                before: minimum,
+                until,
+            })),
+        }
+    }
+
+    pub(super) fn until(&self) -> Timestamp {
+        match self {
+            Self::Plain { until: [a, b, c, d, e, f], .. } => {
+                Timestamp::from_millis(u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]))
+            }
+            Self::Scheduled(scheduled) => scheduled.until,
+        }
     }
 
     fn effect(&self) -> Effect {
-        let Schedule { effective_from, before } =
-            self.schedule.as_deref().copied().unwrap_or(Schedule { effective_from: Timestamp::ZERO, before: 0 });
-        Effect::Minimum { minimum: self.minimum, effective_from, before }
+        match self {
+            Self::Plain { minimum, .. } => {
+                Effect::Minimum { minimum: *minimum, effective_from: Timestamp::ZERO, before: 0 }
+            }
+            Self::Scheduled(scheduled) => {
+                let Scheduled { minimum, effective_from, before, .. } = **scheduled;
+                Effect::Minimum { minimum, effective_from, before }
+            }
+        }
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        self.set(self.effect().merge(other.effect()));
-        self.until = self.until.max(other.until);
+        *self = Self::new(self.effect().merge(other.effect()), self.until().max(other.until()));
     }
 
     /// The minimum, in effect yet or not.
     pub(super) fn highest(&self) -> Generation {
-        self.minimum
+        match self {
+            Self::Plain { minimum, .. } => *minimum,
+            Self::Scheduled(scheduled) => scheduled.minimum,
+        }
     }
 
     /// From when on a token of this generation is refused.
     pub(super) fn refuse_from(&self, generation: Generation) -> Timestamp {
-        if generation >= self.minimum && self.minimum != GONE {
+        let minimum = self.highest();
+        if generation >= minimum && minimum != GONE {
             return Timestamp::MAX;
         }
-        match self.schedule.as_deref() {
-            Some(schedule) if generation >= schedule.before => schedule.effective_from,
-            Some(_) | None => Timestamp::ZERO,
+        match self {
+            Self::Scheduled(scheduled) if generation >= scheduled.before => scheduled.effective_from,
+            Self::Scheduled(_) | Self::Plain { .. } => Timestamp::ZERO,
         }
     }
 
     /// Forgets a schedule that has run out.
     pub(super) fn settle(&mut self, now: Timestamp) {
-        if self.schedule.as_deref().is_some_and(|schedule| schedule.effective_from <= now) {
-            self.schedule = None;
+        if let Self::Scheduled(scheduled) = self
+            && scheduled.effective_from <= now
+        {
+            *self = Self::plain(scheduled.minimum, scheduled.until);
         }
     }
 }

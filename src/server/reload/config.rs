@@ -69,6 +69,7 @@ fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
         ("server.listen", !are_the_same_sockets(&old.server, &new.server)),
         ("server.public_url", old.server.public_url != new.server.public_url),
         ("server.trusted_proxies", old.server.trusted_proxies != new.server.trusted_proxies),
+        ("server.workers", old.server.workers != new.server.workers),
         ("admin", old.admin != new.admin),
         ("issuer", old.issuer != new.issuer),
         ("issuers", old.issuers != new.issuers),
@@ -90,7 +91,7 @@ fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
 fn kept(old: &ServerConfig, new: ServerConfig) -> ServerConfig {
     let listeners = if are_the_same_sockets(old, &new) { new.listeners } else { old.listeners.clone() };
     let (public_url, trusted_proxies) = (old.public_url.clone(), old.trusted_proxies.clone());
-    ServerConfig { listeners, public_url, trusted_proxies, ..new }
+    ServerConfig { listeners, public_url, trusted_proxies, workers: old.workers, ..new }
 }
 
 fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {

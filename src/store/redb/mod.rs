@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::rules::{Failure, Rules, page_size};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
 use crate::clock::Timestamp;
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(feature = "test-util")]
 pub use schema::records_read_back_the_same;
@@ -38,6 +38,7 @@ use schema::{
 use writer::{Call, Job, Shared, Writer, failed};
 
 mod backup;
+mod load;
 mod open;
 mod schema;
 mod staged;
@@ -46,12 +47,15 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-/// How much of the file is kept in memory, unless said otherwise: 64 MiB.
-pub const DEFAULT_CACHE_SIZE: usize = 64 << 20;
+/// How much of the file is kept in memory, unless said otherwise: 16 MiB. The system keeps the file in memory, too, as
+/// far as nobody else needs that, so more makes little difference (docs/state.md).
+pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
 /// Up to which size a file is verified in full when it is opened, unless said otherwise: 256 MiB.
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// How many revocations are read at a time, so that others get their turn between.
 const READ_STEP: usize = 2048;
+/// How many generations are confirmed at a time, for the same reason.
+const CONFIRM_STEP: usize = 256;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -317,8 +321,22 @@ impl Store for RedbStore {
         Ok((entries, end))
     }
 
+    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        load::all(&*self.database()?).await
+    }
+
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
-        self.write(move |rules, state| rules.confirm(state, &seen)).await
+        // Any number of them may have come together. Each counts alone.
+        let mut rest = seen.as_slice();
+        loop {
+            let (step, more) = rest.split_at(rest.len().min(CONFIRM_STEP));
+            let step = step.to_vec();
+            self.write(move |rules, state| rules.confirm(state, &step)).await?;
+            if more.is_empty() {
+                return Ok(());
+            }
+            rest = more;
+        }
     }
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {

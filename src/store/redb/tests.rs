@@ -9,6 +9,7 @@ use crate::revocation::{Effect, Target};
 use crate::store::conformance::{self, START, gone, insert, later, not_before, rotated, session, subject};
 
 mod crash;
+mod holding;
 mod opening;
 
 const KEYRING: Uuid = Uuid::from_u128(0x6b65_7973);

@@ -1,0 +1,130 @@
+//! The stores to measure.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use rotogate::clock::Timestamp;
+use rotogate::revocation::{Effect, Revocation, Target};
+use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::store::redb::{Options, RedbStore};
+use rotogate::store::{Inserted, Store};
+use uuid::Uuid;
+
+use super::Kind;
+
+pub(super) const ISSUER: &str = "https://auth.example.com";
+pub(super) const CLIENT: &str = "web";
+const LEEWAY: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const KEYRING: Uuid = Uuid::from_u128(7);
+/// How many writes are on their way at once.
+const AT_ONCE: usize = 4096;
+
+/// When all this began.
+pub(super) const BEGUN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+/// When all of it has ended, and its grace too.
+pub(super) const OVER: Timestamp = BEGUN.plus(Duration::from_secs(10 * 24 * 3600));
+
+pub(super) fn store(folder: &Path) -> RedbStore {
+    let mut options = Options::new(ISSUER, KEYRING, LEEWAY);
+    if let Some(mib) = std::env::var("ROTOGATE_BENCH_CACHE_MIB").ok().and_then(|mib| mib.parse::<usize>().ok()) {
+        options.cache_size = mib << 20;
+    }
+    RedbStore::open(folder.join("rotogate.redb"), options).unwrap()
+}
+
+/// The id of a session. They were created over a day, as many in each moment.
+pub(super) fn id(number: usize, of: usize) -> SessionId {
+    let created = BEGUN.plus(Duration::from_micros(DAY.as_micros() as u64 * number as u64 / of.max(1) as u64));
+    let mut random = [0; 10];
+    // Spread, as random bytes are; the same each time.
+    random[2..].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    SessionId::new(created, random)
+}
+
+/// The id of a session that there is not, among those that there are.
+pub(super) fn unknown(number: usize, of: usize) -> SessionId {
+    let mut bytes = *id(number, of).as_bytes();
+    bytes[9] ^= 0xff;
+    SessionId::from_bytes(bytes)
+}
+
+/// A session after its login.
+pub(super) fn session(number: usize, of: usize) -> Session {
+    let id = id(number, of);
+    let scope = || Scope::parse("read write").unwrap();
+    let expires = id.created().plus(DAY * 7);
+    Session {
+        id,
+        secret: SessionSecret::new([7; 16]),
+        subject: format!("user-{number}").into(),
+        account: None,
+        client: CLIENT.into(),
+        scope: scope(),
+        dialect: "oauth2".into(),
+        expires,
+        latest_access_expires: id.created().plus(Duration::from_secs(300)),
+        current: 1,
+        previous: 0,
+        rotated_at: Timestamp::ZERO,
+        issued_at: id.created(),
+        confirmed: false,
+        last: LastPair {
+            scope: scope(),
+            access_expires: id.created().plus(Duration::from_secs(300)),
+            kid: "b7e1f9a02c5d4e38".into(),
+            refresh_key: 1,
+        },
+        status: Status::Live,
+        revision: 1,
+        user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".into()),
+        address: Some([192, 0, 2, 1].into()),
+    }
+}
+
+pub(super) fn revocation(number: usize, of: usize) -> Revocation {
+    let id = id(number, of);
+    Revocation { target: Target::Session(id), effect: Effect::SESSION_GONE, until: id.created().plus(DAY) }
+}
+
+/// Fills a store, and says how long that took in seconds, and how large its file is.
+pub(super) fn fill(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
+    let store = store(folder);
+    let start = Instant::now();
+    let write = |n: usize| {
+        let store = &store;
+        async move {
+            match kind {
+                Kind::Sessions => {
+                    let inserted = store.insert(session(n, number)).await.unwrap();
+                    assert_eq!(inserted, Inserted::Inserted);
+                }
+                Kind::Revocations => {
+                    store.revoke(revocation(n, number), RevokedBecause::Operator).await.unwrap();
+                }
+            }
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        stream::iter(0..number).map(write).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
+    });
+    let took = start.elapsed().as_secs_f64();
+    runtime.block_on(store.close()).unwrap();
+    vec![took, std::fs::metadata(folder.join("rotogate.redb")).unwrap().len() as f64]
+}
+
+/// A copy as a crash would leave it: made while the store is open, right after a commit.
+pub(super) fn crash(folder: &Path) {
+    let (opened, crashed) = (store(folder), folder.join("crashed"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // Ends nothing: all that this writes is the time.
+    runtime.block_on(opened.sweep(BEGUN)).unwrap();
+    let _ = std::fs::remove_dir_all(&crashed);
+    std::fs::create_dir(&crashed).unwrap();
+    let copy = crashed.join("rotogate.redb");
+    std::fs::copy(opened.path(), &copy).unwrap();
+    // Otherwise the system writes it later, while something else is measured.
+    std::fs::File::open(copy).unwrap().sync_all().unwrap();
+}

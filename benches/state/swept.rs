@@ -1,0 +1,43 @@
+//! How long each step of the sweep holds the writer.
+
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use rotogate::store::{Store, Swept};
+
+use super::Kind;
+use super::contents::{OVER, store};
+use super::support::quantile;
+
+/// Sweeps all of it, and says how many went a second, and how long a step took in milliseconds: the median, the longest.
+///
+/// The sweep asks for its next step when the last is done, and nothing else is asked: so the time from one time that it
+/// is woken to the next is that of a step.
+pub(super) fn measure(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
+    let store = store(folder);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut steps = Vec::new();
+    let start = Instant::now();
+    let swept = runtime.block_on(async {
+        let mut sweep = pin!(store.sweep(OVER));
+        let mut last = start;
+        poll_fn(|context| {
+            let now = Instant::now();
+            steps.push(std::mem::replace(&mut last, now).elapsed());
+            sweep.as_mut().poll(context)
+        })
+        .await
+        .unwrap()
+    });
+    let took = start.elapsed();
+    let there = number as u64;
+    match kind {
+        // Those that were rotated have left entries, too.
+        Kind::Sessions => assert_eq!(swept.sessions, there),
+        Kind::Revocations => assert_eq!(swept, Swept { sessions: 0, revocations: there }),
+    }
+    let millis: Vec<f64> = steps.iter().map(Duration::as_secs_f64).map(|seconds| seconds * 1e3).collect();
+    vec![number as f64 / took.as_secs_f64(), quantile(&millis, 0.5), quantile(&millis, 1.0)]
+}

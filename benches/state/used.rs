@@ -1,0 +1,128 @@
+//! What a look-up of a session and a rotation cost at a size. The rotations are those of the store alone: nothing is
+//! signed.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rotogate::revocation::Revocation;
+use rotogate::session::rotation::RaisedMinimum;
+use rotogate::session::{Session, SessionId};
+use rotogate::store::{RedbStore, Store, Swap};
+
+use super::contents::{id, store, unknown};
+use super::support::{cpu_time, quantile};
+
+const LOOK_UPS: usize = 50_000;
+const IN_FLIGHT: usize = 256;
+const LEEWAY: Duration = Duration::from_secs(30);
+const FIVE_MINUTES: Duration = Duration::from_secs(300);
+
+/// Microseconds of a look-up of a session that is there, and of one that is not; rotations a second, CPU microseconds of
+/// each, and the p99 of their latencies in milliseconds; the same of rotations that end the access tokens before them.
+pub(super) fn measure(number: usize, folder: &Path) -> Vec<f64> {
+    let store = store(folder);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let look_ups = if long() { LOOK_UPS } else { 100 };
+    let look_up = |make: fn(usize, usize) -> SessionId| {
+        let ids: Vec<_> = (0..look_ups).map(|n| make(any(n, number), number)).collect();
+        let start = Instant::now();
+        for id in &ids {
+            std::hint::black_box(runtime.block_on(store.load(*id)).unwrap());
+        }
+        start.elapsed().as_secs_f64() * 1e6 / look_ups as f64
+    };
+    let mut figures = vec![look_up(id), look_up(unknown)];
+    let time = Duration::from_millis(if long() { 5000 } else { 50 });
+    for ends_previous in [false, true] {
+        let done = runtime.block_on(rotations(&store, number, IN_FLIGHT, time, ends_previous));
+        figures.extend([done.per_second, done.cpu_micros, done.p99_millis]);
+    }
+    figures
+}
+
+/// Any of them, the next far from the last; the same each time.
+fn any(n: usize, number: usize) -> usize {
+    (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) as usize % number
+}
+
+pub(super) fn long() -> bool {
+    std::env::var_os(super::SHORT).is_none()
+}
+
+/// What many rotations came to.
+pub(super) struct Rotations {
+    pub(super) per_second: f64,
+    pub(super) commits_per_second: f64,
+    pub(super) cpu_micros: f64,
+    pub(super) p50_millis: f64,
+    pub(super) p99_millis: f64,
+}
+
+/// Rotates sessions of a store for so long, with so many in flight.
+pub(super) async fn rotations(
+    store: &RedbStore,
+    number: usize,
+    in_flight: usize,
+    time: Duration,
+    ends_previous: bool,
+) -> Rotations {
+    let (commits, cpu, start) = (store.commits(), cpu_time(), Instant::now());
+    let workers: Vec<_> = (0..in_flight)
+        .map(|worker| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                for n in (worker..).step_by(in_flight) {
+                    let asked = Instant::now();
+                    if asked - start > time {
+                        break;
+                    }
+                    rotate(&store, id(any(n, number), number), ends_previous).await;
+                    latencies.push(asked.elapsed().as_secs_f64() * 1e3);
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for worker in workers {
+        latencies.extend(worker.await.unwrap());
+    }
+    let took = start.elapsed().as_secs_f64();
+    let cpu = cpu_time().zip(cpu).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64());
+    let done = latencies.len() as f64;
+    Rotations {
+        per_second: done / took,
+        commits_per_second: (store.commits() - commits) as f64 / took,
+        cpu_micros: cpu * 1e6 / done,
+        p50_millis: quantile(&latencies, 0.5),
+        p99_millis: quantile(&latencies, 0.99),
+    }
+}
+
+/// What the store does of a rotation.
+async fn rotate(store: &dyn Store, id: SessionId, ends_previous: bool) {
+    let known = store.load(id).await.unwrap().unwrap();
+    let now = known.issued_at.plus(Duration::from_secs(60));
+    let access_expires = now.plus(FIVE_MINUTES);
+    let raised = RaisedMinimum {
+        minimum: known.current + 1,
+        effective_from: now.plus(Duration::from_secs(10)),
+        before: known.current,
+        until: known.latest_access_expires,
+    };
+    let mut next = Session {
+        current: known.current + 1,
+        previous: known.current,
+        rotated_at: now,
+        issued_at: now,
+        latest_access_expires: known.latest_access_expires.max(access_expires),
+        revision: known.revision + 1,
+        ..known.clone()
+    };
+    next.last.access_expires = access_expires;
+    let revocation = ends_previous.then(|| Revocation::raised(id, raised, LEEWAY));
+    let swap = store.compare_and_swap(known.revision, next, revocation).await.unwrap();
+    // Two workers may meet at one session of few.
+    assert!(matches!(swap, Swap::Swapped | Swap::Changed(_)));
+}

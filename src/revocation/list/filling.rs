@@ -1,0 +1,50 @@
+//! A list that is being filled with all that a store knows, before anybody asks it anything.
+//!
+//! The table of a million entries is far larger than the processor's caches, and entries put into it as they come miss them
+//! each time. So they are sorted by the part of the table that they belong to, and put there many at a time.
+
+use super::RevocationList;
+use super::entry::SessionEntry;
+use crate::revocation::{Revocation, Target};
+use crate::session::SessionId;
+
+/// How many entries wait, in all parts together: 3 MiB of them.
+const WAITING: usize = 96 << 10;
+
+/// Fills a list.
+#[derive(Debug)]
+pub struct Filling {
+    list: RevocationList,
+    parts: Vec<Vec<(SessionId, SessionEntry)>>,
+    /// How many entries of one part wait for each other.
+    together: usize,
+}
+
+impl Filling {
+    /// With room for the entries of so many sessions.
+    pub fn expecting(sessions: usize) -> Self {
+        let list = RevocationList::expecting(sessions);
+        let number = list.sessions.number();
+        let together = (WAITING.min(sessions) / number).max(1);
+        Self { list, parts: (0..number).map(|_| Vec::with_capacity(together)).collect(), together }
+    }
+
+    /// Adds an entry. What [`RevocationList::apply`] says of order holds here, too.
+    pub fn add(&mut self, revocation: &Revocation) {
+        let Target::Session(id) = &revocation.target else { return self.list.apply(revocation) };
+        let entry = SessionEntry::new(revocation.effect, revocation.until);
+        let number = self.list.sessions.of(*id);
+        let Some(part) = self.parts.get_mut(number) else { return self.list.sessions.merge(*id, entry) };
+        part.push((*id, entry));
+        if part.len() >= self.together {
+            self.list.sessions.merge_into(number, part.drain(..));
+        }
+    }
+
+    /// The list, with all that was added.
+    pub fn finish(self) -> RevocationList {
+        let Self { list, parts, .. } = self;
+        parts.into_iter().enumerate().for_each(|(number, part)| list.sessions.merge_into(number, part));
+        list
+    }
+}

@@ -1,0 +1,46 @@
+//! All revocations at once, for a start.
+
+use std::ops::Bound;
+
+use redb::{Database, ReadableDatabase, ReadableTableMetadata};
+
+use super::super::{Cursor, StoreError};
+use super::schema::{REVOCATIONS, decode_revocation};
+use super::writer::failed;
+use crate::revocation::RevocationList;
+use crate::revocation::list::Filling;
+
+/// How many are read at a time, so that others get their turn between.
+const STEP: usize = 16 << 10;
+/// What the table says of its length is not in its checksums: room for more is not made in advance.
+const MOST_ROOM: u64 = 16 << 20;
+
+/// Reads the table from one end to the other, and not the log, whose order means nothing here: in one transaction,
+/// without a look-up for each, and without ever holding more of them than the list itself.
+pub(super) async fn all(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
+    let read = database.begin_read().map_err(failed)?;
+    let table = read.open_table(REVOCATIONS).map_err(failed)?;
+    let room = table.len().map_err(failed)?.min(MOST_ROOM);
+    let mut list = Filling::expecting(usize::try_from(room).unwrap_or(0));
+    let mut end = 0;
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rows = table.range::<&[u8]>((from, Bound::Unbounded)).map_err(failed)?;
+        let mut step = 0;
+        let mut key = None;
+        for row in rows.by_ref().take(STEP) {
+            let (target, entry) = row.map_err(failed)?;
+            let (place, revocation) = decode_revocation(target.value(), entry.value())?;
+            list.add(&revocation);
+            end = end.max(place);
+            step += 1;
+            key = (step == STEP).then(|| target.value().to_vec());
+        }
+        if key.is_none() {
+            return Ok((list.finish(), Cursor(end)));
+        }
+        last = key;
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,128 @@
+//! What it takes to keep a revocation in memory and a session on the disk, counted and not timed: these may fail a build.
+//! Times are in the bench `state`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rotogate::clock::Timestamp;
+use rotogate::revocation::list::Filling;
+use rotogate::revocation::{Effect, Revocation, RevocationList, Target};
+use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::store::redb::Options;
+use rotogate::store::{RedbStore, Store};
+use uuid::Uuid;
+
+const ISSUER: &str = "https://auth.example.com";
+const LEEWAY: Duration = Duration::from_secs(30);
+const BEGUN: Timestamp = Timestamp::from_secs(1_700_000_000);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The most bytes of memory that an entry of the list may take: 33 in each place of a map, of whose places between seven
+/// sixteenths and seven eighths are used, and a tenth of those kept free for chance where as many are expected.
+const ENTRY_IN_MEMORY: u64 = 84;
+/// The same where a store of many is loaded, and there are as many maps as fill well.
+const ENTRY_LOADED: u64 = 46;
+/// The most bytes that a session may take of a file whose pages are full, a tenth more than when this was written: its
+/// record, with the user agent of its login, and a row in each of two indexes.
+const SESSION_ON_DISK: u64 = 405;
+/// The same of a revocation: its entry, its place in the log, and a row in the index by its end.
+const REVOCATION_ON_DISK: u64 = 173;
+
+fn id(number: usize) -> SessionId {
+    let mut random = [0; 10];
+    random[2..].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    SessionId::new(BEGUN.plus(Duration::from_millis(number as u64 / 8)), random)
+}
+
+fn revocation(number: usize) -> Revocation {
+    Revocation { target: Target::Session(id(number)), effect: Effect::SESSION_GONE, until: BEGUN.plus(DAY) }
+}
+
+fn session(number: usize) -> Session {
+    let scope = || Scope::parse("read write").unwrap();
+    Session {
+        id: id(number),
+        secret: SessionSecret::new([7; 16]),
+        subject: format!("user-{number}").into(),
+        account: None,
+        client: "web".into(),
+        scope: scope(),
+        dialect: "oauth2".into(),
+        expires: BEGUN.plus(DAY),
+        latest_access_expires: BEGUN.plus(LEEWAY),
+        current: 1,
+        previous: 0,
+        rotated_at: Timestamp::ZERO,
+        issued_at: BEGUN,
+        confirmed: false,
+        last: LastPair { scope: scope(), access_expires: BEGUN.plus(LEEWAY), kid: "b7e1f9a0".into(), refresh_key: 1 },
+        status: Status::Live,
+        revision: 1,
+        user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".into()),
+        address: Some([192, 0, 2, 1].into()),
+    }
+}
+
+/// Sizes right before the table doubles, right after, and of many.
+const SIZES: [usize; 3] = [110_000, 131_072, 500_000];
+
+#[test]
+fn an_entry_of_the_list_takes_so_many_bytes() {
+    for number in SIZES {
+        let mut list = None;
+        let applied = allocation_counter::measure(|| {
+            let made = RevocationList::new();
+            (0..number).for_each(|n| made.apply(&revocation(n)));
+            list = Some(made);
+        });
+        let mut loaded = None;
+        let filled = allocation_counter::measure(|| {
+            let mut filling = Filling::expecting(number);
+            (0..number).for_each(|n| filling.add(&revocation(n)));
+            loaded = Some(filling.finish());
+        });
+        assert_eq!((list.unwrap().len(), loaded.unwrap().len()), (number, number));
+        let each = |info: allocation_counter::AllocationInfo| info.bytes_current as u64 / number as u64;
+        println!("{number} entries: {} bytes each as they came, {} loaded at once", each(applied), each(filled));
+        assert!(each(applied) <= ENTRY_IN_MEMORY);
+        assert!(each(filled) <= if number < 500_000 { ENTRY_IN_MEMORY } else { ENTRY_LOADED });
+        // Loading needs little besides: what waits to be put in its place.
+        let besides = filled.bytes_max - filled.bytes_current as u64;
+        assert!(besides < 12 << 20, "{besides} bytes more at its peak, of {number} entries");
+        // And no allocation of its own for each.
+        assert!(filled.count_total < 1000, "{} allocations", filled.count_total);
+    }
+}
+
+/// Bytes of a file with so many more rows, each: of a copy, whose pages do not depend on how the writes were grouped.
+async fn on_disk(number: usize, write: impl AsyncFn(&RedbStore, usize)) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let store =
+        RedbStore::open(folder.path().join("rotogate.redb"), Options::new(ISSUER, Uuid::from_u128(7), LEEWAY)).unwrap();
+    let length = async |name: &str| {
+        let copy = folder.path().join(name);
+        store.backup_to(&copy).await.unwrap();
+        copy.metadata().unwrap().len()
+    };
+    let empty = length("empty.redb").await;
+    join_all((0..number).map(|n| write(&store, n))).await;
+    (length("full.redb").await - empty) / number as u64
+}
+
+#[tokio::test]
+async fn a_session_and_a_revocation_take_so_many_bytes_of_the_file() {
+    const NUMBER: usize = 20_000;
+    let of_session = on_disk(NUMBER, async |store, n| {
+        store.insert(session(n)).await.unwrap();
+    })
+    .await;
+    let of_revocation = on_disk(NUMBER, async |store, n| {
+        store.revoke(revocation(n), RevokedBecause::Operator).await.unwrap();
+    })
+    .await;
+    println!("on disk: {of_session} bytes a session, {of_revocation} a revocation");
+    assert!(of_session <= SESSION_ON_DISK, "{of_session} bytes a session");
+    assert!(of_revocation <= REVOCATION_ON_DISK, "{of_revocation} bytes a revocation");
+}
