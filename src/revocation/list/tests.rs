@@ -335,6 +335,51 @@ fn writers_of_new_issuers_do_not_lose_each_other() {
     assert!((0..50).all(|n| list.not_before(&format!("https://{n}/"), "ada", None) == NOW));
 }
 
+#[test]
+fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
+    let id = |n: u32| {
+        let mut random = [0; 10];
+        random[..4].copy_from_slice(&n.to_be_bytes());
+        SessionId::new(CREATED, random)
+    };
+    // More than may wait, some twice, and some of other kinds.
+    let entries = || {
+        let sessions = (0..200_000).map(|n| match n % 3 {
+            0 => gone(id(n)),
+            1 => raised(id(n / 2), 7, LATE),
+            _ => raised(id(n), 5, Timestamp::ZERO),
+        });
+        sessions.chain([subject(OURS, NOW), client(THEIRS, NOW), token(OURS, "loose")])
+    };
+    let one_by_one = RevocationList::new();
+    let mut filling = Filling::expecting(entries().count());
+    for entry in entries() {
+        one_by_one.apply(&entry);
+        filling.add(&entry);
+    }
+    let at_once = filling.finish();
+    assert_eq!(at_once.len(), one_by_one.len());
+    for n in 0..200_001 {
+        for generation in [1, 6, 9] {
+            let facts = TokenFacts { subject: "bob", ..of(id(n), generation) };
+            assert_eq!(at_once.judge(facts, NOW), one_by_one.judge(facts, NOW), "{n}");
+        }
+    }
+    assert_eq!(at_once.judge(LOOSE, NOW), one_by_one.judge(LOOSE, NOW));
+}
+
+#[test]
+fn an_entry_without_an_end_stays() {
+    for effect in [Effect::SESSION_GONE, Effect::Minimum { minimum: 5, effective_from: NOW, before: 0 }] {
+        let list = list(&[Revocation { until: Timestamp::MAX, ..entry(Target::Session(session(1)), effect) }]);
+        let minimum = list.minimum(session(1));
+        assert_eq!(list.sweep(LATE), 0);
+        list.apply(&raised(session(1), 3, Timestamp::ZERO));
+        assert_eq!((list.sweep(LATE.plus(HOUR * 2)), list.minimum(session(1))), (0, minimum));
+        assert!(list.judge(of(session(1), 4), LATE).refuses(LATE));
+    }
+}
+
 fn entries() -> impl Strategy<Value = Vec<Revocation>> {
     let minimum = (0..6u64, 0..6u64, 0..6u64).prop_map(|(minimum, from, before)| Effect::Minimum {
         minimum,

@@ -64,6 +64,7 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
         revocations::a_swap_brings_its_revocation_or_neither,
         revocations::entries_merge_and_never_weaken,
         revocations::a_cursor_gives_what_came_after_it_once,
+        revocations::the_list_for_a_start_has_every_entry,
         races::one_of_many_swaps_wins,
         races::a_rotation_never_undoes_a_revocation,
         races::a_rotation_never_loses_to_a_confirmation,

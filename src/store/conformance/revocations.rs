@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
+use crate::session::rotation::GONE;
 use crate::session::{RevokedBecause, Session, Status};
 use crate::store::{Cursor, Inserted, Store, Swap};
 
@@ -222,4 +223,22 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert!(end > after_b);
     assert_eq!(store.revocations_since(end).await.unwrap(), (vec![], end));
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![b, c, a], end));
+}
+
+/// R10: what a gate loads before it serves is all that there is, session by session and the rest, and it ends where a
+/// reader of all would.
+pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
+    let sessions: Vec<_> = (0..100).map(|n| session("alice", n, START).id).collect();
+    for id in &sessions {
+        store.revoke(gone(*id), BY_OPERATOR).await.unwrap();
+    }
+    store.revoke(not_before(subject("bob"), START), BY_OPERATOR).await.unwrap();
+    // One that is merged has its place at the end.
+    store.revoke(minimum(sessions[0], 2, later(START, 600_000)), BY_OPERATOR).await.unwrap();
+    let (entries, end) = store.revocations_since(Cursor::default()).await.unwrap();
+    let (list, loaded_to) = store.revocations().await.unwrap();
+    assert_eq!((list.len(), loaded_to), (entries.len(), end));
+    assert!(sessions.iter().all(|id| list.minimum(*id) == GONE));
+    assert_eq!(list.minimum(session("alice", 100, START).id), 0);
+    assert_eq!(list.not_before(super::ISSUER, "bob", None), START);
 }
