@@ -39,14 +39,13 @@ use crate::session::SessionId;
 /// The buckets of one limit.
 const BUCKETS: u64 = 1 << 18;
 /// How many pairs of address and user are remembered as having logged in, and how many addresses as no strangers.
-const KNOWN: usize = 100_000;
+const KNOWN: u64 = 100_000;
 
 /// Remembers keys that are as good as random, and forgets those that were not asked for in a long time.
-type Remembered = quick_cache::sync::Cache<u64, (), quick_cache::UnitWeighter, foldhash::quality::RandomState>;
+type Remembered = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
 
 fn remembered() -> Remembered {
-    let capacity = u64::try_from(KNOWN).unwrap_or(u64::MAX);
-    Remembered::with(KNOWN, capacity, Default::default(), Default::default(), Default::default())
+    moka::sync::Cache::builder().max_capacity(KNOWN).build_with_hasher(Default::default())
 }
 
 /// A burst, and how long one further try takes to earn.

@@ -226,7 +226,6 @@ async fn maintain(gate: Weak<Inner>) {
         }
         if since_sweep >= sweep_every {
             since_sweep = Duration::ZERO;
-            gate.checker.tidy();
             sweep(engine).await;
         }
     }

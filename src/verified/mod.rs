@@ -1,11 +1,11 @@
 //! From a `Credential` to a [`Verified`] token: the step that every request takes.
 //!
-//! A token that was verified once is kept under its every byte, together with the key set that verified it: other keys,
-//! other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and what a
+//! A token that was verified once is kept (moka) under its every byte, together with the key set that verified it: other
+//! keys, other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and what a
 //! route *asks* is judged by [`crate::policy`].
 //!
-//! Whoever shows a new token is judged for himself, and verifies it himself: at most as many do so at once as there are
-//! threads, and to wait for each other would keep those threads from everyone else.
+//! Of several who show a new token at the same time one verifies it, and all take what was found. Whether it is looked at
+//! at all is asked for each: nobody waits because of what another's address did.
 //!
 //! Each thread has a few of them at hand besides (`front`).
 //!
@@ -13,16 +13,16 @@
 //! key would cost 410 ns where this costs about 60, and gains nothing: only tokens whose signature held are ever put in,
 //! so nobody can choose keys that collide.
 
-use std::borrow::{Borrow, Cow};
-use std::hash::{Hash, Hasher};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
-use quick_cache::UnitWeighter;
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use moka::Expiry;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 
 use crate::clock::{EngineClock, Timestamp};
 use crate::credential::Credential;
@@ -151,33 +151,10 @@ fn facts(token: &AccessToken) -> TokenFacts<'_> {
     }
 }
 
-/// A verified token as the key to itself: its text.
-struct ByText(Arc<Verified>);
-
-impl Borrow<str> for ByText {
-    fn borrow(&self) -> &str {
-        self.0.text()
-    }
-}
-
-impl Hash for ByText {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.text().hash(state);
-    }
-}
-
-impl PartialEq for ByText {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.text() == other.0.text()
-    }
-}
-
-impl Eq for ByText {}
-
 /// The keys that tokens are verified with, and the tokens that they verified.
 struct KeySet {
     verifier: Verifier,
-    cache: Cache<ByText, Arc<Verified>, UnitWeighter, foldhash::quality::RandomState>,
+    cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
     id: SetId,
 }
 
@@ -190,13 +167,21 @@ pub(crate) struct Shown<'a> {
     pub(crate) address: Option<IpAddr>,
 }
 
+/// Ends an entry with its token; the engine's clock has the last word at each hit.
+struct UntilExpired(Arc<EngineClock>);
+
+impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
+    fn expire_after_create(&self, _: &Arc<str>, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
+        Some(verified.token.expires.since(self.0.now()).saturating_add(Duration::from_secs(60)))
+    }
+}
+
 /// Checks tokens. See the module.
 pub struct Checker {
     keys: ArcSwap<KeySet>,
     clock: Arc<EngineClock>,
     home: Arc<Home>,
-    /// How many verified tokens are kept.
-    capacity: usize,
+    capacity: u64,
 }
 
 impl std::fmt::Debug for Checker {
@@ -214,14 +199,13 @@ impl Checker {
         identity: IdentityHeaders,
         capacity: u64,
     ) -> Self {
-        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
-        let keys = ArcSwap::from_pointee(KeySet::new(verifier, capacity));
+        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity));
         Self { keys, clock, home: Arc::new(Home { revocations, identity }), capacity }
     }
 
     /// Verifies with other keys from the next request on; what the old ones verified is forgotten.
     pub fn set_verifier(&self, verifier: Verifier) {
-        self.keys.store(Arc::new(KeySet::new(verifier, self.capacity)));
+        self.keys.store(Arc::new(KeySet::new(verifier, &self.clock, self.capacity)));
     }
 
     /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load.
@@ -236,9 +220,18 @@ impl Checker {
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
-        let verified = match front::find(keys.id, token).or_else(|| self.kept(&keys, token)) {
+        let verified = match front::find(keys.id, token) {
             Some(verified) => verified,
-            None => self.check_anew(&keys, token, shown())?,
+            None => {
+                let verified = match keys.cache.get(token) {
+                    Some(verified) => verified,
+                    None => self.first_sight(&keys, token, shown())?,
+                };
+                if self.capacity > 0 {
+                    front::keep(keys.id, &verified);
+                }
+                verified
+            }
         };
         let now = self.clock.now();
         self.in_time(&verified.token, now)?;
@@ -250,22 +243,24 @@ impl Checker {
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
     }
 
-    /// The token, if any thread has verified it.
-    fn kept(&self, keys: &KeySet, token: &str) -> Option<Arc<Verified>> {
-        let verified = keys.cache.get(token)?;
-        front::keep(keys.id, &verified);
-        Some(verified)
+    fn first_sight(&self, keys: &KeySet, token: &str, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
+        shown.limits.first_sight(shown.address)?;
+        let text: Arc<str> = token.into();
+        let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
+        match &anew {
+            Ok(_) => shown.limits.verified(shown.address),
+            // Whatever else is wrong with a token is seen at little cost.
+            Err(denial) if **denial == Denial::BadSignature => shown.limits.forged(shown.address),
+            Err(_) => {}
+        }
+        anew.map_err(|denial| *denial)
     }
 
-    fn check_anew(&self, keys: &KeySet, text: &str, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
-        shown.limits.first_sight(shown.address)?;
+    fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Denial> {
         let now = self.clock.now();
-        let access = keys.verifier.verify(text, now, self.clock.wall()).inspect_err(|denial| {
-            // Whatever else is wrong with a token is seen at little cost.
-            if *denial == Denial::BadSignature {
-                shown.limits.forged(shown.address);
-            }
-        })?;
+        let mut access = keys.verifier.verify(&text, now, self.clock.wall())?;
+        // The key and what it leads to share it.
+        access.text = text;
         let shard = self.home.revocations.shard_of(facts(&access));
         // Before the list is asked: an entry that comes in between moves the epoch past this one.
         let epoch = self.home.revocations.epoch(shard);
@@ -274,17 +269,11 @@ impl Checker {
             return Err(Denial::TokenRevoked);
         }
         if let Some((session, generation)) = access.session {
-            shown.confirmations.seen(session, generation);
+            confirmations.seen(session, generation);
         }
-        shown.limits.verified(shown.address);
         let headers = self.home.identity.values(&access);
         let watch = Watch::new(epoch, judged.refuse_from);
-        let verified = Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.home) });
-        if self.capacity > 0 {
-            keys.cache.insert(ByText(Arc::clone(&verified)), Arc::clone(&verified));
-            front::keep(keys.id, &verified);
-        }
-        Ok(verified)
+        Ok(Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.home) }))
     }
 
     /// Checks again what a long connection hangs on: a verified token, or the generation that a rotation has carried it
@@ -339,22 +328,20 @@ impl Checker {
 
     /// How many verified tokens are kept.
     pub fn cached(&self) -> u64 {
-        u64::try_from(self.keys.load().cache.len()).unwrap_or(u64::MAX)
-    }
-
-    /// Forgets tokens that have expired.
-    pub(crate) fn tidy(&self) {
-        let now = self.clock.now();
-        self.keys.load().cache.retain(|_, verified| self.in_time(&verified.token, now) != Err(Denial::TokenExpired));
+        let keys = self.keys.load();
+        keys.cache.run_pending_tasks();
+        keys.cache.entry_count()
     }
 }
 
 impl KeySet {
-    fn new(verifier: Verifier, capacity: usize) -> Self {
-        let weight = u64::try_from(capacity).unwrap_or(u64::MAX);
-        // Its policy keeps what is new, also when it is full: every rotation makes a key that was never seen.
-        let hasher = foldhash::quality::RandomState::default();
-        let cache = Cache::with(capacity, weight, UnitWeighter, hasher, DefaultLifecycle::default());
+    fn new(verifier: Verifier, clock: &Arc<EngineClock>, capacity: u64) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(capacity)
+            // Every rotation makes a key that was never seen: the default policy would refuse it once the cache is full.
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(UntilExpired(Arc::clone(clock)))
+            .build_with_hasher(foldhash::quality::RandomState::default());
         Self { verifier, cache, id: SetId::next() }
     }
 }

@@ -131,18 +131,22 @@ async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment()
 }
 
 #[tokio::test]
-async fn what_has_expired_is_forgotten() {
+async fn of_several_who_show_a_new_token_at_once_one_verifies_it() {
     let w = World::new().await;
-    w.check(&w.login().await.access).unwrap();
-    w.advance(secs(300));
-    let kept = w.login().await;
-    w.check(&kept.access).unwrap();
-    w.checker.tidy();
-    assert_eq!(w.checker.cached(), 2);
-    w.advance(secs(400));
-    w.checker.tidy();
-    assert_eq!(w.checker.cached(), 1);
-    w.check(&kept.access).unwrap();
+    for _ in 0..200 {
+        let token = w.login().await.access;
+        let barrier = Barrier::new(4);
+        let show = || {
+            barrier.wait();
+            w.checker.check(Credential::new(&token), || w.shown(w.engine.confirmations())).unwrap()
+        };
+        let verified = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(show)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+        });
+        // Whoever had verified it himself would have one of his own.
+        assert!(verified.iter().all(|one| Arc::ptr_eq(one, &verified[0])));
+    }
 }
 
 #[tokio::test]
