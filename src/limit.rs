@@ -7,7 +7,13 @@
 //! | login | client | 200, then 20 a second |
 //! | refresh | address | 200, then 20 a second |
 //! | refresh | session, rotations only | 10, then one every 2 s |
-//! | forged token | address | 50, then 10 a second; while more come, tokens that were never seen are not looked at |
+//! | forged token | address | 50, then 10 a second; while more come, tokens from there that were never seen are not verified |
+//! | forged token | all together | 5000, then 5000 a second; while more come, the same for strangers, see below |
+//!
+//! Verifying is the one thing that a forged token can make a gate do at any length, and it may come from ever so many
+//! addresses: so all of them together have a share of the processor, and no more. A stranger is an address that showed no
+//! good token lately. A good token of a stranger has to take its turn among the forged ones, and passes when it is tried
+//! again; tokens that were verified before are never held up.
 //!
 //! An address that once logged a user in is not held up by what strangers try on that user, so nobody is locked out by
 //! somebody else. Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever
@@ -17,6 +23,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -31,8 +38,15 @@ use crate::session::SessionId;
 
 /// The buckets of one limit.
 const BUCKETS: u64 = 1 << 18;
-/// How many pairs of address and user are remembered as having logged in.
+/// How many pairs of address and user are remembered as having logged in, and how many addresses as no strangers.
 const KNOWN: u64 = 100_000;
+
+/// Remembers keys that are as good as random, and forgets those that were not asked for in a long time.
+type Remembered = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
+
+fn remembered() -> Remembered {
+    moka::sync::Cache::builder().max_capacity(KNOWN).build_with_hasher(Default::default())
+}
 
 /// A burst, and how long one further try takes to earn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +83,8 @@ pub struct Rates {
     pub refresh_per_session: Rate,
     /// Access tokens from one address whose signature does not hold.
     pub forged_per_address: Rate,
+    /// Access tokens from all addresses together whose signature does not hold.
+    pub forged_overall: Rate,
 }
 
 impl Default for Rates {
@@ -80,6 +96,8 @@ impl Default for Rates {
             refresh_per_address: Rate::new(200, Duration::from_millis(50)),
             refresh_per_session: Rate::new(10, Duration::from_secs(2)),
             forged_per_address: Rate::new(50, Duration::from_millis(100)),
+            // A twentieth of one processor's time with RS256 of 2048 bits, a fifth with ES256.
+            forged_overall: Rate::new(5000, Duration::from_micros(200)),
         }
     }
 }
@@ -138,15 +156,40 @@ pub struct Limits {
     refresh_address: Limiter,
     refresh_session: Limiter,
     forged: Limiter,
-    /// Until when no first sight from there is looked at, by bucket of `forged`.
+    forged_overall: Limiter,
+    /// Until when no first sight from there is verified, by bucket of `forged`.
     waiting: DashMap<u32, Duration, foldhash::fast::RandomState>,
-    known: moka::sync::Cache<u64, ()>,
+    /// The last of these times: nearly always gone by, and then the map need not be asked.
+    all_waited: Moment,
+    /// Until when no stranger's first sight is verified.
+    strangers_wait: Moment,
+    /// Addresses that showed good tokens.
+    familiar: Remembered,
+    known: Remembered,
     known_hasher: RandomState,
 }
 
 impl std::fmt::Debug for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Limits").finish_non_exhaustive()
+    }
+}
+
+/// A point of monotonic time that only moves forward; at first, one that has gone by.
+#[derive(Debug, Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn no_sooner_than(&self, at: Duration) {
+        self.0.fetch_max(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long it is until then. The clock is not asked where the moment never came.
+    fn left(&self, now: impl FnOnce() -> Duration) -> Option<Duration> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            at => Duration::from_nanos(at).checked_sub(now()).filter(|left| !left.is_zero()),
+        }
     }
 }
 
@@ -174,8 +217,12 @@ impl Limits {
             refresh_address: Limiter::new(rates.refresh_per_address, &clock),
             refresh_session: Limiter::new(rates.refresh_per_session, &clock),
             forged: Limiter::new(rates.forged_per_address, &clock),
+            forged_overall: Limiter::new(rates.forged_overall, &clock),
             waiting: DashMap::default(),
-            known: moka::sync::Cache::new(KNOWN),
+            all_waited: Moment::default(),
+            strangers_wait: Moment::default(),
+            familiar: remembered(),
+            known: remembered(),
             known_hasher: RandomState::new(),
         }
     }
@@ -233,20 +280,47 @@ impl Limits {
     /// # Errors
     /// [`Denial::TooManyRequests`] while more forged ones came than may.
     pub fn first_sight(&self, address: Option<IpAddr>) -> Result<(), Denial> {
-        let Some(address) = address.filter(|_| !self.waiting.is_empty()) else { return Ok(()) };
-        let until = self.waiting.get(&self.forged.bucket(network(address))).map(|until| *until);
-        match until.and_then(|until| until.checked_sub(self.forged.clock.now())) {
-            Some(wait) if !wait.is_zero() => Err(Denial::TooManyRequests(wait.max(Duration::from_secs(1)))),
+        let now = || self.forged.clock.now();
+        if let Some(address) = address
+            && self.all_waited.left(now).is_some()
+            && let Some(until) = self.waiting.get(&self.forged.bucket(network(address)))
+            && let Some(wait) = until.checked_sub(now()).filter(|wait| !wait.is_zero())
+        {
+            return Err(Denial::TooManyRequests(wait.max(Duration::from_secs(1))));
+        }
+        match self.strangers_wait.left(now) {
+            Some(wait) if !address.is_some_and(|address| self.is_familiar(address)) => {
+                Err(Denial::TooManyRequests(wait.max(Duration::from_secs(1))))
+            }
             Some(_) | None => Ok(()),
         }
     }
 
+    /// Remembers that a good token came from there.
+    pub fn verified(&self, address: Option<IpAddr>) {
+        if let Some(address) = address
+            && !self.is_familiar(address)
+        {
+            self.familiar.insert(network(address), ());
+        }
+    }
+
+    fn is_familiar(&self, address: IpAddr) -> bool {
+        self.familiar.get(&network(address)).is_some()
+    }
+
     /// Counts a token from there whose signature did not hold.
     pub fn forged(&self, address: Option<IpAddr>) {
+        let now = self.forged.clock.now();
+        if let Err(wait) = self.forged_overall.count(0) {
+            self.strangers_wait.no_sooner_than(now.saturating_add(wait));
+        }
         let Some(address) = address else { return };
         let bucket = self.forged.bucket(network(address));
         if let Err(wait) = self.forged.count(bucket) {
-            self.waiting.insert(bucket, self.forged.clock.now().saturating_add(wait));
+            let until = now.saturating_add(wait);
+            self.waiting.insert(bucket, until);
+            self.all_waited.no_sooner_than(until);
         }
     }
 
@@ -259,6 +333,7 @@ impl Limits {
             &self.refresh_address,
             &self.refresh_session,
             &self.forged,
+            &self.forged_overall,
         ] {
             limiter.rate.retain_recent();
             limiter.rate.shrink_to_fit();
@@ -351,6 +426,41 @@ mod tests {
         time.advance(Duration::from_secs(60));
         limits.tidy();
         assert!(limits.waiting.is_empty());
+    }
+
+    #[test]
+    fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_pass() {
+        let (time, limits) = limits();
+        let [friend, stranger] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
+        limits.verified(friend);
+        for from in 0..5000_u32 {
+            limits.first_sight(stranger).unwrap();
+            limits.forged(Some(IpAddr::from((from << 8).to_be_bytes())));
+        }
+        limits.first_sight(stranger).unwrap();
+        limits.forged(None);
+        for nobody_known in [stranger, None] {
+            assert_eq!(limits.first_sight(nobody_known), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+        }
+        limits.first_sight(friend).unwrap();
+        // Five turns are earned, and whoever comes next has them.
+        time.advance(Duration::from_millis(1));
+        limits.first_sight(stranger).unwrap();
+        limits.verified(stranger);
+        for _ in 0..5 {
+            limits.first_sight(None).unwrap();
+            limits.forged(None);
+        }
+        limits.forged(None);
+        limits.first_sight(None).unwrap_err();
+        limits.first_sight(stranger).unwrap();
+        // Who is familiar is still held to what one address may do.
+        for _ in 0..=50 {
+            limits.forged(friend);
+        }
+        limits.first_sight(friend).unwrap_err();
+        time.advance(Duration::from_secs(2));
+        limits.first_sight(None).unwrap();
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Signals {
         })
     }
 
-    /// Makes orders of them until the gate is told to end. What cannot be done leaves it as it is.
+    /// Makes orders of them until the gate is told to stop, or has ended. What cannot be done leaves it as it is.
     async fn obey(mut self, config: PathBuf, orders: mpsc::Sender<Order>) {
         loop {
             let order = tokio::select! {
@@ -136,7 +136,8 @@ impl Signals {
             if matches!(order, Order::Stop) {
                 tell_manager(NotifyState::Stopping);
             }
-            let is_last = !matches!(order, Order::Reload(_));
+            // Not a takeover: whoever waits for that may still be told to stop.
+            let is_last = matches!(order, Order::Stop);
             if orders.send(order).await.is_err() || is_last {
                 return;
             }

@@ -99,7 +99,7 @@ fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<Inspected,
         Ok(access) => Inspected::AccessToken {
             authentic: true,
             refused: None,
-            claims: Some(serde_json::Value::Object(access.extra)),
+            claims: Some(serde_json::Value::Object(access.claims())),
         },
         // What cannot be verified is not shown: nothing in it can be believed.
         Err(denial) => Inspected::AccessToken { authentic: false, refused: Some(denial.reason()), claims: None },

@@ -251,6 +251,8 @@ pub struct LimitsConfig {
     pub refresh_per_address: Rate,
     /// Access tokens from one address whose signature does not hold.
     pub forged_per_address: Rate,
+    /// The same from all addresses together, for those that showed no good token lately.
+    pub forged_overall: Rate,
     /// Password checks at once.
     pub max_password_checks: usize,
     /// Password checks that wait.

@@ -289,7 +289,7 @@ impl GateBuilder {
         // Before anything is served (requirement R10).
         let revocations = Arc::new(store.revocations().await?.0);
         let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
-        audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.clone())));
+        audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
         let identity = self.identity.unwrap_or_else(default_identity_headers);
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));

@@ -97,7 +97,7 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
     fn permit(&self, token: Option<&str>) -> Result<SocketIdentity, Denial> {
         let (_, permitted) = self.decide(token)?;
         let mut identity = Vec::new();
-        for (name, value) in permitted.caller().map(|caller| caller.headers()).unwrap_or_default() {
+        for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
             identity.extend_from_slice(name.as_str().as_bytes());
             identity.push(b'\n');
             identity.extend_from_slice(value.as_bytes());

@@ -39,6 +39,13 @@ struct Idle {
     since: Instant,
 }
 
+enum Taken {
+    Idle(Connection),
+    /// Some were given back a moment ago, and their tasks have not seen the end of the response yet.
+    NoneYet,
+    None,
+}
+
 struct Connection {
     sender: SendRequest<Lent>,
     holding: Holding,
@@ -58,7 +65,17 @@ impl Connections {
     /// another.
     pub(super) async fn send(&self, mut request: Request<Lent>) -> Result<(Response<Incoming>, InUse), Unanswered> {
         loop {
-            let kept = self.0.take();
+            let kept = match self.0.take() {
+                Taken::Idle(connection) => Some(connection),
+                Taken::None => None,
+                Taken::NoneYet => {
+                    tokio::task::yield_now().await;
+                    match self.0.take() {
+                        Taken::Idle(connection) => Some(connection),
+                        Taken::None | Taken::NoneYet => None,
+                    }
+                }
+            };
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
@@ -99,20 +116,17 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<Connection> {
+    fn take(&self) -> Taken {
         let mut idle = self.idle();
-        let mut at = idle.len();
-        while let Some(last) = at.checked_sub(1) {
-            at = last;
-            let sender = &idle.get(at)?.connection.sender;
+        for at in (0..idle.len()).rev() {
+            let Some(sender) = idle.get(at).map(|idle| &idle.connection.sender) else { break };
             if sender.is_closed() {
                 idle.remove(at);
             } else if sender.is_ready() {
-                return Some(idle.remove(at).connection);
+                return Taken::Idle(idle.remove(at).connection);
             }
-            // It was given back a moment ago, and its task has not seen the end of the response yet.
         }
-        None
+        if idle.is_empty() { Taken::None } else { Taken::NoneYet }
     }
 
     fn keep(self: Arc<Self>, connection: Connection) {

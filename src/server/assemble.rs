@@ -262,6 +262,7 @@ fn rates(limits: &LimitsConfig) -> Rates {
         refresh_per_address: limits.refresh_per_address,
         refresh_per_session: limits.refresh_per_session,
         forged_per_address: limits.forged_per_address,
+        forged_overall: limits.forged_overall,
     }
 }
 

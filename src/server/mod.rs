@@ -72,6 +72,16 @@ pub enum Ended {
     HandedOver(Vec<OwnedFd>),
 }
 
+impl Ended {
+    /// Who was told to make way for another and then to stop leaves nobody behind; other orders come too late.
+    fn unless_stopped(&mut self, order: &Order) {
+        if let (Self::HandedOver(_), Order::Stop) = (&*self, order) {
+            tracing::info!("told to stop: nobody takes over");
+            *self = Self::Stopped;
+        }
+    }
+}
+
 /// A gate that listens.
 #[derive(Debug)]
 pub struct Server {
@@ -167,7 +177,7 @@ impl Server {
             let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
             accepting.spawn(connection::serve(listener, state, limits, workers, stopped.clone()));
         }
-        let ended = loop {
+        let mut ended = loop {
             match orders.recv().await {
                 Some(Order::Reload(config)) => watching.take(*config).await,
                 Some(Order::HandOver) => break Ended::HandedOver(kept),
@@ -182,8 +192,17 @@ impl Server {
         let _ = stopping.send(true);
         assembled.gate.close_connections();
         let drain_timeout = config.load().server.drain_timeout;
-        if tokio::time::timeout(drain_timeout, async { while accepting.join_next().await.is_some() {} }).await.is_err()
-        {
+        let in_time = {
+            let drained = async { while accepting.join_next().await.is_some() {} };
+            let mut drained = std::pin::pin!(tokio::time::timeout(drain_timeout, drained));
+            loop {
+                tokio::select! {
+                    in_time = &mut drained => break in_time.is_ok(),
+                    Some(order) = orders.recv() => ended.unless_stopped(&order),
+                }
+            }
+        };
+        if !in_time {
             tracing::warn!("some requests did not finish in time and were cut off");
         }
         accepting.shutdown().await;
@@ -192,6 +211,9 @@ impl Server {
         drop(admin_side);
         assembled.close().await;
         flushed.map_err(|error| ServerError::new(format!("confirmations could not be written: {error}")))?;
+        while let Ok(order) = orders.try_recv() {
+            ended.unless_stopped(&order);
+        }
         tracing::info!("stopped");
         Ok(ended)
     }

@@ -4,6 +4,7 @@
 //!
 //! A note that is lost errs to the safe side: the generation in use would count as never delivered.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -14,21 +15,26 @@ use crate::store::{Store, StoreError};
 
 /// How long a note waits for others before it is written.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// How many notes one write takes.
-const BATCH: usize = 4096;
+/// How many notes are taken up at once.
+const TAKEN: usize = 4096;
+/// How many of them one write takes. A write keeps a processor busy for as long as it has notes, and whoever else wants
+/// that processor, or wants to write, waits for its end: so there are several rather than a long one.
+const BATCH: usize = 256;
 /// How many notes are kept at most; more are dropped, see the module.
 const MAX_PENDING: usize = 1_000_000;
 
 /// Generations seen in use whose note is not in the store yet.
 #[derive(Debug, Default)]
 pub struct Confirmations {
-    pending: DashMap<SessionId, Generation>,
+    pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
+    /// How many there are, or a few more: the map would have to be locked as a whole to tell.
+    number: AtomicUsize,
 }
 
 impl Confirmations {
     /// Notes that a token of this generation was used.
     pub fn seen(&self, session: SessionId, generation: Generation) {
-        if self.pending.len() >= MAX_PENDING {
+        if self.number.load(Ordering::Relaxed) >= MAX_PENDING {
             return;
         }
         match self.pending.entry(session) {
@@ -38,6 +44,7 @@ impl Confirmations {
             }
             Entry::Vacant(place) => {
                 place.insert(generation);
+                self.number.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -53,16 +60,19 @@ impl Confirmations {
     /// Those of the store.
     pub async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
         loop {
-            let batch: Vec<_> = self.pending.iter().take(BATCH).map(|note| (*note.key(), *note.value())).collect();
-            if batch.is_empty() {
-                return Ok(());
+            let mut notes: Vec<_> = self.pending.iter().take(TAKEN).map(|note| (*note.key(), *note.value())).collect();
+            // Sessions that began about the same time lie side by side in a store.
+            notes.sort_unstable();
+            for batch in notes.chunks(BATCH) {
+                store.confirm(batch.to_vec()).await?;
+                for (session, generation) in batch {
+                    // A later generation that was seen meanwhile stays.
+                    if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
+                        self.number.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
             }
-            store.confirm(batch.clone()).await?;
-            for (session, generation) in &batch {
-                // A later generation that was seen meanwhile stays.
-                self.pending.remove_if(session, |_, seen| seen <= generation);
-            }
-            if batch.len() < BATCH {
+            if notes.len() < TAKEN {
                 return Ok(());
             }
         }
@@ -94,11 +104,12 @@ mod tests {
     #[tokio::test]
     async fn more_notes_than_one_batch_holds_are_written_in_several() {
         let notes = Confirmations::default();
-        for n in 0..(BATCH as u64 * 2 + 1) {
+        for n in 0..(TAKEN as u64 + BATCH as u64 + 1) {
             notes.seen(id(n), 1);
         }
         notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
         assert!(notes.pending.is_empty());
+        assert_eq!(notes.number.into_inner(), 0);
     }
 
     #[test]

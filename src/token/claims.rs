@@ -7,6 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::clock::Timestamp;
 use crate::session::{Generation, Scope, SessionId};
+use crate::token::verify;
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
@@ -83,6 +84,8 @@ impl Serialize for MintedClaims<'_> {
 /// (audience, scope) and revocation were not.
 #[derive(Clone, PartialEq)]
 pub struct AccessToken {
+    /// The token itself, as it was sent.
+    pub(crate) text: Arc<str>,
     /// `iss`.
     pub issuer: Arc<str>,
     /// Did we mint it?
@@ -96,7 +99,7 @@ pub struct AccessToken {
     /// `scope`; empty when there is none.
     pub scope: Scope,
     /// `aud`: at least one.
-    pub audience: Vec<Box<str>>,
+    pub audience: Arc<[Box<str>]>,
     /// `sid` and `gen`: only ever from our own tokens.
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.
@@ -110,12 +113,16 @@ pub struct AccessToken {
     /// How much the issuer's clock may differ from ours, for checking the times again later.
     pub leeway: std::time::Duration,
     /// The name of the key that signed it, where it has one.
-    pub kid: Option<Box<str>>,
-    /// Every claim, as it stands in the token: for identity headers made from claims.
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    pub kid: Option<Arc<str>>,
 }
 
 impl AccessToken {
+    /// Every claim, as it stands in the token. Read anew at each call: most callers want none but those above, and
+    /// many tokens are kept.
+    pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
+        verify::claims_of(&self.text).unwrap_or_default()
+    }
+
     /// Is it meant for one of `audiences`? Compared byte for byte.
     pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
         self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))

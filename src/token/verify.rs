@@ -13,11 +13,13 @@ use crate::denial::Denial;
 use crate::token::claims::AccessToken;
 
 mod judge;
+mod members;
 mod rules;
 mod shape;
 pub(crate) mod strict_json;
 
 pub(crate) use judge::{is_name, is_subject};
+use members::{Member, Members};
 pub use rules::{Ignored, IssuerKeys, IssuerRules, MAX_JWKS, RulesError};
 pub use shape::MAX_TOKEN;
 pub(crate) use strict_json::object_of_depth;
@@ -66,8 +68,9 @@ impl Verifier {
     ) -> Result<AccessToken, Denial> {
         let parts = shape::Parts::split(token)?;
         let header = shape::Header::read(parts.header)?;
-        let claims = shape::claims(parts.claims)?;
-        let Some(serde_json::Value::String(issuer)) = claims.get("iss") else {
+        let payload = shape::decode(parts.claims)?;
+        let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
+        let Some(Member::Text(issuer)) = claims.get("iss") else {
             return Err(Denial::BadClaim("iss must be a string"));
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
@@ -78,11 +81,12 @@ impl Verifier {
         if !rules.accepts_typ(header.typ.as_deref()) {
             return Err(Denial::WrongType);
         }
-        if parts.signature_bytes != key.signature_len() || !key.verifies(parts.message.as_bytes(), parts.signature) {
+        let signature = &parts.signature;
+        if signature.len() != key.signature_len() || !key.verifies(parts.message.as_bytes(), signature) {
             return Err(Denial::BadSignature);
         }
         let now = if rules.ours { engine_now } else { wall_now };
-        judge::claims(claims, rules, key.kid(), now, for_at_most)
+        judge::claims(token, &claims, rules, key.shared_kid(), now, for_at_most)
     }
 
     /// Is a key of this name among those of an issuer?
@@ -94,6 +98,12 @@ impl Verifier {
     pub fn own_issuer(&self) -> Option<&Arc<str>> {
         self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)
     }
+}
+
+/// The claims of a token that was verified.
+pub(super) fn claims_of(token: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let part = token.split('.').nth(1)?;
+    strict_json::object(&shape::decode(part).ok()?).ok()
 }
 
 #[cfg(test)]

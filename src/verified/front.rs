@@ -42,7 +42,7 @@ pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
         let place = front.get_mut(place_of(token))?.as_mut()?;
-        if place.set != set || *place.verified.text != *token || place.found >= UNHEARD {
+        if place.set != set || place.verified.text() != token || place.found >= UNHEARD {
             return None;
         }
         place.found += 1;
@@ -57,7 +57,7 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
         if front.is_empty() {
             front.resize_with(PLACES, || None);
         }
-        if let Some(place) = front.get_mut(place_of(&verified.text)) {
+        if let Some(place) = front.get_mut(place_of(verified.text())) {
             *place = Some(Place { set, found: 0, verified: Arc::clone(verified) });
         }
     });

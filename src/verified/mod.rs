@@ -1,8 +1,11 @@
 //! From a `Credential` to a [`Verified`] token: the step that every request takes.
 //!
 //! A token that was verified once is kept (moka) under its every byte, together with the key set that verified it: other
-//! keys, other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and
-//! what a route *asks* is judged by [`crate::policy`].
+//! keys, other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and what a
+//! route *asks* is judged by [`crate::policy`].
+//!
+//! Of several who show a new token at the same time one verifies it, and all take what was found. Whether it is looked at
+//! at all is asked for each: nobody waits because of what another's address did.
 //!
 //! Each thread has a few of them at hand besides (`front`).
 //!
@@ -66,7 +69,10 @@ pub enum IdentityField {
 }
 
 impl IdentityHeaders {
-    fn of(&self, token: &AccessToken) -> Box<[(HeaderName, HeaderValue)]> {
+    /// A place for each header; empty, where the token does not say what should stand in it.
+    fn values(&self, token: &AccessToken) -> Box<[Option<HeaderValue>]> {
+        let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
+        let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
         let claim = |field: &IdentityField| -> Option<Cow<'_, str>> {
             Some(match field {
                 IdentityField::Subject => (&*token.subject).into(),
@@ -74,8 +80,8 @@ impl IdentityHeaders {
                 IdentityField::Client => token.client.as_deref()?.into(),
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
-                IdentityField::Claim(name) => match token.extra.get(name.as_ref())? {
-                    serde_json::Value::String(text) => text.as_str().into(),
+                IdentityField::Claim(name) => match others.get(name.as_ref())? {
+                    serde_json::Value::String(text) => Cow::Owned(text.clone()),
                     serde_json::Value::Number(number) => number.to_string().into(),
                     serde_json::Value::Bool(yes) => (if *yes { "true" } else { "false" }).into(),
                     serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
@@ -84,22 +90,27 @@ impl IdentityHeaders {
                 },
             })
         };
-        let (names, claims): (Vec<_>, Vec<_>) =
-            self.headers.iter().filter_map(|(name, field)| Some((name.clone(), claim(field)?))).unzip();
-        names.into_iter().zip(identity_values(claims)).collect()
+        let claims: Vec<_> = self.headers.iter().map(|(_, field)| claim(field)).collect();
+        let mut values = identity_values(claims.iter().flatten().cloned()).into_iter();
+        claims.iter().map(|claim| claim.as_ref().and_then(|_| values.next())).collect()
     }
+}
+
+/// What all tokens of a gate share.
+#[derive(Debug)]
+struct Home {
+    revocations: Arc<RevocationList>,
+    identity: IdentityHeaders,
 }
 
 /// A token whose signature, claims, times and revocation were checked for this request.
 pub struct Verified {
-    /// As it was sent.
-    text: Arc<str>,
     token: AccessToken,
-    headers: Box<[(HeaderName, HeaderValue)]>,
+    headers: Box<[Option<HeaderValue>]>,
     shard: usize,
     watch: Watch,
     /// Tells the gate that verified it: a second gate in the same stack believes only its own.
-    home: Arc<RevocationList>,
+    home: Arc<Home>,
 }
 
 impl std::fmt::Debug for Verified {
@@ -115,8 +126,13 @@ impl Verified {
     }
 
     /// The headers that tell an upstream who the caller is, ready made.
-    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
-        &self.headers
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let names = self.home.identity.headers.iter().map(|(name, _)| name);
+        names.zip(&self.headers).filter_map(|(name, value)| Some((name, value.as_ref()?)))
+    }
+
+    fn text(&self) -> &str {
+        &self.token.text
     }
 
     fn facts(&self) -> TokenFacts<'_> {
@@ -164,14 +180,13 @@ impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
 pub struct Checker {
     keys: ArcSwap<KeySet>,
     clock: Arc<EngineClock>,
-    revocations: Arc<RevocationList>,
-    identity: IdentityHeaders,
+    home: Arc<Home>,
     capacity: u64,
 }
 
 impl std::fmt::Debug for Checker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checker").field("cached", &self.keys.load().cache.entry_count()).finish_non_exhaustive()
+        f.debug_struct("Checker").field("cached", &self.cached()).finish_non_exhaustive()
     }
 }
 
@@ -185,7 +200,7 @@ impl Checker {
         capacity: u64,
     ) -> Self {
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity));
-        Self { keys, clock, revocations, identity, capacity }
+        Self { keys, clock, home: Arc::new(Home { revocations, identity }), capacity }
     }
 
     /// Verifies with other keys from the next request on; what the old ones verified is forgotten.
@@ -208,61 +223,57 @@ impl Checker {
         let verified = match front::find(keys.id, token) {
             Some(verified) => verified,
             None => {
-                let verified = self.look_up(&keys, token, shown)?;
-                front::keep(keys.id, &verified);
+                let verified = match keys.cache.get(token) {
+                    Some(verified) => verified,
+                    None => self.first_sight(&keys, token, shown())?,
+                };
+                if self.capacity > 0 {
+                    front::keep(keys.id, &verified);
+                }
                 verified
             }
         };
         let now = self.clock.now();
         self.in_time(&verified.token, now)?;
-        let epoch = self.revocations.epoch(verified.shard);
+        let epoch = self.home.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
-            let judged = self.revocations.judge(verified.facts(), now);
+            let judged = self.home.revocations.judge(verified.facts(), now);
             verified.watch.update(epoch, judged.refuse_from);
         }
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
     }
 
-    fn look_up<'a>(
-        &self,
-        keys: &KeySet,
-        token: &str,
-        shown: impl FnOnce() -> Shown<'a>,
-    ) -> Result<Arc<Verified>, Denial> {
-        match keys.cache.get(token) {
-            Some(verified) => Ok(verified),
-            None => {
-                // Whoever shows it at the same time waits for the one that verifies it.
-                let text: Arc<str> = token.into();
-                let anew = keys.cache.try_get_with(Arc::clone(&text), || self.check_anew(keys, text, shown()));
-                anew.map_err(|denial| *denial)
-            }
+    fn first_sight(&self, keys: &KeySet, token: &str, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
+        shown.limits.first_sight(shown.address)?;
+        let text: Arc<str> = token.into();
+        let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
+        match &anew {
+            Ok(_) => shown.limits.verified(shown.address),
+            // Whatever else is wrong with a token is seen at little cost.
+            Err(denial) if **denial == Denial::BadSignature => shown.limits.forged(shown.address),
+            Err(_) => {}
         }
+        anew.map_err(|denial| *denial)
     }
 
-    fn check_anew(&self, keys: &KeySet, text: Arc<str>, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
-        shown.limits.first_sight(shown.address)?;
+    fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Denial> {
         let now = self.clock.now();
-        let access = keys.verifier.verify(&text, now, self.clock.wall()).inspect_err(|denial| {
-            // Whatever else is wrong with a token is seen at little cost.
-            if *denial == Denial::BadSignature {
-                shown.limits.forged(shown.address);
-            }
-        })?;
-        let shard = self.revocations.shard_of(facts(&access));
+        let mut access = keys.verifier.verify(&text, now, self.clock.wall())?;
+        // The key and what it leads to share it.
+        access.text = text;
+        let shard = self.home.revocations.shard_of(facts(&access));
         // Before the list is asked: an entry that comes in between moves the epoch past this one.
-        let epoch = self.revocations.epoch(shard);
-        let judged = self.revocations.judge(facts(&access), now);
+        let epoch = self.home.revocations.epoch(shard);
+        let judged = self.home.revocations.judge(facts(&access), now);
         if judged.refuse_from <= now {
             return Err(Denial::TokenRevoked);
         }
         if let Some((session, generation)) = access.session {
-            shown.confirmations.seen(session, generation);
+            confirmations.seen(session, generation);
         }
-        let headers = self.identity.of(&access);
+        let headers = self.home.identity.values(&access);
         let watch = Watch::new(epoch, judged.refuse_from);
-        let home = Arc::clone(&self.revocations);
-        Ok(Arc::new(Verified { text, token: access, headers, shard, watch, home }))
+        Ok(Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.home) }))
     }
 
     /// Checks again what a long connection hangs on: a verified token, or the generation that a rotation has carried it
@@ -276,7 +287,7 @@ impl Checker {
         let now = self.clock.now();
         let token = &verified.token;
         let session = token.session.map(|(id, generation)| (id, carried.map_or(generation, |(carried, _)| carried)));
-        if self.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
+        if self.home.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
         // What a key has signed ends with it; a token that was issued since may have another.
@@ -312,7 +323,7 @@ impl Checker {
 
     /// Was it this checker that verified it?
     pub(crate) fn made(&self, verified: &Verified) -> bool {
-        Arc::ptr_eq(&verified.home, &self.revocations)
+        Arc::ptr_eq(&verified.home, &self.home)
     }
 
     /// How many verified tokens are kept.

@@ -93,6 +93,30 @@ fn a1_refreshes_from_one_address_are_limited() {
     assert_eq!(edge.refresh(&[&from(2)], &edge.login().refresh).status, 200);
 }
 
+/// The token with another signature, each time another.
+fn forged(token: &str, number: usize) -> String {
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = signature.as_bytes().to_vec();
+    signature[number] = if signature[number] == b'A' { b'B' } else { b'A' };
+    format!("{message}.{}", String::from_utf8(signature).unwrap())
+}
+
+#[test]
+fn a1_forged_tokens_from_everywhere_hold_up_strangers_first_tokens_and_nothing_else() {
+    let edge = limited("forged_overall = \"20/1h\"");
+    let from = |last: usize| format!("X-Forwarded-For: 203.0.113.{last}");
+    let (seen, new) = (edge.login(), edge.login());
+    let ask = |token: &str, last: usize| edge.ask_as(token, "GET /private", &[&from(last)]);
+    assert_eq!(ask(&seen.access, 1).status, 200);
+    for number in 0..21 {
+        assert_eq!(ask(&forged(&new.access, number), 100 + number).status, 401);
+    }
+    is_limited(&ask(&forged(&new.access, 21), 99));
+    is_limited(&ask(&new.access, 2));
+    assert_eq!(ask(&seen.access, 2).status, 200, "what was verified before passes, from anywhere");
+    assert_eq!(ask(&new.access, 1).status, 200, "and what is new, from where good ones came");
+}
+
 #[test]
 fn a1_who_shows_forged_tokens_waits_with_whatever_is_new_and_nobody_else_does() {
     let edge = limited("forged_per_address = \"3/1h\"");
@@ -100,16 +124,10 @@ fn a1_who_shows_forged_tokens_waits_with_whatever_is_new_and_nobody_else_does() 
     let (seen, new) = (edge.login(), edge.login());
     let ask = |token: &str, last: u8| edge.ask_as(token, "GET /private", &[&from(last)]);
     assert_eq!(ask(&seen.access, 1).status, 200);
-    let (message, signature) = new.access.rsplit_once('.').unwrap();
-    let forged = |number: usize| {
-        let mut signature = signature.as_bytes().to_vec();
-        signature[number] = if signature[number] == b'A' { b'B' } else { b'A' };
-        format!("{message}.{}", String::from_utf8(signature).unwrap())
-    };
     for number in 0..4 {
-        assert_eq!(ask(&forged(number), 1).status, 401);
+        assert_eq!(ask(&forged(&new.access, number), 1).status, 401);
     }
-    is_limited(&ask(&forged(4), 1));
+    is_limited(&ask(&forged(&new.access, 4), 1));
     is_limited(&ask(&new.access, 1));
     assert_eq!(ask(&seen.access, 1).status, 200, "what was verified before passes");
     // What no signature is checked for costs nothing, and is said.

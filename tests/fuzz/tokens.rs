@@ -100,9 +100,9 @@ target!(
         assert!((1..=256).contains(&subject.len()) && subject.bytes().all(|byte| byte.is_ascii_graphic()), "J9");
         assert!(said["jti"].is_string() && said["client_id"].is_string(), "J9");
         assert!(!said.contains_key("cnf"), "R14");
-        assert_eq!((&*token.subject, &token.extra), (subject, &said), "J11: the last of two members, or the first?");
+        assert_eq!((&*token.subject, &token.claims()), (subject, &said), "J11: the last of two members, or the first?");
 
-        let again = signed(GOOD.split_once('\n').unwrap().0.as_bytes(), &serde_json::to_vec(&token.extra).unwrap());
+        let again = signed(GOOD.split_once('\n').unwrap().0.as_bytes(), &serde_json::to_vec(&token.claims()).unwrap());
         let again = VERIFIER.verify(&again, NOW, NOW).unwrap();
         assert_eq!((again.session, again.scope, again.subject), (token.session, token.scope, token.subject));
         // What is printed of a fraction need not be read as the same double.

@@ -1,6 +1,7 @@
 //! SIGUSR2, and sockets that are passed: another program takes the place of the gate, and nobody is refused.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -86,7 +87,25 @@ async fn a_successor_takes_over_and_no_connection_is_refused() {
     until("the first successor is gone", async || gate.log().lines().filter(stopped).count() == 2).await;
     is_started_anew(&gate).await;
     assert_eq!(gate.stop(), Some(0));
-    assert!(std::net::TcpStream::connect(address).is_err(), "after a stop nobody listens");
+    assert!(TcpStream::connect(address).is_err(), "after a stop nobody listens");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_that_comes_while_a_takeover_waits_for_requests_is_a_stop() {
+    let (_place, gate) = place_with_sockets(&CONFIG.replace("drain_timeout = \"2s\"", "drain_timeout = \"5m\""));
+    let mut slow = TcpStream::connect(gate.address).unwrap();
+    slow.write_all(b"POST /public/x HTTP/1.1\r\nhost: gate.test\r\ncontent-length: 10\r\n\r\nhalf ").unwrap();
+    let series = "rotogate_requests_in_flight";
+    until("the request is under way", async || gate.metric(series).await > 0).await;
+    gate.signal("USR2");
+    until("the takeover waits for it", async || gate.log().contains("stopping: no new connections")).await;
+    gate.signal("TERM");
+    until("the stop is heard", async || gate.log().contains("told to stop: nobody takes over")).await;
+    slow.write_all(b"done.").unwrap();
+    let address = gate.address;
+    until("the gate has stopped", async || gate.log().lines().any(|line| line.ends_with(" stopped"))).await;
+    assert_eq!(gate.stop(), Some(0));
+    assert!(TcpStream::connect(address).is_err(), "after a stop nobody listens");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

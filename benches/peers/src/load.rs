@@ -53,6 +53,13 @@ impl Connection {
         self.request.extend(b"\r\n");
     }
 
+    /// The same through a proxy that says where it came from.
+    pub fn get_from(&mut self, path: &str, token: &str, from: std::net::Ipv4Addr) {
+        self.get(path, Some(token));
+        self.request.truncate(self.request.len() - 2);
+        self.request.extend(format!("x-forwarded-for: {from}\r\n\r\n").as_bytes());
+    }
+
     /// Sends the request and takes the answer, in full.
     pub async fn exchange(&mut self) -> Result<Answer<'_>> {
         self.stream.write_all(&self.request).await?;
@@ -138,7 +145,7 @@ impl Picker {
     }
 
     /// `None` when all were used.
-    fn next(&self) -> Option<&str> {
+    pub fn next(&self) -> Option<&str> {
         let sent = self.sent.replace(self.sent.get() + 1);
         let fresh = match self.mix {
             Mix::Cached => false,

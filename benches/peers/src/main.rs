@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod contender;
+mod flood;
 mod goals;
 mod keys;
 mod load;

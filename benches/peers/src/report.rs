@@ -151,6 +151,11 @@ fn table(text: &mut String, measured: &Measured) -> Result<()> {
     if beside.median > 0.0 {
         writeln!(text, "\nRotations a second beside: {beside:.0}.")?;
     }
+    let forged = samples.iter().flatten().map(|sample| sample.forged).filter(|forged| *forged > 0.0);
+    let forged = Spread::of(forged);
+    if forged.median > 0.0 {
+        writeln!(text, "\nForged tokens a second that were answered beside: {forged:.0}.")?;
+    }
     writeln!(text)?;
     Ok(())
 }

@@ -9,12 +9,14 @@ use clap::Args;
 use futures_util::future::try_join_all;
 
 use crate::contender::Running;
+use crate::flood::Clients;
 use crate::load::{Chain, Load, Picker, refresh_all};
 use crate::prepare::{self, Ready};
 use crate::process::usage;
 use crate::report::{self, Machine};
 use crate::sets::{self, Cell, Scale, Set, Work};
 use crate::statistics::{Sample, Spread};
+use crate::tokens::Bad;
 use crate::{check, serve};
 
 /// How long a gateway is driven before it is measured, at least.
@@ -31,7 +33,7 @@ pub struct Options {
     /// How long each is measured in a round.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// These sets alone: contenders, algorithms, tokens, revocations, rotations, refresh.
+    /// These sets alone: contenders, algorithms, tokens, revocations, rotations, forged, refresh.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The row of that name alone, and no report: for a look at what a change does. Several, if given several times.
@@ -193,7 +195,7 @@ async fn one(cell: &Cell, ready: &Ready, options: &Options) -> Result<Sample> {
     let picker = Picker::new(Arc::clone(&tokens.good), cell.mix, cell.known);
     let mut load = Load::open(address, cell.contender.path()).await?;
     match cell.work {
-        Work::Requests => load.warm_up(&picker, WARM_UP).await?,
+        Work::Requests | Work::Flooded(_) => load.warm_up(&picker, WARM_UP).await?,
         Work::Beside(_, every) => {
             load.warm_up(&picker, WARM_UP).await?;
             refresh_all(&mut chains, Some(every), WARM_UP).await?;
@@ -202,10 +204,18 @@ async fn one(cell: &Cell, ready: &Ready, options: &Options) -> Result<Sample> {
     }
 
     let (before, time) = (usage(&running.processes())?, options.time());
-    let mut rotations = 0.0;
+    let (mut rotations, mut forged) = (0.0, 0.0);
     let driven = match cell.work {
         Work::Requests => load.measure(&picker, time).await?,
         Work::Rotations(_) => refresh_all(&mut chains, None, time).await?,
+        Work::Flooded(flood) => {
+            let false_one = tokens.bad.iter().find(|(bad, _)| *bad == Bad::Signature);
+            let token = false_one.and_then(|(_, token)| token.as_deref()).context("a forged token")?;
+            let (driven, answered) =
+                Clients::open(address).await?.measure(cell.contender.path(), &picker, token, flood, time).await?;
+            forged = answered;
+            driven
+        }
         Work::Beside(_, every) => {
             let (driven, beside) =
                 tokio::try_join!(load.measure(&picker, time), refresh_all(&mut chains, Some(every), time))?;
@@ -225,5 +235,6 @@ async fn one(cell: &Cell, ready: &Ready, options: &Options) -> Result<Sample> {
         resident: after.resident as f64 / (1 << 20) as f64,
         start: start.as_secs_f64() * 1e3,
         rotations,
+        forged,
     })
 }

@@ -6,6 +6,7 @@ use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
 
 use crate::contender::Contender::{self, Haproxy, Nginx, Rotogate, Rust};
+use crate::flood::Flood;
 use crate::keys::ALGORITHMS;
 use crate::load::Mix;
 use crate::serve::Kind;
@@ -23,6 +24,8 @@ pub enum Work {
     Beside(usize, Duration),
     /// Nothing but refreshing, by so many clients without a pause.
     Rotations(usize),
+    /// Requests at a fixed rate, and forged tokens beside them.
+    Flooded(Flood),
 }
 
 /// One row.
@@ -64,7 +67,7 @@ impl Cell {
     /// What rotogate's store holds.
     pub fn contents(&self, scale: &Scale) -> Contents {
         let chains = match self.work {
-            Work::Requests => 0,
+            Work::Requests | Work::Flooded(_) => 0,
             Work::Beside(chains, _) | Work::Rotations(chains) => chains,
         };
         Contents { sessions: self.tokens(scale), revoked: self.revoked, chains }
@@ -107,7 +110,7 @@ const HYPER: Contender = Rust(Kind::Hyper);
 const BASE: &str = "plain hyper proxy, no auth";
 
 pub fn all(scale: &Scale) -> Vec<Set> {
-    vec![contenders(), algorithms(), tokens(scale), revocations(scale), rotations(), refresh()]
+    vec![contenders(), algorithms(), tokens(scale), revocations(scale), rotations(), forged(), refresh()]
 }
 
 fn contenders() -> Set {
@@ -213,6 +216,32 @@ fn rotations() -> Set {
             Cell { work: beside, ..Cell::of(ROTOGATE) }.named("rotogate, 400 rotations a second beside"),
         ],
         base: BASE,
+    }
+}
+
+fn forged() -> Set {
+    let flooded = |contender: Contender, forged, everywhere, what: &str| {
+        let work = Work::Flooded(Flood { forged, everywhere });
+        Cell { work, ..Cell::of(contender) }.named(format!("{}, {what}", contender.name()))
+    };
+    let (alone, one, all) = ("no forged tokens", "forged ones of one address", "forged ones of ever other addresses");
+    Set {
+        key: "forged",
+        title: "Forged tokens beside: RS256, 1000 tokens used before",
+        note: "Good clients send 2000 requests a second whatever happens, and latencies are theirs alone, from when a request \
+               was due. Beside them come 10,000 tokens a second whose signature is false. The CPU time that those take is \
+               in the figure: it is divided by the good requests alone; *busy* says how much of the processor all of it \
+               took.",
+        cells: vec![
+            flooded(ROTOGATE, 0, false, alone),
+            flooded(ROTOGATE, 10_000, false, one),
+            flooded(ROTOGATE, 10_000, true, all),
+            flooded(Rust(Kind::Jsonwebtoken), 0, false, alone),
+            flooded(Rust(Kind::Jsonwebtoken), 10_000, true, all),
+            flooded(Haproxy { jwt: true }, 0, false, alone),
+            flooded(Haproxy { jwt: true }, 10_000, true, all),
+        ],
+        base: "rotogate, no forged tokens",
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Sample {
     pub start: f64,
     /// Rotations a second, where there were some beside.
     pub rotations: f64,
+    /// Forged tokens a second that were answered beside.
+    pub forged: f64,
 }
 
 /// A median with the lowest and the highest.

@@ -100,6 +100,8 @@ listen = "{listen}"
 public_url = "http://{listen}"
 drain_timeout = "1s"
 workers = 1
+# So that the bench can come from many addresses.
+trusted_proxies = ["127.0.0.1"]
 [admin]
 listen = "{admin}"
 token_file = "admin.token"

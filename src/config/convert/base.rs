@@ -218,6 +218,7 @@ pub(super) fn limits(section: &Section<'_>) -> LimitsConfig {
         refresh_per_session: rate("refresh_per_session", rates.refresh_per_session),
         refresh_per_address: rate("refresh_per_address", rates.refresh_per_address),
         forged_per_address: rate("forged_per_address", rates.forged_per_address),
+        forged_overall: rate("forged_overall", rates.forged_overall),
         max_password_checks: section.get("max_password_checks", value::count(1, 1024)).unwrap_or(cores),
         password_queue: section.get("password_queue", value::count(0, 100_000)).unwrap_or(64),
         max_token_body: bytes(section.get("max_token_body", value::size(1 << 10, 1 << 20)), 16 << 10),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use http::Uri;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, Uri};
 
 use crate::credential::{self, Credential};
 use crate::denial::Denial;
@@ -59,7 +59,6 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     withhold_query_token(parts, places.query);
     if let Some(caller) = permitted.caller() {
         for (name, value) in caller.headers() {
-            let name: &HeaderName = name;
             parts.headers.insert(name.clone(), value.clone());
         }
     }

@@ -1,11 +1,10 @@
 //! A key that verifies: ours, or one of an issuer that we trust.
 
 use std::fmt;
+use std::sync::Arc;
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RsaPublicKeyComponents,
-};
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{self, EcdsaVerificationAlgorithm, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
@@ -19,12 +18,19 @@ pub(crate) const MAX_KID: usize = 128;
 /// A key that verifies signatures of exactly one algorithm. Does not print.
 #[derive(Clone)]
 pub struct VerifyingKey {
-    kid: Option<Box<str>>,
+    kid: Option<Arc<str>>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    check: Check,
     signature_len: usize,
     /// `None` for a secret.
     public: Option<Jwk>,
+}
+
+/// A key as the library of cryptography has it: parsed once, so that a signature costs no more than itself.
+#[derive(Clone)]
+enum Check {
+    Public(Arc<ParsedPublicKey>),
+    Secret(Arc<hmac::Key>),
 }
 
 impl fmt::Debug for VerifyingKey {
@@ -45,10 +51,10 @@ impl VerifyingKey {
     pub fn from_jwk(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
-        let signature_len = check(jwk, algorithm).map_err(refuse)?;
-        let key = DecodingKey::from_jwk(jwk).map_err(|_| refuse("a malformed JWK"))?;
+        let (parsed, signature_len) = parse(jwk, algorithm).map_err(refuse)?;
         let kid = jwk.common.key_id.as_deref().map(checked_kid).transpose()?;
-        Ok(Self { kid, algorithm, key, signature_len, public: Some(jwk.clone()) })
+        let check = Check::Public(Arc::new(parsed));
+        Ok(Self { kid, algorithm, check, signature_len, public: Some(jwk.clone()) })
     }
 
     /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.
@@ -86,10 +92,15 @@ impl VerifyingKey {
     }
 
     pub(super) fn from_secret(secret: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
-        install_provider();
         hmac_secret::check(algorithm, secret)?;
-        let key = DecodingKey::from_secret(secret);
-        Ok(Self { kid: None, algorithm, key, signature_len: algorithm.hash_len(), public: None })
+        let hash = match algorithm {
+            Algorithm::Hs256 => hmac::HMAC_SHA256,
+            Algorithm::Hs384 => hmac::HMAC_SHA384,
+            Algorithm::Hs512 => hmac::HMAC_SHA512,
+            _ => return Err(KeyError::Unusable { algorithm, why: "a secret is for HMAC" }),
+        };
+        let check = Check::Secret(Arc::new(hmac::Key::new(hash, secret)));
+        Ok(Self { kid: None, algorithm, check, signature_len: algorithm.hash_len(), public: None })
     }
 
     pub(super) fn named(mut self, kid: &str) -> Result<Self, KeyError> {
@@ -102,6 +113,11 @@ impl VerifyingKey {
         self.kid.as_deref()
     }
 
+    /// The same, for all tokens that it verifies.
+    pub(in crate::token) fn shared_kid(&self) -> Option<&Arc<str>> {
+        self.kid.as_ref()
+    }
+
     /// The one algorithm that it verifies.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -112,9 +128,12 @@ impl VerifyingKey {
         self.signature_len
     }
 
-    /// Is `signature`, in base64url, one of this key over `message`?
-    pub(crate) fn verifies(&self, message: &[u8], signature: &str) -> bool {
-        jsonwebtoken::crypto::verify(signature, message, &self.key, self.algorithm.jwt()).unwrap_or(false)
+    /// Is `signature` one of this key over `message`?
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match &self.check {
+            Check::Public(key) => key.verify_sig(message, signature).is_ok(),
+            Check::Secret(key) => hmac::verify(key, message, signature).is_ok(),
+        }
     }
 
     /// The key's JWK thumbprint (RFC 7638, SHA-256); `None` for a secret.
@@ -135,61 +154,59 @@ impl VerifyingKey {
     }
 }
 
-fn checked_kid(kid: &str) -> Result<Box<str>, KeyError> {
+fn checked_kid(kid: &str) -> Result<Arc<str>, KeyError> {
     let fits = (1..=MAX_KID).contains(&kid.len()) && kid.bytes().all(|b| b.is_ascii_graphic());
     if fits { Ok(kid.into()) } else { Err(KeyError::BadKid) }
 }
 
-/// Checks key against algorithm; the length of a signature.
-fn check(jwk: &Jwk, algorithm: Algorithm) -> Result<usize, &'static str> {
+/// The parsed key, checked against the algorithm, and the length of its signatures.
+fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(ParsedPublicKey, usize), &'static str> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| "a malformed JWK");
-    match (algorithm, &jwk.algorithm) {
-        (Algorithm::EdDsa, AlgorithmParameters::OctetKeyPair(p)) if p.curve == EllipticCurve::Ed25519 => {
-            let x: [u8; 32] = decode(&p.x)?.try_into().map_err(|_| "an Ed25519 key has 32 bytes")?;
-            let point = ed25519_dalek::VerifyingKey::from_bytes(&x).map_err(|_| "not a point of the curve")?;
-            // With such a key, one signature fits (nearly) every message.
-            if point.is_weak() { Err("an Ed25519 key of small order") } else { Ok(64) }
+    let rsa = |parameters: &'static RsaParameters| {
+        let AlgorithmParameters::RSA(p) = &jwk.algorithm else { return Err(OF_ANOTHER_KIND) };
+        let (n, e) = (decode(&p.n)?, decode(&p.e)?);
+        let n = n.get(n.iter().take_while(|b| **b == 0).count()..).unwrap_or_default();
+        let bits = n.first().map_or(0, |b| n.len() * 8 - b.leading_zeros() as usize);
+        if bits < 2048 {
+            return Err("an RSA key must have at least 2048 bits");
         }
-        (Algorithm::Es256, AlgorithmParameters::EllipticCurve(p)) if p.curve == EllipticCurve::P256 => {
-            on_curve(&ECDSA_P256_SHA256_FIXED, &decode(&p.x)?, &decode(&p.y)?, 32)
-        }
-        (Algorithm::Es384, AlgorithmParameters::EllipticCurve(p)) if p.curve == EllipticCurve::P384 => {
-            on_curve(&ECDSA_P384_SHA384_FIXED, &decode(&p.x)?, &decode(&p.y)?, 48)
-        }
-        (
-            Algorithm::Rs256
-            | Algorithm::Rs384
-            | Algorithm::Rs512
-            | Algorithm::Ps256
-            | Algorithm::Ps384
-            | Algorithm::Ps512,
-            AlgorithmParameters::RSA(p),
-        ) => {
-            let (n, e) = (decode(&p.n)?, decode(&p.e)?);
-            let n = n.get(n.iter().take_while(|b| **b == 0).count()..).unwrap_or_default();
-            let bits = n.first().map_or(0, |b| n.len() * 8 - b.leading_zeros() as usize);
-            if bits < 2048 {
-                return Err("an RSA key must have at least 2048 bits");
+        let key = RsaPublicKeyComponents { n, e: e.as_slice() }.to_parsed_public_key(parameters);
+        Ok((key.map_err(|_| "not an RSA key of 2048 to 8192 bits")?, n.len()))
+    };
+    let point = |on: EllipticCurve, curve: &'static EcdsaVerificationAlgorithm, len: usize| match &jwk.algorithm {
+        AlgorithmParameters::EllipticCurve(p) if p.curve == on => {
+            let (x, y) = (decode(&p.x)?, decode(&p.y)?);
+            if x.len() != len || y.len() != len {
+                return Err("a coordinate of the wrong length");
             }
-            RsaPublicKeyComponents { n, e: e.as_slice() }
-                .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
-                .map_err(|_| "not an RSA key of 2048 to 8192 bits")?;
-            Ok(n.len())
+            let key = ParsedPublicKey::new(curve, [&[4], x.as_slice(), &y].concat());
+            Ok((key.map_err(|_| "not a point of the curve")?, 2 * len))
         }
-        (Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512, _) => Err("a public key is never an HMAC secret"),
-        _ => Err("the key is of another kind than its algorithm takes"),
+        _ => Err(OF_ANOTHER_KIND),
+    };
+    match algorithm {
+        Algorithm::EdDsa => match &jwk.algorithm {
+            AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 => {
+                let x: [u8; 32] = decode(&p.x)?.try_into().map_err(|_| "an Ed25519 key has 32 bytes")?;
+                let point = ed25519_dalek::VerifyingKey::from_bytes(&x).map_err(|_| "not a point of the curve")?;
+                if point.is_weak() {
+                    // With such a key, one signature fits (nearly) every message.
+                    return Err("an Ed25519 key of small order");
+                }
+                Ok((ParsedPublicKey::new(&signature::ED25519, x).map_err(|_| "not a point of the curve")?, 64))
+            }
+            _ => Err(OF_ANOTHER_KIND),
+        },
+        Algorithm::Es256 => point(EllipticCurve::P256, &signature::ECDSA_P256_SHA256_FIXED, 32),
+        Algorithm::Es384 => point(EllipticCurve::P384, &signature::ECDSA_P384_SHA384_FIXED, 48),
+        Algorithm::Rs256 => rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::Rs384 => rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::Rs512 => rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::Ps256 => rsa(&signature::RSA_PSS_2048_8192_SHA256),
+        Algorithm::Ps384 => rsa(&signature::RSA_PSS_2048_8192_SHA384),
+        Algorithm::Ps512 => rsa(&signature::RSA_PSS_2048_8192_SHA512),
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => Err("a public key is never an HMAC secret"),
     }
 }
 
-fn on_curve(
-    curve: &'static aws_lc_rs::signature::EcdsaVerificationAlgorithm,
-    x: &[u8],
-    y: &[u8],
-    len: usize,
-) -> Result<usize, &'static str> {
-    if x.len() != len || y.len() != len {
-        return Err("a coordinate of the wrong length");
-    }
-    ParsedPublicKey::new(curve, [&[4], x, y].concat()).map_err(|_| "not a point of the curve")?;
-    Ok(2 * len)
-}
+const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm takes";

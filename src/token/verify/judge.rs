@@ -1,9 +1,9 @@
 //! The claims of a token whose signature holds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
+use super::members::{Member, Members};
 use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -27,30 +27,31 @@ pub(crate) fn is_subject(text: &str) -> bool {
 
 /// Checks everything that does not depend on the route.
 pub(super) fn claims(
-    claims: Map<String, Value>,
+    text: &str,
+    claims: &Members<'_>,
     rules: &IssuerRules,
-    kid: Option<&str>,
+    kid: Option<&Arc<str>>,
     now: Timestamp,
     expired_for_at_most: Duration,
 ) -> Result<AccessToken, Denial> {
-    if claims.contains_key("cnf") {
+    if claims.get("cnf").is_some() {
         return Err(Denial::UnprovedBinding);
     }
-    let expires = time(&claims, "exp", "exp must be a time")?.ok_or(Denial::BadClaim("no exp"))?;
-    let not_before = time(&claims, "nbf", "nbf must be a time")?;
-    let issued_at = time(&claims, "iat", "iat must be a time")?;
-    let subject = text(&claims, "sub", "sub must be a string")?.ok_or(Denial::BadClaim("no sub"))?;
+    let expires = time(claims, "exp", "exp must be a time")?.ok_or(Denial::BadClaim("no exp"))?;
+    let not_before = time(claims, "nbf", "nbf must be a time")?;
+    let issued_at = time(claims, "iat", "iat must be a time")?;
+    let subject = word(claims, "sub", "sub must be a string")?.ok_or(Denial::BadClaim("no sub"))?;
     if !is_subject(subject) {
         return Err(Denial::BadClaim("sub must be 1 to 256 visible ASCII characters"));
     }
-    let jti = name(&claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
-    let sid = name(&claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;
-    let client = name(&claims, "client_id", "client_id must be a string of 1 to 256 bytes without control characters")?;
-    let scope = match text(&claims, "scope", "scope must be a string")? {
+    let jti = name(claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
+    let sid = name(claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;
+    let client = name(claims, "client_id", "client_id must be a string of 1 to 256 bytes without control characters")?;
+    let scope = match word(claims, "scope", "scope must be a string")? {
         Some(scope) => Scope::parse(scope).map_err(|_| Denial::BadClaim("scope has a character that none may have"))?,
         None => Scope::default(),
     };
-    let audience = audience(&claims)?;
+    let audience = audience(claims, rules)?;
     let (session, account) = if rules.ours {
         if jti.is_none() {
             return Err(Denial::BadClaim("no jti"));
@@ -61,8 +62,7 @@ pub(super) fn claims(
         if issued_at.is_none() {
             return Err(Denial::BadClaim("no iat"));
         }
-        let account =
-            name(&claims, "account", "account must be a string of 1 to 256 bytes without control characters")?;
+        let account = name(claims, "account", "account must be a string of 1 to 256 bytes without control characters")?;
         (session(sid, claims.get("gen"))?, account.map(Box::from))
     } else {
         (None, None)
@@ -70,6 +70,7 @@ pub(super) fn claims(
     times(expires.plus(expired_for_at_most), not_before, issued_at, rules, now)?;
     lifetime(expires, issued_at, rules)?;
     Ok(AccessToken {
+        text: text.into(),
         issuer: rules.issuer.clone(),
         ours: rules.ours,
         subject: subject.into(),
@@ -83,8 +84,7 @@ pub(super) fn claims(
         not_before,
         expires,
         leeway: rules.leeway,
-        kid: kid.map(Box::from),
-        extra: claims,
+        kid: kid.cloned(),
     })
 }
 
@@ -111,32 +111,28 @@ fn lifetime(expires: Timestamp, issued_at: Option<Timestamp>, rules: &IssuerRule
     if expires.since(since) > longest { Err(Denial::BadClaim("exp is too long after iat")) } else { Ok(()) }
 }
 
-fn text<'a>(claims: &'a Map<String, Value>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
+fn word<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
     match claims.get(claim) {
         None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
+        Some(Member::Text(text)) => Ok(Some(text)),
         // A claim of the wrong type is an error, not an absent one.
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            Err(Denial::BadClaim(why))
-        }
+        Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(Denial::BadClaim(why)),
     }
 }
 
-fn name<'a>(claims: &'a Map<String, Value>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
-    match text(claims, claim, why)? {
+fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
+    match word(claims, claim, why)? {
         Some(text) if !is_name(text) => Err(Denial::BadClaim(why)),
         found => Ok(found),
     }
 }
 
 /// A NumericDate (RFC 7519 §2): seconds, perhaps with a fraction.
-fn time(claims: &Map<String, Value>, claim: &str, why: &'static str) -> Result<Option<Timestamp>, Denial> {
+fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<Timestamp>, Denial> {
     let number = match claims.get(claim) {
         None => return Ok(None),
-        Some(Value::Number(number)) => number,
-        Some(Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
-            return Err(Denial::BadClaim(why));
-        }
+        Some(Member::Number(number)) => number,
+        Some(Member::Text(_) | Member::Array(_) | Member::Other) => return Err(Denial::BadClaim(why)),
     };
     let time = match (number.as_u64(), number.as_f64()) {
         (Some(seconds), _) if seconds <= LAST_SECOND => Timestamp::from_secs(seconds),
@@ -149,27 +145,34 @@ fn time(claims: &Map<String, Value>, claim: &str, why: &'static str) -> Result<O
     Ok(Some(time))
 }
 
-fn audience(claims: &Map<String, Value>) -> Result<Vec<Box<str>>, Denial> {
+/// Most tokens are for whom their issuer's are meant to be, and share that.
+fn audience(claims: &Members<'_>, rules: &IssuerRules) -> Result<Arc<[Box<str>]>, Denial> {
     const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
-    let entry = |value: &Value| match value.as_str() {
-        Some(text) if !text.is_empty() => Ok(Box::from(text)),
-        _ => Err(WHY),
+    let entry = |member: &Member<'_>| match member {
+        Member::Text(text) if !text.is_empty() => Ok(Box::from(&**text)),
+        Member::Text(_) | Member::Number(_) | Member::Array(_) | Member::Other => Err(WHY),
     };
+    let usual = |text: &str| !text.is_empty() && matches!(&*rules.audience, [one] if **one == *text);
     match claims.get("aud") {
-        Some(one @ Value::String(_)) => Ok(vec![entry(one)?]),
-        Some(Value::Array(several)) if !several.is_empty() => several.iter().map(entry).collect(),
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => Err(WHY),
+        Some(Member::Text(text)) if usual(text) => Ok(Arc::clone(&rules.audience)),
+        Some(one @ Member::Text(_)) => Ok([entry(one)?].into()),
+        Some(Member::Array(several)) if !several.is_empty() => several.iter().map(entry).collect(),
+        Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(WHY),
         None => Err(Denial::BadClaim("no aud")),
     }
 }
 
 /// Both or neither: a session without a generation could not be revoked by one.
-fn session(sid: Option<&str>, generation: Option<&Value>) -> Result<Option<(SessionId, Generation)>, Denial> {
+fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<(SessionId, Generation)>, Denial> {
     match (sid, generation) {
         (None, None) => Ok(None),
         (Some(sid), Some(generation)) => {
             let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is not one of ours"))?;
-            let generation = generation.as_u64().filter(|g| *g > 0).ok_or(Denial::BadClaim("gen must be a count"))?;
+            let generation = match generation {
+                Member::Number(number) => number.as_u64().filter(|generation| *generation > 0),
+                Member::Text(_) | Member::Array(_) | Member::Other => None,
+            };
+            let generation = generation.ok_or(Denial::BadClaim("gen must be a count"))?;
             Ok(Some((sid, generation)))
         }
         (Some(_), None) | (None, Some(_)) => Err(Denial::BadClaim("sid and gen go together")),

@@ -216,7 +216,7 @@ pub struct IssuerRules {
     /// Are they ours? Then they are judged on engine time, and say more: see [`AccessToken`](crate::token::AccessToken).
     pub ours: bool,
     /// Whom the issuer's tokens must be meant for, unless a route says otherwise. The route judges it.
-    pub audience: Vec<Box<str>>,
+    pub audience: Arc<[Box<str>]>,
     /// The types accepted: compared without regard to case, and to a leading `application/`. An empty entry stands for
     /// tokens that have no `typ`.
     pub typ: Vec<Box<str>>,
@@ -234,7 +234,7 @@ impl IssuerRules {
         Self {
             issuer: issuer.into(),
             ours: true,
-            audience,
+            audience: audience.into(),
             typ: vec![TYP.into()],
             keys: IssuerKeys::own(keyring),
             leeway,
@@ -247,7 +247,7 @@ impl IssuerRules {
         Self {
             issuer: issuer.into(),
             ours: false,
-            audience,
+            audience: audience.into(),
             typ: vec![TYP.into()],
             keys,
             leeway: MAX_LEEWAY,

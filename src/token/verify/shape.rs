@@ -2,10 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Map, Value};
 
 use super::super::keyring::MAX_KID;
-use super::strict_json;
+use super::members::{Member, Members};
 use crate::denial::Denial;
 
 /// The longest token, in bytes (J10).
@@ -19,10 +18,8 @@ pub(super) struct Parts<'a> {
     pub(super) header: &'a str,
     /// The second part.
     pub(super) claims: &'a str,
-    /// The third part, which is strict base64url …
-    pub(super) signature: &'a str,
-    /// … of this many bytes.
-    pub(super) signature_bytes: usize,
+    /// The third part, decoded.
+    pub(super) signature: Vec<u8>,
     /// What was signed.
     pub(super) message: &'a str,
 }
@@ -39,8 +36,7 @@ impl<'a> Parts<'a> {
         };
         let (header, claims, signature, message) =
             parts().ok_or(Denial::MalformedToken("not three parts with two dots between them"))?;
-        let signature_bytes = decode(signature)?.len();
-        Ok(Self { header, claims, signature, signature_bytes, message })
+        Ok(Self { header, claims, signature: decode(signature)?, message })
     }
 }
 
@@ -63,18 +59,16 @@ impl Header {
         if bytes.len() > MAX_HEADER {
             return Err(Denial::MalformedToken("header too long"));
         }
-        let header = strict_json::object(&bytes).map_err(Denial::MalformedToken)?;
+        let header = Members::read(&bytes).map_err(Denial::MalformedToken)?;
         for (name, why) in REFUSED {
-            if header.contains_key(*name) {
+            if header.get(name).is_some() {
                 return Err(Denial::MalformedToken(why));
             }
         }
         let text = |name: &str, why| match header.get(name) {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(Box::from(text.as_str()))),
-            Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                Err(Denial::MalformedToken(why))
-            }
+            Some(Member::Text(text)) => Ok(Some(Box::from(&**text))),
+            Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(Denial::MalformedToken(why)),
         };
         let algorithm = text("alg", "alg must be a string")?.ok_or(Denial::MalformedToken("no alg"))?;
         let kid: Option<Box<str>> = text("kid", "kid must be a string")?;
@@ -96,12 +90,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("x5u", "x5u in the header"),
 ];
 
-/// The claims, which nobody has signed yet.
-pub(super) fn claims(part: &str) -> Result<Map<String, Value>, Denial> {
-    strict_json::object(&decode(part)?).map_err(Denial::MalformedToken)
-}
-
 /// Strict: no padding, no `+` or `/`, no white space, no left-over bits (J12).
-fn decode(part: &str) -> Result<Vec<u8>, Denial> {
+pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
 }

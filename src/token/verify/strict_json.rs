@@ -15,23 +15,37 @@ pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
 
 /// The same, with another bound for its depth.
 pub(crate) fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
-    // Before the parser, which calls itself for each level.
-    if !is_shallow(bytes, max_depth) {
-        return Err("JSON nested too deeply");
-    }
-    let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut parser).map_err(|_| "not strict JSON, or a member named twice")?;
-    parser.end().map_err(|_| "something after the JSON")?;
+    let mut parser = parser(bytes, max_depth)?;
+    let value = Strict.deserialize(&mut parser).map_err(|_| NOT_STRICT)?;
+    parser.end().map_err(|_| NOT_ALONE)?;
     match value {
         Value::Object(object) => Ok(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err("not a JSON object")
-        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(NOT_STRICT),
+    }
+}
+
+pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, or a member named twice";
+pub(super) const NOT_ALONE: &str = "something after the JSON";
+
+/// A parser of `bytes` that goes no deeper.
+pub(super) fn parser(
+    bytes: &[u8],
+    max_depth: usize,
+) -> Result<serde_json::Deserializer<serde_json::de::SliceRead<'_>>, &'static str> {
+    // Before the parser, which calls itself for each level.
+    if is_shallow(bytes, max_depth) {
+        Ok(serde_json::Deserializer::from_slice(bytes))
+    } else {
+        Err("JSON nested too deeply")
     }
 }
 
 /// Counts brackets outside of strings. Says nothing about whether the rest is JSON.
 fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
+    // Most documents have too few brackets for it, and many bytes are looked at in one step.
+    if bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max_depth {
+        return true;
+    }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in bytes {
         if in_string {

@@ -1,13 +1,16 @@
 //! The cache of verified tokens: J14, J15, A5.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use super::support::{AUDIENCE, ISSUER, World, scope, secs};
+use crate::credential::Credential;
 use crate::denial::Denial;
+use crate::limit::{Limits, Rate, Rates};
 use crate::policy::{Audiences, judge};
 use crate::route::RoutePolicy;
 use crate::session::RevokedBecause;
 use crate::session::engine::{How, Origin};
+use crate::verified::Shown;
 
 #[tokio::test]
 async fn j14_what_a_route_asks_is_judged_every_time_with_one_cached_token() {
@@ -98,6 +101,52 @@ async fn j15_a_removed_key_takes_effect_at_the_next_check() {
     assert_eq!(w.checker.cached(), 0);
     let next = w.refreshed(&first.refresh, How::Rotated).await;
     w.check(&next.access).unwrap();
+}
+
+#[tokio::test]
+async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment() {
+    let w = World::new().await;
+    let [forger, honest] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
+    // So much that he waits until the end of the test.
+    let limits =
+        Limits::new(Rates { forged_per_address: Rate::new(1, secs(3600)), ..Rates::default() }, w.time.clone());
+    (0..2).for_each(|_| limits.forged(forger));
+    let show = |token: &str, address| {
+        let shown = || Shown { limits: &limits, address, ..w.shown(w.engine.confirmations()) };
+        w.checker.check(Credential::new(token), shown).map(|_| ())
+    };
+    for _ in 0..300 {
+        let token = w.login().await.access;
+        let barrier = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                // Late, it is no first sight any more.
+                assert!(matches!(show(&token, forger), Ok(()) | Err(Denial::TooManyRequests(_))));
+            });
+            barrier.wait();
+            assert_eq!(show(&token, honest), Ok(()));
+        });
+    }
+}
+
+#[tokio::test]
+async fn of_several_who_show_a_new_token_at_once_one_verifies_it() {
+    let w = World::new().await;
+    for _ in 0..200 {
+        let token = w.login().await.access;
+        let barrier = Barrier::new(4);
+        let show = || {
+            barrier.wait();
+            w.checker.check(Credential::new(&token), || w.shown(w.engine.confirmations())).unwrap()
+        };
+        let verified = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(show)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+        });
+        // Whoever had verified it himself would have one of his own.
+        assert!(verified.iter().all(|one| Arc::ptr_eq(one, &verified[0])));
+    }
 }
 
 #[tokio::test]

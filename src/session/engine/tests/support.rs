@@ -314,6 +314,7 @@ fn generous() -> Rates {
         refresh_per_address: rate,
         refresh_per_session: rate,
         forged_per_address: rate,
+        forged_overall: rate,
     }
 }
 

@@ -44,8 +44,7 @@ fn o2_the_first_start_makes_a_ring_that_nobody_else_can_read() {
         assert_eq!(made.id(), again.id());
         assert_eq!(made.signer().kid(), again.signer().kid());
         let signature = made.signer().sign(b"x").unwrap();
-        let text = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature);
-        assert!(again.signer().verifying_key().verifies(b"x", &text));
+        assert!(again.signer().verifying_key().verifies(b"x", &signature));
         assert!(Keyring::create(&dir, algorithm).is_err(), "a key ring is never made over another");
     }
 }

@@ -1,0 +1,243 @@
+//! The members of a token's header or payload, read in one pass and borrowed from its bytes: what most tokens say is
+//! looked at once, and a whole document is made of it for nobody.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
+
+use super::strict_json;
+
+/// One JSON object, every member once.
+pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Member<'a>)>);
+
+/// What a member is.
+#[derive(Debug, PartialEq)]
+pub(super) enum Member<'a> {
+    /// A string.
+    Text(Cow<'a, str>),
+    /// A number.
+    Number(Number),
+    /// An array.
+    Array(Vec<Self>),
+    /// `null`, `true`, `false` or an object: nothing that we ask a token for.
+    Other,
+}
+
+impl<'a> Members<'a> {
+    /// Reads one JSON object that fills `bytes`, as strictly as [`strict_json`] does.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
+        let mut parser = strict_json::parser(bytes, strict_json::MAX_DEPTH)?;
+        let object = parser.deserialize_map(Object).map_err(|_| strict_json::NOT_STRICT)?;
+        parser.end().map_err(|_| strict_json::NOT_ALONE)?;
+        Ok(object)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Member<'a>> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, member)| member)
+    }
+}
+
+struct Object;
+
+impl<'de> Visitor<'de> for Object {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        // More than most tokens have.
+        let mut members = Vec::with_capacity(16);
+        while let Some(name) = map.next_key_seed(Name)? {
+            members.push((name, map.next_value_seed(Any)?));
+        }
+        once(members.iter().map(|(name, _)| name))?;
+        Ok(Members(members))
+    }
+}
+
+/// No name twice. Sorted, where comparing each with each would take long.
+fn once<'n, E: Error>(names: impl ExactSizeIterator<Item = &'n Cow<'n, str>> + Clone) -> Result<(), E> {
+    let twice = if names.len() <= 16 {
+        let mut rest = names;
+        std::iter::from_fn(|| rest.next().map(|name| rest.clone().any(|other| other == name))).any(|twice| twice)
+    } else {
+        let mut names: Vec<&str> = names.map(|name| &**name).collect();
+        names.sort_unstable();
+        names.windows(2).any(|two| two.first() == two.last())
+    };
+    if twice { Err(E::custom("a member named twice")) } else { Ok(()) }
+}
+
+/// A member's name.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// A member's value.
+#[derive(Clone, Copy)]
+struct Any;
+
+impl<'de> DeserializeSeed<'de> for Any {
+    type Value = Member<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any {
+    type Value = Member<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Member<'de>, E> {
+        Ok(Member::Other)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Member<'de>, E> {
+        Ok(Member::Other)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Member<'de>, E> {
+        Ok(Member::Number(value.into()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Member<'de>, E> {
+        Ok(Member::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Member<'de>, E> {
+        Number::from_f64(value).map(Member::Number).ok_or_else(|| E::custom("not a finite number"))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Member<'de>, E> {
+        Ok(Member::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Member<'de>, E> {
+        Ok(Member::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Member<'de>, A::Error> {
+        let mut array = Vec::new();
+        while let Some(value) = seq.next_element_seed(self)? {
+            array.push(value);
+        }
+        Ok(Member::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member<'de>, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = map.next_key_seed(Name)? {
+            map.next_value_seed(self)?;
+            names.push(name);
+        }
+        once(names.iter())?;
+        Ok(Member::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn same(member: &Member<'_>, value: &Value) -> bool {
+        match (member, value) {
+            (Member::Text(a), Value::String(b)) => a == b,
+            (Member::Number(a), Value::Number(b)) => a == b,
+            (Member::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+            (Member::Other, Value::Null | Value::Bool(_) | Value::Object(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Read in either way, bytes are the same or no good.
+    fn agrees(bytes: &[u8]) {
+        match (Members::read(bytes), strict_json::object(bytes)) {
+            (Ok(members), Ok(object)) => {
+                assert_eq!(members.0.len(), object.len());
+                for (name, value) in &object {
+                    assert!(same(members.get(name).unwrap(), value), "{name}: {value}");
+                }
+            }
+            (Err(ours), Err(theirs)) => assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(bytes)),
+            (ours, theirs) => panic!("{}: {} {theirs:?}", String::from_utf8_lossy(bytes), ours.is_ok()),
+        }
+    }
+
+    #[test]
+    fn j11_members_are_read_as_strictly_as_a_whole_document() {
+        let many = |last: &str| {
+            let names: String = (0..40).map(|n| format!("\"n{n}\":{n},")).collect();
+            format!("{{{names}\"{last}\":1}}")
+        };
+        let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        for text in [
+            "{}",
+            " {\"a\":1,\r\n\"b\":[{\"a\":1},{\"a\":2}]} \n",
+            r#"{"a":"\u0061\n","b":-1,"c":1.5,"d":null,"e":true,"f":{"g":{}},"h":[[],"i"]}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"b":{"a":1,"a":1}}"#,
+            r#"{"b":[[{"a":1,"a":1}]]}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":1}x"#,
+            r#"{"a":1e400}"#,
+            r#"{"a":NaN}"#,
+            r#"{"a":1,}"#,
+            "",
+            "null",
+            "[]",
+            "\"a\"",
+            "{\"a\":1}\0",
+            "\u{feff}{}",
+            &many("n7"),
+            &many("n40"),
+            &nested(strict_json::MAX_DEPTH - 1),
+            &nested(strict_json::MAX_DEPTH),
+        ] {
+            agrees(text.as_bytes());
+        }
+        agrees(b"{\"a\":\"\xff\"}");
+        agrees(b"{\"\xff\":1}");
+        assert!(Members::read(many("n7").as_bytes()).is_err() && Members::read(many("n40").as_bytes()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn j11_whatever_comes_is_read_alike(text in r#"\{("[ab\\]{0,2}":("c"|1|-2\.5|null|\[("a",?|\{\}){0,2}\]|\{"a":1,"[ab]":2\}),?){0,4}\}"#) {
+            agrees(text.as_bytes());
+        }
+    }
+}
