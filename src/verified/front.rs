@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Verified;
 
 /// How many tokens a thread keeps.
-const PLACES: usize = 1024;
+const PLACES: usize = 4096;
 /// So often in a row a token is found here before the shared cache hears that it is in use and keeps it.
 const UNHEARD: u32 = 64;
 
