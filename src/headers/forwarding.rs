@@ -38,8 +38,12 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
 pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
     let address = peer.address().to_canonical();
     let from_proxy = is_trusted(address, trusted);
-    let chain =
-        if from_proxy { HeaderValue::try_from(chain(headers, address, trusted)).ok() } else { Some(peer.text.clone()) };
+    // Of who does not say for whom it speaks, what is to be said is written out already.
+    let chain = if from_proxy && headers.contains_key(&FOR) {
+        HeaderValue::try_from(chain(headers, address, trusted)).ok()
+    } else {
+        Some(peer.text.clone())
+    };
     let proto = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
     let proto = proto.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()));
     let named = from_proxy.then(|| only(headers, &FORWARDED_HOST)).flatten();

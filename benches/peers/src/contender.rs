@@ -118,15 +118,22 @@ pub struct Running {
 
 impl Running {
     /// Starts it. It may not answer yet.
-    pub fn start(stage: &Stage, contender: Contender, algorithm: Algorithm, template: &Template) -> Result<Self> {
+    /// `behind`: it believes what the load says of where requests come from.
+    pub fn start(
+        stage: &Stage,
+        contender: Contender,
+        algorithm: Algorithm,
+        template: &Template,
+        behind: bool,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("peer-").tempdir_in(stage.keys.join(".."))?;
         let address = free_address()?;
         let mut running = Self { contender, address, processes: Vec::new(), folder };
-        running.launch(stage, algorithm, template).with_context(|| contender.name().to_owned())?;
+        running.launch(stage, algorithm, template, behind).with_context(|| contender.name().to_owned())?;
         Ok(running)
     }
 
-    fn launch(&mut self, stage: &Stage, algorithm: Algorithm, template: &Template) -> Result<()> {
+    fn launch(&mut self, stage: &Stage, algorithm: Algorithm, template: &Template, behind: bool) -> Result<()> {
         let (address, folder) = (self.address, self.folder.path().to_owned());
         match self.contender {
             Rust(kind) => self.spawn(&stage.server(kind, address, algorithm))?,
@@ -149,6 +156,9 @@ impl Running {
                 template.copy_to(&place, address, free_address()?, stage.upstream)?;
                 let mut command = Command::new(&stage.rotogate);
                 command.arg("--config").arg(place.join("gateway.toml"));
+                if behind {
+                    command.env("ROTOGATE_SERVER__TRUSTED_PROXIES", "127.0.0.1");
+                }
                 if !access_log {
                     command.env("ROTOGATE_LOG", "info,rotogate::access=off");
                 }

@@ -184,7 +184,8 @@ async fn measure(set: &Set, ready: &Ready, options: &Options) -> Result<Vec<Vec<
 async fn one(cell: &Cell, ready: &Ready, options: &Options) -> Result<Sample> {
     let tokens = ready.tokens(cell.algorithm)?;
     let template = ready.template(cell.contents(options.scale()))?;
-    let mut running = Running::start(&ready.stage, cell.contender, cell.algorithm, template)?;
+    let behind = matches!(cell.work, Work::Flooded(_));
+    let mut running = Running::start(&ready.stage, cell.contender, cell.algorithm, template, behind)?;
     let address = running.address;
     let good = tokens.good.first().context("a token")?;
     let start = check::until_it_answers(&mut running, good).await?;

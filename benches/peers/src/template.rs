@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use rotogate::Gate;
+use rotogate::admin::AdminToken;
 use rotogate::client::Client;
 use rotogate::clock::Timestamp;
+use rotogate::directory::file::FileDirectory;
 use rotogate::gate::NewSession;
 use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionSecret, Status};
@@ -82,6 +84,10 @@ impl Template {
             }
         }
         store.close().await?;
+        // As a gate finds it that is started again.
+        let made = AdminToken::load_or_create(&folder.join("admin.token"));
+        made.map_err(|error| anyhow::anyhow!(error))?;
+        FileDirectory::create_with_first_user(&folder.join("users.toml"), Arc::default(), begun)?;
         Ok(Self { folder, refresh_tokens })
     }
 
@@ -100,8 +106,6 @@ listen = "{listen}"
 public_url = "http://{listen}"
 drain_timeout = "1s"
 workers = 1
-# So that the bench can come from many addresses.
-trusted_proxies = ["127.0.0.1"]
 [admin]
 listen = "{admin}"
 token_file = "admin.token"
