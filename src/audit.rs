@@ -1,6 +1,10 @@
 //! The audit trail: what happened to whom, as `tracing` events of target `rotogate::audit`. No event holds a token, a
-//! password or a key; what came from outside is written escaped.
+//! password or a key. Every value is plain: a string, a number or a boolean, and what is unknown is absent. Names are those
+//! of the access log (docs/logs.md). The level says how far an event is from daily life; no level of the log hides one.
 
+use std::net::IpAddr;
+
+use tracing::field::display;
 use tracing::{info, warn};
 
 use crate::revocation::{Effect, Revocation, Target};
@@ -11,26 +15,48 @@ use crate::session::{Generation, RevokedBecause, Session};
 
 const TARGET: &str = "rotogate::audit";
 
+fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<IpAddr>> {
+    origin.address.map(display)
+}
+
 pub(crate) fn login(session: &Session, origin: &Origin) {
     info!(
         target: TARGET,
         event = "login",
-        session = %session.id,
-        subject = ?session.subject,
-        account = ?session.account,
-        client = ?session.client,
-        dialect = %session.dialect,
-        scope = ?session.scope.as_str(),
-        address = ?origin.address,
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.account = session.account.as_deref(),
+        rotogate.client.id = &*session.client,
+        rotogate.dialect = &*session.dialect,
+        scope = session.scope.as_str(),
+        client.address = address(origin),
+        "login",
     );
 }
 
-pub(crate) fn login_refused(account: Option<&str>, username: &str, client: &str, origin: &Origin) {
-    warn!(target: TARGET, event = "login_refused", ?account, ?username, ?client, address = ?origin.address);
+/// A login that was refused. `user` is its subject, where there is such a user: what stood in the field for the name is
+/// never written, because people type passwords there.
+pub(crate) fn login_refused(user: Option<&str>, account: Option<&str>, client: &str, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "login_refused",
+        user.id = user,
+        rotogate.account = account,
+        rotogate.client.id = client,
+        client.address = address(origin),
+        "login refused",
+    );
 }
 
 pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
-    info!(target: TARGET, event = "client_token", ?client, jti, address = ?origin.address);
+    info!(
+        target: TARGET,
+        event = "client_token",
+        rotogate.client.id = client,
+        rotogate.token.id = jti,
+        client.address = address(origin),
+        "token issued to a client",
+    );
 }
 
 /// A plain rotation or replay is daily life; what lies beyond grace is worth a line.
@@ -39,14 +65,21 @@ pub(crate) fn refreshed(session: &Session, how: How, origin: &Origin) {
         How::Reissued | How::FastForwarded => warn!(
             target: TARGET,
             event = "reissue",
-            ?how,
-            session = %session.id,
-            subject = ?session.subject,
-            generation = session.current,
-            address = ?origin.address,
+            how = if how == How::Reissued { "reissued" } else { "fast_forwarded" },
+            session.id = %session.id,
+            user.id = &*session.subject,
+            rotogate.generation = session.current,
+            client.address = address(origin),
+            "reissue",
         ),
         How::Login | How::ClientCredentials | How::Rotated | How::Replayed => {
-            tracing::debug!(target: TARGET, event = "rotation", session = %session.id, generation = session.current);
+            tracing::debug!(
+                target: "rotogate::session",
+                event = "rotation",
+                session.id = %session.id,
+                rotogate.generation = session.current,
+                "rotation",
+            );
         }
     }
 }
@@ -55,15 +88,20 @@ pub(crate) fn reuse(session: &Session, reuse: Reuse, action: OnReuse, origin: &O
     warn!(
         target: TARGET,
         event = "reuse",
-        session = %session.id,
-        subject = ?session.subject,
-        client = ?session.client,
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
         generations_old = reuse.generations_old,
-        superseded_for = ?reuse.superseded_for,
-        same_address_as_login = ?same(session.address.as_ref(), origin.address.as_ref()),
-        same_user_agent_as_login = ?same(session.user_agent.as_ref(), origin.user_agent.as_ref()),
-        address = ?origin.address,
-        ?action,
+        superseded_for_ms = reuse.superseded_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        same_address_as_login = same(session.address.as_ref(), origin.address.as_ref()),
+        same_user_agent_as_login = same(session.user_agent.as_ref(), origin.user_agent.as_ref()),
+        client.address = address(origin),
+        action = match action {
+            OnReuse::RevokeSession => "revoke-session",
+            OnReuse::RevokeSubject => "revoke-subject",
+            OnReuse::Deny => "deny",
+        },
+        "reuse",
     );
 }
 
@@ -76,11 +114,12 @@ pub(crate) fn ahead(session: &Session, presented: Generation, origin: &Origin) {
     warn!(
         target: TARGET,
         event = "ahead_of_store",
-        session = %session.id,
-        subject = ?session.subject,
+        session.id = %session.id,
+        user.id = &*session.subject,
         presented,
         current = session.current,
-        address = ?origin.address,
+        client.address = address(origin),
+        "ahead of store",
     );
 }
 
@@ -88,36 +127,51 @@ pub(crate) fn other_client(session: &Session, presented_by: &str, origin: &Origi
     warn!(
         target: TARGET,
         event = "other_client",
-        session = %session.id,
-        subject = ?session.subject,
-        client = ?session.client,
-        ?presented_by,
-        address = ?origin.address,
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
+        presented_by,
+        client.address = address(origin),
+        "other client",
     );
 }
 
 pub(crate) fn logout(session: &Session, origin: &Origin) {
-    info!(target: TARGET, event = "logout", session = %session.id, subject = ?session.subject, address = ?origin.address);
+    info!(
+        target: TARGET,
+        event = "logout",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
+        client.address = address(origin),
+        "logout",
+    );
 }
 
+/// Where a request brought it on, the log adds the request's id, the client's address and, on the admin listener, the
+/// actor (`crate::context`).
 pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
     let effect = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => "gone",
         Effect::NotBefore(_) => "not_before",
     };
-    match &entry.target {
-        Target::Session(session) => {
-            warn!(target: TARGET, event = "revocation", kind = "session", %session, effect, ?because);
-        }
-        Target::Subject { issuer, subject } => {
-            warn!(target: TARGET, event = "revocation", kind = "subject", ?issuer, ?subject, effect, ?because);
-        }
-        Target::Client { issuer, client } => {
-            warn!(target: TARGET, event = "revocation", kind = "client", ?issuer, ?client, effect, ?because);
-        }
-        Target::Global => warn!(target: TARGET, event = "revocation", kind = "global", effect, ?because),
-        Target::Token { issuer, jti } => {
-            warn!(target: TARGET, event = "revocation", kind = "token", ?issuer, ?jti, effect, ?because);
-        }
+    let (kind, issuer, of): (_, Option<&str>, Option<&dyn std::fmt::Display>) = match &entry.target {
+        Target::Session(session) => ("session", None, Some(session)),
+        Target::Subject { issuer, subject } => ("subject", Some(issuer), Some(subject)),
+        Target::Client { issuer, client } => ("client", Some(issuer), Some(client)),
+        Target::Global => ("global", None, None),
+        Target::Token { issuer, jti } => ("token", Some(issuer), Some(jti)),
+    };
+    let (because, is_daily) = match because {
+        RevokedBecause::Logout => ("logout", true),
+        RevokedBecause::Reuse => ("reuse", false),
+        RevokedBecause::OtherClient => ("other-client", false),
+        RevokedBecause::Operator => ("operator", false),
+    };
+    let of = of.map(display);
+    if is_daily {
+        info!(target: TARGET, event = "revocation", kind, of, rotogate.issuer = issuer, effect, because, "revocation");
+    } else {
+        warn!(target: TARGET, event = "revocation", kind, of, rotogate.issuer = issuer, effect, because, "revocation");
     }
 }

@@ -71,6 +71,7 @@ pub mod verified;
 mod audit;
 mod credential;
 pub mod headers;
+mod reason;
 
 #[cfg(feature = "server")]
 pub mod admin;

@@ -27,6 +27,13 @@ impl Permitted {
     }
 }
 
+impl Permitted {
+    /// Route and caller.
+    pub(crate) fn into_parts(self) -> (Arc<Route>, Option<Arc<Verified>>) {
+        (self.route, self.caller)
+    }
+}
+
 /// Lets a request of nobody pass, on a route that asks nobody or leaves it open.
 pub(crate) fn permit_anonymous(route: &Arc<Route>) -> Permitted {
     Permitted { route: Arc::clone(route), caller: None }

@@ -134,7 +134,7 @@ async fn overload(rounds: usize, seconds: u64) {
 
 /// How many requests to the route were refused because there were too many.
 async fn overloaded(gate: &Gate) -> u64 {
-    gate.metric("rotogate_requests_total{route=\"/{*rest}\",outcome=\"overloaded\"}").await
+    gate.metric("rotogate_requests_total{route=\"/{*rest}\",outcome=\"overloaded\",code=\"503\"}").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

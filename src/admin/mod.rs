@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `GET /livez` | no | 200 while the process runs |
 //! | `GET /readyz` | no | 200, or 503 and why not |
-//! | `GET /metrics` | no, on loopback; else yes | numbers, in Prometheus' text format |
+//! | `GET /metrics` | no, on loopback; else yes | numbers, in OpenMetrics or Prometheus' text format, as `Accept` says |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
 //! | `GET /sessions?subject=&after=&limit=` | yes | a page of sessions, the oldest first |
 //! | `GET /sessions/{id}` | yes | one session |
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -89,7 +89,9 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
         Some(known) if !known.methods().contains(method) => own(respond::method_not_allowed(known.methods())),
         Some(Known::Live) => plain(StatusCode::OK, "alive\n"),
         Some(Known::Ready) => ready(&state).await,
-        Some(Known::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => metrics(&state).await,
+        Some(Known::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => {
+            metrics(&state, request.headers()).await
+        }
         Some(_) if !authorised(&state, &request) => own(unauthorised()),
         // Answered above, where it may be.
         Some(Known::Metrics) => own(unauthorised()),
@@ -99,7 +101,7 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
         Some(Known::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
         Some(Known::Revocations) => own(sessions::revoke_many(&state.gate, request.uri().query()).await),
     };
-    tracing::info!(target: "rotogate::admin", ?method, ?path, status = response.status().as_u16());
+    tracing::info!(target: "rotogate::admin", %method, path, status = response.status().as_u16());
     Ok(response)
 }
 
@@ -152,11 +154,17 @@ async fn ready(state: &State) -> Response<Body> {
     }
 }
 
-async fn metrics(state: &State) -> Response<Body> {
+async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
+    const OPEN: &str = "application/openmetrics-text";
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_open = accepted.flat_map(|value| value.split(',')).any(|media| media.trim().starts_with(OPEN));
     let is_ready = !*state.stopping.borrow() && matches!(state.gate.readiness().await, Readiness::Ready);
-    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready));
-    let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, media);
+    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_open));
+    let media = match is_open {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 

@@ -62,7 +62,7 @@ fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let bounds = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: bounds.maximum, ..bounds }) {
-        tracing::warn!(%error, bound = ?bounds.current, "the number of open files stays bounded as it was");
+        tracing::warn!(%error, bound = bounds.current, "the number of open files stays bounded as it was");
     }
 }
 
@@ -91,7 +91,7 @@ fn log(config: &Config) -> Done {
     done.map_err(|error| Failure::Failed(format!("the log cannot be set up: {error}")))?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
-        tracing::error!(target: "rotogate::panic", ?location, message = fixed_text(panic.payload()), "a panic: a bug");
+        tracing::error!(target: "rotogate::panic", location, message = fixed_text(panic.payload()), "a panic: a bug");
     }));
     Ok(())
 }

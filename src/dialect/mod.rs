@@ -17,6 +17,7 @@ use secrecy::SecretString;
 use crate::client::Presented;
 use crate::denial::{Denial, Error};
 use crate::directory::User;
+use crate::reason::Reason;
 use crate::session::Scope;
 use crate::session::engine::Issued;
 use crate::session::profile::ProfileOverride;
@@ -41,7 +42,7 @@ pub type Reply = Response<ReplyBody>;
 /// What a dialect makes of a request.
 pub enum Answer {
     /// A reply, and for the access log why it is not what was asked for.
-    Reply(Reply, &'static str),
+    Reply(Reply, Reason),
     /// To be answered once the service behind the gate was asked the same.
     Consult(Consult),
     /// Not the gate's to answer: what the request was wrapped around goes to the route of its path.
@@ -51,8 +52,8 @@ pub enum Answer {
     Upgrade(Upgrade),
 }
 
-impl From<(Reply, &'static str)> for Answer {
-    fn from((reply, reason): (Reply, &'static str)) -> Self {
+impl From<(Reply, Reason)> for Answer {
+    fn from((reply, reason): (Reply, Reason)) -> Self {
         Self::Reply(reply, reason)
     }
 }
@@ -73,7 +74,7 @@ impl fmt::Debug for Answer {
 /// said there to be part of the gate's own reply.
 pub struct Consult {
     /// Makes the reply, and says for the access log why it is not what was asked for.
-    pub then: Box<dyn FnOnce(Consulted) -> (Reply, &'static str) + Send>,
+    pub then: Box<dyn FnOnce(Consulted) -> (Reply, Reason) + Send>,
 }
 
 /// What the service behind the gate said.
@@ -373,10 +374,10 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Answers a request to such an operation, whose body is not in `call`. What it serves is no secret and changes
     /// nothing: there is no gate to act.
-    async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, &'static str) {
+    async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, Reason) {
         drop(body);
         let denial = Denial::NoRoute;
-        (self.write(call, Err(denial.into())), denial.reason())
+        (self.write(call, Err(denial.into())), denial.into())
     }
 
     /// Does a request come from a client of this protocol, as far as its headers tell? For refusals on paths that are no
@@ -410,12 +411,8 @@ fn json<T: serde::Serialize>(status: http::StatusCode, body: &T) -> Reply {
 }
 
 /// For the access log: what came of a command.
-pub fn reason(outcome: &Result<Outcome, Error>) -> &'static str {
-    match outcome {
-        Ok(_) => "answered",
-        Err(Error::Denied(denial)) => denial.reason(),
-        Err(Error::Failed(fault)) => fault.reason(),
-    }
+pub fn reason(outcome: &Result<Outcome, Error>) -> Reason {
+    outcome.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED)
 }
 
 /// What `gateway.toml` may say to the dialect of an endpoint, besides its path.

@@ -4,7 +4,7 @@
 //! away in the middle of a rotation must not stop it between the store and the revocation list.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,10 +17,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tracing::Instrument;
 
 use super::paced::Paced;
-use super::{Inner, respond};
+use super::{Inner, Recipient, respond};
 use crate::credential;
 use crate::denial::{Denial, Error, Fault};
 use crate::dialect::{Acting, Answer, Call, Command, Consult, Dialect, Forward, Outcome, Reply};
+use crate::reason::Reason;
 use crate::route::RoutePolicy;
 use crate::session::engine::Origin;
 use crate::session::profile::ProfileOverride;
@@ -108,7 +109,7 @@ impl Endpoint {
 /// What an endpoint makes of a request.
 pub(super) enum Answered {
     /// A reply, and why, for the access log.
-    Reply(Reply, &'static str),
+    Reply(Reply, Reason, Option<Recipient>),
     /// The service is to be asked the same, and the dialect then makes the reply.
     Consult(Box<Parts>, Consult),
     /// The request is to be decided like one that is not ours, with another body.
@@ -116,6 +117,12 @@ pub(super) enum Answered {
     /// The connection is to be the dialect's.
     #[cfg(feature = "kuzzle")]
     Upgrade(Box<TakenOver>),
+}
+
+impl Answered {
+    fn reply(reply: Reply, reason: impl Into<Reason>) -> Self {
+        Self::Reply(reply, reason.into(), None)
+    }
 }
 
 /// What is known of a connection that a dialect takes over.
@@ -143,15 +150,12 @@ where
 {
     let Operation { endpoint: index, served, params } = operation;
     let Some(endpoint) = gate.endpoints.get(index) else {
-        return Answered::Reply(respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute.reason());
+        return Answered::reply(respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute);
     };
     if !served.methods.contains(&parts.method) {
         let plain = respond::method_not_allowed(served.methods);
         let denial = Denial::MethodNotAllowed;
-        return Answered::Reply(
-            respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain),
-            denial.reason(),
-        );
+        return Answered::reply(respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain), denial);
     }
     let empty = Bytes::new();
     if endpoint.dialect.is_streamed(served.operation) {
@@ -168,7 +172,7 @@ where
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
         let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_IDLE);
         let (reply, reason) = endpoint.dialect.stream(&call, body.boxed_unsync()).await;
-        return Answered::Reply(reply, reason);
+        return Answered::reply(reply, reason);
     }
     let own_bound = endpoint.dialect.max_body(served.operation);
     let read = read_body(body, own_bound.map_or(gate.max_endpoint_body, |own| own.max(gate.max_endpoint_body))).await;
@@ -186,7 +190,7 @@ where
         Ok(_) => None,
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
         Err(Unread::TooSlow) if respond::is_grpc(&parts.headers) => {
-            return Answered::Reply(respond::grpc_status("4", "the request came too slowly"), "body_too_slow");
+            return Answered::reply(respond::grpc_status("4", "the request came too slowly"), Reason::BODY_TOO_SLOW);
         }
         Err(Unread::TooSlow) => {
             let status = StatusCode::REQUEST_TIMEOUT;
@@ -194,27 +198,27 @@ where
                 .dialect
                 .failed(status, "the body came too slowly")
                 .unwrap_or_else(|| respond::problem(status, None));
-            return Answered::Reply(reply, "body_too_slow");
+            return Answered::reply(reply, Reason::BODY_TOO_SLOW);
         }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
     };
     if let Some(denial) = unread {
-        return Answered::Reply(endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
+        return Answered::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
     }
     // A browser sends a cookie unasked: what may change something must come from a page that may (requirement T18).
     let cookie = endpoint.dialect.sources().cookie;
     let by_cookie = cookie.is_some_and(|name| credential::cookies(&parts.headers, name).next().is_some());
     if by_cookie && !gate.origins.admit(&parts, &RoutePolicy::default()) {
         let denial = Denial::CrossOrigin;
-        return Answered::Reply(endpoint.dialect.write(&call, Err(denial.into())), denial.reason());
+        return Answered::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
     }
     let origin = Origin {
         address,
         user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
     };
-    let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin };
+    let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin, recipient: OnceLock::new() };
     match endpoint.dialect.answer(&call, &desk).await {
-        Answer::Reply(reply, reason) => Answered::Reply(reply, reason),
+        Answer::Reply(reply, reason) => Answered::Reply(reply, reason, desk.recipient.into_inner()),
         Answer::Consult(consult) => Answered::Consult(Box::new(parts), consult),
         Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),
         #[cfg(feature = "kuzzle")]
@@ -231,6 +235,8 @@ pub(super) struct Desk<'a> {
     pub(super) endpoint: usize,
     pub(super) account: Option<&'a str>,
     pub(super) origin: Origin,
+    /// Whom tokens were issued to, for the access log.
+    pub(super) recipient: OnceLock<Recipient>,
 }
 
 #[async_trait]
@@ -252,6 +258,9 @@ impl Acting for Desk<'_> {
                 Err(_) => Err(Fault::Busy.into()),
             },
         };
+        if let Ok(Outcome::Issued(issued)) = &outcome {
+            let _ = self.recipient.set(Recipient { subject: issued.subject.clone(), session: issued.session });
+        }
         if let Err(Error::Failed(fault)) = &outcome {
             tracing::error!(
                 target: "rotogate::fault",
@@ -265,24 +274,26 @@ impl Acting for Desk<'_> {
 }
 
 /// The public keys (RFC 7517 §5).
-pub(super) fn jwks(gate: &Inner, method: &Method) -> Reply {
+pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     let keys = gate.engine.keyring().jwks();
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
 }
 
 /// What there is, for clients that are told nothing but the issuer (RFC 8414 §3.2).
-pub(super) fn metadata(gate: &Inner, method: &Method) -> Reply {
+pub(super) fn metadata(gate: &Inner, method: &Method) -> (Reply, Reason) {
     document(method, "application/json", gate.endpoints.metadata())
 }
 
-fn document(method: &Method, media: &'static str, body: Bytes) -> Reply {
+fn document(method: &Method, media: &'static str, body: Bytes) -> (Reply, Reason) {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return respond::method_not_allowed(&[Method::GET, Method::HEAD]);
+        let reason = Reason::from(Denial::MethodNotAllowed);
+        reason.tell();
+        return (respond::method_not_allowed(&[Method::GET, Method::HEAD]), reason);
     }
     let mut reply = Response::new(body.into());
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(PUBLIC_MAX_AGE));
-    reply
+    (reply, Reason::ANSWERED)
 }
 
 /// Why a body was not read.

@@ -80,6 +80,7 @@ mod extract {
     use super::Identity;
     use crate::denial::Denial;
     use crate::gate::respond;
+    use crate::reason::Reason;
     use crate::session::Scope;
 
     /// Nobody is known to have made this request.
@@ -88,7 +89,11 @@ mod extract {
 
     impl IntoResponse for NoIdentity {
         fn into_response(self) -> Response {
-            respond::denied(Denial::NoCredential, &Scope::default()).map(|body| body.data.into())
+            let reason = Reason::from(Denial::NoCredential);
+            reason.tell();
+            let mut reply = respond::denied(Denial::NoCredential, &Scope::default());
+            reply.extensions_mut().insert(reason);
+            reply.map(|body| body.data.into())
         }
     }
 

@@ -21,52 +21,27 @@ use super::body::GateBody;
 use super::endpoint::{self, Answered, Hit};
 use super::lease::Lease;
 use super::refill::{NoRefill, Refill, Refilling};
-use super::watched::Caller;
+use super::verdict::{Operation, RefusedToken, Verdict, Who};
 use super::{Gate, Inner, preflight, respond};
-use crate::credential::Places;
+use crate::credential::{self, Places};
 use crate::denial::Denial;
 use crate::dialect::{Consulted, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
 use crate::policy::{self, Permitted};
+use crate::reason::Reason;
 use crate::route::path::CanonicalPath;
 use crate::route::{Match, Route, RoutePolicy, authority};
-use crate::session::{Scope, SessionId};
+use crate::session::Scope;
 
 mod future;
 mod permit;
 
 pub use future::ResponseFuture;
-use future::{Kind, Turned};
+use future::{Kind, Passed, Turned};
 use permit::set_path;
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::set_target;
 pub(super) use permit::{permit, prepare};
-
-/// What became of a request, for an access log: in the extensions of the reply, where [`GateLayer::annotated`] asked
-/// for it.
-#[derive(Clone, Debug)]
-pub struct Verdict {
-    /// `passed`, `answered` by an endpoint, or the reason of a refusal; from a fixed set.
-    pub reason: &'static str,
-    /// The route that matched.
-    pub route: Option<Arc<Route>>,
-    /// The caller's session.
-    pub session: Option<SessionId>,
-}
-
-impl Verdict {
-    fn own(reason: &'static str) -> Self {
-        Self { reason, route: None, session: None }
-    }
-
-    fn passed(permitted: &Permitted) -> Self {
-        Self {
-            reason: "passed",
-            route: Some(Arc::clone(permitted.route())),
-            session: permitted.caller().and_then(|caller| caller.token().session).map(|(id, _)| id),
-        }
-    }
-}
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 #[derive(Clone, Debug)]
@@ -124,6 +99,9 @@ pub struct GateService<S, M = NoRefill> {
     layer: GateLayer<M>,
 }
 
+/// The reply to a request that was not to be passed on, why, and its route.
+type NotForwarded = (Reply, Reason, Option<Arc<Route>>);
+
 /// Where a request goes.
 pub(super) enum Way {
     /// Into the service. What its policy permits rides along.
@@ -160,7 +138,6 @@ where
         let gate = &self.layer.gate.0;
         match self.layer.way(&mut parts, Ours::Answered) {
             Way::In(permitted) => {
-                let verdict = annotate.then(|| Verdict::passed(&permitted));
                 let policy = &permitted.route().policy;
                 let caller = permitted.caller();
                 if policy.upgrade
@@ -169,15 +146,16 @@ where
                 {
                     parts.extensions.insert(Lease::of(gate, caller, policy.on_expiry));
                 }
-                let caller = caller.map(|caller| Caller {
+                // Whoever is watched, or told of, is remembered; the rest costs nothing here.
+                let passed = (annotate || caller.is_some()).then(|| Passed {
                     gate: Arc::clone(gate),
-                    verified: Arc::clone(caller),
-                    on_expiry: policy.on_expiry,
+                    permitted: permitted.clone(),
+                    is_watched: true,
                 });
                 prepare(gate, &mut parts, &permitted);
                 parts.extensions.insert(permitted);
                 let future = self.inner.call(Request::from_parts(parts, body));
-                ResponseFuture { kind: Kind::Inner { future, verdict, caller } }
+                ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
             Way::Endpoint(Hit::Operation(operation)) => {
                 let (layer, kept) = (self.layer.clone(), M::keep(&self.inner));
@@ -185,10 +163,19 @@ where
                 let answer = Box::pin(async move {
                     let gate = &layer.gate.0;
                     let address = gate.client_address(&parts);
-                    let verdict = |verdict| annotate.then_some(verdict);
                     let index = operation.endpoint();
+                    let named =
+                        Operation::new(gate.endpoints.dialect(index).map_or("", Dialect::name), operation.name());
+                    // Told here, once, whatever part of an endpoint refused.
+                    let verdict = |reason: Reason| {
+                        reason.tell();
+                        annotate.then(|| Verdict::at(named, reason))
+                    };
                     match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
-                        Answered::Reply(reply, reason) => Turned::reply(reply, verdict(Verdict::own(reason))),
+                        Answered::Reply(reply, reason, recipient) => {
+                            let who = recipient.map(|recipient| Who::Issued(Box::new(recipient)));
+                            Turned::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))
+                        }
                         Answered::Consult(mut parts, consult) => {
                             let said = match layer.way_alone(&mut parts) {
                                 Ok(permitted) => {
@@ -198,25 +185,31 @@ where
                                 Err(denial) => Consulted::Refused(denial),
                             };
                             let (reply, reason) = (consult.then)(said);
-                            Turned::reply(reply, verdict(Verdict::own(reason)))
+                            Turned::reply(reply, verdict(reason))
                         }
                         Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
-                            Ok((parts, body, passed)) => match M::forward(kept, parts, body).await {
-                                Ok(future) => Turned::In { future, verdict: verdict(passed) },
+                            Ok((parts, body, permitted)) => match M::forward(kept, parts, body).await {
+                                Ok(future) => {
+                                    let passed = Passed { gate: Arc::clone(gate), permitted, is_watched: false };
+                                    Turned::In { future, passed, annotate }
+                                }
                                 Err(unpassed) => {
                                     let reply = unpassed.reply(gate.endpoints.dialect(index));
-                                    Turned::reply(reply, verdict(Verdict::own("not_forwarded")))
+                                    Turned::reply(reply, verdict(Reason::NOT_FORWARDED))
                                 }
                             },
-                            Err(refused) => Turned::reply(refused.0, verdict(refused.1)),
+                            Err(refused) => {
+                                let (reply, reason, route) = *refused;
+                                Turned::reply(reply, verdict(reason).map(|verdict| Verdict { route, ..verdict }))
+                            }
                         },
                         #[cfg(feature = "kuzzle")]
                         Answered::Upgrade(taken) => {
                             match super::socket::take_over(layer.clone(), *taken, M::dialer(kept)) {
-                                Ok(reply) => Turned::reply(reply, verdict(Verdict::own("answered"))),
+                                Ok(reply) => Turned::reply(reply, verdict(Reason::ANSWERED)),
                                 Err(unpassed) => {
                                     let reply = unpassed.reply(gate.endpoints.dialect(index));
-                                    Turned::reply(reply, verdict(Verdict::own("not_forwarded")))
+                                    Turned::reply(reply, verdict(Reason::NOT_FORWARDED))
                                 }
                             }
                         }
@@ -225,26 +218,27 @@ where
                 ResponseFuture { kind: Kind::Endpoint { answer } }
             }
             Way::Endpoint(Hit::Jwks) => {
-                let verdict = annotate.then_some(Verdict::own("answered"));
-                ResponseFuture::own(endpoint::jwks(gate, &parts.method), verdict)
+                let (reply, reason) = endpoint::jwks(gate, &parts.method);
+                ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
             Way::Endpoint(Hit::Metadata) => {
-                let verdict = annotate.then_some(Verdict::own("answered"));
-                ResponseFuture::own(endpoint::metadata(gate, &parts.method), verdict)
+                let (reply, reason) = endpoint::metadata(gate, &parts.method);
+                ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
             Way::Endpoint(Hit::NearMiss(endpoint)) => {
                 let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
-                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None);
+                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None, annotate);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
             Way::Refused(denial, route) => {
                 let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
-                let (reply, verdict) = refused(gate, &parts, denial, dialect, route);
+                let (reply, verdict) = refused(gate, &parts, denial, dialect, route, annotate);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
             Way::WrongMethod(reply) => {
-                let verdict = Verdict::own(Denial::MethodNotAllowed.reason());
-                ResponseFuture::own(reply, annotate.then_some(verdict))
+                let reason = Reason::from(Denial::MethodNotAllowed);
+                reason.tell();
+                ResponseFuture::own(reply, annotate.then(|| Verdict::new(reason)))
             }
         }
     }
@@ -266,12 +260,9 @@ impl<M> GateLayer<M> {
     }
 
     /// The decision on a request that an endpoint passes on: what its path's route says.
-    fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Verdict), Box<(Reply, Verdict)>> {
+    fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Permitted), Box<NotForwarded>> {
         let Forward { credential, body, refused } = forward;
-        let refuse = |denial: Denial, route| {
-            tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
-            Err(Box::new((refused(denial), Verdict { reason: denial.reason(), route, session: None })))
-        };
+        let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
         if let Some(credential) = credential {
             let value = format!("Bearer {}", credential.expose_secret());
             let Ok(mut value) = HeaderValue::try_from(value) else { return refuse(Denial::UnusableCredential, None) };
@@ -284,14 +275,13 @@ impl<M> GateLayer<M> {
             Way::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
             Way::Endpoint(_) => return refuse(Denial::NoRoute, None),
         };
-        let passed = Verdict::passed(&permitted);
         prepare(&self.gate.0, &mut parts, &permitted);
-        parts.extensions.insert(permitted);
+        parts.extensions.insert(permitted.clone());
         // The body is another one, and whole.
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        Ok((parts, body, passed))
+        Ok((parts, body, permitted))
     }
 
     /// What the route of its path says of a request to an endpoint.
@@ -405,8 +395,15 @@ fn refused(
     denial: Denial,
     dialect: Option<&dyn Dialect>,
     route: Option<Arc<Route>>,
+    annotate: bool,
 ) -> (Reply, Verdict) {
-    tracing::debug!(target: "rotogate::denial", reason = denial.reason(), detail = denial.detail());
+    let reason = Reason::denied(&denial);
+    reason.tell();
+    let who = if annotate {
+        route.as_deref().and_then(|route| gate.refused_token(parts, &denial, &route.policy))
+    } else {
+        None
+    };
     let none = Scope::default();
     let asked = route.as_ref().map_or(&none, |route| &route.policy.scopes);
     let lost = dialect.is_none() && route.is_none();
@@ -414,10 +411,16 @@ fn refused(
     let plain =
         if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) };
     let reply = respond::worded(dialect, &parts.headers, denial, plain);
-    (reply, Verdict { reason: denial.reason(), route, session: None })
+    (reply, Verdict { route, who, ..Verdict::new(reason) })
 }
 
 impl Inner {
+    /// What the token says that a request was refused for.
+    fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
+        let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
+        RefusedToken::of(denial, &found.token)
+    }
+
     /// Where a token may stand on a route besides `Authorization`.
     fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
         let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();

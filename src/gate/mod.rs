@@ -38,6 +38,7 @@ pub(crate) mod respond;
 mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
+mod verdict;
 mod watched;
 
 pub use crate::headers::Peer;
@@ -47,7 +48,7 @@ pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
-pub use layer::{GateLayer, GateService, ResponseFuture, Verdict};
+pub use layer::{GateLayer, GateService, ResponseFuture};
 pub use lease::{Ending, Lease};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 #[cfg(feature = "server")]
@@ -55,6 +56,9 @@ pub(crate) use overloaded::TRY_AGAIN;
 pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
+pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
+
+pub use crate::reason::Reason;
 
 /// How often engine time follows the wall clock.
 const TICK_EVERY: Duration = Duration::from_secs(1);

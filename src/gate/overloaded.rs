@@ -11,6 +11,7 @@ use http::{Request, StatusCode};
 use super::endpoint::Hit;
 use super::{Gate, Inner, Verdict, respond};
 use crate::dialect::{Dialect, Reply};
+use crate::reason::Reason;
 use crate::route::path::CanonicalPath;
 use crate::route::{Match, Route};
 
@@ -31,7 +32,9 @@ impl Gate {
             respond::retry_after(&mut reply, TRY_AGAIN);
             reply
         };
-        (reply, Verdict { reason: "overloaded", route, session: None })
+        let reason = Reason::OVERLOADED;
+        reason.tell();
+        (reply, Verdict { route, ..Verdict::new(reason) })
     }
 }
 

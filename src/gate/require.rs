@@ -14,6 +14,7 @@ use super::layer::ResponseFuture;
 use super::{Gate, layer, respond};
 use crate::denial::Denial;
 use crate::policy;
+use crate::reason::Reason;
 use crate::route::{Auth, Route, RoutePolicy};
 use crate::session::Scope;
 
@@ -94,7 +95,14 @@ where
         let (mut parts, body) = request.into_parts();
         match self.layer.judge(&mut parts) {
             Ok(()) => ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body))),
-            Err(denial) => ResponseFuture::own(respond::denied(denial, &self.layer.route.policy.scopes), None),
+            Err(denial) => {
+                let reason = Reason::from(denial);
+                reason.tell();
+                let mut reply = respond::denied(denial, &self.layer.route.policy.scopes);
+                // For the gate's layer around us, which thinks that the request passed.
+                reply.extensions_mut().insert(reason);
+                ResponseFuture::own(reply, None)
+            }
         }
     }
 }

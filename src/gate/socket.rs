@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -87,7 +87,13 @@ impl<M> Line<M> {
 #[async_trait]
 impl<M: Send + Sync + 'static> Acting for Line<M> {
     async fn act(&self, command: Command) -> Result<Outcome, Error> {
-        let desk = Desk { gate: self.gate(), endpoint: self.endpoint, account: None, origin: self.origin.clone() };
+        let desk = Desk {
+            gate: self.gate(),
+            endpoint: self.endpoint,
+            account: None,
+            origin: self.origin.clone(),
+            recipient: OnceLock::new(),
+        };
         desk.act(command).await
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Inner;
 use super::lease::Lease;
-use crate::route::OnExpiry;
+use crate::route::Route;
 use crate::verified::Verified;
 
 /// How often a long reply is looked at: what ends it has ended it within this time (requirement T9's bound for tunnels).
@@ -25,23 +25,21 @@ const LONG: u64 = 1024 * 1024;
 /// A reply that never makes anybody wait is looked at after so many frames.
 const FRAMES: u32 = 64;
 
-/// On whom a reply to come hangs.
-pub(super) struct Caller {
-    pub(super) gate: Arc<Inner>,
-    pub(super) verified: Arc<Verified>,
-    pub(super) on_expiry: OnExpiry,
+/// On whom a reply hangs.
+struct Caller {
+    gate: Arc<Inner>,
+    verified: Arc<Verified>,
+    route: Arc<Route>,
 }
 
-impl Caller {
-    /// Watches a reply, if it is one to be watched.
-    pub(super) fn watch(self, size: &SizeHint, is_grpc: bool) -> Option<Watch> {
-        let is_short = size.exact().is_some_and(|length| length <= LONG);
-        (!is_short).then(|| Watch { state: State::New { caller: self, frames: 0 }, is_grpc })
-    }
+/// Is a reply over before it would be looked at?
+pub(super) fn is_short(size: &SizeHint) -> bool {
+    size.exact().is_some_and(|length| length <= LONG)
 }
 
 /// Looks at a reply.
 pub(super) struct Watch {
+    caller: Caller,
     state: State,
     is_grpc: bool,
 }
@@ -55,7 +53,6 @@ impl std::fmt::Debug for Watch {
 enum State {
     /// Most replies are over before this changes.
     New {
-        caller: Caller,
         frames: u32,
     },
     Looking {
@@ -81,15 +78,20 @@ pub(super) enum Cut {
 }
 
 impl Watch {
+    pub(super) fn new(gate: Arc<Inner>, verified: Arc<Verified>, route: Arc<Route>, is_grpc: bool) -> Self {
+        Self { caller: Caller { gate, verified, route }, state: State::New { frames: 0 }, is_grpc }
+    }
+
     /// To be asked before each frame; `waits` if there is none yet.
     pub(super) fn look(&mut self, cx: &mut Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
-            State::New { frames, .. } if !waits && *frames < FRAMES => {
+            State::New { frames } if !waits && *frames < FRAMES => {
                 *frames += 1;
                 return None;
             }
-            State::New { caller, .. } => {
-                let lease = Lease::of(&caller.gate, &caller.verified, caller.on_expiry);
+            State::New { .. } => {
+                let Caller { gate, verified, route } = &self.caller;
+                let lease = Lease::of(gate, verified, route.policy.on_expiry);
                 let mut ticks = tokio::time::interval(LOOK_EVERY);
                 // A reply that nobody took for long is looked at once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,7 +104,14 @@ impl Watch {
         while ticks.poll_tick(cx).is_ready() {
             if let Some(ending) = lease.end() {
                 let reason = ending.reason();
-                tracing::info!(target: "rotogate::denial", reason, "a reply was cut with its caller's session");
+                let session = self.caller.verified.token().session.map(|(session, _)| tracing::field::display(session));
+                tracing::info!(
+                    target: "rotogate::denial",
+                    reason,
+                    session.id = session,
+                    rotogate.route = self.caller.route.id,
+                    "a reply was cut with its caller's session"
+                );
                 self.state = State::Over;
                 return Some(if self.is_grpc {
                     Cut::Trailers(unauthenticated())

@@ -11,6 +11,7 @@ use hyper_util::client::legacy;
 use super::body::{BodyError, BoxError, ProxyBody};
 use crate::dialect;
 use crate::gate::respond;
+use crate::reason::Reason;
 
 /// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,12 @@ pub enum ProxyError {
     Unreachable,
     /// No connection to the upstream in time.
     ConnectTimeout,
-    /// The upstream closed the connection, or answered with what is not HTTP.
-    UpstreamBroken,
+    /// The upstream and we could not agree on TLS, or it did not prove who it is.
+    UpstreamTls,
+    /// The upstream closed the connection before its answer.
+    UpstreamReset,
+    /// The upstream answered with what is not HTTP, or not an answer to the request.
+    UpstreamProtocol,
     /// No response head in time.
     HeadTimeout,
     /// All addresses of the upstream have as many requests as they may.
@@ -46,14 +51,34 @@ impl ProxyError {
             Self::NotCanonical => "not_canonical",
             Self::Tunnel => "tunnel",
             Self::TooLarge => "body_too_large",
-            Self::ClientIdle => "client_idle",
-            Self::ClientBroken => "client_broken",
+            Self::ClientIdle => "body_too_slow",
+            Self::ClientBroken => "client_gone",
             Self::Unreachable => "upstream_unreachable",
-            Self::ConnectTimeout => "upstream_connect_timeout",
-            Self::UpstreamBroken => "upstream_broken",
-            Self::HeadTimeout => "upstream_head_timeout",
-            Self::Overloaded => "upstream_overloaded",
+            Self::ConnectTimeout | Self::HeadTimeout => "upstream_timeout",
+            Self::UpstreamTls => "upstream_tls",
+            Self::UpstreamReset => "upstream_reset",
+            Self::UpstreamProtocol => "upstream_protocol",
+            Self::Overloaded => "upstream_saturated",
             Self::Miswired => "miswired",
+        }
+    }
+
+    /// Which deadline passed, where there are several.
+    pub const fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::ConnectTimeout => Some("connect_timeout"),
+            Self::HeadTimeout => Some("head_timeout"),
+            Self::NotCanonical
+            | Self::Tunnel
+            | Self::TooLarge
+            | Self::ClientIdle
+            | Self::ClientBroken
+            | Self::Unreachable
+            | Self::UpstreamTls
+            | Self::UpstreamReset
+            | Self::UpstreamProtocol
+            | Self::Overloaded
+            | Self::Miswired => None,
         }
     }
 
@@ -64,7 +89,9 @@ impl ProxyError {
             Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ClientIdle => StatusCode::REQUEST_TIMEOUT,
-            Self::Unreachable | Self::UpstreamBroken => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamProtocol => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::ConnectTimeout | Self::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
@@ -84,7 +111,13 @@ impl ProxyError {
         if self == Self::Overloaded {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        self.mark(response)
+    }
+
+    /// Says why, for the gate and its access log.
+    fn mark(self, mut response: Response<ProxyBody>) -> Response<ProxyBody> {
         response.extensions_mut().insert(self);
+        response.extensions_mut().insert(Reason::of_proxy(self));
         response
     }
 
@@ -96,9 +129,7 @@ impl ProxyError {
         else {
             return self.response();
         };
-        let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
-        response.extensions_mut().insert(self);
-        response
+        self.mark(reply.map(|body| ProxyBody::full(body.data().clone())))
     }
 
     /// The same answer for a client that speaks gRPC: a status in trailers alone, with HTTP 200 (requirement T17).
@@ -108,20 +139,25 @@ impl ProxyError {
             Self::Tunnel => ("12", "not served"),
             Self::TooLarge => ("8", "the request is too large"),
             Self::ClientIdle => ("1", "the request stalled"),
-            Self::Unreachable | Self::UpstreamBroken => ("14", "the upstream cannot be reached"),
+            Self::Unreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamProtocol => {
+                ("14", "the upstream cannot be reached")
+            }
             Self::Overloaded => ("14", "the upstream is busy"),
             Self::ConnectTimeout | Self::HeadTimeout => ("4", "the upstream did not answer in time"),
             Self::Miswired => ("13", "internal error"),
         };
-        let mut response = respond::grpc_status(code, message).map(|_| ProxyBody::full(""));
-        response.extensions_mut().insert(self);
-        response
+        self.mark(respond::grpc_status(code, message).map(|_| ProxyBody::full("")))
     }
 
     /// Does it speak against the address that was tried?
     pub(super) const fn blames_address(self) -> bool {
         match self {
-            Self::Unreachable | Self::ConnectTimeout | Self::UpstreamBroken | Self::HeadTimeout => true,
+            Self::Unreachable
+            | Self::ConnectTimeout
+            | Self::UpstreamTls
+            | Self::UpstreamReset
+            | Self::UpstreamProtocol
+            | Self::HeadTimeout => true,
             Self::NotCanonical
             | Self::Tunnel
             | Self::TooLarge
@@ -168,8 +204,10 @@ impl Unanswered {
         }
         match self.connecting {
             true if self.io_kinds().any(|kind| kind == io::ErrorKind::TimedOut) => ProxyError::ConnectTimeout,
+            true if self.is_tls() => ProxyError::UpstreamTls,
             true => ProxyError::Unreachable,
-            false => ProxyError::UpstreamBroken,
+            false if self.was_lost() => ProxyError::UpstreamReset,
+            false => ProxyError::UpstreamProtocol,
         }
     }
 
@@ -188,6 +226,14 @@ impl Unanswered {
         };
         !self.connecting
             && (self.causes().filter_map(|cause| cause.downcast_ref()).any(lost) || self.io_kinds().any(broken))
+    }
+
+    /// Did TLS fail? Its error may stand inside one of input and output, which does not name it as its cause.
+    fn is_tls(&self) -> bool {
+        self.causes().any(|cause| {
+            let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+        })
     }
 
     fn causes(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {

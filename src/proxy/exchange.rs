@@ -65,7 +65,12 @@ impl Inner {
             Err(kind) => {
                 // What failed at an address was said there.
                 if kind == ProxyError::Overloaded {
-                    tracing::warn!(upstream = pool.upstream.name, reason = kind.reason(), "not forwarded");
+                    tracing::warn!(
+                        upstream = pool.upstream.name,
+                        reason = kind.reason(),
+                        detail = kind.detail(),
+                        "not forwarded"
+                    );
                 }
                 Err(kind)
             }
@@ -135,8 +140,8 @@ impl Inner {
             };
             let name = pool.upstream.name.as_str();
             let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
-                let reason = failure.kind.reason();
-                tracing::warn!(upstream = name, %address, %method, reason, error = failure.what, "not forwarded");
+                let (reason, detail) = (failure.kind.reason(), failure.kind.detail());
+                tracing::warn!(upstream = name, %address, %method, reason, detail, error = failure.what, "not forwarded");
                 return Err(failure.kind);
             };
             tracing::debug!(upstream = name, %address, next = %next.address, error = failure.what, "sent again");
@@ -210,14 +215,14 @@ impl Inner {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
-                return Err(ProxyError::UpstreamBroken);
+                return Err(ProxyError::UpstreamProtocol);
             };
             let Exchange { in_flight, in_use, .. } = exchange;
             let ours = in_use.and_then(InUse::upgraded);
             if let Some(connection) = ours.as_ref().or_else(|| response.extensions().get::<Holding>()) {
                 connection.hold(in_flight);
             }
-            return upgrade.switch(response).ok_or(ProxyError::UpstreamBroken);
+            return upgrade.switch(response).ok_or(ProxyError::UpstreamProtocol);
         }
         let (mut parts, body) = response.into_parts();
         // A length beside a transfer coding is not the length of anything (RFC 9112 §6.3).

@@ -224,7 +224,12 @@ impl Pool {
         }
         let same = known.len() == now.len() && known.iter().zip(&now).all(|(a, b)| Arc::ptr_eq(a, b));
         if !same {
-            tracing::debug!(upstream = self.upstream.name, addresses = ?now, "the addresses are others now");
+            let shown: Vec<_> = now.iter().map(|address| address.to_string()).collect();
+            tracing::debug!(
+                upstream = self.upstream.name,
+                addresses = shown.join(", "),
+                "the addresses are others now"
+            );
             self.addresses.store(Arc::new(now));
         }
     }

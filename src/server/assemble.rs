@@ -190,7 +190,7 @@ pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, Serve
                 ServerError::new(format!("the keys of issuer {} in {}: {error}", issuer.url, path.display()))
             })?;
             for ignored in keys.ignored() {
-                tracing::warn!(issuer = ?issuer.url, file = %path.display(), "not used: {ignored}");
+                tracing::warn!(issuer = issuer.url, file = %path.display(), "not used: {ignored}");
             }
             Ok(IssuerRules {
                 issuer: issuer.url.as_str().into(),

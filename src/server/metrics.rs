@@ -2,7 +2,7 @@
 //!
 //! | metric | labels | meaning |
 //! |---|---|---|
-//! | `rotogate_requests_total` | `route`, `outcome` | requests answered; `outcome` is the `reason` of the access log |
+//! | `rotogate_requests_total` | `route`, `outcome`, `code` | requests answered; `outcome` as in the access log (docs/logs.md) |
 //! | `rotogate_request_duration_seconds` | `route` | from the request's head to the reply's head |
 //! | `rotogate_session_events_total` | `event` | logins, rotations, replays, reuses, revocations … |
 //! | `rotogate_revocations` | | entries of the revocation list |
@@ -13,12 +13,14 @@
 //! Every label comes from the configuration or from a fixed set, never from a request (requirement A7): a client cannot
 //! make another series.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -27,21 +29,41 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::shed::InFlight;
-use super::tally::{BUCKETS, Tally};
-use crate::gate::{Gate, Verdict};
+use super::tally::{BUCKETS, End, Tally};
+use crate::gate::{Gate, Reason, Verdict};
 use crate::route::Route;
 use crate::session::engine::Event;
 
-/// The route of requests that none matched: our own endpoints, and refusals before a route was found.
-const NO_ROUTE: &str = "";
-
 /// A route as a label: its id, which is the configuration's, without a copy of the text for each request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RouteLabel(Option<Arc<Route>>);
+pub(super) enum RouteLabel {
+    Route(Arc<Route>),
+    /// One of our own endpoints.
+    Endpoint,
+    /// A CORS preflight that was answered before routes were looked at.
+    Preflight,
+    /// Refused before a route was found.
+    #[default]
+    None,
+}
 
 impl RouteLabel {
     pub(super) fn id(&self) -> &str {
-        self.0.as_ref().map_or(NO_ROUTE, |route| route.id.as_str())
+        match self {
+            Self::Route(route) => &route.id,
+            Self::Endpoint => "_endpoint",
+            Self::Preflight => "_preflight",
+            Self::None => "_none",
+        }
+    }
+
+    fn of(verdict: Option<&Verdict>) -> Self {
+        let Some(verdict) = verdict else { return Self::Preflight };
+        match (&verdict.route, verdict.operation) {
+            (Some(route), _) => Self::Route(Arc::clone(route)),
+            (None, Some(_)) => Self::Endpoint,
+            (None, None) => Self::None,
+        }
     }
 }
 
@@ -79,24 +101,55 @@ impl Metrics {
     }
 
     /// Counts a request that was answered.
-    pub(super) fn answered(&self, verdict: Option<&Verdict>, took: Duration) {
-        let route = RouteLabel(verdict.and_then(|verdict| verdict.route.clone()));
-        self.tally.count(&route, outcome(verdict), took);
+    pub(super) fn answered(&self, verdict: Option<&Verdict>, code: Option<StatusCode>, took: Duration) {
+        let end = End { outcome: outcome(verdict).word(), code };
+        self.tally.count(&RouteLabel::of(verdict), end, took);
     }
 
     /// Everything, as it is now.
-    pub(crate) fn text(&self, is_ready: bool) -> String {
+    ///
+    /// In OpenMetrics, or in the older text format of Prometheus.
+    pub(crate) fn text(&self, is_ready: bool, is_open: bool) -> String {
         let mut text = String::new();
         self.ready.set(i64::from(is_ready));
         // Writing into a String does not fail.
         let _ = text::encode(&mut text, &self.registry);
-        text
+        if is_open { text } else { plain(&text) }
     }
 }
 
 /// What the access log and the metrics call the end of a request.
-pub(super) fn outcome(verdict: Option<&Verdict>) -> &'static str {
-    verdict.map_or("preflight", |verdict| verdict.reason)
+pub(super) fn outcome(verdict: Option<&Verdict>) -> Reason {
+    verdict.map_or(Reason::PREFLIGHT, |verdict| verdict.reason)
+}
+
+/// A status as a label. An upstream may answer with any number: only those that IANA lists are told apart.
+fn code(status: Option<StatusCode>) -> String {
+    match status {
+        // The client was gone before there was a status.
+        None => "none".to_owned(),
+        Some(status) if status.canonical_reason().is_some() => status.as_u16().to_string(),
+        Some(_) => "other".to_owned(),
+    }
+}
+
+/// The same metrics in Prometheus' text format 0.0.4: there a counter's name ends in `_total` in its head lines too, and
+/// the text has no end mark and no units.
+fn plain(open: &str) -> String {
+    let heads = || open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let counters: BTreeSet<&str> = heads().filter_map(|head| head.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(open.len() + 256);
+    for line in open.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let head = ["# HELP ", "# TYPE "].into_iter().find_map(|mark| Some((mark, line.strip_prefix(mark)?)));
+        match head.and_then(|(mark, rest)| Some((mark, rest.split_once(' ')?))) {
+            Some((mark, (name, rest))) if counters.contains(name) => {
+                text.push_str(&format!("{mark}{name}_total {rest}"));
+            }
+            Some(_) | None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// What is known elsewhere.
@@ -117,9 +170,14 @@ impl Collector for OfGate {
         let routes = self.tally.total();
         let mut requests = encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
         for (route, of_route) in &routes {
-            for (outcome, number) in &of_route.outcomes {
-                let labels = [("route", &**route), ("outcome", outcome)];
-                ConstCounter::new(*number).encode(requests.encode_family(&labels)?)?;
+            // Two statuses that are no known ones are one.
+            let mut counts: BTreeMap<(&str, String), u64> = BTreeMap::new();
+            for (end, number) in &of_route.outcomes {
+                *counts.entry((end.outcome, code(end.code))).or_default() += number;
+            }
+            for ((outcome, code), number) in counts {
+                let labels = [("route", &**route), ("outcome", outcome), ("code", &code)];
+                ConstCounter::new(number).encode(requests.encode_family(&labels)?)?;
             }
         }
         let help = "From the request's head to the reply's head";

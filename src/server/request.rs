@@ -24,7 +24,7 @@ use super::origin::Origin;
 use super::shed::{Counted, InFlight, Place};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
-use crate::gate::{Gate, GateBody, GateService, Refilling, Verdict, respond};
+use crate::gate::{Gate, GateBody, GateService, Reason, Refilling, Verdict, respond};
 use crate::proxy::{Proxy, ProxyBody};
 
 /// The body of every reply.
@@ -87,11 +87,11 @@ pub(super) fn serve(
     async move {
         let (mut response, place) = answer.await;
         let verdict = response.extensions_mut().remove::<Verdict>();
-        if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == "panic") {
+        if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
             response = respond::grpc_status("13", "internal error").map(GateBody::own);
         }
         let took = state.time.monotonic().saturating_sub(began);
-        state.metrics.answered(verdict.as_ref(), took);
+        state.metrics.answered(verdict.as_ref(), Some(response.status()), took);
         if let Some(line) = line {
             line.write(origin.address, response.status(), verdict.as_ref(), took);
         }
@@ -150,7 +150,8 @@ fn answered(
 fn misdirected() -> Response<ReplyBody> {
     let detail = "this host is served on a connection of its own";
     let mut reply = respond::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
-    reply.extensions_mut().insert(Verdict { reason: "misdirected", route: None, session: None });
+    Reason::MISDIRECTED.tell();
+    reply.extensions_mut().insert(Verdict::new(Reason::MISDIRECTED));
     reply
 }
 
@@ -174,7 +175,7 @@ async fn guarded<B>(answer: impl Future<Output = Result<Response<GateBody<B>>, I
 /// What happened is in the log; the caller learns nothing of it.
 fn panicked<B>() -> Response<GateBody<B>> {
     let mut reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
-    reply.extensions_mut().insert(Verdict { reason: "panic", route: None, session: None });
+    reply.extensions_mut().insert(Verdict::new(Reason::PANIC));
     reply
 }
 
@@ -188,13 +189,13 @@ impl Line {
     /// The path is written without its query, which may hold anything, and escaped (requirement A6).
     fn write(self, peer: SocketAddr, status: StatusCode, verdict: Option<&Verdict>, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let session = verdict.and_then(|verdict| verdict.session);
+        let session = verdict.and_then(Verdict::session);
         tracing::info!(
             target: "rotogate::access",
             method = ?self.method,
             path = ?self.path,
             status = status.as_u16(),
-            reason = metrics::outcome(verdict),
+            reason = metrics::outcome(verdict).word(),
             route = verdict.and_then(|verdict| verdict.route.as_ref()).map(|route| tracing::field::debug(&route.id)),
             session = session.map(tracing::field::display),
             peer = %peer.ip(),
@@ -220,7 +221,7 @@ mod tests {
         let (parts, body) = response.into_parts();
         assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
-        assert_eq!(parts.extensions.get::<Verdict>().unwrap().reason, "panic");
+        assert_eq!(parts.extensions.get::<Verdict>().unwrap().reason, Reason::PANIC);
         let body = body.collect().await.unwrap().to_bytes();
         assert!(!String::from_utf8_lossy(&body).contains("detail"), "{body:?}");
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::HashMap;
+use http::StatusCode;
 
 use super::metrics::RouteLabel;
 use crate::proxy::Lane;
@@ -30,11 +31,18 @@ pub(super) struct Tally(Box<[Mutex<Counted>]>);
 /// What one thread counted. The route is held by what counts it, so none takes its place in memory.
 type Counted = HashMap<RouteLabel, OfRoute>;
 
+/// How a request ended: its outcome, and its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) outcome: &'static str,
+    pub(super) code: Option<StatusCode>,
+}
+
 /// Requests of one route.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OfRoute {
     /// From a fixed set, of which a route sees few.
-    pub(super) outcomes: Vec<(&'static str, u64)>,
+    pub(super) outcomes: Vec<(End, u64)>,
     /// Those up to each of [`BUCKETS`] that are not in one before.
     pub(super) buckets: [u64; BUCKETS.len()],
     /// In seconds.
@@ -47,12 +55,12 @@ impl Tally {
     }
 
     /// One more.
-    pub(super) fn count(&self, route: &RouteLabel, outcome: &'static str, took: Duration) {
+    pub(super) fn count(&self, route: &RouteLabel, end: End, took: Duration) {
         let Some(counted) = Lane::of(&self.0) else { return };
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         match counted.get_mut(route) {
-            Some(known) => known.count(outcome, took),
-            None => counted.entry(route.clone()).or_default().count(outcome, took),
+            Some(known) => known.count(end, took),
+            None => counted.entry(route.clone()).or_default().count(end, took),
         }
     }
 
@@ -69,8 +77,8 @@ impl Tally {
 }
 
 impl OfRoute {
-    fn count(&mut self, outcome: &'static str, took: Duration) {
-        self.counted(outcome, 1);
+    fn count(&mut self, end: End, took: Duration) {
+        self.counted(end, 1);
         let seconds = took.as_secs_f64();
         if let Some(bucket) =
             BUCKETS.iter().zip(&mut self.buckets).find_map(|(bound, n)| (seconds <= *bound).then_some(n))
@@ -80,15 +88,15 @@ impl OfRoute {
         self.sum += seconds;
     }
 
-    fn counted(&mut self, outcome: &'static str, number: u64) {
-        match self.outcomes.iter_mut().find(|(known, _)| *known == outcome) {
+    fn counted(&mut self, end: End, number: u64) {
+        match self.outcomes.iter_mut().find(|(known, _)| *known == end) {
             Some((_, count)) => *count += number,
-            None => self.outcomes.push((outcome, number)),
+            None => self.outcomes.push((end, number)),
         }
     }
 
     fn add(&mut self, other: &Self) {
-        other.outcomes.iter().for_each(|(outcome, number)| self.counted(outcome, *number));
+        other.outcomes.iter().for_each(|(end, number)| self.counted(*end, *number));
         self.buckets.iter_mut().zip(other.buckets).for_each(|(own, other)| *own += other);
         self.sum += other.sum;
     }
@@ -102,22 +110,24 @@ mod tests {
     fn what_threads_count_is_added_up() {
         let threads = NonZeroUsize::new(3).unwrap();
         let tally = Tally::new(threads);
+        let answered = End { outcome: "answered", code: Some(StatusCode::OK) };
+        let lost = End { outcome: "no_route", code: Some(StatusCode::NOT_FOUND) };
         std::thread::scope(|scope| {
             for lane in Lane::all(threads) {
                 let tally = &tally;
                 scope.spawn(move || {
                     lane.take();
                     let nobody = RouteLabel::default();
-                    tally.count(&nobody, "answered", Duration::from_micros(50));
-                    tally.count(&nobody, "answered", Duration::from_micros(100));
-                    tally.count(&nobody, "no_route", Duration::from_secs(100));
+                    tally.count(&nobody, answered, Duration::from_micros(50));
+                    tally.count(&nobody, answered, Duration::from_micros(100));
+                    tally.count(&nobody, lost, Duration::from_secs(100));
                 });
             }
         });
         let total = tally.total();
         let [(name, of_route)] = total.iter().collect::<Vec<_>>()[..] else { panic!("{total:?}") };
-        assert_eq!(&**name, "");
-        assert_eq!(of_route.outcomes, [("answered", 6), ("no_route", 3)]);
+        assert_eq!(&**name, "_none");
+        assert_eq!(of_route.outcomes, [(answered, 6), (lost, 3)]);
         assert_eq!(of_route.buckets, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
         assert!((of_route.sum - 300.00045).abs() < 1e-9, "{of_route:?}");
     }

@@ -100,6 +100,55 @@ impl Verifier {
     }
 }
 
+/// What a token says of itself, whether it is true or not: for logs, never for a decision. Each text is cut at
+/// [`PEEKED`] bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peeked {
+    /// `iss`.
+    pub issuer: Option<Box<str>>,
+    /// `sub`.
+    pub subject: Option<Box<str>>,
+    /// `client_id`.
+    pub client: Option<Box<str>>,
+    /// `sid`.
+    pub session: Option<Box<str>>,
+    /// `jti`.
+    pub token_id: Option<Box<str>>,
+    /// `kid` of the header.
+    pub kid: Option<Box<str>>,
+}
+
+/// The longest text that [`Peeked`] keeps, in bytes.
+const PEEKED: usize = 256;
+
+/// As much of a text as fits into so many bytes.
+pub(crate) fn beginning(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+/// Reads what a token says without verifying any of it; `None` for one that has not the form of a token.
+pub(crate) fn peek(token: &str) -> Option<Peeked> {
+    let parts = shape::Parts::split(token).ok()?;
+    let header = shape::Header::read(parts.header).ok()?;
+    let payload = shape::decode(parts.claims).ok()?;
+    let claims = Members::read(&payload).ok()?;
+    let cut = |text: &str| Box::from(beginning(text, PEEKED));
+    let text = |name| match claims.get(name) {
+        Some(Member::Text(text)) => Some(cut(text)),
+        Some(Member::Number(_) | Member::Array(_) | Member::Other) | None => None,
+    };
+    Some(Peeked {
+        issuer: text("iss"),
+        subject: text("sub"),
+        client: text("client_id"),
+        session: text("sid"),
+        token_id: text("jti"),
+        kid: header.kid.as_deref().map(cut),
+    })
+}
+
 /// The claims of a token that was verified.
 pub(super) fn claims_of(token: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
     let part = token.split('.').nth(1)?;

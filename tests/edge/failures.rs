@@ -17,7 +17,7 @@ fn is_plain_problem(edge: &Edge, reply: &Reply, status: u16, what: &str) {
 }
 
 #[test]
-fn a8_an_upstream_that_fails_is_502_or_504_without_internal_detail() {
+fn a8_o27_an_upstream_that_fails_is_502_or_504_without_internal_detail() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let more = format!(
         r#"
@@ -39,14 +39,19 @@ upstream = "nowhere"
 "#
     );
     let edge = Edge::with(&format!("{HEAD}{more}{ROUTES}"), |_| {}, |_| {});
-    for (path, status) in [
-        ("/gone/x", 502),
-        ("/nowhere/x", 502),
-        ("/public/reset", 502),
-        ("/public/garbage", 502),
-        ("/public/silent", 504),
+    for (path, status, outcome) in [
+        ("/gone/x", 502, "upstream_unreachable"),
+        ("/nowhere/x", 502, "upstream_unreachable"),
+        ("/public/reset", 502, "upstream_reset"),
+        ("/public/garbage", 502, "upstream_protocol"),
+        ("/public/silent", 504, "upstream_timeout"),
     ] {
         is_plain_problem(&edge, &edge.ask(&format!("GET {path}"), &[]), status, path);
+        // An outage is to be seen in the metrics, by its kind.
+        let route = format!("{}{{*rest}}", &path[..path[1..].find('/').unwrap() + 2]);
+        let series =
+            format!("rotogate_requests_total{{route=\"{route}\",outcome=\"{outcome}\",code=\"{status}\"}} 1\n");
+        assert!(edge.metrics().contains(&series), "{series}{}", edge.metrics());
         // One failure is that request's alone.
         assert_eq!(edge.ask("GET /public/x", &[]).status, 200, "{path}");
     }

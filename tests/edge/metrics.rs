@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use http::Method;
+use http::{Method, Request};
+use http_body_util::Full;
 
 use crate::support::{CONFIG, Gate, Place};
 
@@ -28,11 +29,9 @@ async fn requests_and_what_happens_to_sessions_are_counted() {
     gate.refresh(&first.refresh).await;
     gate.revoke(&second.refresh).await;
     let answer = gate.admin_get("/metrics").await;
-    assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    assert!(answer.body.ends_with(b"# EOF\n"), "{answer:?}");
     for (name, expected) in [
-        ("rotogate_requests_total{route=\"/{*rest}\",outcome=\"passed\"}", 3),
-        ("rotogate_requests_total{route=\"/{*rest}\",outcome=\"malformed_token\"}", 1),
+        ("rotogate_requests_total{route=\"/{*rest}\",outcome=\"passed\",code=\"200\"}", 3),
+        ("rotogate_requests_total{route=\"/{*rest}\",outcome=\"malformed_token\",code=\"401\"}", 1),
         ("rotogate_request_duration_seconds_count{route=\"/{*rest}\"}", 4),
         ("rotogate_session_events_total{event=\"login\"}", 1),
         ("rotogate_session_events_total{event=\"rotated\"}", 1),
@@ -75,4 +74,34 @@ async fn a7_no_request_makes_another_series() {
     let after = series(&gate).await;
     assert_eq!(after, before, "nothing new");
     assert!(before.len() > 20, "{before:?}");
+}
+
+/// Sends `GET /metrics` with this `Accept`, and gives media type and text.
+async fn scraped(gate: &Gate, accept: &str) -> (String, String) {
+    let request = Request::get(format!("http://{}/metrics", gate.admin)).header("accept", accept);
+    let answer = crate::support::send(request.body(Full::default()).unwrap()).await;
+    (answer.headers["content-type"].to_str().unwrap().to_owned(), String::from_utf8(answer.body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn o27_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_help() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    gate.get("/public/x", "").await;
+    let (media, open) =
+        scraped(&gate, "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5").await;
+    assert_eq!(media, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE rotogate_requests counter\n"), "{open}");
+    for accept in ["*/*", "text/plain"] {
+        let (media, plain) = scraped(&gate, accept).await;
+        assert_eq!(media, "text/plain; version=0.0.4; charset=utf-8");
+        assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"), "{plain}");
+        // What `promtool check metrics` asks: each series has a head with help and type under its own name.
+        for line in plain.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let known = |mark: &str, name: &str| plain.contains(&format!("# {mark} {name} "));
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            assert!(known("HELP", base) && known("TYPE", base), "{name}: {plain}");
+        }
+    }
 }

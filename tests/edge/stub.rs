@@ -298,6 +298,13 @@ impl Edge {
     }
 
     /// A connection.
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answer = runtime.block_on(self.gate.admin_get("/metrics"));
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    }
+
     pub(crate) fn wire(&self) -> Wire {
         Wire::open(self.gate.address)
     }

@@ -4,10 +4,10 @@ use axum::Router;
 use axum::extract::Path;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use rotogate::Identity;
-use rotogate::gate::{BuildError, Endpoint};
-use rotogate::route::{Route, RoutePolicy};
+use rotogate::gate::{BuildError, Endpoint, Verdict};
+use rotogate::route::{Auth, Route, RoutePolicy};
 use rotogate::session::profile::ProfileOverride;
 use rotogate::store::Filter;
 use tower::Layer;
@@ -275,4 +275,48 @@ async fn rules_that_do_not_hold_together_are_found_when_the_gate_is_built() {
     let mut client = rotogate::client::Client::public("slow");
     client.profile.grace = grace;
     assert!(matches!(builder().client(client).build().await.unwrap_err(), BuildError::Endpoint(_)));
+}
+
+/// What the gate's layer says of each reply, for the test to read.
+async fn judged(response: axum::response::Response) -> axum::response::Response {
+    let word = response.extensions().get::<Verdict>().map_or("none", |verdict| verdict.reason.word());
+    let mut response = response;
+    response.headers_mut().insert("x-verdict", HeaderValue::from_static(word));
+    response
+}
+
+#[tokio::test]
+async fn o20_the_verdict_tells_of_what_a_part_behind_the_layer_refused() {
+    let gate = builder()
+        .route(Route::new("/open", RoutePolicy { auth: Auth::Optional, ..RoutePolicy::default() }))
+        .route(Route::catch_all(RoutePolicy::default()))
+        .build()
+        .await
+        .unwrap();
+    let app = Router::new()
+        .route("/seen", get(seen))
+        .route("/open", get(async |_: Identity| "somebody"))
+        .merge(Router::new().route("/admin", get(seen)).route_layer(gate.require().scope("admin")))
+        .layer(gate.layer().annotated())
+        .layer(axum::middleware::map_response(judged));
+    let server = Server::axum(app).await;
+    let (access, _) = tokens(&gate, "read").await;
+    for (path, token, status, verdict) in [
+        ("/seen", &*access, 200, "passed"),
+        ("/nowhere", &*access, 404, "passed"),
+        ("/admin", &*access, 403, "insufficient_scope"),
+        ("/open", "", 401, "no_credential"),
+        ("/seen", "nonsense", 401, "malformed_token"),
+    ] {
+        let mut request = server.request(path);
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let answer = send(request.body(String::new()).unwrap()).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.headers["x-verdict"].to_str().unwrap()),
+            (status, verdict),
+            "{path}"
+        );
+    }
 }

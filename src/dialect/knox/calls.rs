@@ -17,14 +17,18 @@ use super::{user, words};
 use crate::credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Acting, Call, Command, Outcome, RefreshCredential, Reply, ReplyBody};
+use crate::reason::Reason;
 use crate::session::engine::Issued;
+
+/// A message that could not be read.
+const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message of this call"));
 
 /// One call under way.
 pub(super) struct Calling<'a> {
     call: &'a Call<'a>,
     gate: &'a dyn Acting,
     /// For the access log.
-    reason: OnceLock<&'static str>,
+    reason: OnceLock<Reason>,
 }
 
 impl<'a> Calling<'a> {
@@ -33,8 +37,8 @@ impl<'a> Calling<'a> {
     }
 
     /// Why it was refused, or `answered`.
-    pub(super) fn reason(&self) -> &'static str {
-        self.reason.get().copied().unwrap_or("malformed_request")
+    pub(super) fn reason(&self) -> Reason {
+        self.reason.get().copied().unwrap_or(UNREAD)
     }
 
     pub(super) async fn authn_with_password(&self) -> Reply {
@@ -91,7 +95,12 @@ impl<'a> Calling<'a> {
 
     async fn act(&self, command: Command) -> Result<Outcome, Status> {
         let outcome = self.gate.act(command).await.map_err(|error| self.refused(&error))?;
-        let _ = self.reason.set("answered");
+        match &outcome {
+            Outcome::Checked(Err(_)) => {}
+            Outcome::Checked(Ok(_)) | Outcome::Issued(_) | Outcome::Revoked => {
+                let _ = self.reason.set(Reason::ANSWERED);
+            }
+        }
         Ok(outcome)
     }
 
@@ -103,11 +112,7 @@ impl<'a> Calling<'a> {
     }
 
     fn refused(&self, error: &Error) -> Status {
-        let reason = match error {
-            Error::Denied(denial) => denial.reason(),
-            Error::Failed(fault) => fault.reason(),
-        };
-        let _ = self.reason.set(reason);
+        let _ = self.reason.set(error.into());
         words::status(error)
     }
 

@@ -22,6 +22,7 @@ use self::streams::Streams;
 use super::{Acting, Answer, Call, Command, Dialect, Outcome, Reply, Served, StreamedBody};
 use crate::denial::{Denial, Error};
 use crate::gate::respond;
+use crate::reason::Reason;
 
 mod calls;
 pub mod proto;
@@ -94,7 +95,7 @@ impl Dialect for Knox {
             AUTHN => calling.authn_with_password().await,
             REFRESH => calling.refresh_access_token().await,
             GET_ME => calling.get_me().await,
-            _ => return (refusal(&Status::unimplemented("no such method")), Denial::NoRoute.reason()).into(),
+            _ => return (refusal(&Status::unimplemented("no such method")), Denial::NoRoute.into()).into(),
         };
         (reply, calling.reason()).into()
     }
@@ -107,15 +108,15 @@ impl Dialect for Knox {
         operation == STREAMED
     }
 
-    async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, &'static str) {
+    async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, Reason) {
         if !respond::is_grpc(call.headers) {
             return not_grpc();
         }
-        (self.streams.answer(call.path, call.headers, body).await, "answered")
+        (self.streams.answer(call.path, call.headers, body).await, Reason::ANSWERED)
     }
 }
 
-fn not_grpc() -> (Reply, &'static str) {
+fn not_grpc() -> (Reply, Reason) {
     let denial = Denial::MalformedRequest("this path speaks gRPC");
-    (respond::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, denial.detail()), denial.reason())
+    (respond::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, denial.detail()), denial.into())
 }

@@ -31,6 +31,7 @@ use self::words::Problem;
 use super::{Acting, Answer, Call, Command, Dialect, Forward, Outcome, Reply, Served, Sources};
 use crate::credential::{self, Found, Places};
 use crate::denial::{Denial, Error};
+use crate::reason::Reason;
 use crate::session::profile::{OnReuse, ProfileOverride};
 use crate::token::claims::TokenStyle;
 
@@ -50,7 +51,7 @@ mod tests;
 pub const NAME: &str = "kuzzle";
 
 /// For the access log: a call that says nothing that could be carried out.
-const MALFORMED: &str = "malformed_request";
+const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
 /// A call in an envelope may hold a document.
 const MAX_ENVELOPE: usize = 1024 * 1024;
 
@@ -211,7 +212,7 @@ fn open(call: &Call<'_>) -> Answer {
             Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
             Err(denial) => {
                 let problem = Problem::of_denial(denial, &asked);
-                return Answer::Reply(words::reply(&asked, Err(problem)), denial.reason());
+                return Answer::Reply(words::reply(&asked, Err(problem)), denial.into());
             }
         };
         if let Some(reply) = socket::accept(call.headers) {
@@ -229,7 +230,7 @@ fn consult(asked: Message, path: &str) -> Answer {
     let own = self::http::public_api(path);
     let then = move |said| {
         let came = self::http::overlaid(own, said, &asked);
-        let reason = if came.is_ok() { "answered" } else { "not_described" };
+        let reason = if came.is_ok() { Reason::ANSWERED } else { Reason::NOT_DESCRIBED };
         (words::reply(&asked, came), reason)
     };
     Answer::Consult(super::Consult { then: Box::new(then) })

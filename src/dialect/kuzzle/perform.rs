@@ -9,6 +9,7 @@ use super::words::Problem;
 use super::{MALFORMED, expiry, http};
 use crate::credential::Found;
 use crate::denial::{Denial, Error};
+use crate::reason::Reason;
 use crate::session::engine::Issued;
 
 /// The one way to log in.
@@ -21,7 +22,7 @@ pub(super) struct Done {
     pub(super) came: Result<Value, Problem>,
     pub(super) cookie: Cookie,
     /// For the access log.
-    pub(super) reason: &'static str,
+    pub(super) reason: Reason,
 }
 
 /// What becomes of the caller's cookie.
@@ -40,6 +41,8 @@ enum Wanted {
 }
 
 type Credential<'a> = Result<Option<Found<'a>>, Denial>;
+/// Why an action is not carried out: for the client, and for the log.
+type Refused = (Problem, Reason);
 
 /// Carries an action out. `path` is where the call was sent.
 pub(super) async fn perform(
@@ -54,12 +57,16 @@ pub(super) async fn perform(
     let outcome = match wanted(asked, action, credential, path) {
         Ok(Wanted::Now(result)) => {
             let cookie = if action == Action::Logout { Cookie::Clear } else { Cookie::Leave };
-            return Done { came: Ok(result), cookie, reason: "answered" };
+            return Done { came: Ok(result), cookie, reason: Reason::ANSWERED };
         }
         Ok(Wanted::Engine(command)) => gate.act(command).await,
-        Err(problem) => return Done { came: Err(problem), cookie: Cookie::Leave, reason: MALFORMED },
+        Err((problem, reason)) => return Done { came: Err(problem), cookie: Cookie::Leave, reason },
     };
-    let reason = super::super::reason(&outcome);
+    let reason = match &outcome {
+        // A bad token is the answer to a question about it, and a refusal of everything else.
+        Ok(Outcome::Checked(Err(denial))) if action != Action::CheckToken => Reason::denied(denial),
+        outcome => super::super::reason(outcome),
+    };
     let (came, cookie) = match outcome {
         Ok(Outcome::Issued(issued)) => {
             let came = Ok(tokens(&issued, !in_cookie));
@@ -74,29 +81,31 @@ pub(super) async fn perform(
     Done { came, cookie, reason }
 }
 
-fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<Wanted, Problem> {
+fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<Wanted, Refused> {
     let token = |credential: Credential<'_>| match credential {
         Ok(found) => Ok(found.map(|found| SecretString::from(found.token.into_owned()))),
-        Err(denial) => Err(Problem::of_denial(denial, asked)),
+        Err(denial) => Err((Problem::of_denial(denial, asked), Reason::denied(&denial))),
     };
+    let malformed = |problem| (problem, MALFORMED);
+    let nobody = || (Problem::unauthorized(asked), Reason::denied(&Denial::NoCredential));
     Ok(match action {
-        Action::Login => Wanted::Engine(login(asked)?),
+        Action::Login => Wanted::Engine(login(asked).map_err(malformed)?),
         Action::RefreshToken => {
-            let access = token(credential)?.ok_or_else(|| Problem::unauthorized(asked))?;
-            let access_ttl = expiry::read(asked.argument("expiresIn"))?;
+            let access = token(credential)?.ok_or_else(nobody)?;
+            let access_ttl = expiry::read(asked.argument("expiresIn")).map_err(malformed)?;
             let credential = RefreshCredential::Access(access);
             Wanted::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl })
         }
         Action::Logout => match token(credential)? {
             Some(access) => Wanted::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
             None if asked.flag("cookieAuth") => Wanted::Now(acknowledged()),
-            None => return Err(Problem::unauthorized(asked)),
+            None => return Err(nobody()),
         },
         Action::CheckToken => {
             let access = if asked.flag("cookieAuth") {
                 token(credential)?
             } else {
-                asked.text_in_body("token")?.map(|token| SecretString::from(token.to_owned()))
+                asked.text_in_body("token").map_err(malformed)?.map(|token| SecretString::from(token.to_owned()))
             };
             match access {
                 Some(access) => Wanted::Engine(Command::Check { access, superseded_in_grace: true }),

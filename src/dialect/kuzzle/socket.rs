@@ -29,6 +29,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use super::super::socket::{Identity, SocketGate};
 use super::super::{Reply, ReplyBody};
+use super::MALFORMED;
 use super::message::{self, Action, Message};
 use super::perform::{self, Done};
 use super::raw;
@@ -37,6 +38,7 @@ use crate::credential::Found;
 use crate::denial::Denial;
 use crate::gate::Lease;
 use crate::linger::linger;
+use crate::reason::Reason;
 
 mod upstream;
 
@@ -233,17 +235,18 @@ impl<S: Stream> Session<S> {
         match asked.of_envelope(bytes) {
             Ok(false) => {}
             Ok(true) => return self.send(r#"{"p":2}"#.to_owned()).await,
-            Err(problem) => return self.send(words::frame(&asked, Err(problem))).await,
+            Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,
         }
         match (asked.ours(), &asked.controller, &asked.action) {
             (Some(action), _, _) => self.act(&asked, action).await,
-            (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller")).await,
-            (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action")).await,
+            (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller"), MALFORMED).await,
+            (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action"), MALFORMED).await,
             (None, Some(_), Some(_)) => self.pass(asked, bytes).await,
         }
     }
 
-    async fn refuse(&mut self, asked: &Message, problem: Problem) -> Result<(), Ended> {
+    async fn refuse(&mut self, asked: &Message, problem: Problem, reason: Reason) -> Result<(), Ended> {
+        reason.tell();
         self.send(words::frame(asked, Err(problem))).await
     }
 
@@ -261,15 +264,16 @@ impl<S: Stream> Session<S> {
             _ => false,
         };
         if makes_tokens {
-            return self.refuse(asked, Problem::cookie_unsupported()).await;
+            return self.refuse(asked, Problem::cookie_unsupported(), MALFORMED).await;
         }
         let credential = found
             .as_ref()
             .map(|(token, by_cookie)| Found { token: token.expose_secret().into(), by_cookie: *by_cookie });
-        let Done { came, .. } = perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
+        let Done { came, reason, .. } = perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
         if let Ok(result) = &came {
             self.link(action, found.as_ref().map(|(token, _)| token), result);
         }
+        reason.tell();
         self.send(words::frame(asked, came)).await
     }
 
@@ -302,7 +306,7 @@ impl<S: Stream> Session<S> {
                     self.look().await?;
                 }
                 let problem = Problem::of_denial(denial, &asked);
-                return self.refuse(&asked, problem).await;
+                return self.refuse(&asked, problem, denial.into()).await;
             }
         };
         // The room of the answer is the id of the request; a client that named none gets one.
@@ -313,10 +317,10 @@ impl<S: Stream> Session<S> {
             Ok(None) => false,
             Err(denial) => {
                 let problem = Problem::of_denial(denial, &asked);
-                return self.refuse(&asked, problem).await;
+                return self.refuse(&asked, problem, denial.into()).await;
             }
         };
-        if told { Ok(()) } else { self.refuse(&asked, Problem::unreachable()).await }
+        if told { Ok(()) } else { self.refuse(&asked, Problem::unreachable(), Reason::NOT_FORWARDED).await }
     }
 
     /// The connection to the upstream of an identity, opened if there is none yet; `None` where there is none to be had.

@@ -74,6 +74,11 @@ impl Operation {
     pub(in crate::gate) const fn endpoint(&self) -> usize {
         self.endpoint
     }
+
+    /// The dialect's name for it.
+    pub(in crate::gate) fn name(&self) -> &'static str {
+        self.served.operation
+    }
 }
 
 /// A request that is for us.

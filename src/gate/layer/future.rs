@@ -2,29 +2,52 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::Verdict;
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
-use crate::gate::respond;
-use crate::gate::watched::Caller;
+use crate::gate::verdict::Verdict;
+use crate::gate::watched::{Watch, is_short};
+use crate::gate::{Inner, respond};
+use crate::policy::Permitted;
+use crate::reason::Reason;
 
 /// What a request to an endpoint turned into.
 pub(super) enum Turned<F> {
     /// A reply.
     Reply(Box<(Reply, Option<Verdict>)>),
     /// A request that the service answers.
-    In { future: F, verdict: Option<Verdict> },
+    In { future: F, passed: Passed, annotate: bool },
+}
+
+/// What is remembered of a request that went in.
+pub(super) struct Passed {
+    pub(super) gate: Arc<Inner>,
+    pub(super) permitted: Permitted,
+    /// Does a long reply to it end with its caller's session?
+    pub(super) is_watched: bool,
 }
 
 impl<F> Turned<F> {
     pub(super) fn reply(reply: Reply, verdict: Option<Verdict>) -> Self {
         Self::Reply(Box::new((reply, verdict)))
+    }
+}
+
+impl Passed {
+    /// Watches a reply, if it is one to be watched.
+    fn watch<R: Body>(&self, response: &Response<R>) -> Option<Watch> {
+        if !self.is_watched || is_short(&response.body().size_hint()) {
+            return None;
+        }
+        let caller = Arc::clone(self.permitted.caller()?);
+        let route = Arc::clone(self.permitted.route());
+        Some(Watch::new(Arc::clone(&self.gate), caller, route, respond::is_grpc(response.headers())))
     }
 }
 
@@ -39,7 +62,7 @@ pin_project! {
 pin_project! {
     #[project = KindProjection]
     pub(super) enum Kind<F> {
-        Inner { #[pin] future: F, verdict: Option<Verdict>, caller: Option<Caller> },
+        Inner { #[pin] future: F, passed: Option<Passed>, annotate: bool },
         Endpoint { answer: Pin<Box<dyn Future<Output = Turned<F>> + Send>> },
         Own { reply: Option<(Reply, Option<Verdict>)> },
     }
@@ -57,7 +80,7 @@ impl<F> ResponseFuture<F> {
     }
 
     pub(in crate::gate) fn inner(future: F) -> Self {
-        Self { kind: Kind::Inner { future, verdict: None, caller: None } }
+        Self { kind: Kind::Inner { future, passed: None, annotate: false } }
     }
 }
 
@@ -73,16 +96,24 @@ where
         if let KindProjection::Endpoint { answer } = kind.as_mut().project() {
             let next = match ready!(answer.as_mut().poll(cx)) {
                 Turned::Reply(reply) => Kind::Own { reply: Some(*reply) },
-                Turned::In { future, verdict } => Kind::Inner { future, verdict, caller: None },
+                Turned::In { future, passed, annotate } => Kind::Inner { future, passed: Some(passed), annotate },
             };
             kind.set(next);
         }
         let (mut response, verdict) = match kind.project() {
-            KindProjection::Inner { future, verdict, caller } => {
-                let response = ready!(future.poll(cx))?;
-                let is_grpc = respond::is_grpc(response.headers());
-                let watch = caller.take().and_then(|caller| caller.watch(&response.body().size_hint(), is_grpc));
-                (response.map(|body| GateBody::inner(body, watch)), verdict.take())
+            KindProjection::Inner { future, passed, annotate } => {
+                let mut response = ready!(future.poll(cx))?;
+                let passed = passed.take();
+                let watch = passed.as_ref().and_then(|passed| passed.watch(&response));
+                let verdict = passed.filter(|_| *annotate).map(|passed| {
+                    let verdict = Verdict::passed(passed.permitted);
+                    // A layer of ours behind the gate, an extractor, or the proxy may know better.
+                    match response.extensions_mut().remove::<Reason>() {
+                        Some(reason) => Verdict { reason, ..verdict },
+                        None => verdict,
+                    }
+                });
+                (response.map(|body| GateBody::inner(body, watch)), verdict)
             }
             // It has just turned into one of the others.
             KindProjection::Endpoint { .. } => return Poll::Pending,

@@ -34,7 +34,7 @@ async fn an_upstream_that_does_not_speak_http_is_a_502() {
     })
     .await;
     let response = forward(&proxy(address), get("/", &[])).await;
-    assert_eq!(response.extensions().get(), Some(&ProxyError::UpstreamBroken));
+    assert_eq!(response.extensions().get(), Some(&ProxyError::UpstreamProtocol));
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
 }
 

@@ -23,9 +23,12 @@ impl Live {
         }
         let changed = [("server", now.server != old.server), ("upstreams", now.upstreams != old.upstreams)];
         let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-        tracing::info!(?changed, "the configuration was read again");
+        tracing::info!(changed = changed.join(", "), "the configuration was read again");
         if !later.is_empty() {
-            tracing::warn!(keys = ?later, "these changed too, but are read at a start only: restart, as SIGUSR2 does");
+            tracing::warn!(
+                keys = later.join(", "),
+                "these changed too, but are read at a start only: restart, as SIGUSR2 does"
+            );
         }
         // A file that both name may have changed before this; the keys did not concern us.
         (seen.certificates, seen.upstreams) = (certificates, upstreams);

@@ -145,7 +145,11 @@ impl Live {
         if !changed.is_empty() {
             match self.proxy.reload_certificates(&changed) {
                 Ok(()) => {
-                    tracing::info!(files = ?changed, "certificates towards upstreams changed and were read again");
+                    let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
+                    tracing::info!(
+                        files = files.join(", "),
+                        "certificates towards upstreams changed and were read again"
+                    );
                     seen.upstreams = now.upstreams;
                 }
                 Err(error) => tracing::error!(

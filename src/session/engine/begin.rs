@@ -34,13 +34,13 @@ impl Engine {
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         let Some(user) = directory.authenticate(login.account, login.username, login.password).await? else {
             self.counts.add(Event::LoginRefused);
-            audit::login_refused(login.account, login.username, &login.client.id, login.origin);
+            audit::login_refused(None, login.account, &login.client.id, login.origin);
             return Err(Denial::WrongPassword.into());
         };
         // A directory should not name such a user; a session that no refresh would let live is not begun.
         if !user.active {
             self.counts.add(Event::LoginRefused);
-            audit::login_refused(login.account, login.username, &login.client.id, login.origin);
+            audit::login_refused(Some(&user.subject), login.account, &login.client.id, login.origin);
             return Err(Denial::WrongPassword.into());
         }
         self.limits.logged_in(attempt);
