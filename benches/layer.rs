@@ -50,7 +50,7 @@ impl Bench {
             .keys(Keyring::generate(algorithm).unwrap())
             .store(store)
             .rates(support::open_rates())
-            .verified_tokens(capacity)
+            .verified_cache(capacity)
             .build()
             .await
             .unwrap();

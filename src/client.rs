@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -10,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::denial::{Denial, Error};
 use crate::directory::password::Passwords;
+use crate::limit::Limits;
 use crate::session::Scope;
 use crate::session::profile::ProfileOverride;
 
@@ -138,14 +140,15 @@ impl Clients {
     }
 
     /// The client that was presented, if it proved itself: a confidential one with its secret, a public one by sending
-    /// none (RFC 6749 §3.2.1). `count` is asked before a secret is hashed, not for one that was good the last time.
+    /// none (RFC 6749 §3.2.1). `limits` is asked before a secret is hashed, not for one that was good the last time.
     ///
     /// # Errors
-    /// [`Denial::InvalidClient`], what `count` says; a fault when too many password checks are waiting.
+    /// [`Denial::InvalidClient`], what `limits` says; a fault when too many password checks are waiting.
     pub async fn authenticate(
         &self,
         presented: &Presented,
-        count: impl FnOnce() -> Result<(), Denial>,
+        limits: &Limits,
+        address: Option<IpAddr>,
     ) -> Result<Arc<Client>, Error> {
         let known = self.by_id.get(presented.id.as_str()).ok_or(Denial::InvalidClient)?;
         match (&known.client.secret_hash, &presented.secret) {
@@ -159,8 +162,9 @@ impl Clients {
                 if was_good {
                     return Ok(Arc::clone(&known.client));
                 }
-                count()?;
+                let _place = limits.secret(address, &presented.id)?;
                 if !self.passwords.verify(secret, hash.expose()).await? {
+                    limits.secret_failed(address, &presented.id);
                     return Err(Denial::InvalidClient.into());
                 }
                 known.good.store(Some(Arc::new(digest)));

@@ -45,6 +45,11 @@ impl Timestamp {
         self.0 / 1000
     }
 
+    /// Whole seconds since the epoch, rounded up.
+    pub const fn as_secs_rounded_up(self) -> u64 {
+        self.0.div_ceil(1000)
+    }
+
     /// This point, moved later. Saturates at [`Timestamp::MAX`].
     pub const fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(millis(by)))
@@ -169,6 +174,8 @@ pub struct EngineClock {
     source: Arc<dyn TimeSource>,
     /// Engine time minus monotonic time, in ms. Only ever raised.
     offset: AtomicU64,
+    /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
+    latest_offset: AtomicU64,
     /// The last stamp given out, so that a creation and a not-before of the same millisecond are never confused.
     last_stamp: AtomicU64,
     persisted_at_start: Timestamp,
@@ -190,6 +197,7 @@ impl EngineClock {
         Self {
             source,
             offset: AtomicU64::new(offset),
+            latest_offset: AtomicU64::new(offset),
             last_stamp: AtomicU64::new(0),
             persisted_at_start: persisted,
             leeway,
@@ -207,6 +215,21 @@ impl EngineClock {
         self.source.wall()
     }
 
+    /// Engine time, and the later of it and the wall clock, with one clock read. The wall clock is that of the last
+    /// [`tick`](Self::tick), carried forward.
+    pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
+        let mono = millis(self.source.monotonic());
+        let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
+        let latest = self.latest_offset.load(Ordering::Relaxed).saturating_add(mono);
+        (Timestamp(now), Timestamp(now.max(latest)))
+    }
+
+    /// The later of engine time and wall clock, by which the `exp` of our own tokens is judged: a wall clock that jumped
+    /// ahead is not believed when a token is minted, and no reason to let one live on.
+    pub fn latest(&self) -> Timestamp {
+        self.now_and_latest().1
+    }
+
     /// Follows the wall clock forward, unless it jumped. Called before each login and refresh and once a second.
     pub fn tick(&self) -> ClockState {
         let mono = millis(self.source.monotonic());
@@ -216,6 +239,7 @@ impl EngineClock {
         if !jumped {
             self.offset.fetch_max(wall.0.saturating_sub(mono), Ordering::Relaxed);
         }
+        self.latest_offset.store(wall.0.max(now).saturating_sub(mono), Ordering::Relaxed);
         self.jumped.store(jumped, Ordering::Relaxed);
         self.state()
     }
@@ -286,8 +310,10 @@ mod tests {
         time.set_wall(T0.plus(Duration::from_secs(3601)));
         assert_eq!(clock.tick(), ClockState::Jumped);
         assert_eq!(clock.now(), T0);
+        assert_eq!(clock.latest(), T0.plus(Duration::from_secs(3601)), "and what expires has expired");
         time.set_wall(T0.plus(Duration::from_secs(5)));
         assert_eq!(clock.tick(), ClockState::Good);
+        assert_eq!(clock.latest(), T0.plus(Duration::from_secs(5)));
         assert_eq!(clock.now(), T0.plus(Duration::from_secs(5)));
     }
 

@@ -1,45 +1,70 @@
-//! Who may try how often (requirement A1). Rates are token buckets (GCRA, by `governor`).
+//! Who may try how often (requirements A1, A13, A14). Rates are token buckets.
 //!
 //! | limit | key | default |
 //! |---|---|---|
-//! | login | address (IPv6 by /64) | 20, then one every 3 s |
-//! | login | account and user, from addresses that never logged that user in | 10, then one every 30 s |
-//! | login | client | 200, then 20 a second |
-//! | refresh | address | 200, then 20 a second |
+//! | login | network | 20, then one every 3 s |
+//! | login | account and user, from networks that never logged that user in | 10, then one every 30 s |
+//! | login | user and network, once that user has logged in from there; in place of the two above | 20, then one every 3 s |
+//! | failed login | client; only networks that failed with that client themselves are held up | 200, then 20 a second |
+//! | secret of a client | network | 20, then one every 3 s |
+//! | wrong secret | client; only networks that failed with that client themselves are held up | 200, then 20 a second |
+//! | token of a client's own | client | 200, then 20 a second |
+//! | refresh | network | 200, then 20 a second |
 //! | refresh | session, rotations only | 10, then one every 2 s |
-//! | forged token | address | 50, then 10 a second; while more come, tokens from there that were never seen are not verified |
-//! | forged token | all together | 5000, then 5000 a second; while more come, the same for strangers, see below |
+//! | forged token | network | 50, then 10 a second; while more come, tokens from there that were never seen are not verified |
+//! | refused token | network | 200, then 20 a second; as with forged ones |
+//! | forged or refused token | all together | 5000, then 5000 a second; while more come, the same for strangers, see below |
+//! | forged or refused token, introspected | client | 5000, then 5000 a second |
 //!
-//! Verifying is the one thing that a forged token can make a gate do at any length, and it may come from ever so many
-//! addresses: so all of them together have a share of the processor, and no more. A stranger is an address that showed no
-//! good token lately. A good token of a stranger has to take its turn among the forged ones, and passes when it is tried
-//! again; tokens that were verified before are never held up.
+//! A network is an IPv4 address, or a /64 of IPv6; a /56 may do four times as much as one of its /64, a /48 32 times.
 //!
-//! An address that once logged a user in is not held up by what strangers try on that user, so nobody is locked out by
-//! somebody else. Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever
-//! arrives; two keys that share a bucket share its rate.
+//! What counts is what it costs. Verifying is the one thing that a forged token can make a gate do at any length, and it
+//! may come from ever so many addresses: so all of them together have a share of the processor, and no more. A stranger is
+//! an address that showed no good token lately. A good token of a stranger has to take its turn among the forged ones, and
+//! passes when it is tried again; tokens that were verified before are never held up. A token whose signature holds and that
+//! is refused all the same (it was revoked, or is for another audience) costs as much, but is no attack: it has a wider
+//! rate of its own, and is remembered, so that a client that goes on showing it costs nothing. One that expired costs no
+//! signature check, and counts nowhere.
+//!
+//! Nobody is locked out by what others do. An address that once logged a user in is not held up by what strangers try on
+//! that user, or from that address on others. A client that many guess at lets everybody else in: only who failed with it
+//! himself waits. A client's own secret is remembered once it was good, and counted no more. An introspecting client is
+//! held up by its own questions alone. For such callers there is room among the password checks, too: see [`Place`].
+//!
+//! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives; two keys that
+//! share a bucket share its rate.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::TimeSource;
-use crate::denial::Denial;
+use crate::denial::{Denial, Error, Fault};
 use crate::session::SessionId;
+use buckets::Buckets;
+use network::ByNetwork;
+use network::network;
+#[cfg(feature = "server")]
+pub(crate) use network::{Network, networks};
+pub use network::{SITE_48, SITE_56};
 
-/// The buckets of one limit.
-const BUCKETS: u64 = 1 << 18;
+mod buckets;
+mod network;
+#[cfg(test)]
+mod tests;
+
+/// 2^this many buckets of one limit.
+const BITS: u32 = 18;
+/// The same for clients: there are few.
+const CLIENT_BITS: u32 = 12;
 /// How many pairs of address and user are remembered as having logged in, and how many addresses as no strangers.
 const KNOWN: u64 = 100_000;
+/// How often somebody may fail with a client that too many fail with.
+const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 
 /// Remembers keys that are as good as random, and forgets those that were not asked for in a long time.
 type Remembered = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
@@ -71,11 +96,11 @@ impl Rate {
 /// The limits of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Logins from one address.
+    /// Logins from one address; and of a user from an address that logged that user in before, which counts apart.
     pub login_per_address: Rate,
     /// Logins of one user from addresses that never logged that user in.
     pub login_per_account: Rate,
-    /// Logins and tokens for one client.
+    /// Logins that failed with one client, and wrong secrets of it; and tokens that a client gets for itself.
     pub login_per_client: Rate,
     /// Refreshes from one address.
     pub refresh_per_address: Rate,
@@ -83,7 +108,9 @@ pub struct Rates {
     pub refresh_per_session: Rate,
     /// Access tokens from one address whose signature does not hold.
     pub forged_per_address: Rate,
-    /// Access tokens from all addresses together whose signature does not hold.
+    /// Access tokens from one address whose signature holds, and which are refused all the same.
+    pub refused_per_address: Rate,
+    /// Access tokens from all addresses together that were verified in vain; and those that one client introspects.
     pub forged_overall: Rate,
 }
 
@@ -96,100 +123,42 @@ impl Default for Rates {
             refresh_per_address: Rate::new(200, Duration::from_millis(50)),
             refresh_per_session: Rate::new(10, Duration::from_secs(2)),
             forged_per_address: Rate::new(50, Duration::from_millis(100)),
+            refused_per_address: Rate::new(200, Duration::from_millis(50)),
             // A twentieth of one processor's time with RS256 of 2048 bits, a fifth with ES256.
             forged_overall: Rate::new(5000, Duration::from_micros(200)),
         }
     }
 }
 
-#[derive(Clone)]
-struct MonotonicClock(Arc<dyn TimeSource>);
-
-impl Clock for MonotonicClock {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.0.monotonic()
-    }
-}
-
-type Keyed = RateLimiter<u32, DashMapStateStore<u32>, MonotonicClock, NoOpMiddleware<Duration>>;
-
-struct Limiter {
-    rate: Keyed,
-    clock: MonotonicClock,
-    hasher: RandomState,
-}
-
-impl Limiter {
-    fn new(rate: Rate, clock: &MonotonicClock) -> Self {
-        // A period of zero has no quota: one nanosecond is as good as no limit.
-        let quota = Quota::with_period(rate.every.max(Duration::from_nanos(1)))
-            .unwrap_or_else(|| Quota::per_second(rate.burst))
-            .allow_burst(rate.burst);
-        Self {
-            rate: RateLimiter::new(quota, DashMapStateStore::default(), clock.clone()),
-            clock: clock.clone(),
-            hasher: RandomState::new(),
-        }
-    }
-
-    fn bucket(&self, key: impl Hash) -> u32 {
-        u32::try_from(self.hasher.hash_one(key) % BUCKETS).unwrap_or_default()
-    }
-
-    fn check(&self, key: impl Hash) -> Result<(), Denial> {
-        self.count(self.bucket(key)).map_err(|wait| Denial::TooManyRequests(wait.max(Duration::from_secs(1))))
-    }
-
-    /// Counts one; beyond the rate, how long it takes until one more may come.
-    fn count(&self, bucket: u32) -> Result<(), Duration> {
-        self.rate.check_key(&bucket).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
-    }
-}
-
 /// The limits, and what they have counted.
 pub struct Limits {
-    login_address: Limiter,
-    login_account: Limiter,
-    login_client: Limiter,
-    refresh_address: Limiter,
-    refresh_session: Limiter,
-    forged: Limiter,
-    forged_overall: Limiter,
-    /// Until when no first sight from there is verified, by bucket of `forged`.
-    waiting: DashMap<u32, Duration, foldhash::fast::RandomState>,
-    /// The last of these times: nearly always gone by, and then the map need not be asked.
-    all_waited: Moment,
-    /// Until when no stranger's first sight is verified.
-    strangers_wait: Moment,
+    login_address: ByNetwork,
+    login_account: Buckets,
+    login_known: Buckets,
+    login_failures: Buckets,
+    secret_address: ByNetwork,
+    secret_failures: Buckets,
+    /// What each network has failed with a client.
+    own_failures: ByNetwork,
+    client_tokens: Buckets,
+    refresh_address: ByNetwork,
+    refresh_session: Buckets,
+    forged: ByNetwork,
+    refused: ByNetwork,
+    vain_overall: Buckets,
+    vain_introspected: Buckets,
     /// Addresses that showed good tokens.
     familiar: Remembered,
+    /// Users, and clients, with addresses that they logged in from.
     known: Remembered,
     known_hasher: RandomState,
+    strangers: Option<Arc<Semaphore>>,
+    unproved_clients: Option<Arc<Semaphore>>,
 }
 
 impl std::fmt::Debug for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Limits").finish_non_exhaustive()
-    }
-}
-
-/// A point of monotonic time that only moves forward; at first, one that has gone by.
-#[derive(Debug, Default)]
-struct Moment(AtomicU64);
-
-impl Moment {
-    fn no_sooner_than(&self, at: Duration) {
-        self.0.fetch_max(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// How long it is until then. The clock is not asked where the moment never came.
-    fn left(&self, now: impl FnOnce() -> Duration) -> Option<Duration> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            at => Duration::from_nanos(at).checked_sub(now()).filter(|left| !left.is_zero()),
-        }
     }
 }
 
@@ -206,57 +175,139 @@ pub struct Attempt<'a> {
     pub client: &'a str,
 }
 
+/// Who shows a token that was never seen.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// Somebody there, if that is known.
+    Address(Option<IpAddr>),
+    /// A client that proved itself, and asks about the tokens of others.
+    Client(&'a str),
+}
+
+impl From<Option<IpAddr>> for Source<'_> {
+    fn from(address: Option<IpAddr>) -> Self {
+        Self::Address(address)
+    }
+}
+
+/// A place among the password checks of strangers, until it is dropped: they never have all places.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
 impl Limits {
-    /// Limits that count in the time of `source`.
-    pub fn new(rates: Rates, source: Arc<dyn TimeSource>) -> Self {
-        let clock = MonotonicClock(source);
+    /// Limits that count in the time of `time`.
+    pub fn new(rates: Rates, time: Arc<dyn TimeSource>) -> Self {
+        let by_network = |rate| ByNetwork::new(rate, &time);
+        let keyed = |rate| Buckets::new(BITS, rate, Arc::clone(&time));
+        let by_client = |rate| Buckets::new(CLIENT_BITS, rate, Arc::clone(&time));
         Self {
-            login_address: Limiter::new(rates.login_per_address, &clock),
-            login_account: Limiter::new(rates.login_per_account, &clock),
-            login_client: Limiter::new(rates.login_per_client, &clock),
-            refresh_address: Limiter::new(rates.refresh_per_address, &clock),
-            refresh_session: Limiter::new(rates.refresh_per_session, &clock),
-            forged: Limiter::new(rates.forged_per_address, &clock),
-            forged_overall: Limiter::new(rates.forged_overall, &clock),
-            waiting: DashMap::default(),
-            all_waited: Moment::default(),
-            strangers_wait: Moment::default(),
+            login_address: by_network(rates.login_per_address),
+            login_account: keyed(rates.login_per_account),
+            login_known: keyed(rates.login_per_address),
+            login_failures: by_client(rates.login_per_client),
+            secret_address: by_network(rates.login_per_address),
+            secret_failures: by_client(rates.login_per_client),
+            own_failures: by_network(OWN_FAILURES),
+            client_tokens: by_client(rates.login_per_client),
+            refresh_address: by_network(rates.refresh_per_address),
+            refresh_session: keyed(rates.refresh_per_session),
+            forged: by_network(rates.forged_per_address),
+            refused: by_network(rates.refused_per_address),
+            vain_introspected: by_client(rates.forged_overall),
+            vain_overall: Buckets::new(0, rates.forged_overall, time),
             familiar: remembered(),
             known: remembered(),
             known_hasher: RandomState::new(),
+            strangers: None,
+            unproved_clients: None,
         }
     }
 
-    /// Counts a try to log in, before any password is hashed.
+    /// Keeps room for callers who are known, where so many password checks run and wait at most: strangers have three
+    /// quarters of the places, and clients that did not prove themselves yet an eighth.
+    #[must_use]
+    pub fn with_password_places(mut self, places: usize) -> Self {
+        self.strangers = Some(Arc::new(Semaphore::new((places - places / 4).max(1))));
+        self.unproved_clients = Some(Arc::new(Semaphore::new((places / 8).max(1))));
+        self
+    }
+
+    /// Admits a try to log in, before any password is hashed. What comes of it is to be told:
+    /// [`logged_in`](Self::logged_in) or [`login_failed`](Self::login_failed).
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`].
-    pub fn login(&self, attempt: Attempt<'_>) -> Result<(), Denial> {
+    /// [`Denial::TooManyRequests`]; [`Fault::Busy`] where too many strangers' passwords are checked at the moment.
+    pub fn login(&self, attempt: Attempt<'_>) -> Result<Place, Error> {
+        if self.is_known(attempt.address, self.user_key(attempt)) {
+            self.login_known.take(self.user_key(attempt)).map_err(too_many)?;
+            return Ok(Place(None));
+        }
+        let failed = Failed { all: &self.login_failures, kind: "login", client: attempt.client };
+        self.failed_too_often(attempt.address, failed)?;
         if let Some(address) = attempt.address {
-            self.login_address.check(network(address))?;
+            self.login_address.take(address, ()).map_err(too_many)?;
         }
-        if self.known.get(&self.known_key(attempt)).is_none() {
-            self.login_account.check((attempt.account, attempt.username))?;
-        }
-        self.login_client.check(attempt.client)
+        self.login_account.take((attempt.account, attempt.username)).map_err(too_many)?;
+        place(self.strangers.as_ref())
     }
 
-    /// Remembers that this user logged in from this address.
+    /// Remembers that this user, and this client, logged in from this address.
     pub fn logged_in(&self, attempt: Attempt<'_>) {
-        if attempt.address.is_some() {
-            self.known.insert(self.known_key(attempt), ());
+        if let Some(address) = attempt.address {
+            self.known.insert(self.user_key(attempt), ());
+            self.known.insert(self.client_key(address, attempt.client), ());
         }
     }
 
-    /// Counts a client's try to authenticate.
+    /// Counts a login that failed.
+    pub fn login_failed(&self, attempt: Attempt<'_>) {
+        self.login_failures.charge(attempt.client);
+        if let Some(address) = attempt.address {
+            self.own_failures.charge(address, ("login", attempt.client));
+        }
+    }
+
+    /// Admits the secret of a client, before it is hashed. A wrong one is to be told: [`secret_failed`](Self::secret_failed).
+    ///
+    /// # Errors
+    /// As [`login`](Self::login).
+    pub fn secret(&self, address: Option<IpAddr>, client: &str) -> Result<Place, Error> {
+        let failed = Failed { all: &self.secret_failures, kind: "secret", client };
+        self.failed_too_often(address, failed)?;
+        if let Some(address) = address {
+            self.secret_address.take(address, ()).map_err(too_many)?;
+        }
+        place(self.unproved_clients.as_ref())
+    }
+
+    /// Counts a wrong secret of a client.
+    pub fn secret_failed(&self, address: Option<IpAddr>, client: &str) {
+        self.secret_failures.charge(client);
+        if let Some(address) = address {
+            self.own_failures.charge(address, ("secret", client));
+        }
+    }
+
+    /// Counts a token that a client gets for itself, once it has proved itself.
     ///
     /// # Errors
     /// [`Denial::TooManyRequests`].
-    pub fn client(&self, address: Option<IpAddr>, client: &str) -> Result<(), Denial> {
-        if let Some(address) = address {
-            self.login_address.check(network(address))?;
+    pub fn client_token(&self, client: &str) -> Result<(), Denial> {
+        self.client_tokens.take(client).map_err(too_many)
+    }
+
+    /// Is this caller to wait because too much failed with a client? Only if he has had a part in it.
+    fn failed_too_often(&self, address: Option<IpAddr>, failed: Failed<'_>) -> Result<(), Denial> {
+        let Failed { all, kind, client } = failed;
+        let Some(wait) = all.debt(client) else { return Ok(()) };
+        let Some(address) = address else { return Err(too_many(wait)) };
+        if self.is_known(Some(address), self.client_key(address, client)) {
+            return Ok(());
         }
-        self.login_client.check(client)
+        match self.own_failures.debt(address, (kind, client)) {
+            Some(own) => Err(too_many(wait.min(own))),
+            None => Ok(()),
+        }
     }
 
     /// Counts a refresh from an address.
@@ -264,7 +315,7 @@ impl Limits {
     /// # Errors
     /// [`Denial::TooManyRequests`].
     pub fn refresh(&self, address: Option<IpAddr>) -> Result<(), Denial> {
-        address.map_or(Ok(()), |address| self.refresh_address.check(network(address)))
+        address.map_or(Ok(()), |address| self.refresh_address.take(address, ()).map_err(too_many))
     }
 
     /// Counts a rotation of a session.
@@ -272,33 +323,28 @@ impl Limits {
     /// # Errors
     /// [`Denial::TooManyRequests`].
     pub fn rotation(&self, session: SessionId) -> Result<(), Denial> {
-        self.refresh_session.check(session)
+        self.refresh_session.take(session).map_err(too_many)
     }
 
     /// May a token from there be verified that was never seen? Verifying costs a signature check.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`] while more forged ones came than may.
-    pub fn first_sight(&self, address: Option<IpAddr>) -> Result<(), Denial> {
-        let now = || self.forged.clock.now();
-        if let Some(address) = address
-            && self.all_waited.left(now).is_some()
-            && let Some(until) = self.waiting.get(&self.forged.bucket(network(address)))
-            && let Some(wait) = until.checked_sub(now()).filter(|wait| !wait.is_zero())
-        {
-            return Err(Denial::TooManyRequests(wait.max(Duration::from_secs(1))));
-        }
-        match self.strangers_wait.left(now) {
-            Some(wait) if !address.is_some_and(|address| self.is_familiar(address)) => {
-                Err(Denial::TooManyRequests(wait.max(Duration::from_secs(1))))
+    /// [`Denial::TooManyRequests`] while more were verified in vain than may.
+    pub fn first_sight<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
+        let wait = match source.into() {
+            Source::Client(client) => self.vain_introspected.debt(client),
+            Source::Address(address) => {
+                let own = address.and_then(|from| self.forged.debt(from, ()).max(self.refused.debt(from, ())));
+                let is_stranger = || !address.is_some_and(|address| self.is_familiar(address));
+                own.or_else(|| self.vain_overall.debt(()).filter(|_| is_stranger()))
             }
-            Some(_) | None => Ok(()),
-        }
+        };
+        wait.map_or(Ok(()), |wait| Err(too_many(wait)))
     }
 
     /// Remembers that a good token came from there.
-    pub fn verified(&self, address: Option<IpAddr>) {
-        if let Some(address) = address
+    pub fn verified<'a>(&self, source: impl Into<Source<'a>>) {
+        if let Source::Address(Some(address)) = source.into()
             && !self.is_familiar(address)
         {
             self.familiar.insert(network(address), ());
@@ -310,169 +356,54 @@ impl Limits {
     }
 
     /// Counts a token from there whose signature did not hold.
-    pub fn forged(&self, address: Option<IpAddr>) {
-        let now = self.forged.clock.now();
-        if let Err(wait) = self.forged_overall.count(0) {
-            self.strangers_wait.no_sooner_than(now.saturating_add(wait));
-        }
-        let Some(address) = address else { return };
-        let bucket = self.forged.bucket(network(address));
-        if let Err(wait) = self.forged.count(bucket) {
-            let until = now.saturating_add(wait);
-            self.waiting.insert(bucket, until);
-            self.all_waited.no_sooner_than(until);
+    pub fn forged<'a>(&self, source: impl Into<Source<'a>>) {
+        self.in_vain(source.into(), &self.forged);
+    }
+
+    /// Counts a token from there whose signature holds, which was refused all the same.
+    pub fn refused<'a>(&self, source: impl Into<Source<'a>>) {
+        self.in_vain(source.into(), &self.refused);
+    }
+
+    fn in_vain(&self, source: Source<'_>, by_network: &ByNetwork) {
+        match source {
+            Source::Client(client) => self.vain_introspected.charge(client),
+            Source::Address(address) => {
+                self.vain_overall.charge(());
+                if let Some(address) = address {
+                    by_network.charge(address, ());
+                }
+            }
         }
     }
 
-    /// Forgets keys that are back at their full burst.
-    pub fn tidy(&self) {
-        for limiter in [
-            &self.login_address,
-            &self.login_account,
-            &self.login_client,
-            &self.refresh_address,
-            &self.refresh_session,
-            &self.forged,
-            &self.forged_overall,
-        ] {
-            limiter.rate.retain_recent();
-            limiter.rate.shrink_to_fit();
-        }
-        let now = self.forged.clock.now();
-        self.waiting.retain(|_, until| *until > now);
+    fn is_known(&self, address: Option<IpAddr>, key: u64) -> bool {
+        address.is_some() && self.known.get(&key).is_some()
     }
 
-    fn known_key(&self, attempt: Attempt<'_>) -> u64 {
-        self.known_hasher.hash_one((attempt.address.map(network), attempt.account, attempt.username))
+    fn user_key(&self, attempt: Attempt<'_>) -> u64 {
+        self.known_hasher.hash_one(("user", attempt.address.map(network), attempt.account, attempt.username))
+    }
+
+    fn client_key(&self, address: IpAddr, client: &str) -> u64 {
+        self.known_hasher.hash_one(("client", network(address), client))
     }
 }
 
-/// The network that counts as one caller: a single IPv4 address, a /64 of IPv6.
-pub(crate) fn network(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        // Setting the lowest bit of the first half keeps it apart from every IPv4 address.
-        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or_default() | 1 << 63,
-    }
+/// What failed with a client.
+#[derive(Clone, Copy)]
+struct Failed<'a> {
+    all: &'a Buckets,
+    kind: &'static str,
+    client: &'a str,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::{ManualTime, Timestamp};
+fn place(of: Option<&Arc<Semaphore>>) -> Result<Place, Error> {
+    let permit = of.map(|places| Arc::clone(places).try_acquire_owned()).transpose();
+    Ok(Place(permit.map_err(|_| Fault::Busy)?))
+}
 
-    fn limits() -> (Arc<ManualTime>, Limits) {
-        let time = ManualTime::at(Timestamp::from_secs(1_700_000_000));
-        (time.clone(), Limits::new(Rates::default(), time))
-    }
-
-    fn from<'a>(address: &str, username: &'a str) -> Attempt<'a> {
-        Attempt { address: Some(address.parse().unwrap()), account: None, username, client: "web" }
-    }
-
-    #[test]
-    fn a1_an_address_is_limited_and_earns_tries_back() {
-        let (time, limits) = limits();
-        for i in 0..20 {
-            limits.login(from("192.0.2.1", &format!("user{i}"))).unwrap();
-        }
-        let Err(Denial::TooManyRequests(wait)) = limits.login(from("192.0.2.1", "another")) else {
-            panic!("not limited")
-        };
-        assert_eq!(wait, Duration::from_secs(3));
-        limits.login(from("192.0.2.2", "another")).unwrap();
-        time.advance(wait);
-        limits.login(from("192.0.2.1", "another")).unwrap();
-    }
-
-    #[test]
-    fn a1_ipv6_counts_by_64() {
-        let (_, limits) = limits();
-        for i in 0..20 {
-            limits.login(from(&format!("2001:db8::{i:x}"), &format!("user{i}"))).unwrap();
-        }
-        assert!(limits.login(from("2001:db8::ffff", "x")).is_err());
-        limits.login(from("2001:db8:0:1::1", "x")).unwrap();
-    }
-
-    #[test]
-    fn a1_strangers_do_not_lock_a_user_out() {
-        let (_, limits) = limits();
-        let victim = from("192.0.2.1", "ada");
-        limits.login(victim).unwrap();
-        limits.logged_in(victim);
-        let refused = (0..40).filter(|i| limits.login(from(&format!("198.51.100.{i}"), "ada")).is_err()).count();
-        assert!(refused > 20, "strangers are limited: {refused}");
-        limits.login(victim).unwrap();
-    }
-
-    #[test]
-    fn a1_who_shows_forged_tokens_waits_and_nobody_else() {
-        let (time, limits) = limits();
-        let [forger, other] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
-        for _ in 0..50 {
-            limits.forged(forger);
-            limits.first_sight(forger).unwrap();
-        }
-        limits.forged(forger);
-        assert_eq!(limits.first_sight(forger), Err(Denial::TooManyRequests(Duration::from_secs(1))));
-        limits.first_sight(other).unwrap();
-        limits.first_sight(None).unwrap();
-        time.advance(Duration::from_millis(100));
-        limits.first_sight(forger).unwrap();
-        limits.forged(forger);
-        limits.forged(forger);
-        limits.first_sight(forger).unwrap_err();
-        time.advance(Duration::from_secs(60));
-        limits.tidy();
-        assert!(limits.waiting.is_empty());
-    }
-
-    #[test]
-    fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_pass() {
-        let (time, limits) = limits();
-        let [friend, stranger] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
-        limits.verified(friend);
-        for from in 0..5000_u32 {
-            limits.first_sight(stranger).unwrap();
-            limits.forged(Some(IpAddr::from((from << 8).to_be_bytes())));
-        }
-        limits.first_sight(stranger).unwrap();
-        limits.forged(None);
-        for nobody_known in [stranger, None] {
-            assert_eq!(limits.first_sight(nobody_known), Err(Denial::TooManyRequests(Duration::from_secs(1))));
-        }
-        limits.first_sight(friend).unwrap();
-        // Five turns are earned, and whoever comes next has them.
-        time.advance(Duration::from_millis(1));
-        limits.first_sight(stranger).unwrap();
-        limits.verified(stranger);
-        for _ in 0..5 {
-            limits.first_sight(None).unwrap();
-            limits.forged(None);
-        }
-        limits.forged(None);
-        limits.first_sight(None).unwrap_err();
-        limits.first_sight(stranger).unwrap();
-        // Who is familiar is still held to what one address may do.
-        for _ in 0..=50 {
-            limits.forged(friend);
-        }
-        limits.first_sight(friend).unwrap_err();
-        time.advance(Duration::from_secs(2));
-        limits.first_sight(None).unwrap();
-    }
-
-    #[test]
-    fn a1_memory_is_bounded_and_given_back() {
-        let (time, limits) = limits();
-        for i in 0..20_000_u32 {
-            let _ = limits.refresh(Some(IpAddr::from(i.to_be_bytes())));
-        }
-        let full = limits.refresh_address.rate.len();
-        assert!(full > 10_000 && full as u64 <= BUCKETS);
-        time.advance(Duration::from_secs(60));
-        limits.tidy();
-        assert_eq!(limits.refresh_address.rate.len(), 0);
-    }
+/// Nobody is told to come again before a second has passed.
+fn too_many(wait: Duration) -> Denial {
+    Denial::TooManyRequests(wait.max(Duration::from_secs(1)))
 }

@@ -37,6 +37,37 @@ fn config(endpoint: &str) -> String {
 }
 
 #[tokio::test]
+async fn j17_who_asks_for_two_seconds_gets_two_and_no_leeway() {
+    let place = Place::new(&config(""));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let now = || u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    for asked in ["2s", "2000", "1.5s"] {
+        let before = now();
+        let login = client.login(&format!("expiresIn={asked}")).await;
+        let expires = login["expiresAt"].as_u64().unwrap();
+        let payload = jwt(&login).split('.').nth(1).unwrap();
+        let claims: Value = serde_json::from_slice(&STANDARD_NO_PAD.decode(payload).unwrap()).unwrap();
+        assert_eq!(claims["exp"].as_u64().unwrap() * 1000, expires);
+        let millis = if asked == "1.5s" { 1500 } else { 2000 };
+        assert!(expires >= before + millis && expires < now() + millis + 1000, "rounded up to a second");
+        let ttl = login["ttl"].as_u64().unwrap();
+        assert!(ttl + 1000 > millis && ttl <= expires - before, "what is left of it: {ttl}");
+        assert_eq!(gate.get("/hello", jwt(&login)).await.status, StatusCode::OK);
+        support::until("it expires", async || {
+            let late = now();
+            let good = gate.get("/hello", jwt(&login)).await.status == StatusCode::OK;
+            assert!(!good || late < expires, "it outlived its exp");
+            !good
+        })
+        .await;
+        assert!(now() >= expires, "it ended before its exp");
+        assert_eq!(client.is_valid(jwt(&login)).await["valid"], false);
+        assert_eq!(client.refresh(jwt(&login)).await.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
 async fn r1_the_javascript_sequence_refreshes_and_the_old_token_is_refused_at_once() {
     let place = Place::new(&config(""));
     let gate = place.start();

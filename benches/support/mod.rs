@@ -167,6 +167,7 @@ pub(crate) fn open_rates() -> Rates {
         refresh_per_address: open,
         refresh_per_session: open,
         forged_per_address: open,
+        refused_per_address: open,
         forged_overall: open,
     }
 }

@@ -123,7 +123,7 @@ fn make(
     }
     let scope = Scope::parse(scope).map_err(Failure::of)?;
     let now = SystemTime::new().wall();
-    let expires = Timestamp::from_secs(now.as_secs().saturating_add(ttl.as_secs()));
+    let expires = Timestamp::from_secs(now.plus(ttl).as_secs_rounded_up());
     let jti = uuid::Uuid::new_v4().to_string();
     let audience: Vec<Box<str>> = config.issuer.audience.iter().map(|one| one.as_str().into()).collect();
     let claims = MintedClaims {

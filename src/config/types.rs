@@ -243,7 +243,7 @@ pub struct LimitsConfig {
     pub login_per_address: Rate,
     /// Logins to one account and user name.
     pub login_per_account: Rate,
-    /// Logins by one client.
+    /// Logins that failed with one client.
     pub login_per_client: Rate,
     /// Rotations (not replays) of one session.
     pub refresh_per_session: Rate,
@@ -251,8 +251,12 @@ pub struct LimitsConfig {
     pub refresh_per_address: Rate,
     /// Access tokens from one address whose signature does not hold.
     pub forged_per_address: Rate,
-    /// The same from all addresses together, for those that showed no good token lately.
+    /// Access tokens from one address whose signature holds, and which are refused all the same.
+    pub refused_per_address: Rate,
+    /// Both from all addresses together, for those that showed no good token lately.
     pub forged_overall: Rate,
+    /// What the verified tokens take in memory, in bytes.
+    pub verified_cache: u64,
     /// Password checks at once.
     pub max_password_checks: usize,
     /// Password checks that wait.

@@ -153,6 +153,7 @@ pub struct Passwords {
     running: Arc<Semaphore>,
     /// Those that run and those that wait.
     admitted: Arc<Semaphore>,
+    places: usize,
     runs: Arc<AtomicU64>,
     memory: Memory,
 }
@@ -191,12 +192,19 @@ impl Passwords {
     /// At most `max_parallel` runs (at least one) at once, and `queue` more checks that wait.
     pub fn new(max_parallel: usize, queue: usize) -> Self {
         let parallel = max_parallel.clamp(1, 1024);
+        let places = parallel + queue.min(1 << 20);
         Self {
             running: Arc::new(Semaphore::new(parallel)),
-            admitted: Arc::new(Semaphore::new(parallel + queue.min(1 << 20))),
+            admitted: Arc::new(Semaphore::new(places)),
+            places,
             runs: Arc::default(),
             memory: Memory::default(),
         }
+    }
+
+    /// How many checks run and wait at most.
+    pub fn places(&self) -> usize {
+        self.places
     }
 
     /// Is this the password that `phc` was made from? A password that is longer than [`MAX_PASSWORD`] is not, after

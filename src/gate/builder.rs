@@ -23,7 +23,7 @@ use crate::session::profile::{Profile, ProfileError};
 use crate::store::{MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, RulesError, Verifier};
-use crate::verified::{Checker, DEFAULT_CAPACITY, IdentityField, IdentityHeaders};
+use crate::verified::{Checker, DEFAULT_CACHE, IdentityField, IdentityHeaders};
 
 /// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
@@ -222,10 +222,11 @@ impl GateBuilder {
         self
     }
 
-    /// How many verified tokens are kept.
+    /// How much memory the verified tokens may take that all threads share, in bytes: 64 MiB, if this is not called. Zero
+    /// keeps none.
     #[must_use]
-    pub const fn verified_tokens(mut self, capacity: u64) -> Self {
-        self.capacity = Some(capacity);
+    pub const fn verified_cache(mut self, bytes: u64) -> Self {
+        self.capacity = Some(bytes);
         self
     }
 
@@ -303,11 +304,11 @@ impl GateBuilder {
             directory: self.directory,
             clock: Arc::clone(&clock),
             revocations: Arc::clone(&revocations),
-            limits: Limits::new(self.rates, time),
+            limits: Limits::new(self.rates, time).with_password_places(passwords.places()),
             keep_login_origin: !self.forget_login_origin,
         });
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
-        let capacity = self.capacity.unwrap_or(DEFAULT_CAPACITY);
+        let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
         let checker = Checker::new(verifier, clock, revocations, identity, capacity);
         let dialects = dialects(&self.routes)?;
         let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };

@@ -1,6 +1,8 @@
 //! Whether the caller of a long connection may still be there.
 
 use std::fmt;
+#[cfg(feature = "kuzzle")]
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,8 +61,8 @@ impl fmt::Debug for Lease {
 impl Lease {
     /// Begins with a token that is good now.
     #[cfg(feature = "kuzzle")]
-    pub(super) fn new(gate: &Arc<Inner>, token: &str) -> Result<Self, Denial> {
-        let verified = gate.checker.check(Credential::new(token), || gate.shown(None))?;
+    pub(super) fn new(gate: &Arc<Inner>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
+        let verified = gate.checker.check(Credential::new(token), || gate.shown(address))?;
         Ok(Self::of(gate, &verified, OnExpiry::Close))
     }
 

@@ -1,7 +1,6 @@
 //! The gate: everything that belongs together, wired once. [`Gate::layer`] puts it in front of a service; the binary is
 //! that layer around a reverse proxy, and nothing else.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::client::Clients;
 use crate::clock::{ClockState, TimeSource};
 use crate::dialect::Dialect;
 use crate::headers::ProtectedNames;
+use crate::limit::Source;
 use crate::policy::Audiences;
 use crate::route::RouteTable;
 use crate::session::confirm::FLUSH_EVERY;
@@ -93,8 +93,8 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// What is to be known of a token that was never seen, shown from there.
-    fn shown(&self, address: Option<IpAddr>) -> Shown<'_> {
-        Shown { limits: self.engine.limits(), confirmations: self.engine.confirmations(), address }
+    fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> Shown<'a> {
+        Shown { limits: self.engine.limits(), confirmations: self.engine.confirmations(), source: source.into() }
     }
 
     /// Waits until long connections are to end.
@@ -236,7 +236,6 @@ async fn maintain(gate: Weak<Inner>) {
 }
 
 async fn sweep(engine: &Engine) {
-    engine.limits().tidy();
     // A clock that jumped ahead would have everything swept.
     if engine.clock().state() != ClockState::Good {
         return;

@@ -113,7 +113,7 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
     }
 
     fn lease(&self, token: &str) -> Result<Lease, Denial> {
-        Lease::new(self.gate(), token)
+        Lease::new(self.gate(), token, self.origin.address)
     }
 
     async fn closing(&self) {

@@ -1,18 +1,18 @@
-//! How many connections each address has (requirement A4). An IPv6 address counts as its /64, of which one subscriber
-//! has them all.
+//! How many connections each address has (requirements A4, A14). An IPv6 address counts as its /64, of which one subscriber
+//! has them all; the /56 and the /48 around it may have more, and not as many as they have /64s.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limit::network;
+use crate::limit::{Network, networks};
 
-/// See the module. Holds as many entries as there are connections, at most.
+/// See the module. Holds three entries for each connection, at most.
 #[derive(Debug)]
 pub(super) struct Addresses {
     most: AtomicUsize,
-    held: Mutex<HashMap<u64, Held>>,
+    held: Mutex<HashMap<Network, Held>>,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct Held {
 #[derive(Debug)]
 pub(super) struct Place {
     of: Arc<Addresses>,
-    network: u64,
+    address: IpAddr,
 }
 
 impl Addresses {
@@ -41,29 +41,40 @@ impl Addresses {
 
     /// A place for a connection from there, if there is one left.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let (network, most) = (network(address), self.most.load(Ordering::Relaxed));
+        let most = self.most.load(Ordering::Relaxed);
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = all.entry(network).or_default();
-        if held.places < most {
-            held.places += 1;
-            return Some(Place { of: Arc::clone(self), network });
+        for (network, times) in networks(address) {
+            let most = most.saturating_mul(times as usize);
+            let Some(held) = all.get_mut(&network) else { continue };
+            if held.places < most {
+                continue;
+            }
+            if !held.told {
+                held.told = true;
+                // Once for each flood: a line for each connection would be a second one.
+                tracing::warn!(%address, most, "more connections from one address are closed at once");
+            }
+            return None;
         }
-        if !held.told {
-            held.told = true;
-            // Once for each flood: a line for each connection would be a second one.
-            tracing::warn!(%address, most, "more connections from one address are closed at once");
+        if most == 0 {
+            return None;
         }
-        None
+        for (network, _) in networks(address) {
+            all.entry(network).or_default().places += 1;
+        }
+        Some(Place { of: Arc::clone(self), address })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut all = self.of.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = all.get_mut(&self.network) {
-            held.places -= 1;
-            if held.places == 0 {
-                all.remove(&self.network);
+        for (network, _) in networks(self.address) {
+            if let Some(held) = all.get_mut(&network) {
+                held.places -= 1;
+                if held.places == 0 {
+                    all.remove(&network);
+                }
             }
         }
     }
@@ -89,6 +100,20 @@ mod tests {
         let (_a, _b) = (enter("2001:db8::1").unwrap(), enter("2001:db8::2:2").unwrap());
         assert!(enter("2001:db8::ffff:ffff:ffff:ffff").is_none());
         assert!(enter("2001:db8:0:1::1").is_some());
+    }
+
+    #[test]
+    fn a14_a_56_and_a_48_have_more_connections_than_a_64_and_not_without_end() {
+        let addresses = Addresses::new(1);
+        let enter = |high: u64| addresses.enter(std::net::Ipv6Addr::from_bits(u128::from(high) << 64).into());
+        let base = 0x2001_0db8_0000_0000;
+        let of_56: Vec<_> = (0..8).filter_map(|n| enter(base + n)).collect();
+        assert_eq!(of_56.len(), 4);
+        let of_48: Vec<_> = (1..100).filter_map(|n| enter(base + (n << 8))).collect();
+        assert_eq!(of_48.len(), 32 - 4);
+        let _other = enter(base + (1 << 16)).unwrap();
+        drop(of_56);
+        assert!(enter(base).is_some());
     }
 
     #[test]

@@ -91,6 +91,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         .passwords(passwords)
         .profile(config.sessions.profile.clone())
         .rates(rates(limits))
+        .verified_cache(limits.verified_cache)
         .max_endpoint_body(limits.max_token_body)
         .max_stream(config.sessions.max_stream)
         .public_url(config.server.public_url.to_string())
@@ -262,6 +263,7 @@ fn rates(limits: &LimitsConfig) -> Rates {
         refresh_per_address: limits.refresh_per_address,
         refresh_per_session: limits.refresh_per_session,
         forged_per_address: limits.forged_per_address,
+        refused_per_address: limits.refused_per_address,
         forged_overall: limits.forged_overall,
     }
 }

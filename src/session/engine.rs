@@ -217,7 +217,7 @@ impl Engine {
             access_token,
             refresh_token: Some(refresh_token),
             expires: last.access_expires,
-            expires_in: last.access_expires.as_secs().saturating_sub(now.as_secs()),
+            expires_in: last.access_expires.since(now).as_secs(),
             subject: session.subject.clone(),
             scope: last.scope.clone(),
             session: Some(session.id),

@@ -110,13 +110,19 @@ pub struct AccessToken {
     pub not_before: Option<Timestamp>,
     /// `exp`.
     pub expires: Timestamp,
-    /// How much the issuer's clock may differ from ours, for checking the times again later.
+    /// How much the issuer's clock may differ from ours, for checking the times again later. The `exp` of our own tokens
+    /// is judged without it.
     pub leeway: std::time::Duration,
     /// The name of the key that signed it, where it has one.
     pub kid: Option<Arc<str>>,
 }
 
 impl AccessToken {
+    /// From when on it is refused, whatever else holds: our own at its `exp`, another issuer's with the leeway.
+    pub(crate) fn refused_from(&self) -> Timestamp {
+        if self.ours { self.expires } else { self.expires.plus(self.leeway) }
+    }
+
     /// Every claim, as it stands in the token. Read anew at each call: most callers want none but those above, and
     /// many tokens are kept.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {

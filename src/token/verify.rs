@@ -1,9 +1,9 @@
 //! Is this an access token that we trust, and what does it say?
 //!
-//! Size, shape and header come first, because they cost nothing; then issuer and key, then the signature, and only then
-//! the claims. The issuer and the `kid` pick a key; the key has its algorithm. Signatures are checked by a library, and
-//! everything around them here, because that library is lenient where a gateway must not be: duplicate members, `crit`,
-//! `typ`, claims of the wrong type.
+//! Size, shape and header come first, because they cost nothing; then issuer and key; then `exp`, `nbf` and `iat`, which
+//! can only refuse, and so spare a signature check; then the signature, and only then the other claims. The issuer and the
+//! `kid` pick a key; the key has its algorithm. Signatures are checked by a library, and everything around them here,
+//! because that library is lenient where a gateway must not be: duplicate members, `crit`, `typ`, claims of the wrong type.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,38 @@ mod rules;
 mod shape;
 pub(crate) mod strict_json;
 
+use judge::{Moments, Times};
 pub(crate) use judge::{is_name, is_subject};
 use members::{Member, Members};
 pub use rules::{Ignored, IssuerKeys, IssuerRules, MAX_JWKS, RulesError};
 pub use shape::MAX_TOKEN;
 pub(crate) use strict_json::object_of_depth;
+
+/// Why a token is refused, and what it took to see that: limits count what costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It was seen before its signature was checked.
+    Unchecked(Denial),
+    /// Its signature does not hold.
+    Forged,
+    /// Its signature holds, and it is refused all the same.
+    Authentic(Denial),
+}
+
+impl Refusal {
+    pub(crate) const fn into_denial(self) -> Denial {
+        match self {
+            Self::Unchecked(denial) | Self::Authentic(denial) => denial,
+            Self::Forged => Denial::BadSignature,
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::Unchecked(denial)
+    }
+}
 
 /// Verifies access tokens. Immutable: when a key or a rule changes, another one takes its place.
 #[derive(Debug)]
@@ -51,42 +78,52 @@ impl Verifier {
     /// # Errors
     /// The rule that refuses it. Never anything of the token itself.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
-        self.verify_expired(token, engine_now, wall_now, Duration::ZERO)
+        self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(Refusal::into_denial)
     }
 
-    /// The same for a token that expired no longer ago than `for_at_most`, leeway apart: for protocols that exchange an
-    /// expired access token together with its refresh token.
+    /// The same for a token that expired no longer ago than `for_at_most`, another issuer's leeway apart: for protocols that
+    /// exchange an expired access token together with its refresh token.
     ///
     /// # Errors
-    /// As [`Self::verify`].
-    pub fn verify_expired(
+    /// As [`Self::verify`], with what it cost.
+    pub(crate) fn verify_expired(
         &self,
         token: &str,
         engine_now: Timestamp,
         wall_now: Timestamp,
         for_at_most: Duration,
-    ) -> Result<AccessToken, Denial> {
+    ) -> Result<AccessToken, Refusal> {
         let parts = shape::Parts::split(token)?;
         let header = shape::Header::read(parts.header)?;
         let payload = shape::decode(parts.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
         let Some(Member::Text(issuer)) = claims.get("iss") else {
-            return Err(Denial::BadClaim("iss must be a string"));
+            return Err(Denial::BadClaim("iss must be a string").into());
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
         let key = rules.keys.find(header.kid.as_deref()).ok_or(Denial::UnknownKey)?;
         if &*header.algorithm != key.algorithm().name() {
-            return Err(Denial::WrongAlgorithm);
+            return Err(Denial::WrongAlgorithm.into());
         }
         if !rules.accepts_typ(header.typ.as_deref()) {
-            return Err(Denial::WrongType);
+            return Err(Denial::WrongType.into());
         }
+        // The later of both times for what ends our own tokens: no clock that is behind lets one live on.
+        let moments = if rules.ours {
+            Moments { expiry: engine_now.max(wall_now), beginning: engine_now }
+        } else {
+            Moments { expiry: wall_now, beginning: wall_now }
+        };
+        let times = Times::read(&claims)?;
+        times.judge(rules, moments, for_at_most)?;
         let signature = &parts.signature;
-        if signature.len() != key.signature_len() || !key.verifies(parts.message.as_bytes(), signature) {
-            return Err(Denial::BadSignature);
+        if signature.len() != key.signature_len() {
+            return Err(Denial::BadSignature.into());
         }
-        let now = if rules.ours { engine_now } else { wall_now };
-        judge::claims(token, &claims, rules, key.shared_kid(), now, for_at_most)
+        if !key.verifies(parts.message.as_bytes(), signature) {
+            return Err(Refusal::Forged);
+        }
+        judge::claims(token, &claims, rules, key.shared_kid(), times).map_err(Refusal::Authentic)
     }
 
     /// Is a key of this name among those of an issuer?

@@ -3,7 +3,8 @@
 //! every hit, wherever it was found.
 //!
 //! A token has one place, by the end of its signature, which nobody can choose for a token that holds; another that takes
-//! the same place puts it out. A token is found only under its every byte, and only for the keys that verified it.
+//! the same place puts it out. Beyond so many bytes others go, whichever come next. A token is found only under its every
+//! byte, and only for the keys that verified it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,11 +14,21 @@ use super::Verified;
 
 /// How many tokens a thread keeps.
 const PLACES: usize = 4096;
+/// How much memory they take at most, in bytes: 4096 tokens of usual size fit.
+const MOST: usize = 8 << 20;
 /// So often in a row a token is found here before the shared cache hears that it is in use and keeps it.
 const UNHEARD: u32 = 64;
 
 thread_local! {
-    static FRONT: RefCell<Vec<Option<Place>>> = const { RefCell::new(Vec::new()) };
+    static FRONT: RefCell<Front> = const { RefCell::new(Front { places: Vec::new(), bytes: 0, hand: 0 }) };
+}
+
+struct Front {
+    places: Vec<Option<Place>>,
+    /// What the tokens take.
+    bytes: usize,
+    /// Where one goes next, if there are too many bytes.
+    hand: usize,
 }
 
 struct Place {
@@ -41,7 +52,7 @@ impl SetId {
 pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
-        let place = front.get_mut(place_of(token))?.as_mut()?;
+        let place = front.places.get_mut(place_of(token))?.as_mut()?;
         if place.set != set || place.verified.text() != token || place.found >= UNHEARD {
             return None;
         }
@@ -54,13 +65,39 @@ pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
 pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
     FRONT.with(|front| {
         let Ok(mut front) = front.try_borrow_mut() else { return };
-        if front.is_empty() {
-            front.resize_with(PLACES, || None);
+        if front.places.is_empty() {
+            front.places.resize_with(PLACES, || None);
         }
-        if let Some(place) = front.get_mut(place_of(verified.text())) {
-            *place = Some(Place { set, found: 0, verified: Arc::clone(verified) });
+        let at = place_of(verified.text());
+        front.bytes += verified.weight as usize;
+        front.put(at, Some(Place { set, found: 0, verified: Arc::clone(verified) }));
+        for _ in 0..PLACES {
+            if front.bytes <= MOST {
+                break;
+            }
+            front.hand = (front.hand + 1) % PLACES;
+            if front.hand != at {
+                let gone = front.hand;
+                front.put(gone, None);
+            }
         }
     });
+}
+
+impl Front {
+    /// Puts something, or nothing, in the place of what is there.
+    fn put(&mut self, at: usize, new: Option<Place>) {
+        let Some(place) = self.places.get_mut(at) else { return };
+        if let Some(old) = std::mem::replace(place, new) {
+            self.bytes -= old.verified.weight as usize;
+        }
+    }
+}
+
+/// What this thread has at hand, in bytes.
+#[cfg(test)]
+pub(crate) fn bytes() -> usize {
+    FRONT.with_borrow(|front| front.bytes)
 }
 
 /// A signature is as good as random; what is left is to spread the letters of base64 over all bits.

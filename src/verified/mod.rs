@@ -7,14 +7,17 @@
 //! Of several who show a new token at the same time one verifies it, and all take what was found. Whether it is looked at
 //! at all is asked for each: nobody waits because of what another's address did.
 //!
-//! Each thread has a few of them at hand besides (`front`).
+//! Each thread has a few of them at hand besides (`front`). All are bounded by what they take in memory: tokens differ in
+//! size by a factor of twenty.
+//!
+//! A token whose signature holds and that is refused all the same is remembered apart from the good ones: a client that
+//! goes on showing it costs no signature, and takes nobody's place. Only what whoever has our keys has signed gets there.
 //!
 //! The cache's key is the whole token, hashed with a keyed fast hash and then compared byte for byte. A digest as the
 //! key would cost 410 ns where this costs about 60, and gains nothing: only tokens whose signature held are ever put in,
 //! so nobody can choose keys that collide.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +31,7 @@ use crate::clock::{EngineClock, Timestamp};
 use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::headers::identity_values;
-use crate::limit::Limits;
+use crate::limit::{Limits, Source};
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{RevocationList, Target};
@@ -36,13 +39,21 @@ use crate::route::OnExpiry;
 use crate::session::Generation;
 use crate::session::confirm::Confirmations;
 use crate::token::claims::AccessToken;
-use crate::token::verify::Verifier;
+use crate::token::verify::{Refusal, Verifier};
 use front::SetId;
 
 mod front;
+#[cfg(test)]
+pub(crate) use front::bytes as at_hand;
 
-/// How many verified tokens are kept.
-pub const DEFAULT_CAPACITY: u64 = 100_000;
+/// How much memory the verified tokens take that all threads share, in bytes.
+pub const DEFAULT_CACHE: u64 = 64 << 20;
+/// How much the refused ones take.
+const REFUSED_CACHE: u64 = 4 << 20;
+/// For how long a refused token is remembered. No revocation is ever taken back, so it could be for ever.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// What a kept token takes besides its texts, in bytes: itself, and its place in a cache.
+const OVERHEAD: usize = 768;
 
 /// Which headers tell an upstream who the caller is.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +119,8 @@ pub struct Verified {
     token: AccessToken,
     headers: Box<[Option<HeaderValue>]>,
     shard: usize,
+    /// What it takes in memory, in bytes.
+    weight: u32,
     watch: Watch,
     /// Tells the gate that verified it: a second gate in the same stack believes only its own.
     home: Arc<Home>,
@@ -155,7 +168,16 @@ fn facts(token: &AccessToken) -> TokenFacts<'_> {
 struct KeySet {
     verifier: Verifier,
     cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
+    refused: Cache<Arc<str>, Refused, foldhash::quality::RandomState>,
     id: SetId,
+}
+
+/// A token whose signature holds and which is refused.
+#[derive(Clone)]
+struct Refused {
+    denial: Denial,
+    /// Where nothing but a revocation speaks against it.
+    token: Option<Arc<AccessToken>>,
 }
 
 /// Where a token came from, for one that was never seen.
@@ -163,8 +185,7 @@ struct KeySet {
 pub(crate) struct Shown<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) confirmations: &'a Confirmations,
-    /// The client's, where it is known.
-    pub(crate) address: Option<IpAddr>,
+    pub(crate) source: Source<'a>,
 }
 
 /// Ends an entry with its token; the engine's clock has the last word at each hit.
@@ -191,7 +212,7 @@ impl std::fmt::Debug for Checker {
 }
 
 impl Checker {
-    /// A checker that verifies with `verifier`.
+    /// A checker that verifies with `verifier`, and keeps good tokens in `capacity` bytes.
     pub fn new(
         verifier: Verifier,
         clock: Arc<EngineClock>,
@@ -233,8 +254,8 @@ impl Checker {
                 verified
             }
         };
-        let now = self.clock.now();
-        self.in_time(&verified.token, now)?;
+        let (now, latest) = self.clock.now_and_latest();
+        self.in_time(&verified.token, now, latest)?;
         let epoch = self.home.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
             let judged = self.home.revocations.judge(verified.facts(), now);
@@ -244,21 +265,23 @@ impl Checker {
     }
 
     fn first_sight(&self, keys: &KeySet, token: &str, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
-        shown.limits.first_sight(shown.address)?;
+        if let Some(refused) = keys.refused.get(token) {
+            return Err(refused.denial);
+        }
+        shown.limits.first_sight(shown.source)?;
         let text: Arc<str> = token.into();
         let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
         match &anew {
-            Ok(_) => shown.limits.verified(shown.address),
-            // Whatever else is wrong with a token is seen at little cost.
-            Err(denial) if **denial == Denial::BadSignature => shown.limits.forged(shown.address),
-            Err(_) => {}
+            Ok(_) => shown.limits.verified(shown.source),
+            Err(refusal) => count(**refusal, shown),
         }
-        anew.map_err(|denial| *denial)
+        anew.map_err(|refusal| refusal.into_denial())
     }
 
-    fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Denial> {
+    fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
-        let mut access = keys.verifier.verify(&text, now, self.clock.wall())?;
+        let verified = keys.verifier.verify_expired(&text, now, self.clock.wall(), Duration::ZERO);
+        let mut access = verified.inspect_err(|refusal| keys.remember(&text, *refusal))?;
         // The key and what it leads to share it.
         access.text = text;
         let shard = self.home.revocations.shard_of(facts(&access));
@@ -266,14 +289,16 @@ impl Checker {
         let epoch = self.home.revocations.epoch(shard);
         let judged = self.home.revocations.judge(facts(&access), now);
         if judged.refuse_from <= now {
-            return Err(Denial::TokenRevoked);
+            keys.remember_revoked(access);
+            return Err(Refusal::Authentic(Denial::TokenRevoked));
         }
         if let Some((session, generation)) = access.session {
             confirmations.seen(session, generation);
         }
         let headers = self.home.identity.values(&access);
         let watch = Watch::new(epoch, judged.refuse_from);
-        Ok(Arc::new(Verified { token: access, headers, shard, watch, home: Arc::clone(&self.home) }))
+        let weight = weight(&access, &headers);
+        Ok(Arc::new(Verified { token: access, headers, shard, weight, watch, home: Arc::clone(&self.home) }))
     }
 
     /// Checks again what a long connection hangs on: a verified token, or the generation that a rotation has carried it
@@ -284,7 +309,7 @@ impl Checker {
         carried: Option<(Generation, Timestamp)>,
         on_expiry: OnExpiry,
     ) -> Result<(), Denial> {
-        let now = self.clock.now();
+        let (now, latest) = self.clock.now_and_latest();
         let token = &verified.token;
         let session = token.session.map(|(id, generation)| (id, carried.map_or(generation, |(carried, _)| carried)));
         if self.home.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
@@ -296,16 +321,33 @@ impl Checker {
         }
         match (on_expiry, carried) {
             (OnExpiry::Keep, _) => Ok(()),
-            (OnExpiry::Close, Some((_, expires))) if now >= expires.plus(token.leeway) => Err(Denial::TokenExpired),
+            // What was carried is a session, and so our own.
+            (OnExpiry::Close, Some((_, expires))) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
-            (OnExpiry::Close, None) => self.in_time(token, now),
+            (OnExpiry::Close, None) => self.in_time(token, now, latest),
         }
     }
 
-    fn in_time(&self, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {
-        // Other issuers' tokens are judged on wall time, ours on engine time.
-        let now = if token.ours { now } else { self.clock.wall() };
-        if now >= token.expires.plus(token.leeway) {
+    fn in_time(&self, token: &AccessToken, now: Timestamp, latest: Timestamp) -> Result<(), Denial> {
+        self.in_time_for(token, Duration::ZERO, now, latest)
+    }
+
+    /// `latest` is the later of engine time, which is `now`, and wall clock.
+    fn in_time_for(
+        &self,
+        token: &AccessToken,
+        expired_for_at_most: Duration,
+        now: Timestamp,
+        latest: Timestamp,
+    ) -> Result<(), Denial> {
+        // Other issuers' tokens are judged on wall time, ours on engine time; what ends ours, by the later of both.
+        let (now, latest) = if token.ours {
+            (now, latest)
+        } else {
+            let wall = self.clock.wall();
+            (wall, wall)
+        };
+        if latest >= token.refused_from().plus(expired_for_at_most) {
             return Err(Denial::TokenExpired);
         }
         if token.not_before.is_some_and(|from| from > now.plus(token.leeway)) {
@@ -314,16 +356,55 @@ impl Checker {
         Ok(())
     }
 
-    /// The entry that revokes what a token belongs to, if the token is one of this gate's issuers' and authentic: its
-    /// session, or the token itself where it has none. An expired one needs no revoking.
-    pub(crate) fn read_only(&self, token: &str, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
-        let (now, wall) = (self.clock.now(), self.clock.wall());
-        self.keys.load().verifier.verify_expired(token, now, wall, expired_for_at_most)
+    /// What a token says, if it is one of this gate's issuers' and authentic, revoked or not: for those who exchange or
+    /// revoke it. Its use confirms nothing.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn read_only(
+        &self,
+        token: &str,
+        expired_for_at_most: Duration,
+        shown: Shown<'_>,
+    ) -> Result<AccessToken, Denial> {
+        let keys = self.keys.load();
+        // What was verified before costs no signature again. Its times are judged as ever.
+        let seen = keys.cache.get(token).map(|verified| verified.token.clone());
+        let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
+        if let Some(token) = seen {
+            let (now, latest) = self.clock.now_and_latest();
+            self.in_time_for(&token, expired_for_at_most, now, latest)?;
+            return Ok(token);
+        }
+        shown.limits.first_sight(shown.source)?;
+        let now = self.clock.now();
+        match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
+            Ok(token) => {
+                if self.home.revocations.judge(facts(&token), now).refuses(now) {
+                    shown.limits.refused(shown.source);
+                    keys.remember_revoked(token.clone());
+                }
+                Ok(token)
+            }
+            Err(refusal) => {
+                keys.remember(&token.into(), refusal);
+                count(refusal, shown);
+                Err(refusal.into_denial())
+            }
+        }
     }
 
     /// Was it this checker that verified it?
     pub(crate) fn made(&self, verified: &Verified) -> bool {
         Arc::ptr_eq(&verified.home, &self.home)
+    }
+
+    /// How much memory the verified tokens take that all threads share, in bytes.
+    #[cfg(test)]
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        let keys = self.keys.load();
+        keys.cache.run_pending_tasks();
+        keys.cache.weighted_size()
     }
 
     /// How many verified tokens are kept.
@@ -338,12 +419,55 @@ impl KeySet {
     fn new(verifier: Verifier, clock: &Arc<EngineClock>, capacity: u64) -> Self {
         let cache = Cache::builder()
             .max_capacity(capacity)
+            .weigher(|_, verified: &Arc<Verified>| verified.weight)
             // Every rotation makes a key that was never seen: the default policy would refuse it once the cache is full.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default());
-        Self { verifier, cache, id: SetId::next() }
+        let refused = Cache::builder()
+            .max_capacity(REFUSED_CACHE)
+            .weigher(|text: &Arc<str>, _: &Refused| as_weight(text.len().saturating_add(OVERHEAD)))
+            .time_to_live(REFUSED_FOR)
+            .build_with_hasher(foldhash::quality::RandomState::default());
+        Self { verifier, cache, refused, id: SetId::next() }
     }
+
+    /// Remembers what was refused for good although its signature holds.
+    fn remember(&self, text: &Arc<str>, refusal: Refusal) {
+        match refusal {
+            Refusal::Authentic(denial) => self.refused.insert(Arc::clone(text), Refused { denial, token: None }),
+            Refusal::Unchecked(_) | Refusal::Forged => {}
+        }
+    }
+
+    fn remember_revoked(&self, token: AccessToken) {
+        let text = Arc::clone(&token.text);
+        self.refused.insert(text, Refused { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
+    }
+}
+
+/// Counts what was looked at in vain, by what it cost.
+fn count(refusal: Refusal, shown: Shown<'_>) {
+    match refusal {
+        Refusal::Unchecked(_) => {}
+        Refusal::Forged => shown.limits.forged(shown.source),
+        Refusal::Authentic(_) => shown.limits.refused(shown.source),
+    }
+}
+
+fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
+    let headers: usize =
+        headers.iter().map(|value| size_of_val(value) + value.as_ref().map_or(0, HeaderValue::len)).sum();
+    let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
+    let texts = [token.account.as_deref(), token.client.as_deref(), token.jti.as_deref()];
+    let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+    as_weight(
+        OVERHEAD + headers + audience + texts + token.text.len() + token.subject.len() + token.scope.as_str().len(),
+    )
+}
+
+fn as_weight(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// What of a token can be revoked.

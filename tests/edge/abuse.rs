@@ -136,6 +136,123 @@ fn a1_who_shows_forged_tokens_waits_with_whatever_is_new_and_nobody_else_does() 
 }
 
 #[test]
+fn a13_whoever_guesses_with_a_client_locks_nobody_else_out() {
+    let edge = limited("login_per_client = \"3/1h\"");
+    let from = |last: usize| format!("X-Forwarded-For: 203.0.113.{last}");
+    let demo = |last: usize| edge.try_login(&[&from(last)], "demo", &edge.gate.password);
+    assert_eq!(demo(1).status, 200);
+    for stranger in [101, 102] {
+        let tries: Vec<_> =
+            (0..6).map(|n| edge.try_login(&[&from(stranger)], &format!("user{stranger}{n}"), "x").status).collect();
+        assert_eq!(tries, [400, 400, 400, 400, 429, 429], "who failed himself waits");
+    }
+    for _ in 0..3 {
+        assert_eq!(demo(1).status, 200, "from where the user is known");
+    }
+    assert_eq!(demo(50).status, 200, "from where nobody ever was");
+    is_limited(&demo(101));
+    // Logins that succeed are not counted against the client.
+    for last in 51..=54 {
+        assert_eq!(demo(last).status, 200);
+    }
+}
+
+/// A gate with a confidential client, and the client's secret.
+fn with_secret(limits: &str) -> (Edge, String) {
+    let secret = uuid::Uuid::new_v4().to_string();
+    crate::support::keep_secret(&secret);
+    let made = crate::support::Place::new(crate::support::CONFIG);
+    let made = made.run(&["client", "secret", "--stdin", "--json"], &secret).stdout;
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let client = format!(
+        "[[clients]]\nid = \"api\"\ngrants = [\"client_credentials\"]\nsecret_hash = {}\n{ROUTES}",
+        made["secret_hash"]
+    );
+    let config = format!("{HEAD}{client}\n[limits]\n{limits}")
+        .replace("drain_timeout", "trusted_proxies = [\"127.0.0.1\"]\ndrain_timeout");
+    (Edge::with(&config, |_| {}, |_| {}), secret)
+}
+
+#[test]
+fn a13_a_correct_secret_passes_while_strangers_fail_right_after_a_start() {
+    let (edge, secret) = with_secret("login_per_client = \"3/1h\"");
+    let token = |last: usize, secret: &str| {
+        let fields = [("client_id", "api"), ("client_secret", secret), ("grant_type", "client_credentials")];
+        edge.form("/connect/token", &[&format!("X-Forwarded-For: 203.0.113.{last}")], &fields).status
+    };
+    for stranger in [101, 102] {
+        let tries: Vec<_> = (0..6).map(|_| token(stranger, "wrong")).collect();
+        assert_eq!(tries, [400, 400, 400, 400, 429, 429]);
+    }
+    assert_eq!(token(1, &secret), 200, "its own first, since the start");
+    // From now on it is known, wherever it comes from, and however many fail.
+    assert_eq!(token(101, &secret), 200);
+    assert_eq!(token(101, "wrong"), 429);
+    let statuses: Vec<_> = (0..2).map(|_| token(2, &secret)).collect();
+    assert_eq!(statuses, [200, 429], "its own tokens have a rate of their own");
+}
+
+#[test]
+fn a13_forged_tokens_count_wherever_they_are_shown_and_hold_up_no_introspection() {
+    let (edge, secret) = with_secret("forged_per_address = \"3/1h\"");
+    let from = |last: u8| format!("X-Forwarded-For: 203.0.113.{last}");
+    let [seen, new] = [edge.login(), edge.login()];
+    let revoke = |token: &str, last: u8| {
+        edge.form("/connect/revocation", &[&from(last)], &[("client_id", "web"), ("token", token)])
+    };
+    let introspect = |token: &str, last: u8| {
+        let fields = [("client_id", "api"), ("client_secret", secret.as_str()), ("token", token)];
+        edge.form("/connect/introspect", &[&from(last)], &fields)
+    };
+    for number in 0..4 {
+        assert_eq!(revoke(&forged(&new.access, number), 1).status, 200, "what nobody knows needs no revoking");
+    }
+    is_limited(&revoke(&forged(&new.access, 4), 1));
+    is_limited(&revoke(&new.access, 1));
+    is_limited(&edge.ask_as(&new.access, "GET /private", &[&from(1)]));
+    // Who has proved itself, and asks about the tokens of others, is not held up by what comes from its address.
+    for number in 5..12 {
+        assert_eq!(introspect(&forged(&new.access, number), 1).json()["active"], false);
+    }
+    assert_eq!(introspect(&seen.access, 1).json()["active"], true);
+    assert_eq!(edge.ask_as(&new.access, "GET /private", &[&from(2)]).status, 200);
+}
+
+#[test]
+fn a13_a_client_that_goes_on_with_a_dead_token_holds_nobody_up() {
+    let edge = limited("forged_per_address = \"3/1h\"\nrefused_per_address = \"3/1h\"");
+    let [dead, other] = [edge.login(), edge.login()];
+    let revoked = edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &dead.refresh)]);
+    assert_eq!(revoked.status, 200);
+    for _ in 0..30 {
+        assert_eq!(edge.ask_as(&dead.access, "GET /private", &[]).status, 401);
+    }
+    assert_eq!(edge.ask_as(&other.access, "GET /private", &[]).status, 200, "behind the same address");
+    // Many of them count: each costs a signature.
+    let statuses: Vec<_> = (0..5)
+        .map(|_| {
+            let dead = edge.login();
+            edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &dead.refresh)]);
+            edge.ask_as(&dead.access, "GET /private", &[]).status
+        })
+        .collect();
+    assert_eq!(statuses, [401, 401, 401, 429, 429]);
+    assert_eq!(edge.ask_as(&other.access, "GET /private", &[]).status, 200);
+}
+
+#[test]
+fn a14_a_56_and_a_48_are_limited_as_a_whole() {
+    let edge = limited("refresh_per_address = \"2/1h\"");
+    let refresh = |address: &str| edge.refresh(&[&format!("X-Forwarded-For: {address}")], "rg1_nonsense").status;
+    let passed =
+        |addresses: &mut dyn Iterator<Item = String>| addresses.filter(|address| refresh(address) == 400).count();
+    assert_eq!(passed(&mut (0..4).map(|_| "2001:db8::1".to_owned())), 2, "a /64");
+    assert_eq!(passed(&mut (0..10).map(|n| format!("2001:db8:0:{n:x}::1"))), 6, "a /56, of which two are gone");
+    assert_eq!(passed(&mut (1..70).map(|n| format!("2001:db8:0:{n:x}00::1"))), 56, "a /48, of which eight are gone");
+    assert_eq!(passed(&mut (0..4).map(|_| "2001:db8:1::1".to_owned())), 2, "the next one");
+}
+
+#[test]
 fn a3_a_flood_of_logins_is_503_beyond_the_queue_while_data_routes_answer() {
     // The dearest hash that is taken: each check lasts much longer than it takes to send the next login.
     let users = r#"

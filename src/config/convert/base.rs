@@ -20,6 +20,7 @@ use crate::session::profile::Profile;
 use crate::store::redb::DEFAULT_CACHE_SIZE;
 use crate::token::Algorithm;
 use crate::token::algorithm::Family;
+use crate::verified::DEFAULT_CACHE;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -218,7 +219,9 @@ pub(super) fn limits(section: &Section<'_>) -> LimitsConfig {
         refresh_per_session: rate("refresh_per_session", rates.refresh_per_session),
         refresh_per_address: rate("refresh_per_address", rates.refresh_per_address),
         forged_per_address: rate("forged_per_address", rates.forged_per_address),
+        refused_per_address: rate("refused_per_address", rates.refused_per_address),
         forged_overall: rate("forged_overall", rates.forged_overall),
+        verified_cache: section.get("verified_cache", value::size(1 << 20, 1 << 40)).unwrap_or(DEFAULT_CACHE),
         max_password_checks: section.get("max_password_checks", value::count(1, 1024)).unwrap_or(cores),
         password_queue: section.get("password_queue", value::count(0, 100_000)).unwrap_or(64),
         max_token_body: bytes(section.get("max_token_body", value::size(1 << 10, 1 << 20)), 16 << 10),

@@ -28,7 +28,7 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         return Err(bad());
     }
     match Duration::try_from_secs_f64(millis / 1000.0) {
-        // Times in a token are whole seconds: less than one would be none at all.
+        // Times in a token are whole seconds, rounded up: less than one could be over before the answer arrives.
         Ok(ttl) => Ok(Some(ttl.max(Duration::from_secs(1)))),
         Err(_) => Err(Problem::ttl_exceeded()),
     }

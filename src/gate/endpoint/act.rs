@@ -11,6 +11,7 @@ use crate::credential::Credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Checked, Command, Outcome, RefreshCredential};
 use crate::gate::Inner;
+use crate::limit::Source;
 use crate::revocation::{Effect, Revocation};
 use crate::session::RevokedBecause;
 use crate::session::engine::{Exchange, Login, OfAccount, Origin, Refresh};
@@ -51,7 +52,8 @@ pub(super) async fn act(
         }
         Command::Refresh { client, credential, scope, access_ttl } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
-            let (token, access) = read_credential(gate, credential)?;
+            gate.engine.limits().refresh(origin.address)?;
+            let (token, access) = read_credential(gate, credential, origin)?;
             let credential = match (&token, &access) {
                 (Some(token), Some(access)) => Exchange::Pair(token, access),
                 (Some(token), None) => Exchange::Refresh(token),
@@ -81,10 +83,11 @@ pub(super) async fn act(
             if client.secret_hash.is_none() {
                 return Err(Denial::UnauthorizedClient.into());
             }
-            Ok(Outcome::Checked(at.check(&token).map(Box::new)))
+            // Whoever can send a resource server junk does not decide what it is told of others' tokens.
+            Ok(Outcome::Checked(at.check(&token, Source::Client(&client.id)).map(Box::new)))
         }
         Command::Check { access, superseded_in_grace } => {
-            let mut checked = at.check(&access);
+            let mut checked = at.check(&access, origin.address.into());
             if superseded_in_grace && checked.as_ref().is_err_and(|denial| *denial == Denial::TokenRevoked) {
                 checked = at.check_superseded(&access).await?;
             }
@@ -105,9 +108,10 @@ pub(super) async fn act(
 fn read_credential(
     gate: &Inner,
     credential: RefreshCredential,
+    origin: &Origin,
 ) -> Result<(Option<SecretString>, Option<AccessToken>), Denial> {
     let read = |access: &SecretString, expired_for_at_most| {
-        let access = gate.checker.read_only(access.expose_secret(), expired_for_at_most)?;
+        let access = gate.checker.read_only(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))?;
         if access.ours { Ok(access) } else { Err(Denial::UnknownRefreshToken) }
     };
     match credential {
@@ -131,8 +135,7 @@ impl At<'_> {
     async fn client(&self, presented: Option<Presented>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
         let client = match presented {
             Some(presented) => {
-                let count = || self.gate.engine.limits().client(self.origin.address, &presented.id);
-                self.gate.clients.authenticate(&presented, count).await?
+                self.gate.clients.authenticate(&presented, self.gate.engine.limits(), self.origin.address).await?
             }
             // The protocol names none: the endpoint's own, which is public.
             None => {
@@ -151,15 +154,16 @@ impl At<'_> {
     }
 
     /// What an access token is now.
-    fn check(&self, token: &SecretString) -> Result<Checked, Denial> {
+    fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Checked, Denial> {
         let credential = Credential::new(token.expose_secret());
-        let verified = self.gate.checker.check(credential, || self.gate.shown(self.origin.address))?;
+        let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
         Ok(checked(verified.token()))
     }
 
     /// A token that its own rotation revoked, as long as it may be exchanged for the same successor again.
     async fn check_superseded(&self, token: &SecretString) -> Result<Result<Checked, Denial>, Error> {
-        let access = match self.gate.checker.read_only(token.expose_secret(), Duration::ZERO) {
+        let shown = self.gate.shown(self.origin.address);
+        let access = match self.gate.checker.read_only(token.expose_secret(), Duration::ZERO, shown) {
             Ok(access) => access,
             Err(denial) => return Ok(Err(denial)),
         };
@@ -168,7 +172,7 @@ impl At<'_> {
     }
 
     async fn log_out(&self, access: &SecretString, everywhere: bool) -> Result<(), Error> {
-        let checked = self.check(access)?;
+        let checked = self.check(access, self.origin.address.into())?;
         let engine = &self.gate.engine;
         if everywhere {
             engine.revoke_subject(&checked.subject, RevokedBecause::Logout).await?;
@@ -207,7 +211,12 @@ async fn revoke(gate: &Inner, client: &Client, token: &SecretString, origin: &Or
     if engine.revoke_refresh_token(token.expose_secret(), &client.id, origin).await? {
         return Ok(());
     }
-    let Ok(access) = gate.checker.read_only(token.expose_secret(), Duration::ZERO) else { return Ok(()) };
+    let access = match gate.checker.read_only(token.expose_secret(), Duration::ZERO, gate.shown(origin.address)) {
+        Ok(access) => access,
+        // Nobody looked at it: nothing can be said of it.
+        Err(denial @ Denial::TooManyRequests(_)) => return Err(denial.into()),
+        Err(_) => return Ok(()),
+    };
     if !access.ours {
         return Ok(());
     }

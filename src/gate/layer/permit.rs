@@ -42,9 +42,15 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Opti
     if found.by_cookie && !gate.origins.admit(parts, &route.policy) {
         return Err(Denial::CrossOrigin);
     }
-    let shown = || gate.shown(gate.client_address(parts));
+    let mut first_sight = None;
+    let shown = || gate.shown(*first_sight.insert(gate.client_address(parts)));
     let verified = gate.checker.check(Credential::new(&found.token), shown)?;
-    policy::authorise(route, verified, &gate.audiences).map(Some)
+    let authorised = policy::authorise(route, verified, &gate.audiences);
+    // It was verified in vain. Shown again it costs nothing.
+    if let (Some(address), Err(Denial::WrongAudience)) = (first_sight, &authorised) {
+        gate.engine.limits().refused(address);
+    }
+    authorised.map(Some)
 }
 
 /// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.

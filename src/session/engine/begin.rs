@@ -30,16 +30,18 @@ impl Engine {
             client: &login.client.id,
         };
         allowed_ttl(login.access_ttl, login.profile)?;
-        self.limits.login(attempt)?;
+        let _place = self.limits.login(attempt)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         let Some(user) = directory.authenticate(login.account, login.username, login.password).await? else {
             self.counts.add(Event::LoginRefused);
+            self.limits.login_failed(attempt);
             audit::login_refused(None, login.account, &login.client.id, login.origin);
             return Err(Denial::WrongPassword.into());
         };
         // A directory should not name such a user; a session that no refresh would let live is not begun.
         if !user.active {
             self.counts.add(Event::LoginRefused);
+            self.limits.login_failed(attempt);
             audit::login_refused(Some(&user.subject), login.account, &login.client.id, login.origin);
             return Err(Denial::WrongPassword.into());
         }
@@ -152,7 +154,7 @@ impl Engine {
         origin: &Origin,
     ) -> Result<Issued, Error> {
         self.may_mint()?;
-        self.limits.client(origin.address, &client.id)?;
+        self.limits.client_token(&client.id)?;
         let allowed = client.scopes.clone().unwrap_or_default();
         let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
         let now = self.stamp_sessionless(&client.id)?;
@@ -179,7 +181,7 @@ impl Engine {
             access_token,
             refresh_token: None,
             expires,
-            expires_in: expires.as_secs().saturating_sub(now.as_secs()),
+            expires_in: expires.since(now).as_secs(),
             subject: client.id.clone(),
             scope,
             session: None,

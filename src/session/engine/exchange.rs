@@ -28,7 +28,6 @@ impl Engine {
     pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<Issued, Error> {
         self.may_mint()?;
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
-        self.limits.refresh(refresh.origin.address)?;
         let keyring = self.keyring();
         let held = Held::of(refresh.credential, &keyring)?;
         let presented = Presented { generation: held.generation };

@@ -15,7 +15,8 @@ pub(super) fn allowed_ttl(asked: Option<Duration>, profile: &Profile) -> Result<
     if asked.is_some_and(|ttl| ttl > profile.max_access_ttl) { Err(Denial::TtlExceeded) } else { Ok(()) }
 }
 
-/// When an access token issued now expires: a whole second, never past the session's end.
+/// When an access token issued now expires: a whole second, rounded up so that nobody gets less than was granted, and never
+/// past the session's end.
 pub(super) fn access_expiry(
     now: Timestamp,
     session_end: Timestamp,
@@ -23,8 +24,7 @@ pub(super) fn access_expiry(
     profile: &Profile,
 ) -> Timestamp {
     let ttl = asked.unwrap_or(profile.access_ttl).min(profile.max_access_ttl);
-    let seconds = now.as_secs().saturating_add(ttl.as_secs()).min(session_end.as_secs());
-    Timestamp::from_secs(seconds)
+    Timestamp::from_secs(now.plus(ttl).as_secs_rounded_up().min(session_end.as_secs()))
 }
 
 /// What a login gets: what was asked for, if the client may ask for it, as far as the user has it.

@@ -31,15 +31,12 @@ pub(super) fn claims(
     claims: &Members<'_>,
     rules: &IssuerRules,
     kid: Option<&Arc<str>>,
-    now: Timestamp,
-    expired_for_at_most: Duration,
+    times: Times,
 ) -> Result<AccessToken, Denial> {
     if claims.get("cnf").is_some() {
         return Err(Denial::UnprovedBinding);
     }
-    let expires = time(claims, "exp", "exp must be a time")?.ok_or(Denial::BadClaim("no exp"))?;
-    let not_before = time(claims, "nbf", "nbf must be a time")?;
-    let issued_at = time(claims, "iat", "iat must be a time")?;
+    let Times { expires, not_before, issued_at } = times;
     let subject = word(claims, "sub", "sub must be a string")?.ok_or(Denial::BadClaim("no sub"))?;
     if !is_subject(subject) {
         return Err(Denial::BadClaim("sub must be 1 to 256 visible ASCII characters"));
@@ -67,7 +64,6 @@ pub(super) fn claims(
     } else {
         (None, None)
     };
-    times(expires.plus(expired_for_at_most), not_before, issued_at, rules, now)?;
     lifetime(expires, issued_at, rules)?;
     Ok(AccessToken {
         text: text.into(),
@@ -88,21 +84,48 @@ pub(super) fn claims(
     })
 }
 
-fn times(
+/// The times of a token.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
     expires: Timestamp,
     not_before: Option<Timestamp>,
     issued_at: Option<Timestamp>,
-    rules: &IssuerRules,
-    now: Timestamp,
-) -> Result<(), Denial> {
-    if expires.plus(rules.leeway) <= now {
-        return Err(Denial::TokenExpired);
+}
+
+/// The moments at which a token is judged.
+#[derive(Clone, Copy)]
+pub(super) struct Moments {
+    /// For `exp`.
+    pub(super) expiry: Timestamp,
+    /// For `nbf` and `iat`.
+    pub(super) beginning: Timestamp,
+}
+
+impl Times {
+    pub(super) fn read(claims: &Members<'_>) -> Result<Self, Denial> {
+        Ok(Self {
+            expires: time(claims, "exp", "exp must be a time")?.ok_or(Denial::BadClaim("no exp"))?,
+            not_before: time(claims, "nbf", "nbf must be a time")?,
+            issued_at: time(claims, "iat", "iat must be a time")?,
+        })
     }
-    let latest = now.plus(rules.leeway);
-    if [not_before, issued_at].into_iter().flatten().any(|t| t > latest) {
-        return Err(Denial::TokenNotYetValid);
+
+    /// Is the token good at these moments, as far as its times go?
+    pub(super) fn judge(
+        self,
+        rules: &IssuerRules,
+        moments: Moments,
+        expired_for_at_most: Duration,
+    ) -> Result<(), Denial> {
+        if self.expires.plus(expired_for_at_most).plus(rules.leeway_of_expiry()) <= moments.expiry {
+            return Err(Denial::TokenExpired);
+        }
+        let latest = moments.beginning.plus(rules.leeway);
+        if [self.not_before, self.issued_at].into_iter().flatten().any(|t| t > latest) {
+            return Err(Denial::TokenNotYetValid);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn lifetime(expires: Timestamp, issued_at: Option<Timestamp>, rules: &IssuerRules) -> Result<(), Denial> {

@@ -222,7 +222,8 @@ pub struct IssuerRules {
     pub typ: Vec<Box<str>>,
     /// The keys that verify them.
     pub keys: IssuerKeys,
-    /// How much the issuer's clock may differ from ours: at most 30 s.
+    /// How much the issuer's clock may differ from ours: at most 30 s. Our own clock does not differ from itself: our own
+    /// tokens end with their `exp`, and the leeway is for their `nbf` and `iat` alone.
     pub leeway: Duration,
     /// The longest time from `iat` to `exp` that is accepted; with it, `iat` is required.
     pub max_lifetime: Option<Duration>,
@@ -253,6 +254,11 @@ impl IssuerRules {
             leeway: MAX_LEEWAY,
             max_lifetime: None,
         }
+    }
+
+    /// How long after its `exp` a token is taken.
+    pub(super) fn leeway_of_expiry(&self) -> Duration {
+        if self.ours { Duration::ZERO } else { self.leeway }
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {

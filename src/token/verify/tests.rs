@@ -346,11 +346,11 @@ fn j7_exp_is_required_and_a_finite_number_in_the_future() {
     let world = world();
     let exp =
         |value: &str| world.raw_claims(with(own_claims(), json!({ "exp": "@" })).to_string().replace("\"@\"", value));
-    // Leeway is 30 s: good until just before 30 s after exp.
-    assert!(exp("1799999971").is_ok());
-    assert!(exp("1799999970.5").is_ok());
-    assert_eq!(exp("1799999970"), Err(Denial::TokenExpired));
-    assert_eq!(exp("1799999970.0"), Err(Denial::TokenExpired));
+    // Our own tokens have no leeway.
+    assert!(exp("1800000001").is_ok());
+    assert!(exp("1800000000.5").is_ok());
+    assert_eq!(exp("1800000000"), Err(Denial::TokenExpired));
+    assert_eq!(exp("1800000000.0"), Err(Denial::TokenExpired));
     assert_eq!(exp("0"), Err(Denial::TokenExpired));
     assert!(exp("1.8000001e9").is_ok());
     assert_eq!(exp("253402300799").unwrap().expires, Timestamp::from_secs(253_402_300_799));
@@ -418,12 +418,45 @@ fn j7_a_longest_lifetime_can_be_set_and_needs_iat() {
 }
 
 #[test]
-fn own_tokens_live_by_engine_time_and_others_by_the_wall_clock() {
+fn j17_leeway_is_for_the_clocks_of_others_and_for_nbf_and_iat() {
+    let world = world();
+    let [other, own] = [(&world.idp[2], idp_claims()), (world.own.signer(), own_claims())].map(|(key, claims)| {
+        move |changes: &Value| {
+            forge(key, own_header(key).to_string(), with(claims.clone(), changes.clone()).to_string())
+        }
+    });
+    let verify = |token: String| world.verifier.verify(&token, NOW, NOW).map(drop);
+    for (seconds, ours, theirs) in [
+        (1_800_000_001_u64, Ok(()), Ok(())),
+        (1_800_000_000, Err(Denial::TokenExpired), Ok(())),
+        (1_799_999_971, Err(Denial::TokenExpired), Ok(())),
+        (1_799_999_970, Err(Denial::TokenExpired), Err(Denial::TokenExpired)),
+    ] {
+        let exp = json!({ "exp": seconds });
+        assert_eq!((verify(own(&exp)), verify(other(&exp))), (ours, theirs), "{seconds}");
+    }
+    for claim in ["nbf", "iat"] {
+        for token in [own(&json!({ claim: 1_800_000_030 })), other(&json!({ claim: 1_800_000_030 }))] {
+            assert_eq!(verify(token), Ok(()), "{claim}");
+        }
+        for token in [own(&json!({ claim: 1_800_000_031 })), other(&json!({ claim: 1_800_000_031 }))] {
+            assert_eq!(verify(token), Err(Denial::TokenNotYetValid), "{claim}");
+        }
+    }
+    let of_late = own(&json!({ "exp": 1_799_999_900 }));
+    let allowed = |seconds| world.verifier.verify_expired(&of_late, NOW, NOW, Duration::from_secs(seconds)).map(drop);
+    assert_eq!(allowed(100), Err(Refusal::Unchecked(Denial::TokenExpired)));
+    assert_eq!(allowed(101), Ok(()));
+}
+
+#[test]
+fn own_tokens_live_by_the_later_of_engine_time_and_wall_clock_and_others_by_the_wall_clock() {
     let world = world();
     let own = world.good();
     let other = forge(&world.idp[2], own_header(&world.idp[2]).to_string(), idp_claims().to_string());
     let later = NOW.plus(Duration::from_secs(3600));
-    assert!(world.verifier.verify(&own, NOW, later).is_ok());
+    assert!(world.verifier.verify(&own, NOW, NOW.minus(Duration::from_secs(3600))).is_ok());
+    assert_eq!(world.verifier.verify(&own, NOW, later), Err(Denial::TokenExpired));
     assert_eq!(world.verifier.verify(&own, later, NOW), Err(Denial::TokenExpired));
     assert!(world.verifier.verify(&other, later, NOW).is_ok());
     assert_eq!(world.verifier.verify(&other, NOW, later), Err(Denial::TokenExpired));
@@ -547,8 +580,29 @@ fn the_claims_are_not_judged_before_the_signature() {
     let world = world();
     let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
     let header = own_header(world.own.signer()).to_string();
-    for changes in [json!({ "exp": 1 }), json!({ "sub": 1 }), json!({ "cnf": {} }), json!({ "aud": [] })] {
-        let token = forge(&attacker, &header, with(own_claims(), changes).to_string());
-        assert_eq!(world.verify(&token), Err(Denial::BadSignature));
+    for changes in [json!({ "sub": 1 }), json!({ "cnf": {} }), json!({ "aud": [] })] {
+        let token = forge(&attacker, &header, with(own_claims(), changes.clone()).to_string());
+        assert_eq!(world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO), Err(Refusal::Forged));
+        let authentic = forge(world.own.signer(), &header, with(own_claims(), changes).to_string());
+        let refused = world.verifier.verify_expired(&authentic, NOW, NOW, Duration::ZERO);
+        assert!(matches!(refused, Err(Refusal::Authentic(_))), "{refused:?}");
+    }
+}
+
+#[test]
+fn a13_a_token_out_of_its_time_costs_no_signature_check() {
+    let world = world();
+    let attacker = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let header = own_header(world.own.signer()).to_string();
+    for key in [&attacker, world.own.signer()] {
+        for (changes, why) in [
+            (json!({ "exp": 1 }), Denial::TokenExpired),
+            (json!({ "nbf": 1_900_000_000 }), Denial::TokenNotYetValid),
+            (json!({ "iat": 1_900_000_000 }), Denial::TokenNotYetValid),
+        ] {
+            let token = forge(key, &header, with(own_claims(), changes).to_string());
+            let refused = world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO);
+            assert_eq!(refused, Err(Refusal::Unchecked(why)));
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
 use crate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, Swap, Swept};
 use crate::token::algorithm::Algorithm;
+use crate::token::claims::AccessToken;
 use crate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
 use crate::token::verify::{IssuerRules, Verifier};
 use crate::verified::{Checker, IdentityHeaders, Shown, Verified};
@@ -304,6 +305,9 @@ pub(super) struct World {
     rates: Rates,
 }
 
+/// Room for some hundred tokens.
+pub(super) const CACHE: u64 = 150_000;
+
 /// No limit that a test meets by accident.
 fn generous() -> Rates {
     let rate = Rate::new(1_000_000, Duration::from_millis(1));
@@ -314,6 +318,7 @@ fn generous() -> Rates {
         refresh_per_address: rate,
         refresh_per_session: rate,
         forged_per_address: rate,
+        refused_per_address: rate,
         forged_overall: rate,
     }
 }
@@ -421,8 +426,12 @@ impl World {
         self.checker.check(Credential::new(access), || self.shown(self.engine.confirmations()))
     }
 
+    pub(super) fn read_only(&self, access: &str, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
+        self.checker.read_only(access, expired_for_at_most, self.shown(self.engine.confirmations()))
+    }
+
     pub(super) fn shown<'a>(&'a self, confirmations: &'a Confirmations) -> Shown<'a> {
-        Shown { limits: self.engine.limits(), confirmations, address: None }
+        Shown { limits: self.engine.limits(), confirmations, source: None.into() }
     }
 
     pub(super) async fn record(&self, id: SessionId) -> Session {
@@ -465,8 +474,13 @@ async fn start(
     for entry in store.revocations_since(Cursor::default()).await.unwrap().0 {
         revocations.apply(&entry);
     }
-    let checker =
-        Checker::new(verifier(&keyring), Arc::clone(&clock), Arc::clone(&revocations), IdentityHeaders::default(), 100);
+    let checker = Checker::new(
+        verifier(&keyring),
+        Arc::clone(&clock),
+        Arc::clone(&revocations),
+        IdentityHeaders::default(),
+        CACHE,
+    );
     let engine = Engine::new(Parts {
         styles: Vec::new(),
         issuer: ISSUER.into(),

@@ -1,0 +1,107 @@
+//! Token buckets (GCRA) in a table of fixed size: however many keys arrive, no more memory than the table is taken.
+//!
+//! A bucket is one number: when it is full again. Keys are hashed under a random key, so nobody can choose two that share
+//! a bucket; two that do share its rate. The table is made page by page, as buckets are used.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::Rate;
+use crate::clock::TimeSource;
+
+/// How many buckets are made at once.
+const PAGE: usize = 512;
+
+type Page = Box<[AtomicU64]>;
+
+/// See the module.
+pub(super) struct Buckets {
+    pages: Box<[OnceLock<Page>]>,
+    /// How long one take is earned, in ns.
+    every: u64,
+    /// How long the whole burst is earned, in ns.
+    depth: u64,
+    hasher: RandomState,
+    time: Arc<dyn TimeSource>,
+}
+
+impl Buckets {
+    /// 2^`bits` buckets of a rate.
+    pub(super) fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
+        let pages = (1_usize << bits).div_ceil(PAGE);
+        let every = nanos(rate.every).max(1);
+        Self {
+            pages: (0..pages).map(|_| OnceLock::new()).collect(),
+            every,
+            depth: every.saturating_mul(u64::from(rate.burst.get())),
+            hasher: RandomState::new(),
+            time,
+        }
+    }
+
+    /// Takes one, if there is one; else says how long it is until there is.
+    pub(super) fn take(&self, key: impl Hash) -> Result<(), Duration> {
+        let now = self.now();
+        let mut wait = 0;
+        let taken = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let next = full_at.max(now).saturating_add(self.every);
+            wait = next.saturating_sub(now).saturating_sub(self.depth);
+            (wait == 0).then_some(next)
+        });
+        taken.map(drop).map_err(|_| Duration::from_nanos(wait))
+    }
+
+    /// Gives back one that was taken.
+    pub(super) fn give_back(&self, key: impl Hash) {
+        let back = |full_at: u64| Some(full_at.saturating_sub(self.every));
+        let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+    }
+
+    /// Counts one that has happened already. One more than the burst is in debt, see [`Self::debt`]; no debt is larger.
+    pub(super) fn charge(&self, key: impl Hash) {
+        let now = self.now();
+        let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let full_at = full_at.max(now);
+            (full_at.saturating_sub(now) <= self.depth).then(|| full_at.saturating_add(self.every))
+        });
+    }
+
+    /// How long it is until a bucket is out of debt; `None` if it is not in debt.
+    pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
+        // A page that is not there has no bucket that was used.
+        let (page, place) = self.place(key);
+        let full_at = self.pages.get(page)?.get()?.get(place)?.load(Ordering::Relaxed);
+        let left = full_at.saturating_sub(self.depth).checked_sub(self.now())?;
+        (left > 0).then_some(Duration::from_nanos(left))
+    }
+
+    fn now(&self) -> u64 {
+        nanos(self.time.monotonic())
+    }
+
+    fn place(&self, key: impl Hash) -> (usize, usize) {
+        let hash = self.hasher.hash_one(key);
+        let page = usize::try_from(hash >> 32).unwrap_or_default() % self.pages.len().max(1);
+        (page, usize::try_from(hash & 0xffff_ffff).unwrap_or_default() % PAGE)
+    }
+
+    fn bucket(&self, key: impl Hash) -> &AtomicU64 {
+        /// Never used: every place is in its page, and every page in the table.
+        static NONE: AtomicU64 = AtomicU64::new(0);
+        let (page, place) = self.place(key);
+        let made = || (0..PAGE).map(|_| AtomicU64::new(0)).collect();
+        self.pages.get(page).map(|page| page.get_or_init(made)).and_then(|page| page.get(place)).unwrap_or(&NONE)
+    }
+
+    /// The memory of the buckets made so far, in bytes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.pages.iter().filter(|page| page.get().is_some()).count() * PAGE * size_of::<AtomicU64>()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,285 @@
+use super::*;
+use crate::clock::{ManualTime, Timestamp};
+
+fn limits() -> (Arc<ManualTime>, Limits) {
+    let time = ManualTime::at(Timestamp::from_secs(1_700_000_000));
+    (time.clone(), Limits::new(Rates::default(), time))
+}
+
+fn from<'a>(address: &str, username: &'a str) -> Attempt<'a> {
+    Attempt { address: Some(address.parse().unwrap()), account: None, username, client: "web" }
+}
+
+#[test]
+fn a1_an_address_is_limited_and_earns_tries_back() {
+    let (time, limits) = limits();
+    for i in 0..20 {
+        limits.login(from("192.0.2.1", &format!("user{i}"))).unwrap();
+    }
+    let Err(Error::Denied(Denial::TooManyRequests(wait))) = limits.login(from("192.0.2.1", "another")) else {
+        panic!("not limited")
+    };
+    assert_eq!(wait, Duration::from_secs(3));
+    limits.login(from("192.0.2.2", "another")).unwrap();
+    time.advance(wait);
+    limits.login(from("192.0.2.1", "another")).unwrap();
+}
+
+#[test]
+fn a1_ipv6_counts_by_64() {
+    let (_, limits) = limits();
+    for i in 0..20 {
+        limits.login(from(&format!("2001:db8::{i:x}"), &format!("user{i}"))).unwrap();
+    }
+    assert!(limits.login(from("2001:db8::ffff", "x")).is_err());
+    limits.login(from("2001:db8:0:1::1", "x")).unwrap();
+}
+
+#[test]
+fn a1_strangers_do_not_lock_a_user_out() {
+    let (_, limits) = limits();
+    let victim = from("192.0.2.1", "ada");
+    limits.login(victim).unwrap();
+    limits.logged_in(victim);
+    let refused = (0..40).filter(|i| limits.login(from(&format!("198.51.100.{i}"), "ada")).is_err()).count();
+    assert!(refused > 20, "strangers are limited: {refused}");
+    limits.login(victim).unwrap();
+}
+
+#[test]
+fn a1_who_shows_forged_tokens_waits_and_nobody_else() {
+    let (time, limits) = limits();
+    let [forger, other] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
+    for _ in 0..50 {
+        limits.forged(forger);
+        limits.first_sight(forger).unwrap();
+    }
+    limits.forged(forger);
+    assert_eq!(limits.first_sight(forger), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+    limits.first_sight(other).unwrap();
+    limits.first_sight(None).unwrap();
+    time.advance(Duration::from_millis(100));
+    limits.first_sight(forger).unwrap();
+    limits.forged(forger);
+    limits.forged(forger);
+    limits.first_sight(forger).unwrap_err();
+    time.advance(Duration::from_secs(60));
+    limits.first_sight(forger).unwrap();
+}
+
+#[test]
+fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_pass() {
+    let (time, limits) = limits();
+    let [friend, stranger] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
+    limits.verified(friend);
+    for from in 0..5000_u32 {
+        limits.first_sight(stranger).unwrap();
+        limits.forged(Some(IpAddr::from((from << 8).to_be_bytes())));
+    }
+    limits.first_sight(stranger).unwrap();
+    limits.forged(None);
+    for nobody_known in [stranger, None] {
+        assert_eq!(limits.first_sight(nobody_known), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+    }
+    limits.first_sight(friend).unwrap();
+    // Five turns are earned, and whoever comes next has them.
+    time.advance(Duration::from_millis(1));
+    limits.first_sight(stranger).unwrap();
+    limits.verified(stranger);
+    for _ in 0..5 {
+        limits.first_sight(None).unwrap();
+        limits.forged(None);
+    }
+    limits.forged(None);
+    limits.first_sight(None).unwrap_err();
+    limits.first_sight(stranger).unwrap();
+    // Who is familiar is still held to what one address may do.
+    for _ in 0..=50 {
+        limits.forged(friend);
+    }
+    limits.first_sight(friend).unwrap_err();
+    time.advance(Duration::from_secs(2));
+    limits.first_sight(None).unwrap();
+}
+
+#[test]
+fn a1_memory_is_bounded_whatever_arrives() {
+    let (_, limits) = limits();
+    assert_eq!(limits.refresh_address.memory(), 0);
+    for i in 0..2_000_000_u64 {
+        let address = std::net::Ipv6Addr::from_bits(u128::from(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64);
+        let _ = limits.refresh(Some(address.into()));
+    }
+    let full = limits.refresh_address.memory();
+    assert_eq!(full, (8 << BITS) + 2 * (8 << (BITS - 3)), "2.5 MiB");
+}
+
+#[test]
+fn a13_strangers_who_fail_with_a_client_lock_nobody_else_out() {
+    let (time, limits) = limits();
+    let stranger = |i: u32| IpAddr::from((0xcb00_7100 + i).to_be_bytes()).to_string();
+    let from_home = from("192.0.2.1", "ada");
+    let home = from_home.address;
+    limits.login(from_home).unwrap();
+    limits.logged_in(from_home);
+    // Three hundred addresses, as often as each may.
+    let mut refused = 0;
+    for i in 0..300 {
+        for n in 0..20 {
+            let user = format!("user{i}-{n}");
+            let attempt = Attempt { username: &user, ..from(&stranger(i), "") };
+            match limits.login(attempt) {
+                Ok(_) => limits.login_failed(attempt),
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 4000, "strangers wait: {refused} of 6000");
+    limits.login(from_home).unwrap();
+    // Somebody else from there, somebody from a place where nobody ever was, and each of them once he failed.
+    limits.login(Attempt { username: "bob", address: home, ..from_home }).unwrap();
+    let newcomer = from("198.51.100.1", "eve");
+    for _ in 0..3 {
+        limits.login(newcomer).unwrap();
+        limits.login_failed(newcomer);
+    }
+    limits.login(newcomer).unwrap();
+    limits.login_failed(newcomer);
+    limits.login(newcomer).unwrap_err();
+    time.advance(Duration::from_secs(60));
+    limits.login(newcomer).unwrap();
+    // Logins that succeed count nowhere.
+    for i in 0..2000_u32 {
+        let (address, user) = (IpAddr::from((0x0a00_0000 + i).to_be_bytes()).to_string(), format!("u{i}"));
+        let attempt = Attempt { client: "other", ..from(&address, &user) };
+        limits.login(attempt).unwrap();
+        limits.logged_in(attempt);
+    }
+}
+
+#[test]
+fn a13_a_known_user_has_a_count_of_its_own() {
+    let (_, limits) = limits();
+    let ada = from("192.0.2.1", "ada");
+    limits.login(ada).unwrap();
+    limits.logged_in(ada);
+    // Others behind the same address use up what strangers may do there.
+    let refused = (0..40).filter(|i| limits.login(from("192.0.2.1", &format!("user{i}"))).is_err()).count();
+    assert_eq!(refused, 21);
+    for _ in 0..20 {
+        limits.login(ada).unwrap();
+        limits.login_failed(ada);
+    }
+    limits.login(ada).unwrap_err();
+}
+
+#[test]
+fn a13_a_correct_secret_passes_while_strangers_fail() {
+    let (_, limits) = limits();
+    let stranger = |i: u32| Some(IpAddr::from((0xcb00_7100 + i).to_be_bytes()));
+    let passed = (0..300).flat_map(|i| std::iter::repeat_n(i, 20)).filter(|i| {
+        let passes = limits.secret(stranger(*i), "api").is_ok();
+        limits.secret_failed(stranger(*i), "api");
+        passes
+    });
+    let passed = passed.count();
+    assert!(passed < 200 + 300 * 4, "{passed}");
+    limits.secret(Some("192.0.2.1".parse().unwrap()), "api").unwrap();
+    limits.secret(None, "api").unwrap_err();
+    // Neither another client nor the users of this one notice.
+    limits.secret(stranger(1), "other").unwrap_err();
+    limits.secret(stranger(301), "other").unwrap();
+    limits.login(Attempt { client: "api", ..from("203.0.113.1", "ada") }).unwrap();
+    for _ in 0..200 {
+        limits.client_token("api").unwrap();
+    }
+    limits.client_token("api").unwrap_err();
+}
+
+#[test]
+fn a13_strangers_leave_room_among_the_password_checks() {
+    let (_, limits) = limits();
+    let limits = limits.with_password_places(8);
+    let known = from("192.0.2.1", "ada");
+    limits.logged_in(known);
+    let user = |i: u32| format!("user{i}");
+    let places: Vec<_> = (0..6).map(|i| limits.login(from("192.0.2.2", &user(i))).unwrap()).collect();
+    assert!(matches!(limits.login(from("192.0.2.3", "x")), Err(Error::Failed(Fault::Busy))));
+    let _client = limits.secret(None, "api").unwrap();
+    assert!(matches!(limits.secret(None, "api"), Err(Error::Failed(Fault::Busy))));
+    let _known: Vec<_> = (0..8).map(|_| limits.login(known).unwrap()).collect();
+    drop(places);
+    limits.login(from("192.0.2.3", "x")).unwrap();
+}
+
+#[test]
+fn a13_tokens_that_are_refused_have_a_wider_rate_than_forged_ones() {
+    let (time, limits) = limits();
+    let nat = Some("192.0.2.1".parse().unwrap());
+    for _ in 0..200 {
+        limits.refused(nat);
+        limits.first_sight(nat).unwrap();
+    }
+    limits.refused(nat);
+    limits.first_sight(nat).unwrap_err();
+    limits.first_sight(Some("192.0.2.2".parse().unwrap())).unwrap();
+    time.advance(Duration::from_millis(50));
+    limits.first_sight(nat).unwrap();
+}
+
+#[test]
+fn a13_who_introspects_is_held_up_by_its_own_questions_alone() {
+    let (_, limits) = limits();
+    let address = Some("192.0.2.1".parse().unwrap());
+    for _ in 0..100 {
+        limits.forged(address);
+    }
+    limits.first_sight(address).unwrap_err();
+    for _ in 0..5000 {
+        limits.first_sight(Source::Client("api")).unwrap();
+        limits.forged(Source::Client("api"));
+    }
+    limits.forged(Source::Client("api"));
+    limits.first_sight(Source::Client("api")).unwrap_err();
+    limits.first_sight(Source::Client("other")).unwrap();
+    limits.first_sight(Some("192.0.2.2".parse().unwrap())).unwrap();
+}
+
+/// The address of a /64, by its upper half.
+fn v6(high: u64) -> Option<IpAddr> {
+    Some(std::net::Ipv6Addr::from_bits(u128::from(high) << 64).into())
+}
+
+#[test]
+fn a14_whoever_has_many_64s_has_the_rate_of_a_56_and_of_a_48() {
+    const BASE: u64 = 0x2001_0db8_0000_0000;
+    fn attempt(address: Option<IpAddr>, username: &str) -> Attempt<'_> {
+        Attempt { address, account: None, username, client: "web" }
+    }
+    let (_, limits) = limits();
+    let tries = |highs: &mut dyn Iterator<Item = u64>| -> usize {
+        highs
+            .map(|high| {
+                let names: Vec<_> = (0..25).map(|n| format!("{high:x}-{n}")).collect();
+                names.iter().filter(|name| limits.login(attempt(v6(high), name)).is_ok()).count()
+            })
+            .sum()
+    };
+    assert_eq!(tries(&mut (0..256).map(|n| BASE + n)), 20 * 4, "a /56");
+    assert_eq!(tries(&mut (1..256).map(|n| BASE + (n << 8))), 20 * (32 - 4), "a /48");
+    assert_eq!(tries(&mut std::iter::once(BASE + (1 << 16))), 20, "the next one");
+
+    for n in 0..1000 {
+        limits.forged(v6(BASE + n));
+    }
+    limits.first_sight(v6(BASE + 0xff)).unwrap_err();
+    limits.first_sight(v6(BASE + 0xff00)).unwrap();
+    for n in 0..2000 {
+        limits.forged(v6(BASE + (n << 6)));
+    }
+    limits.first_sight(v6(BASE + 0xffff)).unwrap_err();
+    limits.first_sight(v6(BASE + (1 << 16))).unwrap();
+
+    let passed = (0..20_000).filter(|n| limits.refresh(v6(BASE + n % 65_536)).is_ok()).count();
+    assert_eq!(passed, 200 * 32);
+}
