@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::directory::DirectoryError;
-
+use crate::route::path::PathError;
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 
 /// A credential, a request or a login that is refused: which rule refused it.
@@ -13,7 +13,7 @@ use crate::session::rotation::{Ended, Lapsed, Reuse};
 pub enum Denial {
     // The request itself.
     /// The path is not canonical, or has what no path may have (T12).
-    BadPath,
+    BadPath(PathError),
     /// `Host` is missing, repeated, malformed or contradicts the target (T11).
     BadHost,
     /// The request target is not in origin form (T11).
@@ -112,7 +112,7 @@ impl Denial {
     /// One word for log lines and metrics, from a fixed set.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::BadPath => "bad_path",
+            Self::BadPath(_) => "bad_path",
             Self::BadHost => "bad_host",
             Self::BadTarget => "bad_target",
             Self::BadFraming => "bad_framing",
@@ -167,10 +167,20 @@ impl Denial {
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self::MalformedRequest(what) | Self::MalformedToken(what) | Self::BadClaim(what) => Some(what),
+            Self::BadPath(error) => Some(error.what()),
             _ => None,
         }
     }
 }
+
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason())?;
+        self.detail().map_or(Ok(()), |detail| write!(f, ": {detail}"))
+    }
+}
+
+impl std::error::Error for Denial {}
 
 /// Something on our side failed. Nothing was decided and nothing consumed: the caller may try again.
 #[derive(Debug, thiserror::Error)]
@@ -230,11 +240,13 @@ impl Fault {
 }
 
 /// Refused, or failed: never both.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The caller's doing.
-    Denied(Denial),
+    #[error("refused: {0}")]
+    Denied(#[source] Denial),
     /// Ours.
+    #[error(transparent)]
     Failed(Fault),
 }
 

@@ -8,11 +8,17 @@
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! use rotogate::Gate;
+//! use rotogate::client::Client;
 //! use rotogate::gate::NewSession;
 //! use rotogate::token::keyring::Keyring;
 //!
-//! let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?).build().await?;
-//! let tokens = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
+//! let gate = Gate::builder()
+//!     .issuer("https://api.example.com")
+//!     .keys(Keyring::ephemeral()?)
+//!     .client(Client::public("web"))
+//!     .build()
+//!     .await?;
+//! let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
 //! let service = tower::ServiceBuilder::new().layer(gate.layer()).service_fn(
 //!     |request: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
 //!         let caller = rotogate::Identity::of(request.extensions()).unwrap().subject().to_owned();
@@ -81,7 +87,6 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
-#[cfg(feature = "server")]
 mod linger;
 #[cfg(any(feature = "redb", feature = "server"))]
 #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the store alone needs less of it"))]
@@ -96,6 +101,6 @@ pub use gate::{Gate, Identity};
 pub use secrecy::SecretString;
 
 /// The README's program compiles.
-#[cfg(all(doctest, feature = "axum", feature = "server"))]
+#[cfg(all(doctest, feature = "axum", feature = "redb"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

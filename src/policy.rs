@@ -2,9 +2,10 @@
 //! [`Permitted`] can be forwarded.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::denial::Denial;
-use crate::route::{Route, RoutePolicy};
+use crate::route::{Auth, Route, RoutePolicy};
 use crate::verified::Verified;
 
 /// A request that its route lets pass: who the caller is, and where it goes. Found in the extensions of the request that
@@ -13,6 +14,29 @@ use crate::verified::Verified;
 pub struct Permitted {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
+    by: By,
+}
+
+/// Who permitted a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct By {
+    /// The gate.
+    pub(crate) gate: GateId,
+    /// Did its layer, by its routes? Otherwise `require()` did, which knows nothing of them.
+    pub(crate) layer: bool,
+    /// Does it leave the audience to `require()`?
+    pub(crate) defers: bool,
+}
+
+/// Tells gates apart: one believes what it has permitted itself, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GateId(u64);
+
+impl GateId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl Permitted {
@@ -25,6 +49,11 @@ impl Permitted {
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.caller.as_ref()
     }
+
+    /// Who permitted it.
+    pub(crate) fn by(&self) -> By {
+        self.by
+    }
 }
 
 impl Permitted {
@@ -35,8 +64,64 @@ impl Permitted {
 }
 
 /// Lets a request of nobody pass, on a route that asks nobody or leaves it open.
-pub(crate) fn permit_anonymous(route: &Arc<Route>) -> Permitted {
-    Permitted { route: Arc::clone(route), caller: None }
+pub(crate) fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
+    Permitted { route: Arc::clone(route), caller: None, by }
+}
+
+/// What a second policy of the same gate says of a caller whom a first one has let pass. That the token is for an audience
+/// of ours is known then: the gate's own audience is asked for by the first policy alone.
+///
+/// # Errors
+/// Those of [`authorise`].
+pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
+    let policy = &route.policy;
+    if policy.auth != Auth::None {
+        if !policy.audiences.is_empty() && !verified.token().is_for(&policy.audiences) {
+            return Err(Denial::WrongAudience);
+        }
+        judge_scopes(policy, &verified)?;
+    }
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
+}
+
+/// A request whose token holds, for another audience than the gate's own, on its way to a `require()` that asks for that
+/// audience. Nobody else takes it for permitted.
+#[derive(Clone, Debug)]
+pub(crate) struct Undecided {
+    caller: Arc<Verified>,
+    by: By,
+    decided: Arc<AtomicBool>,
+}
+
+impl Undecided {
+    pub(crate) fn new(caller: Arc<Verified>, by: By) -> Self {
+        Self { caller, by, decided: Arc::default() }
+    }
+
+    pub(crate) fn caller(&self) -> &Arc<Verified> {
+        &self.caller
+    }
+
+    pub(crate) fn by(&self) -> By {
+        self.by
+    }
+
+    /// Has anybody judged it since?
+    pub(crate) fn is_decided(&self) -> bool {
+        self.decided.load(Ordering::Acquire)
+    }
+
+    /// The judgement of a route that asks for audiences.
+    ///
+    /// # Errors
+    /// Those of [`authorise`].
+    pub(crate) fn decide(&self, route: &Arc<Route>) -> Result<Permitted, Denial> {
+        self.decided.store(true, Ordering::Release);
+        if route.policy.audiences.is_empty() {
+            return Err(Denial::WrongAudience);
+        }
+        authorise_again(route, Arc::clone(&self.caller), self.by)
+    }
 }
 
 /// Judges what the route asks: audience first, then scopes.
@@ -47,12 +132,12 @@ pub(crate) fn authorise(
     route: &Arc<Route>,
     verified: Arc<Verified>,
     own_audience: &Audiences,
+    by: By,
 ) -> Result<Permitted, Denial> {
     judge(&route.policy, &verified, own_audience)?;
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified) })
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
 }
 
-/// The same judgement, without a route around it.
 pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Audiences) -> Result<(), Denial> {
     let token = verified.token();
     let in_audience = if policy.audiences.is_empty() {
@@ -63,7 +148,11 @@ pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Au
     if !in_audience {
         return Err(Denial::WrongAudience);
     }
-    if policy.scopes.is_within(&token.scope) { Ok(()) } else { Err(Denial::InsufficientScope) }
+    judge_scopes(policy, verified)
+}
+
+fn judge_scopes(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
+    if policy.scopes.is_within(&verified.token().scope) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
 /// The audience that each issuer's tokens must name on routes that ask for none of their own.

@@ -1,13 +1,15 @@
 //! How a gate is put together.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
 
 use super::endpoint::{Endpoint, EndpointError, Endpoints};
-use super::origin::Origins;
+use super::notice::Notices;
+use super::origin::{Origins, origin_of};
 use super::{Gate, Inner, maintain, system_time};
 use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource};
@@ -16,7 +18,7 @@ use crate::directory::Directory;
 use crate::directory::password::Passwords;
 use crate::headers::ProtectedNames;
 use crate::limit::{Limits, Rates};
-use crate::policy::Audiences;
+use crate::policy::{Audiences, GateId};
 use crate::route::{Route, RouteError, RoutePolicy, RouteTable};
 use crate::session::engine::{Engine, Parts};
 use crate::session::profile::{Profile, ProfileError};
@@ -24,6 +26,8 @@ use crate::store::{MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, RulesError, Verifier};
 use crate::verified::{Checker, DEFAULT_CACHE, IdentityField, IdentityHeaders};
+
+mod sound;
 
 /// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
@@ -38,6 +42,34 @@ pub enum BuildError {
     /// [`GateBuilder::issuer`] was not called.
     #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
     NoIssuer,
+    /// An issuer that clients could not use.
+    #[error("the issuer {issuer:?}: {why}")]
+    Issuer {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A public URL with a path, or none.
+    #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
+    PublicUrl(String),
+    /// An origin that no browser writes so.
+    #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
+    Origin(String),
+    /// A client that cannot be, or is not there.
+    #[error("the client {client:?}: {why}")]
+    Client {
+        /// Its id.
+        client: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A store to which other processes write.
+    #[error(
+        "the store says that other processes write to it as well, and this version reads their revocations at its start \
+         alone: run one gate on it (`Store::is_shared`)"
+    )]
+    SharedStore,
     /// [`GateBuilder::keys`] was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
@@ -71,6 +103,7 @@ pub enum BuildError {
 #[derive(Debug, Default)]
 pub struct GateBuilder {
     issuer: Option<Arc<str>>,
+    plain_issuer: bool,
     audience: Vec<Box<str>>,
     keyring: Option<Keyring>,
     trusted: Vec<IssuerRules>,
@@ -103,10 +136,18 @@ impl std::fmt::Debug for TimeArc {
 }
 
 impl GateBuilder {
-    /// `iss` of the tokens minted: an https URL without query or fragment.
+    /// `iss` of the tokens minted: an https URL without query or fragment; http on loopback.
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<Arc<str>>) -> Self {
         self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// Takes an issuer of plain http that is not on loopback. Whoever is on the way to it can answer for it, with keys of
+    /// his own.
+    #[must_use]
+    pub const fn dangerous_plain_issuer(mut self) -> Self {
+        self.plain_issuer = true;
         self
     }
 
@@ -138,7 +179,8 @@ impl GateBuilder {
         self.shared_store(Arc::new(store))
     }
 
-    /// The same, for a store that others hold as well.
+    /// The same, for a store that others **in this process** hold as well, to close it for example. One gate alone may use
+    /// it: a gate reads revocations at its start, and does not hear of those that another one writes later.
     #[must_use]
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
@@ -275,6 +317,10 @@ impl GateBuilder {
     /// See [`BuildError`].
     pub async fn build(self) -> Result<Gate, BuildError> {
         let issuer = self.issuer.ok_or(BuildError::NoIssuer)?;
+        sound::issuer(&issuer, self.plain_issuer)?;
+        self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
+        sound::origins(&self.allowed_origins)?;
+        sound::clients(&self.clients, &self.endpoints)?;
         let keyring = Arc::new(self.keyring.ok_or(BuildError::NoKeys)?);
         let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
         if leeway > DEFAULT_LEEWAY {
@@ -285,6 +331,9 @@ impl GateBuilder {
         }
         let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
+        if store.is_shared() {
+            return Err(BuildError::SharedStore);
+        }
         let time = self.time.map_or_else(system_time, |time| time.0);
         let clock = Arc::new(EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway));
         // Before anything is served (requirement R10).
@@ -294,6 +343,7 @@ impl GateBuilder {
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
         let identity = self.identity.unwrap_or_else(default_identity_headers);
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
+        let has_directory = self.directory.is_some();
         let engine = Engine::new(Parts {
             issuer: Arc::clone(&issuer),
             audience,
@@ -312,11 +362,21 @@ impl GateBuilder {
         let checker = Checker::new(verifier, clock, revocations, identity, capacity);
         let dialects = dialects(&self.routes)?;
         let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
-        let public_url = self.public_url.unwrap_or_else(|| (*issuer).to_owned());
+        let public_url = self.public_url.or_else(|| origin_of(&issuer)).unwrap_or_default();
         let inner = Arc::new(Inner {
+            id: GateId::next(),
+            notices: Notices::default(),
+            asks_audience: AtomicBool::new(false),
             engine,
             checker,
-            endpoints: Endpoints::new(self.endpoints, &self.profile, &self.clients, &issuer, &public_url)?,
+            endpoints: Endpoints::new(
+                self.endpoints,
+                &self.profile,
+                &self.clients,
+                &issuer,
+                &public_url,
+                has_directory,
+            )?,
             origins: Origins::new(&public_url, self.allowed_origins),
             clients: Clients::new(self.clients, passwords)?,
             audiences: Audiences(audiences),

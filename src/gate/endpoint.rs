@@ -98,6 +98,11 @@ impl Endpoint {
         self
     }
 
+    /// The clients that it names.
+    pub(super) fn named_clients(&self) -> impl Iterator<Item = &str> {
+        self.clients.iter().flatten().chain(&self.client).map(AsRef::as_ref)
+    }
+
     /// Takes sessions begun in this dialect, too.
     #[must_use]
     pub fn accepts(mut self, dialect: impl Into<Box<str>>) -> Self {

@@ -10,7 +10,8 @@ use crate::session::{Generation, Scope, SessionId};
 use crate::verified::Verified;
 
 /// The caller of a request that the gate let pass: [`Identity::of`] its extensions, and an axum extractor (feature
-/// `axum`), `Identity` where the route requires one, `Option<Identity>` where it is optional.
+/// `axum`), `Identity` where the route requires one, `Option<Identity>` where it is optional. Without a gate in front both
+/// answer 500.
 #[derive(Clone, Debug)]
 pub struct Identity(pub(crate) Arc<Verified>);
 
@@ -75,23 +76,61 @@ impl Identity {
 mod extract {
     use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
     use axum_core::response::{IntoResponse, Response};
+    use http::StatusCode;
     use http::request::Parts;
 
     use super::Identity;
     use crate::denial::Denial;
     use crate::gate::respond;
+    use crate::policy::{Permitted, Undecided};
     use crate::reason::Reason;
     use crate::session::Scope;
 
-    /// Nobody is known to have made this request.
-    #[derive(Debug)]
-    pub struct NoIdentity(());
+    /// There is no identity to extract.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    pub struct NoIdentity(Why);
+
+    #[derive(Debug, thiserror::Error)]
+    enum Why {
+        /// A gate let the request pass as nobody's.
+        #[error("nobody is known to have made this request")]
+        Nobody,
+        #[error("the token is for another audience, and no `require()` asks for that")]
+        Undecided,
+        /// A mistake of the application's: without a gate everybody would be nobody, and nobody would notice.
+        #[error(
+            "no gate has seen this request: put `gate.layer()` around the router, or `gate.require()` on the route"
+        )]
+        NoGate,
+    }
+
+    impl NoIdentity {
+        fn of(parts: &Parts) -> Self {
+            Self(if parts.extensions.get::<Permitted>().is_some() {
+                Why::Nobody
+            } else if parts.extensions.get::<Undecided>().is_some() {
+                Why::Undecided
+            } else {
+                Why::NoGate
+            })
+        }
+    }
 
     impl IntoResponse for NoIdentity {
         fn into_response(self) -> Response {
-            let reason = Reason::from(Denial::NoCredential);
+            let denial = match self.0 {
+                Why::Nobody => Denial::NoCredential,
+                Why::Undecided => Denial::WrongAudience,
+                Why::NoGate => {
+                    tracing::error!("{self}");
+                    let reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None);
+                    return reply.map(|body| body.data.into());
+                }
+            };
+            let reason = Reason::from(denial);
             reason.tell();
-            let mut reply = respond::denied(Denial::NoCredential, &Scope::default());
+            let mut reply = respond::denied(denial, &Scope::default());
             reply.extensions_mut().insert(reason);
             reply.map(|body| body.data.into())
         }
@@ -101,15 +140,20 @@ mod extract {
         type Rejection = NoIdentity;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NoIdentity> {
-            Self::of(&parts.extensions).ok_or(NoIdentity(()))
+            Self::of(&parts.extensions).ok_or_else(|| NoIdentity::of(parts))
         }
     }
 
+    /// `None` where a gate let the request pass as nobody's; an error where there is no gate in front.
     impl<S: Sync> OptionalFromRequestParts<S> for Identity {
-        type Rejection = std::convert::Infallible;
+        type Rejection = NoIdentity;
 
-        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
-            Ok(Self::of(&parts.extensions))
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, NoIdentity> {
+            match (Self::of(&parts.extensions), NoIdentity::of(parts)) {
+                (None, NoIdentity(Why::Nobody)) => Ok(None),
+                (Some(identity), _) => Ok(Some(identity)),
+                (None, refused) => Err(refused),
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use http::header::{
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::Body;
 use secrecy::ExposeSecret;
 use tower::{Layer, Service};
@@ -20,16 +21,19 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::endpoint::{self, Answered, Hit};
 use super::lease::Lease;
+#[cfg(feature = "axum")]
+use super::nested;
+use super::notice::Notice;
 use super::refill::{NoRefill, Refill, Refilling};
 use super::verdict::{Operation, RefusedToken, Verdict, Who};
-use super::{Gate, Inner, preflight, respond};
+use super::{Gate, Inner, preflight, respond, upgrade};
 use crate::credential::{self, Places};
 use crate::denial::Denial;
 use crate::dialect::{Consulted, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
-use crate::policy::{self, Permitted};
+use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
-use crate::route::path::CanonicalPath;
+use crate::route::path::{CanonicalPath, PathError};
 use crate::route::{Match, Route, RoutePolicy, authority};
 use crate::session::Scope;
 
@@ -38,10 +42,10 @@ mod permit;
 
 pub use future::ResponseFuture;
 use future::{Kind, Passed, Turned};
-use permit::set_path;
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::set_target;
 pub(super) use permit::{permit, prepare};
+use permit::{set_path, undecided};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 #[derive(Clone, Debug)]
@@ -49,12 +53,14 @@ pub struct GateLayer<M = NoRefill> {
     gate: Gate,
     rewrite: bool,
     annotate: bool,
+    edge: bool,
+    defer_audience: bool,
     refill: PhantomData<M>,
 }
 
 impl GateLayer {
     pub(super) fn new(gate: Gate) -> Self {
-        Self { gate, rewrite: false, annotate: false, refill: PhantomData }
+        Self { gate, rewrite: false, annotate: false, edge: false, defer_audience: false, refill: PhantomData }
     }
 
     /// Passes on what some protocols wrap up: a request to an endpoint whose body turns out to be for the service behind
@@ -62,7 +68,14 @@ impl GateLayer {
     /// service that can be cloned, and takes a body made from bytes. Without this such a request is answered with 501.
     #[must_use]
     pub fn refilling(self) -> GateLayer<Refilling> {
-        GateLayer { gate: self.gate, rewrite: self.rewrite, annotate: self.annotate, refill: PhantomData }
+        GateLayer {
+            gate: self.gate,
+            rewrite: self.rewrite,
+            annotate: self.annotate,
+            edge: self.edge,
+            defer_audience: self.defer_audience,
+            refill: PhantomData,
+        }
     }
 }
 
@@ -73,6 +86,30 @@ impl<M> GateLayer<M> {
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
         self.rewrite = true;
+        self
+    }
+
+    /// Lets [`require().audience(…)`](super::RequireLayer::audience) replace the gate's own audience behind this layer. Without
+    /// it a token for another audience ends here, because nothing outside of a handler can know what stands in front of it.
+    ///
+    /// With it such a token goes on, on routes that ask for no audience themselves, as nobody's: a `require()` that asks
+    /// for its audience makes it the caller's; [`Identity`](super::Identity) and every other `require()` refuse it. **Each handler that
+    /// takes no `Identity` has to stand behind a `require()` then.** The reply of one that does not is dropped, the client
+    /// gets 401, and the log an ERROR; but the handler has run.
+    #[must_use]
+    pub const fn deferring_audience(mut self) -> Self {
+        self.defer_audience = true;
+        self
+    }
+
+    /// For the proxy: nothing stands in front, and the service inside obeys the policy's `upgrade`, and ends what was
+    /// upgraded with its [`Lease`].
+    #[cfg(feature = "server")]
+    #[must_use]
+    pub(crate) fn at_edge(mut self) -> Self {
+        self.edge = true;
+        // Its listeners say themselves where a request comes from, and report such a peer.
+        self.gate.0.notices.first(Notice::UntrustedProxy);
         self
     }
 
@@ -108,6 +145,8 @@ pub(super) enum Way {
     In(Permitted),
     /// To one of our endpoints.
     Endpoint(Hit),
+    /// Into the service, as nobody's, for a `require()` to judge.
+    Undecided(Undecided, Permitted),
     /// Nowhere.
     Refused(Denial, Option<Arc<Route>>),
     /// Nowhere: the route knows other methods alone.
@@ -136,14 +175,23 @@ where
         let (mut parts, body) = request.into_parts();
         let annotate = self.layer.annotate;
         let gate = &self.layer.gate.0;
+        if let Some(permitted) = self.layer.permitted_before(&parts) {
+            let passed = annotate.then(|| Passed {
+                gate: Arc::clone(gate),
+                permitted: permitted.clone(),
+                is_watched: false,
+                undecided: None,
+            });
+            let future = self.inner.call(Request::from_parts(parts, body));
+            return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
+        }
         match self.layer.way(&mut parts, Ours::Answered) {
             Way::In(permitted) => {
                 let policy = &permitted.route().policy;
                 let caller = permitted.caller();
-                if policy.upgrade
-                    && parts.headers.contains_key(UPGRADE)
-                    && let Some(caller) = caller
-                {
+                if !self.layer.edge {
+                    upgrade::settle(gate, &mut parts, &permitted);
+                } else if policy.upgrade && caller.is_some() && parts.headers.contains_key(UPGRADE) {
                     parts.extensions.insert(Lease::of(gate, caller, policy.on_expiry));
                 }
                 // Whoever is watched, or told of, is remembered; the rest costs nothing here.
@@ -151,9 +199,23 @@ where
                     gate: Arc::clone(gate),
                     permitted: permitted.clone(),
                     is_watched: true,
+                    undecided: None,
                 });
                 prepare(gate, &mut parts, &permitted);
                 parts.extensions.insert(permitted);
+                let future = self.inner.call(Request::from_parts(parts, body));
+                ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
+            }
+            Way::Undecided(undecided, nobody) => {
+                upgrade::refuse(&mut parts);
+                prepare(gate, &mut parts, &nobody);
+                parts.extensions.insert(undecided.clone());
+                let passed = Some(Passed {
+                    gate: Arc::clone(gate),
+                    permitted: nobody,
+                    is_watched: true,
+                    undecided: Some(Box::new(undecided)),
+                });
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
@@ -190,7 +252,12 @@ where
                         Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
                             Ok((parts, body, permitted)) => match M::forward(kept, parts, body).await {
                                 Ok(future) => {
-                                    let passed = Passed { gate: Arc::clone(gate), permitted, is_watched: false };
+                                    let passed = Passed {
+                                        gate: Arc::clone(gate),
+                                        permitted,
+                                        is_watched: false,
+                                        undecided: None,
+                                    };
                                     Turned::In { future, passed, annotate }
                                 }
                                 Err(unpassed) => {
@@ -259,6 +326,37 @@ impl<M> GateLayer<M> {
         &self.gate.0
     }
 
+    /// What this gate's layer has permitted already: one outside of this one, which saw the whole path, and whose endpoints
+    /// and routes are the same.
+    fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
+        let permitted = if self.edge { None } else { parts.extensions.get::<Permitted>() }?;
+        let by = permitted.by();
+        (by.gate == self.gate.0.id && by.layer).then_some(permitted)
+    }
+
+    /// The whole of a path of which this layer sees a part: it stands inside a nest, and routes are of whole paths.
+    #[cfg(feature = "axum")]
+    fn whole(&self, parts: &Parts) -> Option<Uri> {
+        let whole = if self.edge { None } else { nested::whole(parts) }?;
+        if self.gate.0.notices.first(Notice::Nested) {
+            tracing::error!(
+                "`gate.layer()` stands inside a nest, whose prefix its requests come without: routes and endpoints are matched \
+                 with the whole path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` \
+                 into nests. Said once"
+            );
+        }
+        Some(whole)
+    }
+
+    #[cfg(not(feature = "axum"))]
+    fn whole(&self, _: &Parts) -> Option<Uri> {
+        None
+    }
+
+    fn by(&self) -> By {
+        By { gate: self.gate.0.id, layer: true, defers: self.defer_audience }
+    }
+
     /// The decision on a request that an endpoint passes on: what its path's route says.
     fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Permitted), Box<NotForwarded>> {
         let Forward { credential, body, refused } = forward;
@@ -272,9 +370,11 @@ impl<M> GateLayer<M> {
         let permitted = match self.way(&mut parts, Ours::Forwarded) {
             Way::In(permitted) => permitted,
             Way::Refused(denial, route) => return refuse(denial, route),
+            Way::Undecided(..) => return refuse(Denial::WrongAudience, None),
             Way::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
             Way::Endpoint(_) => return refuse(Denial::NoRoute, None),
         };
+        upgrade::refuse(&mut parts);
         prepare(&self.gate.0, &mut parts, &permitted);
         parts.extensions.insert(permitted.clone());
         // The body is another one, and whole.
@@ -289,6 +389,7 @@ impl<M> GateLayer<M> {
         match self.way(parts, Ours::Forwarded) {
             Way::In(permitted) => Ok(permitted),
             Way::Refused(denial, _) => Err(denial),
+            Way::Undecided(..) => Err(Denial::WrongAudience),
             Way::WrongMethod(_) => Err(Denial::MethodNotAllowed),
             Way::Endpoint(_) => Err(Denial::NoRoute),
         }
@@ -297,6 +398,7 @@ impl<M> GateLayer<M> {
     /// Makes a permitted request ready for the service, whose whole reply is wanted, as it is: no part of it, no form
     /// that the client alone can read.
     fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
+        upgrade::refuse(parts);
         prepare(&self.gate.0, parts, &permitted);
         parts.extensions.insert(permitted);
         for name in [
@@ -332,12 +434,15 @@ impl<M> GateLayer<M> {
             Err(denial) => return Way::Refused(denial, None),
         };
         // 2. One canonical path: what is matched from here on is what is forwarded.
-        let Ok(path) = CanonicalPath::parse(parts.uri.path()) else {
-            return Way::Refused(Denial::BadPath, None);
+        let whole = self.whole(parts);
+        let raw = whole.as_ref().unwrap_or(&parts.uri).path();
+        let path = match CanonicalPath::parse(raw) {
+            Ok(path) => path,
+            Err(error) => return Way::Refused(error.into(), None),
         };
         // 3. Our own endpoints before any route: no route, however wide, can shadow or forward them.
         if ours == Ours::Answered
-            && let Some(hit) = gate.endpoints.find(&path, parts.uri.path())
+            && let Some(hit) = gate.endpoints.find(&path, raw)
         {
             let passes = matches!(&hit, Hit::Operation(operation) if gate.endpoints.upgrades(operation))
                 && !parts.headers.contains_key(UPGRADE);
@@ -369,21 +474,46 @@ impl<M> GateLayer<M> {
             return Way::Refused(denial, Some(Arc::clone(route)));
         }
         if path.is_rewritten() {
-            let canonical = path.as_str().to_owned();
-            if !self.rewrite || !set_path(parts, &canonical) {
-                return Way::Refused(Denial::BadPath, Some(Arc::clone(route)));
+            if self.rewrite && whole.is_none() {
+                let canonical = path.as_str().to_owned();
+                if !set_path(parts, &canonical) {
+                    return Way::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
+                }
+            } else if !path.equals_but_for_hex_case(raw) || gate.routes.has_escapes() {
+                // Routing has happened, by the spelling that came. Letter case in an escape can change what was matched
+                // only where a pattern has an escape.
+                return Way::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
             // Browsers send preflights without credentials; one that comes along was verified by nobody, and a route that
             // forwards tokens would pass it on as if it had been.
             parts.headers.remove(AUTHORIZATION);
-            return Way::In(policy::permit_anonymous(route));
+            return Way::In(policy::permit_anonymous(route, self.by()));
         }
         // 5. to 7. The credential, what it is, and what the route asks of it.
-        match permit(gate, parts, route) {
+        match permit(gate, parts, route, self.by()) {
             Ok(permitted) => Way::In(permitted),
-            Err(denial) => Way::Refused(denial, Some(Arc::clone(route))),
+            Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
+                match undecided(gate, parts, route, self.by()) {
+                    Ok(undecided) => Way::Undecided(undecided, policy::permit_anonymous(route, self.by())),
+                    Err(denial) => Way::Refused(denial, Some(Arc::clone(route))),
+                }
+            }
+            Err(denial) => {
+                if denial == Denial::WrongAudience
+                    && route.policy.audiences.is_empty()
+                    && gate.asks_audience.load(Ordering::Relaxed)
+                    && gate.notices.first(Notice::Audience)
+                {
+                    tracing::warn!(
+                        "a token for another audience than the gate's own ends at `gate.layer()`, and `require().audience(…)` \
+                         behind it does not see it: say `gate.layer().deferring_audience()`, or put the audience into a \
+                         route of the gate (`RoutePolicy::audiences`). Said once"
+                    );
+                }
+                Way::Refused(denial, Some(Arc::clone(route)))
+            }
         }
     }
 }
@@ -435,7 +565,28 @@ impl Inner {
 
     /// The client's address: the peer's, or what trusted proxies say of it.
     fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
-        let peer = parts.extensions.get::<Peer>()?.address();
-        Some(headers::client_ip(&parts.headers, peer, &self.trusted_proxies))
+        let Some(peer) = parts.extensions.get::<Peer>() else {
+            if self.notices.first(Notice::NoPeer) {
+                tracing::warn!(
+                    "no `Peer` in a request's extensions: logins, refreshes and forged tokens are not limited by address. \
+                     Whoever accepts connections puts one there: `request.extensions_mut().insert(Peer::new(address, tls))`. \
+                     Said once"
+                );
+            }
+            return None;
+        };
+        let client = headers::client_ip(&parts.headers, peer.address(), &self.trusted_proxies);
+        if client == peer.address().to_canonical()
+            && headers::says_for_whom(&parts.headers)
+            && !headers::is_trusted(client, &self.trusted_proxies)
+            && self.notices.first(Notice::UntrustedProxy)
+        {
+            tracing::warn!(
+                peer = %client,
+                "a peer says for whom it speaks (X-Forwarded-For), and is no trusted proxy: all that come through it count as \
+                 one address, whose limits they share. If it is yours, list it: `GateBuilder::trusted_proxies`. Said once"
+            );
+        }
+        Some(client)
     }
 }

@@ -16,7 +16,16 @@ use crate::session::lineage::Line;
 use crate::verified::Verified;
 
 /// What a long connection hangs on: the token that it was opened with, and the session behind it. In the extensions of a
-/// request with a token that asks for an upgrade, on a route that passes upgrades; a long reply has one, too.
+/// request that asks for an upgrade, on a route that passes upgrades; a long reply has one, too.
+///
+/// The layer ends an upgraded connection with its lease, whatever its handler does. A handler may wait for the end itself:
+///
+/// ```
+/// # async fn handler(lease: rotogate::gate::Lease) {
+/// let ending = lease.ended(std::time::Duration::from_millis(250)).await;
+/// println!("over: {}", ending.reason());
+/// # }
+/// ```
 ///
 /// A rotation carries it on, to the end of the new token's life, also where it ends the old token. A reissue ends what
 /// hangs on a generation that it abandons; a revocation ends all that it matches. No connection outlives
@@ -24,7 +33,8 @@ use crate::verified::Verified;
 #[derive(Clone)]
 pub struct Lease {
     gate: Arc<Inner>,
-    verified: Arc<Verified>,
+    /// None where nobody was asked who is there: nothing ends such a connection but its own length, and the gate.
+    verified: Option<Arc<Verified>>,
     line: Option<Arc<Line>>,
     opened: Timestamp,
     on_expiry: OnExpiry,
@@ -63,14 +73,15 @@ impl Lease {
     #[cfg(feature = "kuzzle")]
     pub(super) fn new(gate: &Arc<Inner>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
         let verified = gate.checker.check(Credential::new(token), || gate.shown(address))?;
-        Ok(Self::of(gate, &verified, OnExpiry::Close))
+        Ok(Self::of(gate, Some(&verified), OnExpiry::Close))
     }
 
     /// Begins with a caller whose token was good a moment ago.
-    pub(super) fn of(gate: &Arc<Inner>, caller: &Arc<Verified>, on_expiry: OnExpiry) -> Self {
-        let line = caller.token().session.map(|(id, generation)| gate.engine.lineage().begin(id, generation));
+    pub(super) fn of(gate: &Arc<Inner>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
+        let session = caller.and_then(|caller| caller.token().session);
+        let line = session.map(|(id, generation)| gate.engine.lineage().begin(id, generation));
         let opened = gate.engine.clock().now();
-        Self { gate: Arc::clone(gate), verified: Arc::clone(caller), line, opened, on_expiry }
+        Self { gate: Arc::clone(gate), verified: caller.map(Arc::clone), line, opened, on_expiry }
     }
 
     /// Is it good now?
@@ -78,8 +89,9 @@ impl Lease {
     /// # Errors
     /// Why it is not: it expired, or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
+        let Some(verified) = &self.verified else { return Ok(()) };
         let carried = || self.line.as_ref()?.carried();
-        let check = |carried| self.gate.checker.check_again(&self.verified, carried, self.on_expiry);
+        let check = |carried| self.gate.checker.check_again(verified, carried, self.on_expiry);
         let before = carried();
         check(before).or_else(|denial| {
             // A rotation that came in between carries first and revokes then.

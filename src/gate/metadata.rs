@@ -33,12 +33,14 @@ pub(super) struct Metadata<'a> {
 const METHODS: &[&str] = &["none", "client_secret_basic", "client_secret_post"];
 
 impl<'a> Metadata<'a> {
-    /// `public_url` has no path; `clients` are those that the endpoint serves.
+    /// `public_url` has no path; `clients` are those that the endpoint serves. Nobody logs in by password where there is no
+    /// directory.
     pub(super) fn new<'c>(
         issuer: &'a str,
         public_url: &str,
         paths: &OAuthPaths,
         clients: impl Iterator<Item = &'c Client>,
+        has_directory: bool,
     ) -> Self {
         let base = public_url.trim_end_matches('/');
         let account = path_of(issuer);
@@ -58,7 +60,7 @@ impl<'a> Metadata<'a> {
             jwks_uri: format!("{base}{JWKS_PATH}"),
             grant_types_supported: all
                 .iter()
-                .filter(|grant| grants.contains(grant))
+                .filter(|grant| grants.contains(grant) && (has_directory || **grant != Grant::Password))
                 .map(|grant| name(*grant))
                 .collect(),
             response_types_supported: [],
@@ -102,7 +104,7 @@ mod tests {
 
     fn metadata(issuer: &str, base: &str, clients: &[Client]) -> serde_json::Value {
         let paths = OAuth2.oauth(base).unwrap();
-        let bytes = Metadata::new(issuer, "https://gate.example/", &paths, clients.iter()).to_bytes();
+        let bytes = Metadata::new(issuer, "https://gate.example/", &paths, clients.iter(), true).to_bytes();
         serde_json::from_slice(&bytes).unwrap()
     }
 
@@ -143,6 +145,14 @@ mod tests {
         };
         let said = metadata("https://x", "/connect/token", &[service]);
         assert_eq!(said["grant_types_supported"], serde_json::json!(["client_credentials"]));
+    }
+
+    #[test]
+    fn t33_no_password_is_offered_where_nobody_knows_one() {
+        let paths = OAuth2.oauth("/token").unwrap();
+        let bytes = Metadata::new("https://x", "https://x", &paths, [Client::public("web")].iter(), false).to_bytes();
+        let said: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(said["grant_types_supported"], serde_json::json!(["refresh_token"]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The gate: everything that belongs together, wired once. [`Gate::layer`] puts it in front of a service; the binary is
 //! that layer around a reverse proxy, and nothing else.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::clock::{ClockState, TimeSource};
 use crate::dialect::Dialect;
 use crate::headers::ProtectedNames;
 use crate::limit::Source;
-use crate::policy::Audiences;
+use crate::policy::{Audiences, GateId};
 use crate::route::RouteTable;
 use crate::session::confirm::FLUSH_EVERY;
 use crate::session::engine::Engine;
@@ -27,6 +28,9 @@ mod identity;
 mod layer;
 pub(crate) mod lease;
 mod metadata;
+#[cfg(feature = "axum")]
+mod nested;
+mod notice;
 mod origin;
 #[cfg(feature = "server")]
 mod overloaded;
@@ -38,6 +42,8 @@ pub(crate) mod respond;
 mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
+pub(crate) mod tunnel;
+mod upgrade;
 mod verdict;
 mod watched;
 
@@ -72,6 +78,10 @@ pub struct Gate(pub(crate) Arc<Inner>);
 /// What a gate holds.
 #[derive(Debug)]
 pub(crate) struct Inner {
+    pub(crate) id: GateId,
+    notices: notice::Notices,
+    /// Does any `require()` ask for an audience?
+    asks_audience: AtomicBool,
     pub(crate) engine: Engine,
     pub(crate) checker: Checker,
     pub(crate) clients: Clients,

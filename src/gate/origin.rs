@@ -53,7 +53,7 @@ fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
 }
 
 /// As a browser writes it: in lower case, without a default port, without a path.
-fn origin_of(url: &str) -> Option<String> {
+pub(super) fn origin_of(url: &str) -> Option<String> {
     let uri = url.parse::<Uri>().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let port = authority.port_u16().filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443)));

@@ -49,7 +49,8 @@ where
 }
 
 /// Why a call was not passed on, for the developer who put the gate in front of the service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{why}")]
 pub struct Unpassed {
     status: StatusCode,
     why: &'static str,

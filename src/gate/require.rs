@@ -1,6 +1,7 @@
 //! What some routes of an application ask beyond the gate in front of it, or without one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,11 +10,10 @@ use http_body::Body;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
-use super::identity::Identity;
 use super::layer::ResponseFuture;
-use super::{Gate, layer, respond};
+use super::{Gate, layer, respond, upgrade};
 use crate::denial::Denial;
-use crate::policy;
+use crate::policy::{By, Permitted, Undecided};
 use crate::reason::Reason;
 use crate::route::{Auth, Route, RoutePolicy};
 use crate::session::Scope;
@@ -30,7 +30,7 @@ impl RequireLayer {
         Self { gate, route: Arc::new(Route::catch_all(RoutePolicy::default())) }
     }
 
-    /// Asks for a scope (and for each of those asked before).
+    /// Asks for a scope (and for each of those asked before); `"read write"` are two.
     ///
     /// Characters that no scope may hold (RFC 6749 §3.3) make a scope that no token has: everyone is refused.
     #[must_use]
@@ -42,9 +42,15 @@ impl RequireLayer {
     }
 
     /// Asks that the token be meant for this audience (or one of those named before), instead of the gate's own.
+    ///
+    /// Behind [`Gate::layer`], whose route asks for the gate's own audience first, a token must be for both: it cannot know
+    /// that this `require()` follows, and lets no other token through to handlers. There, say
+    /// [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or put the audience into a route of the
+    /// gate ([`RoutePolicy::audiences`]).
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
+        self.gate.0.asks_audience.store(true, Ordering::Relaxed);
         self.policy(|policy| policy.audiences.push(audience))
     }
 
@@ -52,6 +58,20 @@ impl RequireLayer {
     #[must_use]
     pub fn optional(self) -> Self {
         self.policy(|policy| policy.auth = Auth::Optional)
+    }
+
+    /// Lets the request upgrade its connection, to a WebSocket for example, which ends with the caller's session. Behind
+    /// [`Gate::layer`] the `upgrade` of the layer's route decides instead.
+    #[must_use]
+    pub fn upgrade(self) -> Self {
+        self.policy(|policy| policy.upgrade = true)
+    }
+
+    /// Leaves the `Authorization` header to the handler, which passes the caller's token on. Behind [`Gate::layer`] the
+    /// `forward_token` of the layer's route decides instead.
+    #[must_use]
+    pub fn forward_token(self) -> Self {
+        self.policy(|policy| policy.forward_token = true)
     }
 
     fn policy(mut self, change: impl FnOnce(&mut RoutePolicy)) -> Self {
@@ -110,13 +130,26 @@ where
 impl RequireLayer {
     fn judge(&self, parts: &mut http::request::Parts) -> Result<(), Denial> {
         let gate = &self.gate.0;
-        // The gate's layer in front of us has verified the token already; only what this route asks is judged.
-        if let Some(identity) = Identity::of(&parts.extensions).filter(|identity| gate.checker.made(&identity.0)) {
-            return policy::judge(&self.route.policy, &identity.0, &gate.audiences);
+        if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
+        {
+            let permitted = undecided.decide(&self.route)?;
+            layer::prepare(gate, parts, &permitted);
+            parts.extensions.remove::<Undecided>();
+            parts.extensions.insert(permitted);
+            return Ok(());
         }
-        let permitted = layer::permit(gate, parts, &self.route)?;
-        layer::prepare(gate, parts, &permitted);
-        parts.extensions.insert(permitted);
+        // The gate's layer in front of us has verified the token already; only what this route asks is judged.
+        let known = parts.extensions.get::<Permitted>().filter(|known| known.by().gate == gate.id);
+        let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
+        let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
+        let permitted = layer::permit(gate, parts, &self.route, by)?;
+        if !is_known {
+            upgrade::settle(gate, parts, &permitted);
+        }
+        if !has_caller {
+            layer::prepare(gate, parts, &permitted);
+            parts.extensions.insert(permitted);
+        }
         Ok(())
     }
 }

@@ -35,10 +35,7 @@ pub(crate) fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
 /// What a caller is told of a refusal: never more than the RFC's error code says.
 pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
     match denial {
-        Denial::BadPath => problem(
-            StatusCode::BAD_REQUEST,
-            Some("the path has dot segments, an encoded slash, a backslash, a control character or an invalid escape"),
-        ),
+        Denial::BadPath(error) => problem(StatusCode::BAD_REQUEST, Some(error.what())),
         Denial::BadHost => {
             problem(StatusCode::BAD_REQUEST, Some("Host is missing, repeated, malformed or contradictory"))
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Gate;
 use crate::clock::Timestamp;
-use crate::denial::Error;
+use crate::denial::{Denial, Error};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::engine::{Issued, Origin, Start};
 use crate::session::profile::Profile;
@@ -75,9 +75,13 @@ impl Sessions {
     /// `accepts("application")`.
     ///
     /// # Errors
-    /// A subject or client that cannot stand in a token; a fault of store or clock.
+    /// [`Denial::InvalidClient`] for a client that is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
+    /// whose refresh token nobody could use; a subject that cannot stand in a token; a fault of store or clock.
     pub async fn start(&self, new: NewSession) -> Result<Issued, Error> {
         let gate = &self.0.0;
+        if gate.clients.get(&new.client).is_none() {
+            return Err(Denial::InvalidClient.into());
+        }
         let start = Start {
             subject: &new.subject,
             account: new.account.as_deref(),

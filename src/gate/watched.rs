@@ -91,7 +91,7 @@ impl Watch {
             }
             State::New { .. } => {
                 let Caller { gate, verified, route } = &self.caller;
-                let lease = Lease::of(gate, verified, route.policy.on_expiry);
+                let lease = Lease::of(gate, Some(verified), route.policy.on_expiry);
                 let mut ticks = tokio::time::interval(LOOK_EVERY);
                 // A reply that nobody took for long is looked at once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

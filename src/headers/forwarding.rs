@@ -31,6 +31,11 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
     client
 }
 
+/// Does the peer say for whom it speaks?
+pub(crate) fn says_for_whom(headers: &HeaderMap) -> bool {
+    headers.contains_key(&FOR)
+}
+
 /// Says to the upstream where the request came from: `X-Forwarded-For`, `-Proto` and `-Host`, each once.
 ///
 /// From a trusted proxy its own words are passed on, `X-Forwarded-For` from the client's address on and with the proxy's
@@ -95,7 +100,7 @@ fn address(entry: &str) -> Option<IpAddr> {
     Some(IpAddr::to_canonical(&address))
 }
 
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 

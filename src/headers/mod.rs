@@ -27,6 +27,7 @@ mod names;
 mod trailers;
 
 pub use forwarding::{client_ip, forwarded};
+pub(crate) use forwarding::{is_trusted, says_for_whom};
 pub use framing::is_framed_once;
 pub use hop_by_hop::remove_hop_by_hop;
 

@@ -2,9 +2,7 @@
 //! a caller that is known, and ended when the caller's token is not good any more (requirement T9).
 
 use std::any::Any;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -12,17 +10,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::ProxyBody;
-use crate::gate::{Ending, Lease};
+use crate::gate::Lease;
+use crate::gate::tunnel::{carry, protocol};
 use crate::headers;
 use crate::policy::Permitted;
-use websocket::WebSocket;
-
-mod frames;
-mod way;
-mod websocket;
-
-/// How often the token is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// In the extensions of a request: held for as long as its connection is open, upgraded or not.
 #[derive(Clone)]
@@ -68,20 +59,6 @@ pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Opti
     Some(Wanted { protocol, end })
 }
 
-/// The one protocol that is asked for, unless it is another form of HTTP, whose requests the gate would not see.
-fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-    if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
-        return None;
-    }
-    let mut values = headers.get_all(UPGRADE).iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let name = value.to_str().ok()?.trim().to_ascii_lowercase();
-    let is_token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b));
-    let is_http = ["h2", "http", "tls", "connect-"].iter().any(|prefix| name.starts_with(prefix));
-    (is_token && !is_http).then(|| value.clone())
-}
-
 impl Wanted {
     /// Asks the upstream for the same.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
@@ -113,68 +90,9 @@ impl Wanted {
     }
 }
 
-/// Carries bytes both ways until one side ends, or the token does. Nothing of the client's goes out before the upstream
-/// has agreed, because only then is the client told.
+/// Nothing of the client's goes out before the upstream has agreed, because only then is the client told.
 async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, is_websocket: bool, lease: Lease, seat: Option<Seat>) {
     let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-    let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-    if is_websocket {
-        let mut socket = WebSocket::new(client, upstream);
-        if let Some(ending) = until_ended(socket.carry(), &lease).await {
-            socket.end(&ending).await;
-        }
-    } else {
-        let (mut client, mut upstream) = (client, upstream);
-        until_ended(tokio::io::copy_bidirectional(&mut client, &mut upstream), &lease).await;
-    }
+    carry(TokioIo::new(client), TokioIo::new(upstream), is_websocket, &lease).await;
     drop(seat);
-}
-
-/// Why it was ended, if it did not end by itself.
-async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Lease) -> Option<Ending> {
-    tokio::select! {
-        ended = carried => {
-            tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
-            None
-        }
-        ending = lease.ended(LOOK_EVERY) => {
-            let reason = ending.reason();
-            tracing::info!(target: "rotogate::denial", reason, "an upgraded connection was ended");
-            Some(ending)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(connection: &str, upgrade: &[&str]) -> Option<HeaderValue> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONNECTION, HeaderValue::from_str(connection).unwrap());
-        for protocol in upgrade {
-            headers.append(UPGRADE, HeaderValue::from_str(protocol).unwrap());
-        }
-        protocol(&headers)
-    }
-
-    #[test]
-    fn t9_one_protocol_passes_that_is_not_http_in_disguise() {
-        assert_eq!(asked("keep-alive, Upgrade", &["WebSocket"]).unwrap(), "WebSocket");
-        for (connection, upgrade) in [
-            ("keep-alive", &["websocket"][..]),
-            ("upgrade", &[]),
-            ("upgrade", &["h2c"]),
-            ("upgrade", &["H2C"]),
-            ("upgrade", &["HTTP/2.0"]),
-            ("upgrade", &["TLS/1.2"]),
-            ("upgrade", &["connect-udp"]),
-            ("upgrade", &["websocket, h2c"]),
-            ("upgrade", &["websocket", "h2c"]),
-            ("upgrade", &["websocket", "websocket"]),
-            ("upgrade", &[""]),
-        ] {
-            assert_eq!(asked(connection, upgrade), None, "{connection} {upgrade:?}");
-        }
-    }
 }

@@ -22,35 +22,53 @@ use std::borrow::Cow;
 #[cfg(test)]
 mod tests;
 
-/// Why a path is refused. The caller learns only that it was.
+/// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.what())]
 pub enum PathError {
     /// It does not begin with a slash.
-    #[error("the path does not begin with a slash")]
     NotAbsolute,
     /// A byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
-    #[error("the path has a character that no path may have")]
     Character,
     /// `%` without two hex digits.
-    #[error("the path has an incomplete percent escape")]
     Escape,
     /// An escaped control byte or backslash.
-    #[error("the path escapes a control byte or a backslash")]
     Hidden,
     /// The escapes do not decode to UTF-8: broken or overlong.
-    #[error("the path does not decode to UTF-8")]
     Utf8,
     /// A `.` or `..` segment in any spelling.
-    #[error("the path has a dot segment")]
     DotSegment,
     /// Escapes of escapes that end in what may not be written at once.
-    #[error("the path is escaped more than once around something forbidden")]
     DoubleEncoding,
+    /// `%2F`, on a route that does not keep it.
+    EncodedSlash,
+    /// Not the canonical spelling, where none can be put in its place.
+    NotCanonical,
+}
+
+impl PathError {
+    /// What is wrong, and nothing of the path itself.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::NotAbsolute => "the path does not begin with a slash",
+            Self::Character => "the path has a control character, a space, a backslash or a character beyond ASCII",
+            Self::Escape => "the path has an incomplete percent escape",
+            Self::Hidden => "the path escapes a control character or a backslash",
+            Self::Utf8 => "the path does not decode to UTF-8",
+            Self::DotSegment => "the path has a dot segment",
+            Self::DoubleEncoding => "the path is escaped more than once around something forbidden",
+            Self::EncodedSlash => "the path has an encoded slash",
+            Self::NotCanonical => {
+                "the path has a non-canonical spelling: it escapes a character that needs no escape, lacks one that is \
+                 needed, or has an empty segment"
+            }
+        }
+    }
 }
 
 impl From<PathError> for crate::denial::Denial {
-    fn from(_: PathError) -> Self {
-        Self::BadPath
+    fn from(error: PathError) -> Self {
+        Self::BadPath(error)
     }
 }
 
@@ -87,6 +105,12 @@ impl<'a> CanonicalPath<'a> {
     /// for our own endpoints such a spelling is a near miss (R12).
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
+    }
+
+    /// Does it differ from what was sent in the letter case of escapes at most?
+    pub(crate) fn equals_but_for_hex_case(&self, raw: &str) -> bool {
+        // Nothing else changes the case of a letter, or anything without changing the length.
+        self.text.eq_ignore_ascii_case(raw)
     }
 
     /// Is there an escaped slash in it?

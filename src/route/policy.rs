@@ -1,6 +1,6 @@
 //! What a route asks of a request, and what it lets through.
 
-use super::path::CanonicalPath;
+use super::path::{CanonicalPath, PathError};
 use crate::denial::Denial;
 use crate::session::scope::Scope;
 
@@ -54,7 +54,7 @@ impl RoutePolicy {
     /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
     pub fn admits(&self, path: &CanonicalPath<'_>) -> Result<(), Denial> {
         match self.encoded_slash {
-            EncodedSlash::Refuse if path.has_encoded_slash() => Err(Denial::BadPath),
+            EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),
             EncodedSlash::Refuse | EncodedSlash::Keep => Ok(()),
         }
     }
@@ -110,7 +110,7 @@ mod tests {
     fn t12_an_escaped_slash_passes_only_where_the_route_keeps_it() {
         let path = CanonicalPath::parse("/a%2fb").unwrap();
         let strict = RoutePolicy::default();
-        assert_eq!(strict.admits(&path), Err(Denial::BadPath));
+        assert_eq!(strict.admits(&path), Err(Denial::BadPath(PathError::EncodedSlash)));
         assert_eq!(strict.admits(&CanonicalPath::parse("/a/b").unwrap()), Ok(()));
         let lax = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
         assert_eq!(lax.admits(&path), Ok(()));

@@ -26,6 +26,7 @@ pub const DEFAULT_METHODS: [Method; 7] =
 pub struct RouteTable {
     by_host: HashMap<Box<str>, Site, foldhash::fast::RandomState>,
     other_hosts: Site,
+    escapes: bool,
 }
 
 /// What a look-up finds.
@@ -122,7 +123,8 @@ impl RouteTable {
                 add(None);
             }
         }
-        let mut table = Self { by_host: HashMap::default(), other_hosts: Site::default() };
+        let escapes = routes.iter().any(|route| route.path.contains('%'));
+        let mut table = Self { by_host: HashMap::default(), other_hosts: Site::default(), escapes };
         for (host, draft) in drafts {
             let site = draft.build(&routes, &mut errors);
             match host {
@@ -143,6 +145,11 @@ impl RouteTable {
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
         let entry = site.paths.find(path).and_then(|&place| site.entries.get(place));
         entry.map_or(Match::None, |entry| entry.find(method))
+    }
+
+    /// Has any pattern a percent escape?
+    pub(crate) fn has_escapes(&self) -> bool {
+        self.escapes
     }
 
     fn site(&self, host: &str) -> Option<&Site> {

@@ -48,7 +48,7 @@ impl State {
         in_flight: Arc<InFlight>,
     ) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
-        let inner = gate.layer().rewriting().annotated().refilling().layer(assembled.proxy.clone());
+        let inner = gate.layer().rewriting().annotated().refilling().at_edge().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
         Ok(Self { service, gate: gate.clone(), metrics, in_flight, time: SystemTime::new() })
     }

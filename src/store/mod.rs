@@ -98,7 +98,9 @@ pub struct Swept {
     pub revocations: u64,
 }
 
-/// Sessions and revocations, kept.
+/// Sessions and revocations, kept. **For one gate in one process:** a gate reads the revocations in force when it starts
+/// and then its own alone, so that another one on the same store goes on with tokens that were revoked here. Passing the
+/// conformance suite does not change that. A store that other processes may write to says so: [`Store::is_shared`].
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The record of a session.
@@ -159,6 +161,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The last engine time that the store remembers; [`Timestamp::ZERO`] for a new one. Every write that carries a time
     /// raises it.
     async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
+
+    /// May other processes write to it as well? No gate is built on such a store.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Is the store able to write? For readiness.
     async fn check(&self) -> Result<(), StoreError>;

@@ -6,6 +6,7 @@
 //! because that library is lenient where a gateway must not be: duplicate members, `crit`, `typ`, claims of the wrong type.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -55,6 +56,8 @@ impl From<Denial> for Refusal {
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
+    /// A token of another issuer with a type that is not taken has been reported.
+    told: AtomicBool,
 }
 
 impl Verifier {
@@ -65,7 +68,7 @@ impl Verifier {
     pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, RulesError> {
         rules::check(&issuers)?;
         super::keyring::install_provider();
-        Ok(Self { issuers })
+        Ok(Self { issuers, told: AtomicBool::new(false) })
     }
 
     /// The rules for the tokens of `issuer`.
@@ -105,8 +108,10 @@ impl Verifier {
         if &*header.algorithm != key.algorithm().name() {
             return Err(Denial::WrongAlgorithm.into());
         }
+        let signature = &parts.signature;
+        let holds = || signature.len() == key.signature_len() && key.verifies(parts.message.as_bytes(), signature);
         if !rules.accepts_typ(header.typ.as_deref()) {
-            return Err(Denial::WrongType.into());
+            return Err(self.wrong_type(rules, header.typ.as_deref(), holds));
         }
         // The later of both times for what ends our own tokens: no clock that is behind lets one live on.
         let moments = if rules.ours {
@@ -116,14 +121,35 @@ impl Verifier {
         };
         let times = Times::read(&claims)?;
         times.judge(rules, moments, for_at_most)?;
-        let signature = &parts.signature;
         if signature.len() != key.signature_len() {
             return Err(Denial::BadSignature.into());
         }
-        if !key.verifies(parts.message.as_bytes(), signature) {
+        if !holds() {
             return Err(Refusal::Forged);
         }
         judge::claims(token, &claims, rules, key.shared_kid(), times).map_err(Refusal::Authentic)
+    }
+
+    /// A token whose type is not taken. Of another issuer's the first one that is genuine is reported, because the rules
+    /// may be wrong, and not the token.
+    fn wrong_type(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
+        if rules.ours || self.told.load(Ordering::Relaxed) {
+            return Denial::WrongType.into();
+        }
+        if !holds() {
+            return Refusal::Forged;
+        }
+        if !self.told.swap(true, Ordering::Relaxed) {
+            // It comes from outside, though its issuer has signed it.
+            let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
+            tracing::warn!(
+                issuer = &*rules.issuer,
+                typ,
+                "a genuine token of this issuer is refused because of its `typ` (empty: it has none). If these are its \
+                 access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. Said once"
+            );
+        }
+        Refusal::Authentic(Denial::WrongType)
     }
 
     /// Is a key of this name among those of an issuer?

@@ -122,7 +122,6 @@ pub struct Verified {
     /// What it takes in memory, in bytes.
     weight: u32,
     watch: Watch,
-    /// Tells the gate that verified it: a second gate in the same stack believes only its own.
     home: Arc<Home>,
 }
 
@@ -392,11 +391,6 @@ impl Checker {
                 Err(refusal.into_denial())
             }
         }
-    }
-
-    /// Was it this checker that verified it?
-    pub(crate) fn made(&self, verified: &Verified) -> bool {
-        Arc::ptr_eq(&verified.home, &self.home)
     }
 
     /// How much memory the verified tokens take that all threads share, in bytes.

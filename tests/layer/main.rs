@@ -8,6 +8,8 @@ mod examples;
 mod kuzzle;
 mod router;
 mod service;
+mod stacked;
+mod upgrades;
 
 use rotogate::Gate;
 use rotogate::client::Client;

@@ -109,25 +109,29 @@ async fn a_session_with_an_account_is_refreshed_at_an_endpoint_whose_path_names_
 }
 
 #[tokio::test]
-async fn the_extractors_say_401_or_nobody_where_no_gate_knows_the_caller() {
+async fn the_extractors_say_401_or_nobody_where_a_gate_lets_nobody_pass_and_500_without_a_gate() {
     let bare = Server::axum(Router::new().route("/me", get(me)).route("/maybe", get(maybe))).await;
-    let refused = bare.get_with("/me", "anything").await;
-    assert_eq!((refused.status, refused.challenge()), (StatusCode::UNAUTHORIZED, "Bearer"));
-    assert_eq!(bare.get("/maybe").await.body, "nobody");
+    for path in ["/me", "/maybe"] {
+        assert_eq!(bare.get_with(path, "anything").await.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+    }
 
     let gate = builder()
         .route(Route::new("/maybe", RoutePolicy::optional()))
         .route(Route::new("/public", RoutePolicy::public()))
+        .route(Route::new("/public/me", RoutePolicy::public()))
         .build()
         .await
         .unwrap();
     let app = Router::new().route("/maybe", get(maybe)).route("/public", get(maybe)).route("/me", get(me));
+    let app = app.route("/public/me", get(me));
     let server = Server::axum(app.layer(gate.layer())).await;
     let (access, _) = tokens(&gate, "read").await;
     assert_eq!(server.get("/maybe").await.body, "nobody");
     assert_eq!(server.get_with("/maybe", &access).await.body, "ada");
     assert_eq!(server.get_with("/maybe", "bad").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(server.get_with("/public", &access).await.body, "nobody", "no token is looked at");
+    let refused = server.get_with("/public/me", &access).await;
+    assert_eq!((refused.status, refused.challenge()), (StatusCode::UNAUTHORIZED, "Bearer"));
     // With routes of its own, the gate lets nothing else through.
     assert_eq!(server.get_with("/me", &access).await.status, StatusCode::NOT_FOUND);
 }
@@ -140,6 +144,7 @@ async fn require_asks_for_scopes_behind_the_gate_and_alone() {
             .route("/admin", get(me))
             .route_layer(gate.require().scope("admin"))
             .merge(Router::new().route("/both", get(me)).route_layer(gate.require().scope("read").scope("admin")))
+            .merge(Router::new().route("/two", get(me)).route_layer(gate.require().scope("read admin")))
     };
     let behind = Server::axum(admin().route("/me", get(me)).layer(gate.layer())).await;
     let alone = Server::axum(admin().route("/open", get(maybe))).await;
@@ -154,9 +159,11 @@ async fn require_asks_for_scopes_behind_the_gate_and_alone() {
         assert_eq!(server.get_with("/both", &reader).await.status, StatusCode::FORBIDDEN);
         assert_eq!(server.get_with("/admin", &root).await.body, "ada");
         assert_eq!(server.get_with("/both", &root).await.body, "ada");
+        assert_eq!(server.get_with("/two", &reader).await.status, StatusCode::FORBIDDEN);
+        assert_eq!(server.get_with("/two", &root).await.body, "ada");
     }
     assert_eq!(behind.get_with("/me", &reader).await.body, "ada");
-    assert_eq!(alone.get("/open").await.body, "nobody");
+    assert_eq!(alone.get("/open").await.status, StatusCode::INTERNAL_SERVER_ERROR, "no gate in front");
     // A scope that cannot be is a mistake of ours, and lets nobody pass.
     let misspelt = Router::new().route("/x", get(me)).route_layer(gate.require().scope("ad\"min"));
     assert_eq!(Server::axum(misspelt).await.get_with("/x", &root).await.status, StatusCode::FORBIDDEN);
@@ -242,11 +249,40 @@ async fn t12_a_path_spelt_otherwise_is_refused_in_a_router_and_put_right_around_
     assert_eq!(around.get_with("/%70lain", &access).await.body, "plain");
     assert_eq!(around.get_with("//plain?a=1", &access).await.body, "plain");
     assert_eq!(around.get_with("/%65xact", &access).await.body, "exact");
-    for path in ["/a%2fb", "/%2e%2e/exact", "/a%5cb", "/%zz"] {
+    // Escapes in lower case, as .NET writes them, lead to the same place.
+    for server in [inside, around] {
+        assert_eq!(server.get_with("/Zo%c3%ab", &access).await.body, "Zoë");
+    }
+    for (path, what) in [
+        ("/a%2fb", "an encoded slash"),
+        ("/%2e%2e/exact", "a dot segment"),
+        ("/a%5cb", "a backslash"),
+        ("/%zz", "an incomplete percent escape"),
+        ("/%ff", "UTF-8"),
+    ] {
         for server in [inside, around] {
-            assert_eq!(server.get_with(path, &access).await.status, StatusCode::BAD_REQUEST, "{path}");
+            let refused = server.get_with(path, &access).await;
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path}");
+            assert!(refused.member("detail").contains(what), "{path}: {}", refused.body);
         }
     }
+    let refused = inside.get_with("/%70lain", &access).await;
+    assert!(refused.member("detail").contains("non-canonical spelling"), "{}", refused.body);
+}
+
+#[tokio::test]
+async fn t12_where_a_pattern_has_an_escape_its_letter_case_decides_nothing() {
+    let gate = builder()
+        .route(Route::new("/caf%C3%A9", RoutePolicy::public()))
+        .route(Route::catch_all(RoutePolicy::default()))
+        .build()
+        .await
+        .unwrap();
+    // The router knows the path as it came: the gate's public route is another one there.
+    let app = Router::new().route("/caf%C3%A9", get(async || "open")).route("/{name}", get(async || "closed"));
+    let server = Server::axum(app.layer(gate.layer())).await;
+    assert_eq!(server.get("/caf%C3%A9").await.body, "open");
+    assert_eq!(server.get("/caf%c3%a9").await.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
@@ -262,6 +298,30 @@ async fn a_gate_is_shared_by_routers_and_bodies_stream_through() {
         let answer = send(request.body(text.clone()).unwrap()).await;
         assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, text.len()));
     }
+}
+
+#[tokio::test]
+async fn t33_what_cannot_work_is_refused_when_a_gate_is_built_or_a_session_begun() {
+    let built = async |builder: rotogate::gate::GateBuilder| builder.build().await.err();
+    for issuer in ["my-app", "http://api.test", "https://api.test/?x"] {
+        let error = built(builder().issuer(issuer)).await;
+        assert!(matches!(error, Some(BuildError::Issuer { .. })), "{issuer}: {error:?}");
+    }
+    assert!(built(builder().issuer("http://api.test").dangerous_plain_issuer()).await.is_none());
+    let twice = built(builder().client(rotogate::client::Client::public("web"))).await;
+    assert!(matches!(twice, Some(BuildError::Client { .. })), "{twice:?}");
+    let stranger = Endpoint::new(rotogate::dialect::oauth2::OAuth2).path("/other/token").clients(["mobile"]);
+    assert!(matches!(built(builder().endpoint(stranger)).await, Some(BuildError::Client { .. })));
+    assert!(matches!(built(builder().public_url("api.test")).await, Some(BuildError::PublicUrl(_))));
+    assert!(matches!(built(builder().allowed_origins(["https://a.test/"])).await, Some(BuildError::Origin(_))));
+
+    let gate = gate().await;
+    let refused = gate.sessions().start(rotogate::gate::NewSession::new("ada", "mobile")).await.unwrap_err();
+    let said: Box<dyn std::error::Error> = refused.into();
+    assert!(said.to_string().contains("invalid_client"), "{said}");
+    let server = Server::axum(Router::new().layer(gate.layer())).await;
+    let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
+    assert_eq!(metadata["grant_types_supported"], serde_json::json!(["refresh_token"]));
 }
 
 #[tokio::test]

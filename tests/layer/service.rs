@@ -206,6 +206,24 @@ async fn what_passes_is_boxed_nowhere() {
 }
 
 #[test]
+fn every_error_is_one_that_question_marks_take() {
+    fn is<T: std::error::Error + Send + Sync + 'static>() {}
+    is::<rotogate::denial::Denial>();
+    is::<rotogate::denial::Error>();
+    is::<rotogate::denial::Fault>();
+    is::<rotogate::gate::BuildError>();
+    is::<rotogate::gate::EndpointError>();
+    is::<rotogate::gate::NoIdentity>();
+    is::<rotogate::gate::Unpassed>();
+    is::<rotogate::store::StoreError>();
+    is::<rotogate::directory::DirectoryError>();
+    is::<rotogate::route::RouteError>();
+    is::<rotogate::route::path::PathError>();
+    is::<rotogate::token::keyring::KeyError>();
+    is::<rotogate::token::verify::RulesError>();
+}
+
+#[test]
 fn layers_services_and_futures_go_between_threads() {
     fn clone_send_sync<T: Clone + Send + Sync + 'static>() {}
     fn send<T: Send + 'static>() {}

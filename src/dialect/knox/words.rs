@@ -27,7 +27,7 @@ fn denied(denial: Denial) -> Status {
         Denial::TwoCredentials => Status::invalid_argument("send exactly one credential"),
         Denial::TtlExceeded
         | Denial::InvalidScope
-        | Denial::BadPath
+        | Denial::BadPath(_)
         | Denial::BadHost
         | Denial::BadTarget
         | Denial::BadFraming

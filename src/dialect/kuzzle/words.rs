@@ -196,7 +196,7 @@ impl Problem {
                 "Maximum HTTP request size exceeded.",
             ),
             Denial::MalformedRequest(what) => Self::unexpected(StatusCode::BAD_REQUEST, what),
-            Denial::BadPath => Self::unexpected(StatusCode::BAD_REQUEST, "the path is malformed"),
+            Denial::BadPath(_) => Self::unexpected(StatusCode::BAD_REQUEST, "the path is malformed"),
             Denial::BadHost => Self::unexpected(StatusCode::BAD_REQUEST, "Host is missing or malformed"),
             Denial::BadTarget => Self::unexpected(StatusCode::BAD_REQUEST, "the request target is malformed"),
             Denial::BadFraming => Self::unexpected(StatusCode::BAD_REQUEST, "the body is framed twice"),

@@ -105,7 +105,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
             (StatusCode::BAD_REQUEST, "unauthorized_client", "the client may not use this grant, or not on this token")
         }
         Denial::UnsupportedGrantType => {
-            (StatusCode::BAD_REQUEST, "unsupported_grant_type", "use password, refresh_token or client_credentials")
+            (StatusCode::BAD_REQUEST, "unsupported_grant_type", "this endpoint does not serve the grant type")
         }
         Denial::TtlExceeded => (StatusCode::BAD_REQUEST, "invalid_request", "the lifetime asked for is too long"),
         Denial::InvalidScope => {
@@ -125,7 +125,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
             (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
         }
         // What follows is said of requests and bearer tokens on data routes; a token endpoint has no such reply.
-        Denial::BadPath
+        Denial::BadPath(_)
         | Denial::BadHost
         | Denial::BadTarget
         | Denial::BadFraming

@@ -103,6 +103,7 @@ impl Endpoints {
         clients: &[Client],
         issuer: &str,
         public_url: &str,
+        has_directory: bool,
     ) -> Result<Self, EndpointError> {
         let mut all = Self {
             ready: Vec::new(),
@@ -130,7 +131,7 @@ impl Endpoints {
                     all.insert("the gate", &path, Entry::Metadata)?;
                 }
                 let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
-                let metadata = Metadata::new(issuer, public_url, &paths, clients.iter().filter(served));
+                let metadata = Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory);
                 all.metadata = metadata.to_bytes();
             }
             let mut accepts = endpoint.accepts;

@@ -5,17 +5,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use crate::denial::Denial;
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
+use crate::gate::notice::Notice;
 use crate::gate::verdict::Verdict;
 use crate::gate::watched::{Watch, is_short};
 use crate::gate::{Inner, respond};
-use crate::policy::Permitted;
+use crate::policy::{Permitted, Undecided};
 use crate::reason::Reason;
+use crate::session::Scope;
 
 /// What a request to an endpoint turned into.
 pub(super) enum Turned<F> {
@@ -31,6 +34,8 @@ pub(super) struct Passed {
     pub(super) permitted: Permitted,
     /// Does a long reply to it end with its caller's session?
     pub(super) is_watched: bool,
+    /// Who may be the caller, if somebody inside says so.
+    pub(super) undecided: Option<Box<Undecided>>,
 }
 
 impl<F> Turned<F> {
@@ -45,9 +50,29 @@ impl Passed {
         if !self.is_watched || is_short(&response.body().size_hint()) {
             return None;
         }
-        let caller = Arc::clone(self.permitted.caller()?);
+        let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
+        let caller = Arc::clone(self.permitted.caller().or(undecided)?);
         let route = Arc::clone(self.permitted.route());
         Some(Watch::new(Arc::clone(&self.gate), caller, route, respond::is_grpc(response.headers())))
+    }
+
+    /// In the place of what a handler answers a token for another audience, where nobody in front of it has judged that.
+    fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
+        if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
+            return None;
+        }
+        if self.gate.notices.first(Notice::Unjudged) {
+            tracing::error!(
+                "a handler behind `gate.layer().deferring_audience()` answered a token for another audience: put it behind \
+                 `gate.require()`, or have it take an `Identity`. Its reply was dropped. Said once"
+            );
+        }
+        let denial = Denial::WrongAudience;
+        let reason = Reason::from(denial);
+        reason.tell();
+        let is_grpc = respond::is_grpc(said);
+        let reply = if is_grpc { respond::denied_grpc(denial) } else { respond::denied(denial, &Scope::default()) };
+        Some((reply, reason))
     }
 }
 
@@ -104,6 +129,14 @@ where
             KindProjection::Inner { future, passed, annotate } => {
                 let mut response = ready!(future.poll(cx))?;
                 let passed = passed.take();
+                if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unjudged(response.headers())) {
+                    let mut reply = reply.map(GateBody::own);
+                    if let Some(passed) = passed.filter(|_| *annotate) {
+                        let verdict = Verdict { reason, ..Verdict::passed(passed.permitted) };
+                        reply.extensions_mut().insert(verdict);
+                    }
+                    return Poll::Ready(Ok(reply));
+                }
                 let watch = passed.as_ref().and_then(|passed| passed.watch(&response));
                 let verdict = passed.filter(|_| *annotate).map(|passed| {
                     let verdict = Verdict::passed(passed.permitted);

@@ -1,5 +1,6 @@
 //! The steps of a decision: credential and permission, and what the service is told.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Uri;
@@ -9,33 +10,76 @@ use http::uri::PathAndQuery;
 use crate::credential::{self, Credential};
 use crate::denial::Denial;
 use crate::gate::Inner;
+use crate::gate::notice::Notice;
 use crate::headers;
-use crate::policy::{self, Permitted};
+use crate::policy::{self, By, Permitted, Undecided};
 use crate::route::{Auth, BadCredential, Route};
+use crate::verified::Verified;
 
-/// Credential, verification, authorisation: each needs what the one before it made.
-pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Permitted, Denial> {
+/// Credential, verification, authorisation: each needs what the one before it made. What this gate has permitted before
+/// is not asked again who it is; its credential is gone.
+pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
+    match parts.extensions.get::<Permitted>() {
+        None => permit_first(gate, parts, route, by),
+        Some(known) if known.by().gate == gate.id => match known.caller() {
+            Some(caller) => policy::authorise_again(route, Arc::clone(caller), by),
+            None => permit_first(gate, parts, route, by),
+        },
+        Some(_) => {
+            let permitted = permit_first(gate, parts, route, by);
+            if matches!(permitted, Err(Denial::NoCredential)) && gate.notices.first(Notice::OtherGate) {
+                tracing::error!(
+                    "a request without a credential comes through another gate, which takes the Authorization header away: \
+                     have its route say `forward_token: true`, or put one gate around both. Said once"
+                );
+            }
+            permitted
+        }
+    }
+}
+
+fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
     match (route.policy.auth, route.policy.bad_credential_on_optional) {
         // Nobody is asked; still no request passes with two Authorization headers, for the upstream to choose from.
-        (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route)),
-        (Auth::Required, _) => permit_caller(gate, parts, route)?.ok_or(Denial::NoCredential),
+        (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route, by)),
+        (Auth::Required, _) => permit_caller(gate, parts, route, by)?.ok_or(Denial::NoCredential),
         (Auth::Optional, BadCredential::Refuse) => {
-            Ok(permit_caller(gate, parts, route)?.unwrap_or_else(|| policy::permit_anonymous(route)))
+            Ok(permit_caller(gate, parts, route, by)?.unwrap_or_else(|| policy::permit_anonymous(route, by)))
         }
         (Auth::Optional, BadCredential::Anonymous) => {
             credential::at_most_one(&parts.headers)?;
-            match permit_caller(gate, parts, route) {
+            match permit_caller(gate, parts, route, by) {
                 Ok(Some(caller)) => Ok(caller),
                 // Two credentials are never a mistake to look over.
                 Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
-                Ok(None) | Err(_) => Ok(policy::permit_anonymous(route)),
+                Ok(None) | Err(_) => Ok(policy::permit_anonymous(route, by)),
             }
         }
     }
 }
 
 /// `None` where no credential was sent.
-fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Permitted>, Denial> {
+fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Option<Permitted>, Denial> {
+    let Some((verified, first_sight)) = caller(gate, parts, route)? else { return Ok(None) };
+    let authorised = policy::authorise(route, verified, &gate.audiences, by);
+    // It was verified in vain, unless somebody inside asks for its audience. Shown again it costs nothing.
+    if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
+        gate.engine.limits().refused(address);
+    }
+    authorised.map(Some)
+}
+
+/// The caller of a request whose route does not take the audience of its token, but the rest.
+pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Undecided, Denial> {
+    let (verified, _) = caller(gate, parts, route)?.ok_or(Denial::NoCredential)?;
+    let caller = policy::authorise_again(route, verified, by)?;
+    caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
+}
+
+/// Who a token says that the caller is, and where it came from if it was never seen.
+type Shown = (Arc<Verified>, Option<Option<IpAddr>>);
+
+fn caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Shown>, Denial> {
     let places = gate.places(&route.policy);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
     // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
@@ -45,12 +89,7 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Opti
     let mut first_sight = None;
     let shown = || gate.shown(*first_sight.insert(gate.client_address(parts)));
     let verified = gate.checker.check(Credential::new(&found.token), shown)?;
-    let authorised = policy::authorise(route, verified, &gate.audiences);
-    // It was verified in vain. Shown again it costs nothing.
-    if let (Some(address), Err(Denial::WrongAudience)) = (first_sight, &authorised) {
-        gate.engine.limits().refused(address);
-    }
-    authorised.map(Some)
+    Ok(Some((verified, first_sight)))
 }
 
 /// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.

@@ -165,7 +165,8 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         policy: RoutePolicy::default(),
         upstream: Some(0),
     };
-    request.extensions_mut().insert(crate::policy::permit_anonymous(&std::sync::Arc::new(route)));
+    let by = crate::policy::By { gate: crate::policy::GateId::next(), layer: true, defers: false };
+    request.extensions_mut().insert(crate::policy::permit_anonymous(&std::sync::Arc::new(route), by));
     let response = tower::Service::call(&mut service, request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(seen.lock().unwrap().len(), 1);

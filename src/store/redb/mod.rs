@@ -78,7 +78,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, with no high-water mark.
+    /// The defaults, without a high-water mark: an older copy in the place of the store goes unnoticed, and so do the
+    /// sessions and revocations that it lacks, which the log says once it is opened. See [`Self::high_water`].
     pub fn new(issuer: impl Into<Arc<str>>, keyring_id: Uuid, leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
@@ -89,6 +90,14 @@ impl Options {
             cache_size: DEFAULT_CACHE_SIZE,
             check_up_to: DEFAULT_CHECK_UP_TO,
         }
+    }
+
+    /// Notices a store that was lost or restored from a back-up, by a file of this path. It belongs beside the keys, not
+    /// beside the store: what is restored together with the store says nothing about it.
+    #[must_use]
+    pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
+        self.high_water = Some(path.into());
+        self
     }
 }
 

@@ -59,7 +59,14 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
             file.write(Mark { store: head.store, sequence: head.sequence })?;
             Some(Marker::new(file, head.sequence))
         }
-        None => None,
+        None => {
+            tracing::warn!(
+                store = %path.display(),
+                "the store has no high-water mark: an older copy of it in its place goes unnoticed, and what was revoked \
+                 since passes again. Give `Options::high_water` a path beside the keys"
+            );
+            None
+        }
     };
     #[cfg(not(test))]
     drop(backend);

@@ -243,7 +243,7 @@ impl IssuerRules {
         }
     }
 
-    /// The rules for the tokens of another issuer: `at+jwt` only, 30 s leeway, any lifetime.
+    /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
         Self {
             issuer: issuer.into(),
@@ -259,6 +259,15 @@ impl IssuerRules {
     /// How long after its `exp` a token is taken.
     pub(super) fn leeway_of_expiry(&self) -> Duration {
         if self.ours { Duration::ZERO } else { self.leeway }
+    }
+
+    /// Takes tokens of these types in the place of `at+jwt`. Many issuers put `JWT` into access tokens (Keycloak, Entra,
+    /// Auth0's default profile), some put none (Cognito): that is `""` here. Where such an issuer signs ID tokens with the
+    /// same keys, its audience alone keeps them out.
+    #[must_use]
+    pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        self.typ = types.into_iter().map(Into::into).collect();
+        self
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {

@@ -1,11 +1,6 @@
 //! Where the frames of a WebSocket begin and end (RFC 6455 §5.2), told from the bytes that pass. Payloads are counted, not
 //! looked at.
 
-use std::io::Cursor;
-
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, OpCode};
-
 /// No header is longer.
 const MAX_HEADER: usize = 14;
 
@@ -89,22 +84,53 @@ impl Frames {
 
     /// Its length, if there is all of a header.
     fn take_header(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut cursor = Cursor::new(bytes);
-        match FrameHeader::parse(&mut cursor) {
-            Ok(Some((header, length))) => {
-                self.has_close |= header.opcode == OpCode::Control(Control::Close);
-                self.payload = length;
-                self.known = 0;
-                usize::try_from(cursor.position()).ok()
-            }
-            Ok(None) => None,
-            Err(_) => {
+        let header = Header::read(bytes)?;
+        match header.opcode {
+            CONTINUATION | TEXT | BINARY | PING | PONG => {}
+            CLOSE => self.has_close = true,
+            // Nobody has defined it: what follows may be anything.
+            _ => {
                 self.is_lost = true;
-                None
+                return None;
             }
         }
+        self.payload = header.payload;
+        self.known = 0;
+        Some(header.length)
+    }
+}
+
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+
+/// What a frame's header says of its extent.
+struct Header {
+    opcode: u8,
+    /// The bytes of the header.
+    length: usize,
+    /// The bytes that follow it.
+    payload: u64,
+}
+
+impl Header {
+    /// `None` as long as it is not whole.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (&[first, second], rest) = bytes.split_first_chunk()?;
+        let (payload, extended) = match second & 0x7f {
+            126 => (u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 2),
+            127 => (u64::from_be_bytes(*rest.first_chunk()?), 8),
+            short => (u64::from(short), 0),
+        };
+        let mask = if second & 0x80 == 0 { 0 } else { 4 };
+        let length = 2 + extended + mask;
+        (bytes.len() >= length).then_some(Self { opcode: first & 0x0f, length, payload })
     }
 }
 
 #[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;

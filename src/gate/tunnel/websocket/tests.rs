@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tungstenite::protocol::frame::{Frame, FrameHeader};
 
 use super::*;
 use crate::denial::Denial;
@@ -15,6 +16,12 @@ const CLOSE: OpCode = OpCode::Control(Control::Close);
 fn sides(room: usize) -> (DuplexStream, DuplexStream, WebSocket<DuplexStream, DuplexStream>) {
     let ((client, near), (far, upstream)) = (duplex(room), duplex(room));
     (client, upstream, WebSocket::new(near, far))
+}
+
+fn formatted(frame: Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.format(&mut bytes).unwrap();
+    bytes
 }
 
 fn binary(payload: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! A WebSocket through the proxy. Its frames pass as they are; the gate only knows where each ends, so that it can end the
+//! A WebSocket through the gate. Its frames pass as they are; the gate only knows where each ends, so that it can end the
 //! whole with a Close frame of its own (RFC 6455 §5.5.1).
 
 use std::future::poll_fn;
@@ -7,10 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tungstenite::protocol::CloseFrame;
-use tungstenite::protocol::frame::Frame;
-use tungstenite::protocol::frame::coding::CloseCode;
 
+use super::frames::CLOSE;
 use super::way::Way;
 use crate::gate::Ending;
 use crate::linger::linger;
@@ -69,9 +67,8 @@ where
     }
 
     async fn farewell(&mut self, why: &Ending) {
-        let frame = close_frame(why);
-        let to_client = formatted(frame.clone());
-        self.to_upstream.end_with(&masked(frame));
+        let to_client = close_frame(why, None);
+        self.to_upstream.end_with(&masked_close_frame(why));
         let mut has_rest = false;
         poll_fn(|cx| {
             // Neither side waits for the other, nor for one that is broken.
@@ -94,33 +91,31 @@ where
 }
 
 /// What is said: that of the `kuzzle` dialect, where it has a word for it.
-fn close_frame(why: &Ending) -> Frame {
+fn close_frame(why: &Ending, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
-        Ending::Denied(_) => (CloseCode::Policy, "the access token is no longer good"),
-        Ending::MaxStream => (CloseCode::Restart, "open for as long as a connection may be"),
-        Ending::Closing => (CloseCode::Away, "the gate stops"),
+        Ending::Denied(_) => (1008_u16, "the access token is no longer good"),
+        Ending::MaxStream => (1012, "open for as long as a connection may be"),
+        Ending::Closing => (1001, "the gate stops"),
     };
-    Frame::close(Some(CloseFrame { code, reason: reason.into() }))
+    let payload = code.to_be_bytes().into_iter().chain(reason.bytes());
+    // A control frame's payload has at most 125 bytes (§5.5), and its length fits into seven bits.
+    let length = u8::try_from(2 + reason.len()).unwrap_or(0x7d);
+    let mut frame = vec![0x80 | CLOSE, length | if mask.is_some() { 0x80 } else { 0 }];
+    frame.extend(mask.into_iter().flatten());
+    frame.extend(payload.zip(mask.unwrap_or_default().into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
 }
 
 /// As a client must (§5.3): nobody may foresee what it looks like on the wire.
-fn masked(mut frame: Frame) -> Vec<u8> {
+fn masked_close_frame(why: &Ending) -> Vec<u8> {
     let mut mask = [0; 4];
-    if aws_lc_rs::rand::fill(&mut mask).is_err() {
-        return Vec::new();
-    }
-    frame.header_mut().mask = Some(mask);
-    formatted(frame)
-}
-
-fn formatted(frame: Frame) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match frame.format(&mut bytes) {
-        Ok(()) => bytes,
-        // Writing into memory does not fail; without a frame the connection is closed all the same.
+    match aws_lc_rs::rand::fill(&mut mask) {
+        Ok(()) => close_frame(why, Some(mask)),
+        // Without a frame the connection is closed all the same.
         Err(_) => Vec::new(),
     }
 }
 
 #[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;

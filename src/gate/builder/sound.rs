@@ -1,0 +1,142 @@
+//! What a builder is told that cannot work, found before anything is served.
+
+use std::collections::HashSet;
+
+use http::Uri;
+
+use super::BuildError;
+use crate::client::{Client, Grant};
+use crate::gate::Endpoint;
+use crate::gate::origin::origin_of;
+use crate::token::verify::is_name;
+
+/// An issuer is an https URL without query and fragment (RFC 8414 §2); over plain http anyone on the way could answer for
+/// it.
+pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
+    let refuse = |why| Err(BuildError::Issuer { issuer: issuer.to_owned(), why });
+    let Some((uri, host)) = url(issuer) else {
+        return refuse("it is no URL: write `https://` and a host, without user, query and fragment");
+    };
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if plain || is_loopback(&host) => Ok(()),
+        Some("http") => refuse("plain http is for loopback; `dangerous_plain_issuer()` takes it all the same"),
+        Some(_) | None => refuse("its scheme is not https"),
+    }
+}
+
+/// `scheme://host[:port]`.
+pub(super) fn public_url(public: &str) -> Result<(), BuildError> {
+    let is_origin = url(public)
+        .is_some_and(|(uri, _)| matches!(uri.scheme_str(), Some("http" | "https")) && matches!(uri.path(), "" | "/"));
+    if is_origin { Ok(()) } else { Err(BuildError::PublicUrl(public.to_owned())) }
+}
+
+/// As a browser writes it, or no request ever comes from there.
+pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
+    match allowed.iter().find(|origin| origin_of(origin).as_deref() != Some(origin)) {
+        Some(origin) => Err(BuildError::Origin(origin.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Each client once, with a name that can stand in a token, and with grants that it may have.
+pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), BuildError> {
+    let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
+    let mut known = HashSet::new();
+    for client in clients {
+        if !is_name(&client.id) {
+            return refuse(&client.id, "its id cannot stand in a token");
+        }
+        if !known.insert(&*client.id) {
+            return refuse(&client.id, "it is there twice");
+        }
+        if client.secret_hash.is_none() && client.may(Grant::ClientCredentials) {
+            return refuse(&client.id, "client_credentials are for clients with a secret (RFC 6749 §4.4)");
+        }
+    }
+    let named = endpoints.iter().flat_map(Endpoint::named_clients);
+    match named.into_iter().find(|client| !known.contains(client)) {
+        Some(client) => refuse(client, "an endpoint names it, and it is not registered: call `.client(…)`"),
+        None => Ok(()),
+    }
+}
+
+/// The URL and its host, without anything that an issuer or an origin may not have.
+fn url(text: &str) -> Option<(Uri, String)> {
+    if text.contains(['#', '?']) {
+        return None;
+    }
+    let uri: Uri = text.parse().ok()?;
+    let authority = uri.authority()?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return None;
+    }
+    let host = authority.host().to_ascii_lowercase();
+    Some((uri, host))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t33_an_issuer_is_an_https_url_or_on_loopback() {
+        for good in [
+            "https://id.example",
+            "https://id.example:8443/acme/",
+            "http://localhost:3000",
+            "http://127.0.0.1:8080",
+            "http://[::1]",
+            "http://app.localhost/",
+        ] {
+            assert!(issuer(good, false).is_ok(), "{good}");
+        }
+        for bad in [
+            "my-app",
+            "",
+            "/x",
+            "https://",
+            "ftp://id.example",
+            "http://id.example",
+            "http://localhost.example",
+            "http://127.0.0.1.example",
+            "https://id.example/?x=1",
+            "https://id.example/#x",
+            "https://user@id.example",
+        ] {
+            assert!(issuer(bad, false).is_err(), "{bad}");
+        }
+        assert!(issuer("http://id.example", true).is_ok());
+        assert!(issuer("my-app", true).is_err());
+    }
+
+    #[test]
+    fn t33_what_no_browser_and_no_client_could_use_is_refused() {
+        for (good, bad) in [("https://a.example", "https://a.example/"), ("http://a.example:81", "http://a.example:80")]
+        {
+            assert!(origins(&[good.into()]).is_ok(), "{good}");
+            assert!(origins(&[good.into(), bad.into()]).is_err(), "{bad}");
+        }
+        assert!(public_url("https://a.example/").is_ok());
+        for bad in ["https://a.example/x", "a.example", "wss://a.example", "https://a.example?x"] {
+            assert!(public_url(bad).is_err(), "{bad}");
+        }
+        let web = Client::public("web");
+        assert!(clients(std::slice::from_ref(&web), &[]).is_ok());
+        for bad in [
+            vec![web.clone(), web.clone()],
+            vec![Client::public("")],
+            vec![Client { grants: vec![Grant::ClientCredentials], ..web }],
+        ] {
+            assert!(clients(&bad, &[]).is_err(), "{bad:?}");
+        }
+    }
+}

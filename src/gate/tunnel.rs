@@ -1,0 +1,99 @@
+//! An upgraded connection (RFC 9110 §7.8), carried between its two ends for as long as a [`Lease`] holds. The proxy and the
+//! layer around a service both end it here.
+
+use std::io;
+use std::time::Duration;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::lease::{Ending, Lease};
+use websocket::WebSocket;
+
+mod frames;
+mod way;
+mod websocket;
+
+/// How often the token is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The one protocol that is asked for, unless it is another form of HTTP, whose requests the gate would not see.
+pub(crate) fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
+        return None;
+    }
+    let mut values = headers.get_all(UPGRADE).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let name = value.to_str().ok()?.trim().to_ascii_lowercase();
+    let is_token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b));
+    let is_http = ["h2", "http", "tls", "connect-"].iter().any(|prefix| name.starts_with(prefix));
+    (is_token && !is_http).then(|| value.clone())
+}
+
+/// Carries bytes both ways until both sides have ended, or the lease has.
+pub(crate) async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if is_websocket {
+        let mut socket = WebSocket::new(client, server);
+        if let Some(ending) = until_ended(socket.carry(), lease).await {
+            socket.end(&ending).await;
+        }
+    } else {
+        let (mut client, mut server) = (client, server);
+        until_ended(tokio::io::copy_bidirectional(&mut client, &mut server), lease).await;
+    }
+}
+
+/// Why it was ended, if it did not end by itself.
+async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Lease) -> Option<Ending> {
+    tokio::select! {
+        ended = carried => {
+            tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
+            None
+        }
+        ending = lease.ended(LOOK_EVERY) => {
+            let reason = ending.reason();
+            tracing::info!(target: "rotogate::denial", reason, "an upgraded connection was ended");
+            Some(ending)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(connection: &str, upgrade: &[&str]) -> Option<HeaderValue> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_str(connection).unwrap());
+        for protocol in upgrade {
+            headers.append(UPGRADE, HeaderValue::from_str(protocol).unwrap());
+        }
+        protocol(&headers)
+    }
+
+    #[test]
+    fn t9_one_protocol_passes_that_is_not_http_in_disguise() {
+        assert_eq!(asked("keep-alive, Upgrade", &["WebSocket"]).unwrap(), "WebSocket");
+        for (connection, upgrade) in [
+            ("keep-alive", &["websocket"][..]),
+            ("upgrade", &[]),
+            ("upgrade", &["h2c"]),
+            ("upgrade", &["H2C"]),
+            ("upgrade", &["HTTP/2.0"]),
+            ("upgrade", &["TLS/1.2"]),
+            ("upgrade", &["connect-udp"]),
+            ("upgrade", &["websocket, h2c"]),
+            ("upgrade", &["websocket", "h2c"]),
+            ("upgrade", &["websocket", "websocket"]),
+            ("upgrade", &[""]),
+        ] {
+            assert_eq!(asked(connection, upgrade), None, "{connection} {upgrade:?}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Upgrades of requests to the service inside: nothing where the policy passes none, and otherwise a connection that ends
+//! with its session, whatever the service does with it.
+//!
+//! A server of hyper's leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Nobody but
+//! hyper can make one, so the layer has hyper make another: a connection of hyper's own over a pipe, whose upgrade the
+//! service gets in its place. Once the client has been told of the switch, the gate carries the bytes between the client
+//! and the pipe ([`tunnel`](super::tunnel)), and stops when the lease ends.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
+use tokio::sync::oneshot;
+
+use super::Inner;
+use super::lease::Lease;
+use super::notice::Notice;
+use super::tunnel::{carry, protocol};
+use crate::policy::Permitted;
+
+/// What waits in the pipe, either way, at most.
+const PIPE: usize = 8 * 1024;
+/// What the pipe's own connection of HTTP begins with.
+const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
+
+/// Leaves a request its upgrade, tied to a lease, if its policy passes one; otherwise nothing of it.
+pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) {
+    if !parts.headers.contains_key(UPGRADE) {
+        return;
+    }
+    let policy = &permitted.route().policy;
+    if !policy.upgrade {
+        if gate.notices.first(Notice::Upgrade) {
+            let route = &*permitted.route().id;
+            tracing::warn!(
+                route,
+                "a request asks for an upgrade (a WebSocket, say) on a route that passes none: its service never sees it. \
+                 If it is to pass, say `upgrade: true` in the RoutePolicy of a route. Said once"
+            );
+        }
+        refuse(parts);
+        return;
+    }
+    let lease = Lease::of(gate, permitted.caller(), policy.on_expiry);
+    let given = parts.extensions.remove::<OnUpgrade>().zip(protocol(&parts.headers));
+    match given.and_then(|(client, protocol)| {
+        bridge(client, protocol.as_bytes().eq_ignore_ascii_case(b"websocket"), lease.clone())
+    }) {
+        Some(own) => {
+            parts.extensions.insert(own);
+            parts.extensions.insert(lease);
+        }
+        None => refuse(parts),
+    }
+}
+
+/// A server may ignore that a client would rather speak another protocol (RFC 9110 §7.8).
+pub(super) fn refuse(parts: &mut Parts) {
+    parts.extensions.remove::<OnUpgrade>();
+    parts.headers.remove(UPGRADE);
+    parts.headers.remove(CONNECTION);
+}
+
+/// Another upgrade in the place of a client's, which ends with a lease. None where there is no runtime to carry it.
+fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgrade> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    let (mut near, far) = tokio::io::duplex(PIPE);
+    let (agree, agreed) = oneshot::channel::<()>();
+    let agreed = Arc::new(Mutex::new(Some(agreed)));
+    let made = Arc::new(Mutex::new(None));
+    let service = {
+        let made = Arc::clone(&made);
+        service_fn(move |mut request: Request<Incoming>| {
+            *made.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
+            let agreed = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            async move {
+                if let Some(agreed) = agreed {
+                    // Whoever drops the other end drops this connection, too.
+                    let _ = agreed.await;
+                }
+                Ok::<_, Infallible>(switching())
+            }
+        })
+    };
+    let mut pipe = Box::pin(http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades());
+    // Both find what they need at once: nobody has to wait until the service may be called. The poll wakes nobody; the
+    // task below polls again.
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut begin = tokio::task::unconstrained(std::future::poll_fn(|cx| {
+        let asked = Pin::new(&mut near).poll_write(cx, ASKS);
+        let _ = pipe.as_mut().poll(cx);
+        asked
+    }));
+    let _ = Pin::new(&mut begin).poll(&mut cx);
+    let own = made.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    runtime.spawn(async move {
+        // An error: the service has answered otherwise, or the client is gone. Then the service's upgrade fails as well.
+        let Ok(client) = client.await else { return };
+        let _ = agree.send(());
+        if pipe.await.is_ok() && skip_head(&mut near).await.is_some() {
+            carry(TokioIo::new(client), near, is_websocket, &lease).await;
+        }
+    });
+    Some(own)
+}
+
+fn switching() -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("pipe"));
+    response
+}
+
+/// Takes the head of the pipe's own answer, and not a byte more.
+async fn skip_head(near: &mut DuplexStream) -> Option<()> {
+    let mut last = [0; 4];
+    while last != *b"\r\n\r\n" {
+        last.rotate_left(1);
+        *last.last_mut()? = near.read_u8().await.ok()?;
+    }
+    Some(())
+}
