@@ -48,6 +48,7 @@ impl Bench {
             .issuer(ISSUER)
             .audience(["api"])
             .keys(Keyring::generate(algorithm).unwrap())
+            .client(rotogate::client::Client::public("web"))
             .store(store)
             .rates(support::open_rates())
             .verified_cache(capacity)

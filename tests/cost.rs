@@ -50,6 +50,7 @@ async fn unused(algorithm: Algorithm, number: usize) -> (GateService<Inner>, Vec
         .issuer("https://auth.example.com")
         .audience(["api"])
         .keys(Keyring::generate(algorithm).unwrap())
+        .client(rotogate::client::Client::public("web"))
         .rates(support::open_rates())
         .build()
         .await

@@ -83,6 +83,7 @@ static GATE: LazyLock<(Runtime, Gate, String)> = LazyLock::new(|| {
         let gate = Gate::builder()
             .issuer("https://api.test")
             .keys(Keyring::ephemeral().unwrap())
+            .client(rotogate::client::Client::public("web"))
             .route(Route::new("/open", open))
             .route(Route::new("/closed", RoutePolicy { cookie, ..RoutePolicy::default() }))
             .build()
