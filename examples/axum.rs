@@ -36,7 +36,7 @@ struct Logins {
 }
 
 /// The application. `password` is that of its user, `ada`.
-pub async fn app(password: &str) -> Result<Router, Box<dyn Error>> {
+pub async fn app(password: &str) -> Result<(Router, Gate), Box<dyn Error>> {
     let gate = Gate::builder()
         .issuer("https://api.example.com")
         // Keys of this process alone, and sessions in memory. In earnest: keys from files, `.store(RedbStore::open(…)?)`.
@@ -55,7 +55,7 @@ pub async fn app(password: &str) -> Result<Router, Box<dyn Error>> {
         passwords: Arc::new(Passwords::default()),
         password_hash: password::hash(&SecretString::from(password))?.into(),
     };
-    Ok(Router::new()
+    let app = Router::new()
         .route("/login", post(login))
         .route("/hello", get(hello))
         .route("/me", get(me))
@@ -67,7 +67,8 @@ pub async fn app(password: &str) -> Result<Router, Box<dyn Error>> {
         .layer(gate.layer())
         .with_state(logins)
         // Around the gate: it limits refreshes by the address of the client.
-        .layer(map_request(peer)))
+        .layer(map_request(peer));
+    Ok((app, gate))
 }
 
 /// The application's own login: passwords, a code by mail, another identity provider … and then `sessions().start`.
@@ -120,7 +121,7 @@ async fn peer(ConnectInfo(address): ConnectInfo<SocketAddr>, mut request: Reques
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let app = app("correct horse").await?;
+    let (app, gate) = app("correct horse").await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     let url = format!("http://{}", listener.local_addr()?);
     println!("curl {url}/hello");
@@ -130,6 +131,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("curl {url}/reports -H 'Authorization: Bearer …' # 403: ada has no such scope");
     println!("curl {url}/token -d grant_type=refresh_token -d client_id={CLIENT} -d refresh_token=…");
     println!("curl -X POST {url}/logout -H 'Authorization: Bearer …'");
-    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await?;
+    // What waits to be written: without it a user may have to log in again.
+    gate.flush().await?;
     Ok(())
 }

@@ -138,6 +138,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("curl {url}/ -H 'Authorization: Bearer …'       # the access_token");
     println!("curl {url}/connect/token -d grant_type=refresh_token -d client_id=web -d refresh_token=…");
     println!("curl {url}/connect/revocation -d client_id=web -d token=…");
-    serve(listener, gate).await?;
+    tokio::select! {
+        ended = serve(listener, gate.clone()) => ended?,
+        stop = tokio::signal::ctrl_c() => stop?,
+    }
+    // What waits to be written: without it a user may have to log in again.
+    gate.flush().await?;
     Ok(())
 }

@@ -101,6 +101,6 @@ pub use gate::{Gate, Identity};
 pub use secrecy::SecretString;
 
 /// The README's program compiles.
-#[cfg(all(doctest, feature = "axum", feature = "redb"))]
+#[cfg(all(doctest, feature = "axum", feature = "server"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -11,10 +11,13 @@ mod axum_example;
 #[allow(dead_code, reason = "main is for those who run it")]
 #[path = "../../examples/hyper.rs"]
 mod hyper_example;
+#[allow(dead_code, reason = "main is for those who run it")]
+#[path = "../../examples/readme.rs"]
+mod readme_example;
 
 #[tokio::test]
 async fn the_axum_example_does_what_it_prints() {
-    let server = Server::axum(axum_example::app("pass word").await.unwrap()).await;
+    let server = Server::axum(axum_example::app("pass word").await.unwrap().0).await;
     assert_eq!(server.get("/hello").await.body, "Hello, stranger!");
     assert_eq!(server.get("/me").await.status, StatusCode::UNAUTHORIZED);
     let login = [("user", "ada"), ("password", "pass word")];
@@ -68,4 +71,22 @@ async fn the_hyper_example_does_what_it_prints() {
     for answer in [&first, &second] {
         assert_eq!(server.get_with("/", &answer.member("access_token")).await.status, StatusCode::UNAUTHORIZED);
     }
+}
+
+#[tokio::test]
+async fn the_readme_has_the_program_to_the_letter_and_it_logs_in() {
+    let program = include_str!("../../examples/readme.rs").split_once("\n\n").unwrap().1;
+    assert!(include_str!("../../README.md").contains(&format!("```rust,no_run\n{program}```\n")));
+    assert!(!program.lines().any(|line| line == "#" || line.starts_with("# ")), "GitHub shows such lines");
+
+    let gate = readme_example::gate().await.unwrap();
+    let server = Server::axum(readme_example::app(gate).unwrap()).await;
+    let wrong = server.post("/login", &[("user", "ada"), ("password", "wrong")]).await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    let login = server.post("/login", &[("user", "ada"), ("password", "correct horse")]).await;
+    assert_eq!(login.status, StatusCode::OK);
+    let access = login.member("access_token");
+    assert_eq!(server.get_with("/me", &access).await.body, "ada");
+    assert_eq!(server.get_with("/admin", &access).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(server.refresh("/token", &login.member("refresh_token")).await.status, StatusCode::OK);
 }
