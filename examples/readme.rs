@@ -33,7 +33,7 @@ pub async fn gate() -> Result<Gate, Box<dyn Error>> {
 }
 
 /// The one user is ada; yours are in a database.
-pub fn app(gate: Gate) -> Result<Router, Box<dyn Error>> {
+pub fn app(gate: &Gate) -> Result<Router, Box<dyn Error>> {
     let hash: Arc<str> = password::hash(&"correct horse".into())?.into();
     let logins = (gate.clone(), Arc::new(Passwords::default()), hash);
     Ok(Router::new()
@@ -79,7 +79,7 @@ async fn peer(ConnectInfo(address): ConnectInfo<SocketAddr>, mut request: Reques
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let gate = gate().await?;
-    let app = app(gate.clone())?.into_make_service_with_connect_info::<SocketAddr>();
+    let app = app(&gate)?.into_make_service_with_connect_info::<SocketAddr>();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
     axum::serve(listener, app).with_graceful_shutdown(stop).await?;

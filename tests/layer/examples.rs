@@ -80,7 +80,7 @@ async fn the_readme_has_the_program_to_the_letter_and_it_logs_in() {
     assert!(!program.lines().any(|line| line == "#" || line.starts_with("# ")), "GitHub shows such lines");
 
     let gate = readme_example::gate().await.unwrap();
-    let server = Server::axum(readme_example::app(gate).unwrap()).await;
+    let server = Server::axum(readme_example::app(&gate).unwrap()).await;
     let wrong = server.post("/login", &[("user", "ada"), ("password", "wrong")]).await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
     let login = server.post("/login", &[("user", "ada"), ("password", "correct horse")]).await;
