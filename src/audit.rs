@@ -48,6 +48,30 @@ pub(crate) fn login_refused(user: Option<&str>, account: Option<&str>, client: &
     );
 }
 
+/// The rules say that no session of this user gives way to another one.
+pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "too_many_sessions",
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
+        client.address = address(origin),
+        "login refused: too many sessions",
+    );
+}
+
+/// So many of the subject's sessions ended for this one.
+pub(crate) fn gave_way(session: &Session, ended: usize) {
+    warn!(
+        target: TARGET,
+        event = "sessions_gave_way",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        ended,
+        "sessions gave way to a new one",
+    );
+}
+
 pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
     info!(
         target: TARGET,
@@ -167,6 +191,7 @@ pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
         RevokedBecause::Reuse => ("reuse", false),
         RevokedBecause::OtherClient => ("other-client", false),
         RevokedBecause::Operator => ("operator", false),
+        RevokedBecause::TooMany => ("too-many", false),
     };
     let of = of.map(display);
     if is_daily {

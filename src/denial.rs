@@ -104,6 +104,8 @@ pub enum Denial {
     UnauthorizedClient,
     /// A grant type that the endpoint does not serve.
     UnsupportedGrantType,
+    /// The user has as many live sessions as there may be, and the rules say that no other one begins.
+    TooManySessions,
     /// Too many tries; the next one counts after this long.
     TooManyRequests(Duration),
 }
@@ -159,6 +161,7 @@ impl Denial {
             Self::InvalidClient => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::TooManySessions => "too_many_sessions",
             Self::TooManyRequests(_) => "too_many_requests",
         }
     }

@@ -124,7 +124,7 @@ async fn check(gate: &Gate, sessions: &mut Sessions, random: &mut Random) -> Vec
 
 fn config() -> String {
     // Within grace whatever the machine does: see SURELY_IN_GRACE.
-    format!("{CONFIG}\n[sessions]\ngrace = \"60s\"\n")
+    format!("{CONFIG}\n[sessions]\ngrace = \"60s\"\nmax_sessions_per_subject = 10000\n")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,7 +23,7 @@ const STORE: &str = "data/rotogate.redb";
 
 /// So that a refresh repeated minutes later is still the same.
 fn config() -> String {
-    format!("{CONFIG}\n[sessions]\ngrace = \"60s\"\n")
+    format!("{CONFIG}\n[sessions]\ngrace = \"60s\"\nmax_sessions_per_subject = 10000\n")
 }
 
 async fn readyz(gate: &Gate) -> Answer {

@@ -11,7 +11,7 @@ use rotogate::revocation::list::Filling;
 use rotogate::revocation::{Effect, Revocation, RevocationList, Target};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::Options;
-use rotogate::store::{RedbStore, Store};
+use rotogate::store::{RedbStore, Store, SubjectBound};
 use uuid::Uuid;
 
 const ISSUER: &str = "https://auth.example.com";
@@ -115,7 +115,7 @@ async fn on_disk(number: usize, write: impl AsyncFn(&RedbStore, usize)) -> u64 {
 async fn a_session_and_a_revocation_take_so_many_bytes_of_the_file() {
     const NUMBER: usize = 20_000;
     let of_session = on_disk(NUMBER, async |store, n| {
-        store.insert(session(n)).await.unwrap();
+        store.insert(session(n), SubjectBound::NONE).await.unwrap();
     })
     .await;
     let of_revocation = on_disk(NUMBER, async |store, n| {

@@ -45,7 +45,7 @@ fn pace(per_second: u32) -> Pace {
 
 /// What is kept for a token, at most until it has expired, ends soon enough to come to a level within the first third.
 fn config() -> String {
-    let quick = "[sessions]\ngrace = \"60s\"\naccess_ttl = \"2m\"\n[store]\ncache_size = \"1MiB\"\n";
+    let quick = "[sessions]\ngrace = \"60s\"\naccess_ttl = \"2m\"\nmax_sessions_per_subject = 10000\n[store]\ncache_size = \"1MiB\"\n";
     format!("{CONFIG}\n[[endpoints]]\ndialect = \"kuzzle\"\nprofile = {{ access_ttl = \"2m\" }}\n{quick}")
 }
 

@@ -9,7 +9,7 @@ use rotogate::clock::Timestamp;
 use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
-use rotogate::store::{Inserted, Store, Swept};
+use rotogate::store::{Inserted, Store, SubjectBound, Swept};
 use uuid::Uuid;
 
 use super::Kind;
@@ -98,8 +98,8 @@ pub(super) fn fill(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
         async move {
             match kind {
                 Kind::Sessions => {
-                    let inserted = store.insert(session(n, number)).await.unwrap();
-                    assert_eq!(inserted, Inserted::Inserted);
+                    let inserted = store.insert(session(n, number), SubjectBound::NONE).await.unwrap();
+                    assert_eq!(inserted, Inserted::Inserted(Vec::new()));
                 }
                 Kind::Revocations => {
                     store.revoke(revocation(n, number), RevokedBecause::Operator).await.unwrap();

@@ -32,8 +32,8 @@ pub struct Listed {
     pub dialect: String,
     /// The scope granted at login.
     pub scope: String,
-    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`; `not-before` where all
-    /// sessions of its user, its client or everyone were.
+    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`; `not-before`
+    /// where all sessions of its user, its client or everyone were.
     pub status: String,
     /// When it began.
     pub created: String,
@@ -64,6 +64,7 @@ fn listed(gate: &Gate, session: &Session) -> Listed {
         Status::Revoked(RevokedBecause::Reuse) => "reuse",
         Status::Revoked(RevokedBecause::OtherClient) => "other-client",
         Status::Revoked(RevokedBecause::Operator) => "operator",
+        Status::Revoked(RevokedBecause::TooMany) => "too-many",
         Status::Live => gate.sessions().is_over(session).unwrap_or("live"),
     };
     Listed {

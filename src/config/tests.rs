@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::session::profile::Profile;
+use crate::session::profile::{OnTooMany, Profile};
 
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
 
@@ -653,5 +653,28 @@ fn what_is_wrong_with_a_listener_is_named() {
         ("max_connections_per_address = 0".to_owned(), "server.max_connections_per_address: expected a whole number"),
     ] {
         assert!(wrong(&lines).contains(said), "{lines}: {}", wrong(&lines));
+    }
+}
+
+#[test]
+fn r22_a12_sessions_of_a_subject_and_the_memory_for_tokens_are_bounded_as_written() {
+    let config = read(&format!(
+        "{MINIMAL}[sessions]\nmax_sessions_per_subject = 3\non_too_many = \"refuse\"\n\
+         [limits]\nverified_cache = \"2MiB\"\nrefused_per_address = \"7/1s\"\n\
+         [[clients]]\nid = \"web\"\nprofile = {{ max_sessions_per_subject = 1, on_too_many = \"end-oldest\" }}\n"
+    ))
+    .unwrap();
+    let bound = |profile: &Profile| (profile.max_sessions_per_subject, profile.on_too_many);
+    assert_eq!(bound(&config.sessions.profile), (3, OnTooMany::Refuse));
+    assert_eq!(bound(&config.clients[0].profile.over(&config.sessions.profile)), (1, OnTooMany::EndOldest));
+    assert_eq!(config.limits.verified_cache, 2 << 20);
+    for (bad, key) in [
+        ("[sessions]\nmax_sessions_per_subject = 0\n", "max_sessions_per_subject"),
+        ("[sessions]\nmax_sessions_per_subject = 10001\n", "max_sessions_per_subject"),
+        ("[sessions]\non_too_many = \"end\"\n", "on_too_many"),
+        ("[limits]\nverified_cache = 100000\n", "verified_cache"),
+    ] {
+        let said = said(bad);
+        assert!(said.len() == 1 && said[0].contains(key), "{bad}: {said:?}");
     }
 }

@@ -156,6 +156,8 @@ impl Envelope {
                 retry_after(&mut reply, wait);
                 reply
             }
+            // The password was right: who is told otherwise goes on asking for it.
+            Denial::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
             // One answer for every login, and one for every token, that is not good (requirements A2, R7).
             _ if *call.method == Method::POST => self.refused(BAD_CREDENTIALS, "Invalid credentials"),
             _ => self.refused(BAD_TOKEN, "Invalid token"),

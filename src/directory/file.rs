@@ -175,10 +175,10 @@ impl Directory for FileDirectory {
     ) -> Result<Option<User>, DirectoryError> {
         let users = self.users.load_full();
         let Some(entry) = users.by_name(account, username) else {
-            self.passwords.verify_dummy(password, users.usual_cost()).await?;
+            self.passwords.verify_dummy(password, users.dearest()).await?;
             return Ok(None);
         };
-        if !self.passwords.verify(password, entry.hash.expose()).await? {
+        if !self.passwords.verify_up_to(password, entry.hash.expose(), users.dearest()).await? {
             return Ok(None);
         }
         // The check may have waited. Who was deactivated or got another password meanwhile is not let in.

@@ -1,8 +1,9 @@
 //! Passwords: argon2id, a few at a time, away from the threads that serve requests (requirement A3).
 //!
 //! A check costs memory and time by design, so a flood of logins must not take either from the requests beside it:
-//! a fixed number run at once, a fixed number wait, and the next one is told to come again. Every check costs one run,
-//! whatever is wrong, so that its time tells nothing (requirement A2).
+//! a fixed number run at once, a fixed number wait, and the next one is told to come again. Every check costs the same,
+//! whatever is wrong, so that its time tells nothing (requirement A2): where stored hashes differ in cost, a cheaper one is
+//! made up for by a second run over nothing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,27 @@ pub struct Cost {
     pub passes: u32,
     /// Lanes.
     pub lanes: u32,
+}
+
+impl Cost {
+    /// What a run takes in time: blocks of 1 KiB filled. Lanes are filled one after the other.
+    pub fn work(self) -> u64 {
+        u64::from(self.memory_kib) * u64::from(self.passes)
+    }
+
+    /// The run that is missing beside one of `self` to take as long as one of `dearest`; `None` if it would be as good as
+    /// nothing.
+    fn up_to(self, dearest: Self) -> Option<Self> {
+        let missing = dearest.work().saturating_sub(self.work());
+        let least = u64::from(dearest.lanes.max(1)) * 8;
+        let passes = u64::from(dearest.passes).min(missing / least);
+        let memory_kib = missing.checked_div(passes)?;
+        Some(Self {
+            memory_kib: u32::try_from(memory_kib).ok()?,
+            passes: u32::try_from(passes).ok()?,
+            lanes: dearest.lanes,
+        })
+    }
 }
 
 impl Default for Cost {
@@ -95,6 +117,19 @@ impl Stored {
         Ok(Self { params, salt, output })
     }
 
+    /// What there is to compare with where there is no hash.
+    fn nothing(cost: Cost) -> Result<Self, DirectoryError> {
+        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
+        match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
+            (Ok(params), Ok(salt), Ok(output)) => Ok(Self { params, salt, output }),
+            _ => Err(DirectoryError::Unavailable("the cost of a password check is impossible".to_owned())),
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost(), lanes: self.params.p_cost() }
+    }
+
     /// One run, in this memory.
     fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         let mut out = Zeroizing::new([0; MAX_OUTPUT]);
@@ -108,13 +143,16 @@ impl Stored {
     }
 }
 
+fn parse(phc: &str) -> Result<Stored, DirectoryError> {
+    Stored::parse(phc).map_err(|e| DirectoryError::Unavailable(format!("a stored password hash: {e}")))
+}
+
 /// What a run on this hash costs.
 ///
 /// # Errors
 /// The hash is not one that [`Passwords::verify`] takes.
 pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
-    let params = Stored::parse(phc)?.params;
-    Ok(Cost { memory_kib: params.m_cost(), passes: params.t_cost(), lanes: params.p_cost() })
+    Ok(Stored::parse(phc)?.cost())
 }
 
 /// Hashes a password with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
@@ -155,6 +193,7 @@ pub struct Passwords {
     admitted: Arc<Semaphore>,
     places: usize,
     runs: Arc<AtomicU64>,
+    work: Arc<AtomicU64>,
     memory: Memory,
 }
 
@@ -198,6 +237,7 @@ impl Passwords {
             admitted: Arc::new(Semaphore::new(places)),
             places,
             runs: Arc::default(),
+            work: Arc::default(),
             memory: Memory::default(),
         }
     }
@@ -214,9 +254,23 @@ impl Passwords {
     /// [`DirectoryError::Busy`] when too many wait; [`DirectoryError::Unavailable`] when the stored hash is not one
     /// that is accepted.
     pub async fn verify(&self, password: &SecretString, phc: &str) -> Result<bool, DirectoryError> {
-        let stored =
-            Stored::parse(phc).map_err(|e| DirectoryError::Unavailable(format!("a stored password hash: {e}")))?;
-        self.run(password, stored).await
+        self.run(password, parse(phc)?, None).await
+    }
+
+    /// The same, and as much work as a check of the cost `dearest` takes, whatever is found: for a directory whose hashes
+    /// differ in cost (requirement A2).
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`].
+    pub async fn verify_up_to(
+        &self,
+        password: &SecretString,
+        phc: &str,
+        dearest: Cost,
+    ) -> Result<bool, DirectoryError> {
+        let stored = parse(phc)?;
+        let rest = stored.cost().up_to(dearest).map(Stored::nothing).transpose()?;
+        self.run(password, stored, rest).await
     }
 
     /// The work of [`Passwords::verify`] where there is no hash to compare with: an unknown user (requirement A2).
@@ -224,11 +278,7 @@ impl Passwords {
     /// # Errors
     /// As [`Passwords::verify`].
     pub async fn verify_dummy(&self, password: &SecretString, cost: Cost) -> Result<(), DirectoryError> {
-        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
-        let (Ok(params), Ok(salt), Ok(output)) = (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) else {
-            return Err(DirectoryError::Unavailable("the cost of a password check is impossible".to_owned()));
-        };
-        self.run(password, Stored { params, salt, output }).await.map(|_| ())
+        self.run(password, Stored::nothing(cost)?, None).await.map(|_| ())
     }
 
     /// How many argon2 runs there have been.
@@ -236,24 +286,38 @@ impl Passwords {
         self.runs.load(Ordering::Relaxed)
     }
 
-    async fn run(&self, password: &SecretString, stored: Stored) -> Result<bool, DirectoryError> {
+    /// How much work they were: the sum of [`Cost::work`].
+    pub fn work(&self) -> u64 {
+        self.work.load(Ordering::Relaxed)
+    }
+
+    /// A run, and another one over nothing that makes up for what it does not cost.
+    async fn run(&self, password: &SecretString, stored: Stored, rest: Option<Stored>) -> Result<bool, DirectoryError> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DirectoryError::Busy)?;
         let password = password.clone();
-        let runs = Arc::clone(&self.runs);
+        let (runs, work) = (Arc::clone(&self.runs), Arc::clone(&self.work));
         let kept = self.memory.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let checked = tokio::task::spawn_blocking(move || {
             // The permits go with the work: a caller that hangs up does not make room for another run beside it.
             let _permits = (admitted, running);
             let bytes = password.expose_secret().as_bytes();
             let fits = bytes.len() <= MAX_PASSWORD;
-            runs.fetch_add(1, Ordering::Relaxed);
+            let bytes = if fits { bytes } else { &[] };
             let mut memory = kept.take();
-            let matches = stored.matches(if fits { bytes } else { &[] }, &mut memory);
+            let mut run = |stored: &Stored| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                work.fetch_add(stored.cost().work(), Ordering::Relaxed);
+                stored.matches(bytes, &mut memory)
+            };
+            let matches = run(&stored);
+            if let Some(rest) = &rest {
+                run(rest);
+            }
             kept.keep(memory);
             matches && fits
         });
-        work.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))
+        checked.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))
     }
 }
 
@@ -295,6 +359,35 @@ mod tests {
         assert_eq!(passwords.runs(), 2);
         passwords.verify_dummy(&secret("wrong"), CHEAP).await.unwrap();
         assert_eq!(passwords.runs(), 3);
+    }
+
+    #[tokio::test]
+    async fn a2_a_cheaper_hash_is_made_up_for() {
+        let passwords = Passwords::new(1, 1);
+        for (own, dearest) in [
+            (CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }),
+            (CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 4 }),
+            (Cost { memory_kib: 64, passes: 1, lanes: 1 }, Cost { memory_kib: 16, passes: 10, lanes: 2 }),
+            (Cost { memory_kib: 16, passes: 2, lanes: 1 }, Cost { memory_kib: 48, passes: 1, lanes: 1 }),
+        ] {
+            let phc = hash_with(&secret("right"), own).unwrap();
+            for password in ["right", "wrong"] {
+                let before = passwords.work();
+                assert_eq!(
+                    passwords.verify_up_to(&secret(password), &phc, dearest).await.unwrap(),
+                    password == "right"
+                );
+                let work = passwords.work() - before;
+                assert!(work <= dearest.work() && work + 10 >= dearest.work(), "{own:?} up to {dearest:?}: {work}");
+            }
+        }
+        // Nothing is added to what is as dear, or dearer.
+        let phc = hash_with(&secret("right"), Cost { memory_kib: 64, passes: 3, lanes: 1 }).unwrap();
+        let before = passwords.runs();
+        for dearest in [CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }] {
+            assert!(passwords.verify_up_to(&secret("right"), &phc, dearest).await.unwrap());
+        }
+        assert_eq!(passwords.runs(), before + 2);
     }
 
     #[tokio::test]

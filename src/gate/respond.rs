@@ -96,7 +96,8 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         | Denial::WrongPassword
         | Denial::InvalidClient
         | Denial::UnauthorizedClient
-        | Denial::UnsupportedGrantType => problem(StatusCode::BAD_REQUEST, None),
+        | Denial::UnsupportedGrantType
+        | Denial::TooManySessions => problem(StatusCode::BAD_REQUEST, None),
     }
 }
 

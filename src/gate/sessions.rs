@@ -74,9 +74,12 @@ impl Sessions {
     /// its refreshes: it ends when it is revoked or expires. Its tokens are refreshed at endpoints that say
     /// `accepts("application")`.
     ///
+    /// Where the user has as many sessions as the profile allows, the oldest ends, or this one does not begin.
+    ///
     /// # Errors
     /// [`Denial::InvalidClient`] for a client that is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
-    /// whose refresh token nobody could use; a subject that cannot stand in a token; a fault of store or clock.
+    /// whose refresh token nobody could use; a subject that cannot stand in a token; too many
+    /// sessions; a fault of store or clock.
     pub async fn start(&self, new: NewSession) -> Result<Issued, Error> {
         let gate = &self.0.0;
         if gate.clients.get(&new.client).is_none() {

@@ -118,6 +118,8 @@ pub enum RevokedBecause {
     OtherClient,
     /// An operator or the application said so.
     Operator,
+    /// Its subject logged in once more than it may have sessions, and this was the oldest.
+    TooMany,
 }
 
 /// What made the last pair of tokens, so that it can be made again, byte for byte.

@@ -9,6 +9,8 @@ const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
+/// More sessions of one subject would make each of its logins slow: they are counted one by one.
+pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
 /// What a presented token that was superseded long ago brings on (RFC 9700 §4.14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,16 @@ pub enum OnOtherClient {
     RevokeSession,
 }
 
+/// What becomes of a login of a subject that has as many live sessions as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTooMany {
+    /// The subject's oldest session ends.
+    EndOldest,
+    /// It is refused, until one of the others has ended.
+    Refuse,
+}
+
 /// The rules that a session's tokens live by. The defaults are those of `gateway.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -51,6 +63,10 @@ pub struct Profile {
     pub on_reuse: OnReuse,
     /// What a token from another client brings on.
     pub on_other_client: OnOtherClient,
+    /// How many live sessions a subject may have, of whatever client and endpoint.
+    pub max_sessions_per_subject: u32,
+    /// What becomes of a login beyond that.
+    pub on_too_many: OnTooMany,
     /// When a rotation ends the access tokens before it. `None`: they live to their own end.
     pub revoke_previous_after: Option<Duration>,
 }
@@ -66,6 +82,8 @@ impl Default for Profile {
             lost_response_window: Duration::from_secs(24 * HOUR),
             on_reuse: OnReuse::RevokeSession,
             on_other_client: OnOtherClient::Deny,
+            max_sessions_per_subject: 100,
+            on_too_many: OnTooMany::EndOldest,
             revoke_previous_after: None,
         }
     }
@@ -83,6 +101,8 @@ pub struct ProfileOverride {
     pub lost_response_window: Option<Duration>,
     pub on_reuse: Option<OnReuse>,
     pub on_other_client: Option<OnOtherClient>,
+    pub max_sessions_per_subject: Option<u32>,
+    pub on_too_many: Option<OnTooMany>,
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -98,6 +118,8 @@ impl ProfileOverride {
             lost_response_window: self.lost_response_window.unwrap_or(base.lost_response_window),
             on_reuse: self.on_reuse.unwrap_or(base.on_reuse),
             on_other_client: self.on_other_client.unwrap_or(base.on_other_client),
+            max_sessions_per_subject: self.max_sessions_per_subject.unwrap_or(base.max_sessions_per_subject),
+            on_too_many: self.on_too_many.unwrap_or(base.on_too_many),
             revoke_previous_after: self.revoke_previous_after.or(base.revoke_previous_after),
         }
     }
@@ -155,6 +177,11 @@ impl Profile {
             "lost_response_window",
             "must be 0s when grace is 0s".into(),
         );
+        rule(
+            (1..=MAX_SESSIONS_PER_SUBJECT).contains(&self.max_sessions_per_subject),
+            "max_sessions_per_subject",
+            format!("must be from 1 to {MAX_SESSIONS_PER_SUBJECT}"),
+        );
         rule(!self.idle_ttl.is_zero(), "idle_ttl", "must be more than 0s".into());
         rule(
             self.idle_ttl <= self.session_ttl,
@@ -177,12 +204,13 @@ mod tests {
     #[test]
     fn each_bound_is_named() {
         let s = Duration::from_secs;
-        let cases: [(&str, Profile); 7] = [
+        let cases: [(&str, Profile); 8] = [
             ("access_ttl", Profile { access_ttl: s(19), ..Profile::default() }),
             ("access_ttl", Profile { max_access_ttl: s(60), ..Profile::default() }),
             ("grace", Profile { grace: s(61), ..Profile::default() }),
             ("lost_response_window", Profile { lost_response_window: s(7 * DAY + 1), ..Profile::default() }),
             ("lost_response_window", Profile { grace: s(0), ..Profile::default() }),
+            ("max_sessions_per_subject", Profile { max_sessions_per_subject: 0, ..Profile::default() }),
             ("idle_ttl", Profile { idle_ttl: s(31 * DAY), ..Profile::default() }),
             ("idle_ttl", Profile { idle_ttl: s(0), lost_response_window: s(0), ..Profile::default() }),
         ];

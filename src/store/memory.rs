@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::rules::{Failure, Rules, State, end_of, page_size};
-use super::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
+use super::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
+use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
@@ -24,6 +24,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Tables {
     sessions: BTreeMap<SessionId, Session>,
+    /// Of those that are not revoked, the end.
+    live: BTreeMap<(Box<str>, SessionId), Timestamp>,
     revocations: BTreeMap<Target, (u64, Revocation)>,
     log: BTreeMap<u64, Target>,
     sequence: u64,
@@ -59,8 +61,8 @@ impl Store for MemoryStore {
         Ok(self.tables()?.sessions.get(&id).cloned())
     }
 
-    async fn insert(&self, session: Session) -> Result<Inserted, StoreError> {
-        self.run(|rules, tables| rules.insert(tables, &session))
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        self.run(|rules, tables| rules.insert(tables, &session, bound))
     }
 
     async fn compare_and_swap(
@@ -145,7 +147,24 @@ impl State for Tables {
         Ok(self.sessions.values().map(end_of).max().unwrap_or_default())
     }
 
+    fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
+        let from = (Box::from(subject), SessionId::from_bytes([0; 16]));
+        let to = (Box::from(subject), SessionId::from_bytes([0xff; 16]));
+        Ok(self.live.range(from..=to).take(limit).map(|((_, id), end)| (*id, *end)).collect())
+    }
+
+    fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure> {
+        self.live.remove(&(subject.into(), id));
+        Ok(())
+    }
+
     fn put_session(&mut self, _old: Option<&Session>, new: &Session) -> Result<(), Failure> {
+        let key = (new.subject.clone(), new.id);
+        if is_revoked(new) {
+            self.live.remove(&key);
+        } else {
+            self.live.insert(key, new.expires);
+        }
         self.sessions.insert(new.id, new.clone());
         Ok(())
     }
@@ -171,7 +190,9 @@ impl State for Tables {
         let over = self.revocations.values().filter(|(_, entry)| entry.until < before).take(limit);
         let revocations: Vec<_> = over.map(|(place, entry)| (*place, entry.target.clone())).collect();
         for id in &sessions {
-            self.sessions.remove(id);
+            if let Some(session) = self.sessions.remove(id) {
+                self.live.remove(&(session.subject.clone(), *id));
+            }
         }
         for (place, target) in &revocations {
             self.log.remove(place);

@@ -5,12 +5,14 @@
 //! memory store is the exception, and says so at start.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::revocation::list::Filling;
 use crate::revocation::{Revocation, RevocationList};
+use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 #[cfg(any(test, feature = "test-util"))]
@@ -58,13 +60,32 @@ pub enum Swap {
     NoLongerValid,
 }
 
-/// What came of an insert.
+/// How many live sessions a subject may have, and what becomes of one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectBound {
+    /// So many, the new one among them.
+    pub most: u32,
+    /// A session that was not refreshed for so long is over.
+    pub idle_ttl: Duration,
+    /// What becomes of one more.
+    pub on_too_many: OnTooMany,
+}
+
+impl SubjectBound {
+    /// As many as begin.
+    pub const NONE: Self = Self { most: u32::MAX, idle_ttl: Duration::MAX, on_too_many: OnTooMany::EndOldest };
+}
+
+/// What came of an insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// The session is there, and durable.
-    Inserted,
+    /// The session is there, and durable; so is the end of those of its subject that had to give way: these are their
+    /// entries.
+    Inserted(Vec<Revocation>),
     /// Sessions as old as this one became invalid meanwhile, up to and including this moment.
     NoLongerValid(Timestamp),
+    /// Its subject has as many live sessions as it may, and none of them gives way.
+    TooMany,
 }
 
 /// A place in the store's sequence of revocations.
@@ -106,11 +127,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The record of a session.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
 
-    /// A new session. In the same transaction it is checked against the not-before of its subject, its client and all.
+    /// A new session. In the same transaction it is checked against the not-before of its subject, its client and all, and
+    /// its subject's live sessions are counted: those that are neither revoked nor expired, idle for too long, or older than
+    /// a not-before. What there is too much of gives way, the oldest first, as if it were revoked because of
+    /// [`RevokedBecause::TooMany`]; or else nothing is written.
+    ///
+    /// No more than some thousand give way at once: where the bound was lowered, later inserts end the rest.
     ///
     /// # Errors
     /// Also when there is a session of that id.
-    async fn insert(&self, session: Session) -> Result<Inserted, StoreError>;
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError>;
 
     /// Puts `record` in the place of the one whose revision is `expected`, together with `revocation`, in one
     /// transaction. In it the not-before of subject, client and all are checked again. A session that was revoked is

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inserted, StoreError, Swap, Swept};
+use super::{Inserted, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
+use crate::session::profile::OnTooMany;
 use crate::session::rotation::GONE;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
@@ -17,6 +18,8 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: nobody else writes meanwhile.
 pub(super) const SWEEP_STEP: usize = 128;
+/// How many sessions of one subject give way to a new one at most: nobody else writes meanwhile.
+const END_AT_ONCE: usize = 1000;
 /// The most sessions of a page, whatever the caller asks for.
 const LONGEST_PAGE: usize = 1000;
 
@@ -53,6 +56,10 @@ pub(super) trait State {
     fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
     /// The latest [`end_of`] of all sessions; [`Timestamp::ZERO`] when there are none.
     fn end_of_all(&self) -> Result<Timestamp, Failure>;
+    /// The sessions of a subject that are not revoked, with the end of each, the oldest first: at most `limit` of them.
+    fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure>;
+    /// Takes a session that is over out of [`live_of`](Self::live_of).
+    fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure>;
     /// Writes a record in the place of `old`, which is what is there now.
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
     /// Writes what is now known of a target, at the next place of the sequence; its earlier place is empty from then on.
@@ -74,7 +81,12 @@ pub(super) struct Rules {
 
 impl Rules {
     /// See [`Store::insert`](super::Store::insert).
-    pub(super) fn insert(&self, state: &mut impl State, session: &Session) -> Result<Inserted, Failure> {
+    pub(super) fn insert(
+        &self,
+        state: &mut impl State,
+        session: &Session,
+        bound: SubjectBound,
+    ) -> Result<Inserted, Failure> {
         if state.session(session.id)?.is_some() {
             return refused(format!("there is a session {} already", session.id));
         }
@@ -83,9 +95,81 @@ impl Rules {
         {
             return Ok(Inserted::NoLongerValid(not_before));
         }
+        let Some(room) = self.room_for(state, session, bound)? else { return Ok(Inserted::TooMany) };
+        for id in room.over {
+            state.forget_live(&session.subject, id)?;
+        }
+        let mut ended = Vec::new();
+        for GivesWay { old, new, merged } in room.give_way {
+            state.put_session(Some(&old), &new)?;
+            if let Some(changed) = &merged.changed {
+                state.put_revocation(changed)?;
+            }
+            ended.push(merged.now);
+        }
         state.put_session(None, session)?;
         state.raise_time(time_in(session))?;
-        Ok(Inserted::Inserted)
+        Ok(Inserted::Inserted(ended))
+    }
+
+    /// What has to be done so that a subject has room for one more session; `None` if there is none.
+    fn room_for(&self, state: &impl State, session: &Session, bound: SubjectBound) -> Result<Option<Room>, Failure> {
+        let mut room = Room::default();
+        let Some(most) = usize::try_from(bound.most).ok().filter(|_| bound != SubjectBound::NONE) else {
+            return Ok(Some(room));
+        };
+        let now = time_in(session);
+        let rows = state.live_of(&session.subject, most.saturating_add(END_AT_ONCE))?;
+        let of_all = self.not_before_of_all(state, &session.subject)?;
+        let mut live = Vec::new();
+        for (id, expires) in rows {
+            if expires <= now || of_all.is_some_and(|not_before| id.created() <= not_before) {
+                room.over.push(id);
+            } else {
+                live.push(id);
+            }
+        }
+        if live.len() < most {
+            return Ok(Some(room));
+        }
+        // Only now the records: they say who is idle, and whose client was revoked.
+        let mut records = Vec::new();
+        for id in live {
+            match state.session(id) {
+                Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
+                Ok(Some(_) | None) => {}
+                // Nobody can go on with it.
+                Err(Failure::Refused(error)) => tracing::error!(session = %id, %error, "a session is not counted"),
+                Err(broken @ Failure::Broken(_)) => return Err(broken),
+            }
+        }
+        let too_many = (records.len() + 1).saturating_sub(most);
+        if too_many > 0 && bound.on_too_many == OnTooMany::Refuse {
+            return Ok(None);
+        }
+        for old in records.into_iter().take(too_many.min(END_AT_ONCE)) {
+            let Some(new) = apply_revoke(&old, RevokedBecause::TooMany) else { continue };
+            let entry = Revocation {
+                target: Target::Session(old.id),
+                effect: Effect::SESSION_GONE,
+                until: old.latest_access_expires.plus(self.leeway),
+            };
+            room.give_way.push(GivesWay { merged: merge(state, &entry)?, old, new });
+        }
+        Ok(Some(room))
+    }
+
+    fn is_live(
+        &self,
+        state: &impl State,
+        session: &Session,
+        now: Timestamp,
+        idle_ttl: Duration,
+    ) -> Result<bool, Failure> {
+        Ok(!is_revoked(session)
+            && session.expires > now
+            && session.issued_at.plus(idle_ttl) > now
+            && self.not_before(state, session)?.is_none_or(|not_before| session.created() > not_before))
     }
 
     /// See [`Store::compare_and_swap`](super::Store::compare_and_swap).
@@ -200,29 +284,46 @@ impl Rules {
 
     /// The latest not-before of a session's subject, of its client and of all.
     fn not_before(&self, state: &impl State, session: &Session) -> Result<Option<Timestamp>, Failure> {
-        let issuer = || Arc::clone(&self.issuer);
-        let targets = [
-            Target::Subject { issuer: issuer(), subject: session.subject.clone() },
-            Target::Client { issuer: issuer(), client: session.client.clone() },
-            Target::Global,
-        ];
-        let mut latest = None;
-        for target in &targets {
-            if let Some(entry) = state.revocation(target)? {
-                latest = latest.max(Some(match entry.effect {
-                    Effect::NotBefore(moment) => moment,
-                    // `fits` lets neither in. Refusing is the safe reading.
-                    Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
-                }));
-            }
-        }
-        Ok(latest)
+        let client = Target::Client { issuer: Arc::clone(&self.issuer), client: session.client.clone() };
+        Ok(self.not_before_of_all(state, &session.subject)?.max(not_before(state, &client)?))
+    }
+
+    /// The latest not-before of a subject and of all.
+    fn not_before_of_all(&self, state: &impl State, subject: &str) -> Result<Option<Timestamp>, Failure> {
+        let subject = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        Ok(not_before(state, &subject)?.max(not_before(state, &Target::Global)?))
     }
 }
 
-/// The end of a session and of everything issued in it.
+fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
+    Ok(state.revocation(target)?.map(|entry| match entry.effect {
+        Effect::NotBefore(moment) => moment,
+        // `fits` lets neither in. Refusing is the safe reading.
+        Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
+    }))
+}
+
+/// How a subject gets room for one more session.
+#[derive(Default)]
+struct Room {
+    /// Sessions that are over, and count no more.
+    over: Vec<SessionId>,
+    give_way: Vec<GivesWay>,
+}
+
+struct GivesWay {
+    old: Session,
+    new: Session,
+    merged: Merged,
+}
+
+/// The end of a session and of everything issued in it. One that was revoked is worth keeping only while its access tokens
+/// would live: whoever logs in and out all day would fill the store otherwise.
 pub(super) fn end_of(session: &Session) -> Timestamp {
-    session.expires.max(session.latest_access_expires)
+    match session.status {
+        Status::Live => session.expires.max(session.latest_access_expires),
+        Status::Revoked(_) => session.latest_access_expires,
+    }
 }
 
 /// How many sessions a page that was asked for `limit` may hold.
@@ -253,7 +354,7 @@ fn apply_confirm(record: &Session, generation: Generation) -> Option<Session> {
     })
 }
 
-fn is_revoked(record: &Session) -> bool {
+pub(super) fn is_revoked(record: &Session) -> bool {
     match record.status {
         Status::Live => false,
         Status::Revoked(_) => true,

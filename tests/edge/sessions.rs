@@ -163,3 +163,63 @@ async fn r10_revocations_are_there_again_before_the_first_request_after_a_kill()
     }
     assert_eq!(gate.get("/x", &lives.access).await.status.as_u16(), 200);
 }
+
+#[tokio::test]
+async fn r22_a_user_has_so_many_sessions_and_the_oldest_ends_first() {
+    let place = Place::new(&format!("{CONFIG}[sessions]\nmax_sessions_per_subject = 2\n"));
+    let gate = place.start();
+    let status = async |gate: &Gate, held: &Tokens| gate.get("/hello", &held.access).await.status.as_u16();
+    let first = gate.login().await;
+    let second = gate.login().await;
+    assert_eq!(status(&gate, &first).await, 200);
+    let third = gate.login().await;
+    assert_eq!(status(&gate, &first).await, 401, "at the next request");
+    let late = gate.refresh(&first.refresh).await;
+    assert_eq!((late.status.as_u16(), late.error()), (400, "invalid_grant".to_owned()));
+    assert_eq!((status(&gate, &second).await, status(&gate, &third).await), (200, 200));
+    support_until(&gate, "too-many").await;
+    let password = gate.password.clone();
+    assert_eq!(gate.stop(), Some(0));
+
+    // Counted still after a restart.
+    let mut gate = place.start();
+    gate.password = password;
+    assert_eq!(status(&gate, &first).await, 401);
+    let fourth = gate.login().await;
+    assert_eq!(status(&gate, &second).await, 401);
+    assert_eq!((status(&gate, &third).await, status(&gate, &fourth).await), (200, 200));
+    place.point_commands_at(&gate);
+    let listed = place.run(&["session", "list", "--json"], "").stdout;
+    assert_eq!(listed.matches("too-many").count(), 2, "{listed}");
+}
+
+async fn support_until(gate: &Gate, line: &str) {
+    crate::support::until(line, async || gate.log().contains(line)).await;
+}
+
+#[test]
+fn r22_where_none_gives_way_each_dialect_refuses_the_login_in_its_words() {
+    const ENDPOINTS: &str =
+        "[[endpoints]]\ndialect = \"envelope\"\n[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n";
+    let sessions = "[sessions]\nmax_sessions_per_subject = 1\non_too_many = \"refuse\"\n";
+    let edge = Edge::new(&format!("{ENDPOINTS}{sessions}{ROUTES}"));
+    let held = edge.login();
+    let refused = edge.try_login(&[], "demo", &edge.gate.password);
+    assert_eq!((refused.status, refused.error()), (400, "access_denied".to_owned()));
+    let body = serde_json::json!({ "username": "demo", "password": edge.gate.password }).to_string();
+    let post = |path: &str| {
+        let mut wire = edge.wire();
+        let length = format!("Content-Length: {}", body.len());
+        wire.head(&format!("POST {path}"), &["Host: gate.test", "Content-Type: application/json", &length]);
+        wire.send(&body);
+        wire.reply()
+    };
+    let kuzzle = post("/k/_login/local");
+    assert_eq!((kuzzle.status, kuzzle.json()["error"]["id"].as_str()), (403, Some("security.rights.forbidden")));
+    let envelope = post("/api/v2/auth/token");
+    assert_eq!((envelope.status, envelope.json()["errorMessage"].as_str()), (401, Some("Too many sessions")));
+    // The one that is there goes on, and its end makes room.
+    let next = tokens(&edge.refresh(&[], &held.refresh));
+    edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &next.refresh)]);
+    edge.login();
+}

@@ -17,7 +17,7 @@ use rotogate::revocation::{Revocation, RevocationList};
 use rotogate::session::engine::{Engine, Exchange, OfAccount, Origin, Parts, Refresh};
 use rotogate::session::profile::Profile;
 use rotogate::session::{Generation, RevokedBecause, Session, SessionId, SessionSecret};
-use rotogate::store::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
+use rotogate::store::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::refresh::{self, PREFIX};
 
@@ -61,7 +61,7 @@ impl Store for Untouched {
     async fn load(&self, _: SessionId) -> Result<Option<Session>, StoreError> {
         touched()
     }
-    async fn insert(&self, _: Session) -> Result<Inserted, StoreError> {
+    async fn insert(&self, _: Session, _: SubjectBound) -> Result<Inserted, StoreError> {
         touched()
     }
     async fn compare_and_swap(&self, _: u64, _: Session, _: Option<Revocation>) -> Result<Swap, StoreError> {

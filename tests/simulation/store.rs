@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use rotogate::clock::Timestamp;
 use rotogate::revocation::Revocation;
 use rotogate::session::{Generation, RevokedBecause, Session, SessionId};
-use rotogate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, Swap, Swept};
+use rotogate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
 
 use crate::oracle::Commits;
 use crate::random::Random;
@@ -47,7 +47,7 @@ pub(crate) enum Plant {
 
 #[derive(Clone)]
 enum Write {
-    Insert(Session),
+    Insert(Session, SubjectBound),
     Swap(u64, Session, Option<Revocation>),
     Revoke(Revocation, RevokedBecause),
     Confirm(Vec<(SessionId, Generation)>),
@@ -64,7 +64,9 @@ impl Write {
     fn to(self, store: &MemoryStore) -> Result<Wrote, StoreError> {
         let at_once = "memory waits for nothing";
         Ok(match self {
-            Self::Insert(session) => Wrote::Inserted(store.insert(session).now_or_never().expect(at_once)?),
+            Self::Insert(session, bound) => {
+                Wrote::Inserted(store.insert(session, bound).now_or_never().expect(at_once)?)
+            }
             Self::Swap(expected, record, revocation) => {
                 Wrote::Swapped(store.compare_and_swap(expected, record, revocation).now_or_never().expect(at_once)?)
             }
@@ -237,7 +239,7 @@ impl Faulty {
             Write::Swap(_, record, _) => {
                 disk.tables.load(record.id).now_or_never().expect("memory waits for nothing")?
             }
-            Write::Insert(_) | Write::Revoke(..) | Write::Confirm(_) => None,
+            Write::Insert(..) | Write::Revoke(..) | Write::Confirm(_) => None,
         };
         let wrote = done.clone().to(&disk.tables)?;
         if let (Write::Swap(_, record, revocation), Wrote::Swapped(Swap::Swapped), Some(before)) =
@@ -287,8 +289,8 @@ impl Store for Faulty {
         Ok(found.map(|session| self.seen(session)))
     }
 
-    async fn insert(&self, session: Session) -> Result<Inserted, StoreError> {
-        match self.write(Write::Insert(session)).await? {
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        match self.write(Write::Insert(session, bound)).await? {
             Wrote::Inserted(inserted) => Ok(inserted),
             Wrote::Swapped(_) | Wrote::Revoked(_) | Wrote::Confirmed => unreachable!(),
         }

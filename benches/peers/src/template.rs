@@ -19,7 +19,7 @@ use rotogate::gate::NewSession;
 use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
-use rotogate::store::{Inserted, Store};
+use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
 
 use crate::keys::{self, AUDIENCE, ISSUER};
@@ -60,9 +60,9 @@ impl Template {
         let store = RedbStore::open(folder.join("rotogate.redb"), options)?;
         let signer = keyring.signer().kid().to_owned();
         for batch in batches(contents.sessions) {
-            let inserts = batch.map(|number| store.insert(record(begun, number, &signer)));
+            let inserts = batch.map(|number| store.insert(record(begun, number, &signer), SubjectBound::NONE));
             let inserted = try_join_all(inserts).await?;
-            anyhow::ensure!(inserted.iter().all(|one| *one == Inserted::Inserted), "a session was not taken");
+            anyhow::ensure!(inserted.iter().all(|one| matches!(one, Inserted::Inserted(_))), "a session was not taken");
         }
         for batch in batches(contents.revoked) {
             try_join_all(batch.map(|number| store.revoke(revocation(begun, number), RevokedBecause::Operator))).await?;

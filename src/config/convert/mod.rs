@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::raw::{Section, Value};
 use super::types::{Config, EndpointConfig};
 use super::value;
-use crate::session::profile::{OnOtherClient, OnReuse, Profile, ProfileOverride};
+use crate::session::profile::{MAX_SESSIONS_PER_SUBJECT, OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride};
 
 pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let at = |key| root.section(key);
@@ -74,6 +74,7 @@ fn profile(section: &Section<'_>) -> ProfileOverride {
         ("deny", OnReuse::Deny),
     ];
     let other = [("deny", OnOtherClient::Deny), ("revoke-session", OnOtherClient::RevokeSession)];
+    let too_many = [("end-oldest", OnTooMany::EndOldest), ("refuse", OnTooMany::Refuse)];
     ProfileOverride {
         access_ttl: section.get("access_ttl", value::duration),
         max_access_ttl: section.get("max_access_ttl", value::duration),
@@ -83,6 +84,10 @@ fn profile(section: &Section<'_>) -> ProfileOverride {
         lost_response_window: section.get("lost_response_window", value::duration),
         on_reuse: section.get("on_reuse", value::word(&reuse, &[])),
         on_other_client: section.get("on_other_client", value::word(&other, &[])),
+        max_sessions_per_subject: section
+            .get("max_sessions_per_subject", value::count(1, MAX_SESSIONS_PER_SUBJECT as usize))
+            .and_then(|most| u32::try_from(most).ok()),
+        on_too_many: section.get("on_too_many", value::word(&too_many, &[])),
         revoke_previous_after: section.get("revoke_previous_after", value::duration),
     }
 }

@@ -182,6 +182,12 @@ impl Problem {
             | Denial::UnauthorizedClient
             | Denial::UnsupportedGrantType => Self::forbidden(asked),
             Denial::TtlExceeded => Self::ttl_exceeded(),
+            Denial::TooManySessions => Self::new(
+                StatusCode::FORBIDDEN,
+                RIGHTS + 2,
+                "security.rights.forbidden",
+                "Too many sessions: end one of them, and log in again.",
+            ),
             Denial::WrongPassword => Self::new(
                 StatusCode::UNAUTHORIZED,
                 0x0403_0014,

@@ -112,6 +112,11 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
             (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
         }
         Denial::WrongPassword => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
+        // RFC 6749 §5.2 has no code for it, and `invalid_grant` would have clients ask for the password again. The device
+        // grant has this one at its token endpoint (RFC 8628 §3.5): the answer is final.
+        Denial::TooManySessions => {
+            (StatusCode::BAD_REQUEST, "access_denied", "the user has too many sessions; end one, and log in again")
+        }
         Denial::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "try again later"),
         Denial::UnknownRefreshToken
         | Denial::OtherClient

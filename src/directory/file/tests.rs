@@ -72,8 +72,31 @@ async fn a2_unknown_inactive_and_wrong_cost_one_run_each_and_look_alike() {
         assert_eq!(directory.authenticate(account, name, &secret(password)).await.unwrap(), None);
         assert_eq!(directory.passwords.runs(), run as u64 + 1, "{name}");
     }
-    assert_eq!(directory.users.load().usual_cost(), CHEAP, "an unknown user costs what a known one does");
+    assert_eq!(directory.users.load().dearest(), CHEAP, "an unknown user costs what a known one does");
     assert!(!directory.lookup("s").await.unwrap().unwrap().active);
+}
+
+#[tokio::test]
+async fn a2_whoever_logs_in_costs_as_much_as_the_dearest_hash() {
+    let dear = Cost { memory_kib: 64, passes: 3, lanes: 1 };
+    let dir = tempfile::tempdir().unwrap();
+    let hash = hash_with(&secret("right"), dear).unwrap();
+    let user = format!("[[users]]\nsubject = \"s\"\nusername = \"dear\"\npassword = \"{hash}\"\n");
+    let directory = open(&file(&dir, &user));
+    let cases = [
+        (Some("acme"), "ada", "wrong"),
+        (Some("acme"), "ada", "right"),
+        (Some("acme"), "nobody", "right"),
+        (None, "dear", "wrong"),
+        (None, "dear", "right"),
+    ];
+    for (account, name, password) in cases {
+        let before = directory.passwords.work();
+        let found = directory.authenticate(account, name, &secret(password)).await.unwrap();
+        assert_eq!(found.is_some(), password == "right" && name != "nobody");
+        let work = directory.passwords.work() - before;
+        assert!(work <= dear.work() && work + 3 > dear.work(), "{name} {password}: {work}");
+    }
 }
 
 #[test]

@@ -9,9 +9,10 @@ use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error, Fault};
 use crate::limit::Attempt;
+use crate::revocation::Revocation;
 use crate::session::profile::Profile;
-use crate::session::{LastPair, Scope, Session, SessionId, SessionSecret, Status};
-use crate::store::Inserted;
+use crate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use crate::store::{Inserted, SubjectBound};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::mint;
 use crate::token::verify::is_name;
@@ -20,7 +21,8 @@ impl Engine {
     /// Logs a user in: a new session, and its first pair of tokens.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`]; a fault, which consumed nothing.
+    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`], [`Denial::TooManySessions`]; a fault,
+    /// which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<Issued, Error> {
         self.may_mint()?;
         let attempt = Attempt {
@@ -66,8 +68,8 @@ impl Engine {
     /// Begins a session that the application answers for. It ends when it is revoked or expires.
     ///
     /// # Errors
-    /// [`Denial::MalformedRequest`] for a subject, client or account that cannot stand in a token; a fault, which consumed
-    /// nothing.
+    /// [`Denial::MalformedRequest`] for a subject, client or account that cannot stand in a token;
+    /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn start(&self, start: Start<'_>) -> Result<Issued, Error> {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
@@ -99,6 +101,11 @@ impl Engine {
         let keyring = self.keyring();
         let mut valid_from =
             new.valid_from.max(self.revocations.not_before(&self.issuer, new.subject, Some(new.client)));
+        let bound = SubjectBound {
+            most: new.profile.max_sessions_per_subject,
+            idle_ttl: new.profile.idle_ttl,
+            on_too_many: new.profile.on_too_many,
+        };
         for _ in 0..TRIES {
             let created = self.clock.stamp_creation(valid_from).ok_or(Fault::Clock)?;
             let expires = created.plus(new.profile.session_ttl);
@@ -130,16 +137,35 @@ impl Engine {
                 address: new.origin.address.filter(|_| self.keep_login_origin),
             };
             let issued = self.pair(&keyring, &session, created, How::Login)?;
-            match self.store.insert(session.clone()).await? {
-                Inserted::Inserted => {
+            match self.store.insert(session.clone(), bound).await? {
+                Inserted::Inserted(ended) => {
+                    self.gave_way(&session, &ended);
                     self.counts.add(Event::Login);
                     audit::login(&session, new.origin);
                     return Ok(issued);
+                }
+                Inserted::TooMany => {
+                    self.counts.add(Event::LoginRefused);
+                    audit::too_many_sessions(&session, new.origin);
+                    return Err(Denial::TooManySessions.into());
                 }
                 Inserted::NoLongerValid(moment) => valid_from = valid_from.max(moment),
             }
         }
         Err(Fault::Contention.into())
+    }
+
+    /// The store has ended these sessions of a subject for a new one: this node refuses them from here on, before the new
+    /// one's tokens are told.
+    fn gave_way(&self, session: &Session, ended: &[Revocation]) {
+        for entry in ended {
+            self.revocations.apply(entry);
+            self.counts.add(Event::Revoked);
+            audit::revoked(entry, RevokedBecause::TooMany);
+        }
+        if !ended.is_empty() {
+            audit::gave_way(session, ended.len());
+        }
     }
 
     /// A token for a confidential client's own account (RFC 6749 §4.4): no session, no refresh token, revoked by `jti`.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inserted, Store};
+use super::{Inserted, Store, SubjectBound};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{LastPair, Scope, Session, SessionId, SessionSecret, Status};
@@ -51,6 +51,8 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
         sessions::a_sweep_removes_what_ended_an_hour_ago_and_nothing_else,
         sessions::a_sweep_goes_on_until_all_is_removed,
         sessions::a_session_outlives_its_last_access_token,
+        sessions::a_subject_has_so_many_live_sessions_and_no_more,
+        sessions::a_revoked_session_is_kept_while_its_access_tokens_would_live,
         sessions::a_new_store_is_ready,
         revocations::a_session_is_revoked_with_its_record_and_its_entry,
         revocations::a_repeated_revocation_changes_nothing_and_keeps_the_first_reason,
@@ -70,6 +72,7 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
         races::a_rotation_never_loses_to_a_confirmation,
         races::no_session_slips_past_a_not_before,
         races::a_reader_of_revocations_misses_none,
+        races::however_many_begin_at_once_no_more_live_than_may,
     );
 }
 
@@ -143,7 +146,7 @@ pub fn client(name: &str) -> Target {
 
 /// Inserts, and expects that to be allowed.
 pub async fn insert(store: &dyn Store, session: &Session) {
-    assert_eq!(store.insert(session.clone()).await.unwrap(), Inserted::Inserted);
+    assert_eq!(store.insert(session.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
 }
 
 /// `n` milliseconds later.

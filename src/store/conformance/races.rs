@@ -7,8 +7,9 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::{START, gone, insert, later, minimum, not_before, rotated, session, subject};
+use crate::session::profile::OnTooMany;
 use crate::session::{RevokedBecause, Session, SessionId, Status};
-use crate::store::{Cursor, Filter, Inserted, Store, Swap};
+use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap};
 
 const ROUNDS: u64 = 40;
 
@@ -120,7 +121,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
             async move {
                 barrier.wait().await;
                 let young = session(&name, 2 * round + 1, later(START, 1));
-                (store.insert(young.clone()).await.unwrap(), young)
+                (store.insert(young.clone(), SubjectBound::NONE).await.unwrap(), young)
             }
         });
         barrier.wait().await;
@@ -129,7 +130,8 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
         // Whichever came first: neither goes on.
         assert!(!rotate(&*store, old.id).await);
         match inserted {
-            Inserted::Inserted => assert!(!rotate(&*store, young.id).await),
+            Inserted::Inserted(_) => assert!(!rotate(&*store, young.id).await),
+            Inserted::TooMany => panic!("there is no bound"),
             Inserted::NoLongerValid(cut) => {
                 assert_eq!(cut, later(START, 1));
                 assert_eq!(store.load(young.id).await.unwrap(), None);
@@ -174,4 +176,37 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     let (all, end) = store.revocations_since(Cursor::default()).await.unwrap();
     assert_eq!(end, cursor);
     assert_eq!(known, all.into_iter().map(|entry| (entry.target.clone(), entry)).collect());
+}
+
+/// R22: they are counted in the transaction that inserts.
+pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Store>) {
+    const MOST: u32 = 5;
+    const CALLERS: u32 = 60;
+    for (name, from, on_too_many) in [("alice", 0, OnTooMany::EndOldest), ("bob", 1000, OnTooMany::Refuse)] {
+        let bound = SubjectBound { most: MOST, idle_ttl: super::SESSION_TTL, on_too_many };
+        let barrier = Arc::new(Barrier::new(CALLERS as usize));
+        let mut callers = JoinSet::new();
+        for n in 0..CALLERS {
+            let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
+            callers.spawn(async move {
+                barrier.wait().await;
+                let begun = session(name, from + u64::from(n), later(START, n.into()));
+                store.insert(begun, bound).await.unwrap()
+            });
+        }
+        let results = callers.join_all().await;
+        let refused = results.iter().filter(|inserted| **inserted == Inserted::TooMany).count();
+        let ended: usize = results
+            .iter()
+            .map(|inserted| match inserted {
+                Inserted::Inserted(ended) => ended.len(),
+                Inserted::TooMany | Inserted::NoLongerValid(_) => 0,
+            })
+            .sum();
+        let over = (CALLERS - MOST) as usize;
+        assert_eq!((refused, ended), if on_too_many == OnTooMany::Refuse { (over, 0) } else { (0, over) });
+        let page = store.list(Filter::Subject(name.into()), None, 1000).await.unwrap();
+        let live = page.sessions.iter().filter(|session| session.status == Status::Live).count();
+        assert_eq!(live, MOST as usize);
+    }
 }

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::rotation::GONE;
 use crate::session::{RevokedBecause, Session, Status};
-use crate::store::{Cursor, Inserted, Store, Swap};
+use crate::store::{Cursor, Inserted, Store, SubjectBound, Swap};
 
 const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 
@@ -106,7 +106,7 @@ pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
         let entry = Revocation { until: later(START, 1_000_000), ..not_before(target, later(START, 1000)) };
         assert_eq!(store.revoke(entry.clone(), BY_OPERATOR).await.unwrap(), entry);
     }
-    assert_eq!(store.insert(session("alice", 2, START)).await.unwrap(), Inserted::Inserted);
+    insert(&*store, &session("alice", 2, START)).await;
     assert_eq!(store.compare_and_swap(1, rotated(&s, later(START, 5)), None).await.unwrap(), Swap::Swapped);
 }
 
@@ -141,14 +141,18 @@ pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
         store.revoke(not_before(target.clone(), cut), BY_OPERATOR).await.unwrap();
         for created in [START, cut] {
             let s = session("alice", 1, created);
-            assert_eq!(store.insert(s.clone()).await.unwrap(), Inserted::NoLongerValid(cut), "{target:?}");
+            assert_eq!(
+                store.insert(s.clone(), SubjectBound::NONE).await.unwrap(),
+                Inserted::NoLongerValid(cut),
+                "{target:?}"
+            );
             assert_eq!(store.load(s.id).await.unwrap(), None);
         }
         insert(&*store, &session("alice", n, later(cut, 1))).await;
     }
     // Not the last one written, but the latest moment.
     store.revoke(not_before(subject("bob"), later(START, 5)), BY_OPERATOR).await.unwrap();
-    let bobs = store.insert(session("bob", 1, START)).await.unwrap();
+    let bobs = store.insert(session("bob", 1, START), SubjectBound::NONE).await.unwrap();
     assert_eq!(bobs, Inserted::NoLongerValid(later(START, 30)));
 }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{ACCESS_TTL, LEEWAY, START, gone, insert, later, minimum, rotated, session};
+use super::{ACCESS_TTL, LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
 use crate::clock::Timestamp;
+use crate::revocation::Revocation;
+use crate::session::profile::OnTooMany;
 use crate::session::{RevokedBecause, Session, SessionId, Status};
-use crate::store::{Cursor, Filter, Store, Swap, Swept};
+use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, Swept};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -25,7 +27,7 @@ pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
 pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
-    assert!(store.insert(Session { revision: 7, ..s.clone() }).await.is_err());
+    assert!(store.insert(Session { revision: 7, ..s.clone() }, SubjectBound::NONE).await.is_err());
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
 }
 
@@ -190,4 +192,65 @@ pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
     store.check().await.unwrap();
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![], Cursor::default()));
     assert_eq!(store.list(Filter::All, None, 5).await.unwrap().next, None);
+}
+
+/// R22: one more than may be ends the oldest, or does not begin. What is over does not count, whatever ended it.
+pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Store>) {
+    let day = Duration::from_secs(86_400);
+    let bound = |most, on_too_many| SubjectBound { most, idle_ttl: day, on_too_many };
+    let refuse = |most| bound(most, OnTooMany::Refuse);
+    let end = |most| bound(most, OnTooMany::EndOldest);
+    let s = |n| session("alice", n, later(START, n));
+    let began = || Inserted::Inserted(Vec::new());
+    let entry = |n| Revocation { until: s(n).latest_access_expires.plus(LEEWAY), ..gone(s(n).id) };
+    for n in 1..=3 {
+        assert_eq!(store.insert(s(n), end(3)).await.unwrap(), began());
+    }
+    // Another subject's are its own.
+    assert_eq!(store.insert(session("alice2", 9, START), refuse(1)).await.unwrap(), began());
+
+    assert_eq!(store.insert(s(4), refuse(3)).await.unwrap(), Inserted::TooMany);
+    assert_eq!(store.load(s(4).id).await.unwrap(), None);
+    assert_eq!(store.insert(s(4), end(3)).await.unwrap(), Inserted::Inserted(vec![entry(1)]));
+    let ended = Session { status: Status::Revoked(RevokedBecause::TooMany), revision: 2, ..s(1) };
+    assert_eq!(store.load(s(1).id).await.unwrap(), Some(ended));
+    assert_eq!(store.revocations_since(Cursor::default()).await.unwrap().0, [entry(1)]);
+    assert_eq!(store.load(s(2).id).await.unwrap(), Some(s(2)));
+
+    // A rotation is no other session, and a revoked one makes room.
+    let next = rotated(&s(3), later(START, 4));
+    assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
+    store.revoke(gone(s(2).id), RevokedBecause::Logout).await.unwrap();
+    assert_eq!(store.insert(s(5), refuse(3)).await.unwrap(), began());
+    assert_eq!(store.insert(s(6), refuse(3)).await.unwrap(), Inserted::TooMany);
+    // Three live; a bound that was lowered ends as many as it must.
+    let Inserted::Inserted(ended) = store.insert(s(6), end(2)).await.unwrap() else { panic!("it began") };
+    assert_eq!(ended.iter().map(|entry| &entry.target).collect::<Vec<_>>(), [&gone(s(3).id).target, &entry(4).target]);
+
+    // What is older than a not-before is over: the subject's, its client's.
+    store.revoke(not_before(subject("alice"), later(START, 6)), RevokedBecause::Operator).await.unwrap();
+    assert_eq!(store.insert(s(7), refuse(1)).await.unwrap(), began());
+    assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), Inserted::TooMany);
+    store.revoke(not_before(client("web"), later(START, 7)), RevokedBecause::Operator).await.unwrap();
+    assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), began());
+    // So is one that nobody refreshed, and one past its end.
+    let idle = session("alice", 9, later(START, 8).plus(day));
+    assert_eq!(store.insert(idle.clone(), refuse(1)).await.unwrap(), began());
+    let late = idle.expires;
+    let kept = Session { issued_at: late, revision: 2, ..idle };
+    assert_eq!(store.compare_and_swap(1, kept, None).await.unwrap(), Swap::Swapped);
+    assert_eq!(store.insert(session("alice", 10, late), refuse(1)).await.unwrap(), began());
+}
+
+/// Whoever logs in and out all day fills nothing for a month.
+pub async fn a_revoked_session_is_kept_while_its_access_tokens_would_live(store: Arc<dyn Store>) {
+    let [revoked, live] = [1, 2].map(|n| session("alice", n, START));
+    insert(&*store, &revoked).await;
+    insert(&*store, &live).await;
+    store.revoke(gone(revoked.id), RevokedBecause::Logout).await.unwrap();
+    let end = revoked.latest_access_expires.plus(HOUR);
+    assert_eq!(store.sweep(end).await.unwrap(), Swept::default());
+    assert_eq!(store.sweep(later(end, 1)).await.unwrap().sessions, 1);
+    assert_eq!(store.load(revoked.id).await.unwrap(), None);
+    assert_eq!(store.list(Filter::Subject("alice".into()), None, 9).await.unwrap().sessions, [live]);
 }

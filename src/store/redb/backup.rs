@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use redb::{Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value};
+use redb::{
+    Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, Value,
+};
 
 use super::super::StoreError;
 use super::open;
-use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LOG, META, REVOCATIONS, SESSIONS};
+use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, SESSIONS};
 use super::writer::failed;
 use crate::private_file::{self, Unpublished};
 
@@ -35,6 +37,10 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
 fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     copy_table(read, into, SESSIONS)?;
     copy_table(read, into, BY_SUBJECT)?;
+    // A store of an earlier version, which no gate has opened since, has none.
+    if read.list_tables()?.any(|table| table.name() == LIVE.name()) {
+        copy_table(read, into, LIVE)?;
+    }
     copy_table(read, into, BY_END)?;
     copy_table(read, into, REVOCATIONS)?;
     copy_table(read, into, BY_UNTIL)?;

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::rules::{Failure, Rules, page_size};
-use super::{Cursor, Filter, Inserted, Page, Store, StoreError, Swap, Swept};
+use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
@@ -299,8 +299,8 @@ impl Store for RedbStore {
         row.map(|row| decode_session(id.as_bytes(), row.value())).transpose()
     }
 
-    async fn insert(&self, session: Session) -> Result<Inserted, StoreError> {
-        self.write(move |rules, state| rules.insert(state, &session)).await
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        self.write(move |rules, state| rules.insert(state, &session, bound)).await
     }
 
     async fn compare_and_swap(

@@ -14,7 +14,8 @@ use super::super::highwater::{HighWater, Mark, Verdict};
 use super::super::rules::Failure;
 use super::Options;
 use super::schema::{
-    BY_END, BY_SUBJECT, BY_UNTIL, HEAD_ROW, Head, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW, SESSIONS, Writing, decode,
+    BY_END, BY_SUBJECT, BY_UNTIL, HEAD_ROW, Head, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
+    SCHEMA_WITHOUT_LIVE, SESSIONS, Writing, decode,
 };
 use super::staged::Staged;
 use super::writer::{Marker, failed};
@@ -105,6 +106,10 @@ fn existing(
         Ok((*head, verdict))
     })?;
     backend.release().map_err(|error| cannot_open(path, error))?;
+    if !has_live(&database)? {
+        tracing::info!(store = %path.display(), "the store is of an earlier version: its live sessions are counted once");
+        head = write(&database, head, |state| state.fill_live())?;
+    }
     if let Verdict::Behind(_) = verdict {
         // From here on it is a store of its own: should the one it is a copy of come back, its mark does not fit.
         head = write(&database, head, |state| {
@@ -151,6 +156,14 @@ fn examine<T>(
     Ok((database, judged, backend))
 }
 
+/// Does the store know its live sessions?
+fn has_live(database: &Database) -> Result<bool, StoreError> {
+    let read = database.begin_read().map_err(failed)?;
+    let meta = read.open_table(META).map_err(failed)?;
+    let schema = meta.get(SCHEMA_ROW).map_err(failed)?;
+    Ok(schema.is_some_and(|schema| schema.value() == SCHEMA.to_be_bytes()))
+}
+
 /// Are these our tables, and what does the store say of itself?
 fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
     let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
@@ -162,9 +175,9 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
     let schema = row(SCHEMA_ROW)?.ok_or_else(|| not_ours(path, "it does not say its schema version"))?;
     let schema = <[u8; 4]>::try_from(schema.value()).map_err(|_| not_ours(path, "its schema version is unreadable"))?;
     let schema = u32::from_be_bytes(schema);
-    if schema != SCHEMA {
+    if schema != SCHEMA && schema != SCHEMA_WITHOUT_LIVE {
         return Err(StoreError::new(format!(
-            "{} has schema version {schema}, and this program knows only {SCHEMA}. The file was left as it is: use the \
+            "{} has schema version {schema}, and this program knows none above {SCHEMA}. The file was left as it is: use the \
              version of rotogate that wrote it",
             path.display()
         )));
@@ -173,6 +186,9 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
     let head = decode(format_args!("the head of {}", path.display()), head.value())?;
     read.open_table(SESSIONS).map_err(|error| not_ours(path, error))?;
     read.open_table(BY_SUBJECT).map_err(|error| not_ours(path, error))?;
+    if schema == SCHEMA {
+        read.open_table(LIVE).map_err(|error| not_ours(path, error))?;
+    }
     read.open_table(BY_END).map_err(|error| not_ours(path, error))?;
     read.open_table(REVOCATIONS).map_err(|error| not_ours(path, error))?;
     read.open_table(BY_UNTIL).map_err(|error| not_ours(path, error))?;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `sessions` | id | record, versioned |
 //! | `sessions_by_subject` | subject, id | end, ms |
+//! | `live_sessions` | subject, id, of those that are not revoked | end of the session, ms |
 //! | `sessions_by_end` | end in ms, id | |
 //! | `revocations` | target | place in the log, effect, until; versioned |
 //! | `revocations_by_until` | until in ms, target | |
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::super::rules::{Failure, State, end_of};
+use super::super::rules::{Failure, State, end_of, is_revoked};
 use super::super::{StoreError, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
@@ -28,6 +29,7 @@ pub(super) type Id = [u8; 16];
 
 pub(super) const SESSIONS: TableDefinition<&Id, &[u8]> = TableDefinition::new("sessions");
 pub(super) const BY_SUBJECT: TableDefinition<(&str, &Id), u64> = TableDefinition::new("sessions_by_subject");
+pub(super) const LIVE: TableDefinition<(&str, &Id), u64> = TableDefinition::new("live_sessions");
 pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new("sessions_by_end");
 pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
@@ -39,7 +41,9 @@ pub(super) const SCHEMA_ROW: &str = "schema";
 /// The row of [`META`] that changes with every commit.
 pub(super) const HEAD_ROW: &str = "head";
 /// The tables as above.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
+/// The same without `live_sessions`, which is made when such a store is opened.
+pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
 /// The version of every record, revocation and head that is written.
 const RECORD_VERSION: u8 = 1;
 
@@ -146,6 +150,7 @@ pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
 pub(super) struct Writing<'t> {
     sessions: Table<'t, &'static Id, &'static [u8]>,
     by_subject: Table<'t, (&'static str, &'static Id), u64>,
+    live: Table<'t, (&'static str, &'static Id), u64>,
     by_end: Table<'t, (u64, &'static Id), ()>,
     revocations: Table<'t, &'static [u8], &'static [u8]>,
     by_until: Table<'t, (u64, &'static [u8]), ()>,
@@ -161,6 +166,7 @@ impl<'t> Writing<'t> {
         Ok(Self {
             sessions: transaction.open_table(SESSIONS)?,
             by_subject: transaction.open_table(BY_SUBJECT)?,
+            live: transaction.open_table(LIVE)?,
             by_end: transaction.open_table(BY_END)?,
             revocations: transaction.open_table(REVOCATIONS)?,
             by_until: transaction.open_table(BY_UNTIL)?,
@@ -176,6 +182,23 @@ impl<'t> Writing<'t> {
         self.meta.insert(SCHEMA_ROW, SCHEMA.to_be_bytes().as_slice()).map_err(broken)?;
         self.changed = true;
         Ok(())
+    }
+
+    /// Fills the table of live sessions, of which there was none.
+    pub(super) fn fill_live(&mut self) -> Result<(), Failure> {
+        for row in self.sessions.iter().map_err(broken)? {
+            let (id, record) = row.map_err(broken)?;
+            match decode_session(id.value(), record.value()) {
+                Ok(session) if is_revoked(&session) => {}
+                Ok(session) => {
+                    let key = (&*session.subject, id.value());
+                    self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
+                }
+                // Nobody can go on with it: it does not count.
+                Err(error) => tracing::warn!(%error, "a session is not counted among the live ones"),
+            }
+        }
+        self.found()
     }
 
     /// Gives the store a new id.
@@ -212,6 +235,7 @@ impl<'t> Writing<'t> {
             let record = self.sessions.remove(id).map_err(broken)?.map(|row| decode_session(id, row.value()));
             match record {
                 Some(Ok(session)) => {
+                    self.live.remove((&*session.subject, id)).map_err(broken)?;
                     self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
                 }
                 // Its subject is not known, so its row stays in the index, where readers pass over it.
@@ -268,6 +292,23 @@ impl State for Writing<'_> {
         Ok(last.map_or(Timestamp::ZERO, |(key, _)| Timestamp::from_millis(key.value().0)))
     }
 
+    fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
+        let rows = self.live.range((subject, &FIRST_ID)..=(subject, &LAST_ID)).map_err(broken)?;
+        rows.take(limit)
+            .map(|row| {
+                let (key, end) = row.map_err(broken)?;
+                let (_, id) = key.value();
+                Ok((SessionId::from_bytes(*id), Timestamp::from_millis(end.value())))
+            })
+            .collect()
+    }
+
+    fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure> {
+        self.live.remove((subject, id.as_bytes())).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
         // Decided before the first write, so that a record that cannot be encoded refuses one operation only.
         let bytes = encode(new).map_err(Failure::Refused)?;
@@ -279,6 +320,17 @@ impl State for Writing<'_> {
             }
             self.by_end.insert((end, id), ()).map_err(broken)?;
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
+        }
+        // A rotation changes nothing of this.
+        let live = |session: &Session| (!is_revoked(session)).then_some(session.expires);
+        match (old.and_then(live), live(new)) {
+            (old, Some(end)) if old != Some(end) => {
+                self.live.insert((&*new.subject, id), end.as_millis()).map_err(broken)?;
+            }
+            (Some(_), None) => {
+                self.live.remove((&*new.subject, id)).map_err(broken)?;
+            }
+            (_, Some(_)) | (None, None) => {}
         }
         self.sessions.insert(id, bytes.as_slice()).map_err(broken)?;
         self.changed = true;

@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::revocation::{Effect, Target};
+use crate::session::profile::OnTooMany;
 use crate::store::conformance::{self, START, gone, insert, later, not_before, rotated, session, subject};
 
 mod crash;
@@ -133,7 +134,7 @@ async fn dropping_the_last_handle_finishes_what_is_queued() {
     let s = session("alice", 1, START);
     let handle = store.clone();
     // Queued, and nobody waits for it any more.
-    let mut pending = Box::pin(handle.insert(s.clone()));
+    let mut pending = Box::pin(handle.insert(s.clone(), SubjectBound::NONE));
     assert!(futures_util::poll!(&mut pending).is_pending());
     drop(pending);
     drop(handle);
@@ -178,14 +179,14 @@ async fn what_is_queued_together_is_one_commit_and_what_changes_nothing_is_none(
     let mut inserts = JoinSet::new();
     for n in (0..N).chain([0]) {
         let store = store.clone();
-        inserts.spawn(async move { store.insert(session("alice", n, START)).await });
+        inserts.spawn(async move { store.insert(session("alice", n, START), SubjectBound::NONE).await });
     }
     queued(&store, N as usize + 1).await;
     assert_eq!(store.commits(), 0);
     drop(release);
     blocking.await.unwrap();
     let results = inserts.join_all().await;
-    assert_eq!(results.iter().filter(|r| matches!(r, Ok(Inserted::Inserted))).count() as u64, N);
+    assert_eq!(results.iter().filter(|r| matches!(r, Ok(Inserted::Inserted(_)))).count() as u64, N);
     assert_eq!(results.iter().filter(|r| r.is_err()).count(), 1);
     assert_eq!(store.commits(), 1);
     store.confirm(vec![(session("alice", 1, START).id, 9)]).await.unwrap();
@@ -201,7 +202,7 @@ async fn operations_of_one_batch_see_each_other() {
     let next = rotated(&s, later(START, 5));
     let mut all = Box::pin(async {
         tokio::join!(
-            store.insert(s.clone()),
+            store.insert(s.clone(), SubjectBound::NONE),
             store.compare_and_swap(1, next.clone(), None),
             store.compare_and_swap(1, next.clone(), None),
             store.revoke(gone(s.id), RevokedBecause::Logout),
@@ -212,7 +213,7 @@ async fn operations_of_one_batch_see_each_other() {
     drop(release);
     blocking.await.unwrap();
     let (inserted, first, second, revoked, after) = all.await;
-    assert_eq!((inserted.unwrap(), first.unwrap()), (Inserted::Inserted, Swap::Swapped));
+    assert_eq!((inserted.unwrap(), first.unwrap()), (Inserted::Inserted(Vec::new()), Swap::Swapped));
     assert_eq!(second.unwrap(), Swap::Changed(Some(Box::new(next.clone()))));
     assert_eq!(revoked.unwrap().until, next.latest_access_expires.plus(conformance::LEEWAY));
     assert!(matches!(after.unwrap(), Swap::Changed(Some(_))));
@@ -244,7 +245,7 @@ async fn r2_a_failed_commit_is_told_to_all_and_nothing_is_written_after_it() {
     store.check().await.unwrap();
     store.inner.backend.fail();
     let (a, b) = (session("alice", 2, START), session("alice", 3, START));
-    let (first, second) = tokio::join!(store.insert(a), store.insert(b));
+    let (first, second) = tokio::join!(store.insert(a, SubjectBound::NONE), store.insert(b, SubjectBound::NONE));
     for error in [first.unwrap_err(), second.unwrap_err()] {
         assert!(error.to_string().contains("not known"), "{error}");
     }
@@ -283,7 +284,7 @@ async fn a_backup_taken_under_writes_is_a_moment_of_the_store() {
                     })
                     .await
                     .unwrap();
-                store.insert(session("bob", n, later(START, n))).await.unwrap();
+                store.insert(session("bob", n, later(START, n)), SubjectBound::NONE).await.unwrap();
             }
         }
     });

@@ -5,6 +5,7 @@ mod clock;
 mod confirmation;
 mod faults;
 mod lifetime;
+mod many;
 mod presented;
 mod replay;
 mod reuse;

@@ -22,7 +22,7 @@ use crate::revocation::{Revocation, RevocationList};
 use crate::session::engine::{Confirmations, Engine, How, Issued, Login, OfAccount, Origin, Parts, Refresh, Start};
 use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
-use crate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, Swap, Swept};
+use crate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::AccessToken;
 use crate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
@@ -123,9 +123,9 @@ impl Store for Told {
         self.read(self.inner.load(id)).await
     }
 
-    async fn insert(&self, session: Session) -> Result<Inserted, StoreError> {
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
         self.run_hook().await;
-        self.write(self.inner.insert(session)).await
+        self.write(self.inner.insert(session, bound)).await
     }
 
     async fn compare_and_swap(
@@ -346,7 +346,9 @@ impl World {
         users.add("eve", Some("acme"));
         let keys = Keys::new();
         let (engine, checker) = start(&time, &store, &users, keys.ring(&["a"], &[1]), rates).await;
-        Self { time, store, users, keys, engine, checker, profile: Profile::default(), rates }
+        // No bound that a test meets by accident.
+        let profile = Profile { max_sessions_per_subject: 10_000, ..Profile::default() };
+        Self { time, store, users, keys, engine, checker, profile, rates }
     }
 
     /// Another process on the same store, in the place of this one.

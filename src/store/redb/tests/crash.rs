@@ -30,7 +30,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
         transaction.set_durability(Durability::Immediate).unwrap();
         let mut state = Writing::open(&transaction, head).unwrap();
         rules.compare_and_swap(&mut state, s.revision, &next, Some(&entry)).unwrap();
-        rules.insert(&mut state, &session("bob", n, later(START, n))).unwrap();
+        rules.insert(&mut state, &session("bob", n, later(START, n)), SubjectBound::NONE).unwrap();
         head = state.finish().unwrap().unwrap();
         transaction.commit().unwrap();
         s = next;

@@ -90,11 +90,11 @@ async fn o4_another_schema_or_another_keyring_is_refused() {
 
     let database = Database::open(place.path()).unwrap();
     let transaction = database.begin_write().unwrap();
-    let schema = 2_u32.to_be_bytes();
+    let schema = 3_u32.to_be_bytes();
     transaction.open_table(META).unwrap().insert(schema::SCHEMA_ROW, schema.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    assert!(place.refused().contains("schema version 2"));
+    assert!(place.refused().contains("schema version 3"));
 }
 
 #[tokio::test]
@@ -272,4 +272,41 @@ async fn o5_the_mark_follows_every_few_thousand_commits() {
     let later = Head { sequence: start.sequence + 9, ..head };
     assert!(marker.write(later).is_err());
     assert!(marker.next < later.sequence + EVERY);
+}
+
+#[tokio::test]
+async fn r22_live_sessions_are_known_after_a_restart_and_in_a_store_of_an_earlier_version() {
+    let bound = SubjectBound { most: 2, idle_ttl: conformance::SESSION_TTL, on_too_many: OnTooMany::EndOldest };
+    let s = |n| session("alice", n, later(START, n));
+    let ended = |inserted| match inserted {
+        Inserted::Inserted(ended) => ended.iter().map(|entry| entry.target.clone()).collect::<Vec<_>>(),
+        Inserted::TooMany | Inserted::NoLongerValid(_) => panic!("it did not begin"),
+    };
+    let place = Place::new();
+    let store = place.open();
+    for n in [1, 2] {
+        insert(&store, &s(n)).await;
+    }
+    drop(store);
+    let store = place.open();
+    assert_eq!(ended(store.insert(s(3), bound).await.unwrap()), [Target::Session(s(1).id)]);
+    drop(store);
+
+    // The file as an earlier version would have it.
+    let database = Database::open(place.path()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert!(transaction.delete_table(schema::LIVE).unwrap());
+    let version = schema::SCHEMA_WITHOUT_LIVE.to_be_bytes();
+    transaction.open_table(META).unwrap().insert(schema::SCHEMA_ROW, version.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let copy = place.dir.path().join("copy.redb");
+    RedbStore::backup_file(place.path(), &copy).unwrap();
+    for path in [place.path(), copy] {
+        let store = RedbStore::open(&path, Options { high_water: None, ..place.options() }).unwrap();
+        assert_eq!(ended(store.insert(s(4), bound).await.unwrap()), [Target::Session(s(2).id)], "one was revoked");
+        drop(store);
+        let store = RedbStore::open(&path, Options { high_water: None, ..place.options() }).unwrap();
+        assert_eq!(ended(store.insert(s(5), bound).await.unwrap()), [Target::Session(s(3).id)]);
+    }
 }
