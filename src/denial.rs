@@ -26,8 +26,12 @@ pub enum Denial {
     TargetTooLong,
     /// More than one `Authorization` header, or a token in two places (T1, T2).
     TwoCredentials,
+    /// `Host` names none of the hosts that the gate serves (T23).
+    UnknownHost,
     /// No route matches.
     NoRoute,
+    /// A common reading of the path leads to a route that asks for more than the one that matches (T20).
+    AmbiguousPath,
     /// The route, or our endpoint, does not serve this method.
     MethodNotAllowed,
     /// A spelling close to one of our endpoints, which no client sends in good faith (R12).
@@ -121,7 +125,9 @@ impl Denial {
             Self::Tunnel => "tunnel",
             Self::TargetTooLong => "target_too_long",
             Self::TwoCredentials => "two_credentials",
+            Self::UnknownHost => "unknown_host",
             Self::NoRoute => "no_route",
+            Self::AmbiguousPath => "ambiguous_path",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NearMiss => "near_miss",
             Self::BodyTooLarge => "body_too_large",

@@ -45,6 +45,11 @@ impl Permitted {
         &self.route
     }
 
+    /// The same request, by the caller of another route that it must pass too.
+    pub(crate) fn of(self, other: Self) -> Self {
+        Self { caller: other.caller, ..self }
+    }
+
     /// Who the caller is; `None` where the route asks nobody, or where nobody said.
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.caller.as_ref()

@@ -170,6 +170,78 @@ async fn the_jvm_sequence_goes_through_one_route() {
 }
 
 #[tokio::test]
+async fn t22_a_call_in_an_envelope_obeys_the_rules_of_its_own_path() {
+    let rules = "[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nkuzzle = [\"some-plugin:*\"]\n\
+                 dialect = \"kuzzle\"\nupstream = \"app\"\n\
+                 [[routes]]\npath = \"/secret/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"app\"\n\
+                 [[routes]]\nkuzzle = [\"some-plugin:open\", \"security:getUser\"]\n";
+    let place = Place::new(&config(rules));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let first = client.login("").await;
+    let token = jwt(&first);
+    let direct = client.send(Method::POST, "/users/evil/_create", Some(token), "{}").await;
+    assert_eq!(error(&direct), (403, "security.rights.forbidden".into()));
+    let call = async |name: &str, more: Value| {
+        let (controller, action) = name.split_once(':').unwrap();
+        let mut envelope = json!({ "controller": controller, "action": action, "jwt": token });
+        envelope.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        client.query(&envelope).await
+    };
+    let forbidden = (403, "security.rights.forbidden".to_owned());
+    for (name, more) in [
+        ("security:createUser", json!({ "_id": "evil" })),
+        ("security:createUser", json!({})),
+        ("security:deleteUser", json!({ "_id": "ada" })),
+        ("document:get", json!({ "index": "secret", "collection": "c", "_id": "1" })),
+        ("document:create", json!({ "index": "users", "collection": "c", "_id": "1" })),
+        ("some-plugin:action", json!({})),
+    ] {
+        assert_eq!(error(&call(name, more).await), forbidden, "{name}");
+    }
+    let not_found = (404, "network.http.url_not_found".to_owned());
+    let ambiguous = json!({ "index": "Secret", "collection": "c", "_id": "1" });
+    assert_eq!(error(&call("document:get", ambiguous).await), not_found);
+    let other = json!({ "index": ["secret"], "collection": "c", "_id": "1" });
+    assert_eq!(error(&call("document:get", other).await), (400, "api.assert.invalid_type".to_owned()));
+    // What its own path lets pass, what has a rule of its own, and what has neither.
+    for (name, more) in [
+        ("document:get", json!({ "index": "open", "collection": "c", "_id": "1" })),
+        ("document:search", json!({ "index": "open", "collection": "c" })),
+        ("server:now", json!({})),
+        ("security:getUser", json!({ "_id": "ada" })),
+        ("some-plugin:open", json!({})),
+        ("realtime:subscribe", json!({ "index": "open", "collection": "c" })),
+    ] {
+        assert_eq!(call(name, more).await.status, StatusCode::OK, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn t22_a_call_whose_path_no_route_serves_is_not_served_in_an_envelope_either() {
+    let kuzzle = "[[endpoints]]\ndialect = \"kuzzle\"\n[[routes]]\npath = \"/_query\"\nauth = \"none\"\nupstream = \"app\"\n\
+                  [[routes]]\npath = \"/{index}/{collection}/{*rest}\"\nkuzzle = [\"x:y\"]\nupstream = \"app\"\n";
+    let everything = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"\n";
+    let place = Place::new(&format!("{}{kuzzle}", CONFIG.replace(everything, "")));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let reset = json!({ "controller": "admin", "action": "resetDatabase" });
+    assert_eq!(error(&client.query(&reset).await), (404, "network.http.url_not_found".into()));
+    // The envelope asks nobody, but the call's own path does: then the token counts, and the upstream is told whose it is.
+    let get = |token: Option<&str>| {
+        let args = json!({ "index": "i", "collection": "c", "_id": "1" });
+        let mut envelope = json!({ "controller": "document", "action": "get", "jwt": token });
+        envelope.as_object_mut().unwrap().extend(args.as_object().unwrap().clone());
+        envelope
+    };
+    assert_eq!(error(&client.query(&get(None)).await), (401, "security.rights.unauthorized".into()));
+    assert_eq!(error(&client.query(&get(Some("bad"))).await), invalid());
+    let first = client.login("").await;
+    let passed = client.query(&get(Some(jwt(&first)))).await;
+    assert_eq!((passed.status, passed.echoed("x-auth-subject").len()), (StatusCode::OK, 1), "{passed:?}");
+}
+
+#[tokio::test]
 async fn numbers_in_an_envelope_pass_as_they_were_written() {
     let place = Place::new(&config(""));
     let gate = place.start();

@@ -1,4 +1,5 @@
-//! T12: what the gate takes for public, no server takes for protected, and the other way round. The gate's own functions
+//! T12, T20: what the gate takes for public, no server takes for protected, and the other way round; nor what it takes for
+//! less restricted for more restricted. The gate's own functions
 //! decide on the spellings of `tests/corpus/paths.tsv`, and on thousands made from them and from their pieces; what is
 //! forwarded is then read by hyper, axum, nginx, Go's and Python's servers. No sockets but nginx's.
 
@@ -21,14 +22,15 @@ use readings::others::{self, Nginx};
 use readings::{made, rust};
 use rotogate::route::path::CanonicalPath;
 use rotogate::route::{Auth, EncodedSlash, Match, Route, RoutePolicy, RouteTable, authority};
+use rotogate::session::Scope;
 
 /// The gate's answer to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Decision {
     Refused,
-    /// Forwarded as this, for everybody.
+    /// Forwarded as this, for everybody, or for more than the others.
     Public(String),
-    /// Forwarded as this, with a token.
+    /// Forwarded as this, to whom the strictest routes let in.
     Protected(String),
 }
 use Decision::{Protected, Public, Refused};
@@ -49,7 +51,18 @@ fn decide(table: &RouteTable, target: &[u8]) -> Decision {
         Some(query) => format!("{}?{query}", path.as_str()),
         None => path.as_str().to_owned(),
     };
-    if route.policy.auth == Auth::None { Public(forwarded) } else { Protected(forwarded) }
+    let is_strictest = route.policy.auth == Auth::Required && (!restricts(table) || route.policy.scopes == admin());
+    if is_strictest { Protected(forwarded) } else { Public(forwarded) }
+}
+
+fn admin() -> Scope {
+    Scope::parse("admin").unwrap()
+}
+
+/// Does a table tell callers apart, and not only callers from others?
+fn restricts(table: &RouteTable) -> bool {
+    let private = CanonicalPath::parse("/private/a").unwrap();
+    matches!(table.find(None, &Method::GET, &private), Match::Found(route) if route.policy.scopes == admin())
 }
 
 /// Only what is named is open: how the documents say to do it.
@@ -69,6 +82,17 @@ fn open() -> RouteTable {
         Route::new("/{*rest}", RoutePolicy::public()),
         Route::new("/private", RoutePolicy::default()),
         Route::new("/private/{*rest}", RoutePolicy::default()),
+    ])
+    .unwrap()
+}
+
+/// Everything is open to who has a token, and what is named to who has a scope.
+fn restricted() -> RouteTable {
+    let few = RoutePolicy { scopes: admin(), ..RoutePolicy::default() };
+    RouteTable::build(vec![
+        Route::new("/{*rest}", RoutePolicy::default()),
+        Route::new("/private", few.clone()),
+        Route::new("/private/{*rest}", few),
     ])
     .unwrap()
 }
@@ -101,7 +125,7 @@ fn all_readings(targets: &[Vec<u8>]) -> Vec<(&'static str, Vec<Readings>)> {
 #[test]
 fn t12_what_is_public_is_private_in_no_servers_reading_and_what_is_private_in_all_of_them() {
     let targets = targets();
-    for (name, table) in [("closed", closed()), ("open", open())] {
+    for (name, table) in [("closed", closed()), ("open", open()), ("restricted", restricted())] {
         let decisions: Vec<Decision> = targets.iter().map(|target| decide(&table, target)).collect();
         let mut forwarded: Vec<(Vec<u8>, bool)> = decisions
             .into_iter()
@@ -147,6 +171,24 @@ fn t12_where_only_what_is_named_is_open_no_reading_however_lax_leads_out_of_it()
     for (target, readings) in public.iter().zip(rust::laxest(&public)) {
         let stays = |reading: &String| ["/public", "/files"].iter().any(|prefix| reading.starts_with(prefix));
         assert!(readings.iter().all(stays), "{} is read as {readings:?}", String::from_utf8_lossy(target));
+    }
+}
+
+#[test]
+fn t20_no_reading_however_lax_leads_from_a_less_restricted_route_to_a_restricted_one() {
+    for (name, table) in [("open", open()), ("restricted", restricted())] {
+        let lax: Vec<Vec<u8>> = targets()
+            .iter()
+            .filter_map(|target| match decide(&table, target) {
+                Public(forwarded) => Some(forwarded.into_bytes()),
+                Protected(_) | Refused => None,
+            })
+            .collect();
+        assert!(lax.len() > 1000, "{name}: {}", lax.len());
+        for (target, readings) in lax.iter().zip(rust::laxest_of_all(&lax)) {
+            let leads = readings.iter().find(|reading| is_private(reading));
+            assert_eq!(leads, None, "{name}: {}", String::from_utf8_lossy(target));
+        }
     }
 }
 

@@ -18,8 +18,7 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {"O6", "O7", "O8"}
 NUMBERS = (
     [f"J{n}" for n in [*range(1, 17), 17]]
-    + [f"T{n}" for n in range(1, 20)]
-    + ["T30", "T31", "T32", "T33"]
+    + [f"T{n}" for n in [*range(1, 25), 30, 31, 32, 33]]
     + [f"R{n}" for n in [*range(1, 15), 22]]
     + [f"A{n}" for n in [*range(1, 9), 12, 13, 14]]
     + [f"O{n}" for n in range(1, 12)]

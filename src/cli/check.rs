@@ -21,7 +21,9 @@ pub(super) fn run(path: &Path, config: &Config, print: bool, output: Output) -> 
     let prefixed = |what: &String| format!("{}: {what}", path.display());
     let warnings = server::check_certificates(config)
         .map_err(|wrong| Failure::Wrong(wrong.iter().map(prefixed).collect::<Vec<_>>().join("\n")))?;
-    let text: Vec<String> = warnings.iter().map(prefixed).collect();
+    let of_config = config.warnings.iter().map(ToString::to_string);
+    let warnings: Vec<String> = of_config.chain(warnings.iter().map(prefixed)).collect();
+    let text = warnings.clone();
     output.write(&Checked { file: path, ok: true, warnings }, || {
         let mut text: String = text.iter().map(|warning| format!("{warning}\n")).collect();
         text.push_str(&format!("{}: good", path.display()));

@@ -56,8 +56,9 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
         let base = file.parent().unwrap_or(Path::new(""));
         convert::config(&raw::Section::root(&root, &problems), base)
     });
+    let warnings = problems.warnings();
     match (problems.into_errors(), config) {
-        (None, Some(config)) => Ok(config),
+        (None, Some(config)) => Ok(Config { warnings, ..config }),
         (Some(errors), _) => Err(errors),
         // No tree without a problem.
         (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),

@@ -180,15 +180,20 @@ pub(crate) struct Problems<'a> {
     file: &'a str,
     text: &'a str,
     found: RefCell<Vec<ConfigError>>,
+    warned: RefCell<Vec<ConfigError>>,
 }
 
 impl<'a> Problems<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, found: RefCell::default() }
+        Self { file, text, found: RefCell::default(), warned: RefCell::default() }
     }
 
     /// Notes one. Without an origin it is about the file as a whole.
     pub(crate) fn add(&self, origin: Option<&Origin>, key: &str, message: String) {
+        self.found.borrow_mut().push(self.placed(origin, key, message));
+    }
+
+    fn placed(&self, origin: Option<&Origin>, key: &str, message: String) -> ConfigError {
         let (source, position) = match origin {
             Some(Origin::File(span)) => (self.file.to_owned(), Some(line_and_column(self.text, span.start))),
             Some(Origin::Env(name)) => (format!("environment {name}"), None),
@@ -196,7 +201,12 @@ impl<'a> Problems<'a> {
         };
         // A quoted key may hold anything, even a line break that would look like another problem.
         let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
-        self.found.borrow_mut().push(ConfigError { source, position, key, message });
+        ConfigError { source, position, key, message }
+    }
+
+    /// What is allowed, and probably not meant.
+    pub(crate) fn warnings(&self) -> Vec<ConfigError> {
+        self.warned.borrow().clone()
     }
 
     fn any_under(&self, path: &str) -> bool {
@@ -277,6 +287,13 @@ impl<'a> Section<'a> {
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         self.problems.add(origin.or(self.origin), &self.name(key), message.into());
+    }
+
+    /// Warns of a key, or of the section where it does not stand: it is allowed, and probably not meant.
+    pub(crate) fn warn(&self, key: &str, message: impl Into<String>) {
+        let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
+        let warning = self.problems.placed(origin.or(self.origin), &self.name(key), message.into());
+        self.problems.warned.borrow_mut().push(warning);
     }
 
     /// Blames an element of a list.

@@ -552,6 +552,36 @@ fn j7_more_than_30_seconds_of_leeway_is_refused() {
 }
 
 #[test]
+fn t24_what_is_stripped_and_kept_is_a_header_or_its_beginning() {
+    let of = |line: &str| said(&format!("[identity]\n{line}"));
+    assert_eq!(
+        of("strip = [\"x-tenant\", \"x-acme-*\"]\nkeep = [\"cf-access-*\", \"X-Vouch-User\"]"),
+        Vec::<String>::new()
+    );
+    for (line, expected) in [
+        ("strip = [\"*\"]", "expected a header name"),
+        ("strip = [\"x-*-y\"]", "expected a header name"),
+        ("strip = [\"content-*\"]", "content-length has a meaning of its own"),
+        ("strip = [\"host\"]", "host has a meaning of its own"),
+        ("keep = [\"x-auth-*\"]", "x-auth-subject is what the gate itself tells an upstream"),
+        ("keep = [\"X-Auth-Subject\"]", "x-auth-subject is what the gate itself tells an upstream"),
+        ("keep = [\"x-request-id\"]", "passes anyway"),
+    ] {
+        let found = of(line);
+        assert!(found.len() == 1 && found[0].contains(expected), "{line}: {found:?}");
+    }
+}
+
+#[test]
+fn t23_a_host_is_a_name_a_domain_or_any() {
+    let read = |hosts: &str| read(&MINIMAL.replace("[server]", &format!("[server]\nhosts = [{hosts}]")));
+    assert_eq!(read("\"a.test\", \"*.a.test\"").unwrap().server.hosts, ["a.test", "*.a.test"]);
+    for bad in ["\"a.test:80\"", "\"http://a.test\"", "\"*a.test\"", "\"\"", "7"] {
+        assert!(read(bad).unwrap_err().to_string().contains("server.hosts[0]: "), "{bad}");
+    }
+}
+
+#[test]
 fn two_identity_headers_of_one_name_are_refused() {
     let errors =
         said("[identity]\nheaders = { account = \"X-Auth-Subject\" }\nclaims = { \"x-auth-scope\" = \"s\" }\n");

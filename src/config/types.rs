@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use ipnet::IpNet;
 
+use super::error::ConfigError;
 use crate::client::{Grant, SecretHash};
+use crate::headers::HeaderPattern;
 use crate::limit::Rate;
 use crate::proxy::Upstream;
 use crate::route::Route;
@@ -49,6 +51,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[log]`
     pub log: LogConfig,
+    /// What is allowed, and probably not what was meant.
+    pub warnings: Vec<ConfigError>,
 }
 
 impl Config {
@@ -72,6 +76,8 @@ pub struct ServerConfig {
     pub public_url: Uri,
     /// Whose forwarding headers count (requirement T6).
     pub trusted_proxies: Vec<IpNet>,
+    /// The hosts that are served besides that of `public_url` and those that routes name (requirement T23).
+    pub hosts: Vec<String>,
     /// How long connecting to an upstream may take, unless the upstream says otherwise.
     pub connect_timeout: Duration,
     /// How long a client may take to send a request's head.
@@ -332,6 +338,10 @@ pub struct IdentityConfig {
     pub session: Option<HeaderName>,
     /// Further headers, each with the claim that it tells.
     pub claims: Vec<(HeaderName, String)>,
+    /// Headers of clients that never pass, besides those of known products (requirement T24).
+    pub strip: Vec<HeaderPattern>,
+    /// Headers of known products that do.
+    pub keep: Vec<HeaderPattern>,
 }
 
 /// How log lines look.

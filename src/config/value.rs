@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::raw::{Value, nearest, printable};
 use crate::limit::Rate;
 use crate::proxy::UpstreamUrl;
+use crate::route::{Hosts, check_pattern};
 use crate::session::Scope;
 
 /// Longer than any time that makes sense here, and far from where sums overflow.
@@ -266,6 +267,15 @@ pub(crate) fn host(value: &Value) -> Result<String, String> {
     .map_or_else(|| unexpected("a host name without port and wildcards", value), Ok)
 }
 
+/// A host that is served.
+pub(crate) fn served_host(value: &Value) -> Result<String, String> {
+    let host = text(value)?;
+    match Hosts::default().add(&host) {
+        Ok(()) => Ok(host),
+        Err(_) => unexpected("a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"", value),
+    }
+}
+
 /// A cookie name (RFC 6265 §4.1.1).
 pub(crate) fn cookie_name(value: &Value) -> Result<String, String> {
     let name = text(value)?;
@@ -296,12 +306,9 @@ pub(crate) fn pattern(value: &Value) -> Result<String, String> {
     if !path.starts_with('/') || !path.is_ascii() || path.contains(['?', '#', ' ', '\\']) {
         return unexpected("a path that begins with /", value);
     }
-    if path.contains("//") || path.split('/').any(|s| s == "." || s == "..") {
-        return unexpected("a path without empty, . and .. segments, which no request that is matched has", value);
-    }
-    match matchit::Router::new().insert(path.as_str(), ()) {
+    match check_pattern(&path) {
         Ok(()) => Ok(path),
-        Err(e) => Err(format!("{} is no pattern: {e}; expected such as /users/{{id}} or /{{*rest}}", value.describe())),
+        Err(why) => Err(format!("{} is no pattern: {why}", value.describe())),
     }
 }
 

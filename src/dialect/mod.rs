@@ -96,8 +96,21 @@ pub struct Forward {
     pub credential: Option<SecretString>,
     /// The body, without credentials.
     pub body: Bytes,
+    /// What the body asks for.
+    pub called: Called,
     /// The words for a refusal.
     pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
+}
+
+/// A call that stands in an envelope: it obeys the rules that routes have for it, besides those of the envelope's own
+/// path (requirement T22).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    /// What rules name it by.
+    pub name: String,
+    /// The requests that are the same call without an envelope: method, and path in its canonical spelling. Empty where
+    /// the protocol knows none.
+    pub requests: Vec<(Method, String)>,
 }
 
 /// One operation that a dialect serves at an endpoint.
@@ -331,6 +344,18 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Is an operation for requests alone that ask for an upgrade? Others go to the routes.
     fn upgrades(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
+    /// Is an operation for calls of any kind, of which those that are not ours go to the route of its path?
+    fn is_envelope(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
+    /// Is the service behind the gate asked the same, by the route of the path, before an operation is answered?
+    fn consults(&self, operation: &str) -> bool {
         let _ = operation;
         false
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hyper::upgrade::Upgraded;
 
-use super::{Acting, Reply};
+use super::{Acting, Called, Reply};
 use crate::denial::Denial;
 use crate::gate::Lease;
 
@@ -18,11 +18,11 @@ pub type Identity = Box<[u8]>;
 /// The gate, for the messages of one connection.
 #[async_trait]
 pub trait SocketGate: Acting {
-    /// Authorises a message like a request to the route of the connection's path.
+    /// Authorises a message like a request to the route of the connection's path, and as what it asks for.
     ///
     /// # Errors
     /// Why it may not pass.
-    fn permit(&self, token: Option<&str>) -> Result<Identity, Denial>;
+    fn permit(&self, token: Option<&str>, called: &Called) -> Result<Identity, Denial>;
 
     /// What a connection hangs on that is opened with this token.
     ///
@@ -33,8 +33,9 @@ pub trait SocketGate: Acting {
     /// Waits until the gate lets go of its connections, because it is about to stop.
     async fn closing(&self);
 
-    /// A WebSocket to the upstream, opened in the name of a token's owner; `None` where there is none to be had.
-    async fn dial(&self, token: Option<&str>) -> Option<Upgraded>;
+    /// A WebSocket to the upstream, opened in the name of a token's owner for this call; `None` where there is none to be
+    /// had.
+    async fn dial(&self, token: Option<&str>, called: &Called) -> Option<Upgraded>;
 }
 
 /// What serves a connection to its end.

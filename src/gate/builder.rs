@@ -16,10 +16,10 @@ use crate::clock::{EngineClock, TimeSource};
 use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
 use crate::directory::password::Passwords;
-use crate::headers::ProtectedNames;
+use crate::headers::{HeaderPattern, ProtectedNames};
 use crate::limit::{Limits, Rates};
 use crate::policy::{Audiences, GateId};
-use crate::route::{Route, RouteError, RoutePolicy, RouteTable};
+use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::engine::{Engine, Parts};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{MemoryStore, Store, StoreError};
@@ -82,6 +82,20 @@ pub enum BuildError {
     /// Routes conflict, or a pattern is malformed.
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Routes(Vec<RouteError>),
+    /// One of [`GateBuilder::hosts`] is none.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Calls in envelopes would go around a route.
+    #[error(
+        "route {strict:?} asks for more than {envelope:?}, by which calls in envelopes go, and a call whose path is not \
+         known would go around it: say on one of them for which calls it is (`Route::kuzzle`)"
+    )]
+    Ungoverned {
+        /// The id of the route that asks for more.
+        strict: String,
+        /// That of the envelopes' route.
+        envelope: String,
+    },
     /// A route names a dialect that there is not.
     #[error("there is no dialect {0:?}")]
     Dialect(String),
@@ -124,6 +138,9 @@ pub struct GateBuilder {
     max_stream: Option<Duration>,
     forget_login_origin: bool,
     public_url: Option<String>,
+    hosts: Option<Vec<String>>,
+    strip: Vec<HeaderPattern>,
+    keep: Vec<HeaderPattern>,
     allowed_origins: Vec<Box<str>>,
 }
 
@@ -302,6 +319,30 @@ impl GateBuilder {
         self
     }
 
+    /// The hosts that are served besides that of [`GateBuilder::public_url`] and those that routes name: `example.com`,
+    /// `*.example.com`, or `*` for any. Requests for others are 421 (requirement T23). If this is not called, every host
+    /// is served: whatever stands before the layer has chosen.
+    #[must_use]
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.hosts = Some(hosts.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Headers of clients that never pass, besides those by which known products tell who is asking (requirement T24).
+    #[must_use]
+    pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
+        self.strip = patterns.into_iter().collect();
+        self
+    }
+
+    /// Headers of such products that do pass, because that product stands before the gate and sets them. The headers of
+    /// [`GateBuilder::identity_headers`] never do.
+    #[must_use]
+    pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
+        self.keep = patterns.into_iter().collect();
+        self
+    }
+
     /// The origins besides our own, as a browser writes them, from which a request that brings its token in a cookie may
     /// change something (requirement T18).
     #[must_use]
@@ -344,6 +385,7 @@ impl GateBuilder {
         let identity = self.identity.unwrap_or_else(default_identity_headers);
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
         let has_directory = self.directory.is_some();
+        let protected = protected.with(self.strip, self.keep);
         let engine = Engine::new(Parts {
             issuer: Arc::clone(&issuer),
             audience,
@@ -361,8 +403,13 @@ impl GateBuilder {
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
         let checker = Checker::new(verifier, clock, revocations, identity, capacity);
         let dialects = dialects(&self.routes)?;
+        if let Some((strict, envelope)) = ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints)) {
+            let id = |place: usize| self.routes.get(place).map(|route| route.id.clone()).unwrap_or_default();
+            return Err(BuildError::Ungoverned { strict: id(strict), envelope: id(envelope) });
+        }
         let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
         let public_url = self.public_url.or_else(|| origin_of(&issuer)).unwrap_or_default();
+        let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let inner = Arc::new(Inner {
             id: GateId::next(),
             notices: Notices::default(),
@@ -381,6 +428,7 @@ impl GateBuilder {
             clients: Clients::new(self.clients, passwords)?,
             audiences: Audiences(audiences),
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
+            hosts,
             dialects,
             protected,
             profile: self.profile,
@@ -393,6 +441,18 @@ impl GateBuilder {
         tokio::spawn(maintain(Arc::downgrade(&inner)));
         Ok(Gate(inner))
     }
+}
+
+/// The hosts that were given, that of the public URL, and those that routes name.
+fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<Hosts, HostError> {
+    let mut hosts = Hosts::default();
+    let uri = public_url.parse::<http::Uri>().ok();
+    if let Some(public) = uri.as_ref().and_then(http::Uri::authority) {
+        hosts.add(authority::host_of(public.as_str()))?;
+    }
+    let named = routes.iter().flat_map(|route| &route.hosts);
+    given.iter().chain(named).try_for_each(|host| hosts.add(host))?;
+    Ok(hosts)
 }
 
 /// Each dialect that a route names, once.

@@ -30,6 +30,8 @@ mod act;
 mod table;
 
 pub use table::EndpointError;
+#[cfg(feature = "server")]
+pub(crate) use table::envelopes;
 pub(super) use table::{Endpoints, Hit, Operation};
 
 /// Where the public keys are.

@@ -33,6 +33,7 @@ use crate::dialect::{Consulted, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
+use crate::route::hosts::is_loopback;
 use crate::route::path::{CanonicalPath, PathError};
 use crate::route::{Match, Route, RoutePolicy, authority};
 use crate::session::Scope;
@@ -44,7 +45,7 @@ pub use future::ResponseFuture;
 use future::{Kind, Passed, Turned};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::set_target;
-pub(super) use permit::{permit, prepare};
+pub(super) use permit::{permit, permit_call, prepare};
 use permit::{set_path, undecided};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
@@ -359,7 +360,7 @@ impl<M> GateLayer<M> {
 
     /// The decision on a request that an endpoint passes on: what its path's route says.
     fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Permitted), Box<NotForwarded>> {
-        let Forward { credential, body, refused } = forward;
+        let Forward { credential, body, called, refused } = forward;
         let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
         if let Some(credential) = credential {
             let value = format!("Bearer {}", credential.expose_secret());
@@ -373,6 +374,10 @@ impl<M> GateLayer<M> {
             Way::Undecided(..) => return refuse(Denial::WrongAudience, None),
             Way::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
             Way::Endpoint(_) => return refuse(Denial::NoRoute, None),
+        };
+        let permitted = match permit_call(&self.gate.0, &parts, permitted, &called) {
+            Ok(permitted) => permitted,
+            Err((denial, route)) => return refuse(denial, route),
         };
         upgrade::refuse(&mut parts);
         prepare(&self.gate.0, &mut parts, &permitted);
@@ -433,6 +438,12 @@ impl<M> GateLayer<M> {
             Ok(authority) => authority.host(),
             Err(denial) => return Way::Refused(denial, None),
         };
+        if let Some(hosts) = &gate.hosts
+            && !hosts.admit(host)
+            && !(is_loopback(host) && parts.extensions.get::<Peer>().is_some_and(Peer::is_at_loopback))
+        {
+            return Way::Refused(Denial::UnknownHost, None);
+        }
         // 2. One canonical path: what is matched from here on is what is forwarded.
         let whole = self.whole(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
@@ -454,13 +465,14 @@ impl<M> GateLayer<M> {
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => route,
+            Match::Ambiguous(route) => return Way::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
             Match::MethodNotAllowed(allowed) => {
                 return Way::WrongMethod(if respond::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
                     // Any of the path's routes: they differ in what they serve, not in whom.
                     let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, &path) {
-                        Match::Found(route) => Some(route),
+                        Match::Found(route) | Match::Ambiguous(route) => Some(route),
                         Match::MethodNotAllowed(_) | Match::None => None,
                     });
                     let dialect = route.and_then(|route| gate.dialect(&route.policy));

@@ -13,7 +13,7 @@ use crate::dialect::Dialect;
 use crate::headers::ProtectedNames;
 use crate::limit::Source;
 use crate::policy::{Audiences, GateId};
-use crate::route::RouteTable;
+use crate::route::{Hosts, RouteTable};
 use crate::session::confirm::FLUSH_EVERY;
 use crate::session::engine::Engine;
 use crate::session::profile::Profile;
@@ -50,6 +50,8 @@ mod watched;
 pub use crate::headers::Peer;
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
+#[cfg(feature = "server")]
+pub(crate) use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
@@ -91,6 +93,8 @@ pub(crate) struct Inner {
     /// Those in whose words routes refuse.
     dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,
+    /// Those that are served; `None` where nobody asked.
+    hosts: Option<Hosts>,
     pub(crate) protected: ProtectedNames,
     pub(crate) profile: Profile,
     pub(crate) leeway: Duration,

@@ -53,7 +53,7 @@ impl Inner {
         }
         let named = || request.headers().get(HOST)?.to_str().ok();
         match self.routes.find(uri.host().or_else(named), request.method(), &path) {
-            Match::Found(route) => (self.dialect(&route.policy), Some(Arc::clone(route))),
+            Match::Found(route) | Match::Ambiguous(route) => (self.dialect(&route.policy), Some(Arc::clone(route))),
             Match::MethodNotAllowed(_) | Match::None => (None, None),
         }
     }

@@ -26,6 +26,6 @@ pub(super) fn is_for_upstream(gate: &Inner, method: &Method, uri: &Uri, headers:
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     match gate.routes.find(host, &requested, &path) {
         Match::Found(route) => route.policy.preflight_to_upstream,
-        Match::MethodNotAllowed(_) | Match::None => false,
+        Match::Ambiguous(_) | Match::MethodNotAllowed(_) | Match::None => false,
     }
 }

@@ -50,7 +50,13 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         Denial::TargetTooLong => problem(StatusCode::URI_TOO_LONG, None),
         Denial::TwoCredentials => problem(StatusCode::BAD_REQUEST, Some("send exactly one credential")),
         Denial::MalformedRequest(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
+        Denial::UnknownHost => {
+            problem(StatusCode::MISDIRECTED_REQUEST, Some("this gate does not serve the host that the request names"))
+        }
         Denial::NoRoute | Denial::NearMiss => problem(StatusCode::NOT_FOUND, None),
+        Denial::AmbiguousPath => {
+            problem(StatusCode::NOT_FOUND, Some("ambiguous_path: the path can be read in two ways"))
+        }
         Denial::MethodNotAllowed => problem(StatusCode::METHOD_NOT_ALLOWED, None),
         Denial::BodyTooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
         // RFC 6750 §3.1: no error code for a request without usable authentication.
@@ -119,9 +125,10 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match plain.status() {
         StatusCode::UNAUTHORIZED => ("16", "the access token is missing or invalid"),
         StatusCode::FORBIDDEN => ("7", "the access token lacks a scope"),
-        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
-            ("12", "no such method")
-        }
+        StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::MISDIRECTED_REQUEST
+        | StatusCode::NOT_IMPLEMENTED => ("12", "no such method"),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => ("8", "too much, or too often"),
         StatusCode::SERVICE_UNAVAILABLE => ("14", "try again later"),
         _ => ("3", "the request is malformed"),

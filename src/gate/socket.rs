@@ -17,12 +17,12 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 
 use super::Inner;
 use super::endpoint::{Desk, TakenOver};
-use super::layer::{GateLayer, prepare, set_target};
+use super::layer::{GateLayer, permit_call, prepare, set_target};
 use super::lease::Lease;
 use super::refill::Unpassed;
 use crate::credential;
 use crate::denial::{Denial, Error};
-use crate::dialect::{Acting, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
+use crate::dialect::{Acting, Called, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
 use crate::policy::Permitted;
 use crate::proxy::Dialled;
 use crate::session::engine::Origin;
@@ -71,7 +71,7 @@ impl<M> Line<M> {
         self.layer.inner()
     }
 
-    fn decide(&self, token: Option<&str>) -> Result<(Parts, Permitted), Denial> {
+    fn decide(&self, token: Option<&str>, called: &Called) -> Result<(Parts, Permitted), Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
             let value = HeaderValue::try_from(format!("Bearer {token}"));
@@ -80,6 +80,7 @@ impl<M> Line<M> {
             parts.headers.insert(AUTHORIZATION, value);
         }
         let permitted = self.layer.way_alone(&mut parts)?;
+        let permitted = permit_call(self.gate(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
         Ok((parts, permitted))
     }
 }
@@ -100,8 +101,8 @@ impl<M: Send + Sync + 'static> Acting for Line<M> {
 
 #[async_trait]
 impl<M: Send + Sync + 'static> SocketGate for Line<M> {
-    fn permit(&self, token: Option<&str>) -> Result<SocketIdentity, Denial> {
-        let (_, permitted) = self.decide(token)?;
+    fn permit(&self, token: Option<&str>, called: &Called) -> Result<SocketIdentity, Denial> {
+        let (_, permitted) = self.decide(token, called)?;
         let mut identity = Vec::new();
         for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
             identity.extend_from_slice(name.as_str().as_bytes());
@@ -120,8 +121,8 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
         self.gate().closed().await;
     }
 
-    async fn dial(&self, token: Option<&str>) -> Option<Upgraded> {
-        let (mut parts, permitted) = self.decide(token).ok()?;
+    async fn dial(&self, token: Option<&str>, called: &Called) -> Option<Upgraded> {
+        let (mut parts, permitted) = self.decide(token, called).ok()?;
         prepare(self.gate(), &mut parts, &permitted);
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);

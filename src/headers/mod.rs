@@ -24,12 +24,15 @@ mod forwarding;
 mod framing;
 mod hop_by_hop;
 mod names;
+mod pattern;
+mod products;
 mod trailers;
 
 pub use forwarding::{client_ip, forwarded};
 pub(crate) use forwarding::{is_trusted, says_for_whom};
 pub use framing::is_framed_once;
 pub use hop_by_hop::remove_hop_by_hop;
+pub use pattern::HeaderPattern;
 
 /// Whose connection a request came over: in the request's extensions, put there by the listener. Made once for a
 /// connection, it is cheap to clone for each request.
@@ -39,13 +42,26 @@ pub struct Peer {
     /// As `X-Forwarded-For` has it.
     text: HeaderValue,
     secure: bool,
+    at_loopback: bool,
 }
 
 impl Peer {
     /// The address at the other end of a connection, and whether that is encrypted.
     pub fn new(address: IpAddr, secure: bool) -> Self {
         let text = visible(Bytes::from(address.to_canonical().to_string()));
-        Self { address, text, secure }
+        Self { address, text, secure, at_loopback: false }
+    }
+
+    /// The same, of a connection to a listener that only this machine reaches: it may name this machine as its host.
+    #[must_use]
+    pub const fn at_loopback(mut self, is: bool) -> Self {
+        self.at_loopback = is;
+        self
+    }
+
+    /// Came the connection in where only this machine connects to?
+    pub const fn is_at_loopback(&self) -> bool {
+        self.at_loopback
     }
 
     /// The address at the other end of the connection.
@@ -67,8 +83,10 @@ impl Peer {
 /// The names of headers that tell an upstream who is asking. Only the gate sets them.
 #[derive(Clone, Debug, Default)]
 pub struct ProtectedNames {
-    /// Folded, and not covered by the built-in ones.
+    /// Folded.
     configured: Vec<Box<str>>,
+    strip: Vec<HeaderPattern>,
+    keep: Vec<HeaderPattern>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,20 +107,35 @@ impl ProtectedNames {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let mut configured: Vec<Box<str>> = configured
-            .into_iter()
-            .map(|name| names::fold(name.as_ref()))
-            .filter(|name| !names::is_identity(name))
-            .map(Into::into)
-            .collect();
+        let mut configured: Vec<Box<str>> =
+            configured.into_iter().map(|name| names::fold(name.as_ref()).into()).collect();
         configured.sort_unstable();
         configured.dedup();
-        Self { configured }
+        Self { configured, strip: Vec::new(), keep: Vec::new() }
+    }
+
+    /// The same, with further names that never pass, and with built-in ones that do after all (requirement T24). What the
+    /// gate itself sets never passes.
+    #[must_use]
+    pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
+        (self.strip, self.keep) = (strip, keep);
+        self
     }
 
     /// Is it, in this or another spelling, a name that only the gate sets?
     pub fn protects(&self, name: &str) -> bool {
-        names::is_identity(name) || self.configured.iter().any(|own| names::folds_to(name, own))
+        self.is_configured(name) || (names::is_identity(name) && !self.keeps(name))
+    }
+
+    /// Is it one of the names that the configuration has, in any spelling?
+    fn is_configured(&self, name: &str) -> bool {
+        self.configured.iter().any(|own| names::folds_to(name, own))
+            || self.strip.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Does it pass after all? In no other spelling than the one that the operator wrote.
+    fn keeps(&self, name: &str) -> bool {
+        self.keep.iter().any(|pattern| pattern.is_spelt(name))
     }
 
     /// Removes from a request what a client must not set (T3, T4, T6). What the client's `Connection` names is settled
@@ -138,10 +171,10 @@ impl ProtectedNames {
         {
             return Verdict::Remove;
         }
-        let own = self.configured.iter().any(|own| names::folds_to(name, own));
+        let own = self.is_configured(name);
         if !own && names::is_plain(name) {
             Verdict::Pass
-        } else if own || names::is_identity(name) {
+        } else if own || (names::is_identity(name) && !self.keeps(name)) {
             Verdict::Remove
         } else if names::is_override(name) {
             if name.contains('_') { Verdict::Remove } else { Verdict::Override }

@@ -1,24 +1,6 @@
 //! The lists of header names, and how names are compared.
 
-/// What begins like this tells who is asking.
-const IDENTITY_PREFIXES: [&str; 7] =
-    ["x-auth-", "x-user-", "x-remote-", "remote-", "x-authenticated-", "x-webauth-", "x-identity-"];
-
-/// So do these.
-const IDENTITY_NAMES: [&str; 12] = [
-    "x-auth",
-    "x-user",
-    "x-remote",
-    "x-identity",
-    "x-forwarded-user",
-    "x-forwarded-email",
-    "x-forwarded-groups",
-    "x-forwarded-roles",
-    "x-forwarded-preferred-username",
-    "x-forwarded-access-token",
-    "x-forwarded-client-cert",
-    "x-forwarded-tls-client-cert",
-];
+use super::products;
 
 /// What asks an upstream to take the request for another than the one that was judged.
 const OVERRIDES: [&str; 16] = [
@@ -76,7 +58,7 @@ const PROTOCOL: [&str; 11] = [
     "proxy",
 ];
 
-const fn fold_byte(byte: u8) -> u8 {
+pub(super) const fn fold_byte(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
@@ -90,7 +72,8 @@ pub(super) fn folds_to(name: &str, folded: &str) -> bool {
     name.len() == folded.len() && fold_begins(name, folded)
 }
 
-fn fold_begins(name: &str, folded: &str) -> bool {
+/// Does `name` begin with what folds to this?
+pub(super) fn fold_begins(name: &str, folded: &str) -> bool {
     name.len() >= folded.len() && name.bytes().zip(folded.bytes()).all(|(n, f)| fold_byte(n) == f)
 }
 
@@ -98,15 +81,26 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// Can no name that begins like this be on the lists of identity headers and overrides?
+/// Can no name that begins like this be on the lists of identity headers and overrides? Most headers of most requests are
+/// settled by that.
 fn is_of_no_list(name: &str) -> bool {
-    !matches!(name.bytes().next().map(fold_byte), Some(b'x' | b'r'))
+    let bytes = name.as_bytes();
+    let second = || bytes.get(1).copied().map(fold_byte);
+    match bytes.first().copied().map(fold_byte) {
+        Some(b'x' | b'r') => false,
+        Some(b'c') => !matches!(second(), Some(b'l' | b'f')),
+        Some(b's') => !matches!(second(), Some(b's' | b'h' | b'm')),
+        Some(b't') => !matches!(second(), Some(b'a' | b'e')),
+        Some(b'i') => !matches!(second(), Some(b'v' | b'm')),
+        Some(b'o') => !matches!(second(), Some(b'i' | b'a')),
+        Some(b'l') => second() != Some(b'5'),
+        Some(_) | None => true,
+    }
 }
 
 /// Does it, in any spelling, tell who is asking?
 pub(super) fn is_identity(name: &str) -> bool {
-    !is_of_no_list(name)
-        && (IDENTITY_PREFIXES.iter().any(|prefix| fold_begins(name, prefix)) || is_one_of(name, &IDENTITY_NAMES))
+    !is_of_no_list(name) && products::is_identity(name)
 }
 
 /// Does it, in any spelling, override method or URL?
@@ -152,6 +146,11 @@ pub(super) fn is_disguised(name: &str) -> bool {
 pub(super) fn is_ours_or_protocol(name: &str) -> bool {
     const CONNECTION: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
     is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
+}
+
+/// Those of the protocol itself, and those that we write.
+pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
+    PROTOCOL.iter().copied()
 }
 
 /// Must no `Connection` header name it for removal?

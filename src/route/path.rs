@@ -77,6 +77,7 @@ impl From<PathError> for crate::denial::Denial {
 pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
     encoded_slash: bool,
+    has_loose_form: bool,
 }
 
 impl<'a> CanonicalPath<'a> {
@@ -88,12 +89,13 @@ impl<'a> CanonicalPath<'a> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
         }
-        if is_plain(raw.as_bytes()) {
-            return Ok(Self { text: Cow::Borrowed(raw), encoded_slash: false });
+        if let Some(has_loose_form) = plain(raw.as_bytes()) {
+            return Ok(Self { text: Cow::Borrowed(raw), encoded_slash: false, has_loose_form });
         }
         let (text, encoded_slash) = rewrite(raw)?;
+        let has_loose_form = plain(text.as_bytes()).unwrap_or(true);
         let text = if text == raw { Cow::Borrowed(raw) } else { Cow::Owned(text) };
-        Ok(Self { text, encoded_slash })
+        Ok(Self { text, encoded_slash, has_loose_form })
     }
 
     /// The path, as it is matched and forwarded.
@@ -118,6 +120,12 @@ impl<'a> CanonicalPath<'a> {
         self.encoded_slash
     }
 
+    /// Could a server that folds case, cuts parameters and trailing dots, or decodes once more read another path? Most
+    /// paths leave nothing to read otherwise; the others have readings (requirement T20).
+    pub(super) const fn has_loose_form(&self) -> bool {
+        self.has_loose_form
+    }
+
     /// The form in which a near miss of an endpoint equals the endpoint (R12): all escapes resolved, letter case
     /// folded, `;params` and the spaces and dots at the end of a segment cut, slashes merged and none at the end.
     /// Good for nothing but a comparison with another such form.
@@ -127,22 +135,56 @@ impl<'a> CanonicalPath<'a> {
 
     /// The same without the borrow.
     pub fn into_owned(self) -> CanonicalPath<'static> {
-        CanonicalPath { text: Cow::Owned(self.text.into_owned()), encoded_slash: self.encoded_slash }
+        let Self { text, encoded_slash, has_loose_form } = self;
+        CanonicalPath { text: Cow::Owned(text.into_owned()), encoded_slash, has_loose_form }
     }
 }
 
-/// Canonical at first sight, as most paths are: nothing to decode, merge or look into.
-fn is_plain(path: &[u8]) -> bool {
+/// Canonical at first sight, as most paths are: nothing to decode, merge or look into. `None` for the others; otherwise
+/// whether the loose form of the path is another one.
+fn plain(path: &[u8]) -> Option<bool> {
     let mut previous = 0;
+    let mut varies = false;
     for &byte in path {
-        let opens_segment = previous == b'/' && matches!(byte, b'/' | b'.');
-        if opens_segment || !(byte == b'/' || is_pchar(byte)) {
-            return false;
+        let class = CLASSES.get(usize::from(byte)).copied().unwrap_or(NEVER);
+        if class != PLAIN {
+            let (after_slash, after_dot) = (previous == b'/', previous == b'.');
+            match class {
+                VARIES => varies = true,
+                SLASH if !after_slash => varies |= after_dot,
+                DOT if !after_slash => {}
+                _ => return None,
+            }
         }
         previous = byte;
     }
-    true
+    Some(varies || previous == b'.')
 }
+
+const PLAIN: u8 = 0;
+/// Allowed, and not the same in the loose form: upper case, and `;` before parameters.
+const VARIES: u8 = 1;
+const SLASH: u8 = 2;
+const DOT: u8 = 3;
+/// Not allowed, or only as a part of an escape.
+const NEVER: u8 = 4;
+
+/// What a byte of a path is. A table, because each byte of each path is looked at.
+const CLASSES: [u8; 256] = {
+    let mut table = [NEVER; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        table[byte as usize] = match byte {
+            b'/' => SLASH,
+            b'.' => DOT,
+            b'A'..=b'Z' | b';' => VARIES,
+            _ if is_pchar(byte) => PLAIN,
+            _ => NEVER,
+        };
+        byte += 1;
+    }
+    table
+};
 
 fn rewrite(raw: &str) -> Result<(String, bool), PathError> {
     let mut text = String::with_capacity(raw.len());
@@ -206,7 +248,7 @@ fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
 
 /// Decodes until there is nothing left to decode, in one pass: two escapes never overlap, so the order in which they
 /// are taken does not matter, and a path of nothing but `%252525…` costs no more than another.
-fn resolve(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     for &byte in bytes {
         out.push(byte);

@@ -9,6 +9,16 @@ use std::collections::HashMap;
 
 use super::path::CanonicalPath;
 
+/// What a look-up finds.
+#[derive(Debug)]
+pub(super) struct Found<'t, T> {
+    /// Of the most specific pattern that matches.
+    pub(super) here: Option<&'t T>,
+    /// Of the pattern that matches the same path with a slash at its end, or without the one that it has, where no
+    /// pattern of that very shape names the path as it is: `/p` beside `/p/{*rest}`, `/p/` beside `/p`.
+    pub(super) beside: Option<&'t T>,
+}
+
 /// One segment of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Segment<'p> {
@@ -22,22 +32,34 @@ pub(super) enum Segment<'p> {
 /// Reads a pattern.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// What is wrong with it, in words, and how to write what was probably meant.
 pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
     let path = pattern.strip_prefix('/').ok_or("it does not begin with a slash")?;
     let last = path.split('/').count().saturating_sub(1);
     let mut segments = Vec::new();
+    let foreign = |what: &str| format!("{what}; write {:?}", translated(pattern));
     for (at, text) in path.split('/').enumerate() {
         segments.push(match text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
             Some(name) => match name.strip_prefix('*') {
                 Some(name) if is_name(name) && at == last => Segment::Rest,
-                Some(name) if is_name(name) => return Err("{*rest} may stand only at its end".to_owned()),
+                Some(name) if is_name(name) => {
+                    return Err("{*rest} may stand only at its end".to_owned());
+                }
                 None if is_name(name) => Segment::Named,
-                Some(_) | None => return Err(format!("{text:?} has no name of letters, digits and `_`")),
+                Some(_) | None => return Err(foreign(&format!("{text:?} has no name of letters, digits and `_`"))),
             },
             None if text.contains(['{', '}']) => {
-                return Err("a parameter is a whole segment; a brace that is meant is written %7B or %7D".to_owned());
+                let what = "a parameter is a whole segment, and a brace that is meant is written %7B or %7D";
+                return Err(foreign(what));
             }
+            // Other proxies' notations. Taken literally they would match nothing, and what they were to protect would be
+            // served by a less specific route.
+            None if text.contains('*') => {
+                return Err(foreign(
+                    "`*` stands for nothing here: {name} is one segment, a trailing {*rest} all the rest",
+                ));
+            }
+            None if text.starts_with(':') => return Err(foreign("a parameter is written in braces")),
             None => {
                 check_plain(text, at == last)?;
                 Segment::Plain(text)
@@ -45,6 +67,30 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
         });
     }
     Ok(segments)
+}
+
+/// A pattern in the notation of other proxies and frameworks (`*`, `**`, `:id`, `{id}.json`, `{id:int}`), in ours.
+fn translated(pattern: &str) -> String {
+    let path = pattern.strip_prefix('/').unwrap_or(pattern);
+    let last = path.split('/').count().saturating_sub(1);
+    let mut out = String::new();
+    for (at, text) in path.split('/').enumerate() {
+        let is_name_byte = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+        let parameter = text.find(['{', ':']).and_then(|at| text.get(at + 1..)).unwrap_or_default();
+        let name: String = parameter.trim_start_matches('*').chars().take_while(is_name_byte).collect();
+        out.push('/');
+        // All that is left may only stand at the end; before it a `*` is one segment.
+        if at == last && text.contains('*') {
+            let name = if name.is_empty() { "rest" } else { &name };
+            out.push_str(&format!("{{*{name}}}"));
+        } else if text.contains(['*', '{', '}']) || text.starts_with(':') {
+            let name = if name.is_empty() { format!("segment{}", at + 1) } else { name };
+            out.push_str(&format!("{{{name}}}"));
+        } else {
+            out.push_str(text);
+        }
+    }
+    out
 }
 
 fn is_name(text: &str) -> bool {
@@ -94,17 +140,40 @@ impl<T> Tree<T> {
     }
 
     /// What belongs to the most specific pattern that matches.
-    pub(super) fn find(&self, path: &CanonicalPath<'_>) -> Option<&T> {
-        self.walk(Some(path.as_str().strip_prefix('/')?))
+    pub(super) fn find(&self, path: &str) -> Found<'_, T> {
+        let mut beside = None;
+        let here = path.strip_prefix('/').and_then(|left| self.walk(Some(left), &mut beside));
+        Found { here, beside }
     }
 
-    fn walk(&self, left: Option<&str>) -> Option<&T> {
+    fn walk<'t>(&'t self, left: Option<&str>, beside: &mut Option<&'t T>) -> Option<&'t T> {
         let Some(left) = left else {
+            if self.here.is_none() && beside.is_none() {
+                *beside = self.plain.get("").and_then(|node| node.here.as_ref()).or(self.rest.as_ref());
+            }
             return self.here.as_ref();
         };
         let (segment, after) = left.split_once('/').map_or((left, None), |(segment, after)| (segment, Some(after)));
-        let plain = self.plain.get(segment).and_then(|node| node.walk(after));
-        let named = || self.named.as_ref().filter(|_| !segment.is_empty()).and_then(|node| node.walk(after));
-        plain.or_else(named).or(self.rest.as_ref())
+        let plain = self.plain.get(segment).and_then(|node| node.walk(after, beside));
+        if plain.is_none() && left.is_empty() && beside.is_none() {
+            *beside = self.here.as_ref();
+        }
+        let named = |beside: &mut Option<&'t T>| {
+            self.named.as_ref().filter(|_| !segment.is_empty()).and_then(|node| node.walk(after, beside))
+        };
+        plain.or_else(|| named(beside)).or(self.rest.as_ref())
+    }
+
+    /// Is there a pattern that matches, however loosely, whose own is this?
+    pub(super) fn any(&self, path: &str, is: &impl Fn(&T) -> bool) -> bool {
+        path.strip_prefix('/').is_some_and(|left| self.any_of(Some(left), is))
+    }
+
+    fn any_of(&self, left: Option<&str>, is: &impl Fn(&T) -> bool) -> bool {
+        let Some(left) = left else { return self.here.as_ref().is_some_and(is) };
+        let (segment, after) = left.split_once('/').map_or((left, None), |(segment, after)| (segment, Some(after)));
+        self.rest.as_ref().is_some_and(is)
+            || self.plain.get(segment).is_some_and(|node| node.any_of(after, is))
+            || self.named.as_ref().is_some_and(|node| !segment.is_empty() && node.any_of(after, is))
     }
 }

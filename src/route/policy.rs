@@ -35,6 +35,8 @@ pub struct RoutePolicy {
     pub upgrade: bool,
     /// What becomes of a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
+    /// A path that a common reading takes for that of a stricter route (requirement T20).
+    pub loose_match: LooseMatch,
 }
 
 impl RoutePolicy {
@@ -46,6 +48,49 @@ impl RoutePolicy {
     /// With a token or without; one that is sent must hold.
     pub fn optional() -> Self {
         Self { auth: Auth::Optional, ..Self::default() }
+    }
+
+    /// Is there a request that this policy refuses to a caller, and the other does not? Then no spelling of a path of this
+    /// route may reach the other one (requirement T20).
+    ///
+    /// It is not an order: each of two policies may be stricter than the other.
+    pub fn is_stricter_than(&self, other: &Self) -> bool {
+        // Each field is named, so that nobody adds one without deciding.
+        let Self {
+            auth,
+            scopes,
+            audiences,
+            bad_credential_on_optional: bad_credential,
+            upgrade,
+            // How a request is passed on, in whose words it is refused and where its token may stand: nobody is let in or
+            // kept out by that.
+            forward_token: _,
+            encoded_slash: _,
+            keep_underscore_headers: _,
+            keep_override_headers: _,
+            max_body: _,
+            preflight_to_upstream: _,
+            dialect: _,
+            cookie: _,
+            on_expiry: _,
+            loose_match: _,
+        } = self;
+        let by_auth = |auth: Auth, bad: BadCredential| match (auth, bad) {
+            (Auth::None, _) => 0,
+            (Auth::Optional, BadCredential::Anonymous) => 1,
+            (Auth::Optional, BadCredential::Refuse) => 2,
+            (Auth::Required, _) => 3,
+        };
+        // Where nobody is asked, nothing more is.
+        let asks = *auth != Auth::None;
+        let unlike = |ours: &[String], theirs: &[String]| {
+            // Without any the issuer's own rules decide, which may take what the other's list does not, and the reverse.
+            ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
+        };
+        by_auth(*auth, *bad_credential) > by_auth(other.auth, other.bad_credential_on_optional)
+            || (asks && !scopes.is_within(&other.scopes))
+            || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
+            || (!upgrade && other.upgrade)
     }
 
     /// May a request with this path take the route (T12)?
@@ -92,6 +137,16 @@ pub enum EncodedSlash {
     Keep,
 }
 
+/// `loose_match`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LooseMatch {
+    /// 404: servers behind a gate fold case, cut parameters, and take `/p` for `/p/`.
+    #[default]
+    Refuse,
+    /// The route's upstream compares paths byte for byte, as the gate does.
+    Ignore,
+}
+
 /// `on_expiry`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
@@ -114,6 +169,40 @@ mod tests {
         assert_eq!(strict.admits(&CanonicalPath::parse("/a/b").unwrap()), Ok(()));
         let lax = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
         assert_eq!(lax.admits(&path), Ok(()));
+    }
+
+    #[test]
+    fn t20_a_policy_is_stricter_in_any_respect_or_in_none() {
+        let asks = |scopes: &str| RoutePolicy { scopes: Scope::parse(scopes).unwrap(), ..RoutePolicy::default() };
+        let audiences = |of: &[&str]| RoutePolicy {
+            audiences: of.iter().map(|one| (*one).to_owned()).collect(),
+            ..RoutePolicy::default()
+        };
+        let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
+        let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
+        // Which is stricter than which; neither, where both are false.
+        let table = [
+            (RoutePolicy::default(), RoutePolicy::default(), false, false),
+            (RoutePolicy::default(), RoutePolicy::optional(), true, false),
+            (RoutePolicy::optional(), lax.clone(), true, false),
+            (lax, RoutePolicy::public(), true, false),
+            (asks("admin"), RoutePolicy::default(), true, false),
+            (asks("a b"), asks("a"), true, false),
+            (asks("a"), asks("b"), true, true),
+            (asks("a"), RoutePolicy::public(), true, false),
+            (audiences(&["x"]), RoutePolicy::default(), true, true),
+            (audiences(&["x"]), audiences(&["x", "y"]), true, false),
+            (audiences(&["x"]), RoutePolicy::public(), true, false),
+            (RoutePolicy::default(), upgrade.clone(), true, false),
+            (RoutePolicy::public(), upgrade, true, true),
+        ];
+        for (one, other, more, less) in table {
+            assert_eq!(one.is_stricter_than(&other), more, "{one:?} {other:?}");
+            assert_eq!(other.is_stricter_than(&one), less, "{other:?} {one:?}");
+        }
+        // What nobody is asked for makes no policy stricter.
+        let unasked = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..RoutePolicy::public() };
+        assert!(!unasked.is_stricter_than(&RoutePolicy::public()));
     }
 
     #[test]

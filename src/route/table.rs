@@ -5,21 +5,22 @@
 //! 2. **path**, the most specific pattern: plain segments before `{name}` before `{*rest}`.
 //! 3. **method**, among the routes of that very pattern. If none of them serves it the answer is 405, even where a less
 //!    specific pattern would serve it: a request never falls through to a route that asks for less.
+//!
+//! Then the path is read as a lax server reads it ([`loose`]). If that leads to a route that asks for more, there is no
+//! route (requirement T20).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::Method;
 
-use super::Route;
 use super::authority::{host_of, is_host};
+use super::calls::CallPattern;
+use super::loose::{self, Folded, Reading};
+use super::methods::{self, is_default};
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
-
-/// What a route serves that lists no methods. `CONNECT`, `TRACE` and unknown methods are served only where a route lists
-/// them (T10).
-pub const DEFAULT_METHODS: [Method; 7] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+use super::{LooseMatch, Route};
 
 /// See the module's order.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct RouteTable {
 pub enum Match<'t> {
     /// This route.
     Found(&'t Arc<Route>),
+    /// This route, but a common reading of the path leads to one that asks for more: 404.
+    Ambiguous(&'t Arc<Route>),
     /// The path has routes, for these methods only: 405 with `Allow`.
     MethodNotAllowed(&'t [Method]),
     /// No route: 404.
@@ -67,12 +70,23 @@ pub enum RouteProblem {
     /// Another route serves the same.
     #[error("it serves the same host, path and method as route {0}")]
     SameAs(usize),
+    /// Another route is a rule for the same calls.
+    #[error("it is a rule for {calls} on the same host as route {other}")]
+    SameCalls {
+        /// Which calls.
+        calls: String,
+        /// Its place in the list.
+        other: usize,
+    },
 }
 
 #[derive(Debug, Default)]
 struct Site {
     paths: Tree<usize>,
     entries: Vec<Entry>,
+    /// The patterns once more, where any route is stricter than any other: else no reading of a path matters.
+    folded: Option<Folded>,
+    rules: Vec<(CallPattern, Arc<Route>)>,
 }
 
 /// The routes of one pattern.
@@ -83,14 +97,24 @@ struct Entry {
     /// The route that lists none.
     unlisted: Option<Arc<Route>>,
     allow: Vec<Method>,
+    /// Does the pattern name one path?
+    is_one_path: bool,
 }
 
 /// The routes of one host before they are built.
 #[derive(Default)]
 struct Draft {
     paths: Tree<usize>,
-    /// For each pattern, the places of its routes in the list.
-    groups: Vec<Vec<usize>>,
+    folded: Folded,
+    groups: Vec<Group>,
+    rules: Vec<(CallPattern, usize)>,
+}
+
+/// The routes of one pattern before they are built.
+struct Group {
+    /// Their places in the list.
+    routes: Vec<usize>,
+    is_one_path: bool,
 }
 
 impl RouteTable {
@@ -103,7 +127,9 @@ impl RouteTable {
         let mut drafts: BTreeMap<Option<String>, Draft> = BTreeMap::new();
         let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
         for (index, route) in routes.iter().enumerate() {
-            let pattern = match pattern::parse(&route.path) {
+            // A rule for calls alone.
+            let is_path = !route.path.is_empty() || route.kuzzle.is_empty();
+            let pattern = match is_path.then(|| pattern::parse(&route.path)).transpose() {
                 Ok(pattern) => pattern,
                 Err(reason) => {
                     let problem = RouteProblem::Pattern { pattern: route.path.clone(), reason };
@@ -111,16 +137,28 @@ impl RouteTable {
                     continue;
                 }
             };
-            let mut add = |host| drafts.entry(host).or_default().add(&pattern, index);
+            let mut hosts = Vec::new();
             for host in &route.hosts {
                 if is_host(host) {
-                    add(Some(normal_host(host)));
+                    hosts.push(Some(normal_host(host)));
                 } else {
                     errors.push(RouteError { route: index, problem: RouteProblem::Host(host.clone()) });
                 }
             }
             if route.hosts.is_empty() {
-                add(None);
+                hosts.push(None);
+            }
+            for host in hosts {
+                let draft = drafts.entry(host).or_default();
+                if let Some(pattern) = &pattern {
+                    draft.add(pattern, index);
+                }
+                for calls in &route.kuzzle {
+                    if let Some(other) = draft.add_rule(calls, index) {
+                        let problem = RouteProblem::SameCalls { calls: calls.to_string(), other };
+                        errors.push(RouteError { route: index, problem });
+                    }
+                }
             }
         }
         let escapes = routes.iter().any(|route| route.path.contains('%'));
@@ -143,8 +181,46 @@ impl RouteTable {
     /// The route of a request. A port in `host` is ignored.
     pub fn find(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Match<'_> {
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
-        let entry = site.paths.find(path).and_then(|&place| site.entries.get(place));
-        entry.map_or(Match::None, |entry| entry.find(method))
+        let found = site.paths.find(path.as_str());
+        let Some((&place, entry)) = found.here.and_then(|place| Some((place, site.entries.get(*place)?))) else {
+            return Match::None;
+        };
+        let found = match entry.find(method) {
+            Match::Found(route) if site.folded.is_some() => {
+                // Most paths are read alike by everybody.
+                if (found.beside.is_none() && !path.has_loose_form()) || entry.is_exempt(route) {
+                    return Match::Found(route);
+                }
+                (route, found.beside.copied())
+            }
+            decided => return decided,
+        };
+        match site.stricter_reading(method, path, place, found) {
+            Some(_) => Match::Ambiguous(found.0),
+            None => Match::Found(found.0),
+        }
+    }
+
+    /// The route to which a common reading of a path leads, if it asks for more than the one that the path takes, exempt or
+    /// not.
+    pub(super) fn stricter_reading(&self, host: Option<&str>, method: &Method, path: &str) -> Option<&Arc<Route>> {
+        let path = CanonicalPath::parse(path).ok()?;
+        let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
+        let found = site.paths.find(path.as_str());
+        let place = *found.here?;
+        match site.entries.get(place)?.find(method) {
+            Match::Found(route) | Match::Ambiguous(route) => {
+                site.stricter_reading(method, &path, place, (route, found.beside.copied()))
+            }
+            Match::MethodNotAllowed(_) | Match::None => None,
+        }
+    }
+
+    /// The rule that names a call most closely, if any does (requirement T22).
+    pub fn rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
+        let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
+        let named = site.rules.iter().map(|(calls, route)| (calls.names(call), route));
+        named.filter(|(closeness, _)| *closeness > 0).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
     }
 
     /// Has any pattern a percent escape?
@@ -165,29 +241,80 @@ impl RouteTable {
     }
 }
 
+impl Site {
+    /// The route to which a common reading of a path leads, if it asks for more than the one that was found. `beside` is
+    /// the reading that differs by the slash at its end.
+    fn stricter_reading(
+        &self,
+        method: &Method,
+        path: &CanonicalPath<'_>,
+        place: usize,
+        (route, beside): (&Arc<Route>, Option<usize>),
+    ) -> Option<&Arc<Route>> {
+        let stricter = |other: &usize| {
+            let entry = self.entries.get(*other).filter(|_| *other != place)?;
+            // A pattern that matches the path as it is gave way to a closer one: no reading is needed for that.
+            entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
+        };
+        let exact = |path: &str| {
+            let found = self.paths.find(path);
+            found.here.into_iter().chain(found.beside).find_map(stricter)
+        };
+        let folded = |path: &str| {
+            let found = self.folded.as_ref()?.find(path);
+            // In lower case it may be what a pattern says literally, too.
+            found.here.into_iter().chain(found.beside).flatten().find_map(stricter).or_else(|| exact(path))
+        };
+        beside.as_ref().and_then(stricter).or_else(|| {
+            let readings = if path.has_loose_form() { loose::readings(path.as_str()) } else { Vec::new() };
+            readings.iter().find_map(|reading| match reading {
+                Reading::Exact(path) => exact(path),
+                Reading::Folded(path) => folded(path),
+            })
+        })
+    }
+}
+
 impl Draft {
     fn add(&mut self, pattern: &[Segment<'_>], route: usize) {
         let next = self.groups.len();
         let place = *self.paths.place(pattern).get_or_insert(next);
         if place == next {
-            self.groups.push(Vec::new());
+            let is_one_path = pattern.iter().all(|segment| matches!(segment, Segment::Plain(_)));
+            self.groups.push(Group { routes: Vec::new(), is_one_path });
+            loose::insert(&mut self.folded, pattern, place);
         }
         if let Some(group) = self.groups.get_mut(place) {
-            group.push(route);
+            group.routes.push(route);
         }
     }
 
+    /// The place of another route that is a rule for the same calls, if there is one.
+    fn add_rule(&mut self, calls: &CallPattern, route: usize) -> Option<usize> {
+        let other = self.rules.iter().find(|(known, _)| known == calls).map(|(_, other)| *other);
+        self.rules.push((calls.clone(), route));
+        other
+    }
+
     fn build(self, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Site {
+        let mut policies: Vec<&super::RoutePolicy> = Vec::new();
+        for route in self.groups.iter().flat_map(|group| &group.routes).filter_map(|&index| routes.get(index)) {
+            if !policies.contains(&&route.policy) {
+                policies.push(&route.policy);
+            }
+        }
+        let differ = policies.iter().any(|one| policies.iter().any(|other| one.is_stricter_than(other)));
         let entries = self.groups.iter().map(|group| Entry::build(group, routes, errors)).collect();
-        Site { paths: self.paths, entries }
+        let rules = self.rules.into_iter().filter_map(|(calls, index)| Some((calls, Arc::clone(routes.get(index)?))));
+        Site { paths: self.paths, entries, folded: differ.then_some(self.folded), rules: rules.collect() }
     }
 }
 
 impl Entry {
-    fn build(indices: &[usize], routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Self {
-        let mut entry = Self::default();
+    fn build(group: &Group, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Self {
+        let mut entry = Self { is_one_path: group.is_one_path, ..Self::default() };
         let mut owner: HashMap<Option<&Method>, usize> = HashMap::new();
-        for (index, route) in indices.iter().filter_map(|&i| Some((i, routes.get(i)?))) {
+        for (index, route) in group.routes.iter().filter_map(|&i| Some((i, routes.get(i)?))) {
             let methods = route.methods.iter().map(Some).chain(route.methods.is_empty().then_some(None));
             for method in methods {
                 match owner.insert(method, index) {
@@ -210,7 +337,7 @@ impl Entry {
         }
         entry.allow = entry.listed.iter().map(|(method, _)| method.clone()).collect();
         if entry.unlisted.is_some() {
-            entry.allow.extend(DEFAULT_METHODS);
+            entry.allow.extend(methods::defaults());
         }
         entry.allow.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         entry.allow.dedup();
@@ -222,9 +349,34 @@ impl Entry {
             return Match::Found(route);
         }
         match &self.unlisted {
-            Some(route) if DEFAULT_METHODS.contains(method) => Match::Found(route),
+            Some(route) if is_default(method) => Match::Found(route),
             Some(_) | None => Match::MethodNotAllowed(&self.allow),
         }
+    }
+
+    /// May a path that the pattern matches be read as it likes? The operator wrote down that very spelling, or that the
+    /// upstream reads paths as the gate does.
+    fn is_exempt(&self, route: &Route) -> bool {
+        self.is_one_path
+            || match route.policy.loose_match {
+                LooseMatch::Refuse => false,
+                LooseMatch::Ignore => true,
+            }
+    }
+
+    /// The route that a request would take here, if it asks for more than another one. Where none serves the method, it is
+    /// any of them: what the pattern is spelt for is refused then, and so must be what reaches it in another spelling.
+    fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
+        let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
+        match self.find(method) {
+            Match::Found(route) | Match::Ambiguous(route) => Some(route).filter(is_stricter),
+            Match::MethodNotAllowed(_) => self.routes().find(is_stricter),
+            Match::None => None,
+        }
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.listed.iter().map(|(_, route)| route).chain(&self.unlisted)
     }
 }
 
@@ -243,6 +395,7 @@ mod tests {
             hosts: hosts.iter().map(|&h| h.to_owned()).collect(),
             methods: methods.to_vec(),
             path: path.to_owned(),
+            kuzzle: Vec::new(),
             policy: RoutePolicy::default(),
             upstream: None,
         }
@@ -251,6 +404,7 @@ mod tests {
     fn find(table: &RouteTable, host: Option<&str>, method: &Method, path: &str) -> String {
         match table.find(host, method, &CanonicalPath::parse(path).unwrap()) {
             Match::Found(route) => route.id.clone(),
+            Match::Ambiguous(route) => format!("ambiguous {}", route.id),
             Match::MethodNotAllowed(allow) => {
                 format!("405 {}", allow.iter().map(Method::as_str).collect::<Vec<_>>().join(","))
             }
@@ -355,9 +509,16 @@ mod tests {
             route("listed", &[], &[Method::TRACE, track.clone()], "/b"),
         ])
         .unwrap();
-        for method in [Method::TRACE, Method::CONNECT, track.clone(), Method::from_bytes(b"get").unwrap()] {
-            assert_eq!(find(&table, None, &method, "/a"), "405 DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT", "{method}");
+        for method in ["TRACE", "CONNECT", "TRACK", "PRI", "get", "propfind", "BREW"] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let refused = find(&table, None, &method, "/a");
+            assert!(refused.starts_with("405 ACL,") && refused.contains(",GET,HEAD,"), "{method}: {refused}");
         }
+        // A route that lists none serves every method of IANA's registry but those.
+        for method in methods::defaults() {
+            assert_eq!(find(&table, None, &method, "/a"), "all", "{method}");
+        }
+        assert!(methods::defaults().any(|method| method.as_str() == "PROPFIND"));
         assert_eq!(find(&table, None, &track, "/b"), "listed");
     }
 
@@ -400,5 +561,36 @@ mod tests {
         assert!(found.contains(&(11, "it serves the same host, path and method as route 0".to_owned())));
         assert!(found.contains(&(13, "it serves the same host, path and method as route 12".to_owned())), "{found:#?}");
         assert!(found.iter().any(|(_, text)| text.contains("\"~user\"")));
+    }
+
+    #[test]
+    fn t21_the_notation_of_other_proxies_is_refused_with_ours_beside_it() {
+        for (foreign, ours) in [
+            ("/admin/*", "/admin/{*rest}"),
+            ("/admin/**", "/admin/{*rest}"),
+            ("/*", "/{*rest}"),
+            ("/admin*", "/{*rest}"),
+            ("/a/*/b", "/a/{segment2}/b"),
+            ("/a/**/b", "/a/{segment2}/b"),
+            ("/x/:id", "/x/{id}"),
+            ("/x/:id/posts/:post_id", "/x/{id}/posts/{post_id}"),
+            ("/a/{id}.json", "/a/{id}"),
+            ("/a/v{version}/b", "/a/{version}/b"),
+            ("/a/{id:int}", "/a/{id}"),
+            ("/a/{**path}", "/a/{*path}"),
+            ("/a/*path", "/a/{*rest}"),
+            ("/a/{id", "/a/{id}"),
+            ("/a/id}", "/a/{segment2}"),
+            ("/a/{}", "/a/{segment2}"),
+        ] {
+            let found = problems(vec![route("one", &[], &[], foreign)]);
+            let [(0, problem)] = found.as_slice() else { panic!("{foreign}: {found:?}") };
+            assert!(problem.ends_with(&format!("; write {ours:?}")), "{foreign}: {problem}");
+            assert!(RouteTable::build(vec![route("one", &[], &[], ours)]).is_ok(), "{ours}");
+        }
+        // A colon within a segment is a custom verb, and means itself.
+        for good in ["/docs:batchGet", "/v1/{name}/x:cancel", "/a:b/{*rest}", "/a%2Ab"] {
+            assert_eq!(RouteTable::build(vec![route("one", &[], &[], good)]).map(drop), Ok(()), "{good}");
+        }
     }
 }

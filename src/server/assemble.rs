@@ -97,6 +97,9 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         .max_endpoint_body(limits.max_token_body)
         .max_stream(config.sessions.max_stream)
         .public_url(config.server.public_url.to_string())
+        .hosts(config.server.hosts.iter().map(String::as_str))
+        .strip_headers(config.identity.strip.iter().cloned())
+        .keep_headers(config.identity.keep.iter().cloned())
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(config.server.trusted_proxies.clone())
         .identity_headers(identity(config));

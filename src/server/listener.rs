@@ -30,6 +30,8 @@ pub(super) struct Listener {
     tls: Option<Arc<Tls>>,
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
+    /// Does only this machine connect to it?
+    at_loopback: bool,
 }
 
 /// A connection on which requests may come.
@@ -45,7 +47,8 @@ impl Listener {
     pub(super) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, String> {
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let addresses = Addresses::new(config.max_connections_per_address);
-        Ok(Self { socket, tls, proxy_protocol: config.proxy_protocol, addresses })
+        let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
+        Ok(Self { socket, tls, proxy_protocol: config.proxy_protocol, addresses, at_loopback })
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -80,15 +83,15 @@ impl Listener {
         let Some(tls) = &self.tls else {
             let is_http2 = begins_with_preface(&stream).await?;
             let stream = Stream::clear(Socket::new(stream, bounds.slowest));
-            return Ok(Established { stream, origin: Origin::clear(client, bounds.slowest), is_http2, place });
+            let origin = Origin::clear(client, bounds.slowest, self.at_loopback);
+            return Ok(Established { stream, origin, is_http2, place });
         };
         let loaded = tls.now();
         let socket = Socket::new(stream, bounds.slowest);
         let mut stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await?;
         let (_, session) = stream.get_ref();
-        let named = session
-            .server_name()
-            .map(|name| Named { name: name.to_owned(), certificates: Arc::clone(&loaded.certificates) });
+        let name = session.server_name().map(str::to_owned);
+        let named = Named { name, certificates: Arc::clone(&loaded.certificates) };
         // RFC 9113 §3.2: HTTP/2 over TLS is agreed on by ALPN. A client that says nothing of it speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let mut ahead: &[u8] = &[];
@@ -102,7 +105,8 @@ impl Listener {
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        Ok(Established { stream, origin: Origin::tls(client, bounds.slowest, named), is_http2, place })
+        let origin = Origin::tls(client, bounds.slowest, self.at_loopback, named);
+        Ok(Established { stream, origin, is_http2, place })
     }
 }
 

@@ -100,6 +100,9 @@ impl Server {
     /// # Errors
     /// Whatever of the configuration cannot be had: keys, store, users, addresses.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         // Ports first: a second gate started by mistake should say so, not that the store is in use.
         let mut seen = reload::Seen::of(&config);
         let mut sockets = Sockets::passed()?;

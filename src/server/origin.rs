@@ -28,29 +28,31 @@ pub(super) struct Origin {
 /// What the client wanted to speak to when the connection began (RFC 6066 §3).
 #[derive(Clone, Debug)]
 pub(super) struct Named {
-    pub(super) name: String,
+    /// `None`: it did not say, and was shown the first certificate.
+    pub(super) name: Option<String>,
     /// Those among which one was chosen.
     pub(super) certificates: Arc<Certificates>,
 }
 
 impl Origin {
-    pub(super) fn clear(address: SocketAddr, slowest: Slowest) -> Self {
-        Self { address, peer: Peer::new(address.ip(), false), slowest, told: Told::default(), named: None }
+    pub(super) fn clear(address: SocketAddr, slowest: Slowest, at_loopback: bool) -> Self {
+        let peer = Peer::new(address.ip(), false).at_loopback(at_loopback);
+        Self { address, peer, slowest, told: Told::default(), named: None }
     }
 
-    pub(super) fn tls(address: SocketAddr, slowest: Slowest, named: Option<Named>) -> Self {
-        Self { address, peer: Peer::new(address.ip(), true), slowest, told: Told::default(), named }
+    pub(super) fn tls(address: SocketAddr, slowest: Slowest, at_loopback: bool, named: Named) -> Self {
+        let peer = Peer::new(address.ip(), true).at_loopback(at_loopback);
+        Self { address, peer, slowest, told: Told::default(), named: Some(named) }
     }
 
     /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,
-    /// requirement T16)? Names that share a certificate may share a connection (RFC 9113 §9.1.1).
-    ///
-    /// Who named no server was shown the first certificate and did not mind. A malformed host is refused further in.
+    /// requirement T16)? Names that share a certificate may share a connection (RFC 9113 §9.1.1). Who named no server may
+    /// speak to those that the first certificate is for (requirement T23). A malformed host is refused further in.
     pub(super) fn is_misdirected<B>(&self, request: Request<B>) -> (bool, Request<B>) {
         let Some(named) = &self.named else { return (false, request) };
         let (parts, body) = request.into_parts();
         let misdirected =
-            authority::check(&parts).is_ok_and(|host| !named.certificates.are_one(&named.name, host.host()));
+            authority::check(&parts).is_ok_and(|host| !named.certificates.are_one(named.name.as_deref(), host.host()));
         (misdirected, Request::from_parts(parts, body))
     }
 }

@@ -36,6 +36,78 @@ fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
 }
 
 #[test]
+fn t21_patterns_of_other_proxies_are_errors_that_show_the_right_form() {
+    let routes = [
+        ("/admin/*", "\"/admin/{*rest}\""),
+        ("/x/**", "\"/x/{*rest}\""),
+        ("/x/:id", "\"/x/{id}\""),
+        ("/a/{id}.json", "\"/a/{id}\""),
+        ("/a/{", "\"/a/{segment2}\""),
+    ];
+    let text: String =
+        routes.iter().map(|(path, _)| format!("[[routes]]\npath = \"{path}\"\nupstream = \"app\"\n")).collect();
+    let place = Place::new(&format!("{CONFIG}{text}[[routes]]\npath = \"/docs:batchGet\"\nupstream = \"app\"\n"));
+    let ran = place.run(&["check"], "");
+    assert_eq!((ran.code, ran.stderr.lines().count()), (Some(2), routes.len()), "{ran:?}");
+    for (index, (_, right)) in routes.iter().enumerate() {
+        let line = CONFIG.lines().count() + 3 * index + 2;
+        let at = format!("gateway.toml:{line}:8: routes[{}].path: ", index + 2);
+        let said = ran.stderr.lines().find(|said| said.contains(&at)).unwrap_or_else(|| panic!("{at}: {ran:?}"));
+        assert!(said.ends_with(&format!("write {right}")), "{said}");
+    }
+    assert_eq!(place.run(&["serve"], "").code, Some(2));
+}
+
+#[test]
+fn t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
+    let routes = "[[routes]]\npath = \"/admin/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"app\"\n\
+                  [[routes]]\npath = \"/Admin/help\"\nauth = \"none\"\nupstream = \"app\"\n\
+                  [[routes]]\npath = \"/login/token\"\nupstream = \"app\"\n\
+                  [[endpoints]]\ndialect = \"envelope\"\npath = \"/login/token\"\n";
+    let place = Place::new(&format!("{CONFIG}{routes}"));
+    let said = place.done(&["check"], "").stdout;
+    let first = CONFIG.lines().count();
+    for (line, route, text) in [
+        (2, 2, "does not cover /admin, which /{*rest} would serve and ask for less"),
+        (6, 3, "asks for less than /admin/{*rest}, which servers take it for"),
+        (10, 4, "is never reached: /login/token is answered by the endpoint"),
+    ] {
+        let at = format!("gateway.toml:{}:8: routes[{route}].path: {text}", first + line);
+        assert!(said.contains(&at), "{at}: {said}");
+    }
+    assert!(said.contains("gateway.toml: good"), "{said}");
+    assert_eq!(place.json(&["check"], "")["warnings"].as_array().map(Vec::len), Some(3));
+    // A start says the same.
+    let gate = place.start();
+    assert!(gate.log().contains("does not cover /admin"));
+}
+
+#[test]
+fn t22_a_scoped_route_beside_unscoped_envelopes_needs_a_rule() {
+    let kuzzle = "[[endpoints]]\ndialect = \"kuzzle\"\n[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\n\
+                  upstream = \"app\"\n";
+    let place = Place::new(&format!("{CONFIG}{kuzzle}"));
+    let ran = place.run(&["check"], "");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("routes[2].kuzzle: asks for more than /{*rest}"), "{ran:?}");
+    assert_eq!(place.run(&["serve"], "").code, Some(2));
+    place.write_config(&format!("{CONFIG}{kuzzle}kuzzle = [\"security:*\"]\n"));
+    place.done(&["check"], "");
+    // A rule for calls alone has no path; a call has one rule.
+    place.write_config(&format!(
+        "{CONFIG}{kuzzle}[[routes]]\nkuzzle = [\"security:*\", \"x:y\"]\nscopes = [\"admin\"]\n"
+    ));
+    place.done(&["check"], "");
+    let twice = "kuzzle = [\"x:y\"]\n[[routes]]\nkuzzle = [\"x:y\", \"x\"]\n";
+    place.write_config(&format!("{CONFIG}{kuzzle}{twice}"));
+    let ran = place.run(&["check"], "");
+    assert!(ran.stderr.contains("expected \"controller:action\""), "{ran:?}");
+    place.write_config(&format!("{CONFIG}{kuzzle}{}", twice.replace(", \"x\"", "")));
+    let ran = place.run(&["check"], "");
+    assert!(ran.stderr.contains("routes[3].kuzzle: x:y has a rule already: /users/{*rest}"), "{ran:?}");
+}
+
+#[test]
 fn print_shows_every_value_in_force_and_masks_secrets() {
     let service = format!("[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{PHC}\"\n");
     let place = Place::new(&format!("{CONFIG}{service}"));

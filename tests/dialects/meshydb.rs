@@ -9,6 +9,7 @@ const CONFIG: &str = r#"
 [server]
 listen = "127.0.0.1:0"
 public_url = "http://gate.test"
+hosts = ["auth.meshydb.com"]
 drain_timeout = "0s"
 [admin]
 listen = "127.0.0.1:0"

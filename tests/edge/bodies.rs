@@ -100,7 +100,8 @@ fn t8_one_connection_carries_many_requests_each_judged_for_itself() {
     }
     // Sent at once, answered in order.
     wire.send(format!(
-        "GET /private HTTP/1.1\r\nHost: a\r\n\r\nGET /public/1 HTTP/1.1\r\nHost: a\r\n\r\nGET /private HTTP/1.1\r\nHost: a\r\n{authorization}\r\n\r\n"
+        "GET /private HTTP/1.1\r\nHost: gate.test\r\n\r\nGET /public/1 HTTP/1.1\r\nHost: gate.test\r\n\r\n\
+         GET /private HTTP/1.1\r\nHost: gate.test\r\n{authorization}\r\n\r\n"
     ));
     assert_eq!([wire.reply().status, wire.reply().status, wire.reply().status], [401, 200, 200]);
 }

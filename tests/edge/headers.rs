@@ -33,6 +33,72 @@ const FORGED: [&str; 24] = [
     "X-Forwarded-Client-Cert: forged",
 ];
 
+/// Headers in which other products tell who is asking.
+const OF_PRODUCTS: [&str; 34] = [
+    "Client-Cert: forged",
+    "Client-Cert-Chain: forged",
+    "client_cert: forged",
+    "X-Forwarded-Client-Cert: forged",
+    "X-Forwarded-Tls-Client-Cert-Info: forged",
+    "X-Amzn-Oidc-Identity: forged",
+    "x_amzn_oidc_data: forged",
+    "X-Amzn-Mtls-Clientcert-Subject: forged",
+    "X-Goog-Authenticated-User-Email: forged",
+    "X-Goog-Iap-Jwt-Assertion: forged",
+    "x.goog.iap.jwt.assertion: forged",
+    "X-Apigateway-Api-Userinfo: forged",
+    "X-Ms-Client-Principal: forged",
+    "X-Ms-Client-Principal-Name: forged",
+    "X-Ms-Token-Aad-Id-Token: forged",
+    "Cf-Access-Jwt-Assertion: forged",
+    "CF_ACCESS_AUTHENTICATED_USER_EMAIL: forged",
+    "X-Pomerium-Claim-Email: forged",
+    "X-Auth-Request-Email: forged",
+    "Remote-User: forged",
+    "X-Remote-Group: forged",
+    "X-Authenticated-Userid: forged",
+    "X-Webauth-User: forged",
+    "Ssl-Client-S-Dn: forged",
+    "X-Ssl-Client-Verify: forged",
+    "X-Vouch-User: forged",
+    "X-Authentik-Username: forged",
+    "X-Envoy-Internal: forged",
+    "Tailscale-User-Login: forged",
+    "X-Consumer-Username: forged",
+    "OIDC_CLAIM_sub: forged",
+    "Impersonate-User: forged",
+    "X-Spiffe-Id: forged",
+    "Shib-Identity-Provider: forged",
+];
+
+#[test]
+fn t24_headers_of_other_products_pass_in_no_spelling_unless_they_are_kept() {
+    let edge = Edge::new(ROUTES);
+    for path in ["/public/x", "/open/x"] {
+        assert_eq!(edge.ask(&format!("GET {path}"), &OF_PRODUCTS).status, 200);
+        assert_eq!(says_forged(&edge.stub.one().headers), Vec::<&(String, String)>::new(), "{path}");
+    }
+    // Nor behind the body.
+    let mut wire = edge.wire();
+    wire.head("POST /public/x", &["Host: gate.test", "Transfer-Encoding: chunked"]);
+    wire.send("1\r\na\r\n0\r\nX-Amzn-Oidc-Identity: forged\r\nClient-Cert: forged\r\nX-Other: kept\r\n\r\n");
+    assert_eq!(wire.reply().status, 200);
+    let trailers = edge.stub.one().trailers;
+    assert_eq!(says_forged(&trailers), Vec::<&(String, String)>::new());
+
+    let identity = "[identity]\nstrip = [\"x-tenant\", \"x-acme-*\"]\nkeep = [\"cf-access-*\", \"client-cert\"]\n";
+    let edge = Edge::with(&format!("{HEAD}{identity}{ROUTES}"), |_| {}, |_| {});
+    let more = ["X-Tenant: forged", "x_tenant: forged", "X-Acme-User: forged", "X.Acme.Role: forged", "X-Acme: kept"];
+    assert_eq!(edge.ask("GET /public/x", &[&OF_PRODUCTS[..], &more[..]].concat()).status, 200);
+    let received = edge.stub.one();
+    // What is kept is kept as it is written, and not in the spellings of it.
+    let mut kept: Vec<String> =
+        says_forged(&received.headers).iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    kept.sort();
+    assert_eq!(kept, ["cf-access-jwt-assertion", "client-cert"]);
+    assert_eq!(received.all("x-acme"), ["kept"]);
+}
+
 fn says_forged(headers: &[(String, String)]) -> Vec<&(String, String)> {
     headers.iter().filter(|(_, value)| value.contains("forged")).collect()
 }

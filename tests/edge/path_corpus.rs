@@ -1,4 +1,4 @@
-//! T12: one spelling of a path, matched and forwarded. The spellings are those of `tests/corpus/paths.tsv`.
+//! T12, T20: one spelling of a path, matched and forwarded. The spellings are those of `tests/corpus/paths.tsv`.
 
 use super::stub::Edge;
 use crate::corpus;
@@ -25,6 +25,24 @@ upstream = "app"
 path = "/admin/{*rest}"
 scopes = ["admin"]
 upstream = "app"
+[[routes]]
+path = "/team/{*rest}"
+upstream = "app"
+[[routes]]
+path = "/team/lead/{*rest}"
+scopes = ["admin"]
+upstream = "app"
+[[routes]]
+path = "/docs/{*rest}"
+auth = "none"
+upstream = "app"
+[[routes]]
+path = "/docs/drafts/{*rest}"
+upstream = "app"
+[[routes]]
+path = "/docs/drafts/Sample"
+auth = "none"
+upstream = "app"
 "#;
 
 /// The status of a `GET`.
@@ -36,7 +54,7 @@ fn get(edge: &Edge, target: &[u8], headers: &str) -> u16 {
 }
 
 #[test]
-fn t12_each_spelling_of_the_corpus_is_forwarded_as_it_was_matched_or_not_at_all() {
+fn t12_t20_each_spelling_of_the_corpus_is_forwarded_as_it_was_matched_or_not_at_all() {
     let edge = Edge::new(ROUTES);
     let authorization = format!("Authorization: Bearer {}\r\n", edge.login().access);
     let mut wrong = Vec::new();

@@ -38,7 +38,7 @@ fn t11_a_host_that_is_missing_repeated_or_malformed_is_400() {
     }
     assert_eq!(status(&edge, "GET /public/x HTTP/1.0\r\n\r\n"), 400);
     assert!(edge.stub.take().is_empty());
-    for host in ["gate.test", "GATE.test:80", "[::1]:8080", "127.0.0.1", "any.other"] {
+    for host in ["gate.test", "GATE.test:80", "gate.test.", "[::1]:8080", "127.0.0.1"] {
         assert_eq!(status(&edge, &format!("GET /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n")), 200, "{host}");
         let received = edge.stub.one();
         assert_eq!((received.all("x-forwarded-host"), received.all("host").len()), (vec![host], 1));
@@ -111,8 +111,14 @@ upstream = "app"
     }
     assert_eq!(ask("http://public.test/x", "public.test"), 200);
     assert_eq!(edge.stub.one().all("host"), ["public.test"]);
-    for host in ["gate.test", "public.test.evil.test", "xpublic.test", "public", "public_test"] {
-        assert_eq!(ask("/x", host), 401, "{host}");
+    for (host, status) in [
+        ("gate.test", 401),
+        ("public.test.evil.test", 421),
+        ("xpublic.test", 421),
+        ("public", 421),
+        ("public_test", 421),
+    ] {
+        assert_eq!(ask("/x", host), status, "{host}");
     }
     assert_eq!(ask("http://public.test/x", "gate.test"), 400);
     assert_eq!(ask("http://gate.test/x", "public.test"), 400);
@@ -122,7 +128,7 @@ upstream = "app"
 #[test]
 fn t10_unusual_methods_are_refused() {
     let edge = Edge::new(ROUTES);
-    for method in ["TRACE", "TRACK", "PROPFIND", "get", "BREW"] {
+    for method in ["TRACE", "TRACK", "PRI", "get", "BREW"] {
         let reply = edge.ask(&format!("{method} /public/x"), &[]);
         assert_eq!(reply.status, 405, "{method}");
         assert!(reply.header("allow").contains("GET"), "{method}");
@@ -134,4 +140,46 @@ fn t10_unusual_methods_are_refused() {
         assert_eq!(got, 501, "{target}");
     }
     assert!(edge.stub.take().is_empty());
+    // A route that lists no methods serves the others of IANA's registry.
+    for method in ["PROPFIND", "MKCOL", "REPORT"] {
+        assert_eq!(edge.ask(&format!("{method} /public/x"), &[]).status, 200, "{method}");
+        assert_eq!(edge.stub.one().method, method);
+    }
+}
+
+#[test]
+fn t23_a_host_that_nobody_named_is_421_and_goes_nowhere() {
+    let edge = Edge::new(ROUTES);
+    for (host, expected) in [
+        ("evil.example", 421),
+        ("gate.test.evil.example", 421),
+        ("xgate.test", 421),
+        ("192.0.2.7", 421),
+        ("localhost.evil.example", 421),
+        ("gate.test:8443", 200),
+        ("localhost", 200),
+        ("app.localhost:1", 200),
+        ("127.0.0.2", 200),
+        ("[::ffff:127.0.0.1]", 200),
+    ] {
+        assert_eq!(status(&edge, &format!("GET /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n")), expected, "{host}");
+        assert_eq!(edge.stub.take().len(), usize::from(expected == 200), "{host}");
+    }
+    // Our own endpoints are no exception, nor is what would be refused for another reason.
+    for target in ["/connect/token", "/.well-known/jwks.json", "/private", "/nowhere"] {
+        assert_eq!(status(&edge, &format!("GET {target} HTTP/1.1\r\nHost: evil.example\r\n\r\n")), 421, "{target}");
+    }
+    assert_eq!(status(&edge, "GET http://evil.example/public/x HTTP/1.1\r\nHost: evil.example\r\n\r\n"), 421);
+    assert!(edge.gate.log().contains("unknown_host"));
+
+    let named = HEAD.replace("[server]", "[server]\nhosts = [\"*.apps.test\", \"192.0.2.7\"]");
+    let edge = Edge::with(&format!("{named}{ROUTES}"), |_| {}, |_| {});
+    for (host, expected) in
+        [("a.apps.test", 200), ("192.0.2.7:80", 200), ("gate.test", 200), ("apps.test", 421), ("evil.example", 421)]
+    {
+        assert_eq!(status(&edge, &format!("GET /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n")), expected, "{host}");
+    }
+    let any = HEAD.replace("[server]", "[server]\nhosts = [\"*\"]");
+    let edge = Edge::with(&format!("{any}{ROUTES}"), |_| {}, |_| {});
+    assert_eq!(status(&edge, "GET /public/x HTTP/1.1\r\nHost: any.example\r\n\r\n"), 200);
 }

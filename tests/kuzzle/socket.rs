@@ -271,3 +271,27 @@ async fn a_connection_that_is_over_is_closed_with_a_word_that_has_the_sdk_come_b
     let Message::Close(Some(close)) = wire.next().await else { panic!("something else came") };
     assert_eq!(u16::from(close.code), 1012);
 }
+
+#[tokio::test]
+async fn t22_a_message_obeys_the_rules_of_its_own_path() {
+    let rules = "[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nkuzzle = [\"some-plugin:*\"]\nupstream = \"ws\"\n";
+    let mut place = None;
+    let (gate, _events) = gate_with(rules, &mut place).await;
+    let token = Client { gate: &gate }.login("").await;
+    let mut wire = Wire::open(&gate).await;
+    for (controller, action, is_refused) in [
+        ("security", "createUser", true),
+        ("some-plugin", "action", true),
+        ("document", "get", false),
+        ("realtime", "subscribe", false),
+    ] {
+        let call = json!({
+            "controller": controller, "action": action, "requestId": "R", "jwt": jwt(&token),
+            "_id": "1", "index": "i", "collection": "c",
+        });
+        wire.send(call.to_string()).await;
+        let answer = wire.hear().await;
+        let id = answer["error"]["id"].as_str();
+        assert_eq!(id, is_refused.then_some("security.rights.forbidden"), "{controller}:{action}");
+    }
+}

@@ -11,7 +11,7 @@ const TWO: &str =
 
 /// `a.test` and `*.a.test` have one certificate, `b.test` and `other.a.test` another.
 fn two(pki: &Pki) -> (Place, Gate) {
-    let place = Place::new(&with_server(TWO));
+    let place = Place::new(&with_server(&format!("{TWO}\nhosts = [\"*\"]")));
     pki.issue(&["a.test", "*.a.test", "127.0.0.1"]).write(&place, "a");
     pki.issue(&["b.test", "b2.test"]).write(&place, "b");
     let gate = place.start();
@@ -52,13 +52,9 @@ async fn t16_a_request_for_another_certificate_than_the_one_shown_is_421() {
         {
             assert_eq!(status(name, host).await, StatusCode::MISDIRECTED_REQUEST, "{protocol}: {name} {host}");
         }
-        for (name, host) in [
-            ("a.test", "A.test:8443"),
-            ("a.test", "x.a.test"),
-            ("a.test", "a.test."),
-            ("b.test", "b2.test"),
-            ("127.0.0.1", "b.test"),
-        ] {
+        for (name, host) in
+            [("a.test", "A.test:8443"), ("a.test", "x.a.test"), ("a.test", "a.test."), ("b.test", "b2.test")]
+        {
             assert_eq!(status(name, host).await, StatusCode::OK, "{protocol}: {name} {host}");
         }
         // The connection goes on, and each request is judged for itself.
@@ -67,6 +63,35 @@ async fn t16_a_request_for_another_certificate_than_the_one_shown_is_421() {
         assert_eq!(connection.get("b.test", "/public/x").await.unwrap().status, StatusCode::OK);
     }
     assert!(gate.log().contains("misdirected"));
+}
+
+#[tokio::test]
+async fn t23_who_names_no_server_speaks_to_those_of_the_first_certificate_alone() {
+    let pki = Pki::new();
+    let (_place, gate) = two(&pki);
+    for protocol in ["h2", "http/1.1"] {
+        let client = Client::new(&pki, &[protocol]);
+        for (host, expected) in [
+            ("127.0.0.1", StatusCode::OK),
+            ("a.test", StatusCode::OK),
+            ("x.a.test:443", StatusCode::OK),
+            ("b.test", StatusCode::MISDIRECTED_REQUEST),
+            ("B2.test:443", StatusCode::MISDIRECTED_REQUEST),
+        ] {
+            // No name is sent for an address (RFC 6066 §3).
+            let mut connection = client.open(gate.address, "127.0.0.1").await.unwrap();
+            assert_eq!(connection.get(host, "/public/x").await.unwrap().status, expected, "{protocol}: {host}");
+        }
+    }
+    // And of the hosts that are served: here that of `public_url` alone.
+    let place = Place::new(&with_server(TWO));
+    pki.issue(&["a.test", "127.0.0.1"]).write(&place, "a");
+    pki.issue(&["b.test"]).write(&place, "b");
+    let gate = place.start();
+    let mut connection = Client::new(&pki, &["h2"]).open(gate.address, "127.0.0.1").await.unwrap();
+    assert_eq!(connection.get("a.test", "/public/x").await.unwrap().status, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    assert!(gate.log().contains("unknown_host"));
 }
 
 #[tokio::test]

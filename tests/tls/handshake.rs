@@ -128,11 +128,17 @@ async fn clear_text_and_tls_listen_side_by_side() {
     place.write_config(&config);
     let gate = place.start();
     let [clear, secure] = gate.addresses[..] else { panic!("{:?}", gate.addresses) };
-    assert!(raw(clear, b"GET /public/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 200"));
+    assert!(
+        raw(clear, b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n")
+            .starts_with("HTTP/1.1 200")
+    );
     let mut connection = Client::new(&pki, &["h2"]).open(secure, "gate.test").await.unwrap();
     assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
     // Neither takes the other for itself.
-    assert_eq!(raw(secure, b"GET /public/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").find("HTTP"), None);
+    assert_eq!(
+        raw(secure, b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n").find("HTTP"),
+        None
+    );
     assert!(Client::new(&pki, &["h2"]).connect(clear, "gate.test").await.is_err());
 }
 

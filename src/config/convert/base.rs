@@ -47,6 +47,7 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
         listeners: listeners::all(section, dir, &trusted_proxies),
         public_url: section.require("public_url", expected, value::origin_url).unwrap_or_default(),
         trusted_proxies,
+        hosts: section.list("hosts", value::served_host).unwrap_or_default(),
         connect_timeout: timeout("connect_timeout", 5),
         head_timeout: timeout("head_timeout", 10),
         idle_timeout: timeout("idle_timeout", 60),

@@ -4,6 +4,7 @@
 
 mod base;
 mod listeners;
+mod routing;
 mod traffic;
 mod upstreams;
 
@@ -40,7 +41,8 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let endpoints = traffic::endpoints(&endpoint_sections, &clients);
     let identity = traffic::identity(&at("identity"));
     let upstreams = upstreams::upstreams(&root.sections("upstreams"), dir, &server, &admin);
-    let routes = traffic::routes(&root.sections("routes"), &upstreams);
+    let route_sections = root.sections("routes");
+    let routes = traffic::routes(&route_sections, &upstreams);
     root.finish();
 
     let config = Config {
@@ -59,7 +61,9 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
         upstreams,
         routes,
         log,
+        warnings: Vec::new(),
     };
+    routing::check(&config, &route_sections);
     if sessions_are_sound {
         check_profiles(&config, &client_sections, &endpoint_sections);
     }

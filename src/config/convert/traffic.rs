@@ -12,9 +12,10 @@ use super::{path_in, profile};
 use crate::client::{Grant, SecretHash};
 use crate::dialect::{self, envelope::Envelope};
 use crate::directory::password::cost_of;
+use crate::headers::HeaderPattern;
 use crate::private_file::read_private;
 use crate::proxy::Upstream;
-use crate::route::{Auth, BadCredential, EncodedSlash, OnExpiry, Route, RoutePolicy};
+use crate::route::{Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Route, RoutePolicy};
 use crate::session::Scope;
 use crate::session::engine::APPLICATION;
 use crate::session::profile::ProfileOverride;
@@ -231,6 +232,10 @@ fn endpoint_path(v: &Value) -> Result<String, String> {
     Ok(path)
 }
 
+fn header_pattern(v: &Value) -> Result<HeaderPattern, String> {
+    HeaderPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
 pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
     let headers = section.section("headers");
     let mut used: Vec<HeaderName> = Vec::new();
@@ -249,6 +254,8 @@ pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
         scope: header("scope", "x-auth-scope"),
         session: header("session", "x-auth-session"),
         claims: Vec::new(),
+        strip: section.list("strip", header_pattern).unwrap_or_default(),
+        keep: Vec::new(),
     };
     headers.finish();
     let claims = section.section("claims");
@@ -262,6 +269,16 @@ pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
                 identity.claims.push((header, claim));
             }
             (Err(message), _) | (_, Err(message)) => claims.blame(name, message),
+        }
+    }
+    for (index, kept) in section.indexed("keep", header_pattern).unwrap_or_default() {
+        if let Some(own) = used.iter().find(|own| kept.matches(own.as_str())) {
+            let message = format!("{own} is what the gate itself tells an upstream: a client's own never passes");
+            section.blame_element("keep", index, message);
+        } else if !kept.is_of_a_product() {
+            section.blame_element("keep", index, "passes anyway: it is no header of a known product; remove it");
+        } else {
+            identity.keep.push(kept);
         }
     }
     section.finish();
@@ -296,10 +313,25 @@ pub(super) fn routes(sections: &[Section<'_>], upstreams: &[Upstream]) -> Vec<Ro
     routes
 }
 
+fn call_pattern(v: &Value) -> Result<CallPattern, String> {
+    CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
 fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
     section.later(&["max_stream", "websocket"]);
-    let path = section.require("path", "a path such as \"/{*rest}\"", value::pattern).unwrap_or_default();
-    let upstream = section.require("upstream", "the name of an upstream", value::text).unwrap_or_default();
+    let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
+    // A rule for calls in envelopes needs no path, and leads nowhere then.
+    let is_path = section.has("path") || !section.has("kuzzle");
+    let require = |key, expected, read: fn(&Value) -> Result<String, String>| match is_path {
+        true => section.require(key, expected, read).unwrap_or_default(),
+        false => section.get(key, read).unwrap_or_default(),
+    };
+    let path = require("path", "a path such as \"/{*rest}\"", value::pattern);
+    let upstream = require("upstream", "the name of an upstream", value::text);
+    if !is_path && section.has("upstream") {
+        section
+            .blame("upstream", "is of use to a route with a path alone: a call goes where its envelope's path leads");
+    }
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
         section.blame("upstream", dangling("upstream", &upstream, upstreams));
     }
@@ -320,6 +352,7 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
     let slashes = [("refuse", EncodedSlash::Refuse), ("keep", EncodedSlash::Keep)];
     let ends = [("close", OnExpiry::Close), ("keep", OnExpiry::Keep)];
     let preflights = [("gate", false), ("upstream", true)];
+    let exact = section.get("loose_match", value::boolean) == Some(false);
     let flag = |key| section.get(key, value::boolean).unwrap_or(false);
     let bad = [("refuse", BadCredential::Refuse), ("anonymous", BadCredential::Anonymous)];
     let policy = RoutePolicy {
@@ -337,13 +370,18 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
         upgrade: flag("upgrade"),
         on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
         preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
+        loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
     };
     if section.has("bad_credential") && auth != Auth::Optional {
         section.blame("bad_credential", "says what becomes of a bad token where auth = \"optional\"; remove it");
     }
     Route {
-        id: section.get("id", value::text).unwrap_or_else(|| path.clone()),
+        id: section.get("id", value::text).unwrap_or_else(|| match is_path {
+            true => path.clone(),
+            false => format!("kuzzle {}", kuzzle.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        }),
         path,
+        kuzzle,
         hosts: section.list("hosts", value::host).unwrap_or_default(),
         methods: section.list("methods", value::method).unwrap_or_default(),
         policy,

@@ -65,7 +65,9 @@ fn denied(denial: Denial) -> Status {
         }
         Denial::CrossOrigin => Status::permission_denied("the request came from another origin"),
         Denial::InsufficientScope => Status::permission_denied("the access token lacks a scope"),
-        Denial::NoRoute | Denial::NearMiss | Denial::MethodNotAllowed => Status::unimplemented("no such method"),
+        Denial::NoRoute | Denial::AmbiguousPath | Denial::UnknownHost | Denial::NearMiss | Denial::MethodNotAllowed => {
+            Status::unimplemented("no such method")
+        }
         Denial::BodyTooLarge => Status::resource_exhausted("the request is too large"),
         Denial::TooManySessions => Status::resource_exhausted("too many sessions"),
         Denial::TooManyRequests(wait) => later(Code::ResourceExhausted, "too many requests", wait),

@@ -102,7 +102,7 @@ pub(super) fn served(base: &str) -> Vec<Served> {
     };
     let mut all: Vec<Served> =
         ROUTES.iter().map(|route| serve(route.operation, route.template, route.methods)).collect();
-    all.push(serve(QUERY, "/_query", &[Method::POST]));
+    all.push(serve(QUERY, super::QUERY_PATH, &[Method::POST]));
     if cfg!(feature = "kuzzle") {
         all.push(serve(SOCKET, if base.is_empty() { "/" } else { "" }, &[Method::GET]));
     }

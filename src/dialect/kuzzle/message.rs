@@ -5,7 +5,8 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::super::Call;
+use super::super::{Call, Called};
+use super::actions;
 use super::words::{self, Problem};
 use crate::token::verify::object_of_depth;
 
@@ -174,8 +175,11 @@ impl Message {
                 Some(Value::Object(body)) => self.body = body.clone(),
                 Some(_) => return Err(Problem::invalid_type("body", "object")),
             }
-            self.args = envelope;
+        } else {
+            // What is passed on is the text as it came; a document is not held twice.
+            envelope.remove("body");
         }
+        self.args = envelope;
         Ok(is_ping)
     }
 
@@ -191,6 +195,12 @@ impl Message {
     /// Is the client the SDK for the JVM, which knows another word for an expired token?
     pub(super) fn is_jvm(&self) -> bool {
         self.volatile.get("sdkName").and_then(Value::as_str).is_some_and(|name| name.starts_with("jvm@"))
+    }
+
+    /// What the call is, if it is one that another answers: for the rules that it obeys.
+    pub(super) fn called(&self, prefix: &str) -> Result<Called, Problem> {
+        let (controller, action) = (self.controller.as_deref(), self.action.as_deref());
+        actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
     }
 
     /// An argument.

@@ -28,13 +28,14 @@ use serde_json::Value;
 use self::message::{Action, Message};
 use self::perform::{Cookie, Done};
 use self::words::Problem;
-use super::{Acting, Answer, Call, Command, Dialect, Forward, Outcome, Reply, Served, Sources};
+use super::{Acting, Answer, Call, Called, Command, Dialect, Forward, Outcome, Reply, Served, Sources};
 use crate::credential::{self, Found, Places};
 use crate::denial::{Denial, Error};
 use crate::reason::Reason;
 use crate::session::profile::{OnReuse, ProfileOverride};
 use crate::token::claims::TokenStyle;
 
+mod actions;
 mod expiry;
 mod http;
 mod message;
@@ -52,6 +53,8 @@ pub const NAME: &str = "kuzzle";
 
 /// For the access log: a call that says nothing that could be carried out.
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
+/// What is behind the prefix of an endpoint.
+const QUERY_PATH: &str = "/_query";
 /// A call in an envelope may hold a document.
 const MAX_ENVELOPE: usize = 1024 * 1024;
 
@@ -106,6 +109,14 @@ impl Dialect for Kuzzle {
         operation == self::http::SOCKET
     }
 
+    fn is_envelope(&self, operation: &str) -> bool {
+        operation == self::http::SOCKET || operation == self::http::QUERY
+    }
+
+    fn consults(&self, operation: &str) -> bool {
+        self::http::action(operation) == Some(Action::PublicApi)
+    }
+
     /// Not every call is a command: [`Dialect::answer`] is what answers.
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
         Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
@@ -143,7 +154,13 @@ impl Dialect for Kuzzle {
                     (Some(action), _, _) => (asked, action),
                     (None, None, _) => return malformed(&asked, Problem::missing_argument("controller")),
                     (None, Some(_), None) => return malformed(&asked, Problem::missing_argument("action")),
-                    (None, Some(_), Some(_)) => return forward(asked, call.body),
+                    (None, Some(_), Some(_)) => {
+                        let prefix = call.path.strip_suffix(QUERY_PATH).unwrap_or_default();
+                        return match asked.called(prefix) {
+                            Ok(called) => forward(asked, called, call.body),
+                            Err(problem) => malformed(&asked, problem),
+                        };
+                    }
                 }
             }
         };
@@ -216,8 +233,9 @@ fn open(call: &Call<'_>) -> Answer {
             }
         };
         if let Some(reply) = socket::accept(call.headers) {
+            let prefix = call.path.to_owned();
             let serve = move |client, gate| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-                Box::pin(socket::serve(client, gate, linked))
+                Box::pin(socket::serve(client, gate, linked, prefix))
             };
             return Answer::Upgrade(super::Upgrade { reply, serve: Box::new(serve) });
         }
@@ -241,7 +259,7 @@ fn malformed(asked: &Message, problem: Problem) -> Answer {
 }
 
 /// Passes a call on to whoever has its action.
-fn forward(mut asked: Message, as_it_came: &Bytes) -> Answer {
+fn forward(mut asked: Message, called: Called, as_it_came: &Bytes) -> Answer {
     let credential = asked.jwt.take();
     let body = match &credential {
         None => as_it_came.clone(),
@@ -251,5 +269,5 @@ fn forward(mut asked: Message, as_it_came: &Bytes) -> Answer {
         let problem = Problem::of_denial(denial, &asked);
         words::reply(&asked, Err(problem))
     };
-    Answer::Forward(Forward { credential, body, refused: Box::new(refused) })
+    Answer::Forward(Forward { credential, body, called, refused: Box::new(refused) })
 }

@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::super::socket::{Identity, SocketGate};
-use super::super::{Reply, ReplyBody};
+use super::super::{Called, Reply, ReplyBody};
 use super::MALFORMED;
 use super::message::{self, Action, Message};
 use super::perform::{self, Done};
@@ -114,6 +114,8 @@ impl Linked {
 
 struct Session<S> {
     client: WebSocketStream<S>,
+    /// What the paths of the endpoint begin with.
+    prefix: String,
     gate: Arc<dyn SocketGate>,
     linked: Option<Linked>,
     upstreams: Vec<Upstream>,
@@ -132,15 +134,25 @@ enum Ended {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(client: Upgraded, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
-    serve_on(TokioIo::new(client), gate, linked).await;
+pub(super) async fn serve(
+    client: Upgraded,
+    gate: Arc<dyn SocketGate>,
+    linked: Option<(SecretString, bool)>,
+    prefix: String,
+) {
+    serve_on(TokioIo::new(client), gate, linked, prefix).await;
 }
 
-async fn serve_on<S: Stream>(client: S, gate: Arc<dyn SocketGate>, linked: Option<(SecretString, bool)>) {
+async fn serve_on<S: Stream>(
+    client: S,
+    gate: Arc<dyn SocketGate>,
+    linked: Option<(SecretString, bool)>,
+    prefix: String,
+) {
     let (said, mut hears) = mpsc::channel(UNREAD);
     let client = socket(client, Role::Server).await;
     let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
-    let mut session = Session { client, gate, linked, upstreams: Vec::new(), next: 0, said };
+    let mut session = Session { client, prefix, gate, linked, upstreams: Vec::new(), next: 0, said };
     let Err(ended) = session.run(&mut hears).await;
     // What the upstreams have is not to wait for the client.
     session.upstreams.clear();
@@ -299,7 +311,11 @@ impl<S: Stream> Session<S> {
     async fn pass(&mut self, mut asked: Message, bytes: &[u8]) -> Result<(), Ended> {
         let token = asked.jwt.take().or_else(|| self.linked.as_ref().map(|linked| linked.token.clone()));
         let token_text = token.as_ref().map(|token| token.expose_secret());
-        let identity = match self.gate.permit(token_text) {
+        let called = match asked.called(&self.prefix) {
+            Ok(called) => called,
+            Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,
+        };
+        let identity = match self.gate.permit(token_text, &called) {
             Ok(identity) => identity,
             Err(denial) => {
                 if matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
@@ -312,7 +328,7 @@ impl<S: Stream> Session<S> {
         // The room of the answer is the id of the request; a client that named none gets one.
         let set = Some(("requestId", asked.request_id.as_str()));
         let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
-        let told = match self.upstream(identity, token).await {
+        let told = match self.upstream(identity, token, &called).await {
             Ok(Some(upstream)) => upstream.take(text),
             Ok(None) => false,
             Err(denial) => {
@@ -328,6 +344,7 @@ impl<S: Stream> Session<S> {
         &mut self,
         identity: Identity,
         token: Option<SecretString>,
+        called: &Called,
     ) -> Result<Option<&mut Upstream>, Denial> {
         if let Some(index) = self.upstreams.iter().position(|upstream| upstream.identity == identity) {
             let Some(upstream) = self.upstreams.get_mut(index) else { return Ok(None) };
@@ -337,7 +354,8 @@ impl<S: Stream> Session<S> {
             return Ok(Some(upstream));
         }
         let caller = token.map(|token| Caller::new(&*self.gate, token)).transpose()?;
-        let Some(stream) = self.gate.dial(caller.as_ref().map(|caller| caller.token.expose_secret())).await else {
+        let Some(stream) = self.gate.dial(caller.as_ref().map(|caller| caller.token.expose_secret()), called).await
+        else {
             return Ok(None);
         };
         if self.upstreams.len() >= MAX_IDENTITIES {

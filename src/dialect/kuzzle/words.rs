@@ -214,7 +214,10 @@ impl Problem {
                 "network.http.unsupported_verb",
                 "Unsupported HTTP verb.",
             ),
-            Denial::NoRoute | Denial::NearMiss => {
+            Denial::UnknownHost => {
+                Self::unexpected(StatusCode::MISDIRECTED_REQUEST, "the gate does not serve this host")
+            }
+            Denial::NoRoute | Denial::NearMiss | Denial::AmbiguousPath => {
                 Self::new(StatusCode::NOT_FOUND, HTTP + 7, "network.http.url_not_found", "API URL not found.")
             }
         }

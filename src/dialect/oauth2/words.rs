@@ -137,6 +137,8 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         | Denial::Tunnel
         | Denial::TargetTooLong
         | Denial::NoRoute
+        | Denial::UnknownHost
+        | Denial::AmbiguousPath
         | Denial::NearMiss
         | Denial::NoCredential
         | Denial::UnusableCredential

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
 use crate::client::Client;
@@ -51,6 +51,12 @@ pub struct EndpointError {
     problem: String,
 }
 
+/// The requests that bring calls of any kind to an endpoint of this dialect at `base`.
+pub(crate) fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
+    let served = dialect.serves(base).into_iter().filter(|served| dialect.is_envelope(served.operation));
+    served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()
+}
+
 /// All endpoints, by path.
 #[derive(Debug)]
 pub(in crate::gate) struct Endpoints {
@@ -95,6 +101,15 @@ impl Endpoints {
     /// What the clients of each dialect need of an access token.
     pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
         endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), endpoint.dialect.token_style())).collect()
+    }
+
+    /// The requests that bring calls of any kind.
+    pub(in crate::gate) fn envelopes(endpoints: &[Endpoint]) -> Vec<(Method, String)> {
+        let of = |endpoint: &Endpoint| {
+            let base = endpoint.path.as_deref().unwrap_or_else(|| endpoint.dialect.default_path());
+            envelopes(endpoint.dialect.as_ref(), base)
+        };
+        endpoints.iter().flat_map(of).collect()
     }
 
     pub(in crate::gate) fn new(

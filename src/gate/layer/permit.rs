@@ -9,11 +9,13 @@ use http::uri::PathAndQuery;
 
 use crate::credential::{self, Credential};
 use crate::denial::Denial;
+use crate::dialect::Called;
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
 use crate::headers;
 use crate::policy::{self, By, Permitted, Undecided};
-use crate::route::{Auth, BadCredential, Route};
+use crate::route::path::CanonicalPath;
+use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use crate::verified::Verified;
 
 /// Credential, verification, authorisation: each needs what the one before it made. What this gate has permitted before
@@ -60,7 +62,18 @@ fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Resu
 
 /// `None` where no credential was sent.
 fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Option<Permitted>, Denial> {
-    let Some((verified, first_sight)) = caller(gate, parts, route)? else { return Ok(None) };
+    permit_as(gate, parts, route, &route.policy, by)
+}
+
+/// The same, with the token where another route has it.
+fn permit_as(
+    gate: &Inner,
+    parts: &Parts,
+    route: &Arc<Route>,
+    places_of: &RoutePolicy,
+    by: By,
+) -> Result<Option<Permitted>, Denial> {
+    let Some((verified, first_sight)) = caller(gate, parts, places_of)? else { return Ok(None) };
     let authorised = policy::authorise(route, verified, &gate.audiences, by);
     // It was verified in vain, unless somebody inside asks for its audience. Shown again it costs nothing.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
@@ -71,7 +84,7 @@ fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Res
 
 /// The caller of a request whose route does not take the audience of its token, but the rest.
 pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Undecided, Denial> {
-    let (verified, _) = caller(gate, parts, route)?.ok_or(Denial::NoCredential)?;
+    let (verified, _) = caller(gate, parts, &route.policy)?.ok_or(Denial::NoCredential)?;
     let caller = policy::authorise_again(route, verified, by)?;
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
@@ -79,17 +92,75 @@ pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By)
 /// Who a token says that the caller is, and where it came from if it was never seen.
 type Shown = (Arc<Verified>, Option<Option<IpAddr>>);
 
-fn caller(gate: &Inner, parts: &Parts, route: &Arc<Route>) -> Result<Option<Shown>, Denial> {
-    let places = gate.places(&route.policy);
+fn caller(gate: &Inner, parts: &Parts, places_of: &RoutePolicy) -> Result<Option<Shown>, Denial> {
+    let places = gate.places(places_of);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
     // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
-    if found.by_cookie && !gate.origins.admit(parts, &route.policy) {
+    if found.by_cookie && !gate.origins.admit(parts, places_of) {
         return Err(Denial::CrossOrigin);
     }
     let mut first_sight = None;
     let shown = || gate.shown(*first_sight.insert(gate.client_address(parts)));
     let verified = gate.checker.check(Credential::new(&found.token), shown)?;
     Ok(Some((verified, first_sight)))
+}
+
+/// Judges what stands in an envelope, beside the envelope itself (requirement T22): by the rule that names the call, or
+/// else by the routes of the requests that are the same call. Each of those must let it pass that any route serves; where
+/// none does, nobody could send the call without an envelope either. What has no such request goes by the envelope's route
+/// alone.
+///
+/// # Errors
+/// Why it may not pass, and which route says so.
+pub(in crate::gate) fn permit_call(
+    gate: &Inner,
+    parts: &Parts,
+    permitted: Permitted,
+    called: &Called,
+) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
+    let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
+    let mut rules = Vec::new();
+    if let Some(rule) = gate.routes.rule(Some(host), &called.name) {
+        rules.push(rule);
+    } else if !called.requests.is_empty() {
+        for (method, path) in &called.requests {
+            let path = CanonicalPath::parse(path).map_err(|error| (error.into(), None))?;
+            match gate.routes.find(Some(host), method, &path) {
+                Match::Found(route) => rules.push(route),
+                Match::Ambiguous(route) => return Err((Denial::AmbiguousPath, Some(Arc::clone(route)))),
+                Match::MethodNotAllowed(_) | Match::None => {}
+            }
+        }
+        if rules.is_empty() {
+            return Err((Denial::NoRoute, None));
+        }
+    }
+    rules.into_iter().try_fold(permitted, |permitted, rule| {
+        judge_also(gate, parts, permitted, rule).map_err(|denial| (denial, Some(Arc::clone(rule))))
+    })
+}
+
+/// Holds what one route permitted against what another one asks. The token stands where the first has it.
+fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Route>) -> Result<Permitted, Denial> {
+    let caller = match (rule.policy.auth, permitted.caller()) {
+        (Auth::None, _) => return Ok(permitted),
+        (Auth::Optional | Auth::Required, Some(caller)) => {
+            policy::judge(&rule.policy, caller, &gate.audiences)?;
+            return Ok(permitted);
+        }
+        // The envelope's route asked nobody, or took a bad token for none.
+        (Auth::Optional | Auth::Required, None) => {
+            permit_as(gate, parts, rule, &permitted.route().policy, permitted.by())
+        }
+    };
+    match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
+        (Ok(Some(caller)), _, _) => Ok(permitted.of(caller)),
+        (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
+        (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
+        (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),
+        (Err(_), Auth::Optional, BadCredential::Anonymous) => Ok(permitted),
+        (Err(denial), _, _) => Err(denial),
+    }
 }
 
 /// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.

@@ -158,6 +158,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
     let mut service = proxy(address);
     let mut request = get("/x", &[]);
     let route = crate::route::Route {
+        kuzzle: Vec::new(),
         id: "r".to_owned(),
         hosts: vec![],
         methods: vec![],

@@ -71,6 +71,7 @@ fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
     let differ = [
         ("server.listen", !are_the_same_sockets(&old.server, &new.server)),
         ("server.public_url", old.server.public_url != new.server.public_url),
+        ("server.hosts", old.server.hosts != new.server.hosts),
         ("server.trusted_proxies", old.server.trusted_proxies != new.server.trusted_proxies),
         ("server.workers", old.server.workers != new.server.workers),
         ("admin", old.admin != new.admin),
@@ -93,8 +94,9 @@ fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
 /// The new one, with what stays as it was.
 fn kept(old: &ServerConfig, new: ServerConfig) -> ServerConfig {
     let listeners = if are_the_same_sockets(old, &new) { new.listeners } else { old.listeners.clone() };
-    let (public_url, trusted_proxies) = (old.public_url.clone(), old.trusted_proxies.clone());
-    ServerConfig { listeners, public_url, trusted_proxies, workers: old.workers, ..new }
+    let (public_url, hosts) = (old.public_url.clone(), old.hosts.clone());
+    let trusted_proxies = old.trusted_proxies.clone();
+    ServerConfig { listeners, public_url, hosts, trusted_proxies, workers: old.workers, ..new }
 }
 
 fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {

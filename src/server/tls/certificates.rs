@@ -41,9 +41,12 @@ impl Certificates {
         self.0.iter().position(is_for).unwrap_or(0)
     }
 
-    /// Is the same certificate for both names? Then whoever meant to speak to one may speak to the other.
-    pub(crate) fn are_one(&self, name: &str, other: &str) -> bool {
-        self.0.len() == 1 || name.eq_ignore_ascii_case(other) || self.place(name) == self.place(other)
+    /// Is the same certificate for both names? Then whoever meant to speak to one may speak to the other. Who named none
+    /// was shown the first.
+    pub(crate) fn are_one(&self, name: Option<&str>, other: &str) -> bool {
+        self.0.len() == 1
+            || name.is_some_and(|name| name.eq_ignore_ascii_case(other))
+            || name.map_or(0, |name| self.place(name)) == self.place(other)
     }
 }
 

@@ -21,7 +21,7 @@ impl Acting for Nobody {
 
 #[async_trait]
 impl SocketGate for Nobody {
-    fn permit(&self, _: Option<&str>) -> Result<Identity, Denial> {
+    fn permit(&self, _: Option<&str>, _: &Called) -> Result<Identity, Denial> {
         Err(Denial::NoCredential)
     }
 
@@ -33,14 +33,14 @@ impl SocketGate for Nobody {
         std::future::pending::<()>().await;
     }
 
-    async fn dial(&self, _: Option<&str>) -> Option<Upgraded> {
+    async fn dial(&self, _: Option<&str>, _: &Called) -> Option<Upgraded> {
         None
     }
 }
 
 async fn client(linked: Option<(SecretString, bool)>) -> (WebSocketStream<DuplexStream>, JoinHandle<()>) {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let serving = tokio::spawn(serve_on(far, Arc::new(Nobody), linked));
+    let serving = tokio::spawn(serve_on(far, Arc::new(Nobody), linked, String::new()));
     (WebSocketStream::from_raw_socket(near, Role::Client, None).await, serving)
 }
 

@@ -1,0 +1,52 @@
+//! `strip` and `keep`: names of headers, or how they begin.
+
+use http::HeaderName;
+
+use super::{names, products};
+
+/// The name of a header, or with a `*` at its end the names that begin so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderPattern {
+    /// In lower case.
+    name: Box<str>,
+    folded: Box<str>,
+    is_begin: bool,
+}
+
+impl HeaderPattern {
+    /// Reads a pattern such as `x-vouch-user` or `x-vouch-*`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let begin = text.strip_suffix('*');
+        let name = begin.unwrap_or(text);
+        let header = HeaderName::from_bytes(name.as_bytes());
+        let Some(name) = header.ok().filter(|name| !name.as_str().contains('*') && name.as_str().len() > 1) else {
+            return Err(
+                "expected a header name such as \"x-vouch-user\", or its beginning such as \"x-vouch-*\"".to_owned()
+            );
+        };
+        let folded = names::fold(name.as_str()).into();
+        let pattern = Self { name: name.as_str().into(), folded, is_begin: begin.is_some() };
+        match names::protocol().find(|name| pattern.matches(name)) {
+            Some(name) => Err(format!("{name} has a meaning of its own")),
+            None => Ok(pattern),
+        }
+    }
+
+    /// Is a name, in any spelling, one of these?
+    pub fn matches(&self, name: &str) -> bool {
+        names::fold_begins(name, &self.folded) && (self.is_begin || name.len() == self.folded.len())
+    }
+
+    /// Is a name one of these, spelt as here?
+    pub(super) fn is_spelt(&self, name: &str) -> bool {
+        if self.is_begin { name.starts_with(&*self.name) } else { *name == *self.name }
+    }
+
+    /// Are there names among these that never pass, unless they are kept?
+    pub fn is_of_a_product(&self) -> bool {
+        products::overlaps(&self.folded, self.is_begin)
+    }
+}

@@ -1,0 +1,133 @@
+//! `kuzzle = ["security:*"]`: rules for calls that stand in an envelope, by their names (requirement T22).
+
+use std::fmt;
+
+use http::Method;
+
+use super::path::CanonicalPath;
+use super::{Match, Route, RouteTable};
+
+/// Which calls a rule is for: `controller:action`, `controller:*`, or `*` for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallPattern {
+    /// `None`: any.
+    controller: Option<Box<str>>,
+    /// `None`: any.
+    action: Option<Box<str>>,
+}
+
+impl CallPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// What was expected, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected \"controller:action\", \"controller:*\" or \"*\"";
+        if text == "*" {
+            return Ok(Self { controller: None, action: None });
+        }
+        let is_name =
+            |name: &str| !name.is_empty() && !name.contains(['*', ':']) && !name.contains(char::is_whitespace);
+        let (controller, action) = text.split_once(':').ok_or(EXPECTED)?;
+        let action = Some(action).filter(|action| *action != "*");
+        if !is_name(controller) || !action.is_none_or(is_name) {
+            return Err(EXPECTED.to_owned());
+        }
+        Ok(Self { controller: Some(controller.into()), action: action.map(Into::into) })
+    }
+
+    /// How closely does it name a call: 3 exactly, 2 by its controller, 1 as any call; 0 not at all.
+    pub(super) fn names(&self, call: &str) -> u8 {
+        let (controller, action) = call.split_once(':').unwrap_or((call, ""));
+        match (self.controller.as_deref(), self.action.as_deref()) {
+            (None, _) => 1,
+            (Some(known), None) if known == controller => 2,
+            (Some(known), Some(own)) if known == controller && own == action => 3,
+            (Some(_), _) => 0,
+        }
+    }
+}
+
+impl fmt::Display for CallPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.controller, &self.action) {
+            (None, _) => f.write_str("*"),
+            (Some(controller), None) => write!(f, "{controller}:*"),
+            (Some(controller), Some(action)) => write!(f, "{controller}:{action}"),
+        }
+    }
+}
+
+/// Where an envelope's route asks for less than another one, and no route says for which calls it is: an action whose path
+/// nobody knows would go around the stricter one. The places of that and of the envelope's route. `envelopes` are the
+/// requests that bring calls of any kind.
+pub(crate) fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
+    if routes.iter().any(|route| !route.kuzzle.is_empty()) {
+        return None;
+    }
+    let table = RouteTable::build(routes.to_vec()).ok()?;
+    let named = routes.iter().flat_map(|route| &route.hosts).map(|host| Some(host.as_str()));
+    for host in named.chain([None]) {
+        for (method, path) in envelopes {
+            let path = CanonicalPath::parse(path).ok()?;
+            let Match::Found(envelope) = table.find(host, method, &path) else { continue };
+            let serves = |route: &Route| match host {
+                None => route.hosts.is_empty(),
+                Some(host) => route.hosts.iter().any(|own| own == host),
+            };
+            // The tunnel of an envelope is the dialect's own: whether the route passes others is nothing here.
+            let is_stricter = |route: &Route| {
+                let policy = super::RoutePolicy { upgrade: envelope.policy.upgrade, ..route.policy.clone() };
+                policy.is_stricter_than(&envelope.policy)
+            };
+            if let Some(strict) = routes.iter().position(|route| serves(route) && is_stricter(route)) {
+                return Some((strict, routes.iter().position(|route| *route == **envelope)?));
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::RoutePolicy;
+    use crate::session::Scope;
+
+    #[test]
+    fn t22_a_stricter_route_beside_the_envelopes_needs_a_rule() {
+        let envelopes = [(Method::POST, "/_query".to_owned()), (Method::GET, "/".to_owned())];
+        let admin = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..RoutePolicy::default() };
+        let mut routes =
+            vec![Route::new("/users/{*rest}", admin.clone()), Route::new("/{*rest}", RoutePolicy::default())];
+        assert_eq!(ungoverned(&routes, &envelopes), Some((0, 1)));
+        assert_eq!(ungoverned(&routes, &[]), None, "no envelopes");
+        routes.push(Route::new("/_query", admin.clone()));
+        assert_eq!(ungoverned(&routes, &envelopes), Some((0, 1)), "a WebSocket is still open");
+        routes.push(Route::new("/", admin));
+        assert_eq!(ungoverned(&routes, &envelopes), None, "nothing is stricter than the envelopes' own");
+        routes.truncate(2);
+        routes[0].kuzzle = vec![CallPattern::parse("security:*").unwrap()];
+        assert_eq!(ungoverned(&routes, &envelopes), None, "the operator has said what holds");
+        let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
+        let tunnels = [Route::new("/{*rest}", upgrade), Route::new("/api/{*rest}", RoutePolicy::default())];
+        assert_eq!(ungoverned(&tunnels, &envelopes), None);
+    }
+
+    #[test]
+    fn t22_the_closest_name_of_a_call_counts() {
+        let names = |pattern: &str, call| CallPattern::parse(pattern).unwrap().names(call);
+        assert_eq!(names("security:createUser", "security:createUser"), 3);
+        assert_eq!(names("security:createUser", "security:createRole"), 0);
+        assert_eq!(names("security:*", "security:createRole"), 2);
+        assert_eq!(names("security:*", "securityx:createRole"), 0);
+        assert_eq!(names("*", "anything:at:all"), 1);
+        assert_eq!(names("a:b", "a:b:c"), 0);
+        for text in ["security:createUser", "security:*", "*"] {
+            assert_eq!(CallPattern::parse(text).unwrap().to_string(), text);
+        }
+        for bad in ["", ":", "a", "a:", ":b", "*:*", "*:b", "a:b*", "a:b:c", "a b:c"] {
+            assert!(CallPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The loose match (requirement T20). Servers behind a gate fold case, cut `;parameters`, drop dots and blanks around a
+//! segment, decode once more, cut at an escaped `?` or `#`, and take `/p` for `/p/`. So a path that the gate serves by one route may be served by
+//! the upstream as a path of another one, which asks for more. Here are the readings of such a path; the table looks for
+//! the routes that they lead to.
+
+use std::borrow::Cow;
+
+use super::path::resolve;
+use super::pattern::{Segment, Tree};
+
+/// What a lax server does to each segment of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lax {
+    /// Cuts it at `;`.
+    cuts: bool,
+    /// Cuts blanks from it, and dots from its end.
+    trims: bool,
+}
+
+const ALL: [Lax; 4] = [
+    Lax { cuts: false, trims: false },
+    Lax { cuts: true, trims: false },
+    Lax { cuts: false, trims: true },
+    Lax { cuts: true, trims: true },
+];
+
+/// A reading of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// As a server reads it that compares letters as they are.
+    Exact(String),
+    /// As one that folds case, too: to be looked up among [`folded`] patterns.
+    Folded(String),
+}
+
+/// The readings of a canonical path, without the path itself.
+pub(super) fn readings(path: &str) -> Vec<Reading> {
+    let mut found: Vec<Reading> = Vec::new();
+    // Most paths that come here have an upper-case letter and nothing else.
+    let is_plain = !path.contains([';', '%', '.']);
+    let cut = path_end(path).and_then(|end| path.get(..end));
+    for text in std::iter::once(path).chain(cut) {
+        for lax in ALL.iter().take(if is_plain { 1 } else { ALL.len() }) {
+            let exact = mapped(text, |segment| exact(segment, *lax));
+            if exact != path {
+                found.push(Reading::Exact(exact));
+            }
+            found.push(Reading::Folded(mapped(text, |segment| fold(segment, *lax))));
+        }
+    }
+    found.dedup();
+    found
+}
+
+/// Where an escaped `?` or `#` stands, escaped once or more often: there a server ends the path that decodes too early.
+fn path_end(path: &str) -> Option<usize> {
+    path.match_indices('%').map(|(at, _)| at).find(|at| {
+        let escaped = path.get(at + 1..).unwrap_or_default().trim_start_matches("25");
+        escaped.get(..2).is_some_and(|digits| digits == "23" || digits.eq_ignore_ascii_case("3f"))
+    })
+}
+
+/// The forms of a pattern among which the folded readings of a path are looked up: as it is, and with what a lax server
+/// cuts from a path cut from it.
+pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>])) {
+    for lax in [ALL[0], ALL[3]] {
+        let last = pattern.len().saturating_sub(1);
+        let texts: Vec<Option<String>> = pattern
+            .iter()
+            .map(|segment| match segment {
+                Segment::Plain(text) => Some(fold(text, lax).into_owned()),
+                Segment::Named | Segment::Rest => None,
+            })
+            .collect();
+        let segments: Vec<Segment<'_>> = (0..)
+            .zip(pattern.iter().zip(&texts))
+            .filter_map(|(at, (segment, text))| match text {
+                // Empty segments are merged; the one at the end is a slash there.
+                Some(text) if text.is_empty() && at != last => None,
+                Some(text) => Some(Segment::Plain(text)),
+                None => Some(*segment),
+            })
+            .collect();
+        add(&segments);
+    }
+}
+
+/// The path with each segment mapped; segments of which nothing is left are merged.
+fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
+    let mut out = String::with_capacity(path.len());
+    for segment in path.split('/') {
+        let segment = map(segment);
+        if !segment.is_empty() {
+            out.push('/');
+            out.push_str(&segment);
+        }
+    }
+    if path.ends_with('/') || out.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+/// In the spelling of canonical paths.
+fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
+    let mut name = segment;
+    if lax.cuts {
+        let end = name.find(';').into_iter().chain(name.find("%3B")).min();
+        name = end.and_then(|end| name.get(..end)).unwrap_or(name);
+    }
+    while lax.trims
+        && let Some(shorter) =
+            name.strip_suffix('.').or_else(|| name.strip_suffix("%20")).or_else(|| name.strip_prefix("%20"))
+    {
+        name = shorter;
+    }
+    Cow::Borrowed(name)
+}
+
+/// With every escape resolved, however deep, and in lower case.
+fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
+    let resolved: Cow<'_, str> = if segment.contains('%') {
+        // An escaped slash is data of its segment: a route refuses it, or says that its upstream sees it so, too.
+        Cow::Owned(String::from_utf8_lossy(&resolve(segment.as_bytes())).replace('/', "%2F"))
+    } else {
+        Cow::Borrowed(segment)
+    };
+    let mut name: &str = &resolved;
+    if lax.cuts {
+        name = name.split(';').next().unwrap_or_default();
+    }
+    if lax.trims {
+        name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace()).trim_start();
+    }
+    // Up and down again: what only equals a letter in one of the two cases (the Kelvin sign, the long s).
+    Cow::Owned(match name.is_ascii() {
+        true => name.to_ascii_lowercase(),
+        false => name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect(),
+    })
+}
+
+/// The patterns of a host in their folded forms.
+pub(super) type Folded = Tree<Vec<usize>>;
+
+/// Remembers the pattern of an entry.
+pub(super) fn insert(folded_patterns: &mut Folded, pattern: &[Segment<'_>], entry: usize) {
+    folded(pattern, |segments| {
+        let entries = folded_patterns.place(segments).get_or_insert_default();
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;

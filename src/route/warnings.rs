@@ -1,0 +1,206 @@
+//! What is allowed in a list of routes and is probably not what was meant (requirement T21): for `rotogate check` and the
+//! log of a start.
+
+use http::Method;
+
+use super::path::CanonicalPath;
+use super::pattern::{self, Segment};
+use super::{LooseMatch, Match, Route, RouteTable};
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteWarning {
+    /// The place of the route in the list, from 0.
+    pub route: usize,
+    /// What is strange about it, and how to mend it.
+    pub message: String,
+}
+
+/// In the place of a parameter: no pattern has it as a plain segment.
+const SAMPLE: &str = "0-sample";
+
+/// Everything that is strange, in the order of the list. `taken` says by what a path is answered before any route. Routes
+/// that make no table have errors, and no warnings.
+pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec<RouteWarning> {
+    let Ok(table) = RouteTable::build(routes.to_vec()) else { return Vec::new() };
+    let mut found = Vec::new();
+    for (place, route) in routes.iter().enumerate() {
+        let Ok(pattern) = pattern::parse(&route.path) else { continue };
+        let mut warn = |message: String| found.push(RouteWarning { route: place, message });
+        let is_one_path = pattern.iter().all(|segment| matches!(segment, Segment::Plain(_)));
+        let sample = sample(&pattern);
+        if !matches!(pattern.last(), Some(Segment::Rest))
+            && let Some(by) = taken(&sample)
+        {
+            warn(format!("is never reached: {sample} is answered by {by}"));
+            continue;
+        }
+        let method = route.methods.first().unwrap_or(&Method::GET);
+        for host in hosts(route) {
+            let at = |path: &str| look_up(&table, host, method, path);
+            if let Some(stricter) = table.stricter_reading(host, method, &sample)
+                && stricter.id != route.id
+            {
+                let than = &stricter.id;
+                warn(match (is_one_path, route.policy.loose_match) {
+                    (true, _) => format!(
+                        "asks for less than {than}, which servers take it for that fold case or cut parameters, dots and \
+                         slashes; it is served because this very path is written here"
+                    ),
+                    (false, LooseMatch::Ignore) => {
+                        format!("asks for less than {than}, and loose_match = false lets any spelling of that pass")
+                    }
+                    (false, LooseMatch::Refuse) => format!(
+                        "is never served: {than} asks for more, and servers take the one for the other that fold case or \
+                         cut parameters and dots; such requests are 404 (ambiguous_path)"
+                    ),
+                });
+            }
+            // The prefix itself.
+            if let Some((Segment::Rest, before)) = pattern.split_last()
+                && !before.is_empty()
+                && let Some((other, is_served)) = at(&self::sample(before))
+                && route.policy.is_stricter_than(&other.policy)
+            {
+                let bare = shown(before);
+                warn(match is_served {
+                    true => format!("does not cover {bare}, which {} serves and asks for less", other.id),
+                    false => format!(
+                        "does not cover {bare}, which {} would serve and ask for less: it is 404 (ambiguous_path); write a \
+                         route for {bare}",
+                        other.id
+                    ),
+                });
+            }
+            // The same path under a name that no route has.
+            if host.is_some()
+                && let Some((other, true)) = look_up(&table, None, method, &sample)
+                && other.upstream == route.upstream
+                && route.upstream.is_some()
+                && route.policy.is_stricter_than(&other.policy)
+            {
+                warn(format!(
+                    "is for {} alone: under any other host {} serves the same path of the same upstream, and asks for less",
+                    route.hosts.join(", "),
+                    other.id
+                ));
+            }
+        }
+    }
+    found.dedup();
+    found
+}
+
+/// The hosts that a route is looked up under.
+fn hosts(route: &Route) -> Vec<Option<&str>> {
+    match route.hosts.is_empty() {
+        true => vec![None],
+        false => route.hosts.iter().map(|host| Some(host.as_str())).collect(),
+    }
+}
+
+/// The route that a path leads to, and whether it is served there.
+fn look_up<'t>(table: &'t RouteTable, host: Option<&str>, method: &Method, path: &str) -> Option<(&'t Route, bool)> {
+    let path = CanonicalPath::parse(path).ok()?;
+    match table.find(host, method, &path) {
+        Match::Found(route) => Some((route, true)),
+        Match::Ambiguous(route) => Some((route, false)),
+        Match::MethodNotAllowed(_) | Match::None => None,
+    }
+}
+
+/// A path that a pattern matches.
+fn sample(pattern: &[Segment<'_>]) -> String {
+    written(pattern, SAMPLE, SAMPLE)
+}
+
+/// A pattern, as people read it.
+fn shown(pattern: &[Segment<'_>]) -> String {
+    written(pattern, "{…}", "{*…}")
+}
+
+fn written(pattern: &[Segment<'_>], named: &str, rest: &str) -> String {
+    let texts = pattern.iter().map(|segment| match segment {
+        Segment::Plain(text) => *text,
+        Segment::Named => named,
+        Segment::Rest => rest,
+    });
+    texts.fold(String::new(), |path, text| path + "/" + text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::RoutePolicy;
+    use crate::session::Scope;
+
+    fn admin() -> RoutePolicy {
+        RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..RoutePolicy::default() }
+    }
+
+    fn route(path: &str, policy: RoutePolicy) -> Route {
+        Route { upstream: Some(0), ..Route::new(path, policy) }
+    }
+
+    fn warned(routes: &[Route]) -> Vec<(usize, String)> {
+        let taken = |path: &str| (path == "/connect/token").then(|| "an endpoint".to_owned());
+        warnings(routes, taken).into_iter().map(|warning| (warning.route, warning.message)).collect()
+    }
+
+    #[test]
+    fn t21_the_shape_that_most_configurations_have_is_not_strange() {
+        let quiet = [
+            route("/public/{*rest}", RoutePolicy::public()),
+            route("/{*rest}", RoutePolicy::default()),
+            route("/admin", admin()),
+            route("/admin/{*rest}", admin()),
+            route("/orders/{id}", RoutePolicy::default()),
+            route("/orders/{id}/items", RoutePolicy::default()),
+        ];
+        assert_eq!(warned(&quiet), []);
+    }
+
+    #[test]
+    fn t21_what_a_stricter_route_does_not_cover_is_said() {
+        let found = warned(&[route("/{*rest}", RoutePolicy::default()), route("/admin/{*rest}", admin())]);
+        let [(1, message)] = found.as_slice() else { panic!("{found:?}") };
+        assert!(message.contains("does not cover /admin, which /{*rest} would serve"), "{message}");
+        let exempt = warned(&[route("/admin", RoutePolicy::default()), route("/admin/{*rest}", admin())]);
+        assert!(
+            exempt.iter().any(|(place, text)| (*place, text.contains("/admin serves and asks for less")) == (1, true))
+        );
+        let named = warned(&[route("/{a}", RoutePolicy::public()), route("/{a}/{*rest}", RoutePolicy::default())]);
+        assert!(named.iter().any(|(place, text)| (*place, text.contains("/{…}")) == (1, true)), "{named:?}");
+    }
+
+    #[test]
+    fn t21_a_laxer_route_around_a_stricter_one_is_said() {
+        let strict = route("/admin/{*rest}", admin());
+        let bare = route("/admin", admin());
+        let around = |lax: Route| warned(&[lax, strict.clone(), bare.clone()]);
+        let exact = around(route("/Admin/help", RoutePolicy::public()));
+        let [(0, message)] = exact.as_slice() else { panic!("{exact:?}") };
+        assert!(message.contains("asks for less than /admin/{*rest}, which servers take it for"), "{message}");
+        let dead = around(route("/Admin/{*rest}", RoutePolicy::public()));
+        assert!(dead.iter().any(|(place, text)| (*place, text.contains("is never served")) == (0, true)), "{dead:?}");
+        let policy = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };
+        let open = around(route("/Admin/{*rest}", policy));
+        assert!(open.iter().any(|(place, text)| (*place, text.contains("lets any spelling")) == (0, true)), "{open:?}");
+        let mut named = route("/admin/{*rest}", admin());
+        named.hosts = vec!["a.test".to_owned()];
+        let mut all = route("/admin", admin());
+        all.hosts = vec!["a.test".to_owned()];
+        let host = warned(&[named, all, route("/{*rest}", RoutePolicy::default())]);
+        assert!(
+            host.iter().any(|(place, text)| (*place, text.contains("under any other host")) == (0, true)),
+            "{host:?}"
+        );
+    }
+
+    #[test]
+    fn t21_a_route_behind_an_endpoint_is_said() {
+        let found =
+            warned(&[route("/connect/token", RoutePolicy::public()), route("/{*rest}", RoutePolicy::default())]);
+        assert_eq!(found, [(0, "is never reached: /connect/token is answered by an endpoint".to_owned())]);
+    }
+}
