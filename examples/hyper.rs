@@ -45,6 +45,7 @@ impl Users {
             account: None,
             active: true,
             sessions_valid_from: Timestamp::ZERO,
+            password_mark: None,
             scopes: Scope::parse("read write")?,
             profile: BTreeMap::new(),
         };

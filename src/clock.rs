@@ -3,6 +3,12 @@
 //! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
 //! the monotonic clock. So a wall clock that is stepped back re-opens no window, and one that jumps more than an hour
 //! ahead is not believed: see [`ClockState`].
+//!
+//! The monotonic clock counts the time that a machine is suspended (CLOCK_BOOTTIME), where the system has such a clock.
+//! Elsewhere a suspension of more than an hour looks like a wall clock that jumped.
+//!
+//! `exp` of our own tokens is judged by the later of engine time and wall clock: whichever of them is wrong, it prolongs
+//! no token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -88,14 +94,49 @@ pub trait TimeSource: Send + Sync + 'static {
 /// The machine's clocks.
 #[derive(Debug)]
 pub struct SystemTime {
-    start: std::time::Instant,
+    start: Monotonic,
 }
 
 impl SystemTime {
     /// The machine's clocks, monotonic time counted from now.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     pub fn new() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self { start: Monotonic::now() }
+    }
+}
+
+/// A reading of the monotonic clock that goes on while the machine is suspended.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Clone, Copy, Debug)]
+struct Monotonic(Duration);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Monotonic {
+    fn now() -> Self {
+        let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // Neither field of this clock is ever negative, and nanoseconds are less than a second.
+        let (secs, nanos) = (u64::try_from(read.tv_sec).unwrap_or(0), u32::try_from(read.tv_nsec).unwrap_or(0));
+        Self(Duration::new(secs, nanos))
+    }
+
+    fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+}
+
+/// A reading of the monotonic clock; whether it counts a suspension is up to the system.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[derive(Clone, Copy, Debug)]
+struct Monotonic(std::time::Instant);
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Monotonic {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    fn now() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    fn elapsed(self) -> Duration {
+        self.0.elapsed()
     }
 }
 
@@ -163,13 +204,15 @@ impl TimeSource for ManualTime {
 pub enum ClockState {
     /// Everything.
     Good,
-    /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one: not ready, and nothing is swept.
+    /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one: not ready, nothing is swept, and nothing is
+    /// minted, because by the wall clock it would have expired already. Until the two agree again, or the gate is started
+    /// anew, which takes the wall clock as it is.
     Jumped,
     /// The store remembers a time that the wall clock has not reached: nothing is minted until it has.
     Behind,
 }
 
-/// Engine time: one clock read and one atomic load a call.
+/// Engine time: one clock read and one or two atomic loads a call.
 pub struct EngineClock {
     source: Arc<dyn TimeSource>,
     /// Engine time minus monotonic time, in ms. Only ever raised.
@@ -236,8 +279,9 @@ impl EngineClock {
         let wall = self.source.wall();
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
         let jumped = wall.0 > now.saturating_add(millis(MAX_JUMP));
+        let wall_offset = wall.0.saturating_sub(mono);
         if !jumped {
-            self.offset.fetch_max(wall.0.saturating_sub(mono), Ordering::Relaxed);
+            self.offset.fetch_max(wall_offset, Ordering::Relaxed);
         }
         self.latest_offset.store(wall.0.max(now).saturating_sub(mono), Ordering::Relaxed);
         self.jumped.store(jumped, Ordering::Relaxed);
@@ -315,6 +359,41 @@ mod tests {
         assert_eq!(clock.tick(), ClockState::Good);
         assert_eq!(clock.latest(), T0.plus(Duration::from_secs(5)));
         assert_eq!(clock.now(), T0.plus(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn o26_time_that_passes_while_the_machine_sleeps_counts_and_stops_nothing() {
+        let time = ManualTime::at(T0);
+        let clock = EngineClock::start(time.clone(), Timestamp::ZERO, LEEWAY);
+        // What CLOCK_BOOTTIME does: both clocks are a night later.
+        time.advance(Duration::from_secs(8 * 3600));
+        assert_eq!(clock.now(), T0.plus(Duration::from_secs(8 * 3600)), "before anybody asks for a tick");
+        assert_eq!(clock.tick(), ClockState::Good);
+    }
+
+    #[test]
+    fn o26_what_expires_is_judged_by_the_later_of_the_two_clocks() {
+        let time = ManualTime::at(T0);
+        let clock = EngineClock::start(time.clone(), Timestamp::ZERO, LEEWAY);
+        let year = T0.plus(Duration::from_secs(365 * 86_400));
+        time.set_wall(year);
+        assert_eq!(clock.tick(), ClockState::Jumped);
+        assert_eq!(clock.now_and_latest(), (T0, year));
+        time.set_wall(T0.minus(Duration::from_secs(86_400)));
+        assert_eq!(clock.tick(), ClockState::Good);
+        assert_eq!(clock.now_and_latest(), (T0, T0), "a wall clock that is behind prolongs nothing");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn o26_the_clock_of_the_machine_is_the_one_that_counts_a_suspension() {
+        let uptime = || {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            Duration::from_secs_f64(text.split(' ').next().unwrap().parse().unwrap())
+        };
+        let (before, read) = (uptime(), Monotonic::now().0);
+        let hundredth = Duration::from_millis(10);
+        assert!(before <= read && read <= uptime() + hundredth, "{before:?} {read:?}");
     }
 
     #[test]

@@ -95,6 +95,8 @@ mod private_file;
 pub mod proxy;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+mod stamp;
 
 pub use gate::{Gate, Identity};
 /// How passwords come in, for whoever implements a [`Directory`](directory::Directory).

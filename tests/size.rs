@@ -74,7 +74,9 @@ fn an_entry_of_the_list_takes_so_many_bytes() {
         let mut list = None;
         let applied = allocation_counter::measure(|| {
             let made = RevocationList::new();
-            (0..number).for_each(|n| made.apply(&revocation(n)));
+            (0..number).for_each(|n| {
+                made.apply(&revocation(n));
+            });
             list = Some(made);
         });
         let mut loaded = None;

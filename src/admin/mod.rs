@@ -9,6 +9,7 @@
 //! | `GET /sessions?subject=&after=&limit=` | yes | a page of sessions, the oldest first |
 //! | `GET /sessions/{id}` | yes | one session |
 //! | `POST /sessions/{id}/revoke` | yes | 204 once its end is durable |
+//! | `POST /users/reload` | yes | 204 once the users file was read again and what a change ended is durable; 409 where it is broken |
 //! | `POST /revocations?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone |
 
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ use crate::credential;
 use crate::dialect::Reply;
 use crate::gate::{Gate, Readiness, respond};
 use crate::server::metrics::Metrics;
+use crate::server::users::{NotTaken, Users};
 use crate::store::redb::RedbStore;
 
 mod sessions;
@@ -51,6 +53,7 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
+    pub(crate) users: Arc<Users>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -99,6 +102,7 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
         Some(Known::Sessions) => own(sessions::list(&state.gate, request.uri().query()).await),
         Some(Known::Session(id)) => own(sessions::show(&state.gate, id).await),
         Some(Known::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
+        Some(Known::UsersReload) => own(reload_users(&state).await),
         Some(Known::Revocations) => own(sessions::revoke_many(&state.gate, request.uri().query()).await),
     };
     tracing::info!(target: "rotogate::admin", %method, path, status = response.status().as_u16());
@@ -115,6 +119,7 @@ enum Known<'a> {
     Sessions,
     Session(&'a str),
     SessionRevoke(&'a str),
+    UsersReload,
     Revocations,
 }
 
@@ -126,6 +131,7 @@ impl<'a> Known<'a> {
             "/metrics" => Self::Metrics,
             "/store/backup" => Self::Backup,
             "/sessions" => Self::Sessions,
+            "/users/reload" => Self::UsersReload,
             "/revocations" => Self::Revocations,
             _ => {
                 let id = path.strip_prefix("/sessions/")?;
@@ -139,7 +145,7 @@ impl<'a> Known<'a> {
             Self::Live | Self::Ready | Self::Metrics | Self::Sessions | Self::Session(_) => {
                 &[Method::GET, Method::HEAD]
             }
-            Self::Backup | Self::SessionRevoke(_) | Self::Revocations => &[Method::POST],
+            Self::Backup | Self::SessionRevoke(_) | Self::UsersReload | Self::Revocations => &[Method::POST],
         }
     }
 }
@@ -182,6 +188,19 @@ fn unauthorised() -> Reply {
     );
     reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     reply
+}
+
+/// Takes up the users file as it is now: a command that changed it waits for this.
+async fn reload_users(state: &State) -> Reply {
+    match state.users.reload().await {
+        Ok(()) => sessions::done(),
+        Err(error @ NotTaken::Broken(_)) => respond::problem(StatusCode::CONFLICT, Some(&error.to_string())),
+        Err(error @ NotTaken::NotDurable) => {
+            let mut reply = respond::problem(StatusCode::SERVICE_UNAVAILABLE, Some(&error.to_string()));
+            respond::retry_after(&mut reply, std::time::Duration::from_secs(5));
+            reply
+        }
+    }
 }
 
 /// Copies the store into a file beside it, and streams that; the file has no name any more by then.

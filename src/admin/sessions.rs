@@ -157,7 +157,7 @@ fn json(value: &impl Serialize) -> Reply {
     reply
 }
 
-fn done() -> Reply {
+pub(super) fn done() -> Reply {
     let mut reply = Response::new(ReplyBody::default());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply

@@ -1,10 +1,11 @@
 //! `rotogate user`.
 
 use clap::{Args, Subcommand};
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::output::Output;
-use super::{Done, Failure, prompt};
+use super::{Done, Failure, prompt, running, runtime};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::{Config, DirectoryConfig};
 use crate::directory::file::edit::{self, Who};
@@ -83,6 +84,8 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
     let DirectoryConfig::File { path } = &config.directory;
     let now = SystemTime::new().wall();
     let changed = |who: &Named, done: &'static str| {
+        // Before this command says that it is done, a gate that runs acts by it.
+        taken_up(config)?;
         let changed = Changed { username: &who.username, account: who.account.as_deref(), done };
         output.write(&changed, || format!("{} {done}", who.username))
     };
@@ -125,6 +128,22 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
             changed(&who, "enabled")
         }
     }
+}
+
+/// Has the gate that runs read the file, if there is one, and waits until the change counts.
+fn taken_up(config: &Config) -> Done {
+    let asked = runtime()?.block_on(running::ask(config, Method::POST, "/users/reload"));
+    let why = match asked {
+        Ok(Some(response)) if response.status() == StatusCode::NOT_FOUND => {
+            "it is of a version that does not know how".to_owned()
+        }
+        Ok(Some(_) | None) => return Ok(()),
+        Err(Failure::Failed(why) | Failure::Wrong(why)) => why,
+    };
+    Err(Failure::Failed(format!(
+        "the users file is changed, but the gate that runs did not say that it acts by it: {why}. It reads the file by \
+         itself within a second, if the file is sound and it is there"
+    )))
 }
 
 fn table(rows: &[Row]) -> String {

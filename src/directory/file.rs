@@ -24,10 +24,9 @@ mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
@@ -66,7 +65,8 @@ pub struct FileDirectory {
     hooks: RwLock<Vec<Hook>>,
     /// Held while the file is read, so that an older content never comes after a newer one.
     reloading: Mutex<()>,
-    broken: AtomicBool,
+    /// What is wrong with the file as it is now, if anything.
+    broken: ArcSwapOption<String>,
 }
 
 impl fmt::Debug for FileDirectory {
@@ -88,7 +88,7 @@ impl FileDirectory {
             users: ArcSwap::from_pointee(users),
             hooks: RwLock::default(),
             reloading: Mutex::default(),
-            broken: AtomicBool::new(false),
+            broken: ArcSwapOption::empty(),
         })
     }
 
@@ -114,26 +114,21 @@ impl FileDirectory {
         let users = match parse::read(&self.path) {
             Ok(users) => users,
             Err(what) => {
-                self.broken.store(true, Ordering::Relaxed);
-                for problem in what.lines() {
-                    tracing::error!(problem, "the users file is broken: the users stay as they were");
+                // Once for each change, however often it is read.
+                if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
+                    for problem in what.lines() {
+                        tracing::error!(problem, "the users file is broken: the users stay as they were");
+                    }
                 }
                 return Err(DirectoryError::Unavailable(what));
             }
         };
-        self.broken.store(false, Ordering::Relaxed);
+        self.broken.store(None);
         if *self.users.load_full() == users {
             return Ok(false);
         }
         let before = self.users.swap(Arc::new(users));
         let now = self.users.load_full();
-        let forgotten = before.forgotten(&now);
-        if forgotten > 0 {
-            tracing::warn!(
-                users = forgotten,
-                "passwords were changed by hand without sessions_valid_from: the users' sessions go on"
-            );
-        }
         let changes = before.changes(&now);
         tracing::info!(users = changes.len(), "the users file changed");
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -147,7 +142,7 @@ impl FileDirectory {
 
     /// Is what the file says now not what counts, because it is broken?
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.broken.load().is_some()
     }
 
     /// Calls `hook` after each change, once the new users count, with those that differ. It must not call

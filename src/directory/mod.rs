@@ -35,13 +35,43 @@ pub struct User {
     pub active: bool,
     /// Sessions created at or before this moment are not valid: a changed password moves it.
     pub sessions_valid_from: Timestamp,
+    /// Which password the user has, where the directory can tell.
+    pub password_mark: Option<PasswordMark>,
     /// The scopes that the user's tokens may carry.
     pub scopes: Scope,
     /// Further fields (names, email, …) for the dialects that report them.
     pub profile: BTreeMap<String, serde_json::Value>,
 }
 
+/// Tells a user's password from the one before it, and says nothing about either: a digest of what the directory keeps of
+/// it, a salted hash for example. Never a digest of the password itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PasswordMark([u8; 32]);
+
+impl PasswordMark {
+    /// Of what the directory keeps of the password, or of anything that changes whenever the password does: a version, the
+    /// time of the change.
+    pub fn of(kept: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
+        let mut mark = [0; 32];
+        mark.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(mark)
+    }
+}
+
+impl fmt::Debug for PasswordMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordMark(…)")
+    }
+}
+
 /// The users of the gate.
+///
+/// A login asks twice: [`authenticate`](Self::authenticate) first, and [`lookup`](Self::lookup) right before the session is
+/// written. Where the two differ in `active`, `account`, `sessions_valid_from` or `password_mark`, the user was changed in
+/// between, and the password is checked once more. So both must say the same of a user who is not changed, and a directory
+/// that knows when a password changes says so in one of the last two. A refresh asks [`lookup`](Self::lookup): a session
+/// whose user is inactive, of another account than the session, or valid only from later on has ended.
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// The user with this name and password in this account; `None` for an unknown user, an inactive one and a wrong

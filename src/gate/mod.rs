@@ -156,17 +156,28 @@ impl Gate {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
 
-    /// Mints and verifies with other keys from the next request on. What the old keys verified is forgotten.
+    /// Mints and verifies with other keys from the next request on. What the old keys verified is forgotten, unless the new
+    /// ones are the same.
     ///
     /// # Errors
     /// When the keys do not make a verifier; then the old ones stay.
     pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
-        let keyring = Arc::new(keyring);
+        self.swap_keys(Arc::new(keyring), trusted).map(drop)
+    }
+
+    /// The same. True if tokens are verified otherwise from now on; otherwise nothing is forgotten.
+    pub(crate) fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
         // What verifies before what signs: no token goes out that is refused.
-        self.0.checker.set_verifier(verifier);
+        let other = self.0.checker.set_verifier(verifier);
         self.0.engine.set_keyring(keyring);
-        Ok(())
+        Ok(other)
+    }
+
+    /// The keys that tokens are minted with.
+    #[cfg(feature = "server")]
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        self.0.engine.keyring()
     }
 
     /// Is the gate able to do its work?
@@ -175,7 +186,9 @@ impl Gate {
             ClockState::Good => {}
             ClockState::Jumped => {
                 return Readiness::NotReady(
-                    "the wall clock jumped more than an hour ahead of the monotonic clock; it is not followed".into(),
+                    "the wall clock jumped more than an hour ahead of the monotonic clock; it is not followed, and nothing is \
+                     minted"
+                        .into(),
                 );
             }
             ClockState::Behind => {
@@ -222,6 +235,7 @@ async fn maintain(gate: Weak<Inner>) {
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since_tick = Duration::ZERO;
     let mut since_sweep = Duration::ZERO;
+    let mut jumped = Seldom::default();
     let sweep_every = SWEEP_EVERY;
     #[cfg(feature = "failpoints")]
     let sweep_every = crate::failpoint::sweep_every(sweep_every);
@@ -230,22 +244,47 @@ async fn maintain(gate: Weak<Inner>) {
         let Some(gate) = gate.upgrade() else { return };
         since_tick += FLUSH_EVERY;
         since_sweep += FLUSH_EVERY;
+        jumped.pass(FLUSH_EVERY);
         let engine = &gate.engine;
         if let Err(error) = engine.confirmations().flush(engine.store().as_ref()).await {
             tracing::error!(error = ?crate::denial::Chain(&error), "confirmations could not be written; they are kept and tried again");
         }
         if since_tick >= TICK_EVERY {
             since_tick = Duration::ZERO;
-            if engine.clock().tick() == ClockState::Jumped {
-                tracing::error!(
-                    "the wall clock jumped more than an hour ahead of the monotonic clock: not followed, nothing is swept"
-                );
+            match engine.clock().tick() {
+                ClockState::Jumped if jumped.is_due() => tracing::error!(
+                    "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is \
+                     swept, nothing is minted. Set it right; if it is, start the gate anew"
+                ),
+                ClockState::Jumped => {}
+                ClockState::Good | ClockState::Behind => jumped = Seldom::default(),
             }
         }
         if since_sweep >= sweep_every {
             since_sweep = Duration::ZERO;
             sweep(engine).await;
         }
+    }
+}
+
+/// What is told at once, and then once a minute, for as long as it lasts.
+#[derive(Default)]
+struct Seldom {
+    /// Until it is told again; none, if it was not told yet.
+    wait: Option<Duration>,
+}
+
+impl Seldom {
+    fn pass(&mut self, time: Duration) {
+        self.wait = self.wait.map(|wait| wait.saturating_sub(time));
+    }
+
+    fn is_due(&mut self) -> bool {
+        let is_due = self.wait.is_none_or(|wait| wait.is_zero());
+        if is_due {
+            self.wait = Some(Duration::from_secs(60));
+        }
+        is_due
     }
 }
 

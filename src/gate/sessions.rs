@@ -131,7 +131,7 @@ impl Sessions {
     pub async fn revoke(&self, id: SessionId) -> Result<bool, Error> {
         let engine = &self.0.0.engine;
         match engine.store().load(id).await? {
-            Some(session) => engine.revoke_session(&session, RevokedBecause::Operator).await.map(|()| true),
+            Some(session) => engine.revoke_session(&session, RevokedBecause::Operator).await.map(|_| true),
             None => Ok(false),
         }
     }
@@ -141,7 +141,7 @@ impl Sessions {
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn revoke_subject(&self, subject: &str) -> Result<(), Error> {
-        self.0.0.engine.revoke_subject(subject, RevokedBecause::Operator).await
+        self.0.0.engine.revoke_subject(subject, RevokedBecause::Operator).await.map(drop)
     }
 
     /// Ends every session of a client that has begun so far.
@@ -149,7 +149,7 @@ impl Sessions {
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn revoke_client(&self, client: &str) -> Result<(), Error> {
-        self.0.0.engine.revoke_client(client, RevokedBecause::Operator).await
+        self.0.0.engine.revoke_client(client, RevokedBecause::Operator).await.map(drop)
     }
 
     /// Ends every session that has begun so far.
@@ -157,7 +157,7 @@ impl Sessions {
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn revoke_all(&self) -> Result<(), Error> {
-        self.0.0.engine.revoke_all(RevokedBecause::Operator).await
+        self.0.0.engine.revoke_all(RevokedBecause::Operator).await.map(drop)
     }
 
     /// Refuses one token without a session from now on: another issuer's, or one that a client got for itself. `expires`
@@ -172,7 +172,7 @@ impl Sessions {
             effect: Effect::Gone,
             until: expires.plus(gate.leeway),
         };
-        gate.engine.revoke(entry, RevokedBecause::Operator).await
+        gate.engine.revoke(entry, RevokedBecause::Operator).await.map(drop)
     }
 
     /// Refuses what another issuer has issued to a subject so far: tokens whose `iat` is not later than now. `lifetime`
@@ -194,6 +194,6 @@ impl Sessions {
             effect: Effect::NotBefore(moment),
             until: moment.plus(lifetime).plus(gate.leeway),
         };
-        gate.engine.revoke(entry, RevokedBecause::Operator).await
+        gate.engine.revoke(entry, RevokedBecause::Operator).await.map(drop)
     }
 }

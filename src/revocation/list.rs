@@ -93,12 +93,22 @@ impl<K: Eq + Hash, V> Table<K, V> {
         self.map.get(key).map(|entry| of(entry.value()))
     }
 
-    fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V)) {
+    /// True if the entry refuses anything that was not refused before: then `news` runs, and the entry stays locked
+    /// meanwhile. So whoever finds that there is no news knows that the news of it has been told.
+    fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V) -> bool, news: impl FnOnce()) -> bool {
         match self.map.entry(key) {
-            Slot::Occupied(mut there) => merge(there.get_mut(), &with),
+            Slot::Occupied(mut there) => {
+                let is_news = merge(there.get_mut(), &with);
+                if is_news {
+                    news();
+                }
+                is_news
+            }
             Slot::Vacant(free) => {
                 self.count.fetch_add(1, Ordering::Release);
-                free.insert(with);
+                let _locked = free.insert(with);
+                news();
+                true
             }
         }
     }
@@ -182,35 +192,36 @@ impl RevocationList {
         }
     }
 
-    /// Merges an entry into what is known of its target. When this has returned, no later request gets past it.
+    /// Merges an entry into what is known of its target. When this has returned, no later request gets past it. False if
+    /// all of it was refused already: then no counter went up, and no cached token is checked again because of it.
     ///
     /// An effect that does not fit its target, which only a corrupt store could bring, refuses all of the target's
     /// tokens.
-    pub fn apply(&self, revocation: &Revocation) {
+    pub fn apply(&self, revocation: &Revocation) -> bool {
         let Revocation { target, effect, until } = revocation;
         match target {
             Target::Session(id) => {
-                self.sessions.merge(*id, SessionEntry::new(*effect, *until));
-                self.epochs.bump(session_shard(*id));
+                let news = || self.epochs.bump(session_shard(*id));
+                self.sessions.merge(*id, SessionEntry::new(*effect, *until), news)
             }
             Target::Subject { issuer, subject } => {
                 let entry = NotBefore::new(*effect, *until);
-                self.issuer_or_new(issuer).subjects.merge(subject.clone(), entry, NotBefore::merge);
-                self.epochs.bump_all();
+                let subjects = &self.issuer_or_new(issuer).subjects;
+                subjects.merge(subject.clone(), entry, NotBefore::merge, || self.epochs.bump_all())
             }
             Target::Client { issuer, client } => {
                 let entry = NotBefore::new(*effect, *until);
-                self.issuer_or_new(issuer).clients.merge(client.clone(), entry, NotBefore::merge);
-                self.epochs.bump_all();
+                let clients = &self.issuer_or_new(issuer).clients;
+                clients.merge(client.clone(), entry, NotBefore::merge, || self.epochs.bump_all())
             }
-            Target::Global => {
-                self.merge_global(NotBefore::new(*effect, *until));
-                self.epochs.bump_all();
-            }
+            Target::Global => self.merge_global(NotBefore::new(*effect, *until)),
             Target::Token { issuer, jti } => {
-                let later = |there: &mut Timestamp, other: &Timestamp| *there = (*there).max(*other);
-                self.issuer_or_new(issuer).tokens.merge(jti.clone(), *until, later);
-                self.epochs.bump(self.jti_shard(issuer, jti));
+                let later = |there: &mut Timestamp, other: &Timestamp| {
+                    *there = (*there).max(*other);
+                    false
+                };
+                let news = || self.epochs.bump(self.jti_shard(issuer, jti));
+                self.issuer_or_new(issuer).tokens.merge(jti.clone(), *until, later, news)
             }
         }
     }
@@ -313,11 +324,20 @@ impl RevocationList {
         self.len() == 0
     }
 
-    fn merge_global(&self, entry: NotBefore) {
+    fn merge_global(&self, entry: NotBefore) -> bool {
         let mut global = self.global.lock().unwrap_or_else(PoisonError::into_inner);
-        let merged = global.get_or_insert(entry);
-        merged.merge(&entry);
-        self.global_not_before.store(merged.at().as_millis(), Ordering::Release);
+        let is_news = match &mut *global {
+            Some(there) => there.merge(&entry),
+            None => {
+                *global = Some(entry);
+                true
+            }
+        };
+        if is_news {
+            self.global_not_before.store(entry.at().as_millis(), Ordering::Release);
+            self.epochs.bump_all();
+        }
+        is_news
     }
 
     fn issuer(&self, name: &str) -> Option<Arc<Issuer>> {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::ServerError;
+use super::users::Users;
 use crate::admin::AdminToken;
 use crate::client::Client;
 use crate::clock::{SystemTime, TimeSource, Timestamp};
-use crate::config::{Config, DirectoryConfig, KeySource, LimitsConfig, StoreConfig};
+use crate::config::{Config, DirectoryConfig, KeySource, LimitsConfig, StoreConfig, TrustedIssuer};
 use crate::dialect;
-use crate::directory::file::{FileDirectory, FirstUser, UserChange, Watch};
+use crate::directory::file::{FileDirectory, FirstUser};
 use crate::directory::password::Passwords;
 use crate::gate::{Endpoint, Gate};
 use crate::limit::Rates;
@@ -30,7 +31,7 @@ pub struct Assembled {
     /// What it forwards to.
     pub(crate) proxy: Proxy,
     /// Keeps the users as their file says.
-    _users: Watch,
+    pub(crate) users: Arc<Users>,
     /// The embedded store, if that is the one.
     pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
@@ -140,8 +141,8 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         builder = builder.route(route.clone());
     }
     let gate = builder.build().await.map_err(from)?;
-    end_sessions_of_changed_users(&directory, &gate);
-    Ok(Assembled { gate, proxy, _users: watching, redb, admin_token, first_user, trusted, new_keys })
+    let users = Arc::new(Users::follow(directory, watching, &gate));
+    Ok(Assembled { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
 }
 
 fn from(error: impl std::error::Error) -> ServerError {
@@ -182,67 +183,36 @@ fn users(
     Ok((directory, Some(first)))
 }
 
-/// The rules for every issuer trusted besides us; read again when their files change.
+/// The rules for every issuer trusted besides us.
 pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
-    config
-        .issuers
-        .iter()
-        .map(|issuer| {
-            let (path, keys) = match &issuer.keys {
-                KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
-                KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
-            };
-            let keys = keys.map_err(|error| {
-                ServerError::new(format!("the keys of issuer {} in {}: {error}", issuer.url, path.display()))
-            })?;
-            for ignored in keys.ignored() {
-                tracing::warn!(issuer = issuer.url, file = %path.display(), "not used: {ignored}");
-            }
-            Ok(IssuerRules {
-                issuer: issuer.url.as_str().into(),
-                ours: false,
-                audience: issuer.audience.iter().map(|audience| audience.as_str().into()).collect(),
-                typ: issuer.typ.iter().map(|typ| typ.as_str().into()).collect(),
-                keys,
-                leeway: issuer.leeway,
-                max_lifetime: Some(issuer.max_lifetime),
-            })
-        })
-        .collect()
+    config.issuers.iter().map(trusted_issuer).collect()
+}
+
+/// The rules for an issuer trusted besides us; read again when its file changes.
+pub(crate) fn trusted_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
+    let (path, keys) = match &issuer.keys {
+        KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
+        KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
+    };
+    let keys = keys.map_err(|error| {
+        ServerError::new(format!("the keys of issuer {} in {}: {error}", issuer.url, path.display()))
+    })?;
+    for ignored in keys.ignored() {
+        tracing::warn!(issuer = issuer.url, file = %path.display(), "not used: {ignored}");
+    }
+    Ok(IssuerRules {
+        issuer: issuer.url.as_str().into(),
+        ours: false,
+        audience: issuer.audience.iter().map(|audience| audience.as_str().into()).collect(),
+        typ: issuer.typ.iter().map(|typ| typ.as_str().into()).collect(),
+        keys,
+        leeway: issuer.leeway,
+        max_lifetime: Some(issuer.max_lifetime),
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ServerError> {
     std::fs::read(path).map_err(|error| ServerError::new(format!("{} cannot be read: {error}", path.display())))
-}
-
-/// A user who was disabled, removed or given a new password is out at the next request, not at the next refresh.
-fn end_sessions_of_changed_users(directory: &FileDirectory, gate: &Gate) {
-    let (gate, runtime) = (gate.clone(), tokio::runtime::Handle::current());
-    directory.on_change(move |changes| {
-        for UserChange { before, after } in changes {
-            let Some(before) = before else { continue };
-            let engine = &gate.0.engine;
-            let moment = match after {
-                Some(after) if after.subject == before.subject && (after.active || !before.active) => {
-                    if after.sessions_valid_from <= before.sessions_valid_from {
-                        continue;
-                    }
-                    after.sessions_valid_from
-                }
-                Some(_) | None => engine.clock().stamp_not_before(),
-            };
-            let (gate, subject) = (gate.clone(), before.subject.clone());
-            runtime.spawn(async move {
-                if let Err(error) = gate.0.engine.revoke_subject_before(&subject, moment).await {
-                    tracing::error!(
-                        ?error,
-                        ?subject,
-                        "a changed user's sessions are refused here, but the store does not know it yet"
-                    );
-                }
-            });
-        }
-    });
 }
 
 /// The upstreams, each with everything that is said of it elsewhere.

@@ -20,6 +20,7 @@ mod stream;
 mod streams;
 mod tally;
 mod tls;
+pub(crate) mod users;
 mod workers;
 
 use std::net::SocketAddr;
@@ -161,13 +162,14 @@ impl Server {
             limits: Arc::clone(&limits),
             in_flight,
             listeners: listeners.iter().map(reload::OfListener::new).collect(),
-            trusted: assembled.trusted.clone(),
+            trusted: assembled.trusted.iter().cloned().map(reload::Trusted::new).collect(),
         };
-        let watching = reload::watch(live, seen)?;
+        let watching = reload::watch(live, seen);
         let admin_state = Arc::new(admin::State {
             gate: assembled.gate.clone(),
             token: assembled.admin_token.clone(),
             store: assembled.redb.clone(),
+            users: Arc::clone(&assembled.users),
             metrics,
             stopping: stopped.clone(),
         });

@@ -177,9 +177,9 @@ impl Engine {
 
     fn may_mint(&self) -> Result<(), Fault> {
         match self.clock.tick() {
-            // A clock that jumped is not followed, so what is minted is minted in the old time.
-            ClockState::Good | ClockState::Jumped => Ok(()),
-            ClockState::Behind => Err(Fault::Clock),
+            ClockState::Good => Ok(()),
+            // What is minted in the old time would have expired by the new one.
+            ClockState::Jumped | ClockState::Behind => Err(Fault::Clock),
         }
     }
 

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 
 use super::{Generation, SessionId};
 use crate::clock::Timestamp;
+use crate::token::keyring::KeyPrint;
 
 /// The lines of all sessions. See the module.
 #[derive(Clone, Default)]
@@ -35,14 +36,25 @@ struct State {
     generation: Generation,
     /// What was exchanged for it. Whoever lost the answer exchanges that again.
     before: Option<Generation>,
-    /// When the access token of this generation expires; none, as long as that is the one that it began with.
-    expires: Option<Timestamp>,
+    /// The access token of this generation; none, as long as that is the one that it began with.
+    carried: Option<Carried>,
+}
+
+/// Where a rotation has carried a connection: what of the new access token decides how long it may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Its generation.
+    pub generation: Generation,
+    /// When it expires.
+    pub expires: Timestamp,
+    /// The key that signed it.
+    pub(crate) key: KeyPrint,
 }
 
 impl Lineage {
     /// Begins with a token of this generation.
     pub fn begin(&self, session: SessionId, generation: Generation) -> Arc<Line> {
-        let state = Mutex::new(State { generation, before: None, expires: None });
+        let state = Mutex::new(State { generation, before: None, carried: None });
         let line = Arc::new(Line { all: self.clone(), session, state });
         self.0.entry(session).or_default().push(Arc::downgrade(&line));
         line
@@ -50,7 +62,7 @@ impl Lineage {
 
     /// Carries what hangs on the generation that was presented to the one that was issued for it. To be called before the
     /// end of the generation presented is put into force.
-    pub fn carry(&self, session: SessionId, presented: Generation, issued: Generation, expires: Timestamp) {
+    pub fn carry(&self, session: SessionId, presented: Generation, issued: Carried) {
         // Outside of the map's lock: the last holder of a line takes it out of the map.
         let lines: Vec<_> = match self.0.get(&session) {
             Some(lines) => lines.iter().filter_map(Weak::upgrade).collect(),
@@ -59,7 +71,7 @@ impl Lineage {
         for line in lines {
             let mut state = line.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.generation == presented || state.before == Some(presented) {
-                *state = State { generation: issued, before: Some(presented), expires: Some(expires) };
+                *state = State { generation: issued.generation, before: Some(presented), carried: Some(issued) };
             }
         }
     }
@@ -76,10 +88,9 @@ impl Line {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).generation
     }
 
-    /// Where a rotation has carried it: the generation, and when its access token expires.
-    pub fn carried(&self) -> Option<(Generation, Timestamp)> {
-        let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.expires.map(|expires| (state.generation, expires))
+    /// Where a rotation has carried it, if one has.
+    pub fn carried(&self) -> Option<Carried> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).carried
     }
 }
 
@@ -96,7 +107,11 @@ impl Drop for Line {
 mod tests {
     use super::*;
 
-    const EXPIRES: Timestamp = Timestamp::from_millis(9000);
+    fn to(generation: Generation) -> Carried {
+        static KEY: std::sync::OnceLock<KeyPrint> = std::sync::OnceLock::new();
+        let made = || crate::token::Keyring::ephemeral().unwrap().signer().verifying_key().print();
+        Carried { generation, expires: Timestamp::from_millis(9000), key: *KEY.get_or_init(made) }
+    }
 
     fn id() -> SessionId {
         SessionId::from_bytes([7; 16])
@@ -107,11 +122,11 @@ mod tests {
         let all = Lineage::default();
         let (one, two) = (all.begin(id(), 1), all.begin(id(), 2));
         assert_eq!((one.carried(), one.session()), (None, id()));
-        all.carry(id(), 2, 3, EXPIRES);
-        assert_eq!((one.carried(), two.carried()), (None, Some((3, EXPIRES))));
-        all.carry(id(), 3, 4, EXPIRES);
+        all.carry(id(), 2, to(3));
+        assert_eq!((one.carried(), two.carried()), (None, Some(to(3))));
+        all.carry(id(), 3, to(4));
         assert_eq!((one.generation(), two.generation()), (1, 4));
-        all.carry(SessionId::from_bytes([8; 16]), 4, 5, EXPIRES);
+        all.carry(SessionId::from_bytes([8; 16]), 4, to(5));
         assert_eq!(two.generation(), 4, "another session's");
     }
 
@@ -119,10 +134,10 @@ mod tests {
     fn a_reissue_carries_its_presenter_over_and_leaves_what_it_abandons() {
         let all = Lineage::default();
         let victim = all.begin(id(), 1);
-        all.carry(id(), 1, 2, EXPIRES);
+        all.carry(id(), 1, to(2));
         let thief = all.begin(id(), 2);
         for issued in [3, 4] {
-            all.carry(id(), 1, issued, EXPIRES);
+            all.carry(id(), 1, to(issued));
             assert_eq!((victim.generation(), thief.generation()), (issued, 2));
         }
     }

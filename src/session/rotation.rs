@@ -32,7 +32,7 @@ pub struct Presented {
 /// What is known besides the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Does the directory know the user, and is the user active?
+    /// Does the directory know the user, is the user active, and still of the session's account?
     pub user_active: bool,
     /// The latest of the directory's, the subject's, the client's and the global not-before. A session created at that
     /// very millisecond is not valid.
@@ -56,7 +56,7 @@ pub enum Ended {
     Record,
     /// The revocation list says so.
     List,
-    /// The user is unknown, disabled or removed.
+    /// The user is unknown, disabled, removed, or of another account by now.
     UserInactive,
     /// It began before the sessions of the user, the client or all users became invalid.
     BeforeValidFrom,

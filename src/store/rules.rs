@@ -224,6 +224,10 @@ impl Rules {
                 Ok(Some(record)) => {
                     let reach = record.latest_access_expires;
                     if ends_session(entry.effect) {
+                        // Its entry was written with its end. If it is gone, so is all that it could match.
+                        if is_revoked(&record) && state.revocation(&entry.target)?.is_none() {
+                            return Ok(entry);
+                        }
                         ended = apply_revoke(&record, because).map(|new| (record, new));
                     }
                     reach

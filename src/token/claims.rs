@@ -7,6 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::clock::Timestamp;
 use crate::session::{Generation, Scope, SessionId};
+use crate::token::keyring::KeyPrint;
 use crate::token::verify;
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
@@ -115,6 +116,8 @@ pub struct AccessToken {
     pub leeway: std::time::Duration,
     /// The name of the key that signed it, where it has one.
     pub kid: Option<Arc<str>>,
+    /// That key itself, whatever its name: long connections end when it is taken out.
+    pub(crate) key: KeyPrint,
 }
 
 impl AccessToken {

@@ -22,6 +22,7 @@ mod signing;
 #[cfg(feature = "server")]
 mod folder;
 
+pub(crate) use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
 pub(super) use refresh_keys::truncated;

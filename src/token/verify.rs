@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
+use crate::token::keyring::KeyPrint;
 
 mod judge;
 mod members;
@@ -127,7 +128,7 @@ impl Verifier {
         if !holds() {
             return Err(Refusal::Forged);
         }
-        judge::claims(token, &claims, rules, key.shared_kid(), times).map_err(Refusal::Authentic)
+        judge::claims(token, &claims, rules, key, times).map_err(Refusal::Authentic)
     }
 
     /// A token whose type is not taken. Of another issuer's the first one that is genuine is reported, because the rules
@@ -152,9 +153,14 @@ impl Verifier {
         Refusal::Authentic(Denial::WrongType)
     }
 
-    /// Is a key of this name among those of an issuer?
-    pub(crate) fn knows(&self, issuer: &str, kid: Option<&str>) -> bool {
-        self.rules(issuer).is_some_and(|rules| rules.keys.find(kid).is_some())
+    /// Is this key among those of an issuer still, under whatever name?
+    pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint) -> bool {
+        self.rules(issuer).is_some_and(|rules| rules.keys.holds(key))
+    }
+
+    /// Does it judge every token as another does? Keys are told apart by themselves, not by their names alone.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
     }
 
     /// The issuer that is ours, if there is one.

@@ -36,8 +36,8 @@ use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{RevocationList, Target};
 use crate::route::OnExpiry;
-use crate::session::Generation;
 use crate::session::confirm::Confirmations;
+use crate::session::lineage::Carried;
 use crate::token::claims::AccessToken;
 use crate::token::verify::{Refusal, Verifier};
 use front::SetId;
@@ -223,9 +223,14 @@ impl Checker {
         Self { keys, clock, home: Arc::new(Home { revocations, identity }), capacity }
     }
 
-    /// Verifies with other keys from the next request on; what the old ones verified is forgotten.
-    pub fn set_verifier(&self, verifier: Verifier) {
-        self.keys.store(Arc::new(KeySet::new(verifier, &self.clock, self.capacity)));
+    /// Verifies with other keys from the next request on; what the old ones verified is forgotten. False if they are no
+    /// others: then nothing is forgotten.
+    pub fn set_verifier(&self, verifier: Verifier) -> bool {
+        let other = !self.keys.load().verifier.equals(&verifier);
+        if other {
+            self.keys.store(Arc::new(KeySet::new(verifier, &self.clock, self.capacity)));
+        }
+        other
     }
 
     /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load.
@@ -300,28 +305,29 @@ impl Checker {
         Ok(Arc::new(Verified { token: access, headers, shard, weight, watch, home: Arc::clone(&self.home) }))
     }
 
-    /// Checks again what a long connection hangs on: a verified token, or the generation that a rotation has carried it
-    /// to, whose token expires then.
+    /// Checks again what a long connection hangs on: a verified token, or the one that a rotation has carried it to.
     pub(crate) fn check_again(
         &self,
         verified: &Verified,
-        carried: Option<(Generation, Timestamp)>,
+        carried: Option<Carried>,
         on_expiry: OnExpiry,
     ) -> Result<(), Denial> {
         let (now, latest) = self.clock.now_and_latest();
         let token = &verified.token;
-        let session = token.session.map(|(id, generation)| (id, carried.map_or(generation, |(carried, _)| carried)));
+        let session =
+            token.session.map(|(id, generation)| (id, carried.map_or(generation, |carried| carried.generation)));
         if self.home.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
         // What a key has signed ends with it; a token that was issued since may have another.
-        if carried.is_none() && !self.keys.load().verifier.knows(&token.issuer, token.kid.as_deref()) {
+        let key = carried.map_or(token.key, |carried| carried.key);
+        if !self.keys.load().verifier.holds(&token.issuer, &key) {
             return Err(Denial::UnknownKey);
         }
         match (on_expiry, carried) {
             (OnExpiry::Keep, _) => Ok(()),
             // What was carried is a session, and so our own.
-            (OnExpiry::Close, Some((_, expires))) if latest >= expires => Err(Denial::TokenExpired),
+            (OnExpiry::Close, Some(Carried { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
         }

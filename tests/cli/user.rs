@@ -125,3 +125,83 @@ async fn a_broken_users_file_is_kept_out_loudly_while_the_gate_serves() {
     std::fs::write(&file, good.replace("active = true", "active = false")).unwrap();
     gate.until_refused(&tokens.access).await;
 }
+
+#[tokio::test]
+async fn r18_what_a_command_changes_counts_before_the_command_says_so() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let tokens = gate.login().await;
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    place.done(&["user", "passwd", "demo"], PASSWORD);
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
+    assert_invalid_grant(&gate.log_in("demo", &gate.password).await);
+    let tokens = gate.log_in("demo", PASSWORD).await.tokens();
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    place.done(&["user", "disable", "demo"], "");
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
+    place.done(&["user", "enable", "demo"], "");
+    let tokens = gate.log_in("demo", PASSWORD).await.tokens();
+    place.done(&["user", "remove", "demo"], "");
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
+    assert_invalid_grant(&gate.refresh(&tokens.refresh).await);
+    place.done(&["user", "add", "ada"], PASSWORD);
+    assert_eq!(gate.log_in("ada", PASSWORD).await.status, StatusCode::OK);
+
+    // A gate that does not take it up is no success.
+    std::fs::write(place.path("data/admin.token"), "another token that this gate does not know at all").unwrap();
+    let said = place.fails(&["user", "disable", "ada"], "");
+    assert!(said.contains("the users file is changed, but the gate"), "{said}");
+}
+
+#[tokio::test]
+async fn r18_a_login_between_a_change_and_its_taking_effect_does_not_survive_it() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let file = place.path("data/users.toml");
+    let old = std::fs::read_to_string(&file).unwrap();
+    place.done(&["user", "passwd", "demo"], PASSWORD);
+    let changed = std::fs::read_to_string(&file).unwrap();
+    let hash = |text: &str| text.lines().find(|line| line.starts_with("password")).unwrap().to_owned();
+    until("it counts", async || gate.log_in("demo", PASSWORD).await.status == StatusCode::OK).await;
+    // By hand: another password, and not a word of when.
+    let back = changed.replace(&hash(&changed), &hash(&old));
+    std::fs::write(&file, back).unwrap();
+    let mut between = Vec::new();
+    loop {
+        let answer = gate.log_in("demo", PASSWORD).await;
+        if answer.status != StatusCode::OK {
+            break;
+        }
+        between.push(answer.tokens());
+    }
+    assert!(!between.is_empty());
+    for tokens in between {
+        assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
+        assert_invalid_grant(&gate.refresh(&tokens.refresh).await);
+    }
+}
+
+#[tokio::test]
+async fn r18_a_user_who_is_moved_is_out_of_the_account_before() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.done(&["user", "add", "bob", "--account", "acme"], PASSWORD);
+    let log_in = async |account: &str| {
+        let fields = [("grant_type", "password"), ("client_id", "web"), ("username", "bob"), ("password", PASSWORD)];
+        gate.form(&format!("/{account}/connect/token"), &fields).await
+    };
+    until("bob can log in", async || log_in("acme").await.status == StatusCode::OK).await;
+    let tokens = log_in("acme").await.tokens();
+    assert_eq!(gate.get("/", &tokens.access).await.echoed("x-auth-account"), ["acme"]);
+    let file = place.path("data/users.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("account = \"acme\"", "account = \"other\"")).unwrap();
+    gate.until_refused(&tokens.access).await;
+    let refresh = [("grant_type", "refresh_token"), ("client_id", "web"), ("refresh_token", tokens.refresh.as_str())];
+    for account in ["acme", "other"] {
+        assert_invalid_grant(&gate.form(&format!("/{account}/connect/token"), &refresh).await);
+    }
+    assert_eq!(log_in("acme").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(gate.get("/", &log_in("other").await.tokens().access).await.echoed("x-auth-account"), ["other"]);
+}

@@ -295,3 +295,81 @@ fn j16_a_key_that_is_gone_from_the_file_is_refused_and_a_new_one_is_taken() {
     assert_eq!(world.status(&old, "/x"), 401, "from the cache, too");
     assert_eq!(URL, "https://idp.test/");
 }
+
+/// Puts a file in the place of another, as a whole, with the time that the old one had.
+fn put(world: &World, name: &str, text: &str) {
+    let path = world.edge.place.path(name);
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let next = world.edge.place.path("next");
+    std::fs::write(&next, text).unwrap();
+    std::fs::File::options().write(true).open(&next).unwrap().set_modified(time).unwrap();
+    std::fs::rename(next, path).unwrap();
+}
+
+/// Waits until a token is refused.
+fn until_refused(world: &World, token: &str) {
+    while world.status(token, "/x") != 401 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn of_pem(issuer: &Issuer) -> String {
+    let theirs = claims(&json!({ "iss": "https://pem.test/", "aud": "pem-api" }));
+    issuer.sign(&json!({ "alg": "EdDSA", "typ": "JWT" }), &theirs)
+}
+
+#[test]
+fn j21_a_key_is_taken_out_though_another_issuers_file_is_broken_and_though_size_and_time_are_the_same() {
+    let world = world();
+    let (of_idp, of_pem_old) = (world.idp.token(&json!({})), of_pem(&world.pem));
+    assert_eq!([world.status(&of_idp, "/x"), world.status(&of_pem_old, "/x")], [200, 200]);
+    // Another key under the name of the old one, beside a file that is broken.
+    put(&world, "pem.pem", "broken");
+    put(&world, "idp.json", &json!({ "keys": [Issuer::new(7).jwk("k1"), Issuer::new(3).jwk("k2")] }).to_string());
+    until_refused(&world, &of_idp);
+    assert_eq!(world.status(&Issuer::new(7).token(&json!({})), "/x"), 200);
+    assert_eq!(world.status(&of_pem_old, "/x"), 200, "what is broken keeps its own old set");
+    // As long as the old one, and as old.
+    put(&world, "pem.pem", &Issuer::new(8).pem());
+    until_refused(&world, &of_pem_old);
+    assert_eq!(world.status(&of_pem(&Issuer::new(8)), "/x"), 200);
+}
+
+#[test]
+fn j21_a_stream_ends_with_the_key_of_its_token_though_another_has_its_name_or_neither_has_one() {
+    for (token, file, text) in [
+        (Issuer::new(1).token(&json!({})), "idp.json", json!({ "keys": [Issuer::new(7).jwk("k1")] }).to_string()),
+        (of_pem(&Issuer::new(2)), "pem.pem", Issuer::new(8).pem()),
+    ] {
+        let world = world();
+        let stream = super::long_replies::begun(&world.edge, "/events/parts", &token);
+        put(&world, file, &text);
+        super::long_replies::is_cut(stream);
+        assert_eq!(world.status(&token, "/x"), 401);
+        world.edge.stub.push(b"");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn j22_the_same_keys_in_other_words_and_files_that_are_broken_empty_no_cache() {
+    let world = world();
+    let token = world.idp.token(&json!({}));
+    assert_eq!(world.status(&token, "/x"), 200);
+    let kept = world.edge.gate.metric("rotogate_verified_tokens").await;
+    assert!(kept > 0);
+    put(&world, "pem.pem", "broken");
+    let keys = json!({ "keys": [Issuer::new(3).jwk("k2"), world.idp.jwk("k1")], "more": [] });
+    put(&world, "idp.json", &serde_json::to_string_pretty(&keys).unwrap());
+    let again = "the keys of an issuer were read again";
+    crate::support::until("they are read", async || world.edge.gate.log().contains(again)).await;
+    for n in 0..20 {
+        std::fs::write(world.edge.place.path(&format!("other-{n}")), "x").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(world.edge.gate.metric("rotogate_verified_tokens").await, kept);
+    let log = world.edge.gate.log();
+    assert_eq!(log.matches("cannot be used").count(), 1, "what is broken is told once: {log}");
+    assert_eq!(log.matches(again).count(), 1, "{log}");
+    put(&world, "pem.pem", "broken otherwise");
+    crate::support::until("it is told", async || world.edge.gate.log().matches("cannot be used").count() == 2).await;
+}

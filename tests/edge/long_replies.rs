@@ -16,7 +16,7 @@ upstream = "app"
 "#;
 
 /// A stream that has begun.
-fn begun(edge: &Edge, path: &str, access: &str) -> Wire {
+pub(super) fn begun(edge: &Edge, path: &str, access: &str) -> Wire {
     let mut wire = edge.wire();
     wire.head(&format!("GET {path}"), &["Host: gate.test", &format!("Authorization: Bearer {access}")]);
     assert_eq!(wire.reply_head().status, 200);
@@ -26,7 +26,7 @@ fn begun(edge: &Edge, path: &str, access: &str) -> Wire {
 }
 
 /// The connection ends, and its body has no end.
-fn is_cut(mut wire: Wire) {
+pub(super) fn is_cut(mut wire: Wire) {
     assert!(wire.is_closed(), "neither another chunk nor the last one");
 }
 

@@ -138,9 +138,9 @@ impl Gate {
 
     pub(crate) fn revoke_subject(&self, subject: &str) -> Work {
         let (engine, subject) = (Arc::clone(&self.engine), subject.to_owned());
-        Box::pin(async move {
-            Done::Revoked(engine.revoke_subject(&subject, RevokedBecause::Operator).await.map(|()| true))
-        })
+        Box::pin(
+            async move { Done::Revoked(engine.revoke_subject(&subject, RevokedBecause::Operator).await.map(|_| true)) },
+        )
     }
 
     /// What the task behind a gate does every moment.

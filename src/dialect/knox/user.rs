@@ -88,6 +88,7 @@ mod tests {
             account: Some("acme".into()),
             active: true,
             sessions_valid_from: Timestamp::default(),
+            password_mark: None,
             scopes: Scope::default(),
             profile: profile.into_iter().collect(),
         })

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::raw::{self, Problems, Section, Value};
 use crate::config::value;
 use crate::directory::password::{Cost, cost_of};
-use crate::directory::{User, is_valid_subject};
+use crate::directory::{PasswordMark, User, is_valid_subject};
 use crate::private_file::read_private;
 use crate::session::Scope;
 
@@ -60,16 +60,6 @@ impl Users {
     /// time that it takes (A2).
     pub(super) fn dearest(&self) -> Cost {
         self.dearest
-    }
-
-    /// How many have another password in `now`, and sessions valid from the same time as before.
-    pub(super) fn forgotten(&self, now: &Self) -> usize {
-        let forgot = |old: &&Entry| {
-            now.by_subject(&old.user.subject).is_some_and(|new| {
-                new.hash.expose() != old.hash.expose() && new.user.sessions_valid_from == old.user.sessions_valid_from
-            })
-        };
-        self.entries.iter().filter(forgot).count()
     }
 
     /// The users that differ in `now`.
@@ -144,8 +134,10 @@ fn entry(section: &Section<'_>) -> Option<Entry> {
     let scopes = section.list("scopes", value::scope).unwrap_or_default();
     let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).unwrap_or_default();
     let profile = profile(&section.section("profile"));
-    let user = User { subject: subject?, account, active, sessions_valid_from, scopes, profile };
-    Some(Entry { user, username: username?, hash: password? })
+    let hash = password?;
+    let password_mark = Some(PasswordMark::of(hash.expose().as_bytes()));
+    let user = User { subject: subject?, account, active, sessions_valid_from, password_mark, scopes, profile };
+    Some(Entry { user, username: username?, hash })
 }
 
 fn subject(v: &Value) -> Result<Box<str>, String> {

@@ -234,5 +234,5 @@ async fn revoke(gate: &Inner, client: &Client, token: &SecretString, origin: &Or
         _ => Effect::Gone,
     };
     let until = access.expires.plus(gate.leeway);
-    engine.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await
+    engine.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
 }

@@ -74,8 +74,11 @@ impl SessionEntry {
         }
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
-        *self = Self::new(self.effect().merge(other.effect()), self.until().max(other.until()));
+    /// True if it refuses anything now that it did not.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let before = self.effect();
+        *self = Self::new(before.merge(other.effect()), self.until().max(other.until()));
+        self.effect() != before
     }
 
     /// The minimum, in effect yet or not.
@@ -133,8 +136,11 @@ impl NotBefore {
         self.until
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    /// True if it refuses anything now that it did not.
+    pub(super) fn merge(&mut self, other: &Self) -> bool {
+        let later = other.at > self.at;
         self.at = self.at.max(other.at);
         self.until = self.until.max(other.until);
+        later
     }
 }

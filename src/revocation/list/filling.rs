@@ -31,10 +31,15 @@ impl Filling {
 
     /// Adds an entry. What [`RevocationList::apply`] says of order holds here, too.
     pub fn add(&mut self, revocation: &Revocation) {
-        let Target::Session(id) = &revocation.target else { return self.list.apply(revocation) };
+        let Target::Session(id) = &revocation.target else {
+            self.list.apply(revocation);
+            return;
+        };
         let entry = SessionEntry::new(revocation.effect, revocation.until);
         let number = self.list.sessions.of(*id);
-        let Some(part) = self.parts.get_mut(number) else { return self.list.sessions.merge(*id, entry) };
+        let Some(part) = self.parts.get_mut(number) else {
+            return self.list.sessions.merge_into(number, [(*id, entry)]);
+        };
         part.push((*id, entry));
         if part.len() >= self.together {
             self.list.sessions.merge_into(number, part.drain(..));

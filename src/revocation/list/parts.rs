@@ -63,21 +63,33 @@ impl Parts {
         part.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(of)
     }
 
-    pub(super) fn merge(&self, id: SessionId, with: SessionEntry) {
-        self.merge_into(self.of(id), [(id, with)]);
+    /// What [`Table::merge`](super::Table::merge) says of `news` is so here, too.
+    pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
+        let Some(part) = self.parts.get(self.of(id)) else { return false };
+        let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+        let is_news = self.put(&mut part, id, with);
+        if is_news {
+            news();
+        }
+        is_news
     }
 
-    /// Merges entries whose part this is.
+    /// Merges entries whose part this is, before anybody asks.
     pub(super) fn merge_into(&self, part: usize, entries: impl IntoIterator<Item = (SessionId, SessionEntry)>) {
         let Some(part) = self.parts.get(part) else { return };
         let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
         for (id, with) in entries {
-            match part.entry(id) {
-                Entry::Occupied(mut there) => there.get_mut().merge(&with),
-                Entry::Vacant(free) => {
-                    self.count.fetch_add(1, Ordering::Release);
-                    free.insert(with);
-                }
+            self.put(&mut part, id, with);
+        }
+    }
+
+    fn put(&self, part: &mut Part, id: SessionId, with: SessionEntry) -> bool {
+        match part.entry(id) {
+            Entry::Occupied(mut there) => there.get_mut().merge(&with),
+            Entry::Vacant(free) => {
+                self.count.fetch_add(1, Ordering::Release);
+                free.insert(with);
+                true
             }
         }
     }

@@ -70,7 +70,9 @@ const FOREIGN: TokenFacts<'static> = TokenFacts { issuer: THEIRS, ..LOOSE };
 
 fn list(entries: &[Revocation]) -> RevocationList {
     let list = RevocationList::new();
-    entries.iter().for_each(|e| list.apply(e));
+    entries.iter().for_each(|e| {
+        list.apply(e);
+    });
     list
 }
 
@@ -328,7 +330,11 @@ fn writers_of_new_issuers_do_not_lose_each_other() {
     std::thread::scope(|scope| {
         for n in 0..4 {
             let list = &list;
-            scope.spawn(move || (0..50).for_each(|i| list.apply(&subject(&format!("https://{}/", (i + n) % 50), NOW))));
+            scope.spawn(move || {
+                (0..50).for_each(|i| {
+                    list.apply(&subject(&format!("https://{}/", (i + n) % 50), NOW));
+                });
+            });
         }
     });
     assert_eq!(list.len(), 50);
@@ -415,5 +421,38 @@ proptest! {
         prop_assert_eq!(refused(&forth), refused(&list(&[merged])));
         prop_assert_eq!(refused(&forth), refused(&back));
         prop_assert_eq!(forth.minimum(session(1)), back.minimum(session(1)));
+    }
+}
+
+#[test]
+fn r23_an_entry_that_refuses_nothing_new_raises_no_counter() {
+    let entries = [
+        gone(session(1)),
+        raised(session(2), 5, NOW),
+        raised(session(3), 5, NOW.plus(Duration::from_secs(9))),
+        Revocation {
+            target: Target::Subject { issuer: OURS.into(), subject: "ada".into() },
+            effect: Effect::NotBefore(NOW),
+            until: NOW,
+        },
+        Revocation {
+            target: Target::Client { issuer: OURS.into(), client: "web".into() },
+            effect: Effect::NotBefore(NOW),
+            until: NOW,
+        },
+        Revocation { target: Target::Global, effect: Effect::NotBefore(NOW), until: NOW },
+        Revocation { target: Target::Token { issuer: OURS.into(), jti: "j".into() }, effect: Effect::Gone, until: NOW },
+    ];
+    let list = RevocationList::new();
+    let epochs = || (0..SHARDS).map(|shard| list.epoch(shard)).collect::<Vec<_>>();
+    for entry in &entries {
+        let before = epochs();
+        assert!(list.apply(entry), "{entry:?}");
+        let after = epochs();
+        assert_ne!(before, after, "{entry:?}");
+        assert!(!list.apply(entry), "{entry:?}");
+        // That it is kept for longer is nothing to a token.
+        assert!(!list.apply(&Revocation { until: entry.until.plus(Duration::from_secs(60)), ..entry.clone() }));
+        assert_eq!(epochs(), after, "{entry:?}");
     }
 }

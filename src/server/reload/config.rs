@@ -10,16 +10,16 @@ use crate::server::assemble;
 use crate::server::tls::Tls;
 
 impl Live {
-    /// Takes up all that can be, or nothing where a part of that cannot be used: then false.
-    pub(super) fn take(&mut self, new: Config, seen: &mut Seen) -> bool {
+    /// Takes up all that can be, or nothing where a part of that cannot be used.
+    pub(super) fn take(&mut self, new: Config, seen: &mut Seen) {
         let old = self.config.load_full();
         let later = at_a_start(&old, &new);
         let server = kept(&old.server, new.server);
         let now = Config { server, upstreams: new.upstreams, ..Config::clone(&old) };
-        let Seen { certificates, upstreams, keys: _ } = Seen::of(&now);
+        let Seen { certificates, upstreams, own: _, issuers: _ } = Seen::of(&now);
         if let Err(error) = self.apply(&old, &now) {
             tracing::error!(error, "the configuration cannot be taken up; the old one stays in force");
-            return false;
+            return;
         }
         let changed = [("server", now.server != old.server), ("upstreams", now.upstreams != old.upstreams)];
         let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
@@ -33,7 +33,6 @@ impl Live {
         // A file that both name may have changed before this; the keys did not concern us.
         (seen.certificates, seen.upstreams) = (certificates, upstreams);
         self.config.store(Arc::new(now));
-        true
     }
 
     /// Whatever can fail comes before whatever takes effect.

@@ -1,36 +1,35 @@
 //! What a running gate takes up without a stop: keys, the keys of other issuers and certificates when their files change,
 //! and of `gateway.toml`, when it is told to, what [`config`] can apply. Users are watched by their directory. What is
-//! broken is not taken: the old one stays, and the log says so.
+//! broken is not taken: the old one stays, and the log says so, once for each change. What belongs to one issuer or
+//! listener concerns no other.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 pub(super) use self::files::Seen;
-use super::ServerError;
 use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
 use super::listener::Listener;
 use super::shed::InFlight;
 use super::tls::Tls;
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::proxy::Proxy;
+use crate::stamp::LOOK_EVERY;
 use crate::token::keyring::Keyring;
 use crate::token::verify::IssuerRules;
 
 mod config;
 mod files;
 
-/// How long to wait for more changes after one: editors and importers write several files.
-const SETTLE: Duration = Duration::from_millis(200);
-/// After this long without any event the files are read again all the same: an event may be missed, and requirement J16
-/// gives a removed key a second.
-const ANYHOW: Duration = Duration::from_secs(30);
+/// For so long the keys of another issuer stay in force whose file is broken or gone. Then its tokens are refused: a key
+/// that was to be taken out does not stay because of a file that nobody mends.
+const BROKEN_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// What of the gate can be another while it runs.
 pub(super) struct Live {
@@ -42,8 +41,27 @@ pub(super) struct Live {
     pub(super) in_flight: Arc<InFlight>,
     /// In the order of the configuration.
     pub(super) listeners: Vec<OfListener>,
-    /// The rules for every issuer trusted besides us.
-    pub(super) trusted: Vec<IssuerRules>,
+    /// The issuers trusted besides us, in the order of the configuration.
+    pub(super) trusted: Vec<Trusted>,
+}
+
+/// An issuer trusted besides us.
+pub(super) struct Trusted {
+    rules: IssuerRules,
+    /// Since when its file says something else, which cannot be used.
+    broken_since: Option<Timestamp>,
+    /// That was too long ago.
+    dropped: bool,
+}
+
+impl Trusted {
+    pub(super) fn new(rules: IssuerRules) -> Self {
+        Self { rules, broken_since: None, dropped: false }
+    }
+
+    fn is_over(&self) -> bool {
+        self.broken_since.is_some_and(|since| files::now() >= since.plus(BROKEN_FOR))
+    }
 }
 
 /// What of a listener can be another.
@@ -79,124 +97,150 @@ impl Drop for Watching {
     }
 }
 
-/// Watches the keyring's folder, the files of other issuers' keys, and those of certificates, which were `seen` before
-/// they were read.
-pub(super) fn watch(mut live: Live, mut seen: Seen) -> Result<Watching, ServerError> {
-    let (changed, mut changes) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading a file is an event, too, and we read them.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            let _ = changed.try_send(());
-        }
-    })
-    .map_err(|error| ServerError::new(format!("files cannot be watched for changes: {error}")))?;
-    follow(&mut watcher, &seen)?;
+/// Watches our own keys, the files of other issuers' keys, and those of certificates, which were `seen` before they were
+/// read.
+pub(super) fn watch(mut live: Live, mut seen: Seen) -> Watching {
     let (configs, mut asked) = mpsc::channel(1);
     let task = tokio::spawn(async move {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 config = asked.recv() => {
                     let Some(config) = config else { return };
-                    if live.take(config, &mut seen) && let Err(error) = follow(&mut watcher, &seen) {
-                        tracing::error!(%error, "changes of these files will be seen late");
-                    }
+                    live.take(config, &mut seen);
                 }
-                changed = tokio::time::timeout(ANYHOW, changes.recv()) => {
-                    if matches!(changed, Ok(None)) {
-                        return;
-                    }
-                    tokio::time::sleep(SETTLE).await;
-                    while changes.try_recv().is_ok() {}
-                    live.look(&mut seen);
-                }
+                _ = looks.tick() => live.look(&mut seen),
             }
         }
     });
-    Ok(Watching { configs, task })
-}
-
-/// Has changes reported.
-fn follow(watcher: &mut RecommendedWatcher, seen: &Seen) -> Result<(), ServerError> {
-    for folder in seen.folders() {
-        watcher
-            .watch(folder, RecursiveMode::NonRecursive)
-            .map_err(|error| ServerError::new(format!("{} cannot be watched: {error}", folder.display())))?;
-    }
-    Ok(())
+    Watching { configs, task }
 }
 
 impl Live {
-    /// Reads again what changed. What could not be used is tried again: mending a file's mode changes neither its size
-    /// nor its time.
+    /// Reads again what changed.
     fn look(&mut self, seen: &mut Seen) {
-        let now = Seen::of(&self.config.load());
-        if now.keys != seen.keys && self.reload_keys() {
-            seen.keys = now.keys;
-        }
-        for ((listener, now), seen) in self.listeners.iter().zip(now.certificates).zip(&mut seen.certificates) {
+        let config = self.config.load_full();
+        self.look_at_keys(&config, seen);
+        let listeners = config.server.listeners.iter().zip(&self.listeners);
+        for ((config, listener), group) in listeners.zip(&mut seen.certificates) {
             if let Some(tls) = &listener.tls
-                && now != *seen
-                && reload_certificates(tls)
+                && group.changed(|| files::of_listener(config)).is_some()
             {
-                *seen = now;
+                reload_certificates(tls, group);
             }
         }
-        let changed = files::changed(&seen.upstreams, &now.upstreams);
-        if !changed.is_empty() {
+        if let Some(changed) = seen.upstreams.changed(|| files::of_upstreams(&config)) {
             match self.proxy.reload_certificates(&changed) {
                 Ok(()) => {
                     let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
-                    tracing::info!(
-                        files = files.join(", "),
-                        "certificates towards upstreams changed and were read again"
-                    );
-                    seen.upstreams = now.upstreams;
+                    let files = files.join(", ");
+                    tracing::info!(files, "certificates towards upstreams changed and were read again");
+                    seen.upstreams.taken();
                 }
-                Err(error) => tracing::error!(
+                Err(error) if seen.upstreams.refuse() => tracing::error!(
                     error = ?crate::denial::Chain(&error),
                     "certificates towards upstreams changed but cannot be used; the old ones stay in force"
                 ),
+                Err(_) => {}
             }
         }
     }
 
-    /// False if anything of it could not be used. A broken file of another issuer does not keep a key of ours in force
-    /// that was taken out.
-    fn reload_keys(&mut self) -> bool {
-        let refused = |error: &str| {
-            tracing::error!(error, "the keys changed but cannot be used; the old ones stay in force");
-            false
-        };
-        let config = self.config.load();
-        let whole = match assemble::trusted_issuers(&config) {
-            Ok(rules) => {
-                self.trusted = rules;
-                true
+    /// Keys of ours and of other issuers, each for itself: what is broken of one keeps no key of another in force.
+    fn look_at_keys(&mut self, config: &Config, seen: &mut Seen) {
+        let mut own = None;
+        if seen.own.changed(|| files::own(config)).is_some() {
+            match Keyring::load(&config.issuer.keys) {
+                Ok(keys) => own = Some(Arc::new(keys)),
+                Err(error) if seen.own.refuse() => tracing::error!(
+                    error = ?crate::denial::Chain(&error),
+                    "our keys changed but cannot be used; the old ones stay in force"
+                ),
+                Err(_) => {}
             }
-            Err(error) => refused(&error.to_string()),
-        };
-        let keys = match Keyring::load(&config.issuer.keys) {
-            Ok(keys) => keys,
-            Err(error) => return refused(&error.to_string()),
-        };
-        match self.gate.set_keys(keys, self.trusted.clone()) {
-            Ok(()) => tracing::info!(keys = %config.issuer.keys.display(), "the keys changed and were read again"),
-            Err(error) => return refused(&error.to_string()),
         }
-        whole
+        let mut issuers = Vec::new();
+        for (place, (issuer, group)) in config.issuers.iter().zip(&mut seen.issuers).enumerate() {
+            let Some(trusted) = self.trusted.get_mut(place) else { continue };
+            if group.changed(|| files::of_issuer(issuer)).is_some() {
+                match assemble::trusted_issuer(issuer) {
+                    Ok(rules) => {
+                        *trusted = Trusted::new(rules);
+                        issuers.push(place);
+                    }
+                    Err(error) => {
+                        trusted.broken_since.get_or_insert_with(files::now);
+                        if group.refuse() {
+                            let until = humantime::format_duration(BROKEN_FOR);
+                            tracing::error!(
+                                %error,
+                                issuer = %issuer.url,
+                                "the keys of an issuer changed but cannot be used; the old ones stay in force for {until}"
+                            );
+                        }
+                    }
+                }
+            }
+            if !group.is_refused() {
+                trusted.broken_since = None;
+            }
+            if trusted.is_over() != trusted.dropped {
+                trusted.dropped = trusted.is_over();
+                issuers.push(place);
+                if trusted.dropped {
+                    tracing::error!(
+                        issuer = %issuer.url,
+                        "the file of an issuer's keys has been broken for too long: its tokens are refused"
+                    );
+                }
+            }
+        }
+        if own.is_none() && issuers.is_empty() {
+            return;
+        }
+        let keyring = own.clone().unwrap_or_else(|| self.gate.keyring());
+        let rules = self.trusted.iter().filter(|trusted| !trusted.dropped).map(|trusted| trusted.rules.clone());
+        match self.gate.swap_keys(keyring, rules.collect()) {
+            Ok(other) => {
+                if own.is_some() {
+                    seen.own.taken();
+                    let signing = self.gate.keyring().signer().kid().to_owned();
+                    tracing::info!(keys = %config.issuer.keys.display(), signing, "our keys changed and were read again");
+                }
+                for place in issuers {
+                    let (Some(issuer), Some(group)) = (config.issuers.get(place), seen.issuers.get_mut(place)) else {
+                        continue;
+                    };
+                    if self.trusted.get(place).is_some_and(|trusted| trusted.broken_since.is_none()) {
+                        group.taken();
+                        tracing::info!(issuer = %issuer.url, other, "the keys of an issuer were read again");
+                    }
+                }
+            }
+            Err(error) => {
+                if own.is_some() {
+                    seen.own.refuse();
+                }
+                tracing::error!(
+                    error = ?crate::denial::Chain(&error),
+                    "the keys changed but cannot be used; the old ones stay in force"
+                );
+            }
+        }
     }
 }
 
-/// False if they could not be used. Of a pair that is written one by one the first half does not fit yet.
-fn reload_certificates(tls: &Tls) -> bool {
+/// Of a pair that is written one by one the first half does not fit yet.
+fn reload_certificates(tls: &Tls, group: &mut files::Group) {
     match tls.reload() {
         Ok(()) => {
             tracing::info!(key = tls.key(), "certificates changed and were read again");
-            true
+            group.taken();
         }
-        Err(error) => {
+        Err(error) if group.refuse() => {
             tracing::error!(error, "certificates changed but cannot be used; the old ones stay in force");
-            false
         }
+        Err(_) => {}
     }
 }

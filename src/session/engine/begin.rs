@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
-use super::{APPLICATION, Engine, Event, How, Issued, Login, Origin, Start, TRIES};
+use super::{APPLICATION, Engine, Event, How, Issued, Login, Origin, Start};
 use crate::audit;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error, Fault};
+use crate::directory::{Directory, User};
 use crate::limit::Attempt;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
@@ -16,6 +17,9 @@ use crate::store::{Inserted, SubjectBound};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::mint;
 use crate::token::verify::is_name;
+
+/// How often a password is checked for one login, where the user is changed meanwhile.
+const LOGIN_TRIES: usize = 4;
 
 impl Engine {
     /// Logs a user in: a new session, and its first pair of tokens.
@@ -34,35 +38,50 @@ impl Engine {
         allowed_ttl(login.access_ttl, login.profile)?;
         let _place = self.limits.login(attempt)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
-        let Some(user) = directory.authenticate(login.account, login.username, login.password).await? else {
-            self.counts.add(Event::LoginRefused);
-            self.limits.login_failed(attempt);
-            audit::login_refused(None, login.account, &login.client.id, login.origin);
-            return Err(Denial::WrongPassword.into());
-        };
-        // A directory should not name such a user; a session that no refresh would let live is not begun.
-        if !user.active {
-            self.counts.add(Event::LoginRefused);
-            self.limits.login_failed(attempt);
-            audit::login_refused(Some(&user.subject), login.account, &login.client.id, login.origin);
-            return Err(Denial::WrongPassword.into());
+        // A revocation from elsewhere may lie ahead of what this node knows.
+        let mut known = Timestamp::ZERO;
+        for _ in 0..LOGIN_TRIES {
+            // Whatever is revoked from here on is stamped no earlier.
+            let asked = self.clock.stamp_creation(Timestamp::ZERO).ok_or(Fault::Clock)?;
+            let user = directory.authenticate(login.account, login.username, login.password).await?;
+            // A directory should not name an inactive user; a session that no refresh would let live is not begun.
+            let subject = user.as_ref().map(|user| user.subject.clone());
+            let Some(user) = user.filter(|user| user.active) else {
+                self.counts.add(Event::LoginRefused);
+                self.limits.login_failed(attempt);
+                audit::login_refused(subject.as_deref(), login.account, &login.client.id, login.origin);
+                return Err(Denial::WrongPassword.into());
+            };
+            let not_before =
+                self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
+            if not_before >= asked && not_before > known {
+                // Everything that the user had was ended while the password was being checked.
+                known = not_before;
+                continue;
+            }
+            let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
+            let new = New {
+                subject: &user.subject,
+                account: user.account.as_deref(),
+                client: &login.client.id,
+                scope,
+                dialect: login.dialect,
+                valid_from: user.sessions_valid_from.max(not_before),
+                access_ttl: login.access_ttl,
+                profile: login.profile,
+                origin: login.origin,
+                checked: Some(Checked { directory: directory.as_ref(), user: &user, not_before }),
+            };
+            match self.begin(new).await? {
+                Begun::Issued(mut issued) => {
+                    self.limits.logged_in(attempt);
+                    issued.user = Some(user);
+                    return Ok(*issued);
+                }
+                Begun::Changed(moment) => known = known.max(moment),
+            }
         }
-        self.limits.logged_in(attempt);
-        let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
-        let new = New {
-            subject: &user.subject,
-            account: user.account.as_deref(),
-            client: &login.client.id,
-            scope,
-            dialect: login.dialect,
-            valid_from: user.sessions_valid_from,
-            access_ttl: login.access_ttl,
-            profile: login.profile,
-            origin: login.origin,
-        };
-        let mut issued = self.begin(new).await?;
-        issued.user = Some(user);
-        Ok(issued)
+        Err(Fault::Contention.into())
     }
 
     /// Begins a session that the application answers for. It ends when it is revoked or expires.
@@ -83,76 +102,95 @@ impl Engine {
                 Denial::MalformedRequest("account: 1 to 256 characters are needed, no control characters").into()
             );
         }
-        self.begin(New {
+        let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
+        let begun = self.begin(New {
             subject: start.subject,
             account: start.account,
             client: start.client,
             scope: start.scope,
             dialect: APPLICATION,
-            valid_from: Timestamp::ZERO,
+            valid_from: not_before,
             access_ttl: None,
             profile: start.profile,
             origin: start.origin,
-        })
-        .await
+            checked: None,
+        });
+        match begun.await? {
+            Begun::Issued(issued) => Ok(*issued),
+            // Only the application can tell whether the user may still come in.
+            Begun::Changed(_) => Err(Fault::Contention.into()),
+        }
     }
 
-    async fn begin(&self, new: New<'_>) -> Result<Issued, Error> {
+    async fn begin(&self, new: New<'_>) -> Result<Begun, Error> {
         let keyring = self.keyring();
-        let mut valid_from =
-            new.valid_from.max(self.revocations.not_before(&self.issuer, new.subject, Some(new.client)));
+        let created = self.clock.stamp_creation(new.valid_from).ok_or(Fault::Clock)?;
+        let expires = created.plus(new.profile.session_ttl);
+        let last = LastPair {
+            scope: new.scope.clone(),
+            access_expires: access_expiry(created, expires, new.access_ttl, new.profile),
+            kid: keyring.signer().kid().into(),
+            refresh_key: keyring.refresh_keys().current(),
+        };
+        let session = Session {
+            id: SessionId::new(created, self.random_bytes()?),
+            secret: SessionSecret::new(self.random_bytes()?),
+            subject: new.subject.into(),
+            account: new.account.map(Into::into),
+            client: new.client.into(),
+            scope: new.scope.clone(),
+            dialect: new.dialect.into(),
+            expires,
+            latest_access_expires: last.access_expires,
+            current: 1,
+            previous: 0,
+            rotated_at: created,
+            issued_at: created,
+            confirmed: false,
+            last,
+            status: Status::Live,
+            revision: 1,
+            user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
+            address: new.origin.address.filter(|_| self.keep_login_origin),
+        };
+        let issued = self.pair(&keyring, &session, created, How::Login)?;
+        // After the stamp: whoever changes the user from here on ends, by a later one, what is begun here.
+        if let Some(checked) = &new.checked
+            && !self.holds(checked, new.client).await?
+        {
+            return Ok(Begun::Changed(Timestamp::ZERO));
+        }
         let bound = SubjectBound {
             most: new.profile.max_sessions_per_subject,
             idle_ttl: new.profile.idle_ttl,
             on_too_many: new.profile.on_too_many,
         };
-        for _ in 0..TRIES {
-            let created = self.clock.stamp_creation(valid_from).ok_or(Fault::Clock)?;
-            let expires = created.plus(new.profile.session_ttl);
-            let last = LastPair {
-                scope: new.scope.clone(),
-                access_expires: access_expiry(created, expires, new.access_ttl, new.profile),
-                kid: keyring.signer().kid().into(),
-                refresh_key: keyring.refresh_keys().current(),
-            };
-            let session = Session {
-                id: SessionId::new(created, self.random_bytes()?),
-                secret: SessionSecret::new(self.random_bytes()?),
-                subject: new.subject.into(),
-                account: new.account.map(Into::into),
-                client: new.client.into(),
-                scope: new.scope.clone(),
-                dialect: new.dialect.into(),
-                expires,
-                latest_access_expires: last.access_expires,
-                current: 1,
-                previous: 0,
-                rotated_at: created,
-                issued_at: created,
-                confirmed: false,
-                last,
-                status: Status::Live,
-                revision: 1,
-                user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
-                address: new.origin.address.filter(|_| self.keep_login_origin),
-            };
-            let issued = self.pair(&keyring, &session, created, How::Login)?;
-            match self.store.insert(session.clone(), bound).await? {
-                Inserted::Inserted(ended) => {
-                    self.gave_way(&session, &ended);
-                    self.counts.add(Event::Login);
-                    audit::login(&session, new.origin);
-                    return Ok(issued);
-                }
-                Inserted::TooMany => {
-                    self.counts.add(Event::LoginRefused);
-                    audit::too_many_sessions(&session, new.origin);
-                    return Err(Denial::TooManySessions.into());
-                }
-                Inserted::NoLongerValid(moment) => valid_from = valid_from.max(moment),
+        match self.store.insert(session.clone(), bound).await? {
+            Inserted::Inserted(ended) => {
+                self.gave_way(&session, &ended);
+                self.counts.add(Event::Login);
+                audit::login(&session, new.origin);
+                Ok(Begun::Issued(Box::new(issued)))
             }
+            Inserted::TooMany => {
+                self.counts.add(Event::LoginRefused);
+                audit::too_many_sessions(&session, new.origin);
+                Err(Denial::TooManySessions.into())
+            }
+            Inserted::NoLongerValid(moment) => Ok(Begun::Changed(moment)),
         }
-        Err(Fault::Contention.into())
+    }
+
+    /// Is a user whose password was checked still as then?
+    async fn holds(&self, checked: &Checked<'_>, client: &str) -> Result<bool, Error> {
+        let then = checked.user;
+        let Some(now) = checked.directory.lookup(&then.subject).await? else { return Ok(false) };
+        let same = now.active
+            && now.account == then.account
+            && now.sessions_valid_from == then.sessions_valid_from
+            && now.password_mark == then.password_mark;
+        let not_before = self.revocations.not_before(&self.issuer, &then.subject, Some(client));
+        Ok(same && not_before <= checked.not_before)
     }
 
     /// The store has ended these sessions of a subject for a new one: this node refuses them from here on, before the new
@@ -241,4 +279,22 @@ struct New<'a> {
     access_ttl: Option<Duration>,
     profile: &'a Profile,
     origin: &'a Origin,
+    /// The user who logs in; none, where the application answers for whom it is.
+    checked: Option<Checked<'a>>,
+}
+
+/// A user whose password was checked.
+struct Checked<'a> {
+    directory: &'a dyn Directory,
+    user: &'a User,
+    /// The latest not-before of subject, client and all, as it was then.
+    not_before: Timestamp,
+}
+
+/// What came of a session to come.
+enum Begun {
+    /// It is there.
+    Issued(Box<Issued>),
+    /// Sessions of the user were ended, or the user was changed, up to this moment where that is known.
+    Changed(Timestamp),
 }

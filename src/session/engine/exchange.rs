@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::denial::{Denial, Error, Fault};
 use crate::directory::User;
 use crate::revocation::Revocation;
+use crate::session::lineage::Carried;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
 use crate::session::rotation::{self, Decision, Facts, Presented, Reuse, decide};
 use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
@@ -93,8 +94,9 @@ impl Engine {
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             match self.store.compare_and_swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
-                    let last = &step.record.last;
-                    self.lineage.carry(session.id, presented.generation, step.record.current, last.access_expires);
+                    if let Some(carried) = carried_to(&keyring, &step.record) {
+                        self.lineage.carry(session.id, presented.generation, carried);
+                    }
                     if let Some(raised) = &raised {
                         self.revocations.apply(raised);
                     }
@@ -137,7 +139,8 @@ impl Engine {
             // No directory answers for this session.
             None => (true, Timestamp::ZERO),
             Some(None) => (false, Timestamp::ZERO),
-            Some(Some(user)) => (user.active, user.sessions_valid_from),
+            // Whoever was moved to another account is nobody in this one.
+            Some(Some(user)) => (user.active && user.account == session.account, user.sessions_valid_from),
         };
         Facts {
             user_active,
@@ -186,10 +189,12 @@ impl Engine {
             ..session
         };
         let issued = self.pair(keyring, &record, now, How::Replayed)?;
-        let (id, current, expires) = (record.id, record.current, record.last.access_expires);
+        let (id, current, carried) = (record.id, record.current, carried_to(keyring, &record));
         match self.store.compare_and_swap(expected, record, None).await? {
             Swap::Swapped => {
-                self.lineage.carry(id, current, current, expires);
+                if let Some(carried) = carried {
+                    self.lineage.carry(id, current, carried);
+                }
                 Ok(Some(issued))
             }
             Swap::Changed(_) | Swap::NoLongerValid => Ok(None),
@@ -201,7 +206,9 @@ impl Engine {
         self.counts.add(Event::Reuse);
         audit::reuse(session, reuse, refresh.profile.on_reuse, refresh.origin);
         match refresh.profile.on_reuse {
-            OnReuse::RevokeSession => self.revoke_session(session, RevokedBecause::Reuse).await?,
+            OnReuse::RevokeSession => {
+                self.revoke_session(session, RevokedBecause::Reuse).await?;
+            }
             OnReuse::RevokeSubject => {
                 self.revoke_session(session, RevokedBecause::Reuse).await?;
                 self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
@@ -264,6 +271,13 @@ impl Held {
     fn proves(&self, session: &Session) -> bool {
         self.refresh.as_ref().is_none_or(|authentic| authentic.proves(&session.secret, &session.client))
     }
+}
+
+/// What long connections of a session hang on after this record was written; `None` if the key that signed its token is
+/// gone, and then there is no such token.
+fn carried_to(keyring: &Keyring, record: &Session) -> Option<Carried> {
+    let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
+    Some(Carried { generation: record.current, expires: record.last.access_expires, key })
 }
 
 fn with_user(issued: Issued, user: Option<Option<User>>) -> Issued {

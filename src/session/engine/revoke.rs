@@ -8,7 +8,7 @@ use crate::audit;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error};
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{RevokedBecause, Session};
+use crate::session::{RevokedBecause, Session, Status};
 use crate::token::refresh;
 
 impl Engine {
@@ -36,21 +36,29 @@ impl Engine {
         if session.client.as_ref() != client {
             return Err(Denial::OtherClient.into());
         }
-        self.revoke_session(session, RevokedBecause::Logout).await?;
-        audit::logout(session, origin);
+        if self.revoke_session(session, RevokedBecause::Logout).await? {
+            audit::logout(session, origin);
+        }
         Ok(())
     }
 
-    /// Ends a session. Repeating it waits for durability again.
+    /// Ends a session. False if it had ended: repeating it waits for durability again, and changes nothing.
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
-    pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<(), Error> {
+    pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<bool, Error> {
         let entry = Revocation {
             target: Target::Session(session.id),
             effect: Effect::SESSION_GONE,
             until: session.latest_access_expires.plus(self.leeway),
         };
+        match session.status {
+            Status::Live => {}
+            // What was loaded was durable, and so was its entry. That may have been removed since, with everything that
+            // it could match.
+            Status::Revoked(_) if entry.until <= self.clock.now() => return Ok(false),
+            Status::Revoked(_) => return Ok(self.refuse(&entry, because)),
+        }
         self.revoke(entry, because).await
     }
 
@@ -58,7 +66,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Self::revoke_session`].
-    pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<(), Error> {
+    pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<bool, Error> {
         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         self.revoke_from_now(target, because).await
     }
@@ -67,16 +75,21 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Self::revoke_session`].
-    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<(), Error> {
+    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<bool, Error> {
+        self.revoke(self.subject_before(subject, moment), RevokedBecause::Operator).await
+    }
+
+    /// The entry that ends every session of a subject that began at or before `moment`.
+    pub(crate) fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
-        self.revoke_before(target, moment, RevokedBecause::Operator).await
+        self.before(target, moment)
     }
 
     /// Ends every session of a client that has begun so far.
     ///
     /// # Errors
     /// As [`Self::revoke_session`].
-    pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<(), Error> {
+    pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<bool, Error> {
         let target = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
         self.revoke_from_now(target, because).await
     }
@@ -85,29 +98,48 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Self::revoke_session`].
-    pub async fn revoke_all(&self, because: RevokedBecause) -> Result<(), Error> {
+    pub async fn revoke_all(&self, because: RevokedBecause) -> Result<bool, Error> {
         self.revoke_from_now(Target::Global, because).await
     }
 
-    async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<(), Error> {
-        self.revoke_before(target, self.clock.stamp_not_before(), because).await
+    async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<bool, Error> {
+        self.revoke(self.before(target, self.clock.stamp_not_before()), because).await
     }
 
-    async fn revoke_before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Result<(), Error> {
+    fn before(&self, target: Target, moment: Timestamp) -> Revocation {
         // The store raises the end to that of the longest session; tokens without a session live a day at most.
         let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
-        self.revoke(Revocation { target, effect: Effect::NotBefore(moment), until }, because).await
+        Revocation { target, effect: Effect::NotBefore(moment), until }
     }
 
-    /// Revokes one token that has no session, or everything that a given entry says.
+    /// Revokes one token that has no session, or everything that a given entry says. False if nothing of it was good any
+    /// more: then nothing is written, but an earlier entry is durable once this has returned.
     ///
     /// # Errors
     /// As [`Self::revoke_session`].
-    pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
-        // Here first: whatever becomes of the store, this node refuses from now on.
-        self.revocations.apply(&entry);
-        self.counts.add(Event::Revoked);
-        audit::revoked(&entry, because);
+    pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<bool, Error> {
+        if let Target::Token { .. } = &entry.target
+            && entry.until <= self.clock.now()
+        {
+            return Ok(false);
+        }
+        let is_news = self.refuse(&entry, because);
+        self.keep(entry, because).await?;
+        Ok(is_news)
+    }
+
+    /// The first half of [`Self::revoke`]: whatever becomes of the store, this node refuses from now on.
+    pub(crate) fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
+        let is_news = self.revocations.apply(entry);
+        if is_news {
+            self.counts.add(Event::Revoked);
+            audit::revoked(entry, because);
+        }
+        is_news
+    }
+
+    /// The second half: the entry is durable once this has returned.
+    pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
         let merged = self.store.revoke(entry, because).await?;
         self.revocations.apply(&merged);
         Ok(())

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{self, EcdsaVerificationAlgorithm, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
+use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
@@ -24,6 +24,37 @@ pub struct VerifyingKey {
     signature_len: usize,
     /// `None` for a secret.
     public: Option<Jwk>,
+    print: KeyPrint,
+}
+
+/// Tells one key from every other, whatever they are called: a digest of the key and of the algorithm that it is bound to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyPrint([u8; 32]);
+
+impl KeyPrint {
+    /// Of a public key, by its thumbprint (RFC 7638).
+    fn of_public(jwk: &Jwk, algorithm: Algorithm) -> Option<Self> {
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
+        Some(Self::of(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes())))
+    }
+
+    /// Of a secret, which it tells nothing about: what the secret authenticates, no token can be.
+    fn of_secret(key: &hmac::Key, algorithm: Algorithm) -> Self {
+        let tag = hmac::sign(key, format!("rotogate: which key is this? {algorithm}").as_bytes());
+        Self::of(&digest::digest(&digest::SHA256, tag.as_ref()))
+    }
+
+    fn of(digest: &digest::Digest) -> Self {
+        let mut print = [0; 32];
+        print.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(print)
+    }
+}
+
+impl fmt::Debug for KeyPrint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPrint(…)")
+    }
 }
 
 /// A key as the library of cryptography has it: parsed once, so that a signature costs no more than itself.
@@ -54,7 +85,8 @@ impl VerifyingKey {
         let (parsed, signature_len) = parse(jwk, algorithm).map_err(refuse)?;
         let kid = jwk.common.key_id.as_deref().map(checked_kid).transpose()?;
         let check = Check::Public(Arc::new(parsed));
-        Ok(Self { kid, algorithm, check, signature_len, public: Some(jwk.clone()) })
+        let print = KeyPrint::of_public(jwk, algorithm).ok_or_else(|| refuse("a malformed JWK"))?;
+        Ok(Self { kid, algorithm, check, signature_len, public: Some(jwk.clone()), print })
     }
 
     /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.
@@ -99,8 +131,10 @@ impl VerifyingKey {
             Algorithm::Hs512 => hmac::HMAC_SHA512,
             _ => return Err(KeyError::Unusable { algorithm, why: "a secret is for HMAC" }),
         };
-        let check = Check::Secret(Arc::new(hmac::Key::new(hash, secret)));
-        Ok(Self { kid: None, algorithm, check, signature_len: algorithm.hash_len(), public: None })
+        let key = hmac::Key::new(hash, secret);
+        let print = KeyPrint::of_secret(&key, algorithm);
+        let check = Check::Secret(Arc::new(key));
+        Ok(Self { kid: None, algorithm, check, signature_len: algorithm.hash_len(), public: None, print })
     }
 
     pub(super) fn named(mut self, kid: &str) -> Result<Self, KeyError> {
@@ -116,6 +150,11 @@ impl VerifyingKey {
     /// The same, for all tokens that it verifies.
     pub(in crate::token) fn shared_kid(&self) -> Option<&Arc<str>> {
         self.kid.as_ref()
+    }
+
+    /// What tells it from every other key.
+    pub(crate) fn print(&self) -> KeyPrint {
+        self.print
     }
 
     /// The one algorithm that it verifies.

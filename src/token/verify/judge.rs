@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, Scope, SessionId};
 use crate::token::claims::AccessToken;
+use crate::token::keyring::VerifyingKey;
 
 /// The longest name (subject, session, token, client), in bytes (J9).
 const MAX_NAME: usize = 256;
@@ -30,7 +31,7 @@ pub(super) fn claims(
     text: &str,
     claims: &Members<'_>,
     rules: &IssuerRules,
-    kid: Option<&Arc<str>>,
+    key: &VerifyingKey,
     times: Times,
 ) -> Result<AccessToken, Denial> {
     if claims.get("cnf").is_some() {
@@ -80,7 +81,8 @@ pub(super) fn claims(
         not_before,
         expires,
         leeway: rules.leeway,
-        kid: kid.cloned(),
+        kid: key.shared_kid().cloned(),
+        key: key.print(),
     })
 }
 

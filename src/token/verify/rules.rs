@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::strict_json;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
-use crate::token::keyring::{KeyError, Keyring, VerifyingKey};
+use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 
 /// The longest JWK set, in bytes.
 pub const MAX_JWKS: usize = 1024 * 1024;
@@ -157,6 +157,19 @@ impl IssuerKeys {
         self.len() == 0
     }
 
+    /// Is this key among them, under whatever name?
+    pub(super) fn holds(&self, key: &KeyPrint) -> bool {
+        self.named.values().chain(&self.unnamed).any(|held| held.print() == *key)
+    }
+
+    /// Does it find the same key for every token?
+    fn equals(&self, other: &Self) -> bool {
+        let print = |key: &VerifyingKey| key.print();
+        self.unnamed.as_ref().map(print) == other.unnamed.as_ref().map(print)
+            && self.named.len() == other.named.len()
+            && self.named.iter().all(|(kid, key)| other.named.get(kid).map(print) == Some(key.print()))
+    }
+
     /// The key that a token's `kid` names, exactly; or the only key, when the token names none or the key has no name.
     pub(super) fn find(&self, kid: Option<&str>) -> Option<&VerifyingKey> {
         match (kid, &self.unnamed) {
@@ -268,6 +281,14 @@ impl IssuerRules {
     pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.typ = types.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Does it judge every token as another does?
+    pub(super) fn equals(&self, other: &Self) -> bool {
+        let Self { issuer, ours, audience, typ, keys, leeway, max_lifetime } = self;
+        (issuer, ours, audience, typ, leeway, max_lifetime)
+            == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
+            && keys.equals(&other.keys)
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {

@@ -196,9 +196,11 @@ async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     assert_eq!(w.check(token).unwrap_err(), Denial::TokenExpired);
     assert_eq!(w.checker.check_again(&verified, None, OnExpiry::Close), Err(Denial::TokenExpired));
     let now = w.engine.clock().now();
-    assert_eq!(w.checker.check_again(&verified, Some((2, now)), OnExpiry::Close), Err(Denial::TokenExpired));
+    let key = verified.token().key;
+    let carried = |expires| Some(crate::session::lineage::Carried { generation: 2, expires, key });
+    assert_eq!(w.checker.check_again(&verified, carried(now), OnExpiry::Close), Err(Denial::TokenExpired));
     let later = now.plus(Duration::from_millis(1));
-    assert_eq!(w.checker.check_again(&verified, Some((2, later)), OnExpiry::Close), Ok(()));
+    assert_eq!(w.checker.check_again(&verified, carried(later), OnExpiry::Close), Ok(()));
     assert_eq!(w.read_only(token, Duration::ZERO).unwrap_err(), Denial::TokenExpired);
     w.read_only(token, secs(1)).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Engine time: O9, and the windows of R3 on clocks that misbehave.
 
-use super::support::{DAY, HOUR, Pair, T0, World, denied, failed, secs};
+use super::support::{DAY, HOUR, T0, World, denied, failed, secs};
 use crate::clock::ClockState;
 use crate::denial::{Denial, Fault};
 use crate::session::engine::How;
@@ -58,19 +58,29 @@ async fn o9_behind_the_store_nothing_is_minted_and_nothing_consumed() {
 }
 
 #[tokio::test]
-async fn o9_a_clock_that_jumps_is_not_followed() {
+async fn o9_o26_a_clock_that_jumps_is_not_followed_and_prolongs_nothing() {
     let w = World::new().await;
     let first = w.login().await;
+    w.check(&first.access).unwrap();
+    let before = w.record(first.session).await;
     w.time.set_wall(T0.plus(DAY * 365));
-    let issued = w.refresh(&first.refresh).await.unwrap();
+    // What is minted now would have expired. Nothing is, and nothing is consumed.
+    assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Clock));
+    assert!(matches!(failed(w.login_as("ada").await), Fault::Clock));
     assert_eq!(w.engine.clock().state(), ClockState::Jumped);
-    assert_eq!(issued.expires.as_secs(), T0.as_secs() + 601, "rounded up");
-    let second = Pair::from(issued);
-    assert_eq!(w.check(&second.access).unwrap_err(), Denial::TokenExpired, "by the later of two clocks");
-    assert_eq!(w.record(first.session).await.issued_at, T0, "and not persisted");
+    assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenExpired, "by the later of the two clocks");
+    assert_eq!(w.record(first.session).await, before, "and not persisted");
     w.time.set_wall(T0.plus(secs(1)));
-    w.engine.clock().tick();
-    w.check(&second.access).unwrap();
-    w.refreshed(&second.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, How::Rotated).await;
     assert_eq!(w.engine.clock().state(), ClockState::Good);
+    w.check(&first.access).unwrap();
+    w.check(&second.access).unwrap();
+}
+
+#[tokio::test]
+async fn o26_a_token_that_was_never_seen_is_judged_by_the_later_of_the_two_clocks_too() {
+    let w = World::new().await;
+    let first = w.login().await;
+    w.time.set_wall(T0.plus(2 * HOUR));
+    assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenExpired);
 }

@@ -117,7 +117,9 @@ async fn all_sessions_revoked_between_decision_and_commit_are_not_rotated() {
     let w = World::new().await;
     let first = w.login().await;
     let engine = Arc::clone(&w.engine);
-    w.store.before_next_write(async move { engine.revoke_all(RevokedBecause::Operator).await.unwrap() });
+    w.store.before_next_write(async move {
+        engine.revoke_all(RevokedBecause::Operator).await.unwrap();
+    });
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::BeforeValidFrom));
 }
 
@@ -125,7 +127,9 @@ async fn all_sessions_revoked_between_decision_and_commit_are_not_rotated() {
 async fn a_login_that_a_revocation_overtakes_begins_after_it() {
     let w = World::new().await;
     let engine = Arc::clone(&w.engine);
-    w.store.before_next_write(async move { engine.revoke_all(RevokedBecause::Operator).await.unwrap() });
+    w.store.before_next_write(async move {
+        engine.revoke_all(RevokedBecause::Operator).await.unwrap();
+    });
     let pair = Pair::from(w.login_as("ada").await.unwrap());
     w.check(&pair.access).unwrap();
     w.refreshed(&pair.refresh, How::Rotated).await;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::support::{AUDIENCE, Ask, DAY, HOUR, ISSUER, Pair, T0, World, denied, scope, secs};
+use super::support::{AUDIENCE, Ask, DAY, HOUR, ISSUER, Mode, Pair, T0, World, denied, failed, scope, secs};
 use crate::client::{Client, Grant, SecretHash};
 use crate::denial::Denial;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::engine::{How, Issued, Origin};
 use crate::session::{RevokedBecause, Status};
+use crate::store::Store;
 
 async fn log_out(w: &World, token: &str, client: &str) -> Result<bool, crate::denial::Error> {
     w.engine.revoke_refresh_token(token, client, &Origin::default()).await
@@ -269,4 +270,64 @@ async fn without_revoke_previous_after_access_tokens_live_to_their_own_end() {
     w.refreshed(&first.refresh, How::Rotated).await;
     w.advance(secs(599));
     w.check(&first.access).unwrap();
+}
+
+/// Everything that a revocation could move.
+async fn moved(w: &World) -> (Vec<u64>, crate::store::Cursor, u64, usize) {
+    let list = w.engine.revocations();
+    let epochs = (0..crate::revocation::epoch::SHARDS).map(|shard| list.epoch(shard)).collect();
+    let end = w.engine.store().revocations_since(Default::default()).await.unwrap().1;
+    (epochs, end, w.engine.counts().get(crate::session::engine::Event::Revoked), list.len())
+}
+
+#[tokio::test]
+async fn r23_ending_what_has_ended_writes_nothing_and_raises_no_counter() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let before = w.record(first.session).await;
+    let token = Revocation {
+        target: Target::Token { issuer: ISSUER.into(), jti: "t".into() },
+        effect: Effect::Gone,
+        until: T0.plus(HOUR),
+    };
+    let moment = w.engine.clock().stamp_not_before();
+    let all = async || {
+        log_out(&w, &first.refresh, "web").await.unwrap();
+        w.engine.revoke_session(&w.record(first.session).await, RevokedBecause::Operator).await.unwrap();
+        // By a record that was loaded before it ended, too.
+        w.engine.revoke_session(&before, RevokedBecause::Operator).await.unwrap();
+        w.engine.revoke(token.clone(), RevokedBecause::Logout).await.unwrap();
+        w.engine.revoke_subject_before("bob", moment).await.unwrap();
+    };
+    all().await;
+    let (once, record) = (moved(&w).await, w.record(first.session).await);
+    for _ in 0..3 {
+        all().await;
+    }
+    assert_eq!((moved(&w).await, w.record(first.session).await), (once, record));
+
+    // Nor when the entries have gone with the last token that they could match.
+    w.advance(3 * HOUR);
+    let now = w.engine.clock().now();
+    w.engine.revocations().sweep(now);
+    w.store.sweep(now).await.unwrap();
+    let once = moved(&w).await;
+    log_out(&w, &first.refresh, "web").await.unwrap();
+    w.engine.revoke_session(&before, RevokedBecause::Operator).await.unwrap();
+    w.engine.revoke(token, RevokedBecause::Logout).await.unwrap();
+    assert_eq!(moved(&w).await.1, once.1);
+}
+
+#[tokio::test]
+async fn r23_a_repetition_waits_for_the_store_where_the_first_time_did_not_reach_it() {
+    let w = World::new().await;
+    let first = w.login().await;
+    w.store.set(Mode::WritesFail);
+    for _ in 0..2 {
+        assert!(matches!(failed(log_out(&w, &first.refresh, "web").await), crate::denial::Fault::Store(_)));
+        assert_eq!(w.record(first.session).await.status, Status::Live);
+    }
+    w.store.set(Mode::Good);
+    assert!(log_out(&w, &first.refresh, "web").await.unwrap());
+    assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::Logout));
 }

@@ -173,6 +173,9 @@ pub(super) struct Users {
     by_subject: Mutex<HashMap<Box<str>, User>>,
     pub(super) down: std::sync::atomic::AtomicBool,
     pub(super) lookups: AtomicUsize,
+    pub(super) authentications: AtomicUsize,
+    /// What becomes of a user right after the next password was found good.
+    pub(super) then: Mutex<Option<fn(&mut User)>>,
 }
 
 impl Users {
@@ -182,6 +185,7 @@ impl Users {
             account: account.map(Into::into),
             active: true,
             sessions_valid_from: Timestamp::ZERO,
+            password_mark: None,
             scopes: scope("read write"),
             profile: Default::default(),
         };
@@ -212,8 +216,13 @@ impl Directory for Users {
         username: &str,
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError> {
+        self.authentications.fetch_add(1, Ordering::SeqCst);
         let user = self.find(username)?;
-        Ok(user.filter(|u| u.account.as_deref() == account && password.expose_secret() == PASSWORD))
+        if let Some(then) = self.then.lock().unwrap().take() {
+            self.change(username, then);
+        }
+        let good = |u: &User| u.active && u.account.as_deref() == account && password.expose_secret() == PASSWORD;
+        Ok(user.filter(good))
     }
 
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
