@@ -11,14 +11,15 @@ pub(super) enum Notice {
     NoPeer,
     /// A peer that is no trusted proxy says for whom it speaks.
     UntrustedProxy,
-    /// The layer stands in a nest, where the path is a part of the whole.
-    Nested,
     /// Another gate stands in front, and took the credential.
     OtherGate,
     /// `require().audience(…)` behind a layer that asks for the gate's own audience first.
     Audience,
     /// A handler behind a layer that leaves the audience to `require()`, and no `require()` there.
     Unjudged,
+    /// The layer stands in a nest, where the path is a part of the whole.
+    #[cfg(feature = "axum")]
+    Nested,
 }
 
 /// Which of them were given.

@@ -170,7 +170,7 @@ impl Verifier {
 }
 
 /// What a token says of itself, whether it is true or not: for logs, never for a decision. Each text is cut at
-/// [`PEEKED`] bytes.
+/// 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peeked {
