@@ -91,6 +91,14 @@ pub trait TimeSource: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
+/// The wall clock in microseconds since 1970, for logs: nothing is decided by it.
+#[cfg(feature = "server")]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+pub(crate) fn wall_micros() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// The machine's clocks.
 #[derive(Debug)]
 pub struct SystemTime {

@@ -75,8 +75,11 @@ pub mod token;
 pub mod verified;
 
 mod audit;
+mod context;
 mod credential;
 pub mod headers;
+#[cfg(feature = "server")]
+mod log;
 mod reason;
 
 #[cfg(feature = "server")]

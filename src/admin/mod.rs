@@ -32,9 +32,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
+use crate::clock::wall_micros;
+use crate::context::Context;
 use crate::credential;
 use crate::dialect::Reply;
 use crate::gate::{Gate, Readiness, respond};
+use crate::log::request_id;
 use crate::server::metrics::Metrics;
 use crate::server::users::{NotTaken, Users};
 use crate::store::redb::RedbStore;
@@ -71,7 +74,12 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&state), peer, request));
+            let service = service_fn(move |request| {
+                // What an operator's request brings on says so in the log.
+                let id = request_id::new(wall_micros());
+                let context = Context { id, client: Some(peer.ip()), actor: Some("admin-token") };
+                context.scope(answer(Arc::clone(&state), peer, request))
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(std::time::Duration::from_secs(10))
@@ -213,7 +221,7 @@ async fn backup(state: &State) -> Response<Body> {
             let frames = ReaderStream::with_capacity(file, 64 * 1024).map_ok(Frame::data);
             let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            tracing::info!(target: "rotogate::audit", event = "store_backup");
+            tracing::info!(target: "rotogate::audit", event = "store_backup", "store copied");
             response
         }
         Err(error) => {

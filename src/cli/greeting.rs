@@ -1,14 +1,16 @@
 //! What a gate says when it starts: where it listens, what it made, and lines to paste.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use tracing::field::display;
 
 use super::Done;
 use super::output::Output;
 use crate::client::Grant;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::dialect;
 use crate::proxy::UpstreamUrl;
 use crate::server::Server;
@@ -19,6 +21,8 @@ pub(super) struct Greeting {
     token_path: Option<String>,
     echo: bool,
     public_url: String,
+    /// Both outputs are for programs.
+    is_json: bool,
 }
 
 #[derive(Serialize)]
@@ -47,10 +51,12 @@ impl Greeting {
             token_path: endpoint.map(|endpoint| endpoint.path.replace("/{account}/", "/")),
             echo: config.upstreams.iter().any(|upstream| upstream.urls.contains(&UpstreamUrl::Echo)),
             public_url: config.server.public_url.to_string().trim_end_matches('/').to_owned(),
+            is_json: config.log.format == LogFormat::Json,
         }
     }
 
     pub(super) fn write(&self, server: &Server, output: Output) -> Done {
+        let asked = output.json;
         let first = server.assembled().first_user.as_ref();
         let started = Started {
             listening: server.addresses(),
@@ -60,7 +66,23 @@ impl Greeting {
                 password: first.password.expose_secret().to_owned(),
             }),
         };
-        output.write(&started, || self.text(&started, &server.are_secure()))
+        let shown =
+            |address: &SocketAddr, is_secure| format!("{}://{address}", if is_secure { "https" } else { "http" });
+        let listening: Vec<_> = started
+            .listening
+            .iter()
+            .zip(server.are_secure())
+            .map(|(address, is_secure)| shown(address, is_secure))
+            .collect();
+        let admin = started.admin.map(display);
+        tracing::info!(listening = listening.join(", "), admin, version = env!("CARGO_PKG_VERSION"), "listening");
+        // Whoever asked for it, or looks on, or has no other way to learn the first password.
+        let is_terminal = std::io::stdout().is_terminal();
+        let output = Output { json: output.json || (self.is_json && !is_terminal) };
+        if asked || is_terminal || started.first_user.is_some() {
+            return output.write(&started, || self.text(&started, &server.are_secure()));
+        }
+        Ok(())
     }
 
     fn text(&self, started: &Started, are_secure: &[bool]) -> String {

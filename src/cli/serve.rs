@@ -1,7 +1,7 @@
 //! `rotogate serve`.
 
 use std::any::Any;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sd_notify::NotifyState;
@@ -11,12 +11,12 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
 use super::{Done, Failure, greeting, runtime, successor};
-use crate::config::{self, Config, LogFormat, ProcessEnv};
+use crate::config::{self, Config, ProcessEnv};
 use crate::server::{Ended, Order, Server};
 
 pub(super) fn run(path: &Path, config: Config, output: Output) -> Done {
     keep_memory_private()?;
-    log(&config)?;
+    let _logs = log(&config)?;
     allow_many_files();
     let ended = runtime()?.block_on(async {
         // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
@@ -35,7 +35,10 @@ pub(super) fn run(path: &Path, config: Config, output: Output) -> Done {
     })?;
     match ended {
         Ended::Stopped => Ok(()),
-        Ended::HandedOver(sockets) => Err(successor::become_it(sockets)),
+        Ended::HandedOver(sockets) => {
+            crate::log::flush();
+            Err(successor::become_it(sockets))
+        }
     }
 }
 
@@ -66,8 +69,8 @@ fn allow_many_files() {
     }
 }
 
-/// Logs go to standard error: standard output is for what a person or a program asked for.
-fn log(config: &Config) -> Done {
+/// Opens the logs.
+fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     let filter = EnvFilter::builder()
         .with_env_var("ROTOGATE_LOG")
         .with_default_directive(
@@ -75,25 +78,13 @@ fn log(config: &Config) -> Done {
         )
         .from_env()
         .map_err(|error| Failure::Wrong(format!("ROTOGATE_LOG: {error}")))?;
-    // Colours are for a terminal that wants them (https://no-color.org), not for a file or a journal.
-    let colours =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        // By default a line that cannot be written is reported on standard error, which panics where it is gone too.
-        .log_internal_errors(false);
-    let done = match config.log.format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
-    };
-    done.map_err(|error| Failure::Failed(format!("the log cannot be set up: {error}")))?;
+    let logs = crate::log::start(config, crate::log::with_audit(filter)).map_err(Failure::of)?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
-        tracing::error!(target: "rotogate::panic", location, message = fixed_text(panic.payload()), "a panic: a bug");
+        tracing::error!(target: "rotogate::panic", location, text = fixed_text(panic.payload()), "a panic: a bug");
+        crate::log::flush_after_panic();
     }));
-    Ok(())
+    Ok(logs)
 }
 
 /// The message of a panic, if it is a text from the program itself. One put together at run time may hold a piece of
@@ -109,6 +100,8 @@ struct Signals {
     interrupt: Signal,
     /// SIGHUP: read gateway.toml again.
     hangup: Signal,
+    /// SIGUSR1: open the log files again, which somebody renamed.
+    user1: Signal,
     /// SIGUSR2: start anew, perhaps as another version, with the same sockets.
     user2: Signal,
 }
@@ -119,6 +112,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
         })
     }
@@ -129,7 +123,14 @@ impl Signals {
             let order = tokio::select! {
                 _ = self.terminate.recv() => Some(Order::Stop),
                 _ = self.interrupt.recv() => Some(Order::Stop),
-                _ = self.hangup.recv() => reload(&config),
+                _ = self.hangup.recv() => {
+                    crate::log::reopen();
+                    reload(&config)
+                }
+                _ = self.user1.recv() => {
+                    crate::log::reopen();
+                    None
+                }
                 _ = self.user2.recv() => hand_over(config.clone()).await,
             };
             let Some(order) = order else { continue };

@@ -96,7 +96,7 @@ fn a_misspelt_key_is_named_with_its_place_and_what_was_meant() {
         "/etc/rotogate/gateway.toml:7:1: sessions.acess_ttl: unknown key; did you mean access_ttl?"
     );
     assert_eq!(said("[sesions]\n"), ["1: sesions: unknown key; did you mean sessions?"]);
-    assert_eq!(said("[log]\ncolour = true\n"), ["2: log.colour: unknown key; expected one of format, level"]);
+    assert_eq!(said("[log]\ncolour = true\n"), ["2: log.colour: unknown key; expected one of format, level, output"]);
     assert_eq!(
         said("[[upstreams]]\nname = \"a\"\nurls = [\"echo:\"]\n[[route]]\npath = \"/\"\n"),
         ["4: route: unknown key; did you mean routes?"]
@@ -707,4 +707,24 @@ fn r22_a12_sessions_of_a_subject_and_the_memory_for_tokens_are_bounded_as_writte
         let said = said(bad);
         assert!(said.len() == 1 && said[0].contains(key), "{bad}: {said:?}");
     }
+}
+
+#[test]
+fn o24_the_access_log_has_its_own_keys_and_says_what_is_wrong_with_them() {
+    let config = read(&format!(
+        "{MINIMAL}{}",
+        "[log]\nformat = \"json\"\n[access_log]\noutput = \"logs/access.log\"\nbuffer = \"64KiB\"\n"
+    ))
+    .unwrap();
+    assert_eq!(config.access_log.format, LogFormat::Json, "that of [log]");
+    assert_eq!(config.access_log.output, LogOutput::File("/etc/rotogate/logs/access.log".into()));
+    assert_eq!((config.access_log.enabled, config.access_log.buffer), (true, 64 << 10));
+    assert_eq!(config.server.request_id_header, "x-request-id");
+    assert_eq!(
+        said("[access_log]\noutput = \"stdrr\"\nflush_interval = \"2s\"\n"),
+        [
+            "2: access_log.output: expected \"stderr\", \"stdout\" or a path such as \"/var/log/rotogate/access.log\", found \"stdrr\"",
+            "3: access_log.flush_interval: expected at most 1s, found \"2s\"",
+        ]
+    );
 }

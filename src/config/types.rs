@@ -53,6 +53,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What is allowed, and probably not what was meant.
     pub warnings: Vec<ConfigError>,
+    /// `[access_log]`
+    pub access_log: AccessLogConfig,
 }
 
 impl Config {
@@ -96,6 +98,8 @@ pub struct ServerConfig {
     pub min_body_rate: u64,
     /// How long requests that run may take to end at a stop.
     pub drain_timeout: Duration,
+    /// The header that names a request.
+    pub request_id_header: HeaderName,
 }
 
 impl ServerConfig {
@@ -378,10 +382,50 @@ impl LogLevel {
 }
 
 /// `[log]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// How it looks.
     pub format: LogFormat,
     /// How much there is.
     pub level: LogLevel,
+    /// Where it goes.
+    pub output: LogOutput,
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    /// To standard error.
+    Stderr,
+    /// To standard output.
+    Stdout,
+    /// To the end of a file.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for LogOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// `[access_log]`: a line for each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// Is there one?
+    pub enabled: bool,
+    /// How it looks.
+    pub format: LogFormat,
+    /// Where it goes.
+    pub output: LogOutput,
+    /// How many bytes may wait to be written.
+    pub buffer: usize,
+    /// How long a line may wait.
+    pub flush_interval: Duration,
+    /// Is `User-Agent` part of it?
+    pub log_user_agent: bool,
 }

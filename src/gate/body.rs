@@ -37,6 +37,34 @@ pin_project! {
 }
 
 impl<B> GateBody<B> {
+    /// The inner service's body.
+    #[cfg(feature = "server")]
+    pub(crate) fn inner_ref(&self) -> Option<&B> {
+        match &self.kind {
+            Kind::Inner { body, .. } => Some(body),
+            Kind::Own { .. } | Kind::Stream { .. } => None,
+        }
+    }
+
+    /// Why the reply was cut with its caller's session, if it was.
+    #[cfg(feature = "server")]
+    pub(crate) fn cut(&self) -> Option<&'static str> {
+        match &self.kind {
+            Kind::Inner { watch, .. } => watch.as_ref()?.cut(),
+            Kind::Own { .. } | Kind::Stream { .. } => None,
+        }
+    }
+
+    /// The whole body, if it is one of ours: the gate's, or what `of_inner` says is the inner service's own.
+    #[cfg(feature = "server")]
+    pub(crate) fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
+        match &mut self.kind {
+            Kind::Inner { body, .. } => of_inner(body),
+            Kind::Own { bytes, .. } => bytes.as_mut(),
+            Kind::Stream { .. } => None,
+        }
+    }
+
     pub(super) fn inner(body: B, watch: Option<Watch>) -> Self {
         Self { kind: Kind::Inner { body, watch } }
     }

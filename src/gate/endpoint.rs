@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use super::paced::Paced;
 use super::{Inner, Recipient, respond};
+use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::{Denial, Error, Fault};
 use crate::dialect::{Acting, Answer, Call, Command, Consult, Dialect, Forward, Outcome, Reply};
@@ -257,7 +258,7 @@ impl Acting for Desk<'_> {
                 None => Err(Denial::NoRoute.into()),
             }
         };
-        let outcome = match tokio::spawn(act.in_current_span()).await {
+        let outcome = match tokio::spawn(inherited(Context::current(), act.in_current_span())).await {
             Ok(outcome) => outcome,
             // Goes on in the task of the request, which answers 500.
             Err(panicked) => match panicked.try_into_panic() {

@@ -62,6 +62,18 @@ impl Ending {
     }
 }
 
+impl Ending {
+    /// The same for the access log's `rotogate.end`.
+    pub(crate) const fn end(&self) -> &'static str {
+        match self {
+            Self::Denied(Denial::TokenExpired) => "expired",
+            Self::Denied(_) => "revoked",
+            Self::MaxStream => "max_stream",
+            Self::Closing => "shutdown",
+        }
+    }
+}
+
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lease(…)")
@@ -98,6 +110,11 @@ impl Lease {
             let after = carried();
             if after == before { Err(denial) } else { check(after) }
         })
+    }
+
+    /// The session behind it.
+    pub(crate) fn session(&self) -> Option<crate::session::SessionId> {
+        self.verified.as_ref()?.token().session.map(|(session, _)| session)
     }
 
     /// Has the connection lasted as long as any may?

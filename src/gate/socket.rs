@@ -20,9 +20,11 @@ use super::endpoint::{Desk, TakenOver};
 use super::layer::{GateLayer, permit_call, prepare, set_target};
 use super::lease::Lease;
 use super::refill::Unpassed;
+use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Acting, Called, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
+use crate::log::Tunnel;
 use crate::policy::Permitted;
 use crate::proxy::Dialled;
 use crate::session::engine::Origin;
@@ -40,6 +42,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     let (Some(client), Some(dialer)) = (head.extensions.remove::<OnUpgrade>(), dialer) else {
         return Err(Unpassed::NO_CONNECTION);
     };
+    let tunnel = head.extensions.remove::<Tunnel>();
     // The connection's own credential is the dialect's to hand in, like that of any message.
     head.headers.remove(AUTHORIZATION);
     if let Some(cookie) = sources.cookie {
@@ -49,11 +52,14 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     set_target(&mut head, path);
     let line: Arc<dyn SocketGate> = Arc::new(Line { layer, endpoint, head, origin, dialer });
     let Upgrade { reply, serve } = upgrade;
-    tokio::spawn(async move {
+    // The access log tells of the connection's end when this is dropped.
+    let tunnel = tunnel.unwrap_or_default();
+    tokio::spawn(inherited(Context::current(), async move {
         if let Ok(client) = client.await {
             serve(client, line).await;
         }
-    });
+        drop(tunnel);
+    }));
     Ok(reply)
 }
 

@@ -32,20 +32,20 @@ pub(crate) fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_token && !is_http).then(|| value.clone())
 }
 
-/// Carries bytes both ways until both sides have ended, or the lease has.
-pub(crate) async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease)
+/// Carries bytes both ways until both sides have ended, or the lease has: then it says why.
+pub(crate) async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<Ending>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     if is_websocket {
         let mut socket = WebSocket::new(client, server);
-        if let Some(ending) = until_ended(socket.carry(), lease).await {
-            socket.end(&ending).await;
-        }
+        let ending = until_ended(socket.carry(), lease).await?;
+        socket.end(&ending).await;
+        Some(ending)
     } else {
         let (mut client, mut server) = (client, server);
-        until_ended(tokio::io::copy_bidirectional(&mut client, &mut server), lease).await;
+        until_ended(tokio::io::copy_bidirectional(&mut client, &mut server), lease).await
     }
 }
 
@@ -58,7 +58,12 @@ async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Le
         }
         ending = lease.ended(LOOK_EVERY) => {
             let reason = ending.reason();
-            tracing::info!(target: "rotogate::denial", reason, "an upgraded connection was ended");
+            tracing::info!(
+                target: "rotogate::denial",
+                reason,
+                session.id = lease.session().map(tracing::field::display),
+                "an upgraded connection was ended"
+            );
             Some(ending)
         }
     }

@@ -6,7 +6,7 @@
 //! to the connection before may still arrive; nothing else does.
 
 use std::sync::Arc;
-use std::task::Context;
+use std::task;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -15,6 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Inner;
 use super::lease::Lease;
+use crate::context::Context;
 use crate::route::Route;
 use crate::verified::Verified;
 
@@ -42,6 +43,11 @@ pub(super) struct Watch {
     caller: Caller,
     state: State,
     is_grpc: bool,
+    /// Why it was cut.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the server's access log asks"))]
+    cut: Option<&'static str>,
+    /// The request that it answers.
+    context: Option<Context>,
 }
 
 impl std::fmt::Debug for Watch {
@@ -79,11 +85,23 @@ pub(super) enum Cut {
 
 impl Watch {
     pub(super) fn new(gate: Arc<Inner>, verified: Arc<Verified>, route: Arc<Route>, is_grpc: bool) -> Self {
-        Self { caller: Caller { gate, verified, route }, state: State::New { frames: 0 }, is_grpc }
+        Self {
+            caller: Caller { gate, verified, route },
+            state: State::New { frames: 0 },
+            is_grpc,
+            cut: None,
+            context: Context::current(),
+        }
+    }
+
+    /// Why it was cut, if it was.
+    #[cfg(feature = "server")]
+    pub(super) fn cut(&self) -> Option<&'static str> {
+        self.cut
     }
 
     /// To be asked before each frame; `waits` if there is none yet.
-    pub(super) fn look(&mut self, cx: &mut Context<'_>, waits: bool) -> Option<Cut> {
+    pub(super) fn look(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
             State::New { frames } if !waits && *frames < FRAMES => {
                 *frames += 1;
@@ -104,14 +122,18 @@ impl Watch {
         while ticks.poll_tick(cx).is_ready() {
             if let Some(ending) = lease.end() {
                 let reason = ending.reason();
+                let request = self.context.as_ref();
                 let session = self.caller.verified.token().session.map(|(session, _)| tracing::field::display(session));
                 tracing::info!(
                     target: "rotogate::denial",
                     reason,
                     session.id = session,
                     rotogate.route = self.caller.route.id,
+                    http.request.id = request.and_then(|request| request.id.to_str().ok()),
+                    client.address = request.and_then(|request| request.client).map(tracing::field::display),
                     "a reply was cut with its caller's session"
                 );
+                self.cut = Some(ending.end());
                 self.state = State::Over;
                 return Some(if self.is_grpc {
                     Cut::Trailers(unauthenticated())

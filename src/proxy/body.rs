@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
+use super::address::Address;
 use super::http1::InUse;
 use super::pool::InFlight;
 
@@ -233,7 +234,20 @@ impl Body for RequestBody {
 
 /// The body of an answer: an upstream's, or one of our own.
 #[derive(Debug)]
-pub struct ProxyBody(Kind);
+pub struct ProxyBody {
+    kind: Kind,
+    /// How it came about.
+    pub(super) sent: Sent,
+}
+
+/// What was done with a request, for the access log.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    /// The last address that was tried; of an answer the body knows it.
+    pub(super) address: Option<Arc<Address>>,
+    pub(super) attempts: u8,
+    pub(super) took: Duration,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -254,12 +268,30 @@ impl ProxyBody {
     /// One of our own.
     pub fn full(text: impl Into<Bytes>) -> Self {
         let bytes = text.into();
-        Self(Kind::Own((!bytes.is_empty()).then_some(bytes)))
+        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), sent: Sent::default() }
     }
 
     pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Exchange) -> Self {
         let Exchange { progress, in_flight, in_use } = exchange;
-        Self(Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) })
+        let kind = Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) };
+        Self { kind, sent: Sent::default() }
+    }
+
+    /// The address, how often the request was sent, and how long that took.
+    pub(crate) fn sent(&self) -> (Option<&dyn std::fmt::Display>, u8, Duration) {
+        let address = match &self.kind {
+            Kind::Upstream { under_way: Some((in_flight, _)), .. } => Some(&*in_flight.address),
+            Kind::Upstream { .. } | Kind::Own(_) => self.sent.address.as_deref(),
+        };
+        (address.map(|address| address as &dyn std::fmt::Display), self.sent.attempts, self.sent.took)
+    }
+
+    /// All of it, if it is ours.
+    pub(crate) fn own_bytes(&mut self) -> Option<&mut Bytes> {
+        match &mut self.kind {
+            Kind::Own(bytes) => bytes.as_mut(),
+            Kind::Upstream { .. } => None,
+        }
     }
 }
 
@@ -268,7 +300,7 @@ impl Body for ProxyBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Upstream { body, idle, under_way } => {
                 let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
@@ -285,14 +317,14 @@ impl Body for ProxyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Own(bytes) => bytes.is_none(),
             Kind::Upstream { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Upstream { body, .. } => body.size_hint(),
         }

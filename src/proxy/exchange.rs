@@ -9,9 +9,10 @@ use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::address::Address;
-use super::body::{BodyError, Exchange, Lent, Progress, ProxyBody, RequestBody};
+use super::body::{BodyError, Exchange, Lent, Progress, ProxyBody, RequestBody, Sent};
 use super::dial::Holding;
 use super::error::ProxyError;
 use super::http1::InUse;
@@ -46,6 +47,18 @@ struct Failure {
     what: String,
 }
 
+/// A request that was not answered.
+pub(super) struct NotSent {
+    pub(super) kind: ProxyError,
+    pub(super) sent: Sent,
+}
+
+impl From<ProxyError> for NotSent {
+    fn from(kind: ProxyError) -> Self {
+        Self { kind, sent: Sent::default() }
+    }
+}
+
 impl Inner {
     pub(super) async fn send(
         &self,
@@ -53,10 +66,15 @@ impl Inner {
         parts: Parts,
         body: RequestBody,
         upgrade: Option<Wanted>,
-    ) -> Result<Response<ProxyBody>, ProxyError> {
+    ) -> Result<Response<ProxyBody>, NotSent> {
         let (asked, room) = self.prepare(parts)?;
-        match self.attempts(pool, asked, body, upgrade).await {
+        let begun = Instant::now();
+        let mut sent = Sent::default();
+        let answered = self.attempts(pool, asked, body, upgrade, &mut sent).await;
+        sent.took = begun.elapsed();
+        match answered {
             Ok(mut response) => {
+                response.body_mut().sent = sent;
                 if response.extensions().is_empty() {
                     *response.extensions_mut() = room;
                 }
@@ -72,7 +90,7 @@ impl Inner {
                         "not forwarded"
                     );
                 }
-                Err(kind)
+                Err(NotSent { kind, sent })
             }
         }
     }
@@ -84,6 +102,7 @@ impl Inner {
         asked: Asked,
         mut body: RequestBody,
         upgrade: Option<Wanted>,
+        told: &mut Sent,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let mut repeatable = body.is_end_stream() && asked.method.is_idempotent();
         let mut tried: Vec<Arc<Address>> = Vec::new();
@@ -96,6 +115,7 @@ impl Inner {
         let mut asked = asked;
         loop {
             let address = Arc::clone(&in_flight.address);
+            told.attempts = told.attempts.saturating_add(1);
             let (method, progress) = (asked.method.clone(), body.progress());
             let head = head_for(&address.url, asked, &body, pool.upstream.preserve_host, upgrade.as_ref())?;
             if address.url == UpstreamUrl::Echo {
@@ -119,6 +139,7 @@ impl Inner {
             }
             drop(in_flight);
             tried.push(Arc::clone(&address));
+            told.address = Some(Arc::clone(&address));
             let again = if tried.len() >= MOST_ADDRESSES {
                 None
             } else if failure.unsent {

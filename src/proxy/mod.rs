@@ -40,6 +40,7 @@ use tokio::task::JoinSet;
 
 use self::address::Connecting;
 use self::body::RequestBody;
+use self::exchange::NotSent;
 use self::pool::{Pool, Resolver};
 use self::upgrade::Wanted;
 use crate::gate::respond;
@@ -234,6 +235,12 @@ impl Proxy {
         self.0.all().iter().position(|running| running.pool.upstream.name == name)
     }
 
+    /// Does something with the name of an upstream.
+    pub(crate) fn with_name<T>(&self, upstream: usize, work: impl FnOnce(Option<&str>) -> T) -> T {
+        let pools = self.0.pools.load();
+        work(pools.get(upstream).map(|running| running.pool.upstream.name.as_str()))
+    }
+
     /// Sends a request to an upstream. Every failure is a response too, with its [`ProxyError`] in the extensions.
     ///
     /// Dropping the future, or the body of the response before its end, closes the connection to the upstream.
@@ -257,16 +264,20 @@ impl Proxy {
         async move {
             let sent = match (pool, body) {
                 (Some(pool), Ok(body)) => inner.send(&pool, parts, body, upgrade).await,
-                (Some(_), Err(_)) => Err(ProxyError::TooLarge),
+                (Some(_), Err(_)) => Err(ProxyError::TooLarge.into()),
                 (None, _) => {
                     tracing::error!(upstream, "a route names an upstream that is not there");
-                    Err(ProxyError::Miswired)
+                    Err(ProxyError::Miswired.into())
                 }
             };
-            Ok(sent.unwrap_or_else(|error| match &dialect {
-                _ if is_grpc => error.grpc_response(),
-                Some(dialect) => error.response_in(dialect),
-                None => error.response(),
+            Ok(sent.unwrap_or_else(|NotSent { kind, sent }| {
+                let mut response = match &dialect {
+                    _ if is_grpc => kind.grpc_response(),
+                    Some(dialect) => kind.response_in(dialect),
+                    None => kind.response(),
+                };
+                response.body_mut().sent = sent;
+                response
             }))
         }
     }

@@ -10,9 +10,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::ProxyBody;
+use crate::context::{Context, inherited};
 use crate::gate::Lease;
 use crate::gate::tunnel::{carry, protocol};
 use crate::headers;
+use crate::log::Tunnel;
 use crate::policy::Permitted;
 
 /// In the extensions of a request: held for as long as its connection is open, upgraded or not.
@@ -34,7 +36,7 @@ pub(super) struct Wanted {
 /// Who is at the near end.
 enum End {
     /// A client.
-    Client { client: OnUpgrade, lease: Lease, seat: Option<Seat> },
+    Client { client: OnUpgrade, lease: Lease, seat: Option<Seat>, told: Tunnel },
     /// The gate, which authenticates each message.
     Gate,
 }
@@ -43,6 +45,7 @@ enum End {
 pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Wanted> {
     let seat = request.extensions_mut().remove::<Seat>();
     let lease = request.extensions_mut().remove::<Lease>();
+    let told = request.extensions_mut().remove::<Tunnel>().unwrap_or_default();
     let dialled = request.extensions_mut().remove::<Dialled>().is_some();
     if dialled && permitted.route().policy.upgrade {
         return Some(Wanted { protocol: protocol(request.headers())?, end: End::Gate });
@@ -55,7 +58,7 @@ pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Opti
         return None;
     }
     let protocol = protocol(request.headers())?;
-    let end = End::Client { client: hyper::upgrade::on(request), lease: lease?, seat };
+    let end = End::Client { client: hyper::upgrade::on(request), lease: lease?, seat, told };
     Some(Wanted { protocol, end })
 }
 
@@ -81,8 +84,9 @@ impl Wanted {
         self.ask(switched.headers_mut());
         let is_websocket = self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         match self.end {
-            End::Client { client, lease, seat } => {
-                drop(tokio::spawn(tunnel(client, upstream, is_websocket, lease, seat)));
+            End::Client { client, lease, seat, told } => {
+                let carried = tunnel(client, upstream, is_websocket, lease, seat, told);
+                drop(tokio::spawn(inherited(Context::current(), carried)));
             }
             End::Gate => drop(switched.extensions_mut().insert(upstream)),
         }
@@ -91,8 +95,17 @@ impl Wanted {
 }
 
 /// Nothing of the client's goes out before the upstream has agreed, because only then is the client told.
-async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, is_websocket: bool, lease: Lease, seat: Option<Seat>) {
+async fn tunnel(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    is_websocket: bool,
+    lease: Lease,
+    seat: Option<Seat>,
+    told: Tunnel,
+) {
     let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-    carry(TokioIo::new(client), TokioIo::new(upstream), is_websocket, &lease).await;
-    drop(seat);
+    if let Some(ending) = carry(TokioIo::new(client), TokioIo::new(upstream), is_websocket, &lease).await {
+        told.ends(ending.end());
+    }
+    drop((seat, told));
 }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub(super) struct Guarded {
     body: Option<Incoming>,
     /// Says what may stand in trailers; a body that has ended already has none.
     gate: Option<Gate>,
+    /// Where its bytes are counted.
+    counted: Option<Answered>,
 }
 
 /// A body that is waited for, until the answer begins: from then on the two sides may be in conversation, in which a
@@ -50,17 +52,28 @@ pub(super) struct Paced {
 
 /// Has the answer to a request begun?
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answered(Arc<AtomicBool>);
+pub(crate) struct Answered(Arc<Exchange>);
+
+#[derive(Debug, Default)]
+struct Exchange {
+    is_answered: AtomicBool,
+    received: AtomicU64,
+}
 
 impl Answered {
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// So many bytes of the request's body came.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
     }
 }
 
 impl RequestBody {
-    pub(super) fn incoming(body: Incoming, gate: &Gate) -> Self {
-        Self::Incoming(Guarded::new(body, gate))
+    pub(super) fn incoming(body: Incoming, gate: &Gate, answered: Option<Answered>) -> Self {
+        Self::Incoming(Guarded::new(body, gate, answered))
     }
 
     pub(super) fn paced(
@@ -72,7 +85,10 @@ impl RequestBody {
         // Over HTTP/1.1 reading would ask a client for what it holds back until it is asked.
         let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
         let pace = Pace::new(slowest);
-        request.map(|body| Self::Paced(Box::new(Paced { body: Guarded::new(body, gate), pace, answered, lingers })))
+        request.map(|body| {
+            let body = Guarded::new(body, gate, Some(answered.clone()));
+            Self::Paced(Box::new(Paced { body, pace, answered, lingers }))
+        })
     }
 }
 
@@ -115,9 +131,9 @@ impl Body for RequestBody {
 }
 
 impl Guarded {
-    fn new(body: Incoming, gate: &Gate) -> Self {
+    fn new(body: Incoming, gate: &Gate, counted: Option<Answered>) -> Self {
         let gate = (!body.is_end_stream()).then(|| gate.clone());
-        Self { body: Some(body), gate }
+        Self { body: Some(body), gate, counted }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -133,7 +149,12 @@ impl Guarded {
         loop {
             let mut next = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
             let trailers = match &mut next {
-                Some(Ok(frame)) => frame.trailers_mut(),
+                Some(Ok(frame)) => {
+                    if let (Some(data), Some(counted)) = (frame.data_ref(), &self.counted) {
+                        counted.0.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    }
+                    frame.trailers_mut()
+                }
                 Some(Err(_)) | None => None,
             };
             if let (Some(trailers), Some(gate)) = (trailers, &self.gate) {
@@ -155,7 +176,7 @@ impl Paced {
                 self.pace.moved(data.map_or(0, |data| data.len() as u64));
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
-            Poll::Pending if self.answered.0.load(Ordering::Relaxed) => Poll::Pending,
+            Poll::Pending if self.answered.0.is_answered.load(Ordering::Relaxed) => Poll::Pending,
             Poll::Pending => self.pace.poll_waiting(cx).map(|()| Some(Err(TooSlow.into()))),
         }
     }

@@ -220,7 +220,7 @@ async fn speak(
         // Not in the future: over HTTP/2 that is a task of its own, and one that waits for its turn is under way, too.
         let place = state.enter();
         async move {
-            let Ok(response) = request::serve(state, origin, request, place).await;
+            let Ok(response) = request::serve(state, &origin, request, place).await;
             if let Some(unanswered) = unanswered {
                 unanswered.answered();
             }

@@ -92,6 +92,11 @@ impl Listener {
         let (_, session) = stream.get_ref();
         let name = session.server_name().map(str::to_owned);
         let named = Named { name, certificates: Arc::clone(&loaded.certificates) };
+        let version = match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => Some("1.3"),
+            Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
+            _ => None,
+        };
         // RFC 9113 §3.2: HTTP/2 over TLS is agreed on by ALPN. A client that says nothing of it speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let mut ahead: &[u8] = &[];
@@ -105,7 +110,8 @@ impl Listener {
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        let origin = Origin::tls(client, bounds.slowest, self.at_loopback, named);
+        let mut origin = Origin::tls(client, bounds.slowest, self.at_loopback, named);
+        origin.tls = version;
         Ok(Established { stream, origin, is_http2, place })
     }
 }

@@ -8,6 +8,7 @@
 //! | `rotogate_revocations` | | entries of the revocation list |
 //! | `rotogate_verified_tokens` | | access tokens in the cache |
 //! | `rotogate_requests_in_flight` | | requests under way, streams included; `max_requests` is their bound |
+//! | `rotogate_log_lines_total`, `rotogate_log_dropped_lines_total`, `rotogate_log_write_errors_total` | `sink` | what became of log lines |
 //! | `rotogate_ready` | | 1, or 0 while `/readyz` is red |
 //!
 //! Every label comes from the configuration or from a fixed set, never from a request (requirement A7): a client cannot
@@ -193,6 +194,18 @@ impl Collector for OfGate {
         for event in Event::ALL {
             let count = ConstCounter::new(self.gate.events().get(event));
             count.encode(events.encode_family(&[("event", event.name())])?)?;
+        }
+        let logs = crate::log::counts();
+        for (place, name, help) in [
+            (0, "log_lines", "Log lines written"),
+            (1, "log_dropped_lines", "Log lines dropped, because an output was too slow or failed"),
+            (2, "log_write_errors", "Writes to a log output that failed"),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (sink, counts) in &logs {
+                let count = ConstCounter::new(counts.get(place).copied().unwrap_or_default());
+                count.encode(family.encode_family(&[("sink", *sink)])?)?;
+            }
         }
         let (tokens, revocations) = self.gate.counts();
         let revocations = u64::try_from(revocations).unwrap_or(u64::MAX);

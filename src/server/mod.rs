@@ -20,6 +20,7 @@ mod stream;
 mod streams;
 mod tally;
 mod tls;
+mod tracked;
 pub(crate) mod users;
 mod workers;
 
@@ -35,6 +36,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin;
 use crate::config::Config;
 use assemble::Assembled;
+pub(crate) use body::Answered;
 use listener::Listener;
 use metrics::Metrics;
 use shed::InFlight;

@@ -15,13 +15,13 @@ use crate::route::authority;
 #[derive(Debug)]
 pub(super) struct Origin {
     /// The client, or the proxy that it comes through.
-    pub(super) address: SocketAddr,
-    /// The same as requests have it.
     pub(super) peer: Peer,
     /// How slow its requests may come.
     pub(super) slowest: Slowest,
     /// When it was last refused because there was too much.
     pub(super) told: Told,
+    /// The version of TLS.
+    pub(super) tls: Option<&'static str>,
     named: Option<Named>,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Named {
 impl Origin {
     pub(super) fn clear(address: SocketAddr, slowest: Slowest, at_loopback: bool) -> Self {
         let peer = Peer::new(address.ip(), false).at_loopback(at_loopback);
-        Self { address, peer, slowest, told: Told::default(), named: None }
+        Self { peer, slowest, told: Told::default(), tls: None, named: None }
     }
 
     pub(super) fn tls(address: SocketAddr, slowest: Slowest, at_loopback: bool, named: Named) -> Self {
         let peer = Peer::new(address.ip(), true).at_loopback(at_loopback);
-        Self { address, peer, slowest, told: Told::default(), named: Some(named) }
+        Self { peer, slowest, told: Told::default(), tls: None, named: Some(named) }
     }
 
     /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,

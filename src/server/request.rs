@@ -1,7 +1,6 @@
-//! One request: its access line, its panic, CORS, and then the gate around the proxy.
+//! One request: what is told of it, its panic, CORS, and then the gate around the proxy.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,22 +8,24 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::Either;
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use tower::{Layer, Service};
-use tracing::Instrument;
 
 use super::ServerError;
 use super::assemble::Assembled;
 use super::body::{Answered, RequestBody};
 use super::cors::Cors;
-use super::metrics::{self, Metrics};
+use super::metrics::Metrics;
 use super::origin::Origin;
 use super::shed::{Counted, InFlight, Place};
+use super::tracked::{Logged, Tracked};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{Gate, GateBody, GateService, Reason, Refilling, Verdict, respond};
+use crate::headers::Peer;
 use crate::proxy::{Proxy, ProxyBody};
 
 /// The body of every reply.
@@ -38,6 +39,10 @@ pub(super) struct State {
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlight>,
     time: SystemTime,
+    /// For the names of upstreams.
+    pub(super) proxy: Proxy,
+    /// The header that names a request.
+    pub(super) request_id: HeaderName,
 }
 
 impl State {
@@ -50,7 +55,24 @@ impl State {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().at_edge().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        Ok(Self { service, gate: gate.clone(), metrics, in_flight, time: SystemTime::new() })
+        // Its clones are made for every request: one that refers to static text counts nothing.
+        let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
+        Ok(Self {
+            service,
+            gate: gate.clone(),
+            metrics,
+            in_flight,
+            time: SystemTime::new(),
+            proxy: assembled.proxy.clone(),
+            request_id: HeaderName::from_static(request_id),
+        })
+    }
+
+    /// The trusted proxies, if the peer is one of them; else none.
+    pub(super) fn trusted_by(&self, peer: &Peer) -> &[IpNet] {
+        let proxies = &self.gate.0.trusted_proxies;
+        let address = peer.address().to_canonical();
+        if proxies.iter().any(|network| network.contains(&address)) { proxies } else { &[] }
     }
 
     /// A place for a request, if there is one.
@@ -68,33 +90,34 @@ type Answering = Pin<Box<dyn Future<Output = (Response<ReplyBody>, Option<Place>
 /// its size is copied, several times on its way to the connection.
 pub(super) fn serve(
     state: Arc<State>,
-    origin: Arc<Origin>,
-    request: Request<Incoming>,
+    origin: &Arc<Origin>,
+    mut request: Request<Incoming>,
     place: Option<Place>,
-) -> impl Future<Output = Result<Response<Counted<ReplyBody>>, Infallible>> {
-    let line = tracing::enabled!(target: "rotogate::access", tracing::Level::INFO)
-        .then(|| Line { method: request.method().clone(), path: request.uri().path().to_owned() });
+) -> impl Future<Output = Result<Response<Counted<Logged>>, Infallible>> + use<> {
     let began = state.time.monotonic();
+    let received = (!request.body().is_end_stream()).then(Answered::default);
+    let tracked = Tracked::new(&state, origin, &mut request, received.as_ref());
     let is_grpc = respond::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let answer = match place {
+    let answer = tracked.context().enter(|| match place {
         _ if is_misdirected => Either::Right(Box::pin(std::future::ready((misdirected(), place))) as Answering),
-        Some(place) => Either::Left(answered(&state, &origin, request, is_grpc, place)),
-        None => {
-            Either::Right(Box::pin(waiting(Arc::clone(&state), Arc::clone(&origin), request, is_grpc)) as Answering)
-        }
-    };
+        Some(place) => Either::Left(answered(&state, origin, request, is_grpc, received, place)),
+        None => Either::Right(
+            Box::pin(waiting(Arc::clone(&state), Arc::clone(origin), request, is_grpc, received)) as Answering
+        ),
+    });
+    let answer = tracked.context().scope(answer);
     async move {
+        let mut unanswered = Unanswered { state: &state, began, is_answered: false };
         let (mut response, place) = answer.await;
+        unanswered.is_answered = true;
         let verdict = response.extensions_mut().remove::<Verdict>();
         if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
             response = respond::grpc_status("13", "internal error").map(GateBody::own);
         }
         let took = state.time.monotonic().saturating_sub(began);
         state.metrics.answered(verdict.as_ref(), Some(response.status()), took);
-        if let Some(line) = line {
-            line.write(origin.address, response.status(), verdict.as_ref(), took);
-        }
+        let response = tracked.answered(&state, response, verdict.as_ref());
         Ok(response.map(|body| Counted::new(body, place)))
     }
 }
@@ -105,9 +128,10 @@ async fn waiting(
     origin: Arc<Origin>,
     request: Request<Incoming>,
     is_grpc: bool,
+    received: Option<Answered>,
 ) -> (Response<ReplyBody>, Option<Place>) {
     match state.in_flight.wait(&origin.told, state.time.monotonic()).await {
-        Some(place) => answered(&state, &origin, request, is_grpc, place).await,
+        Some(place) => answered(&state, &origin, request, is_grpc, received, place).await,
         None => {
             origin.told.at(state.time.monotonic());
             (overloaded(&state.gate, &request), None)
@@ -121,25 +145,23 @@ fn answered(
     origin: &Origin,
     request: Request<Incoming>,
     is_grpc: bool,
+    received: Option<Answered>,
     place: Place,
 ) -> impl Future<Output = (Response<ReplyBody>, Option<Place>)> + use<> {
     // A stream of messages is as slow as what it tells of.
-    let paced = (!is_grpc && !request.body().is_end_stream()).then(Answered::default);
-    let mut request = match &paced {
-        Some(answered) => RequestBody::paced(request, &state.gate, origin.slowest, answered.clone()),
-        None => request.map(|body| RequestBody::incoming(body, &state.gate)),
+    let mut request = match &received {
+        Some(answered) if !is_grpc => RequestBody::paced(request, &state.gate, origin.slowest, answered.clone()),
+        received => request.map(|body| RequestBody::incoming(body, &state.gate, received.clone())),
     };
     request.extensions_mut().insert(origin.peer.clone());
-    // Costs nothing unless somebody looks that closely: at `info` the access line says what happened.
-    let span = tracing::debug_span!(target: "rotogate::request", "request", peer = %origin.peer.address());
     // The service is always ready.
-    let called = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request))));
+    let called = catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request)));
     async move {
         let response = match called {
-            Ok(answer) => guarded(answer.instrument(span)).await,
+            Ok(answer) => guarded(answer).await,
             Err(_) => panicked(),
         };
-        if let Some(answered) = paced {
+        if let Some(answered) = received {
             answered.set();
         }
         (response, Some(place))
@@ -179,28 +201,19 @@ fn panicked<B>() -> Response<GateBody<B>> {
     reply
 }
 
-/// One line for each request.
-struct Line {
-    method: http::Method,
-    path: String,
+/// Counts a request whose client was gone before there was an answer.
+struct Unanswered<'a> {
+    state: &'a State,
+    began: Duration,
+    is_answered: bool,
 }
 
-impl Line {
-    /// The path is written without its query, which may hold anything, and escaped (requirement A6).
-    fn write(self, peer: SocketAddr, status: StatusCode, verdict: Option<&Verdict>, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let session = verdict.and_then(Verdict::session);
-        tracing::info!(
-            target: "rotogate::access",
-            method = ?self.method,
-            path = ?self.path,
-            status = status.as_u16(),
-            reason = metrics::outcome(verdict).word(),
-            route = verdict.and_then(|verdict| verdict.route.as_ref()).map(|route| tracing::field::debug(&route.id)),
-            session = session.map(tracing::field::display),
-            peer = %peer.ip(),
-            micros,
-        );
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            let took = self.state.time.monotonic().saturating_sub(self.began);
+            self.state.metrics.answered(Some(&Verdict::new(Reason::CLIENT_GONE)), None, took);
+        }
     }
 }
 

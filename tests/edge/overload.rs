@@ -68,7 +68,7 @@ async fn a4_beyond_the_most_requests_each_is_503_at_once_and_health_is_not_asked
     assert!(edge.stub.take().is_empty(), "nothing of it arrives");
     let public = "rotogate_requests_total{route=\"/public/{*rest}\",outcome=\"overloaded\",code=\"503\"}";
     assert_eq!(edge.gate.metric(public).await, 1);
-    assert!(edge.gate.log().contains("reason=\"overloaded\""));
+    assert!(edge.gate.log().contains("rotogate.outcome=overloaded"));
     drop(wires);
     under_way(&edge.gate, 0).await;
     assert_eq!(edge.ask("GET /public/x", &[]).status, 200);

@@ -289,9 +289,34 @@ impl Gate {
         assert!(sent.unwrap().success());
     }
 
-    /// What it logged so far.
+    /// What it logged so far: lines are written by a thread of their own, so something is done that is logged, and waited
+    /// for. Of a gate that is gone, what there is.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        static MARKS: AtomicU32 = AtomicU32::new(0);
+        let mark = format!("/mark-{}-{}", self.admin.port(), MARKS.fetch_add(1, Ordering::Relaxed));
+        let is_asked = self.ask_admin(&mark).is_ok();
+        let mut text = fs::read_to_string(&self.log).unwrap();
+        for _ in 0..200 {
+            if !is_asked || text.contains(&mark) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            text = fs::read_to_string(&self.log).unwrap();
+        }
+        text
+    }
+
+    /// Asks the admin listener for something that is not there.
+    fn ask_admin(&self, path: &str) -> std::io::Result<()> {
+        let limit = std::time::Duration::from_secs(1);
+        let mut stream = std::net::TcpStream::connect_timeout(&self.admin, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n")?;
+        let mut line = String::new();
+        match BufReader::new(stream).read_line(&mut line)? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -58,7 +58,7 @@ async fn t6_the_client_is_who_the_proxy_says_and_not_who_its_headers_say() {
     assert_eq!(seen(&gate, &header(PROXY, [198, 51, 100, 9]), "192.0.2.1").await, "192.0.2.1, 198.51.100.9");
     // The proxy for itself.
     assert_eq!(seen(&gate, &header(LOCAL, CLIENT), "192.0.2.1").await, "192.0.2.1, 127.0.0.1");
-    assert!(gate.log().contains("peer=203.0.113.7"), "the access log has the client");
+    assert!(gate.log().contains("client.address=203.0.113.7"), "the access log has the client");
 }
 
 #[tokio::test]

@@ -60,9 +60,9 @@ impl Contender {
             Nginx { auth: Some(Kind::AuthCached) } => "nginx, auth_request, auth server that remembers",
             Nginx { auth: Some(_) } => "nginx, auth_request, auth server that verifies",
             Rotogate { guarded: false, access_log: false } => "rotogate, route without auth",
-            Rotogate { guarded: false, access_log: true } => "rotogate, route without auth, with its access log",
+            Rotogate { guarded: false, access_log: true } => "rotogate, route without auth, access log to a file",
             Rotogate { guarded: true, access_log: false } => "rotogate",
-            Rotogate { guarded: true, access_log: true } => "rotogate, with its access log",
+            Rotogate { guarded: true, access_log: true } => "rotogate, access log to a file",
         }
     }
 
@@ -159,9 +159,10 @@ impl Running {
                 if behind {
                     command.env("ROTOGATE_SERVER__TRUSTED_PROXIES", "127.0.0.1");
                 }
-                if !access_log {
-                    command.env("ROTOGATE_LOG", "info,rotogate::access=off");
-                }
+                // In full, into a file beside its other files.
+                command.env("ROTOGATE_ACCESS_LOG__ENABLED", access_log.to_string());
+                command.env("ROTOGATE_ACCESS_LOG__FORMAT", "json");
+                command.env("ROTOGATE_ACCESS_LOG__OUTPUT", place.join("access.log"));
                 self.spawn(&command)?;
             }
         }

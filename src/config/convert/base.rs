@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderName, Uri};
 
-use super::super::raw::Section;
+use super::super::raw::{Section, Value};
 use super::super::types::{
-    AdminConfig, CorsConfig, DirectoryConfig, IssuerConfig, KeySource, LimitsConfig, LogConfig, LogFormat, LogLevel,
-    ServerConfig, SessionsConfig, StoreConfig, TrustedIssuer,
+    AccessLogConfig, AdminConfig, CorsConfig, DirectoryConfig, IssuerConfig, KeySource, LimitsConfig, LogConfig,
+    LogFormat, LogLevel, LogOutput, ServerConfig, SessionsConfig, StoreConfig, TrustedIssuer,
 };
 use super::super::value;
 use super::{check_profile, collide, listeners, path_in, profile};
@@ -63,6 +63,9 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
         drain_timeout: section
             .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))
             .unwrap_or(30 * SECOND),
+        request_id_header: section
+            .get("request_id_header", |v| value::header(&value::text(v)?))
+            .unwrap_or(HeaderName::from_static("x-request-id")),
     };
     // Each listener holds a place for the connection that it waits for.
     if server.max_connections < server.listeners.len() {
@@ -241,14 +244,43 @@ pub(super) fn cors(section: &Section<'_>) -> CorsConfig {
     cors
 }
 
-pub(super) fn log(section: &Section<'_>) -> LogConfig {
+pub(super) fn log(section: &Section<'_>, dir: &Path) -> LogConfig {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
     let levels = levels.map(|level| (level.as_str(), level));
     let log = LogConfig {
         format: section.get("format", value::word(&formats, &[])).unwrap_or(LogFormat::Text),
         level: section.get("level", value::word(&levels, &[])).unwrap_or(LogLevel::Info),
+        output: section.get("output", log_output(dir)).unwrap_or(LogOutput::Stderr),
     };
     section.finish();
     log
+}
+
+pub(super) fn access_log(section: &Section<'_>, dir: &Path, log: &LogConfig) -> AccessLogConfig {
+    section.later(&["sample"]);
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let interval = value::duration_within(Duration::from_millis(10), SECOND);
+    let access_log = AccessLogConfig {
+        enabled: section.get("enabled", value::boolean).unwrap_or(true),
+        format: section.get("format", value::word(&formats, &[])).unwrap_or(log.format),
+        output: section.get("output", log_output(dir)).unwrap_or(LogOutput::Stderr),
+        buffer: bytes(section.get("buffer", value::size(64 << 10, 1 << 30)), 1 << 20),
+        flush_interval: section.get("flush_interval", interval).unwrap_or(Duration::from_millis(200)),
+        log_user_agent: section.get("log_user_agent", value::boolean).unwrap_or(true),
+    };
+    section.finish();
+    access_log
+}
+
+/// Where a log goes. A file is written as a path, so that a misspelt word is none.
+fn log_output(dir: &Path) -> impl Fn(&Value) -> Result<LogOutput, String> {
+    move |v| match value::text(v)?.as_str() {
+        "stderr" => Ok(LogOutput::Stderr),
+        "stdout" => Ok(LogOutput::Stdout),
+        path if path.contains('/') => Ok(LogOutput::File(dir.join(path))),
+        other => Err(format!(
+            "expected \"stderr\", \"stdout\" or a path such as \"/var/log/rotogate/access.log\", found \"{other}\""
+        )),
+    }
 }

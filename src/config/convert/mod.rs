@@ -33,7 +33,8 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let directory = base::directory(&at("directory"), dir);
     let limits = base::limits(&at("limits"));
     let cors = base::cors(&at("cors"));
-    let log = base::log(&at("log"));
+    let log = base::log(&at("log"), dir);
+    let access_log = base::access_log(&at("access_log"), dir, &log);
 
     let client_sections = root.sections("clients");
     let clients = traffic::clients(&client_sections, dir);
@@ -62,6 +63,7 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
         routes,
         log,
         warnings: Vec::new(),
+        access_log,
     };
     routing::check(&config, &route_sections);
     if sessions_are_sound {

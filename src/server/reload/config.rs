@@ -86,6 +86,8 @@ fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
         ("identity", old.identity != new.identity),
         ("routes", routes(old) != routes(new)),
         ("log", old.log != new.log),
+        ("access_log", old.access_log != new.access_log),
+        ("server.request_id_header", old.server.request_id_header != new.server.request_id_header),
     ];
     differ.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
 }
@@ -94,8 +96,8 @@ fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
 fn kept(old: &ServerConfig, new: ServerConfig) -> ServerConfig {
     let listeners = if are_the_same_sockets(old, &new) { new.listeners } else { old.listeners.clone() };
     let (public_url, hosts) = (old.public_url.clone(), old.hosts.clone());
-    let trusted_proxies = old.trusted_proxies.clone();
-    ServerConfig { listeners, public_url, hosts, trusted_proxies, workers: old.workers, ..new }
+    let (trusted_proxies, request_id_header) = (old.trusted_proxies.clone(), old.request_id_header.clone());
+    ServerConfig { listeners, public_url, hosts, trusted_proxies, workers: old.workers, request_id_header, ..new }
 }
 
 fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {

@@ -1,0 +1,71 @@
+//! The id of a request: a trusted proxy's, or one of ours.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The longest id that is taken over, in bytes.
+const MAX: usize = 128;
+
+/// What a trusted proxy calls the request, if it is one id of visible characters that need no escaping anywhere.
+pub(crate) fn trusted(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let bytes = value.as_bytes();
+    let is_sound = |b: &u8| b.is_ascii_alphanumeric() || b"._~+/=:-".contains(b);
+    ((1..=MAX).contains(&bytes.len()) && bytes.iter().all(is_sound)).then(|| value.clone())
+}
+
+/// A new one, a UUIDv7 (RFC 9562 §5.7) of this moment in microseconds since 1970. It names a request and protects nothing:
+/// its random part comes from a fast generator, without a system call.
+pub(crate) fn new(micros: u64) -> HeaderValue {
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    let id = uuid::Builder::from_unix_timestamp_millis(micros / 1000, &random).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    // Clones share it: one allocation for all who name the request.
+    let shared = Bytes::from_owner(text);
+    HeaderValue::from_maybe_shared(shared).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: HeaderName = HeaderName::from_static("x-request-id");
+
+    fn taken(values: &[&str]) -> Option<HeaderValue> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(NAME, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        trusted(&headers, &NAME)
+    }
+
+    #[test]
+    fn o21_an_id_is_taken_over_only_in_a_sound_form() {
+        let long = "a".repeat(128);
+        for good in ["a", "01890a5d-ac96-774b-bcce-b302099a8057", "Root=1-67891233-abcdef:x/y~z+._", &long] {
+            assert_eq!(taken(&[good]).unwrap(), good);
+        }
+        let too_long = "a".repeat(129);
+        for bad in ["", "a b", "a\"b", "a\\b", "a\tb", "é", "{}", "a,b", "<x>", &too_long] {
+            assert_eq!(taken(&[bad]), None, "{bad}");
+        }
+        assert_eq!(taken(&["a", "b"]), None);
+        assert_eq!(taken(&[]), None);
+    }
+
+    #[test]
+    fn o21_an_id_of_ours_is_a_uuid_of_its_time_and_no_two_are_the_same() {
+        let micros = 1_700_000_000_123_456;
+        let all: std::collections::BTreeSet<String> =
+            (0..10_000).map(|_| new(micros).to_str().unwrap().to_owned()).collect();
+        assert_eq!(all.len(), 10_000);
+        for id in all {
+            let id = uuid::Uuid::parse_str(&id).unwrap();
+            assert_eq!(id.get_version_num(), 7);
+            assert_eq!(id.get_timestamp().unwrap().to_unix().0, 1_700_000_000);
+        }
+    }
+}
