@@ -47,7 +47,7 @@ use crate::denial::{Denial, Error, Fault};
 use crate::session::SessionId;
 use buckets::Buckets;
 use network::ByNetwork;
-use network::network;
+pub(crate) use network::network;
 #[cfg(feature = "server")]
 pub(crate) use network::{Network, networks};
 pub use network::{SITE_48, SITE_56};

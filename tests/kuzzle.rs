@@ -358,13 +358,30 @@ async fn a_global_logout_ends_every_session_of_the_user() {
 }
 
 #[tokio::test]
-async fn t18_with_a_cookie_no_script_ever_sees_the_token() {
+async fn t18_t25_with_a_cookie_no_script_ever_sees_the_token() {
     let text = config("").replace("http://gate.test", "https://gate.test");
     let place = Place::new(&text);
     let gate = place.start();
     let client = Client { gate: &gate };
     let body = json!({ "username": "demo", "password": gate.password }).to_string();
-    let login = client.post("/_login/local?cookieAuth=true", None, &body).await;
+    let json = ("content-type", "application/json");
+    let own = ("origin", "https://gate.test");
+    let path = "/_login/local?cookieAuth=true";
+    // Whoever sets the cookie says as whom the browser goes on: as much proof as for using it (requirement T25).
+    for (headers, status) in [
+        (&[json, ("origin", "https://evil.test")][..], StatusCode::FORBIDDEN),
+        (&[json], StatusCode::FORBIDDEN),
+        (&[own, ("content-type", "text/plain")], StatusCode::BAD_REQUEST),
+        (&[own], StatusCode::BAD_REQUEST),
+    ] {
+        let refused = gate.call(Method::POST, path, headers, &body).await;
+        assert_eq!(refused.status, status, "{headers:?}");
+        assert!(!refused.headers.contains_key("set-cookie"));
+    }
+    let query = format!("{path}&username=demo&password={}", gate.password);
+    let by_get = gate.call(Method::GET, &query, &[own, json], "").await;
+    assert_eq!((by_get.status, by_get.headers.contains_key("set-cookie")), (StatusCode::BAD_REQUEST, false));
+    let login = gate.call(Method::POST, path, &[own, json], &body).await;
     assert!(result(&login).get("jwt").is_none() && result(&login)["_id"].is_string());
     let cookie_of = |answer: &Answer| {
         let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
@@ -380,7 +397,7 @@ async fn t18_with_a_cookie_no_script_ever_sees_the_token() {
     assert_eq!((hello.status, hello.echoed("cookie")), (StatusCode::OK, vec!["a=1".to_owned()]));
 
     for from in ["https://evil.test", "null"] {
-        let headers = [("cookie", cookie.as_str()), ("origin", from)];
+        let headers = [("cookie", cookie.as_str()), ("origin", from), json];
         let refused = gate.call(Method::POST, "/_refreshToken?cookieAuth", &headers, "").await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{from}");
         assert!(!refused.headers.contains_key("set-cookie"));
@@ -400,7 +417,8 @@ async fn t18_with_a_cookie_no_script_ever_sees_the_token() {
 }
 
 async fn gate_call(gate: &Gate, method: Method, path: &str, cookie: &str) -> Answer {
-    gate.call(method, path, &[("cookie", cookie), ("sec-fetch-site", "same-origin")], "").await
+    let json = ("content-type", "application/json");
+    gate.call(method, path, &[("cookie", cookie), ("sec-fetch-site", "same-origin"), json], "").await
 }
 
 /// As Kuzzle has it: nobody is a user, too, and may ask who that is, however little else.
@@ -539,4 +557,56 @@ async fn a_prefix_moves_every_route() {
     assert_eq!(api["auth"]["logout"]["http"][0]["url"], "/api/_logout");
     let refused = client.send(Method::GET, "/api/_publicApi", None, "").await;
     assert_eq!(error(&refused), (401, "security.rights.unauthorized".into()), "its route is not for everyone");
+}
+
+/// A host of the same domain cannot plant a cookie of this name: browsers take it from the gate itself alone.
+#[tokio::test]
+async fn t25_the_cookie_can_be_for_this_host_alone() {
+    let text = config("cookie = \"__Host-authToken\"\n").replace("http://gate.test", "https://gate.test");
+    let place = Place::new(&text);
+    let gate = place.start();
+    let body = json!({ "username": "demo", "password": gate.password }).to_string();
+    let headers = [("content-type", "application/json"), ("origin", "https://gate.test")];
+    let login = gate.call(Method::POST, "/_login/local?cookieAuth", &headers, &body).await;
+    let set = login.headers["set-cookie"].to_str().unwrap();
+    let (cookie, attributes) = set.split_once("; ").unwrap();
+    support::keep_secret(cookie.rsplit('.').next().unwrap());
+    assert!(cookie.starts_with("__Host-authToken="));
+    // RFC 10017 §4.1.3.2: Secure, the whole path, and no Domain.
+    assert!(attributes.contains("; Secure") || attributes.ends_with("Secure"), "{attributes}");
+    assert!(attributes.contains("Path=/;") && !attributes.contains("Domain"), "{attributes}");
+    let hello = gate_call(&gate, Method::GET, "/hello", &format!("a=1; {cookie}")).await;
+    assert_eq!((hello.status, hello.echoed("cookie")), (StatusCode::OK, vec!["a=1".to_owned()]));
+    // The other name is nobody's credential here.
+    let planted = cookie.replacen("__Host-", "", 1);
+    assert_eq!(gate_call(&gate, Method::GET, "/hello", &planted).await.status, StatusCode::UNAUTHORIZED);
+    let gone = gate_call(&gate, Method::POST, "/_logout?cookieAuth", cookie).await;
+    assert!(gone.headers["set-cookie"].to_str().unwrap().starts_with("__Host-authToken=null; "));
+}
+
+/// Whatever token of the protocol a call has beside its envelope's, the upstream sees none, whatever its route says.
+#[tokio::test]
+async fn t26_the_token_that_loses_to_an_envelopes_own_is_not_passed_on() {
+    let place = Place::new(&format!("{CONFIG}{KUZZLE}"));
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let (winner, loser) = (client.login("").await, client.login("").await);
+    let call = json!({ "controller": "document", "action": "get", "jwt": jwt(&winner) }).to_string();
+    let json = ("content-type", "application/json");
+    let bearer = format!("Bearer {}", jwt(&loser));
+    let path = format!("/_query?a=1&jwt={}&b=2", jwt(&loser));
+    let answer = gate.call(Method::POST, &path, &[json, ("authorization", &bearer)], &call).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    assert!(!String::from_utf8_lossy(&answer.body).contains(jwt(&loser)), "the upstream saw the other token");
+    assert_eq!(answer.json()["query"], "a=1&b=2");
+    // Without a token in the envelope, that of Authorization wins, and the one of the query is as little the upstream's.
+    let call = json!({ "controller": "document", "action": "get" }).to_string();
+    let answer = gate.call(Method::POST, &path, &[json, ("authorization", &bearer)], &call).await;
+    assert!(!String::from_utf8_lossy(&answer.body).contains(jwt(&loser)));
+    // A cookie beside it is one token too many.
+    let call = json!({ "controller": "document", "action": "get", "jwt": jwt(&winner) }).to_string();
+    let cookie = format!("authToken={}", jwt(&loser));
+    let answer =
+        gate.call(Method::POST, "/_query", &[json, ("cookie", &cookie), ("origin", "http://gate.test")], &call).await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{answer:?}");
 }

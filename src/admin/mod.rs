@@ -1,5 +1,9 @@
 //! The operator's side, on a listener of its own (requirement O1): health, and what needs the admin token.
 //!
+//! A request whose `Host` is neither an IP address nor `localhost` nor one of `admin.hosts` is 421: a page whose name was
+//! rebound to this address would otherwise read metrics through the browser of somebody on this machine (requirement O25).
+//! At most [`MAX_CONNECTIONS`] connections are open; more wait in the system's queue.
+//!
 //! | request | token | answer |
 //! |---|---|---|
 //! | `GET /livez` | no | 200 while the process runs |
@@ -13,7 +17,7 @@
 //! | `POST /revocations?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone |
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,7 +33,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::io::ReaderStream;
 
 use crate::clock::wall_micros;
@@ -38,6 +42,7 @@ use crate::credential;
 use crate::dialect::Reply;
 use crate::gate::{Gate, Readiness, respond};
 use crate::log::request_id;
+use crate::route::authority;
 use crate::server::metrics::Metrics;
 use crate::server::users::{NotTaken, Users};
 use crate::store::redb::RedbStore;
@@ -50,6 +55,10 @@ pub use token::AdminToken;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
+/// How many connections there are at once: a few scrapers, probes and commands. A local process cannot take the gate's
+/// file descriptors here.
+const MAX_CONNECTIONS: usize = 64;
+
 /// What the admin listener serves from.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -58,12 +67,17 @@ pub(crate) struct State {
     pub(crate) store: Option<RedbStore>,
     pub(crate) users: Arc<Users>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Further names of this listener, in lower case.
+    pub(crate) hosts: Vec<String>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
 /// Serves until its task is ended, which is after the gate has drained: readiness is red by then.
 pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        // The place first: what cannot be served yet waits in the system's queue, without a descriptor of ours.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -88,14 +102,20 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
             if let Err(error) = connection {
                 tracing::debug!(%error, "an admin connection ended early");
             }
+            drop(place);
         });
     }
 }
 
 async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let host = authority::check(&parts).map(|authority| is_own_host(authority.host(), &state.hosts));
+    let request = Request::from_parts(parts, body);
     let (path, method) = (request.uri().path(), request.method());
     let known = Known::at(path);
     let response = match known {
+        _ if host.is_err() => own(respond::problem(StatusCode::BAD_REQUEST, Some("Host is missing or malformed"))),
+        _ if host == Ok(false) => own(respond::problem(StatusCode::MISDIRECTED_REQUEST, Some(OTHER_HOST))),
         None => own(respond::problem(StatusCode::NOT_FOUND, None)),
         Some(known) if !known.methods().contains(method) => own(respond::method_not_allowed(known.methods())),
         Some(Known::Live) => plain(StatusCode::OK, "alive\n"),
@@ -115,6 +135,16 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
     };
     tracing::info!(target: "rotogate::admin", %method, path, status = response.status().as_u16());
     Ok(response)
+}
+
+const OTHER_HOST: &str = "ask by IP address or as localhost, or add this name to admin.hosts";
+
+/// Can a page of another site not have this name? An IP address and `localhost` are nobody's to rebind.
+fn is_own_host(host: &str, hosts: &[String]) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
 /// What there is on this listener.

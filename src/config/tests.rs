@@ -74,6 +74,8 @@ fn each_default_that_stands_in_a_comment_is_one() {
             "eject_for",
             "dns_refresh",
             "max_connection_age",
+            "reuse",
+            "max_requests_per_connection",
         ]
         .contains(&key);
         uncommented.push_str(if is_default { example } else { line });

@@ -166,6 +166,8 @@ pub struct AdminConfig {
     pub token_file: PathBuf,
     /// An operator's word that the listener may be reached from elsewhere (requirement O10).
     pub dangerous_non_loopback: bool,
+    /// Host names, in lower case, by which the listener is addressed besides `localhost` and IP addresses.
+    pub hosts: Vec<String>,
 }
 
 /// `[issuer]`: what we mint.
@@ -284,6 +286,8 @@ pub struct CorsConfig {
     pub allow_credentials: bool,
     /// How long a browser may remember a preflight.
     pub max_age: Duration,
+    /// The response headers that a page of these origins may read, besides those that every page may (Fetch §3.3.2).
+    pub expose: Vec<HeaderName>,
 }
 
 /// `[[clients]]`.

@@ -276,6 +276,17 @@ pub(crate) fn served_host(value: &Value) -> Result<String, String> {
     }
 }
 
+/// The name of a response header that pages may read (Fetch §3.3.2).
+pub(crate) fn exposed_header(value: &Value) -> Result<HeaderName, String> {
+    let name = text(value)?;
+    if name == "*" {
+        return Err(
+            "\"*\" exposes every header, and means no header at all with credentials; list the names".to_owned()
+        );
+    }
+    name.parse().or_else(|_| unexpected("the name of a header, such as \"x-request-id\"", value))
+}
+
 /// A cookie name (RFC 6265 §4.1.1).
 pub(crate) fn cookie_name(value: &Value) -> Result<String, String> {
     let name = text(value)?;

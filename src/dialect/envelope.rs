@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served, json};
+use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served, json, said_json};
 use crate::denial::{Denial, Error};
 use crate::gate::respond::retry_after;
 use crate::session::engine::Issued;
@@ -107,6 +107,10 @@ impl Dialect for Envelope {
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+        // No cookie is used or set here, so a client that says nothing of its body does no harm (requirement T25).
+        if said_json(call.headers) == Some(false) {
+            return Err(Denial::MalformedRequest("the body must be application/json"));
+        }
         // A duplicated member is refused at any depth (requirement R11); unknown ones are ignored.
         let mut body = strict_json::object(call.body)
             .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or a member stands in it twice"))?;

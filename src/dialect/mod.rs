@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Response, StatusCode};
 use secrecy::SecretString;
 
@@ -145,6 +146,9 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// Where it came from.
     pub address: Option<IpAddr>,
+    /// Does the request prove that a page of ours, or of a listed origin, sent it (requirement T18)? A reply that sets a
+    /// cookie needs this proof.
+    pub from_own_origin: bool,
 }
 
 impl<'a> Call<'a> {
@@ -426,11 +430,21 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// Is the body said to be JSON? `None` where nothing is said; a parameter of the media type changes nothing (RFC 8259 §11).
+///
+/// A browser sends this media type to another origin only after a preflight, unlike text and forms (Fetch §3.3.2).
+fn said_json(headers: &HeaderMap) -> Option<bool> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let media = types.next()?;
+    let essence = media.to_str().ok().and_then(|media| media.split(';').next()).unwrap_or_default();
+    Some(essence.trim().eq_ignore_ascii_case("application/json") && types.next().is_none())
+}
+
 /// A JSON reply that nobody keeps: it may hold tokens.
 fn json<T: serde::Serialize>(status: http::StatusCode, body: &T) -> Reply {
     let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
     *reply.status_mut() = status;
-    reply.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     reply.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
     reply
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
@@ -176,6 +176,7 @@ where
             query: parts.uri.query(),
             body: &empty,
             address,
+            from_own_origin: false,
         };
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
         let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_IDLE);
@@ -193,6 +194,7 @@ where
         query: parts.uri.query(),
         body: read.as_ref().unwrap_or(&empty),
         address,
+        from_own_origin: gate.origins.asked(&parts.headers),
     };
     let unread = match &read {
         Ok(_) => None,
@@ -226,6 +228,15 @@ where
     };
     let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin, recipient: OnceLock::new() };
     match endpoint.dialect.answer(&call, &desk).await {
+        // Each dialect asks before it acts. What one forgot sets no cookie all the same (requirement T25).
+        Answer::Reply(reply, _)
+            if reply.headers().contains_key(SET_COOKIE) && (!call.from_own_origin || call.method.is_safe()) =>
+        {
+            tracing::error!(dialect = endpoint.dialect.name(), "a reply would set a cookie without a proof of origin");
+            let denial = Denial::CrossOrigin;
+            let reply = endpoint.dialect.write(&call, Err(denial.into()));
+            Answered::Reply(reply, denial.into(), desk.recipient.into_inner())
+        }
         Answer::Reply(reply, reason) => Answered::Reply(reply, reason, desk.recipient.into_inner()),
         Answer::Consult(consult) => Answered::Consult(Box::new(parts), consult),
         Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),

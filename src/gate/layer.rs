@@ -46,7 +46,7 @@ use future::{Kind, Passed, Turned};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::set_target;
 pub(super) use permit::{permit, permit_call, prepare};
-use permit::{set_path, undecided};
+use permit::{set_path, undecided, withhold};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 #[derive(Clone, Debug)]
@@ -250,7 +250,7 @@ where
                             let (reply, reason) = (consult.then)(said);
                             Turned::reply(reply, verdict(reason))
                         }
-                        Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward) {
+                        Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward, index) {
                             Ok((parts, body, permitted)) => match M::forward(kept, parts, body).await {
                                 Ok(future) => {
                                     let passed = Passed {
@@ -359,7 +359,12 @@ impl<M> GateLayer<M> {
     }
 
     /// The decision on a request that an endpoint passes on: what its path's route says.
-    fn forwarded(&self, mut parts: Parts, forward: Forward) -> Result<(Parts, Bytes, Permitted), Box<NotForwarded>> {
+    fn forwarded(
+        &self,
+        mut parts: Parts,
+        forward: Forward,
+        endpoint: usize,
+    ) -> Result<(Parts, Bytes, Permitted), Box<NotForwarded>> {
         let Forward { credential, body, called, refused } = forward;
         let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
         if let Some(credential) = credential {
@@ -381,6 +386,11 @@ impl<M> GateLayer<M> {
         };
         upgrade::refuse(&mut parts);
         prepare(&self.gate.0, &mut parts, &permitted);
+        // Wherever the protocol takes a token from, whether this one won or lost, and whatever the route says of it (R13).
+        if let Some(dialect) = self.gate.0.endpoints.dialect(endpoint) {
+            let sources = dialect.sources();
+            withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None] });
+        }
         parts.extensions.insert(permitted.clone());
         // The body is another one, and whole.
         parts.headers.remove(TRANSFER_ENCODING);
@@ -572,7 +582,9 @@ impl Inner {
     /// The dialect in whose words a route refuses.
     pub(super) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
-        self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref)
+        // That of an endpoint first: it has the options that its clients know.
+        let own = self.endpoints.dialect_named(name);
+        own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
     }
 
     /// The client's address: the peer's, or what trusted proxies say of it.
@@ -587,8 +599,10 @@ impl Inner {
             }
             return None;
         };
-        let client = headers::client_ip(&parts.headers, peer.address(), &self.trusted_proxies);
-        if client == peer.address().to_canonical()
+        let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };
+        let client = headers::client_ip(&parts.headers, peer.address(), trusted);
+        if peer.may_forward()
+            && client == peer.address().to_canonical()
             && headers::says_for_whom(&parts.headers)
             && !headers::is_trusted(client, &self.trusted_proxies)
             && self.notices.first(Notice::UntrustedProxy)

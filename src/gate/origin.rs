@@ -27,7 +27,8 @@ impl Origins {
         is_safe(parts, policy) || self.asked(&parts.headers)
     }
 
-    fn asked(&self, headers: &HeaderMap) -> bool {
+    /// Does a request prove that a page of ours, or of a listed origin, sent it?
+    pub(super) fn asked(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
             // What it says counts, whatever else is there; `null` is on no list.

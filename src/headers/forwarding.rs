@@ -1,12 +1,14 @@
 //! Where a request came from: read from the headers of trusted proxies only, and written anew for the upstream (T6).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::{Peer, names};
+use crate::limit::network;
 use crate::route::authority::is_authority;
 
 static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -42,7 +44,7 @@ pub(crate) fn says_for_whom(headers: &HeaderMap) -> bool {
 /// added; from anybody else they are replaced. `Forwarded` and the like are removed in either case.
 pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
     let address = peer.address().to_canonical();
-    let from_proxy = is_trusted(address, trusted);
+    let from_proxy = peer.may_forward() && is_trusted(address, trusted);
     // Of who does not say for whom it speaks, what is to be said is written out already.
     let chain = if from_proxy && headers.contains_key(&FOR) {
         HeaderValue::try_from(chain(headers, address, trusted)).ok()
@@ -62,14 +64,40 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
             headers.remove(name);
         }
     }
-    match chain {
-        Some(chain) => drop(headers.insert(FOR.clone(), chain)),
-        None => drop(headers.remove(&FOR)),
+    let said = match chain {
+        Some(chain) => headers.insert(FOR.clone(), chain),
+        None => headers.remove(&FOR),
+    };
+    if said.is_some() && !from_proxy && peer.may_forward() {
+        report_ignored(address);
     }
     headers.insert(PROTO.clone(), proto);
     match host {
         Some(host) => drop(headers.insert(FORWARDED_HOST.clone(), host)),
         None => drop(headers.remove(&FORWARDED_HOST)),
+    }
+}
+
+/// The networks whose ignored headers were reported; 0 is none.
+static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+
+/// Says that forwarding headers were ignored: once for each network, and for the first 16 networks alone. A load balancer
+/// that is not in `trusted_proxies` looks like one client, and all users behind it share the limits of one address.
+fn report_ignored(peer: IpAddr) {
+    let network = network(peer);
+    for place in &REPORTED {
+        match place.compare_exchange(0, network, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => {
+                tracing::warn!(
+                    %peer,
+                    "x-forwarded-for ignored: the peer is not in trusted_proxies; if it is your proxy, list it, or all \
+                     of its clients share the limits of one address"
+                );
+                return;
+            }
+            Err(known) if known == network => return,
+            Err(_) => {}
+        }
     }
 }
 

@@ -43,13 +43,15 @@ pub struct Peer {
     text: HeaderValue,
     secure: bool,
     at_loopback: bool,
+    /// May its forwarding headers count, if it is a trusted proxy?
+    forwards: bool,
 }
 
 impl Peer {
     /// The address at the other end of a connection, and whether that is encrypted.
     pub fn new(address: IpAddr, secure: bool) -> Self {
         let text = visible(Bytes::from(address.to_canonical().to_string()));
-        Self { address, text, secure, at_loopback: false }
+        Self { address, text, secure, at_loopback: false, forwards: true }
     }
 
     /// The same, of a connection to a listener that only this machine reaches: it may name this machine as its host.
@@ -62,6 +64,18 @@ impl Peer {
     /// Came the connection in where only this machine connects to?
     pub const fn is_at_loopback(&self) -> bool {
         self.at_loopback
+    }
+
+    /// A peer whose forwarding headers never count, even where its address is that of a trusted proxy: another protocol
+    /// than HTTP said which address it has, so what its headers say is what the client says.
+    #[must_use]
+    pub fn without_forwarding(self) -> Self {
+        Self { forwards: false, ..self }
+    }
+
+    /// Do its forwarding headers count, if it is a trusted proxy?
+    pub const fn may_forward(&self) -> bool {
+        self.forwards
     }
 
     /// The address at the other end of the connection.

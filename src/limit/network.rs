@@ -22,7 +22,7 @@ pub const SITE_48: u32 = 32;
 const WIDE_BITS: u32 = BITS - 3;
 
 /// The network that counts as one caller: a single IPv4 address, a /64 of IPv6.
-pub(super) fn network(address: IpAddr) -> u64 {
+pub(crate) fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         // Setting the highest bit keeps it apart from every IPv4 address.

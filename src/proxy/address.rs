@@ -7,22 +7,24 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
 use super::Settings;
 use super::body::Lent;
-use super::dial::Dial;
+use super::dial::{Dial, Holding};
 use super::error::Unanswered;
 use super::http1::{Connections, InUse};
 use super::lane::Lane;
@@ -76,6 +78,26 @@ struct Any {
     requests: Requests,
     /// An upgrade is HTTP/1.1's (RFC 9113 §8.6), so it has connections on which nothing else was agreed.
     upgrades: Requests,
+    /// A connection of HTTP/1.1 that carried so many requests is closed. `None` where all are HTTP/2.
+    requests_each: Option<NonZeroU32>,
+}
+
+impl Any {
+    async fn send(&self, mut request: Request<Lent>, upgrade: bool) -> Result<Response<Incoming>, legacy::Error> {
+        let client = if upgrade { &self.upgrades } else { &self.requests };
+        let Some(most) = self.requests_each else { return client.request(request).await };
+        let connection = capture_connection(&mut request);
+        let response = client.request(request).await?;
+        if response.version() < Version::HTTP_2
+            && let Some(holding) = response.extensions().get::<Holding>()
+            && holding.count_response() >= most.get()
+            && let Some(connected) = connection.connection_metadata().as_ref()
+        {
+            // The library does not use a poisoned connection again; the response is still read to its end.
+            connected.poison();
+        }
+        Ok(response)
+    }
 }
 
 impl Clients {
@@ -90,11 +112,8 @@ impl Clients {
             Client::Http1(connections) => {
                 connections.send(request).await.map(|(response, in_use)| (response, Some(in_use)))
             }
-            Client::Any(any) => {
-                let client = if upgrade { &any.upgrades } else { &any.requests };
-                // Boxed: it is large, and everybody would carry its size about.
-                Ok((Box::pin(client.request(request)).await?, None))
-            }
+            // Boxed: it is large, and everybody would carry its size about.
+            Client::Any(any) => Ok((Box::pin(any.send(request, upgrade)).await?, None)),
         }
     }
 }
@@ -107,6 +126,7 @@ pub(super) struct Connecting {
     /// For each lane.
     pool_size: usize,
     lanes: usize,
+    requests_each: NonZeroU32,
 }
 
 struct TlsParts {
@@ -137,7 +157,8 @@ impl Connecting {
         };
         let lanes = settings.lanes;
         let pool_size = settings.pool_size.div_ceil(lanes.max(1));
-        Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size, lanes })
+        let requests_each = upstream.requests_per_connection();
+        Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size, lanes, requests_each })
     }
 
     /// For a connection, and for the look-up before it.
@@ -171,11 +192,12 @@ impl Connecting {
             UpstreamUrl::Http(_) => {
                 let mut http1 = http1::Builder::new();
                 http1.max_buf_size(MAX_UNTAKEN);
-                Some(Client::Http1(Connections::new(dial, http1, self.pool_idle, self.pool_size)))
+                let (keep_for, most) = (self.pool_idle, self.pool_size);
+                Some(Client::Http1(Connections::new(dial, http1, keep_for, most, self.requests_each)))
             }
             UpstreamUrl::H2c(_) => {
                 let requests: Requests = builder.http2_only(true).build(dial);
-                Some(Client::Any(Box::new(Any { upgrades: requests.clone(), requests })))
+                Some(Client::Any(Box::new(Any { upgrades: requests.clone(), requests, requests_each: None })))
             }
             UpstreamUrl::Https(url) => {
                 let tls = self.tls.as_ref()?;
@@ -185,7 +207,7 @@ impl Connecting {
                 builder.set_host(true);
                 let requests = builder.build(Dial { tls: with(&tls.any), ..dial.clone() });
                 let upgrades = builder.build(Dial { tls: with(&tls.http1), ..dial });
-                Some(Client::Any(Box::new(Any { requests, upgrades })))
+                Some(Client::Any(Box::new(Any { requests, upgrades, requests_each: Some(self.requests_each) })))
             }
         }
     }

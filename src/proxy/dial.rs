@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -79,18 +80,30 @@ impl Link {
 /// What lasts as long as a connection: an upgraded one counts at its address until it is closed, whoever has it then.
 /// Where the HTTP library keeps the connections, in the extensions of each response that came over it.
 #[derive(Clone, Default)]
-pub(super) struct Holding(Arc<Mutex<Option<InFlight>>>);
+pub(super) struct Holding(Arc<Held>);
+
+#[derive(Default)]
+struct Held {
+    request: Mutex<Option<InFlight>>,
+    /// How many responses came over the connection.
+    responses: AtomicU32,
+}
 
 impl Holding {
     pub(super) fn hold(&self, request: InFlight) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+        *self.0.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+    }
+
+    /// Counts one more response. Gives how many there are by now.
+    pub(super) fn count_response(&self) -> u32 {
+        self.0.responses.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         // Responses have clones of it, too.
-        drop(self.holding.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.holding.0.request.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

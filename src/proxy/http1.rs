@@ -4,6 +4,7 @@
 //! that was used last is used next, so that those which are not needed grow old and are closed.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -29,6 +30,8 @@ struct Shared {
     /// How long one is kept that nobody uses, and how many.
     keep_for: Duration,
     most: usize,
+    /// A connection that carried so many requests is closed.
+    requests_each: NonZeroU32,
     /// The one that was used last is the last.
     idle: Mutex<Vec<Idle>>,
     is_swept: AtomicBool,
@@ -49,13 +52,21 @@ enum Taken {
 struct Connection {
     sender: SendRequest<Lent>,
     holding: Holding,
+    /// How many requests it carried.
+    requests: u32,
 }
 
 impl Connections {
     /// None yet.
-    pub(super) fn new(dial: Dial, builder: Builder, keep_for: Duration, most: usize) -> Self {
-        let idle = Mutex::default();
-        Self(Arc::new(Shared { dial, builder, keep_for, most, idle, is_swept: AtomicBool::new(false) }))
+    pub(super) fn new(
+        dial: Dial,
+        builder: Builder,
+        keep_for: Duration,
+        most: usize,
+        requests_each: NonZeroU32,
+    ) -> Self {
+        let (idle, is_swept) = (Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Shared { dial, builder, keep_for, most, requests_each, idle, is_swept }))
     }
 
     /// Sends a request, in origin form, and brings back the head of the response, with the connection that its body
@@ -84,6 +95,7 @@ impl Connections {
             };
             let mut error = match connection.sender.try_send_request(request).await {
                 Ok(response) => {
+                    connection.requests = connection.requests.saturating_add(1);
                     let in_use = InUse { connection: Some(connection), home: Arc::downgrade(&self.0) };
                     return Ok((response, in_use));
                 }
@@ -107,7 +119,7 @@ impl Connections {
                 tracing::debug!(%error, "a connection to an upstream ended early");
             }
         });
-        Ok(Connection { sender, holding })
+        Ok(Connection { sender, holding, requests: 0 })
     }
 }
 
@@ -130,6 +142,9 @@ impl Shared {
     }
 
     fn keep(self: Arc<Self>, connection: Connection) {
+        if connection.requests >= self.requests_each.get() {
+            return;
+        }
         let mut idle = self.idle();
         if idle.len() < self.most {
             idle.push(Idle { connection, since: Instant::now() });

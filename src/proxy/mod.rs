@@ -71,7 +71,7 @@ pub use tls::{BadTls, UpstreamTls};
 #[cfg(feature = "kuzzle")]
 pub(crate) use upgrade::Dialled;
 pub(crate) use upgrade::Seat;
-pub use upstream::{HealthCheck, LONGEST_ASIDE, Upstream};
+pub use upstream::{HealthCheck, LONGEST_ASIDE, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream};
 pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 
 /// Bounds and trust, for all upstreams.

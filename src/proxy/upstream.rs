@@ -1,5 +1,6 @@
 //! What an upstream is, as the configuration says it.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -40,7 +41,30 @@ pub struct Upstream {
     pub dns_refresh: Duration,
     /// A connection that is older takes no further request. Default 5 min.
     pub max_connection_age: Duration,
+    /// Whether an HTTP/1.1 connection carries more than one request. Default [`Reuse::Safe`].
+    pub reuse: Reuse,
+    /// An HTTP/1.1 connection that carried so many requests takes no further one. Default
+    /// [`MAX_REQUESTS_PER_CONNECTION`].
+    pub max_requests_per_connection: NonZeroU32,
 }
+
+/// Whether a connection to an upstream is used again. HTTP/2 numbers its responses, so this concerns HTTP/1.1 alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// A connection is used again once its response was read to the end and nothing else came. An upstream that sends a
+    /// second response *after* that, while the next request is under way, still gives it to that request: HTTP/1.1 has no
+    /// number to tell them apart by. [`Upstream::max_requests_per_connection`] bounds how long that lasts.
+    #[default]
+    Safe,
+    /// Each request has a connection of its own. For upstreams that are not trusted to answer once.
+    Never,
+}
+
+/// The default of [`Upstream::max_requests_per_connection`].
+pub const MAX_REQUESTS_PER_CONNECTION: NonZeroU32 = match NonZeroU32::new(1000) {
+    Some(number) => number,
+    None => NonZeroU32::MIN,
+};
 
 /// The longest that an address is put aside, unless [`Upstream::eject_for`] is longer.
 pub const LONGEST_ASIDE: Duration = Duration::from_secs(300);
@@ -63,6 +87,16 @@ impl Upstream {
             health: None,
             dns_refresh: Duration::from_secs(30),
             max_connection_age: Duration::from_secs(300),
+            reuse: Reuse::default(),
+            max_requests_per_connection: MAX_REQUESTS_PER_CONNECTION,
+        }
+    }
+
+    /// How many requests one HTTP/1.1 connection carries at most.
+    pub(super) const fn requests_per_connection(&self) -> NonZeroU32 {
+        match self.reuse {
+            Reuse::Safe => self.max_requests_per_connection,
+            Reuse::Never => NonZeroU32::MIN,
         }
     }
 }

@@ -121,9 +121,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         });
     }
     for endpoint in &config.endpoints {
-        let mut options = endpoint.options;
-        options.kuzzle.secure_cookies = config.server.public_url.scheme_str() == Some("https");
-        let dialect = dialect::by_name(endpoint.dialect, &options)
+        let dialect = dialect::by_name(endpoint.dialect, &endpoint.options)
             .ok_or_else(|| ServerError::new(format!("there is no dialect {:?}", endpoint.dialect)))?;
         let mut made = Endpoint::boxed(dialect).path(endpoint.path.as_str()).profile(endpoint.profile.clone());
         if let Some(clients) = &endpoint.clients {

@@ -38,6 +38,7 @@ impl<S: Clone> Cors<S> {
             .allow_headers(AllowHeaders::mirror_request())
             .allow_credentials(config.allow_credentials)
             .max_age(config.max_age);
+        let layer = if config.expose.is_empty() { layer } else { layer.expose_headers(config.expose.clone()) };
         let with_cors = (!config.origins.is_empty()).then(|| layer.layer(inner.clone()));
         Ok(Self { gate, with_cors, plain: inner })
     }

@@ -17,6 +17,7 @@ use super::proxy_protocol;
 use super::stream::{Socket, Stream};
 use super::tls::Tls;
 use crate::config::ListenerConfig;
+use crate::headers::Peer;
 
 /// How long to wait for the rest of a preface that has begun.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
@@ -75,15 +76,17 @@ impl Listener {
             true => return Err(refused("only trusted_proxies may connect to this listener")),
             false => peer,
         };
-        // A proxy has the connections of all its clients.
-        let place = match bounds.trusts(client.ip()) {
+        // A proxy has the connections of all its clients. One that says by a PROXY header for whom it speaks has not, and
+        // its client's forwarding headers are what the client says, whatever network the client is in.
+        let is_proxy = bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer);
+        let place = match is_proxy {
             true => None,
             false => Some(self.addresses.enter(client.ip()).ok_or_else(|| refused("its address has too many"))?),
         };
         let Some(tls) = &self.tls else {
             let is_http2 = begins_with_preface(&stream).await?;
             let stream = Stream::clear(Socket::new(stream, bounds.slowest));
-            let origin = Origin::clear(client, bounds.slowest, self.at_loopback);
+            let origin = Origin::clear(self.peer(client, false), bounds.slowest);
             return Ok(Established { stream, origin, is_http2, place });
         };
         let loaded = tls.now();
@@ -110,9 +113,15 @@ impl Listener {
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        let mut origin = Origin::tls(client, bounds.slowest, self.at_loopback, named);
+        let mut origin = Origin::tls(self.peer(client, true), bounds.slowest, named);
         origin.tls = version;
         Ok(Established { stream, origin, is_http2, place })
+    }
+
+    /// The client as requests have it.
+    fn peer(&self, client: SocketAddr, secure: bool) -> Peer {
+        let peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
+        if self.proxy_protocol { peer.without_forwarding() } else { peer }
     }
 }
 

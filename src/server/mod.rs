@@ -173,6 +173,7 @@ impl Server {
             store: assembled.redb.clone(),
             users: Arc::clone(&assembled.users),
             metrics,
+            hosts: config.load().admin.hosts.clone(),
             stopping: stopped.clone(),
         });
         let admin_side = AdminSide::start(admin, admin_state)?;

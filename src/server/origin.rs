@@ -1,6 +1,5 @@
 //! Where the requests of a connection come from, and for whom they may be.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Request;
@@ -35,13 +34,11 @@ pub(super) struct Named {
 }
 
 impl Origin {
-    pub(super) fn clear(address: SocketAddr, slowest: Slowest, at_loopback: bool) -> Self {
-        let peer = Peer::new(address.ip(), false).at_loopback(at_loopback);
+    pub(super) fn clear(peer: Peer, slowest: Slowest) -> Self {
         Self { peer, slowest, told: Told::default(), tls: None, named: None }
     }
 
-    pub(super) fn tls(address: SocketAddr, slowest: Slowest, at_loopback: bool, named: Named) -> Self {
-        let peer = Peer::new(address.ip(), true).at_loopback(at_loopback);
+    pub(super) fn tls(peer: Peer, slowest: Slowest, named: Named) -> Self {
         Self { peer, slowest, told: Told::default(), tls: None, named: Some(named) }
     }
 

@@ -118,3 +118,57 @@ async fn sigterm_lets_what_runs_finish_and_ends_with_0() {
     upstream.join().unwrap();
     assert_eq!(gate.child.wait().unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn o25_the_admin_listener_answers_by_address_as_localhost_and_by_its_own_names_alone() {
+    let place = Place::new(&CONFIG.replace("[admin]\n", "[admin]\nhosts = [\"gate.internal\"]\n"));
+    let gate = place.start();
+    let port = gate.admin.port();
+    let ask = |path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+        raw(gate.admin, request.as_bytes()).split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    for path in ["/livez", "/readyz", "/metrics"] {
+        for good in ["127.0.0.1", "localhost", "LOCALHOST", "10.1.2.3", "[::1]", "gate.internal", "Gate.Internal"] {
+            assert_eq!(ask(path, &format!("Host: {good}:{port}\r\n")), "200", "{path} {good}");
+            assert_eq!(ask(path, &format!("Host: {good}\r\n")), "200", "{path} {good}");
+        }
+        // Names that their owner can point at this address.
+        for other in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "gate.internal.evil.example"]
+        {
+            assert_eq!(ask(path, &format!("Host: {other}:{port}\r\n")), "421", "{path} {other}");
+        }
+        for broken in ["", "Host: a b\r\n", "Host: localhost\r\nHost: localhost\r\n"] {
+            assert_eq!(ask(path, broken), "400", "{path} {broken:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn o25_the_admin_listener_has_so_many_connections_and_more_wait() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let ask = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let open = || {
+        let mut stream = std::net::TcpStream::connect(gate.admin).unwrap();
+        stream.write_all(ask).unwrap();
+        stream
+    };
+    let answered = |stream: &mut std::net::TcpStream, within: u64| {
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(within))).unwrap();
+        stream.read_exact(&mut [0; 12]).is_ok()
+    };
+    // Whoever started the gate may have asked it, too, and its connection may not be closed yet.
+    let mut held: Vec<_> = (0..60).map(|_| open()).collect();
+    assert!(held.iter_mut().all(|stream| answered(stream, 10_000)));
+    let mut late: Vec<_> = (0..40).map(|_| open()).collect();
+    let mut waiting: Vec<_> = late.iter_mut().map(|stream| answered(stream, 100)).collect();
+    let served = waiting.iter().filter(|answered| **answered).count();
+    assert!(served <= 4, "{served} beyond the bound");
+    // The public listener has places of its own.
+    assert_eq!(gate.get("/public/x", "").await.status, StatusCode::OK);
+    drop(held);
+    for (stream, answered_before) in late.iter_mut().zip(&mut waiting) {
+        assert!(*answered_before || answered(stream, 10_000), "it waits for ever");
+    }
+}

@@ -122,3 +122,19 @@ fn t19_without_a_list_no_origin_is_allowed() {
     assert_eq!(edge.ask("GET /public/x", &[GOOD]).all("access-control-allow-origin"), Vec::<&str>::new());
     assert_eq!(edge.stub.one().target, "/public/x");
 }
+
+#[test]
+fn t29_a_page_of_a_listed_origin_may_read_the_headers_that_are_exposed() {
+    let edge = cors("expose = [\"x-request-id\", \"etag\"]");
+    let reply = edge.ask("GET /public/x", &[GOOD]);
+    let exposed = reply.header("access-control-expose-headers").to_ascii_lowercase();
+    let mut names: Vec<&str> = exposed.split(',').map(str::trim).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["etag", "x-request-id"]);
+    // The answer to a preflight exposes nothing (Fetch §3.3.3), and by default no answer does.
+    let preflight = edge.ask("OPTIONS /public/x", &[GOOD, METHOD]);
+    assert_eq!(preflight.all("access-control-expose-headers"), Vec::<&str>::new());
+    let reply = cors("").ask("GET /public/x", &[GOOD]);
+    assert_eq!(reply.header("access-control-allow-origin"), "https://app.test");
+    assert_eq!(reply.all("access-control-expose-headers"), Vec::<&str>::new());
+}

@@ -428,3 +428,16 @@ fn t14_no_answer_of_a_token_endpoint_is_stored() {
     }
     assert!(edge.stub.take().is_empty());
 }
+
+#[test]
+fn t28_forwarding_headers_of_an_unlisted_peer_are_ignored_and_reported_once() {
+    let edge = Edge::new(ROUTES);
+    for _ in 0..3 {
+        edge.ask("GET /public/x", &["X-Forwarded-For: 6.6.6.6"]);
+        assert_eq!(edge.stub.one().all("x-forwarded-for"), ["127.0.0.1"]);
+    }
+    let log = edge.gate.log();
+    let reported = log.lines().filter(|line| line.contains("is not in trusted_proxies")).count();
+    assert_eq!(reported, 1, "{log}");
+    assert!(log.contains("peer=127.0.0.1"), "{log}");
+}

@@ -27,6 +27,7 @@ fn read(dialect: &dyn Dialect, served: &Served, kind: &'static str, body: &[u8])
         query: None,
         body: &Bytes::copy_from_slice(body),
         address: None,
+        from_own_origin: true,
     })
 }
 

@@ -42,6 +42,7 @@ fn answer(operation: &'static str, method: &Method, query: Option<&str>, body: &
         query,
         body: &Bytes::copy_from_slice(body),
         address: None,
+        from_own_origin: true,
     };
     let answer = Kuzzle::default().answer(&call, &gate).now_or_never().expect("an answer at once");
     (answer, gate.0.into_inner().unwrap())

@@ -165,3 +165,31 @@ async fn grpc_over_tls_keeps_its_trailers() {
     let status = answers.next().await.unwrap().unwrap_err();
     assert_eq!((status.code(), status.metadata().get("x-tail").unwrap()), (Code::DataLoss, &"7".parse().unwrap()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t27_a_connection_over_tls_carries_as_many_requests_as_it_may_and_http_2_is_not_concerned() {
+    let pki = Pki::new();
+    let pair = pki.issue(&["app.test"]);
+    let servers = [
+        Server::secure(&pair, &["http/1.1"]).await,
+        Server::secure(&pair, &["http/1.1"]).await,
+        Server::secure(&pair, &["h2"]).await,
+    ];
+    let lines = ["max_requests_per_connection = 2", "reuse = \"never\"", "reuse = \"never\""];
+    let entry = |(index, lines): (usize, &&str)| {
+        let url = format!("https://{}", servers[index].address);
+        upstream(&format!("u{index}"), &url, &format!("ca = \"ca.pem\"\nserver_name = \"app.test\"\n{lines}"))
+    };
+    let more: String = lines.iter().enumerate().map(entry).collect();
+    let place = place(&pki, &more);
+    // Each thread has connections of its own.
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    std::fs::write(place.path("gateway.toml"), config.replacen("[server]\n", "[server]\nworkers = 1\n", 1)).unwrap();
+    let gate = place.start();
+    for (index, expected) in [(0, 2), (1, 4), (2, 1)] {
+        for _ in 0..4 {
+            assert_eq!(get(&gate, &format!("/u{index}/x")).await.status, StatusCode::OK);
+        }
+        assert_eq!(servers[index].state.connections(), expected, "{}", lines[index]);
+    }
+}

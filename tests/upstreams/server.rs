@@ -38,12 +38,17 @@ pub(crate) struct Server {
 pub(crate) struct State {
     /// Requests for anything but `/healthz`.
     requests: AtomicUsize,
+    connections: AtomicUsize,
     unwell: AtomicBool,
 }
 
 impl State {
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// What `/healthz` says from now on.
@@ -112,6 +117,7 @@ impl Server {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (state, tls) = (Arc::clone(&shared), tls.clone());
+                state.connections.fetch_add(1, Ordering::SeqCst);
                 connections.spawn(async move {
                     let Some(tls) = tls else { return serve(stream, Line::default(), state).await };
                     let Ok(stream) = tls.accept(stream).await else { return };

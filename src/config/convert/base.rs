@@ -91,8 +91,9 @@ pub(super) fn admin(section: &Section<'_>, dir: &Path, server: &ServerConfig) ->
         section.blame("listen", message);
     }
     let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join("data/admin.token"));
+    let hosts = section.list("hosts", value::host).unwrap_or_default();
     section.finish();
-    AdminConfig { listen, token_file, dangerous_non_loopback }
+    AdminConfig { listen, token_file, dangerous_non_loopback, hosts }
 }
 
 fn algorithm(v: &super::super::raw::Value) -> Result<Algorithm, String> {
@@ -239,7 +240,11 @@ pub(super) fn cors(section: &Section<'_>) -> CorsConfig {
         origins: section.list("origins", value::cors_origin).unwrap_or_default(),
         allow_credentials: section.get("allow_credentials", value::boolean).unwrap_or(false),
         max_age: section.get("max_age", value::duration_within(Duration::ZERO, DAY)).unwrap_or(600 * SECOND),
+        expose: section.list("expose", value::exposed_header).unwrap_or_default(),
     };
+    if !cors.expose.is_empty() && cors.origins.is_empty() && !section.is_bad() {
+        section.blame("expose", "is of use to origins alone, and there is none in origins; add one, or remove it");
+    }
     section.finish();
     cors
 }

@@ -39,7 +39,7 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let client_sections = root.sections("clients");
     let clients = traffic::clients(&client_sections, dir);
     let endpoint_sections = root.sections("endpoints");
-    let endpoints = traffic::endpoints(&endpoint_sections, &clients);
+    let endpoints = traffic::endpoints(&endpoint_sections, &clients, server.public_url.scheme_str() == Some("https"));
     let identity = traffic::identity(&at("identity"));
     let upstreams = upstreams::upstreams(&root.sections("upstreams"), dir, &server, &admin);
     let route_sections = root.sections("routes");

@@ -10,7 +10,7 @@ use super::super::types::{ClientConfig, EndpointConfig, IdentityConfig};
 use super::super::value;
 use super::{path_in, profile};
 use crate::client::{Grant, SecretHash};
-use crate::dialect::{self, envelope::Envelope};
+use crate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle};
 use crate::directory::password::cost_of;
 use crate::headers::HeaderPattern;
 use crate::private_file::read_private;
@@ -128,11 +128,10 @@ fn own_profile(section: &Section<'_>) -> ProfileOverride {
     rules
 }
 
-pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> Vec<EndpointConfig> {
+pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig], is_https: bool) -> Vec<EndpointConfig> {
     let known: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
-        section.later(&["cookie"]);
         let dialect = section.require("dialect", "\"oauth2\"", dialect_name);
         let path = if dialect == Some(dialect::kuzzle::NAME) {
             // What its routes begin with: nothing, if nothing is said.
@@ -145,6 +144,9 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
         };
         let path = path.unwrap_or_default();
         let dialect = dialect.unwrap_or(dialect::oauth2::NAME);
+        if dialect != dialect::kuzzle::NAME {
+            section.later(&["cookie"]);
+        }
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
             section.blame("path", format!("{path} is there twice"));
         }
@@ -154,6 +156,14 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
                 section.blame_element("clients", *index, dangling("client", id, &known));
             }
         }
+        let options =
+            dialect::Options { envelope: envelope(section, dialect), kuzzle: kuzzle(section, dialect, is_https) };
+        // Routes of the dialect look for the cookie of its first endpoint.
+        let is_other = |other: &EndpointConfig| other.options.kuzzle.host_cookie != options.kuzzle.host_cookie;
+        if dialect == dialect::kuzzle::NAME && endpoints.iter().any(|other| other.dialect == dialect && is_other(other))
+        {
+            section.blame("cookie", "differs from that of another kuzzle endpoint; all of them share one");
+        }
         endpoints.push(EndpointConfig {
             dialect,
             path,
@@ -161,7 +171,7 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig]) -> V
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
             client: endpoint_client(section, dialect, clients),
             accepts: section.list("accepts", accepted_dialect).unwrap_or_default(),
-            options: dialect::Options { envelope: envelope(section, dialect), ..dialect::Options::default() },
+            options,
         });
         section.finish();
     }
@@ -202,6 +212,22 @@ fn envelope(section: &Section<'_>, dialect: &str) -> Envelope {
         expired_for_at_most: section.get("allow_expired_access_token", window).unwrap_or(default.expired_for_at_most),
         failure_status: section.get("failure_status", status).unwrap_or(default.failure_status),
     }
+}
+
+/// The keys of `dialect = "kuzzle"`. At another dialect they are unknown.
+fn kuzzle(section: &Section<'_>, dialect: &str, is_https: bool) -> Kuzzle {
+    let default = Kuzzle { secure_cookies: is_https, ..Kuzzle::default() };
+    if dialect != dialect::kuzzle::NAME {
+        return default;
+    }
+    let names = [(dialect::kuzzle::COOKIE, false), (dialect::kuzzle::HOST_COOKIE, true)];
+    let host_cookie = section.get("cookie", value::word(&names, &[])).unwrap_or(default.host_cookie);
+    if host_cookie && !is_https {
+        let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
+                       alone";
+        section.blame("cookie", message);
+    }
+    Kuzzle { host_cookie, ..default }
 }
 
 /// The SDKs know a prefix, if any, and no account.

@@ -1,6 +1,7 @@
 //! Upstreams: where they are, how they are spoken to, and what is done when one fails.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::super::raw::Section;
 use super::super::types::{AdminConfig, ServerConfig};
 use super::super::value;
 use super::path_in;
-use crate::proxy::{HealthCheck, Upstream, UpstreamTls, UpstreamUrl};
+use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -61,6 +62,13 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
         health: section.has("health").then(|| health(&section.section("health"))).flatten(),
         dns_refresh: time("dns_refresh", tenth, default.dns_refresh),
         max_connection_age: time("max_connection_age", tenth, default.max_connection_age),
+        reuse: section
+            .get("reuse", value::word(&[("safe", Reuse::Safe), ("never", Reuse::Never)], &[]))
+            .unwrap_or(default.reuse),
+        max_requests_per_connection: section
+            .get("max_requests_per_connection", value::count(1, 1_000_000_000))
+            .and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?))
+            .unwrap_or(default.max_requests_per_connection),
         ..default
     }
 }

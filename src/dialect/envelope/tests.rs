@@ -23,6 +23,7 @@ fn call<'a>(method: &'a Method, headers: &'a HeaderMap, body: &'a Bytes) -> Call
         query: None,
         body,
         address: None,
+        from_own_origin: true,
     }
 }
 

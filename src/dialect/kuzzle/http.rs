@@ -15,7 +15,9 @@ use crate::denial::Denial;
 /// The parameter of the query that may hold a token.
 pub(super) const PARAMETER: &str = "jwt";
 /// The cookie that may hold a token.
-pub(super) const COOKIE: &str = "authToken";
+pub const COOKIE: &str = "authToken";
+/// The same, which a browser takes from this very host over https alone, and sends to no other (RFC 10017 §4.1.3.2).
+pub const HOST_COOKIE: &str = "__Host-authToken";
 /// The operation that takes any call in an envelope.
 pub(super) const QUERY: &str = "_query";
 
@@ -168,14 +170,14 @@ struct Described {
 }
 
 /// Has a browser keep a token where no script reads it.
-pub(super) fn set_cookie(reply: &mut Reply, token: &str, expires: Timestamp, secure: bool) {
+pub(super) fn set_cookie(reply: &mut Reply, name: &str, token: &str, expires: Timestamp, secure: bool) {
     let expires = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(expires.as_secs().min(LAST_SECOND)));
-    insert(reply, &format!("{COOKIE}={token}; Path=/; Expires={expires}; HttpOnly; SameSite=Strict"), secure);
+    insert(reply, &format!("{name}={token}; Path=/; Expires={expires}; HttpOnly; SameSite=Strict"), secure);
 }
 
 /// Has a browser forget it.
-pub(super) fn clear_cookie(reply: &mut Reply, secure: bool) {
-    insert(reply, &format!("{COOKIE}=null; Path=/; HttpOnly; SameSite=Strict"), secure);
+pub(super) fn clear_cookie(reply: &mut Reply, name: &str, secure: bool) {
+    insert(reply, &format!("{name}=null; Path=/; HttpOnly; SameSite=Strict"), secure);
 }
 
 /// The last one of the year 9999: a date has no later year.

@@ -48,6 +48,14 @@ impl Action {
         })
     }
 
+    /// Does its reply set the cookie, where the caller wants one?
+    pub(super) const fn sets_cookie(self) -> bool {
+        match self {
+            Self::Login | Self::RefreshToken | Self::Logout => true,
+            Self::CheckToken | Self::GetCurrentUser | Self::GetStrategies | Self::PublicApi => false,
+        }
+    }
+
     /// Controller and action.
     pub(super) const fn names(self) -> (&'static str, &'static str) {
         match self {

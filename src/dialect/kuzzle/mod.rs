@@ -19,16 +19,15 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use ::http::{HeaderMap, StatusCode};
+use ::http::{HeaderMap, Method, StatusCode};
 use async_trait::async_trait;
-use bytes::Bytes;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use self::message::{Action, Message};
 use self::perform::{Cookie, Done};
 use self::words::Problem;
-use super::{Acting, Answer, Call, Called, Command, Dialect, Forward, Outcome, Reply, Served, Sources};
+use super::{Acting, Answer, Call, Called, Command, Dialect, Forward, Outcome, Reply, Served, Sources, said_json};
 use crate::credential::{self, Found, Places};
 use crate::denial::{Denial, Error};
 use crate::reason::Reason;
@@ -44,6 +43,8 @@ mod raw;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod words;
+
+pub use self::http::{COOKIE, HOST_COOKIE};
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,9 @@ const MAX_ENVELOPE: usize = 1024 * 1024;
 pub struct Kuzzle {
     /// Cookies are for https alone: to be set where the public URL is one.
     pub secure_cookies: bool,
+    /// The cookie is `__Host-authToken` in the place of `authToken`: a browser takes it from this very host over https
+    /// alone, so no other host of the domain can plant one. Needs `secure_cookies`.
+    pub host_cookie: bool,
 }
 
 #[async_trait]
@@ -98,7 +102,7 @@ impl Dialect for Kuzzle {
     }
 
     fn sources(&self) -> Sources {
-        Sources { query: Some(self::http::PARAMETER), cookie: Some(self::http::COOKIE) }
+        Sources { query: Some(self::http::PARAMETER), cookie: Some(self.cookie()) }
     }
 
     fn max_body(&self, operation: &str) -> Option<usize> {
@@ -137,7 +141,13 @@ impl Dialect for Kuzzle {
 
     async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
         if call.operation == self::http::SOCKET {
-            return open(call);
+            return self.open(call);
+        }
+        let json = said_json(call.headers);
+        let with_cookie = credential::cookies(call.headers, self.cookie()).next().is_some();
+        if *call.method == Method::POST && !json.unwrap_or(!with_cookie) {
+            let (asked, _) = Message::of_head(call.headers);
+            return malformed(&asked, Problem::invalid_argument("content-type", "application/json"));
         }
         let (asked, action) = match self::http::action(call.operation) {
             Some(action) => match Message::of_route(call, action) {
@@ -157,14 +167,21 @@ impl Dialect for Kuzzle {
                     (None, Some(_), Some(_)) => {
                         let prefix = call.path.strip_suffix(QUERY_PATH).unwrap_or_default();
                         return match asked.called(prefix) {
-                            Ok(called) => forward(asked, called, call.body),
+                            Ok(called) => self.forward(asked, called, call),
                             Err(problem) => malformed(&asked, problem),
                         };
                     }
                 }
             }
         };
-        let credential = credential_of(call.headers, call.query, &asked);
+        let credential = self.credential_of(call.headers, call.query, &asked);
+        let by_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
+        if by_cookie
+            && action.sets_cookie()
+            && let Err(answer) = may_set_cookie(call, &asked, json)
+        {
+            return *answer;
+        }
         let done = perform::perform(&asked, action, credential, call.path, gate).await;
         self.reply(&asked, done)
     }
@@ -187,60 +204,86 @@ impl Dialect for Kuzzle {
 }
 
 impl Kuzzle {
+    /// The name of the cookie that may hold a token.
+    const fn cookie(self) -> &'static str {
+        if self.host_cookie { self::http::HOST_COOKIE } else { self::http::COOKIE }
+    }
+
+    /// The one token of a call: its envelope's, else that of `Authorization`, else that of the query; or the cookie's, beside
+    /// which there must be no other.
+    fn credential_of<'a>(
+        self,
+        headers: &'a HeaderMap,
+        query: Option<&str>,
+        asked: &'a Message,
+    ) -> Result<Option<Found<'a>>, Denial> {
+        let cookie = self.cookie();
+        let Some(jwt) = &asked.jwt else {
+            let places = Places { query: Some(self::http::PARAMETER), cookies: [Some(cookie), None] };
+            return credential::extract_from(headers, query, places);
+        };
+        if credential::cookies(headers, cookie).next().is_some() {
+            return Err(Denial::TwoCredentials);
+        }
+        Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), by_cookie: false }))
+    }
+
+    /// A WebSocket, for a request that asks for one.
+    fn open(self, call: &Call<'_>) -> Answer {
+        let (asked, _) = Message::of_head(call.headers);
+        #[cfg(feature = "kuzzle")]
+        {
+            // Where it came from was looked at by the gate, if a cookie says who is there (requirement T9).
+            let found = self.credential_of(call.headers, call.query, &asked);
+            let linked = match found {
+                Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
+                Err(denial) => {
+                    let problem = Problem::of_denial(denial, &asked);
+                    return Answer::Reply(words::reply(&asked, Err(problem)), denial.into());
+                }
+            };
+            if let Some(reply) = socket::accept(call.headers) {
+                let prefix = call.path.to_owned();
+                let serve = move |client, gate| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+                    Box::pin(socket::serve(client, gate, linked, prefix))
+                };
+                return Answer::Upgrade(super::Upgrade { reply, serve: Box::new(serve) });
+            }
+        }
+        malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
+    }
+
+    /// Passes a call on to whoever has its action.
+    fn forward(self, mut asked: Message, called: Called, call: &Call<'_>) -> Answer {
+        if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
+            // The same rule as for our own actions: no cookie beside another token.
+            return Answer::Reply(words::reply(&asked, Err(Problem::of_denial(denial, &asked))), denial.into());
+        }
+        let as_it_came = call.body;
+        let credential = asked.jwt.take();
+        let body = match &credential {
+            None => as_it_came.clone(),
+            Some(_) => raw::rewrite(as_it_came, message::JWT, None).unwrap_or_default().into(),
+        };
+        let refused = move |denial| {
+            let problem = Problem::of_denial(denial, &asked);
+            words::reply(&asked, Err(problem))
+        };
+        Answer::Forward(Forward { credential, body, called, refused: Box::new(refused) })
+    }
+
     fn reply(self, asked: &Message, done: Done) -> Answer {
         let mut reply = words::reply(asked, done.came);
         match done.cookie {
             Cookie::Leave => {}
             Cookie::Set(issued) => {
-                self::http::set_cookie(&mut reply, issued.access_token.expose(), issued.expires, self.secure_cookies);
+                let (name, token) = (self.cookie(), issued.access_token.expose());
+                self::http::set_cookie(&mut reply, name, token, issued.expires, self.secure_cookies);
             }
-            Cookie::Clear => self::http::clear_cookie(&mut reply, self.secure_cookies),
+            Cookie::Clear => self::http::clear_cookie(&mut reply, self.cookie(), self.secure_cookies),
         }
         Answer::Reply(reply, done.reason)
     }
-}
-
-/// The one token of a call: its envelope's, else that of `Authorization`, else that of the query; or the cookie's, beside
-/// which there must be no other.
-fn credential_of<'a>(
-    headers: &'a HeaderMap,
-    query: Option<&str>,
-    asked: &'a Message,
-) -> Result<Option<Found<'a>>, Denial> {
-    let cookie = self::http::COOKIE;
-    let Some(jwt) = &asked.jwt else {
-        let places = Places { query: Some(self::http::PARAMETER), cookies: [Some(cookie), None] };
-        return credential::extract_from(headers, query, places);
-    };
-    if credential::cookies(headers, cookie).next().is_some() {
-        return Err(Denial::TwoCredentials);
-    }
-    Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), by_cookie: false }))
-}
-
-/// A WebSocket, for a request that asks for one.
-fn open(call: &Call<'_>) -> Answer {
-    let (asked, _) = Message::of_head(call.headers);
-    #[cfg(feature = "kuzzle")]
-    {
-        // Where it came from was looked at by the gate, if a cookie says who is there (requirement T9).
-        let found = credential_of(call.headers, call.query, &asked);
-        let linked = match found {
-            Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
-            Err(denial) => {
-                let problem = Problem::of_denial(denial, &asked);
-                return Answer::Reply(words::reply(&asked, Err(problem)), denial.into());
-            }
-        };
-        if let Some(reply) = socket::accept(call.headers) {
-            let prefix = call.path.to_owned();
-            let serve = move |client, gate| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-                Box::pin(socket::serve(client, gate, linked, prefix))
-            };
-            return Answer::Upgrade(super::Upgrade { reply, serve: Box::new(serve) });
-        }
-    }
-    malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
 }
 
 /// Where the actions are: the gate's own in the place of the upstream's, and all others as the upstream says.
@@ -254,20 +297,25 @@ fn consult(asked: Message, path: &str) -> Answer {
     Answer::Consult(super::Consult { then: Box::new(then) })
 }
 
-fn malformed(asked: &Message, problem: Problem) -> Answer {
-    Answer::Reply(words::reply(asked, Err(problem)), MALFORMED)
+/// May the reply set a cookie (requirement T25)? Whoever sets one chooses as whom a browser goes on, so it takes the same
+/// proof as using one: a `POST` of JSON that comes from a page of ours or of a listed origin.
+fn may_set_cookie(call: &Call<'_>, asked: &Message, json: Option<bool>) -> Result<(), Box<Answer>> {
+    if *call.method != Method::POST {
+        // Any site can have a browser send a GET, and its query stands in logs and histories.
+        return Err(Box::new(malformed(asked, Problem::invalid_argument("cookieAuth", "a POST request"))));
+    }
+    if json != Some(true) {
+        let problem = Problem::invalid_argument("content-type", "application/json");
+        return Err(Box::new(malformed(asked, problem)));
+    }
+    if !call.from_own_origin {
+        let denial = Denial::CrossOrigin;
+        let reply = words::reply(asked, Err(Problem::of_denial(denial, asked)));
+        return Err(Box::new(Answer::Reply(reply, denial.into())));
+    }
+    Ok(())
 }
 
-/// Passes a call on to whoever has its action.
-fn forward(mut asked: Message, called: Called, as_it_came: &Bytes) -> Answer {
-    let credential = asked.jwt.take();
-    let body = match &credential {
-        None => as_it_came.clone(),
-        Some(_) => raw::rewrite(as_it_came, message::JWT, None).unwrap_or_default().into(),
-    };
-    let refused = move |denial| {
-        let problem = Problem::of_denial(denial, &asked);
-        words::reply(&asked, Err(problem))
-    };
-    Answer::Forward(Forward { credential, body, called, refused: Box::new(refused) })
+fn malformed(asked: &Message, problem: Problem) -> Answer {
+    Answer::Reply(words::reply(asked, Err(problem)), MALFORMED)
 }

@@ -28,7 +28,7 @@ impl Acting for Engine {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Request<'a> {
     operation: &'static str,
     strategy: Option<&'a str>,
@@ -36,6 +36,10 @@ struct Request<'a> {
     headers: &'a [(&'static str, &'a str)],
     query: Option<&'a str>,
     body: &'a str,
+    /// Without a media type, unless `headers` has one.
+    bare: bool,
+    /// From a page of another site, or from no page.
+    foreign: bool,
 }
 
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -52,17 +56,22 @@ async fn answer(request: &Request<'_>, says: Result<Outcome, Error>) -> (Answer,
     let engine = Engine { says: Mutex::new(Some(says)), asked: Mutex::new(None) };
     let params: Vec<_> = request.strategy.map(|name| ("strategy".to_owned(), name.to_owned())).into_iter().collect();
     let body = Bytes::copy_from_slice(request.body.as_bytes());
+    let mut sent = headers(request.headers);
+    if !request.bare && !sent.contains_key(CONTENT_TYPE) {
+        sent.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     let call = Call {
         operation: request.operation,
         params: &params,
         method: &request.method,
-        headers: &headers(request.headers),
+        headers: &sent,
         path: "/x/_publicApi",
         query: request.query,
         body: &body,
         address: None,
+        from_own_origin: !request.foreign,
     };
-    let answer = Kuzzle { secure_cookies: true }.answer(&call, &engine).await;
+    let answer = Kuzzle { secure_cookies: true, ..Kuzzle::default() }.answer(&call, &engine).await;
     (answer, engine.asked.into_inner().unwrap())
 }
 
@@ -409,4 +418,87 @@ fn a_prefix_stands_before_every_route() {
     for served in Kuzzle::default().serves("/") {
         assert!(["_query", "websocket"].contains(&served.operation) || self::http::action(served.operation).is_some());
     }
+}
+
+#[tokio::test]
+async fn t25_a_cookie_is_set_and_taken_back_by_a_post_of_json_from_a_page_that_may() {
+    let pair = r#"{"username":"ada","password":"x"}"#;
+    let cookie = [("cookie", "authToken=C")];
+    let bearer = [("authorization", "Bearer H")];
+    let post = |operation, headers, body| Request {
+        operation,
+        method: Method::POST,
+        strategy: (operation == "login").then_some("local"),
+        headers,
+        query: Some("cookieAuth=true"),
+        body,
+        ..Request::default()
+    };
+    let all: [Request<'_>; 5] = [
+        post("login", &[], pair),
+        post("refreshToken", &cookie, ""),
+        Request { query: None, ..post("refreshToken", &cookie, "") },
+        post("logout", &cookie, ""),
+        post("logout", &bearer, ""),
+    ];
+    for good in &all {
+        assert!(answer(good, Ok(Outcome::Revoked)).await.1.is_some(), "{} is carried out", good.operation);
+    }
+    for good in all {
+        let asked = (good.operation, good.headers, good.query);
+        let text: Vec<_> = good.headers.iter().copied().chain([("content-type", "text/plain")]).collect();
+        let method =
+            Request { method: Method::GET, query: Some("cookieAuth&username=ada&password=x"), body: "", ..good };
+        let bad = [
+            (Request { foreign: true, ..good.clone() }, 403),
+            (Request { bare: true, ..good.clone() }, 400),
+            (Request { headers: &text, ..good.clone() }, 400),
+            // By GET a login alone is served; the others are 405 before this.
+            (method, 400),
+        ];
+        for (bad, status) in bad {
+            if bad.method == Method::GET && bad.operation != "login" {
+                continue;
+            }
+            let (came, command) = answer(&bad, Ok(Outcome::Revoked)).await;
+            let reply = reply(came);
+            assert!(command.is_none(), "{asked:?}: nothing was done");
+            assert_eq!(reply.status(), status, "{asked:?}");
+            assert!(!reply.headers().contains_key(SET_COOKIE));
+        }
+    }
+    // Without a cookie nothing of this is asked, but text and forms are no JSON.
+    let plain = Request { foreign: true, bare: true, query: None, ..post("login", &[], pair) };
+    assert!(answer(&plain, Ok(Outcome::Revoked)).await.1.is_some());
+    for media in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "", "*/*"] {
+        let headers = [("content-type", media)];
+        assert_eq!(refused(&Request { headers: &headers, ..plain.clone() }).await.0, 400, "{media}");
+    }
+    for media in ["application/json", "Application/JSON; charset=utf-8", "application/json ;charset=utf-8"] {
+        let headers = [("content-type", media)];
+        assert!(
+            answer(&Request { headers: &headers, ..plain.clone() }, Ok(Outcome::Revoked)).await.1.is_some(),
+            "{media}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn t25_the_envelope_of_any_action_asks_for_the_same() {
+    let text = r#"{"controller":"auth","action":"login","strategy":"local","cookieAuth":true,"body":{"username":"a","password":"b"}}"#;
+    assert!(answer(&envelope(text), Ok(Outcome::Revoked)).await.1.is_some());
+    assert_eq!(refused(&Request { foreign: true, ..envelope(text) }).await.0, 403);
+    assert_eq!(refused(&Request { bare: true, ..envelope(text) }).await.0, 400);
+    // A call that is passed on with the cookie, too.
+    let other = r#"{"controller":"document","action":"get"}"#;
+    let cookie = [("cookie", "authToken=C")];
+    assert_eq!(refused(&Request { bare: true, headers: &cookie, ..envelope(other) }).await.0, 400);
+}
+
+#[tokio::test]
+async fn r13_a_call_that_is_passed_on_has_one_token_too() {
+    let text = r#"{"controller":"document","action":"get","jwt":"B"}"#;
+    let cookie = [("cookie", "a=1; authToken=C")];
+    let both = Request { headers: &cookie, ..envelope(text) };
+    assert_eq!(refused(&both).await, (500, "security.token.verification_error".into()));
 }

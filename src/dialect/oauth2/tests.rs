@@ -23,7 +23,17 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn call<'a>(operation: &'static str, headers: &'a HeaderMap, body: &'a Bytes) -> Call<'a> {
-    Call { operation, params: &[], method: &Method::POST, headers, path: "/t", query: None, body, address: None }
+    Call {
+        operation,
+        params: &[],
+        method: &Method::POST,
+        headers,
+        path: "/t",
+        query: None,
+        body,
+        address: None,
+        from_own_origin: true,
+    }
 }
 
 fn read_at(operation: &'static str, headers: &HeaderMap, body: &str) -> Result<Command, Denial> {

@@ -210,6 +210,11 @@ impl Endpoints {
         self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
     }
 
+    /// The dialect of this name, as the first endpoint that speaks it has it.
+    pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Dialect> {
+        self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
+    }
+
     /// The dialect that knows a request's sender as a client of its own, wherever the request went.
     pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))

@@ -7,7 +7,7 @@ use http::Uri;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
-use crate::credential::{self, Credential};
+use crate::credential::{self, Credential, Places};
 use crate::denial::Denial;
 use crate::dialect::Called;
 use crate::gate::Inner;
@@ -168,16 +168,20 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     let policy = &permitted.route().policy;
     gate.protected.strip_untrusted(&mut parts.headers, policy);
     headers::strip_credentials(&mut parts.headers, policy);
-    let places = gate.places(policy);
-    for cookie in places.cookies.into_iter().flatten() {
-        credential::remove_cookie(&mut parts.headers, cookie);
-    }
-    withhold_query_token(parts, places.query);
+    withhold(parts, gate.places(policy));
     if let Some(caller) = permitted.caller() {
         for (name, value) in caller.headers() {
             parts.headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Removes the tokens of these places.
+pub(super) fn withhold(parts: &mut Parts, places: Places<'_>) {
+    for cookie in places.cookies.into_iter().flatten() {
+        credential::remove_cookie(&mut parts.headers, cookie);
+    }
+    withhold_query_token(parts, places.query);
 }
 
 /// A token in the query is nobody's credential, and goes nowhere (requirement T2).

@@ -1,11 +1,12 @@
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::support::*;
-use crate::proxy::{Lane, Proxy, Settings};
+use crate::proxy::{Lane, Proxy, Reuse, Settings, Upstream};
 
 /// What an upstream sees of its connections, by their numbers.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,4 +98,64 @@ async fn each_lane_has_connections_of_its_own() {
         seen.iter().filter(|event| matches!(event, Asked(_))).collect::<Vec<_>>(),
         [&Asked(0), &Asked(0), &Asked(1), &Asked(1)]
     );
+}
+
+/// A proxy whose upstream has these rules for the connections to it.
+fn proxy_reusing(address: SocketAddr, reuse: Reuse, most: u32) -> Proxy {
+    let url = format!("http://{address}");
+    let upstream = Upstream { reuse, max_requests_per_connection: NonZeroU32::new(most).unwrap(), ..upstream(&[&url]) };
+    Proxy::new(vec![upstream], Settings::default()).unwrap()
+}
+
+#[tokio::test]
+async fn t27_a_connection_carries_no_more_requests_than_it_may() {
+    let (address, mut events) = watched(1).await;
+    let proxy = proxy_reusing(address, Reuse::Safe, 2);
+    for number in [0, 0, 1, 1, 2] {
+        text(forward(&proxy, get("/", &[])).await).await;
+        // A connection that was closed meanwhile is told between the two.
+        let asked = match next(&mut events).await {
+            Closed(_) => next(&mut events).await,
+            asked => asked,
+        };
+        assert_eq!(asked, Asked(number));
+    }
+}
+
+#[tokio::test]
+async fn t27_a_connection_that_is_never_reused_carries_one_request() {
+    let (address, mut events) = watched(1).await;
+    let proxy = proxy_reusing(address, Reuse::Never, 1000);
+    for number in 0..3 {
+        text(forward(&proxy, get("/", &[])).await).await;
+        assert_eq!(next(&mut events).await, Asked(number));
+        assert_eq!(next(&mut events).await, Closed(number));
+    }
+}
+
+/// An upstream that answers each request twice. The second answer comes when the next request is there: nothing tells it
+/// from that request's own.
+async fn answering_twice() -> SocketAddr {
+    raw(|_, mut stream| async move {
+        let mut seen = 0;
+        while read_head(&mut stream).await.ends_with("\r\n\r\n") {
+            seen += 1;
+            let body = format!("{}", seen.max(2) - 1);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn t27_an_upstream_that_answers_late_and_twice_reaches_no_other_request_where_none_is_reused() {
+    let address = answering_twice().await;
+    let (kept, fresh) = (proxy_reusing(address, Reuse::Safe, 1000), proxy_reusing(address, Reuse::Never, 1000));
+    let mut seen = Vec::new();
+    for proxy in [&kept, &kept, &kept, &fresh, &fresh, &fresh] {
+        seen.push(text(forward(proxy, get("/", &[])).await).await);
+    }
+    // The third request of a kept connection gets the answer to the second; one of its own gets its own.
+    assert_eq!(seen, ["1", "1", "2", "1", "1", "1"]);
 }
