@@ -235,6 +235,8 @@ pub enum StoreConfig {
         accept_restored_store: bool,
         /// Memory for its pages, in bytes.
         cache_size: usize,
+        /// For how long it may be impossible to write it before the gate ends.
+        give_up: Option<Duration>,
     },
 }
 

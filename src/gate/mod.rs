@@ -235,7 +235,7 @@ async fn maintain(gate: Weak<Inner>) {
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since_tick = Duration::ZERO;
     let mut since_sweep = Duration::ZERO;
-    let mut jumped = Seldom::default();
+    let (mut jumped, mut unwritten) = (Seldom::default(), Seldom::default());
     let sweep_every = SWEEP_EVERY;
     #[cfg(feature = "failpoints")]
     let sweep_every = crate::failpoint::sweep_every(sweep_every);
@@ -245,10 +245,17 @@ async fn maintain(gate: Weak<Inner>) {
         since_tick += FLUSH_EVERY;
         since_sweep += FLUSH_EVERY;
         jumped.pass(FLUSH_EVERY);
+        unwritten.pass(FLUSH_EVERY);
         let engine = &gate.engine;
-        if let Err(error) = engine.confirmations().flush(engine.store().as_ref()).await {
-            tracing::error!(error = ?crate::denial::Chain(&error), "confirmations could not be written; they are kept and tried again");
+        match engine.confirmations().flush(engine.store().as_ref()).await {
+            Ok(()) => unwritten = Seldom::default(),
+            Err(error) if unwritten.is_due() => tracing::error!(
+                error = ?crate::denial::Chain(&error),
+                "confirmations could not be written; they are kept and tried again"
+            ),
+            Err(_) => {}
         }
+        engine.catch_up().await;
         if since_tick >= TICK_EVERY {
             since_tick = Duration::ZERO;
             match engine.clock().tick() {

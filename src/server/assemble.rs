@@ -153,7 +153,7 @@ fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<d
             tracing::warn!("store.kind is \"memory\": every session is lost when the gate stops");
             Ok((None, Arc::new(MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway))))
         }
-        StoreConfig::Redb { path, accept_restored_store, cache_size } => {
+        StoreConfig::Redb { path, accept_restored_store, cache_size, give_up: _ } => {
             let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
             options.high_water = Some(high_water(&config.issuer.keys));
             options.accept_restored = *accept_restored_store;

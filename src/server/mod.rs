@@ -27,6 +27,7 @@ mod workers;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -34,7 +35,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
+use crate::store::redb::RedbStore;
 use assemble::Assembled;
 pub(crate) use body::Answered;
 use listener::Listener;
@@ -152,6 +154,10 @@ impl Server {
         let Self { listeners, admin, assembled, config, kept, seen } = self;
         let (stopping, stopped) = watch::channel(false);
         let in_flight = Arc::new(InFlight::new(config.server.max_requests));
+        let give_up = match &config.store {
+            StoreConfig::Redb { give_up, .. } => *give_up,
+            StoreConfig::Memory => None,
+        };
         let workers = config.server.workers;
         let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight), workers));
         let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics), Arc::clone(&in_flight))?);
@@ -185,8 +191,17 @@ impl Server {
             let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
             accepting.spawn(connection::serve(listener, state, limits, workers, stopped.clone()));
         }
+        let mut lost = std::pin::pin!(store_is_lost(assembled.redb.clone(), give_up));
+        let mut gave_up = None;
         let mut ended = loop {
-            match orders.recv().await {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                error = &mut lost => {
+                    gave_up = Some(error);
+                    Some(Order::Stop)
+                }
+            };
+            match order {
                 Some(Order::Reload(config)) => watching.take(*config).await,
                 Some(Order::HandOver) => break Ended::HandedOver(kept),
                 Some(Order::Stop) | None => {
@@ -218,12 +233,33 @@ impl Server {
         let flushed = assembled.gate.flush().await;
         drop(admin_side);
         assembled.close().await;
+        if let Some(error) = gave_up {
+            return Err(error);
+        }
         flushed.map_err(|error| ServerError::new(format!("confirmations could not be written: {error}")))?;
         while let Ok(order) = orders.try_recv() {
             ended.unless_stopped(&order);
         }
         tracing::info!("stopped");
         Ok(ended)
+    }
+}
+
+/// Waits until the store could not be written for as long as it may.
+async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> ServerError {
+    let (Some(store), Some(give_up)) = (store, give_up) else { return std::future::pending().await };
+    let mut looks = tokio::time::interval(Duration::from_secs(1).min(give_up));
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if store.failed_for().is_some_and(|failed_for| failed_for >= give_up) {
+            let longest = humantime::format_duration(give_up);
+            return ServerError::new(format!(
+                "the store {} could not be written for {longest} (store.give_up): the gate ends. Nothing that was \
+                 acknowledged is lost. Make room on its disk, and start the gate again",
+                store.path().display()
+            ));
+        }
     }
 }
 

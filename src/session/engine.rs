@@ -2,6 +2,7 @@
 //! before the commit, and nothing is answered before the commit is durable.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -83,6 +84,8 @@ pub struct Engine {
     lineage: Lineage,
     keep_login_origin: bool,
     counts: Counts,
+    /// A write failed that may be in the store all the same.
+    is_behind: AtomicBool,
     random: SystemRandom,
 }
 
@@ -105,6 +108,7 @@ impl Engine {
             lineage: Lineage::default(),
             keep_login_origin: parts.keep_login_origin,
             counts: Counts::default(),
+            is_behind: AtomicBool::new(false),
             random: SystemRandom::new(),
         }
     }

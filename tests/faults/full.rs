@@ -4,7 +4,7 @@ use std::process::Command;
 
 use http::StatusCode;
 
-use super::support::{Gate, Place};
+use super::support::{Gate, Place, until};
 use super::{Acknowledged, config, is_fault, readyz};
 
 /// Refreshes before the disk is full.
@@ -41,15 +41,19 @@ async fn says_so(gate: &Gate, kept: &Acknowledged) {
     assert_eq!(gate.get("/x", &kept.over[0].access).await.status, StatusCode::UNAUTHORIZED);
 }
 
+/// How many bytes any file of the gate may have from now on, the log's among them.
+fn limit(gate: &Gate, bytes: &str) {
+    let set =
+        Command::new("prlimit").args([format!("--pid={}", gate.child.id()), format!("--fsize={bytes}:")]).status();
+    assert!(set.unwrap().success());
+}
+
 #[tokio::test]
 async fn r2_a_disk_that_fills_up_under_a_running_gate_loses_nothing() {
     let place = Place::new(&config());
     let gate = place.start_in_shell(TRAP);
     let mut kept = begun(&gate).await;
-    // From now on: no more than this of any file, the log's among them.
-    let filled =
-        Command::new("prlimit").args([format!("--pid={}", gate.child.id()), "--fsize=4096".to_owned()]).status();
-    assert!(filled.unwrap().success());
+    limit(&gate, "4096");
     says_so(&gate, &kept).await;
     drop(gate);
 
@@ -58,4 +62,45 @@ async fn r2_a_disk_that_fills_up_under_a_running_gate_loses_nothing() {
     let gate = place.start();
     assert_eq!(readyz(&gate).await.status, StatusCode::OK);
     kept.holds(&gate).await;
+}
+
+#[tokio::test]
+async fn o22_a_disk_with_room_again_is_written_without_a_restart() {
+    let place = Place::new(&config());
+    let gate = place.start_in_shell(TRAP);
+    place.point_commands_at(&gate);
+    let mut kept = begun(&gate).await;
+    limit(&gate, "4096");
+    says_so(&gate, &kept).await;
+    // For longer than it takes to try once, or twice.
+    for _ in 0..15 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert!(is_fault(&gate.refresh(&kept.live[1].refresh).await));
+        assert_eq!(gate.get("/x", &kept.live[1].access).await.status, StatusCode::OK);
+    }
+    assert_eq!(readyz(&gate).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let listed = place.run(&["session", "list"], "");
+    assert!(listed.stdout.lines().count() >= 3, "reading goes on: {listed:?}");
+
+    limit(&gate, "unlimited");
+    until("it is written again", async || readyz(&gate).await.status == StatusCode::OK).await;
+    kept.live.remove(0);
+    kept.holds(&gate).await;
+    let tokens = gate.login().await;
+    assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);
+    kept.over.push(tokens);
+    assert_eq!(gate.stop(), Some(0));
+    kept.live.clear();
+    kept.holds(&place.start()).await;
+}
+
+#[tokio::test]
+async fn o22_a_gate_that_is_told_to_gives_up_and_says_why() {
+    let place = Place::new(&format!("{}\n[store]\ngive_up = \"1s\"\n", config()));
+    let mut gate = place.start_in_shell(TRAP);
+    let kept = begun(&gate).await;
+    limit(&gate, "4096");
+    assert!(is_fault(&gate.refresh(&kept.live[1].refresh).await));
+    let ended = tokio::task::spawn_blocking(move || gate.child.wait().unwrap());
+    assert_eq!(ended.await.unwrap().code(), Some(1));
 }

@@ -201,8 +201,9 @@ pub(super) fn store(section: &Section<'_>, dir: &Path) -> StoreConfig {
     let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join("data/rotogate.redb"));
     let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
     let cache_size = bytes(section.get("cache_size", value::size(1 << 20, 1 << 40)), DEFAULT_CACHE_SIZE);
+    let give_up = section.get("give_up", value::duration_within(SECOND, 366 * DAY));
     section.finish();
-    if is_memory { StoreConfig::Memory } else { StoreConfig::Redb { path, accept_restored_store, cache_size } }
+    if is_memory { StoreConfig::Memory } else { StoreConfig::Redb { path, accept_restored_store, cache_size, give_up } }
 }
 
 pub(super) fn directory(section: &Section<'_>, dir: &Path) -> DirectoryConfig {

@@ -1,5 +1,7 @@
 //! How a session goes on: the exchange of a credential for the next pair.
 
+use std::sync::atomic::Ordering;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
@@ -13,7 +15,7 @@ use crate::session::lineage::Carried;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
 use crate::session::rotation::{self, Decision, Facts, Presented, Reuse, decide};
 use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
-use crate::store::Swap;
+use crate::store::{Cursor, StoreError, Swap};
 use crate::token::claims::AccessToken;
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
@@ -92,7 +94,7 @@ impl Engine {
             };
             let issued = self.pair(&keyring, &step.record, now, how)?;
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
-            match self.store.compare_and_swap(session.revision, step.record.clone(), raised.clone()).await? {
+            match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
                     if let Some(carried) = carried_to(&keyring, &step.record) {
                         self.lineage.carry(session.id, presented.generation, carried);
@@ -109,6 +111,29 @@ impl Engine {
             }
         }
         Err(Fault::Contention.into())
+    }
+
+    async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
+        let swapped = self.store.compare_and_swap(expected, record, raised).await;
+        if swapped.is_err() {
+            // It may have been written all the same, and then the list does not know what it revokes.
+            self.is_behind.store(true, Ordering::SeqCst);
+        }
+        swapped
+    }
+
+    /// Puts into the list what the store may know of revocations and the list does not, once the store is well again.
+    pub(crate) async fn catch_up(&self) {
+        if !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err() {
+            return;
+        }
+        self.is_behind.store(false, Ordering::SeqCst);
+        match self.store.revocations_since(Cursor::default()).await {
+            Ok((entries, _)) => entries.iter().for_each(|entry| {
+                self.revocations.apply(entry);
+            }),
+            Err(_) => self.is_behind.store(true, Ordering::SeqCst),
+        }
     }
 
     /// Does the session belong to the client, the account and the endpoint at which its token was presented?

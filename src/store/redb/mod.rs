@@ -3,7 +3,8 @@
 //! **Writing.** One thread takes everything that is queued into one transaction, syncs it to the disk, and answers only
 //! then: an `Ok` is durable. Operations of one batch see each other in their order; one that is refused writes nothing.
 //! When a commit fails, everyone in its batch is told, and nothing more is written until the file is opened again: what
-//! was being written may or may not be there. A caller that stops waiting does not undo what it asked for.
+//! was being written may or may not be there. The writer opens it again by itself, with back-off, once there is room for
+//! it; reading goes on meanwhile. A caller that stops waiting does not undo what it asked for.
 //!
 //! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in use
 //! is refused and left as it is, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
@@ -18,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
@@ -110,8 +110,6 @@ pub struct RedbStore {
 struct Inner {
     path: PathBuf,
     /// `None` once closed.
-    database: ArcSwapOption<Database>,
-    /// `None` once closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -130,16 +128,19 @@ impl RedbStore {
         let path = path.as_ref();
         let opened = open::open(path, &options)?;
         let database = Arc::new(opened.database);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(Arc::clone(&database)));
         let (sender, queue) = mpsc::channel(writer::QUEUE);
         let (done, closed) = oneshot::channel();
         let writer = Writer {
-            database: Arc::clone(&database),
+            path: path.to_owned(),
+            database: Some(database),
             queue,
-            rules: Rules { issuer: options.issuer, leeway: options.leeway },
+            rules: Rules { issuer: Arc::clone(&options.issuer), leeway: options.leeway },
+            options,
             head: opened.head,
             shared: Arc::clone(&shared),
             marker: opened.marker,
+            trouble: None,
         };
         let writer = std::thread::Builder::new()
             .name("rotogate-store".to_owned())
@@ -148,7 +149,6 @@ impl RedbStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                database: ArcSwapOption::new(Some(database)),
                 queue: Mutex::new(Some(sender)),
                 shared,
                 writer: Mutex::new(Some(writer)),
@@ -181,6 +181,11 @@ impl RedbStore {
     /// How many commits there were since it was opened.
     pub fn commits(&self) -> u64 {
         self.inner.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// For how long nothing could be written; `None` while all is well.
+    pub fn failed_for(&self) -> Option<Duration> {
+        self.inner.shared.failed_for()
     }
 
     /// Copies the store, as it is at this moment, into a new file at `path` (0600), while others go on reading and
@@ -225,7 +230,8 @@ impl RedbStore {
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {
-        self.inner.database.load_full().ok_or_else(closed)
+        let shared = &self.inner.shared;
+        shared.database.load_full().ok_or_else(|| if shared.is_closed() { closed() } else { being_opened() })
     }
 
     fn head(&self) -> Result<Head, StoreError> {
@@ -255,7 +261,7 @@ impl RedbStore {
 
 impl Inner {
     fn shut(&self) {
-        self.database.store(None);
+        self.shared.close();
         *lock(&self.queue) = None;
     }
 }
@@ -284,6 +290,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn closed() -> StoreError {
     StoreError::new("the store is closed")
+}
+
+fn being_opened() -> StoreError {
+    StoreError::new("the store is being opened again")
 }
 
 fn stopped() -> StoreError {
@@ -405,8 +415,9 @@ impl Store for RedbStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        if let Some(fault) = self.inner.shared.fault.get() {
-            return Err(StoreError::caused_by(format!("{fault}; restart the gate"), Arc::clone(fault)));
+        if let Some(fault) = self.inner.shared.fault() {
+            let message = format!("{fault}; it is opened again as soon as it can be written");
+            return Err(StoreError::caused_by(message, fault));
         }
         match &*lock(&self.inner.queue) {
             Some(queue) if !queue.is_closed() => Ok(()),

@@ -22,6 +22,9 @@ use super::writer::{Marker, failed};
 use crate::clock::Timestamp;
 use crate::private_file::{self, Unpublished};
 
+/// How much room there must be before a store is opened again that could not be written: a few changes of the usual size.
+const ROOM: usize = 256 << 10;
+
 /// A store that may be used.
 pub(super) struct Opened {
     pub(super) database: Database,
@@ -78,6 +81,46 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
         #[cfg(test)]
         backend,
     })
+}
+
+/// Opens a store again that could not be written, as the one that it was: to be called when nothing holds it any more.
+/// Nothing is used that cannot be written now.
+pub(super) fn again(path: &Path, options: &Options, last: Head) -> Result<Opened, StoreError> {
+    let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
+    // What the system could not write it takes for written (and may say so only once). What it has in memory is dropped,
+    // so that the file is read as it is on the disk.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
+        .map_err(|error| cannot_open(path, error.into()))?;
+    drop(file);
+    let opened = open(path, options)?;
+    if opened.head.store != last.store || opened.head.sequence < last.sequence {
+        return Err(StoreError::new(format!("{} is not the store that it was", path.display())));
+    }
+    let head = write(&opened.database, opened.head, |state| {
+        state.touch();
+        Ok(())
+    })?;
+    Ok(Opened { head, ..opened })
+}
+
+/// Is there room beside the store for a change of it?
+pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
+    use std::io::Write;
+    let write = || {
+        let (_removed, mut file) = Unpublished::beside(path)?;
+        file.write_all(&vec![0xa5; ROOM])?;
+        file.sync_all()
+    };
+    write().map_err(|error| {
+        StoreError::caused_by(format!("there is no room for a change of the store {}: {error}", path.display()), error)
+    })
+}
+
+/// Opens a store for reading alone: not a byte of the file is changed.
+pub(super) fn view(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
+    let (database, _, _) = examine(path, cache_size, 0, |_| Ok(()))?;
+    Ok(database)
 }
 
 /// Opens a store for reading it whole: it is checked in full, and not a byte of the file is changed.

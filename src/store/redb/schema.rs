@@ -207,6 +207,11 @@ impl<'t> Writing<'t> {
         self.changed = true;
     }
 
+    /// Has something written, if only the head.
+    pub(super) fn touch(&mut self) {
+        self.changed = true;
+    }
+
     /// Writes the head, if anything was written. `None`: nothing was, and there is nothing to commit.
     pub(super) fn finish(mut self) -> Result<Option<Head>, Failure> {
         if !self.changed {

@@ -237,26 +237,83 @@ async fn who_finds_the_queue_full_waits() {
 }
 
 #[tokio::test]
-async fn r2_a_failed_commit_is_told_to_all_and_nothing_is_written_after_it() {
+async fn r2_o22_a_failed_commit_is_told_to_all_and_the_store_opens_again_by_itself() {
     let place = Place::new();
     let store = place.open();
     let s = session("alice", 1, START);
     insert(&store, &s).await;
     store.check().await.unwrap();
+    assert_eq!(store.failed_for(), None);
     store.inner.backend.fail();
     let (a, b) = (session("alice", 2, START), session("alice", 3, START));
-    let (first, second) = tokio::join!(store.insert(a, SubjectBound::NONE), store.insert(b, SubjectBound::NONE));
+    let (first, second) =
+        tokio::join!(store.insert(a.clone(), SubjectBound::NONE), store.insert(b, SubjectBound::NONE));
     for error in [first.unwrap_err(), second.unwrap_err()] {
         assert!(error.to_string().contains("not known"), "{error}");
     }
     assert_eq!(store.commits(), 1);
-    assert!(store.check().await.unwrap_err().to_string().contains("restart"));
-    assert!(store.revoke(gone(s.id), RevokedBecause::Logout).await.is_err());
-    assert!(store.confirm(vec![]).await.is_err());
+    // The disk is as good as ever, after a while.
+    while let Err(error) = store.check().await {
+        assert!(error.to_string().contains("opened again"), "{error}");
+        assert!(store.failed_for().is_some());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.failed_for(), None);
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s.clone()));
+    assert_eq!(store.load(a.id).await.unwrap(), None, "what was not acknowledged is not there");
+    insert(&store, &a).await;
+    store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
     drop(store);
     let again = place.open();
-    assert_eq!(again.load(s.id).await.unwrap(), Some(s));
-    again.check().await.unwrap();
+    assert!(matches!(again.load(s.id).await.unwrap().unwrap().status, crate::session::Status::Revoked(_)));
+    assert_eq!(again.load(a.id).await.unwrap(), Some(a));
+}
+
+#[tokio::test]
+async fn o22_a_store_that_cannot_be_written_can_be_read_and_is_closed() {
+    let place = Place::new();
+    let store = place.open();
+    let s = session("alice", 1, START);
+    insert(&store, &s).await;
+    store.inner.backend.fail();
+    store.insert(session("alice", 2, START), SubjectBound::NONE).await.unwrap_err();
+    // Nobody else's file is taken for ours, and none is made.
+    std::fs::rename(place.path(), place.path().with_extension("away")).unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(store.check().await.is_err());
+    assert!(!place.path().exists());
+    std::fs::rename(place.path().with_extension("away"), place.path()).unwrap();
+    while store.check().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s));
+    store.inner.backend.fail();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn r23_ending_what_has_ended_is_no_commit() {
+    let place = Place::new();
+    let store = place.open();
+    let s = session("alice", 1, START);
+    insert(&store, &s).await;
+    let all = [
+        gone(s.id),
+        Revocation { target: Target::Global, effect: Effect::NotBefore(START), until: START },
+        Revocation {
+            target: Target::Subject { issuer: conformance::ISSUER.into(), subject: "alice".into() },
+            effect: Effect::NotBefore(START),
+            until: START,
+        },
+    ];
+    for entry in &all {
+        store.revoke(entry.clone(), RevokedBecause::Logout).await.unwrap();
+    }
+    let (commits, kept) = (store.commits(), store.revocations_since(Cursor::default()).await.unwrap());
+    for entry in &all {
+        store.revoke(entry.clone(), RevokedBecause::Operator).await.unwrap();
+    }
+    assert_eq!((store.commits(), store.revocations_since(Cursor::default()).await.unwrap()), (commits, kept));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,9 +1,11 @@
 //! The one writer: a thread that takes all that is queued into one transaction, commits it durably, and answers only then.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,6 +13,8 @@ use super::super::StoreError;
 use super::super::highwater::{self, HighWater, Mark};
 use super::super::rules::{Failure, Rules};
 use super::schema::{Head, Writing};
+use super::{Options, open};
+use crate::clock::{SystemTime, TimeSource};
 
 /// How many operations may wait. Who finds the queue full waits for a place in it.
 pub(super) const QUEUE: usize = 4096;
@@ -18,6 +22,14 @@ pub(super) const QUEUE: usize = 4096;
 const BATCH: usize = QUEUE;
 /// After how many commits a mark that could not be written is tried again.
 const MARK_RETRY: u64 = 256;
+
+/// How long to wait before the file is opened again after a failure, at first and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How often it is told that it could not be.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How often the queue is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// An operation in the queue, whatever it gives back.
 pub(super) trait Job: Send {
@@ -72,12 +84,58 @@ fn not_written(fault: Arc<StoreError>) -> StoreError {
 }
 
 /// What the handles of a store share with its writer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
+    /// What is read from; `None` once closed, and while the file is opened again.
+    pub(super) database: ArcSwapOption<Database>,
+    closed: AtomicBool,
     /// Commits since the store was opened.
     pub(super) commits: AtomicU64,
-    /// Why nothing can be written any more.
-    pub(super) fault: OnceLock<Arc<StoreError>>,
+    /// Why nothing can be written, and since when.
+    fault: ArcSwapOption<(Arc<StoreError>, Duration)>,
+    clock: SystemTime,
+}
+
+impl Shared {
+    pub(super) fn new(database: Arc<Database>) -> Self {
+        Self {
+            database: ArcSwapOption::new(Some(database)),
+            closed: AtomicBool::new(false),
+            commits: AtomicU64::new(0),
+            fault: ArcSwapOption::empty(),
+            clock: SystemTime::new(),
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.database.store(None);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Why nothing can be written.
+    pub(super) fn fault(&self) -> Option<Arc<StoreError>> {
+        self.fault.load().as_ref().map(|fault| Arc::clone(&fault.0))
+    }
+
+    pub(super) fn failed_for(&self) -> Option<Duration> {
+        self.fault.load().as_ref().map(|fault| self.clock.monotonic().saturating_sub(fault.1))
+    }
+
+    fn fail(&self, error: Arc<StoreError>) {
+        self.fault.store(Some(Arc::new((error, self.clock.monotonic()))));
+    }
+
+    /// Gives readers another database, unless there are to be none.
+    fn read_from(&self, database: Option<Arc<Database>>) {
+        self.database.store(database);
+        if self.is_closed() {
+            self.database.store(None);
+        }
+    }
 }
 
 /// The mark and when to write it next.
@@ -111,20 +169,34 @@ impl Marker {
 }
 
 pub(super) struct Writer {
-    pub(super) database: Arc<Database>,
+    pub(super) path: PathBuf,
+    pub(super) options: Options,
+    /// `None` while it cannot be opened again.
+    pub(super) database: Option<Arc<Database>>,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(super) rules: Rules,
     /// As of the last commit.
     pub(super) head: Head,
     pub(super) shared: Arc<Shared>,
     pub(super) marker: Option<Marker>,
+    /// While nothing can be written.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// When the file is opened again, and when it is told next that it could not be.
+pub(super) struct Trouble {
+    wait: Duration,
+    due: Duration,
+    tell: Duration,
+    /// Readers have a database that is as good for reading as any.
+    has_view: bool,
 }
 
 impl Writer {
     /// Works until every handle is gone and the queue is empty; then writes the mark, closes the file and says so.
     pub(super) fn run(mut self, closed: oneshot::Sender<Result<(), StoreError>>) {
         let mut batch = Vec::new();
-        while let Some(first) = self.queue.blocking_recv() {
+        while let Some(first) = self.next() {
             batch.push(first);
             while batch.len() < BATCH
                 && let Ok(next) = self.queue.try_recv()
@@ -146,13 +218,34 @@ impl Writer {
         let _ = closed.send(marked);
     }
 
+    /// The next operation; `None` when there is none to come. After a failure the file is opened again in between.
+    fn next(&mut self) -> Option<Box<dyn Job>> {
+        loop {
+            let Some(trouble) = &self.trouble else { return self.queue.blocking_recv() };
+            if trouble.due <= self.shared.clock.monotonic() {
+                self.reopen();
+                continue;
+            }
+            match self.queue.try_recv() {
+                Ok(job) => return Some(job),
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(LOOK_EVERY),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            }
+        }
+    }
+
     fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
-        let result = match self.shared.fault.get() {
+        let result = match self.shared.fault() {
             // Once a write has failed, memory and disk may differ. Only opening the file again tells.
-            Some(fault) => Err(Arc::clone(fault)),
+            Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
-                tracing::error!(%error, "the store failed: nothing is written until it is opened again");
-                Arc::clone(self.shared.fault.get_or_init(|| Arc::new(error)))
+                tracing::error!(%error, "the store failed: nothing is written until it is opened again, which is tried");
+                let error = Arc::new(error);
+                self.shared.fail(Arc::clone(&error));
+                let now = self.shared.clock.monotonic();
+                self.trouble =
+                    Some(Trouble { wait: FIRST_RETRY, due: now + FIRST_RETRY, tell: now + TOLD_EVERY, has_view: false });
+                error
             }),
         };
         for job in jobs {
@@ -160,9 +253,78 @@ impl Writer {
         }
     }
 
+    /// Opens the file again, if it can be written.
+    fn reopen(&mut self) {
+        let opened = self.opened_again();
+        let now = self.shared.clock.monotonic();
+        match opened {
+            Ok(()) => {
+                self.trouble = None;
+                let failed_for = self.shared.failed_for().unwrap_or_default();
+                self.shared.fault.store(None);
+                tracing::info!(store = %self.path.display(), ?failed_for, "the store was opened again: it can be written");
+            }
+            Err(error) => {
+                self.keep_reading();
+                let Some(trouble) = &mut self.trouble else { return };
+                trouble.wait = (trouble.wait * 2).min(LAST_RETRY);
+                trouble.due = now + trouble.wait;
+                if trouble.tell <= now {
+                    trouble.tell = now + TOLD_EVERY;
+                    tracing::error!(%error, "the store cannot be written yet");
+                }
+            }
+        }
+    }
+
+    fn opened_again(&mut self) -> Result<(), StoreError> {
+        open::has_room(&self.path)?;
+        if let Some(trouble) = &mut self.trouble {
+            trouble.has_view = false;
+        }
+        self.let_go();
+        let opened = open::again(&self.path, &self.options, self.head)?;
+        let database = Arc::new(opened.database);
+        self.head = opened.head;
+        self.marker = opened.marker;
+        self.database = Some(Arc::clone(&database));
+        self.shared.read_from(Some(database));
+        Ok(())
+    }
+
+    /// The file is locked for as long as anybody has it open.
+    fn let_go(&mut self) {
+        self.shared.read_from(None);
+        self.database = None;
+    }
+
+    /// What failed once answers no more than what it has in memory. Others can read on.
+    fn keep_reading(&mut self) {
+        let Some(trouble) = &mut self.trouble else { return };
+        if trouble.has_view {
+            return;
+        }
+        trouble.has_view = true;
+        self.let_go();
+        match open::view(&self.path, self.options.cache_size) {
+            Ok(database) => {
+                let database = Arc::new(database);
+                self.database = Some(Arc::clone(&database));
+                self.shared.read_from(Some(database));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be read either");
+                if let Some(trouble) = &mut self.trouble {
+                    trouble.has_view = false;
+                }
+            }
+        }
+    }
+
     /// Decides and commits. With the failpoint `ack-before-commit`, the jobs are gone afterwards: answered too early.
     fn transact(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin_write().map_err(failed)?;
+        let database = self.database.as_ref().ok_or_else(super::being_opened)?;
+        let mut transaction = database.begin_write().map_err(failed)?;
         // One sync a commit. A transaction torn by a crash is told by its checksum, which is not cryptographic; but to
         // forge one takes control of every byte of the pages, and each holds keys that an attacker does not choose.
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
