@@ -69,6 +69,20 @@ impl SecretHash {
         Self(SecretString::from(phc.into()))
     }
 
+    /// One that no secret has: of random bytes, which are in the place of the digest of a secret.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_nobody() -> Result<Self, NoRandomness> {
+        use base64::Engine as _;
+        let mut bytes = [0; 48];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        let (salt, digest) = bytes.split_at(16);
+        let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
+        Ok(Self::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
+    }
+
     /// The PHC string, for [`Passwords::verify`].
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()

@@ -5,6 +5,15 @@
 //! is ours (secrets that an orchestrator mounts are made that way). What is checked is the file that was opened and not
 //! its name, so nothing can be put in its place in between. A symbolic link may be read through, because mounted
 //! secrets are links, but is never written through.
+//!
+//! Root works on the files of a service for it (requirement O17): it reads those that belong to the owner of their
+//! folder, and what it makes belongs to that owner, so that the service can go on.
+//!
+//! What is no secret but decides who is trusted goes through [`trusted`].
+
+#[cfg(feature = "server")]
+pub(crate) mod trusted;
+mod user;
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -21,7 +30,10 @@ const MAX_LEN: u64 = 64 << 20;
 /// A text that names the file, what is wrong and how to mend it: it cannot be opened, is no regular file, belongs to
 /// somebody else, or others may read or write it.
 pub(crate) fn open_private(path: &Path, writing: bool) -> Result<File, String> {
-    let cannot = |e: io::Error| format!("{}: cannot be opened: {e}", path.display());
+    let cannot = |e: io::Error| match e.kind() {
+        io::ErrorKind::PermissionDenied => format!("{}: cannot be opened: {e}{}", path.display(), user::advice(path)),
+        _ => format!("{}: cannot be opened: {e}", path.display()),
+    };
     let mut options = OpenOptions::new();
     options.read(true).write(writing);
     #[cfg(unix)]
@@ -69,32 +81,49 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     if !meta.is_file() {
         return Err(format!("{shown}: is not a regular file"));
     }
-    let groups = rustix::process::getgroups().unwrap_or_default();
-    let ours =
-        |gid: u32| rustix::process::getegid().as_raw() == gid || groups.iter().any(|group| group.as_raw() == gid);
     let us = rustix::process::geteuid().as_raw();
-    match objection(meta.mode(), meta.uid(), us, ours(meta.gid())) {
+    let folder = fs::metadata(parent(path)).ok();
+    // Root acts for the owner of the folder.
+    let for_folder = |is: fn(&Metadata) -> u32, id: u32| us == 0 && folder.as_ref().is_some_and(|f| is(f) == id);
+    let group_is_ours = user::is_our_group(meta.gid()) || for_folder(Metadata::gid, meta.gid());
+    match objection(meta.mode(), meta.uid(), us, group_is_ours, for_folder(Metadata::uid, meta.uid())) {
         None => Ok(()),
-        Some(what) if meta.uid() == us => Err(format!("{shown}: {what}: chmod 600 {shown}")),
-        Some(what) => Err(format!("{shown}: {what}: chown {us} {shown} && chmod 600 {shown}")),
+        Some(Objection::Owner(what)) => Err(format!("{shown}: {what}{}", user::advice(path))),
+        // Mode 600 would lock us out.
+        Some(Objection::Mode(what)) if meta.uid() != us && us != 0 => {
+            let group = rustix::process::getegid().as_raw();
+            Err(format!("{shown}: {what}: as root, chgrp {group} {shown} && chmod 640 {shown}"))
+        }
+        Some(Objection::Mode(what)) => Err(format!("{shown}: {what}: chmod 600 {shown}")),
     }
+}
+
+/// What is wrong with a file.
+#[cfg(unix)]
+enum Objection {
+    Owner(String),
+    Mode(String),
 }
 
 /// What is wrong with a file of this mode and owner.
 #[cfg(unix)]
-fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool) -> Option<String> {
-    if owner != us && owner != 0 {
-        return Some(format!("belongs to user {owner}, and must belong to us (user {us}) or to root"));
+fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_folder: bool) -> Option<Objection> {
+    if owner != us && owner != 0 && !is_of_its_folder {
+        return Some(Objection::Owner(format!(
+            "belongs to user {}, and must belong to us (user {}) or to root",
+            user::name(owner),
+            user::name(us)
+        )));
     }
     let mode = mode & 0o777;
     if mode & 0o007 != 0 {
-        return Some(format!("its mode {mode:03o} lets everyone at it"));
+        return Some(Objection::Mode(format!("its mode {mode:03o} lets everyone at it")));
     }
     if mode & 0o030 != 0 {
-        return Some(format!("its mode {mode:03o} gives the group more than reading"));
+        return Some(Objection::Mode(format!("its mode {mode:03o} gives the group more than reading")));
     }
     if mode & 0o040 != 0 && !group_is_ours {
-        return Some(format!("its mode {mode:03o} lets a group read it that is not ours"));
+        return Some(Objection::Mode(format!("its mode {mode:03o} lets a group read it that is not ours")));
     }
     None
 }
@@ -118,21 +147,92 @@ pub(crate) fn check_private_dir(path: &Path) -> Result<(), String> {
     {
         use std::os::unix::fs::MetadataExt;
         let us = rustix::process::geteuid().as_raw();
-        if let Some(what) = dir_objection(meta.mode(), meta.uid(), us) {
-            return Err(format!("{shown}: {what}, who could exchange what is in it: chmod 700 {shown}"));
+        match dir_objection(meta.mode(), meta.uid(), us) {
+            None => {}
+            Some(Objection::Owner(what)) => {
+                return Err(format!("{shown}: {what}, who could exchange what is in it{}", user::advice(path)));
+            }
+            Some(Objection::Mode(what)) => {
+                return Err(format!("{shown}: {what}, who could exchange what is in it: chmod 700 {shown}"));
+            }
         }
     }
     Ok(())
 }
 
-/// What is wrong with a directory of this mode and owner.
+/// What is wrong with a directory of this mode and owner. Root reads the folder of a service for it.
 #[cfg(unix)]
-fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<String> {
-    if owner != us && owner != 0 {
-        return Some(format!("belongs to user {owner}"));
+fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
+    if owner != us && owner != 0 && us != 0 {
+        return Some(Objection::Owner(format!("belongs to user {}", user::name(owner))));
     }
     // In a sticky directory, as mounted secrets have it, nobody can exchange the files of others.
-    (mode & 0o022 != 0 && mode & 0o1000 == 0).then(|| format!("may be written by others (mode {:04o})", mode & 0o7777))
+    (mode & 0o022 != 0 && mode & 0o1000 == 0)
+        .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
+}
+
+/// Why we may not look into a file that the gate's user may: not a fault of the file. `None` where we may, or where
+/// something else is the matter.
+#[cfg(feature = "server")]
+pub(crate) fn denied(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match user::may(path, rustix::fs::Access::READ_OK) {
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+            Some(format!("{shown}: may not be read by user {}{}", user::name(user::ours()), user::advice(path)))
+        }
+        Ok(()) | Err(_) => None,
+    }
+}
+
+/// As [`denied`], of a file for the gate's eyes only that this process, of another user, could open.
+#[cfg(feature = "server")]
+pub(crate) fn denied_as_another(path: &Path) -> Option<String> {
+    denied(path).or_else(|| {
+        let owner = user::owner(path)?;
+        let us = user::ours();
+        (owner != us && owner != 0 && us != 0).then(|| {
+            let shown = path.display();
+            format!(
+                "{shown}: belongs to user {}, and we are user {}{}",
+                user::name(owner),
+                user::name(us),
+                user::advice(path)
+            )
+        })
+    })
+}
+
+/// Why a file that is not there could not be made, or one that is could not be written. The flag says that this is for
+/// want of a right, which another user may have.
+#[cfg(feature = "server")]
+pub(crate) fn unwritable(path: &Path) -> Option<(String, bool)> {
+    let shown = path.display();
+    let there = path.ancestors().find(|at| at.as_os_str().is_empty() || at.symlink_metadata().is_ok());
+    let there = there.filter(|at| !at.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if there != path && !there.is_dir() {
+        return Some((format!("{shown}: cannot be made, because {} is no directory", there.display()), false));
+    }
+    let wanted = if there.is_dir() {
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK
+    } else {
+        rustix::fs::Access::WRITE_OK
+    };
+    match user::may(there, wanted) {
+        Ok(()) => None,
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+            let (us, advice) = (user::name(user::ours()), user::advice(there));
+            Some((format!("{shown}: may not be written by user {us}{advice}"), true))
+        }
+        Err(error) => Some((format!("{shown}: cannot be written: {}", io::Error::from(error)), false)),
+    }
+}
+
+/// May others look into this folder, though they can change nothing there?
+#[cfg(feature = "server")]
+pub(crate) fn is_open(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let mode = fs::metadata(path).ok().filter(Metadata::is_dir)?.mode() & 0o777;
+    (mode & 0o055 != 0).then_some(mode)
 }
 
 /// Makes a directory, and those above it, for our eyes only (0700), durably. One that is there stays as it is.
@@ -149,7 +249,28 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
-    missing.into_iter().try_for_each(sync_dir)
+    // The outermost first, so that each takes its owner from the one above it.
+    for dir in missing.into_iter().rev() {
+        adopt(&File::open(dir)?, dir)?;
+        sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+/// Gives what root has made in the folder of another user to that user: a service could not go on with a file of root's
+/// (requirement O17).
+fn adopt(made: &File, path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if rustix::process::geteuid().is_root() {
+            let folder = fs::metadata(parent(path))?;
+            if folder.uid() != made.metadata()?.uid() {
+                std::os::unix::fs::fchown(made, Some(folder.uid()), Some(folder.gid()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Replaces a file as a whole, or makes it, for our eyes only (0600): whoever reads it sees the old content or the new,
@@ -184,7 +305,8 @@ pub(crate) struct EditLock(#[expect(dead_code, reason = "held for its lock")] Fi
 pub(crate) fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     let lock = beside(path, "lock")?;
     refuse_link(&lock)?;
-    let file = private_options().create(true).truncate(false).open(lock)?;
+    let file = private_options().create(true).truncate(false).open(&lock)?;
+    adopt(&file, &lock)?;
     file.lock()?;
     Ok(EditLock(file))
 }
@@ -204,7 +326,9 @@ impl Unpublished {
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
         // O_EXCL, which follows no link either.
         let file = private_options().read(true).create_new(true).open(&name)?;
-        Ok((Self(name), file))
+        let unpublished = Self(name);
+        adopt(&file, &unpublished.0)?;
+        Ok((unpublished, file))
     }
 
     fn with(path: &Path, bytes: &[u8]) -> io::Result<Self> {

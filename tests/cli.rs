@@ -16,6 +16,8 @@ mod files;
 mod keys;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/owners.rs"]
+mod owners;
 #[path = "cli/service.rs"]
 mod service;
 #[path = "cli/session.rs"]

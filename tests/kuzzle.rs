@@ -260,7 +260,7 @@ async fn numbers_in_an_envelope_pass_as_they_were_written() {
 #[tokio::test]
 async fn the_example_of_the_jvm_document_runs_as_printed() {
     let place = Place::new(&config(""));
-    assert_eq!(place.run(&["user", "add", "foo"], "bar\n").code, Some(0));
+    place.user_of_a_document("foo", "foo-1", "bar");
     let gate = place.start();
     let client = Client { gate: &gate };
     let call = |action: &str, more: Value| {

@@ -9,12 +9,13 @@
 //! | `GET /livez` | no | 200 while the process runs |
 //! | `GET /readyz` | no | 200, or 503 and why not |
 //! | `GET /metrics` | no, on loopback; else yes | numbers, in OpenMetrics or Prometheus' text format, as `Accept` says |
+//! | `GET /v1/status` | yes | version, process id and addresses |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
-//! | `GET /sessions?subject=&after=&limit=` | yes | a page of sessions, the oldest first |
+//! | `GET /sessions?user=&account=&subject=&after=&limit=` | yes | a page of sessions, the oldest first |
 //! | `GET /sessions/{id}` | yes | one session |
-//! | `POST /sessions/{id}/revoke` | yes | 204 once its end is durable |
+//! | `POST /sessions/{id}/revoke` | yes | once its end is durable, `{"ended": 1}`; 0 if it had ended |
 //! | `POST /users/reload` | yes | 204 once the users file was read again and what a change ended is durable; 409 where it is broken |
-//! | `POST /revocations?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone |
+//! | `POST /revocations?user=&account=`, `?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone: `matched` and `ended` are numbers of sessions. 404 where users, clients and store know no such target, unless `&force` says to enter it all the same |
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -50,7 +51,7 @@ use crate::store::redb::RedbStore;
 mod sessions;
 mod token;
 
-pub use sessions::Listed;
+pub use sessions::{Ended, Listed};
 pub use token::AdminToken;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -66,6 +67,8 @@ pub(crate) struct State {
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
     pub(crate) users: Arc<Users>,
+    /// Every address of this gate, this listener's among them.
+    pub(crate) listening: Vec<SocketAddr>,
     pub(crate) metrics: Arc<Metrics>,
     /// Further names of this listener, in lower case.
     pub(crate) hosts: Vec<String>,
@@ -126,12 +129,17 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
         Some(_) if !authorised(&state, &request) => own(unauthorised()),
         // Answered above, where it may be.
         Some(Known::Metrics) => own(unauthorised()),
+        Some(Known::Status) => own(sessions::json(&Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            listeners: &state.listening,
+        })),
         Some(Known::Backup) => backup(&state).await,
-        Some(Known::Sessions) => own(sessions::list(&state.gate, request.uri().query()).await),
+        Some(Known::Sessions) => own(sessions::list(&state, request.uri().query()).await),
         Some(Known::Session(id)) => own(sessions::show(&state.gate, id).await),
         Some(Known::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
         Some(Known::UsersReload) => own(reload_users(&state).await),
-        Some(Known::Revocations) => own(sessions::revoke_many(&state.gate, request.uri().query()).await),
+        Some(Known::Revocations) => own(sessions::revoke_many(&state, request.uri().query()).await),
     };
     tracing::info!(target: "rotogate::admin", %method, path, status = response.status().as_u16());
     Ok(response)
@@ -147,12 +155,20 @@ fn is_own_host(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
+#[derive(serde::Serialize)]
+struct Status<'a> {
+    version: &'a str,
+    pid: u32,
+    listeners: &'a [SocketAddr],
+}
+
 /// What there is on this listener.
 #[derive(Clone, Copy)]
 enum Known<'a> {
     Live,
     Ready,
     Metrics,
+    Status,
     Backup,
     Sessions,
     Session(&'a str),
@@ -167,6 +183,7 @@ impl<'a> Known<'a> {
             "/livez" => Self::Live,
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
+            "/v1/status" => Self::Status,
             "/store/backup" => Self::Backup,
             "/sessions" => Self::Sessions,
             "/users/reload" => Self::UsersReload,
@@ -180,7 +197,7 @@ impl<'a> Known<'a> {
 
     const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Live | Self::Ready | Self::Metrics | Self::Sessions | Self::Session(_) => {
+            Self::Live | Self::Ready | Self::Metrics | Self::Status | Self::Sessions | Self::Session(_) => {
                 &[Method::GET, Method::HEAD]
             }
             Self::Backup | Self::SessionRevoke(_) | Self::UsersReload | Self::Revocations => &[Method::POST],

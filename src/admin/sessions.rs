@@ -6,9 +6,12 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::State;
 use crate::clock::Timestamp;
 use crate::denial::{Chain, Error};
 use crate::dialect::{Reply, ReplyBody};
+use crate::directory::User;
+use crate::gate::sessions::{Tally, Whose};
 use crate::gate::{Gate, respond};
 use crate::session::{RevokedBecause, Session, SessionId, Status};
 use crate::store::Filter;
@@ -96,8 +99,16 @@ fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-pub(super) async fn list(gate: &Gate, query: Option<&str>) -> Reply {
-    let filter = parameter(query, "subject").map_or(Filter::All, |subject| Filter::Subject(subject.into()));
+pub(super) async fn list(state: &State, query: Option<&str>) -> Reply {
+    let gate = &state.gate;
+    let filter = match (parameter(query, "user"), parameter(query, "subject")) {
+        (Some(_), Some(_)) => return wrong("at most one of `user` and `subject` is expected"),
+        (Some(user), None) => match subject_of(state, &user, parameter(query, "account").as_deref()) {
+            Ok(subject) => Filter::Subject(subject),
+            Err(NoSubject(status, what)) => return respond::problem(status, Some(&what)),
+        },
+        (None, subject) => subject.map_or(Filter::All, |subject| Filter::Subject(subject.into())),
+    };
     let after = match parameter(query, "after").map(|after| SessionId::parse(&after)) {
         None => None,
         Some(Some(id)) => Some(id),
@@ -117,40 +128,131 @@ pub(super) async fn list(gate: &Gate, query: Option<&str>) -> Reply {
     }
 }
 
-pub(super) async fn show(gate: &Gate, id: &str) -> Reply {
-    let Some(id) = SessionId::parse(id) else { return not_there() };
+pub(super) async fn show(gate: &Gate, name: &str) -> Reply {
+    let Some(id) = SessionId::parse(name) else { return not_there(name) };
     match gate.sessions().get(id).await {
         Ok(Some(session)) => json(&listed(gate, &session)),
-        Ok(None) => not_there(),
+        Ok(None) => not_there(name),
         Err(error) => failed(&error),
     }
 }
 
-pub(super) async fn revoke(gate: &Gate, id: &str) -> Reply {
-    let Some(id) = SessionId::parse(id) else { return not_there() };
-    match gate.sessions().revoke(id).await {
-        Ok(true) => done(),
-        Ok(false) => not_there(),
+/// What a revocation ended.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Ended {
+    /// How many sessions it was about, those that had ended before among them.
+    #[serde(default)]
+    pub matched: u64,
+    /// How many of them lived until then.
+    pub ended: u64,
+    /// What began up to this moment is over (RFC 3339). Not there for one session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
+}
+
+pub(super) async fn revoke(gate: &Gate, name: &str) -> Reply {
+    let Some(id) = SessionId::parse(name) else { return not_there(name) };
+    match gate.sessions().end_one(id).await {
+        Ok(Some(lived)) => json(&Ended { matched: 1, ended: lived.into(), not_before: None }),
+        Ok(None) => not_there(name),
         Err(error) => failed(&error),
     }
 }
 
-pub(super) async fn revoke_many(gate: &Gate, query: Option<&str>) -> Reply {
-    let sessions = gate.sessions();
-    let asked = ["subject", "client", "all"].map(|name| parameter(query, name));
-    let revoked = match asked {
-        [Some(subject), None, None] if !subject.is_empty() => sessions.revoke_subject(&subject).await,
-        [None, Some(client), None] if !client.is_empty() => sessions.revoke_client(&client).await,
-        [None, None, Some(all)] if all.is_empty() => sessions.revoke_all().await,
-        _ => return wrong("exactly one of `?subject=…`, `?client=…` and `?all` is expected"),
+pub(super) async fn revoke_many(state: &State, query: Option<&str>) -> Reply {
+    let given = |name| parameter(query, name).filter(|value| !value.is_empty());
+    let names = ["user", "subject", "client", "all"];
+    let asked = names.map(|name| parameter(query, name).is_some());
+    if asked.iter().filter(|asked| **asked).count() != 1 || parameter(query, "all").is_some_and(|all| !all.is_empty()) {
+        return wrong("exactly one of `?user=…`, `?subject=…`, `?client=…` and `?all` is expected");
+    }
+    let (subject, client) = match (given("user"), given("subject"), given("client")) {
+        (Some(user), None, None) => match subject_of(state, &user, given("account").as_deref()) {
+            Ok(subject) => (Some(subject), None),
+            Err(NoSubject(status, what)) => return respond::problem(status, Some(&what)),
+        },
+        (None, Some(subject), None) => (Some(subject.into_boxed_str()), None),
+        (None, None, Some(client)) => (None, Some(client)),
+        _ if parameter(query, "all").is_some() => (None, None),
+        _ => return wrong("a name is expected, and is empty"),
     };
-    match revoked {
-        Ok(()) => done(),
+    let whose = match (&subject, &client) {
+        (Some(subject), _) => Whose::Subject(subject),
+        (None, Some(client)) => Whose::Client(client),
+        (None, None) => Whose::Everyone,
+    };
+    if parameter(query, "force").is_none() {
+        match unknown(state, whose).await {
+            Ok(None) => {}
+            Ok(Some(what)) => return respond::problem(StatusCode::NOT_FOUND, Some(&what)),
+            Err(error) => return failed(&error),
+        }
+    }
+    match state.gate.sessions().end(whose).await {
+        Ok(Tally { matched, ended, not_before }) => {
+            json(&Ended { matched, ended, not_before: Some(rfc3339(not_before)) })
+        }
         Err(error) => failed(&error),
     }
 }
 
-fn json(value: &impl Serialize) -> Reply {
+/// Why a name is no subject.
+struct NoSubject(StatusCode, String);
+
+/// The subject of the user of that name.
+fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<str>, NoSubject> {
+    let mut found = state.users.directory().named(account, user);
+    let asked = shown(user);
+    match (found.pop(), found.pop()) {
+        (Some(only), None) => Ok(only.subject),
+        (Some(one), Some(other)) => {
+            let named = |user: &User| user.account.as_deref().unwrap_or("none").to_owned();
+            let accounts = [&one, &other].into_iter().chain(&found).map(named).collect::<Vec<_>>().join(", ");
+            let what = format!("several accounts have a user {asked}: {accounts}; say which: --account");
+            Err(NoSubject(StatusCode::BAD_REQUEST, what))
+        }
+        (None, _) => {
+            let mut what = format!("no user has the name {asked}");
+            if let Some(name) = state.users.directory().name_of(user) {
+                let name = shown(&name);
+                what.push_str(&format!("; it is the subject of {name}: --user {name} or --subject {asked}"));
+            }
+            Err(NoSubject(StatusCode::NOT_FOUND, what))
+        }
+    }
+}
+
+/// Why there is nothing to end, and what was probably meant. `None` where users, clients or the store know the target.
+async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Error> {
+    let sessions = state.gate.sessions();
+    match whose {
+        Whose::Everyone => Ok(None),
+        Whose::Subject(subject) => {
+            if state.users.directory().name_of(subject).is_some() || sessions.has_any(whose).await? {
+                return Ok(None);
+            }
+            let asked = shown(subject);
+            let mut what = format!("no user, session or token has the subject {asked}");
+            if let [user] = state.users.directory().named(None, subject).as_slice() {
+                what.push_str(&format!("; a user of this name has sub {}: --user {asked}", user.subject));
+            }
+            Ok(Some(what))
+        }
+        Whose::Client(client) => {
+            if state.gate.has_client(client) || sessions.has_any(whose).await? {
+                return Ok(None);
+            }
+            Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
+        }
+    }
+}
+
+/// What an operator typed, as it may stand in an answer.
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+pub(super) fn json(value: &impl Serialize) -> Reply {
     let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(value).unwrap_or_default()));
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -163,8 +265,8 @@ pub(super) fn done() -> Reply {
     reply
 }
 
-fn not_there() -> Reply {
-    respond::problem(StatusCode::NOT_FOUND, Some("there is no session of this id"))
+fn not_there(id: &str) -> Reply {
+    respond::problem(StatusCode::NOT_FOUND, Some(&format!("there is no session {}", shown(id))))
 }
 
 fn wrong(what: &str) -> Reply {

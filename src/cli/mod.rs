@@ -1,14 +1,15 @@
 //! The command line. One file a command, each a thin call into the library or the admin listener.
 //!
-//! Exit codes: 0 done; 1 it could not be done; 2 the command line or the configuration is wrong.
+//! Exit codes: 0 done; 1 it could not be done, or nothing matched; 2 the command line or the configuration is wrong.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
-use crate::config::{self, Config, ProcessEnv};
+use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
 
 mod check;
 mod client;
@@ -25,6 +26,7 @@ mod token;
 mod user;
 
 use output::Output;
+use successor::Baton;
 
 /// Validates bearer tokens, rotates refresh tokens, and acts on a revocation at the next request.
 #[derive(Debug, Parser)]
@@ -44,11 +46,16 @@ struct Arguments {
 enum Command {
     /// Starts the gate (the default).
     Serve,
-    /// Reads the configuration and says everything that is wrong with it.
+    /// Says everything that a start would refuse: of the configuration, of the files that it names, of its addresses.
+    ///
+    /// Exit code 2 where something is wrong, 1 where something could not be looked at. Makes no file.
     Check {
-        /// Prints the configuration in force, with every default, secrets masked.
+        /// Prints the configuration in force as TOML, with every default, secrets masked.
         #[arg(long)]
         print: bool,
+        /// Takes warnings for errors: exit code 1.
+        #[arg(long)]
+        strict: bool,
     },
     /// Users of the users file; a running gate sees changes at once.
     #[command(subcommand)]
@@ -77,31 +84,103 @@ enum Failure {
     Failed(String),
     /// Exit code 2.
     Wrong(String),
+    /// The configuration, or files that it names: exit code 2, or 1 where nothing but a right to look is missing. At least
+    /// one.
+    Configuration(Vec<ConfigError>),
+    /// Nobody reads any more what is written. That is no failure: `| head` has what it wanted.
+    Unread,
 }
 
 impl Failure {
     fn of(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
+
+    fn configuration(errors: &ConfigErrors) -> Self {
+        Self::Configuration(errors.iter().cloned().collect())
+    }
+
+    /// A word for programs, and the exit code.
+    fn kind(&self) -> (&'static str, u8) {
+        match self {
+            Self::Failed(_) => ("failed", 1),
+            Self::Wrong(_) => ("usage", 2),
+            Self::Configuration(at) if at.iter().all(|error| error.unchecked) => ("not_checked", 1),
+            Self::Configuration(_) => ("configuration", 2),
+            Self::Unread => ("unread", 0),
+        }
+    }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Failed(text) | Self::Wrong(text)) = self;
-        f.write_str(text)
+        match self {
+            Self::Failed(text) | Self::Wrong(text) => f.write_str(text),
+            Self::Configuration(at) => {
+                let lines: Vec<_> = at.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Self::Unread => f.write_str("nobody reads standard output any more"),
+        }
     }
+}
+
+/// A problem and where it is, for programs.
+#[derive(Debug, Serialize)]
+struct At {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    key: String,
+    detail: String,
+}
+
+impl At {
+    fn of(error: &ConfigError) -> Self {
+        let ConfigError { source, position, key, message, unchecked: _ } = error;
+        Self { file: source.clone(), line: position.map(|(line, _)| line), key: key.clone(), detail: message.clone() }
+    }
+}
+
+#[derive(Serialize)]
+struct Refusal<'a> {
+    error: Why<'a>,
+}
+
+#[derive(Serialize)]
+struct Why<'a> {
+    code: &'a str,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    at: Vec<At>,
 }
 
 type Done = Result<(), Failure>;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let baton = Baton::received();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => match baton.filter(|baton| baton.refused.is_none()) {
+            // The program from before knew these arguments.
+            Some(baton) => {
+                complain(&error.to_string());
+                complain(&baton.give_back(&Failure::of(error), None).to_string());
+                return ExitCode::from(2);
+            }
+            None => error.exit(),
+        },
+    };
     let output = Output { json: arguments.json };
     let path = arguments.config;
-    let done = match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => load(&path).and_then(|config| serve::run(&path, config, output)),
-        Command::Check { print } => load(&path).and_then(|config| check::run(&path, &config, print, output)),
+    let command = arguments.command.unwrap_or(Command::Serve);
+    // What a gate says on standard output is its greeting.
+    let is_gate = matches!(command, Command::Serve);
+    let done = match command {
+        Command::Serve => serve::run(&path, output, baton),
+        Command::Check { print, strict } => check::run(&path, print, strict, output),
         Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
         Command::Client(command) => client::run(&command, output),
         Command::Session(command) => load(&path).and_then(|config| session::run(&config, command, output)),
@@ -109,17 +188,22 @@ pub fn main() -> ExitCode {
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
         Command::Store(command) => load(&path).and_then(|config| store::run(&config, command, output)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed(text)) => {
-            complain(&format!("rotogate: {text}"));
-            ExitCode::from(1)
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    let (code, status) = failure.kind();
+    match &failure {
+        Failure::Unread => {}
+        Failure::Failed(_) | Failure::Wrong(_) | Failure::Configuration(_) if output.json && !is_gate => {
+            let at = match &failure {
+                Failure::Configuration(at) => at.iter().map(At::of).collect(),
+                Failure::Failed(_) | Failure::Wrong(_) | Failure::Unread => Vec::new(),
+            };
+            // The exit code says it, too.
+            let _ = output.write(&Refusal { error: Why { code, detail: failure.to_string(), at } }, String::new);
         }
-        Err(Failure::Wrong(text)) => {
-            complain(&text);
-            ExitCode::from(2)
-        }
+        Failure::Failed(text) => complain(&format!("rotogate: {text}")),
+        Failure::Wrong(_) | Failure::Configuration(_) => complain(&failure.to_string()),
     }
+    ExitCode::from(status)
 }
 
 fn complain(text: &str) {
@@ -128,7 +212,7 @@ fn complain(text: &str) {
 }
 
 fn load(path: &std::path::Path) -> Result<Config, Failure> {
-    config::load(path, &ProcessEnv).map_err(|errors| Failure::Wrong(errors.to_string()))
+    config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

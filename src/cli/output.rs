@@ -18,8 +18,9 @@ impl Output {
         let line = if self.json { serde_json::to_string(value).map_err(Failure::of)? } else { text() };
         // Not `println!`, which panics where nobody reads any more.
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{line}")
-            .and_then(|()| stdout.flush())
-            .map_err(|error| Failure::Failed(format!("standard output cannot be written: {error}")))
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::Unread,
+            _ => Failure::Failed(format!("standard output cannot be written: {error}")),
+        })
     }
 }

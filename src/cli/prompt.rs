@@ -10,11 +10,22 @@ use super::Failure;
 /// More than any password may have.
 const MAX: u64 = 4096;
 
-/// A new password: typed twice at a terminal, or the first line of standard input.
-pub(super) fn new_password(username: &str) -> Result<SecretString, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return piped("the password");
+/// The fewest characters of a password (NIST SP 800-63B §3.1.1.2).
+const MIN_PASSWORD: usize = 8;
+
+/// A new password: typed twice at a terminal, or the first line of standard input where that is none, or where `stdin`
+/// says so.
+pub(super) fn new_password(username: &str, stdin: bool) -> Result<SecretString, Failure> {
+    let password = if stdin || !std::io::stdin().is_terminal() { piped("the password")? } else { typed(username)? };
+    match password.expose_secret().chars().count() {
+        ..MIN_PASSWORD => Err(Failure::Failed(format!(
+            "the password is too short: it must have at least {MIN_PASSWORD} characters; nothing was changed"
+        ))),
+        _ => Ok(password),
     }
+}
+
+fn typed(username: &str) -> Result<SecretString, Failure> {
     let first =
         SecretString::from(rpassword::prompt_password(format!("New password for {username}: ")).map_err(Failure::of)?);
     let second = SecretString::from(rpassword::prompt_password("Once more: ").map_err(Failure::of)?);

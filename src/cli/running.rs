@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
 
 use super::Failure;
 use crate::admin::AdminToken;
@@ -19,10 +20,12 @@ pub(super) async fn ask(
     method: Method,
     path_and_query: &str,
 ) -> Result<Option<Response<Incoming>>, Failure> {
-    if !config.admin.token_file.exists() {
+    let file = &config.admin.token_file;
+    // One that we may not see is not one that is not there.
+    if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(None);
     }
-    let token = AdminToken::load(&config.admin.token_file).map_err(Failure::Failed)?;
+    let token = AdminToken::load(file).map_err(Failure::Failed)?;
     let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::builder()
         .method(method)
@@ -31,7 +34,10 @@ pub(super) async fn ask(
         .body(Empty::new())
         .map_err(Failure::of)?;
     match client.request(request).await {
-        Ok(response) if response.status().is_success() || response.status() == StatusCode::NOT_FOUND => {
+        Ok(response)
+            if response.status().is_success()
+                || matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) =>
+        {
             Ok(Some(response))
         }
         Ok(response) => Err(Failure::Failed(format!(
@@ -47,4 +53,29 @@ pub(super) async fn ask(
 /// The whole of an answer.
 pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(response.into_body().collect().await.map_err(Failure::of)?.to_bytes())
+}
+
+/// What a gate that must run answers.
+///
+/// # Errors
+/// None runs, or it says what is wrong with the request.
+pub(super) async fn answer(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
+    let Some(response) = ask(config, method, path_and_query).await? else {
+        return Err(Failure::Failed(format!(
+            "no gate answers on {} (admin.listen): start it, sessions are seen and ended through it",
+            config.admin.listen
+        )));
+    };
+    let status = response.status();
+    let body = read(response).await?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    let said = serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail);
+    Err(Failure::Failed(said.unwrap_or_else(|| format!("what answers on {} is no rotogate", config.admin.listen))))
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    detail: Option<String>,
 }

@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,35 +12,95 @@ use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
+use super::successor::{Baton, Program};
 use super::{Done, Failure, greeting, runtime, successor};
-use crate::config::{self, Config, ProcessEnv};
-use crate::server::{Ended, Order, Server};
+use crate::config::{self, Config, ConfigErrors, ProcessEnv};
+use crate::server::{self, Ended, Order, Prepared, Server};
 
-pub(super) fn run(path: &Path, config: Config, output: Output) -> Done {
+pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> Done {
+    let program = Program::of_start(baton.as_ref())?;
+    let mut sockets = None;
+    let is_serving = AtomicBool::new(false);
+    // What is said until the very end is written.
+    let mut logs = None;
+    let ended = start(path, output, &program, baton.as_ref(), &mut sockets, &is_serving, &mut logs);
+    match (ended, baton) {
+        (Ok(Ended::Stopped), _) => Ok(()),
+        (Ok(Ended::HandedOver(handover)), _) => {
+            crate::log::flush();
+            Err(successor::become_it(&program, handover))
+        }
+        (Err(failure), Some(baton)) if baton.refused.is_none() && !is_serving.load(Ordering::Relaxed) => {
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!(error = %failure, "this program cannot take over; the one before it goes on");
+            } else {
+                super::complain(&format!("rotogate: {failure}"));
+            }
+            crate::log::flush();
+            Err(baton.give_back(&failure, sockets))
+        }
+        (Err(failure), _) => Err(failure),
+    }
+}
+
+/// Starts a gate, and runs it to its end. `sockets` gets those that were passed once more, for as long as nobody is served.
+fn start(
+    path: &Path,
+    output: Output,
+    program: &Program,
+    baton: Option<&Baton>,
+    sockets: &mut Option<Vec<TcpListener>>,
+    is_serving: &AtomicBool,
+    logs: &mut Option<crate::log::Logs>,
+) -> Result<Ended, Failure> {
+    let passed = server::passed_sockets().map_err(Failure::of)?;
+    if baton.is_some() {
+        let again = passed.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
+        *sockets = Some(again.map_err(Failure::of)?);
+    }
+    let refused = baton.and_then(|baton| Some((baton, baton.refused.as_deref()?)));
+    let config = match refused {
+        None => config::load(path, &ProcessEnv),
+        Some((former, _)) => config::parse(&former.config, path, &ProcessEnv),
+    };
+    let config = config.map_err(|errors| Failure::configuration(&errors))?;
     keep_memory_private()?;
-    let _logs = log(&config)?;
+    *logs = Some(log(&config)?);
     allow_many_files();
-    let ended = runtime()?.block_on(async {
+    for name in config.source.passed_over() {
+        tracing::debug!(name, "an environment variable of an orchestrator was passed over");
+    }
+    if let Some((former, reason)) = refused {
+        former.take_name();
+        tracing::warn!(target: "rotogate::audit", event = "process.upgrade_refused", reason);
+        tracing::error!(reason, "what was started anew failed; this gate goes on as it was");
+    }
+    runtime()?.block_on(async {
         // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
         let signals = Signals::new().map_err(Failure::of)?;
         let greeted = greeting::Greeting::new(&config);
-        let server = Server::bind(config).await.map_err(Failure::of)?;
+        let prepared = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
+        warn(&prepared);
+        let server = Server::bind(config, prepared, passed).await.map_err(Failure::of)?;
         match greeted.write(&server, output) {
             // Nobody has to read it where nothing was made.
             Err(failure) if server.assembled().first_user.is_none() => tracing::warn!("{failure}"),
+            Err(Failure::Unread) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
         }
         tell_manager(NotifyState::Ready);
+        is_serving.store(true, Ordering::Relaxed);
+        *sockets = None;
+        let held = server.addresses().into_iter().chain(server.admin_address()).collect();
         let (orders, told) = mpsc::channel(1);
-        tokio::spawn(signals.obey(path.to_owned(), orders));
+        tokio::spawn(signals.obey(path.to_owned(), program.clone(), held, orders));
         server.run(told).await.map_err(Failure::of)
-    })?;
-    match ended {
-        Ended::Stopped => Ok(()),
-        Ended::HandedOver(sockets) => {
-            crate::log::flush();
-            Err(successor::become_it(sockets))
-        }
+    })
+}
+
+fn warn(prepared: &Prepared) {
+    for warning in &prepared.warnings {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -118,20 +180,20 @@ impl Signals {
     }
 
     /// Makes orders of them until the gate is told to stop, or has ended. What cannot be done leaves it as it is.
-    async fn obey(mut self, config: PathBuf, orders: mpsc::Sender<Order>) {
+    async fn obey(mut self, config: PathBuf, program: Program, held: Vec<SocketAddr>, orders: mpsc::Sender<Order>) {
         loop {
             let order = tokio::select! {
                 _ = self.terminate.recv() => Some(Order::Stop),
                 _ = self.interrupt.recv() => Some(Order::Stop),
                 _ = self.hangup.recv() => {
                     crate::log::reopen();
-                    reload(&config)
+                    reload(&config).await
                 }
                 _ = self.user1.recv() => {
                     crate::log::reopen();
                     None
                 }
-                _ = self.user2.recv() => hand_over(config.clone()).await,
+                _ = self.user2.recv() => hand_over(config.clone(), program.clone(), held.clone()).await,
             };
             let Some(order) = order else { continue };
             if matches!(order, Order::Stop) {
@@ -146,23 +208,28 @@ impl Signals {
     }
 }
 
-fn reload(path: &Path) -> Option<Order> {
-    match config::load(path, &ProcessEnv) {
-        Ok(config) => Some(Order::Reload(Box::new(config))),
-        Err(errors) => {
-            tracing::error!(%errors, "the configuration is wrong; the old one stays in force");
-            None
+async fn reload(path: &Path) -> Option<Order> {
+    let refused = |errors: ConfigErrors| {
+        tracing::error!(%errors, "the configuration is wrong; the old one stays in force");
+        None
+    };
+    let config = match config::load(path, &ProcessEnv) {
+        Ok(config) => config,
+        Err(errors) => return refused(errors),
+    };
+    match server::prepare(&config).await {
+        Ok(prepared) => {
+            warn(&prepared);
+            Some(Order::Reload(Box::new(config)))
         }
+        Err(errors) => refused(errors),
     }
 }
 
-async fn hand_over(config: PathBuf) -> Option<Order> {
-    let checked = tokio::task::spawn_blocking(move || successor::check(&config)).await;
+async fn hand_over(config: PathBuf, program: Program, held: Vec<SocketAddr>) -> Option<Order> {
+    let checked = tokio::task::spawn_blocking(move || program.check(&config, &held)).await;
     match checked {
-        Ok(Ok(())) => {
-            tracing::info!("starting anew; connections wait meanwhile");
-            Some(Order::HandOver)
-        }
+        Ok(Ok(wanted)) => Some(Order::HandOver(wanted)),
         Ok(Err(error)) => {
             tracing::error!(%error, "what is to be started would not start; this gate goes on");
             None

@@ -2,21 +2,21 @@
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http::{Method, StatusCode};
+use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
 use super::{Done, Failure, running, runtime};
-use crate::admin::Listed;
+use crate::admin::{Ended, Listed};
 use crate::config::Config;
+use crate::session::SessionId;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Lists sessions, the oldest first.
     List {
-        /// Of this subject alone: the `sub` of the tokens (`rotogate user list` shows it).
-        #[arg(long)]
-        subject: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Shows one session.
     Show {
@@ -31,11 +31,39 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+pub(super) struct Whose {
+    /// Of the user of this name alone (`rotogate user list`).
+    #[arg(long, conflicts_with = "subject")]
+    user: Option<String>,
+    /// The account of the user, where several have one of that name.
+    #[arg(long, requires = "user")]
+    account: Option<String>,
+    /// Of this subject alone: the `sub` of the tokens.
+    #[arg(long)]
+    subject: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Which {
+    #[command(flatten)]
+    target: Target,
+    /// The account of the user, where several have one of that name.
+    #[arg(long, requires = "user")]
+    account: Option<String>,
+    /// Refuses what such a subject or client has, even where users, clients and store know none.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Target {
     /// The session of this id.
     id: Option<String>,
-    /// Every session that this subject has begun so far.
+    /// Every session that the user of this name has begun so far.
+    #[arg(long)]
+    user: Option<String>,
+    /// Every session that this subject has begun so far: the `sub` of the tokens.
     #[arg(long)]
     subject: Option<String>,
     /// Every session begun so far with this client.
@@ -53,16 +81,18 @@ struct Page {
 }
 
 #[derive(Serialize)]
-struct Revoked {
-    revoked: String,
+struct Revoked<'a> {
+    revoked: &'a str,
+    #[serde(flatten)]
+    ended: Ended,
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
     runtime()?.block_on(async {
         match command {
-            Command::List { subject } => list(config, subject.as_deref(), output).await,
+            Command::List { whose } => list(config, &whose, output).await,
             Command::Show { id } => {
-                let body = ask(config, Method::GET, &format!("/sessions/{}", escaped(&id)), &id).await?;
+                let body = ask_for(config, Method::GET, &format!("/sessions/{}", escaped(&id)), &id).await?;
                 let session: Listed = serde_json::from_slice(&body).map_err(Failure::of)?;
                 output.write(&session, || shown(&session))
             }
@@ -72,15 +102,18 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
 }
 
 /// Page after page, each written as it comes: there may be millions.
-async fn list(config: &Config, subject: Option<&str>, output: Output) -> Done {
+async fn list(config: &Config, whose: &Whose, output: Output) -> Done {
     let mut after = None;
     let mut found = false;
     loop {
         let mut query = form_urlencoded::Serializer::new(String::from("/sessions?"));
-        query.extend_pairs(subject.map(|subject| ("subject", subject)));
+        let Whose { user, account, subject } = whose;
+        for (name, value) in [("user", user), ("account", account), ("subject", subject)] {
+            query.extend_pairs(value.as_deref().map(|value| (name, value)));
+        }
         query.extend_pairs(after.as_deref().map(|after| ("after", after)));
         query.append_pair("limit", "1000");
-        let body = ask(config, Method::GET, &query.finish(), "").await?;
+        let body = running::answer(config, Method::GET, &query.finish()).await?;
         let page: Page = serde_json::from_slice(&body).map_err(Failure::of)?;
         found |= !page.sessions.is_empty();
         for session in &page.sessions {
@@ -95,32 +128,49 @@ async fn list(config: &Config, subject: Option<&str>, output: Output) -> Done {
 }
 
 async fn revoke(config: &Config, which: Which, output: Output) -> Done {
-    let (path, what) = match which {
-        Which { id: Some(id), .. } => (format!("/sessions/{}/revoke", escaped(&id)), id),
-        Which { subject: Some(subject), .. } => {
-            (format!("/revocations?subject={}", escaped(&subject)), format!("every session of {subject}"))
-        }
-        Which { client: Some(client), .. } => {
-            (format!("/revocations?client={}", escaped(&client)), format!("every session of the client {client}"))
-        }
-        Which { .. } => ("/revocations?all".to_owned(), "every session".to_owned()),
+    let Which { target, account, force } = which;
+    let Target { id, user, subject, client, all: _ } = target;
+    if let Some(id) = id {
+        let body = ask_for(config, Method::POST, &format!("/sessions/{}/revoke", escaped(&id)), &id).await?;
+        let ended: Ended = serde_json::from_slice(&body).map_err(Failure::of)?;
+        let text = match ended.ended {
+            0 => format!("session {id} had ended before"),
+            _ => format!("session {id} ended"),
+        };
+        return output.write(&Revoked { revoked: &id, ended }, || text);
+    }
+    let mut query = form_urlencoded::Serializer::new(String::from("/revocations?"));
+    for (name, value) in [("user", &user), ("account", &account), ("subject", &subject), ("client", &client)] {
+        query.extend_pairs(value.as_deref().map(|value| (name, value)));
+    }
+    let (of, of_whom) = match user.as_deref().or(subject.as_deref()) {
+        Some(name) => (format!(" of {name}"), true),
+        None => (client.as_deref().map_or_else(String::new, |client| format!(" of the client {client}")), false),
     };
-    ask(config, Method::POST, &path, &what).await?;
-    output.write(&Revoked { revoked: what.clone() }, || format!("{what} is revoked"))
+    if user.is_none() && subject.is_none() && client.is_none() {
+        query.append_key_only("all");
+    }
+    if force {
+        query.append_key_only("force");
+    }
+    let body = running::answer(config, Method::POST, &query.finish()).await?;
+    let ended: Ended = serde_json::from_slice(&body).map_err(Failure::of)?;
+    // A user's tokens have sessions; a client, and all together, may have tokens without one.
+    if of_whom && ended.matched == 0 && !force {
+        return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
+    }
+    let sessions = if ended.ended == 1 { "session" } else { "sessions" };
+    let text = format!("{} {sessions}{of} ended", ended.ended);
+    let revoked = format!("every session{of}");
+    output.write(&Revoked { revoked: &revoked, ended }, || text)
 }
 
-/// The answer's body, or why there is none.
-async fn ask(config: &Config, method: Method, path: &str, id: &str) -> Result<Bytes, Failure> {
-    let Some(response) = running::ask(config, method, path).await? else {
-        return Err(Failure::Failed(format!(
-            "no gate answers on {} (admin.listen): start it, sessions are seen and ended through it",
-            config.admin.listen
-        )));
-    };
-    if response.status() == StatusCode::NOT_FOUND {
-        return Err(Failure::Failed(format!("there is no session {id}")));
+/// What is said of one session. Its id is part of a path, so nothing else may stand in its place.
+async fn ask_for(config: &Config, method: Method, path: &str, id: &str) -> Result<Bytes, Failure> {
+    match SessionId::parse(id) {
+        Some(_) => running::answer(config, method, path).await,
+        None => Err(Failure::Failed(format!("there is no session {id}"))),
     }
-    running::read(response).await
 }
 
 fn escaped(text: &str) -> String {

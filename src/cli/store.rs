@@ -52,7 +52,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
 /// Asks the gate that runs. `false` if none answers.
 async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> {
     let Some(response) = running::ask(config, Method::POST, "/store/backup").await? else { return Ok(false) };
-    if response.status() == StatusCode::NOT_FOUND {
+    if response.status() != StatusCode::OK {
         return Err(Failure::Failed(format!("what answers on {} is no rotogate", config.admin.listen)));
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(Failure::of)?;

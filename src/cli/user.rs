@@ -23,6 +23,9 @@ pub(super) enum Command {
         /// The scopes that the user's tokens may carry, separated by spaces.
         #[arg(long, default_value = "")]
         scopes: String,
+        /// Reads the password from standard input, also from a terminal.
+        #[arg(long)]
+        stdin: bool,
     },
     /// Lists the users.
     List,
@@ -35,6 +38,9 @@ pub(super) enum Command {
     Passwd {
         #[command(flatten)]
         who: Named,
+        /// Reads the password from standard input, also from a terminal.
+        #[arg(long)]
+        stdin: bool,
     },
     /// Keeps a user out; every session of the user ends.
     Disable {
@@ -104,9 +110,9 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
                 .collect();
             output.write(&rows, || table(&rows))
         }
-        Command::Add { who, subject, scopes } => {
+        Command::Add { who, subject, scopes, stdin } => {
             let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
-            let password = prompt::new_password(&who.username)?;
+            let password = prompt::new_password(&who.username, stdin)?;
             edit::add_user(path, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
             changed(&who, "added")
         }
@@ -114,8 +120,8 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
             edit::remove_user(path, who.who()).map_err(Failure::of)?;
             changed(&who, "removed")
         }
-        Command::Passwd { who } => {
-            let password = prompt::new_password(&who.username)?;
+        Command::Passwd { who, stdin } => {
+            let password = prompt::new_password(&who.username, stdin)?;
             edit::set_password(path, who.who(), &password, now).map_err(Failure::of)?;
             changed(&who, "has a new password; the sessions so far are over")
         }
@@ -138,7 +144,7 @@ fn taken_up(config: &Config) -> Done {
             "it is of a version that does not know how".to_owned()
         }
         Ok(Some(_) | None) => return Ok(()),
-        Err(Failure::Failed(why) | Failure::Wrong(why)) => why,
+        Err(failure) => failure.to_string(),
     };
     Err(Failure::Failed(format!(
         "the users file is changed, but the gate that runs did not say that it acts by it: {why}. It reads the file by \

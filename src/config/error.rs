@@ -13,6 +13,8 @@ pub struct ConfigError {
     pub key: String,
     /// What was found, what was expected, how to mend it.
     pub message: String,
+    /// Could it not be judged, because this process may not read a file that the gate's user may?
+    pub unchecked: bool,
 }
 
 impl fmt::Display for ConfigError {
@@ -43,7 +45,25 @@ impl ConfigErrors {
 
     /// One problem about a file as a whole.
     pub(crate) fn one(source: String, message: String) -> Self {
-        Self(vec![ConfigError { source, position: None, key: String::new(), message }])
+        Self(vec![ConfigError { source, position: None, key: String::new(), message, unchecked: false }])
+    }
+
+    /// Of a file, in words that begin with its name.
+    pub(crate) fn said(path: &std::path::Path, what: &str) -> Self {
+        let source = path.display().to_string();
+        let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();
+        Self::one(source, message)
+    }
+
+    /// Of these; at least one.
+    pub(crate) fn of(first: ConfigError, others: impl IntoIterator<Item = ConfigError>) -> Self {
+        Self(std::iter::once(first).chain(others).collect())
+    }
+
+    /// These, and those.
+    pub(crate) fn and(mut self, mut others: Self) -> Self {
+        self.0.append(&mut others.0);
+        self
     }
 
     /// Each of them.

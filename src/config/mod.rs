@@ -3,7 +3,8 @@
 //! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number names an
 //! element of a list (`ROTOGATE_CLIENTS__0__ID`), and a list of plain values is separated by commas. The environment
 //! wins. Variables that start with `ROTOGATE_` and name no key are errors, like unknown keys of the file;
-//! `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are no keys. Relative paths, wherever they come from, are
+//! `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are no keys. Variables that Kubernetes or Docker make for a
+//! service of our name are passed over. Relative paths, wherever they come from, are
 //! relative to the file's directory.
 //!
 //! ```
@@ -14,7 +15,9 @@
 mod convert;
 mod env;
 mod error;
+mod print;
 pub(crate) mod raw;
+mod source;
 mod types;
 pub(crate) mod value;
 
@@ -25,7 +28,10 @@ use std::path::Path;
 
 pub use env::{Env, ProcessEnv};
 pub use error::{ConfigError, ConfigErrors};
+pub use source::Source;
 pub use types::*;
+
+use crate::private_file::{self, trusted};
 
 /// A configuration longer than this is not one.
 const MAX_LEN: u64 = 4 << 20;
@@ -36,11 +42,22 @@ const MAX_LEN: u64 = 4 << 20;
 /// Everything that is wrong, at once; or the file cannot be read.
 pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     let fail = |what: String| ConfigErrors::one(path.display().to_string(), what);
-    let meta = std::fs::metadata(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
-    if !meta.is_file() || meta.len() > MAX_LEN {
-        return Err(fail("is not a file of at most 4 MiB".to_owned()));
+    if let Err(error) = std::fs::metadata(path)
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        return Err(fail(format!(
+            "cannot be read: {error}. Name a configuration with --config FILE, or begin with the commented gateway.toml \
+             that comes with rotogate (/usr/share/doc/rotogate/examples/gateway.toml, or the top of the source tree)"
+        )));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    if let Some(why) = private_file::denied(path) {
+        let source = path.display().to_string();
+        let error = ConfigError { source, position: None, key: String::new(), message: why, unchecked: true };
+        return Err(ConfigErrors::of(error, []));
+    }
+    let bytes = trusted::read(path, MAX_LEN).map_err(|what| ConfigErrors::said(path, &what))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| fail(format!("is not UTF-8 text, from byte {} on", e.utf8_error().valid_up_to())))?;
     parse(&text, path, env)
 }
 
@@ -52,9 +69,11 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     let name = file.display().to_string();
     let problems = raw::Problems::new(&name, text);
     let config = raw::parse(text, &problems).map(|mut root| {
-        raw::overlay(&mut root, env, &problems);
+        let passed_over = raw::overlay(&mut root, env, &problems);
         let base = file.parent().unwrap_or(Path::new(""));
-        convert::config(&raw::Section::root(&root, &problems), base)
+        let config = convert::config(&raw::Section::root(&root, &problems), base);
+        let source = Source::new(file, &root, passed_over, &problems);
+        Config { source: std::sync::Arc::new(source), ..config }
     });
     let warnings = problems.warnings();
     match (problems.into_errors(), config) {

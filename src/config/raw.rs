@@ -9,12 +9,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 use toml::value::Datetime;
 
-use super::env::Env;
+use super::env::{self, Env};
 use super::error::{ConfigError, ConfigErrors};
+use crate::private_file;
 
 /// What stands in front of the names of environment variables that are ours.
 const PREFIX: &str = "ROTOGATE_";
@@ -38,7 +40,7 @@ pub(crate) struct Node {
     pub(crate) value: Value,
     pub(crate) origin: Origin,
     /// Where its key stands, which is what an unknown key is blamed on.
-    key: Origin,
+    pub(super) key: Origin,
 }
 
 #[derive(Clone, Debug)]
@@ -119,10 +121,16 @@ fn convert(value: &toml::Spanned<DeValue<'_>>, key: Origin) -> Node {
 }
 
 /// Lays `ROTOGATE_A__B=…` over `a.b`. A number names the element of a list that is there: `ROTOGATE_CLIENTS__0__ID`.
-pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) {
+/// Gives back the names that were passed over because an orchestrator made them up.
+pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -> Vec<String> {
+    let mut passed_over = Vec::new();
     for (name, value) in env.vars() {
         let Some(path) = name.strip_prefix(PREFIX) else { continue };
         if NOT_KEYS.contains(&name.as_str()) {
+            continue;
+        }
+        if env::is_of_a_service(path, value.as_deref().unwrap_or_default()) {
+            passed_over.push(name);
             continue;
         }
         let origin = Origin::Env(name.clone());
@@ -139,6 +147,7 @@ pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) {
             problems.add(Some(&origin), &keys.join("."), what);
         }
     }
+    passed_over
 }
 
 fn set(node: &mut Node, keys: &[String], text: &str, origin: &Origin) -> Result<(), String> {
@@ -179,13 +188,36 @@ fn set(node: &mut Node, keys: &[String], text: &str, origin: &Origin) -> Result<
 pub(crate) struct Problems<'a> {
     file: &'a str,
     text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     found: RefCell<Vec<ConfigError>>,
     warned: RefCell<Vec<ConfigError>>,
 }
 
 impl<'a> Problems<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, found: RefCell::default(), warned: RefCell::default() }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { file, text, lines, found: RefCell::default(), warned: RefCell::default() }
+    }
+
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Which file or variable, and which line and column of it.
+    pub(super) fn place(&self, origin: Option<&Origin>) -> (String, Option<(usize, usize)>) {
+        match origin {
+            Some(Origin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
+            Some(Origin::Env(name)) => (format!("environment {name}"), None),
+            None => (self.file.to_owned(), None),
+        }
+    }
+
+    fn line_and_column(&self, at: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|start| *start <= at).max(1);
+        let start = self.lines.get(line - 1).copied().unwrap_or_default();
+        let end = at.min(self.text.len());
+        (line, self.text.get(start..end).unwrap_or_default().chars().count() + 1)
     }
 
     /// Notes one. Without an origin it is about the file as a whole.
@@ -194,14 +226,10 @@ impl<'a> Problems<'a> {
     }
 
     fn placed(&self, origin: Option<&Origin>, key: &str, message: String) -> ConfigError {
-        let (source, position) = match origin {
-            Some(Origin::File(span)) => (self.file.to_owned(), Some(line_and_column(self.text, span.start))),
-            Some(Origin::Env(name)) => (format!("environment {name}"), None),
-            None => (self.file.to_owned(), None),
-        };
+        let (source, position) = self.place(origin);
         // A quoted key may hold anything, even a line break that would look like another problem.
         let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
-        ConfigError { source, position, key, message }
+        ConfigError { source, position, key, message, unchecked: false }
     }
 
     /// What is allowed, and probably not meant.
@@ -217,14 +245,6 @@ impl<'a> Problems<'a> {
     pub(crate) fn into_errors(self) -> Option<ConfigErrors> {
         ConfigErrors::new(self.found.into_inner())
     }
-}
-
-fn line_and_column(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |n| n + 1);
-    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-    let column = before.get(line_start..).unwrap_or("").chars().count() + 1;
-    (line, column)
 }
 
 /// A table that is read key by key. [`Section::finish`] reports the keys that nobody asked for.
@@ -287,6 +307,28 @@ impl<'a> Section<'a> {
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         self.problems.add(origin.or(self.origin), &self.name(key), message.into());
+    }
+
+    /// Notes that this process may not read what a key names.
+    pub(crate) fn blame_unchecked(&self, key: &str, message: String) {
+        let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
+        let problem = self.problems.placed(origin.or(self.origin), &self.name(key), message);
+        self.problems.found.borrow_mut().push(ConfigError { unchecked: true, ..problem });
+    }
+
+    /// The content of a file that the key names.
+    pub(crate) fn get_file<T>(
+        &self,
+        key: &'static str,
+        path: impl FnOnce(&Value) -> Result<PathBuf, String>,
+        read: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> Option<T> {
+        let path = self.get(key, path)?;
+        if let Some(why) = private_file::denied(&path) {
+            self.blame_unchecked(key, why);
+            return None;
+        }
+        read(&path).map_err(|message| self.blame(key, message)).ok()
     }
 
     /// Warns of a key, or of the section where it does not stand: it is allowed, and probably not meant.
@@ -429,6 +471,9 @@ impl<'a> Section<'a> {
                 continue;
             }
             let message = match nearest(key, &asked) {
+                _ if let Some(meant) = variable_meant(node, key, &asked) => {
+                    format!("unknown key; did you mean {meant}? Two underscores stand between a table and its key")
+                }
                 Some(near) => format!("unknown key; did you mean {near}?"),
                 None if asked.is_empty() => "unknown key".to_owned(),
                 None => format!("unknown key; expected one of {}", asked.join(", ")),
@@ -436,6 +481,17 @@ impl<'a> Section<'a> {
             self.problems.add(Some(&node.key), &self.name(&printable(key)), message);
         }
     }
+}
+
+/// The variable that was probably meant by one whose table and key stand an underscore apart instead of two.
+fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
+    let Origin::Env(name) = &node.key else { return None };
+    let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));
+    let table = table.max_by_key(|table| table.len())?;
+    // The path of this table, then the key as it was written.
+    let at = name.len().checked_sub(key.len())?;
+    let (head, tail) = (name.get(..at + table.len())?, name.get(at + table.len() + 1..)?);
+    (!tail.is_empty()).then(|| format!("{head}__{tail}"))
 }
 
 /// The known name that was probably meant.
@@ -482,9 +538,10 @@ mod tests {
     #[test]
     fn positions_count_lines_and_characters_from_one() {
         let text = "a = 1\nß = \"é\" # x\nb = 2";
-        assert_eq!(line_and_column(text, 0), (1, 1));
-        assert_eq!(line_and_column(text, text.find('#').unwrap()), (2, 9));
-        assert_eq!(line_and_column(text, text.find('b').unwrap()), (3, 1));
-        assert_eq!(line_and_column(text, 10_000), (3, 6));
+        let place = |at| Problems::new("file", text).line_and_column(at);
+        assert_eq!(place(0), (1, 1));
+        assert_eq!(place(text.find('#').unwrap()), (2, 9));
+        assert_eq!(place(text.find('b').unwrap()), (3, 1));
+        assert_eq!(place(10_000), (3, 6));
     }
 }

@@ -500,7 +500,9 @@ fn only_a_client_with_a_secret_may_use_client_credentials() {
 #[test]
 fn o3_a_secret_is_printed_neither_by_a_dump_nor_by_an_error() {
     let config = read(&format!("{MINIMAL}[[clients]]\nid = \"svc\"\nsecret_hash = \"{PHC}\"\n")).unwrap();
-    assert!(!config.masked().contains("argon2id") && config.masked().contains("SecretHash(…)"));
+    for dump in [format!("{config:?}"), config.to_toml()] {
+        assert!(dump.contains("svc") && !dump.contains("argon2id"), "{dump}");
+    }
     assert_eq!(config.clients[0].secret_hash.as_ref().unwrap().expose(), PHC);
     let errors = said("[[clients]]\nid = \"svc\"\nsecret_hash = \"hunter2\"\n");
     assert!(
@@ -729,4 +731,69 @@ fn o24_the_access_log_has_its_own_keys_and_says_what_is_wrong_with_them() {
             "3: access_log.flush_interval: expected at most 1s, found \"2s\"",
         ]
     );
+}
+
+#[test]
+fn o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
+    let everything = format!(
+        "{MINIMAL}[[clients]]\nid = \"svc\"\nsecret_hash = \"{PHC}\"\ngrants = [\"client_credentials\"]\n\
+         scopes = [\"read\"]\nprofile = {{ access_ttl = \"90s\", on_reuse = \"deny\" }}\n"
+    );
+    for text in [include_str!("../../gateway.toml"), include_str!("../../packaging/gateway.toml"), everything.as_str()]
+    {
+        let file = Path::new("/etc/rotogate/gateway.toml");
+        let config = parse(text, file, &()).unwrap();
+        let printed = config.to_toml();
+        let again =
+            parse(&printed, Path::new("/elsewhere/gateway.toml"), &()).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(again.to_toml(), printed);
+        assert_eq!(format!("{:?}", again.routes), format!("{:?}", config.routes));
+        // A mask is not silently a hash: no secret has it, and it is said.
+        let masked = config.clients.iter().filter(|client| client.secret_hash.is_some()).count();
+        assert_eq!(again.warnings.iter().filter(|warning| warning.message.contains("is masked")).count(), masked);
+        for (one, other) in config.clients.iter().zip(&again.clients) {
+            assert_eq!(one.secret_hash.is_some(), other.secret_hash.is_some());
+            assert!(one.secret_hash.is_none() || one.secret_hash != other.secret_hash);
+        }
+    }
+}
+
+#[test]
+fn o23_variables_of_an_orchestrator_are_passed_over_and_misspelt_ones_are_not() {
+    let read = |name: &str, value: &str| {
+        let env = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        parse(MINIMAL, Path::new("gateway.toml"), &env).map(|config| config.source.passed_over().to_vec())
+    };
+    for (name, value) in [
+        ("ROTOGATE_SERVICE_HOST", "10.96.0.7"),
+        ("ROTOGATE_SERVICE_PORT", "8080"),
+        ("ROTOGATE_SERVICE_PORT_HTTP", "8080"),
+        ("ROTOGATE_PORT", "tcp://10.96.0.7:8080"),
+        ("ROTOGATE_PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+        ("ROTOGATE_PORT_8080_TCP_PROTO", "tcp"),
+        ("ROTOGATE_PORT_8080_TCP_PORT", "8080"),
+        ("ROTOGATE_PORT_8080_TCP_ADDR", "10.96.0.7"),
+        ("ROTOGATE_PORT_53_UDP", "udp://10.96.0.7:53"),
+        ("ROTOGATE_PORT_5000_SCTP_PROTO", "sctp"),
+        // Services of the names rotogate-admin and rotogate-log-2.
+        ("ROTOGATE_ADMIN_SERVICE_HOST", "10.96.0.8"),
+        ("ROTOGATE_ADMIN_PORT", "tcp://10.96.0.8:8081"),
+        ("ROTOGATE_LOG_2_PORT_80_TCP_ADDR", "10.96.0.9"),
+    ] {
+        assert_eq!(read(name, value).unwrap(), [name]);
+    }
+    for (name, value, hint) in [
+        ("ROTOGATE_STORE_PATH", "db", "did you mean ROTOGATE_STORE__PATH?"),
+        ("ROTOGATE_SERVER_LISTEN", "127.0.0.1:0", "did you mean ROTOGATE_SERVER__LISTEN?"),
+        ("ROTOGATE_CLIENTS_0_ID", "x", "did you mean ROTOGATE_CLIENTS__0_ID?"),
+        ("ROTOGATE_LOG__LEVL", "info", "did you mean level?"),
+        // What a person writes who looks for a key.
+        ("ROTOGATE_PORT", "8080", "unknown key"),
+        ("ROTOGATE_PORT_8080_HTTP", "x", "unknown key"),
+        ("ROTOGATE_SERVICE__HOST", "x", "unknown key"),
+        ("ROTOGATE_SERVICES", "x", "unknown key"),
+    ] {
+        let said = read(name, value).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("environment {name}: ")) && said.contains(hint), "{said}");
+    }
 }

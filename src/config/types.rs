@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Uri};
 use ipnet::IpNet;
 
 use super::error::ConfigError;
+use super::source::Source;
 use crate::client::{Grant, SecretHash};
 use crate::headers::HeaderPattern;
 use crate::limit::Rate;
@@ -55,6 +57,8 @@ pub struct Config {
     pub warnings: Vec<ConfigError>,
     /// `[access_log]`
     pub access_log: AccessLogConfig,
+    /// Where all of it stands.
+    pub source: Arc<Source>,
 }
 
 impl Config {
@@ -63,9 +67,14 @@ impl Config {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
     }
 
-    /// The whole configuration as text for people, with secrets masked (requirement O3).
-    pub fn masked(&self) -> String {
-        format!("{self:#?}")
+    /// The whole configuration, every default included, as a `gateway.toml`, with secrets masked (requirement O3).
+    pub fn to_toml(&self) -> String {
+        super::print::toml(self)
+    }
+
+    /// A problem with the value of a key, at the place where the key stands.
+    pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        self.source.blame(key, message)
     }
 }
 

@@ -140,6 +140,20 @@ impl FileDirectory {
         Ok(true)
     }
 
+    /// The users of that name: in that account, or in every one and in none.
+    pub(crate) fn named(&self, account: Option<&str>, username: &str) -> Vec<User> {
+        let users = self.users.load_full();
+        let is_it = |entry: &&parse::Entry| {
+            &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == Some(account))
+        };
+        users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
+    }
+
+    /// The name of the user of that subject.
+    pub(crate) fn name_of(&self, subject: &str) -> Option<String> {
+        self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
+    }
+
     /// Is what the file says now not what counts, because it is broken?
     pub fn is_broken(&self) -> bool {
         self.broken.load().is_some()

@@ -39,7 +39,7 @@ mod preflight;
 mod refill;
 mod require;
 pub(crate) mod respond;
-mod sessions;
+pub(crate) mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
 pub(crate) mod tunnel;
@@ -216,6 +216,12 @@ impl Gate {
     /// Those of the store.
     pub async fn flush(&self) -> Result<(), crate::store::StoreError> {
         self.0.engine.confirmations().flush(self.0.engine.store().as_ref()).await
+    }
+
+    /// Is there a client of that id?
+    #[cfg(feature = "server")]
+    pub(crate) fn has_client(&self, id: &str) -> bool {
+        self.0.clients.get(id).is_some()
     }
 
     /// How often sessions have begun, gone on and ended in this process.

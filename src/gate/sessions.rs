@@ -6,6 +6,8 @@ use super::Gate;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error};
 use crate::revocation::{Effect, Revocation, Target};
+#[cfg(feature = "server")]
+use crate::session::Status;
 use crate::session::engine::{Issued, Origin, Start};
 use crate::session::profile::Profile;
 use crate::session::{RevokedBecause, Scope, Session, SessionId};
@@ -67,6 +69,27 @@ impl NewSession {
         self.origin.address = Some(address);
         self
     }
+}
+
+/// Whose sessions to end.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose<'a> {
+    Subject(&'a str),
+    Client(&'a str),
+    Everyone,
+}
+
+/// What came of a revocation of many sessions.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// How many sessions it was about.
+    pub(crate) matched: u64,
+    /// How many of them lived until then.
+    pub(crate) ended: u64,
+    /// What began up to this moment is over.
+    pub(crate) not_before: Timestamp,
 }
 
 impl Sessions {
@@ -158,6 +181,99 @@ impl Sessions {
     /// As [`Self::revoke`].
     pub async fn revoke_all(&self) -> Result<(), Error> {
         self.0.0.engine.revoke_all(RevokedBecause::Operator).await.map(drop)
+    }
+
+    /// Ends sessions, and then counts them: however many there are, the first request after this call has begun to wait
+    /// is refused already.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    #[cfg(feature = "server")]
+    pub(crate) async fn end(&self, whose: Whose<'_>) -> Result<Tally, Error> {
+        let engine = &self.0.0.engine;
+        let (revocations, issuer) = (engine.revocations(), engine.issuer());
+        let (subject, client) = match whose {
+            Whose::Subject(subject) => (subject, None),
+            Whose::Client(client) => ("", Some(client)),
+            Whose::Everyone => ("", None),
+        };
+        let before = revocations.not_before(issuer, subject, client);
+        match whose {
+            Whose::Subject(subject) => self.revoke_subject(subject).await?,
+            Whose::Client(client) => self.revoke_client(client).await?,
+            Whose::Everyone => self.revoke_all().await?,
+        }
+        let mut tally = Tally { not_before: revocations.not_before(issuer, subject, client), ..Tally::default() };
+        let now = engine.clock().now();
+        self.each(whose, |session| {
+            if session.created() > tally.not_before {
+                return true;
+            }
+            tally.matched += 1;
+            // What ended it before, if anything did, apart from what ends it now.
+            let (subject, client) = match whose {
+                Whose::Subject(_) => ("", Some(session.client.as_ref())),
+                Whose::Client(_) => (session.subject.as_ref(), None),
+                Whose::Everyone => (session.subject.as_ref(), Some(session.client.as_ref())),
+            };
+            let over = before.max(revocations.not_before_of_its_own(issuer, subject, client));
+            if session.status == Status::Live && session.expires > now && session.created() > over {
+                tally.ended += 1;
+            }
+            true
+        })
+        .await?;
+        Ok(tally)
+    }
+
+    /// Does the store have any such session?
+    ///
+    /// # Errors
+    /// A fault of the store.
+    #[cfg(feature = "server")]
+    pub(crate) async fn has_any(&self, whose: Whose<'_>) -> Result<bool, Error> {
+        let mut found = false;
+        self.each(whose, |_| {
+            found = true;
+            false
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Shows sessions to `look`, page after page, until it says that it has seen enough.
+    #[cfg(feature = "server")]
+    async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
+        let filter = || match whose {
+            Whose::Subject(subject) => Filter::Subject(subject.into()),
+            Whose::Client(_) | Whose::Everyone => Filter::All,
+        };
+        let is_one = |session: &Session| match whose {
+            Whose::Subject(_) | Whose::Everyone => true,
+            Whose::Client(client) => session.client.as_ref() == client,
+        };
+        let mut after = None;
+        loop {
+            let page = self.list(filter(), after, 1000).await?;
+            if !page.sessions.iter().filter(|session| is_one(session)).all(&mut look) {
+                return Ok(());
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Ends a session, and says whether it lived until then. `None` if there is none of this id.
+    ///
+    /// # Errors
+    /// As [`Self::revoke`].
+    #[cfg(feature = "server")]
+    pub(crate) async fn end_one(&self, id: SessionId) -> Result<Option<bool>, Error> {
+        let Some(session) = self.get(id).await? else { return Ok(None) };
+        let lived = session.status == Status::Live && self.is_over(&session).is_none();
+        Ok(self.revoke(id).await?.then_some(lived))
     }
 
     /// Refuses one token without a session from now on: another issuer's, or one that a client got for itself. `expires`

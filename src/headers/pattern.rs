@@ -13,6 +13,13 @@ pub struct HeaderPattern {
     is_begin: bool,
 }
 
+/// As it is written.
+impl std::fmt::Display for HeaderPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.name, if self.is_begin { "*" } else { "" })
+    }
+}
+
 impl HeaderPattern {
     /// Reads a pattern such as `x-vouch-user` or `x-vouch-*`.
     ///

@@ -9,7 +9,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn o2_only_owner_or_our_group_may_have_rights() {
     const US: u32 = 1000;
-    let ok = |mode: u32, owner, ours| objection(0o100_000 | mode, owner, US, ours).is_none();
+    let ok = |mode: u32, owner, ours| objection(0o100_000 | mode, owner, US, ours, false).is_none();
     assert!(ok(0o600, US, false) && ok(0o400, US, false) && ok(0o600, 0, false) && ok(0o400, 0, false));
     assert!(ok(0o640, US, true) && ok(0o440, 0, true), "a mounted secret");
     assert!(!ok(0o640, US, false) && !ok(0o440, 0, false), "a group that is not ours");
@@ -20,6 +20,40 @@ fn o2_only_owner_or_our_group_may_have_rights() {
         assert!(!ok(others, US, true), "{others:o}");
     }
     assert!(!ok(0o600, 1001, true), "somebody else's");
+}
+
+#[test]
+fn o17_root_reads_what_belongs_to_the_owner_of_its_folder_and_nobody_else_does() {
+    assert!(objection(0o100_600, 994, 0, false, true).is_none());
+    assert!(matches!(objection(0o100_644, 994, 0, false, true), Some(Objection::Mode(_))));
+    let Some(Objection::Owner(said)) = objection(0o100_600, 994, 0, false, false) else { panic!("another's") };
+    assert!(said.starts_with("belongs to user 994") && !said.contains("chown"), "{said}");
+    assert!(dir_objection(0o40_700, 994, 0).is_none());
+    assert!(matches!(dir_objection(0o40_700, 994, 1000), Some(Objection::Owner(_))));
+}
+
+#[test]
+fn o17_what_root_makes_belongs_to_the_owner_of_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let owner = |path: &Path| (fs::metadata(path).unwrap().uid(), fs::metadata(path).unwrap().gid());
+    let folder = dir.path().join("service");
+    fs::create_dir(&folder).unwrap();
+    let expected = if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&folder, Some(4242), Some(4243)).unwrap();
+        (4242, 4243)
+    } else {
+        owner(&folder)
+    };
+    let file = folder.join("a/b/secret");
+    create_private_dir(parent(&file)).unwrap();
+    write_private_atomic(&file, b"one").unwrap();
+    write_private_atomic(&file, b"two").unwrap();
+    create_private_new(&file.with_file_name("other"), b"three").unwrap();
+    drop(lock_for_edit(&file).unwrap());
+    for made in ["a", "a/b", "a/b/secret", "a/b/other", "a/b/.secret.lock"] {
+        assert_eq!(owner(&folder.join(made)), expected, "{made}");
+    }
+    assert_eq!(read_private(&file).unwrap().as_str(), "two");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::private_file::read_private;
+use crate::private_file::{read_private, trusted};
 
 /// The longest file of certificates that is read.
 const MAX_LEN: u64 = 4 << 20;
@@ -95,11 +95,7 @@ pub(crate) fn server_name(name: &str) -> Result<ServerName<'static>, String> {
 /// The certificates of a PEM file; at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
-    let meta = std::fs::metadata(path).map_err(|error| format!("{shown}: cannot be read: {error}"))?;
-    if !meta.is_file() || meta.len() > MAX_LEN {
-        return Err(format!("{shown}: is not a file of at most {MAX_LEN} bytes"));
-    }
-    let text = std::fs::read(path).map_err(|error| format!("{shown}: cannot be read: {error}"))?;
+    let text = trusted::read(path, MAX_LEN)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let read = read.map_err(|error| format!("{shown}: is not PEM: {error}"))?;
     if read.is_empty() {

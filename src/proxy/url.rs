@@ -45,6 +45,19 @@ impl UpstreamUrl {
     }
 }
 
+/// As it is written in the configuration.
+impl std::fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scheme, url) = match self {
+            Self::Echo => return f.write_str("echo:"),
+            Self::Http(url) => ("http", url),
+            Self::Https(url) => ("https", url),
+            Self::H2c(url) => ("h2c", url),
+        };
+        write!(f, "{scheme}://{}{}", url.authority, url.prefix)
+    }
+}
+
 /// The address of an upstream that is not ourselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl {

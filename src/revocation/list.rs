@@ -279,9 +279,26 @@ impl RevocationList {
         self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
     }
 
-    fn latest_not_before(&self, issuer: Option<&Issuer>, subject: &str, client: Option<&str>) -> Option<Timestamp> {
+    /// The later of the not-befores of a subject and of a client, whatever that of all is.
+    #[cfg(feature = "server")]
+    pub(crate) fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
+        let issuer = self.issuer(issuer);
+        let (of_subject, of_client) = Self::own_not_befores(issuer.as_deref(), subject, client);
+        of_subject.max(of_client).unwrap_or(Timestamp::ZERO)
+    }
+
+    fn own_not_befores(
+        issuer: Option<&Issuer>,
+        subject: &str,
+        client: Option<&str>,
+    ) -> (Option<Timestamp>, Option<Timestamp>) {
         let of_subject = issuer.and_then(|i| i.subjects.get(subject, NotBefore::at));
         let of_client = issuer.zip(client).and_then(|(i, client)| i.clients.get(client, NotBefore::at));
+        (of_subject, of_client)
+    }
+
+    fn latest_not_before(&self, issuer: Option<&Issuer>, subject: &str, client: Option<&str>) -> Option<Timestamp> {
+        let (of_subject, of_client) = Self::own_not_befores(issuer, subject, client);
         let of_all = match self.global_not_before.load(Ordering::Acquire) {
             0 => None,
             at => Some(Timestamp::from_millis(at)),

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::ServerError;
+use super::prepare::Prepared;
 use super::users::Users;
 use crate::admin::AdminToken;
 use crate::client::Client;
-use crate::clock::{SystemTime, TimeSource, Timestamp};
+use crate::clock::{SystemTime, TimeSource};
 use crate::config::{Config, DirectoryConfig, KeySource, LimitsConfig, StoreConfig, TrustedIssuer};
 use crate::dialect;
 use crate::directory::file::{FileDirectory, FirstUser};
 use crate::directory::password::Passwords;
-use crate::gate::{Endpoint, Gate};
+use crate::gate::{Endpoint, Gate, GateBuilder};
 use crate::limit::Rates;
+use crate::private_file::trusted;
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::store::redb::{Options, RedbStore};
 use crate::store::{MemoryStore, Store};
@@ -54,6 +56,8 @@ impl Assembled {
     }
 }
 
+/// The longest file of another issuer's keys.
+const MAX_KEY_FILE: u64 = 4 << 20;
 /// The file beside the keys that remembers how far the store had come (requirement O5).
 const HIGH_WATER: &str = "store.mark";
 
@@ -61,7 +65,8 @@ const HIGH_WATER: &str = "store.mark";
 ///
 /// # Errors
 /// What of it cannot be had; the text says what, where, and how to mend it.
-pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
+pub(super) async fn assemble(config: &Config, prepared: Prepared) -> Result<Assembled, ServerError> {
+    let Prepared { trusted, directory, passwords, warnings: _, seen: _ } = prepared;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -74,14 +79,32 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
     let (redb, store) = store(config, &keyring)?;
-    let limits = &config.limits;
-    let passwords = Arc::new(Passwords::new(limits.max_password_checks, limits.password_queue));
-    let DirectoryConfig::File { path } = &config.directory;
-    let (directory, first_user) = users(path, &passwords, now)?;
-    let directory = Arc::new(directory);
+    let (directory, first_user) = match directory {
+        Some(directory) => (directory, None),
+        None => {
+            let DirectoryConfig::File { path } = &config.directory;
+            let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
+            (Arc::new(made.0), Some(made.1))
+        }
+    };
     let watching = directory.watch().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
+    let builder = builder(config, keyring, store, Some(&directory), passwords, &trusted)?;
+    let gate = builder.build().await.map_err(from)?;
+    let users = Arc::new(Users::follow(directory, watching, &gate));
+    Ok(Assembled { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
+}
 
+/// Everything that the configuration says of the gate.
+pub(super) fn builder(
+    config: &Config,
+    keyring: Keyring,
+    store: Arc<dyn Store>,
+    directory: Option<&Arc<FileDirectory>>,
+    passwords: Arc<Passwords>,
+    trusted: &[IssuerRules],
+) -> Result<GateBuilder, ServerError> {
+    let limits = &config.limits;
     let mut builder = Gate::builder()
         .issuer(config.issuer.url.as_str())
         // The operator's word counts: `rotogate check` knows no other.
@@ -90,7 +113,6 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
         .keys(keyring)
         .leeway(config.issuer.leeway)
         .shared_store(store)
-        .directory(Arc::clone(&directory) as Arc<dyn crate::directory::Directory>)
         .passwords(passwords)
         .profile(config.sessions.profile.clone())
         .rates(rates(limits))
@@ -107,7 +129,9 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
     if !config.sessions.keep_login_client {
         builder = builder.forget_login_origin();
     }
-    let trusted = trusted_issuers(config)?;
+    if let Some(directory) = directory {
+        builder = builder.directory(Arc::clone(directory) as Arc<dyn crate::directory::Directory>);
+    }
     for rules in trusted.iter().cloned() {
         builder = builder.trusted_issuer(rules);
     }
@@ -138,9 +162,7 @@ pub async fn assemble(config: &Config) -> Result<Assembled, ServerError> {
     for route in &config.routes {
         builder = builder.route(route.clone());
     }
-    let gate = builder.build().await.map_err(from)?;
-    let users = Arc::new(Users::follow(directory, watching, &gate));
-    Ok(Assembled { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
+    Ok(builder)
 }
 
 fn from(error: impl std::error::Error) -> ServerError {
@@ -169,35 +191,35 @@ pub(crate) fn high_water(keys: &Path) -> PathBuf {
     keys.join(HIGH_WATER)
 }
 
-fn users(
-    path: &Path,
-    passwords: &Arc<Passwords>,
-    now: Timestamp,
-) -> Result<(FileDirectory, Option<FirstUser>), ServerError> {
-    if path.exists() {
-        return Ok((FileDirectory::open(path, Arc::clone(passwords)).map_err(from)?, None));
-    }
-    let (directory, first) = FileDirectory::create_with_first_user(path, Arc::clone(passwords), now).map_err(from)?;
-    Ok((directory, Some(first)))
-}
-
 /// The rules for every issuer trusted besides us.
 pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
-    config.issuers.iter().map(trusted_issuer).collect()
+    config.issuers.iter().map(trusted_issuer_again).collect()
 }
 
-/// The rules for an issuer trusted besides us; read again when its file changes.
-pub(crate) fn trusted_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
-    let (path, keys) = match &issuer.keys {
-        KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
-        KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
-    };
-    let keys = keys.map_err(|error| {
-        ServerError::new(format!("the keys of issuer {} in {}: {error}", issuer.url, path.display()))
-    })?;
-    for ignored in keys.ignored() {
-        tracing::warn!(issuer = issuer.url, file = %path.display(), "not used: {ignored}");
+/// The rules for an issuer trusted besides us, read again; what of its keys is of no use is logged.
+pub(crate) fn trusted_issuer_again(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
+    let rules = trusted_issuer(issuer).map_err(ServerError::new)?;
+    for ignored in rules.keys.ignored() {
+        tracing::warn!(issuer = issuer.url, file = %key_file(issuer).display(), "not used: {ignored}");
     }
+    Ok(rules)
+}
+
+/// The file of its keys.
+pub(super) fn key_file(issuer: &TrustedIssuer) -> &Path {
+    let (KeySource::Jwks(path, _) | KeySource::PublicKey(path, _)) = &issuer.keys;
+    path
+}
+
+/// The rules for an issuer, with the keys that its file holds now.
+pub(super) fn trusted_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
+    let path = key_file(issuer);
+    let text = trusted::read(path, MAX_KEY_FILE)?;
+    let keys = match &issuer.keys {
+        KeySource::Jwks(_, algorithm) => IssuerKeys::from_jwks(&text, *algorithm),
+        KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
+    };
+    let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
     Ok(IssuerRules {
         issuer: issuer.url.as_str().into(),
         ours: false,
@@ -207,10 +229,6 @@ pub(crate) fn trusted_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, Serv
         leeway: issuer.leeway,
         max_lifetime: Some(issuer.max_lifetime),
     })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ServerError> {
-    std::fs::read(path).map_err(|error| ServerError::new(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// The upstreams, each with everything that is said of it elsewhere.

@@ -15,7 +15,7 @@ use super::connection::Bounds;
 use super::origin::{Named, Origin};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
-use super::tls::Tls;
+use super::tls::{Tls, Wrong};
 use crate::config::ListenerConfig;
 use crate::headers::Peer;
 
@@ -45,7 +45,7 @@ pub(super) struct Established {
 }
 
 impl Listener {
-    pub(super) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, String> {
+    pub(super) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, Wrong> {
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let addresses = Addresses::new(config.max_connections_per_address);
         let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());

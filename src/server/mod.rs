@@ -3,7 +3,7 @@
 //! `listener (TLS) → connection → access log → CORS → `[`GateService`](crate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
 
 mod addresses;
-pub mod assemble;
+pub(crate) mod assemble;
 mod body;
 mod connection;
 mod cors;
@@ -11,6 +11,7 @@ mod listener;
 pub(crate) mod metrics;
 mod origin;
 mod pace;
+mod prepare;
 mod proxy_protocol;
 mod reload;
 mod request;
@@ -25,7 +26,6 @@ pub(crate) mod users;
 mod workers;
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,9 +41,11 @@ use assemble::Assembled;
 pub(crate) use body::Answered;
 use listener::Listener;
 use metrics::Metrics;
+pub use prepare::{Prepared, prepare};
 use shed::InFlight;
 use sockets::Sockets;
-pub(crate) use tls::check as check_certificates;
+pub use sockets::passed as passed_sockets;
+pub(crate) use sockets::{Taken, taken};
 use workers::Workers;
 
 /// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
@@ -64,8 +66,17 @@ pub enum Order {
     Reload(Box<Config>),
     /// End.
     Stop,
-    /// End, and leave the sockets open for whoever comes next.
-    HandOver,
+    /// End, and leave the sockets open for whoever comes next, who wants to listen on these addresses.
+    HandOver(Vec<SocketAddr>),
+}
+
+/// What whoever comes next is given.
+#[derive(Debug)]
+pub struct Handover {
+    /// The sockets, at which connections wait.
+    pub sockets: Vec<std::net::TcpListener>,
+    /// The configuration in force, as it was read last: to go on with, should the next one fail.
+    pub config: Arc<Config>,
 }
 
 /// How a gate ended.
@@ -73,8 +84,8 @@ pub enum Order {
 pub enum Ended {
     /// Nobody listens any more.
     Stopped,
-    /// Connections wait at these sockets.
-    HandedOver(Vec<OwnedFd>),
+    /// Connections wait.
+    HandedOver(Handover),
 }
 
 impl Ended {
@@ -95,30 +106,35 @@ pub struct Server {
     assembled: Assembled,
     config: Arc<Config>,
     /// All sockets once more, for whoever comes next.
-    kept: Vec<OwnedFd>,
+    kept: Vec<std::net::TcpListener>,
     seen: reload::Seen,
 }
 
 impl Server {
-    /// Puts everything together and binds the listeners. Nothing is served before [`Self::run`].
+    /// Puts everything together and binds the listeners, but for those whose sockets were passed. Nothing is served
+    /// before [`Self::run`].
     ///
     /// # Errors
     /// Whatever of the configuration cannot be had: keys, store, users, addresses.
-    pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
+    pub async fn bind(
+        config: Config,
+        mut prepared: Prepared,
+        passed: Vec<std::net::TcpListener>,
+    ) -> Result<Self, ServerError> {
         // Ports first: a second gate started by mistake should say so, not that the store is in use.
-        let mut seen = reload::Seen::of(&config);
-        let mut sockets = Sockets::passed()?;
+        let mut sockets = Sockets::with(passed);
         let mut listeners = Vec::new();
         for listener in &config.server.listeners {
-            let socket = sockets.at(listener.address, &listener.key).await?;
-            listeners.push(Listener::new(socket, listener).map_err(ServerError::new)?);
+            let socket = sockets.at(&config, listener.address, &listener.key).await?;
+            listeners.push(
+                Listener::new(socket, listener)
+                    .map_err(|wrong| ServerError::new(config.blame(&wrong.key, wrong.message).to_string()))?,
+            );
         }
-        let admin = sockets.at(config.admin.listen, "admin.listen").await?;
+        let admin = sockets.at(&config, config.admin.listen, "admin.listen").await?;
         let kept = sockets.end();
-        let assembled = assemble::assemble(&config).await?;
+        let mut seen = prepared.seen.take().unwrap_or_else(|| reload::Seen::of(&config));
+        let assembled = assemble::assemble(&config, prepared).await?;
         if assembled.new_keys {
             seen.see_new_keys(&config);
         }
@@ -151,7 +167,8 @@ impl Server {
     /// # Errors
     /// When the store cannot be closed in order.
     pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<Ended, ServerError> {
-        let Self { listeners, admin, assembled, config, kept, seen } = self;
+        let own = self.addresses().into_iter().chain(self.admin_address()).collect();
+        let Self { listeners, admin, assembled, config, mut kept, seen } = self;
         let (stopping, stopped) = watch::channel(false);
         let in_flight = Arc::new(InFlight::new(config.server.max_requests));
         let give_up = match &config.store {
@@ -178,6 +195,7 @@ impl Server {
             token: assembled.admin_token.clone(),
             store: assembled.redb.clone(),
             users: Arc::clone(&assembled.users),
+            listening: own,
             metrics,
             hosts: config.load().admin.hosts.clone(),
             stopping: stopped.clone(),
@@ -203,7 +221,14 @@ impl Server {
             };
             match order {
                 Some(Order::Reload(config)) => watching.take(*config).await,
-                Some(Order::HandOver) => break Ended::HandedOver(kept),
+                Some(Order::HandOver(wanted)) => match hand_over(&assembled, &kept, &wanted).await {
+                    Ok(more) => {
+                        tracing::info!("starting anew; connections wait meanwhile");
+                        kept.extend(more);
+                        break Ended::HandedOver(Handover { sockets: kept, config: config.load_full() });
+                    }
+                    Err(error) => tracing::error!(error, "nothing is started anew; this gate goes on"),
+                },
                 Some(Order::Stop) | None => {
                     // Nobody is to wait there for who does not come.
                     drop(kept);
@@ -236,7 +261,14 @@ impl Server {
         if let Some(error) = gave_up {
             return Err(error);
         }
-        flushed.map_err(|error| ServerError::new(format!("confirmations could not be written: {error}")))?;
+        match (flushed, &ended) {
+            (Ok(()), _) => {}
+            // A store that broke at the last moment is no reason to leave nobody: whoever comes next judges it.
+            (Err(error), Ended::HandedOver(_)) => tracing::error!(%error, "confirmations could not be written"),
+            (Err(error), Ended::Stopped) => {
+                return Err(ServerError::new(format!("confirmations could not be written: {error}")));
+            }
+        }
         while let Ok(order) = orders.try_recv() {
             ended.unless_stopped(&order);
         }
@@ -261,6 +293,21 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
             ));
         }
     }
+}
+
+/// What has to be so before anything is given up for whoever comes next: the store takes writes, and the addresses that
+/// are new can be had. Gives back the sockets there.
+async fn hand_over(
+    assembled: &Assembled,
+    kept: &[std::net::TcpListener],
+    wanted: &[SocketAddr],
+) -> Result<Vec<std::net::TcpListener>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("the store could not be opened again: {error}");
+    assembled.gate.flush().await.map_err(|error| failed(&error))?;
+    if let Some(store) = &assembled.redb {
+        crate::store::Store::check(store).await.map_err(|error| failed(&error))?;
+    }
+    sockets::open_more(kept, wanted)
 }
 
 /// The admin listener, on a thread of its own: however many requests wait for their turn on the others, health is

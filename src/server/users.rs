@@ -62,6 +62,11 @@ impl Users {
         Self { directory, _watch: watch, unwritten: waiting }
     }
 
+    /// Who they are.
+    pub(crate) fn directory(&self) -> &FileDirectory {
+        &self.directory
+    }
+
     /// Reads the file now, and waits until all that it has ended is durable.
     pub(crate) async fn reload(&self) -> Result<(), NotTaken> {
         let directory = Arc::clone(&self.directory);

@@ -1,6 +1,10 @@
 //! `rotogate check`.
 
-use super::support::{CONFIG, Place};
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use super::support::{self, CONFIG, Place};
 
 const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc";
 
@@ -129,7 +133,8 @@ fn a_missing_file_and_a_wrong_command_line_are_exit_code_2() {
         assert_eq!(ran.code, Some(2), "{arguments:?}: {ran:?}");
         assert!(!ran.stderr.is_empty());
     }
-    assert!(place.run(&["check"], "").stderr.contains("gateway.toml: cannot be read"));
+    let said = place.run(&["check"], "").stderr;
+    assert!(said.contains("gateway.toml: cannot be read") && said.contains("begin with the commented"), "{said}");
     assert_eq!(place.run(&["--version"], "").stdout.trim(), concat!("rotogate ", env!("CARGO_PKG_VERSION")));
 }
 
@@ -147,4 +152,335 @@ fn o1_an_upstream_that_is_the_gate_itself_is_refused() {
         let ran = place.run(&["check"], "");
         assert!(ran.code == Some(2) && ran.stderr.contains("upstreams[0].urls[0]"), "{ran:?}");
     }
+}
+
+fn set(place: &Place, name: &str, mode: u32) {
+    fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A file that nobody else may read.
+fn write(place: &Place, name: &str, text: &str) {
+    fs::write(place.path(name), text).unwrap();
+    set(place, name, 0o600);
+}
+
+/// Files and folders with their modes and times.
+fn state(place: &Place) -> Vec<(std::path::PathBuf, u32, Vec<u8>)> {
+    let mut folders = vec![place.path("")];
+    let mut all = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::metadata(&path).unwrap();
+            all.push((path.clone(), meta.permissions().mode(), fs::read(&path).unwrap_or_default()));
+            if meta.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// A mistake, the key that is at fault, and what is said.
+type Mistake = (fn(&Place, &str) -> String, &'static str, &'static str);
+
+#[test]
+fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_nothing() {
+    fn of_issuer(good: &str, keys: &str) -> String {
+        format!("{good}[[issuers]]\nurl = \"https://idp.test\"\naudience = [\"api\"]\n{keys}\n")
+    }
+    fn with(good: &str, section: &str, line: &str) -> String {
+        good.replacen(&format!("[{section}]"), &format!("[{section}]\n{line}"), 1)
+    }
+    fn key_file(place: &Place, kind: &str) -> String {
+        let files = fs::read_dir(place.path("data/keys")).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut files = files.map(|name| name.into_string().unwrap());
+        format!("data/keys/{}", files.find(|name| name.ends_with(kind)).unwrap())
+    }
+    let mistakes: &[Mistake] = &[
+        (
+            |_, good| format!("{good}[[routes]]\npath = \"/{{*any}}\"\nupstream = \"app\"\n"),
+            "routes[2].path",
+            "serves the same host, path and method as",
+        ),
+        (
+            |place, good| {
+                set(place, "data/users.toml", 0o644);
+                with(good, "directory", "path = \"data/users.toml\"")
+            },
+            "directory.path",
+            "its mode 644 lets everyone at it: chmod 600",
+        ),
+        (
+            |place, good| {
+                fs::write(place.path("data/users.toml"), "[[users]]\nsubject = 1\n").unwrap();
+                good.to_owned()
+            },
+            "directory.path",
+            "users.toml:2:11: users[0].subject",
+        ),
+        (
+            |place, good| {
+                set(place, &key_file(place, ".pem"), 0o644);
+                good.to_owned()
+            },
+            "issuer.keys",
+            "its mode 644 lets everyone at it",
+        ),
+        (
+            |place, good| {
+                set(place, "data/keys/keyring.toml", 0o640);
+                set(place, "data/keys", 0o777);
+                good.to_owned()
+            },
+            "issuer.keys",
+            "chmod 700",
+        ),
+        (
+            |place, good| {
+                fs::remove_file(place.path("data/keys/keyring.toml")).unwrap();
+                good.to_owned()
+            },
+            "issuer.keys",
+            "a key without a keyring.toml",
+        ),
+        (
+            |place, good| {
+                set(place, "data/admin.token", 0o604);
+                good.to_owned()
+            },
+            "admin.token_file",
+            "its mode 604 lets everyone at it",
+        ),
+        (
+            |place, good| {
+                write(place, "data/admin.token", "too short a token");
+                good.to_owned()
+            },
+            "admin.token_file",
+            "less than 32 characters",
+        ),
+        (
+            |place, good| {
+                set(place, "data/rotogate.redb", 0o666);
+                good.to_owned()
+            },
+            "store.path",
+            "its mode 666 lets everyone at it",
+        ),
+        (
+            |place, good| {
+                fs::remove_file(place.path("data/rotogate.redb")).unwrap();
+                good.to_owned()
+            },
+            "store.path",
+            "LOOKS LIKE A RESTORED BACKUP OR A LOST FILE",
+        ),
+        (
+            |place, good| {
+                write(place, "data/keys/store.mark", "?");
+                good.to_owned()
+            },
+            "store.path",
+            "the high-water mark of the store, is damaged",
+        ),
+        (
+            |place, good| {
+                set(place, "data", 0o777);
+                good.to_owned()
+            },
+            "directory.path",
+            "everyone may put another in its place",
+        ),
+        (
+            |_, good| of_issuer(good, "jwks_file = \"missing.json\""),
+            "issuers[0].jwks_file",
+            "missing.json: cannot be read",
+        ),
+        (
+            |_, good| of_issuer(good, "jwks_file = \"http://idp/jwks\""),
+            "issuers[0].jwks_file",
+            "expected a file, found the URL",
+        ),
+        (
+            |place, good| {
+                fs::write(place.path("idp.json"), "{").unwrap();
+                of_issuer(good, "jwks_file = \"idp.json\"")
+            },
+            "issuers[0].jwks_file",
+            "the keys of issuer https://idp.test",
+        ),
+        (
+            |place, good| {
+                fs::write(place.path("idp.pem"), "no key").unwrap();
+                of_issuer(good, "public_key = \"idp.pem\"\nalgorithm = \"RS256\"")
+            },
+            "issuers[0].public_key",
+            "the keys of issuer https://idp.test",
+        ),
+        (
+            |place, good| {
+                fs::write(place.path("idp.pem"), "no key").unwrap();
+                set(place, "idp.pem", 0o666);
+                of_issuer(good, "public_key = \"idp.pem\"\nalgorithm = \"RS256\"")
+            },
+            "issuers[0].public_key",
+            "everyone may change it (mode 666): chmod o-w",
+        ),
+        (
+            |place, good| {
+                fs::create_dir(place.path("open")).unwrap();
+                fs::write(place.path("open/ca.pem"), "no certificate").unwrap();
+                set(place, "open", 0o777);
+                good.replace("\"echo:\"]", "\"https://app.test\"]\nca = \"open/ca.pem\"")
+            },
+            "upstreams[0].ca",
+            "everyone may put another in its place",
+        ),
+        (
+            |_, good| with(good, "server", "tls = { cert = \"nope.pem\", key = \"nope.key\" }"),
+            "server.tls.cert",
+            "nope.pem: cannot be read",
+        ),
+        (
+            |_, good| with(good, "store", "path = \"gateway.toml/store.redb\""),
+            "store.path",
+            "cannot be opened: Not a directory",
+        ),
+    ];
+    // The tables stand there, so that a key has a line.
+    let good = CONFIG.replace("[issuer]", "[store]\n[directory]\n[issuer]");
+    for (make, key, said) in mistakes {
+        let place = Place::new(&good);
+        assert_eq!(place.start().stop(), Some(0));
+        let wrong = make(&place, &good);
+        place.write_config(&wrong);
+        let before = state(&place);
+        let checked = place.run(&["check"], "");
+        assert_eq!(checked.code, Some(2), "{said}: {checked:?}");
+        let of_key = format!(": {key}: ");
+        let line = checked.stderr.lines().find(|line| line.contains(&of_key) && line.contains(said));
+        let line = line.unwrap_or_else(|| panic!("{key}, {said}: {checked:?}"));
+        let line = line.split_once("gateway.toml:").unwrap().1;
+        assert!(line.starts_with(|c: char| c.is_ascii_digit()), "{line}");
+        let json: serde_json::Value = serde_json::from_str(&place.run(&["check", "--json"], "").stdout).unwrap();
+        let at = json["error"]["at"].as_array().unwrap();
+        let is_it = |at: &serde_json::Value| {
+            at["key"] == *key && at["line"].is_u64() && at["detail"].as_str().unwrap().contains(said)
+        };
+        assert!(at.iter().any(is_it), "{json}");
+        assert_eq!(json["error"]["code"], "configuration");
+        // A start says the same.
+        let refused = place.refused();
+        assert!(refused.contains(&of_key) && refused.contains(said), "{said}: {refused}");
+        assert_eq!(state(&place), before, "{said}: something was made");
+    }
+}
+
+#[test]
+fn o15_a_configuration_that_others_may_write_is_not_read_and_one_of_our_own_group_is() {
+    let place = Place::new(CONFIG);
+    for (mode, code) in [(0o666, Some(2)), (0o646, Some(2)), (0o664, Some(0)), (0o644, Some(0))] {
+        set(&place, "gateway.toml", mode);
+        let checked = place.run(&["check"], "");
+        assert_eq!(checked.code, code, "{mode:o}: {checked:?}");
+        if code == Some(2) {
+            let said = format!("everyone may change it (mode {mode:o}): chmod o-w");
+            assert!(checked.stderr.contains(&said), "{checked:?}");
+            assert_eq!(place.run(&[], "").code, Some(2), "a start");
+        }
+    }
+    // As a clone under umask 002 has it, and as no folder may be.
+    set(&place, "", 0o775);
+    assert_eq!(place.run(&["check"], "").code, Some(0));
+    set(&place, "", 0o777);
+    assert!(place.run(&["check"], "").stderr.contains("everyone may put another in its place"));
+    set(&place, "", 0o700);
+}
+
+#[test]
+fn o15_a_hash_that_everyone_may_read_is_a_warning_and_strict_takes_it_for_an_error() {
+    let service = format!("[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{PHC}\"\n");
+    let place = Place::new(&format!("{CONFIG}{service}"));
+    set(&place, "gateway.toml", 0o644);
+    let said = place.done(&["check"], "").stdout;
+    assert!(said.contains("clients[1].secret_hash: everyone may read it (mode 644): chmod o-r"), "{said}");
+    let json = place.json(&["check"], "");
+    assert_eq!(json["warnings"][0]["key"], "clients[1].secret_hash");
+    assert_eq!(place.run(&["check", "--strict"], "").code, Some(1));
+    set(&place, "gateway.toml", 0o640);
+    assert!(!place.done(&["check", "--strict"], "").stdout.contains("warning"));
+}
+
+#[test]
+fn o12_what_is_suspicious_is_a_warning() {
+    let place = Place::new(CONFIG);
+    assert_eq!(place.start().stop(), Some(0));
+    assert_eq!(place.run(&["check", "--strict"], "").code, Some(0));
+    set(&place, "data/keys", 0o755);
+    let said = place.done(&["check"], "").stdout;
+    assert!(said.contains("issuer.keys: ") && said.contains("others may look into it (mode 755): chmod 700"), "{said}");
+    let gate = place.start();
+    assert!(gate.log().contains("others may look into it"), "{}", gate.log());
+}
+
+#[tokio::test]
+async fn o12_an_address_in_use_is_reported_but_not_that_of_the_gate_that_runs_here() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"";
+    let config = |public: &str| {
+        let config = CONFIG.replacen("listen = \"127.0.0.1:0\"", &format!("listen = \"{public}\""), 1);
+        config.replace(admin, &format!("[admin]\nlisten = \"{}\"", gate.admin))
+    };
+    place.write_config(&config(&gate.address.to_string()));
+    let checked = place.run(&["check", "--strict"], "");
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{checked:?}");
+
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    place.write_config(&config(&taken));
+    let checked = place.run(&["check"], "");
+    assert_eq!(checked.code, Some(2), "{checked:?}");
+    let said = format!("gateway.toml:3:10: server.listen: cannot listen on {taken}");
+    assert!(checked.stderr.contains(&said) && checked.stderr.contains("another program listens there"), "{checked:?}");
+
+    // Where the gate does not answer, it may be its own: that is said, and is no error.
+    place.write_config(&config(&gate.address.to_string()).replace(&gate.admin.to_string(), "127.0.0.1:0"));
+    let checked = place.run(&["check"], "");
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("by the gate that runs on this store, as it seems"), "{checked:?}");
+    assert_eq!(place.run(&["check", "--strict"], "").code, Some(1));
+}
+
+#[test]
+fn o12_what_may_not_be_looked_at_is_neither_good_nor_bad() {
+    let place = Place::new(CONFIG);
+    assert_eq!(place.start().stop(), Some(0));
+    let (mut command, _) = support::of_another_user(&place);
+    command.arg("check");
+    let ran = command.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    for key in ["issuer.keys", "directory.path", "admin.token_file", "store.path"] {
+        assert!(said.lines().any(|line| line.contains(&format!("{key}: not checked: "))), "{key}: {said}");
+    }
+    let ran = command.arg("--json").output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((ran.status.code(), &json["error"]["code"]), (Some(1), &"not_checked".into()), "{json}");
+    set(&place, "data", 0o700);
+}
+
+#[test]
+fn o12_what_is_printed_can_be_checked_again() {
+    let service = format!("[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{PHC}\"\n");
+    let place = Place::new(&format!("{CONFIG}{service}"));
+    let printed = place.done(&["check", "--print"], "").stdout;
+    assert!(place.json(&["check", "--print"], "")["configuration"].as_str().unwrap().lines().count() > 50);
+    set(&place, "gateway.toml", 0o600);
+    place.write_config(&printed);
+    let again = place.done(&["check"], "").stdout;
+    assert!(again.contains("clients[1].secret_hash: is masked"), "{again}");
+    assert_eq!(place.run(&["check", "--strict"], "").code, Some(1));
 }

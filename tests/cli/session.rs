@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::assert_invalid_grant;
-use super::support::{CONFIG, Gate, Place, Tokens};
+use super::support::{self, CONFIG, Gate, Place, Tokens};
 
 /// The id of a token's session.
 fn sid(place: &Place, tokens: &Tokens) -> String {
@@ -44,12 +44,13 @@ async fn a_session_is_listed_shown_and_ended_and_the_next_request_is_refused() {
     lives(&gate, &next).await;
     assert!(place.done(&["session", "show", &id], "").stdout.contains("generation  2"));
 
-    assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("{id} is revoked\n"));
+    assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("session {id} ended\n"));
     is_over(&gate, &next).await;
     lives(&gate, &other).await;
     assert_eq!(place.json(&["session", "show", &id], "")["status"], "operator");
-    // Once more: nothing is left to do.
-    place.done(&["session", "revoke", &id], "");
+    // Once more: nothing is left to do, and that is said.
+    assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("session {id} had ended before\n"));
+    assert_eq!(place.json(&["session", "revoke", &id], "")["ended"], 0);
 }
 
 #[tokio::test]
@@ -69,9 +70,83 @@ async fn sessions_of_a_user_a_client_or_everyone_end_together() {
         }
         lives(&gate, &gate.login().await).await;
     }
-    let other = gate.login().await;
-    place.done(&["session", "revoke", "--subject", "somebody else"], "");
-    lives(&gate, &other).await;
+}
+
+#[tokio::test]
+async fn o16_a_revocation_says_how_many_sessions_it_ended_and_never_succeeds_for_nothing() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let held = [gate.login().await, gate.login().await, gate.login().await];
+    let subject = place.json(&["session", "show", &sid(&place, &held[0])], "")["subject"].as_str().unwrap().to_owned();
+    place.done(&["session", "revoke", &sid(&place, &held[0])], "");
+    for (which, said) in [
+        (
+            &["--subject", "demo"][..],
+            format!(
+                "no user, session or token has the subject demo; a user of this name has sub {subject}: --user demo"
+            ),
+        ),
+        (&["--subject", "nosuch"], "no user, session or token has the subject nosuch".to_owned()),
+        (&["--client", "nosuch"], "no client, session or token has the client_id nosuch".to_owned()),
+        (&["--user", "nosuch"], "no user has the name nosuch".to_owned()),
+        (&["--user", &subject], format!("no user has the name {subject}; it is the subject of demo: --user demo")),
+        (
+            &["0190b5a0-0000-7000-8000-000000000000"],
+            "there is no session 0190b5a0-0000-7000-8000-000000000000".to_owned(),
+        ),
+    ] {
+        let refused = place.fails(&[&["session", "revoke"], which].concat(), "");
+        assert!(refused.contains(&said), "{which:?}: {refused}");
+    }
+    lives(&gate, &held[1]).await;
+    assert_eq!(place.done(&["session", "list", "--user", "demo"], "").stdout.lines().count(), 3);
+    assert!(place.fails(&["session", "list", "--user", "nosuch"], "").contains("no user has the name nosuch"));
+
+    // One of three had ended before.
+    assert_eq!(place.done(&["session", "revoke", "--user", "demo"], "").stdout, "2 sessions of demo ended\n");
+    is_over(&gate, &held[1]).await;
+    is_over(&gate, &held[2]).await;
+    assert_eq!(place.done(&["session", "revoke", "--user", "demo"], "").stdout, "0 sessions of demo ended\n");
+    gate.login().await;
+    let ended = place.json(&["session", "revoke", "--client", "web"], "");
+    assert_eq!((&ended["matched"], &ended["ended"]), (&4.into(), &1.into()));
+    gate.login().await;
+    gate.login().await;
+    assert_eq!(place.done(&["session", "revoke", "--all"], "").stdout, "2 sessions ended\n");
+
+    // A user without a session: nothing was ended. Of two accounts, one has to be named.
+    place.done(&["user", "add", "ada", "--account", "acme"], "correct horse");
+    support::until("ada is known", async || {
+        place.run(&["session", "revoke", "--user", "ada"], "").stderr.contains("there is no session of ada")
+    })
+    .await;
+    place.done(&["user", "add", "demo", "--account", "acme"], "correct horse");
+    support::until("there are two of that name", async || {
+        place.run(&["session", "revoke", "--user", "demo"], "").stderr.contains("several accounts have a user demo")
+    })
+    .await;
+    assert!(
+        place.fails(&["session", "revoke", "--user", "demo", "--account", "acme"], "").contains("no session of demo")
+    );
+    // What nobody knows can be entered on purpose.
+    place.done(&["session", "revoke", "--subject", "nosuch", "--force"], "");
+}
+
+#[tokio::test]
+async fn o16_a_reader_that_goes_away_is_no_failure() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    gate.login().await;
+    let mut command = place.command();
+    command.args(["session", "list"]);
+    // Nobody reads, from the beginning.
+    support::in_shell("set -o pipefail; \"$@\" | true")(&mut command);
+    for _ in 0..3 {
+        let ran = command.output().unwrap();
+        assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stderr).as_ref()), (Some(0), ""));
+    }
 }
 
 #[tokio::test]
@@ -104,6 +179,7 @@ async fn o1_sessions_are_nobodys_without_the_admin_token() {
         ("GET", format!("/sessions/{id}")),
         ("POST", format!("/sessions/{id}/revoke")),
         ("POST", "/revocations?all".to_owned()),
+        ("GET", "/v1/status".to_owned()),
     ] {
         let method: http::Method = method.parse().unwrap();
         let answer = gate.admin(method.clone(), &path, None).await;

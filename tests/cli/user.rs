@@ -47,6 +47,21 @@ fn what_cannot_be_done_to_a_user_is_said() {
     assert_eq!(std::fs::read(place.path("data/users.toml")).unwrap(), before);
 }
 
+#[test]
+fn a_password_has_eight_characters_at_least() {
+    let place = Place::new(CONFIG);
+    for arguments in [&["user", "add", "ada"][..], &["user", "add", "ada", "--stdin"]] {
+        // Seven characters of two bytes each.
+        for short in ["1234567", "äöüäöüä"] {
+            assert!(place.fails(arguments, short).contains("at least 8 characters; nothing was changed"));
+        }
+    }
+    assert!(!place.path("data/users.toml").exists());
+    place.done(&["user", "add", "ada", "--stdin"], "12345678\n");
+    assert!(place.fails(&["user", "passwd", "ada", "--stdin"], "1234567\n").contains("at least 8"));
+    place.done(&["user", "passwd", "ada", "--stdin"], "abcdefgh\n");
+}
+
 #[tokio::test]
 async fn r8_disabling_a_user_ends_the_sessions_at_once_and_for_good() {
     let place = Place::new(CONFIG);

@@ -82,7 +82,7 @@ fn kuzzle_sdk_runs_the_example_of_its_document() {
     let place = Place::new(&config(&port, Fault::None, false));
     let subject = format!("subject-{}", Uuid::new_v4().simple());
     // Name and password are the document's.
-    assert_eq!(place.run(&["user", "add", "foo", "--subject", &subject], "bar\n").code, Some(0));
+    place.user_of_a_document("foo", &subject, "bar");
     let gate = place.start();
     for transport in ["http", "websocket"] {
         let node = Command::new("node")

@@ -146,3 +146,128 @@ async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
     assert!(gate.log().contains("a socket was passed that gateway.toml does not name"));
     assert_eq!(ask(public).await.unwrap(), StatusCode::OK);
 }
+
+/// The gate of this process serves, as it did before, with its routes and sessions.
+async fn goes_on(gate: &Gate, tokens: &crate::support::Tokens) {
+    until("the gate goes on", async || {
+        let asked = Request::get(gate.url("/public/x")).body(http_body_util::Full::default()).unwrap();
+        crate::support::try_send(asked).await.is_ok_and(|answer| answer.status == StatusCode::OK)
+    })
+    .await;
+    assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
+}
+
+/// The process that serves, as it says itself.
+async fn process(place: &Place, gate: &Gate) -> u64 {
+    let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
+    let asked = Request::get(format!("http://{}/v1/status", gate.admin));
+    let asked = asked.header("authorization", format!("Bearer {}", token.trim()));
+    let answer = crate::support::send(asked.body(http_body_util::Full::default()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    answer.json()["pid"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o13_what_check_would_refuse_leaves_the_gate_as_it_is() {
+    let (place, gate) = place_with_sockets(CONFIG);
+    let tokens = gate.login().await;
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    let users = place.path("data/users.toml");
+    let mode = |mode| std::fs::set_permissions(&users, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let overlapping = "[[routes]]\npath = \"/{*any}\"\nauth = \"none\"\nupstream = \"app\"\n";
+    let wrong = [
+        ("USR2", format!("{config}{overlapping}"), 0o600, "serves the same host, path and method as"),
+        ("HUP", format!("{config}{overlapping}"), 0o600, "serves the same host, path and method as"),
+        ("USR2", config.clone(), 0o644, "its mode 644 lets everyone at it"),
+        ("HUP", config.clone(), 0o644, "its mode 644 lets everyone at it"),
+        ("USR2", config.replacen(&gate.address.to_string(), &taken, 1), 0o600, "cannot listen on"),
+    ];
+    for (refusals, (signal, config, bits, said)) in (1..).zip(wrong) {
+        mode(bits);
+        place.write_config(&config);
+        gate.signal(signal);
+        until("it is refused", async || {
+            let log = gate.log();
+            let words = ["this gate goes on", "the old one stays in force"];
+            log.lines().filter(|line| words.iter().any(|word| line.contains(word))).count() == refusals
+        })
+        .await;
+        assert!(gate.log().contains(said), "{said}: {}", gate.log());
+        goes_on(&gate, &tokens).await;
+    }
+    mode(0o600);
+    assert!(!gate.log().contains("stopping: no new connections"), "nothing was given up");
+    place.write_config(&config);
+    more_routes(&place);
+    gate.signal("USR2");
+    is_started_anew(&gate).await;
+    assert_eq!(process(&place, &gate).await, u64::from(gate.child.id()));
+    assert_eq!(gate.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
+    let (place, gate) = place_with_sockets(CONFIG);
+    let tokens = gate.login().await;
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    // What only the start itself can find out.
+    let broken = place.path("data/broken.redb");
+    std::fs::write(&broken, "no store").unwrap();
+    std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for round in 1..=2 {
+        place.write_config(&config.replace("[issuer]", "[store]\npath = \"data/broken.redb\"\n[issuer]"));
+        gate.signal("USR2");
+        until("it is given back", async || gate.log().matches("process.upgrade_refused").count() == round).await;
+        assert!(gate.log().contains("is not a store of rotogate"), "{}", gate.log());
+        goes_on(&gate, &tokens).await;
+        assert_eq!(gate.refresh(&gate.login().await.refresh).await.status, StatusCode::OK);
+        assert_eq!(process(&place, &gate).await, u64::from(gate.child.id()));
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", gate.child.id())).unwrap();
+        assert_eq!(name.trim_end(), "rotogate");
+    }
+    // And from there it goes on as from any start.
+    place.write_config(&config);
+    more_routes(&place);
+    gate.signal("USR2");
+    is_started_anew(&gate).await;
+    assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
+    assert_eq!(gate.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o13_a_new_address_is_served_by_the_successor() {
+    let (place, gate) = place_with_sockets(CONFIG);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = free.local_addr().unwrap();
+    drop(free);
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    let both = format!("listen = [\"{}\", \"{more}\"]", gate.address);
+    place.write_config(&config.replacen(&format!("listen = \"{}\"", gate.address), &both, 1));
+    gate.signal("USR2");
+    until("both are served", async || ask(more).await.is_ok_and(|status| status == StatusCode::OK)).await;
+    assert_eq!(ask(gate.address).await.unwrap(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o14_the_program_is_the_one_of_the_start_and_is_never_looked_up() {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap().to_string());
+    drop(sockets);
+    let place = Place::new(&CONFIG.replacen("127.0.0.1:0", &public, 1).replacen("127.0.0.1:0", &admin, 1));
+    // A program of our name stands where a look-up would find it, by PATH and in this folder.
+    for folder in ["", "bin"] {
+        std::fs::create_dir_all(place.path(folder)).unwrap();
+        let trap = place.path(folder).join("rotogate");
+        std::fs::write(&trap, format!("#!/bin/sh\ntouch {}\n", place.path("trapped").display())).unwrap();
+        std::fs::set_permissions(&trap, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let script = format!("PATH={}:$PATH; exec -a rotogate \"$@\"", place.path("bin").display());
+    let gate = place.start_in_shell(&script);
+    more_routes(&place);
+    gate.signal("USR2");
+    is_started_anew(&gate).await;
+    assert!(!place.path("trapped").exists(), "another program was run");
+    assert_eq!(gate.stop(), Some(0));
+}

@@ -161,8 +161,12 @@ pub(super) fn issuers(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) 
 }
 
 fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
-    let jwks = section.get("jwks_file", path_in(dir));
-    let public_key = section.get("public_key", path_in(dir));
+    let file = |v: &super::super::raw::Value| match value::text(v)? {
+        url if url.contains("://") => Err(format!("expected a file, found the URL {}; download it", v.describe())),
+        _ => path_in(dir)(v),
+    };
+    let jwks = section.get("jwks_file", file);
+    let public_key = section.get("public_key", file);
     let algorithm = section.get("algorithm", algorithm);
     match (section.has("jwks_file"), section.has("public_key")) {
         (true, true) => section.blame("public_key", "stands beside jwks_file; expected one of the two"),

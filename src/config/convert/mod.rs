@@ -64,6 +64,7 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
         log,
         warnings: Vec::new(),
         access_log,
+        source: std::sync::Arc::default(),
     };
     routing::check(&config, &route_sections);
     if sessions_are_sound {

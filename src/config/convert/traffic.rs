@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
+use super::super::print::MASK;
 use super::super::raw::{Section, Value, nearest, printable};
 use super::super::types::{ClientConfig, EndpointConfig, IdentityConfig};
 use super::super::value;
@@ -93,11 +94,16 @@ fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
     // Whatever stands here may be a secret that somebody mistook for its hash: it is never repeated.
     let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
     let direct = section.get("secret_hash", |v| match v {
+        Value::String(s) | Value::Env(s) if s == MASK => {
+            let message = "is masked, as `rotogate check --print` does it: no secret is this client's; write the hash";
+            section.warn("secret_hash", message);
+            SecretHash::of_nobody().map_err(|error| error.to_string())
+        }
         Value::String(s) | Value::Env(s) => read(s),
         _ => Err("expected an argon2id hash, \"$argon2id$v=19$…\"".to_owned()),
     });
-    let from_file = section.get("secret_hash_file", |v| {
-        let text = read_private(&path_in(dir)(v)?)?;
+    let from_file = section.get_file("secret_hash_file", path_in(dir), |path| {
+        let text = read_private(path)?;
         read(text.trim())
     });
     if section.has("secret_hash") && section.has("secret_hash_file") {

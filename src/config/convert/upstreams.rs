@@ -11,6 +11,7 @@ use super::super::raw::Section;
 use super::super::types::{AdminConfig, ServerConfig};
 use super::super::value;
 use super::path_in;
+use crate::private_file;
 use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -113,10 +114,12 @@ fn tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
         client_cert: client_cert.flatten(),
     };
     if urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
-        if !section.is_bad()
-            && let Err(error) = tls.load()
-        {
-            section.blame(error.key, error.message);
+        if !section.is_bad() {
+            if let Some(why) = tls.files().find_map(private_file::denied) {
+                section.blame_unchecked(if tls.client_cert.is_some() { "client_cert" } else { "ca" }, why);
+            } else if let Err(error) = tls.load() {
+                section.blame(error.key, error.message);
+            }
         }
         return tls;
     }

@@ -15,7 +15,7 @@ impl Live {
         let old = self.config.load_full();
         let later = at_a_start(&old, &new);
         let server = kept(&old.server, new.server);
-        let now = Config { server, upstreams: new.upstreams, ..Config::clone(&old) };
+        let now = Config { server, upstreams: new.upstreams, source: new.source, ..Config::clone(&old) };
         let Seen { certificates, upstreams, own: _, issuers: _ } = Seen::of(&now);
         if let Err(error) = self.apply(&old, &now) {
             tracing::error!(error, "the configuration cannot be taken up; the old one stays in force");
@@ -43,7 +43,7 @@ impl Live {
             if let (Some(tls), Some(config)) = (&live.tls, &now.tls)
                 && old.tls != now.tls
             {
-                loaded.push((tls, Tls::load(config)?));
+                loaded.push((tls, Tls::load(config).map_err(|wrong| wrong.to_string())?));
             }
         }
         let upstreams = self.proxy.replace(assemble::upstreams(now));

@@ -164,7 +164,7 @@ impl Live {
         for (place, (issuer, group)) in config.issuers.iter().zip(&mut seen.issuers).enumerate() {
             let Some(trusted) = self.trusted.get_mut(place) else { continue };
             if group.changed(|| files::of_issuer(issuer)).is_some() {
-                match assemble::trusted_issuer(issuer) {
+                match assemble::trusted_issuer_again(issuer) {
                     Ok(rules) => {
                         *trusted = Trusted::new(rules);
                         issuers.push(place);
@@ -239,7 +239,7 @@ fn reload_certificates(tls: &Tls, group: &mut files::Group) {
             group.taken();
         }
         Err(error) if group.refuse() => {
-            tracing::error!(error, "certificates changed but cannot be used; the old ones stay in force");
+            tracing::error!(%error, "certificates changed but cannot be used; the old ones stay in force");
         }
         Err(_) => {}
     }

@@ -10,7 +10,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::{MAX_LEN, chain};
+use super::{MAX_LEN, Wrong, chain};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::CertificateFiles;
 use crate::private_file::read_private_bytes;
@@ -23,8 +23,8 @@ impl Certificates {
     pub(super) fn load(
         files: &[CertificateFiles],
         provider: &CryptoProvider,
-        warnings: &mut Vec<String>,
-    ) -> Result<Self, String> {
+        warnings: &mut Vec<Wrong>,
+    ) -> Result<Self, Wrong> {
         files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
@@ -60,39 +60,41 @@ impl ResolvesServerCert for Certificates {
 fn load(
     files: &CertificateFiles,
     provider: &CryptoProvider,
-    warnings: &mut Vec<String>,
-) -> Result<Arc<CertifiedKey>, String> {
-    let at = |key: &str| format!("({}.{key} in gateway.toml)", files.place);
-    let certificates = chain(&files.cert).map_err(|error| format!("{error} {}", at("cert")))?;
+    warnings: &mut Vec<Wrong>,
+) -> Result<Arc<CertifiedKey>, Wrong> {
+    let at = |key: &str| {
+        let key = format!("{}.{key}", files.place);
+        move |message| Wrong { key, message }
+    };
+    let certificates = chain(&files.cert).map_err(at("cert"))?;
     let shown = files.cert.display();
     if let Some(first) = certificates.first() {
         let certificate = EndEntityCert::try_from(first)
-            .map_err(|error| format!("{shown}: its first certificate is none for a server: {error} {}", at("cert")))?;
-        warnings.extend(
-            wrong_time(&certificate).map(|what| format!("{shown}: {what}: clients will refuse it {}", at("cert"))),
-        );
+            .map_err(|error| format!("{shown}: its first certificate is none for a server: {error}"))
+            .map_err(at("cert"))?;
+        let late = wrong_time(&certificate).map(|what| format!("{shown}: {what}: clients will refuse it"));
+        warnings.extend(late.map(at("cert")));
     }
-    let pem = read_private_bytes(&files.key, MAX_LEN).map_err(|error| format!("{error} {}", at("key")))?;
+    let pem = read_private_bytes(&files.key, MAX_LEN).map_err(at("key"))?;
     let shown_key = files.key.display();
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
-        format!(
-            "{shown_key}: holds no private key that can be read: {error}; expected an unencrypted key in PEM {}",
-            at("key")
-        )
-    })?;
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| {
+            format!("{shown_key}: holds no private key that can be read: {error}; expected an unencrypted key in PEM")
+        })
+        .map_err(at("key"))?;
     let key = provider
         .key_provider
         .load_private_key(key)
-        .map_err(|error| format!("{shown_key}: its private key cannot be used: {error} {}", at("key")))?;
+        .map_err(|error| format!("{shown_key}: its private key cannot be used: {error}"))
+        .map_err(at("key"))?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
         // What cannot tell its public key cannot be held against it.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(pair)),
-        Err(_) => Err(format!(
+        Err(_) => Err(at("key")(format!(
             "{shown_key}: is not the private key of the first certificate in {shown}, which must be the server's own, \
-             before those that issued it {}",
-            at("key")
-        )),
+             before those that issued it"
+        ))),
     }
 }
 

@@ -18,7 +18,8 @@ use rustls::{RootCertStore, ServerConfig};
 
 pub(super) use certificates::Certificates;
 
-use crate::config::{ClientAuth, Config, TlsConfig};
+use crate::config::{ClientAuth, TlsConfig};
+use crate::private_file::trusted;
 
 /// The protocols, the preferred first (RFC 7301). Whoever offers others only is refused: no bytes are ever taken for
 /// another protocol than the client meant (ALPACA).
@@ -41,11 +42,10 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub(super) fn load(config: &TlsConfig) -> Result<Self, String> {
-        Ok(Self {
-            config: ArcSwap::from_pointee(config.clone()),
-            loaded: ArcSwap::from_pointee(load_and_tell(config)?),
-        })
+    /// Warnings were given when the configuration was prepared.
+    pub(super) fn load(config: &TlsConfig) -> Result<Self, Wrong> {
+        let (loaded, _) = load(config)?;
+        Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: ArcSwap::from_pointee(loaded) })
     }
 
     /// What a connection that begins now is accepted with.
@@ -54,7 +54,7 @@ impl Tls {
     }
 
     /// Reads the files again. What cannot be used changes nothing.
-    pub(super) fn reload(&self) -> Result<(), String> {
+    pub(super) fn reload(&self) -> Result<(), Wrong> {
         // A new set of everything, so that no session goes on under rules that are gone: tickets of the old are not
         // known to the new, and who has one makes a full handshake.
         self.loaded.store(Arc::new(load_and_tell(&self.config.load())?));
@@ -82,46 +82,38 @@ pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
     config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]).chain(roots)
 }
 
-/// Can every certificate and key be used that the configuration names? For `rotogate check`. What comes back are
-/// warnings.
-///
-/// # Errors
-/// Each that cannot be used, with its file and its key in gateway.toml.
-pub(crate) fn check(config: &Config) -> Result<Vec<String>, Vec<String>> {
-    let mut seen: Vec<&TlsConfig> = Vec::new();
-    for tls in config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-        if !seen.contains(&tls) {
-            seen.push(tls);
-        }
-    }
-    let (mut warnings, mut wrong) = (Vec::new(), Vec::new());
-    for tls in seen {
-        match load(tls) {
-            Ok((_, more)) => warnings.extend(more),
-            Err(error) => wrong.push(error),
-        }
-    }
-    if wrong.is_empty() { Ok(warnings) } else { Err(wrong) }
+/// What is wrong with a file, and which key of gateway.toml names it.
+#[derive(Debug)]
+pub(in crate::server) struct Wrong {
+    pub(in crate::server) key: String,
+    pub(in crate::server) message: String,
 }
 
-fn load_and_tell(config: &TlsConfig) -> Result<Loaded, String> {
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+fn load_and_tell(config: &TlsConfig) -> Result<Loaded, Wrong> {
     let (loaded, warnings) = load(config)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    for Wrong { key, message } in warnings {
+        tracing::warn!(key, "{message}");
     }
     Ok(loaded)
 }
 
-fn load(config: &TlsConfig) -> Result<(Loaded, Vec<String>), String> {
+/// Reads every file. What comes back besides are warnings.
+pub(in crate::server) fn load(config: &TlsConfig) -> Result<(Loaded, Vec<Wrong>), Wrong> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
     let certificates = Arc::new(Certificates::load(&config.certificates, &provider, &mut warnings)?);
-    let failed = |what: &str| format!("{what} ({} in gateway.toml)", config.key);
+    let failed = |what: &str| Wrong { key: config.key.clone(), message: what.to_owned() };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error.to_string()))?;
     let roots = |path: &Path| {
-        roots(path, &provider).map_err(|error| format!("{error} ({}.client_ca in gateway.toml)", config.key))
+        roots(path, &provider).map_err(|message| Wrong { key: format!("{}.client_ca", config.key), message })
     };
     let verifier = match &config.client_auth {
         ClientAuth::None => None,
@@ -156,14 +148,8 @@ fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<rustls::server::
 
 /// The certificates in a PEM file; at least one.
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    use std::io::Read;
     let shown = path.display();
-    let cannot = |error: std::io::Error| format!("{shown}: cannot be read: {error}");
-    let mut pem = Vec::new();
-    std::fs::File::open(path).map_err(cannot)?.take(MAX_LEN + 1).read_to_end(&mut pem).map_err(cannot)?;
-    if pem.len() as u64 > MAX_LEN {
-        return Err(format!("{shown}: is longer than {MAX_LEN} bytes"));
-    }
+    let pem = trusted::read(path, MAX_LEN)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("{shown}: is not PEM: {error}"))?;

@@ -118,6 +118,18 @@ struct Inner {
     backend: staged::Staged,
 }
 
+/// Would a start on these files find the mark beside the keys whole, and the store there that it knows of?
+#[cfg(feature = "server")]
+pub(crate) fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
+    let file = super::highwater::HighWater::at(mark.to_owned());
+    let known = file.read()?;
+    if is_there {
+        return Ok(());
+    }
+    let alarm = file.alarm(super::highwater::Verdict::of(known, None), known, store);
+    alarm.map_or(Ok(()), |alarm| Err(StoreError::new(alarm)))
+}
+
 impl RedbStore {
     /// Opens the store at `path`, or makes it: a file that only we may read (0600), and its directory, where missing, too
     /// (0700). Blocks: a large file that was not closed is read through.

@@ -15,6 +15,7 @@
 //! file = "refresh-1.secret"
 //! ```
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,23 @@ impl Keyring {
         Self::load(dir)
     }
 
+    /// Reads the key ring in `dir`; `None` where [`Keyring::load_or_create`] would make one. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`Keyring::load_or_create`], but for what only writing finds out.
+    pub fn load_if_there(dir: &Path) -> Result<Option<Self>, KeyError> {
+        let is_missing = |path: &Path| std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        if !is_missing(&dir.join(INDEX)) {
+            return Self::load(dir).map(Some);
+        }
+        if !is_missing(dir) {
+            refuse_link(dir)?;
+            private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
+            refuse_leftovers(dir)?;
+        }
+        Ok(None)
+    }
+
     /// Adds the key in the file `from`, and gives back its `kid`. A key that is there already only changes its state.
     /// With [`KeyState::Signing`] it signs from now on, and the key that did only verifies.
     ///
@@ -140,22 +158,7 @@ impl Keyring {
     }
 
     fn create_in(folder: &Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
-        let entries = std::fs::read_dir(dir).map_err(|e| io(dir, e))?;
-        for entry in entries {
-            let name = entry.map_err(|e| io(dir, e))?.file_name();
-            if name == INDEX {
-                return Err(file_error(&dir.join(INDEX), "there is a key ring already"));
-            }
-            if Path::new(&name).extension().is_some_and(|e| e == "pem" || e == "secret") {
-                return Err(file_error(
-                    &dir.join(name),
-                    format!(
-                        "a key without a {INDEX}: either that file was lost (bring it back), or a first start was cut \
-                         short (empty the folder)"
-                    ),
-                ));
-            }
-        }
+        refuse_leftovers(dir)?;
         let material = KeyMaterial::generate(algorithm)?;
         let key = SigningKey::from_material(algorithm, &material)?;
         let signing = SigningEntry::new(&key, KeyState::Signing);
@@ -167,6 +170,35 @@ impl Keyring {
         index.write(folder, dir)?;
         index.keyring(dir)
     }
+}
+
+/// Keys without a `keyring.toml` are not taken for a first start.
+fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
+    let entries = std::fs::read_dir(dir).map_err(|e| io(dir, e))?;
+    for entry in entries {
+        let name = entry.map_err(|e| io(dir, e))?.file_name();
+        if name == INDEX {
+            return Err(file_error(&dir.join(INDEX), "there is a key ring already"));
+        }
+        if Path::new(&name).extension().is_some_and(|e| e == "pem" || e == "secret") {
+            return Err(file_error(
+                &dir.join(name),
+                format!(
+                    "a key without a {INDEX}: either that file was lost (bring it back), or a first start was cut \
+                     short (empty the folder)"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_link(dir: &Path) -> Result<(), KeyError> {
+    if std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
+        let what = "is a symbolic link, and keys are not written through one: name the folder itself";
+        return Err(file_error(dir, what));
+    }
+    Ok(())
 }
 
 fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
@@ -211,12 +243,7 @@ struct Writing(#[expect(dead_code, reason = "held for its lock")] EditLock);
 impl Writing {
     /// Makes the folder where it is missing, and waits until nobody else writes into it.
     fn begin(dir: &Path) -> Result<Self, KeyError> {
-        if std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
-            return Err(file_error(
-                dir,
-                "is a symbolic link, and keys are not written through one: name the folder itself",
-            ));
-        }
+        refuse_link(dir)?;
         private_file::create_private_dir(dir).map_err(|e| io(dir, e))?;
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
         private_file::lock_for_edit(&dir.join(INDEX)).map(Self).map_err(|e| io(dir, e))

@@ -1,0 +1,108 @@
+//! Where a configuration came from: which line each key stands in, for what is found wrong only after it was read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+use super::raw::{Node, Origin, Problems, Value};
+
+/// See the module.
+#[derive(Default)]
+pub struct Source {
+    file: PathBuf,
+    text: String,
+    places: BTreeMap<String, Place>,
+    passed_over: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Place {
+    source: String,
+    position: Option<(usize, usize)>,
+}
+
+impl fmt::Debug for Source {
+    /// Not the text, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    pub(super) fn new(file: &Path, root: &Node, passed_over: Vec<String>, problems: &Problems<'_>) -> Self {
+        let mut places = BTreeMap::new();
+        note(root, String::new(), problems, &mut places);
+        Self { file: file.to_owned(), text: problems.text().to_owned(), places, passed_over }
+    }
+
+    /// The file that was read.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What the file said.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Environment variables that begin like ours and are another program's.
+    pub(crate) fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
+    /// Does the key stand in the file, and not in the environment?
+    pub(crate) fn is_in_file(&self, key: &str) -> bool {
+        self.places.get(key).is_some_and(|place| place.position.is_some())
+    }
+
+    /// A problem with the value of a key, at the place where the key stands. A key that is not there is blamed on the
+    /// table that it would stand in.
+    pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let mut at = key;
+        let place = loop {
+            if let Some(place) = self.places.get(at) {
+                break Some(place);
+            }
+            match at.rfind(['.', '[']) {
+                Some(end) => at = at.get(..end).unwrap_or_default(),
+                None => break None,
+            }
+        };
+        ConfigError {
+            source: place.map_or_else(|| self.file.display().to_string(), |place| place.source.clone()),
+            position: place.and_then(|place| place.position).filter(|_| !key.is_empty()),
+            key: key.to_owned(),
+            message: message.into(),
+            unchecked: false,
+        }
+    }
+}
+
+fn note(node: &Node, path: String, problems: &Problems<'_>, places: &mut BTreeMap<String, Place>) {
+    match &node.value {
+        Value::Table(table) => {
+            for (key, node) in table {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                note(node, path, problems, places);
+            }
+        }
+        Value::List(list) => {
+            for (index, node) in list.iter().enumerate() {
+                note(node, format!("{path}[{index}]"), problems, places);
+            }
+        }
+        Value::String(_)
+        | Value::Integer(_)
+        | Value::OtherNumber(_)
+        | Value::Bool(_)
+        | Value::Datetime(_)
+        | Value::Env(_) => {}
+    }
+    let origin: &Origin = match &node.value {
+        Value::Table(_) => &node.key,
+        _ => &node.origin,
+    };
+    let (source, position) = problems.place(Some(origin));
+    places.insert(path, Place { source, position });
+}

@@ -1,0 +1,65 @@
+//! Who we are, and who has what we may not have.
+
+use std::path::Path;
+
+/// The user that this process acts as.
+pub(super) fn ours() -> u32 {
+    #[cfg(unix)]
+    return rustix::process::geteuid().as_raw();
+    #[cfg(not(unix))]
+    0
+}
+
+/// Is this process in the group?
+#[cfg(unix)]
+pub(super) fn is_our_group(group: u32) -> bool {
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    rustix::process::getegid().as_raw() == group || groups.iter().any(|ours| ours.as_raw() == group)
+}
+
+/// May this process do that with the file, as the user that it acts as?
+#[cfg(feature = "server")]
+pub(super) fn may(path: &Path, access: rustix::fs::Access) -> rustix::io::Result<()> {
+    rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS)
+}
+
+/// Whose a file is.
+pub(super) fn owner(path: &Path) -> Option<u32> {
+    #[cfg(unix)]
+    return std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+    #[cfg(not(unix))]
+    return Some(path).and(None);
+}
+
+/// The name of a user, with the number.
+pub(super) fn name(user: u32) -> String {
+    match login(user) {
+        Some(name) => format!("{user} ({name})"),
+        None => user.to_string(),
+    }
+}
+
+/// How to run a command as the user whose file this is, or whose folder it would be in.
+pub(super) fn advice(path: &Path) -> String {
+    let Some(owner) = path.ancestors().filter(|at| !at.as_os_str().is_empty()).find_map(owner) else {
+        return String::new();
+    };
+    if owner == ours() {
+        return String::new();
+    }
+    match login(owner) {
+        Some(name) => format!(": run sudo -u {name} rotogate …"),
+        None => format!(": run sudo -u '#{owner}' rotogate …"),
+    }
+}
+
+/// What the system calls a user, by its own file alone: a name that only a network knows is not worth a delay here.
+fn login(user: u32) -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        let is_plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        (is_plain && id.parse() == Ok(user)).then(|| name.to_owned())
+    })
+}

@@ -1,0 +1,74 @@
+//! Requirement O17: root and the user of the service can both use the command line. Only root can try the former; everybody
+//! else sees that the advice is right.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use http::StatusCode;
+
+use super::support::{self, CONFIG, NOBODY, Place, until};
+
+const PASSWORD: &str = "correct horse battery staple";
+
+#[tokio::test]
+async fn o17_root_can_use_the_command_line_beside_a_service_of_another_user() {
+    let place = Place::new(CONFIG);
+    if !rustix::process::geteuid().is_root() {
+        // Of root, and for nobody else's eyes.
+        place.write_config(&CONFIG.replace("[issuer]", "[directory]\npath = \"/etc/shadow\"\n[issuer]"));
+        let said = place.fails(&["user", "list"], "");
+        assert!(said.contains("Permission denied") && said.contains("run sudo -u root rotogate"), "{said}");
+        assert!(!said.contains("chown"), "{said}");
+        return;
+    }
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(place.path("data")).unwrap();
+    chown(place.path("data"), Some(NOBODY), Some(NOBODY)).unwrap();
+    let copy = place.copy_of_binary();
+    let script =
+        format!("shift; exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups {} \"$@\"", copy.display());
+    let gate = place.start_in_shell(&script);
+    place.point_commands_at(&gate);
+    gate.login().await;
+
+    // What belongs to the service is read, and what is made belongs to it.
+    assert_eq!(place.done(&["session", "list", "--user", "demo"], "").stdout.lines().count(), 1);
+    place.done(&["user", "add", "ada"], PASSWORD);
+    until("the service sees the user", async || gate.log_in("ada", PASSWORD).await.status == StatusCode::OK).await;
+    place.done(&["keys", "list"], "");
+    place.done(&["store", "backup", "data/backup.redb"], "");
+    place.done(&["check", "--strict"], "");
+    for entry in fs::read_dir(place.path("data")).unwrap().chain(fs::read_dir(place.path("data/keys")).unwrap()) {
+        let path = entry.unwrap().path();
+        assert_eq!(fs::metadata(&path).unwrap().uid(), NOBODY, "{}", path.display());
+    }
+    assert_eq!(gate.stop(), Some(0));
+    // The service starts again.
+    let gate = place.start_in_shell(&script);
+    assert_eq!(gate.log_in("ada", PASSWORD).await.status, StatusCode::OK);
+}
+
+#[test]
+fn o17_whoever_may_not_read_a_file_is_told_whom_to_run_as_and_never_to_take_the_file() {
+    let place = Place::new(CONFIG);
+    assert_eq!(place.start().stop(), Some(0));
+    let (mut command, is_another) = support::of_another_user(&place);
+    let ran = command.args(["user", "list"]).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains("Permission denied") && !said.contains("chown"), "{said}");
+    if is_another {
+        assert!(said.contains("run sudo -u root rotogate"), "{said}");
+    }
+    fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o700)).unwrap();
+    if is_another {
+        // Readable, and somebody else's all the same.
+        chown(place.path("data/users.toml"), Some(NOBODY + 1), Some(NOBODY)).unwrap();
+        fs::set_permissions(place.path("data/users.toml"), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
+        let ran = command.output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let expected = format!("run sudo -u '#{}' rotogate", NOBODY + 1);
+        assert!(said.contains("belongs to user") && said.contains(&expected) && !said.contains("chown"), "{said}");
+    }
+}
