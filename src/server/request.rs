@@ -72,7 +72,7 @@ impl State {
     pub(super) fn trusted_by(&self, peer: &Peer) -> &[IpNet] {
         let proxies = &self.gate.0.trusted_proxies;
         let address = peer.address().to_canonical();
-        if proxies.iter().any(|network| network.contains(&address)) { proxies } else { &[] }
+        if peer.may_forward() && proxies.iter().any(|network| network.contains(&address)) { proxies } else { &[] }
     }
 
     /// A place for a request, if there is one.

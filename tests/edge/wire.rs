@@ -52,9 +52,9 @@ impl Reply {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Without the header that differs from second to second.
+    /// Without the headers that differ from second to second, and from request to request.
     pub(crate) fn without_date(mut self) -> Self {
-        self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
+        self.headers.retain(|(name, _)| !["date", "x-request-id"].contains(&name.to_ascii_lowercase().as_str()));
         self
     }
 }
