@@ -2,7 +2,7 @@
 //!
 //! A request whose `Host` is neither an IP address nor `localhost` nor one of `admin.hosts` is 421: a page whose name was
 //! rebound to this address would otherwise read metrics through the browser of somebody on this machine (requirement O25).
-//! At most [`MAX_CONNECTIONS`] connections are open; more wait in the system's queue.
+//! At most 64 connections are open; more wait in the system's queue.
 //!
 //! | request | token | answer |
 //! |---|---|---|

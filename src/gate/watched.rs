@@ -44,7 +44,7 @@ pub(super) struct Watch {
     state: State,
     is_grpc: bool,
     /// Why it was cut.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the server's access log asks"))]
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server's access log asks"))]
     cut: Option<&'static str>,
     /// The request that it answers.
     context: Option<Context>,
