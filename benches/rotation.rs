@@ -122,6 +122,7 @@ impl Rotate for ByEngine {
                 scope: None,
                 access_ttl: None,
                 profile: &self.profile,
+                by_access: &[],
                 accepts: &self.accepts,
                 origin: &self.origin,
             };

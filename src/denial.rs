@@ -72,6 +72,8 @@ pub enum Denial {
     TokenRevoked,
     /// It is not meant for this route.
     WrongAudience,
+    /// Its issuer is another than those whose tokens count here.
+    WrongIssuer,
     /// It lacks a scope that the route asks for.
     InsufficientScope,
 
@@ -114,7 +116,99 @@ pub enum Denial {
     TooManyRequests(Duration),
 }
 
+/// What a refusal says of the credential that was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It opens nothing here, and waiting changes nothing.
+    Dead,
+    /// It is refused for what was asked here. What it is otherwise was not asked.
+    Refused,
+    /// Nothing: it was not looked at. The same request may pass later.
+    Undecided,
+}
+
+/// Why a credential is not good: a decision. A refusal to decide is none, and becomes no `NotGood` (requirement R15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotGood(Denial);
+
+impl NotGood {
+    /// The decision in a denial.
+    ///
+    /// # Errors
+    /// The denial itself, if nothing was decided.
+    pub const fn of(denial: Denial) -> Result<Self, Denial> {
+        match denial.standing() {
+            Standing::Dead | Standing::Refused => Ok(Self(denial)),
+            Standing::Undecided => Err(denial),
+        }
+    }
+
+    /// The rule that refuses it.
+    pub const fn denial(self) -> Denial {
+        self.0
+    }
+}
+
 impl Denial {
+    /// What it says of the credential that was presented.
+    pub const fn standing(&self) -> Standing {
+        match self {
+            Self::MalformedToken(_)
+            | Self::UnknownIssuer
+            | Self::UnknownKey
+            | Self::WrongAlgorithm
+            | Self::WrongType
+            | Self::BadSignature
+            | Self::BadClaim(_)
+            | Self::TokenExpired
+            | Self::TokenRevoked
+            | Self::UnknownRefreshToken
+            | Self::SessionRevoked(_)
+            | Self::SessionExpired(_)
+            | Self::Reuse(_) => Standing::Dead,
+            Self::BadPath(_)
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::BadFraming
+            | Self::Tunnel
+            | Self::TargetTooLong
+            | Self::TwoCredentials
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::NearMiss
+            | Self::BodyTooLarge
+            | Self::MalformedRequest(_)
+            | Self::NoCredential
+            | Self::UnusableCredential
+            | Self::CrossOrigin
+            | Self::UnprovedBinding
+            | Self::TokenNotYetValid
+            | Self::WrongAudience
+            | Self::WrongIssuer
+            | Self::InsufficientScope
+            | Self::OtherClient
+            | Self::OtherAccount
+            | Self::OtherDialect
+            | Self::UnknownHost
+            | Self::AmbiguousPath
+            | Self::TooManySessions
+            | Self::Ahead
+            | Self::MismatchedPair
+            | Self::TtlExceeded
+            | Self::InvalidScope
+            | Self::WrongPassword
+            | Self::InvalidClient
+            | Self::UnauthorizedClient
+            | Self::UnsupportedGrantType => Standing::Refused,
+            Self::TooManyRequests(_) => Standing::Undecided,
+        }
+    }
+
+    /// Was nothing decided, so that the same request may pass later?
+    pub const fn is_undecided(&self) -> bool {
+        matches!(self.standing(), Standing::Undecided)
+    }
+
     /// One word for log lines and metrics, from a fixed set.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -147,6 +241,7 @@ impl Denial {
             Self::TokenNotYetValid => "token_not_yet_valid",
             Self::TokenRevoked => "token_revoked",
             Self::WrongAudience => "wrong_audience",
+            Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",
             Self::UnknownRefreshToken => "unknown_refresh_token",
             Self::OtherClient => "other_client",

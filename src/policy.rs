@@ -81,6 +81,7 @@ pub(crate) fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
 pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
     let policy = &route.policy;
     if policy.auth != Auth::None {
+        judge_issuer(policy, &verified)?;
         if !policy.audiences.is_empty() && !verified.token().is_for(&policy.audiences) {
             return Err(Denial::WrongAudience);
         }
@@ -129,10 +130,10 @@ impl Undecided {
     }
 }
 
-/// Judges what the route asks: audience first, then scopes.
+/// Judges what the route asks: issuer first, then audience, then scopes.
 ///
 /// # Errors
-/// [`Denial::WrongAudience`], [`Denial::InsufficientScope`].
+/// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`].
 pub(crate) fn authorise(
     route: &Arc<Route>,
     verified: Arc<Verified>,
@@ -145,6 +146,7 @@ pub(crate) fn authorise(
 
 pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Audiences) -> Result<(), Denial> {
     let token = verified.token();
+    judge_issuer(policy, verified)?;
     let in_audience = if policy.audiences.is_empty() {
         own_audience.of(&token.issuer).is_some_and(|audience| token.is_for(audience))
     } else {
@@ -156,16 +158,21 @@ pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Au
     judge_scopes(policy, verified)
 }
 
+fn judge_issuer(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
+    let token = verified.token();
+    if policy.takes(&token.issuer_name, token.everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
+}
+
 fn judge_scopes(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
     if policy.scopes.is_within(&verified.token().scope) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
-/// The audience that each issuer's tokens must name on routes that ask for none of their own.
+/// Audiences by issuer, of which its tokens must name one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audiences(pub(crate) Vec<(Arc<str>, Vec<Box<str>>)>);
 
 impl Audiences {
-    fn of(&self, issuer: &str) -> Option<&[Box<str>]> {
+    pub(crate) fn of(&self, issuer: &str) -> Option<&[Box<str>]> {
         self.0.iter().find(|(known, _)| **known == *issuer).map(|(_, audience)| audience.as_slice())
     }
 }

@@ -23,6 +23,7 @@ mod edge {
     mod failures;
     mod headers;
     mod identity;
+    mod isolation;
     mod issuers;
     mod logs;
     mod long_replies;

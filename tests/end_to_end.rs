@@ -173,7 +173,7 @@ async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_pub
 
         // Another gate trusts them by the same keys, and tells them from its own.
         let other = Place::new(&format!(
-            "{}\n[[issuers]]\nurl = \"http://gate.test\"\naudience = [\"api\"]\njwks_file = \"gate.jwks.json\"\n",
+            "{}\n[[issuers]]\nurl = \"http://gate.test\"\naudience = [\"api\"]\njwks_file = \"gate.jwks.json\"\neverywhere = true\n",
             CONFIG.replace("http://gate.test", "http://other.test")
         ));
         std::fs::write(other.path("gate.jwks.json"), &published.body).unwrap();

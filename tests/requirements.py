@@ -22,9 +22,9 @@ NUMBERS = (
     + [f"R{n}" for n in [*range(1, 15), 22]]
     + [f"A{n}" for n in [*range(1, 9), 12, 13, 14]]
     + [f"O{n}" for n in range(1, 12)]
-    + [f"O{n}" for n in range(12, 18)]
-    + ["J21", "J22", "R18", "R23", "O18", "O19", "O20", "O21", "O22", "O23", "O24", "O26", "O27"]
-    + ["T25", "T26", "T27", "T28", "T29", "O25"]
+    + [f"O{n}" for n in range(12, 28)]
+    + ["J18", "J19", "J20", "J21", "J22", "R15", "R16", "R17", "R18", "R19", "R20", "R21", "R23"]
+    + ["T25", "T26", "T27", "T28", "T29"]
 )
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")

@@ -18,6 +18,7 @@ use crate::limit::Rate;
 use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 use crate::route::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Route, RoutePolicy};
 use crate::session::profile::{OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride};
+use crate::token::verify::AllowedScopes;
 
 /// What stands in the place of a secret. Read again, it is a secret that nobody has, and a warning.
 pub(super) const MASK: &str = "(masked)";
@@ -188,8 +189,17 @@ fn issuer(issuer: &IssuerConfig) -> Value {
 }
 
 fn trusted(issuer: &TrustedIssuer) -> Value {
-    let TrustedIssuer { url, audience, keys, typ, max_lifetime, leeway } = issuer;
+    let TrustedIssuer { name, url, audience, scopes, everywhere, subject_prefix, keys, typ, max_lifetime, leeway } =
+        issuer;
     let mut table = Table::new();
+    put(&mut table, "name", name.as_str());
+    let scopes = match scopes {
+        AllowedScopes::Any => "any".into(),
+        AllowedScopes::Only(scopes) => texts(&scopes.iter().collect::<Vec<_>>()),
+    };
+    put(&mut table, "scopes", scopes);
+    put(&mut table, "everywhere", *everywhere);
+    put(&mut table, "subject_prefix", subject_prefix.as_str());
     put(&mut table, "url", url.as_str());
     put(&mut table, "audience", texts(audience));
     match keys {
@@ -381,7 +391,7 @@ fn put_profile(table: &mut Table, rules: &ProfileOverride) {
 }
 
 fn endpoint(endpoint: &EndpointConfig) -> Value {
-    let EndpointConfig { dialect, path, profile, clients, client, accepts, options } = endpoint;
+    let EndpointConfig { dialect, path, profile, clients, client, accepts, account, options } = endpoint;
     let mut table = Table::new();
     put(&mut table, "dialect", *dialect);
     put(&mut table, "path", path.as_str());
@@ -389,6 +399,7 @@ fn endpoint(endpoint: &EndpointConfig) -> Value {
     put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
     put_some(&mut table, "client", client.as_deref());
     put(&mut table, "accepts", texts(accepts));
+    put_some(&mut table, "account", account.as_deref());
     let dialect::Options { envelope, kuzzle } = options;
     if *dialect == dialect::envelope::NAME {
         let dialect::envelope::Envelope { expired_for_at_most, failure_status } = envelope;
@@ -405,11 +416,16 @@ fn endpoint(endpoint: &EndpointConfig) -> Value {
 }
 
 fn identity(identity: &IdentityConfig) -> Value {
-    let IdentityConfig { subject, account, client, scope, session, claims, strip, keep } = identity;
+    let IdentityConfig { subject, account, client, scope, session, issuer, claims, strip, keep } = identity;
     let mut headers = Table::new();
-    for (key, header) in
-        [("subject", subject), ("account", account), ("client", client), ("scope", scope), ("session", session)]
-    {
+    for (key, header) in [
+        ("subject", subject),
+        ("account", account),
+        ("client", client),
+        ("scope", scope),
+        ("session", session),
+        ("issuer", issuer),
+    ] {
         put(&mut headers, key, header.as_ref().map_or("", HeaderName::as_str));
     }
     let mut told = Table::new();
@@ -488,6 +504,7 @@ fn route(route: &Route, upstreams: &[Upstream]) -> Value {
     let RoutePolicy {
         auth,
         scopes,
+        issuers,
         audiences,
         bad_credential_on_optional,
         forward_token,
@@ -518,6 +535,7 @@ fn route(route: &Route, upstreams: &[Upstream]) -> Value {
     };
     put(&mut table, "auth", auth_word);
     put(&mut table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
+    put_some(&mut table, "issuers", Some(texts(issuers)).filter(|_| !issuers.is_empty()));
     put(&mut table, "audiences", texts(audiences));
     if *auth == Auth::Optional {
         let word = match bad_credential_on_optional {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::session::profile::{OnTooMany, Profile};
 
+mod isolation;
+
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
 
 fn read(text: &str) -> Result<Config, ConfigErrors> {
@@ -84,7 +86,7 @@ fn each_default_that_stands_in_a_comment_is_one() {
     assert_ne!(uncommented, shipped);
     assert_eq!(read(&uncommented).unwrap().upstreams, read(shipped).unwrap().upstreams);
 
-    let issuer = "[[issuers]]\nurl = \"https://idp.example.com/\"\naudience = [\"x\"]\njwks_file = \"idp.jwks.json\"\n";
+    let issuer = "[[issuers]]\nurl = \"https://idp.example.com/\"\naudience = [\"x\"]\njwks_file = \"idp.jwks.json\"\neverywhere = true\n";
     let said = "typ = [\"at+jwt\"]\nmax_lifetime = \"24h\"\nleeway = \"30s\"\n";
     let with = |more| read(&format!("{MINIMAL}{issuer}{more}")).unwrap().issuers;
     assert_eq!(with(said), with(""));
@@ -538,7 +540,8 @@ fn o2_a_secret_hash_is_read_from_a_file_for_us_alone() {
 
 #[test]
 fn trusted_issuers_have_one_source_of_keys() {
-    let issuer = |more: &str| said(&format!("[[issuers]]\nurl = \"https://idp/\"\naudience = \"x\"\n{more}"));
+    let issuer =
+        |more: &str| said(&format!("[[issuers]]\nurl = \"https://idp/\"\naudience = \"x\"\neverywhere = true\n{more}"));
     assert!(issuer("")[0].contains("jwks_file, or public_key"));
     assert!(issuer("public_key = \"a.pem\"\n")[0].contains("issuers[0].algorithm: missing"));
     assert!(issuer("public_key = \"a.pem\"\nalgorithm = \"HS256\"\n")[0].contains("shared-secret"));

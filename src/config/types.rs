@@ -19,6 +19,7 @@ use crate::route::Route;
 use crate::session::Scope;
 use crate::session::profile::{Profile, ProfileOverride};
 use crate::token::Algorithm;
+use crate::token::verify::AllowedScopes;
 
 /// Everything that `gateway.toml` says. Printing it with `{:?}` shows no secret.
 #[derive(Clone, Debug)]
@@ -206,8 +207,16 @@ pub enum KeySource {
 /// `[[issuers]]`: who is trusted besides us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedIssuer {
+    /// What routes call it; the host of `url`, unless it is given.
+    pub name: String,
     /// `iss`, exactly.
     pub url: String,
+    /// The most that its tokens may carry here.
+    pub scopes: AllowedScopes,
+    /// Are its tokens taken on routes that name no issuers?
+    pub everywhere: bool,
+    /// What stands in front of its subjects.
+    pub subject_prefix: String,
     /// The `aud` values that are taken; at least one.
     pub audience: Vec<String>,
     /// Its keys.
@@ -338,6 +347,8 @@ pub struct EndpointConfig {
     pub client: Option<String>,
     /// Dialects besides its own whose sessions it takes.
     pub accepts: Vec<&'static str>,
+    /// The one account that it is for. `None`: the one that the path names, or any.
+    pub account: Option<String>,
     /// What its dialect has besides.
     pub options: crate::dialect::Options,
 }
@@ -355,6 +366,8 @@ pub struct IdentityConfig {
     pub scope: Option<HeaderName>,
     /// `sid`
     pub session: Option<HeaderName>,
+    /// `iss`
+    pub issuer: Option<HeaderName>,
     /// Further headers, each with the claim that it tells.
     pub claims: Vec<(HeaderName, String)>,
     /// Headers of clients that never pass, besides those of known products (requirement T24).

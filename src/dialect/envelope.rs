@@ -163,8 +163,54 @@ impl Envelope {
             // The password was right: who is told otherwise goes on asking for it.
             Denial::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
             // One answer for every login, and one for every token, that is not good (requirements A2, R7).
-            _ if *call.method == Method::POST => self.refused(BAD_CREDENTIALS, "Invalid credentials"),
-            _ => self.refused(BAD_TOKEN, "Invalid token"),
+            Denial::BadPath(_)
+            | Denial::BadHost
+            | Denial::UnknownHost
+            | Denial::AmbiguousPath
+            | Denial::BadTarget
+            | Denial::BadFraming
+            | Denial::Tunnel
+            | Denial::TargetTooLong
+            | Denial::TwoCredentials
+            | Denial::NoRoute
+            | Denial::MethodNotAllowed
+            | Denial::NearMiss
+            | Denial::NoCredential
+            | Denial::UnusableCredential
+            | Denial::CrossOrigin
+            | Denial::MalformedToken(_)
+            | Denial::UnknownIssuer
+            | Denial::UnknownKey
+            | Denial::WrongAlgorithm
+            | Denial::WrongType
+            | Denial::BadSignature
+            | Denial::BadClaim(_)
+            | Denial::UnprovedBinding
+            | Denial::TokenExpired
+            | Denial::TokenNotYetValid
+            | Denial::TokenRevoked
+            | Denial::WrongAudience
+            | Denial::WrongIssuer
+            | Denial::InsufficientScope
+            | Denial::UnknownRefreshToken
+            | Denial::OtherClient
+            | Denial::OtherAccount
+            | Denial::OtherDialect
+            | Denial::SessionRevoked(_)
+            | Denial::SessionExpired(_)
+            | Denial::Ahead
+            | Denial::Reuse(_)
+            | Denial::MismatchedPair
+            | Denial::WrongPassword
+            | Denial::InvalidClient
+            | Denial::UnauthorizedClient
+            | Denial::UnsupportedGrantType => {
+                if *call.method == Method::POST {
+                    self.refused(BAD_CREDENTIALS, "Invalid credentials")
+                } else {
+                    self.refused(BAD_TOKEN, "Invalid token")
+                }
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use secrecy::SecretString;
 
 use crate::client::Presented;
-use crate::denial::{Denial, Error};
+use crate::denial::{Denial, Error, NotGood};
 use crate::directory::User;
 use crate::reason::Reason;
 use crate::session::Scope;
@@ -259,8 +259,8 @@ pub enum Outcome {
     Issued(Box<Issued>),
     /// It is gone, or was never there: the caller need not know which.
     Revoked,
-    /// What the token is now, or why it is not good.
-    Checked(Result<Box<Checked>, Denial>),
+    /// What the token is now, or why it is not good: either way, a decision. What could not be decided is an error.
+    Checked(Result<Box<Checked>, NotGood>),
 }
 
 /// A token that is good now.
@@ -278,6 +278,12 @@ pub struct Checked {
     pub issued_at: Option<crate::clock::Timestamp>,
     /// `iss`.
     pub issuer: Box<str>,
+    /// `aud`.
+    pub audience: std::sync::Arc<[Box<str>]>,
+    /// `jti`.
+    pub jti: Option<Box<str>>,
+    /// `nbf`.
+    pub not_before: Option<crate::clock::Timestamp>,
     /// `sid`.
     pub session: Option<crate::session::SessionId>,
     /// The account.
@@ -333,6 +339,12 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// The client of its sessions, where the protocol names none.
     fn client(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Does its protocol exchange an access token for the next one, and know no other refresh credential? Then such a
+    /// token of its sessions, and of no others, is one (requirement R17).
+    fn refreshes_by_access(&self) -> bool {
+        false
     }
 
     /// What its clients need of an access token.

@@ -8,6 +8,8 @@ use secrecy::SecretString;
 
 use crate::clock::Timestamp;
 use crate::session::Scope;
+use crate::token::claims::CLIENT_PREFIX;
+use crate::token::verify::is_subject;
 
 #[cfg(feature = "server")]
 pub mod file;
@@ -27,7 +29,7 @@ pub enum DirectoryError {
 /// What the directory says of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9).
+    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9). It does not begin with `client:`.
     pub subject: Box<str>,
     /// The account that the user belongs to, where there is one.
     pub account: Option<Box<str>>,
@@ -87,7 +89,8 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 }
 
-/// Is this usable as a `sub`: visible ASCII, 1 to 256 bytes (requirement J9)?
+/// Is this usable as a user's `sub`: visible ASCII, 1 to 256 bytes (requirement J9), and not to be taken for a client's
+/// own (requirement R21)?
 pub fn is_valid_subject(subject: &str) -> bool {
-    (1..=256).contains(&subject.len()) && subject.bytes().all(|b| b.is_ascii_graphic())
+    is_subject(subject) && !subject.starts_with(CLIENT_PREFIX)
 }

@@ -24,7 +24,7 @@ use crate::session::engine::{Engine, Parts};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, RulesError, Verifier};
+use crate::token::verify::{IssuerRules, OWN, RulesError, Verifier};
 use crate::verified::{Checker, DEFAULT_CACHE, IdentityField, IdentityHeaders};
 
 mod sound;
@@ -96,6 +96,9 @@ pub enum BuildError {
         /// That of the envelopes' route.
         envelope: String,
     },
+    /// A route names an issuer that there is not.
+    #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
+    UnknownIssuer(String),
     /// A route names a dialect that there is not.
     #[error("there is no dialect {0:?}")]
     Dialect(String),
@@ -183,7 +186,8 @@ impl GateBuilder {
         self
     }
 
-    /// Another issuer whose access tokens are good here.
+    /// Another issuer whose access tokens are good here: on routes that name it, unless its rules say everywhere, and with
+    /// the scopes that they list.
     #[must_use]
     pub fn trusted_issuer(mut self, rules: IssuerRules) -> Self {
         self.trusted.push(rules);
@@ -381,8 +385,10 @@ impl GateBuilder {
         let revocations = Arc::new(store.revocations().await?.0);
         let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
         audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
+        let issuers = names(&self.trusted, &self.routes)?;
+        let known_audiences = known_audiences(&audiences, &self.trusted, &self.routes);
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
-        let identity = self.identity.unwrap_or_else(default_identity_headers);
+        let identity = self.identity.unwrap_or_else(|| default_identity_headers(!self.trusted.is_empty()));
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
         let has_directory = self.directory.is_some();
         let protected = protected.with(self.strip, self.keep);
@@ -427,6 +433,8 @@ impl GateBuilder {
             origins: Origins::new(&public_url, self.allowed_origins),
             clients: Clients::new(self.clients, passwords)?,
             audiences: Audiences(audiences),
+            known_audiences,
+            issuers,
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
             hosts,
             dialects,
@@ -469,6 +477,28 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     Ok(found)
 }
 
+/// The names of all issuers, ours first.
+fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<Vec<String>, BuildError> {
+    let known: Vec<String> =
+        [OWN.to_owned()].into_iter().chain(trusted.iter().map(|rules| rules.name.to_string())).collect();
+    match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !known.contains(name)) {
+        Some(name) => Err(BuildError::UnknownIssuer(name.clone())),
+        None => Ok(known),
+    }
+}
+
+/// Of each issuer, its own audience and those of every route that takes its tokens.
+fn known_audiences(own: &[(Arc<str>, Vec<Box<str>>)], trusted: &[IssuerRules], routes: &[Route]) -> Audiences {
+    let known = own.iter().map(|(issuer, audience)| {
+        let rules = trusted.iter().find(|rules| rules.issuer == *issuer);
+        let (name, everywhere) = rules.map_or((OWN, true), |rules| (&*rules.name, rules.everywhere));
+        let asked = routes.iter().filter(|route| route.policy.takes(name, everywhere));
+        let asked = asked.flat_map(|route| &route.policy.audiences).map(|audience| audience.as_str().into());
+        (Arc::clone(issuer), audience.iter().cloned().chain(asked).collect())
+    });
+    Audiences(known.collect())
+}
+
 /// Our own keys first, then those of the issuers trusted besides.
 pub(super) fn verifier(
     engine: &Engine,
@@ -481,14 +511,19 @@ pub(super) fn verifier(
     Verifier::new(rules)
 }
 
-fn default_identity_headers() -> IdentityHeaders {
+/// With others besides us, a subject says little without its issuer.
+fn default_identity_headers(several_issuers: bool) -> IdentityHeaders {
+    let issuer = several_issuers.then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     IdentityHeaders {
-        headers: vec![
+        headers: [
             (HeaderName::from_static("x-auth-subject"), IdentityField::Subject),
             (HeaderName::from_static("x-auth-account"), IdentityField::Account),
             (HeaderName::from_static("x-auth-client"), IdentityField::Client),
             (HeaderName::from_static("x-auth-scope"), IdentityField::Scope),
             (HeaderName::from_static("x-auth-session"), IdentityField::Session),
-        ],
+        ]
+        .into_iter()
+        .chain(issuer)
+        .collect(),
     }
 }

@@ -53,6 +53,7 @@ pub struct Endpoint {
     clients: Option<Vec<Box<str>>>,
     client: Option<Box<str>>,
     accepts: Vec<Box<str>>,
+    account: Option<Box<str>>,
 }
 
 impl Endpoint {
@@ -70,6 +71,7 @@ impl Endpoint {
             clients: None,
             client: None,
             accepts: Vec::new(),
+            account: None,
         }
     }
 
@@ -98,6 +100,14 @@ impl Endpoint {
     #[must_use]
     pub fn clients(mut self, clients: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.clients = Some(clients.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// For this account alone: who logs in here belongs to it, and no session or token of another account is known here.
+    /// Not together with `{account}` in the path.
+    #[must_use]
+    pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
+        self.account = Some(account.into());
         self
     }
 

@@ -21,9 +21,15 @@ impl Identity {
         extensions.get::<Permitted>()?.caller().cloned().map(Self)
     }
 
-    /// `sub`.
+    /// `sub`, behind the prefix that its issuer's rules put in front of it, if any. Another issuer's subject is not ours
+    /// of the same name: see [`Self::issuer`].
     pub fn subject(&self) -> &str {
         &self.0.token().subject
+    }
+
+    /// `sub`, as it stands in the token.
+    pub fn token_subject(&self) -> &str {
+        self.0.token().token_subject()
     }
 
     /// The account, where the user belongs to one.
@@ -36,7 +42,7 @@ impl Identity {
         self.0.token().client.as_deref()
     }
 
-    /// The scope granted.
+    /// The scope granted; of another issuer's token, what its rules let count.
     pub fn scope(&self) -> &Scope {
         &self.0.token().scope
     }
@@ -66,7 +72,7 @@ impl Identity {
         self.0.token().expires
     }
 
-    /// Any claim of the token. The others cost nothing; for this one the token is read again.
+    /// Any claim of the token, as it stands there: `scope` too, whatever counts of it. The others cost nothing; for this one the token is read again.
     pub fn claim(&self, name: &str) -> Option<serde_json::Value> {
         self.0.token().claims().remove(name)
     }

@@ -87,7 +87,12 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) checker: Checker,
     pub(crate) clients: Clients,
+    /// What each issuer's tokens must name on routes that ask for no audience of their own.
     pub(crate) audiences: Audiences,
+    /// Whatever any route asks of them: what they must name to be good at our own endpoints (requirement J20).
+    pub(crate) known_audiences: Audiences,
+    /// The names of all issuers.
+    pub(crate) issuers: Vec<String>,
     endpoints: endpoint::Endpoints,
     origins: origin::Origins,
     /// Those in whose words routes refuse.

@@ -54,6 +54,18 @@ impl RequireLayer {
         self.policy(|policy| policy.audiences.push(audience))
     }
 
+    /// Takes the tokens of the issuer of this name (`self`: our own; of another see
+    /// [`IssuerRules::name`](crate::token::verify::IssuerRules::name)), and of those named before. Without it, our own, and
+    /// those of issuers that are taken everywhere.
+    #[must_use]
+    pub fn issuer(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        if !self.gate.0.issuers.contains(&name) {
+            tracing::error!(issuer = name, "there is no issuer of this name: nobody passes by it");
+        }
+        self.policy(|policy| policy.issuers.push(name))
+    }
+
     /// Lets a request without any credential pass, as nobody's. A bad credential is refused still.
     #[must_use]
     pub fn optional(self) -> Self {

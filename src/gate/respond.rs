@@ -76,7 +76,8 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         | Denial::UnprovedBinding
         | Denial::TokenNotYetValid
         | Denial::TokenRevoked
-        | Denial::WrongAudience => invalid_token("the access token is invalid"),
+        | Denial::WrongAudience
+        | Denial::WrongIssuer => invalid_token("the access token is invalid"),
         Denial::InsufficientScope => {
             // A scope's grammar (RFC 6749 §3.3) has neither quotes nor backslashes.
             let value = format!("Bearer error=\"insufficient_scope\", scope=\"{asked}\"");
@@ -167,10 +168,15 @@ pub(crate) fn worded(dialect: Option<&dyn Dialect>, headers: &HeaderMap, denial:
 
 /// Says when to try again, in whole seconds, rounded up.
 pub(crate) fn retry_after(reply: &mut Reply, wait: std::time::Duration) {
-    let seconds = wait.as_millis().div_ceil(1000).max(1);
-    if let Ok(value) = HeaderValue::try_from(seconds.to_string()) {
+    if let Ok(value) = HeaderValue::try_from(seconds(wait).to_string()) {
         reply.headers_mut().insert(RETRY_AFTER, value);
     }
+}
+
+/// Whole seconds, rounded up; at least one.
+pub(crate) const fn seconds(wait: std::time::Duration) -> u128 {
+    let seconds = wait.as_millis().div_ceil(1000);
+    if seconds == 0 { 1 } else { seconds }
 }
 
 fn invalid_token(description: &str) -> Reply {

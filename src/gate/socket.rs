@@ -109,7 +109,10 @@ impl<M: Send + Sync + 'static> Acting for Line<M> {
 impl<M: Send + Sync + 'static> SocketGate for Line<M> {
     fn permit(&self, token: Option<&str>, called: &Called) -> Result<SocketIdentity, Denial> {
         let (_, permitted) = self.decide(token, called)?;
-        let mut identity = Vec::new();
+        // Of two issuers' subjects of one name each has a connection of its own, whatever headers the upstream is sent.
+        let mut identity =
+            permitted.caller().map(|caller| caller.token().issuer.as_bytes().to_vec()).unwrap_or_default();
+        identity.push(b'\n');
         for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
             identity.extend_from_slice(name.as_str().as_bytes());
             identity.push(b'\n');

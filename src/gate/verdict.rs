@@ -117,6 +117,8 @@ impl RefusedToken {
             | Denial::WrongAudience
             | Denial::InsufficientScope => true,
             Denial::UnknownIssuer
+            // Most are refused before their signature is looked at.
+            | Denial::WrongIssuer
             | Denial::UnknownKey
             | Denial::WrongAlgorithm
             | Denial::WrongType

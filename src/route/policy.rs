@@ -11,6 +11,9 @@ pub struct RoutePolicy {
     pub auth: Auth,
     /// The scopes that the token must hold, all of them.
     pub scopes: Scope,
+    /// The names of the issuers whose tokens are taken; ours is `self`. Empty: our own, and those that are taken
+    /// everywhere.
+    pub issuers: Vec<String>,
     /// The audiences of which the token must name one. Empty: any that its issuer's rules allow.
     pub audiences: Vec<String>,
     /// What a credential that does not hold brings where none is required.
@@ -50,6 +53,11 @@ impl RoutePolicy {
         Self { auth: Auth::Optional, ..Self::default() }
     }
 
+    /// Are the tokens taken of an issuer of this name, which are taken `everywhere` that no issuers are named, or not?
+    pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
+        if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
+    }
+
     /// Is there a request that this policy refuses to a caller, and the other does not? Then no spelling of a path of this
     /// route may reach the other one (requirement T20).
     ///
@@ -59,6 +67,7 @@ impl RoutePolicy {
         let Self {
             auth,
             scopes,
+            issuers,
             audiences,
             bad_credential_on_optional: bad_credential,
             upgrade,
@@ -89,6 +98,7 @@ impl RoutePolicy {
         };
         by_auth(*auth, *bad_credential) > by_auth(other.auth, other.bad_credential_on_optional)
             || (asks && !scopes.is_within(&other.scopes))
+            || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
             || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
             || (!upgrade && other.upgrade)
     }

@@ -154,6 +154,9 @@ pub(super) fn builder(
         if let Some(client) = &endpoint.client {
             made = made.client(client.as_str());
         }
+        if let Some(account) = &endpoint.account {
+            made = made.account(account.as_str());
+        }
         for accepted in &endpoint.accepts {
             made = made.accepts(*accepted);
         }
@@ -222,6 +225,10 @@ pub(super) fn trusted_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, Stri
     let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
     Ok(IssuerRules {
         issuer: issuer.url.as_str().into(),
+        name: issuer.name.as_str().into(),
+        scopes: issuer.scopes.clone(),
+        everywhere: issuer.everywhere,
+        subject_prefix: issuer.subject_prefix.as_str().into(),
         ours: false,
         audience: issuer.audience.iter().map(|audience| audience.as_str().into()).collect(),
         typ: issuer.typ.iter().map(|typ| typ.as_str().into()).collect(),
@@ -267,6 +274,7 @@ fn identity(config: &Config) -> Vec<(HeaderName, IdentityField)> {
         (&identity.client, IdentityField::Client),
         (&identity.scope, IdentityField::Scope),
         (&identity.session, IdentityField::Session),
+        (&identity.issuer, IdentityField::Issuer),
     ];
     let claims =
         identity.claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));

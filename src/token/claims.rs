@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::revocation::Target;
 use crate::session::{Generation, Scope, SessionId};
 use crate::token::keyring::KeyPrint;
 use crate::token::verify;
@@ -89,15 +91,21 @@ pub struct AccessToken {
     pub(crate) text: Arc<str>,
     /// `iss`.
     pub issuer: Arc<str>,
+    /// The short name of its issuer, by which routes take it.
+    pub issuer_name: Arc<str>,
     /// Did we mint it?
     pub ours: bool,
-    /// `sub`.
+    /// Is it taken on routes that name no issuers?
+    pub everywhere: bool,
+    /// `sub`, behind what its issuer's rules put in front of it.
     pub subject: Box<str>,
+    /// The length of that, in bytes.
+    pub(crate) subject_prefix: usize,
     /// `account`: only ever from our own tokens.
     pub account: Option<Box<str>>,
     /// `client_id`.
     pub client: Option<Box<str>>,
-    /// `scope`; empty when there is none.
+    /// `scope`, as far as its issuer's rules let it count; empty when there is none.
     pub scope: Scope,
     /// `aud`: at least one.
     pub audience: Arc<[Box<str>]>,
@@ -120,10 +128,23 @@ pub struct AccessToken {
     pub(crate) key: KeyPrint,
 }
 
+/// What the subject of a client's own token begins with, and no user's (RFC 9700 §4.15).
+pub const CLIENT_PREFIX: &str = "client:";
+
 impl AccessToken {
     /// From when on it is refused, whatever else holds: our own at its `exp`, another issuer's with the leeway.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.ours { self.expires } else { self.expires.plus(self.leeway) }
+    }
+
+    /// Is it a token that a client of ours got for itself?
+    pub fn is_clients_own(&self) -> bool {
+        self.ours && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
+    }
+
+    /// `sub`, as it stands in the token: what revocations name.
+    pub fn token_subject(&self) -> &str {
+        self.subject.get(self.subject_prefix..).unwrap_or_default()
     }
 
     /// Every claim, as it stands in the token. Read anew at each call: most callers want none but those above, and
@@ -135,6 +156,38 @@ impl AccessToken {
     /// Is it meant for one of `audiences`? Compared byte for byte.
     pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
         self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
+    }
+}
+
+/// An access token that this gate minted: what a command may act on. [`AccessToken::own`] alone makes one, so that no
+/// command acts on our sessions in the name of another issuer's token (requirement R19).
+#[derive(Clone, Copy, Debug)]
+pub struct OwnChecked<'a>(&'a AccessToken);
+
+impl AccessToken {
+    /// The token, if it is ours.
+    ///
+    /// # Errors
+    /// [`Denial::WrongIssuer`].
+    pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
+        if self.ours { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
+    }
+}
+
+impl<'a> OwnChecked<'a> {
+    /// What it says.
+    pub const fn token(self) -> &'a AccessToken {
+        self.0
+    }
+
+    /// What of it can be revoked: its session, or the token itself where it has none.
+    pub fn revocable(self) -> Option<Target> {
+        match self.0.session {
+            Some((session, _)) => Some(Target::Session(session)),
+            None => {
+                self.0.jti.as_ref().map(|jti| Target::Token { issuer: Arc::clone(&self.0.issuer), jti: jti.clone() })
+            }
+        }
     }
 }
 

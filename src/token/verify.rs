@@ -23,7 +23,9 @@ pub(crate) mod strict_json;
 use judge::{Moments, Times};
 pub(crate) use judge::{is_name, is_subject};
 use members::{Member, Members};
-pub use rules::{Ignored, IssuerKeys, IssuerRules, MAX_JWKS, RulesError};
+#[cfg(feature = "server")]
+pub(crate) use rules::host_of;
+pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, MAX_JWKS, OWN, RulesError};
 pub use shape::MAX_TOKEN;
 pub(crate) use strict_json::object_of_depth;
 
@@ -151,6 +153,25 @@ impl Verifier {
             );
         }
         Refusal::Authentic(Denial::WrongType)
+    }
+
+    /// The rules for a token's issuer, as it says itself: nothing of it was verified. For refusing it before its signature
+    /// costs anything.
+    ///
+    /// # Errors
+    /// It is no token, or of an issuer that is not one of ours.
+    pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
+        let payload = shape::decode(shape::Parts::split(token)?.claims)?;
+        let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
+        let Some(Member::Text(issuer)) = claims.get("iss") else {
+            return Err(Denial::BadClaim("iss must be a string"));
+        };
+        self.rules(issuer).ok_or(Denial::UnknownIssuer)
+    }
+
+    /// Is there another issuer than ours?
+    pub(crate) fn has_others(&self) -> bool {
+        self.issuers.iter().any(|rules| !rules.ours)
     }
 
     /// Is this key among those of an issuer still, under whatever name?

@@ -32,14 +32,14 @@ use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::headers::identity_values;
 use crate::limit::{Limits, Source};
+use crate::revocation::RevocationList;
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
-use crate::revocation::{RevocationList, Target};
 use crate::route::OnExpiry;
 use crate::session::confirm::Confirmations;
 use crate::session::lineage::Carried;
 use crate::token::claims::AccessToken;
-use crate::token::verify::{Refusal, Verifier};
+use crate::token::verify::{IssuerRules, Refusal, Verifier};
 use front::SetId;
 
 mod front;
@@ -75,6 +75,8 @@ pub enum IdentityField {
     Scope,
     /// `sid`.
     Session,
+    /// `iss`.
+    Issuer,
     /// Another claim, if it is a string, a number or a boolean.
     Claim(Box<str>),
 }
@@ -91,6 +93,9 @@ impl IdentityHeaders {
                 IdentityField::Client => token.client.as_deref()?.into(),
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
+                IdentityField::Issuer => (&*token.issuer).into(),
+                // As it counts here, and not as another issuer says.
+                IdentityField::Claim(name) if **name == *"scope" => token.scope.as_str().into(),
                 IdentityField::Claim(name) => match others.get(name.as_ref())? {
                     serde_json::Value::String(text) => Cow::Owned(text.clone()),
                     serde_json::Value::Number(number) => number.to_string().into(),
@@ -155,7 +160,7 @@ impl Verified {
 fn facts(token: &AccessToken) -> TokenFacts<'_> {
     TokenFacts {
         issuer: &token.issuer,
-        subject: &token.subject,
+        subject: token.token_subject(),
         client: token.client.as_deref(),
         session: token.session,
         jti: token.jti.as_deref(),
@@ -233,14 +238,29 @@ impl Checker {
         other
     }
 
-    /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load.
+    /// Checks a credential, of whatever issuer. See [`Self::check_of`].
+    ///
+    /// # Errors
+    /// As [`Self::check_of`].
+    pub(crate) fn check<'a>(
+        &self,
+        credential: Credential<'_>,
+        shown: impl FnOnce() -> Shown<'a>,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.check_of(credential, |_| true, shown)
+    }
+
+    /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. `taken` says of one that
+    /// was never seen whether its issuer's tokens are wanted at all, before its signature is verified; whoever asks judges
+    /// the token that comes back all the same.
     ///
     /// # Errors
     /// The rule that refuses it. [`Denial::TooManyRequests`] for one that was never seen, from where too many forged ones
     /// came.
-    pub(crate) fn check<'a>(
+    pub(crate) fn check_of<'a>(
         &self,
         credential: Credential<'_>,
+        taken: impl FnOnce(&IssuerRules) -> bool,
         shown: impl FnOnce() -> Shown<'a>,
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
@@ -250,7 +270,7 @@ impl Checker {
             None => {
                 let verified = match keys.cache.get(token) {
                     Some(verified) => verified,
-                    None => self.first_sight(&keys, token, shown())?,
+                    None => self.first_sight(&keys, token, taken, shown())?,
                 };
                 if self.capacity > 0 {
                     front::keep(keys.id, &verified);
@@ -268,11 +288,21 @@ impl Checker {
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
     }
 
-    fn first_sight(&self, keys: &KeySet, token: &str, shown: Shown<'_>) -> Result<Arc<Verified>, Denial> {
+    fn first_sight(
+        &self,
+        keys: &KeySet,
+        token: &str,
+        taken: impl FnOnce(&IssuerRules) -> bool,
+        shown: Shown<'_>,
+    ) -> Result<Arc<Verified>, Denial> {
         if let Some(refused) = keys.refused.get(token) {
             return Err(refused.denial);
         }
         shown.limits.first_sight(shown.source)?;
+        // Not among those that wait for one another below: what a route takes is its own matter.
+        if keys.verifier.has_others() && !taken(keys.verifier.claimed(token)?) {
+            return Err(Denial::WrongIssuer);
+        }
         let text: Arc<str> = token.into();
         let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
         match &anew {
@@ -468,12 +498,4 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
 
 fn as_weight(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// What of a token can be revoked.
-pub(crate) fn revocable(token: &AccessToken) -> Option<Target> {
-    match token.session {
-        Some((session, _)) => Some(Target::Session(session)),
-        None => token.jti.as_ref().map(|jti| Target::Token { issuer: Arc::clone(&token.issuer), jti: jti.clone() }),
-    }
 }

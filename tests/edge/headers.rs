@@ -166,6 +166,7 @@ claims = {{ "X-Email" = "email", "x-level" = "level" }}
 url = "{URL}"
 audience = ["api"]
 jwks_file = "idp.json"
+everywhere = true
 "#
     );
     let issuer = Issuer::new(1);

@@ -10,6 +10,8 @@ const ROUTES: &str = r#"
 url = "https://idp.test/"
 audience = ["api"]
 jwks_file = "idp.json"
+everywhere = true
+scopes = "any"
 [[issuers]]
 url = "https://pem.test/"
 audience = ["pem-api"]
@@ -17,6 +19,7 @@ public_key = "pem.pem"
 algorithm = "EdDSA"
 typ = ["JWT"]
 max_lifetime = "1h"
+everywhere = true
 [[routes]]
 path = "/admin/{*rest}"
 scopes = ["admin", "write"]
@@ -83,6 +86,7 @@ fn j6_j8_a_token_of_another_issuer_is_good_where_its_rules_say_so() {
     assert_eq!(received.all("x-auth-subject"), ["user-1"]);
     assert_eq!(received.all("x-auth-client"), ["their-client"]);
     assert_eq!(received.all("x-auth-scope"), ["read write"]);
+    assert_eq!(received.all("x-auth-issuer"), ["https://idp.test/"]);
     assert_eq!(received.all("x-auth-session"), Vec::<&str>::new(), "a session is ours or none");
     for typ in ["AT+JWT", "application/at+jwt"] {
         let header = json!({ "alg": "EdDSA", "typ": typ, "kid": "k1" });

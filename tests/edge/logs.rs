@@ -11,7 +11,7 @@ const FORGED: &str = "FORGED-LINE";
 /// Provokes every kind of line with hostile texts, and gives back what was logged.
 fn provoked(format: &str) -> String {
     let config = format!(
-        "{HEAD}{ROUTES}\n[log]\nformat = \"{format}\"\n[[issuers]]\nurl = \"{URL}\"\naudience = [\"api\"]\njwks_file = \"idp.json\"\n"
+        "{HEAD}{ROUTES}\n[log]\nformat = \"{format}\"\n[[issuers]]\nurl = \"{URL}\"\naudience = [\"api\"]\njwks_file = \"idp.json\"\neverywhere = true\n"
     );
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-output");
     fs::create_dir_all(&folder).unwrap();

@@ -129,7 +129,9 @@ fn j12_j13_j14_no_other_spelling_of_a_good_token_is_good() {
 #[test]
 fn j2_a_public_key_is_no_secret_and_a_short_secret_none_either() {
     let issuer = Issuer::new(1);
-    let config = |key: &str| format!("{CONFIG}[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n{key}");
+    let config = |key: &str| {
+        format!("{CONFIG}[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"api\"]\neverywhere = true\n{key}")
+    };
     for (what, key) in [
         ("a PEM file for an HMAC", "public_key = \"idp.pem\"\nalgorithm = \"HS256\"\n"),
         ("a JWK set with a secret", "jwks_file = \"secret.json\"\n"),
@@ -174,7 +176,8 @@ fn j13_a_key_of_small_order_signs_nothing() {
         json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(neutral), "kid": "weak", "alg": "EdDSA" });
     let good = Issuer::new(1);
     let jwks = json!({ "keys": [weak, good.jwk("k1")] }).to_string();
-    let issuer = "[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"api\"]\njwks_file = \"idp.json\"\n";
+    let issuer =
+        "[[issuers]]\nurl = \"https://idp.test/\"\naudience = [\"api\"]\njwks_file = \"idp.json\"\neverywhere = true\n";
     let edge = Edge::with(
         &format!("{HEAD}{issuer}{ROUTES}"),
         |place| std::fs::write(place.path("idp.json"), jwks).unwrap(),

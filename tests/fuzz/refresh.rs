@@ -118,6 +118,7 @@ fn presented(token: &str) -> Error {
         access_ttl: None,
         profile: &Profile::default(),
         accepts: &[],
+        by_access: &[],
         origin: &Origin::default(),
     };
     ENGINE.refresh(refresh).now_or_never().expect("an answer at once").unwrap_err()

@@ -9,6 +9,7 @@ mod kuzzle;
 mod router;
 mod service;
 mod stacked;
+mod undecided;
 mod upgrades;
 
 use rotogate::Gate;

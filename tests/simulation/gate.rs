@@ -125,6 +125,7 @@ impl Gate {
                 access_ttl: None,
                 profile,
                 accepts: &[APPLICATION.into()],
+                by_access: &[],
                 origin: &Origin::default(),
             };
             Done::Refreshed(engine.refresh(refresh).await)
@@ -133,7 +134,9 @@ impl Gate {
 
     pub(crate) fn log_out(&self, token: &str) -> Work {
         let (engine, token) = (Arc::clone(&self.engine), token.to_owned());
-        Box::pin(async move { Done::Revoked(engine.revoke_refresh_token(&token, CLIENT, &Origin::default()).await) })
+        Box::pin(async move {
+            Done::Revoked(engine.revoke_refresh_token(&token, CLIENT, OfAccount::Any, &Origin::default()).await)
+        })
     }
 
     pub(crate) fn revoke_subject(&self, subject: &str) -> Work {

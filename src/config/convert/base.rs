@@ -16,10 +16,12 @@ use super::super::value;
 use super::{check_profile, collide, listeners, path_in, profile};
 use crate::gate::DEFAULT_MAX_STREAM;
 use crate::limit::Rates;
+use crate::session::Scope;
 use crate::session::profile::Profile;
 use crate::store::redb::DEFAULT_CACHE_SIZE;
 use crate::token::Algorithm;
 use crate::token::algorithm::Family;
+use crate::token::verify::{AllowedScopes, OWN, host_of};
 use crate::verified::DEFAULT_CACHE;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -96,7 +98,7 @@ pub(super) fn admin(section: &Section<'_>, dir: &Path, server: &ServerConfig) ->
     AdminConfig { listen, token_file, dangerous_non_loopback, hosts }
 }
 
-fn algorithm(v: &super::super::raw::Value) -> Result<Algorithm, String> {
+fn algorithm(v: &Value) -> Result<Algorithm, String> {
     value::word(&Algorithm::ALL.map(|a| (a.name(), a)), &[])(v)
 }
 
@@ -136,19 +138,28 @@ pub(super) fn issuer(section: &Section<'_>, dir: &Path, server: &ServerConfig) -
 pub(super) fn issuers(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
     let mut issuers: Vec<TrustedIssuer> = Vec::new();
     for section in sections {
-        section.later(&["discovery", "jwks_url"]);
+        section.later(&["discovery", "jwks_url", "fetch", "preset", "scope_map", "claims", "require", "introspection"]);
         let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
         if !url.is_empty() && url == own.url {
             section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
         } else if !url.is_empty() && issuers.iter().any(|other| other.url == url) {
             section.blame("url", format!("{url} is there twice"));
         }
+        let name = section.get("name", issuer_name).unwrap_or_else(|| host_of(&url).to_owned());
+        if !name.is_empty() && issuers.iter().any(|other| other.name == name) {
+            let hint = if section.has("name") { "" } else { ", because it is the host of url; give this one a name" };
+            section.blame("name", format!("\"{name}\" is there twice{hint}"));
+        }
         let typ = section.one_or_list("typ", value::text);
         if typ.as_ref().is_some_and(Vec::is_empty) {
             section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
         }
         issuers.push(TrustedIssuer {
+            name,
             url,
+            scopes: allowed_scopes(section),
+            everywhere: section.get("everywhere", value::boolean).unwrap_or(false),
+            subject_prefix: section.get("subject_prefix", subject_prefix).unwrap_or_default(),
             audience: audience(section),
             keys: issuer_keys(section, dir),
             typ: typ.unwrap_or_else(|| vec!["at+jwt".to_owned()]),
@@ -158,6 +169,43 @@ pub(super) fn issuers(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) 
         section.finish();
     }
     issuers
+}
+
+fn issuer_name(v: &Value) -> Result<String, String> {
+    match v {
+        Value::String(name) | Value::Env(name) if name == OWN => {
+            Err(format!("\"{OWN}\" is our own issuer; expected another name"))
+        }
+        Value::String(name) | Value::Env(name)
+            if (1..=256).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()) =>
+        {
+            Ok(name.clone())
+        }
+        other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
+    }
+}
+
+fn subject_prefix(v: &Value) -> Result<String, String> {
+    match v {
+        Value::String(text) | Value::Env(text) if text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(text.clone())
+        }
+        other => {
+            Err(format!("expected at most 64 visible ASCII characters, such as \"kc|\", found {}", other.describe()))
+        }
+    }
+}
+
+/// A list, or "any", which must be written: another issuer's scopes are no words of ours by themselves.
+fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
+    const ANY: &str = "any";
+    let is_any = |v: &Value| matches!(v, Value::String(word) | Value::Env(word) if word == ANY);
+    if section.get("scopes", |v| Ok(is_any(v))) == Some(true) {
+        return AllowedScopes::Any;
+    }
+    let listed = section.list("scopes", value::scope).unwrap_or_default();
+    let joined = listed.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+    AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
 }
 
 fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {

@@ -23,7 +23,8 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let server = base::server(&server_section, dir);
     let admin = base::admin(&at("admin"), dir, &server);
     let issuer = base::issuer(&at("issuer"), dir, &server);
-    let issuers = base::issuers(&root.sections("issuers"), dir, &issuer);
+    let issuer_sections = root.sections("issuers");
+    let issuers = base::issuers(&issuer_sections, dir, &issuer);
 
     let sessions_section = at("sessions");
     let sessions = base::sessions(&sessions_section);
@@ -40,10 +41,11 @@ pub(super) fn config(root: &Section<'_>, dir: &Path) -> Config {
     let clients = traffic::clients(&client_sections, dir);
     let endpoint_sections = root.sections("endpoints");
     let endpoints = traffic::endpoints(&endpoint_sections, &clients, server.public_url.scheme_str() == Some("https"));
-    let identity = traffic::identity(&at("identity"));
+    let identity = traffic::identity(&at("identity"), !issuers.is_empty());
     let upstreams = upstreams::upstreams(&root.sections("upstreams"), dir, &server, &admin);
     let route_sections = root.sections("routes");
-    let routes = traffic::routes(&route_sections, &upstreams);
+    let routes = traffic::routes(&route_sections, &upstreams, &issuers);
+    traffic::let_in(&issuer_sections, &issuers, &routes);
     root.finish();
 
     let config = Config {

@@ -7,7 +7,7 @@ use http::{HeaderName, StatusCode};
 
 use super::super::print::MASK;
 use super::super::raw::{Section, Value, nearest, printable};
-use super::super::types::{ClientConfig, EndpointConfig, IdentityConfig};
+use super::super::types::{ClientConfig, EndpointConfig, IdentityConfig, TrustedIssuer};
 use super::super::value;
 use super::{path_in, profile};
 use crate::client::{Grant, SecretHash};
@@ -20,6 +20,8 @@ use crate::route::{Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, O
 use crate::session::Scope;
 use crate::session::engine::APPLICATION;
 use crate::session::profile::ProfileOverride;
+use crate::token::claims::CLIENT_PREFIX;
+use crate::token::verify::{OWN, is_subject};
 
 /// Dialects that are designed and not built.
 #[cfg(feature = "grpc")]
@@ -72,6 +74,15 @@ pub(super) fn clients(sections: &[Section<'_>], dir: &Path) -> Vec<ClientConfig>
             let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash or \
                            secret_hash_file, or remove the grant";
             section.blame("grants", message);
+        }
+        if client.may(Grant::ClientCredentials)
+            && !is_subject(&format!("{CLIENT_PREFIX}{}", client.id))
+            && !client.id.is_empty()
+        {
+            let message = format!(
+                "is too long for client_credentials: with \"{CLIENT_PREFIX}\" in front it is the sub of its tokens"
+            );
+            section.blame("id", message);
         }
         section.finish();
         clients.push(client);
@@ -156,6 +167,9 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig], is_h
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
             section.blame("path", format!("{path} is there twice"));
         }
+        if section.has("account") && path.contains("{account}") {
+            section.blame("account", "stands beside {account} in path, which names another; remove one of the two");
+        }
         let ids = section.indexed("clients", value::text);
         for (index, id) in ids.iter().flatten() {
             if !known.contains(&id.as_str()) {
@@ -176,7 +190,8 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig], is_h
             profile: own_profile(section),
             clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
             client: endpoint_client(section, dialect, clients),
-            accepts: section.list("accepts", accepted_dialect).unwrap_or_default(),
+            accepts: accepts(section, dialect),
+            account: section.get("account", account),
             options,
         });
         section.finish();
@@ -186,20 +201,52 @@ pub(super) fn endpoints(sections: &[Section<'_>], clients: &[ClientConfig], is_h
 
 /// `client`, at a dialect whose protocol names none. At another it is unknown.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
-    dialect::by_name(dialect, &dialect::Options::default())?.client()?;
-    let id = section.get("client", value::text)?;
-    match clients.iter().find(|client| client.id == id) {
-        None => {
+    let default = dialect::by_name(dialect, &dialect::Options::default())?.client()?;
+    let named = section.get("client", value::text);
+    let id = named.as_deref().unwrap_or(default);
+    match (clients.iter().find(|client| client.id == id), &named) {
+        (None, Some(id)) => {
             let known: Vec<&str> = clients.iter().map(|client| client.id.as_str()).collect();
-            section.blame("client", dangling("client", &id, &known));
+            section.blame("client", dangling("client", id, &known));
         }
-        Some(client) if client.secret_hash.is_some() => {
+        (Some(client), Some(_)) if client.secret_hash.is_some() => {
             section
                 .blame("client", "is confidential, and this protocol has no place for its secret; name a public one");
         }
-        Some(_) => {}
+        (Some(client), None) if client.secret_hash.is_some() => {
+            let message = format!(
+                "missing, so its sessions are those of the client \"{default}\", which [[clients]] makes confidential, and \
+                 this protocol has no place for its secret; name a public one"
+            );
+            section.blame("client", message);
+        }
+        (Some(_) | None, _) => {}
     }
-    Some(id)
+    named
+}
+
+/// `accepts`. An access token is a refresh credential in sessions of the protocols alone that know no other.
+fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
+    let by_access = |name: &str| {
+        dialect::by_name(name, &dialect::Options::default()).is_some_and(|dialect| dialect.refreshes_by_access())
+    };
+    let accepted = section.indexed("accepts", accepted_dialect).unwrap_or_default();
+    for (index, name) in accepted.iter().filter(|(_, name)| by_access(dialect) && !by_access(name)) {
+        let message = format!(
+            "\"{name}\" has refresh tokens, and \"{dialect}\" exchanges access tokens alone: none of its sessions could go \
+             on here. Remove it, or let the endpoint of \"{name}\" serve these clients"
+        );
+        section.blame_element("accepts", *index, message);
+    }
+    accepted.into_iter().map(|(_, name)| name).collect()
+}
+
+/// An account, as users.toml writes it.
+fn account(v: &Value) -> Result<String, String> {
+    match v {
+        Value::String(s) | Value::Env(s) if is_subject(s) && !s.contains('/') => Ok(s.clone()),
+        other => Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", other.describe())),
+    }
 }
 
 /// The keys of `dialect = "envelope"`. At another dialect they are unknown.
@@ -268,11 +315,12 @@ fn header_pattern(v: &Value) -> Result<HeaderPattern, String> {
     HeaderPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
+pub(super) fn identity(section: &Section<'_>, several_issuers: bool) -> IdentityConfig {
     let headers = section.section("headers");
     let mut used: Vec<HeaderName> = Vec::new();
     let mut header = |key: &'static str, default: &'static str| {
-        let name = headers.get(key, value::identity_header).unwrap_or(Some(HeaderName::from_static(default)))?;
+        let default = (!default.is_empty()).then(|| HeaderName::from_static(default));
+        let name = headers.get(key, value::identity_header).unwrap_or(default)?;
         if used.contains(&name) {
             headers.blame(key, format!("{name} tells something else already"));
         }
@@ -285,6 +333,8 @@ pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
         client: header("client", "x-auth-client"),
         scope: header("scope", "x-auth-scope"),
         session: header("session", "x-auth-session"),
+        // With others besides us, a subject says little without its issuer.
+        issuer: header("issuer", if several_issuers { "x-auth-issuer" } else { "" }),
         claims: Vec::new(),
         strip: section.list("strip", header_pattern).unwrap_or_default(),
         keep: Vec::new(),
@@ -317,11 +367,42 @@ pub(super) fn identity(section: &Section<'_>) -> IdentityConfig {
     identity
 }
 
-pub(super) fn routes(sections: &[Section<'_>], upstreams: &[Upstream]) -> Vec<Route> {
+/// An issuer whose tokens no route takes is one that somebody forgot to let in.
+pub(super) fn let_in(sections: &[Section<'_>], issuers: &[TrustedIssuer], routes: &[Route]) {
+    for (section, issuer) in sections.iter().zip(issuers) {
+        let is_let_in = |route: &Route| {
+            matches!(route.policy.auth, Auth::Required | Auth::Optional)
+                && route.policy.takes(&issuer.name, issuer.everywhere)
+        };
+        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) {
+            let name = printable(&issuer.name);
+            let message = format!(
+                "no route takes its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that do, or \
+                 everywhere = true here"
+            );
+            section.blame("url", message);
+        }
+    }
+}
+
+/// `issuers` of a route.
+fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
+    let known: Vec<&str> = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str())).collect();
+    let Some(named) = section.indexed("issuers", value::text) else { return Vec::new() };
+    if named.is_empty() && !section.is_bad() {
+        section.blame("issuers", format!("is empty: nobody could pass; expected at least one, such as \"{OWN}\""));
+    }
+    for (index, name) in named.iter().filter(|(_, name)| !known.contains(&name.as_str())) {
+        section.blame_element("issuers", *index, dangling("issuer", name, &known));
+    }
+    named.into_iter().map(|(_, name)| name).collect()
+}
+
+pub(super) fn routes(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[TrustedIssuer]) -> Vec<Route> {
     let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut routes: Vec<Route> = Vec::new();
     for section in sections {
-        let route = route(section, &known);
+        let route = route(section, &known, issuers);
         let same =
             |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
         if !route.path.is_empty() && routes.iter().any(same) {
@@ -349,7 +430,7 @@ fn call_pattern(v: &Value) -> Result<CallPattern, String> {
     CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
+fn route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssuer]) -> Route {
     section.later(&["max_stream", "websocket"]);
     let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
     // A rule for calls in envelopes needs no path, and leads nowhere then.
@@ -371,10 +452,15 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
     let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(Auth::Required);
     let scopes = scopes(section).unwrap_or_default();
     let audiences = section.list("audiences", value::text).unwrap_or_default();
+    let issuers = route_issuers(section, issuers);
     if auth == Auth::None {
         // Whoever writes both believes that the route is protected.
-        let asked =
-            [("scopes", !scopes.is_empty()), ("audiences", !audiences.is_empty()), ("cookie", section.has("cookie"))];
+        let asked = [
+            ("scopes", !scopes.is_empty()),
+            ("audiences", !audiences.is_empty()),
+            ("issuers", !issuers.is_empty()),
+            ("cookie", section.has("cookie")),
+        ];
         for (key, given) in asked {
             if given {
                 section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
@@ -390,6 +476,7 @@ fn route(section: &Section<'_>, upstreams: &[&str]) -> Route {
     let policy = RoutePolicy {
         auth,
         scopes,
+        issuers,
         audiences,
         bad_credential_on_optional: section.get("bad_credential", value::word(&bad, &[])).unwrap_or_default(),
         forward_token: flag("forward_token"),

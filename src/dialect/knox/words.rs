@@ -48,7 +48,8 @@ fn denied(denial: Denial) -> Status {
         | Denial::TokenExpired
         | Denial::TokenNotYetValid
         | Denial::TokenRevoked
-        | Denial::WrongAudience => Status::unauthenticated("the access token is invalid"),
+        | Denial::WrongAudience
+        | Denial::WrongIssuer => Status::unauthenticated("the access token is invalid"),
         // One word for all: a caller never learns more than that it is not good.
         Denial::UnknownRefreshToken
         | Denial::OtherClient

@@ -97,6 +97,10 @@ impl Dialect for Kuzzle {
         }
     }
 
+    fn refreshes_by_access(&self) -> bool {
+        true
+    }
+
     fn token_style(&self) -> TokenStyle {
         TokenStyle { subject_claim: Some("_id"), plain_base64: true }
     }

@@ -8,7 +8,7 @@ use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
 use crate::credential::Found;
-use crate::denial::{Denial, Error};
+use crate::denial::{Denial, Error, NotGood, Standing};
 use crate::reason::Reason;
 use crate::session::engine::Issued;
 
@@ -64,7 +64,7 @@ pub(super) async fn perform(
     };
     let reason = match &outcome {
         // A bad token is the answer to a question about it, and a refusal of everything else.
-        Ok(Outcome::Checked(Err(denial))) if action != Action::CheckToken => Reason::denied(denial),
+        Ok(Outcome::Checked(Err(not_good))) if action != Action::CheckToken => Reason::denied(&not_good.denial()),
         outcome => super::super::reason(outcome),
     };
     let (came, cookie) = match outcome {
@@ -73,8 +73,16 @@ pub(super) async fn perform(
             (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
         }
         Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
-        // Whoever leaves with a cookie that is worth nothing any more is rid of it all the same.
-        Err(Error::Denied(_)) if action == Action::Logout && in_cookie => (Ok(acknowledged()), Cookie::Clear),
+        // Whoever leaves with a cookie that is worth nothing any more is rid of it all the same. One that may be worth
+        // something stays, and so does the word of a logout that ended nothing (requirement R16).
+        Err(Error::Denied(denial))
+            if action == Action::Logout
+                && in_cookie
+                && !asked.flag("global")
+                && denial.standing() == Standing::Dead =>
+        {
+            (Ok(acknowledged()), Cookie::Clear)
+        }
         Ok(Outcome::Checked(checked)) => (said_of(asked, action, checked), Cookie::Leave),
         Err(error) => (Err(Problem::of_error(&error, asked)), Cookie::Leave),
     };
@@ -162,17 +170,17 @@ fn tokens(issued: &Issued, with_token: bool) -> Value {
     tokens
 }
 
-fn said_of(asked: &Message, action: Action, checked: Result<Box<Checked>, Denial>) -> Result<Value, Problem> {
+fn said_of(asked: &Message, action: Action, checked: Result<Box<Checked>, NotGood>) -> Result<Value, Problem> {
     match (action, checked) {
         (Action::CheckToken, Ok(checked)) => {
             Ok(json!({ "valid": true, "expiresAt": checked.expires.as_millis(), "kuid": checked.subject }))
         }
-        (Action::CheckToken, Err(denial)) => {
-            let problem = Problem::of_denial(denial, asked);
+        (Action::CheckToken, Err(not_good)) => {
+            let problem = Problem::of_denial(not_good.denial(), asked);
             Ok(json!({ "valid": false, "state": problem.message() }))
         }
         (_, Ok(checked)) => Ok(user(&checked)),
-        (_, Err(denial)) => Err(Problem::of_denial(denial, asked)),
+        (_, Err(not_good)) => Err(Problem::of_denial(not_good.denial(), asked)),
     }
 }
 

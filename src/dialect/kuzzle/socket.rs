@@ -101,14 +101,25 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 struct Linked {
     token: SecretString,
     by_cookie: bool,
-    /// None, if the token was no good when it came.
-    lease: Option<Lease>,
+    /// Or why there is none: the token was no good when it came, or nobody could say yet.
+    lease: Result<Lease, Denial>,
 }
 
 impl Linked {
     fn new(gate: &dyn SocketGate, token: SecretString, by_cookie: bool) -> Self {
-        let lease = gate.lease(token.expose_secret()).ok();
+        let lease = gate.lease(token.expose_secret());
         Self { token, by_cookie, lease }
+    }
+
+    /// Is the token no good? Where nobody could say, it is asked again (requirement R15).
+    fn is_dead(&mut self, gate: &dyn SocketGate) -> bool {
+        if self.lease.as_ref().is_err_and(Denial::is_undecided) {
+            self.lease = gate.lease(self.token.expose_secret());
+        }
+        match &self.lease {
+            Ok(lease) => lease.check().is_err(),
+            Err(denial) => !denial.is_undecided(),
+        }
     }
 }
 
@@ -230,7 +241,7 @@ impl<S: Stream> Session<S> {
         let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();
         self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_dead(&caller.lease)));
-        let is_unlinked = self.linked.as_ref().is_some_and(|linked| linked.lease.as_ref().is_none_or(is_dead));
+        let is_unlinked = self.linked.as_mut().is_some_and(|linked| linked.is_dead(&*self.gate));
         if is_unlinked {
             self.linked = None;
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::{Consulted, RefreshCredential};
 use super::*;
-use crate::denial::Fault;
+use crate::denial::{Fault, NotGood};
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 
 /// Takes one command, and answers it with what it was given.
@@ -267,7 +267,7 @@ async fn a_token_is_checked_where_it_is_asked_about_and_nobody_is_somebody() {
         assert!(asked.is_none());
         assert_eq!(body(&reply(came))["result"], json!({ "valid": true, "expiresAt": -1, "kuid": "-1" }));
     }
-    let dead = Ok(Outcome::Checked(Err(Denial::TokenRevoked)));
+    let dead = Ok(Outcome::Checked(Err(NotGood::of(Denial::TokenRevoked).unwrap())));
     let (came, _) = answer(&check(&[], None, r#"{"token":"T"}"#), dead).await;
     assert_eq!(body(&reply(came))["result"], json!({ "valid": false, "state": "Invalid token." }));
 }

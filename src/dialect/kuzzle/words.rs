@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::{Reply, ReplyBody};
 use super::message::Message;
 use crate::denial::{Denial, Error, Fault};
-use crate::gate::respond::retry_after;
+use crate::gate::respond::{retry_after, seconds};
 
 /// Who answers, where the protocol has a node of its cluster.
 const NODE: &str = "knode-rotogate";
@@ -161,6 +161,7 @@ impl Problem {
             | Denial::TokenNotYetValid
             | Denial::TokenRevoked
             | Denial::WrongAudience
+            | Denial::WrongIssuer
             | Denial::UnknownRefreshToken
             | Denial::OtherClient
             | Denial::OtherAccount
@@ -246,6 +247,8 @@ fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value
             "status": problem.status.as_u16(),
         })
     });
+    // In a frame there is no other place for it.
+    let wait = problem.and_then(|problem| problem.wait).map(|wait| seconds(wait).to_string());
     json!({
         "requestId": asked.request_id,
         "status": problem.map_or(StatusCode::OK, |problem| problem.status).as_u16(),
@@ -256,7 +259,7 @@ fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value
         "index": asked.index,
         "volatile": asked.volatile,
         "deprecations": [],
-        "headers": {},
+        "headers": wait.map_or_else(|| json!({}), |wait| json!({ "Retry-After": wait })),
         "node": NODE,
         "result": result,
     })

@@ -18,7 +18,7 @@ use http::Method;
 use secrecy::SecretString;
 
 use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, Served};
-use crate::denial::{Denial, Error};
+use crate::denial::{Denial, Error, NotGood};
 
 mod form;
 mod words;
@@ -120,7 +120,10 @@ impl Dialect for OAuth2 {
         match outcome {
             Ok(Outcome::Issued(issued)) => words::issued(&issued),
             Ok(Outcome::Revoked) => words::revoked(),
-            Ok(Outcome::Checked(checked)) => words::checked(checked.ok().as_deref()),
+            Ok(Outcome::Checked(checked)) => match checked {
+                Ok(checked) => words::active(&checked),
+                Err(NotGood { .. }) => words::inactive(),
+            },
             Err(Error::Denied(denial)) => words::denied(denial, form::used_basic(call.headers)),
             Err(Error::Failed(fault)) => words::failed(&fault),
         }

@@ -42,7 +42,7 @@ pub(super) fn revoked() -> Reply {
 }
 
 /// RFC 7662 §2.2.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Introspection<'a> {
     active: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,28 +56,57 @@ struct Introspection<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<Audience<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
 }
 
-pub(super) fn checked(checked: Option<&Checked>) -> Reply {
+/// As it stands in a token: one, or a list.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Audience<'a> {
+    One(&'a str),
+    Several(&'a [Box<str>]),
+}
+
+/// Of a token that is good.
+pub(super) fn active(checked: &Checked) -> Reply {
     json(
         StatusCode::OK,
         &Introspection {
-            active: checked.is_some(),
-            sub: checked.map(|c| c.subject.as_ref()),
-            client_id: checked.map(|c| c.client.as_ref()),
-            scope: checked.map(|c| c.scope.as_str()),
-            exp: checked.map(|c| c.expires.as_secs()),
-            iat: checked.and_then(|c| c.issued_at).map(|at| at.as_secs()),
-            iss: checked.map(|c| c.issuer.as_ref()),
-            sid: checked.and_then(|c| c.session).map(|sid| sid.to_string()),
-            account: checked.and_then(|c| c.account.as_deref()),
+            active: true,
+            sub: Some(checked.subject.as_ref()),
+            client_id: Some(checked.client.as_ref()),
+            scope: Some(checked.scope.as_str()),
+            exp: Some(checked.expires.as_secs()),
+            iat: checked.issued_at.map(|at| at.as_secs()),
+            nbf: checked.not_before.map(|at| at.as_secs()),
+            iss: Some(checked.issuer.as_ref()),
+            aud: Some(match &*checked.audience {
+                [one] => Audience::One(one),
+                several => Audience::Several(several),
+            }),
+            jti: checked.jti.as_deref(),
+            token_type: Some("Bearer"),
+            sid: checked.session.map(|sid| sid.to_string()),
+            account: checked.account.as_deref(),
         },
     )
+}
+
+/// Of one that is not: no more than that.
+pub(super) fn inactive() -> Reply {
+    json(StatusCode::OK, &Introspection::default())
 }
 
 /// RFC 6749 §5.2.
@@ -155,6 +184,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         | Denial::TokenNotYetValid
         | Denial::TokenRevoked
         | Denial::WrongAudience
+        | Denial::WrongIssuer
         | Denial::InsufficientScope => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
     };
     let mut reply = json(status, &Refusal { error, error_description: description });

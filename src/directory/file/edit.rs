@@ -170,7 +170,9 @@ fn new_user(
     now: Timestamp,
 ) -> Result<Table, EditError> {
     if !is_valid_subject(subject) {
-        return Err(EditError::Invalid("a subject is 1 to 256 visible ASCII characters"));
+        return Err(EditError::Invalid(
+            "a subject is 1 to 256 visible ASCII characters, and does not begin with client:",
+        ));
     }
     if !is_valid_name(who.username) {
         return Err(EditError::Invalid("a user name is 1 to 256 bytes without control characters"));

@@ -13,6 +13,8 @@ use crate::directory::password::{Cost, cost_of};
 use crate::directory::{PasswordMark, User, is_valid_subject};
 use crate::private_file::read_private;
 use crate::session::Scope;
+use crate::token::claims::CLIENT_PREFIX;
+use crate::token::verify::is_subject;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -143,6 +145,9 @@ fn entry(section: &Section<'_>) -> Option<Entry> {
 fn subject(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_subject(s) => Ok(s.as_str().into()),
+        Value::String(s) if is_subject(s) => {
+            Err(format!("\"{}\" begins with \"{CLIENT_PREFIX}\", as the subjects of clients do", raw::printable(s)))
+        }
         other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
     }
 }
@@ -169,7 +174,7 @@ pub(super) fn is_valid_name(name: &str) -> bool {
 
 /// An account stands in the path of an endpoint, as one segment.
 pub(super) fn is_valid_account(account: &str) -> bool {
-    is_valid_subject(account) && !account.contains('/')
+    is_subject(account) && !account.contains('/')
 }
 
 /// What stands here may be a password that somebody took for its hash: it is never repeated.

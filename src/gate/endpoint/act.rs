@@ -8,14 +8,14 @@ use secrecy::{ExposeSecret, SecretString};
 use super::table::Ready;
 use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
-use crate::denial::{Denial, Error};
+use crate::denial::{Denial, Error, NotGood};
 use crate::dialect::{Checked, Command, Outcome, RefreshCredential};
 use crate::gate::Inner;
 use crate::limit::Source;
-use crate::revocation::{Effect, Revocation};
-use crate::session::RevokedBecause;
+use crate::session::Status;
 use crate::session::engine::{Exchange, Login, OfAccount, Origin, Refresh};
 use crate::token::claims::AccessToken;
+use crate::verified::Verified;
 
 /// Carries a command out.
 pub(super) async fn act(
@@ -25,7 +25,12 @@ pub(super) async fn act(
     account: Option<&str>,
     origin: &Origin,
 ) -> Result<Outcome, Error> {
-    let at = At { gate, endpoint, origin };
+    let (account, of_account) = match (&endpoint.account, endpoint.names_accounts) {
+        (Some(bound), _) => (Some(&**bound), OfAccount::Only(Some(bound))),
+        (None, true) => (account, OfAccount::Only(account)),
+        (None, false) => (account, OfAccount::Any),
+    };
+    let at = At { gate, endpoint, origin, account: of_account };
     match command {
         Command::Login { client, username, password, scope, access_ttl } => {
             let client = at.client(client, Some(Grant::Password)).await?;
@@ -54,27 +59,30 @@ pub(super) async fn act(
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             gate.engine.limits().refresh(origin.address)?;
             let (token, access) = read_credential(gate, credential, origin)?;
-            let credential = match (&token, &access) {
-                (Some(token), Some(access)) => Exchange::Pair(token, access),
+            // Another issuer's token is no refresh credential of ours, and learns no more than that.
+            let own = access.as_ref().map(AccessToken::own).transpose().map_err(|_| Denial::UnknownRefreshToken)?;
+            let credential = match (&token, own) {
+                (Some(token), Some(own)) => Exchange::Pair(token, own),
                 (Some(token), None) => Exchange::Refresh(token),
-                (None, Some(access)) => Exchange::Access(access),
+                (None, Some(own)) => Exchange::Access(own),
                 (None, None) => return Err(Denial::UnknownRefreshToken.into()),
             };
             let refresh = Refresh {
                 credential,
                 client: &client,
-                account: if endpoint.names_accounts { OfAccount::Only(account) } else { OfAccount::Any },
+                account: of_account,
                 scope,
                 access_ttl,
                 profile: &client.profile.over(&endpoint.profile),
                 accepts: &endpoint.accepts,
+                by_access: &endpoint.by_access,
                 origin,
             };
             issued(gate.engine.refresh(refresh).await?)
         }
         Command::Revoke { client, token } => {
             let client = at.client(client, None).await?;
-            revoke(gate, &client, &token, origin).await.map(|()| Outcome::Revoked)
+            at.revoke(&client, &token).await.map(|()| Outcome::Revoked)
         }
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
         Command::Introspect { client, token } => {
@@ -84,23 +92,22 @@ pub(super) async fn act(
                 return Err(Denial::UnauthorizedClient.into());
             }
             // Whoever can send a resource server junk does not decide what it is told of others' tokens.
-            Ok(Outcome::Checked(at.check(&token, Source::Client(&client.id)).map(Box::new)))
+            let checked = at.check(&token, Source::Client(&client.id));
+            let checked = checked.map(|verified| Box::new(checked_of(verified.token())));
+            Ok(Outcome::Checked(decided(checked)?))
         }
         Command::Check { access, superseded_in_grace } => {
-            let mut checked = at.check(&access, origin.address.into());
-            if superseded_in_grace && checked.as_ref().is_err_and(|denial| *denial == Denial::TokenRevoked) {
-                checked = at.check_superseded(&access).await?;
-            }
-            let mut checked = match checked {
-                Ok(checked) => checked,
-                Err(denial) => return Ok(Outcome::Checked(Err(denial))),
-            };
-            // Another issuer's subject is nobody in our directory, whatever its name.
-            if *checked.issuer == **gate.engine.issuer() {
-                checked.user = gate.engine.user(&checked.subject).await?;
-            }
-            Ok(Outcome::Checked(Ok(Box::new(checked))))
+            Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))
         }
+    }
+}
+
+/// A decision about a token, apart from what kept it from being made.
+fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, NotGood>, Error> {
+    match found.map_err(Into::into) {
+        Ok(good) => Ok(Ok(good)),
+        Err(Error::Denied(denial)) => Ok(Err(NotGood::of(denial)?)),
+        Err(failed @ Error::Failed(_)) => Err(failed),
     }
 }
 
@@ -111,8 +118,7 @@ fn read_credential(
     origin: &Origin,
 ) -> Result<(Option<SecretString>, Option<AccessToken>), Denial> {
     let read = |access: &SecretString, expired_for_at_most| {
-        let access = gate.checker.read_only(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))?;
-        if access.ours { Ok(access) } else { Err(Denial::UnknownRefreshToken) }
+        gate.checker.read_only(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))
     };
     match credential {
         RefreshCredential::Refresh(token) => Ok((Some(token), None)),
@@ -128,6 +134,8 @@ struct At<'a> {
     gate: &'a Inner,
     endpoint: &'a Ready,
     origin: &'a Origin,
+    /// Whose tokens and sessions it knows.
+    account: OfAccount<'a>,
 }
 
 impl At<'_> {
@@ -137,12 +145,8 @@ impl At<'_> {
             Some(presented) => {
                 self.gate.clients.authenticate(&presented, self.gate.engine.limits(), self.origin.address).await?
             }
-            // The protocol names none: the endpoint's own, which is public.
-            None => {
-                let id = self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?;
-                let own = || Arc::new(Client { id: id.clone(), ..Client::public("") });
-                self.gate.clients.get(id).filter(|client| client.secret_hash.is_none()).unwrap_or_else(own)
-            }
+            // The protocol names none: the endpoint's own, which is public (requirement R20).
+            None => Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?),
         };
         if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
             return Err(Denial::UnauthorizedClient.into());
@@ -153,41 +157,113 @@ impl At<'_> {
         Ok(client)
     }
 
-    /// What an access token is now.
-    fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Checked, Denial> {
+    /// A token that is good here and now.
+    fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::new(token.expose_secret());
         let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
-        Ok(checked(verified.token()))
+        self.concerns(verified.token())?;
+        Ok(verified)
+    }
+
+    /// What an authentic token says, revoked or not, and expired for no longer than that.
+    fn read_only(&self, token: &SecretString, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
+        let shown = self.gate.shown(self.origin.address);
+        self.gate.checker.read_only(token.expose_secret(), expired_for_at_most, shown)
+    }
+
+    /// Is a token good for anything that this gate serves, and is it this endpoint's to know?
+    fn concerns(&self, token: &AccessToken) -> Result<(), Denial> {
+        if !self.gate.known_audiences.of(&token.issuer).is_some_and(|audience| token.is_for(audience)) {
+            return Err(Denial::WrongAudience);
+        }
+        self.is_of_account(token)
+    }
+
+    /// A client's own token is of no account, and no account's secret.
+    fn is_of_account(&self, token: &AccessToken) -> Result<(), Denial> {
+        let known = self.account.has(token.account.as_deref()) || token.is_clients_own();
+        if known { Ok(()) } else { Err(Denial::OtherAccount) }
+    }
+
+    async fn check_with_user(&self, token: &SecretString, superseded_in_grace: bool) -> Result<Box<Checked>, Error> {
+        let found = match self.check(token, self.origin.address.into()) {
+            Ok(verified) => Ok(checked_of(verified.token())),
+            Err(Denial::TokenRevoked) if superseded_in_grace => self.check_superseded(token).await,
+            Err(denial) => Err(denial.into()),
+        };
+        let mut found = found?;
+        // Another issuer's subject is nobody in our directory, whatever its name.
+        if *found.issuer == **self.gate.engine.issuer() {
+            found.user = self.gate.engine.user(&found.subject).await?;
+        }
+        Ok(Box::new(found))
     }
 
     /// A token that its own rotation revoked, as long as it may be exchanged for the same successor again.
-    async fn check_superseded(&self, token: &SecretString) -> Result<Result<Checked, Denial>, Error> {
-        let shown = self.gate.shown(self.origin.address);
-        let access = match self.gate.checker.read_only(token.expose_secret(), Duration::ZERO, shown) {
-            Ok(access) => access,
-            Err(denial) => return Ok(Err(denial)),
-        };
-        let in_grace = self.gate.engine.may_be_replayed(&access, &self.endpoint.profile).await?;
-        Ok(if in_grace { Ok(checked(&access)) } else { Err(Denial::TokenRevoked) })
+    async fn check_superseded(&self, token: &SecretString) -> Result<Checked, Error> {
+        let access = self.read_only(token, Duration::ZERO)?;
+        self.concerns(&access)?;
+        let in_grace = self.gate.engine.may_be_replayed(access.own()?, &self.endpoint.profile).await?;
+        if in_grace { Ok(checked_of(&access)) } else { Err(Denial::TokenRevoked.into()) }
     }
 
     async fn log_out(&self, access: &SecretString, everywhere: bool) -> Result<(), Error> {
-        let checked = self.check(access, self.origin.address.into())?;
-        let engine = &self.gate.engine;
+        let verified = match self.check(access, self.origin.address.into()) {
+            Ok(verified) => verified,
+            Err(denial) => {
+                self.log_out_dead(access, denial).await?;
+                return Err(denial.into());
+            }
+        };
+        let own = verified.token().own()?;
+        let client = own.token().client.as_deref().unwrap_or_default();
         if everywhere {
-            engine.revoke_subject(&checked.subject, RevokedBecause::Logout).await?;
+            self.gate.engine.log_out_everywhere(own, client, self.origin).await
+        } else {
+            self.gate.engine.log_out_token(own, client, self.origin).await
         }
-        match checked.session {
-            Some(session) => match engine.store().load(session).await? {
-                Some(session) => engine.log_out(&session, &checked.client, self.origin).await,
-                None => Ok(()),
-            },
-            None => Err(Denial::UnusableCredential.into()),
+    }
+
+    /// A token that expired, or that a rotation ended, is refused; the session that it belongs to may go on with a later
+    /// one, and its holder wants it to end (requirement R16).
+    async fn log_out_dead(&self, access: &SecretString, denial: Denial) -> Result<(), Error> {
+        if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
+            return Ok(());
         }
+        let read = self.read_only(access, self.endpoint.profile.session_ttl);
+        let Ok(access) = decided(read)? else { return Ok(()) };
+        let Ok(own) = access.own() else { return Ok(()) };
+        if self.is_of_account(&access).is_err() {
+            return Ok(());
+        }
+        let Some((session, _)) = own.token().session else { return Ok(()) };
+        let engine = &self.gate.engine;
+        match engine.store().load(session).await? {
+            Some(session) if session.status == Status::Live => {
+                engine.log_out(&session, own.token().client.as_deref().unwrap_or_default(), self.origin).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// RFC 7009: what the token belongs to ends, whichever kind of token it is. One that nobody knows needs no revoking.
+    async fn revoke(&self, client: &Client, token: &SecretString) -> Result<(), Error> {
+        let engine = &self.gate.engine;
+        if engine.revoke_refresh_token(token.expose_secret(), &client.id, self.account, self.origin).await? {
+            return Ok(());
+        }
+        let read = self.read_only(token, Duration::ZERO);
+        let Ok(access) = decided(read)? else { return Ok(()) };
+        // Its issuer is the one to end it.
+        let Ok(own) = access.own() else { return Ok(()) };
+        if access.client.as_deref() == Some(&*client.id) {
+            self.is_of_account(&access)?;
+        }
+        engine.log_out_token(own, &client.id, self.origin).await
     }
 }
 
-fn checked(token: &AccessToken) -> Checked {
+fn checked_of(token: &AccessToken) -> Checked {
     Checked {
         subject: token.subject.clone(),
         client: token.client.clone().unwrap_or_default(),
@@ -195,6 +271,9 @@ fn checked(token: &AccessToken) -> Checked {
         expires: token.expires,
         issued_at: token.issued_at,
         issuer: (*token.issuer).into(),
+        audience: Arc::clone(&token.audience),
+        jti: token.jti.clone(),
+        not_before: token.not_before,
         session: token.session.map(|(session, _)| session),
         account: token.account.clone(),
         user: None,
@@ -203,36 +282,4 @@ fn checked(token: &AccessToken) -> Checked {
 
 fn issued(issued: crate::session::engine::Issued) -> Result<Outcome, Error> {
     Ok(Outcome::Issued(Box::new(issued)))
-}
-
-/// RFC 7009: what the token belongs to ends, whichever kind of token it is. One that nobody knows needs no revoking.
-async fn revoke(gate: &Inner, client: &Client, token: &SecretString, origin: &Origin) -> Result<(), Error> {
-    let engine = &gate.engine;
-    if engine.revoke_refresh_token(token.expose_secret(), &client.id, origin).await? {
-        return Ok(());
-    }
-    let access = match gate.checker.read_only(token.expose_secret(), Duration::ZERO, gate.shown(origin.address)) {
-        Ok(access) => access,
-        // Nobody looked at it: nothing can be said of it.
-        Err(denial @ Denial::TooManyRequests(_)) => return Err(denial.into()),
-        Err(_) => return Ok(()),
-    };
-    if !access.ours {
-        return Ok(());
-    }
-    if access.client.as_deref() != Some(client.id.as_ref()) {
-        return Err(Denial::OtherClient.into());
-    }
-    if let Some((session, _)) = access.session
-        && let Some(session) = engine.store().load(session).await?
-    {
-        return engine.log_out(&session, &client.id, origin).await;
-    }
-    let Some(target) = crate::verified::revocable(&access) else { return Ok(()) };
-    let effect = match &target {
-        crate::revocation::Target::Session(_) => Effect::SESSION_GONE,
-        _ => Effect::Gone,
-    };
-    let until = access.expires.plus(gate.leeway);
-    engine.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
 }

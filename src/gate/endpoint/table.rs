@@ -19,8 +19,13 @@ pub(super) struct Ready {
     pub(super) dialect: Box<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
-    pub(super) client: Option<Box<str>>,
+    /// Of sessions whose protocol names none: a public one.
+    pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
+    /// Those of `accepts` in which an access token is its own refresh credential.
+    pub(super) by_access: Vec<Box<str>>,
+    /// The one account that it is for.
+    pub(super) account: Option<Box<str>>,
     /// Has any of its paths a place for an account?
     pub(super) names_accounts: bool,
 }
@@ -97,6 +102,23 @@ pub(in crate::gate) enum Hit {
     NearMiss(Option<usize>),
 }
 
+/// The client of an endpoint's sessions, where the protocol names none: the registered one, with its grants and scopes; or
+/// a public one of the dialect's own name, where nothing of that name is registered. A confidential one is none: it could
+/// not prove itself (requirement R20).
+fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
+    let default = endpoint.dialect.client();
+    let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
+    // Of several of one id the last one counts.
+    match clients.iter().rev().find(|client| *client.id == *id) {
+        Some(client) if client.secret_hash.is_some() => Err(format!(
+            "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
+        )),
+        Some(client) => Ok(Some(Arc::new(client.clone()))),
+        None if endpoint.client.is_none() => Ok(Some(Arc::new(Client::public(id)))),
+        None => Err(format!("there is no client {id:?}")),
+    }
+}
+
 impl Endpoints {
     /// What the clients of each dialect need of an access token.
     pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
@@ -127,8 +149,13 @@ impl Endpoints {
             metadata: Bytes::new(),
         };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
+        let by_access: Vec<Box<str>> = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.dialect.refreshes_by_access())
+            .map(|endpoint| endpoint.dialect.name().into())
+            .collect();
         for endpoint in endpoints {
-            let base = endpoint.path.unwrap_or_else(|| endpoint.dialect.default_path().to_owned());
+            let base = endpoint.path.clone().unwrap_or_else(|| endpoint.dialect.default_path().to_owned());
             let base = base.as_str();
             let index = all.ready.len();
             let mut names_accounts = false;
@@ -149,6 +176,23 @@ impl Endpoints {
                 let metadata = Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory);
                 all.metadata = metadata.to_bytes();
             }
+            let failed = |problem: String| EndpointError {
+                dialect: endpoint.dialect.name().to_owned(),
+                path: base.to_owned(),
+                problem,
+            };
+            let client = own_client(&endpoint, clients).map_err(failed)?;
+            if names_accounts && endpoint.account.is_some() {
+                return Err(failed("is for one account, and its path names another".to_owned()));
+            }
+            let impossible = endpoint.accepts.iter().find(|other| !by_access.contains(other));
+            if endpoint.dialect.refreshes_by_access()
+                && let Some(other) = impossible
+            {
+                return Err(failed(format!(
+                    "accepts {other:?}, whose access tokens are no refresh credentials: a session of it never goes on here"
+                )));
+            }
             let mut accepts = endpoint.accepts;
             accepts.push(endpoint.dialect.name().into());
             let profile = endpoint.profile.over(&endpoint.dialect.profile().over(profile));
@@ -163,7 +207,9 @@ impl Endpoints {
                 });
             }
             all.ready.push(Ready {
-                client: endpoint.client.or_else(|| endpoint.dialect.client().map(Into::into)),
+                client,
+                account: endpoint.account,
+                by_access: accepts.iter().filter(|name| by_access.contains(name)).cloned().collect(),
                 dialect: endpoint.dialect,
                 profile,
                 clients: endpoint.clients,

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 
 use crate::credential::{self, Credential, Places};
-use crate::denial::Denial;
+use crate::denial::{Denial, NotGood};
 use crate::dialect::Called;
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
@@ -16,6 +16,7 @@ use crate::headers;
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::route::path::CanonicalPath;
 use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use crate::token::verify::IssuerRules;
 use crate::verified::Verified;
 
 /// Credential, verification, authorisation: each needs what the one before it made. What this gate has permitted before
@@ -54,7 +55,9 @@ fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Resu
                 Ok(Some(caller)) => Ok(caller),
                 // Two credentials are never a mistake to look over.
                 Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
-                Ok(None) | Err(_) => Ok(policy::permit_anonymous(route, by)),
+                // One that was not looked at is not a bad one (requirement R15).
+                Err(denial) => NotGood::of(denial).map(|_| policy::permit_anonymous(route, by)),
+                Ok(None) => Ok(policy::permit_anonymous(route, by)),
             }
         }
     }
@@ -73,7 +76,7 @@ fn permit_as(
     places_of: &RoutePolicy,
     by: By,
 ) -> Result<Option<Permitted>, Denial> {
-    let Some((verified, first_sight)) = caller(gate, parts, places_of)? else { return Ok(None) };
+    let Some((verified, first_sight)) = caller(gate, parts, &route.policy, places_of)? else { return Ok(None) };
     let authorised = policy::authorise(route, verified, &gate.audiences, by);
     // It was verified in vain, unless somebody inside asks for its audience. Shown again it costs nothing.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
@@ -84,7 +87,7 @@ fn permit_as(
 
 /// The caller of a request whose route does not take the audience of its token, but the rest.
 pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Undecided, Denial> {
-    let (verified, _) = caller(gate, parts, &route.policy)?.ok_or(Denial::NoCredential)?;
+    let (verified, _) = caller(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
     let caller = policy::authorise_again(route, verified, by)?;
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
@@ -92,7 +95,7 @@ pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By)
 /// Who a token says that the caller is, and where it came from if it was never seen.
 type Shown = (Arc<Verified>, Option<Option<IpAddr>>);
 
-fn caller(gate: &Inner, parts: &Parts, places_of: &RoutePolicy) -> Result<Option<Shown>, Denial> {
+fn caller(gate: &Inner, parts: &Parts, policy: &RoutePolicy, places_of: &RoutePolicy) -> Result<Option<Shown>, Denial> {
     let places = gate.places(places_of);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
     // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
@@ -101,7 +104,8 @@ fn caller(gate: &Inner, parts: &Parts, places_of: &RoutePolicy) -> Result<Option
     }
     let mut first_sight = None;
     let shown = || gate.shown(*first_sight.insert(gate.client_address(parts)));
-    let verified = gate.checker.check(Credential::new(&found.token), shown)?;
+    let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
+    let verified = gate.checker.check_of(Credential::new(&found.token), taken, shown)?;
     Ok(Some((verified, first_sight)))
 }
 

@@ -8,15 +8,16 @@ use crate::audit;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error, Fault};
-use crate::directory::{Directory, User};
+use crate::directory::{Directory, DirectoryError, User};
 use crate::limit::Attempt;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use crate::store::{Inserted, SubjectBound};
+use crate::token::claims::CLIENT_PREFIX;
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::mint;
-use crate::token::verify::is_name;
+use crate::token::verify::{is_name, is_subject};
 
 /// How often a password is checked for one login, where the user is changed meanwhile.
 const LOGIN_TRIES: usize = 4;
@@ -52,6 +53,11 @@ impl Engine {
                 audit::login_refused(subject.as_deref(), login.account, &login.client.id, login.origin);
                 return Err(Denial::WrongPassword.into());
             };
+            // Such a subject would be taken for a client's, or could not stand in a header (requirements J9, R21).
+            if !crate::directory::is_valid_subject(&user.subject) {
+                let problem = "the directory named a user whose subject no user may have".to_owned();
+                return Err(DirectoryError::Unavailable(problem).into());
+            }
             let not_before =
                 self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
             if not_before >= asked && not_before > known {
@@ -92,9 +98,12 @@ impl Engine {
     pub async fn start(&self, start: Start<'_>) -> Result<Issued, Error> {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
-            return Err(Denial::MalformedRequest("subject: 1 to 256 visible ASCII characters are needed").into());
+            return Err(Denial::MalformedRequest(
+                "subject: 1 to 256 visible ASCII characters are needed, which do not begin with client:",
+            )
+            .into());
         }
-        if !crate::directory::is_valid_subject(start.client) {
+        if !is_subject(start.client) {
             return Err(Denial::MalformedRequest("client: 1 to 256 visible ASCII characters are needed").into());
         }
         if !start.account.is_none_or(is_name) {
@@ -221,12 +230,16 @@ impl Engine {
         self.limits.client_token(&client.id)?;
         let allowed = client.scopes.clone().unwrap_or_default();
         let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
-        let now = self.stamp_sessionless(&client.id)?;
+        let subject = format!("{CLIENT_PREFIX}{}", client.id);
+        if !is_subject(&subject) {
+            return Err(Denial::UnauthorizedClient.into());
+        }
+        let now = self.stamp_sessionless(&subject, &client.id)?;
         let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
         let jti = uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string();
         let claims = MintedClaims {
             issuer: &self.issuer,
-            subject: &client.id,
+            subject: &subject,
             audience: &self.audience,
             expires,
             issued_at: now,
@@ -246,7 +259,7 @@ impl Engine {
             refresh_token: None,
             expires,
             expires_in: expires.since(now).as_secs(),
-            subject: client.id.clone(),
+            subject: subject.into(),
             scope,
             session: None,
             user: None,
@@ -256,8 +269,8 @@ impl Engine {
 
     /// When a token without a session is issued: a moment whose whole second, which is all that `iat` holds, lies after
     /// every not-before. Otherwise a token issued in the second of a revocation would be dead from the start.
-    fn stamp_sessionless(&self, client: &str) -> Result<Timestamp, Fault> {
-        let not_before = self.revocations.not_before(&self.issuer, client, Some(client));
+    fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
+        let not_before = self.revocations.not_before(&self.issuer, subject, Some(client));
         let now = self.clock.stamp_creation(not_before).ok_or(Fault::Clock)?;
         if Timestamp::from_secs(now.as_secs()) > not_before {
             return Ok(now);

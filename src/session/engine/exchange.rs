@@ -16,7 +16,7 @@ use crate::session::profile::{OnOtherClient, OnReuse, Profile};
 use crate::session::rotation::{self, Decision, Facts, Presented, Reuse, decide};
 use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
 use crate::store::{Cursor, StoreError, Swap};
-use crate::token::claims::AccessToken;
+use crate::token::claims::OwnChecked;
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
 
@@ -152,7 +152,12 @@ impl Engine {
         if !refresh.account.has(session.account.as_deref()) {
             return Err(Denial::OtherAccount.into());
         }
-        if !refresh.accepts.contains(&session.dialect) {
+        // Whoever accepts a session does not make a refresh credential of an access token that is none (requirement R17).
+        let taken = match refresh.credential {
+            Exchange::Access(_) => refresh.by_access,
+            Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,
+        };
+        if !taken.contains(&session.dialect) {
             return Err(Denial::OtherDialect.into());
         }
         Ok(())
@@ -247,8 +252,8 @@ impl Engine {
     ///
     /// # Errors
     /// A fault of store or directory.
-    pub async fn may_be_replayed(&self, access: &AccessToken, profile: &Profile) -> Result<bool, Error> {
-        let Some((session, generation)) = access.session else { return Ok(false) };
+    pub async fn may_be_replayed(&self, access: OwnChecked<'_>, profile: &Profile) -> Result<bool, Error> {
+        let Some((session, generation)) = access.token().session else { return Ok(false) };
         let minimum_known = self.revocations.minimum(session);
         let Some(session) = self.store.load(session).await? else { return Ok(false) };
         let user = match &self.directory {
@@ -280,12 +285,12 @@ impl Held {
         match credential {
             Exchange::Refresh(token) => by_refresh(token),
             Exchange::Access(access) => {
-                let (session, generation) = access.session.ok_or(Denial::UnknownRefreshToken)?;
+                let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
                 Ok(Self { session, generation, refresh: None })
             }
             Exchange::Pair(token, access) => {
                 let held = by_refresh(token)?;
-                let (session, generation) = access.session.ok_or(Denial::UnknownRefreshToken)?;
+                let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
                 let fits = session == held.session
                     && (generation == held.generation || generation.checked_add(1) == Some(held.generation));
                 if fits { Ok(held) } else { Err(Denial::MismatchedPair) }

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Event, Origin};
+use super::{Engine, Event, OfAccount, Origin};
 use crate::audit;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, Error};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{RevokedBecause, Session, Status};
+use crate::token::claims::OwnChecked;
 use crate::token::refresh;
 
 impl Engine {
@@ -16,13 +17,22 @@ impl Engine {
     /// `Ok(false)` when the token is none of ours.
     ///
     /// # Errors
-    /// [`Denial::OtherClient`] when it belongs to another client; a fault, after which the entry holds on this node.
-    pub async fn revoke_refresh_token(&self, token: &str, client: &str, origin: &Origin) -> Result<bool, Error> {
+    /// [`Denial::OtherClient`] when it belongs to another client, [`Denial::OtherAccount`]; a fault, after which the entry holds on this node.
+    pub async fn revoke_refresh_token(
+        &self,
+        token: &str,
+        client: &str,
+        account: OfAccount<'_>,
+        origin: &Origin,
+    ) -> Result<bool, Error> {
         let keyring = self.keyring();
         let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(false) };
         let Some(session) = self.store.load(authentic.session).await? else { return Ok(false) };
         if !authentic.proves(&session.secret, &session.client) {
             return Ok(false);
+        }
+        if session.client.as_ref() == client && !account.has(session.account.as_deref()) {
+            return Err(Denial::OtherAccount.into());
         }
         self.log_out(&session, client, origin).await?;
         Ok(true)
@@ -40,6 +50,40 @@ impl Engine {
             audit::logout(session, origin);
         }
         Ok(())
+    }
+
+    /// Ends what an access token of ours belongs to, at the wish of its client: its session, whether its record is there
+    /// or not, or the token itself where it has no session.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out_token(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
+        let token = own.token();
+        if token.client.as_deref() != Some(client) {
+            return Err(Denial::OtherClient.into());
+        }
+        if let Some((session, _)) = token.session
+            && let Some(session) = self.store.load(session).await?
+        {
+            return self.log_out(&session, client, origin).await;
+        }
+        // Every token of ours has a session or a jti.
+        let target = own.revocable().ok_or(Denial::UnusableCredential)?;
+        let effect = match &target {
+            Target::Session(_) => Effect::SESSION_GONE,
+            Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => Effect::Gone,
+        };
+        let until = token.expires.plus(self.leeway);
+        self.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
+    }
+
+    /// The same, and with it every session of its subject that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
+        self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await?;
+        self.log_out_token(own, client, origin).await
     }
 
     /// Ends a session. False if it had ended: repeating it waits for durability again, and changes nothing.

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::directory::User;
 use crate::session::profile::Profile;
 use crate::session::{Scope, SessionId};
-use crate::token::claims::AccessToken;
+use crate::token::claims::OwnChecked;
 use crate::token::mint::AccessTokenText;
 use crate::token::refresh::RefreshToken;
 
@@ -69,10 +69,10 @@ pub struct Start<'a> {
 pub enum Exchange<'a> {
     /// A refresh token (RFC 6749 §6).
     Refresh(&'a SecretString),
-    /// An access token of ours, where the protocol knows no other credential.
-    Access(&'a AccessToken),
+    /// An access token of ours, in a session of a dialect that knows no other credential.
+    Access(OwnChecked<'a>),
     /// Both: the access token's generation is that of the refresh token, or the one before.
-    Pair(&'a SecretString, &'a AccessToken),
+    Pair(&'a SecretString, OwnChecked<'a>),
 }
 
 /// A presented refresh credential.
@@ -92,6 +92,8 @@ pub struct Refresh<'a> {
     pub profile: &'a Profile,
     /// The dialects whose sessions the endpoint takes.
     pub accepts: &'a [Box<str>],
+    /// Those among them in which an access token is its own refresh credential.
+    pub by_access: &'a [Box<str>],
     /// Where it came from.
     pub origin: &'a Origin,
 }

@@ -69,11 +69,18 @@ pub(super) fn claims(
     Ok(AccessToken {
         text: text.into(),
         issuer: rules.issuer.clone(),
+        issuer_name: rules.name.clone(),
         ours: rules.ours,
-        subject: subject.into(),
+        everywhere: rules.everywhere,
+        subject: if rules.subject_prefix.is_empty() {
+            subject.into()
+        } else {
+            format!("{}{subject}", rules.subject_prefix).into()
+        },
+        subject_prefix: rules.subject_prefix.len(),
         account,
         client: client.map(Box::from),
-        scope,
+        scope: rules.granted(scope),
         audience,
         session,
         jti: jti.map(Box::from),

@@ -9,6 +9,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, P
 use serde_json::Value;
 
 use super::strict_json;
+use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
@@ -221,11 +222,43 @@ fn algorithm_of(name: KeyAlgorithm) -> Result<Algorithm, &'static str> {
     name.to_string().parse().map_err(|_| "of an algorithm that we do not verify")
 }
 
+/// The most that an issuer's tokens may carry here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedScopes {
+    /// Whatever the issuer says.
+    Any,
+    /// What it says of these.
+    Only(Scope),
+}
+
+impl AllowedScopes {
+    /// What is left of a token's scope.
+    fn of(&self, scope: Scope) -> Scope {
+        match self {
+            Self::Any => scope,
+            Self::Only(allowed) => scope.intersection(allowed),
+        }
+    }
+}
+
+/// The name of our own issuer on routes.
+pub const OWN: &str = "self";
+/// The longest that stands in front of an issuer's subjects, in bytes.
+const MAX_PREFIX: usize = 64;
+
 /// What is expected of one issuer's tokens.
 #[derive(Clone, Debug)]
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: Arc<str>,
+    /// Its short name, by which routes take its tokens; [`OWN`] for ours, and for nobody else.
+    pub name: Arc<str>,
+    /// The most that its tokens may carry here: what is left of their `scope` is all that anybody sees.
+    pub scopes: AllowedScopes,
+    /// Are its tokens taken on routes that name no issuers?
+    pub everywhere: bool,
+    /// What stands in front of its subjects, so that they are nobody else's. Revocations name them without.
+    pub subject_prefix: Box<str>,
     /// Are they ours? Then they are judged on engine time, and say more: see [`AccessToken`](crate::token::AccessToken).
     pub ours: bool,
     /// Whom the issuer's tokens must be meant for, unless a route says otherwise. The route judges it.
@@ -247,6 +280,10 @@ impl IssuerRules {
     pub fn own(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keyring: &Keyring, leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
+            name: OWN.into(),
+            scopes: AllowedScopes::Any,
+            everywhere: true,
+            subject_prefix: "".into(),
             ours: true,
             audience: audience.into(),
             typ: vec![TYP.into()],
@@ -256,10 +293,16 @@ impl IssuerRules {
         }
     }
 
-    /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime.
+    /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime; no scope,
+    /// and taken on the routes alone that name it. Its name is the host of its URL.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
+        let issuer = issuer.into();
         Self {
-            issuer: issuer.into(),
+            name: host_of(&issuer).into(),
+            issuer,
+            scopes: AllowedScopes::Only(Scope::default()),
+            everywhere: false,
+            subject_prefix: "".into(),
             ours: false,
             audience: audience.into(),
             typ: vec![TYP.into()],
@@ -285,10 +328,35 @@ impl IssuerRules {
 
     /// Does it judge every token as another does?
     pub(super) fn equals(&self, other: &Self) -> bool {
-        let Self { issuer, ours, audience, typ, keys, leeway, max_lifetime } = self;
+        let Self { issuer, name, scopes, everywhere, subject_prefix, ours, audience, typ, keys, leeway, max_lifetime } =
+            self;
         (issuer, ours, audience, typ, leeway, max_lifetime)
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
+            && (name, scopes, everywhere, subject_prefix)
+                == (&other.name, &other.scopes, &other.everywhere, &other.subject_prefix)
             && keys.equals(&other.keys)
+    }
+
+    /// By this name.
+    #[must_use]
+    pub fn named(self, name: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// Its tokens may carry these scopes.
+    #[must_use]
+    pub fn scopes(self, scopes: AllowedScopes) -> Self {
+        Self { scopes, ..self }
+    }
+
+    /// Its tokens are taken on routes that name no issuers, too.
+    #[must_use]
+    pub fn everywhere(self) -> Self {
+        Self { everywhere: true, ..self }
+    }
+
+    pub(super) fn granted(&self, scope: Scope) -> Scope {
+        self.scopes.of(scope)
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {
@@ -298,6 +366,14 @@ impl IssuerRules {
             Some(typ) => self.typ.iter().any(|t| media_subtype(t).eq_ignore_ascii_case(media_subtype(typ))),
         }
     }
+}
+
+/// The host of an issuer's URL; all of what is no URL.
+pub(crate) fn host_of(issuer: &str) -> &str {
+    let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let end = if authority.starts_with('[') { authority.find(']').map(|at| at + 1) } else { authority.find(':') };
+    end.and_then(|end| authority.get(..end)).unwrap_or(authority)
 }
 
 /// A `typ` without its `application/`, which may be left out (RFC 7515 §4.1.9).
@@ -319,6 +395,16 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         }
         if rules.issuer.is_empty() {
             return refuse("an issuer has a name");
+        }
+        if rules.name.is_empty() || (&*rules.name == OWN) != rules.ours {
+            return refuse("an issuer has a name of its own, and \"self\" is ours");
+        }
+        if issuers.iter().take(i).any(|other| other.name == rules.name) {
+            return refuse("another issuer has the same name");
+        }
+        let prefix = &rules.subject_prefix;
+        if prefix.len() > MAX_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return refuse("subject_prefix must be at most 64 visible ASCII characters");
         }
         if rules.typ.is_empty() {
             return refuse("typ must list at least one type");

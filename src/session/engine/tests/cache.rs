@@ -11,7 +11,7 @@ use crate::limit::{Limits, Rate, Rates};
 use crate::policy::{Audiences, judge};
 use crate::route::{OnExpiry, RoutePolicy};
 use crate::session::RevokedBecause;
-use crate::session::engine::{How, Origin};
+use crate::session::engine::{How, OfAccount, Origin};
 use crate::verified::Shown;
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn j15_a_revocation_of_any_kind_takes_effect_at_the_next_hit() {
     let w = World::new().await;
     let by_session = w.login().await;
     w.check(&by_session.access).unwrap();
-    w.engine.revoke_refresh_token(&by_session.refresh, "web", &Origin::default()).await.unwrap();
+    w.engine.revoke_refresh_token(&by_session.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
     assert_eq!(w.check(&by_session.access).unwrap_err(), Denial::TokenRevoked);
 
     let by_subject = w.login().await;
@@ -248,7 +248,7 @@ async fn a13_a_client_that_goes_on_showing_a_dead_token_holds_nobody_up() {
     };
     let expired = w.login_with("ada", None, "web", Some(secs(1))).await.unwrap();
     let revoked = w.login().await;
-    w.engine.revoke_refresh_token(&revoked.refresh, "web", &Origin::default()).await.unwrap();
+    w.engine.revoke_refresh_token(&revoked.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
     w.advance(secs(2));
     for _ in 0..100 {
         assert_eq!(show(expired.access_token.expose()), Err(Denial::TokenExpired), "no signature is checked");
@@ -258,7 +258,7 @@ async fn a13_a_client_that_goes_on_showing_a_dead_token_holds_nobody_up() {
     // Many such tokens are counted: each costs as much as a forged one.
     for n in 0..4 {
         let other = w.login().await;
-        w.engine.revoke_refresh_token(&other.refresh, "web", &Origin::default()).await.unwrap();
+        w.engine.revoke_refresh_token(&other.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
         match show(&other.access) {
             Err(Denial::TokenRevoked) => assert!(n < 2),
             other => assert!(n >= 2 && matches!(other, Err(Denial::TooManyRequests(_))), "{n}: {other:?}"),

@@ -2,7 +2,7 @@
 
 use super::support::{HOUR, Mode, World, denied, secs};
 use crate::denial::Denial;
-use crate::session::engine::{How, Origin};
+use crate::session::engine::{How, OfAccount, Origin};
 
 #[tokio::test]
 async fn a_token_seen_for_the_first_time_confirms_its_generation() {
@@ -37,7 +37,7 @@ async fn an_earlier_generation_in_use_does_not_confirm_the_current_one() {
 async fn a_token_that_is_refused_confirms_nothing() {
     let w = World::new().await;
     let first = w.login().await;
-    w.engine.revoke_refresh_token(&first.refresh, "web", &Origin::default()).await.unwrap();
+    w.engine.revoke_refresh_token(&first.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     assert!(!w.engine.confirmations().has(first.session, 1));
 

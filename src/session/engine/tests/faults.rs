@@ -7,7 +7,7 @@ use futures_util::poll;
 
 use super::support::{HOUR, Mode, Pair, World, denied, failed, secs};
 use crate::denial::{Denial, Fault};
-use crate::session::engine::{How, Origin};
+use crate::session::engine::{How, OfAccount, Origin};
 use crate::session::rotation::Ended;
 use crate::session::{RevokedBecause, Status};
 use crate::store::{Filter, Store};
@@ -141,7 +141,9 @@ async fn r2_a_revocation_that_could_not_be_written_holds_on_this_node_and_is_rep
     let first = w.login().await;
     w.check(&first.access).unwrap();
     w.store.set(Mode::WritesFail);
-    let log_out = async |w: &World| w.engine.revoke_refresh_token(&first.refresh, "web", &Origin::default()).await;
+    let log_out = async |w: &World| {
+        w.engine.revoke_refresh_token(&first.refresh, "web", OfAccount::Any, &Origin::default()).await
+    };
     assert!(matches!(failed(log_out(&w).await), Fault::Store(_)));
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::List));

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use secrecy::SecretString;
+
 use super::support::{Ask, World, denied, refresh_on, scope, secs};
 use crate::client::Client;
 use crate::denial::Denial;
 use crate::limit::Rate;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::engine::{How, OfAccount};
-use crate::session::profile::OnOtherClient;
+use crate::session::engine::{Exchange, How, OfAccount, Origin, Refresh};
+use crate::session::profile::{OnOtherClient, Profile};
 use crate::session::{RevokedBecause, Status};
 use crate::token::refresh;
 
@@ -131,6 +133,40 @@ async fn a_session_of_another_dialect_is_refreshed_only_where_it_is_accepted() {
     assert_eq!(w.record(first.session).await, before);
     let accepted = Ask { accepts: vec!["other".into(), "oauth2".into()], ..Ask::default() };
     w.ask(&first.refresh, accepted).await.unwrap();
+}
+
+/// Whoever accepts a session does not make a refresh credential of its access token, which upstreams and logs may see.
+#[tokio::test]
+async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_knows_no_other() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let before = w.record(first.session).await;
+    let verified = w.check(&first.access).unwrap();
+    let own = verified.token().own().unwrap();
+    let (client, profile, origin) = (Client::public("web"), Profile::default(), Origin::default());
+    let accepts: [Box<str>; 2] = ["oauth2".into(), "other".into()];
+    let ask = |credential, by_access| {
+        w.engine.refresh(Refresh {
+            credential,
+            client: &client,
+            account: OfAccount::Any,
+            scope: None,
+            access_ttl: None,
+            profile: &profile,
+            accepts: &accepts,
+            by_access,
+            origin: &origin,
+        })
+    };
+    for by_access in [&accepts[..0], &accepts[1..]] {
+        assert_eq!(denied(ask(Exchange::Access(own), by_access).await), Denial::OtherDialect);
+    }
+    assert_eq!(w.record(first.session).await, before, "and nothing was used up");
+    // Beside its refresh token it is no more than a second proof.
+    let token = SecretString::from(first.refresh.clone());
+    let second = ask(Exchange::Pair(&token, own), &[]).await.unwrap();
+    let verified = w.check(second.access_token.expose()).unwrap();
+    ask(Exchange::Access(verified.token().own().unwrap()), &accepts[..1]).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::support::{Ask, DAY, HOUR, Mode, Pair, World, denied, failed, secs};
 use crate::denial::{Denial, Fault};
-use crate::session::engine::{How, Origin};
+use crate::session::engine::{How, OfAccount, Origin};
 use crate::session::rotation::Ended;
 use crate::session::{RevokedBecause, Status};
 
@@ -157,7 +157,7 @@ async fn r3_grace_ends_on_logout_and_on_revocation() {
         if by_operator {
             w.engine.revoke_subject("ada", RevokedBecause::Operator).await.unwrap();
         } else {
-            w.engine.revoke_refresh_token(&second.refresh, "web", &Origin::default()).await.unwrap();
+            w.engine.revoke_refresh_token(&second.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
         }
         for token in [&first.refresh, &second.refresh] {
             assert!(matches!(denied(w.refresh(token).await), Denial::SessionRevoked(_)));
@@ -240,7 +240,7 @@ async fn r3_logout_ends_the_time_for_lost_replies() {
     let w = World::new().await;
     let first = w.login().await;
     let second = w.refreshed(&first.refresh, How::Rotated).await;
-    w.engine.revoke_refresh_token(&second.refresh, "web", &Origin::default()).await.unwrap();
+    w.engine.revoke_refresh_token(&second.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
     w.advance(HOUR);
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::Record));
 }

@@ -6,12 +6,12 @@ use super::support::{AUDIENCE, Ask, DAY, HOUR, ISSUER, Mode, Pair, T0, World, de
 use crate::client::{Client, Grant, SecretHash};
 use crate::denial::Denial;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::engine::{How, Issued, Origin};
+use crate::session::engine::{How, Issued, OfAccount, Origin};
 use crate::session::{RevokedBecause, Status};
 use crate::store::Store;
 
 async fn log_out(w: &World, token: &str, client: &str) -> Result<bool, crate::denial::Error> {
-    w.engine.revoke_refresh_token(token, client, &Origin::default()).await
+    w.engine.revoke_refresh_token(token, client, OfAccount::Any, &Origin::default()).await
 }
 
 #[tokio::test]

@@ -289,6 +289,7 @@ pub(super) struct Ask {
     pub(super) scope: Option<Scope>,
     pub(super) access_ttl: Option<Duration>,
     pub(super) accepts: Vec<Box<str>>,
+    pub(super) by_access: Vec<Box<str>>,
 }
 
 impl Default for Ask {
@@ -299,6 +300,7 @@ impl Default for Ask {
             scope: None,
             access_ttl: None,
             accepts: vec!["oauth2".into(), "application".into()],
+            by_access: Vec::new(),
         }
     }
 }
@@ -463,6 +465,7 @@ pub(super) async fn refresh_on(engine: &Engine, token: &str, ask: Ask, profile: 
         access_ttl: ask.access_ttl,
         profile,
         accepts: &ask.accepts,
+        by_access: &ask.by_access,
         origin: &Origin::default(),
     };
     engine.refresh(refresh).await
