@@ -66,6 +66,7 @@ pub mod dialect;
 pub mod directory;
 pub mod gate;
 pub mod limit;
+pub mod overload;
 pub mod policy;
 pub mod revocation;
 pub mod route;

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::denial::{Denial, Error, Fault};
+use crate::overload::Refusal;
 
 /// See the module. A reason is made from a [`Denial`], a [`Fault`] or an error of the proxy, or is one of the constants
 /// here: no part of the program makes up a word of its own.
@@ -32,8 +33,6 @@ impl Reason {
     pub const ANSWERED: Self = Self::new("answered", Kind::Served);
     /// A CORS preflight, answered by the gate.
     pub const PREFLIGHT: Self = Self::new("preflight", Kind::Served);
-    /// Too many requests are under way.
-    pub const OVERLOADED: Self = Self::new("overloaded", Kind::Refused);
     /// The host is served on a connection of its own (421).
     pub const MISDIRECTED: Self = Self::new("misdirected", Kind::Refused);
     /// The body of the request came more slowly than it may.
@@ -54,6 +53,11 @@ impl Reason {
     /// A rule refused it.
     pub const fn denied(denial: &Denial) -> Self {
         Self { word: denial.reason(), detail: denial.detail(), kind: Kind::Refused }
+    }
+
+    /// It was not borne.
+    pub(crate) const fn shed(refusal: Refusal) -> Self {
+        Self::new(refusal.reason(), Kind::Refused)
     }
 
     /// A part of the gate failed.
@@ -147,6 +151,7 @@ mod tests {
         let mut all = words(include_str!("reason.rs"), "Self::new(\"");
         all.append(&mut words(include_str!("denial.rs"), "=> \""));
         all.append(&mut words(include_str!("proxy/error.rs"), "=> \""));
+        all.append(&mut words(include_str!("overload/mod.rs"), "=> \""));
         assert!(all.len() > 60, "{all:?}");
         let missing: Vec<_> = all.iter().filter(|word| !page.contains(&format!("| `{word}` |"))).collect();
         assert!(missing.is_empty(), "docs/logs.md does not explain these outcomes: {missing:?}");

@@ -21,6 +21,7 @@ mod edge {
     mod downgrade;
     mod endpoints;
     mod failures;
+    mod fairness;
     mod headers;
     mod identity;
     mod isolation;

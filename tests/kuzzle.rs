@@ -330,17 +330,39 @@ async fn r13_every_message_is_a_decision_of_its_own_and_a_second_credential_goes
 }
 
 #[tokio::test]
-async fn a_large_document_passes_and_one_beyond_the_bound_does_not() {
+async fn a11_a_large_document_passes_from_who_is_known_and_one_beyond_the_bound_does_not() {
     let place = Place::new(&config(""));
     let gate = place.start();
     let client = Client { gate: &gate };
     let token = client.login("").await;
-    let document = |size: usize| json!({ "controller": "document", "action": "create", "jwt": token["jwt"], "body": { "text": "x".repeat(size) } });
-    let passed = client.query(&document(500_000)).await;
-    assert_eq!(passed.status, StatusCode::OK);
-    assert_eq!(passed.json()["truncated"], true);
-    let refused = client.query(&document(1_100_000)).await;
-    assert_eq!(error(&refused), (413, "network.http.request_too_large".into()));
+    let body =
+        |size: usize| format!(r#""controller":"document","action":"create","body":{{"text":"{}"}}"#, "x".repeat(size));
+    // The token may stand in the head, in a cookie, or near the beginning of the envelope.
+    let first = |jwt: &str, size| format!(r#"{{"jwt":"{jwt}",{}}}"#, body(size));
+    let last = |jwt: &str, size| format!(r#"{{{},"jwt":"{jwt}"}}"#, body(size));
+    let jwt = jwt(&token);
+    for (header, envelope) in [(None, first(jwt, 500_000)), (Some(jwt), last(jwt, 500_000)), (None, last(jwt, 10_000))]
+    {
+        let passed = client.post("/_query", header, &envelope).await;
+        assert_eq!(passed.status, StatusCode::OK, "{:?}", passed.json()["error"]);
+        assert_eq!(passed.json()["truncated"] == true, envelope.len() > 100_000);
+    }
+    let cookie = format!("authToken={jwt}");
+    let headers = [("content-type", "application/json"), ("cookie", cookie.as_str()), ("origin", "http://gate.test")];
+    let envelope = format!("{{{}}}", body(500_000));
+    assert_eq!(gate.call(Method::POST, "/_query", &headers, &envelope).await.status, StatusCode::OK);
+    // Nobody known, as far as anybody looks; and more than anybody may send.
+    let too_large = (413, "network.http.request_too_large".to_owned());
+    let forged = format!("{}x", &jwt[..jwt.len() - 1]);
+    for (header, envelope) in [
+        (None, format!("{{{}}}", body(20_000))),
+        (None, last(jwt, 20_000)),
+        (None, first(&forged, 20_000)),
+        (Some(forged.as_str()), format!("{{{}}}", body(20_000))),
+        (None, first(jwt, 1_100_000)),
+    ] {
+        assert_eq!(error(&client.post("/_query", header, &envelope).await), too_large);
+    }
 }
 
 #[tokio::test]

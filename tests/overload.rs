@@ -52,11 +52,14 @@ const MEMORY: u64 = 500;
 fn config(upstream: std::net::SocketAddr) -> String {
     let server = format!(
         "[server]\nmax_requests = {MAX_REQUESTS}\nmax_connections = {MAX_CONNECTIONS}\n\
+         max_requests_per_address = \"100%\"\nmax_requests_per_caller = \"100%\"\n\
          max_connections_per_address = 100000\nhead_timeout = \"3s\"\nidle_timeout = \"3s\"\n"
     );
     let tls =
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }\n";
-    let upstreams = format!("urls = [\"http://{upstream}\"]\nmax_requests = 4096\nidle_timeout = \"30s\"");
+    let upstreams = format!(
+        "urls = [\"http://{upstream}\"]\nmax_requests = 4096\nmax_requests_per_caller = 4096\nmax_requests_per_address = 4096\nidle_timeout = \"30s\""
+    );
     let config = CONFIG.replace("[server]\n", &server).replace("urls = [\"echo:\"]", &upstreams);
     config.replace("[admin]\n", &format!("{tls}[admin]\n"))
 }
@@ -147,4 +150,61 @@ async fn a4_four_times_too_much_is_shed_and_leaves_nothing_behind() {
 async fn a4_four_times_too_much_for_a_minute_is_shed_and_leaves_nothing_behind() {
     let seconds = std::env::var("OVERLOAD_SECONDS").map_or(60, |text| text.parse().expect("OVERLOAD_SECONDS"));
     tokio::time::timeout(Duration::from_secs(10 * seconds), overload(2, seconds / 2 - 4)).await.expect("a hang");
+}
+
+/// What a process takes now, in MiB.
+fn resident(gate: &Gate) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", gate.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// Connections that each have the gate keep most of a head, and then go. Prints what it takes before, at the peak, and
+/// after so long.
+async fn memory(rest: Duration) {
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let bounds = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: bounds.maximum, ..bounds }).unwrap();
+    let server = "[server]\nmax_connections_per_address = 10000\nhead_timeout = \"60s\"\n";
+    let gate_place = Place::new(&CONFIG.replace("[server]\n", server));
+    let gate = gate_place.start();
+    assert_eq!(gate.get("/public/x", "").await.status, 200);
+    let before = resident(&gate);
+    let head = format!("GET /public/x HTTP/1.1\r\nHost: gate.test\r\nX-A: {}", "x".repeat(30_000));
+    let connections: Vec<TcpStream> = (0..2500)
+        .map(|_| {
+            let mut connection = TcpStream::connect(gate.address).unwrap();
+            connection.write_all(head.as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    until("the heads are kept", async || resident(&gate) > before + 40).await;
+    let mut peak = resident(&gate);
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = resident(&gate);
+        if now <= peak {
+            break;
+        }
+        peak = now;
+    }
+    drop(connections);
+    until("most of it is given back", async || resident(&gate) < before + (peak - before) / 2).await;
+    tokio::time::sleep(rest).await;
+    println!("{before} MiB before, {peak} MiB at the peak, {} MiB {rest:?} later", resident(&gate));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a15_memory_goes_back_to_the_system_after_a_flood() {
+    memory(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute: bash tests/long.sh overload"]
+async fn a15_memory_a_minute_after_a_flood() {
+    memory(Duration::from_secs(60)).await;
 }

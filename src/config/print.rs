@@ -15,6 +15,7 @@ use super::types::{
 use crate::client::Grant;
 use crate::dialect;
 use crate::limit::Rate;
+use crate::overload::{Bound, Bounds};
 use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 use crate::route::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Route, RoutePolicy};
 use crate::session::profile::{OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride};
@@ -111,7 +112,8 @@ fn server(server: &ServerConfig) -> Value {
         idle_timeout,
         max_head,
         max_connections,
-        max_requests,
+        overload,
+        max_requests_per_connection,
         workers,
         min_body_rate,
         drain_timeout,
@@ -127,7 +129,20 @@ fn server(server: &ServerConfig) -> Value {
     put(&mut table, "idle_timeout", time(*idle_timeout));
     put(&mut table, "max_head", number(*max_head));
     put(&mut table, "max_connections", number(*max_connections));
-    put(&mut table, "max_requests", number(*max_requests));
+    let Bounds { requests, requests_per_caller, pending_bodies, own_streams, tunnels, anonymous_sockets, buffered } =
+        overload;
+    let mut bound = |all: &str, each: &str, bound: &Bound| {
+        put(&mut table, all, number(bound.all));
+        put(&mut table, each, number(bound.each));
+    };
+    bound("max_requests", "max_requests_per_address", requests);
+    bound("max_pending_bodies", "max_pending_bodies_per_address", pending_bodies);
+    bound("max_own_streams", "max_own_streams_per_address", own_streams);
+    bound("max_tunnels", "max_tunnels_per_caller", tunnels);
+    bound("max_anonymous_sockets", "max_anonymous_sockets_per_address", anonymous_sockets);
+    bound("max_buffered", "max_buffered_per_caller", buffered);
+    put(&mut table, "max_requests_per_caller", number(*requests_per_caller));
+    put(&mut table, "max_requests_per_connection", number(*max_requests_per_connection));
     put(&mut table, "workers", number(workers.get()));
     put(&mut table, "min_body_rate", number(*min_body_rate));
     put(&mut table, "drain_timeout", time(*drain_timeout));
@@ -450,6 +465,8 @@ fn upstream(upstream: &Upstream) -> Value {
         idle_timeout,
         tls,
         max_requests,
+        max_requests_per_caller,
+        max_requests_per_address,
         queue_timeout,
         max_failures,
         eject_for,
@@ -476,6 +493,8 @@ fn upstream(upstream: &Upstream) -> Value {
         put(&mut table, "client_cert", pair);
     }
     put(&mut table, "max_requests", number(*max_requests));
+    put(&mut table, "max_requests_per_caller", number(*max_requests_per_caller));
+    put(&mut table, "max_requests_per_address", number(*max_requests_per_address));
     put(&mut table, "queue_timeout", time(*queue_timeout));
     put(&mut table, "max_failures", number(*max_failures));
     put(&mut table, "eject_for", time(*eject_for));

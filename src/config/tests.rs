@@ -71,6 +71,8 @@ fn each_default_that_stands_in_a_comment_is_one() {
             "idle_timeout",
             "preserve_host",
             "max_requests",
+            "max_requests_per_caller",
+            "max_requests_per_address",
             "queue_timeout",
             "max_failures",
             "eject_for",
@@ -798,5 +800,40 @@ fn o23_variables_of_an_orchestrator_are_passed_over_and_misspelt_ones_are_not() 
     ] {
         let said = read(name, value).unwrap_err().to_string();
         assert!(said.starts_with(&format!("environment {name}: ")) && said.contains(hint), "{said}");
+    }
+}
+
+#[test]
+fn a9_each_bound_is_a_number_or_a_part_and_no_more_than_the_whole() {
+    let server = |lines: &str| {
+        let text = MINIMAL.replacen("[server]\n", &format!("[server]\n{lines}\n"), 1);
+        read(&text).map(|config| config.server).map_err(|errors| errors.to_string())
+    };
+    let default = server("").unwrap().overload;
+    assert_eq!((default.requests.all, default.requests.each, default.requests_per_caller), (10_000, 1000, 500));
+    assert_eq!((default.pending_bodies.all, default.pending_bodies.each), (1000, 100));
+    assert_eq!((default.tunnels.all, default.tunnels.each), (10_000, 500));
+    assert_eq!((default.buffered.all, default.buffered.each), (256 << 20, (256 << 20) / 10 + 1));
+    // A part of little is still one.
+    let small = server("max_requests = 3\nmax_connections = 5\nmax_buffered = \"4MiB\"").unwrap();
+    assert_eq!((small.overload.requests.each, small.overload.requests_per_caller), (1, 1));
+    assert_eq!((small.overload.own_streams.all, small.overload.own_streams.each), (1, 1));
+    assert_eq!(small.overload.buffered.each, 1 << 20, "the longest message has room");
+    assert_eq!(small.max_requests_per_connection, 3);
+    let lines = "max_requests = 50\nmax_requests_per_address = 20\nmax_requests_per_caller = \"30%\"";
+    let said = server(lines).unwrap().overload;
+    assert_eq!((said.requests.each, said.requests_per_caller), (20, 15));
+    for (lines, wrong) in [
+        ("max_requests = 10\nmax_requests_per_address = 11", "max_requests_per_address: is 11, and max_requests is 10"),
+        ("max_requests = 10\nmax_requests_per_caller = 11", "max_requests_per_caller: is 11, and max_requests is 10"),
+        ("max_requests = 10\nmax_requests_per_connection = 11", "max_requests_per_connection: is 11"),
+        ("max_pending_bodies = 4\nmax_pending_bodies_per_address = 5", "is 5, and max_pending_bodies is 4"),
+        ("max_tunnels_per_caller = \"101%\"", "expected a number above 0, or a part such as"),
+        ("max_own_streams = 0", "expected a number above 0"),
+        ("max_buffered = \"1KiB\"", "max_buffered: expected between"),
+        ("max_buffered_per_caller = \"100KiB\"", "max_buffered_per_caller: is less than 1 MiB"),
+    ] {
+        let said = server(lines).unwrap_err();
+        assert!(said.contains(wrong), "{lines}: {said}");
     }
 }

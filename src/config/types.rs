@@ -14,6 +14,7 @@ use super::source::Source;
 use crate::client::{Grant, SecretHash};
 use crate::headers::HeaderPattern;
 use crate::limit::Rate;
+use crate::overload::Bounds;
 use crate::proxy::Upstream;
 use crate::route::Route;
 use crate::session::Scope;
@@ -100,8 +101,10 @@ pub struct ServerConfig {
     pub max_head: usize,
     /// The most connections at once, of all listeners.
     pub max_connections: usize,
-    /// The most requests at once, of all connections; streams are among them, upgraded connections are not.
-    pub max_requests: usize,
+    /// What is borne at once.
+    pub overload: Bounds,
+    /// The most requests at once of one HTTP/2 connection.
+    pub max_requests_per_connection: u32,
     /// The threads that requests are served on.
     pub workers: NonZeroUsize,
     /// The slowest that a client may send or take a body, in bytes a second: it may fall behind by `idle_timeout`.

@@ -53,6 +53,41 @@ pub(crate) fn count(min: usize, max: usize) -> impl Fn(&Value) -> Result<usize, 
     }
 }
 
+/// A part of something.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Share {
+    Amount(u64),
+    Percent(u64),
+}
+
+impl Share {
+    /// As an amount: at least one.
+    pub(crate) fn of(self, whole: usize) -> usize {
+        let amount = match self {
+            Self::Amount(amount) => amount,
+            Self::Percent(percent) => (whole as u64).saturating_mul(percent).div_ceil(100),
+        };
+        usize::try_from(amount).unwrap_or(usize::MAX).max(1)
+    }
+}
+
+/// A number, a size, or per cent of the whole.
+pub(crate) fn share(value: &Value) -> Result<Share, String> {
+    let parsed = match value {
+        Value::Integer(n) => u64::try_from(*n).ok().map(Share::Amount),
+        Value::String(s) | Value::Env(s) => match s.strip_suffix('%') {
+            Some(percent) => percent.trim().parse().ok().filter(|percent| *percent <= 100).map(Share::Percent),
+            None => parse_size(s).map(Share::Amount),
+        },
+        _ => None,
+    };
+    let is_some = |share: &Share| !matches!(share, Share::Amount(0) | Share::Percent(0));
+    match parsed.filter(is_some) {
+        Some(share) => Ok(share),
+        None => unexpected("a number above 0, or a part such as \"10%\"", value),
+    }
+}
+
 /// Bytes: a number, or one with a unit.
 pub(crate) fn size(min: u64, max: u64) -> impl Fn(&Value) -> Result<u64, String> {
     move |value| {

@@ -4,7 +4,10 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::overload::{Held, Place};
 
 /// The body of a request that is answered while it still comes ([`Dialect::stream`](super::Dialect::stream)).
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -27,6 +30,12 @@ impl ReplyBody {
     /// One that comes bit by bit.
     pub fn streamed(stream: UnsyncBoxBody<Bytes, Infallible>) -> Self {
         Self { stream: Some(stream), ..Self::default() }
+    }
+
+    /// A stream that keeps a place to its end.
+    pub(crate) fn holding(mut self, place: Place) -> Self {
+        self.stream = self.stream.map(|stream| Held::new(stream, Some(place)).boxed_unsync());
+        self
     }
 
     /// The bytes; of a stream, none.

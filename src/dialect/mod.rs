@@ -352,9 +352,17 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         TokenStyle::default()
     }
 
-    /// The largest body of a request for this operation, in bytes; `None` for the gate's own bound.
+    /// The largest body of a request for this operation, in bytes; `None` for the gate's own bound. Beyond that bound it is
+    /// read from those alone who show a good token.
     fn max_body(&self, operation: &str) -> Option<usize> {
         let _ = operation;
+        None
+    }
+
+    /// The token that the beginning of a body names, where the protocol has it in bodies: looked for once a body turns out
+    /// to be longer than the gate's own bound, in as much of it.
+    fn token_in(&self, operation: &str, begun: &[u8]) -> Option<SecretString> {
+        let _ = (operation, begun);
         None
     }
 

@@ -11,6 +11,7 @@ use hyper::upgrade::Upgraded;
 use super::{Acting, Called, Reply};
 use crate::denial::Denial;
 use crate::gate::Lease;
+use crate::overload::SocketPlace;
 
 /// Whose connection to the upstream a message goes over: callers of one identity share it.
 pub type Identity = Box<[u8]>;
@@ -29,6 +30,9 @@ pub trait SocketGate: Acting {
     /// # Errors
     /// Why the token is not good now.
     fn lease(&self, token: &str) -> Result<Lease, Denial>;
+
+    /// What the connection holds of what the gate bears.
+    fn place(&self) -> &SocketPlace;
 
     /// Waits until the gate lets go of its connections, because it is about to stop.
     async fn closing(&self);

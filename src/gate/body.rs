@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 
+use super::counted::Counted;
 use super::watched::{Cut, Watch};
 use crate::dialect::ReplyBody;
 
@@ -30,7 +31,7 @@ pin_project! {
     #[project = KindProjection]
     #[derive(Debug)]
     enum Kind<B> {
-        Inner { #[pin] body: B, watch: Option<Watch> },
+        Inner { #[pin] body: B, watch: Option<Watch>, counted: Option<Counted> },
         Own { bytes: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
         Stream { stream: UnsyncBoxBody<Bytes, Infallible> },
     }
@@ -65,8 +66,8 @@ impl<B> GateBody<B> {
         }
     }
 
-    pub(super) fn inner(body: B, watch: Option<Watch>) -> Self {
-        Self { kind: Kind::Inner { body, watch } }
+    pub(super) fn inner(body: B, watch: Option<Watch>, counted: Option<Counted>) -> Self {
+        Self { kind: Kind::Inner { body, watch, counted } }
     }
 
     pub(crate) fn own(body: ReplyBody) -> Self {
@@ -95,7 +96,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().kind.project() {
-            KindProjection::Inner { body, watch } => {
+            KindProjection::Inner { body, watch, .. } => {
                 let frame = body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
                 match watch.as_mut().and_then(|watch| watch.look(cx, frame.is_pending())) {
                     None => frame,

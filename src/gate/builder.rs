@@ -18,6 +18,7 @@ use crate::directory::Directory;
 use crate::directory::password::Passwords;
 use crate::headers::{HeaderPattern, ProtectedNames};
 use crate::limit::{Limits, Rates};
+use crate::overload::{Bounds, Overload};
 use crate::policy::{Audiences, GateId};
 use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::engine::{Engine, Parts};
@@ -139,6 +140,7 @@ pub struct GateBuilder {
     capacity: Option<u64>,
     max_endpoint_body: Option<usize>,
     max_stream: Option<Duration>,
+    bounds: Bounds,
     forget_login_origin: bool,
     public_url: Option<String>,
     hosts: Option<Vec<String>>,
@@ -307,6 +309,14 @@ impl GateBuilder {
         self
     }
 
+    /// What is borne at once: bodies of requests to endpoints, streams and WebSockets that the gate answers itself, bytes
+    /// that it keeps. What is beyond it gets 503 with `Retry-After`.
+    #[must_use]
+    pub const fn bounds(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
     /// Keeps neither the address nor the user agent of a login with its session. A reuse then cannot say whether they
     /// were the same.
     #[must_use]
@@ -407,7 +417,7 @@ impl GateBuilder {
         });
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
-        let checker = Checker::new(verifier, clock, revocations, identity, capacity);
+        let checker = Checker::new(verifier, clock, revocations, identity, capacity, self.bounds.requests_per_caller);
         let dialects = dialects(&self.routes)?;
         if let Some((strict, envelope)) = ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints)) {
             let id = |place: usize| self.routes.get(place).map(|route| route.id.clone()).unwrap_or_default();
@@ -444,6 +454,7 @@ impl GateBuilder {
             trusted_proxies: self.trusted_proxies,
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
             max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
+            overload: Overload::new(&self.bounds),
             closing: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(maintain(Arc::downgrade(&inner)));

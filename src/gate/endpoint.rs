@@ -13,22 +13,27 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use tracing::Instrument;
 
+use super::overloaded::overloaded;
 use super::paced::Paced;
 use super::{Inner, Recipient, respond};
 use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::{Denial, Error, Fault};
 use crate::dialect::{Acting, Answer, Call, Command, Consult, Dialect, Forward, Outcome, Reply};
+use crate::overload::{Place, Refusal};
 use crate::reason::Reason;
 use crate::route::RoutePolicy;
 use crate::session::engine::Origin;
 use crate::session::profile::ProfileOverride;
 
 mod act;
+mod read;
 mod table;
+
+use read::{Reading, Unread};
 
 pub use table::EndpointError;
 #[cfg(feature = "server")]
@@ -39,10 +44,8 @@ pub(super) use table::{Endpoints, Hit, Operation};
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long others may keep keys and metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
-/// How long one that is answered while it comes may stand still.
-const STREAM_IDLE: Duration = Duration::from_secs(60);
+/// How long a request may come that is answered meanwhile, whatever moves.
+const STREAM_TIME: Duration = Duration::from_secs(60);
 
 /// An endpoint: a dialect at a path, with its rules.
 #[derive(Debug)]
@@ -131,7 +134,8 @@ pub(super) enum Answered {
     /// The service is to be asked the same, and the dialect then makes the reply.
     Consult(Box<Parts>, Consult),
     /// The request is to be decided like one that is not ours, with another body.
-    Forward(Box<Parts>, Forward),
+    /// The last is the room that it takes.
+    Forward(Box<Parts>, Forward, Option<Place>),
     /// The connection is to be the dialect's.
     #[cfg(feature = "kuzzle")]
     Upgrade(Box<TakenOver>),
@@ -189,12 +193,20 @@ where
             from_own_origin: false,
         };
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
-        let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_IDLE);
+        let Ok(place) = gate.overload.streams.enter(gate.holder(&parts)) else {
+            let refusal = Refusal::Streams;
+            let reply = overloaded(refusal, Some(&*endpoint.dialect), &parts.headers);
+            return Answered::reply(reply, Reason::shed(refusal));
+        };
+        let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_TIME);
         let (reply, reason) = endpoint.dialect.stream(&call, body.boxed_unsync()).await;
-        return Answered::reply(reply, reason);
+        return Answered::reply(reply.map(|body| body.holding(place)), reason);
     }
-    let own_bound = endpoint.dialect.max_body(served.operation);
-    let read = read_body(body, own_bound.map_or(gate.max_endpoint_body, |own| own.max(gate.max_endpoint_body))).await;
+    let reading = Reading { gate: &gate, dialect: &*endpoint.dialect, operation: served.operation, parts: &parts };
+    let (read, room) = match reading.read(body).await {
+        Ok((read, room)) => (Ok(read), room),
+        Err(unread) => (Err(unread), None),
+    };
     let call = Call {
         operation: served.operation,
         params: &params,
@@ -221,6 +233,10 @@ where
             return Answered::reply(reply, Reason::BODY_TOO_SLOW);
         }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
+        Err(Unread::Shed(refusal)) => {
+            let reply = overloaded(*refusal, Some(&*endpoint.dialect), &parts.headers);
+            return Answered::reply(reply, Reason::shed(*refusal));
+        }
     };
     if let Some(denial) = unread {
         return Answered::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
@@ -249,7 +265,7 @@ where
         }
         Answer::Reply(reply, reason) => Answered::Reply(reply, reason, desk.recipient.into_inner()),
         Answer::Consult(consult) => Answered::Consult(Box::new(parts), consult),
-        Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward),
+        Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward, room),
         #[cfg(feature = "kuzzle")]
         Answer::Upgrade(upgrade) => {
             let (sources, origin) = (endpoint.dialect.sources(), desk.origin);
@@ -323,26 +339,6 @@ fn document(method: &Method, media: &'static str, body: Bytes) -> (Reply, Reason
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(PUBLIC_MAX_AGE));
     (reply, Reason::ANSWERED)
-}
-
-/// Why a body was not read.
-enum Unread {
-    TooLong,
-    TooSlow,
-    Broken,
-}
-
-async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, Unread>
-where
-    B: Body,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLong),
-        Ok(Err(_)) => Err(Unread::Broken),
-        Err(_) => Err(Unread::TooSlow),
-    }
 }
 
 /// A user agent, as far as it is worth keeping.

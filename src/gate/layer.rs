@@ -19,11 +19,13 @@ use secrecy::ExposeSecret;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
+use super::counted::Counted;
 use super::endpoint::{self, Answered, Hit};
 use super::lease::Lease;
 #[cfg(feature = "axum")]
 use super::nested;
 use super::notice::Notice;
+use super::overloaded::overloaded;
 use super::refill::{NoRefill, Refill, Refilling};
 use super::verdict::{Operation, RefusedToken, Verdict, Who};
 use super::{Gate, Inner, preflight, respond, upgrade};
@@ -31,6 +33,9 @@ use crate::credential::{self, Places};
 use crate::denial::Denial;
 use crate::dialect::{Consulted, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
+#[cfg(feature = "kuzzle")]
+use crate::overload::SocketPlace;
+use crate::overload::{Place, Refusal};
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
 use crate::route::hosts::is_loopback;
@@ -180,6 +185,7 @@ where
             let passed = annotate.then(|| Passed {
                 gate: Arc::clone(gate),
                 permitted: permitted.clone(),
+                counted: None,
                 is_watched: false,
                 undecided: None,
             });
@@ -190,15 +196,29 @@ where
             Way::In(permitted) => {
                 let policy = &permitted.route().policy;
                 let caller = permitted.caller();
+                let counted = match caller.map(|caller| Counted::enter(gate, caller)).transpose() {
+                    Ok(counted) => counted,
+                    Err(refusal) => return shed(gate, &parts, refusal, permitted, annotate),
+                };
+                let mut place = None;
+                if policy.upgrade && parts.headers.contains_key(UPGRADE) {
+                    place = match gate.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
+                        Ok(place) => Some(place),
+                        Err(_) => return shed(gate, &parts, Refusal::Tunnels, permitted, annotate),
+                    };
+                }
                 if !self.layer.edge {
-                    upgrade::settle(gate, &mut parts, &permitted);
-                } else if policy.upgrade && caller.is_some() && parts.headers.contains_key(UPGRADE) {
-                    parts.extensions.insert(Lease::of(gate, caller, policy.on_expiry));
+                    upgrade::settle(gate, &mut parts, &permitted, place);
+                } else if caller.is_some()
+                    && let Some(place) = place
+                {
+                    parts.extensions.insert(Lease::of(gate, caller, policy.on_expiry).in_place(place));
                 }
                 // Whoever is watched, or told of, is remembered; the rest costs nothing here.
                 let passed = (annotate || caller.is_some()).then(|| Passed {
                     gate: Arc::clone(gate),
                     permitted: permitted.clone(),
+                    counted,
                     is_watched: true,
                     undecided: None,
                 });
@@ -208,12 +228,17 @@ where
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
             Way::Undecided(undecided, nobody) => {
+                let counted = match Counted::enter(gate, undecided.caller()) {
+                    Ok(counted) => counted,
+                    Err(refusal) => return shed(gate, &parts, refusal, nobody, annotate),
+                };
                 upgrade::refuse(&mut parts);
                 prepare(gate, &mut parts, &nobody);
                 parts.extensions.insert(undecided.clone());
                 let passed = Some(Passed {
                     gate: Arc::clone(gate),
                     permitted: nobody,
+                    counted: Some(counted),
                     is_watched: true,
                     undecided: Some(Box::new(undecided)),
                 });
@@ -250,30 +275,41 @@ where
                             let (reply, reason) = (consult.then)(said);
                             Turned::reply(reply, verdict(reason))
                         }
-                        Answered::Forward(parts, forward) => match layer.forwarded(*parts, forward, index) {
-                            Ok((parts, body, permitted)) => match M::forward(kept, parts, body).await {
-                                Ok(future) => {
-                                    let passed = Passed {
-                                        gate: Arc::clone(gate),
-                                        permitted,
-                                        is_watched: false,
-                                        undecided: None,
-                                    };
-                                    Turned::In { future, passed, annotate }
+                        Answered::Forward(parts, forward, room) => {
+                            match layer.forwarded(index, *parts, forward, room) {
+                                Ok((parts, body, permitted, counted)) => match M::forward(kept, parts, body).await {
+                                    Ok(future) => {
+                                        let passed = Passed {
+                                            gate: Arc::clone(gate),
+                                            permitted,
+                                            counted,
+                                            is_watched: false,
+                                            undecided: None,
+                                        };
+                                        Turned::In { future, passed, annotate }
+                                    }
+                                    Err(unpassed) => {
+                                        let reply = unpassed.reply(gate.endpoints.dialect(index));
+                                        Turned::reply(reply, verdict(Reason::NOT_FORWARDED))
+                                    }
+                                },
+                                Err(refused) => {
+                                    let (reply, reason, route) = *refused;
+                                    Turned::reply(reply, verdict(reason).map(|verdict| Verdict { route, ..verdict }))
                                 }
-                                Err(unpassed) => {
-                                    let reply = unpassed.reply(gate.endpoints.dialect(index));
-                                    Turned::reply(reply, verdict(Reason::NOT_FORWARDED))
-                                }
-                            },
-                            Err(refused) => {
-                                let (reply, reason, route) = *refused;
-                                Turned::reply(reply, verdict(reason).map(|verdict| Verdict { route, ..verdict }))
                             }
-                        },
+                        }
                         #[cfg(feature = "kuzzle")]
                         Answered::Upgrade(taken) => {
-                            match super::socket::take_over(layer.clone(), *taken, M::dialer(kept)) {
+                            let place = match SocketPlace::new(&gate.overload, gate.holder(&taken.head)) {
+                                Ok(place) => place,
+                                Err(refusal) => {
+                                    let dialect = gate.endpoints.dialect(index);
+                                    let reply = overloaded(refusal, dialect, &taken.head.headers);
+                                    return Turned::reply(reply, verdict(Reason::shed(refusal)));
+                                }
+                            };
+                            match super::socket::take_over(layer.clone(), *taken, place, M::dialer(kept)) {
                                 Ok(reply) => Turned::reply(reply, verdict(Reason::ANSWERED)),
                                 Err(unpassed) => {
                                     let reply = unpassed.reply(gate.endpoints.dialect(index));
@@ -310,6 +346,14 @@ where
             }
         }
     }
+}
+
+/// A request that its route permits, and that is not borne.
+fn shed<F>(gate: &Inner, parts: &Parts, refusal: Refusal, permitted: Permitted, annotate: bool) -> ResponseFuture<F> {
+    let reply = overloaded(refusal, gate.dialect(&permitted.route().policy), &parts.headers);
+    let reason = Reason::shed(refusal);
+    reason.tell();
+    ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed(permitted) }))
 }
 
 /// May a path be one of our endpoints'?
@@ -361,10 +405,11 @@ impl<M> GateLayer<M> {
     /// The decision on a request that an endpoint passes on: what its path's route says.
     fn forwarded(
         &self,
+        endpoint: usize,
         mut parts: Parts,
         forward: Forward,
-        endpoint: usize,
-    ) -> Result<(Parts, Bytes, Permitted), Box<NotForwarded>> {
+        room: Option<Place>,
+    ) -> Result<(Parts, Bytes, Permitted, Option<Counted>), Box<NotForwarded>> {
         let Forward { credential, body, called, refused } = forward;
         let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
         if let Some(credential) = credential {
@@ -385,9 +430,17 @@ impl<M> GateLayer<M> {
             Err((denial, route)) => return refuse(denial, route),
         };
         upgrade::refuse(&mut parts);
-        prepare(&self.gate.0, &mut parts, &permitted);
+        let gate = &self.gate.0;
+        let counted = match permitted.caller().map(|caller| Counted::enter(gate, caller)).transpose() {
+            Ok(counted) => counted.map(|counted| counted.keeping(room)),
+            Err(refusal) => {
+                let reply = overloaded(refusal, gate.endpoints.dialect(endpoint), &parts.headers);
+                return Err(Box::new((reply, Reason::shed(refusal), Some(Arc::clone(permitted.route())))));
+            }
+        };
+        prepare(gate, &mut parts, &permitted);
         // Wherever the protocol takes a token from, whether this one won or lost, and whatever the route says of it (R13).
-        if let Some(dialect) = self.gate.0.endpoints.dialect(endpoint) {
+        if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None] });
         }
@@ -396,7 +449,7 @@ impl<M> GateLayer<M> {
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        Ok((parts, body, permitted))
+        Ok((parts, body, permitted, counted))
     }
 
     /// What the route of its path says of a request to an endpoint.
@@ -588,7 +641,7 @@ impl Inner {
     }
 
     /// The client's address: the peer's, or what trusted proxies say of it.
-    fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
+    pub(super) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let Some(peer) = parts.extensions.get::<Peer>() else {
             if self.notices.first(Notice::NoPeer) {
                 tracing::warn!(

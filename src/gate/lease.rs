@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 #[cfg(feature = "kuzzle")]
 use crate::credential::Credential;
 use crate::denial::Denial;
+use crate::overload::Place;
 use crate::route::OnExpiry;
 use crate::session::lineage::Line;
 use crate::verified::Verified;
@@ -38,6 +39,9 @@ pub struct Lease {
     line: Option<Arc<Line>>,
     opened: Timestamp,
     on_expiry: OnExpiry,
+    /// The place of the tunnel.
+    #[expect(dead_code, reason = "it is held, not looked at")]
+    place: Option<Arc<Place>>,
 }
 
 /// Why a long connection ends.
@@ -93,7 +97,18 @@ impl Lease {
         let session = caller.and_then(|caller| caller.token().session);
         let line = session.map(|(id, generation)| gate.engine.lineage().begin(id, generation));
         let opened = gate.engine.clock().now();
-        Self { gate: Arc::clone(gate), verified: caller.map(Arc::clone), line, opened, on_expiry }
+        Self { gate: Arc::clone(gate), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
+    }
+
+    /// With the place of a tunnel, to be given back with the last of its clones.
+    pub(super) fn in_place(self, place: Place) -> Self {
+        Self { place: Some(Arc::new(place)), ..self }
+    }
+
+    /// Whose it is.
+    #[cfg(feature = "kuzzle")]
+    pub(crate) fn holder(&self) -> Option<crate::overload::Holder> {
+        self.verified.as_ref().map(|verified| verified.holder())
     }
 
     /// Is it good now?

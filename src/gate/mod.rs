@@ -12,6 +12,9 @@ use crate::clock::{ClockState, TimeSource};
 use crate::dialect::Dialect;
 use crate::headers::ProtectedNames;
 use crate::limit::Source;
+#[cfg(feature = "server")]
+use crate::overload::Bounds;
+use crate::overload::{Holder, Overload};
 use crate::policy::{Audiences, GateId};
 use crate::route::{Hosts, RouteTable};
 use crate::session::confirm::FLUSH_EVERY;
@@ -23,6 +26,7 @@ use crate::verified::{Checker, Shown};
 
 mod body;
 mod builder;
+mod counted;
 mod endpoint;
 mod identity;
 mod layer;
@@ -32,7 +36,6 @@ mod metadata;
 mod nested;
 mod notice;
 mod origin;
-#[cfg(feature = "server")]
 mod overloaded;
 mod paced;
 mod preflight;
@@ -59,8 +62,6 @@ pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture};
 pub use lease::{Ending, Lease};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
-#[cfg(feature = "server")]
-pub(crate) use overloaded::TRY_AGAIN;
 pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions};
@@ -106,6 +107,7 @@ pub(crate) struct Inner {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
     pub(crate) max_stream: Duration,
+    pub(crate) overload: Overload,
     /// Long connections are to end.
     closing: tokio::sync::watch::Sender<bool>,
 }
@@ -114,6 +116,11 @@ impl Inner {
     /// What is to be known of a token that was never seen, shown from there.
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> Shown<'a> {
         Shown { limits: self.engine.limits(), confirmations: self.engine.confirmations(), source: source.into() }
+    }
+
+    /// Whose a request is, for what is bounded by address.
+    fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
+        Holder::client(&parts.headers, parts.extensions.get::<Peer>()?, &self.trusted_proxies)
     }
 
     /// Waits until long connections are to end.
@@ -132,6 +139,13 @@ pub enum Readiness {
 }
 
 impl Gate {
+    /// Other bounds of what is borne, for what comes from now on.
+    #[cfg(feature = "server")]
+    pub(crate) fn set_bounds(&self, bounds: &Bounds) {
+        self.0.overload.set(bounds);
+        self.0.checker.callers().set(bounds.requests_per_caller);
+    }
+
     /// Begins a gate.
     pub fn builder() -> GateBuilder {
         GateBuilder::default()

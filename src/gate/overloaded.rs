@@ -1,43 +1,49 @@
-//! The reply to a request for which there is no place. Nothing of it is judged: it finds no credential, asks no limit
-//! and reads no body. What is looked for is only in whose words it is refused, because some clients take any other words
-//! for a success.
+//! The reply to a request that is not borne. Of one for which there is no place at all nothing is judged: it finds no
+//! credential, asks no limit and reads no body. What is looked for is only in whose words it is refused, because some
+//! clients take any other words for a success.
 
+#[cfg(feature = "server")]
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header::HOST;
-use http::{Request, StatusCode};
+use http::{HeaderMap, StatusCode};
+#[cfg(feature = "server")]
+use http::{Request, header::HOST};
 
-use super::endpoint::Hit;
-use super::{Gate, Inner, Verdict, respond};
+use super::respond;
+#[cfg(feature = "server")]
+use super::{Gate, Inner, Verdict, endpoint::Hit};
 use crate::dialect::{Dialect, Reply};
+use crate::overload::{Refusal, TRY_AGAIN};
+#[cfg(feature = "server")]
 use crate::reason::Reason;
-use crate::route::path::CanonicalPath;
-use crate::route::{Match, Route};
+#[cfg(feature = "server")]
+use crate::route::{Match, Route, path::CanonicalPath};
 
-const WHY: &str = "too many requests are under way";
-/// When to try again. Long enough that who keeps to it makes the load smaller, and short enough to wait for.
-pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
+pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, headers: &HeaderMap) -> Reply {
+    let why = refusal.why();
+    if respond::is_grpc(headers) {
+        return respond::grpc_status("14", why);
+    }
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let worded = dialect.and_then(|dialect| dialect.failed(status, why));
+    let mut reply = worded.unwrap_or_else(|| respond::problem(status, Some(why)));
+    respond::retry_after(&mut reply, TRY_AGAIN);
+    reply
+}
 
+#[cfg(feature = "server")]
 impl Gate {
-    /// 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
-    pub(crate) fn overloaded<B>(&self, request: &Request<B>) -> (Reply, Verdict) {
+    /// The reply to a request for which there is no place.
+    pub(crate) fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
         let (dialect, route) = self.0.speaks(request);
-        let reply = if respond::is_grpc(request.headers()) {
-            respond::grpc_status("14", WHY)
-        } else {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let worded = dialect.and_then(|dialect| dialect.failed(status, WHY));
-            let mut reply = worded.unwrap_or_else(|| respond::problem(status, Some(WHY)));
-            respond::retry_after(&mut reply, TRY_AGAIN);
-            reply
-        };
-        let reason = Reason::OVERLOADED;
+        let reason = Reason::shed(refusal);
         reason.tell();
-        (reply, Verdict { route, ..Verdict::new(reason) })
+        (overloaded(refusal, dialect, request.headers()), Verdict { route, ..Verdict::new(reason) })
     }
 }
 
+#[cfg(feature = "server")]
 impl Inner {
     /// In whose words a request would be refused, and its route. One that is malformed has neither.
     fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {

@@ -1,4 +1,4 @@
-//! A request body that is answered while it comes, and that must go on coming.
+//! A request body that is answered while it comes, and that must come to an end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,19 +12,18 @@ use crate::dialect::StreamedBody;
 
 /// Why it ended.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing came for too long")]
+#[error("it did not end in time")]
 struct Stalled;
 
-/// Ends with an error where somebody waited so long for a frame.
+/// Ends with an error once somebody waits after so long a time, whatever moved until then.
 pub(super) struct Paced {
     body: StreamedBody,
-    limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    end: Pin<Box<Sleep>>,
 }
 
 impl Paced {
     pub(super) fn new(body: StreamedBody, limit: Duration) -> Self {
-        Self { body, limit, waiting: None }
+        Self { body, end: Box::pin(tokio::time::sleep(limit)) }
     }
 }
 
@@ -35,12 +34,9 @@ impl Body for Paced {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.waiting = None;
             return Poll::Ready(frame);
         }
-        let limit = this.limit;
-        let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        waiting.as_mut().poll(cx).map(|()| Some(Err(Stalled.into())))
+        this.end.as_mut().poll(cx).map(|()| Some(Err(Stalled.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -61,10 +57,10 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stands_still_ends_and_one_that_moves_does_not() {
+    async fn a10_a_body_ends_in_its_time_however_it_moves() {
         let limit = Duration::from_secs(60);
         let moving = stream::iter(0..5).then(|_| async {
-            tokio::time::sleep(Duration::from_secs(59)).await;
+            tokio::time::sleep(Duration::from_secs(11)).await;
             Ok(Frame::data(Bytes::from_static(b"x")))
         });
         let mut body = Paced::new(StreamBody::new(moving.chain(stream::pending())).boxed_unsync(), limit);

@@ -156,7 +156,7 @@ impl RequireLayer {
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
         let permitted = layer::permit(gate, parts, &self.route, by)?;
         if !is_known {
-            upgrade::settle(gate, parts, &permitted);
+            upgrade::settle(gate, parts, &permitted, None);
         }
         if !has_caller {
             layer::prepare(gate, parts, &permitted);

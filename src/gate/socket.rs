@@ -25,6 +25,7 @@ use crate::credential;
 use crate::denial::{Denial, Error};
 use crate::dialect::{Acting, Called, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
 use crate::log::Tunnel;
+use crate::overload::SocketPlace;
 use crate::policy::Permitted;
 use crate::proxy::Dialled;
 use crate::session::engine::Origin;
@@ -36,6 +37,7 @@ pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option
 pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,
     taken: TakenOver,
+    place: SocketPlace,
     dialer: Option<Dialer>,
 ) -> Result<Reply, Unpassed> {
     let TakenOver { endpoint, mut head, sources, origin, upgrade } = taken;
@@ -50,7 +52,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     }
     let path = head.uri.path().to_owned();
     set_target(&mut head, path);
-    let line: Arc<dyn SocketGate> = Arc::new(Line { layer, endpoint, head, origin, dialer });
+    let line: Arc<dyn SocketGate> = Arc::new(Line { layer, endpoint, head, origin, place, dialer });
     let Upgrade { reply, serve } = upgrade;
     // The access log tells of the connection's end when this is dropped.
     let tunnel = tunnel.unwrap_or_default();
@@ -69,6 +71,7 @@ struct Line<M> {
     /// Of the request that the connection began with, without its credentials.
     head: Parts,
     origin: Origin,
+    place: SocketPlace,
     dialer: Dialer,
 }
 
@@ -124,6 +127,10 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
 
     fn lease(&self, token: &str) -> Result<Lease, Denial> {
         Lease::new(self.gate(), token, self.origin.address)
+    }
+
+    fn place(&self) -> &SocketPlace {
+        &self.place
     }
 
     async fn closing(&self) {

@@ -28,6 +28,7 @@ use super::Inner;
 use super::lease::Lease;
 use super::notice::Notice;
 use super::tunnel::{carry, protocol};
+use crate::overload::Place;
 use crate::policy::Permitted;
 
 /// What waits in the pipe, either way, at most.
@@ -36,7 +37,7 @@ const PIPE: usize = 8 * 1024;
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
 /// Leaves a request its upgrade, tied to a lease, if its policy passes one; otherwise nothing of it.
-pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) {
+pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<Place>) {
     if !parts.headers.contains_key(UPGRADE) {
         return;
     }
@@ -54,6 +55,10 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
         return;
     }
     let lease = Lease::of(gate, permitted.caller(), policy.on_expiry);
+    let lease = match place {
+        Some(place) => lease.in_place(place),
+        None => lease,
+    };
     let given = parts.extensions.remove::<OnUpgrade>().zip(protocol(&parts.headers));
     match given.and_then(|(client, protocol)| {
         bridge(client, protocol.as_bytes().eq_ignore_ascii_case(b"websocket"), lease.clone())

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
 
+use crate::overload::Holder;
 use crate::route::RoutePolicy;
 
 mod forwarding;
@@ -45,13 +46,14 @@ pub struct Peer {
     at_loopback: bool,
     /// May its forwarding headers count, if it is a trusted proxy?
     forwards: bool,
+    holder: Holder,
 }
 
 impl Peer {
     /// The address at the other end of a connection, and whether that is encrypted.
     pub fn new(address: IpAddr, secure: bool) -> Self {
         let text = visible(Bytes::from(address.to_canonical().to_string()));
-        Self { address, text, secure, at_loopback: false, forwards: true }
+        Self { address, text, secure, at_loopback: false, forwards: true, holder: Holder::address(address) }
     }
 
     /// The same, of a connection to a listener that only this machine reaches: it may name this machine as its host.
@@ -81,6 +83,11 @@ impl Peer {
     /// The address at the other end of the connection.
     pub const fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// Whose what is held for it is.
+    pub(crate) const fn holder(&self) -> Holder {
+        self.holder
     }
 
     /// Is the connection encrypted?

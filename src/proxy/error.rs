@@ -13,6 +13,9 @@ use crate::dialect;
 use crate::gate::respond;
 use crate::reason::Reason;
 
+/// When a busy upstream may be asked again, in seconds.
+const AGAIN: HeaderValue = HeaderValue::from_static("1");
+
 /// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyError {
@@ -40,6 +43,8 @@ pub enum ProxyError {
     HeadTimeout,
     /// All addresses of the upstream have as many requests as they may.
     Overloaded,
+    /// This caller, or this client address, has as many requests there as one may.
+    ShareTaken,
     /// The gate is put together wrongly: no such upstream, or no target or peer with the request.
     Miswired,
 }
@@ -59,6 +64,7 @@ impl ProxyError {
             Self::UpstreamReset => "upstream_reset",
             Self::UpstreamProtocol => "upstream_protocol",
             Self::Overloaded => "upstream_saturated",
+            Self::ShareTaken => "upstream_share_taken",
             Self::Miswired => "miswired",
         }
     }
@@ -78,6 +84,7 @@ impl ProxyError {
             | Self::UpstreamReset
             | Self::UpstreamProtocol
             | Self::Overloaded
+            | Self::ShareTaken
             | Self::Miswired => None,
         }
     }
@@ -93,7 +100,7 @@ impl ProxyError {
                 StatusCode::BAD_GATEWAY
             }
             Self::ConnectTimeout | Self::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::ShareTaken => StatusCode::SERVICE_UNAVAILABLE,
             Self::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -108,8 +115,8 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self == Self::Overloaded {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if self.is_busy() {
+            headers.insert(header::RETRY_AFTER, AGAIN);
         }
         self.mark(response)
     }
@@ -129,7 +136,11 @@ impl ProxyError {
         else {
             return self.response();
         };
-        self.mark(reply.map(|body| ProxyBody::full(body.data().clone())))
+        let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
+        if self.is_busy() {
+            response.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+        }
+        self.mark(response)
     }
 
     /// The same answer for a client that speaks gRPC: a status in trailers alone, with HTTP 200 (requirement T17).
@@ -142,11 +153,16 @@ impl ProxyError {
             Self::Unreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamProtocol => {
                 ("14", "the upstream cannot be reached")
             }
-            Self::Overloaded => ("14", "the upstream is busy"),
+            Self::Overloaded | Self::ShareTaken => ("14", "the upstream is busy"),
             Self::ConnectTimeout | Self::HeadTimeout => ("4", "the upstream did not answer in time"),
             Self::Miswired => ("13", "internal error"),
         };
         self.mark(respond::grpc_status(code, message).map(|_| ProxyBody::full("")))
+    }
+
+    /// Is it to be tried again?
+    const fn is_busy(self) -> bool {
+        matches!(self, Self::Overloaded | Self::ShareTaken)
     }
 
     /// Does it speak against the address that was tried?
@@ -164,6 +180,7 @@ impl ProxyError {
             | Self::ClientIdle
             | Self::ClientBroken
             | Self::Overloaded
+            | Self::ShareTaken
             | Self::Miswired => false,
         }
     }

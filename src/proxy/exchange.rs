@@ -16,7 +16,7 @@ use super::body::{BodyError, Exchange, Lent, Progress, ProxyBody, RequestBody, S
 use super::dial::Holding;
 use super::error::ProxyError;
 use super::http1::InUse;
-use super::pool::Pool;
+use super::pool::{Pool, Whose};
 use super::upgrade::Wanted;
 use super::url::UpstreamUrl;
 use super::{Inner, echo};
@@ -66,11 +66,12 @@ impl Inner {
         parts: Parts,
         body: RequestBody,
         upgrade: Option<Wanted>,
+        whose: Whose,
     ) -> Result<Response<ProxyBody>, NotSent> {
         let (asked, room) = self.prepare(parts)?;
         let begun = Instant::now();
         let mut sent = Sent::default();
-        let answered = self.attempts(pool, asked, body, upgrade, &mut sent).await;
+        let answered = self.attempts(pool, asked, body, upgrade, whose, &mut sent).await;
         sent.took = begun.elapsed();
         match answered {
             Ok(mut response) => {
@@ -102,11 +103,12 @@ impl Inner {
         asked: Asked,
         mut body: RequestBody,
         upgrade: Option<Wanted>,
+        whose: Whose,
         told: &mut Sent,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let mut repeatable = body.is_end_stream() && asked.method.is_idempotent();
         let mut tried: Vec<Arc<Address>> = Vec::new();
-        let Some(mut in_flight) = pool.enter(&tried).await? else {
+        let Some(mut in_flight) = pool.enter(&tried, whose).await? else {
             tracing::error!(upstream = pool.upstream.name, "an upstream has no address");
             return Err(ProxyError::Miswired);
         };
@@ -145,14 +147,14 @@ impl Inner {
             } else if failure.unsent {
                 // Dropped with the attempt, and so here by now.
                 match back.take() {
-                    Some(body) => pool.enter(&tried).await.unwrap_or_default().map(|next| (next, body)),
+                    Some(body) => pool.enter(&tried, whose).await.unwrap_or_default().map(|next| (next, body)),
                     None => None,
                 }
             } else if failure.lost && repeatable {
                 repeatable = false;
                 // Better at another address; but a connection that died while idle says little of the one.
-                let next = match pool.enter(&tried).await {
-                    Ok(None) => pool.enter(&[]).await.unwrap_or_default(),
+                let next = match pool.enter(&tried, whose).await {
+                    Ok(None) => pool.enter(&[], whose).await.unwrap_or_default(),
                     next => next.unwrap_or_default(),
                 };
                 next.map(|next| (next, RequestBody::empty()))

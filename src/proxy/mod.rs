@@ -41,9 +41,11 @@ use tokio::task::JoinSet;
 use self::address::Connecting;
 use self::body::RequestBody;
 use self::exchange::NotSent;
-use self::pool::{Pool, Resolver};
+use self::pool::{Pool, Resolver, Whose};
 use self::upgrade::Wanted;
 use crate::gate::respond;
+use crate::headers::Peer;
+use crate::overload::Holder;
 use crate::policy::Permitted;
 use crate::route::RoutePolicy;
 
@@ -250,6 +252,7 @@ impl Proxy {
         policy: &RoutePolicy,
         request: Request<B>,
         upgrade: Option<Wanted>,
+        whose: Whose,
     ) -> impl Future<Output = Result<Response<ProxyBody>, Infallible>> + Send + 'static + use<B>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -263,7 +266,7 @@ impl Proxy {
         let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(pool.as_deref()));
         async move {
             let sent = match (pool, body) {
-                (Some(pool), Ok(body)) => inner.send(&pool, parts, body, upgrade).await,
+                (Some(pool), Ok(body)) => inner.send(&pool, parts, body, upgrade, whose).await,
                 (Some(_), Err(_)) => Err(ProxyError::TooLarge.into()),
                 (None, _) => {
                     tracing::error!(upstream, "a route names an upstream that is not there");
@@ -319,7 +322,10 @@ where
             return Box::pin(std::future::ready(Ok(ProxyError::Miswired.response())));
         };
         let upgrade = upgrade::wanted(&mut request, &permitted);
-        Box::pin(self.forward(upstream, &permitted.route().policy, request, upgrade))
+        let peer = request.extensions().get::<Peer>();
+        let client = peer.and_then(|peer| Holder::client(request.headers(), peer, &self.0.settings.trusted_proxies));
+        let whose = Whose { caller: permitted.caller().map(|caller| caller.holder()), client };
+        Box::pin(self.forward(upstream, &permitted.route().policy, request, upgrade, whose))
     }
 }
 

@@ -18,6 +18,7 @@ use super::address::{Address, Connecting};
 use super::error::ProxyError;
 use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
+use crate::overload::{Holder, Shares};
 
 /// More addresses than this of one name are not taken.
 const MOST_OF_A_NAME: usize = 64;
@@ -40,6 +41,8 @@ pub(super) struct Pool {
     connecting: Connecting,
     resolver: Resolver,
     addresses: ArcSwap<Vec<Arc<Address>>>,
+    callers: Shares,
+    clients: Shares,
     /// Somebody left an address.
     freed: Notify,
     all_aside: AtomicBool,
@@ -56,6 +59,8 @@ impl Pool {
             connecting,
             resolver,
             addresses: ArcSwap::default(),
+            callers: Shares::new(0),
+            clients: Shares::new(0),
             freed: Notify::new(),
             all_aside: AtomicBool::new(false),
             looking: Mutex::new(()),
@@ -108,11 +113,17 @@ impl Pool {
     /// An address for a request that was at these already. `None`: there is no other.
     ///
     /// # Errors
-    /// All addresses are full, and stayed so; or none is known.
-    pub(super) async fn enter(self: &Arc<Self>, tried: &[Arc<Address>]) -> Result<Option<InFlight>, ProxyError> {
+    /// All addresses are full, and stayed so, or this holder has its share of them; or none is known.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        tried: &[Arc<Address>],
+        whose: Whose,
+    ) -> Result<Option<InFlight>, ProxyError> {
         self.ready().await?;
+        let share = Share::take(self, whose).ok_or(ProxyError::ShareTaken)?;
+        let in_flight = |address| InFlight { share, address };
         match self.choose(tried) {
-            Choice::Taken(taken) => return Ok(Some(taken)),
+            Choice::Taken(taken) => return Ok(Some(in_flight(taken))),
             Choice::Nobody => return Ok(None),
             // It had its time.
             Choice::Full if !tried.is_empty() => return Err(ProxyError::Overloaded),
@@ -129,14 +140,15 @@ impl Pool {
                 }
             }
         };
-        Box::pin(tokio::time::timeout(self.upstream.queue_timeout, waiting)).await.map_err(|_| ProxyError::Overloaded)
+        let taken = Box::pin(tokio::time::timeout(self.upstream.queue_timeout, waiting)).await;
+        taken.map(|taken| taken.map(in_flight)).map_err(|_| ProxyError::Overloaded)
     }
 
-    fn choose(self: &Arc<Self>, tried: &[Arc<Address>]) -> Choice {
+    fn choose(&self, tried: &[Arc<Address>]) -> Choice {
         let all = self.addresses.load();
         let enter = |address: &Arc<Address>| {
             let entered = address.enter(self.upstream.max_requests);
-            entered.then(|| InFlight { pool: Arc::clone(self), address: Arc::clone(address) })
+            entered.then(|| Arc::clone(address))
         };
         if let ([only], []) = (all.as_slice(), tried) {
             return enter(only).map_or(Choice::Full, Choice::Taken);
@@ -282,14 +294,59 @@ fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
 }
 
 enum Choice {
-    Taken(InFlight),
+    Taken(Arc<Address>),
     Full,
     Nobody,
 }
 
+/// Whose a request is: what one caller and one client address may have of an upstream is bounded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Whose {
+    pub(super) caller: Option<Holder>,
+    pub(super) client: Option<Holder>,
+}
+
+/// A request's part of the shares of its holders, until this is dropped.
+struct Share {
+    pool: Arc<Pool>,
+    whose: Whose,
+}
+
+impl Share {
+    fn take(pool: &Arc<Pool>, whose: Whose) -> Option<Self> {
+        let Upstream { max_requests_per_caller, max_requests_per_address, .. } = pool.upstream;
+        let addresses = pool.addresses.load().len();
+        let enter = |shares: &Shares, holder: Option<Holder>, each: usize| {
+            holder.is_none_or(|holder| shares.enter_within(holder, 1, each.saturating_mul(addresses)))
+        };
+        if !enter(&pool.callers, whose.caller, max_requests_per_caller) {
+            return None;
+        }
+        // From here on it is given back.
+        let mut share = Self { pool: Arc::clone(pool), whose: Whose { client: None, ..whose } };
+        if !enter(&pool.clients, whose.client, max_requests_per_address) {
+            return None;
+        }
+        share.whose = whose;
+        Some(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let leave = |shares: &Shares, holder: Option<Holder>| {
+            if let Some(holder) = holder {
+                shares.leave(holder, 1);
+            }
+        };
+        leave(&self.pool.callers, self.whose.caller);
+        leave(&self.pool.clients, self.whose.client);
+    }
+}
+
 /// A request at an address, counted there until this is dropped.
 pub(super) struct InFlight {
-    pool: Arc<Pool>,
+    share: Share,
     pub(super) address: Arc<Address>,
 }
 
@@ -297,12 +354,13 @@ impl InFlight {
     /// The address did not do what it is there for.
     pub(super) fn failed(&self, reason: &str) {
         // Where there is no other, nothing is won by leaving it.
-        if self.pool.all().len() < 2 {
+        let pool = &self.share.pool;
+        if pool.all().len() < 2 {
             return;
         }
-        if let Some(time) = self.address.failed(&self.pool.upstream) {
-            let time = self.pool.upstream.health.is_none().then_some(time);
-            self.pool.put_aside(&self.address, reason, time);
+        if let Some(time) = self.address.failed(&pool.upstream) {
+            let time = pool.upstream.health.is_none().then_some(time);
+            pool.put_aside(&self.address, reason, time);
         }
     }
 }
@@ -310,7 +368,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.address.leave();
-        self.pool.freed.notify_one();
+        self.share.pool.freed.notify_one();
     }
 }
 

@@ -29,6 +29,10 @@ pub struct Upstream {
     /// How many requests may be on their way at one address, streams and upgraded connections among them. In HTTP/1.1
     /// each has a connection of its own. Default 1024.
     pub max_requests: usize,
+    /// How many of them may be one caller's, for each address. Default 103, a tenth.
+    pub max_requests_per_caller: usize,
+    /// How many of them may come from one client address, for each address. Default 256, a quarter.
+    pub max_requests_per_address: usize,
     /// How long a request may wait while all addresses are full. Default 1 s.
     pub queue_timeout: Duration,
     /// So many failures in a row put an address aside. Default 5.
@@ -81,6 +85,8 @@ impl Upstream {
             idle_timeout: None,
             tls: UpstreamTls::default(),
             max_requests: 1024,
+            max_requests_per_caller: 103,
+            max_requests_per_address: 256,
             queue_timeout: Duration::from_secs(1),
             max_failures: 5,
             eject_for: Duration::from_secs(10),

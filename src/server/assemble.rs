@@ -119,6 +119,7 @@ pub(super) fn builder(
         .verified_cache(limits.verified_cache)
         .max_endpoint_body(limits.max_token_body)
         .max_stream(config.sessions.max_stream)
+        .bounds(config.server.overload)
         .public_url(config.server.public_url.to_string())
         .hosts(config.server.hosts.iter().map(String::as_str))
         .strip_headers(config.identity.strip.iter().cloned())

@@ -32,8 +32,6 @@ use crate::proxy::Seat;
 
 /// How long to wait when the system has no file descriptor left, or the like.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How many requests one HTTP/2 connection may have under way (requirement T15).
-pub(super) const MAX_STREAMS: u32 = 100;
 /// How many streams a client may reset before we saw their requests, and how many errors of its own it may make, before
 /// the connection ends with `ENHANCE_YOUR_CALM`.
 const MAX_UNSEEN_RESETS: usize = 20;
@@ -65,6 +63,7 @@ pub(super) struct Bounds {
     head_timeout: Duration,
     idle_timeout: Duration,
     max_head: usize,
+    max_streams: u32,
     pub(super) slowest: Slowest,
     trusted_proxies: Arc<[IpNet]>,
 }
@@ -109,6 +108,7 @@ impl Bounds {
             head_timeout: config.head_timeout,
             idle_timeout: config.idle_timeout,
             max_head: config.max_head,
+            max_streams: config.max_requests_per_connection,
             slowest: Slowest::of(config),
             trusted_proxies: config.trusted_proxies.as_slice().into(),
         }
@@ -130,7 +130,7 @@ impl Bounds {
         let mut builder = http2::Builder::new(streams);
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(self.max_streams)
             .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
             .max_local_error_reset_streams(MAX_STREAM_ERRORS)
             .max_send_buf_size(MAX_UNSENT)
@@ -218,7 +218,7 @@ async fn speak(
         let unanswered = of_http2.as_ref().map(Streams::unanswered);
         let (state, origin) = (Arc::clone(&state), Arc::clone(&origin));
         // Not in the future: over HTTP/2 that is a task of its own, and one that waits for its turn is under way, too.
-        let place = state.enter();
+        let place = state.enter(&origin, request.headers());
         async move {
             let Ok(response) = request::serve(state, &origin, request, place).await;
             if let Some(unanswered) = unanswered {

@@ -86,7 +86,7 @@ impl Listener {
         let Some(tls) = &self.tls else {
             let is_http2 = begins_with_preface(&stream).await?;
             let stream = Stream::clear(Socket::new(stream, bounds.slowest));
-            let origin = Origin::clear(self.peer(client, false), bounds.slowest);
+            let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.slowest);
             return Ok(Established { stream, origin, is_http2, place });
         };
         let loaded = tls.now();
@@ -113,7 +113,7 @@ impl Listener {
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        let mut origin = Origin::tls(self.peer(client, true), bounds.slowest, named);
+        let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.slowest, named);
         origin.tls = version;
         Ok(Established { stream, origin, is_http2, place })
     }

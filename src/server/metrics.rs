@@ -9,6 +9,10 @@
 //! | `rotogate_verified_tokens` | | access tokens in the cache |
 //! | `rotogate_requests_in_flight` | | requests under way, streams included; `max_requests` is their bound |
 //! | `rotogate_log_lines_total`, `rotogate_log_dropped_lines_total`, `rotogate_log_write_errors_total` | `sink` | what became of log lines |
+//! | `rotogate_pending_bodies` | | requests to endpoints whose body is not there yet |
+//! | `rotogate_own_streams` | | streams that the gate answers itself |
+//! | `rotogate_tunnels` | | upgraded connections |
+//! | `rotogate_buffered_bytes` | | bytes kept of bodies, messages and queues |
 //! | `rotogate_ready` | | 1, or 0 while `/readyz` is red |
 //!
 //! Every label comes from the configuration or from a fixed set, never from a request (requirement A7): a client cannot
@@ -29,7 +33,6 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
-use super::shed::InFlight;
 use super::tally::{BUCKETS, End, Tally};
 use crate::gate::{Gate, Reason, Verdict};
 use crate::route::Route;
@@ -92,12 +95,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// For requests that are answered on so many threads.
-    pub(super) fn new(gate: Gate, in_flight: Arc<InFlight>, threads: NonZeroUsize) -> Self {
+    pub(super) fn new(gate: Gate, threads: NonZeroUsize) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
-        registry.register_collector(Box::new(OfGate { gate, in_flight, tally: Arc::clone(&tally) }));
+        registry.register_collector(Box::new(OfGate { gate, tally: Arc::clone(&tally) }));
         Self { registry, tally, ready }
     }
 
@@ -156,7 +159,6 @@ fn plain(open: &str) -> String {
 /// What is known elsewhere.
 struct OfGate {
     gate: Gate,
-    in_flight: Arc<InFlight>,
     tally: Arc<Tally>,
 }
 
@@ -209,10 +211,15 @@ impl Collector for OfGate {
         }
         let (tokens, revocations) = self.gate.counts();
         let revocations = u64::try_from(revocations).unwrap_or(u64::MAX);
-        let in_flight = u64::try_from(self.in_flight.now()).unwrap_or(u64::MAX);
+        let held = |pool: &crate::overload::Pool| u64::try_from(pool.now()).unwrap_or(u64::MAX);
+        let overload = &self.gate.0.overload;
         for (name, help, value) in [
             ("revocations", "Entries of the revocation list", revocations),
-            ("requests_in_flight", "Requests under way", in_flight),
+            ("requests_in_flight", "Requests under way", held(&overload.requests)),
+            ("pending_bodies", "Requests to endpoints whose body is not there yet", held(&overload.bodies)),
+            ("own_streams", "Streams that the gate answers itself", held(&overload.streams)),
+            ("tunnels", "Upgraded connections", held(&overload.tunnels)),
+            ("buffered_bytes", "Bytes kept of bodies, messages and queues", held(&overload.buffered)),
             ("verified_tokens", "Access tokens in the cache", tokens),
         ] {
             let gauge = ConstGauge::new(value);

@@ -15,7 +15,6 @@ mod prepare;
 mod proxy_protocol;
 mod reload;
 mod request;
-mod shed;
 mod sockets;
 mod stream;
 mod streams;
@@ -42,7 +41,6 @@ pub(crate) use body::Answered;
 use listener::Listener;
 use metrics::Metrics;
 pub use prepare::{Prepared, prepare};
-use shed::InFlight;
 use sockets::Sockets;
 pub use sockets::passed as passed_sockets;
 pub(crate) use sockets::{Taken, taken};
@@ -170,14 +168,13 @@ impl Server {
         let own = self.addresses().into_iter().chain(self.admin_address()).collect();
         let Self { listeners, admin, assembled, config, mut kept, seen } = self;
         let (stopping, stopped) = watch::channel(false);
-        let in_flight = Arc::new(InFlight::new(config.server.max_requests));
         let give_up = match &config.store {
             StoreConfig::Redb { give_up, .. } => *give_up,
             StoreConfig::Memory => None,
         };
         let workers = config.server.workers;
-        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), Arc::clone(&in_flight), workers));
-        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics), Arc::clone(&in_flight))?);
+        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), workers));
+        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
         let live = reload::Live {
@@ -185,7 +182,6 @@ impl Server {
             gate: assembled.gate.clone(),
             proxy: assembled.proxy.clone(),
             limits: Arc::clone(&limits),
-            in_flight,
             listeners: listeners.iter().map(reload::OfListener::new).collect(),
             trusted: assembled.trusted.iter().cloned().map(reload::Trusted::new).collect(),
         };

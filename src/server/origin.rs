@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::Request;
 
 use super::pace::Slowest;
-use super::shed::Told;
 use super::tls::Certificates;
 use crate::headers::Peer;
+use crate::overload::{Holder, Told};
 use crate::route::authority;
 
 /// See the module.
@@ -17,6 +17,8 @@ pub(super) struct Origin {
     pub(super) peer: Peer,
     /// How slow its requests may come.
     pub(super) slowest: Slowest,
+    /// Whose its requests are; `None` for a trusted proxy, where each says it for itself.
+    pub(super) holder: Option<Holder>,
     /// When it was last refused because there was too much.
     pub(super) told: Told,
     /// The version of TLS.
@@ -34,12 +36,13 @@ pub(super) struct Named {
 }
 
 impl Origin {
-    pub(super) fn clear(peer: Peer, slowest: Slowest) -> Self {
-        Self { peer, slowest, told: Told::default(), tls: None, named: None }
+    pub(super) fn clear(peer: Peer, is_proxy: bool, slowest: Slowest) -> Self {
+        let holder = (!is_proxy).then(|| peer.holder());
+        Self { peer, slowest, holder, told: Told::default(), tls: None, named: None }
     }
 
-    pub(super) fn tls(peer: Peer, slowest: Slowest, named: Named) -> Self {
-        Self { peer, slowest, told: Told::default(), tls: None, named: Some(named) }
+    pub(super) fn tls(peer: Peer, is_proxy: bool, slowest: Slowest, named: Named) -> Self {
+        Self { named: Some(named), ..Self::clear(peer, is_proxy, slowest) }
     }
 
     /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::Either;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use ipnet::IpNet;
@@ -20,12 +20,12 @@ use super::body::{Answered, RequestBody};
 use super::cors::Cors;
 use super::metrics::Metrics;
 use super::origin::Origin;
-use super::shed::{Counted, InFlight, Place};
 use super::tracked::{Logged, Tracked};
 use crate::clock::{SystemTime, TimeSource};
 use crate::config::Config;
 use crate::gate::{Gate, GateBody, GateService, Reason, Refilling, Verdict, respond};
 use crate::headers::Peer;
+use crate::overload::{Held, Holder, Place, Refusal};
 use crate::proxy::{Proxy, ProxyBody};
 
 /// The body of every reply.
@@ -37,7 +37,6 @@ pub(super) struct State {
     service: Cors<GateService<Proxy, Refilling>>,
     gate: Gate,
     metrics: Arc<Metrics>,
-    in_flight: Arc<InFlight>,
     time: SystemTime,
     /// For the names of upstreams.
     pub(super) proxy: Proxy,
@@ -46,12 +45,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(
-        config: &Config,
-        assembled: &Assembled,
-        metrics: Arc<Metrics>,
-        in_flight: Arc<InFlight>,
-    ) -> Result<Self, ServerError> {
+    pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().refilling().at_edge().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
@@ -61,7 +55,6 @@ impl State {
             service,
             gate: gate.clone(),
             metrics,
-            in_flight,
             time: SystemTime::new(),
             proxy: assembled.proxy.clone(),
             request_id: HeaderName::from_static(request_id),
@@ -76,9 +69,18 @@ impl State {
     }
 
     /// A place for a request, if there is one.
-    pub(super) fn enter(&self) -> Option<Place> {
-        self.in_flight.enter()
+    pub(super) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<Place, Shed> {
+        let of_proxy = || Holder::client(headers, &origin.peer, &self.gate.0.trusted_proxies);
+        let holder = origin.holder.or_else(of_proxy);
+        self.gate.0.overload.request(holder).map_err(|refusal| Shed { refusal, holder })
     }
+}
+
+/// A request for which there is no place.
+#[derive(Debug)]
+pub(super) struct Shed {
+    refusal: Refusal,
+    holder: Option<Holder>,
 }
 
 /// An answer to come, and the place that its request holds.
@@ -92,19 +94,20 @@ pub(super) fn serve(
     state: Arc<State>,
     origin: &Arc<Origin>,
     mut request: Request<Incoming>,
-    place: Option<Place>,
-) -> impl Future<Output = Result<Response<Counted<Logged>>, Infallible>> + use<> {
+    place: Result<Place, Shed>,
+) -> impl Future<Output = Result<Response<Held<Logged>>, Infallible>> + use<> {
     let began = state.time.monotonic();
     let received = (!request.body().is_end_stream()).then(Answered::default);
     let tracked = Tracked::new(&state, origin, &mut request, received.as_ref());
     let is_grpc = respond::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
     let answer = tracked.context().enter(|| match place {
-        _ if is_misdirected => Either::Right(Box::pin(std::future::ready((misdirected(), place))) as Answering),
-        Some(place) => Either::Left(answered(&state, origin, request, is_grpc, received, place)),
-        None => Either::Right(
-            Box::pin(waiting(Arc::clone(&state), Arc::clone(origin), request, is_grpc, received)) as Answering
-        ),
+        _ if is_misdirected => Either::Right(Box::pin(std::future::ready((misdirected(), place.ok()))) as Answering),
+        Ok(place) => Either::Left(answered(&state, origin, request, is_grpc, received, place)),
+        Err(shed) => {
+            Either::Right(Box::pin(waiting(Arc::clone(&state), Arc::clone(origin), request, is_grpc, received, shed))
+                as Answering)
+        }
     });
     let answer = tracked.context().scope(answer);
     async move {
@@ -118,7 +121,7 @@ pub(super) fn serve(
         let took = state.time.monotonic().saturating_sub(began);
         state.metrics.answered(verdict.as_ref(), Some(response.status()), took);
         let response = tracked.answered(&state, response, verdict.as_ref());
-        Ok(response.map(|body| Counted::new(body, place)))
+        Ok(response.map(|body| Held::new(body, place)))
     }
 }
 
@@ -129,14 +132,17 @@ async fn waiting(
     request: Request<Incoming>,
     is_grpc: bool,
     received: Option<Answered>,
+    Shed { mut refusal, holder }: Shed,
 ) -> (Response<ReplyBody>, Option<Place>) {
-    match state.in_flight.wait(&origin.told, state.time.monotonic()).await {
-        Some(place) => answered(&state, &origin, request, is_grpc, received, place).await,
-        None => {
-            origin.told.at(state.time.monotonic());
-            (overloaded(&state.gate, &request), None)
+    let overload = &state.gate.0.overload;
+    if overload.waiting.out(&origin.told, state.time.monotonic(), holder).await {
+        match overload.request(holder) {
+            Ok(place) => return answered(&state, &origin, request, is_grpc, received, place).await,
+            Err(still) => refusal = still,
         }
     }
+    origin.told.at(state.time.monotonic());
+    (overloaded(&state.gate, &request, refusal), None)
 }
 
 /// What the gate, or an upstream, says to it.
@@ -178,8 +184,8 @@ fn misdirected() -> Response<ReplyBody> {
 }
 
 /// There is no place for it.
-fn overloaded<B>(gate: &Gate, request: &Request<B>) -> Response<ReplyBody> {
-    let (reply, verdict) = gate.overloaded(request);
+fn overloaded<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<ReplyBody> {
+    let (reply, verdict) = gate.overloaded(request, refusal);
     let mut reply = reply.map(GateBody::own);
     reply.extensions_mut().insert(verdict);
     reply

@@ -17,7 +17,6 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-use super::connection::MAX_STREAMS;
 use super::pace::{Pace, Slowest};
 
 /// How many requests a client may reset before their reply at once, and then a second. Far above what a person's
@@ -25,6 +24,8 @@ use super::pace::{Pace, Slowest};
 /// request is counted by the library.
 const RESETS_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).unwrap();
 const RESETS_A_SECOND: NonZeroU32 = NonZeroU32::new(100).unwrap();
+/// A client that is told to go may still reset so many more, which it had begun.
+const MORE: u64 = 100;
 
 tokio::task_local! {
     static DELIVERY: Arc<Delivery>;
@@ -89,8 +90,8 @@ impl Drop for Unanswered {
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
         if shared.resets.check().is_err() {
-            // A client that is told to go may still reset what it had begun.
-            if shared.excess.fetch_add(1, Ordering::Relaxed) % u64::from(MAX_STREAMS) == 0 {
+            // It may still reset what it had begun.
+            if shared.excess.fetch_add(1, Ordering::Relaxed) % MORE == 0 {
                 shared.flooded.notify_one();
             }
         }

@@ -27,7 +27,7 @@ use members::{Member, Members};
 pub(crate) use rules::host_of;
 pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, MAX_JWKS, OWN, RulesError};
 pub use shape::MAX_TOKEN;
-pub(crate) use strict_json::object_of_depth;
+pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
 /// Why a token is refused, and what it took to see that: limits count what costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,6 +32,7 @@ use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::headers::identity_values;
 use crate::limit::{Limits, Source};
+use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
@@ -117,6 +118,8 @@ impl IdentityHeaders {
 struct Home {
     revocations: Arc<RevocationList>,
     identity: IdentityHeaders,
+    /// How many requests of each caller are under way.
+    callers: Shares,
 }
 
 /// A token whose signature, claims, times and revocation were checked for this request.
@@ -127,6 +130,7 @@ pub struct Verified {
     /// What it takes in memory, in bytes.
     weight: u32,
     watch: Watch,
+    holder: Holder,
     home: Arc<Home>,
 }
 
@@ -140,6 +144,16 @@ impl Verified {
     /// What the token says.
     pub fn token(&self) -> &AccessToken {
         &self.token
+    }
+
+    /// Whose what is held for it is.
+    pub(crate) fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// A request of this caller is over.
+    pub(crate) fn left(&self) {
+        self.home.callers.leave(self.holder, 1);
     }
 
     /// The headers that tell an upstream who the caller is, ready made.
@@ -223,9 +237,11 @@ impl Checker {
         revocations: Arc<RevocationList>,
         identity: IdentityHeaders,
         capacity: u64,
+        requests_per_caller: usize,
     ) -> Self {
+        let callers = Shares::new(requests_per_caller);
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity));
-        Self { keys, clock, home: Arc::new(Home { revocations, identity }), capacity }
+        Self { keys, clock, home: Arc::new(Home { revocations, identity, callers }), capacity }
     }
 
     /// Verifies with other keys from the next request on; what the old ones verified is forgotten. False if they are no
@@ -332,7 +348,8 @@ impl Checker {
         let headers = self.home.identity.values(&access);
         let watch = Watch::new(epoch, judged.refuse_from);
         let weight = weight(&access, &headers);
-        Ok(Arc::new(Verified { token: access, headers, shard, weight, watch, home: Arc::clone(&self.home) }))
+        let holder = Holder::caller(&access.issuer, &access.subject);
+        Ok(Arc::new(Verified { token: access, headers, shard, weight, watch, holder, home: Arc::clone(&self.home) }))
     }
 
     /// Checks again what a long connection hangs on: a verified token, or the one that a rotation has carried it to.
@@ -427,6 +444,11 @@ impl Checker {
                 Err(refusal.into_denial())
             }
         }
+    }
+
+    /// How many requests of each caller are under way.
+    pub(crate) fn callers(&self) -> &Shares {
+        &self.home.callers
     }
 
     /// How much memory the verified tokens take that all threads share, in bytes.

@@ -16,8 +16,11 @@ use crate::support::{CONFIG, Gate, until};
 const KUZZLE: &str = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n\
     [[routes]]\npath = \"/documents/{*rest}\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
 
+/// One address, and one caller, may have all of them.
+const ALL: &str = "max_requests_per_address = \"100%\"\nmax_requests_per_caller = \"100%\"\n";
+
 fn edge(most: usize) -> Edge {
-    let config = HEAD.replace("[server]\n", &format!("[server]\nmax_requests = {most}\n"));
+    let config = HEAD.replace("[server]\n", &format!("[server]\nmax_requests = {most}\n{ALL}"));
     Edge::with(&format!("{config}{KUZZLE}{ROUTES}"), |_| {}, |_| {})
 }
 

@@ -17,7 +17,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 use super::client::{authn, call, config, gate, get_me, grpc, login, refresh};
-use crate::support::{Place, keep_secret};
+use crate::support::{Place, keep_secret, until};
 
 #[tokio::test]
 async fn a_user_logs_in_refreshes_and_asks_who_it_is() {
@@ -142,8 +142,10 @@ async fn reflection_answers_each_request_before_the_next_one_is_sent() {
 }
 
 #[tokio::test]
-async fn health_is_told_at_once_and_watched_without_end() {
-    let (_place, gate) = gate("");
+async fn a10_health_is_told_at_once_and_watched_by_so_many_of_one_address() {
+    let config = config("").replace("[server]\n", "[server]\nmax_own_streams = 4\nmax_own_streams_per_address = 2\n");
+    let place = Place::new(&config);
+    let gate = place.start();
     let check = |service: &str| {
         let request = HealthCheckRequest { service: service.to_owned() };
         call::<_, HealthCheckResponse>(gate.address, "/grpc.health.v1.Health/Check", tonic::Request::new(request))
@@ -160,6 +162,25 @@ async fn health_is_told_at_once_and_watched_without_end() {
     let request = tonic::Request::new(HealthCheckRequest::default());
     let mut watched = grpc.server_streaming(request, path, codec).await.unwrap().into_inner();
     assert_eq!(watched.next().await.unwrap().unwrap().status, 1);
+
+    // Nothing of what one address watches holds up another, or a login.
+    let watch = async || {
+        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
+        let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let mut grpc = grpc.clone();
+        grpc.ready().await.unwrap();
+        grpc.server_streaming(tonic::Request::new(HealthCheckRequest::default()), path, codec).await
+    };
+    let mut second = watch().await.unwrap().into_inner();
+    assert_eq!(second.next().await.unwrap().unwrap().status, 1);
+    assert_eq!(gate.metric("rotogate_own_streams").await, 2);
+    assert_eq!(watch().await.unwrap_err().code(), Code::Unavailable);
+    let refused = "rotogate_requests_total{route=\"_endpoint\",outcome=\"streams_overloaded\",code=\"200\"}";
+    assert_eq!(gate.metric(refused).await, 1);
+    assert_eq!(gate.get("/public/x", "").await.status, 200);
+    drop(watched);
+    until("its place is free", async || gate.metric("rotogate_own_streams").await == 1).await;
+    assert_eq!(check("").await.unwrap().into_inner().status, 1);
 }
 
 #[tokio::test]

@@ -230,7 +230,7 @@ async fn t9_t18_a_cookie_is_the_identity_of_a_connection_from_a_page_that_may() 
 }
 
 #[tokio::test]
-async fn messages_pass_as_they_were_written_and_not_beyond_their_bound() {
+async fn a11_messages_pass_as_they_were_written_and_not_beyond_their_bound() {
     let mut place = None;
     let (gate, _events) = gate(&mut place).await;
     let token = Client { gate: &gate }.login("").await;
@@ -239,6 +239,15 @@ async fn messages_pass_as_they_were_written_and_not_beyond_their_bound() {
         r#""controller":"app","action":"hello","requestId":"R","body":{"a":123456789012345678901234567890,"b":1.10}}"#;
     wire.send(format!(r#"{{"jwt":"{}", {rest}"#, jwt(&token))).await;
     assert_eq!(wire.hear().await["result"]["text"], format!("{{{rest}"));
+
+    // Of nobody known less is taken: a token must have been good on the connection.
+    let mut stranger = Wire::open(&gate).await;
+    stranger.send(format!(r#"{{"body":"{}"}}"#, "x".repeat(20_000))).await;
+    let Message::Close(Some(close)) = stranger.next().await else { panic!("it was taken") };
+    assert_eq!(u16::from(close.code), 1009);
+    let large = format!(r#"{{"more":"{}","jwt":"{}",{rest}"#, "x".repeat(500_000), jwt(&token));
+    wire.send(large).await;
+    assert_eq!(wire.hear().await["status"], 200);
 
     wire.send("x".repeat(1024 * 1024 + 1)).await;
     let Message::Close(Some(close)) = wire.next().await else { panic!("it was taken") };
@@ -294,4 +303,36 @@ async fn t22_a_message_obeys_the_rules_of_its_own_path() {
         let id = answer["error"]["id"].as_str();
         assert_eq!(id, is_refused.then_some("security.rights.forbidden"), "{controller}:{action}");
     }
+}
+
+#[tokio::test]
+async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_address() {
+    let mut place = None;
+    let (port, _events) = upstream().await;
+    let kuzzle = format!(
+        "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
+         [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"ws\"\n\
+         [[endpoints]]\ndialect = \"kuzzle\"\n"
+    );
+    let bounds = "[server]\nmax_anonymous_sockets = 4\nmax_anonymous_sockets_per_address = 2\nmax_tunnels = 10\n\
+                  max_tunnels_per_caller = 2\n";
+    let config = CONFIG.replace("[server]\n", bounds);
+    let gate = place.insert(Place::new(&format!("{config}{kuzzle}"))).start();
+    let token = Client { gate: &gate }.login("").await;
+    let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt(&token) }).to_string();
+    let mut one = Wire::open(&gate).await;
+    let _two = Wire::open(&gate).await;
+    let (status, body) = Wire::try_open(gate.address, &[]).await.err().expect("it was let in");
+    assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(503)));
+    // Who is known gives its place back, and is counted among the tunnels of its caller.
+    assert_eq!(connection(&one.call(Some(jwt(&token))).await), 1);
+    assert_eq!(gate.metric("rotogate_tunnels").await, 1);
+    let mut three = Wire::open(&gate).await;
+    assert_eq!(connection(&three.call(Some(jwt(&token))).await), 2);
+    let mut four = Wire::open(&gate).await;
+    four.send(call).await;
+    let Message::Close(Some(close)) = four.next().await else { panic!("it was taken") };
+    assert_eq!(u16::from(close.code), 1013);
+    drop(one);
+    crate::support::until("its place is free", async || gate.metric("rotogate_tunnels").await == 1).await;
 }

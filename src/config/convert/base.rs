@@ -13,7 +13,7 @@ use super::super::types::{
     LogFormat, LogLevel, LogOutput, ServerConfig, SessionsConfig, StoreConfig, TrustedIssuer,
 };
 use super::super::value;
-use super::{check_profile, collide, listeners, path_in, profile};
+use super::{check_profile, collide, listeners, overload, path_in, profile};
 use crate::gate::DEFAULT_MAX_STREAM;
 use crate::limit::Rates;
 use crate::session::Scope;
@@ -45,6 +45,8 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
     };
     let trusted_proxies = section.list("trusted_proxies", value::network).unwrap_or_default();
     let expected = "the URL at which clients reach the gate, such as \"https://api.example.com\"";
+    let max_connections = section.get("max_connections", value::count(1, 1_000_000)).unwrap_or(10_000);
+    let (overload, max_requests_per_connection) = overload::bounds(section, max_connections);
     let server = ServerConfig {
         listeners: listeners::all(section, dir, &trusted_proxies),
         public_url: section.require("public_url", expected, value::origin_url).unwrap_or_default(),
@@ -54,8 +56,9 @@ pub(super) fn server(section: &Section<'_>, dir: &Path) -> ServerConfig {
         head_timeout: timeout("head_timeout", 10),
         idle_timeout: timeout("idle_timeout", 60),
         max_head: bytes(section.get("max_head", value::size(8 << 10, 1 << 20)), 32 << 10),
-        max_connections: section.get("max_connections", value::count(1, 1_000_000)).unwrap_or(10_000),
-        max_requests: section.get("max_requests", value::count(1, 10_000_000)).unwrap_or(10_000),
+        max_connections,
+        overload,
+        max_requests_per_connection,
         workers: section
             .get("workers", value::count(1, 1024))
             .and_then(NonZeroUsize::new)

@@ -4,6 +4,7 @@
 
 mod base;
 mod listeners;
+mod overload;
 mod routing;
 mod traffic;
 mod upstreams;

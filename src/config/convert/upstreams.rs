@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 
 use super::super::raw::Section;
 use super::super::types::{AdminConfig, ServerConfig};
-use super::super::value;
+use super::super::value::{self, Share};
 use super::path_in;
 use crate::private_file;
 use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
@@ -50,13 +50,23 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
         section.blame("preserve_host", message);
     }
     let tenth = 100 * MILLISECOND;
+    let max_requests = section.get("max_requests", value::count(1, 1_000_000)).unwrap_or(default.max_requests);
+    let part = |key, percent| {
+        let amount = section.get(key, value::share).unwrap_or(Share::Percent(percent)).of(max_requests);
+        if amount > max_requests {
+            section.blame(key, format!("is {amount}, and max_requests is {max_requests}; expected no more than that"));
+        }
+        amount
+    };
     Upstream {
         preserve_host,
         connect_timeout: Some(time("connect_timeout", tenth, server.connect_timeout)),
         head_timeout: Some(time("head_timeout", tenth, Duration::from_secs(60))),
         idle_timeout: Some(time("idle_timeout", tenth, server.idle_timeout)),
         tls: tls(section, &default.urls, dir),
-        max_requests: section.get("max_requests", value::count(1, 1_000_000)).unwrap_or(default.max_requests),
+        max_requests,
+        max_requests_per_caller: part("max_requests_per_caller", 10),
+        max_requests_per_address: part("max_requests_per_address", 25),
         queue_timeout: time("queue_timeout", Duration::ZERO, default.queue_timeout),
         max_failures: count("max_failures", 1000, default.max_failures),
         eject_for: time("eject_for", tenth, default.eject_for),

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -22,6 +23,8 @@ use super::calls::refusal;
 use super::proto::DESCRIPTORS;
 use crate::dialect::{Reply, ReplyBody, StreamedBody};
 
+/// How long nothing is said to who watches, until the stream ends.
+const WATCHED: Duration = Duration::from_secs(60);
 /// The largest message of a request, in bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
 
@@ -102,6 +105,11 @@ impl Body for Unfailing {
     }
 }
 
+/// Says nothing, and then ends.
+fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
+    stream::once(tokio::time::sleep(WATCHED)).filter_map(|()| std::future::ready(None)).boxed()
+}
+
 /// Whoever answers, serves.
 #[derive(Clone, Copy, Debug)]
 struct Alive;
@@ -129,8 +137,8 @@ impl Health for Alive {
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
         let health = health_of(&request.get_ref().service).unwrap_or(unknown);
-        // It does not change while there is somebody to ask.
-        let watched = stream::once(async move { Ok(health) }).chain(stream::pending());
+        // It does not change while there is somebody to ask. Who wants to know for longer asks again.
+        let watched = stream::once(async move { Ok(health) }).chain(quiet());
         Ok(tonic::Response::new(watched.boxed()))
     }
 }
@@ -138,6 +146,17 @@ impl Health for Alive {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a10_who_watches_is_left_after_a_minute() {
+        let request = tonic::Request::new(HealthCheckRequest::default());
+        let mut watched = Alive.watch(request).await.unwrap().into_inner();
+        let begun = tokio::time::Instant::now();
+        assert!(watched.next().await.unwrap().is_ok());
+        assert!(begun.elapsed().is_zero());
+        assert!(watched.next().await.is_none());
+        assert_eq!(begun.elapsed(), WATCHED);
+    }
 
     #[test]
     fn the_descriptors_can_be_told_by_both_versions() {

@@ -8,13 +8,16 @@ use uuid::Uuid;
 use super::super::{Call, Called};
 use super::actions;
 use super::words::{self, Problem};
-use crate::token::verify::object_of_depth;
+use crate::token::verify::{members_of_depth, object_of_depth};
 
 /// How deep JSON may lie in itself: more than any query for documents has.
 const MAX_DEPTH: usize = 64;
 
 /// The member of an envelope that holds a token.
 pub(super) const JWT: &str = "jwt";
+
+/// The member of an envelope that holds a document: most of a large one, and not read where it is not ours to answer.
+const BODY: &str = "body";
 
 /// See [`Message::of_envelope`].
 type IsPing = bool;
@@ -155,7 +158,10 @@ impl Message {
 
     /// A call in an envelope. Says whether the envelope is a ping and nothing else.
     pub(super) fn of_envelope(&mut self, bytes: &[u8]) -> Result<IsPing, Problem> {
-        let mut envelope = read_object(bytes)?;
+        let mut envelope = match bytes.trim_ascii() {
+            [] => Map::new(),
+            bytes => members_of_depth(bytes, MAX_DEPTH, &[BODY]).map_err(Problem::bad_body)?,
+        };
         self.arguments = Arguments::Envelope;
         let is_ping = envelope.len() == 1 && envelope.get("p").and_then(Value::as_u64) == Some(1);
         let jwt = envelope.remove(JWT);
@@ -178,14 +184,11 @@ impl Message {
             Some(_) => return Err(Problem::invalid_type("jwt", "string")),
         }
         if self.is_ours() {
-            match envelope.get("body") {
+            match read_object(bytes)?.remove(BODY) {
                 None | Some(Value::Null) => {}
-                Some(Value::Object(body)) => self.body = body.clone(),
+                Some(Value::Object(body)) => self.body = body,
                 Some(_) => return Err(Problem::invalid_type("body", "object")),
             }
-        } else {
-            // What is passed on is the text as it came; a document is not held twice.
-            envelope.remove("body");
         }
         self.args = envelope;
         Ok(is_ping)

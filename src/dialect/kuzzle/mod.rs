@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, Method, StatusCode};
 use async_trait::async_trait;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use self::message::{Action, Message};
@@ -111,6 +111,10 @@ impl Dialect for Kuzzle {
 
     fn max_body(&self, operation: &str) -> Option<usize> {
         (operation == self::http::QUERY).then_some(MAX_ENVELOPE)
+    }
+
+    fn token_in(&self, operation: &str, begun: &[u8]) -> Option<SecretString> {
+        (operation == self::http::QUERY).then(|| raw::text_of(begun, message::JWT)).flatten().map(SecretString::from)
     }
 
     fn upgrades(&self, operation: &str) -> bool {

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Deserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// An object without the member `remove`, and with `set` in the place of the member of that name, or behind all; `None`
@@ -30,6 +30,39 @@ pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> O
     }
     written.push_str(if written.is_empty() { "{}" } else { "}" });
     Some(written)
+}
+
+/// The text of this member of an object of which there is but the beginning, if it stands there.
+pub(super) fn text_of(begun: &[u8], name: &str) -> Option<String> {
+    let mut found = None;
+    // It ends with an error where it breaks off, and where the member was found.
+    let _ = serde_json::Deserializer::from_slice(begun).deserialize_map(TextOf { name, found: &mut found });
+    found
+}
+
+/// See [`text_of`].
+struct TextOf<'a> {
+    name: &'a str,
+    found: &'a mut Option<String>,
+}
+
+impl<'de> Visitor<'de> for TextOf<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if name == self.name {
+                *self.found = Some(map.next_value()?);
+                return Ok(());
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
 }
 
 fn push(written: &mut String, name: &str, value: &str) {
@@ -88,6 +121,17 @@ mod tests {
     }
 
     #[test]
+    fn a11_a_token_is_found_in_what_has_come_of_an_object() {
+        let whole = br#"{"body":{"jwt":"no","a":[1,{"b":"}"}]},"\u006awt":"yes","rest":"#;
+        assert_eq!(text_of(whole, "jwt").as_deref(), Some("yes"));
+        for begun in
+            [&whole[..50], b"{\"jwt\":1,\"a\":2", b"{\"jwt\":\"cut", b"[\"jwt\"]", b"", b"{\"body\":{\"jwt\":\"no\"}}"]
+        {
+            assert_eq!(text_of(begun, "jwt"), None, "{}", String::from_utf8_lossy(begun));
+        }
+    }
+
+    #[test]
     fn what_is_no_object_is_nothing() {
         for text in ["", "[]", "1", "{", "{}{}", "{\"a\":}", "\u{feff}{}"] {
             assert_eq!(rewrite(text.as_bytes(), "jwt", None), None, "{text}");
@@ -98,6 +142,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = rewrite(&bytes, "a", Some(("b", "c")));
+            let _ = text_of(&bytes, "a");
         }
     }
 }

@@ -4,8 +4,10 @@
 //! a connection to the upstream that is its caller's alone: whatever the upstream takes a connection for (subscriptions,
 //! say) is never another caller's. What the upstream says comes back as it is.
 //!
-//! Bounds: a message of 1 MiB, and 4 MiB waiting to go the one way or the other; four identities at once, of which a
-//! fifth ends the one that was opened first; who does not read what is sent, or says nothing for a minute, is closed.
+//! Bounds: a message of 16 KiB until a token was good on the connection, and of 1 MiB from then on, whole within ten
+//! seconds; 4 MiB waiting to go the one way or the other; four identities at once, of which a fifth ends the one that was
+//! opened first; who does not read what is sent, or says nothing for a minute, is closed, and so is one for whom no token
+//! is good for a minute, unless the route asks for none. Each byte that waits counts among those that the gate keeps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -40,8 +43,10 @@ use crate::gate::Lease;
 use crate::linger::linger;
 use crate::reason::Reason;
 
+mod inflow;
 mod upstream;
 
+use inflow::Inflow;
 use upstream::{Caller, Said, Upstream, relayed};
 
 /// The longest message, either way.
@@ -57,6 +62,10 @@ const UNREAD: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A client that says nothing for so long is gone: the SDKs ping every two seconds.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long nobody known may stay.
+const ANONYMOUS: Duration = Duration::from_secs(60);
+/// As much as is read at once; the library has it at hand for each connection.
+const READ: usize = 8 * 1024;
 /// How long a client may take to make room for what is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -91,6 +100,7 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
 
 async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
+        .read_buffer_size(READ)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
         .max_write_buffer_size(MAX_WAITING);
@@ -124,7 +134,7 @@ impl Linked {
 }
 
 struct Session<S> {
-    client: WebSocketStream<S>,
+    client: WebSocketStream<Inflow<S>>,
     /// What the paths of the endpoint begin with.
     prefix: String,
     gate: Arc<dyn SocketGate>,
@@ -132,6 +142,8 @@ struct Session<S> {
     upstreams: Vec<Upstream>,
     next: u64,
     said: mpsc::Sender<Said>,
+    /// Since when nobody is known.
+    anonymous: Option<Instant>,
 }
 
 /// Why a connection ends.
@@ -161,9 +173,9 @@ async fn serve_on<S: Stream>(
     prefix: String,
 ) {
     let (said, mut hears) = mpsc::channel(UNREAD);
-    let client = socket(client, Role::Server).await;
+    let client = socket(Inflow::new(client, Arc::clone(&gate)), Role::Server).await;
     let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
-    let mut session = Session { client, prefix, gate, linked, upstreams: Vec::new(), next: 0, said };
+    let mut session = Session { client, prefix, gate, linked, upstreams: Vec::new(), next: 0, said, anonymous: None };
     let Err(ended) = session.run(&mut hears).await;
     // What the upstreams have is not to wait for the client.
     session.upstreams.clear();
@@ -187,6 +199,7 @@ impl<S: Stream> Session<S> {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet = Duration::ZERO;
         let gate = Arc::clone(&self.gate);
+        self.know(self.linked.as_ref().and_then(|linked| linked.lease.as_ref().ok()))?;
         let mut closing = std::pin::pin!(gate.closing());
         loop {
             tokio::select! {
@@ -200,11 +213,14 @@ impl<S: Stream> Session<S> {
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                         Some(Ok(Frame::Close(_))) => return Err(Ended::ByClient),
                         None => return Err(Ended::Broken),
-                        Some(Err(error)) => return Err(code_of(&error).map_or(Ended::Broken, Ended::With)),
+                        Some(Err(error)) => {
+                            let code = self.client.get_ref().ended().or_else(|| code_of(&error));
+                            return Err(code.map_or(Ended::Broken, Ended::With));
+                        }
                     }
                 }
                 said = hears.recv() => match said {
-                    Some(Said::Text(number, text)) if self.knows(number) => self.send(relayed(text)).await?,
+                    Some(Said::Text(number, text, _room)) if self.knows(number) => self.send(relayed(text)).await?,
                     // What it was asked is lost: the client is to come again.
                     Some(Said::Gone(number)) if self.knows(number) => return Err(Ended::With(CloseCode::Restart)),
                     Some(Said::Text(..) | Said::Gone(_)) => {}
@@ -215,10 +231,19 @@ impl<S: Stream> Session<S> {
                     if quiet > IDLE {
                         return Err(Ended::With(CloseCode::Away));
                     }
+                    if self.client.get_ref().is_late() {
+                        return Err(Ended::With(CloseCode::Policy));
+                    }
                     self.look().await?;
                 }
             }
         }
+    }
+
+    /// A token is good: more is borne from now on, on its owner's account.
+    fn know(&self, lease: Option<&Lease>) -> Result<(), Ended> {
+        let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
+        self.gate.place().know(caller).map_err(|_| Ended::With(CloseCode::Again))
     }
 
     fn knows(&self, number: u64) -> bool {
@@ -244,6 +269,14 @@ impl<S: Stream> Session<S> {
         let is_unlinked = self.linked.as_mut().is_some_and(|linked| linked.is_dead(&*self.gate));
         if is_unlinked {
             self.linked = None;
+        }
+        let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
+        self.anonymous = (!is_somebody).then(|| self.anonymous.unwrap_or_else(Instant::now));
+        // Where nobody is asked for a token, nobody has to show one.
+        if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS)
+            && self.gate.permit(None, &nothing()).is_err()
+        {
+            return Err(Ended::With(CloseCode::Policy));
         }
         // A client that logged in on another connection links nothing here, and wants to know as much.
         if is_unlinked || self.upstreams.len() < before {
@@ -294,20 +327,21 @@ impl<S: Stream> Session<S> {
             .map(|(token, by_cookie)| Found { token: token.expose_secret().into(), by_cookie: *by_cookie });
         let Done { came, reason, .. } = perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
         if let Ok(result) = &came {
-            self.link(action, found.as_ref().map(|(token, _)| token), result);
+            self.link(action, found.as_ref().map(|(token, _)| token), result)?;
         }
         reason.tell();
         self.send(words::frame(asked, came)).await
     }
 
     /// A login links its token to the connection, an exchange moves the link, a logout ends it.
-    fn link(&mut self, action: Action, old: Option<&SecretString>, result: &Value) {
+    fn link(&mut self, action: Action, old: Option<&SecretString>, result: &Value) -> Result<(), Ended> {
         let is_old = |token: &SecretString| old.is_some_and(|old| old.expose_secret() == token.expose_secret());
         let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
         match action {
             // What the old token opened hangs on its session, which goes on.
             Action::Login | Action::RefreshToken => {
                 self.linked = new().map(|token| Linked::new(&*self.gate, token, false));
+                self.know(self.linked.as_ref().and_then(|linked| linked.lease.as_ref().ok()))?;
             }
             Action::Logout => {
                 self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_old(&caller.token)));
@@ -317,6 +351,7 @@ impl<S: Stream> Session<S> {
             }
             Action::CheckToken | Action::GetCurrentUser | Action::GetStrategies | Action::PublicApi => {}
         }
+        Ok(())
     }
 
     async fn pass(&mut self, mut asked: Message, bytes: &[u8]) -> Result<(), Ended> {
@@ -336,11 +371,21 @@ impl<S: Stream> Session<S> {
                 return self.refuse(&asked, problem, denial.into()).await;
             }
         };
+        if let (Some(token), false) = (token_text, self.gate.place().is_known()) {
+            self.know(self.gate.lease(token).ok().as_ref())?;
+        }
         // The room of the answer is the id of the request; a client that named none gets one.
         let set = Some(("requestId", asked.request_id.as_str()));
         let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
+        let room = match self.gate.place().buffer(text.len()) {
+            Ok(room) => room,
+            Err(refusal) => {
+                let problem = Problem::unexpected(StatusCode::SERVICE_UNAVAILABLE, refusal.why());
+                return self.refuse(&asked, problem, Reason::shed(refusal)).await;
+            }
+        };
         let told = match self.upstream(identity, token, &called).await {
-            Ok(Some(upstream)) => upstream.take(text),
+            Ok(Some(upstream)) => upstream.take(text, room),
             Ok(None) => false,
             Err(denial) => {
                 let problem = Problem::of_denial(denial, &asked);
@@ -374,9 +419,21 @@ impl<S: Stream> Session<S> {
         }
         let number = self.next;
         self.next += 1;
-        self.upstreams.push(Upstream::open(number, identity, caller, stream, self.said.clone()));
+        self.upstreams.push(Upstream::open(
+            number,
+            identity,
+            caller,
+            stream,
+            self.said.clone(),
+            Arc::clone(&self.gate),
+        ));
         Ok(self.upstreams.last_mut())
     }
+}
+
+/// Less than any call.
+fn nothing() -> Called {
+    Called { name: String::new(), requests: Vec::new() }
 }
 
 fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {

@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 use crate::denial::Denial;
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
+use crate::gate::counted::Counted;
 use crate::gate::notice::Notice;
 use crate::gate::verdict::Verdict;
 use crate::gate::watched::{Watch, is_short};
@@ -32,6 +33,8 @@ pub(super) enum Turned<F> {
 pub(super) struct Passed {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
+    /// Its place among those of its caller.
+    pub(super) counted: Option<Counted>,
     /// Does a long reply to it end with its caller's session?
     pub(super) is_watched: bool,
     /// Who may be the caller, if somebody inside says so.
@@ -128,7 +131,11 @@ where
         let (mut response, verdict) = match kind.project() {
             KindProjection::Inner { future, passed, annotate } => {
                 let mut response = ready!(future.poll(cx))?;
-                let passed = passed.take();
+                let mut passed = passed.take();
+                let mut counted = passed.as_mut().and_then(|passed| passed.counted.take());
+                if let Some(counted) = &mut counted {
+                    counted.answered();
+                }
                 if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unjudged(response.headers())) {
                     let mut reply = reply.map(GateBody::own);
                     if let Some(passed) = passed.filter(|_| *annotate) {
@@ -146,7 +153,7 @@ where
                         None => verdict,
                     }
                 });
-                (response.map(|body| GateBody::inner(body, watch)), verdict)
+                (response.map(|body| GateBody::inner(body, watch, counted)), verdict)
             }
             // It has just turned into one of the others.
             KindProjection::Endpoint { .. } => return Poll::Pending,

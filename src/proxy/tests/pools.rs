@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::support::upstream;
 use crate::proxy::address::{Address, Connecting};
-use crate::proxy::pool::{InFlight, Pool, Resolver, system_resolver};
+use crate::proxy::pool::{InFlight, Pool, Resolver, Whose, system_resolver};
 use crate::proxy::{LONGEST_ASIDE, NotReplaced, Proxy, ProxyError, Settings, Upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ fn pool_of(addresses: usize, change: impl FnOnce(&mut Upstream)) -> Arc<Pool> {
 }
 
 async fn enter(pool: &Arc<Pool>) -> InFlight {
-    pool.enter(&[]).await.unwrap().unwrap()
+    pool.enter(&[], Whose::default()).await.unwrap().unwrap()
 }
 
 /// Fails until its address is put aside, and gives the address.
@@ -141,21 +141,21 @@ async fn where_all_addresses_are_put_aside_all_are_used() {
 async fn an_address_that_was_tried_is_not_taken_again() {
     let pool = pool_of(2, |_| {});
     let first = enter(&pool).await;
-    let second = pool.enter(&[Arc::clone(&first.address)]).await.unwrap().unwrap();
+    let second = pool.enter(&[Arc::clone(&first.address)], Whose::default()).await.unwrap().unwrap();
     assert!(!Arc::ptr_eq(&first.address, &second.address));
     let tried = [Arc::clone(&first.address), Arc::clone(&second.address)];
-    assert!(pool.enter(&tried).await.unwrap().is_none());
+    assert!(pool.enter(&tried, Whose::default()).await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_an_address_that_is_full_but_not_for_ever() {
     let pool = pool_of(2, |upstream| (upstream.max_requests, upstream.queue_timeout) = (1, SECOND));
     let (first, second) = (enter(&pool).await, enter(&pool).await);
-    assert!(matches!(pool.enter(&[]).await, Err(ProxyError::Overloaded)));
+    assert!(matches!(pool.enter(&[], Whose::default()).await, Err(ProxyError::Overloaded)));
     let waiting: Vec<_> = (0..2)
         .map(|_| {
             let pool = Arc::clone(&pool);
-            tokio::spawn(async move { pool.enter(&[]).await.unwrap().unwrap() })
+            tokio::spawn(async move { pool.enter(&[], Whose::default()).await.unwrap().unwrap() })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -217,16 +217,16 @@ async fn a_name_that_was_never_found_is_an_upstream_that_cannot_be_reached() {
     let (answer, resolver, _) = names(&[]);
     *answer.lock().unwrap() = None;
     let pool = pool_with(upstream(&["http://app.test"]), &resolver);
-    assert!(matches!(pool.enter(&[]).await, Err(ProxyError::Unreachable)));
+    assert!(matches!(pool.enter(&[], Whose::default()).await, Err(ProxyError::Unreachable)));
     *answer.lock().unwrap() = Some(vec!["10.0.0.1:80"]);
-    assert!(pool.enter(&[]).await.unwrap().is_some());
+    assert!(pool.enter(&[], Whose::default()).await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_look_up_that_hangs_ends_with_the_time_for_a_connection() {
     let resolver: Resolver = Arc::new(|_| Box::pin(std::future::pending()));
     let pool = pool_with(upstream(&["http://app.test"]), &resolver);
-    assert!(matches!(pool.enter(&[]).await, Err(ProxyError::Unreachable)));
+    assert!(matches!(pool.enter(&[], Whose::default()).await, Err(ProxyError::Unreachable)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,7 +50,7 @@ impl Live {
         upstreams.map_err(|error| format!("{:?}", crate::denial::Chain(&error)))?;
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
         self.limits.set(&now.server);
-        self.in_flight.set_max(now.server.max_requests);
+        self.gate.set_bounds(&now.server.overload);
         of_listeners.for_each(|(live, (_, now))| live.addresses.set_most(now.max_connections_per_address));
         Ok(())
     }

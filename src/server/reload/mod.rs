@@ -14,7 +14,6 @@ use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
 use super::listener::Listener;
-use super::shed::InFlight;
 use super::tls::Tls;
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -38,7 +37,6 @@ pub(super) struct Live {
     pub(super) gate: Gate,
     pub(super) proxy: Proxy,
     pub(super) limits: Arc<Limits>,
-    pub(super) in_flight: Arc<InFlight>,
     /// In the order of the configuration.
     pub(super) listeners: Vec<OfListener>,
     /// The issuers trusted besides us, in the order of the configuration.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// How deep objects and arrays may lie in each other.
@@ -22,6 +22,23 @@ pub(crate) fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<Stri
         Value::Object(object) => Ok(object),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(NOT_STRICT),
     }
+}
+
+/// The same, of an object of which some members are somebody else's to read: null stands for them, and they cost little
+/// more than their bytes. No member stands twice, and it is JSON in UTF-8 throughout.
+pub(crate) fn members_of_depth(
+    bytes: &[u8],
+    max_depth: usize,
+    skipped: &[&str],
+) -> Result<Map<String, Value>, &'static str> {
+    // Nothing else would look at the texts in them.
+    if std::str::from_utf8(bytes).is_err() {
+        return Err(NOT_STRICT);
+    }
+    let mut parser = parser(bytes, max_depth)?;
+    let members = parser.deserialize_map(Members(skipped)).map_err(|_| NOT_STRICT)?;
+    parser.end().map_err(|_| NOT_ALONE)?;
+    Ok(members)
 }
 
 pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, or a member named twice";
@@ -135,6 +152,31 @@ impl<'de> Visitor<'de> for Strict {
             }
         }
         Ok(Value::Object(object))
+    }
+}
+
+/// See [`members_of_depth`].
+struct Members<'a>(&'a [&'a str]);
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = match self.0.contains(&name.as_str()) {
+                true => map.next_value::<IgnoredAny>().map(|IgnoredAny| Value::Null)?,
+                false => map.next_value_seed(Strict)?,
+            };
+            if members.insert(name, value).is_some() {
+                return Err(A::Error::custom("a member named twice"));
+            }
+        }
+        Ok(members)
     }
 }
 

@@ -1,16 +1,26 @@
 //! The bounds of a connection, on a clock that a test moves.
 
 use async_trait::async_trait;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::super::super::{Acting, Command, Outcome};
 use super::*;
 use crate::denial::Error;
+use crate::overload::{Bounds, Overload, SocketPlace};
 
-/// Knows nobody.
-struct Nobody;
+/// Knows nobody, and may let everybody in.
+struct Nobody {
+    lets_in: bool,
+    place: SocketPlace,
+}
+
+impl Nobody {
+    fn new(lets_in: bool) -> Arc<Self> {
+        let place = SocketPlace::new(&Overload::new(&Bounds::default()), None).unwrap();
+        Arc::new(Self { lets_in, place })
+    }
+}
 
 #[async_trait]
 impl Acting for Nobody {
@@ -22,11 +32,15 @@ impl Acting for Nobody {
 #[async_trait]
 impl SocketGate for Nobody {
     fn permit(&self, _: Option<&str>, _: &Called) -> Result<Identity, Denial> {
-        Err(Denial::NoCredential)
+        if self.lets_in { Ok(Identity::default()) } else { Err(Denial::NoCredential) }
     }
 
     fn lease(&self, _: &str) -> Result<Lease, Denial> {
         Err(Denial::TokenExpired)
+    }
+
+    fn place(&self) -> &SocketPlace {
+        &self.place
     }
 
     async fn closing(&self) {
@@ -39,8 +53,15 @@ impl SocketGate for Nobody {
 }
 
 async fn client(linked: Option<(SecretString, bool)>) -> (WebSocketStream<DuplexStream>, JoinHandle<()>) {
+    client_of(Nobody::new(true), linked).await
+}
+
+async fn client_of(
+    gate: Arc<Nobody>,
+    linked: Option<(SecretString, bool)>,
+) -> (WebSocketStream<DuplexStream>, JoinHandle<()>) {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let serving = tokio::spawn(serve_on(far, Arc::new(Nobody), linked, String::new()));
+    let serving = tokio::spawn(serve_on(far, gate, linked, String::new()));
     (WebSocketStream::from_raw_socket(near, Role::Client, None).await, serving)
 }
 
@@ -86,4 +107,78 @@ async fn a_connection_that_was_opened_with_a_dead_token_is_told_so_and_stays() {
     assert_eq!(told.as_str(), words::token_expired());
     client.send(Frame::text(r#"{"p":1}"#)).await.unwrap();
     assert_eq!(next(&mut client).await, Frame::text(r#"{"p":2}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a11_nobody_known_stays_a_minute_where_a_token_is_asked_for() {
+    let (mut client, serving) = client_of(Nobody::new(false), None).await;
+    let start = Instant::now();
+    let ended = loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let _ = client.send(Frame::text(r#"{"p":1}"#)).await;
+        match next(&mut client).await {
+            Frame::Text(_) => {}
+            other => break other,
+        }
+    };
+    let Frame::Close(Some(close)) = ended else { panic!("{ended:?}") };
+    assert_eq!(close.code, CloseCode::Policy);
+    assert!(start.elapsed() >= ANONYMOUS && start.elapsed() < 2 * ANONYMOUS, "{:?}", start.elapsed());
+    drop(client);
+    serving.await.unwrap();
+}
+
+/// Frames as a client sends them, without the library's help.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&[first, 0x80 | 126][..], &length, &[0; 4]].concat();
+    [&head, payload].concat()
+}
+
+const BEGIN: u8 = 0x01;
+const PING: u8 = 0x89;
+
+async fn raw() -> (DuplexStream, JoinHandle<()>, Arc<Nobody>) {
+    let gate = Nobody::new(true);
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let serving = tokio::spawn(serve_on(far, Arc::clone(&gate) as Arc<dyn SocketGate>, None, String::new()));
+    (near, serving, gate)
+}
+
+/// The code of the close frame that comes once all pongs are read.
+async fn closed(stream: &mut DuplexStream) -> u16 {
+    let mut all = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.read_to_end(&mut all)).await;
+    let close = all.windows(2).rposition(|two| two[0] == 0x88).expect("no close frame");
+    u16::from_be_bytes([all[close + 2], all[close + 3]])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a11_a_message_is_whole_in_its_time_whatever_pings_and_fragments_come() {
+    let (mut client, serving, gate) = raw().await;
+    let start = Instant::now();
+    client.write_all(&frame(BEGIN, b"{")).await.unwrap();
+    let mut sent = 0;
+    while start.elapsed() < Duration::from_secs(9) {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let more = if sent % 2 == 0 { frame(PING, b"x") } else { frame(0x00, b" ") };
+        client.write_all(&more).await.unwrap();
+        sent += 1;
+    }
+    assert!(!serving.is_finished());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(closed(&mut client).await, 1008);
+    drop(client);
+    serving.await.unwrap();
+    assert_eq!(Arc::strong_count(&gate), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a11_of_nobody_known_fragments_together_are_small() {
+    let (mut client, _serving, _gate) = raw().await;
+    client.write_all(&frame(BEGIN, &[b' '; 10_000])).await.unwrap();
+    client.write_all(&frame(PING, b"x")).await.unwrap();
+    // Its header says enough: no byte of it is waited for.
+    client.write_all(&frame(0x00, &[b' '; 10_000])[..8]).await.unwrap();
+    assert_eq!(closed(&mut client).await, 1009);
 }

@@ -18,13 +18,14 @@ use super::super::raw;
 use super::{MAX_WAITING, PATIENCE, WAITING, socket};
 use crate::denial::Denial;
 use crate::gate::Lease;
+use crate::overload::Place;
 
 /// A connection to the upstream.
 pub(super) struct Upstream {
     pub(super) number: u64,
     pub(super) identity: Identity,
     pub(super) caller: Option<Caller>,
-    to: mpsc::Sender<String>,
+    to: mpsc::Sender<(String, Place)>,
     /// The bytes in `to`.
     waiting: Arc<AtomicUsize>,
 }
@@ -36,10 +37,11 @@ impl Upstream {
         caller: Option<Caller>,
         stream: Upgraded,
         said: mpsc::Sender<Said>,
+        gate: Arc<dyn SocketGate>,
     ) -> Self {
         let (to, from) = mpsc::channel(WAITING);
         let waiting = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(carry(number, stream, from, Arc::clone(&waiting), said));
+        tokio::spawn(carry(number, stream, from, Arc::clone(&waiting), said, gate));
         Self { number, identity, caller, to, waiting }
     }
 
@@ -56,11 +58,11 @@ impl Upstream {
         Ok(())
     }
 
-    /// Takes a message, if there is room.
-    pub(super) fn take(&self, text: String) -> bool {
+    /// Takes a message and the room that it has, if there is a place for it.
+    pub(super) fn take(&self, text: String, room: Place) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
-        let taken = before + length <= MAX_WAITING && self.to.try_send(text).is_ok();
+        let taken = before + length <= MAX_WAITING && self.to.try_send((text, room)).is_ok();
         if !taken {
             self.waiting.fetch_sub(length, Ordering::Relaxed);
         }
@@ -83,7 +85,8 @@ impl Caller {
 
 /// From the upstream: a message, or its end.
 pub(super) enum Said {
-    Text(u64, String),
+    /// With the room that it has.
+    Text(u64, String, Place),
     Gone(u64),
 }
 
@@ -91,15 +94,16 @@ pub(super) enum Said {
 async fn carry(
     number: u64,
     stream: Upgraded,
-    mut from: mpsc::Receiver<String>,
+    mut from: mpsc::Receiver<(String, Place)>,
     waiting: Arc<AtomicUsize>,
     said: mpsc::Sender<Said>,
+    gate: Arc<dyn SocketGate>,
 ) {
     let mut upstream = socket(TokioIo::new(stream), Role::Client).await;
     loop {
         tokio::select! {
             text = from.recv() => {
-                let Some(text) = text else { break };
+                let Some((text, _room)) = text else { break };
                 let length = text.len();
                 if !matches!(tokio::time::timeout(PATIENCE, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
                     break;
@@ -108,7 +112,8 @@ async fn carry(
             }
             frame = upstream.next() => match frame {
                 Some(Ok(Frame::Text(text))) => {
-                    if said.send(Said::Text(number, text.as_str().to_owned())).await.is_err() {
+                    let Ok(room) = gate.place().buffer(text.len()) else { break };
+                    if said.send(Said::Text(number, text.as_str().to_owned(), room)).await.is_err() {
                         break;
                     }
                 }

@@ -494,6 +494,7 @@ async fn start(
         Arc::clone(&revocations),
         IdentityHeaders::default(),
         CACHE,
+        usize::MAX,
     );
     let engine = Engine::new(Parts {
         styles: Vec::new(),

@@ -1,0 +1,177 @@
+//! What comes in from a client, before it is gathered (requirement A11). A message has its bound, its room in memory and
+//! its time before the library keeps any of it; fragments count together, and pings between them change nothing.
+
+use std::io::{self, Cursor};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode};
+
+use super::super::super::socket::SocketGate;
+use super::MAX_MESSAGE;
+use crate::overload::Place;
+
+/// The longest message of somebody of whom no token was good yet.
+pub(super) const MAX_ANONYMOUS: usize = 16 * 1024;
+/// How long a message may take from its first byte to its last.
+const TIME: Duration = Duration::from_secs(10);
+/// No header is longer.
+const MAX_HEADER: usize = 14;
+
+/// A connection whose incoming messages are bounded.
+pub(super) struct Inflow<S> {
+    stream: S,
+    gate: Arc<dyn SocketGate>,
+    /// The part of a header that has come.
+    head: [u8; MAX_HEADER],
+    known: usize,
+    frame: Frame,
+    /// The payload that the message under way has announced.
+    message: u64,
+    /// A fragment came that is not the last one.
+    is_open: bool,
+    /// When what has not ended yet began.
+    since: Option<Instant>,
+    room: Option<Place>,
+    /// A message came whole, and the library has it.
+    is_read: bool,
+    ended: Option<CloseCode>,
+}
+
+/// The frame under way.
+#[derive(Clone, Copy, Default)]
+struct Frame {
+    is_data: bool,
+    is_final: bool,
+    /// So much of its payload is still to come.
+    left: u64,
+}
+
+impl<S> Inflow<S> {
+    pub(super) fn new(stream: S, gate: Arc<dyn SocketGate>) -> Self {
+        Self {
+            stream,
+            gate,
+            head: [0; MAX_HEADER],
+            known: 0,
+            frame: Frame::default(),
+            message: 0,
+            is_open: false,
+            since: None,
+            room: None,
+            is_read: false,
+            ended: None,
+        }
+    }
+
+    /// Why nothing more is read, if that is so.
+    pub(super) fn ended(&self) -> Option<CloseCode> {
+        self.ended
+    }
+
+    /// Does something come too slowly?
+    pub(super) fn is_late(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() > TIME)
+    }
+
+    fn pass(&mut self, mut bytes: &[u8]) -> Result<(), CloseCode> {
+        let mut is_new = self.since.is_none();
+        while let [first, rest @ ..] = bytes {
+            if self.frame.left > 0 {
+                let passed = usize::try_from(self.frame.left).unwrap_or(usize::MAX).min(bytes.len());
+                if self.frame.is_data {
+                    self.take_room(passed)?;
+                }
+                self.frame.left -= passed as u64;
+                bytes = bytes.get(passed..).unwrap_or_default();
+            } else {
+                bytes = rest;
+                let Some(place) = self.head.get_mut(self.known) else { return Err(CloseCode::Protocol) };
+                *place = *first;
+                self.known += 1;
+                if !self.has_header()? {
+                    continue;
+                }
+            }
+            if self.frame.left == 0 && self.frame.is_data {
+                self.is_open = !self.frame.is_final;
+                if self.frame.is_final {
+                    (self.message, self.is_read, is_new) = (0, true, true);
+                }
+            }
+        }
+        let is_between = self.known == 0 && self.frame.left == 0 && !self.is_open;
+        match is_between {
+            true => self.since = None,
+            false if is_new => self.since = Some(Instant::now()),
+            false => {}
+        }
+        Ok(())
+    }
+
+    /// Is the header whole now? Then its frame begins.
+    fn has_header(&mut self) -> Result<bool, CloseCode> {
+        let mut cursor = Cursor::new(self.head.get(..self.known).unwrap_or_default());
+        let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)? else {
+            return Ok(false);
+        };
+        let is_data = matches!(header.opcode, OpCode::Data(_));
+        self.known = 0;
+        self.frame = Frame { is_data, is_final: header.is_final, left: length };
+        if is_data {
+            self.message = self.message.saturating_add(length);
+            let longest = if self.gate.place().is_known() { MAX_MESSAGE } else { MAX_ANONYMOUS };
+            if self.message > longest as u64 {
+                return Err(CloseCode::Size);
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_room(&mut self, bytes: usize) -> Result<(), CloseCode> {
+        let taken = match &mut self.room {
+            Some(room) => room.grow(bytes).is_ok(),
+            none => self.gate.place().buffer(bytes).map(|room| *none = Some(room)).is_ok(),
+        };
+        if taken { Ok(()) } else { Err(CloseCode::Again) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Inflow<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if std::mem::take(&mut this.is_read) {
+            // Whoever asks for more has dealt with it.
+            this.room = None;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        // What comes after the end is dropped by whoever reads it.
+        if this.ended.is_none()
+            && let Err(code) = this.pass(buf.filled().get(before..).unwrap_or_default())
+        {
+            (this.ended, this.room) = (Some(code), None);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Inflow<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,124 @@
+//! The body of a request to an endpoint (requirements A4, A10, A11). A small one is read from anybody. What is longer is
+//! read once a good token is seen, in the head or in what has come by then, because it costs memory and the time to
+//! parse it. Whoever lets the gate wait for a body takes a place of a small pool meanwhile.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::request::Parts;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use super::super::Inner;
+use crate::credential::{self, Credential, Places};
+use crate::dialect::Dialect;
+use crate::overload::{Holder, Place, Refusal};
+
+/// How long a small body may take to come.
+const TIME: Duration = Duration::from_secs(3);
+/// How long one of somebody known may take.
+const TIME_OF_KNOWN: Duration = Duration::from_secs(10);
+
+/// Why a body was not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    TooLong,
+    TooSlow,
+    Broken,
+    Shed(Refusal),
+}
+
+/// Where a body belongs to.
+pub(super) struct Reading<'a> {
+    pub(super) gate: &'a Inner,
+    pub(super) dialect: &'a dyn Dialect,
+    pub(super) operation: &'static str,
+    pub(super) parts: &'a Parts,
+}
+
+impl Reading<'_> {
+    /// Reads it, and the room that it takes.
+    pub(super) async fn read<B>(&self, body: B) -> Result<(Bytes, Option<Place>), Unread>
+    where
+        B: Body,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if body.is_end_stream() {
+            return Ok((Bytes::new(), None));
+        }
+        let small = self.gate.max_endpoint_body;
+        let large = self.dialect.max_body(self.operation).map_or(small, |own| own.max(small));
+        let mut holder = self.gate.holder(self.parts);
+        let (began, mut time) = (Instant::now(), TIME);
+        let (mut known, mut waits) = (false, None);
+        let mut room = self.gate.overload.buffered.take(holder, 0).map_err(|_| Unread::Shed(Refusal::Buffered))?;
+        // Most come in one piece, and are not copied.
+        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        let mut body = pin!(body.map_err(Into::into));
+        loop {
+            let mut frame = pin!(body.frame());
+            let frame = match poll_fn(|cx| Poll::Ready(Pin::new(&mut frame).poll(cx))).await {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    if waits.is_none() && !known {
+                        let place = self.gate.overload.bodies.enter(holder);
+                        waits = Some(place.map_err(|_| Unread::Shed(Refusal::Bodies))?);
+                    }
+                    tokio::time::timeout_at(began + time, frame).await.map_err(|_| Unread::TooSlow)?
+                }
+            };
+            let Some(frame) = frame else { break };
+            let frame: Frame<B::Data> = frame.map_err(|_: Box<dyn std::error::Error + Send + Sync>| Unread::Broken)?;
+            let Ok(mut data) = frame.into_data() else { continue };
+            let length = first.len() + all.len() + data.remaining();
+            if length > large {
+                return Err(Unread::TooLong);
+            }
+            if length > small && !known {
+                let begun = if all.is_empty() { &first[..] } else { &all[..] };
+                let missing = (small - begun.len()).min(data.chunk().len());
+                let begun = [begun, data.chunk().get(..missing).unwrap_or_default()].concat();
+                let caller = self.caller(&begun).ok_or(Unread::TooLong)?;
+                (known, time, waits, holder) = (true, TIME_OF_KNOWN, None, Some(caller));
+                let kept = length - data.remaining();
+                room = self.room(holder, kept)?;
+            }
+            room.grow(data.remaining()).map_err(|_| Unread::Shed(Refusal::Buffered))?;
+            if first.is_empty() && all.is_empty() {
+                first = data.copy_to_bytes(data.remaining());
+            } else {
+                if all.is_empty() {
+                    all.put(std::mem::take(&mut first));
+                }
+                all.put(data);
+            }
+        }
+        drop(waits);
+        Ok((if all.is_empty() { first } else { all.freeze() }, Some(room)))
+    }
+
+    fn room(&self, holder: Option<Holder>, bytes: usize) -> Result<Place, Unread> {
+        self.gate.overload.buffered.take(holder, bytes).map_err(|_| Unread::Shed(Refusal::Buffered))
+    }
+
+    /// Whose good token stands in the head, or in the beginning of the body.
+    fn caller(&self, begun: &[u8]) -> Option<Holder> {
+        let sources = self.dialect.sources();
+        let places = Places { query: sources.query, cookies: [sources.cookie, None] };
+        let shown = || self.gate.shown(self.gate.client_address(self.parts));
+        let good = |token: &str| {
+            let verified = self.gate.checker.check(Credential::new(token), shown).ok()?;
+            Some(verified.holder())
+        };
+        let in_head = credential::extract_from(&self.parts.headers, self.parts.uri.query(), places).ok().flatten();
+        in_head
+            .and_then(|found| good(&found.token))
+            .or_else(|| good(self.dialect.token_in(self.operation, begun)?.expose_secret()))
+    }
+}

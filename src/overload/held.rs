@@ -1,0 +1,42 @@
+//! A body with what it holds.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::Place;
+
+pin_project! {
+    /// A body that keeps a place until it is dropped.
+    #[derive(Debug)]
+    pub(crate) struct Held<B> {
+        #[pin]
+        body: B,
+        place: Option<Place>,
+    }
+}
+
+impl<B> Held<B> {
+    pub(crate) fn new(body: B, place: Option<Place>) -> Self {
+        Self { body, place }
+    }
+}
+
+impl<B: Body> Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,253 @@
+//! So much in all, and so much for each holder.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Holder;
+
+/// The counters that holders share. One holder at its bound takes the counter of one in so many others with it.
+const COUNTERS: usize = 4096;
+
+/// How much there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// In all.
+    pub all: usize,
+    /// Of one holder.
+    pub each: usize,
+}
+
+impl Bound {
+    /// As much as comes.
+    pub const NONE: Self = Self { all: usize::MAX, each: usize::MAX };
+}
+
+/// Which of the two bounds is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// That of all together.
+    All,
+    /// That of this holder.
+    Holder,
+}
+
+/// What each holder has.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    each: AtomicUsize,
+    held: Box<[AtomicUsize]>,
+}
+
+impl Shares {
+    pub(crate) fn new(each: usize) -> Self {
+        Self { each: AtomicUsize::new(each), held: (0..COUNTERS).map(|_| AtomicUsize::new(0)).collect() }
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn set(&self, each: usize) {
+        self.each.store(each, Ordering::Relaxed);
+    }
+
+    fn counter(&self, holder: Holder) -> Option<&AtomicUsize> {
+        self.held.get(holder.0 as usize % COUNTERS)
+    }
+
+    /// Gives the holder so much more, if its share allows that. To be given back with [`Self::leave`].
+    pub(crate) fn enter(&self, holder: Holder, amount: usize) -> bool {
+        self.enter_within(holder, amount, self.each.load(Ordering::Relaxed))
+    }
+
+    /// The same, within another bound.
+    pub(crate) fn enter_within(&self, holder: Holder, amount: usize, each: usize) -> bool {
+        let Some(counter) = self.counter(holder) else { return true };
+        let before = counter.fetch_add(amount, Ordering::Relaxed);
+        let fits = before.saturating_add(amount) <= each;
+        if !fits {
+            counter.fetch_sub(amount, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    pub(crate) fn leave(&self, holder: Holder, amount: usize) {
+        if let Some(counter) = self.counter(holder) {
+            counter.fetch_sub(amount, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One kind of what is bounded. Cheap to clone; clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool(Arc<Kind>);
+
+#[derive(Debug)]
+struct Kind {
+    most: AtomicUsize,
+    all: AtomicUsize,
+    shares: Shares,
+}
+
+impl Kind {
+    fn enter(&self, holder: Option<Holder>, amount: usize) -> Result<(), Full> {
+        let before = self.all.fetch_add(amount, Ordering::Relaxed);
+        let full = if before.saturating_add(amount) > self.most.load(Ordering::Relaxed) {
+            Full::All
+        } else if holder.is_some_and(|holder| !self.shares.enter(holder, amount)) {
+            Full::Holder
+        } else {
+            return Ok(());
+        };
+        self.leave(None, amount);
+        Err(full)
+    }
+
+    fn leave(&self, holder: Option<Holder>, amount: usize) {
+        self.all.fetch_sub(amount, Ordering::Relaxed);
+        if let Some(holder) = holder {
+            self.shares.leave(holder, amount);
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(bound: Bound) -> Self {
+        Self(Arc::new(Kind {
+            most: AtomicUsize::new(bound.all),
+            all: AtomicUsize::new(0),
+            shares: Shares::new(bound.each),
+        }))
+    }
+
+    /// Changes the bounds. What is beyond them stays.
+    #[cfg(feature = "server")]
+    pub(crate) fn set(&self, bound: Bound) {
+        self.0.most.store(bound.all, Ordering::Relaxed);
+        self.0.shares.set(bound.each);
+    }
+
+    /// A place for this holder; `None` is counted among all alone. Of several that come for the last one at the same
+    /// moment, none may get it.
+    pub(crate) fn enter(&self, holder: Option<Holder>) -> Result<Place, Full> {
+        self.take(holder, 1)
+    }
+
+    /// The same for so much.
+    pub(crate) fn take(&self, holder: Option<Holder>, amount: usize) -> Result<Place, Full> {
+        self.0.enter(holder, amount)?;
+        Ok(Place { kind: Arc::clone(&self.0), holder, amount })
+    }
+
+    /// How much is taken.
+    #[cfg(feature = "server")]
+    pub(crate) fn now(&self) -> usize {
+        self.0.all.load(Ordering::Relaxed)
+    }
+}
+
+/// What a holder has, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    kind: Arc<Kind>,
+    holder: Option<Holder>,
+    amount: usize,
+}
+
+impl Place {
+    /// Takes so much more.
+    pub(crate) fn grow(&mut self, amount: usize) -> Result<(), Full> {
+        self.kind.enter(self.holder, amount)?;
+        self.amount += amount;
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.kind.leave(self.holder, self.amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::headers::Peer;
+
+    fn from(address: [u8; 4]) -> Option<Holder> {
+        Some(Holder::address(address.into()))
+    }
+
+    #[test]
+    fn a9_a_holder_has_its_share_and_the_rest_is_left_to_others() {
+        let pool = Pool::new(Bound { all: 3, each: 2 });
+        let (one, other) = (from([192, 0, 2, 1]), from([192, 0, 2, 2]));
+        let held = [pool.enter(one).unwrap(), pool.enter(one).unwrap()];
+        assert_eq!(pool.enter(one).unwrap_err(), Full::Holder);
+        assert_eq!(pool.now(), 2, "who was refused holds nothing");
+        let third = pool.enter(other).unwrap();
+        assert_eq!(pool.enter(other).unwrap_err(), Full::All);
+        assert_eq!(pool.enter(None).unwrap_err(), Full::All);
+        drop(held);
+        // What was refused left nothing behind, at either bound.
+        let _held = [pool.enter(one).unwrap(), pool.enter(one).unwrap()];
+        drop(third);
+        let _whoever = pool.enter(None).unwrap();
+        // Fewer than there are: they stay, and nobody comes in.
+        pool.set(Bound { all: 1, each: 1 });
+        assert!(pool.enter(None).is_err());
+    }
+
+    #[test]
+    fn a11_bytes_are_given_back_to_the_last() {
+        let pool = Pool::new(Bound { all: 100, each: 60 });
+        let one = from([192, 0, 2, 1]);
+        let mut place = pool.take(one, 40).unwrap();
+        place.grow(20).unwrap();
+        assert_eq!(place.grow(1), Err(Full::Holder));
+        let other = pool.take(from([192, 0, 2, 2]), 40).unwrap();
+        assert_eq!(pool.take(None, 1).unwrap_err(), Full::All);
+        drop((place, other));
+        assert_eq!(pool.now(), 0);
+        assert!(pool.take(one, usize::MAX).is_err(), "no sum overflows");
+        let _all = pool.take(one, 60).unwrap();
+    }
+
+    #[test]
+    fn a9_never_more_than_the_bound_hold_a_place_whatever_happens_at_once() {
+        let (pool, held) = (Pool::new(Bound { all: 3, each: 2 }), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for last in 0..8 {
+                let (pool, held) = (&pool, &held);
+                scope.spawn(move || {
+                    for _ in 0..2000 {
+                        if let Ok(place) = pool.enter(from([192, 0, 2, last % 3])) {
+                            assert!(held.fetch_add(1, Ordering::SeqCst) < 3);
+                            held.fetch_sub(1, Ordering::SeqCst);
+                            drop(place);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.now(), 0);
+        assert!(pool.0.shares.held.iter().all(|counter| counter.load(Ordering::SeqCst) == 0));
+    }
+
+    #[test]
+    fn a9_an_ipv6_address_counts_as_its_64_and_a_proxy_as_nobody() {
+        let of = |text: &str| Holder::address(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:ffff:ffff:ffff"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:203.0.113.1"), of("203.0.113.1"));
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let mut headers = http::HeaderMap::new();
+        let client = |headers: &http::HeaderMap, peer: &str| {
+            Holder::client(headers, &Peer::new(peer.parse().unwrap(), false), &trusted)
+        };
+        assert_eq!(client(&headers, "10.0.0.1"), None);
+        assert_eq!(client(&headers, "203.0.113.1"), Some(of("203.0.113.1")));
+        headers.insert("x-forwarded-for", "198.51.100.7".parse().unwrap());
+        assert_eq!(client(&headers, "10.0.0.1"), Some(of("198.51.100.7")));
+        assert_eq!(client(&headers, "203.0.113.1"), Some(of("203.0.113.1")), "a stranger's word is nothing");
+        headers.insert("x-forwarded-for", "10.0.0.9".parse().unwrap());
+        assert_eq!(client(&headers, "10.0.0.1"), Some(of("10.0.0.9")), "a client among the proxies");
+    }
+}

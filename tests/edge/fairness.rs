@@ -1,0 +1,178 @@
+//! A9, A10, A11: what one address or one caller holds leaves the rest to others. Each attack is one that was seen to take
+//! all of a gate, made small: the gate has forty places, and 127.0.0.1 does what it can.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpSocket;
+
+use super::stub::{Edge, HEAD, ROUTES};
+use super::upgrades;
+use super::wire::{Reply, Wire};
+use crate::support::{CONFIG, until};
+
+/// Forty places: four of one address, two of one caller, four for bodies that do not come.
+const SMALL: &str = "[server]\nmax_requests = 40\n";
+
+fn edge(upstream: &str) -> Edge {
+    let head = HEAD.replace("[server]\n", SMALL);
+    Edge::with(&format!("{head}{upstream}{ROUTES}"), |_| {}, |_| {})
+}
+
+/// A connection from another address of this machine.
+async fn wire_from(last: u8, gate: SocketAddr) -> Wire {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+    let stream = socket.connect(gate).await.unwrap().into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    Wire::on(stream)
+}
+
+async fn ask_from(last: u8, edge: &Edge, line: &str, headers: &[&str]) -> Reply {
+    let mut wire = wire_from(last, edge.gate.address).await;
+    wire.head(line, &[&["Host: gate.test"], headers].concat());
+    wire.reply()
+}
+
+/// Sends requests for as long as each takes a place, and says how many did.
+async fn hold(edge: &Edge, last: u8, line: &str, headers: &[&str], most: usize) -> Vec<Wire> {
+    let mut held = Vec::new();
+    let before = edge.gate.metric("rotogate_requests_in_flight").await;
+    for number in 1..=most {
+        let mut wire = wire_from(last, edge.gate.address).await;
+        wire.head(line, &[&["Host: gate.test"], headers].concat());
+        held.push(wire);
+        until("it is under way", async || {
+            edge.gate.metric("rotogate_requests_in_flight").await == before + number as u64
+        })
+        .await;
+    }
+    held
+}
+
+fn is_shed(reply: &Reply) {
+    assert_eq!((reply.status, reply.header("retry-after")), (503, "1"), "{reply:?}");
+}
+
+async fn counted(edge: &Edge, route: &str, outcome: &str) -> u64 {
+    edge.gate.metric(&format!("rotogate_requests_total{{route=\"{route}\",outcome=\"{outcome}\",code=\"503\"}}")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_one_address_has_its_part_of_the_requests_and_others_have_the_rest() {
+    let edge = edge("");
+    let held = hold(&edge, 1, "GET /public/silent", &[], 4).await;
+    for line in ["GET /public/x", "GET /private", "GET /.well-known/jwks.json"] {
+        is_shed(&edge.ask(line, &[]));
+        // What it says of itself changes nothing.
+        is_shed(&edge.ask(line, &["X-Forwarded-For: 127.0.0.9"]));
+    }
+    assert_eq!(counted(&edge, "/public/{*rest}", "address_overloaded").await, 2);
+    for last in 2..10 {
+        assert_eq!(ask_from(last, &edge, "GET /public/x", &[]).await.status, 200, "127.0.0.{last}");
+    }
+    drop(held);
+    until("all of it is over", async || edge.gate.metric("rotogate_requests_in_flight").await == 0).await;
+    assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_behind_a_trusted_proxy_each_client_is_an_address_and_the_proxy_none() {
+    let head = HEAD.replace("[server]\n", &format!("{SMALL}trusted_proxies = [\"127.0.0.1\"]\n"));
+    let edge = Edge::with(&format!("{head}{ROUTES}"), |_| {}, |_| {});
+    let _held = hold(&edge, 1, "GET /public/silent", &["X-Forwarded-For: 203.0.113.1"], 4).await;
+    is_shed(&edge.ask("GET /public/x", &["X-Forwarded-For: 203.0.113.1"]));
+    is_shed(&edge.ask("GET /public/x", &["X-Forwarded-For: 198.51.100.1, 203.0.113.1"]));
+    assert_eq!(edge.ask("GET /public/x", &["X-Forwarded-For: 203.0.113.2"]).status, 200);
+    // IPv6 counts by /64.
+    let _more = hold(&edge, 1, "GET /public/silent", &["X-Forwarded-For: 2001:db8::1"], 4).await;
+    is_shed(&edge.ask("GET /public/x", &["X-Forwarded-For: 2001:db8::ffff:2"]));
+    assert_eq!(edge.ask("GET /public/x", &["X-Forwarded-For: 2001:db8:0:1::1"]).status, 200);
+    let _own = hold(&edge, 1, "GET /public/silent", &[], 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_one_caller_has_its_part_from_however_many_addresses() {
+    let edge = edge("");
+    let (token, again) = (edge.login().access, edge.login().access);
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+    let mut held = hold(&edge, 1, "GET /private/silent", &[&bearer(&token)], 1).await;
+    held.extend(hold(&edge, 2, "GET /private/silent", &[&bearer(&again)], 1).await);
+    for last in 1..5 {
+        let reply = ask_from(last, &edge, "GET /private/x", &[&bearer(&token)]).await;
+        is_shed(&reply);
+        assert_eq!(reply.header("content-type"), "application/problem+json");
+        assert_eq!(ask_from(last, &edge, "GET /public/x", &[]).await.status, 200, "who is not this caller");
+    }
+    assert_eq!(counted(&edge, "/{*rest}", "caller_overloaded").await, 4);
+    let grpc = ["Content-Type: application/grpc", "Content-Length: 0", &bearer(&token)];
+    assert_eq!(edge.ask("POST /test.Echo/Unary", &grpc).header("grpc-status"), "14");
+    drop(held);
+    until("all of it is over", async || edge.gate.metric("rotogate_requests_in_flight").await == 0).await;
+    assert_eq!(edge.ask("GET /private/x", &[&bearer(&token)]).status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_at_an_upstream_one_caller_and_one_address_have_their_part() {
+    // One of ten for a caller, three for an address.
+    let edge = edge("max_requests = 10\n");
+    let token = format!("Authorization: Bearer {}", edge.login().access);
+    let _held = hold(&edge, 1, "GET /private/silent", &[&token], 1).await;
+    is_shed(&ask_from(2, &edge, "GET /private/x", &[&token]).await);
+    let _more = hold(&edge, 1, "GET /public/silent", &[], 2).await;
+    is_shed(&edge.ask("GET /public/x", &[]));
+    for last in 2..6 {
+        assert_eq!(ask_from(last, &edge, "GET /public/x", &[]).await.status, 200, "127.0.0.{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_a10_tunnels_of_one_caller_are_counted_apart_from_requests() {
+    let (port, _heads) = upgrades::upstream();
+    let mut place = None;
+    let config =
+        CONFIG.replace("[server]\n", "[server]\nmax_tunnels = 3\nmax_tunnels_per_caller = 2\nmax_requests = 40\n");
+    let gate = upgrades::gate_with(&config, port, &mut place);
+    let token = gate.login().await.access;
+    let open = || upgrades::ask(&gate, "/ws", "websocket", &format!("authorization: Bearer {token}"));
+    let (first, tunnel) = open();
+    let (second, _other) = open();
+    assert!(upgrades::is(&first, 101) && upgrades::is(&second, 101), "{first}{second}");
+    assert_eq!(gate.metric("rotogate_tunnels").await, 2);
+    let (third, _refused) = open();
+    assert!(upgrades::is(&third, 503), "{third}");
+    assert!(third.to_ascii_lowercase().contains("retry-after: 1"), "{third}");
+    let outcome = "rotogate_requests_total{route=\"/ws\",outcome=\"tunnels_overloaded\",code=\"503\"}";
+    assert_eq!(gate.metric(outcome).await, 1);
+    // Its requests are counted for themselves.
+    assert_eq!(gate.get("/hello", &token).await.status, 200);
+    drop(tunnel);
+    until("its place is free", async || gate.metric("rotogate_tunnels").await == 1).await;
+    let (again, _tunnel) = open();
+    assert!(upgrades::is(&again, 101), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_bodies_that_never_come_take_neither_the_places_nor_the_endpoint() {
+    let edge = edge("");
+    let form = ["Host: gate.test", "Content-Type: application/x-www-form-urlencoded", "Content-Length: 100"];
+    let mut waits = edge.wire();
+    waits.head("POST /connect/token", &form);
+    waits.send("grant_type=");
+    until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == 1).await;
+    let mut refused = edge.wire();
+    refused.head("POST /connect/token", &form);
+    is_shed(&refused.reply());
+    assert_eq!(counted(&edge, "_endpoint", "bodies_overloaded").await, 1);
+    assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
+    // From elsewhere a login goes on, though it comes in two pieces.
+    let body = format!("client_id=web&grant_type=password&username=demo&password={}", edge.gate.password);
+    let mut login = wire_from(2, edge.gate.address).await;
+    login.head("POST /connect/token", &[&form[..2], &[&format!("Content-Length: {}", body.len())]].concat());
+    login.send(&body[..10]);
+    until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == 2).await;
+    login.send(&body[10..]);
+    assert_eq!(login.reply().status, 200);
+    // The first has a few seconds, and no more.
+    assert_eq!(waits.reply().status, 408);
+    until("nobody waits", async || edge.gate.metric("rotogate_pending_bodies").await == 0).await;
+}
