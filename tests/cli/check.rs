@@ -188,7 +188,7 @@ type Mistake = (fn(&Place, &str) -> String, &'static str, &'static str);
 #[test]
 fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_nothing() {
     fn of_issuer(good: &str, keys: &str) -> String {
-        format!("{good}[[issuers]]\nurl = \"https://idp.test\"\naudience = [\"api\"]\n{keys}\n")
+        format!("{good}[[issuers]]\nurl = \"https://idp.test\"\naudience = [\"api\"]\neverywhere = true\n{keys}\n")
     }
     fn with(good: &str, section: &str, line: &str) -> String {
         good.replacen(&format!("[{section}]"), &format!("[{section}]\n{line}"), 1)
