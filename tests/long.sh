@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # What takes too long for every change: run it before a release. The figures of the last run stand in docs/security.md.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload]     all of them without an argument
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks]     all of them without an argument
 #
 # soak         ten minutes under mixed load end with flat memory           SOAK_SECONDS=600
 # kills        a process ends 1 000 times under concurrent chains          CRASH_ROUNDS=334, three ends each
 # fuzz         every target for its share of an hour, bytes at random      FUZZ_SECONDS=3600
 # simulation   ten million histories of the engine                         SIM_HISTORIES=10000000
 # overload     a minute of four times what the machine carries             OVERLOAD_SECONDS=60
+# attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
 #
 # CRASH_SEED, SIM_SEED and SOAK_SEED bring a run back as far as choices go; each prints its own.
 set -euo pipefail
@@ -44,16 +45,26 @@ simulation() {
 }
 
 overload() {
-    cargo test --all-features --test overload -- --ignored --nocapture
+    cargo test --all-features --test overload -- --ignored --nocapture a4_
 }
 
-for part in "${@:-soak kills fuzz simulation overload}"; do
+# The release binary on a processor of its own; attackers, upstreams and the others on the rest.
+attacks() {
+    local others
+    others=1-$(($(nproc) - 1))
+    [ "$(nproc)" -gt 1 ] || others=0
+    cargo test --release --all-features --test overload --no-run
+    ATTACK_GATE_CPU=0 taskset -c "$others" \
+        cargo test --release --all-features --test overload -- --ignored --nocapture a16_
+}
+
+for part in "${@:-soak kills fuzz simulation overload attacks}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload | attacks) run "$one" "$one" ;;
             *)
-                sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

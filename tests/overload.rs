@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "overload/attacks.rs"]
+mod attacks;
 #[path = "tls/client.rs"]
 #[allow(dead_code, reason = "a part of it is used")]
 mod client;
@@ -207,4 +209,17 @@ async fn a15_memory_goes_back_to_the_system_after_a_flood() {
 #[ignore = "a minute: bash tests/long.sh overload"]
 async fn a15_memory_a_minute_after_a_flood() {
     memory(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_an_attack_costs_others_next_to_nothing_and_memory_stays_within_its_bound() {
+    attacks::attacks(&attacks::Settings { time: Duration::from_millis(1500), pinned: None }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: bash tests/long.sh attacks"]
+async fn a16_each_attack_for_longer_costs_others_next_to_nothing() {
+    let seconds = std::env::var("ATTACK_SECONDS").map_or(20, |text| text.parse().expect("ATTACK_SECONDS"));
+    let pinned = std::env::var("ATTACK_GATE_CPU").ok().map(|text| text.parse().expect("ATTACK_GATE_CPU"));
+    attacks::attacks(&attacks::Settings { time: Duration::from_secs(seconds), pinned }).await;
 }

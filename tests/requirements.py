@@ -20,7 +20,7 @@ NUMBERS = (
     [f"J{n}" for n in [*range(1, 17), 17]]
     + [f"T{n}" for n in [*range(1, 25), 30, 31, 32, 33]]
     + [f"R{n}" for n in [*range(1, 15), 22]]
-    + [f"A{n}" for n in range(1, 16)]
+    + [f"A{n}" for n in range(1, 17)]
     + [f"O{n}" for n in range(1, 12)]
     + [f"O{n}" for n in range(12, 28)]
     + ["J18", "J19", "J20", "J21", "J22", "R15", "R16", "R17", "R18", "R19", "R20", "R21", "R23"]

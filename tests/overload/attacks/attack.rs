@@ -1,0 +1,289 @@
+//! The attacks: each takes what it can get of one thing, and comes again at a bounded rate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use super::others::connect;
+use crate::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
+use crate::support::Gate;
+
+/// How often each client of an attack comes again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Longer than an attack lasts.
+const LONG: Duration = Duration::from_secs(600);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The gate, and what the attackers have of it.
+pub(super) struct Target {
+    gate: SocketAddr,
+    /// Of mallory, who may log in like anybody.
+    good: String,
+    /// Authentic, and revoked.
+    revoked: String,
+}
+
+impl Target {
+    pub(super) async fn new(gate: &Gate, password: &str) -> Self {
+        let pair = [("grant_type", "password"), ("username", "mallory"), ("password", password)];
+        let (good, revoked) = (gate.token(&pair).await.tokens(), gate.token(&pair).await.tokens());
+        let revoke = [("client_id", "web"), ("token", revoked.refresh.as_str())];
+        assert_eq!(gate.form("/connect/revocation", &revoke).await.status, 200);
+        Self { gate: gate.address, good: good.access, revoked: revoked.access }
+    }
+}
+
+/// What is attacked. The numbers are those of the review.
+#[derive(Clone, Copy)]
+pub(super) enum Attack {
+    /// 1: streams of gRPC health that end only with their connection.
+    Watch,
+    /// 2: bodies of the token endpoint that never come.
+    Bodies,
+    /// 2b: WebSockets of nobody known, with a message that never ends.
+    Sockets,
+    /// 6: logins of unknown users with the public client, from many addresses.
+    Logins,
+    /// 13: envelopes of 1 MiB without a token.
+    Envelopes,
+    /// A5: tokens whose signature is false.
+    Forged,
+    /// 15: tokens whose signature holds and that are refused.
+    Revoked,
+    /// 16c: one token, and as many requests as it gets to an upstream that does not answer.
+    Caller,
+    /// A slow upstream behind a public route, from one address.
+    Upstream,
+}
+
+impl Attack {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Watch,
+        Self::Bodies,
+        Self::Sockets,
+        Self::Logins,
+        Self::Envelopes,
+        Self::Forged,
+        Self::Revoked,
+        Self::Caller,
+        Self::Upstream,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Watch => "health streams",
+            Self::Bodies => "bodies that never come",
+            Self::Sockets => "unknown websockets",
+            Self::Logins => "logins of strangers",
+            Self::Envelopes => "envelopes of 1 MiB",
+            Self::Forged => "forged tokens",
+            Self::Revoked => "revoked tokens",
+            Self::Caller => "one token, many requests",
+            Self::Upstream => "an upstream that hangs",
+        }
+    }
+
+    /// Who offers it, and how much.
+    pub(super) const fn offered(self) -> &'static str {
+        match self {
+            Self::Watch | Self::Bodies => {
+                "offered: 20 connections of one address, 100 streams each, ten times a second"
+            }
+            Self::Sockets => "offered: 100 sockets of one address, each opened again when it is closed",
+            Self::Logins => "offered: 64 addresses, ten logins a second each",
+            Self::Envelopes => "offered: 20 connections of one address, ten requests of 1 MiB a second each",
+            Self::Forged | Self::Revoked => "offered: 20 connections of one address, 100 requests a second each",
+            Self::Caller => "offered: 20 connections of two addresses, 100 streams each, ten times a second",
+            Self::Upstream => "offered: 200 connections of one address",
+        }
+    }
+
+    /// The last byte but one of the addresses of its clients: those of attacks never share one.
+    const fn network(self) -> u8 {
+        match self {
+            Self::Watch => 60,
+            Self::Bodies => 61,
+            Self::Sockets => 62,
+            Self::Logins => 63,
+            Self::Envelopes => 64,
+            Self::Forged => 65,
+            Self::Revoked => 66,
+            Self::Caller => 67,
+            Self::Upstream => 68,
+        }
+    }
+
+    /// How many clients there are, and from how many addresses.
+    const fn clients(self) -> (usize, u8) {
+        match self {
+            Self::Watch | Self::Bodies | Self::Envelopes | Self::Forged | Self::Revoked => (20, 1),
+            Self::Sockets => (100, 1),
+            Self::Logins => (64, 64),
+            Self::Caller => (20, 2),
+            Self::Upstream => (200, 1),
+        }
+    }
+
+    pub(super) fn start(self, target: &Arc<Target>, running: &mut JoinSet<()>) {
+        let (clients, addresses) = self.clients();
+        for (client, last) in (0..clients).zip((1..=addresses).cycle()) {
+            let (target, from) = (Arc::clone(target), [127, 0, self.network(), last]);
+            running.spawn(async move {
+                loop {
+                    // Whatever comes of it: the next one follows.
+                    let _ = self.once(from, client, &target).await;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            });
+        }
+    }
+
+    async fn once(self, from: [u8; 4], client: usize, target: &Target) -> std::io::Result<()> {
+        let mut stream = connect(from, target.gate).await?;
+        match self {
+            Self::Watch => {
+                let path = "/grpc.health.v1.Health/Watch";
+                let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+                let block = post(path, &grpc);
+                stream.write_all(&streams(&block, Some(&[0; 5]))).await?;
+                drain(&mut stream).await
+            }
+            Self::Bodies => {
+                let block = post("/connect/token", &[("content-type", "application/x-www-form-urlencoded")]);
+                stream.write_all(&streams(&block, None)).await?;
+                drain(&mut stream).await
+            }
+            Self::Caller => {
+                let bearer = format!("Bearer {}", target.good);
+                let block = post("/hanging/x", &[("authorization", &bearer)]);
+                stream.write_all(&streams(&block, Some(&[]))).await?;
+                drain(&mut stream).await
+            }
+            Self::Sockets => {
+                let ask = "GET /kuzzle HTTP/1.1\r\nHost: gate.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+                stream.write_all(ask.as_bytes()).await?;
+                // A fragment of 4 KiB that is not the last (RFC 6455 §5.2), a ping, the next fragment, and so on.
+                let mut fragment = vec![0x01, 0xfe, 0x10, 0x00, 0, 0, 0, 0];
+                fragment.extend([b' '; 4096]);
+                for _ in 0..256 {
+                    stream.write_all(&fragment).await?;
+                    stream.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await?;
+                    fragment[0] = 0x00;
+                    tokio::time::sleep(AGAIN).await;
+                }
+                drain(&mut stream).await
+            }
+            Self::Logins => {
+                let form = format!("grant_type=password&client_id=web&username=nobody{client}&password=guess-{client}");
+                let ask = request("POST", "/connect/token", "application/x-www-form-urlencoded", None, form.as_bytes());
+                stream.write_all(&ask).await?;
+                answer(&mut stream).await
+            }
+            Self::Envelopes => {
+                let mut body = br#"{"controller":"document","action":"create","body":{"a":""#.to_vec();
+                body.resize(1 << 20, b'x');
+                body.extend(br#""}}"#);
+                stream.write_all(&request("POST", "/kuzzle/_query", "application/json", None, &body)).await?;
+                answer(&mut stream).await
+            }
+            Self::Forged => {
+                for n in 0..10 {
+                    let (signed, signature) = target.good.rsplit_once('.').unwrap_or_default();
+                    // Another signature each time, of the right length.
+                    let forged = format!("{signed}.{:0>width$}", client * 1000 + n, width = signature.len());
+                    stream.write_all(&request("GET", "/private", "", Some(&forged), b"")).await?;
+                    answer(&mut stream).await?;
+                }
+                Ok(())
+            }
+            Self::Revoked => {
+                for _ in 0..10 {
+                    stream.write_all(&request("GET", "/private", "", Some(&target.revoked), b"")).await?;
+                    answer(&mut stream).await?;
+                }
+                Ok(())
+            }
+            Self::Upstream => {
+                stream.write_all(&request("GET", "/public-hanging/x", "", None, b"")).await?;
+                drain(&mut stream).await
+            }
+        }
+    }
+}
+
+fn request(method: &str, path: &str, media: &str, token: Option<&str>, body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: gate.test\r\nContent-Length: {}\r\n", body.len());
+    if !media.is_empty() {
+        head.push_str(&format!("Content-Type: {media}\r\n"));
+    }
+    if let Some(token) = token {
+        head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    [head.as_bytes(), b"\r\n", body].concat()
+}
+
+/// `POST` as a header block without compression (RFC 7541 §6.2).
+fn post(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let text = |text: &str| {
+        // A length of 127 and more takes further bytes (RFC 7541 §5.1).
+        let mut coded = Vec::new();
+        let Some(mut rest) = text.len().checked_sub(127) else {
+            coded.push(u8::try_from(text.len()).unwrap());
+            return [&coded[..], text.as_bytes()].concat();
+        };
+        coded.push(127);
+        while rest >= 128 {
+            coded.push(u8::try_from(rest % 128).unwrap() | 0x80);
+            rest /= 128;
+        }
+        coded.push(u8::try_from(rest).unwrap());
+        [&coded[..], text.as_bytes()].concat()
+    };
+    // From the static table: `:method: POST`, `:scheme: http`; then `:path` and `:authority`.
+    let mut block = [&[0x83, 0x86, 0x04][..], &text(path), &[0x01], &text("gate.test")].concat();
+    for (name, value) in fields {
+        block.extend([&[0][..], &text(name), &text(value)].concat());
+    }
+    block
+}
+
+/// A hundred of these requests on a connection of HTTP/2, each with this body, or with one that never comes.
+fn streams(block: &[u8], body: Option<&[u8]>) -> Vec<u8> {
+    let mut bytes = PREFACE.to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for n in 0..100 {
+        let stream = 2 * n + 1;
+        match body {
+            Some([]) => bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, block)),
+            Some(body) => {
+                bytes.extend(frame(HEADERS, END_HEADERS, stream, block));
+                bytes.extend(frame(0, END_STREAM, stream, body));
+            }
+            None => bytes.extend(frame(HEADERS, END_HEADERS, stream, block)),
+        }
+    }
+    bytes
+}
+
+/// Takes whatever comes until the other side has enough of it.
+async fn drain(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
+    let mut buffer = vec![0; 4096];
+    let taken = async {
+        while stream.read(&mut buffer).await? > 0 {}
+        Ok(())
+    };
+    tokio::time::timeout(LONG, taken).await.unwrap_or(Ok(()))
+}
+
+/// Takes the head of an answer, and whatever came with it.
+async fn answer(stream: &mut tokio::net::TcpStream) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    match stream.read(&mut buffer).await? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
