@@ -32,7 +32,9 @@ pub(crate) use held::Held;
 #[cfg(feature = "server")]
 pub(crate) use patience::{Told, Waiting};
 pub use pool::Bound;
-pub(crate) use pool::{Full, Place, Pool, Shares};
+#[cfg(feature = "server")]
+use pool::Full;
+pub(crate) use pool::{Place, Pool, Shares};
 #[cfg(feature = "kuzzle")]
 pub use socket::SocketPlace;
 

@@ -43,7 +43,7 @@ impl Shares {
         Self { each: AtomicUsize::new(each), held: (0..COUNTERS).map(|_| AtomicUsize::new(0)).collect() }
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn set(&self, each: usize) {
         self.each.store(each, Ordering::Relaxed);
     }
@@ -118,7 +118,7 @@ impl Pool {
     }
 
     /// Changes the bounds. What is beyond them stays.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn set(&self, bound: Bound) {
         self.0.most.store(bound.all, Ordering::Relaxed);
         self.0.shares.set(bound.each);
@@ -137,7 +137,7 @@ impl Pool {
     }
 
     /// How much is taken.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn now(&self) -> usize {
         self.0.all.load(Ordering::Relaxed)
     }

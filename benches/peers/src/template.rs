@@ -106,6 +106,8 @@ listen = "{listen}"
 public_url = "http://{listen}"
 drain_timeout = "1s"
 workers = 1
+max_requests_per_address = "100%"
+max_requests_per_caller = "100%"
 [admin]
 listen = "{admin}"
 token_file = "admin.token"
@@ -131,6 +133,8 @@ accepts = ["application"]
 [[upstreams]]
 name = "app"
 urls = ["http://{upstream}"]
+max_requests_per_caller = "100%"
+max_requests_per_address = "100%"
 [[routes]]
 path = "/public/{{*rest}}"
 auth = "none"
