@@ -2,7 +2,7 @@
 //! requests under way, request bodies of endpoints that are not there yet, our own streams, tunnels, WebSockets of nobody
 //! known, and bytes that are kept. Nothing of it knows HTTP.
 //!
-//! Each kind is a [`Pool`]: so much in all, and so much of it for one holder. A holder is a client address (IPv6: its
+//! Each kind is a pool: so much in all, and so much of it for one holder. A holder is a client address (IPv6: its
 //! /64) or a caller, the subject of an issuer. Whatever one holder does, the rest of each pool is left to the others. A
 //! pool that is full says so at once, because a refusal costs next to nothing, and waiting costs memory and everybody's
 //! time.

@@ -2,7 +2,7 @@
 //! streamed both ways and never gathered; whoever is slow slows the other side down.
 //!
 //! What it expects: a request whose path is canonical (another is refused here again), with a
-//! [`Peer`](crate::headers::Peer) in its extensions, from which [`crate::headers::ProtectedNames::strip_untrusted`] took
+//! [`Peer`] in its extensions, from which [`crate::headers::ProtectedNames::strip_untrusted`] took
 //! what a client must not set.
 //!
 //! **Addresses**: an upstream has several, and a host name is as many as it stands for. Of two that are picked at random

@@ -29,9 +29,8 @@ pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
     )?;
     rows.at_most("the same with the access log on both", 1.05, ratio(ROTOGATE_LOGS, UNGUARDED_LOGS), 2)?;
     let logged = set(CONTENDERS).and_then(|set| Some((set.of(ROTOGATE_LOGS.name())?, set.of(ROTOGATE.name())?)));
-    let line = logged.map(|(with, without)| {
-        Spread::of(with.iter().zip(without).map(|(with, without)| with.cpu - without.cpu))
-    });
+    let line = logged
+        .map(|(with, without)| Spread::of(with.iter().zip(without).map(|(with, without)| with.cpu - without.cpu)));
     rows.at_most("an access line, JSON with all fields, to a file on disk, beyond no log, us of CPU", 1.5, line, 1)?;
     rows.at_most("the same, x HAProxy `jwt_verify` RS256", 0.36, ratio(ROTOGATE, jwt_verify), 2)?;
     rows.at_most("the same, x HAProxy without any check", 1.0, ratio(ROTOGATE, haproxy), 2)?;
