@@ -1,8 +1,10 @@
 //! A second opinion on JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// Does every object, however deep, name each of its members once? Names are compared as they are meant, not as they are
 /// written.
@@ -61,6 +63,36 @@ impl<'de> Visitor<'de> for Once {
                 return Err(A::Error::custom("twice"));
             }
             names.push(name);
+        }
+        Ok(self)
+    }
+}
+
+/// The members of an object, each as it is written. `None` for what is no object, or names one twice.
+pub(crate) fn members(bytes: &[u8]) -> Option<BTreeMap<String, String>> {
+    serde_json::from_slice::<Members>(bytes).ok().map(|Members(members)| members)
+}
+
+struct Members(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self(BTreeMap::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((name, text)) = map.next_entry::<String, Box<RawValue>>()? {
+            if self.0.insert(name, text.get().to_owned()).is_some() {
+                return Err(A::Error::custom("a name stands twice"));
+            }
         }
         Ok(self)
     }
