@@ -632,3 +632,25 @@ async fn t26_the_token_that_loses_to_an_envelopes_own_is_not_passed_on() {
         gate.call(Method::POST, "/_query", &[json, ("cookie", &cookie), ("origin", "http://gate.test")], &call).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{answer:?}");
 }
+
+/// Whether the sender is known decides how much is read. A token that a limiter keeps from being verified is not a bad one.
+#[tokio::test]
+async fn r15_a_large_envelope_whose_token_was_not_looked_at_is_429_and_not_413() {
+    let limits = config("").replace("forged_per_address = \"100000/1s\"", "forged_per_address = \"1/1h\"");
+    let place = Place::new(&limits);
+    let gate = place.start();
+    let client = Client { gate: &gate };
+    let token = client.login("").await;
+    let (signed, signature) = jwt(&token).rsplit_once('.').unwrap();
+    let forged = format!("{signed}.{}", "A".repeat(signature.len()));
+    for _ in 0..2 {
+        assert_eq!(gate.get("/hello", &forged).await.status, StatusCode::UNAUTHORIZED);
+    }
+    let text = "x".repeat(100_000);
+    let call = json!({ "controller": "document", "action": "create", "body": { "text": text } }).to_string();
+    let answer = client.post("/_query", Some(jwt(&token)), &call).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"));
+    // Without any token it is what it was.
+    assert_eq!(client.post("/_query", None, &call).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+}

@@ -221,6 +221,7 @@ where
     let unread = match &read {
         Ok(_) => None,
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
+        Err(Unread::Undecided(denial)) => Some(*denial),
         Err(Unread::TooSlow) if respond::is_grpc(&parts.headers) => {
             return Answered::reply(respond::grpc_status("4", "the request came too slowly"), Reason::BODY_TOO_SLOW);
         }

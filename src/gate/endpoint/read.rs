@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::super::Inner;
 use crate::credential::{self, Credential, Places};
+use crate::denial::{Denial, NotGood};
 use crate::dialect::Dialect;
 use crate::overload::{Holder, Place, Refusal};
 
@@ -31,6 +32,8 @@ pub(super) enum Unread {
     TooSlow,
     Broken,
     Shed(Refusal),
+    /// Its token was not looked at.
+    Undecided(Denial),
 }
 
 /// Where a body belongs to.
@@ -84,7 +87,7 @@ impl Reading<'_> {
                 let begun = if all.is_empty() { &first[..] } else { &all[..] };
                 let missing = (small - begun.len()).min(data.chunk().len());
                 let begun = [begun, data.chunk().get(..missing).unwrap_or_default()].concat();
-                let caller = self.caller(&begun).ok_or(Unread::TooLong)?;
+                let caller = self.caller(&begun).map_err(Unread::Undecided)?.ok_or(Unread::TooLong)?;
                 (known, time, waits, holder) = (true, TIME_OF_KNOWN, None, Some(caller));
                 let kept = length - data.remaining();
                 room = self.room(holder, kept)?;
@@ -108,17 +111,26 @@ impl Reading<'_> {
     }
 
     /// Whose good token stands in the head, or in the beginning of the body.
-    fn caller(&self, begun: &[u8]) -> Option<Holder> {
+    ///
+    /// # Errors
+    /// A denial that decides nothing: a token that a limiter kept from being verified is not a bad one (requirement R15).
+    fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None] };
         let shown = || self.gate.shown(self.gate.client_address(self.parts));
-        let good = |token: &str| {
-            let verified = self.gate.checker.check(Credential::new(token), shown).ok()?;
-            Some(verified.holder())
+        let good = |token: &str| match self.gate.checker.check(Credential::new(token), shown) {
+            Ok(verified) => Ok(Some(verified.holder())),
+            Err(denial) => NotGood::of(denial).map(|_| None),
         };
         let in_head = credential::extract_from(&self.parts.headers, self.parts.uri.query(), places).ok().flatten();
-        in_head
-            .and_then(|found| good(&found.token))
-            .or_else(|| good(self.dialect.token_in(self.operation, begun)?.expose_secret()))
+        if let Some(found) = in_head
+            && let Some(holder) = good(&found.token)?
+        {
+            return Ok(Some(holder));
+        }
+        match self.dialect.token_in(self.operation, begun) {
+            Some(token) => good(token.expose_secret()),
+            None => Ok(None),
+        }
     }
 }
