@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: format, lints, documentation, tests, and a search of all that the
-# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt, a C compiler, for the real clients of
-# tests/interop python3 and node with npm, for the real servers of tests/readings nginx and Go, for the load of
-# tests/overload wrk and h2load, for tests/clients curl, nghttp and Chromium, and for tests/cost valgrind; root on Debian
-# gets all after npm.
+# tests printed for secrets. Needs a Rust toolchain with clippy and rustfmt; tests/setup.sh, which it calls first, installs
+# or names the other programs. tests/fast.sh is the part that needs Rust alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -18,28 +16,7 @@ missing() {
 command -v cargo >/dev/null || missing cargo "install Rust, https://rustup.rs"
 cargo fmt --version >/dev/null 2>&1 || missing rustfmt "rustup component add rustfmt"
 cargo clippy --version >/dev/null 2>&1 || missing clippy "rustup component add clippy"
-command -v "${CC:-cc}" >/dev/null || missing "a C compiler" "install gcc or clang (apt install build-essential)"
-python3 -c 'import venv, ensurepip, tomllib' 2>/dev/null || missing python3 "install Python 3.11 or later with venv (apt install python3-venv)"
-command -v node >/dev/null || missing node "install Node.js 20 or later"
-command -v npm >/dev/null || missing npm "it comes with Node.js"
-
-installed() {
-    local path=$PATH:/usr/sbin
-    if ! PATH=$path command -v "$1" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        # Without starting what was installed.
-        local get=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq)
-        { "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "$2"; } >/dev/null || true
-    fi
-    PATH=$path command -v "$1" >/dev/null || missing "$1" "apt install $2"
-}
-installed nginx nginx-light
-installed go golang-go
-installed wrk wrk
-installed h2load nghttp2-client
-installed nghttp nghttp2-client
-installed curl curl
-installed valgrind valgrind
-installed chromium chromium
+bash tests/setup.sh
 
 name=
 trap '[ $? -eq 0 ] || echo "tests/all.sh: failed at: ${name:-the beginning}" >&2' EXIT
@@ -68,7 +45,7 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --all-targets --all-features -- -D warnings
 step "lints without features" cargo clippy --all-targets --no-default-features -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
-step "the long runs can be started" bash -n tests/long.sh
+step "the other scripts can be started" bash -c 'bash -n tests/long.sh && bash -n tests/fast.sh'
 # Its hundreds of packages are for those who measure.
 step "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run'

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The fast level: every check that needs Rust alone. It needs cargo with clippy and rustfmt, a C compiler, and bash and
+# util-linux, which every Linux has; no Node.js, Python, Chromium, nginx, Go, wrk or valgrind. CI runs tests/all.sh.
+#
+#   bash tests/fast.sh [format] [lints] [unit] [docs] [integration]     all of them without an argument
+#
+# format        the formatting of all Rust code
+# lints         clippy for all targets with all features; a warning is an error
+# unit          the unit tests of the library and the program
+# docs          the examples in the documentation and in the README
+# integration   the integration tests, except those that run an outside program
+#
+# For one integration test: cargo test --all-features --test edge NAME. tests/README.md lists all of them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never
+
+# Files whose tests run outside programs, and the soak, which only tests/long.sh runs. tests/interop/ is a folder.
+outside=" clients interop_grpc interop_oauth2 soak "
+# Tests that run outside programs, in files whose other tests do not.
+skipped=(
+    --skip a_cached_token_costs_so_many_instructions                                  # cost: valgrind
+    --skip a4_four_times_too_much                                                     # overload: wrk, h2load
+    --skip t12_what_is_public_is_private_in_no_servers_reading                        # readings: nginx, Go, Python
+    --skip a_gate_that_matches_by_prefix_is_caught_by_every_server_that_resolves_dots # the same
+)
+
+command -v cargo >/dev/null || {
+    echo "tests/fast.sh: cargo is missing: install Rust, https://rustup.rs" >&2
+    exit 1
+}
+
+run() {
+    local begin=$SECONDS
+    echo "== $1"
+    "$1"
+    echo "== $1: $((SECONDS - begin)) s"
+}
+
+format() {
+    cargo fmt --all --check
+}
+
+lints() {
+    cargo clippy --all-targets --all-features -- -D warnings
+}
+
+unit() {
+    cargo test --all-features --lib --bins
+}
+
+docs() {
+    cargo test --all-features --doc
+}
+
+integration() {
+    local file name tests=()
+    for file in tests/*.rs tests/*/main.rs; do
+        name=${file#tests/}
+        name=${name%/main.rs}
+        name=${name%.rs}
+        [[ $outside == *" $name "* ]] || tests+=(--test "$name")
+    done
+    cargo test --all-features "${tests[@]}" -- "${skipped[@]}"
+}
+
+parts=("$@")
+[ $# -gt 0 ] || parts=(format lints unit docs integration)
+for part in "${parts[@]}"; do
+    case $part in
+        format | lints | unit | docs | integration) ;;
+        *)
+            sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+            exit 2
+            ;;
+    esac
+done
+for part in "${parts[@]}"; do
+    run "$part"
+done

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests run, besides Rust. tests/all.sh calls it first; tests/fast.sh needs none of them
+# but the C compiler.
+#
+#   bash tests/setup.sh
+#
+# As root on Debian or Ubuntu it names the missing packages in one line, then installs them with apt-get. Any other user,
+# on any other system: it changes nothing, names each missing program in one line, and exits with 1. If nothing is missing
+# it prints nothing.
+#
+# Node.js is checked and never installed: Debian 12 packages version 18, and the clients of tests/interop need 20.
+set -euo pipefail
+# Debian installs nginx into /usr/sbin, which only root has in its path.
+PATH=$PATH:/usr/sbin
+
+# program:package
+programs=(
+    cc:build-essential
+    python3:python3-venv
+    curl:curl
+    nginx:nginx-light
+    go:golang-go
+    wrk:wrk
+    h2load:nghttp2-client
+    nghttp:nghttp2-client
+    valgrind:valgrind
+    chromium:chromium
+)
+
+is_there() {
+    case $1 in
+        cc) command -v "${CC:-cc}" ;;
+        python3) python3 -c 'import venv, ensurepip, tomllib' ;;
+        node) node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' ;;
+        *) command -v "$1" ;;
+    esac >/dev/null 2>&1
+}
+
+install=()
+for entry in "${programs[@]}"; do
+    program=${entry%%:*} package=${entry#*:}
+    is_there "$program" || case " ${install[*]-} " in *" $package "*) ;; *) install+=("$package") ;; esac
+done
+if [ ${#install[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "tests/setup.sh: installing with apt-get: ${install[*]}"
+    # RUNLEVEL: a service that is installed is not started.
+    get=(env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq)
+    # What is missing after a failure is reported below, with apt-get's own message above it.
+    { "${get[@]}" update && "${get[@]}" install -y --no-install-recommends "${install[@]}"; } >/dev/null || true
+    hash -r
+fi
+
+complete=yes
+missing() {
+    echo "tests/setup.sh: $1 is missing: $2" >&2
+    complete=
+}
+for entry in "${programs[@]}"; do
+    program=${entry%%:*} package=${entry#*:}
+    case $program in
+        cc) what="a C compiler" how="install gcc or clang (apt install $package)" ;;
+        python3) what="Python 3.11 or later with venv" how="apt install $package" ;;
+        *) what=$program how="apt install $package" ;;
+    esac
+    is_there "$program" || missing "$what" "$how"
+done
+is_there node || missing "Node.js 20 or later" "https://nodejs.org"
+is_there npm || missing npm "it comes with Node.js"
+[ "$complete" ]
