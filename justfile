@@ -1,0 +1,41 @@
+# Daily work. Each recipe is one command; CI calls the scripts behind them.
+
+# List the recipes
+default:
+    @just --list --unsorted
+
+# Format all Rust code
+fmt:
+    cargo fmt --all
+
+# Check formatting and lints
+check:
+    bash tests/fast.sh format lints
+
+# The fast level: all checks that need Rust alone, or the named parts of it
+test *parts:
+    bash tests/fast.sh {{ parts }}
+
+# The tests of the edge, or those whose name contains FILTER
+edge *filter:
+    cargo test --all-features --test edge -- {{ filter }}
+
+# Everything that CI runs; as root on Debian it installs missing programs
+ci:
+    bash tests/all.sh
+
+# The long runs, or the named ones: soak kills fuzz simulation overload attacks
+long *parts:
+    bash tests/long.sh {{ parts }}
+
+# The criterion benches; for one: just bench --bench layer
+bench *options:
+    cargo bench {{ options }}
+
+# Check dependencies: advisories, licences, banned crates, sources (needs cargo-deny)
+deny:
+    cargo deny check
+
+# Build the documentation; a broken link is an error
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
