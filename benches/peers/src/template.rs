@@ -104,6 +104,8 @@ fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) ->
         r#"[server]
 listen = "{listen}"
 public_url = "http://{listen}"
+# What the load says.
+hosts = ["api.example.com"]
 drain_timeout = "1s"
 workers = 1
 max_requests_per_address = "100%"
