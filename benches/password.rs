@@ -19,11 +19,11 @@ use http_body_util::Full;
 use rotogate::client::Client;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::directory::file::FileDirectory;
-use rotogate::directory::password::Passwords;
 use rotogate::gate::{Endpoint, Gate, GateService, NewSession};
+use rotogate::password::Passwords;
 use rotogate::token::algorithm::Algorithm;
 use rotogate::token::keyring::Keyring;
+use rotogate_server::users::FileDirectory;
 use support::{Case, Heads, Inner, exchange, interleave, measures, quantile};
 use tower::{Layer, ServiceExt};
 

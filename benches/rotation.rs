@@ -26,11 +26,11 @@ use http_body_util::{BodyExt, Full};
 use rotogate::client::Client;
 use rotogate::clock::{EngineClock, SystemTime};
 use rotogate::dialect::oauth2::OAuth2;
+use rotogate::engine::{APPLICATION, Engine, Origin, Parts, Refresh, Start};
 use rotogate::gate::{Endpoint, Gate, GateService, NewSession, Peer};
 use rotogate::limit::Limits;
 use rotogate::revocation::RevocationList;
 use rotogate::session::Scope;
-use rotogate::session::engine::{APPLICATION, Engine, Origin, Parts, Refresh, Start};
 use rotogate::session::profile::Profile;
 use rotogate::store::RedbStore;
 use rotogate::store::redb::Options;
@@ -116,9 +116,9 @@ impl Rotate for ByEngine {
         Box::pin(async move {
             let token = SecretString::from(token);
             let refresh = Refresh {
-                credential: rotogate::session::engine::Exchange::Refresh(&token),
+                credential: rotogate::engine::Exchange::Refresh(&token),
                 client: &self.client,
-                account: rotogate::session::engine::OfAccount::Any,
+                account: rotogate::engine::OfAccount::Any,
                 scope: None,
                 access_ttl: None,
                 profile: &self.profile,

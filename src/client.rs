@@ -9,9 +9,12 @@ use arc_swap::ArcSwapOption;
 use aws_lc_rs::{constant_time, hmac, rand};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::denial::{Denial, Error};
-use crate::directory::password::Passwords;
+use crate::denial::Denial;
+use crate::fault::Error;
 use crate::limit::Limits;
+pub use crate::password::NoRandomness;
+use crate::password::Passwords;
+use crate::password::SecretHash;
 use crate::session::Scope;
 use crate::session::profile::ProfileOverride;
 
@@ -56,51 +59,6 @@ impl Client {
     /// May it use this grant?
     pub fn may(&self, grant: Grant) -> bool {
         self.grants.contains(&grant)
-    }
-}
-
-/// An argon2id hash in PHC form. Does not print.
-#[derive(Clone)]
-pub struct SecretHash(SecretString);
-
-impl SecretHash {
-    /// From its PHC form.
-    pub fn new(phc: impl Into<String>) -> Self {
-        Self(SecretString::from(phc.into()))
-    }
-
-    /// One that no secret has: of random bytes, which are in the place of the digest of a secret.
-    ///
-    /// # Errors
-    /// When the system has no randomness.
-    #[cfg(feature = "server")]
-    pub(crate) fn of_nobody() -> Result<Self, NoRandomness> {
-        use base64::Engine as _;
-        let mut bytes = [0; 48];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
-        let (salt, digest) = bytes.split_at(16);
-        let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
-        Ok(Self::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
-    }
-
-    /// The PHC string, for [`Passwords::verify`].
-    pub(crate) fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-/// Are they the same text? For a configuration that is read again, not for a secret that somebody shows.
-impl PartialEq for SecretHash {
-    fn eq(&self, other: &Self) -> bool {
-        self.expose() == other.expose()
-    }
-}
-
-impl Eq for SecretHash {}
-
-impl fmt::Debug for SecretHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretHash(…)")
     }
 }
 
@@ -194,8 +152,3 @@ impl Clients {
         digest
     }
 }
-
-/// The system gave no random bytes.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the system gave no random bytes")]
-pub struct NoRandomness;

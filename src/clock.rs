@@ -92,9 +92,8 @@ pub trait TimeSource: Send + Sync + 'static {
 }
 
 /// The wall clock in microseconds since 1970, for logs: nothing is decided by it.
-#[cfg(feature = "server")]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
-pub(crate) fn wall_micros() -> u64 {
+pub fn wall_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
@@ -160,7 +159,7 @@ impl TimeSource for SystemTime {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let wall = Timestamp(millis(since.unwrap_or_default()));
         #[cfg(feature = "failpoints")]
-        let wall = crate::failpoint::shifted(wall);
+        let wall = Timestamp(crate::failpoint::shifted(wall.0));
         wall
     }
 

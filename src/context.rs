@@ -8,14 +8,13 @@ use http::HeaderValue;
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server fills and reads it"))]
-pub(crate) struct Context {
+pub struct Context {
     /// `http.request.id`: made by us, or checked.
-    pub(crate) id: HeaderValue,
+    pub id: HeaderValue,
     /// `client.address`.
-    pub(crate) client: Option<IpAddr>,
+    pub client: Option<IpAddr>,
     /// `rotogate.actor`, where it is not a client.
-    pub(crate) actor: Option<&'static str>,
+    pub actor: Option<&'static str>,
 }
 
 tokio::task_local! {
@@ -24,25 +23,23 @@ tokio::task_local! {
 
 impl Context {
     /// That of the request that is worked for.
-    pub(crate) fn current() -> Option<Self> {
+    pub fn current() -> Option<Self> {
         CONTEXT.try_with(Self::clone).ok()
     }
 
     /// Does something for the request.
-    #[cfg(feature = "server")]
-    pub(crate) fn enter<T>(self, work: impl FnOnce() -> T) -> T {
+    pub fn enter<T>(self, work: impl FnOnce() -> T) -> T {
         CONTEXT.sync_scope(self, work)
     }
 
     /// A future that works for the request.
-    #[cfg(feature = "server")]
-    pub(crate) fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         CONTEXT.scope(self, work)
     }
 }
 
 /// A task of its own that goes on working for the request of the one that makes it.
-pub(crate) async fn inherited<F: Future>(context: Option<Context>, work: F) -> F::Output {
+pub async fn inherited<F: Future>(context: Option<Context>, work: F) -> F::Output {
     match context {
         Some(context) => CONTEXT.scope(context, work).await,
         None => work.await,

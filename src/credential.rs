@@ -10,7 +10,7 @@ use crate::denial::Denial;
 
 /// A bearer token as it was sent, and nothing known of it yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Credential<'a>(&'a str);
+pub struct Credential<'a>(&'a str);
 
 impl<'a> Credential<'a> {
     /// A token that came another way than in the head of a request.
@@ -19,7 +19,7 @@ impl<'a> Credential<'a> {
     }
 
     /// The token.
-    pub(crate) const fn token(self) -> &'a str {
+    pub const fn token(self) -> &'a str {
         self.0
     }
 }
@@ -138,7 +138,7 @@ pub(crate) fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
 /// [`Denial::TwoCredentials`] for a second `Authorization` header, or one beside a token in the query.
 /// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 ends), another
 /// scheme, a list, or what is not one `token68` (RFC 9110 §11.2).
-pub(crate) fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
+pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let in_query = query.is_some_and(has_query_token);

@@ -1,11 +1,9 @@
-//! Refusals and faults are data. A [`Denial`] is the caller's doing: one variant a rule. A [`Fault`] is ours or an
-//! upstream's. One place turns them into a reply, in the words of the route's dialect; a caller never learns more than
-//! the protocol's own error code says, the log learns the variant.
+//! Refusals are data. A [`Denial`] is the caller's doing: one variant a rule. What fails on our side is a
+//! [`Fault`](crate::fault::Fault). One place renders a denial, in the words of the route's dialect: a caller never learns more
+//! than the protocol's own error code says, and the log names the variant.
 
 use std::time::Duration;
 
-use crate::directory::DirectoryError;
-use crate::route::path::PathError;
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 
 /// A credential, a request or a login that is refused: which rule refused it.
@@ -286,97 +284,52 @@ impl std::fmt::Display for Denial {
 
 impl std::error::Error for Denial {}
 
-/// Something on our side failed. Nothing was decided and nothing consumed: the caller may try again.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    /// The store failed or is closed.
-    #[error("the store failed")]
-    Store(#[from] crate::store::StoreError),
-    /// The directory failed.
-    #[error("the directory failed")]
-    Directory(#[source] crate::directory::DirectoryError),
-    /// A clock is wrong: nothing is minted until it is right.
-    #[error("the clock is not to be trusted: nothing is minted until it is")]
-    Clock,
-    /// More password checks are waiting than the bound allows.
-    #[error("too many password checks are waiting")]
-    Busy,
-    /// A key could not sign.
-    #[error("a key could not sign: {0}")]
-    Signing(&'static str),
-    /// Others changed the session every time that this request tried to.
-    #[error("the session changed under every try")]
-    Contention,
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.what())]
+pub enum PathError {
+    /// It does not begin with a slash.
+    NotAbsolute,
+    /// A byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
+    Character,
+    /// `%` without two hex digits.
+    Escape,
+    /// An escaped control byte or backslash.
+    Hidden,
+    /// The escapes do not decode to UTF-8: broken or overlong.
+    Utf8,
+    /// A `.` or `..` segment in any spelling.
+    DotSegment,
+    /// Escapes of escapes that end in what may not be written at once.
+    DoubleEncoding,
+    /// `%2F`, on a route that does not keep it.
+    EncodedSlash,
+    /// Not the canonical spelling, where none can be put in its place.
+    NotCanonical,
 }
 
-impl From<crate::directory::DirectoryError> for Fault {
-    fn from(error: crate::directory::DirectoryError) -> Self {
-        use crate::directory::DirectoryError;
-        match error {
-            DirectoryError::Busy => Self::Busy,
-            DirectoryError::Unavailable(_) => Self::Directory(error),
-        }
-    }
-}
-
-impl Fault {
-    /// One word for log lines and metrics, from a fixed set.
-    pub const fn reason(&self) -> &'static str {
+impl PathError {
+    /// What is wrong, and nothing of the path itself.
+    pub const fn what(self) -> &'static str {
         match self {
-            Self::Store(_) => "store_failed",
-            Self::Directory(_) => "directory_failed",
-            Self::Clock => "clock",
-            Self::Busy => "busy",
-            Self::Signing(_) => "signing_failed",
-            Self::Contention => "contention",
-        }
-    }
-
-    /// When a client should try again.
-    pub const fn retry_after(&self) -> Duration {
-        match self {
-            Self::Busy | Self::Contention | Self::Directory(DirectoryError::Busy) => Duration::from_secs(1),
-            Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {
-                Duration::from_secs(5)
+            Self::NotAbsolute => "the path does not begin with a slash",
+            Self::Character => "the path has a control character, a space, a backslash or a character beyond ASCII",
+            Self::Escape => "the path has an incomplete percent escape",
+            Self::Hidden => "the path escapes a control character or a backslash",
+            Self::Utf8 => "the path does not decode to UTF-8",
+            Self::DotSegment => "the path has a dot segment",
+            Self::DoubleEncoding => "the path is escaped more than once around something forbidden",
+            Self::EncodedSlash => "the path has an encoded slash",
+            Self::NotCanonical => {
+                "the path has a non-canonical spelling: it escapes a character that needs no escape, lacks one that is \
+                 needed, or has an empty segment"
             }
         }
     }
 }
 
-/// Refused, or failed: never both.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The caller's doing.
-    #[error("refused: {0}")]
-    Denied(#[source] Denial),
-    /// Ours.
-    #[error(transparent)]
-    Failed(Fault),
-}
-
-impl From<Denial> for Error {
-    fn from(denial: Denial) -> Self {
-        Self::Denied(denial)
-    }
-}
-
-impl<F: Into<Fault>> From<F> for Error {
-    fn from(fault: F) -> Self {
-        Self::Failed(fault.into())
-    }
-}
-
-/// An error with its causes, for logs.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl std::fmt::Debug for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+impl From<PathError> for Denial {
+    fn from(error: PathError) -> Self {
+        Self::BadPath(error)
     }
 }

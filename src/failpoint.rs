@@ -12,8 +12,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-
 /// Long enough for a killer to strike between the answer and the commit.
 const PAUSE: Duration = Duration::from_millis(30);
 
@@ -46,8 +44,8 @@ pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// What the wall clock shows in the place of this.
-pub(crate) fn shifted(wall: Timestamp) -> Timestamp {
+/// Moves the wall clock, in milliseconds since 1970.
+pub(crate) fn shifted(wall: u64) -> u64 {
     /// A file that is being written has no number for a moment.
     static LAST: AtomicI64 = AtomicI64::new(0);
     let Some(file) = &active().wall_clock else { return wall };
@@ -57,8 +55,7 @@ pub(crate) fn shifted(wall: Timestamp) -> Timestamp {
         None => LAST.load(Ordering::SeqCst),
     };
     LAST.store(ahead, Ordering::SeqCst);
-    let by = Duration::from_millis(ahead.unsigned_abs());
-    if ahead < 0 { wall.minus(by) } else { wall.plus(by) }
+    wall.saturating_add_signed(ahead)
 }
 
 /// How often what has expired is removed, in the place of this.

@@ -3,7 +3,7 @@
 //!
 //! [`Gate`] is everything: keys, sessions, revocations, verified tokens, route policies and dialects.
 //! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, axum's and hyper's among
-//! them; the `rotogate` binary is that layer around a reverse proxy.
+//! them; the program `rotogate` is that layer around a reverse proxy.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -49,13 +49,15 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `server` | yes | the binary: `gateway.toml`, users file, reverse proxy, listeners, command line |
-//! | `redb` | yes | the embedded store |
 //! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
-//! | `grpc` | yes | the dialect `knox`, with server reflection and health |
-//! | `kuzzle` | yes | WebSockets of the `kuzzle` dialect |
+//! | `redb` | yes | the embedded store |
+//! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
+//! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
+//! | `grpc` | no | the dialect `knox`, with server reflection and health |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
+//!
+//! The standalone proxy is another crate, `rotogate-server`.
 //!
 //! A feature adds API and changes no behaviour, but for `kuzzle`: its dialect serves `GET /` with it.
 
@@ -64,49 +66,56 @@ pub mod clock;
 pub mod denial;
 pub mod dialect;
 pub mod directory;
+pub mod fault;
 pub mod gate;
-pub mod limit;
-pub mod overload;
-pub mod policy;
-pub mod revocation;
 pub mod route;
 pub mod session;
 pub mod store;
 pub mod token;
-pub mod verified;
 
-mod audit;
-mod context;
-mod credential;
-pub mod headers;
-#[cfg(feature = "server")]
-mod log;
-mod reason;
-
-#[cfg(feature = "server")]
-pub mod admin;
-#[cfg(feature = "server")]
-pub mod cli;
-#[cfg(feature = "server")]
-pub mod config;
+// What rotogate-server is built of beyond the API, and what the tests and benches of this repository look into. No promise of
+// compatibility: it changes with the program.
+#[doc(hidden)]
+pub mod context;
+#[doc(hidden)]
+pub mod credential;
+#[doc(hidden)]
+pub mod engine;
 #[cfg(feature = "failpoints")]
+#[doc(hidden)]
 pub mod failpoint;
-mod linger;
-#[cfg(any(feature = "redb", feature = "server"))]
-#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "the store alone needs less of it"))]
-mod private_file;
-#[cfg(feature = "server")]
-pub mod proxy;
-#[cfg(feature = "server")]
-pub mod server;
-#[cfg(feature = "server")]
-mod stamp;
+#[doc(hidden)]
+pub mod headers;
+#[doc(hidden)]
+pub mod lease;
+#[doc(hidden)]
+pub mod limit;
+#[doc(hidden)]
+pub mod linger;
+#[doc(hidden)]
+pub mod network;
+#[doc(hidden)]
+pub mod overload;
+#[doc(hidden)]
+pub mod password;
+#[doc(hidden)]
+pub mod policy;
+#[doc(hidden)]
+pub mod private_file;
+#[doc(hidden)]
+pub mod reason;
+#[doc(hidden)]
+pub mod reply;
+#[doc(hidden)]
+pub mod revocation;
+#[doc(hidden)]
+pub mod verified;
 
 pub use gate::{Gate, Identity};
 /// How passwords come in, for whoever implements a [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 
 /// The README's program compiles.
-#[cfg(all(doctest, feature = "axum", feature = "server"))]
+#[cfg(all(doctest, feature = "axum", feature = "key-folder"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -43,17 +43,16 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::TimeSource;
-use crate::denial::{Denial, Error, Fault};
+use crate::denial::Denial;
+use crate::fault::{Error, Fault};
+use crate::network::network;
+pub use crate::network::{SITE_48, SITE_56};
 use crate::session::SessionId;
 use buckets::Buckets;
-use network::ByNetwork;
-pub(crate) use network::network;
-#[cfg(feature = "server")]
-pub(crate) use network::{Network, networks};
-pub use network::{SITE_48, SITE_56};
+use by_network::ByNetwork;
 
 mod buckets;
-mod network;
+mod by_network;
 #[cfg(test)]
 mod tests;
 

@@ -4,9 +4,7 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "server")]
 use http_body::Body;
-#[cfg(feature = "server")]
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -27,8 +25,7 @@ pub(crate) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
 }
 
 /// Drops what still comes of the body of a request that was answered, within the same bounds.
-#[cfg(feature = "server")]
-pub(crate) async fn drop_rest<B: Body + Unpin>(mut body: B) {
+pub async fn drop_rest<B: Body + Unpin>(mut body: B) {
     let dropped = async {
         let mut left = usize::try_from(BYTES).unwrap_or(usize::MAX);
         while let Some(Ok(frame)) = body.frame().await {
@@ -67,7 +64,6 @@ mod tests {
         assert!(begin.elapsed() < TIME, "{:?}", begin.elapsed());
     }
 
-    #[cfg(feature = "server")]
     #[tokio::test(start_paused = true)]
     async fn the_rest_of_a_body_has_the_same_bounds() {
         let (mut says, body) = http_body_util::channel::Channel::<bytes::Bytes>::new(1);

@@ -19,21 +19,21 @@ pub struct Permitted {
 
 /// Who permitted a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct By {
+pub struct By {
     /// The gate.
-    pub(crate) gate: GateId,
+    pub gate: GateId,
     /// Did its layer, by its routes? Otherwise `require()` did, which knows nothing of them.
-    pub(crate) layer: bool,
+    pub layer: bool,
     /// Does it leave the audience to `require()`?
-    pub(crate) defers: bool,
+    pub defers: bool,
 }
 
 /// Tells gates apart: one believes what it has permitted itself, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GateId(u64);
+pub struct GateId(u64);
 
 impl GateId {
-    pub(crate) fn next() -> Self {
+    pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
@@ -69,7 +69,7 @@ impl Permitted {
 }
 
 /// Lets a request of nobody pass, on a route that asks nobody or leaves it open.
-pub(crate) fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
+pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted { route: Arc::clone(route), caller: None, by }
 }
 

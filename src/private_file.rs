@@ -11,8 +11,7 @@
 //!
 //! What is no secret but decides who is trusted goes through [`trusted`].
 
-#[cfg(feature = "server")]
-pub(crate) mod trusted;
+pub mod trusted;
 mod user;
 
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -29,7 +28,7 @@ const MAX_LEN: u64 = 64 << 20;
 /// # Errors
 /// A text that names the file, what is wrong and how to mend it: it cannot be opened, is no regular file, belongs to
 /// somebody else, or others may read or write it.
-pub(crate) fn open_private(path: &Path, writing: bool) -> Result<File, String> {
+pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     let cannot = |e: io::Error| match e.kind() {
         io::ErrorKind::PermissionDenied => format!("{}: cannot be opened: {e}{}", path.display(), user::advice(path)),
         _ => format!("{}: cannot be opened: {e}", path.display()),
@@ -49,7 +48,7 @@ pub(crate) fn open_private(path: &Path, writing: bool) -> Result<File, String> {
 ///
 /// # Errors
 /// As [`open_private`], or the file is longer.
-pub(crate) fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
+pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let cannot = |e: io::Error| format!("{}: cannot be read: {e}", path.display());
     let file = open_private(path, false)?;
     let len = file.metadata().map_err(cannot)?.len().min(max);
@@ -66,7 +65,7 @@ pub(crate) fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<
 ///
 /// # Errors
 /// As [`open_private`], or the file is not UTF-8 text.
-pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, String> {
+pub fn read_private(path: &Path) -> Result<Zeroizing<String>, String> {
     let bytes = read_private_bytes(path, MAX_LEN)?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
@@ -137,7 +136,7 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
 ///
 /// # Errors
 /// A text that names it, what is wrong and how to mend it.
-pub(crate) fn check_private_dir(path: &Path) -> Result<(), String> {
+pub fn check_private_dir(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let meta = fs::metadata(path).map_err(|e| format!("{shown}: cannot be read: {e}"))?;
     if !meta.is_dir() {
@@ -173,8 +172,7 @@ fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
 
 /// Why we may not look into a file that the gate's user may: not a fault of the file. `None` where we may, or where
 /// something else is the matter.
-#[cfg(feature = "server")]
-pub(crate) fn denied(path: &Path) -> Option<String> {
+pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
@@ -185,8 +183,7 @@ pub(crate) fn denied(path: &Path) -> Option<String> {
 }
 
 /// As [`denied`], of a file for the gate's eyes only that this process, of another user, could open.
-#[cfg(feature = "server")]
-pub(crate) fn denied_as_another(path: &Path) -> Option<String> {
+pub fn denied_as_another(path: &Path) -> Option<String> {
     denied(path).or_else(|| {
         let owner = user::owner(path)?;
         let us = user::ours();
@@ -204,8 +201,7 @@ pub(crate) fn denied_as_another(path: &Path) -> Option<String> {
 
 /// Why a file that is not there could not be made, or one that is could not be written. The flag says that this is for
 /// want of a right, which another user may have.
-#[cfg(feature = "server")]
-pub(crate) fn unwritable(path: &Path) -> Option<(String, bool)> {
+pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     let shown = path.display();
     let there = path.ancestors().find(|at| at.as_os_str().is_empty() || at.symlink_metadata().is_ok());
     let there = there.filter(|at| !at.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -228,8 +224,7 @@ pub(crate) fn unwritable(path: &Path) -> Option<(String, bool)> {
 }
 
 /// May others look into this folder, though they can change nothing there?
-#[cfg(feature = "server")]
-pub(crate) fn is_open(path: &Path) -> Option<u32> {
+pub fn is_open(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let mode = fs::metadata(path).ok().filter(Metadata::is_dir)?.mode() & 0o777;
     (mode & 0o055 != 0).then_some(mode)
@@ -239,7 +234,7 @@ pub(crate) fn is_open(path: &Path) -> Option<u32> {
 ///
 /// # Errors
 /// It cannot be made, or something else has its name.
-pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() {
         return Ok(());
     }
@@ -278,7 +273,7 @@ fn adopt(made: &File, path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// I/O; or the path is a symbolic link, which is not written through, or no regular file.
-pub(crate) fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_link(path)?;
     let temp = Unpublished::with(path, bytes)?;
     fs::rename(&temp.0, path)?;
@@ -289,20 +284,20 @@ pub(crate) fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> 
 ///
 /// # Errors
 /// I/O; [`io::ErrorKind::AlreadyExists`] where something, even a broken link, has that name.
-pub(crate) fn create_private_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn create_private_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Unpublished::with(path, bytes)?.publish_new(path)
 }
 
 /// A lock that keeps those who change `path` apart, until it is dropped. It lies in a file beside it, because the file
 /// itself is replaced.
 #[derive(Debug)]
-pub(crate) struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
 
 /// Waits for the lock beside `path`.
 ///
 /// # Errors
 /// I/O; or the lock file is a symbolic link.
-pub(crate) fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
+pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     let lock = beside(path, "lock")?;
     refuse_link(&lock)?;
     let file = private_options().create(true).truncate(false).open(&lock)?;
@@ -313,14 +308,14 @@ pub(crate) fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
 
 /// A file for our eyes only (0600) that is under a name of its own until it is complete. It goes away if it never is.
 #[derive(Debug)]
-pub(crate) struct Unpublished(PathBuf);
+pub struct Unpublished(PathBuf);
 
 impl Unpublished {
     /// A new file beside `path`, with a name that nothing else has.
     ///
     /// # Errors
     /// I/O, or `path` names no file.
-    pub(crate) fn beside(path: &Path) -> io::Result<(Self, File)> {
+    pub fn beside(path: &Path) -> io::Result<(Self, File)> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
@@ -342,7 +337,7 @@ impl Unpublished {
     ///
     /// # Errors
     /// I/O; [`io::ErrorKind::AlreadyExists`] where something, even a broken link, has that name. That stays as it is.
-    pub(crate) fn publish_new(self, path: &Path) -> io::Result<()> {
+    pub fn publish_new(self, path: &Path) -> io::Result<()> {
         // Unlike a rename, a link fails where the name is taken: of two that start together one wins.
         match fs::hard_link(&self.0, path) {
             // A file system without hard links. A file that appears between these two steps would be replaced.
@@ -401,7 +396,7 @@ fn beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
 }
 
 /// The directory that a file lies in.
-pub(crate) fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

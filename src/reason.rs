@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use crate::denial::{Denial, Error, Fault};
+use crate::denial::Denial;
+use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
 /// See the module. A reason is made from a [`Denial`], a [`Fault`] or an error of the proxy, or is one of the constants
@@ -65,10 +66,9 @@ impl Reason {
         Self::new(fault.reason(), Kind::Failed)
     }
 
-    /// It was not forwarded, or not answered by the upstream.
-    #[cfg(feature = "server")]
-    pub(crate) const fn of_proxy(error: crate::proxy::ProxyError) -> Self {
-        Self { word: error.reason(), detail: error.detail(), kind: Kind::Failed }
+    /// The proxy did not forward the request, or got no response. The words are those of the proxy's own closed set.
+    pub const fn of_proxy(word: &'static str, detail: Option<&'static str>) -> Self {
+        Self { word, detail, kind: Kind::Failed }
     }
 
     /// The word.
@@ -92,7 +92,7 @@ impl Reason {
     }
 
     /// The one event of a refusal. Whoever decides that a request is refused calls it, once.
-    pub(crate) fn tell(self) {
+    pub fn tell(self) {
         if self.is_refusal() {
             tracing::debug!(target: "rotogate::denial", reason = self.word, detail = self.detail, "refused");
         }
@@ -150,7 +150,7 @@ mod tests {
         let page = include_str!("../docs/logs.md");
         let mut all = words(include_str!("reason.rs"), "Self::new(\"");
         all.append(&mut words(include_str!("denial.rs"), "=> \""));
-        all.append(&mut words(include_str!("proxy/error.rs"), "=> \""));
+        all.append(&mut words(include_str!("../crates/server/src/proxy/error.rs"), "=> \""));
         all.append(&mut words(include_str!("overload/mod.rs"), "=> \""));
         assert!(all.len() > 60, "{all:?}");
         let missing: Vec<_> = all.iter().filter(|word| !page.contains(&format!("| `{word}` |"))).collect();

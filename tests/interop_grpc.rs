@@ -90,7 +90,7 @@ async fn drive(client: &str, more: &str) -> Output {
     });
     let gate = place.start();
     let cutting = cutting(gate.address).await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/grpc/run.sh");
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/grpc/run.sh");
     Command::new("bash")
         .arg(script)
         .arg(client)

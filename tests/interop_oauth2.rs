@@ -123,7 +123,7 @@ fn clients() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("interop-cache/oauth2");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/oauth2");
+        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/oauth2");
         let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());

@@ -27,14 +27,14 @@ NUMBERS = (
     + ["T25", "T26", "T27", "T28", "T29"]
 )
 # Folders and files of tests that do not start the real binary.
-INSIDE = ("src/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
+INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
 NAMED = re.compile(r"(?:[jtrao]\d+_)+")
 
 
 def proofs():
     found = {}
-    for path in sorted([*ROOT.glob("src/**/*.rs"), *ROOT.glob("tests/**/*.rs")]):
+    for path in sorted([*ROOT.glob("src/**/*.rs"), *ROOT.glob("crates/*/src/**/*.rs"), *ROOT.glob("tests/**/*.rs")]):
         file = str(path.relative_to(ROOT))
         for name in TEST.findall(path.read_text()):
             if begin := NAMED.match(name):

@@ -19,9 +19,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served, json, said_json};
-use crate::denial::{Denial, Error};
-use crate::gate::respond::retry_after;
-use crate::session::engine::Issued;
+use crate::denial::Denial;
+use crate::engine::Issued;
+use crate::fault::Error;
+use crate::reply::retry_after;
 use crate::token::verify::strict_json;
 
 #[cfg(test)]

@@ -16,15 +16,15 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use secrecy::SecretString;
 
 use crate::client::Presented;
-use crate::denial::{Denial, Error, NotGood};
+use crate::denial::{Denial, NotGood};
 use crate::directory::User;
+use crate::engine::Issued;
+use crate::fault::Error;
 use crate::reason::Reason;
 use crate::session::Scope;
-use crate::session::engine::Issued;
 use crate::session::profile::ProfileOverride;
 use crate::token::claims::TokenStyle;
 
-mod body;
 pub mod envelope;
 #[cfg(feature = "grpc")]
 pub mod knox;
@@ -33,12 +33,9 @@ pub mod oauth2;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
-pub use body::{ReplyBody, StreamedBody};
+pub use crate::reply::{Reply, ReplyBody, StreamedBody};
 #[cfg(feature = "kuzzle")]
 pub use socket::{Identity as SocketIdentity, Serve, SocketGate, Upgrade};
-
-/// A reply of ours.
-pub type Reply = Response<ReplyBody>;
 
 /// What a dialect makes of a request.
 pub enum Answer {

@@ -10,7 +10,7 @@ use hyper::upgrade::Upgraded;
 
 use super::{Acting, Called, Reply};
 use crate::denial::Denial;
-use crate::gate::Lease;
+use crate::lease::Lease;
 use crate::overload::SocketPlace;
 
 /// Whose connection to the upstream a message goes over: callers of one identity share it.

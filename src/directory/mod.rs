@@ -11,20 +11,8 @@ use crate::session::Scope;
 use crate::token::claims::CLIENT_PREFIX;
 use crate::token::verify::is_subject;
 
-#[cfg(feature = "server")]
-pub mod file;
-pub mod password;
-
-/// A directory that cannot answer now.
-#[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// More password checks are waiting than the bound allows: the caller may try again soon.
-    #[error("too many password checks are waiting")]
-    Busy,
-    /// It cannot be read or reached.
-    #[error("{0}")]
-    Unavailable(String),
-}
+pub use crate::fault::DirectoryError;
+pub use crate::password;
 
 /// What the directory says of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,8 +39,7 @@ pin_project! {
 
 impl<B> GateBody<B> {
     /// The inner service's body.
-    #[cfg(feature = "server")]
-    pub(crate) fn inner_ref(&self) -> Option<&B> {
+    pub fn inner_ref(&self) -> Option<&B> {
         match &self.kind {
             Kind::Inner { body, .. } => Some(body),
             Kind::Own { .. } | Kind::Stream { .. } => None,
@@ -48,8 +47,7 @@ impl<B> GateBody<B> {
     }
 
     /// Why the reply was cut with its caller's session, if it was.
-    #[cfg(feature = "server")]
-    pub(crate) fn cut(&self) -> Option<&'static str> {
+    pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
             Kind::Inner { watch, .. } => watch.as_ref()?.cut(),
             Kind::Own { .. } | Kind::Stream { .. } => None,
@@ -57,8 +55,7 @@ impl<B> GateBody<B> {
     }
 
     /// The whole body, if it is one of ours: the gate's, or what `of_inner` says is the inner service's own.
-    #[cfg(feature = "server")]
-    pub(crate) fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
+    pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
             Kind::Inner { body, .. } => of_inner(body),
             Kind::Own { bytes, .. } => bytes.as_mut(),
@@ -70,7 +67,8 @@ impl<B> GateBody<B> {
         Self { kind: Kind::Inner { body, watch, counted } }
     }
 
-    pub(crate) fn own(body: ReplyBody) -> Self {
+    /// A body of the gate's own.
+    pub fn own(body: ReplyBody) -> Self {
         if let Some(stream) = body.stream {
             return Self { kind: Kind::Stream { stream } };
         }

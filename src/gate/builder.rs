@@ -15,13 +15,14 @@ use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource};
 use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
-use crate::directory::password::Passwords;
+use crate::engine::{Engine, Parts};
 use crate::headers::{HeaderPattern, ProtectedNames};
+use crate::lease::LeaseContext;
 use crate::limit::{Limits, Rates};
 use crate::overload::{Bounds, Overload};
+use crate::password::Passwords;
 use crate::policy::{Audiences, GateId};
 use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
-use crate::session::engine::{Engine, Parts};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
@@ -426,12 +427,16 @@ impl GateBuilder {
         let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
         let public_url = self.public_url.or_else(|| origin_of(&issuer)).unwrap_or_default();
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
+        let (engine, checker) = (Arc::new(engine), Arc::new(checker));
+        let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
+        let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
         let inner = Arc::new(Inner {
             id: GateId::next(),
             notices: Notices::default(),
             asks_audience: AtomicBool::new(false),
             engine,
             checker,
+            leases,
             endpoints: Endpoints::new(
                 self.endpoints,
                 &self.profile,
@@ -453,9 +458,7 @@ impl GateBuilder {
             leeway,
             trusted_proxies: self.trusted_proxies,
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
-            max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
             overload: Overload::new(&self.bounds),
-            closing: tokio::sync::watch::Sender::new(false),
         });
         tokio::spawn(maintain(Arc::downgrade(&inner)));
         Ok(Gate(inner))

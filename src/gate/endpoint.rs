@@ -21,12 +21,14 @@ use super::paced::Paced;
 use super::{Inner, Recipient, respond};
 use crate::context::{Context, inherited};
 use crate::credential;
-use crate::denial::{Denial, Error, Fault};
+use crate::denial::Denial;
 use crate::dialect::{Acting, Answer, Call, Command, Consult, Dialect, Forward, Outcome, Reply};
+use crate::engine::Origin;
+use crate::fault::{Error, Fault};
 use crate::overload::{Place, Refusal};
 use crate::reason::Reason;
+use crate::reply;
 use crate::route::RoutePolicy;
-use crate::session::engine::Origin;
 use crate::session::profile::ProfileOverride;
 
 mod act;
@@ -36,8 +38,7 @@ mod table;
 use read::{Reading, Unread};
 
 pub use table::EndpointError;
-#[cfg(feature = "server")]
-pub(crate) use table::envelopes;
+pub use table::envelopes;
 pub(super) use table::{Endpoints, Hit, Operation};
 
 /// Where the public keys are.
@@ -172,10 +173,10 @@ where
 {
     let Operation { endpoint: index, served, params } = operation;
     let Some(endpoint) = gate.endpoints.get(index) else {
-        return Answered::reply(respond::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute);
+        return Answered::reply(reply::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute);
     };
     if !served.methods.contains(&parts.method) {
-        let plain = respond::method_not_allowed(served.methods);
+        let plain = reply::method_not_allowed(served.methods);
         let denial = Denial::MethodNotAllowed;
         return Answered::reply(respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain), denial);
     }
@@ -222,15 +223,18 @@ where
         Ok(_) => None,
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
         Err(Unread::Undecided(denial)) => Some(*denial),
-        Err(Unread::TooSlow) if respond::is_grpc(&parts.headers) => {
-            return Answered::reply(respond::grpc_status("4", "the request came too slowly"), Reason::BODY_TOO_SLOW);
+        Err(Unread::TooSlow) if reply::is_grpc(&parts.headers) => {
+            return Answered::reply(
+                reply::grpc_status(reply::GrpcCode::DeadlineExceeded, "the request came too slowly"),
+                Reason::BODY_TOO_SLOW,
+            );
         }
         Err(Unread::TooSlow) => {
             let status = StatusCode::REQUEST_TIMEOUT;
             let reply = endpoint
                 .dialect
                 .failed(status, "the body came too slowly")
-                .unwrap_or_else(|| respond::problem(status, None));
+                .unwrap_or_else(|| reply::problem(status, None));
             return Answered::reply(reply, Reason::BODY_TOO_SLOW);
         }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
@@ -311,7 +315,7 @@ impl Acting for Desk<'_> {
             tracing::error!(
                 target: "rotogate::fault",
                 reason = fault.reason(),
-                error = ?crate::denial::Chain(fault),
+                error = ?crate::fault::Chain(fault),
                 "a request could not be decided, and was told to come again"
             );
         }
@@ -334,7 +338,7 @@ fn document(method: &Method, media: &'static str, body: Bytes) -> (Reply, Reason
     if !matches!(*method, Method::GET | Method::HEAD) {
         let reason = Reason::from(Denial::MethodNotAllowed);
         reason.tell();
-        return (respond::method_not_allowed(&[Method::GET, Method::HEAD]), reason);
+        return (reply::method_not_allowed(&[Method::GET, Method::HEAD]), reason);
     }
     let mut reply = Response::new(body.into());
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));

@@ -90,6 +90,7 @@ mod extract {
     use crate::gate::respond;
     use crate::policy::{Permitted, Undecided};
     use crate::reason::Reason;
+    use crate::reply;
     use crate::session::Scope;
 
     /// There is no identity to extract.
@@ -130,7 +131,7 @@ mod extract {
                 Why::Undecided => Denial::WrongAudience,
                 Why::NoGate => {
                     tracing::error!("{self}");
-                    let reply = respond::problem(StatusCode::INTERNAL_SERVER_ERROR, None);
+                    let reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None);
                     return reply.map(|body| body.data.into());
                 }
             };

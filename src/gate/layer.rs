@@ -21,7 +21,6 @@ use tower::{Layer, Service};
 use super::body::GateBody;
 use super::counted::Counted;
 use super::endpoint::{self, Answered, Hit};
-use super::lease::Lease;
 #[cfg(feature = "axum")]
 use super::nested;
 use super::notice::Notice;
@@ -33,11 +32,13 @@ use crate::credential::{self, Places};
 use crate::denial::Denial;
 use crate::dialect::{Consulted, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
+use crate::lease::Lease;
 #[cfg(feature = "kuzzle")]
 use crate::overload::SocketPlace;
 use crate::overload::{Place, Refusal};
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
+use crate::reply;
 use crate::route::hosts::is_loopback;
 use crate::route::path::{CanonicalPath, PathError};
 use crate::route::{Match, Route, RoutePolicy, authority};
@@ -110,9 +111,8 @@ impl<M> GateLayer<M> {
 
     /// For the proxy: nothing stands in front, and the service inside obeys the policy's `upgrade`, and ends what was
     /// upgraded with its [`Lease`].
-    #[cfg(feature = "server")]
     #[must_use]
-    pub(crate) fn at_edge(mut self) -> Self {
+    pub fn at_edge(mut self) -> Self {
         self.edge = true;
         // Its listeners say themselves where a request comes from, and report such a peer.
         self.gate.0.notices.first(Notice::UntrustedProxy);
@@ -212,7 +212,7 @@ where
                 } else if caller.is_some()
                     && let Some(place) = place
                 {
-                    parts.extensions.insert(Lease::of(gate, caller, policy.on_expiry).in_place(place));
+                    parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
                 }
                 // Whoever is watched, or told of, is remembered; the rest costs nothing here.
                 let passed = (annotate || caller.is_some()).then(|| Passed {
@@ -530,7 +530,7 @@ impl<M> GateLayer<M> {
             Match::Found(route) => route,
             Match::Ambiguous(route) => return Way::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
             Match::MethodNotAllowed(allowed) => {
-                return Way::WrongMethod(if respond::is_grpc(&parts.headers) {
+                return Way::WrongMethod(if reply::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
                     // Any of the path's routes: they differ in what they serve, not in whom.
@@ -539,7 +539,7 @@ impl<M> GateLayer<M> {
                         Match::MethodNotAllowed(_) | Match::None => None,
                     });
                     let dialect = route.and_then(|route| gate.dialect(&route.policy));
-                    let plain = respond::method_not_allowed(allowed);
+                    let plain = reply::method_not_allowed(allowed);
                     respond::worded(dialect, &parts.headers, Denial::MethodNotAllowed, plain)
                 });
             }
@@ -614,7 +614,7 @@ fn refused(
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain =
-        if respond::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) };
+        if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) };
     let reply = respond::worded(dialect, &parts.headers, denial, plain);
     (reply, Verdict { route, who, ..Verdict::new(reason) })
 }

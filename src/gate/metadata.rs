@@ -98,9 +98,9 @@ fn path_of(issuer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::SecretHash;
     use crate::dialect::Dialect;
     use crate::dialect::oauth2::OAuth2;
+    use crate::password::SecretHash;
 
     fn metadata(issuer: &str, base: &str, clients: &[Client]) -> serde_json::Value {
         let paths = OAuth2.oauth(base).unwrap();

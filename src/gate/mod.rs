@@ -10,15 +10,15 @@ use ipnet::IpNet;
 use crate::client::Clients;
 use crate::clock::{ClockState, TimeSource};
 use crate::dialect::Dialect;
+use crate::engine::Engine;
+use crate::engine::confirm::FLUSH_EVERY;
 use crate::headers::ProtectedNames;
+use crate::lease::LeaseContext;
 use crate::limit::Source;
-#[cfg(feature = "server")]
 use crate::overload::Bounds;
 use crate::overload::{Holder, Overload};
 use crate::policy::{Audiences, GateId};
 use crate::route::{Hosts, RouteTable};
-use crate::session::confirm::FLUSH_EVERY;
-use crate::session::engine::Engine;
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
 use crate::token::verify::IssuerRules;
@@ -30,7 +30,6 @@ mod counted;
 mod endpoint;
 mod identity;
 mod layer;
-pub(crate) mod lease;
 mod metadata;
 #[cfg(feature = "axum")]
 mod nested;
@@ -41,30 +40,30 @@ mod paced;
 mod preflight;
 mod refill;
 mod require;
-pub(crate) mod respond;
-pub(crate) mod sessions;
+mod respond;
+mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
-pub(crate) mod tunnel;
+#[doc(hidden)]
+pub mod tunnel;
 mod upgrade;
 mod verdict;
 mod watched;
 
 pub use crate::headers::Peer;
+pub use crate::lease::{Ending, Lease};
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
-#[cfg(feature = "server")]
-pub(crate) use endpoint::envelopes;
+pub use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture};
-pub use lease::{Ending, Lease};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
-pub use sessions::{NewSession, Sessions};
+pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
 pub use crate::reason::Reason;
@@ -85,8 +84,9 @@ pub(crate) struct Inner {
     notices: notice::Notices,
     /// Does any `require()` ask for an audience?
     asks_audience: AtomicBool,
-    pub(crate) engine: Engine,
-    pub(crate) checker: Checker,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) checker: Arc<Checker>,
+    leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
     /// What each issuer's tokens must name on routes that ask for no audience of their own.
     pub(crate) audiences: Audiences,
@@ -106,26 +106,18 @@ pub(crate) struct Inner {
     pub(crate) leeway: Duration,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
-    pub(crate) max_stream: Duration,
     pub(crate) overload: Overload,
-    /// Long connections are to end.
-    closing: tokio::sync::watch::Sender<bool>,
 }
 
 impl Inner {
     /// What is to be known of a token that was never seen, shown from there.
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> Shown<'a> {
-        Shown { limits: self.engine.limits(), confirmations: self.engine.confirmations(), source: source.into() }
+        Shown::new(&self.engine, source)
     }
 
     /// Whose a request is, for what is bounded by address.
     fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
-        Holder::client(&parts.headers, parts.extensions.get::<Peer>()?, &self.trusted_proxies)
-    }
-
-    /// Waits until long connections are to end.
-    async fn closed(&self) {
-        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+        parts.extensions.get::<Peer>()?.client_of(&parts.headers, &self.trusted_proxies)
     }
 }
 
@@ -140,8 +132,7 @@ pub enum Readiness {
 
 impl Gate {
     /// Other bounds of what is borne, for what comes from now on.
-    #[cfg(feature = "server")]
-    pub(crate) fn set_bounds(&self, bounds: &Bounds) {
+    pub fn set_bounds(&self, bounds: &Bounds) {
         self.0.overload.set(bounds);
         self.0.checker.callers().set(bounds.requests_per_caller);
     }
@@ -185,7 +176,7 @@ impl Gate {
     }
 
     /// The same. True if tokens are verified otherwise from now on; otherwise nothing is forgotten.
-    pub(crate) fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
+    pub fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
         // What verifies before what signs: no token goes out that is refused.
         let other = self.0.checker.set_verifier(verifier);
@@ -194,8 +185,7 @@ impl Gate {
     }
 
     /// The keys that tokens are minted with.
-    #[cfg(feature = "server")]
-    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+    pub fn keyring(&self) -> Arc<Keyring> {
         self.0.engine.keyring()
     }
 
@@ -223,9 +213,26 @@ impl Gate {
         }
     }
 
+    /// The peers whose forwarding headers count.
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.0.trusted_proxies
+    }
+
+    /// Removes from trailers what only the gate may say, as [`Self::layer`] does from headers: for a server that reads
+    /// bodies itself.
+    pub fn strip_trailers(&self, trailers: &mut http::HeaderMap) {
+        self.0.protected.strip_trailers(trailers);
+    }
+
+    /// The pools of what the gate bears at once.
+    #[doc(hidden)]
+    pub fn overload(&self) -> &Overload {
+        &self.0.overload
+    }
+
     /// Ends long connections: those upgraded, which no server waits for by itself. For a process that is about to stop.
     pub fn close_connections(&self) {
-        self.0.closing.send_replace(true);
+        self.0.leases.close();
     }
 
     /// Writes what waits to be written. To be awaited before the process ends; what is lost otherwise errs to the safe
@@ -238,13 +245,12 @@ impl Gate {
     }
 
     /// Is there a client of that id?
-    #[cfg(feature = "server")]
-    pub(crate) fn has_client(&self, id: &str) -> bool {
+    pub fn has_client(&self, id: &str) -> bool {
         self.0.clients.get(id).is_some()
     }
 
     /// How often sessions have begun, gone on and ended in this process.
-    pub fn events(&self) -> &crate::session::engine::Counts {
+    pub fn events(&self) -> &crate::engine::Counts {
         self.0.engine.counts()
     }
 
@@ -275,7 +281,7 @@ async fn maintain(gate: Weak<Inner>) {
         match engine.confirmations().flush(engine.store().as_ref()).await {
             Ok(()) => unwritten = Seldom::default(),
             Err(error) if unwritten.is_due() => tracing::error!(
-                error = ?crate::denial::Chain(&error),
+                error = ?crate::fault::Chain(&error),
                 "confirmations could not be written; they are kept and tried again"
             ),
             Err(_) => {}
@@ -332,7 +338,7 @@ async fn sweep(engine: &Engine) {
             tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
         }
         Err(error) => {
-            tracing::error!(error = ?crate::denial::Chain(&error), "the store could not be swept; tried again in a minute");
+            tracing::error!(error = ?crate::fault::Chain(&error), "the store could not be swept; tried again in a minute");
         }
     }
 }

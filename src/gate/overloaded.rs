@@ -2,40 +2,34 @@
 //! credential, asks no limit and reads no body. What is looked for is only in whose words it is refused, because some
 //! clients take any other words for a success.
 
-#[cfg(feature = "server")]
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
-#[cfg(feature = "server")]
 use http::{Request, header::HOST};
 
-use super::respond;
-#[cfg(feature = "server")]
 use super::{Gate, Inner, Verdict, endpoint::Hit};
 use crate::dialect::{Dialect, Reply};
 use crate::overload::{Refusal, TRY_AGAIN};
-#[cfg(feature = "server")]
 use crate::reason::Reason;
-#[cfg(feature = "server")]
+use crate::reply;
 use crate::route::{Match, Route, path::CanonicalPath};
 
 /// 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
 pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, headers: &HeaderMap) -> Reply {
     let why = refusal.why();
-    if respond::is_grpc(headers) {
-        return respond::grpc_status("14", why);
+    if reply::is_grpc(headers) {
+        return reply::grpc_status(reply::GrpcCode::Unavailable, why);
     }
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let worded = dialect.and_then(|dialect| dialect.failed(status, why));
-    let mut reply = worded.unwrap_or_else(|| respond::problem(status, Some(why)));
-    respond::retry_after(&mut reply, TRY_AGAIN);
+    let mut reply = worded.unwrap_or_else(|| reply::problem(status, Some(why)));
+    reply::retry_after(&mut reply, TRY_AGAIN);
     reply
 }
 
-#[cfg(feature = "server")]
 impl Gate {
     /// The reply to a request for which there is no place.
-    pub(crate) fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
+    pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
         let (dialect, route) = self.0.speaks(request);
         let reason = Reason::shed(refusal);
         reason.tell();
@@ -43,7 +37,6 @@ impl Gate {
     }
 }
 
-#[cfg(feature = "server")]
 impl Inner {
     /// In whose words a request would be refused, and its route. One that is malformed has neither.
     fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {

@@ -10,10 +10,10 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 
-use super::respond;
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
 use crate::dialect::{Consulted, Dialect, Reply};
+use crate::reply;
 
 /// The longest reply that is read, in bytes.
 const MAX_CONSULTED: usize = 1024 * 1024;
@@ -77,7 +77,7 @@ impl Unpassed {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
         let worded = dialect.and_then(|dialect| dialect.failed(status, why));
-        worded.unwrap_or_else(|| respond::problem(status, Some(why)))
+        worded.unwrap_or_else(|| reply::problem(status, Some(why)))
     }
 }
 

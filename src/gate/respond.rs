@@ -1,36 +1,13 @@
 //! The one place where a refusal or a fault of a data route becomes a reply: RFC 6750 §3 challenges, RFC 9457 problem
 //! details. Endpoints answer in the words of their dialect instead.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use serde::Serialize;
+use http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::denial::Denial;
-use crate::dialect::{Dialect, Reply, ReplyBody};
+use crate::dialect::Dialect;
+use crate::reply::{GrpcCode, Reply, grpc_status, problem, retry_after};
 use crate::session::Scope;
-
-/// RFC 9457.
-#[derive(Serialize)]
-struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'a str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-}
-
-/// A problem, told as RFC 9457 says.
-pub(crate) fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let body = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
-    let mut reply = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
-    *reply.status_mut() = status;
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    reply
-}
 
 /// What a caller is told of a refusal: never more than the RFC's error code says.
 pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
@@ -108,53 +85,23 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
     }
 }
 
-/// Does the client speak gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2, «Requests»)?
-/// Then it knows no bare 401 (requirement T17). gRPC-Web, which a browser speaks, is another protocol.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    const MEDIA: &[u8] = b"application/grpc";
-    let Some((begin, rest)) =
-        headers.get(CONTENT_TYPE).and_then(|media| media.as_bytes().split_at_checked(MEDIA.len()))
-    else {
-        return false;
-    };
-    begin.eq_ignore_ascii_case(MEDIA) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-}
-
 /// The same refusal as a gRPC status in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
 pub(crate) fn denied_grpc(denial: Denial) -> Reply {
     let plain = denied(denial, &Scope::default());
     let (code, message) = match plain.status() {
-        StatusCode::UNAUTHORIZED => ("16", "the access token is missing or invalid"),
-        StatusCode::FORBIDDEN => ("7", "the access token lacks a scope"),
+        StatusCode::UNAUTHORIZED => (GrpcCode::Unauthenticated, "the access token is missing or invalid"),
+        StatusCode::FORBIDDEN => (GrpcCode::PermissionDenied, "the access token lacks a scope"),
         StatusCode::NOT_FOUND
         | StatusCode::METHOD_NOT_ALLOWED
         | StatusCode::MISDIRECTED_REQUEST
-        | StatusCode::NOT_IMPLEMENTED => ("12", "no such method"),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => ("8", "too much, or too often"),
-        StatusCode::SERVICE_UNAVAILABLE => ("14", "try again later"),
-        _ => ("3", "the request is malformed"),
+        | StatusCode::NOT_IMPLEMENTED => (GrpcCode::Unimplemented, "no such method"),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => {
+            (GrpcCode::ResourceExhausted, "too much, or too often")
+        }
+        StatusCode::SERVICE_UNAVAILABLE => (GrpcCode::Unavailable, "try again later"),
+        _ => (GrpcCode::InvalidArgument, "the request is malformed"),
     };
     grpc_status(code, message)
-}
-
-/// A gRPC reply that is nothing but its status. `message` is visible ASCII without `%`.
-pub(crate) fn grpc_status(code: &'static str, message: &'static str) -> Reply {
-    let mut reply = Response::new(ReplyBody::default());
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static(code));
-    headers.insert("grpc-message", HeaderValue::from_static(message));
-    reply
-}
-
-/// 405 with what the route serves (RFC 9110 §15.5.6).
-pub(crate) fn method_not_allowed(allowed: &[Method]) -> Reply {
-    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, None);
-    let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-    if let Ok(value) = HeaderValue::try_from(list) {
-        reply.headers_mut().insert(ALLOW, value);
-    }
-    reply
 }
 
 /// A plain reply in the words of a dialect, where it has words of its own for the refusal.
@@ -164,19 +111,6 @@ pub(crate) fn worded(dialect: Option<&dyn Dialect>, headers: &HeaderMap, denial:
         reply.headers_mut().insert(ALLOW, allow.clone());
     }
     reply
-}
-
-/// Says when to try again, in whole seconds, rounded up.
-pub(crate) fn retry_after(reply: &mut Reply, wait: std::time::Duration) {
-    if let Ok(value) = HeaderValue::try_from(seconds(wait).to_string()) {
-        reply.headers_mut().insert(RETRY_AFTER, value);
-    }
-}
-
-/// Whole seconds, rounded up; at least one.
-pub(crate) const fn seconds(wait: std::time::Duration) -> u128 {
-    let seconds = wait.as_millis().div_ceil(1000);
-    if seconds == 0 { 1 } else { seconds }
 }
 
 fn invalid_token(description: &str) -> Reply {

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use super::Gate;
 use crate::clock::Timestamp;
-use crate::denial::{Denial, Error};
+use crate::denial::Denial;
+use crate::engine::{Issued, Origin, Start};
+use crate::fault::Error;
 use crate::revocation::{Effect, Revocation, Target};
-#[cfg(feature = "server")]
 use crate::session::Status;
-use crate::session::engine::{Issued, Origin, Start};
 use crate::session::profile::Profile;
 use crate::session::{RevokedBecause, Scope, Session, SessionId};
 use crate::store::{Filter, Page};
@@ -72,24 +72,25 @@ impl NewSession {
 }
 
 /// Whose sessions to end.
-#[cfg(feature = "server")]
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Whose<'a> {
+pub enum Whose<'a> {
+    /// Those of a subject of this gate's own issuer.
     Subject(&'a str),
+    /// Those of a client.
     Client(&'a str),
+    /// All.
     Everyone,
 }
 
 /// What came of a revocation of many sessions.
-#[cfg(feature = "server")]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// How many sessions it was about.
-    pub(crate) matched: u64,
+    pub matched: u64,
     /// How many of them lived until then.
-    pub(crate) ended: u64,
+    pub ended: u64,
     /// What began up to this moment is over.
-    pub(crate) not_before: Timestamp,
+    pub not_before: Timestamp,
 }
 
 impl Sessions {
@@ -137,14 +138,38 @@ impl Sessions {
 
     /// Why a session whose record is live is over all the same: `expired`, or `not-before` where all sessions as old as
     /// it were revoked.
-    #[cfg(feature = "server")]
-    pub(crate) fn is_over(&self, session: &Session) -> Option<&'static str> {
+    pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         let engine = &self.0.0.engine;
         if session.expires <= engine.clock().now() {
             return Some("expired");
         }
         let not_before = engine.revocations().not_before(engine.issuer(), &session.subject, Some(&session.client));
         (session.created() <= not_before).then_some("not-before")
+    }
+
+    /// The moment to put into [`Self::subject_before`] for every session that has begun so far.
+    pub fn now(&self) -> Timestamp {
+        self.0.0.engine.clock().stamp_not_before()
+    }
+
+    /// The revocation of every session of a subject that began at `moment` or before. It takes effect with
+    /// [`Self::refuse`], and outlives the process with [`Self::write`].
+    pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
+        self.0.0.engine.subject_before(subject, moment)
+    }
+
+    /// Refuses what a revocation names from the next request on, on this node, until it ends or the process does: for a
+    /// change that must count before a store has it.
+    pub fn refuse(&self, revocation: &Revocation) {
+        self.0.0.engine.refuse(revocation, RevokedBecause::Operator);
+    }
+
+    /// Makes a revocation durable, and refuses what it names.
+    ///
+    /// # Errors
+    /// A fault of the store; call again until it is durable.
+    pub async fn write(&self, revocation: Revocation) -> Result<(), Error> {
+        self.0.0.engine.keep(revocation, RevokedBecause::Operator).await
     }
 
     /// Ends a session: its tokens are refused from the next request on. `false` if there is none of this id.
@@ -188,8 +213,7 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Self::revoke`].
-    #[cfg(feature = "server")]
-    pub(crate) async fn end(&self, whose: Whose<'_>) -> Result<Tally, Error> {
+    pub async fn end(&self, whose: Whose<'_>) -> Result<Tally, Error> {
         let engine = &self.0.0.engine;
         let (revocations, issuer) = (engine.revocations(), engine.issuer());
         let (subject, client) = match whose {
@@ -230,8 +254,7 @@ impl Sessions {
     ///
     /// # Errors
     /// A fault of the store.
-    #[cfg(feature = "server")]
-    pub(crate) async fn has_any(&self, whose: Whose<'_>) -> Result<bool, Error> {
+    pub async fn has_any(&self, whose: Whose<'_>) -> Result<bool, Error> {
         let mut found = false;
         self.each(whose, |_| {
             found = true;
@@ -242,7 +265,6 @@ impl Sessions {
     }
 
     /// Shows sessions to `look`, page after page, until it says that it has seen enough.
-    #[cfg(feature = "server")]
     async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
         let filter = || match whose {
             Whose::Subject(subject) => Filter::Subject(subject.into()),
@@ -269,8 +291,7 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Self::revoke`].
-    #[cfg(feature = "server")]
-    pub(crate) async fn end_one(&self, id: SessionId) -> Result<Option<bool>, Error> {
+    pub async fn end_one(&self, id: SessionId) -> Result<Option<bool>, Error> {
         let Some(session) = self.get(id).await? else { return Ok(None) };
         let lived = session.status == Status::Live && self.is_over(&session).is_none();
         Ok(self.revoke(id).await?.then_some(lived))

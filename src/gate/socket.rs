@@ -18,17 +18,16 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use super::Inner;
 use super::endpoint::{Desk, TakenOver};
 use super::layer::{GateLayer, permit_call, prepare, set_target};
-use super::lease::Lease;
 use super::refill::Unpassed;
 use crate::context::{Context, inherited};
 use crate::credential;
-use crate::denial::{Denial, Error};
+use crate::denial::Denial;
 use crate::dialect::{Acting, Called, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
-use crate::log::Tunnel;
+use crate::engine::Origin;
+use crate::fault::Error;
+use crate::lease::{Dialled, Lease, UntilClosed};
 use crate::overload::SocketPlace;
 use crate::policy::Permitted;
-use crate::proxy::Dialled;
-use crate::session::engine::Origin;
 
 /// Calls the service behind the gate; its reply comes without its body.
 pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
@@ -44,7 +43,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     let (Some(client), Some(dialer)) = (head.extensions.remove::<OnUpgrade>(), dialer) else {
         return Err(Unpassed::NO_CONNECTION);
     };
-    let tunnel = head.extensions.remove::<Tunnel>();
+    let tunnel = head.extensions.remove::<UntilClosed>();
     // The connection's own credential is the dialect's to hand in, like that of any message.
     head.headers.remove(AUTHORIZATION);
     if let Some(cookie) = sources.cookie {
@@ -55,7 +54,6 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     let line: Arc<dyn SocketGate> = Arc::new(Line { layer, endpoint, head, origin, place, dialer });
     let Upgrade { reply, serve } = upgrade;
     // The access log tells of the connection's end when this is dropped.
-    let tunnel = tunnel.unwrap_or_default();
     tokio::spawn(inherited(Context::current(), async move {
         if let Ok(client) = client.await {
             serve(client, line).await;
@@ -126,7 +124,7 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
     }
 
     fn lease(&self, token: &str) -> Result<Lease, Denial> {
-        Lease::new(self.gate(), token, self.origin.address)
+        Lease::new(&self.gate().leases, token, self.origin.address)
     }
 
     fn place(&self) -> &SocketPlace {
@@ -134,7 +132,7 @@ impl<M: Send + Sync + 'static> SocketGate for Line<M> {
     }
 
     async fn closing(&self) {
-        self.gate().closed().await;
+        self.gate().leases.closed().await;
     }
 
     async fn dial(&self, token: Option<&str>, called: &Called) -> Option<Upgraded> {

@@ -8,7 +8,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::lease::{Ending, Lease};
+use crate::lease::{Ending, Lease};
 use websocket::WebSocket;
 
 mod frames;
@@ -19,7 +19,7 @@ mod websocket;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The one protocol that is asked for, unless it is another form of HTTP, whose requests the gate would not see.
-pub(crate) fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
         return None;
@@ -33,7 +33,7 @@ pub(crate) fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Carries bytes both ways until both sides have ended, or the lease has: then it says why.
-pub(crate) async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<Ending>
+pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<Ending>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,

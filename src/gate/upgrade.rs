@@ -25,9 +25,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::sync::oneshot;
 
 use super::Inner;
-use super::lease::Lease;
 use super::notice::Notice;
 use super::tunnel::{carry, protocol};
+use crate::lease::Lease;
 use crate::overload::Place;
 use crate::policy::Permitted;
 
@@ -54,7 +54,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
         refuse(parts);
         return;
     }
-    let lease = Lease::of(gate, permitted.caller(), policy.on_expiry);
+    let lease = Lease::of(&gate.leases, permitted.caller(), policy.on_expiry);
     let lease = match place {
         Some(place) => lease.in_place(place),
         None => lease,

@@ -78,7 +78,8 @@ pub struct RefusedToken {
 }
 
 impl Verdict {
-    pub(crate) const fn new(reason: Reason) -> Self {
+    /// A verdict without route or caller.
+    pub const fn new(reason: Reason) -> Self {
         Self { reason, route: None, operation: None, who: None }
     }
 

@@ -14,8 +14,9 @@ use http_body::SizeHint;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Inner;
-use super::lease::Lease;
 use crate::context::Context;
+use crate::lease::Lease;
+use crate::reply::GrpcCode;
 use crate::route::Route;
 use crate::verified::Verified;
 
@@ -44,7 +45,6 @@ pub(super) struct Watch {
     state: State,
     is_grpc: bool,
     /// Why it was cut.
-    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server's access log asks"))]
     cut: Option<&'static str>,
     /// The request that it answers.
     context: Option<Context>,
@@ -95,7 +95,6 @@ impl Watch {
     }
 
     /// Why it was cut, if it was.
-    #[cfg(feature = "server")]
     pub(super) fn cut(&self) -> Option<&'static str> {
         self.cut
     }
@@ -109,7 +108,7 @@ impl Watch {
             }
             State::New { .. } => {
                 let Caller { gate, verified, route } = &self.caller;
-                let lease = Lease::of(gate, Some(verified), route.policy.on_expiry);
+                let lease = Lease::of(&gate.leases, Some(verified), route.policy.on_expiry);
                 let mut ticks = tokio::time::interval(LOOK_EVERY);
                 // A reply that nobody took for long is looked at once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,7 +147,7 @@ impl Watch {
 
 fn unauthenticated() -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from_static("16"));
+    trailers.insert("grpc-status", GrpcCode::Unauthenticated.value());
     trailers.insert("grpc-message", HeaderValue::from_static("the access token is no longer good"));
     trailers
 }

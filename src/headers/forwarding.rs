@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::{Peer, names};
-use crate::limit::network;
+use crate::network::network;
 use crate::route::authority::is_authority;
 
 static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -17,8 +17,9 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
 
-use crate::overload::Holder;
+use crate::network::Holder;
 use crate::route::RoutePolicy;
 
 mod forwarding;
@@ -85,9 +86,25 @@ impl Peer {
         self.address
     }
 
+    /// The address as text.
+    pub const fn text(&self) -> &HeaderValue {
+        &self.text
+    }
+
     /// Whose what is held for it is.
-    pub(crate) const fn holder(&self) -> Holder {
+    pub const fn holder(&self) -> Holder {
         self.holder
+    }
+
+    /// The client of a request, as far as proxies say who it is. `None` for a trusted proxy that names no client: it speaks
+    /// for all its clients.
+    pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
+        let address = self.address.to_canonical();
+        if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
+            return Some(self.holder);
+        }
+        let client = client_ip(headers, address, trusted);
+        (client != address).then(|| Holder::address(client))
     }
 
     /// Is the connection encrypted?

@@ -320,6 +320,24 @@ fn t4_claims_become_visible_ascii_and_stay_different() {
     }
 }
 
+#[test]
+fn a9_an_ipv6_address_counts_as_its_64_and_a_proxy_as_nobody() {
+    let of = |text: &str| Holder::address(text.parse().unwrap());
+    assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:ffff:ffff:ffff"));
+    assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    assert_eq!(of("::ffff:203.0.113.1"), of("203.0.113.1"));
+    let trusted = ["10.0.0.0/8".parse().unwrap()];
+    let mut headers = HeaderMap::new();
+    let client = |headers: &HeaderMap, peer: &str| Peer::new(peer.parse().unwrap(), false).client_of(headers, &trusted);
+    assert_eq!(client(&headers, "10.0.0.1"), None);
+    assert_eq!(client(&headers, "203.0.113.1"), Some(of("203.0.113.1")));
+    headers.insert("x-forwarded-for", "198.51.100.7".parse().unwrap());
+    assert_eq!(client(&headers, "10.0.0.1"), Some(of("198.51.100.7")));
+    assert_eq!(client(&headers, "203.0.113.1"), Some(of("203.0.113.1")), "a stranger's word is nothing");
+    headers.insert("x-forwarded-for", "10.0.0.9".parse().unwrap());
+    assert_eq!(client(&headers, "10.0.0.1"), Some(of("10.0.0.9")), "a client among the proxies");
+}
+
 proptest! {
     #[test]
     fn t4_every_claim_gives_a_value_that_reads_back(claim in "\\PC*|[\\x00-\\x7f]*") {

@@ -11,7 +11,7 @@ use super::Place;
 pin_project! {
     /// A body that keeps a place until it is dropped.
     #[derive(Debug)]
-    pub(crate) struct Held<B> {
+    pub struct Held<B> {
         #[pin]
         body: B,
         place: Option<Place>,
@@ -19,7 +19,7 @@ pin_project! {
 }
 
 impl<B> Held<B> {
-    pub(crate) fn new(body: B, place: Option<Place>) -> Self {
+    pub fn new(body: B, place: Option<Place>) -> Self {
         Self { body, place }
     }
 }

@@ -10,31 +10,21 @@
 //! Holders share a fixed number of counters under a hash that nobody outside can foresee, so memory is bounded and a
 //! place costs two atomic additions. Two holders that share a counter share its bound.
 
-use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::IpAddr;
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use http::HeaderMap;
-use ipnet::IpNet;
-
-use crate::headers::{self, Peer};
-use crate::limit::network;
+pub use crate::network::Holder;
 
 mod held;
-#[cfg(feature = "server")]
 mod patience;
 mod pool;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
-pub(crate) use held::Held;
-#[cfg(feature = "server")]
-pub(crate) use patience::{Told, Waiting};
+pub use held::Held;
+pub use patience::{Told, Waiting};
 pub use pool::Bound;
-#[cfg(feature = "server")]
 use pool::Full;
-pub(crate) use pool::{Place, Pool, Shares};
+pub use pool::{Place, Pool, Shares};
 #[cfg(feature = "kuzzle")]
 pub use socket::SocketPlace;
 
@@ -77,48 +67,12 @@ impl Default for Bounds {
     }
 }
 
-/// Who holds something: an address, or a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Holder(u32);
-
-static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-impl Holder {
-    fn of(what: impl Hash) -> Self {
-        // Its upper half is as good as any.
-        Self(u32::try_from(KEY.hash_one(what) >> 32).unwrap_or_default())
-    }
-
-    /// The network of an address.
-    pub(crate) fn address(address: IpAddr) -> Self {
-        Self::of(network(address))
-    }
-
-    /// The subject of an issuer's tokens, whatever session they are of.
-    pub(crate) fn caller(issuer: &str, subject: &str) -> Self {
-        Self::of((issuer, subject))
-    }
-
-    /// The client of a request, as far as proxies say who it is. `None` for a trusted proxy that names nobody: it speaks
-    /// for all its clients.
-    pub(crate) fn client(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> Option<Self> {
-        let address = peer.address().to_canonical();
-        if !peer.may_forward() || !trusted.iter().any(|network| network.contains(&address)) {
-            return Some(peer.holder());
-        }
-        let client = headers::client_ip(headers, address, trusted);
-        (client != address).then(|| Self::address(client))
-    }
-}
-
 /// Why something is not borne.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// Too many requests are under way.
-    #[cfg(feature = "server")]
     Requests,
     /// Of them too many from this address.
-    #[cfg(feature = "server")]
     Address,
     /// Too many requests of this caller are under way.
     Caller,
@@ -139,9 +93,7 @@ impl Refusal {
     /// One word for the access log and metrics, from a fixed set.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
-            #[cfg(feature = "server")]
             Self::Requests => "overloaded",
-            #[cfg(feature = "server")]
             Self::Address => "address_overloaded",
             Self::Caller => "caller_overloaded",
             Self::Bodies => "bodies_overloaded",
@@ -156,9 +108,7 @@ impl Refusal {
     /// What the client is told.
     pub(crate) const fn why(self) -> &'static str {
         match self {
-            #[cfg(feature = "server")]
             Self::Requests => "too many requests are under way",
-            #[cfg(feature = "server")]
             Self::Address => "too many requests from this address are under way",
             Self::Caller => "too many requests of this caller are under way",
             Self::Bodies => "too many requests wait for their body",
@@ -173,26 +123,22 @@ impl Refusal {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Overload {
-    #[cfg(feature = "server")]
-    pub(crate) requests: Pool,
+pub struct Overload {
+    pub requests: Pool,
     /// Requests that were refused and wait for another chance.
-    #[cfg(feature = "server")]
-    pub(crate) waiting: Waiting,
-    pub(crate) bodies: Pool,
-    pub(crate) streams: Pool,
-    pub(crate) tunnels: Pool,
+    pub waiting: Waiting,
+    pub bodies: Pool,
+    pub streams: Pool,
+    pub tunnels: Pool,
     #[cfg(feature = "kuzzle")]
     pub(crate) sockets: Pool,
-    pub(crate) buffered: Pool,
+    pub buffered: Pool,
 }
 
 impl Overload {
     pub(crate) fn new(bounds: &Bounds) -> Self {
         Self {
-            #[cfg(feature = "server")]
             requests: Pool::new(bounds.requests),
-            #[cfg(feature = "server")]
             waiting: Waiting::new(bounds.requests),
             bodies: Pool::new(bounds.pending_bodies),
             streams: Pool::new(bounds.own_streams),
@@ -204,8 +150,7 @@ impl Overload {
     }
 
     /// Other bounds, for what comes from now on.
-    #[cfg(feature = "server")]
-    pub(crate) fn set(&self, bounds: &Bounds) {
+    pub fn set(&self, bounds: &Bounds) {
         self.requests.set(bounds.requests);
         self.waiting.set(bounds.requests);
         self.bodies.set(bounds.pending_bodies);
@@ -217,8 +162,7 @@ impl Overload {
     }
 
     /// A place for a request from there.
-    #[cfg(feature = "server")]
-    pub(crate) fn request(&self, holder: Option<Holder>) -> Result<Place, Refusal> {
+    pub fn request(&self, holder: Option<Holder>) -> Result<Place, Refusal> {
         self.requests.enter(holder).map_err(|full| match full {
             Full::All => Refusal::Requests,
             Full::Holder => Refusal::Address,

@@ -9,10 +9,10 @@ use super::{Bound, Holder, Pool, TRY_AGAIN};
 
 /// When the client of a connection was last told to come again later: monotonic time in ms, and 0 for never.
 #[derive(Debug, Default)]
-pub(crate) struct Told(AtomicU64);
+pub struct Told(AtomicU64);
 
 impl Told {
-    pub(crate) fn at(&self, now: Duration) {
+    pub fn at(&self, now: Duration) {
         self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
@@ -25,20 +25,20 @@ impl Told {
 
 /// Those who wait.
 #[derive(Debug)]
-pub(crate) struct Waiting(Pool);
+pub struct Waiting(Pool);
 
 impl Waiting {
     pub(super) fn new(bound: Bound) -> Self {
         Self(Pool::new(bound))
     }
 
-    pub(super) fn set(&self, bound: Bound) {
+    pub fn set(&self, bound: Bound) {
         self.0.set(bound);
     }
 
     /// Waits until the client may be asked for again. False at once where it was not told to come again, or too many
     /// wait.
-    pub(crate) async fn out(&self, told: &Told, now: Duration, holder: Option<Holder>) -> bool {
+    pub async fn out(&self, told: &Told, now: Duration, holder: Option<Holder>) -> bool {
         let Some(rest) = told.rest(now) else { return false };
         let Ok(waiting) = self.0.enter(holder) else { return false };
         tokio::time::sleep(rest).await;

@@ -15,7 +15,7 @@ use super::{parent, user};
 /// # Errors
 /// A text that names the file, what is wrong and how to mend it: it cannot be read, is longer, or others may write it or
 /// exchange it.
-pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let shown = path.display();
     let cannot = |e: io::Error| match e.kind() {
         io::ErrorKind::PermissionDenied => format!("{shown}: cannot be read: {e}{}", user::advice(path)),
@@ -45,7 +45,7 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// Who could, and how to mend it.
-pub(crate) fn check_folders(path: &Path) -> Result<(), String> {
+pub fn check_folders(path: &Path) -> Result<(), String> {
     let named = parent(path);
     let real = fs::canonicalize(path).ok();
     let real = real.as_deref().map(parent).filter(|real| fs::canonicalize(named).is_ok_and(|named| named != *real));
@@ -93,7 +93,7 @@ fn objection(mode: u32, group_is_ours: bool) -> Option<(Writers, &'static str)> 
 }
 
 /// May everyone read the file?
-pub(crate) fn is_for_everyone(path: &Path) -> Option<u32> {
+pub fn is_for_everyone(path: &Path) -> Option<u32> {
     let mode = fs::metadata(path).ok()?.mode() & 0o777;
     (mode & 0o004 != 0).then_some(mode)
 }

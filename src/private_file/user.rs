@@ -18,7 +18,6 @@ pub(super) fn is_our_group(group: u32) -> bool {
 }
 
 /// May this process do that with the file, as the user that it acts as?
-#[cfg(feature = "server")]
 pub(super) fn may(path: &Path, access: rustix::fs::Access) -> rustix::io::Result<()> {
     rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS)
 }

@@ -280,8 +280,7 @@ impl RevocationList {
     }
 
     /// The later of the not-befores of a subject and of a client, whatever that of all is.
-    #[cfg(feature = "server")]
-    pub(crate) fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
+    pub fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         let issuer = self.issuer(issuer);
         let (of_subject, of_client) = Self::own_not_befores(issuer.as_deref(), subject, client);
         of_subject.max(of_client).unwrap_or(Timestamp::ZERO)

@@ -97,7 +97,7 @@ pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
 }
 
 /// Is it a well-formed `host[:port]`?
-pub(crate) fn is_authority(text: &str) -> bool {
+pub fn is_authority(text: &str) -> bool {
     Authority::parse(text).is_some()
 }
 

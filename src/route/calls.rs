@@ -61,7 +61,7 @@ impl fmt::Display for CallPattern {
 /// Where an envelope's route asks for less than another one, and no route says for which calls it is: an action whose path
 /// nobody knows would go around the stricter one. The places of that and of the envelope's route. `envelopes` are the
 /// requests that bring calls of any kind.
-pub(crate) fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
+pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
     if routes.iter().any(|route| !route.kuzzle.is_empty()) {
         return None;
     }

@@ -15,7 +15,7 @@ mod table;
 mod warnings;
 
 pub use calls::CallPattern;
-pub(crate) use calls::ungoverned;
+pub use calls::ungoverned;
 pub use hosts::{HostError, Hosts};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
 pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, RoutePolicy};

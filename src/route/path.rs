@@ -19,58 +19,10 @@
 
 use std::borrow::Cow;
 
+pub use crate::denial::PathError;
+
 #[cfg(test)]
 mod tests;
-
-/// Why a path is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.what())]
-pub enum PathError {
-    /// It does not begin with a slash.
-    NotAbsolute,
-    /// A byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
-    Character,
-    /// `%` without two hex digits.
-    Escape,
-    /// An escaped control byte or backslash.
-    Hidden,
-    /// The escapes do not decode to UTF-8: broken or overlong.
-    Utf8,
-    /// A `.` or `..` segment in any spelling.
-    DotSegment,
-    /// Escapes of escapes that end in what may not be written at once.
-    DoubleEncoding,
-    /// `%2F`, on a route that does not keep it.
-    EncodedSlash,
-    /// Not the canonical spelling, where none can be put in its place.
-    NotCanonical,
-}
-
-impl PathError {
-    /// What is wrong, and nothing of the path itself.
-    pub const fn what(self) -> &'static str {
-        match self {
-            Self::NotAbsolute => "the path does not begin with a slash",
-            Self::Character => "the path has a control character, a space, a backslash or a character beyond ASCII",
-            Self::Escape => "the path has an incomplete percent escape",
-            Self::Hidden => "the path escapes a control character or a backslash",
-            Self::Utf8 => "the path does not decode to UTF-8",
-            Self::DotSegment => "the path has a dot segment",
-            Self::DoubleEncoding => "the path is escaped more than once around something forbidden",
-            Self::EncodedSlash => "the path has an encoded slash",
-            Self::NotCanonical => {
-                "the path has a non-canonical spelling: it escapes a character that needs no escape, lacks one that is \
-                 needed, or has an empty segment"
-            }
-        }
-    }
-}
-
-impl From<PathError> for crate::denial::Denial {
-    fn from(error: PathError) -> Self {
-        Self::BadPath(error)
-    }
-}
 
 /// A path in its one spelling. Borrows from the request when it came in that spelling already.
 #[derive(Clone, Debug, PartialEq, Eq)]

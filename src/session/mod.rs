@@ -1,16 +1,12 @@
 //! A **session** is one login of one client: what RFC 9700 calls a token family. Everything issued since that login
 //! carries its id, and a **generation** that goes up by one with each pair of tokens.
 //!
-//! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential brings on; [`engine`]
+//! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential brings on; [`engine`](crate::engine)
 //! carries it out.
 
-pub mod confirm;
-pub mod engine;
-pub mod lineage;
 pub mod profile;
 pub mod rotation;
 pub mod scope;
-mod turn;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -85,7 +81,7 @@ impl SessionSecret {
     }
 
     /// The bytes, for the key of tag B.
-    pub(crate) const fn expose(&self) -> &[u8; 16] {
+    pub const fn expose(&self) -> &[u8; 16] {
         &self.0
     }
 }

@@ -41,7 +41,7 @@ impl MemoryStore {
     }
 
     /// The same without a word: nothing will be kept in it.
-    pub(crate) fn for_a_trial(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
+    pub fn for_a_trial(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { rules: Rules { issuer: issuer.into(), leeway }, tables: Mutex::default() }
     }
 

@@ -24,30 +24,10 @@ pub mod memory;
 pub mod redb;
 mod rules;
 
+pub use crate::fault::StoreError;
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
-
-/// A store that failed, or that cannot be opened. The text says what, where, and how to mend it.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct StoreError {
-    message: String,
-    #[source]
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-impl StoreError {
-    /// An error with a text for the operator.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
-    }
-
-    /// The same, with what caused it.
-    pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { message: message.into(), source: Some(source.into()) }
-    }
-}
 
 /// What a compare-and-swap found.
 #[derive(Clone, Debug, PartialEq, Eq)]

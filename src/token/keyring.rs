@@ -19,7 +19,7 @@ mod public;
 mod refresh_keys;
 mod signing;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "key-folder")]
 mod folder;
 
 pub(crate) use public::KeyPrint;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::claims::MintedClaims;
 use super::keyring::SigningKey;
 use super::verify::{MAX_TOKEN, is_name, is_subject};
-use crate::denial::Fault;
+use crate::fault::Fault;
 
 /// A minted access token. Does not print, zeroised.
 #[derive(Clone)]

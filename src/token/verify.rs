@@ -21,10 +21,9 @@ mod shape;
 pub(crate) mod strict_json;
 
 use judge::{Moments, Times};
-pub(crate) use judge::{is_name, is_subject};
+pub use judge::{is_name, is_subject};
 use members::{Member, Members};
-#[cfg(feature = "server")]
-pub(crate) use rules::host_of;
+pub use rules::host_of;
 pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, MAX_JWKS, OWN, RulesError};
 pub use shape::MAX_TOKEN;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
@@ -213,7 +212,7 @@ pub struct Peeked {
 const PEEKED: usize = 256;
 
 /// As much of a text as fits into so many bytes.
-pub(crate) fn beginning(text: &str, most: usize) -> &str {
+pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }

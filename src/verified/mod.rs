@@ -30,6 +30,9 @@ use moka::sync::Cache;
 use crate::clock::{EngineClock, Timestamp};
 use crate::credential::Credential;
 use crate::denial::Denial;
+use crate::engine::Engine;
+use crate::engine::confirm::Confirmations;
+use crate::engine::lineage::Carried;
 use crate::headers::identity_values;
 use crate::limit::{Limits, Source};
 use crate::overload::{Holder, Shares};
@@ -37,8 +40,6 @@ use crate::revocation::RevocationList;
 use crate::revocation::epoch::Watch;
 use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
-use crate::session::confirm::Confirmations;
-use crate::session::lineage::Carried;
 use crate::token::claims::AccessToken;
 use crate::token::verify::{IssuerRules, Refusal, Verifier};
 use front::SetId;
@@ -147,7 +148,7 @@ impl Verified {
     }
 
     /// Whose what is held for it is.
-    pub(crate) fn holder(&self) -> Holder {
+    pub fn holder(&self) -> Holder {
         self.holder
     }
 
@@ -204,6 +205,13 @@ pub(crate) struct Shown<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) confirmations: &'a Confirmations,
     pub(crate) source: Source<'a>,
+}
+
+impl<'a> Shown<'a> {
+    /// A token that was shown from there.
+    pub(crate) fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
+        Self { limits: engine.limits(), confirmations: engine.confirmations(), source: source.into() }
+    }
 }
 
 /// Ends an entry with its token; the engine's clock has the last word at each hit.

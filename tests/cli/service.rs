@@ -37,7 +37,7 @@ fn a_manager_that_is_gone_stops_nothing() {
 
 #[test]
 fn the_packaged_configuration_is_a_good_one_and_writes_to_the_folder_of_the_service_alone() {
-    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let packaging = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("packaging");
     let config = packaging.join("gateway.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     for file in ["admin.token", "keys", "rotogate.redb", "users.toml"] {

@@ -27,7 +27,7 @@ async fn grpcio_calls_what_tonic_describes() {
     }
     let scene = Scene::new(&pki, &more);
     let token = scene.gate.login().await.access;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let mut command = program("bash");
     command
         .arg(root.join("tests/interop/grpc/run.sh"))

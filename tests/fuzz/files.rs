@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rotogate::directory::file::FileDirectory;
-use rotogate::directory::password::Passwords;
+use rotogate::password::Passwords;
 use rotogate::store::redb::records_read_back_the_same;
 use rotogate::token::{IssuerKeys, IssuerRules, Verifier};
+use rotogate_server::users::FileDirectory;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -33,7 +33,10 @@ pub(crate) struct Seeds {
 
 impl Seeds {
     pub(crate) fn of(target: &str, words: &'static [&'static str]) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/__fuzz__").join(target).join("corpus");
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .join("tests/fuzz/__fuzz__")
+            .join(target)
+            .join("corpus");
         let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         let corpus: Vec<_> = files.iter().map(|path| fs::read(path).unwrap()).collect();

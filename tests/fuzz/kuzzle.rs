@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, Method};
-use rotogate::denial::{Denial, Error};
+use rotogate::denial::Denial;
 use rotogate::dialect::kuzzle::Kuzzle;
 use rotogate::dialect::{Acting, Answer, Call, Command, Dialect, Outcome};
+use rotogate::fault::Error;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 

@@ -305,7 +305,7 @@ fn upstream(program: &[&str]) -> (Running, String) {
 fn installed() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
-        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/kuzzle");
+        let ours = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/kuzzle");
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("interop-cache/kuzzle");
         fs::create_dir_all(&cache).unwrap();
         let lock = fs::read(ours.join("package-lock.json")).unwrap();

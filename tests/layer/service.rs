@@ -209,8 +209,8 @@ async fn what_passes_is_boxed_nowhere() {
 fn every_error_is_one_that_question_marks_take() {
     fn is<T: std::error::Error + Send + Sync + 'static>() {}
     is::<rotogate::denial::Denial>();
-    is::<rotogate::denial::Error>();
-    is::<rotogate::denial::Fault>();
+    is::<rotogate::fault::Error>();
+    is::<rotogate::fault::Fault>();
     is::<rotogate::gate::BuildError>();
     is::<rotogate::gate::EndpointError>();
     is::<rotogate::gate::NoIdentity>();

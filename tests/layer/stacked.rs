@@ -88,7 +88,6 @@ async fn require_alone_may_leave_the_token_to_the_handler() {
 }
 
 /// Two gates of one issuer and one keyring: the second mints tokens for another audience.
-#[cfg(feature = "server")]
 async fn two() -> (rotogate::Gate, rotogate::Gate, tempfile::TempDir) {
     use rotogate::client::Client;
     use rotogate::token::algorithm::Algorithm;
@@ -107,7 +106,6 @@ async fn two() -> (rotogate::Gate, rotogate::Gate, tempfile::TempDir) {
     (build("api", routes).await, build("orders", Vec::new()).await, dir)
 }
 
-#[cfg(feature = "server")]
 #[tokio::test]
 async fn t32_an_audience_that_is_asked_for_replaces_the_gates_own() {
     let (gate, other, _dir) = two().await;

@@ -17,13 +17,13 @@ fn start(command: &mut Command, package: &str) -> Child {
 
 /// Python's servers.
 pub(crate) fn python(targets: &[Vec<u8>]) -> Vec<Readings> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readings/server.py");
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/readings/server.py");
     by_lines(Command::new("python3").arg(script), "python3", targets)
 }
 
 /// Go's server.
 pub(crate) fn go(targets: &[Vec<u8>]) -> Vec<Readings> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readings/go/main.go");
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/readings/go/main.go");
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go");
     let mut command = Command::new("go");
     command.arg("run").arg(source).env("GOCACHE", &cache).env("GO111MODULE", "off").env("GOTOOLCHAIN", "local");

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotogate::clock::{ManualTime, Timestamp};
-use rotogate::denial::{Denial, Error};
-use rotogate::session::engine::{How, Issued};
+use rotogate::denial::Denial;
+use rotogate::engine::{How, Issued};
+use rotogate::fault::Error;
 use rotogate::session::rotation::GONE;
 use rotogate::session::{Generation, SessionId};
 

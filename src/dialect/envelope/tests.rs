@@ -6,9 +6,9 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::denial::Fault;
+use crate::engine::How;
+use crate::fault::Fault;
 use crate::session::Scope;
-use crate::session::engine::How;
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 use crate::token::mint::AccessTokenText;
 use crate::token::refresh::RefreshToken;

@@ -15,10 +15,11 @@ use super::proto::{
 };
 use super::{user, words};
 use crate::credential;
-use crate::denial::{Denial, Error};
+use crate::denial::Denial;
 use crate::dialect::{Acting, Call, Command, Outcome, RefreshCredential, Reply, ReplyBody};
+use crate::engine::Issued;
+use crate::fault::Error;
 use crate::reason::Reason;
-use crate::session::engine::Issued;
 
 /// A message that could not be read.
 const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message of this call"));

@@ -20,9 +20,10 @@ use tonic::Status;
 use self::calls::{Calling, refusal};
 use self::streams::Streams;
 use super::{Acting, Answer, Call, Command, Dialect, Outcome, Reply, Served, StreamedBody};
-use crate::denial::{Denial, Error};
-use crate::gate::respond;
+use crate::denial::Denial;
+use crate::fault::Error;
 use crate::reason::Reason;
+use crate::reply;
 
 mod calls;
 pub mod proto;
@@ -87,7 +88,7 @@ impl Dialect for Knox {
     }
 
     async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
-        if !respond::is_grpc(call.headers) {
+        if !reply::is_grpc(call.headers) {
             return not_grpc().into();
         }
         let calling = Calling::new(call, gate);
@@ -101,7 +102,7 @@ impl Dialect for Knox {
     }
 
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
-        respond::is_grpc(headers).then(|| refusal(&words::status(&denial.into())))
+        reply::is_grpc(headers).then(|| refusal(&words::status(&denial.into())))
     }
 
     fn is_streamed(&self, operation: &str) -> bool {
@@ -109,7 +110,7 @@ impl Dialect for Knox {
     }
 
     async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, Reason) {
-        if !respond::is_grpc(call.headers) {
+        if !reply::is_grpc(call.headers) {
             return not_grpc();
         }
         (self.streams.answer(call.path, call.headers, body).await, Reason::ANSWERED)
@@ -118,5 +119,5 @@ impl Dialect for Knox {
 
 fn not_grpc() -> (Reply, Reason) {
     let denial = Denial::MalformedRequest("this path speaks gRPC");
-    (respond::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, denial.detail()), denial.into())
+    (reply::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, denial.detail()), denial.into())
 }

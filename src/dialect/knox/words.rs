@@ -5,7 +5,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::denial::{Denial, Error};
+use crate::denial::Denial;
+use crate::fault::Error;
 
 /// A mandatory field that is empty, with the detail that says which (`google.rpc.BadRequest`).
 pub(super) fn empty_field(name: &'static str) -> Status {
@@ -82,7 +83,7 @@ fn later(code: Code, message: &str, wait: Duration) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::denial::Fault;
+    use crate::fault::Fault;
 
     #[test]
     fn what_may_be_tried_again_says_when() {

@@ -8,9 +8,10 @@ use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
 use crate::credential::Found;
-use crate::denial::{Denial, Error, NotGood, Standing};
+use crate::denial::{Denial, NotGood, Standing};
+use crate::engine::Issued;
+use crate::fault::Error;
 use crate::reason::Reason;
-use crate::session::engine::Issued;
 
 /// The one way to log in.
 const STRATEGY: &str = "local";

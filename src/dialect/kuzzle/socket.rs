@@ -39,7 +39,7 @@ use super::raw;
 use super::words::{self, Problem};
 use crate::credential::Found;
 use crate::denial::Denial;
-use crate::gate::Lease;
+use crate::lease::Lease;
 use crate::linger::linger;
 use crate::reason::Reason;
 

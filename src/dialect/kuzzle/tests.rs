@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::super::{Consulted, RefreshCredential};
 use super::*;
-use crate::denial::{Fault, NotGood};
+use crate::denial::NotGood;
+use crate::fault::Fault;
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 
 /// Takes one command, and answers it with what it was given.

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::super::{Reply, ReplyBody};
 use super::message::Message;
-use crate::denial::{Denial, Error, Fault};
-use crate::gate::respond::{retry_after, seconds};
+use crate::denial::Denial;
+use crate::fault::{Error, Fault};
+use crate::reply::{retry_after, seconds};
 
 /// Who answers, where the protocol has a node of its cluster.
 const NODE: &str = "knode-rotogate";

@@ -18,7 +18,8 @@ use http::Method;
 use secrecy::SecretString;
 
 use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, Served};
-use crate::denial::{Denial, Error, NotGood};
+use crate::denial::{Denial, NotGood};
+use crate::fault::Error;
 
 mod form;
 mod words;

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::denial::Fault;
+use crate::fault::Fault;
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 
 const FORM: &str = "application/x-www-form-urlencoded";

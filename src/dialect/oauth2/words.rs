@@ -5,9 +5,10 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::super::{Checked, Reply, ReplyBody};
-use crate::denial::{Denial, Fault};
-use crate::gate::respond::retry_after;
-use crate::session::engine::Issued;
+use crate::denial::Denial;
+use crate::engine::Issued;
+use crate::fault::Fault;
+use crate::reply::retry_after;
 
 /// RFC 6749 §5.1. `refresh_token` is there whenever there is one: clients overwrite theirs with whatever arrives.
 #[derive(Serialize)]

@@ -8,12 +8,13 @@ use secrecy::{ExposeSecret, SecretString};
 use super::table::Ready;
 use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
-use crate::denial::{Denial, Error, NotGood};
+use crate::denial::{Denial, NotGood};
 use crate::dialect::{Checked, Command, Outcome, RefreshCredential};
+use crate::engine::{Exchange, Login, OfAccount, Origin, Refresh};
+use crate::fault::Error;
 use crate::gate::Inner;
 use crate::limit::Source;
 use crate::session::Status;
-use crate::session::engine::{Exchange, Login, OfAccount, Origin, Refresh};
 use crate::token::claims::AccessToken;
 use crate::verified::Verified;
 
@@ -280,6 +281,6 @@ fn checked_of(token: &AccessToken) -> Checked {
     }
 }
 
-fn issued(issued: crate::session::engine::Issued) -> Result<Outcome, Error> {
+fn issued(issued: crate::engine::Issued) -> Result<Outcome, Error> {
     Ok(Outcome::Issued(Box::new(issued)))
 }

@@ -57,7 +57,7 @@ pub struct EndpointError {
 }
 
 /// The requests that bring calls of any kind to an endpoint of this dialect at `base`.
-pub(crate) fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
+pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
     let served = dialect.serves(base).into_iter().filter(|served| dialect.is_envelope(served.operation));
     served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()
 }
@@ -126,7 +126,7 @@ impl Endpoints {
     }
 
     /// The requests that bring calls of any kind.
-    pub(in crate::gate) fn envelopes(endpoints: &[Endpoint]) -> Vec<(Method, String)> {
+    pub(crate) fn envelopes(endpoints: &[Endpoint]) -> Vec<(Method, String)> {
         let of = |endpoint: &Endpoint| {
             let base = endpoint.path.as_deref().unwrap_or_else(|| endpoint.dialect.default_path());
             envelopes(endpoint.dialect.as_ref(), base)

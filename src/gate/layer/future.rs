@@ -19,6 +19,7 @@ use crate::gate::watched::{Watch, is_short};
 use crate::gate::{Inner, respond};
 use crate::policy::{Permitted, Undecided};
 use crate::reason::Reason;
+use crate::reply;
 use crate::session::Scope;
 
 /// What a request to an endpoint turned into.
@@ -56,7 +57,7 @@ impl Passed {
         let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
         let caller = Arc::clone(self.permitted.caller().or(undecided)?);
         let route = Arc::clone(self.permitted.route());
-        Some(Watch::new(Arc::clone(&self.gate), caller, route, respond::is_grpc(response.headers())))
+        Some(Watch::new(Arc::clone(&self.gate), caller, route, reply::is_grpc(response.headers())))
     }
 
     /// In the place of what a handler answers a token for another audience, where nobody in front of it has judged that.
@@ -73,7 +74,7 @@ impl Passed {
         let denial = Denial::WrongAudience;
         let reason = Reason::from(denial);
         reason.tell();
-        let is_grpc = respond::is_grpc(said);
+        let is_grpc = reply::is_grpc(said);
         let reply = if is_grpc { respond::denied_grpc(denial) } else { respond::denied(denial, &Scope::default()) };
         Some((reply, reason))
     }

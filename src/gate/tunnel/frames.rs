@@ -132,5 +132,4 @@ impl Header {
 }
 
 #[cfg(test)]
-#[cfg(feature = "server")]
 mod tests;

@@ -117,5 +117,4 @@ fn masked_close_frame(why: &Ending) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[cfg(feature = "server")]
 mod tests;

@@ -119,8 +119,7 @@ struct Inner {
 }
 
 /// Would a start on these files find the mark beside the keys whole, and the store there that it knows of?
-#[cfg(feature = "server")]
-pub(crate) fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
+pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = super::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
     if is_there {

@@ -227,8 +227,7 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(ParsedPublicKey, usize), &'
         Algorithm::EdDsa => match &jwk.algorithm {
             AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 => {
                 let x: [u8; 32] = decode(&p.x)?.try_into().map_err(|_| "an Ed25519 key has 32 bytes")?;
-                let point = ed25519_dalek::VerifyingKey::from_bytes(&x).map_err(|_| "not a point of the curve")?;
-                if point.is_weak() {
+                if is_small_order(&x) {
                     // With such a key, one signature fits (nearly) every message.
                     return Err("an Ed25519 key of small order");
                 }
@@ -249,3 +248,31 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(ParsedPublicKey, usize), &'
 }
 
 const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm takes";
+
+/// Is it a point of small order of edwards25519, in whatever encoding? There are eight, of seven encodings of `y` each with
+/// either sign: RFC 8032 §5.1.7 leaves them to the verifier.
+fn is_small_order(key: &[u8; 32]) -> bool {
+    /// `y` without the sign: 0, 1, the two of order 8, -1, and 0 and 1 beyond the prime.
+    const Y: [[u8; 32]; 7] = {
+        const fn around_prime(first: u8) -> [u8; 32] {
+            let mut y = [0xff; 32];
+            y[0] = first;
+            y[31] = 0x7f;
+            y
+        }
+        let mut one = [0; 32];
+        one[0] = 1;
+        [
+            [0; 32],
+            one,
+            *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\xd5\xdf\xac\x05\xd3\xc6\x33\x39\xb1\x38\x02\x88\x6d\x53\xfc\x05",
+            *b"\xc7\x17\x6a\x70\x3d\x4d\xd8\x4f\xba\x3c\x0b\x76\x0d\x10\x67\x0f\x2a\x20\x53\xfa\x2c\x39\xcc\xc6\x4e\xc7\xfd\x77\x92\xac\x03\x7a",
+            around_prime(0xec),
+            around_prime(0xed),
+            around_prime(0xee),
+        ]
+    };
+    let mut y = *key;
+    y[31] &= 0x7f;
+    Y.contains(&y)
+}

@@ -98,6 +98,30 @@ fn j1_a_key_of_another_kind_is_refused_for_an_algorithm() {
     }
 }
 
+/// An independent library knows the same points.
+#[test]
+fn j13_every_ed25519_key_of_small_order_is_refused_in_every_encoding() {
+    let refused = |x: &[u8; 32]| {
+        let json = serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(x) });
+        let key = VerifyingKey::from_jwk(&serde_json::from_value(json).unwrap(), Algorithm::EdDsa);
+        key.err().is_some_and(|error| error.to_string().contains("small order"))
+    };
+    let mut found = 0;
+    for low in 0..=u8::MAX {
+        // Near zero and near the prime, where the encodings are that no rule forbids.
+        for fill in [0, 0xff] {
+            for sign in [0x00, 0x7f, 0x80, 0xff] {
+                let mut x = [fill; 32];
+                (x[0], x[31]) = (low, if fill == 0 { sign & 0x80 } else { sign | 0x7f });
+                let Ok(point) = ed25519_dalek::VerifyingKey::from_bytes(&x) else { continue };
+                found += usize::from(point.is_weak());
+                assert_eq!(refused(&x), point.is_weak(), "{x:?}");
+            }
+        }
+    }
+    assert!(found >= 10, "{found}");
+}
+
 #[test]
 fn j13_weak_keys_are_refused() {
     let jwk = |json| VerifyingKey::from_jwk(&serde_json::from_value(json).unwrap(), Algorithm::EdDsa);

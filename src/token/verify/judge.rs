@@ -17,12 +17,12 @@ const MAX_NAME: usize = 256;
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// May this be a `jti`, a client or an account?
-pub(crate) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// May this be a `sub`? Visible ASCII, because it goes into a header.
-pub(crate) fn is_subject(text: &str) -> bool {
+pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 

@@ -369,7 +369,7 @@ impl IssuerRules {
 }
 
 /// The host of an issuer's URL; all of what is no URL.
-pub(crate) fn host_of(issuer: &str) -> &str {
+pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
     let end = if authority.starts_with('[') { authority.find(']').map(|at| at + 1) } else { authority.find(':') };

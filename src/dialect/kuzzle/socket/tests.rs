@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::super::super::{Acting, Command, Outcome};
 use super::*;
-use crate::denial::Error;
+use crate::fault::Error;
 use crate::overload::{Bounds, Overload, SocketPlace};
 
 /// Knows nobody, and may let everybody in.

@@ -17,7 +17,7 @@ use super::super::super::socket::{Identity, SocketGate};
 use super::super::raw;
 use super::{MAX_WAITING, PATIENCE, WAITING, socket};
 use crate::denial::Denial;
-use crate::gate::Lease;
+use crate::lease::Lease;
 use crate::overload::Place;
 
 /// A connection to the upstream.

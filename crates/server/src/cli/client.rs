@@ -1,0 +1,53 @@
+//! `rotogate client`.
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::Subcommand;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::output::Output;
+use super::{Done, Failure, prompt};
+use rotogate::password;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Makes a secret for a confidential client, and the `secret_hash` that its [[clients]] entry takes.
+    Secret {
+        /// Takes a secret of yours from standard input instead.
+        #[arg(long)]
+        stdin: bool,
+    },
+}
+
+#[derive(Serialize)]
+struct Made<'a> {
+    /// Shown this once; not there where it came from standard input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<&'a str>,
+    secret_hash: &'a str,
+}
+
+pub(super) fn run(command: &Command, output: Output) -> Done {
+    let Command::Secret { stdin } = *command;
+    let secret = if stdin { prompt::piped("the secret")? } else { random()? };
+    let hash = password::hash(&secret).map_err(Failure::of)?;
+    let shown = (!stdin).then(|| secret.expose_secret());
+    output.write(&Made { client_secret: shown, secret_hash: &hash }, || {
+        let line = format!("in gateway.toml:       secret_hash = \"{hash}\"");
+        match shown {
+            Some(secret) => format!("client_secret, shown this once: {secret}\n{line}"),
+            None => line,
+        }
+    })
+}
+
+/// 256 random bits.
+fn random() -> Result<SecretString, Failure> {
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    let failed = |_| Failure::Failed("the system gave no random bytes".into());
+    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(failed)?;
+    Ok(SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
+}

@@ -1,0 +1,137 @@
+//! What a gate says when it starts: where it listens, what it made, and lines to paste.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use tracing::field::display;
+
+use super::Done;
+use super::output::Output;
+use crate::config::Config;
+use crate::log::LogFormat;
+use crate::proxy::UpstreamUrl;
+use crate::server::Server;
+use rotogate::client::Grant;
+use rotogate::dialect;
+
+/// What of the configuration the greeting needs.
+pub(super) struct Greeting {
+    client: Option<String>,
+    token_path: Option<String>,
+    echo: bool,
+    public_url: String,
+    /// Both outputs are for programs.
+    is_json: bool,
+}
+
+#[derive(Serialize)]
+struct Started {
+    listening: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_user: Option<FirstUser>,
+}
+
+#[derive(Serialize)]
+struct FirstUser {
+    username: String,
+    password: String,
+}
+
+impl Greeting {
+    pub(super) fn new(config: &Config) -> Self {
+        let endpoint = config.endpoints.iter().find(|endpoint| endpoint.dialect == dialect::oauth2::NAME);
+        Self {
+            client: config
+                .clients
+                .iter()
+                .find(|client| client.secret_hash.is_none() && client.may(Grant::Password))
+                .map(|client| client.id.clone()),
+            token_path: endpoint.map(|endpoint| endpoint.path.replace("/{account}/", "/")),
+            echo: config.upstreams.iter().any(|upstream| upstream.urls.contains(&UpstreamUrl::Echo)),
+            public_url: config.server.public_url.to_string().trim_end_matches('/').to_owned(),
+            is_json: config.log.format == LogFormat::Json,
+        }
+    }
+
+    pub(super) fn write(&self, server: &Server, output: Output) -> Done {
+        let asked = output.json;
+        let first = server.assembled().first_user.as_ref();
+        let started = Started {
+            listening: server.addresses(),
+            admin: server.admin_address(),
+            first_user: first.map(|first| FirstUser {
+                username: first.username.clone(),
+                password: first.password.expose_secret().to_owned(),
+            }),
+        };
+        let shown =
+            |address: &SocketAddr, is_secure| format!("{}://{address}", if is_secure { "https" } else { "http" });
+        let listening: Vec<_> = started
+            .listening
+            .iter()
+            .zip(server.are_secure())
+            .map(|(address, is_secure)| shown(address, is_secure))
+            .collect();
+        let admin = started.admin.map(display);
+        tracing::info!(listening = listening.join(", "), admin, version = env!("CARGO_PKG_VERSION"), "listening");
+        // Whoever asked for it, or looks on, or has no other way to learn the first password.
+        let is_terminal = std::io::stdout().is_terminal();
+        let output = Output { json: output.json || (self.is_json && !is_terminal) };
+        if asked || is_terminal || started.first_user.is_some() {
+            return output.write(&started, || self.text(&started, &server.are_secure()));
+        }
+        Ok(())
+    }
+
+    fn text(&self, started: &Started, are_secure: &[bool]) -> String {
+        let mut text = String::from("rotogate listens on");
+        for (address, is_secure) in started.listening.iter().zip(are_secure) {
+            text.push_str(&format!(" {}://{address}", if *is_secure { "https" } else { "http" }));
+        }
+        if let Some(admin) = started.admin {
+            text.push_str(&format!("; for operators on http://{admin} (/livez, /readyz)"));
+        }
+        text.push('\n');
+        if let Some(first) = &started.first_user {
+            text.push_str(&format!(
+                "\nA first user was made. The password is shown this once:\n\n    username  {}\n    password  {}\n",
+                first.username, first.password
+            ));
+        }
+        // A certificate is for a name and not for the address.
+        let clear = started.listening.iter().zip(are_secure).find(|(_, is_secure)| !**is_secure);
+        let base = clear.map_or_else(|| self.public_url.clone(), |(address, _)| format!("http://{address}"));
+        if let (Some(client), Some(path)) = (&self.client, &self.token_path) {
+            let (username, password) = match &started.first_user {
+                Some(first) => (first.username.as_str(), first.password.as_str()),
+                None => ("demo", "THE PASSWORD"),
+            };
+            let upstream = if self.echo { "the echo upstream shows who you are to it" } else { "an upstream" };
+            text.push_str(&format!(
+                r#"
+Paste to try it:
+
+    # log in
+    TOKENS=$(curl -s {base}{path} -d grant_type=password -d client_id={client} -d username={username} --data-urlencode 'password={password}'); echo "$TOKENS"
+    field() {{ printf '%s' "$1" | sed -E "s/.*\"$2\":\"([^\"]*)\".*/\1/"; }}
+
+    # call: {upstream}
+    curl -s {base}/hello -H "Authorization: Bearer $(field "$TOKENS" access_token)"; echo
+
+    # refresh; at once again, as after a lost reply: the same pair
+    NEW=$(curl -s {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token)); echo "$NEW"
+    curl -s {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token); echo
+
+    # revoke, and call once more: 401
+    curl -s {base}{revocation} -d client_id={client} -d token=$(field "$NEW" refresh_token)
+    curl -si {base}/hello -H "Authorization: Bearer $(field "$NEW" access_token)" | head -1
+"#,
+                revocation = path.replace("/token", "/revocation"),
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,81 @@
+//! The gate that runs, asked through its admin listener.
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+
+use super::Failure;
+use crate::config::Config;
+use crate::server::admin::AdminToken;
+
+/// Sends a request with the admin token. `None` if no gate answers.
+pub(super) async fn ask(
+    config: &Config,
+    method: Method,
+    path_and_query: &str,
+) -> Result<Option<Response<Incoming>>, Failure> {
+    let file = &config.admin.token_file;
+    // One that we may not see is not one that is not there.
+    if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let token = AdminToken::load(file).map_err(Failure::Failed)?;
+    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://{}{path_and_query}", config.admin.listen))
+        .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
+        .body(Empty::new())
+        .map_err(Failure::of)?;
+    match client.request(request).await {
+        Ok(response)
+            if response.status().is_success()
+                || matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) =>
+        {
+            Ok(Some(response))
+        }
+        Ok(response) => Err(Failure::Failed(format!(
+            "the gate on {} answered {}; see its log",
+            config.admin.listen,
+            response.status()
+        ))),
+        Err(error) if error.is_connect() => Ok(None),
+        Err(error) => Err(Failure::of(error)),
+    }
+}
+
+/// The whole of an answer.
+pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, Failure> {
+    Ok(response.into_body().collect().await.map_err(Failure::of)?.to_bytes())
+}
+
+/// What a gate that must run answers.
+///
+/// # Errors
+/// None runs, or it says what is wrong with the request.
+pub(super) async fn answer(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
+    let Some(response) = ask(config, method, path_and_query).await? else {
+        return Err(Failure::Failed(format!(
+            "no gate answers on {} (admin.listen): start it, sessions are seen and ended through it",
+            config.admin.listen
+        )));
+    };
+    let status = response.status();
+    let body = read(response).await?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    let said = serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail);
+    Err(Failure::Failed(said.unwrap_or_else(|| format!("what answers on {} is no rotogate", config.admin.listen))))
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    detail: Option<String>,
+}

@@ -1,0 +1,74 @@
+//! `rotogate store`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde::Serialize;
+
+use super::output::Output;
+use super::{Done, Failure, running, runtime};
+use crate::config::{Config, StoreConfig};
+use rotogate::private_file::{self, Unpublished};
+use rotogate::store::redb::RedbStore;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Copies the store into a new file, consistent, also while the gate runs.
+    Backup {
+        /// The new file; it must not exist.
+        to: PathBuf,
+    },
+}
+
+#[derive(Serialize)]
+struct BackedUp<'a> {
+    file: &'a Path,
+    bytes: u64,
+}
+
+pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
+    let Command::Backup { to } = command;
+    let StoreConfig::Redb { path, .. } = &config.store else {
+        return Err(Failure::Failed("store.kind is \"memory\": there is nothing to back up".into()));
+    };
+    if to.exists() {
+        return Err(Failure::Failed(format!("{} exists already; choose another name", to.display())));
+    }
+    let from_gate = runtime()?.block_on(from_running_gate(config, &to))?;
+    if !from_gate {
+        RedbStore::backup_file(path, &to).map_err(Failure::of)?;
+    }
+    let bytes = std::fs::metadata(&to).map_err(Failure::of)?.len();
+    output.write(&BackedUp { file: &to, bytes }, || {
+        let how = if from_gate { "by the running gate" } else { "from the file; no gate was running" };
+        format!("{} written, {bytes} bytes, {how}", to.display())
+    })
+}
+
+/// Asks the gate that runs. `false` if none answers.
+async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> {
+    let Some(response) = running::ask(config, Method::POST, "/store/backup").await? else { return Ok(false) };
+    if response.status() != StatusCode::OK {
+        return Err(Failure::Failed(format!("what answers on {} is no rotogate", config.admin.listen)));
+    }
+    private_file::create_private_dir(private_file::parent(to)).map_err(Failure::of)?;
+    // Under another name until it is whole.
+    let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
+    let (part, file) = Unpublished::beside(to).map_err(cannot)?;
+    write(file, response.into_body()).await?;
+    part.publish_new(to).map_err(cannot)?;
+    Ok(true)
+}
+
+async fn write(mut file: File, mut body: hyper::body::Incoming) -> Done {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(Failure::of)?.into_data() {
+            file.write_all(&data).map_err(Failure::of)?;
+        }
+    }
+    file.sync_all().map_err(Failure::of)
+}

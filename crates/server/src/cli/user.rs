@@ -1,0 +1,164 @@
+//! `rotogate user`.
+
+use clap::{Args, Subcommand};
+use http::{Method, StatusCode};
+use serde::Serialize;
+
+use super::output::Output;
+use super::{Done, Failure, prompt, running, runtime};
+use crate::config::{Config, DirectoryConfig};
+use crate::users::edit::{self, Who};
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::session::Scope;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Adds a user; asks for the password, or reads it from standard input.
+    Add {
+        #[command(flatten)]
+        who: Named,
+        /// The `sub` of the user's tokens; a random one, if you do not say.
+        #[arg(long)]
+        subject: Option<String>,
+        /// The scopes that the user's tokens may carry, separated by spaces.
+        #[arg(long, default_value = "")]
+        scopes: String,
+        /// Reads the password from standard input, also from a terminal.
+        #[arg(long)]
+        stdin: bool,
+    },
+    /// Lists the users.
+    List,
+    /// Removes a user; every session of the user ends.
+    Remove {
+        #[command(flatten)]
+        who: Named,
+    },
+    /// Sets a user's password; every session of the user ends.
+    Passwd {
+        #[command(flatten)]
+        who: Named,
+        /// Reads the password from standard input, also from a terminal.
+        #[arg(long)]
+        stdin: bool,
+    },
+    /// Keeps a user out; every session of the user ends.
+    Disable {
+        #[command(flatten)]
+        who: Named,
+    },
+    /// Lets a user in again.
+    Enable {
+        #[command(flatten)]
+        who: Named,
+    },
+}
+
+/// A user, by name.
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// The user's name.
+    username: String,
+    /// The account that the user belongs to.
+    #[arg(long)]
+    account: Option<String>,
+}
+
+impl Named {
+    fn who(&self) -> Who<'_> {
+        Who { account: self.account.as_deref(), username: &self.username }
+    }
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    username: &'a str,
+    account: Option<&'a str>,
+    done: &'static str,
+}
+
+#[derive(Serialize)]
+struct Row {
+    username: String,
+    account: Option<String>,
+    subject: String,
+    active: bool,
+    scopes: String,
+}
+
+pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
+    let DirectoryConfig::File { path } = &config.directory;
+    let now = SystemTime::new().wall();
+    let changed = |who: &Named, done: &'static str| {
+        // Before this command says that it is done, a gate that runs acts by it.
+        taken_up(config)?;
+        let changed = Changed { username: &who.username, account: who.account.as_deref(), done };
+        output.write(&changed, || format!("{} {done}", who.username))
+    };
+    match command {
+        Command::List => {
+            let users = edit::list(path).map_err(Failure::of)?;
+            let rows: Vec<Row> = users
+                .into_iter()
+                .map(|listed| Row {
+                    username: listed.username,
+                    account: listed.user.account.as_deref().map(str::to_owned),
+                    subject: listed.user.subject.to_string(),
+                    active: listed.user.active,
+                    scopes: listed.user.scopes.to_string(),
+                })
+                .collect();
+            output.write(&rows, || table(&rows))
+        }
+        Command::Add { who, subject, scopes, stdin } => {
+            let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
+            let password = prompt::new_password(&who.username, stdin)?;
+            edit::add_user(path, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
+            changed(&who, "added")
+        }
+        Command::Remove { who } => {
+            edit::remove_user(path, who.who()).map_err(Failure::of)?;
+            changed(&who, "removed")
+        }
+        Command::Passwd { who, stdin } => {
+            let password = prompt::new_password(&who.username, stdin)?;
+            edit::set_password(path, who.who(), &password, now).map_err(Failure::of)?;
+            changed(&who, "has a new password; the sessions so far are over")
+        }
+        Command::Disable { who } => {
+            edit::set_active(path, who.who(), false, now).map_err(Failure::of)?;
+            changed(&who, "disabled")
+        }
+        Command::Enable { who } => {
+            edit::set_active(path, who.who(), true, now).map_err(Failure::of)?;
+            changed(&who, "enabled")
+        }
+    }
+}
+
+/// Has the gate that runs read the file, if there is one, and waits until the change counts.
+fn taken_up(config: &Config) -> Done {
+    let asked = runtime()?.block_on(running::ask(config, Method::POST, "/users/reload"));
+    let why = match asked {
+        Ok(Some(response)) if response.status() == StatusCode::NOT_FOUND => {
+            "it is of a version that does not know how".to_owned()
+        }
+        Ok(Some(_) | None) => return Ok(()),
+        Err(failure) => failure.to_string(),
+    };
+    Err(Failure::Failed(format!(
+        "the users file is changed, but the gate that runs did not say that it acts by it: {why}. It reads the file by \
+         itself within a second, if the file is sound and it is there"
+    )))
+}
+
+fn table(rows: &[Row]) -> String {
+    rows.iter()
+        .map(|row| {
+            let account = row.account.as_deref().map_or(String::new(), |account| format!("{account}/"));
+            let active = if row.active { "active" } else { "disabled" };
+            format!("{account}{}  sub={}  {active}  scopes=[{}]", row.username, row.subject, row.scopes)
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}

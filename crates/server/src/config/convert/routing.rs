@@ -1,0 +1,79 @@
+//! What only shows when the routes are seen together, and beside the endpoints.
+
+use http::Method;
+
+use super::super::raw::Section;
+use super::super::types::Config;
+use rotogate::dialect::{self, Dialect};
+use rotogate::gate::{JWKS_PATH, envelopes};
+use rotogate::route::path::CanonicalPath;
+use rotogate::route::{RouteProblem, RouteTable, ungoverned, warnings};
+
+/// `sections` are those of the routes.
+pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
+    if sections.iter().any(Section::is_bad) {
+        return;
+    }
+    let routes = &config.routes;
+    for error in RouteTable::build(routes.clone()).err().into_iter().flatten() {
+        let Some(section) = sections.get(error.route) else { continue };
+        let named = |place: usize| routes.get(place).map(|route| route.id.clone()).unwrap_or_default();
+        match error.problem {
+            RouteProblem::Host(host) => section.blame("hosts", format!("{host:?} is not a host name without port")),
+            RouteProblem::Pattern { pattern, reason } => {
+                section.blame("path", format!("{pattern:?} is no pattern: {reason}"));
+            }
+            RouteProblem::SameAs(other) => {
+                section.blame("path", format!("serves the same host, path and method as {}", named(other)));
+            }
+            RouteProblem::SameCalls { calls, other } => {
+                section.blame("kuzzle", format!("{calls} has a rule already: {}", named(other)));
+            }
+        }
+    }
+    if let Some((strict, envelope)) = ungoverned(routes, &all_envelopes(config))
+        && let (Some(section), Some(envelope)) = (sections.get(strict), routes.get(envelope))
+    {
+        let message = format!(
+            "asks for more than {}, by which Kuzzle calls in /_query and over WebSockets go, and an action whose path is \
+             not known would go around it; write here which actions are as restricted, such as kuzzle = \
+             [\"security:*\"], or on {} that those are not: kuzzle = [\"*\"]",
+            envelope.id, envelope.id
+        );
+        section.blame("kuzzle", message);
+    }
+    for warning in warnings(routes, taken(config)) {
+        if let Some(section) = sections.get(warning.route) {
+            section.warn("path", warning.message);
+        }
+    }
+}
+
+fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
+    let one = |endpoint: &crate::config::EndpointConfig| dialect::by_name(endpoint.dialect, &endpoint.options);
+    config.endpoints.iter().filter_map(move |endpoint| Some((endpoint.path.as_str(), one(endpoint)?)))
+}
+
+fn all_envelopes(config: &Config) -> Vec<(Method, String)> {
+    dialects(config).flat_map(|(base, dialect)| envelopes(dialect.as_ref(), base)).collect()
+}
+
+/// By what a path is answered before any route: an endpoint, in a spelling that comes close to it, too.
+fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
+    let mut taken = matchit::Router::new();
+    // What does not fit together is an error elsewhere.
+    let _ = taken.insert(JWKS_PATH, "the gate itself".to_owned());
+    for (base, dialect) in dialects(config) {
+        for served in dialect.serves(base) {
+            let goes_on = dialect.is_envelope(served.operation) || dialect.consults(served.operation);
+            if !goes_on {
+                let by = format!("the endpoint {base} ({})", dialect.name());
+                let _ = taken.insert(served.template.to_ascii_lowercase(), by);
+            }
+        }
+    }
+    move |path| {
+        let path = CanonicalPath::parse(path).ok()?;
+        taken.at(&path.loose()).ok().map(|found| found.value.clone())
+    }
+}

@@ -1,0 +1,204 @@
+//! Upstreams: where they are, how they are spoken to, and what is done when one fails.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+
+use super::super::raw::Section;
+use super::super::types::{AdminConfig, ServerConfig};
+use super::super::value::{self, Share};
+use super::path_in;
+use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
+use rotogate::private_file;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn upstreams(
+    sections: &[Section<'_>],
+    dir: &Path,
+    server: &ServerConfig,
+    admin: &AdminConfig,
+) -> Vec<Upstream> {
+    let mut upstreams: Vec<Upstream> = Vec::new();
+    for section in sections {
+        section.later(&["http2", "balance"]);
+        let name = section.require("name", "a name for routes to use", value::text).unwrap_or_default();
+        if !name.is_empty() && upstreams.iter().any(|other| other.name == name) {
+            section.blame("name", format!("\"{name}\" is there twice"));
+        }
+        upstreams.push(upstream(section, name, dir, server, admin));
+        section.finish();
+    }
+    upstreams
+}
+
+fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> Upstream {
+    let default = Upstream::new(name, urls(section, server, admin));
+    let time = |key, min, default: Duration| section.get(key, value::duration_within(min, DAY)).unwrap_or(default);
+    let count = |key, max, default: u32| {
+        let read = section.get(key, value::count(1, max)).and_then(|n| u32::try_from(n).ok());
+        read.unwrap_or(default)
+    };
+    let preserve_host = section.get("preserve_host", value::boolean).unwrap_or(false);
+    if preserve_host && default.urls.iter().any(|url| matches!(url, UpstreamUrl::H2c(_))) {
+        let message = "cannot be had of an h2c:// address, where :authority names the upstream; X-Forwarded-Host has \
+                       what the client sent";
+        section.blame("preserve_host", message);
+    }
+    let tenth = 100 * MILLISECOND;
+    let max_requests = section.get("max_requests", value::count(1, 1_000_000)).unwrap_or(default.max_requests);
+    let part = |key, percent| {
+        let amount = section.get(key, value::share).unwrap_or(Share::Percent(percent)).of(max_requests);
+        if amount > max_requests {
+            section.blame(key, format!("is {amount}, and max_requests is {max_requests}; expected no more than that"));
+        }
+        amount
+    };
+    Upstream {
+        preserve_host,
+        connect_timeout: Some(time("connect_timeout", tenth, server.connect_timeout)),
+        head_timeout: Some(time("head_timeout", tenth, Duration::from_secs(60))),
+        idle_timeout: Some(time("idle_timeout", tenth, server.idle_timeout)),
+        tls: tls(section, &default.urls, dir),
+        max_requests,
+        max_requests_per_caller: part("max_requests_per_caller", 10),
+        max_requests_per_address: part("max_requests_per_address", 25),
+        queue_timeout: time("queue_timeout", Duration::ZERO, default.queue_timeout),
+        max_failures: count("max_failures", 1000, default.max_failures),
+        eject_for: time("eject_for", tenth, default.eject_for),
+        health: section.has("health").then(|| health(&section.section("health"))).flatten(),
+        dns_refresh: time("dns_refresh", tenth, default.dns_refresh),
+        max_connection_age: time("max_connection_age", tenth, default.max_connection_age),
+        reuse: section
+            .get("reuse", value::word(&[("safe", Reuse::Safe), ("never", Reuse::Never)], &[]))
+            .unwrap_or(default.reuse),
+        max_requests_per_connection: section
+            .get("max_requests_per_connection", value::count(1, 1_000_000_000))
+            .and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?))
+            .unwrap_or(default.max_requests_per_connection),
+        ..default
+    }
+}
+
+fn urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) -> Vec<UpstreamUrl> {
+    if !section.has("urls") {
+        section.require("urls", "a list such as [\"http://127.0.0.1:3000\"]", value::text);
+    }
+    let urls = section.indexed("urls", value::upstream_url);
+    if urls.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("urls", "is empty; expected at least one address");
+    }
+    let urls = urls.unwrap_or_default();
+    for (index, url) in &urls {
+        if let Some(what) = loops_back(url, server, admin) {
+            section.blame_element("urls", *index, format!("is {what}: requests would come back to the gate"));
+        }
+    }
+    urls.into_iter().map(|(_, url)| url).collect()
+}
+
+/// `ca`, `server_name` and `client_cert`. That an upstream is verified cannot be switched off (requirement T16), and
+/// whoever looks for the switch is told so.
+fn tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
+    for key in ["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"] {
+        if section.has(key) {
+            section.get(key, |_| -> Result<(), String> {
+                Err("an upstream's certificate is always verified; name its authority: ca = \"ca.pem\"".to_owned())
+            });
+        }
+    }
+    let client_cert = section.has("client_cert").then(|| {
+        let pair = section.section("client_cert");
+        let file = |key| pair.require(key, "a PEM file", path_in(dir));
+        let both = file("cert").zip(file("key"));
+        pair.finish();
+        both
+    });
+    let tls = UpstreamTls {
+        ca: section.get("ca", path_in(dir)),
+        server_name: section.get("server_name", value::text),
+        client_cert: client_cert.flatten(),
+    };
+    if urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
+        if !section.is_bad() {
+            if let Some(why) = tls.files().find_map(private_file::denied) {
+                section.blame_unchecked(if tls.client_cert.is_some() { "client_cert" } else { "ca" }, why);
+            } else if let Err(error) = tls.load() {
+                section.blame(error.key, error.message);
+            }
+        }
+        return tls;
+    }
+    for key in ["ca", "server_name", "client_cert"] {
+        // Whoever writes it believes that the upstream is spoken to over TLS.
+        if section.has(key) && !urls.is_empty() {
+            section.blame(key, "is of use to https:// addresses alone, and there is none in urls; remove it");
+        }
+    }
+    tls
+}
+
+fn health(section: &Section<'_>) -> Option<HealthCheck> {
+    let path = section.require("path", "a path such as \"/healthz\"", |v| {
+        let path = value::text(v)?;
+        let parsed = path.parse::<PathAndQuery>().ok().filter(|_| path.starts_with('/') && !path.contains('#'));
+        parsed.ok_or_else(|| format!("expected a path such as \"/healthz\", found {}", v.describe()))
+    });
+    let default = HealthCheck::new(path.clone().unwrap_or_else(|| PathAndQuery::from_static("/")));
+    let time =
+        |key, default: Duration| section.get(key, value::duration_within(100 * MILLISECOND, DAY)).unwrap_or(default);
+    let count = |key, default: u32| {
+        let read = section.get(key, value::count(1, 1000)).and_then(|n| u32::try_from(n).ok());
+        read.unwrap_or(default)
+    };
+    let check = HealthCheck {
+        interval: time("interval", default.interval),
+        timeout: time("timeout", default.timeout),
+        healthy_after: count("healthy_after", default.healthy_after),
+        unhealthy_after: count("unhealthy_after", default.unhealthy_after),
+        ..default
+    };
+    section.finish();
+    path.map(|_| check)
+}
+
+/// Which address of ours an upstream is (requirement O1).
+fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
+    if reaches(url, admin.listen) {
+        return Some(format!("our own admin listener, {}", admin.listen));
+    }
+    if let Some(own) = server.addresses().find(|own| reaches(url, *own)) {
+        return Some(format!("our own listener, {own}"));
+    }
+    let url = url.address()?;
+    let public = &server.public_url;
+    let is_tls = public.scheme_str() == Some("https");
+    let public_host = public.host().unwrap_or_default().trim_matches(['[', ']']);
+    let public_port = public.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let same = public_host.eq_ignore_ascii_case(url.name()) && public_port == url.port();
+    (is_tls == url.is_tls() && same).then(|| "our own public_url".to_owned())
+}
+
+/// Would one who connects to `url` reach a listener at `listen`?
+fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
+    let Some(url) = url.address() else { return false };
+    if url.port() != listen.port() {
+        return false;
+    }
+    let name = url.name().trim_end_matches('.').to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        return is_local(listen.ip().to_canonical());
+    }
+    // An unspecified address connects to this machine.
+    let Ok(to) = name.parse::<IpAddr>().map(|ip| ip.to_canonical()) else { return false };
+    let at = listen.ip().to_canonical();
+    to == at || (is_local(to) && at.is_unspecified()) || (to.is_unspecified() && is_local(at))
+}
+
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified()
+}

@@ -1,0 +1,85 @@
+//! `gateway.toml`: what was written becomes a ready [`Config`], or a list of everything that is wrong with it.
+//!
+//! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number names an
+//! element of a list (`ROTOGATE_CLIENTS__0__ID`), and a list of plain values is separated by commas. The environment
+//! wins. Variables that start with `ROTOGATE_` and name no key are errors, like unknown keys of the file;
+//! `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are no keys. Variables that Kubernetes or Docker make for a
+//! service of our name are passed over. Relative paths, wherever they come from, are
+//! relative to the file's directory.
+//!
+//! ```
+//! let errors = rotogate_server::config::parse("[sessions]\nacess_ttl = \"5m\"", "gateway.toml".as_ref(), &()).unwrap_err();
+//! assert!(errors.to_string().starts_with("gateway.toml:2:1: sessions.acess_ttl: unknown key; did you mean access_ttl?"));
+//! ```
+
+mod convert;
+mod env;
+mod error;
+mod print;
+pub(crate) mod raw;
+mod source;
+mod types;
+pub(crate) mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use env::{Env, ProcessEnv};
+pub use error::{ConfigError, ConfigErrors};
+pub use source::Source;
+pub use types::*;
+
+use rotogate::private_file::{self, trusted};
+
+/// A configuration longer than this is not one.
+const MAX_LEN: u64 = 4 << 20;
+
+/// Reads the file at `path`, and lays the environment over it.
+///
+/// # Errors
+/// Everything that is wrong, at once; or the file cannot be read.
+pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
+    let fail = |what: String| ConfigErrors::one(path.display().to_string(), what);
+    if let Err(error) = std::fs::metadata(path)
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        return Err(fail(format!(
+            "cannot be read: {error}. Name a configuration with --config FILE, or begin with the commented gateway.toml \
+             that comes with rotogate (/usr/share/doc/rotogate/examples/gateway.toml, or the top of the source tree)"
+        )));
+    }
+    if let Some(why) = private_file::denied(path) {
+        let source = path.display().to_string();
+        let error = ConfigError { source, position: None, key: String::new(), message: why, unchecked: true };
+        return Err(ConfigErrors::of(error, []));
+    }
+    let bytes = trusted::read(path, MAX_LEN).map_err(|what| ConfigErrors::said(path, &what))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| fail(format!("is not UTF-8 text, from byte {} on", e.utf8_error().valid_up_to())))?;
+    parse(&text, path, env)
+}
+
+/// Reads a configuration from `text`; `file` names it in errors, and relative paths are relative to its directory.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
+    let name = file.display().to_string();
+    let problems = raw::Problems::new(&name, text);
+    let config = raw::parse(text, &problems).map(|mut root| {
+        let passed_over = raw::overlay(&mut root, env, &problems);
+        let base = file.parent().unwrap_or(Path::new(""));
+        let config = convert::config(&raw::Section::root(&root, &problems), base);
+        let source = Source::new(file, &root, passed_over, &problems);
+        Config { source: std::sync::Arc::new(source), ..config }
+    });
+    let warnings = problems.warnings();
+    match (problems.into_errors(), config) {
+        (None, Some(config)) => Ok(Config { warnings, ..config }),
+        (Some(errors), _) => Err(errors),
+        // No tree without a problem.
+        (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),
+    }
+}

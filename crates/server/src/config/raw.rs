@@ -1,0 +1,547 @@
+//! What was written, before anything is made of it: a tree of values that know where they stand, with the environment
+//! laid over it, and [`Section`], through which each table is read.
+//!
+//! A reader that stops at the first mistake makes its user play it mistake by mistake. Here each key is read on its
+//! own, a mistake is noted and reading goes on; and a key that nobody asked for is unknown by that very fact, so what
+//! is known and what is read cannot drift apart.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+use toml::value::Datetime;
+
+use super::env::{self, Env};
+use super::error::{ConfigError, ConfigErrors};
+use rotogate::private_file;
+
+/// What stands in front of the names of environment variables that are ours.
+const PREFIX: &str = "ROTOGATE_";
+/// Variables that start like a key and are none.
+const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
+/// Deeper than any key lies.
+const MAX_DEPTH: usize = 8;
+
+/// Where a value stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// In the file: its bytes.
+    File(Range<usize>),
+    /// In this environment variable.
+    Env(String),
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    pub(crate) origin: Origin,
+    /// Where its key stands, which is what an unknown key is blamed on.
+    pub(super) key: Origin,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    String(String),
+    Integer(i64),
+    /// An integer that fits no `i64`, or a fraction: no key takes one.
+    OtherNumber(String),
+    Bool(bool),
+    Datetime(Datetime),
+    List(Vec<Node>),
+    Table(BTreeMap<String, Node>),
+    /// From the environment: text that may stand for any scalar, or, at commas, for a list.
+    Env(String),
+}
+
+impl Value {
+    /// What this is, for "found …".
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::String(text) | Self::Env(text) => format!("\"{}\"", printable(text)),
+            Self::Integer(n) => n.to_string(),
+            Self::OtherNumber(text) => text.clone(),
+            Self::Bool(b) => b.to_string(),
+            Self::Datetime(d) => d.to_string(),
+            Self::List(_) => "a list".to_owned(),
+            Self::Table(_) => "a table".to_owned(),
+        }
+    }
+}
+
+/// Untrusted or long text as it may stand in an error message.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if text.chars().nth(80).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Reads a file's text into a tree.
+pub(crate) fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        let span = table.span();
+        let value = convert_table(table.get_ref());
+        return Some(Node { value, origin: Origin::File(span.clone()), key: Origin::File(span) });
+    }
+    for error in errors {
+        let origin = error.span().map(Origin::File);
+        problems.add(origin.as_ref(), "", format!("not TOML: {}", error.message().replace('\n', ", ")));
+    }
+    None
+}
+
+fn convert_table(table: &DeTable<'_>) -> Value {
+    let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
+        (key.get_ref().to_string(), convert(value, Origin::File(key.span())))
+    };
+    Value::Table(table.iter().map(entry).collect())
+}
+
+fn convert(value: &toml::Spanned<DeValue<'_>>, key: Origin) -> Node {
+    let origin = Origin::File(value.span());
+    let value = match value.get_ref() {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(n) => match i64::from_str_radix(n.as_str(), n.radix()) {
+            Ok(n) => Value::Integer(n),
+            Err(_) => Value::OtherNumber(n.to_string()),
+        },
+        DeValue::Float(f) => Value::OtherNumber(f.to_string()),
+        DeValue::Boolean(b) => Value::Bool(*b),
+        DeValue::Datetime(d) => Value::Datetime(*d),
+        DeValue::Array(list) => Value::List(list.iter().map(|node| convert(node, Origin::File(node.span()))).collect()),
+        DeValue::Table(table) => convert_table(table),
+    };
+    Node { value, origin, key }
+}
+
+/// Lays `ROTOGATE_A__B=…` over `a.b`. A number names the element of a list that is there: `ROTOGATE_CLIENTS__0__ID`.
+/// Gives back the names that were passed over because an orchestrator made them up.
+pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -> Vec<String> {
+    let mut passed_over = Vec::new();
+    for (name, value) in env.vars() {
+        let Some(path) = name.strip_prefix(PREFIX) else { continue };
+        if NOT_KEYS.contains(&name.as_str()) {
+            continue;
+        }
+        if env::is_of_a_service(path, value.as_deref().unwrap_or_default()) {
+            passed_over.push(name);
+            continue;
+        }
+        let origin = Origin::Env(name.clone());
+        let Some(value) = value else {
+            problems.add(Some(&origin), "", "is not UTF-8 text".to_owned());
+            continue;
+        };
+        let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
+        if keys.len() > MAX_DEPTH || keys.iter().any(String::is_empty) {
+            problems.add(Some(&origin), "", "names no key; expected ROTOGATE_SECTION__KEY".to_owned());
+            continue;
+        }
+        if let Err(what) = set(root, &keys, &value, &origin) {
+            problems.add(Some(&origin), &keys.join("."), what);
+        }
+    }
+    passed_over
+}
+
+fn set(node: &mut Node, keys: &[String], text: &str, origin: &Origin) -> Result<(), String> {
+    let Some((key, rest)) = keys.split_first() else {
+        return match node.value {
+            Value::Table(_) => Err("is a table; name one of its keys".to_owned()),
+            Value::List(ref list) if list.iter().any(|n| matches!(n.value, Value::Table(_))) => {
+                Err("is a list of tables; name an element and a key, as in ROTOGATE_CLIENTS__0__ID".to_owned())
+            }
+            _ => {
+                node.value = Value::Env(text.to_owned());
+                node.origin = origin.clone();
+                Ok(())
+            }
+        };
+    };
+    match &mut node.value {
+        Value::Table(table) => {
+            let empty = || Node {
+                value: if rest.is_empty() { Value::Env(String::new()) } else { Value::Table(BTreeMap::new()) },
+                origin: origin.clone(),
+                key: origin.clone(),
+            };
+            set(table.entry(key.clone()).or_insert_with(empty), rest, text, origin)
+        }
+        Value::List(list) => {
+            let len = list.len();
+            match key.parse::<usize>().ok().and_then(|index| list.get_mut(index)) {
+                Some(element) => set(element, rest, text, origin),
+                None => Err(format!("no such element: the file's list has {len}, counted from 0")),
+            }
+        }
+        _ => Err("is not a table: it has no keys of its own".to_owned()),
+    }
+}
+
+/// Where problems are gathered.
+pub(crate) struct Problems<'a> {
+    file: &'a str,
+    text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
+    found: RefCell<Vec<ConfigError>>,
+    warned: RefCell<Vec<ConfigError>>,
+}
+
+impl<'a> Problems<'a> {
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { file, text, lines, found: RefCell::default(), warned: RefCell::default() }
+    }
+
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Which file or variable, and which line and column of it.
+    pub(super) fn place(&self, origin: Option<&Origin>) -> (String, Option<(usize, usize)>) {
+        match origin {
+            Some(Origin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
+            Some(Origin::Env(name)) => (format!("environment {name}"), None),
+            None => (self.file.to_owned(), None),
+        }
+    }
+
+    fn line_and_column(&self, at: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|start| *start <= at).max(1);
+        let start = self.lines.get(line - 1).copied().unwrap_or_default();
+        let end = at.min(self.text.len());
+        (line, self.text.get(start..end).unwrap_or_default().chars().count() + 1)
+    }
+
+    /// Notes one. Without an origin it is about the file as a whole.
+    pub(crate) fn add(&self, origin: Option<&Origin>, key: &str, message: String) {
+        self.found.borrow_mut().push(self.placed(origin, key, message));
+    }
+
+    fn placed(&self, origin: Option<&Origin>, key: &str, message: String) -> ConfigError {
+        let (source, position) = self.place(origin);
+        // A quoted key may hold anything, even a line break that would look like another problem.
+        let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
+        ConfigError { source, position, key, message, unchecked: false }
+    }
+
+    /// What is allowed, and probably not meant.
+    pub(crate) fn warnings(&self) -> Vec<ConfigError> {
+        self.warned.borrow().clone()
+    }
+
+    fn any_under(&self, path: &str) -> bool {
+        let under = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.found.borrow().iter().any(|problem| under(&problem.key))
+    }
+
+    pub(crate) fn into_errors(self) -> Option<ConfigErrors> {
+        ConfigErrors::new(self.found.into_inner())
+    }
+}
+
+/// A table that is read key by key. [`Section::finish`] reports the keys that nobody asked for.
+pub(crate) struct Section<'a> {
+    path: String,
+    entries: Option<&'a BTreeMap<String, Node>>,
+    origin: Option<&'a Origin>,
+    problems: &'a Problems<'a>,
+    asked: RefCell<Vec<&'static str>>,
+    /// Refused already as not built yet: neither unknown nor worth a suggestion.
+    later: RefCell<Vec<&'static str>>,
+}
+
+impl fmt::Debug for Section<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Section<'a> {
+    pub(crate) fn root(node: &'a Node, problems: &'a Problems<'a>) -> Self {
+        Self::of(Some(node), String::new(), problems)
+    }
+
+    fn of(node: Option<&'a Node>, path: String, problems: &'a Problems<'a>) -> Self {
+        let entries = match node.map(|n| &n.value) {
+            Some(Value::Table(table)) => Some(table),
+            Some(other) => {
+                let message = format!("expected a table, found {}", other.describe());
+                problems.add(node.map(|n| &n.origin), &path, message);
+                None
+            }
+            None => None,
+        };
+        let origin = node.map(|n| &n.key);
+        Self { path, entries, origin, problems, asked: RefCell::default(), later: RefCell::default() }
+    }
+
+    /// The full name of one of its keys.
+    pub(crate) fn name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Its own full name.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Was it, or anything in it, refused so far?
+    pub(crate) fn is_bad(&self) -> bool {
+        self.problems.any_under(&self.path)
+    }
+
+    /// Is the key there?
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Blames a key, or the section where it does not stand.
+    pub(crate) fn blame(&self, key: &str, message: impl Into<String>) {
+        let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
+        self.problems.add(origin.or(self.origin), &self.name(key), message.into());
+    }
+
+    /// Notes that this process may not read what a key names.
+    pub(crate) fn blame_unchecked(&self, key: &str, message: String) {
+        let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
+        let problem = self.problems.placed(origin.or(self.origin), &self.name(key), message);
+        self.problems.found.borrow_mut().push(ConfigError { unchecked: true, ..problem });
+    }
+
+    /// The content of a file that the key names.
+    pub(crate) fn get_file<T>(
+        &self,
+        key: &'static str,
+        path: impl FnOnce(&Value) -> Result<PathBuf, String>,
+        read: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> Option<T> {
+        let path = self.get(key, path)?;
+        if let Some(why) = private_file::denied(&path) {
+            self.blame_unchecked(key, why);
+            return None;
+        }
+        read(&path).map_err(|message| self.blame(key, message)).ok()
+    }
+
+    /// Warns of a key, or of the section where it does not stand: it is allowed, and probably not meant.
+    pub(crate) fn warn(&self, key: &str, message: impl Into<String>) {
+        let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
+        let warning = self.problems.placed(origin.or(self.origin), &self.name(key), message.into());
+        self.problems.warned.borrow_mut().push(warning);
+    }
+
+    /// Blames an element of a list.
+    pub(crate) fn blame_element(&self, key: &str, index: usize, message: impl Into<String>) {
+        let Some(Node { value: Value::List(list), .. }) = self.entries.and_then(|e| e.get(key)) else {
+            return self.blame(key, message);
+        };
+        let name = format!("{}[{index}]", self.name(key));
+        self.problems.add(list.get(index).map(|n| &n.origin), &name, message.into());
+    }
+
+    fn ask(&self, key: &'static str) -> Option<&'a Node> {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
+        self.entries?.get(key)
+    }
+
+    /// The key's value; `None` where it is absent or was refused, and the default counts.
+    pub(crate) fn get<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+        let node = self.ask(key)?;
+        match read(&node.value) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.blame(key, message);
+                None
+            }
+        }
+    }
+
+    /// As [`Section::get`]; a key that is absent is a problem.
+    pub(crate) fn require<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.has(key) {
+            self.ask(key);
+            self.blame(key, format!("missing; expected {expected}"));
+            return None;
+        }
+        self.get(key, read)
+    }
+
+    /// A list of scalars; elements that were refused are left out. From the environment: separated by commas.
+    pub(crate) fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
+        self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
+    }
+
+    /// As [`Section::list`], each with its place in the list, for [`Section::blame_element`].
+    pub(crate) fn indexed<T>(
+        &self,
+        key: &'static str,
+        read: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Vec<(usize, T)>> {
+        let node = self.ask(key)?;
+        let element = |(index, value): (usize, &Value)| match read(value) {
+            Ok(value) => Some((index, value)),
+            Err(message) => {
+                self.blame_element(key, index, message);
+                None
+            }
+        };
+        match &node.value {
+            Value::List(list) => Some(list.iter().map(|n| &n.value).enumerate().filter_map(element).collect()),
+            Value::Env(text) => {
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Some(
+                    parts
+                        .map(|part| Value::Env(part.to_owned()))
+                        .enumerate()
+                        .filter_map(|(i, v)| element((i, &v)))
+                        .collect(),
+                )
+            }
+            other => {
+                self.blame(key, format!("expected a list, found {}", other.describe()));
+                None
+            }
+        }
+    }
+
+    /// A list, or one value alone.
+    pub(crate) fn one_or_list<T>(
+        &self,
+        key: &'static str,
+        read: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        match self.entries.and_then(|e| e.get(key)).map(|node| &node.value) {
+            Some(Value::String(_)) => self.get(key, read).map(|one| vec![one]),
+            _ => self.list(key, read),
+        }
+    }
+
+    /// A table in it; where it is absent, one whose keys are all absent.
+    pub(crate) fn section(&self, key: &'static str) -> Self {
+        Self::of(self.ask(key), self.name(key), self.problems)
+    }
+
+    /// The tables of a list.
+    pub(crate) fn sections(&self, key: &'static str) -> Vec<Self> {
+        let Some(node) = self.ask(key) else { return Vec::new() };
+        let Value::List(list) = &node.value else {
+            self.blame(key, format!("expected [[{}]], found {}", self.name(key), node.value.describe()));
+            return Vec::new();
+        };
+        let element = |(index, node)| Self::of(Some(node), format!("{}[{index}]", self.name(key)), self.problems);
+        list.iter().enumerate().map(element).collect()
+    }
+
+    /// Every key and value of a table whose keys are free.
+    pub(crate) fn free(&self) -> Vec<(&'a str, &'a Value)> {
+        self.entries.into_iter().flatten().map(|(key, node)| (key.as_str(), &node.value)).collect()
+    }
+
+    /// Keys that are not built yet.
+    pub(crate) fn later(&self, keys: &[&'static str]) {
+        for key in keys {
+            if self.has(key) {
+                self.blame(key, "comes in a later version; remove it");
+            }
+            self.later.borrow_mut().push(key);
+        }
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub(crate) fn finish(&self) {
+        let (asked, later) = (self.asked.borrow(), self.later.borrow());
+        for (key, node) in self.entries.into_iter().flatten() {
+            if asked.contains(&key.as_str()) || later.contains(&key.as_str()) {
+                continue;
+            }
+            let message = match nearest(key, &asked) {
+                _ if let Some(meant) = variable_meant(node, key, &asked) => {
+                    format!("unknown key; did you mean {meant}? Two underscores stand between a table and its key")
+                }
+                Some(near) => format!("unknown key; did you mean {near}?"),
+                None if asked.is_empty() => "unknown key".to_owned(),
+                None => format!("unknown key; expected one of {}", asked.join(", ")),
+            };
+            self.problems.add(Some(&node.key), &self.name(&printable(key)), message);
+        }
+    }
+}
+
+/// The variable that was probably meant by one whose table and key stand an underscore apart instead of two.
+fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
+    let Origin::Env(name) = &node.key else { return None };
+    let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));
+    let table = table.max_by_key(|table| table.len())?;
+    // The path of this table, then the key as it was written.
+    let at = name.len().checked_sub(key.len())?;
+    let (head, tail) = (name.get(..at + table.len())?, name.get(at + table.len() + 1..)?);
+    (!tail.is_empty()).then(|| format!("{head}__{tail}"))
+}
+
+/// The known name that was probably meant.
+pub(crate) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
+    let within = (found.chars().count() / 3).clamp(1, 3);
+    let near = known.iter().map(|name| (distance(found, name), *name)).min()?;
+    (near.0 <= within).then_some(near.1)
+}
+
+/// Edits (insert, remove, replace, swap of neighbours) from one name to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let at = |row: &[usize], n: usize| row.get(n).copied().unwrap_or(usize::MAX - 1);
+            let mut best = (at(&last, j) + usize::from(ca != cb)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_the_one_meant() {
+        let known = ["access_ttl", "session_ttl", "idle_ttl", "grace"];
+        assert_eq!(nearest("acess_ttl", &known), Some("access_ttl"));
+        assert_eq!(nearest("garce", &known), Some("grace"));
+        assert_eq!(nearest("colour", &known), None);
+        assert_eq!((distance("", "abc"), distance("ab", "ba"), distance("kitten", "sitting")), (3, 1, 3));
+    }
+
+    #[test]
+    fn positions_count_lines_and_characters_from_one() {
+        let text = "a = 1\nß = \"é\" # x\nb = 2";
+        let place = |at| Problems::new("file", text).line_and_column(at);
+        assert_eq!(place(0), (1, 1));
+        assert_eq!(place(text.find('#').unwrap()), (2, 9));
+        assert_eq!(place(text.find('b').unwrap()), (3, 1));
+        assert_eq!(place(10_000), (3, 6));
+    }
+}

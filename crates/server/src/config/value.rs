@@ -1,0 +1,500 @@
+//! Single values: from what was written to what it means, or a text that says what was expected.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::uri::{Scheme, Uri};
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use super::raw::{Value, nearest, printable};
+use crate::proxy::UpstreamUrl;
+use rotogate::limit::Rate;
+use rotogate::route::{Hosts, check_pattern};
+use rotogate::session::Scope;
+
+/// Longer than any time that makes sense here, and far from where sums overflow.
+const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+fn unexpected<T>(expected: &str, found: &Value) -> Result<T, String> {
+    Err(format!("expected {expected}, found {}", found.describe()))
+}
+
+/// A text that is not empty and holds no control characters.
+pub(crate) fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(s) | Value::Env(s) if !s.is_empty() && !s.contains(char::is_control) => Ok(s.clone()),
+        other => unexpected("a text without control characters that is not empty", other),
+    }
+}
+
+pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Bool(b) => Ok(*b),
+        Value::Env(s) if s == "true" => Ok(true),
+        Value::Env(s) if s == "false" => Ok(false),
+        other => unexpected("true or false", other),
+    }
+}
+
+/// A count between two bounds, both included.
+pub(crate) fn count(min: usize, max: usize) -> impl Fn(&Value) -> Result<usize, String> {
+    move |value| {
+        let n = match value {
+            Value::Integer(n) => usize::try_from(*n).ok(),
+            Value::Env(s) => s.parse().ok(),
+            _ => None,
+        };
+        match n {
+            Some(n) if (min..=max).contains(&n) => Ok(n),
+            _ => unexpected(&format!("a whole number from {min} to {max}"), value),
+        }
+    }
+}
+
+/// A part of something.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Share {
+    Amount(u64),
+    Percent(u64),
+}
+
+impl Share {
+    /// As an amount: at least one.
+    pub(crate) fn of(self, whole: usize) -> usize {
+        let amount = match self {
+            Self::Amount(amount) => amount,
+            Self::Percent(percent) => (whole as u64).saturating_mul(percent).div_ceil(100),
+        };
+        usize::try_from(amount).unwrap_or(usize::MAX).max(1)
+    }
+}
+
+/// A number, a size, or per cent of the whole.
+pub(crate) fn share(value: &Value) -> Result<Share, String> {
+    let parsed = match value {
+        Value::Integer(n) => u64::try_from(*n).ok().map(Share::Amount),
+        Value::String(s) | Value::Env(s) => match s.strip_suffix('%') {
+            Some(percent) => percent.trim().parse().ok().filter(|percent| *percent <= 100).map(Share::Percent),
+            None => parse_size(s).map(Share::Amount),
+        },
+        _ => None,
+    };
+    let is_some = |share: &Share| !matches!(share, Share::Amount(0) | Share::Percent(0));
+    match parsed.filter(is_some) {
+        Some(share) => Ok(share),
+        None => unexpected("a number above 0, or a part such as \"10%\"", value),
+    }
+}
+
+/// Bytes: a number, or one with a unit.
+pub(crate) fn size(min: u64, max: u64) -> impl Fn(&Value) -> Result<u64, String> {
+    move |value| {
+        let n = match value {
+            Value::Integer(n) => u64::try_from(*n).ok(),
+            Value::String(s) | Value::Env(s) => parse_size(s),
+            _ => None,
+        };
+        match n {
+            Some(n) if (min..=max).contains(&n) => Ok(n),
+            Some(_) => unexpected(&format!("between {min} and {max} bytes"), value),
+            None => unexpected("a size such as 16384, \"16KiB\" or \"10MiB\"", value),
+        }
+    }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text.get(digits.len()..)?.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+pub(crate) fn duration(value: &Value) -> Result<Duration, String> {
+    const EXPECTED: &str = "a duration such as \"30s\", \"10m\" or \"1h 30m\"";
+    match value {
+        Value::String(s) | Value::Env(s) => match humantime::parse_duration(s) {
+            Ok(d) if d <= MAX_DURATION => Ok(d),
+            Ok(_) => unexpected("a duration of at most 100 years", value),
+            Err(_) => unexpected(EXPECTED, value),
+        },
+        Value::Integer(n) => Err(format!("expected {EXPECTED}, found {n}; write the unit too, as in \"{n}s\"")),
+        other => unexpected(EXPECTED, other),
+    }
+}
+
+/// A duration between two bounds, both included.
+pub(crate) fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -> Result<Duration, String> {
+    move |value| {
+        let d = duration(value)?;
+        let show = humantime::format_duration;
+        if d < min {
+            return unexpected(&format!("at least {}", show(min)), value);
+        }
+        if d > max {
+            return unexpected(&format!("at most {}", show(max)), value);
+        }
+        Ok(d)
+    }
+}
+
+/// `"10/1m"`: ten at once, and ten more every minute.
+pub(crate) fn rate(value: &Value) -> Result<Rate, String> {
+    let parsed = match value {
+        Value::String(s) | Value::Env(s) => parse_rate(s),
+        _ => None,
+    };
+    match parsed {
+        Some(rate) => Ok(rate),
+        None => unexpected("a rate such as \"10/1m\": ten at once, and ten more every minute", value),
+    }
+}
+
+fn parse_rate(text: &str) -> Option<Rate> {
+    let (burst, period) = text.split_once('/')?;
+    let burst: NonZeroU32 = burst.trim().parse().ok()?;
+    let period = humantime::parse_duration(period.trim()).ok().filter(|d| *d <= Duration::from_secs(7 * 86_400))?;
+    let every = period.checked_div(burst.get()).filter(|d| !d.is_zero())?;
+    Some(Rate { burst, every })
+}
+
+/// One of a few words. Those of `later` are known, and not built yet.
+pub(crate) fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> Result<T, String> {
+    move |value| {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let expected = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
+        let (Value::String(found) | Value::Env(found)) = value else { return unexpected(&expected, value) };
+        if let Some((_, meaning)) = words.iter().find(|(name, _)| name == found) {
+            return Ok(*meaning);
+        }
+        let shown = value.describe();
+        if later.contains(&found.as_str()) {
+            return Err(format!("{shown} comes in a later version; expected {expected}"));
+        }
+        Err(match nearest(found, &names) {
+            Some(near) => format!("unknown value {shown}; did you mean \"{near}\"?"),
+            None => format!("expected {expected}, found {shown}"),
+        })
+    }
+}
+
+pub(crate) fn address(value: &Value) -> Result<SocketAddr, String> {
+    match value {
+        Value::String(s) | Value::Env(s) => s.parse().ok(),
+        _ => None,
+    }
+    .map_or_else(|| unexpected("an address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"", value), Ok)
+}
+
+/// An address or a network. Every address at once is not a proxy.
+pub(crate) fn network(value: &Value) -> Result<IpNet, String> {
+    let parsed: Option<IpNet> = match value {
+        Value::String(s) | Value::Env(s) => s.parse().ok().or_else(|| s.parse::<IpAddr>().ok().map(IpNet::from)),
+        _ => None,
+    };
+    match parsed {
+        Some(net) if net.prefix_len() == 0 => {
+            Err("would trust every caller's word about its own address; name the proxies".to_owned())
+        }
+        Some(net) => Ok(net.trunc()),
+        None => unexpected("an address or network such as \"10.0.0.7\" or \"10.0.0.0/8\"", value),
+    }
+}
+
+fn http_url(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let scheme_fits = uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS);
+    let authority = uri.authority()?;
+    let plain = !authority.as_str().contains('@') && !authority.host().is_empty() && uri.query().is_none();
+    (scheme_fits && plain && !text.contains('#') && port_is_sound(&uri)).then_some(uri)
+}
+
+/// `http` takes `host:` and `host:99999` for authorities without a port.
+fn port_is_sound(uri: &Uri) -> bool {
+    let Some(authority) = uri.authority() else { return false };
+    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    rest.is_empty() || authority.port_u16().is_some_and(|port| port != 0)
+}
+
+/// Scheme and authority, and nothing behind them.
+pub(crate) fn origin_url(value: &Value) -> Result<Uri, String> {
+    match value {
+        Value::String(s) | Value::Env(s) => http_url(s).filter(|uri| uri.path() == "/"),
+        _ => None,
+    }
+    .map_or_else(|| unexpected("http://host[:port] or https://host[:port] without a path", value), Ok)
+}
+
+/// An issuer: an absolute URL without query and fragment (RFC 8414 §2), kept byte for byte, because it is compared so.
+pub(crate) fn issuer_url(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(s) | Value::Env(s) if http_url(s).is_some() => Ok(s.clone()),
+        other => unexpected("an http or https URL without user, query and fragment", other),
+    }
+}
+
+/// An origin as a browser sends it: lower case, no path, no default port.
+pub(crate) fn cors_origin(value: &Value) -> Result<String, String> {
+    let (Value::String(found) | Value::Env(found)) = value else {
+        return unexpected("an origin such as \"https://app.example.com\"", value);
+    };
+    if found == "*" || found == "null" {
+        return Err(format!("{} lets every site in; list the origins", value.describe()));
+    }
+    let canonical = http_url(found).filter(|uri| uri.path() == "/").and_then(|uri| {
+        let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+        let port = authority.port_u16().filter(|port| !matches!((scheme, port), ("http", 80) | ("https", 443)));
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        Some(format!("{scheme}://{}{port}", authority.host().to_ascii_lowercase()))
+    });
+    match canonical {
+        Some(canonical) if canonical == *found => Ok(canonical),
+        Some(canonical) => Err(format!("a browser writes this origin as \"{canonical}\"; write it so")),
+        None => unexpected("an origin such as \"https://app.example.com\"", value),
+    }
+}
+
+pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
+    const EXPECTED: &str = "\"echo:\", or http://, https:// or h2c:// with host[:port], without a path";
+    let (Value::String(found) | Value::Env(found)) = value else { return unexpected(EXPECTED, value) };
+    if found == "echo:" {
+        return Ok(UpstreamUrl::Echo);
+    }
+    if found.starts_with("unix:") {
+        return Err(format!("{} comes in a later version; expected {EXPECTED}", value.describe()));
+    }
+    // They are written alike.
+    let as_http = found.strip_prefix("h2c://").map(|rest| format!("http://{rest}"));
+    let uri = http_url(as_http.as_deref().unwrap_or(found));
+    let Some(uri) = uri.filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
+        return unexpected(EXPECTED, value);
+    };
+    let host = uri.host().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host).to_ascii_lowercase();
+    // `127.1` and `0x7f000001` reach loopback too, under a name that no comparison would know.
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let numeric = !last.is_empty() && (last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x"));
+    if numeric && !host.contains(':') && host.parse::<Ipv4Addr>().is_err() {
+        return unexpected("an IPv4 address in full, four decimal numbers", value);
+    }
+    found.parse().or_else(|_| unexpected(EXPECTED, value))
+}
+
+/// A host name in lower case, without port; `*` stands for nothing.
+pub(crate) fn host(value: &Value) -> Result<String, String> {
+    let fits = |s: &str| {
+        !s.is_empty() && s.len() <= 253 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    match value {
+        Value::String(s) | Value::Env(s) => {
+            let bare = s.strip_prefix('[').and_then(|s| s.strip_suffix(']'));
+            let is_v6 = bare.is_some_and(|s| s.parse::<std::net::Ipv6Addr>().is_ok());
+            (is_v6 || fits(s)).then(|| s.to_ascii_lowercase())
+        }
+        _ => None,
+    }
+    .map_or_else(|| unexpected("a host name without port and wildcards", value), Ok)
+}
+
+/// A host that is served.
+pub(crate) fn served_host(value: &Value) -> Result<String, String> {
+    let host = text(value)?;
+    match Hosts::default().add(&host) {
+        Ok(()) => Ok(host),
+        Err(_) => unexpected("a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"", value),
+    }
+}
+
+/// The name of a response header that pages may read (Fetch §3.3.2).
+pub(crate) fn exposed_header(value: &Value) -> Result<HeaderName, String> {
+    let name = text(value)?;
+    if name == "*" {
+        return Err(
+            "\"*\" exposes every header, and means no header at all with credentials; list the names".to_owned()
+        );
+    }
+    name.parse().or_else(|_| unexpected("the name of a header, such as \"x-request-id\"", value))
+}
+
+/// A cookie name (RFC 6265 §4.1.1).
+pub(crate) fn cookie_name(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if fits { Ok(name) } else { unexpected("the name of a cookie", value) }
+}
+
+pub(crate) fn method(value: &Value) -> Result<Method, String> {
+    let name = text(value)?;
+    match Method::from_bytes(name.as_bytes()) {
+        Ok(Method::CONNECT | Method::TRACE) => Err(format!("{name} is never forwarded")),
+        Ok(_) if name.bytes().any(|b| b.is_ascii_lowercase()) => {
+            Err(format!("methods are case-sensitive; did you mean {}?", printable(&name.to_ascii_uppercase())))
+        }
+        Ok(method) => Ok(method),
+        Err(_) => unexpected("a method such as \"GET\"", value),
+    }
+}
+
+/// One scope token of a list, or several in one text.
+pub(crate) fn scope(value: &Value) -> Result<Scope, String> {
+    Scope::parse(&text(value)?).map_err(|e| format!("{}: {e}", value.describe()))
+}
+
+/// The path of a route or an endpoint.
+pub(crate) fn pattern(value: &Value) -> Result<String, String> {
+    let path = text(value)?;
+    if !path.starts_with('/') || !path.is_ascii() || path.contains(['?', '#', ' ', '\\']) {
+        return unexpected("a path that begins with /", value);
+    }
+    match check_pattern(&path) {
+        Ok(()) => Ok(path),
+        Err(why) => Err(format!("{} is no pattern: {why}", value.describe())),
+    }
+}
+
+/// A header that tells an upstream who is there; empty: it is not told.
+pub(crate) fn identity_header(value: &Value) -> Result<Option<HeaderName>, String> {
+    match value {
+        Value::String(s) | Value::Env(s) if s.is_empty() => Ok(None),
+        Value::String(s) | Value::Env(s) => header(s).map(Some),
+        other => unexpected("a header name, or \"\" for none", other),
+    }
+}
+
+/// A header name that the gate may set.
+pub(crate) fn header(name: &str) -> Result<HeaderName, String> {
+    const TAKEN: [&str; 20] = [
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let shown = printable(name);
+    let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+        return Err(format!("expected a header name such as \"x-auth-subject\", found \"{shown}\""));
+    };
+    if TAKEN.contains(&header.as_str()) || header.as_str().starts_with("x-forwarded-") {
+        return Err(format!("\"{shown}\" has a meaning of its own; take another name, such as \"x-auth-subject\""));
+    }
+    if name.contains(['_', '.']) {
+        return Err(format!("\"{shown}\" is dropped or folded by many servers; write it with -"));
+    }
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+
+    #[test]
+    fn sizes_and_rates_are_read_with_their_units() {
+        let size = size(1, 1 << 40);
+        assert_eq!(size(&s("16KiB")), Ok(16_384));
+        assert_eq!(size(&s("2 MiB")), Ok(2 << 20));
+        assert_eq!(size(&Value::Integer(7)), Ok(7));
+        for bad in ["16kb", "KiB", "-1", "1.5MiB", "99999999999999999999GiB", "0"] {
+            assert!(size(&s(bad)).is_err(), "{bad}");
+        }
+        assert_eq!(rate(&s("10/1m")), Ok(Rate::new(10, Duration::from_secs(6))));
+        for bad in ["0/1m", "10", "10/0s", "x/1m", "10/x", "10/1", "-1/1m"] {
+            assert!(rate(&s(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn o1_an_upstream_is_written_so_that_it_can_be_compared() {
+        for (text, name, port) in
+            [("http://App:81", "App", 81), ("http://[::1]:81", "::1", 81), ("http://10.0.0.1", "10.0.0.1", 80)]
+        {
+            let Ok(UpstreamUrl::Http(url)) = upstream_url(&s(text)) else { panic!("{text}") };
+            assert_eq!((url.name(), url.port()), (name, port));
+            let h2c = text.replace("http://", "h2c://");
+            let Ok(UpstreamUrl::H2c(url)) = upstream_url(&s(&h2c)) else { panic!("{h2c}") };
+            assert_eq!((url.name(), url.port()), (name, port));
+            let https = text.replace("http://", "https://");
+            let Ok(UpstreamUrl::Https(url)) = upstream_url(&s(&https)) else { panic!("{https}") };
+            assert_eq!((url.name(), url.port()), (name, if port == 80 { 443 } else { port }));
+        }
+        for bad in [
+            "http://127.1:8081",
+            "http://2130706433:8081",
+            "http://0x7f000001",
+            "http://127.0.0.1.:1",
+            "http://a/b",
+            "http://a/",
+            "http://u:p@a",
+            "http://a:0",
+            "http://a:99999",
+            "http://a:",
+            "ftp://a",
+            "a:80",
+            "",
+            "http://",
+            "http://a?x",
+            "http://a#x",
+            "https://127.1",
+            "https://a/b",
+            "https://u@a",
+            "h2c://127.1:8081",
+            "h2c://a/b",
+            "h2c://u@a",
+            "h2c://",
+            "h2c:a",
+            "h2c://http://a",
+        ] {
+            assert!(upstream_url(&s(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn t19_an_origin_is_written_as_a_browser_writes_it() {
+        assert!(cors_origin(&s("https://app.example.com")).is_ok());
+        assert!(cors_origin(&s("http://localhost:3000")).is_ok());
+        for bad in ["*", "null", "https://app.example.com/", "https://App.example.com", "https://a:443", "a", ""] {
+            assert!(cors_origin(&s(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn t6_trusting_every_proxy_is_refused() {
+        assert_eq!(network(&s("10.0.0.7")).unwrap().to_string(), "10.0.0.7/32");
+        assert_eq!(network(&s("10.1.2.3/8")).unwrap().to_string(), "10.0.0.0/8");
+        for bad in ["0.0.0.0/0", "::/0", "10.0.0.0/33", "proxy"] {
+            assert!(network(&s(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn t4_an_identity_header_is_one_that_the_gate_may_set() {
+        assert!(header("x-auth-subject").is_ok());
+        for bad in ["x_auth_subject", "Host", "connection", "x-forwarded-for", "content-length", "a b", ""] {
+            assert!(header(bad).is_err(), "{bad}");
+        }
+    }
+}

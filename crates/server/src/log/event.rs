@@ -1,0 +1,136 @@
+//! Events of `tracing` as lines of the application log, flat and with plain values.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context as Around;
+
+use super::line::Line;
+use super::settings::LogFormat;
+use super::writer::Sink;
+use rotogate::context::Context;
+
+/// Events of this target are the audit trail: no level hides them, and they have the reserve of errors.
+pub(super) const AUDIT: &str = "rotogate::audit";
+
+/// Writes events to an output.
+pub(super) struct Events {
+    pub(super) sink: Arc<Sink>,
+    pub(super) format: LogFormat,
+    /// For a terminal.
+    pub(super) colours: bool,
+}
+
+impl<S: Subscriber> Layer<S> for Events {
+    fn on_event(&self, event: &Event<'_>, _: Around<'_, S>) {
+        let meta = event.metadata();
+        let mut line = Line::new(self.format, rotogate::clock::wall_micros());
+        let mut fields = Fields { message: String::new(), rest: Vec::new() };
+        event.record(&mut fields);
+        match self.format {
+            LogFormat::Json => {
+                line.word("level", meta.level().as_str());
+                line.own("target", meta.target());
+                if !fields.message.is_empty() {
+                    line.own("message", &fields.message);
+                }
+            }
+            LogFormat::Text => {
+                let level = meta.level().as_str();
+                match self.colours {
+                    true => line.raw(&format!(" \u{1b}[{}m{level:>5}\u{1b}[0m", colour(*meta.level()))),
+                    false => line.raw(&format!(" {level:>5}")),
+                }
+                line.lead(meta.target());
+                line.raw(":");
+                if !fields.message.is_empty() {
+                    line.lead(&fields.message);
+                }
+            }
+        }
+        if meta.target() == AUDIT {
+            line.word("event.dataset", AUDIT_DATASET);
+        }
+        for (name, value) in &fields.rest {
+            match value {
+                Value::Text(text) => line.own(*name, text),
+                Value::Unsigned(number) => line.number(*name, *number),
+                Value::Signed(number) => line.signed(*name, *number),
+                Value::Flag(flag) => line.flag(*name, *flag),
+            }
+        }
+        if let Some(Context { id, client, actor }) = Context::current() {
+            let has = |name| fields.rest.iter().any(|(known, _)| *known == name);
+            line.bytes("http.request.id", id.as_bytes());
+            if let Some(client) = client.filter(|_| !has("client.address")) {
+                line.address("client.address", client);
+            }
+            // Reading an operator's metrics takes no token, and is no event of the audit trail.
+            if let Some(actor) = actor.filter(|_| meta.target() == AUDIT) {
+                line.word("rotogate.actor", actor);
+            }
+        }
+        let is_important = *meta.level() <= Level::WARN || meta.target() == AUDIT;
+        line.end(|bytes| self.sink.application(bytes, is_important));
+    }
+}
+
+const AUDIT_DATASET: &str = "rotogate.audit";
+
+fn colour(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
+
+enum Value {
+    Text(String),
+    Unsigned(u64),
+    Signed(i64),
+    Flag(bool),
+}
+
+/// The fields of an event, in their order.
+struct Fields {
+    message: String,
+    rest: Vec<(&'static str, Value)>,
+}
+
+impl Visit for Fields {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.rest.push((field.name(), Value::Signed(value)));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.rest.push((field.name(), Value::Unsigned(value)));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.rest.push((field.name(), Value::Flag(value)));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.message.push_str(value);
+        } else {
+            self.rest.push((field.name(), Value::Text(value.to_owned())));
+        }
+    }
+
+    /// Display values come here, too.
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Into memory: does not fail.
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            self.rest.push((field.name(), Value::Text(format!("{value:?}"))));
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A log line: flat fields with plain values, as one JSON object or as `key=value`.
+
+use std::cell::RefCell;
+
+use super::settings::LogFormat;
+use rotogate::session::SessionId;
+use rotogate::token::verify::beginning;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+/// The longest text that somebody else chose, in bytes, before and after it is escaped: with the number of such fields in a
+/// line, no line is longer than 8 KiB.
+const MAX_TEXT: usize = 256;
+const MAX_ESCAPED: usize = 512;
+/// The longest text of ours, such as an error with its causes.
+const MAX_OWN: usize = 4096;
+
+/// A line to come. Begins with its time.
+#[derive(Debug)]
+pub(crate) struct Line {
+    bytes: Vec<u8>,
+    format: LogFormat,
+    truncated: bool,
+}
+
+thread_local! {
+    /// Buffers of lines that were written. A thread has as many requests under way as it has, and keeps some of their
+    /// buffers.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// The last second that was written out.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+}
+
+/// The key of a field, as a line has it in front of its value.
+pub(crate) trait Key {
+    /// With the comma and the quotes of JSON, or the space of text.
+    fn write(self, format: LogFormat, bytes: &mut Vec<u8>);
+}
+
+/// A key that is known when the program is built: written in one piece. Made by [`key!`].
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) json: &'static str,
+    pub(crate) text: &'static str,
+}
+
+impl Key for Known {
+    fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(match format {
+            LogFormat::Json => self.json.as_bytes(),
+            LogFormat::Text => self.text.as_bytes(),
+        });
+    }
+}
+
+impl Key for &str {
+    fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
+        let (before, after) = match format {
+            LogFormat::Json => (",\"", "\":"),
+            LogFormat::Text => (" ", "="),
+        };
+        for part in [before, self, after] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+    }
+}
+
+/// A [`Known`] key.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::log::line::Known { json: concat!(",\"", $name, "\":"), text: concat!(" ", $name, "=") }
+    };
+}
+pub(crate) use key;
+
+const KEPT: usize = 64;
+const ROOM: usize = 1024;
+
+impl Line {
+    /// A line of this moment, in microseconds since 1970.
+    pub(crate) fn new(format: LogFormat, micros: u64) -> Self {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        let mut line = Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(ROOM)), format, truncated: false };
+        if format == LogFormat::Json {
+            line.bytes.extend_from_slice(b"{\"timestamp\":\"");
+        }
+        line.time(micros);
+        if format == LogFormat::Json {
+            line.bytes.push(b'"');
+        }
+        line
+    }
+
+    fn time(&mut self, micros: u64) {
+        let (second, part) = (micros / 1_000_000, micros % 1_000_000);
+        SECOND.with_borrow_mut(|(known, text)| {
+            if *known != second {
+                let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
+                *text = humantime::format_rfc3339_seconds(time).to_string();
+                // The zone comes after the fraction.
+                text.truncate(text.len().saturating_sub(1));
+                *known = second;
+            }
+            self.bytes.extend_from_slice(text.as_bytes());
+        });
+        let mut digits = *b".000000Z";
+        let mut rest = part;
+        for digit in digits.iter_mut().skip(1).take(6).rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        self.bytes.extend_from_slice(&digits);
+    }
+
+    fn key(&mut self, key: impl Key) {
+        key.write(self.format, &mut self.bytes);
+    }
+
+    /// A word of ours: visible ASCII without quotes and backslashes.
+    pub(crate) fn word(&mut self, key: impl Key, word: impl AsRef<[u8]>) {
+        let word = word.as_ref();
+        self.key(key);
+        if self.format == LogFormat::Text {
+            self.bytes.extend_from_slice(word);
+            return;
+        }
+        self.bytes.reserve(word.len() + 2);
+        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(word);
+        self.bytes.push(b'"');
+    }
+
+    /// The id of a session.
+    pub(crate) fn session(&mut self, key: impl Key, session: SessionId) {
+        let mut text = [0; Hyphenated::LENGTH];
+        self.word(key, Uuid::from_bytes(*session.as_bytes()).hyphenated().encode_lower(&mut text).as_bytes());
+    }
+
+    /// A text that somebody else chose: cut and escaped.
+    pub(crate) fn text(&mut self, key: impl Key, text: &str) {
+        self.key(key);
+        let is_cut = self.value(text, MAX_TEXT, MAX_ESCAPED);
+        self.truncated |= is_cut;
+    }
+
+    /// The same, of bytes that need not be UTF-8.
+    pub(crate) fn bytes(&mut self, key: impl Key, bytes: &[u8]) {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.text(key, text),
+            Err(_) => self.text(key, &String::from_utf8_lossy(bytes)),
+        }
+    }
+
+    /// A text of ours, which may quote somebody else's.
+    pub(crate) fn own(&mut self, key: impl Key, text: &str) {
+        self.key(key);
+        let is_cut = self.value(text, MAX_OWN, MAX_OWN);
+        self.truncated |= is_cut;
+    }
+
+    pub(crate) fn number(&mut self, key: impl Key, number: u64) {
+        self.key(key);
+        self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    pub(crate) fn signed(&mut self, key: impl Key, number: i64) {
+        self.key(key);
+        self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    pub(crate) fn flag(&mut self, key: impl Key, flag: bool) {
+        self.key(key);
+        self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+
+    pub(crate) fn address(&mut self, key: impl Key, address: std::net::IpAddr) {
+        use std::io::Write;
+        self.key(key);
+        let quote = self.format == LogFormat::Json;
+        if quote {
+            self.bytes.push(b'"');
+        }
+        // Into memory: does not fail.
+        let _ = write!(self.bytes, "{}", address.to_canonical());
+        if quote {
+            self.bytes.push(b'"');
+        }
+    }
+
+    /// What stands before the fields of a line for people: level, target, message.
+    pub(super) fn lead(&mut self, text: &str) {
+        self.bytes.push(b' ');
+        self.escaped(text, MAX_OWN, MAX_OWN);
+    }
+
+    pub(super) fn raw(&mut self, text: &str) {
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    /// Is it cut?
+    fn value(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
+        let is_bare = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/+@,;*{}()[]!?&%$#|^".contains(&b);
+        if self.format == LogFormat::Text && !text.is_empty() && text.len() <= most && text.bytes().all(is_bare) {
+            self.bytes.extend_from_slice(text.as_bytes());
+            return false;
+        }
+        self.bytes.push(b'"');
+        let is_cut = self.escaped(text, most, most_escaped);
+        self.bytes.push(b'"');
+        is_cut
+    }
+
+    /// Writes as much as there may be, as JSON escapes it; and what JSON leaves alone, but a terminal or a line reader
+    /// does not. True if that is not all.
+    fn escaped(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
+        let head = beginning(text, most);
+        if head.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
+            self.bytes.extend_from_slice(head.as_bytes());
+            return head.len() < text.len();
+        }
+        let end = self.bytes.len() + most_escaped;
+        for c in head.chars() {
+            let mut piece = [0; 12];
+            let length = escape(c, &mut piece);
+            if self.bytes.len() + length > end {
+                return true;
+            }
+            self.bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
+        }
+        head.len() < text.len()
+    }
+
+    /// A copy of the line so far.
+    pub(crate) fn copy(&self) -> Self {
+        let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        bytes.extend_from_slice(&self.bytes);
+        Self { bytes, format: self.format, truncated: self.truncated }
+    }
+
+    /// Ends the line and hands it over.
+    pub(crate) fn end(mut self, take: impl FnOnce(&[u8])) {
+        if self.truncated {
+            self.flag("rotogate.truncated", true);
+        }
+        if self.format == LogFormat::Json {
+            self.bytes.push(b'}');
+        }
+        self.bytes.push(b'\n');
+        take(&self.bytes);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() == 0 || bytes.capacity() > 4 * ROOM {
+            return;
+        }
+        bytes.clear();
+        // While the thread ends there is nowhere to keep it.
+        let _ = SPARE.try_with(|spare| {
+            if let Ok(mut spare) = spare.try_borrow_mut()
+                && spare.len() < KEPT
+            {
+                spare.push(bytes);
+            }
+        });
+    }
+}
+
+fn escape(c: char, piece: &mut [u8; 12]) -> usize {
+    let short = match c {
+        '"' => Some(b'"'),
+        '\\' => Some(b'\\'),
+        '\n' => Some(b'n'),
+        '\r' => Some(b'r'),
+        '\t' => Some(b't'),
+        _ => None,
+    };
+    if let Some(letter) = short {
+        [piece[0], piece[1]] = [b'\\', letter];
+        return 2;
+    }
+    // Separators of lines, marks that turn the direction of writing, and what shows nothing.
+    let hides = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    if !c.is_control() && !hides {
+        return c.encode_utf8(piece).len();
+    }
+    let code = u32::from(c);
+    let mut at = 2;
+    [piece[0], piece[1]] = [b'\\', b'u'];
+    for shift in [12, 8, 4, 0] {
+        let digit = u8::try_from((code >> shift) & 0xf).unwrap_or_default();
+        if let Some(place) = piece.get_mut(at) {
+            *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+        }
+        at += 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(format: LogFormat, fill: impl FnOnce(&mut Line)) -> String {
+        let mut line = Line::new(format, 1_700_000_000_000_042);
+        fill(&mut line);
+        let mut out = Vec::new();
+        line.end(|bytes| out.extend_from_slice(bytes));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn o18_a_line_is_flat_and_its_values_are_plain() {
+        let fill = |line: &mut Line| {
+            line.word("event.dataset", "x");
+            line.text("url.path", "/a b\"\n\u{85}é");
+            line.number("n", u64::MAX);
+            line.signed("s", -1);
+            line.flag("f", false);
+            line.address("a", "::ffff:127.0.0.1".parse().unwrap());
+        };
+        assert_eq!(
+            written(LogFormat::Json, fill),
+            "{\"timestamp\":\"2023-11-14T22:13:20.000042Z\",\"event.dataset\":\"x\",\"url.path\":\"/a b\\\"\\n\\u0085é\",\
+             \"n\":18446744073709551615,\"s\":-1,\"f\":false,\"a\":\"127.0.0.1\"}\n"
+        );
+        assert_eq!(
+            written(LogFormat::Text, fill),
+            "2023-11-14T22:13:20.000042Z event.dataset=x url.path=\"/a b\\\"\\n\\u0085é\" n=18446744073709551615 s=-1 f=false a=127.0.0.1\n"
+        );
+    }
+
+    #[test]
+    fn o19_what_is_too_long_is_cut_and_said_to_be() {
+        let long = "é".repeat(200);
+        let line = written(LogFormat::Json, |line| line.text("k", &long));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["k"].as_str().unwrap().len(), 256);
+        assert_eq!(value["rotogate.truncated"], true);
+        let controls = written(LogFormat::Json, |line| line.text("k", &"\u{1}".repeat(256)));
+        assert!(controls.len() < 600 && controls.contains("truncated"), "{controls}");
+    }
+
+    proptest! {
+        #[test]
+        fn o18_whatever_is_written_is_one_line_of_json_and_holds_no_control(text in "\\PC{0,40}|.{0,300}|[\\x00-\\x20\"\\\\\u{80}-\u{9f}\u{2028}]{0,300}") {
+            let line = written(LogFormat::Json, |line| {
+                line.text("a", &text);
+                line.own("b", &text);
+            });
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let text_of = |key: &str| value[key].as_str().unwrap().to_owned();
+            prop_assert!(text.starts_with(&text_of("a")) && text.starts_with(&text_of("b")));
+            prop_assert!(line.strip_suffix('\n').unwrap().chars().all(|c| !c.is_control()));
+            let plain = written(LogFormat::Text, |line| line.text("a", &text));
+            let is_clean = plain.strip_suffix('\n').unwrap().chars().all(|c| !c.is_control() && c != '\u{2028}');
+            prop_assert!(is_clean);
+        }
+    }
+}

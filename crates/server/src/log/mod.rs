@@ -1,0 +1,148 @@
+//! Logs of the server: the application's, from `tracing`, and the access log. docs/logs.md describes both.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use rotogate::clock::SystemTime;
+mod access;
+mod event;
+mod exchange;
+mod line;
+pub(crate) mod request_id;
+mod settings;
+mod writer;
+
+pub(crate) use access::{AccessLog, Entry, Over, Sent, Tunnel};
+pub(crate) use exchange::Answered;
+pub use settings::{AccessLogConfig, LogConfig, LogFormat, LogLevel, LogOutput};
+use writer::{Counts, Sink};
+
+/// How long the process waits at its end for an output that does not take what is written.
+const AT_THE_END: Duration = Duration::from_secs(1);
+/// How long a panic does.
+const AT_A_PANIC: Duration = Duration::from_millis(100);
+
+/// The outputs that are open. A signal, a panic and the end of the process concern them all.
+static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
+static ACCESS: OnceLock<AccessLog> = OnceLock::new();
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("{output}: cannot be opened for the log: {error} ({key} in gateway.toml)")]
+    Open { output: LogOutput, error: io::Error, key: &'static str },
+    #[error("the log cannot be set up: {0}")]
+    Taken(#[from] TryInitError),
+}
+
+/// Flushes all logs when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Logs(());
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+/// Opens the logs that the configuration names, and has events of `tracing` written from now on. Once in a process.
+///
+/// `lanes` threads serve requests; tokens of `own_issuer` need no mention of their issuer.
+pub(crate) fn start(
+    log: &LogConfig,
+    access: &AccessLogConfig,
+    lanes: usize,
+    own_issuer: &str,
+    filter: EnvFilter,
+) -> Result<Logs, LogError> {
+    let open = |output: &LogOutput, lanes, key| {
+        Sink::open(output.clone(), lanes, access.buffer, access.flush_interval).map_err(|error| LogError::Open {
+            output: output.clone(),
+            error,
+            key,
+        })
+    };
+    // One thread writes what goes to one output: lines do not mix.
+    let is_shared = access.enabled && access.output == log.output;
+    let app = open(&log.output, if is_shared { lanes } else { 0 }, "log.output")?;
+    let mut sinks = vec![Arc::clone(&app)];
+    if access.enabled {
+        let sink = if is_shared { Arc::clone(&app) } else { open(&access.output, lanes, "access_log.output")? };
+        if !is_shared {
+            sinks.push(Arc::clone(&sink));
+        }
+        let access = AccessLog {
+            sink,
+            format: access.format,
+            user_agent: access.log_user_agent,
+            own_issuer: own_issuer.to_owned(),
+            time: SystemTime::new(),
+        };
+        let _ = ACCESS.set(access);
+    }
+    // Colours are for a terminal that wants them (https://no-color.org), not for a file or a journal.
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
+    let is_terminal = match log.output {
+        LogOutput::Stderr => io::stderr().is_terminal(),
+        LogOutput::Stdout => io::stdout().is_terminal(),
+        LogOutput::File(_) => false,
+    };
+    let events = event::Events { sink: app, format: log.format, colours: wanted && is_terminal };
+    *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = sinks;
+    tracing_subscriber::registry().with(events.with_filter(filter)).try_init()?;
+    Ok(Logs(()))
+}
+
+/// The access log, if there is one.
+pub(crate) fn access() -> Option<&'static AccessLog> {
+    ACCESS.get()
+}
+
+/// The filter of the application's log. No level hides the audit trail.
+pub(crate) fn with_audit(filter: EnvFilter) -> EnvFilter {
+    match format!("{}=trace", event::AUDIT).parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
+}
+
+fn sinks() -> Vec<Arc<Sink>> {
+    SINKS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Opens log files anew: somebody renamed them.
+pub(crate) fn reopen() {
+    sinks().iter().for_each(|sink| sink.reopen());
+}
+
+/// Waits until everything is written, but not for long.
+pub(crate) fn flush() {
+    sinks().iter().for_each(|sink| sink.flush(AT_THE_END));
+}
+
+/// The same after a panic, which may end the process.
+pub(crate) fn flush_after_panic() {
+    sinks().iter().for_each(|sink| sink.flush(AT_A_PANIC));
+}
+
+/// What became of lines: the name of the log, and how many were written, were dropped, and how many writes failed.
+pub(crate) fn counts() -> [(&'static str, [u64; 3]); 2] {
+    use std::sync::atomic::Ordering::Relaxed;
+    let sinks = sinks();
+    let sum = |of: fn(&Sink) -> &Counts| {
+        sinks.iter().map(|sink| of(sink)).fold([0; 3], |[written, dropped, errors], counts| {
+            [
+                written + counts.written.load(Relaxed),
+                dropped + counts.dropped.load(Relaxed),
+                errors + counts.errors.load(Relaxed),
+            ]
+        })
+    };
+    [("app", sum(Sink::app_counts)), ("access", sum(Sink::access_counts))]
+}

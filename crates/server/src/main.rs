@@ -1,0 +1,11 @@
+//! The `rotogate` binary: everything it does is in [`rotogate_server::cli`].
+
+use std::process::ExitCode;
+
+/// A proxied request makes some forty allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    rotogate_server::cli::main()
+}

@@ -1,0 +1,356 @@
+//! Bodies on their way through: frame by frame, and the next one is asked for only when the other side wants it. All
+//! that is kept of a body is the frame in hand.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::address::Address;
+use super::http1::InUse;
+use super::pool::InFlight;
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than the route allows.
+    #[error("the body is longer than the route allows")]
+    TooLarge,
+    /// Nothing came for longer than the idle timeout.
+    #[error("the body stalled")]
+    Idle,
+    /// The connection that it came over failed.
+    #[error("the body broke off")]
+    Broken(#[source] BoxError),
+}
+
+/// What the source of a request body fails with where it comes too slowly. It counts as [`BodyError::Idle`].
+#[derive(Debug, thiserror::Error)]
+#[error("the request body comes too slowly")]
+pub(crate) struct TooSlow;
+
+/// Runs while somebody waits for a frame. As long as the other body of the exchange moves, it begins anew: a client that
+/// listens says nothing (gRPC, server-sent events).
+#[derive(Debug)]
+struct IdleTimer {
+    limit: Duration,
+    running: Option<Pin<Box<Sleep>>>,
+    exchange: Progress,
+    seen: u64,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration, exchange: Progress) -> Self {
+        Self { limit, running: None, exchange, seen: 0 }
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        loop {
+            if self.running.is_none() {
+                self.seen = self.exchange.count();
+            }
+            let running = self.running.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            std::task::ready!(running.as_mut().poll(cx));
+            if self.exchange.count() == self.seen {
+                return Poll::Ready(());
+            }
+            self.running = None;
+        }
+    }
+}
+
+/// A request body on its way to an upstream.
+pub(super) struct RequestBody {
+    inner: Option<UnsyncBoxBody<Bytes, BoxError>>,
+    /// How many bytes may still come.
+    allowance: Option<u64>,
+    idle: IdleTimer,
+    progress: Progress,
+}
+
+/// Goes up with every frame that an upstream takes or sends. By default nobody counts: where the request has no body, the
+/// response is all that may move.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Option<Arc<AtomicU64>>);
+
+impl Progress {
+    pub(super) fn counted() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    pub(super) fn advance(&self) {
+        if let Some(count) = &self.0 {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+}
+
+impl RequestBody {
+    /// Refuses at once what says that it is longer than `max`.
+    pub(super) fn new<B>(body: B, max: Option<u64>, idle: Duration) -> Result<Self, BodyError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if max.is_some_and(|max| body.size_hint().lower() > max) {
+            return Err(BodyError::TooLarge);
+        }
+        let inner = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
+        let progress = if inner.is_some() { Progress::counted() } else { Progress::default() };
+        Ok(Self { inner, allowance: max, idle: IdleTimer::new(idle, progress.clone()), progress })
+    }
+
+    pub(super) fn empty() -> Self {
+        let progress = Progress::default();
+        let idle = IdleTimer::new(Duration::ZERO, progress.clone());
+        Self { inner: None, allowance: None, idle, progress }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    fn allow(&mut self, frame: &Frame<Bytes>) -> bool {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match &mut self.allowance {
+            None => true,
+            Some(left) => left.checked_sub(length).map(|rest| *left = rest).is_some(),
+        }
+    }
+}
+
+impl RequestBody {
+    /// A body to be sent, and the way in which it comes back if nobody asked for any of it.
+    pub(super) fn lend(self) -> (Lent, Back) {
+        if self.is_end_stream() {
+            return (Lent { body: None, home: None }, Back(None));
+        }
+        let (home, back) = oneshot::channel();
+        (Lent { body: Some(self), home: Some(home) }, Back(Some(back)))
+    }
+}
+
+/// See [`RequestBody::lend`]. Of an empty body there is always another.
+pub(super) struct Back(Option<oneshot::Receiver<RequestBody>>);
+
+impl Back {
+    /// To be asked when what was lent is gone.
+    pub(super) fn take(self) -> Option<RequestBody> {
+        match self.0 {
+            None => Some(RequestBody::empty()),
+            Some(mut back) => back.try_recv().ok(),
+        }
+    }
+}
+
+/// See [`RequestBody::lend`].
+pub(super) struct Lent {
+    body: Option<RequestBody>,
+    /// Gone as soon as the body was asked for a frame.
+    home: Option<oneshot::Sender<RequestBody>>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(body), Some(home)) = (self.body.take(), self.home.take()) {
+            let _ = home.send(body);
+        }
+    }
+}
+
+impl Body for Lent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.home = None;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(next) = Pin::new(inner).poll_frame(cx) else {
+            return this.idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
+        };
+        this.idle.stop();
+        this.progress.advance();
+        Poll::Ready(match next {
+            Some(Ok(frame)) if this.allow(&frame) => Some(Ok(frame)),
+            Some(Ok(_)) => Some(Err(BodyError::TooLarge)),
+            Some(Err(error)) if error.is::<TooSlow>() => Some(Err(BodyError::Idle)),
+            Some(Err(error)) => Some(Err(BodyError::Broken(error))),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The body of an answer: an upstream's, or one of our own.
+#[derive(Debug)]
+pub struct ProxyBody {
+    kind: Kind,
+    /// How it came about.
+    pub(super) sent: Sent,
+}
+
+/// What was done with a request, for the access log.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    /// The last address that was tried; of an answer the body knows it.
+    pub(super) address: Option<Arc<Address>>,
+    pub(super) attempts: u8,
+    pub(super) took: Duration,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Own(Option<Bytes>),
+    Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlight, Option<InUse>)> },
+}
+
+/// What a response is part of.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) progress: Progress,
+    pub(super) in_flight: InFlight,
+    /// The connection, where it is ours to keep.
+    pub(super) in_use: Option<InUse>,
+}
+
+impl ProxyBody {
+    /// One of our own.
+    pub fn full(text: impl Into<Bytes>) -> Self {
+        let bytes = text.into();
+        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), sent: Sent::default() }
+    }
+
+    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Exchange) -> Self {
+        let Exchange { progress, in_flight, in_use } = exchange;
+        let kind = Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) };
+        Self { kind, sent: Sent::default() }
+    }
+
+    /// The address, how often the request was sent, and how long that took.
+    pub(crate) fn sent(&self) -> (Option<&str>, u8, Duration) {
+        let address = match &self.kind {
+            Kind::Upstream { under_way: Some((in_flight, _)), .. } => Some(&*in_flight.address),
+            Kind::Upstream { .. } | Kind::Own(_) => self.sent.address.as_deref(),
+        };
+        (address.map(Address::name), self.sent.attempts, self.sent.took)
+    }
+
+    /// All of it, if it is ours.
+    pub(crate) fn own_bytes(&mut self) -> Option<&mut Bytes> {
+        match &mut self.kind {
+            Kind::Own(bytes) => bytes.as_mut(),
+            Kind::Upstream { .. } => None,
+        }
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Upstream { body, idle, under_way } => {
+                let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
+                    return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
+                };
+                idle.stop();
+                idle.exchange.advance();
+                if !matches!(next, Some(Ok(_))) {
+                    *under_way = None;
+                }
+                Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Own(bytes) => bytes.is_none(),
+            Kind::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_request_is_idle_only_when_the_response_does_not_move_either() {
+        let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>());
+        let mut body = RequestBody::new(silent, None, Duration::from_secs(60)).unwrap();
+        let response = body.progress();
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                response.advance();
+            }
+        });
+        let began = tokio::time::Instant::now();
+        assert!(matches!(body.frame().await, Some(Err(BodyError::Idle))));
+        assert!(began.elapsed() > Duration::from_secs(400), "{:?}", began.elapsed());
+    }
+}

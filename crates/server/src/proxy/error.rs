@@ -1,0 +1,275 @@
+//! What can go wrong between us and an upstream, and the answer to it. The caller learns the status; what happened is
+//! in the log.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use hyper_util::client::legacy;
+
+use super::body::{BodyError, BoxError, ProxyBody};
+use rotogate::dialect;
+use rotogate::reason::Reason;
+use rotogate::reply::{self, GrpcCode};
+
+/// When a busy upstream may be asked again, in seconds.
+const AGAIN: HeaderValue = HeaderValue::from_static("1");
+
+/// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyError {
+    /// The path was not in canonical form: what was matched is not what would be forwarded.
+    NotCanonical,
+    /// `CONNECT` asks for a tunnel, which we do not give.
+    Tunnel,
+    /// The request body is longer than the route allows.
+    TooLarge,
+    /// The client stopped in the middle of the request body.
+    ClientIdle,
+    /// The request body broke off.
+    ClientBroken,
+    /// No connection to the upstream.
+    Unreachable,
+    /// No connection to the upstream in time.
+    ConnectTimeout,
+    /// The upstream and we could not agree on TLS, or it did not prove who it is.
+    UpstreamTls,
+    /// The upstream closed the connection before its answer.
+    UpstreamReset,
+    /// The upstream answered with what is not HTTP, or not an answer to the request.
+    UpstreamProtocol,
+    /// No response head in time.
+    HeadTimeout,
+    /// All addresses of the upstream have as many requests as they may.
+    Overloaded,
+    /// This caller, or this client address, has as many requests there as one may.
+    ShareTaken,
+    /// The gate is put together wrongly: no such upstream, or no target or peer with the request.
+    Miswired,
+}
+
+impl ProxyError {
+    /// One word for log lines and metrics, from a fixed set.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NotCanonical => "not_canonical",
+            Self::Tunnel => "tunnel",
+            Self::TooLarge => "body_too_large",
+            Self::ClientIdle => "body_too_slow",
+            Self::ClientBroken => "client_gone",
+            Self::Unreachable => "upstream_unreachable",
+            Self::ConnectTimeout | Self::HeadTimeout => "upstream_timeout",
+            Self::UpstreamTls => "upstream_tls",
+            Self::UpstreamReset => "upstream_reset",
+            Self::UpstreamProtocol => "upstream_protocol",
+            Self::Overloaded => "upstream_saturated",
+            Self::ShareTaken => "upstream_share_taken",
+            Self::Miswired => "miswired",
+        }
+    }
+
+    /// Which deadline passed, where there are several.
+    pub const fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::ConnectTimeout => Some("connect_timeout"),
+            Self::HeadTimeout => Some("head_timeout"),
+            Self::NotCanonical
+            | Self::Tunnel
+            | Self::TooLarge
+            | Self::ClientIdle
+            | Self::ClientBroken
+            | Self::Unreachable
+            | Self::UpstreamTls
+            | Self::UpstreamReset
+            | Self::UpstreamProtocol
+            | Self::Overloaded
+            | Self::ShareTaken
+            | Self::Miswired => None,
+        }
+    }
+
+    /// The status of the answer.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NotCanonical | Self::ClientBroken => StatusCode::BAD_REQUEST,
+            Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ClientIdle => StatusCode::REQUEST_TIMEOUT,
+            Self::Unreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamProtocol => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::ConnectTimeout | Self::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Overloaded | Self::ShareTaken => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The answer: a problem document (RFC 9457) with nothing in it but the status.
+    pub fn response(self) -> Response<ProxyBody> {
+        let mut response = reply::problem(self.status(), None).map(|body| ProxyBody::full(body.data().clone()));
+        if self.is_busy() {
+            response.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+        }
+        self.mark(response)
+    }
+
+    /// Says why, for the gate and its access log.
+    fn mark(self, mut response: Response<ProxyBody>) -> Response<ProxyBody> {
+        response.extensions_mut().insert(self);
+        response.extensions_mut().insert(Reason::of_proxy(self.reason(), self.detail()));
+        response
+    }
+
+    /// The same answer in the words of a dialect, if it has any: its clients may take others for a success.
+    pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
+        let dialect = dialect::by_name(dialect, &dialect::Options::default());
+        let Some(reply) = dialect
+            .and_then(|dialect| dialect.failed(self.status(), self.status().canonical_reason().unwrap_or_default()))
+        else {
+            return self.response();
+        };
+        let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
+        if self.is_busy() {
+            response.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+        }
+        self.mark(response)
+    }
+
+    /// The same answer for a client that speaks gRPC: a status in trailers alone, with HTTP 200 (requirement T17).
+    pub fn grpc_response(self) -> Response<ProxyBody> {
+        let (code, message) = match self {
+            Self::NotCanonical | Self::ClientBroken => (GrpcCode::InvalidArgument, "the request is malformed"),
+            Self::Tunnel => (GrpcCode::Unimplemented, "not served"),
+            Self::TooLarge => (GrpcCode::ResourceExhausted, "the request is too large"),
+            Self::ClientIdle => (GrpcCode::Cancelled, "the request stalled"),
+            Self::Unreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamProtocol => {
+                (GrpcCode::Unavailable, "the upstream cannot be reached")
+            }
+            Self::Overloaded | Self::ShareTaken => (GrpcCode::Unavailable, "the upstream is busy"),
+            Self::ConnectTimeout | Self::HeadTimeout => {
+                (GrpcCode::DeadlineExceeded, "the upstream did not answer in time")
+            }
+            Self::Miswired => (GrpcCode::Internal, "internal error"),
+        };
+        self.mark(reply::grpc_status(code, message).map(|_| ProxyBody::full("")))
+    }
+
+    /// Is it to be tried again?
+    const fn is_busy(self) -> bool {
+        matches!(self, Self::Overloaded | Self::ShareTaken)
+    }
+
+    /// Does it speak against the address that was tried?
+    pub(super) const fn blames_address(self) -> bool {
+        match self {
+            Self::Unreachable
+            | Self::ConnectTimeout
+            | Self::UpstreamTls
+            | Self::UpstreamReset
+            | Self::UpstreamProtocol
+            | Self::HeadTimeout => true,
+            Self::NotCanonical
+            | Self::Tunnel
+            | Self::TooLarge
+            | Self::ClientIdle
+            | Self::ClientBroken
+            | Self::Overloaded
+            | Self::ShareTaken
+            | Self::Miswired => false,
+        }
+    }
+}
+
+/// Why a connection brought no response.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    error: BoxError,
+    /// There was no connection yet.
+    connecting: bool,
+    /// Nothing of the request was written.
+    pub(super) unsent: bool,
+}
+
+impl Unanswered {
+    /// There is no connection.
+    pub(super) fn unconnected(error: impl Into<BoxError>) -> Self {
+        Self { error: error.into(), connecting: true, unsent: true }
+    }
+
+    /// The connection was lost before anything was written.
+    pub(super) fn unsent(error: hyper::Error) -> Self {
+        Self { error: error.into(), connecting: false, unsent: true }
+    }
+
+    /// Whatever was to be sent may have been.
+    pub(super) fn sent(error: hyper::Error) -> Self {
+        Self { error: error.into(), connecting: false, unsent: false }
+    }
+
+    pub(super) fn kind(&self) -> ProxyError {
+        match self.causes().find_map(|cause| cause.downcast_ref::<BodyError>()) {
+            Some(BodyError::TooLarge) => return ProxyError::TooLarge,
+            Some(BodyError::Idle) => return ProxyError::ClientIdle,
+            Some(BodyError::Broken(_)) => return ProxyError::ClientBroken,
+            None => {}
+        }
+        match self.connecting {
+            true if self.io_kinds().any(|kind| kind == io::ErrorKind::TimedOut) => ProxyError::ConnectTimeout,
+            true if self.is_tls() => ProxyError::UpstreamTls,
+            true => ProxyError::Unreachable,
+            false if self.was_lost() => ProxyError::UpstreamReset,
+            false => ProxyError::UpstreamProtocol,
+        }
+    }
+
+    /// Was a connection lost before any byte of the response came? Then a request that may be repeated may be sent again.
+    pub(super) fn was_lost(&self) -> bool {
+        let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
+        let broken = |kind| {
+            matches!(
+                kind,
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    // TLS that ends without saying so.
+                    | io::ErrorKind::UnexpectedEof
+            )
+        };
+        !self.connecting
+            && (self.causes().filter_map(|cause| cause.downcast_ref()).any(lost) || self.io_kinds().any(broken))
+    }
+
+    /// Did TLS fail? Its error may stand inside one of input and output, which does not name it as its cause.
+    fn is_tls(&self) -> bool {
+        self.causes().any(|cause| {
+            let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+        })
+    }
+
+    fn causes(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        std::iter::successors(Some(&*self.error as &(dyn StdError + 'static)), |&error| error.source())
+    }
+
+    fn io_kinds(&self) -> impl Iterator<Item = io::ErrorKind> {
+        self.causes().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)
+    }
+}
+
+impl From<legacy::Error> for Unanswered {
+    fn from(error: legacy::Error) -> Self {
+        let connecting = error.is_connect();
+        Self { error: error.into(), connecting, unsent: connecting }
+    }
+}
+
+/// The error and all behind it, on one line.
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, cause) in self.causes().enumerate() {
+            write!(f, "{}{cause}", if place == 0 { "" } else { ": " })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! The addresses of upstreams, as they are written.
+
+use std::net::IpAddr;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Uri};
+
+use rotogate::route::authority::is_authority;
+use rotogate::route::path::CanonicalPath;
+
+/// One address of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamUrl {
+    /// `echo:`: the proxy itself answers with what an upstream would have received.
+    Echo,
+    /// `http://host[:port][/prefix]`, which is spoken to in HTTP/1.1.
+    Http(HttpUrl),
+    /// `https://host[:port][/prefix]`, which is spoken to in the version of HTTP that it chooses (ALPN, RFC 7301).
+    Https(HttpUrl),
+    /// `h2c://host[:port][/prefix]`, which is spoken to in HTTP/2 in clear, with prior knowledge (RFC 9113 §3.3).
+    H2c(HttpUrl),
+}
+
+impl UpstreamUrl {
+    /// Whom to connect to; nobody for `echo:`.
+    pub const fn address(&self) -> Option<&HttpUrl> {
+        match self {
+            Self::Echo => None,
+            Self::Http(url) | Self::Https(url) | Self::H2c(url) => Some(url),
+        }
+    }
+
+    /// What a request is sent with. Whom to connect to is fixed by the configuration alone; the request only says the
+    /// path.
+    pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
+        match self {
+            Self::Echo => Some(Uri::from(target.clone())),
+            // In origin form (RFC 9112 §3.2.1).
+            Self::Http(url) => Some(Uri::from(url.target(target)?)),
+            Self::Https(url) | Self::H2c(url) => {
+                let uri = Uri::builder().scheme(url.scheme.clone()).authority(url.authority.clone());
+                uri.path_and_query(url.target(target)?).build().ok()
+            }
+        }
+    }
+}
+
+/// As it is written in the configuration.
+impl std::fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scheme, url) = match self {
+            Self::Echo => return f.write_str("echo:"),
+            Self::Http(url) => ("http", url),
+            Self::Https(url) => ("https", url),
+            Self::H2c(url) => ("h2c", url),
+        };
+        write!(f, "{scheme}://{}{}", url.authority, url.prefix)
+    }
+}
+
+/// The address of an upstream that is not ourselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl {
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    /// Without a slash at its end; empty for none.
+    prefix: String,
+}
+
+/// What an address of an upstream must be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an upstream: expected `echo:`, or `http://`, `https://` or `h2c://` with host[:port][/prefix]")]
+pub struct BadUpstreamUrl(String);
+
+impl std::str::FromStr for UpstreamUrl {
+    type Err = BadUpstreamUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadUpstreamUrl> {
+        if text == "echo:" {
+            return Ok(Self::Echo);
+        }
+        let url = text.split_once("://").and_then(|(scheme, rest)| match scheme {
+            "http" => HttpUrl::parse(Scheme::HTTP, rest).map(Self::Http),
+            "https" => HttpUrl::parse(Scheme::HTTPS, rest).map(Self::Https),
+            "h2c" => HttpUrl::parse(Scheme::HTTP, rest).map(Self::H2c),
+            _ => None,
+        });
+        url.ok_or_else(|| BadUpstreamUrl(text.to_owned()))
+    }
+}
+
+impl HttpUrl {
+    /// Reads what comes after `://`.
+    fn parse(scheme: Scheme, rest: &str) -> Option<Self> {
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if !is_authority(authority) {
+            return None;
+        }
+        let prefix = path.trim_end_matches('/');
+        if !prefix.is_empty() && CanonicalPath::parse(prefix).ok()?.is_rewritten() {
+            return None;
+        }
+        Some(Self {
+            scheme,
+            authority: authority.parse().ok()?,
+            host: HeaderValue::from_str(authority).ok()?,
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    /// The host, an IPv6 address without its brackets.
+    pub fn name(&self) -> &str {
+        self.authority.host().trim_matches(['[', ']'])
+    }
+
+    /// The host, where it is an address and no name.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        self.name().parse().ok()
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 })
+    }
+
+    /// Is it spoken to over TLS?
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    /// Host and port, as they were written.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Its `Host`.
+    pub(super) fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// The path there.
+    fn target(&self, target: &PathAndQuery) -> Option<PathAndQuery> {
+        if self.prefix.is_empty() {
+            return Some(target.clone());
+        }
+        PathAndQuery::try_from(format!("{}{target}", self.prefix)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_an_http_address_or_echo() {
+        for good in [
+            "echo:",
+            "h2c://a:50051",
+            "https://a",
+            "https://[::1]:8443/v1",
+            "http://a",
+            "http://a:80",
+            "http://a:80/",
+            "http://[::1]:80/v1/",
+            "http://127.0.0.1:1/a/b",
+        ] {
+            assert!(good.parse::<UpstreamUrl>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "echo",
+            "a:80",
+            "https://",
+            "HTTPS://a",
+            "ftp://a",
+            "h2c://",
+            "h2c:a",
+            "http://",
+            "http://u@a",
+            "http://a?b",
+            "http://a/b?c",
+            "http://a/../b",
+            "http://a//b",
+        ] {
+            assert!(bad.parse::<UpstreamUrl>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_goes_before_the_path() {
+        let uri = |url: &str| url.parse::<UpstreamUrl>().unwrap().uri(&"/x%2Fy?z=1".parse().unwrap()).unwrap();
+        assert_eq!(uri("https://b:81/v1/"), "https://b:81/v1/x%2Fy?z=1");
+        assert_eq!(uri("h2c://b:81"), "http://b:81/x%2Fy?z=1");
+        assert_eq!(uri("http://b:81/v1/"), "/v1/x%2Fy?z=1");
+    }
+
+    #[test]
+    fn a_port_that_is_not_written_is_that_of_the_scheme() {
+        let port = |url: &str| url.parse::<UpstreamUrl>().unwrap().address().unwrap().port();
+        assert_eq!((port("http://a"), port("https://a"), port("h2c://a"), port("https://a:80")), (80, 443, 80, 80));
+    }
+}

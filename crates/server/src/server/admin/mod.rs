@@ -1,0 +1,304 @@
+//! The operator's side, on a listener of its own (requirement O1): health, and what needs the admin token.
+//!
+//! A request whose `Host` is neither an IP address nor `localhost` nor one of `admin.hosts` is 421: a page whose name was
+//! rebound to this address would otherwise read metrics through the browser of somebody on this machine (requirement O25).
+//! At most 64 connections are open; more wait in the system's queue.
+//!
+//! | request | token | answer |
+//! |---|---|---|
+//! | `GET /livez` | no | 200 while the process runs |
+//! | `GET /readyz` | no | 200, or 503 and why not |
+//! | `GET /metrics` | no, on loopback; else yes | numbers, in OpenMetrics or Prometheus' text format, as `Accept` says |
+//! | `GET /v1/status` | yes | version, process id and addresses |
+//! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
+//! | `GET /sessions?user=&account=&subject=&after=&limit=` | yes | a page of sessions, the oldest first |
+//! | `GET /sessions/{id}` | yes | one session |
+//! | `POST /sessions/{id}/revoke` | yes | once its end is durable, `{"ended": 1}`; 0 if it had ended |
+//! | `POST /users/reload` | yes | 204 once the users file was read again and what a change ended is durable; 409 where it is broken |
+//! | `POST /revocations?user=&account=`, `?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone: `matched` and `ended` are numbers of sessions. 404 where users, clients and store know no such target, unless `&force` says to enter it all the same |
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::io::ReaderStream;
+
+use crate::log::request_id;
+use crate::server::metrics::Metrics;
+use crate::server::users::{NotTaken, Users};
+use rotogate::clock::wall_micros;
+use rotogate::context::Context;
+use rotogate::credential;
+use rotogate::dialect::Reply;
+use rotogate::gate::{Gate, Readiness};
+use rotogate::reply;
+use rotogate::route::authority;
+use rotogate::store::redb::RedbStore;
+
+mod sessions;
+mod token;
+
+pub use sessions::{Ended, Listed};
+pub use token::AdminToken;
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// How many connections there are at once: a few scrapers, probes and commands. A local process cannot take the gate's
+/// file descriptors here.
+const MAX_CONNECTIONS: usize = 64;
+
+/// What the admin listener serves from.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) gate: Gate,
+    pub(crate) token: Arc<AdminToken>,
+    pub(crate) store: Option<RedbStore>,
+    pub(crate) users: Arc<Users>,
+    /// Every address of this gate, this listener's among them.
+    pub(crate) listening: Vec<SocketAddr>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Further names of this listener, in lower case.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Serves until its task is ended, which is after the gate has drained: readiness is red by then.
+pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // The place first: what cannot be served yet waits in the system's queue, without a descriptor of ours.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "an admin connection could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                // What an operator's request brings on says so in the log.
+                let id = request_id::new(wall_micros());
+                let context = Context { id, client: Some(peer.ip()), actor: Some("admin-token") };
+                context.scope(answer(Arc::clone(&state), peer, request))
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(std::time::Duration::from_secs(10))
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = connection {
+                tracing::debug!(%error, "an admin connection ended early");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let host = authority::check(&parts).map(|authority| is_own_host(authority.host(), &state.hosts));
+    let request = Request::from_parts(parts, body);
+    let (path, method) = (request.uri().path(), request.method());
+    let known = Known::at(path);
+    let response = match known {
+        _ if host.is_err() => own(reply::problem(StatusCode::BAD_REQUEST, Some("Host is missing or malformed"))),
+        _ if host == Ok(false) => own(reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(OTHER_HOST))),
+        None => own(reply::problem(StatusCode::NOT_FOUND, None)),
+        Some(known) if !known.methods().contains(method) => own(reply::method_not_allowed(known.methods())),
+        Some(Known::Live) => plain(StatusCode::OK, "alive\n"),
+        Some(Known::Ready) => ready(&state).await,
+        Some(Known::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => {
+            metrics(&state, request.headers()).await
+        }
+        Some(_) if !authorised(&state, &request) => own(unauthorised()),
+        // Answered above, where it may be.
+        Some(Known::Metrics) => own(unauthorised()),
+        Some(Known::Status) => own(sessions::json(&Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            listeners: &state.listening,
+        })),
+        Some(Known::Backup) => backup(&state).await,
+        Some(Known::Sessions) => own(sessions::list(&state, request.uri().query()).await),
+        Some(Known::Session(id)) => own(sessions::show(&state.gate, id).await),
+        Some(Known::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
+        Some(Known::UsersReload) => own(reload_users(&state).await),
+        Some(Known::Revocations) => own(sessions::revoke_many(&state, request.uri().query()).await),
+    };
+    tracing::info!(target: "rotogate::admin", %method, path, status = response.status().as_u16());
+    Ok(response)
+}
+
+const OTHER_HOST: &str = "ask by IP address or as localhost, or add this name to admin.hosts";
+
+/// Can a page of another site not have this name? An IP address and `localhost` are nobody's to rebind.
+fn is_own_host(host: &str, hosts: &[String]) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
+}
+
+#[derive(serde::Serialize)]
+struct Status<'a> {
+    version: &'a str,
+    pid: u32,
+    listeners: &'a [SocketAddr],
+}
+
+/// What there is on this listener.
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    Live,
+    Ready,
+    Metrics,
+    Status,
+    Backup,
+    Sessions,
+    Session(&'a str),
+    SessionRevoke(&'a str),
+    UsersReload,
+    Revocations,
+}
+
+impl<'a> Known<'a> {
+    fn at(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/v1/status" => Self::Status,
+            "/store/backup" => Self::Backup,
+            "/sessions" => Self::Sessions,
+            "/users/reload" => Self::UsersReload,
+            "/revocations" => Self::Revocations,
+            _ => {
+                let id = path.strip_prefix("/sessions/")?;
+                id.strip_suffix("/revoke").map_or(Self::Session(id), Self::SessionRevoke)
+            }
+        })
+    }
+
+    const fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Live | Self::Ready | Self::Metrics | Self::Status | Self::Sessions | Self::Session(_) => {
+                &[Method::GET, Method::HEAD]
+            }
+            Self::Backup | Self::SessionRevoke(_) | Self::UsersReload | Self::Revocations => &[Method::POST],
+        }
+    }
+}
+
+async fn ready(state: &State) -> Response<Body> {
+    if *state.stopping.borrow() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    }
+    match state.gate.readiness().await {
+        Readiness::Ready => plain(StatusCode::OK, "ready\n"),
+        Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
+    }
+}
+
+async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
+    const OPEN: &str = "application/openmetrics-text";
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_open = accepted.flat_map(|value| value.split(',')).any(|media| media.trim().starts_with(OPEN));
+    let is_ready = !*state.stopping.borrow() && matches!(state.gate.readiness().await, Readiness::Ready);
+    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_open));
+    let media = match is_open {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}
+
+fn authorised(state: &State, request: &Request<Incoming>) -> bool {
+    matches!(
+        credential::extract(request.headers(), None),
+        Ok(Some(presented)) if state.token.is(presented.token())
+    )
+}
+
+fn unauthorised() -> Reply {
+    let mut reply = reply::problem(
+        StatusCode::UNAUTHORIZED,
+        Some("send the token of admin.token_file as `Authorization: Bearer …`"),
+    );
+    reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    reply
+}
+
+/// Takes up the users file as it is now: a command that changed it waits for this.
+async fn reload_users(state: &State) -> Reply {
+    match state.users.reload().await {
+        Ok(()) => sessions::done(),
+        Err(error @ NotTaken::Broken(_)) => reply::problem(StatusCode::CONFLICT, Some(&error.to_string())),
+        Err(error @ NotTaken::NotDurable) => {
+            let mut reply = reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some(&error.to_string()));
+            reply::retry_after(&mut reply, std::time::Duration::from_secs(5));
+            reply
+        }
+    }
+}
+
+/// Copies the store into a file beside it, and streams that; the file has no name any more by then.
+async fn backup(state: &State) -> Response<Body> {
+    let Some(store) = &state.store else {
+        return own(reply::problem(StatusCode::CONFLICT, Some("a memory store has nothing to back up")));
+    };
+    match copy(store).await {
+        Ok(file) => {
+            let frames = ReaderStream::with_capacity(file, 64 * 1024).map_ok(Frame::data);
+            let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            tracing::info!(target: "rotogate::audit", event = "store_backup", "store copied");
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "the store could not be copied");
+            own(reply::problem(StatusCode::INTERNAL_SERVER_ERROR, Some("the store could not be copied; see the log")))
+        }
+    }
+}
+
+async fn copy(store: &RedbStore) -> Result<tokio::fs::File, Box<dyn std::error::Error + Send + Sync>> {
+    let name = format!(".backup-{}", uuid::Uuid::new_v4());
+    let path = store.path().parent().unwrap_or(Path::new(".")).join(name);
+    store.backup_to(&path).await?;
+    let file = tokio::fs::File::open(&path).await;
+    tokio::fs::remove_file(&path).await?;
+    Ok(file?)
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::copy_from_slice(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn own(reply: Reply) -> Response<Body> {
+    reply.map(|body| full(body.data))
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}

@@ -1,0 +1,73 @@
+//! The admin token: a file that whoever may act on the gate can read.
+
+use std::fmt;
+use std::path::Path;
+
+use aws_lc_rs::constant_time;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use rotogate::private_file;
+
+/// The fewest characters that a token may have.
+const MIN_LEN: usize = 32;
+
+/// See the module. Does not print.
+pub struct AdminToken(SecretString);
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(…)")
+    }
+}
+
+impl AdminToken {
+    /// Reads the token, or makes one, 256 random bits, in a file of mode 0600.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, is open to others, or holds less than 32 characters.
+    pub fn load_or_create(path: &Path) -> Result<Self, String> {
+        if !path.exists() {
+            let mut random = Zeroizing::new([0_u8; 32]);
+            SystemRandom::new()
+                .fill(random.as_mut_slice())
+                .map_err(|_| "the system gave no random bytes".to_owned())?;
+            let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(random.as_slice())));
+            let failed = |error| format!("the admin token {} cannot be made: {error}", path.display());
+            if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                private_file::create_private_dir(folder).map_err(failed)?;
+            }
+            private_file::create_private_new(path, text.as_bytes()).map_err(failed)?;
+        }
+        Self::load(path)
+    }
+
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// As [`Self::load_or_create`].
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let text = private_file::read_private(path)?;
+        let token = text.trim();
+        if token.len() < MIN_LEN {
+            return Err(format!(
+                "the admin token in {} has less than {MIN_LEN} characters; delete the file to have a new one made",
+                path.display()
+            ));
+        }
+        Ok(Self(SecretString::from(token)))
+    }
+
+    /// Is this the token? Compared in constant time.
+    pub(crate) fn is(&self, presented: &str) -> bool {
+        constant_time::verify_slices_are_equal(self.0.expose_secret().as_bytes(), presented.as_bytes()).is_ok()
+    }
+
+    /// The token, to be sent to a running gate.
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}

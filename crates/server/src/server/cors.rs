@@ -1,0 +1,72 @@
+//! CORS (requirement T19): an explicit list of origins, preflights answered before authentication.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{HeaderValue, Method, Request, Response};
+use tower::{Layer, Service};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use super::ServerError;
+use super::body::RequestBody;
+use super::request::ReplyBody;
+use crate::config::CorsConfig;
+use rotogate::gate::Gate;
+
+/// A service behind the CORS rules of the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Cors<S> {
+    gate: Gate,
+    plain: S,
+    /// `None` where no origin is let in: then no reply says anything of it.
+    with_cors: Option<tower_http::cors::Cors<S>>,
+}
+
+impl<S: Clone> Cors<S> {
+    pub(super) fn new(config: &CorsConfig, gate: Gate, inner: S) -> Result<Self, ServerError> {
+        let origins = config
+            .origins
+            .iter()
+            .map(HeaderValue::try_from)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| ServerError::new("cors.origins holds what is no origin"))?;
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods(AllowMethods::mirror_request())
+            .allow_headers(AllowHeaders::mirror_request())
+            .allow_credentials(config.allow_credentials)
+            .max_age(config.max_age);
+        let layer = if config.expose.is_empty() { layer } else { layer.expose_headers(config.expose.clone()) };
+        let with_cors = (!config.origins.is_empty()).then(|| layer.layer(inner.clone()));
+        Ok(Self { gate, with_cors, plain: inner })
+    }
+}
+
+impl<S> Service<Request<RequestBody>> for Cors<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
+{
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = Either<S::Future, tower_http::cors::ResponseFuture<S::Future>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The gate around the proxy is ready always.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let Some(with_cors) = &mut self.with_cors else { return Either::Left(self.plain.call(request)) };
+        // The library takes every `OPTIONS` for a preflight; a plain one goes where it is sent.
+        let plain = *request.method() == Method::OPTIONS
+            && !(request.headers().contains_key(ORIGIN)
+                && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD));
+        if !plain && !self.gate.leaves_preflight_to_upstream(&request) {
+            Either::Right(with_cors.call(request))
+        } else {
+            Either::Left(self.plain.call(request))
+        }
+    }
+}

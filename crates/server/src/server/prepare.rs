@@ -1,0 +1,247 @@
+//! Everything that a start does but bind, lock the store and make files (requirement O12). `rotogate check`, the start, a
+//! reload and the program that takes over all call it: there is no second list of rules. What only the start can find out
+//! is said by the start: whether another process has the store, and whether its content is whole.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::reload::Seen;
+use super::{assemble, tls};
+use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
+use crate::server::admin::AdminToken;
+use crate::users::FileDirectory;
+use rotogate::fault::Chain;
+use rotogate::gate::BuildError;
+use rotogate::password::Passwords;
+use rotogate::private_file::{self, trusted};
+use rotogate::store::MemoryStore;
+use rotogate::store::redb::check_mark;
+use rotogate::token::Algorithm;
+use rotogate::token::keyring::Keyring;
+use rotogate::token::verify::IssuerRules;
+
+/// A configuration with which a gate can start, and what was read on the way.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What is allowed, and probably not meant.
+    pub(crate) warnings: Vec<ConfigError>,
+    /// The files as they were before they were read.
+    pub(super) seen: Option<Seen>,
+    pub(super) trusted: Vec<IssuerRules>,
+    /// `None`: the file is not there yet.
+    pub(super) directory: Option<Arc<FileDirectory>>,
+    pub(super) passwords: Arc<Passwords>,
+}
+
+/// Prepares a start; see the module. Needs a tokio runtime.
+///
+/// # Errors
+/// All that a start would refuse, each with the line and the key that it is about.
+pub async fn prepare(config: &Config) -> Result<Prepared, ConfigErrors> {
+    let seen = Seen::of(config);
+    let mut found = Found { config, wrong: Vec::new(), warnings: config.warnings.clone() };
+    found.suspicious();
+    let keyring = found.keys();
+    found.store();
+    found.admin_token();
+    found.certificates();
+    let trusted = found.trusted();
+    let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
+    let directory = found.users(&passwords);
+    if let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
+        found.gate(keyring, directory.as_ref(), &passwords, &trusted).await;
+    }
+    match ConfigErrors::new(found.wrong) {
+        None => Ok(Prepared { warnings: found.warnings, seen: Some(seen), trusted, directory, passwords }),
+        Some(wrong) => Err(wrong),
+    }
+}
+
+struct Found<'a> {
+    config: &'a Config,
+    wrong: Vec<ConfigError>,
+    warnings: Vec<ConfigError>,
+}
+
+impl Found<'_> {
+    /// A file with several faults says each in a line of its own.
+    fn blame(&mut self, key: &str, message: impl Into<String>) {
+        let faults = message.into();
+        self.wrong.extend(faults.lines().map(|fault| self.config.blame(key, fault)));
+    }
+
+    fn warn(&mut self, key: &str, message: impl Into<String>) {
+        self.warnings.push(self.config.blame(key, message));
+    }
+
+    /// What we may not look into, though the gate's user may, is neither good nor bad.
+    fn unchecked(&mut self, key: &str, message: String) {
+        self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
+    }
+
+    /// What `read` says of a file for the gate's eyes only; `None` where there is none, or none that can be used.
+    fn private<T>(&mut self, key: &str, path: &Path, read: impl FnOnce() -> Result<T, String>) -> Option<T> {
+        if let Some(why) = private_file::denied_as_another(path) {
+            self.unchecked(key, why);
+            return None;
+        }
+        // A link that leads nowhere is not the absence of a file, which is made then.
+        if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            self.writable(key, path);
+            return None;
+        }
+        match trusted::check_folders(path).and_then(|()| read()) {
+            Ok(read) => Some(read),
+            Err(message) => {
+                self.blame(key, message);
+                None
+            }
+        }
+    }
+
+    /// The gate makes this file, or writes it.
+    fn writable(&mut self, key: &str, path: &Path) {
+        match private_file::unwritable(path) {
+            None => {}
+            Some((why, true)) => self.unchecked(key, why),
+            Some((why, false)) => self.blame(key, why),
+        }
+    }
+
+    fn suspicious(&mut self) {
+        let config = self.config;
+        let tls = config.server.listeners.iter().find_map(|listener| listener.tls.as_ref());
+        if let Some(TlsConfig { key, .. }) = tls
+            && config.server.public_url.scheme_str() == Some("http")
+        {
+            let message =
+                format!("is http, and {key} makes a listener https: clients would be sent to the wrong place");
+            self.warn("server.public_url", message);
+        }
+        for (index, client) in config.clients.iter().enumerate() {
+            let key = format!("clients[{index}].secret_hash");
+            if client.secret_hash.is_some()
+                && config.source.is_in_file(&key)
+                && let Some(mode) = trusted::is_for_everyone(config.source.file())
+            {
+                let file = config.source.file().display();
+                self.warn(
+                    &key,
+                    format!("everyone may read it (mode {mode:03o}): chmod o-r {file}, or write a secret_hash_file"),
+                );
+            }
+        }
+    }
+
+    fn keys(&mut self) -> Option<Keyring> {
+        const KEY: &str = "issuer.keys";
+        let folder = &self.config.issuer.keys;
+        let inside = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        if let Some(why) =
+            std::iter::once(folder.clone()).chain(inside).find_map(|at| private_file::denied_as_another(&at))
+        {
+            self.unchecked(KEY, why);
+            return None;
+        }
+        if let Some(mode) = private_file::is_open(folder) {
+            let shown = folder.display();
+            self.warn(KEY, format!("{shown}: others may look into it (mode {mode:03o}): chmod 700 {shown}"));
+        }
+        match Keyring::load_if_there(folder) {
+            Ok(Some(keyring)) => return Some(keyring),
+            Ok(None) => self.writable(KEY, folder),
+            Err(error) => self.blame(KEY, format!("{:?}", Chain(&error))),
+        }
+        None
+    }
+
+    fn store(&mut self) {
+        const KEY: &str = "store.path";
+        let config = self.config;
+        let StoreConfig::Redb { path, accept_restored_store, .. } = &config.store else { return };
+        let mark = assemble::high_water(&config.issuer.keys);
+        let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();
+        if let Some(why) = private_file::denied_as_another(&mark) {
+            self.unchecked("issuer.keys", why);
+        } else if let Err(error) = check_mark(&mark, path, is_there || *accept_restored_store || path.exists()) {
+            self.blame(KEY, error.to_string());
+        } else if config.issuer.keys.is_dir() {
+            // The mark is written at every start.
+            self.writable("issuer.keys", &config.issuer.keys);
+        }
+    }
+
+    fn admin_token(&mut self) {
+        let path = &self.config.admin.token_file;
+        self.private("admin.token_file", path, || AdminToken::load(path));
+    }
+
+    fn certificates(&mut self) {
+        let mut seen: Vec<&TlsConfig> = Vec::new();
+        for tls in self.config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            if seen.contains(&tls) {
+                continue;
+            }
+            seen.push(tls);
+            if let Some(why) = tls::files_of(tls).find_map(private_file::denied) {
+                self.unchecked(&tls.key, why);
+                continue;
+            }
+            match tls::load(tls) {
+                Ok((_, warnings)) => warnings.into_iter().for_each(|warning| self.warn(&warning.key, warning.message)),
+                Err(wrong) => self.blame(&wrong.key, wrong.message),
+            }
+        }
+    }
+
+    fn trusted(&mut self) -> Vec<IssuerRules> {
+        let mut all = Vec::new();
+        for (index, issuer) in self.config.issuers.iter().enumerate() {
+            let key = match issuer.keys {
+                crate::config::KeySource::Jwks(..) => format!("issuers[{index}].jwks_file"),
+                crate::config::KeySource::PublicKey(..) => format!("issuers[{index}].public_key"),
+            };
+            let path: PathBuf = assemble::key_file(issuer).to_owned();
+            if let Some(why) = private_file::denied(&path) {
+                self.unchecked(&key, why);
+                continue;
+            }
+            match assemble::trusted_issuer(issuer) {
+                Ok(rules) => {
+                    for ignored in rules.keys.ignored() {
+                        self.warn(&key, format!("{}: not used: {ignored}", path.display()));
+                    }
+                    all.push(rules);
+                }
+                Err(message) => self.blame(&key, message),
+            }
+        }
+        all
+    }
+
+    fn users(&mut self, passwords: &Arc<Passwords>) -> Option<Arc<FileDirectory>> {
+        let DirectoryConfig::File { path } = &self.config.directory;
+        let open = || FileDirectory::open(path, Arc::clone(passwords)).map_err(|error| error.to_string());
+        self.private("directory.path", path, open).map(Arc::new)
+    }
+
+    /// A gate is put together, on a store in memory: whatever its builder refuses, a start refuses.
+    async fn gate(
+        &mut self,
+        keyring: Keyring,
+        directory: Option<&Arc<FileDirectory>>,
+        passwords: &Arc<Passwords>,
+        trusted: &[IssuerRules],
+    ) {
+        let config = self.config;
+        let store = Arc::new(MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway));
+        match assemble::builder(config, keyring, store, directory, Arc::clone(passwords), trusted) {
+            Ok(builder) => match builder.build().await {
+                Ok(_) => {}
+                Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),
+                Err(error) => self.blame("", format!("{:?}", Chain(&error))),
+            },
+            Err(error) => self.blame("", error.to_string()),
+        }
+    }
+}

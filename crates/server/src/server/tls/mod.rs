@@ -1,0 +1,160 @@
+//! TLS of a listener (requirement T16): 1.2 and 1.3 with the suites of aws-lc-rs, all of which are AEADs with ephemeral
+//! keys; no renegotiation, which rustls does not have; no early data; and a protocol that both name, or none at all.
+//!
+//! Certificates are read again when their files change ([`Tls::reload`]): new connections get the new ones, old ones go
+//! on with what they began with.
+
+mod certificates;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+pub(super) use certificates::Certificates;
+
+use crate::config::{ClientAuth, TlsConfig};
+use rotogate::private_file::trusted;
+
+/// The protocols, the preferred first (RFC 7301). Whoever offers others only is refused: no bytes are ever taken for
+/// another protocol than the client meant (ALPACA).
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// The longest file of certificates.
+const MAX_LEN: u64 = 1 << 20;
+
+/// What connections are accepted with, at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    pub(super) settings: Arc<ServerConfig>,
+    pub(super) certificates: Arc<Certificates>,
+}
+
+/// The TLS of one listener.
+#[derive(Debug)]
+pub(super) struct Tls {
+    config: ArcSwap<TlsConfig>,
+    loaded: ArcSwap<Loaded>,
+}
+
+impl Tls {
+    /// Warnings were given when the configuration was prepared.
+    pub(super) fn load(config: &TlsConfig) -> Result<Self, Wrong> {
+        let (loaded, _) = load(config)?;
+        Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: ArcSwap::from_pointee(loaded) })
+    }
+
+    /// What a connection that begins now is accepted with.
+    pub(super) fn now(&self) -> Arc<Loaded> {
+        self.loaded.load_full()
+    }
+
+    /// Reads the files again. What cannot be used changes nothing.
+    pub(super) fn reload(&self) -> Result<(), Wrong> {
+        // A new set of everything, so that no session goes on under rules that are gone: tickets of the old are not
+        // known to the new, and who has one makes a full handshake.
+        self.loaded.store(Arc::new(load_and_tell(&self.config.load())?));
+        Ok(())
+    }
+
+    /// Takes what was loaded by another configuration.
+    pub(super) fn replace(&self, other: Self) {
+        self.config.store(other.config.into_inner());
+        self.loaded.store(other.loaded.into_inner());
+    }
+
+    /// The key in gateway.toml, for logs.
+    pub(super) fn key(&self) -> String {
+        self.config.load().key.clone()
+    }
+}
+
+/// The files that all of it comes from.
+pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
+    let roots = match &config.client_auth {
+        ClientAuth::None => None,
+        ClientAuth::Optional(roots) | ClientAuth::Required(roots) => Some(roots.as_path()),
+    };
+    config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]).chain(roots)
+}
+
+/// What is wrong with a file, and which key of gateway.toml names it.
+#[derive(Debug)]
+pub(in crate::server) struct Wrong {
+    pub(in crate::server) key: String,
+    pub(in crate::server) message: String,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+fn load_and_tell(config: &TlsConfig) -> Result<Loaded, Wrong> {
+    let (loaded, warnings) = load(config)?;
+    for Wrong { key, message } in warnings {
+        tracing::warn!(key, "{message}");
+    }
+    Ok(loaded)
+}
+
+/// Reads every file. What comes back besides are warnings.
+pub(in crate::server) fn load(config: &TlsConfig) -> Result<(Loaded, Vec<Wrong>), Wrong> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut warnings = Vec::new();
+    let certificates = Arc::new(Certificates::load(&config.certificates, &provider, &mut warnings)?);
+    let failed = |what: &str| Wrong { key: config.key.clone(), message: what.to_owned() };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&error.to_string()))?;
+    let roots = |path: &Path| {
+        roots(path, &provider).map_err(|message| Wrong { key: format!("{}.client_ca", config.key), message })
+    };
+    let verifier = match &config.client_auth {
+        ClientAuth::None => None,
+        ClientAuth::Optional(path) => Some(roots(path)?.allow_unauthenticated()),
+        ClientAuth::Required(path) => Some(roots(path)?),
+    };
+    let builder = match verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => {
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| failed(&error.to_string()))?)
+        }
+    };
+    let mut settings = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
+    settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // Early data can be replayed, and a refresh must not be (RFC 8470 §4).
+    settings.max_early_data_size = 0;
+    // Each listener has tickets of its own: one that asks for no certificate opens no other.
+    settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
+    Ok((Loaded { settings: Arc::new(settings), certificates }, warnings))
+}
+
+/// Whoever the roots in this file vouch for.
+fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<rustls::server::ClientCertVerifierBuilder, String> {
+    let mut roots = RootCertStore::empty();
+    for root in chain(path)? {
+        roots
+            .add(root)
+            .map_err(|error| format!("{}: holds what is no certificate of a root: {error}", path.display()))?;
+    }
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
+}
+
+/// The certificates in a PEM file; at least one.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = path.display();
+    let pem = trusted::read(path, MAX_LEN)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{shown}: is not PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err(format!("{shown}: holds no certificate; expected -----BEGIN CERTIFICATE-----"));
+    }
+    Ok(chain)
+}

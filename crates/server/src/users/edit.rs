@@ -1,0 +1,282 @@
+//! Changes to `users.toml` from the command line. Each reads the file, changes it, sees that the outcome is sound and
+//! replaces the file as a whole, under a lock that keeps two commands apart. Comments and the order of keys stay.
+//!
+//! Passwords come in as a [`SecretString`], from a prompt or standard input: never from the arguments of a process,
+//! which everybody on the machine can read (requirement O3).
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use secrecy::SecretString;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+
+use super::parse::{self, Users, is_valid_account, is_valid_name};
+use super::{FirstUser, private_file};
+use rotogate::clock::Timestamp;
+use rotogate::directory::{User, is_valid_subject};
+use rotogate::password::{self, BadPassword};
+use rotogate::session::Scope;
+
+const HEADER: &str = "\
+# Users of the gate, in a file for its eyes only (mode 0600). `rotogate user` changes it, and keeps your comments.
+# Whoever changes a password or gives a subject to a new user by hand also sets sessions_valid_from to the time of the
+# change: older sessions end with it. The gate reads this file again when it changes.
+";
+
+/// A change that was not made. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// The file cannot be read, is not ours alone, or is broken.
+    #[error("{0}")]
+    File(String),
+    /// It cannot be written.
+    #[error("the users file cannot be written: {0}")]
+    Io(#[from] io::Error),
+    /// No such user.
+    #[error("there is no such user")]
+    Unknown,
+    /// The name is taken in that account, or the subject is taken.
+    #[error("there is such a user already: {0}")]
+    Taken(&'static str),
+    /// A name that no user may have.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// A password that is not hashed.
+    #[error(transparent)]
+    Password(#[from] BadPassword),
+}
+
+/// Which user.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// The account, where the user belongs to one.
+    pub account: Option<&'a str>,
+    /// The name to log in with.
+    pub username: &'a str,
+}
+
+/// A user, as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The name to log in with.
+    pub username: String,
+    /// All else, without the password.
+    pub user: User,
+}
+
+/// Every user, in the order of the file.
+///
+/// # Errors
+/// The file cannot be read, is not ours alone, or is broken.
+pub fn list(path: &Path) -> Result<Vec<Listed>, EditError> {
+    let users = parse::read(path).map_err(EditError::File)?;
+    Ok(users.entries().iter().map(|e| Listed { username: e.username.to_string(), user: e.user.clone() }).collect())
+}
+
+/// Adds a user, and says its subject: `subject`, or a random one. Sessions of a user that had the subject before do not
+/// come to life again, because only those begun after `now` are valid. The file is made where there is none.
+///
+/// # Errors
+/// See [`EditError`].
+pub fn add_user(
+    path: &Path,
+    who: Who<'_>,
+    subject: Option<&str>,
+    scopes: &Scope,
+    password: &SecretString,
+    now: Timestamp,
+) -> Result<String, EditError> {
+    let subject = match subject {
+        Some(subject) => subject.to_owned(),
+        None => random_subject()?,
+    };
+    let user = new_user(who, &subject, scopes, password, now)?;
+    private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
+    change(path, true, |users, tables| {
+        if users.by_name(who.account, who.username).is_some() {
+            return Err(EditError::Taken("its name, in this account"));
+        }
+        if users.by_subject(&subject).is_some() {
+            return Err(EditError::Taken("its subject"));
+        }
+        tables.push(user);
+        Ok(())
+    })?;
+    Ok(subject)
+}
+
+/// Removes a user, whose sessions end with it.
+///
+/// # Errors
+/// See [`EditError`].
+pub fn remove_user(path: &Path, who: Who<'_>) -> Result<(), EditError> {
+    change(path, false, |users, tables| {
+        users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
+        tables.retain(|table| !is(table, who));
+        Ok(())
+    })
+}
+
+/// Gives a user another password, and ends the sessions begun until `now` (requirement R8).
+///
+/// # Errors
+/// See [`EditError`].
+pub fn set_password(path: &Path, who: Who<'_>, password: &SecretString, now: Timestamp) -> Result<(), EditError> {
+    let hash = password::hash(password)?;
+    change_one(path, who, |user, table| {
+        set(table, "password", hash.into());
+        set(table, "sessions_valid_from", moment(now.max(user.sessions_valid_from)));
+    })
+}
+
+/// Lets a user in again, or no longer. Whoever is put out loses the sessions begun until `now` for good: they do not
+/// come to life again when the user does.
+///
+/// # Errors
+/// See [`EditError`].
+pub fn set_active(path: &Path, who: Who<'_>, active: bool, now: Timestamp) -> Result<(), EditError> {
+    change_one(path, who, |user, table| {
+        set(table, "active", active.into());
+        if !active {
+            set(table, "sessions_valid_from", moment(now.max(user.sessions_valid_from)));
+        }
+    })
+}
+
+/// Makes the file with its first user.
+pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError> {
+    let mut random = [0; 15];
+    fill(&mut random)?;
+    let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
+    let first = FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
+    let scopes = Scope::parse("read write").unwrap_or_default();
+    let who = Who { account: None, username: &first.username };
+    let user = new_user(who, &random_subject()?, &scopes, &first.password, now)?;
+    let mut document = DocumentMut::new();
+    let mut tables = ArrayOfTables::new();
+    tables.push(user);
+    document.insert("users", Item::ArrayOfTables(tables));
+    private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
+    private_file::create_private_new(path, format!("{HEADER}{document}").as_bytes())?;
+    Ok(first)
+}
+
+fn new_user(
+    who: Who<'_>,
+    subject: &str,
+    scopes: &Scope,
+    password: &SecretString,
+    now: Timestamp,
+) -> Result<Table, EditError> {
+    if !is_valid_subject(subject) {
+        return Err(EditError::Invalid(
+            "a subject is 1 to 256 visible ASCII characters, and does not begin with client:",
+        ));
+    }
+    if !is_valid_name(who.username) {
+        return Err(EditError::Invalid("a user name is 1 to 256 bytes without control characters"));
+    }
+    if !who.account.is_none_or(is_valid_account) {
+        return Err(EditError::Invalid("an account is 1 to 256 visible ASCII characters, none of them /"));
+    }
+    let mut table = Table::new();
+    table.decor_mut().set_prefix("\n");
+    set(&mut table, "subject", subject.into());
+    set(&mut table, "username", who.username.into());
+    if let Some(account) = who.account {
+        set(&mut table, "account", account.into());
+    }
+    set(&mut table, "password", password::hash(password)?.into());
+    set(&mut table, "active", true.into());
+    set(&mut table, "sessions_valid_from", moment(now));
+    set(&mut table, "scopes", scopes.iter().collect::<Array>().into());
+    Ok(table)
+}
+
+fn change_one(path: &Path, who: Who<'_>, edit: impl FnOnce(&User, &mut Table)) -> Result<(), EditError> {
+    change(path, false, |users, tables| {
+        let entry = users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
+        let table = tables.iter_mut().find(|table| is(table, who)).ok_or(EditError::Unknown)?;
+        edit(&entry.user, table);
+        Ok(())
+    })
+}
+
+fn change(
+    path: &Path,
+    make: bool,
+    edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<(), EditError>,
+) -> Result<(), EditError> {
+    let _lock = private_file::lock_for_edit(path)?;
+    let is_missing = matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == io::ErrorKind::NotFound);
+    let text = if make && is_missing {
+        zeroize::Zeroizing::new(HEADER.to_owned())
+    } else {
+        private_file::read_private(path).map_err(EditError::File)?
+    };
+    let users = parse::parse(&text, path).map_err(EditError::File)?;
+    let mut document: DocumentMut =
+        text.parse().map_err(|e: toml_edit::TomlError| EditError::File(broken(path, &e)))?;
+    // A list of inline tables is the same to TOML, and becomes one of [[users]].
+    let item = document.remove("users").unwrap_or(Item::ArrayOfTables(ArrayOfTables::new()));
+    let Ok(mut tables) = item.into_array_of_tables() else {
+        return Err(EditError::File(format!("{}: users is no list of tables", path.display())));
+    };
+    edit(&users, &mut tables)?;
+    document.insert("users", Item::ArrayOfTables(tables));
+    let mut outcome = document.to_string();
+    // To TOML the header belongs to the first user, or to the end of a file without users: it stays where it is.
+    if text.starts_with(HEADER) && !outcome.starts_with(HEADER) {
+        outcome = format!("{HEADER}{}", outcome.replace(HEADER, ""));
+    }
+    parse::parse(&outcome, path).map_err(EditError::File)?;
+    Ok(private_file::write_private_atomic(path, outcome.as_bytes())?)
+}
+
+fn broken(path: &Path, error: &toml_edit::TomlError) -> String {
+    // Not the error's own Display: it repeats the line, which may hold a hash.
+    format!("{}: not TOML: {}", path.display(), error.message())
+}
+
+fn is(table: &Table, who: Who<'_>) -> bool {
+    let text = |key| table.get(key).and_then(Item::as_str);
+    text("username") == Some(who.username) && text("account") == who.account
+}
+
+/// Sets a key, and leaves the comment behind it.
+fn set(table: &mut Table, key: &str, mut new: toml_edit::Value) {
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            *new.decor_mut() = old.decor().clone();
+            *old = new;
+        }
+        None => {
+            table.insert(key, value(new));
+        }
+    }
+}
+
+fn moment(at: Timestamp) -> toml_edit::Value {
+    let rfc3339 = UNIX_EPOCH
+        .checked_add(Duration::from_millis(at.as_millis()))
+        .filter(|_| at < LAST_WRITABLE)
+        .map(|time| humantime::format_rfc3339_millis(time).to_string());
+    match rfc3339.and_then(|text| text.parse::<toml_edit::Datetime>().ok()) {
+        Some(datetime) => datetime.into(),
+        None => i64::try_from(at.as_millis()).unwrap_or(i64::MAX).into(),
+    }
+}
+
+/// The end of the year 9999, after which RFC 3339 has no dates.
+const LAST_WRITABLE: Timestamp = Timestamp::from_secs(253_402_300_800);
+
+fn random_subject() -> Result<String, EditError> {
+    let mut random = [0; 16];
+    fill(&mut random)?;
+    Ok(uuid::Builder::from_random_bytes(random).into_uuid().to_string())
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), EditError> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| EditError::Io(io::Error::other("no random bytes")))
+}

@@ -1,0 +1,202 @@
+//! Users in a file, `users.toml`: a `[[users]]` table each.
+//!
+//! ```toml
+//! [[users]]
+//! subject = "0198f0a4-…"             # the sub of the user's tokens: never changed, never given to somebody else
+//! username = "ada"                   # unique in its account
+//! account = "acme"                   # where there are accounts; without it the user belongs to none
+//! password = "$argon2id$v=19$…"      # written by `rotogate user passwd`
+//! active = true
+//! sessions_valid_from = 2026-01-31T12:00:00Z   # or milliseconds since 1970; sessions begun before are not valid
+//! scopes = ["read", "write"]
+//! profile = { email = "ada@example.com" }
+//! ```
+//!
+//! The file is read again when it changes ([`FileDirectory::watch`]); a broken one is reported loudly, with line and
+//! key, and the users stay as they were. It holds password hashes, so it must be ours alone (requirement O2).
+
+pub mod edit;
+mod parse;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use parse::Users;
+use rotogate::clock::Timestamp;
+use rotogate::directory::{Directory, DirectoryError, User};
+use rotogate::password::Passwords;
+use rotogate::private_file;
+pub use watch::Watch;
+
+/// How a user was before a change of the file and how it is now: the difference is for the one who is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserChange {
+    /// Before; `None` for a new user.
+    pub before: Option<User>,
+    /// Now; `None` for a user who is gone.
+    pub after: Option<User>,
+}
+
+type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
+
+/// The user that is made with the file.
+#[derive(Debug)]
+pub struct FirstUser {
+    /// Name to log in with.
+    pub username: String,
+    /// Password, which is stored nowhere else: to be printed once.
+    pub password: SecretString,
+}
+
+/// The users of a file.
+pub struct FileDirectory {
+    path: PathBuf,
+    passwords: Arc<Passwords>,
+    users: ArcSwap<Users>,
+    hooks: RwLock<Vec<Hook>>,
+    /// Held while the file is read, so that an older content never comes after a newer one.
+    reloading: Mutex<()>,
+    /// What is wrong with the file as it is now, if anything.
+    broken: ArcSwapOption<String>,
+}
+
+impl fmt::Debug for FileDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileDirectory").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl FileDirectory {
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// It cannot be read, is not ours alone (requirement O2), or is broken: then the text names every problem.
+    pub fn open(path: &Path, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
+        let users = parse::read(path).map_err(DirectoryError::Unavailable)?;
+        Ok(Self {
+            path: path.to_owned(),
+            passwords,
+            users: ArcSwap::from_pointee(users),
+            hooks: RwLock::default(),
+            reloading: Mutex::default(),
+            broken: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Makes the file, and its directory, with one user `demo`, and opens it.
+    ///
+    /// # Errors
+    /// I/O, and where the file is there already.
+    pub fn create_with_first_user(
+        path: &Path,
+        passwords: Arc<Passwords>,
+        now: Timestamp,
+    ) -> Result<(Self, FirstUser), DirectoryError> {
+        let first = edit::create(path, now).map_err(|e| DirectoryError::Unavailable(e.to_string()))?;
+        Ok((Self::open(path, passwords)?, first))
+    }
+
+    /// Reads the file again. True if the users changed.
+    ///
+    /// # Errors
+    /// As [`FileDirectory::open`]: the users stay as they were, and the problem is logged as well.
+    pub fn reload(&self) -> Result<bool, DirectoryError> {
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = match parse::read(&self.path) {
+            Ok(users) => users,
+            Err(what) => {
+                // Once for each change, however often it is read.
+                if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
+                    for problem in what.lines() {
+                        tracing::error!(problem, "the users file is broken: the users stay as they were");
+                    }
+                }
+                return Err(DirectoryError::Unavailable(what));
+            }
+        };
+        self.broken.store(None);
+        if *self.users.load_full() == users {
+            return Ok(false);
+        }
+        let before = self.users.swap(Arc::new(users));
+        let now = self.users.load_full();
+        let changes = before.changes(&now);
+        tracing::info!(users = changes.len(), "the users file changed");
+        let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !changes.is_empty() {
+            for hook in hooks {
+                hook(&changes);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The users of that name: in that account, or in every one and in none.
+    pub(crate) fn named(&self, account: Option<&str>, username: &str) -> Vec<User> {
+        let users = self.users.load_full();
+        let is_it = |entry: &&parse::Entry| {
+            &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == Some(account))
+        };
+        users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
+    }
+
+    /// The name of the user of that subject.
+    pub(crate) fn name_of(&self, subject: &str) -> Option<String> {
+        self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
+    }
+
+    /// Is what the file says now not what counts, because it is broken?
+    pub fn is_broken(&self) -> bool {
+        self.broken.load().is_some()
+    }
+
+    /// Calls `hook` after each change, once the new users count, with those that differ. It must not call
+    /// [`FileDirectory::reload`].
+    pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
+        self.hooks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
+    }
+
+    /// Reads the file again whenever it changes, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// The system cannot watch the directory of the file.
+    pub fn watch(self: &Arc<Self>) -> Result<Watch, DirectoryError> {
+        watch::start(self)
+    }
+}
+
+#[async_trait]
+impl Directory for FileDirectory {
+    async fn authenticate(
+        &self,
+        account: Option<&str>,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<Option<User>, DirectoryError> {
+        let users = self.users.load_full();
+        let Some(entry) = users.by_name(account, username) else {
+            self.passwords.verify_dummy(password, users.dearest()).await?;
+            return Ok(None);
+        };
+        if !self.passwords.verify_up_to(password, entry.hash.expose(), users.dearest()).await? {
+            return Ok(None);
+        }
+        // The check may have waited. Who was deactivated or got another password meanwhile is not let in.
+        let now = self.users.load();
+        let still = now.by_name(account, username).filter(|e| e.user.active && e.hash.expose() == entry.hash.expose());
+        Ok(still.map(|e| e.user.clone()))
+    }
+
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+        Ok(self.users.load().by_subject(subject).map(|entry| entry.user.clone()))
+    }
+}

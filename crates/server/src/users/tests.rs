@@ -1,0 +1,326 @@
+use std::sync::mpsc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::edit::{EditError, Who};
+use super::*;
+use rotogate::password::{self, Cost, hash_with};
+use rotogate::session::Scope;
+
+const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_123);
+const LATER: Timestamp = Timestamp::from_millis(1_767_225_700_456);
+const CHEAP: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
+const ADA: Who<'_> = Who { account: Some("acme"), username: "ada" };
+
+fn secret(text: &str) -> SecretString {
+    SecretString::from(text.to_owned())
+}
+
+fn passwords() -> Arc<Passwords> {
+    Arc::new(Passwords::new(1, 8))
+}
+
+/// A file with ada of acme, whose password is "right", and `more` behind it.
+fn file(dir: &tempfile::TempDir, more: &str) -> PathBuf {
+    let path = dir.path().join("users.toml");
+    let hash = hash_with(&secret("right"), CHEAP).unwrap();
+    let text = format!(
+        "# kept\n[[users]]\nsubject = \"s-ada\"\nusername = \"ada\" # the first\naccount = \"acme\"\n\
+         password = \"{hash}\" # secret\nsessions_valid_from = 1000\nscopes = [\"read\", \"write\"]\n\
+         profile = {{ email = \"ada@example.com\", age = 36 }}\n{more}"
+    );
+    private_file::write_private_atomic(&path, text.as_bytes()).unwrap();
+    path
+}
+
+fn open(path: &Path) -> Arc<FileDirectory> {
+    Arc::new(FileDirectory::open(path, passwords()).unwrap())
+}
+
+fn refused(more: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, more);
+    let error = FileDirectory::open(&path, passwords()).unwrap_err().to_string();
+    error.replace(&format!("{}:", path.display()), "")
+}
+
+#[tokio::test]
+async fn a_user_logs_in_with_account_name_and_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = open(&file(&dir, ""));
+    let user = directory.authenticate(Some("acme"), "ada", &secret("right")).await.unwrap().unwrap();
+    assert_eq!((&*user.subject, user.account.as_deref()), ("s-ada", Some("acme")));
+    assert_eq!((user.scopes.as_str(), user.sessions_valid_from), ("read write", Timestamp::from_secs(1)));
+    assert_eq!(user.profile["email"], "ada@example.com");
+    assert_eq!(user.profile["age"], 36);
+    assert_eq!(directory.lookup("s-ada").await.unwrap(), Some(user));
+    assert_eq!(directory.lookup("ada").await.unwrap(), None);
+    for (account, name) in [(None, "ada"), (Some("other"), "ada"), (Some("acme"), "Ada"), (Some("acme"), "s-ada")] {
+        assert_eq!(directory.authenticate(account, name, &secret("right")).await.unwrap(), None, "{account:?} {name}");
+    }
+}
+
+#[tokio::test]
+async fn a2_unknown_inactive_and_wrong_cost_one_run_each_and_look_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let hash = hash_with(&secret("right"), CHEAP).unwrap();
+    let gone = format!("[[users]]\nsubject = \"s\"\nusername = \"gone\"\npassword = \"{hash}\"\nactive = false\n");
+    let directory = open(&file(&dir, &gone));
+    let cases = [(Some("acme"), "ada", "wrong"), (Some("acme"), "nobody", "right"), (None, "gone", "right")];
+    for (run, (account, name, password)) in cases.into_iter().enumerate() {
+        assert_eq!(directory.authenticate(account, name, &secret(password)).await.unwrap(), None);
+        assert_eq!(directory.passwords.runs(), run as u64 + 1, "{name}");
+    }
+    assert_eq!(directory.users.load().dearest(), CHEAP, "an unknown user costs what a known one does");
+    assert!(!directory.lookup("s").await.unwrap().unwrap().active);
+}
+
+#[tokio::test]
+async fn a2_whoever_logs_in_costs_as_much_as_the_dearest_hash() {
+    let dear = Cost { memory_kib: 64, passes: 3, lanes: 1 };
+    let dir = tempfile::tempdir().unwrap();
+    let hash = hash_with(&secret("right"), dear).unwrap();
+    let user = format!("[[users]]\nsubject = \"s\"\nusername = \"dear\"\npassword = \"{hash}\"\n");
+    let directory = open(&file(&dir, &user));
+    let cases = [
+        (Some("acme"), "ada", "wrong"),
+        (Some("acme"), "ada", "right"),
+        (Some("acme"), "nobody", "right"),
+        (None, "dear", "wrong"),
+        (None, "dear", "right"),
+    ];
+    for (account, name, password) in cases {
+        let before = directory.passwords.work();
+        let found = directory.authenticate(account, name, &secret(password)).await.unwrap();
+        assert_eq!(found.is_some(), password == "right" && name != "nobody");
+        let work = directory.passwords.work() - before;
+        assert!(work <= dear.work() && work + 3 > dear.work(), "{name} {password}: {work}");
+    }
+}
+
+#[test]
+fn a_broken_file_is_refused_with_every_problem_and_its_line() {
+    let said = refused(
+        "[[users]]\nsubject = \"s-ada\"\nusername = \"ada\"\naccount = \"acme\"\npasword = \"x\"\npassword = \"hunter2\"\n\
+         sessions_valid_from = \"yesterday\"\n[[users]]\nusername = \"a\\u0007\"\n[[user]]\n",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "14:1: users[1].pasword: unknown key; did you mean password?",
+            "15:12: users[1].password: is not a PHC string; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash",
+            "16:23: users[1].sessions_valid_from: expected a time in UTC such as 2026-01-31T12:00:00Z, or milliseconds \
+             since 1970, found \"yesterday\"",
+            "17:1: users[2].subject: missing; expected the sub of the user's tokens",
+            "17:1: users[2].password: missing; expected an argon2id hash; see rotogate user passwd",
+            "18:12: users[2].username: expected a text of at most 256 bytes without control characters, found \
+             \"a\\u{7}\"",
+            "19:3: user: unknown key; did you mean users?",
+        ]
+    );
+}
+
+#[test]
+fn subject_and_name_in_an_account_are_unique() {
+    let hash = hash_with(&secret("right"), CHEAP).unwrap();
+    let other = |subject: &str, name: &str, account: &str| {
+        format!("[[users]]\nsubject = \"{subject}\"\nusername = \"{name}\"\n{account}password = \"{hash}\"\n")
+    };
+    let acme = "account = \"acme\"\n";
+    assert!(refused(&other("s-ada", "bob", acme)).contains("users[1].subject: \"s-ada\" is there twice"));
+    assert!(refused(&other("s-bob", "ada", acme)).contains("users[1].username: \"ada\" is there twice"));
+    let dir = tempfile::tempdir().unwrap();
+    let _ = open(&file(&dir, &other("s-bob", "ada", "")));
+}
+
+#[test]
+fn j9_a_subject_is_visible_ascii() {
+    let hash = hash_with(&secret("right"), CHEAP).unwrap();
+    let path = Path::new("users.toml");
+    for bad in ["", "a b", "caf\u{e9}", "a\\nb", &"x".repeat(257)] {
+        let text = format!("[[users]]\nsubject = \"{bad}\"\nusername = \"a\"\npassword = \"{hash}\"\n");
+        let said = parse::parse(&text, path).unwrap_err();
+        assert!(said.starts_with("users.toml:2:11: users[0].subject: expected 1 to 256 visible ASCII"), "{said}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let bob = Who { account: None, username: "bob" };
+    let bad = edit::add_user(&path, bob, Some("a b"), &Scope::default(), &secret("p"), NOW);
+    assert!(matches!(bad, Err(EditError::Invalid(_))));
+}
+
+#[cfg(unix)]
+#[test]
+fn o2_a_file_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o604)).unwrap();
+    let said = FileDirectory::open(&path, passwords()).unwrap_err().to_string();
+    assert!(said.contains("users.toml") && said.contains("chmod 600"), "{said}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn o2_the_first_start_makes_a_file_for_us_alone_with_one_user() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data/users.toml");
+    let (directory, first) = FileDirectory::create_with_first_user(&path, passwords(), NOW).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(dir.path().join("data")).unwrap().mode() & 0o777, 0o700);
+    assert!(!std::fs::read_to_string(&path).unwrap().contains(first.password.expose_secret()));
+    assert!(!format!("{first:?}").contains(first.password.expose_secret()), "o3: it does not print");
+    let user = directory.authenticate(None, &first.username, &first.password).await.unwrap().unwrap();
+    assert_eq!((user.scopes.as_str(), user.sessions_valid_from), ("read write", NOW));
+    assert!(FileDirectory::create_with_first_user(&path, passwords(), NOW).is_err(), "never replaced");
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("# Users of the gate"));
+}
+
+#[tokio::test]
+async fn r8_another_password_ends_older_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let directory = open(&path);
+    edit::set_password(&path, ADA, &secret("new"), NOW).unwrap();
+    assert!(directory.reload().unwrap());
+    assert_eq!(directory.lookup("s-ada").await.unwrap().unwrap().sessions_valid_from, NOW);
+    assert!(directory.authenticate(ADA.account, "ada", &secret("new")).await.unwrap().is_some());
+    assert!(directory.authenticate(ADA.account, "ada", &secret("right")).await.unwrap().is_none());
+    let text = std::fs::read_to_string(&path).unwrap();
+    for kept in ["# kept", "# the first", "# secret"] {
+        assert!(text.contains(kept), "{text}");
+    }
+    edit::set_password(&path, ADA, &secret("newer"), Timestamp::from_secs(5)).unwrap();
+    directory.reload().unwrap();
+    assert_eq!(directory.lookup("s-ada").await.unwrap().unwrap().sessions_valid_from, NOW, "it never goes back");
+}
+
+#[tokio::test]
+async fn r8_who_is_put_out_and_let_in_again_has_lost_the_old_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    edit::set_active(&path, ADA, false, NOW).unwrap();
+    let directory = open(&path);
+    let user = directory.lookup("s-ada").await.unwrap().unwrap();
+    assert_eq!((user.active, user.sessions_valid_from), (false, NOW));
+    edit::set_active(&path, ADA, true, LATER).unwrap();
+    directory.reload().unwrap();
+    let user = directory.lookup("s-ada").await.unwrap().unwrap();
+    assert_eq!((user.active, user.sessions_valid_from), (true, NOW));
+}
+
+#[tokio::test]
+async fn r8_a_subject_that_comes_back_does_not_revive_its_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let scopes = Scope::parse("read").unwrap();
+    edit::remove_user(&path, ADA).unwrap();
+    assert_eq!(edit::list(&path).unwrap(), []);
+    assert!(matches!(edit::remove_user(&path, ADA), Err(EditError::Unknown)));
+    let subject = edit::add_user(&path, ADA, Some("s-ada"), &scopes, &secret("p"), NOW).unwrap();
+    let listed = edit::list(&path).unwrap();
+    assert_eq!((subject.as_str(), listed.len(), listed[0].username.as_str()), ("s-ada", 1, "ada"));
+    assert_eq!(listed[0].user.sessions_valid_from, NOW);
+    assert_eq!(listed[0].user.scopes, scopes);
+    let again = edit::add_user(&path, ADA, None, &scopes, &secret("p"), NOW);
+    assert!(matches!(again, Err(EditError::Taken("its name, in this account"))));
+    let bob = Who { account: Some("acme"), username: "bob" };
+    let again = edit::add_user(&path, bob, Some("s-ada"), &scopes, &secret("p"), NOW);
+    assert!(matches!(again, Err(EditError::Taken("its subject"))));
+    assert!(matches!(
+        edit::add_user(&path, bob, None, &scopes, &secret(""), NOW),
+        Err(EditError::Password(password::BadPassword::Empty))
+    ));
+}
+
+#[test]
+fn the_first_user_may_be_added_where_there_is_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data/users.toml");
+    assert!(matches!(edit::set_active(&path, ADA, true, NOW), Err(EditError::File(_) | EditError::Io(_))));
+    edit::add_user(&path, ADA, None, &Scope::default(), &secret("p"), NOW).unwrap();
+    let bob = Who { account: None, username: "b\"ob\\" };
+    edit::add_user(&path, bob, None, &Scope::default(), &secret("p"), NOW).unwrap();
+    let listed = edit::list(&path).unwrap();
+    assert_eq!(listed.iter().map(|l| l.username.as_str()).collect::<Vec<_>>(), ["ada", "b\"ob\\"]);
+    assert_ne!(listed[0].user.subject, listed[1].user.subject);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("# Users of the gate") && text.matches("# Users of the gate").count() == 1, "{text}");
+    edit::remove_user(&path, ADA).unwrap();
+    edit::remove_user(&path, bob).unwrap();
+    edit::add_user(&path, bob, None, &Scope::default(), &secret("p"), NOW).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("# Users of the gate") && text.matches("# Users of the gate").count() == 1, "{text}");
+}
+
+#[tokio::test]
+async fn two_commands_at_once_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let names: Vec<String> = (0..4).map(|n| format!("user{n}")).collect();
+    std::thread::scope(|scope| {
+        for username in &names {
+            let path = &path;
+            scope.spawn(move || {
+                let who = Who { account: None, username };
+                edit::add_user(path, who, None, &Scope::default(), &secret("p"), NOW).unwrap();
+            });
+        }
+    });
+    assert_eq!(edit::list(&path).unwrap().len(), 5);
+}
+
+#[test]
+fn a_command_does_not_touch_a_broken_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "[[users]]\nsubjekt = \"x\"\n");
+    let before = std::fs::read(&path).unwrap();
+    let said = edit::set_active(&path, ADA, false, NOW).unwrap_err().to_string();
+    assert!(said.contains("did you mean subject?"), "{said}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn o10_a_broken_file_changes_nothing_and_a_sound_one_tells_what_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let directory = open(&path);
+    let (tell, told) = mpsc::channel();
+    directory.on_change(move |changes| tell.send(changes.to_vec()).unwrap());
+    let sound = std::fs::read(&path).unwrap();
+
+    private_file::write_private_atomic(&path, b"[[users]]\nsubject = 1\n").unwrap();
+    assert!(directory.reload().unwrap_err().to_string().contains("users[0].subject"));
+    assert!(directory.is_broken());
+    assert!(directory.lookup("s-ada").await.unwrap().is_some());
+    assert!(told.try_recv().is_err());
+
+    private_file::write_private_atomic(&path, &sound).unwrap();
+    assert!(!directory.reload().unwrap(), "nothing changed");
+    assert!(!directory.is_broken() && told.try_recv().is_err());
+
+    let before = directory.lookup("s-ada").await.unwrap();
+    edit::remove_user(&path, ADA).unwrap();
+    assert!(directory.reload().unwrap());
+    assert_eq!(told.try_recv().unwrap(), [UserChange { before, after: None }]);
+    assert_eq!(directory.lookup("s-ada").await.unwrap(), None);
+}
+
+#[test]
+fn a_change_of_the_file_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let directory = open(&path);
+    let (tell, told) = mpsc::channel();
+    directory.on_change(move |changes| tell.send(changes.to_vec()).unwrap());
+    let _watch = directory.watch().unwrap();
+    edit::set_active(&path, ADA, false, NOW).unwrap();
+    let changes = told.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(!changes[0].after.as_ref().unwrap().active);
+    edit::set_active(&path, ADA, true, NOW).unwrap();
+    let changes = told.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(changes[0].after.as_ref().unwrap().active);
+}

@@ -1,0 +1,202 @@
+//! The audit trail: what happened to whom, as `tracing` events of target `rotogate::audit`. No event holds a token, a
+//! password or a key. Every value is plain: a string, a number or a boolean, and what is unknown is absent. Names are those
+//! of the access log (docs/logs.md). The level says how far an event is from daily life; no level of the log hides one.
+
+use std::net::IpAddr;
+
+use tracing::field::display;
+use tracing::{info, warn};
+
+use crate::engine::{How, Origin};
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::profile::OnReuse;
+use crate::session::rotation::Reuse;
+use crate::session::{Generation, RevokedBecause, Session};
+
+const TARGET: &str = "rotogate::audit";
+
+fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<IpAddr>> {
+    origin.address.map(display)
+}
+
+pub(crate) fn login(session: &Session, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = "login",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.account = session.account.as_deref(),
+        rotogate.client.id = &*session.client,
+        rotogate.dialect = &*session.dialect,
+        scope = session.scope.as_str(),
+        client.address = address(origin),
+        "login",
+    );
+}
+
+/// A login that was refused. `user` is its subject, where there is such a user: what stood in the field for the name is
+/// never written, because people type passwords there.
+pub(crate) fn login_refused(user: Option<&str>, account: Option<&str>, client: &str, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "login_refused",
+        user.id = user,
+        rotogate.account = account,
+        rotogate.client.id = client,
+        client.address = address(origin),
+        "login refused",
+    );
+}
+
+/// The rules say that no session of this user gives way to another one.
+pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "too_many_sessions",
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
+        client.address = address(origin),
+        "login refused: too many sessions",
+    );
+}
+
+/// So many of the subject's sessions ended for this one.
+pub(crate) fn gave_way(session: &Session, ended: usize) {
+    warn!(
+        target: TARGET,
+        event = "sessions_gave_way",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        ended,
+        "sessions gave way to a new one",
+    );
+}
+
+pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = "client_token",
+        rotogate.client.id = client,
+        rotogate.token.id = jti,
+        client.address = address(origin),
+        "token issued to a client",
+    );
+}
+
+/// A plain rotation or replay is daily life; what lies beyond grace is worth a line.
+pub(crate) fn refreshed(session: &Session, how: How, origin: &Origin) {
+    match how {
+        How::Reissued | How::FastForwarded => warn!(
+            target: TARGET,
+            event = "reissue",
+            how = if how == How::Reissued { "reissued" } else { "fast_forwarded" },
+            session.id = %session.id,
+            user.id = &*session.subject,
+            rotogate.generation = session.current,
+            client.address = address(origin),
+            "reissue",
+        ),
+        How::Login | How::ClientCredentials | How::Rotated | How::Replayed => {
+            tracing::debug!(
+                target: "rotogate::session",
+                event = "rotation",
+                session.id = %session.id,
+                rotogate.generation = session.current,
+                "rotation",
+            );
+        }
+    }
+}
+
+pub(crate) fn reuse(session: &Session, reuse: Reuse, action: OnReuse, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "reuse",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
+        generations_old = reuse.generations_old,
+        superseded_for_ms = reuse.superseded_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        same_address_as_login = same(session.address.as_ref(), origin.address.as_ref()),
+        same_user_agent_as_login = same(session.user_agent.as_ref(), origin.user_agent.as_ref()),
+        client.address = address(origin),
+        action = match action {
+            OnReuse::RevokeSession => "revoke-session",
+            OnReuse::RevokeSubject => "revoke-subject",
+            OnReuse::Deny => "deny",
+        },
+        "reuse",
+    );
+}
+
+/// Unknown where either side was not kept.
+fn same<T: PartialEq>(login: Option<&T>, now: Option<&T>) -> Option<bool> {
+    Some(login? == now?)
+}
+
+pub(crate) fn ahead(session: &Session, presented: Generation, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "ahead_of_store",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        presented,
+        current = session.current,
+        client.address = address(origin),
+        "ahead of store",
+    );
+}
+
+pub(crate) fn other_client(session: &Session, presented_by: &str, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "other_client",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
+        presented_by,
+        client.address = address(origin),
+        "other client",
+    );
+}
+
+pub(crate) fn logout(session: &Session, origin: &Origin) {
+    info!(
+        target: TARGET,
+        event = "logout",
+        session.id = %session.id,
+        user.id = &*session.subject,
+        rotogate.client.id = &*session.client,
+        client.address = address(origin),
+        "logout",
+    );
+}
+
+/// Where a request brought it on, the log adds the request's id, the client's address and, on the admin listener, the
+/// actor (`crate::context`).
+pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
+    let effect = match entry.effect {
+        Effect::Minimum { .. } | Effect::Gone => "gone",
+        Effect::NotBefore(_) => "not_before",
+    };
+    let (kind, issuer, of): (_, Option<&str>, Option<&dyn std::fmt::Display>) = match &entry.target {
+        Target::Session(session) => ("session", None, Some(session)),
+        Target::Subject { issuer, subject } => ("subject", Some(issuer), Some(subject)),
+        Target::Client { issuer, client } => ("client", Some(issuer), Some(client)),
+        Target::Global => ("global", None, None),
+        Target::Token { issuer, jti } => ("token", Some(issuer), Some(jti)),
+    };
+    let (because, is_daily) = match because {
+        RevokedBecause::Logout => ("logout", true),
+        RevokedBecause::Reuse => ("reuse", false),
+        RevokedBecause::OtherClient => ("other-client", false),
+        RevokedBecause::Operator => ("operator", false),
+        RevokedBecause::TooMany => ("too-many", false),
+    };
+    let of = of.map(display);
+    if is_daily {
+        info!(target: TARGET, event = "revocation", kind, of, rotogate.issuer = issuer, effect, because, "revocation");
+    } else {
+        warn!(target: TARGET, event = "revocation", kind, of, rotogate.issuer = issuer, effect, because, "revocation");
+    }
+}

@@ -1,0 +1,314 @@
+//! How a session begins: a login, an application's own start, a client's own token.
+
+use std::time::Duration;
+
+use super::audit;
+use super::grant::{access_expiry, allowed_ttl, granted_at_login};
+use super::{APPLICATION, Engine, Event, How, Issued, Login, Origin, Start};
+use crate::client::Client;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::directory::{Directory, DirectoryError, User};
+use crate::fault::{Error, Fault};
+use crate::limit::Attempt;
+use crate::revocation::Revocation;
+use crate::session::profile::Profile;
+use crate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use crate::store::{Inserted, SubjectBound};
+use crate::token::claims::CLIENT_PREFIX;
+use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::mint;
+use crate::token::verify::{is_name, is_subject};
+
+/// How often a password is checked for one login, where the user is changed meanwhile.
+const LOGIN_TRIES: usize = 4;
+
+impl Engine {
+    /// Logs a user in: a new session, and its first pair of tokens.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`], [`Denial::TooManySessions`]; a fault,
+    /// which consumed nothing.
+    pub async fn login(&self, login: Login<'_>) -> Result<Issued, Error> {
+        self.may_mint()?;
+        let attempt = Attempt {
+            address: login.origin.address,
+            account: login.account,
+            username: login.username,
+            client: &login.client.id,
+        };
+        allowed_ttl(login.access_ttl, login.profile)?;
+        let _place = self.limits.login(attempt)?;
+        let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
+        // A revocation from elsewhere may lie ahead of what this node knows.
+        let mut known = Timestamp::ZERO;
+        for _ in 0..LOGIN_TRIES {
+            // Whatever is revoked from here on is stamped no earlier.
+            let asked = self.clock.stamp_creation(Timestamp::ZERO).ok_or(Fault::Clock)?;
+            let user = directory.authenticate(login.account, login.username, login.password).await?;
+            // A directory should not name an inactive user; a session that no refresh would let live is not begun.
+            let subject = user.as_ref().map(|user| user.subject.clone());
+            let Some(user) = user.filter(|user| user.active) else {
+                self.counts.add(Event::LoginRefused);
+                self.limits.login_failed(attempt);
+                audit::login_refused(subject.as_deref(), login.account, &login.client.id, login.origin);
+                return Err(Denial::WrongPassword.into());
+            };
+            // Such a subject would be taken for a client's, or could not stand in a header (requirements J9, R21).
+            if !crate::directory::is_valid_subject(&user.subject) {
+                let problem = "the directory named a user whose subject no user may have".to_owned();
+                return Err(DirectoryError::Unavailable(problem).into());
+            }
+            let not_before =
+                self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
+            if not_before >= asked && not_before > known {
+                // Everything that the user had was ended while the password was being checked.
+                known = not_before;
+                continue;
+            }
+            let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
+            let new = New {
+                subject: &user.subject,
+                account: user.account.as_deref(),
+                client: &login.client.id,
+                scope,
+                dialect: login.dialect,
+                valid_from: user.sessions_valid_from.max(not_before),
+                access_ttl: login.access_ttl,
+                profile: login.profile,
+                origin: login.origin,
+                checked: Some(Checked { directory: directory.as_ref(), user: &user, not_before }),
+            };
+            match self.begin(new).await? {
+                Begun::Issued(mut issued) => {
+                    self.limits.logged_in(attempt);
+                    issued.user = Some(user);
+                    return Ok(*issued);
+                }
+                Begun::Changed(moment) => known = known.max(moment),
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// Begins a session that the application answers for. It ends when it is revoked or expires.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedRequest`] for a subject, client or account that cannot stand in a token;
+    /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
+    pub async fn start(&self, start: Start<'_>) -> Result<Issued, Error> {
+        self.may_mint()?;
+        if !crate::directory::is_valid_subject(start.subject) {
+            return Err(Denial::MalformedRequest(
+                "subject: 1 to 256 visible ASCII characters are needed, which do not begin with client:",
+            )
+            .into());
+        }
+        if !is_subject(start.client) {
+            return Err(Denial::MalformedRequest("client: 1 to 256 visible ASCII characters are needed").into());
+        }
+        if !start.account.is_none_or(is_name) {
+            return Err(
+                Denial::MalformedRequest("account: 1 to 256 characters are needed, no control characters").into()
+            );
+        }
+        let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
+        let begun = self.begin(New {
+            subject: start.subject,
+            account: start.account,
+            client: start.client,
+            scope: start.scope,
+            dialect: APPLICATION,
+            valid_from: not_before,
+            access_ttl: None,
+            profile: start.profile,
+            origin: start.origin,
+            checked: None,
+        });
+        match begun.await? {
+            Begun::Issued(issued) => Ok(*issued),
+            // Only the application can tell whether the user may still come in.
+            Begun::Changed(_) => Err(Fault::Contention.into()),
+        }
+    }
+
+    async fn begin(&self, new: New<'_>) -> Result<Begun, Error> {
+        let keyring = self.keyring();
+        let created = self.clock.stamp_creation(new.valid_from).ok_or(Fault::Clock)?;
+        let expires = created.plus(new.profile.session_ttl);
+        let last = LastPair {
+            scope: new.scope.clone(),
+            access_expires: access_expiry(created, expires, new.access_ttl, new.profile),
+            kid: keyring.signer().kid().into(),
+            refresh_key: keyring.refresh_keys().current(),
+        };
+        let session = Session {
+            id: SessionId::new(created, self.random_bytes()?),
+            secret: SessionSecret::new(self.random_bytes()?),
+            subject: new.subject.into(),
+            account: new.account.map(Into::into),
+            client: new.client.into(),
+            scope: new.scope.clone(),
+            dialect: new.dialect.into(),
+            expires,
+            latest_access_expires: last.access_expires,
+            current: 1,
+            previous: 0,
+            rotated_at: created,
+            issued_at: created,
+            confirmed: false,
+            last,
+            status: Status::Live,
+            revision: 1,
+            user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
+            address: new.origin.address.filter(|_| self.keep_login_origin),
+        };
+        let issued = self.pair(&keyring, &session, created, How::Login)?;
+        // After the stamp: whoever changes the user from here on ends, by a later one, what is begun here.
+        if let Some(checked) = &new.checked
+            && !self.holds(checked, new.client).await?
+        {
+            return Ok(Begun::Changed(Timestamp::ZERO));
+        }
+        let bound = SubjectBound {
+            most: new.profile.max_sessions_per_subject,
+            idle_ttl: new.profile.idle_ttl,
+            on_too_many: new.profile.on_too_many,
+        };
+        match self.store.insert(session.clone(), bound).await? {
+            Inserted::Inserted(ended) => {
+                self.gave_way(&session, &ended);
+                self.counts.add(Event::Login);
+                audit::login(&session, new.origin);
+                Ok(Begun::Issued(Box::new(issued)))
+            }
+            Inserted::TooMany => {
+                self.counts.add(Event::LoginRefused);
+                audit::too_many_sessions(&session, new.origin);
+                Err(Denial::TooManySessions.into())
+            }
+            Inserted::NoLongerValid(moment) => Ok(Begun::Changed(moment)),
+        }
+    }
+
+    /// Is a user whose password was checked still as then?
+    async fn holds(&self, checked: &Checked<'_>, client: &str) -> Result<bool, Error> {
+        let then = checked.user;
+        let Some(now) = checked.directory.lookup(&then.subject).await? else { return Ok(false) };
+        let same = now.active
+            && now.account == then.account
+            && now.sessions_valid_from == then.sessions_valid_from
+            && now.password_mark == then.password_mark;
+        let not_before = self.revocations.not_before(&self.issuer, &then.subject, Some(client));
+        Ok(same && not_before <= checked.not_before)
+    }
+
+    /// The store has ended these sessions of a subject for a new one: this node refuses them from here on, before the new
+    /// one's tokens are told.
+    fn gave_way(&self, session: &Session, ended: &[Revocation]) {
+        for entry in ended {
+            self.revocations.apply(entry);
+            self.counts.add(Event::Revoked);
+            audit::revoked(entry, RevokedBecause::TooMany);
+        }
+        if !ended.is_empty() {
+            audit::gave_way(session, ended.len());
+        }
+    }
+
+    /// A token for a confidential client's own account (RFC 6749 §4.4): no session, no refresh token, revoked by `jti`.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`], [`Denial::InvalidScope`]; a fault.
+    pub fn client_token(
+        &self,
+        client: &Client,
+        scope: Option<&Scope>,
+        profile: &Profile,
+        origin: &Origin,
+    ) -> Result<Issued, Error> {
+        self.may_mint()?;
+        self.limits.client_token(&client.id)?;
+        let allowed = client.scopes.clone().unwrap_or_default();
+        let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
+        let subject = format!("{CLIENT_PREFIX}{}", client.id);
+        if !is_subject(&subject) {
+            return Err(Denial::UnauthorizedClient.into());
+        }
+        let now = self.stamp_sessionless(&subject, &client.id)?;
+        let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
+        let jti = uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string();
+        let claims = MintedClaims {
+            issuer: &self.issuer,
+            subject: &subject,
+            audience: &self.audience,
+            expires,
+            issued_at: now,
+            jti: &jti,
+            client: &client.id,
+            scope: &scope,
+            session: None,
+            account: None,
+            style: TokenStyle::default(),
+        };
+        let keyring = self.keyring();
+        let access_token = mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
+        self.counts.add(Event::ClientToken);
+        audit::client_token(&client.id, &jti, origin);
+        Ok(Issued {
+            access_token,
+            refresh_token: None,
+            expires,
+            expires_in: expires.since(now).as_secs(),
+            subject: subject.into(),
+            scope,
+            session: None,
+            user: None,
+            how: How::ClientCredentials,
+        })
+    }
+
+    /// When a token without a session is issued: a moment whose whole second, which is all that `iat` holds, lies after
+    /// every not-before. Otherwise a token issued in the second of a revocation would be dead from the start.
+    fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
+        let not_before = self.revocations.not_before(&self.issuer, subject, Some(client));
+        let now = self.clock.stamp_creation(not_before).ok_or(Fault::Clock)?;
+        if Timestamp::from_secs(now.as_secs()) > not_before {
+            return Ok(now);
+        }
+        // The stamp moves with it, so that a later not-before comes after this token too.
+        let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
+        self.clock.stamp_creation(end_of_second).ok_or(Fault::Clock)
+    }
+}
+
+/// A session to come.
+struct New<'a> {
+    subject: &'a str,
+    account: Option<&'a str>,
+    client: &'a str,
+    scope: Scope,
+    dialect: &'a str,
+    valid_from: Timestamp,
+    access_ttl: Option<Duration>,
+    profile: &'a Profile,
+    origin: &'a Origin,
+    /// The user who logs in; none, where the application answers for whom it is.
+    checked: Option<Checked<'a>>,
+}
+
+/// A user whose password was checked.
+struct Checked<'a> {
+    directory: &'a dyn Directory,
+    user: &'a User,
+    /// The latest not-before of subject, client and all, as it was then.
+    not_before: Timestamp,
+}
+
+/// What came of a session to come.
+enum Begun {
+    /// It is there.
+    Issued(Box<Issued>),
+    /// Sessions of the user were ended, or the user was changed, up to this moment where that is known.
+    Changed(Timestamp),
+}

@@ -1,0 +1,124 @@
+//! Delivery is confirmed, not guessed: the first time an access token of a generation is seen on a request, its holder
+//! has it, and the predecessor may no longer be exchanged. That is noted here and written to the store in batches, off
+//! the request's path.
+//!
+//! A note that is lost errs to the safe side: the generation in use would count as never delivered.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::session::{Generation, SessionId};
+use crate::store::{Store, StoreError};
+
+/// How long a note waits for others before it is written.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// How many notes are taken up at once.
+const TAKEN: usize = 4096;
+/// How many of them one write takes. A write keeps a processor busy for as long as it has notes, and whoever else wants
+/// that processor, or wants to write, waits for its end: so there are several rather than a long one.
+const BATCH: usize = 256;
+/// How many notes are kept at most; more are dropped, see the module.
+const MAX_PENDING: usize = 1_000_000;
+
+/// Generations seen in use whose note is not in the store yet.
+#[derive(Debug, Default)]
+pub struct Confirmations {
+    pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
+    /// How many there are, or a few more: the map would have to be locked as a whole to tell.
+    number: AtomicUsize,
+}
+
+impl Confirmations {
+    /// Notes that a token of this generation was used.
+    pub fn seen(&self, session: SessionId, generation: Generation) {
+        if self.number.load(Ordering::Relaxed) >= MAX_PENDING {
+            return;
+        }
+        match self.pending.entry(session) {
+            Entry::Occupied(mut seen) => {
+                let latest = generation.max(*seen.get());
+                seen.insert(latest);
+            }
+            Entry::Vacant(place) => {
+                place.insert(generation);
+                self.number.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Is a note of this generation, or of a later one, waiting?
+    pub fn has(&self, session: SessionId, generation: Generation) -> bool {
+        self.pending.get(&session).is_some_and(|seen| *seen >= generation)
+    }
+
+    /// Writes what is waiting. What could not be written is kept, and tried again at the next call.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
+        loop {
+            let mut notes: Vec<_> = self.pending.iter().take(TAKEN).map(|note| (*note.key(), *note.value())).collect();
+            // Sessions that began about the same time lie side by side in a store.
+            notes.sort_unstable();
+            for batch in notes.chunks(BATCH) {
+                store.confirm(batch.to_vec()).await?;
+                for (session, generation) in batch {
+                    // A later generation that was seen meanwhile stays.
+                    if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
+                        self.number.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            if notes.len() < TAKEN {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::MemoryStore;
+
+    fn id(n: u64) -> SessionId {
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&n.to_be_bytes());
+        SessionId::new(Timestamp::from_secs(1), random)
+    }
+
+    #[test]
+    fn the_latest_generation_seen_is_the_one_that_waits() {
+        let notes = Confirmations::default();
+        for generation in [2, 5, 3] {
+            notes.seen(id(1), generation);
+        }
+        assert!(notes.has(id(1), 5) && notes.has(id(1), 4));
+        assert!(!notes.has(id(1), 6) && !notes.has(id(2), 1));
+    }
+
+    #[tokio::test]
+    async fn more_notes_than_one_batch_holds_are_written_in_several() {
+        let notes = Confirmations::default();
+        for n in 0..(TAKEN as u64 + BATCH as u64 + 1) {
+            notes.seen(id(n), 1);
+        }
+        notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
+        assert!(notes.pending.is_empty());
+        assert_eq!(notes.number.into_inner(), 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_while_the_store_is_away() {
+        let notes = Confirmations::default();
+        for n in 0..=MAX_PENDING as u64 {
+            notes.seen(id(n), 1);
+        }
+        assert_eq!(notes.pending.len(), MAX_PENDING);
+        assert!(notes.has(id(0), 1) && !notes.has(id(MAX_PENDING as u64), 1));
+    }
+}

@@ -1,0 +1,316 @@
+//! How a session goes on: the exchange of a credential for the next pair.
+
+use std::sync::atomic::Ordering;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::audit;
+use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
+use super::{APPLICATION, Engine, Event, Exchange, How, Issued, Refresh, TRIES};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::directory::User;
+use crate::engine::lineage::Carried;
+use crate::fault::{Error, Fault};
+use crate::revocation::Revocation;
+use crate::session::profile::{OnOtherClient, OnReuse, Profile};
+use crate::session::rotation::{self, Decision, Facts, Presented, Reuse, decide};
+use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
+use crate::store::{Cursor, StoreError, Swap};
+use crate::token::claims::OwnChecked;
+use crate::token::keyring::Keyring;
+use crate::token::refresh;
+
+impl Engine {
+    /// Exchanges a refresh token. See [`rotation`] for what it brings on.
+    ///
+    /// To be awaited to its end, in a task of its own where the caller may go away: one that is dropped between the store
+    /// and the revocation list has rotated, but access tokens that the rotation ends live on until the next start.
+    ///
+    /// # Errors
+    /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
+    pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<Issued, Error> {
+        self.may_mint()?;
+        allowed_ttl(refresh.access_ttl, refresh.profile)?;
+        let keyring = self.keyring();
+        let held = Held::of(refresh.credential, &keyring)?;
+        let presented = Presented { generation: held.generation };
+        let _turn = self.turns.take(held.session).await;
+        let mut user = None;
+        let mut counted = false;
+        for _ in 0..TRIES {
+            // Before the record: what a refresh that wins meanwhile adds to the list must not look as if the record
+            // had lost writes.
+            let minimum_known = self.revocations.minimum(held.session);
+            let Some(mut session) = self.store.load(held.session).await? else {
+                return Err(Denial::UnknownRefreshToken.into());
+            };
+            if !held.proves(&session) {
+                return Err(Denial::UnknownRefreshToken.into());
+            }
+            self.belongs(&session, &refresh).await?;
+            if user.is_none() && session.dialect.as_ref() != APPLICATION {
+                user = match &self.directory {
+                    Some(directory) => Some(directory.lookup(&session.subject).await?),
+                    None => None,
+                };
+            }
+            // Notes that wait to be written count.
+            session.confirmed |= self.confirmations.has(session.id, session.current);
+            let now = self.clock.now();
+            let decision =
+                decide(&session, presented, self.facts(&session, user.as_ref(), minimum_known), now, refresh.profile);
+            let how = match decision {
+                Decision::Revoked(why) => return Err(Denial::SessionRevoked(why).into()),
+                Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
+                Decision::Ahead { fast_forward: false } => {
+                    self.counts.add(Event::Ahead);
+                    audit::ahead(&session, presented.generation, refresh.origin);
+                    return Err(Denial::Ahead.into());
+                }
+                Decision::Reuse(reuse) => return Err(self.reused(&session, reuse, &refresh).await?.into()),
+                Decision::Replay => {
+                    if let Some(issued) = self.replay(&keyring, session, now, &refresh, user.as_ref()).await? {
+                        self.counts.add(Event::Replayed);
+                        return Ok(with_user(issued, user));
+                    }
+                    continue;
+                }
+                Decision::Rotate => How::Rotated,
+                Decision::Reissue => How::Reissued,
+                Decision::Ahead { fast_forward: true } => How::FastForwarded,
+            };
+            if !counted {
+                self.limits.rotation(session.id)?;
+                counted = true;
+            }
+            let pair = LastPair {
+                scope: granted_at_refresh(&session, &refresh, user.as_ref().and_then(Option::as_ref))?,
+                access_expires: access_expiry(now, session.expires, refresh.access_ttl, refresh.profile),
+                kid: keyring.signer().kid().into(),
+                refresh_key: keyring.refresh_keys().current(),
+            };
+            let Some(step) = rotation::step(&session, decision, presented, pair, now, refresh.profile) else {
+                return Err(Fault::Contention.into());
+            };
+            let issued = self.pair(&keyring, &step.record, now, how)?;
+            let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
+            match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
+                Swap::Swapped => {
+                    if let Some(carried) = carried_to(&keyring, &step.record) {
+                        self.lineage.carry(session.id, presented.generation, carried);
+                    }
+                    if let Some(raised) = &raised {
+                        self.revocations.apply(raised);
+                    }
+                    self.counts.add(if how == How::Rotated { Event::Rotated } else { Event::Reissued });
+                    audit::refreshed(&step.record, how, refresh.origin);
+                    return Ok(with_user(issued, user));
+                }
+                // Somebody was faster, or the session ended: what is there now decides.
+                Swap::Changed(_) | Swap::NoLongerValid => {}
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
+        let swapped = self.store.compare_and_swap(expected, record, raised).await;
+        if swapped.is_err() {
+            // It may have been written all the same, and then the list does not know what it revokes.
+            self.is_behind.store(true, Ordering::SeqCst);
+        }
+        swapped
+    }
+
+    /// Puts into the list what the store may know of revocations and the list does not, once the store is well again.
+    pub(crate) async fn catch_up(&self) {
+        if !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err() {
+            return;
+        }
+        self.is_behind.store(false, Ordering::SeqCst);
+        match self.store.revocations_since(Cursor::default()).await {
+            Ok((entries, _)) => entries.iter().for_each(|entry| {
+                self.revocations.apply(entry);
+            }),
+            Err(_) => self.is_behind.store(true, Ordering::SeqCst),
+        }
+    }
+
+    /// Does the session belong to the client, the account and the endpoint at which its token was presented?
+    async fn belongs(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
+        if session.client != refresh.client.id {
+            self.counts.add(Event::OtherClient);
+            audit::other_client(session, &refresh.client.id, refresh.origin);
+            match refresh.profile.on_other_client {
+                OnOtherClient::Deny => {}
+                OnOtherClient::RevokeSession => {
+                    self.revoke_session(session, RevokedBecause::OtherClient).await?;
+                }
+            }
+            return Err(Denial::OtherClient.into());
+        }
+        if !refresh.account.has(session.account.as_deref()) {
+            return Err(Denial::OtherAccount.into());
+        }
+        // Whoever accepts a session does not make a refresh credential of an access token that is none (requirement R17).
+        let taken = match refresh.credential {
+            Exchange::Access(_) => refresh.by_access,
+            Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,
+        };
+        if !taken.contains(&session.dialect) {
+            return Err(Denial::OtherDialect.into());
+        }
+        Ok(())
+    }
+
+    fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
+        let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
+        let (user_active, valid_from) = match user {
+            // No directory answers for this session.
+            None => (true, Timestamp::ZERO),
+            Some(None) => (false, Timestamp::ZERO),
+            // Whoever was moved to another account is nobody in this one.
+            Some(Some(user)) => (user.active && user.account == session.account, user.sessions_valid_from),
+        };
+        Facts {
+            user_active,
+            sessions_valid_from: valid_from.max(listed),
+            minimum_known,
+            // A store of one node falls behind only while no process holds it: nobody kept the revocations.
+            unbroken_revocations: false,
+        }
+    }
+
+    /// The current pair again: the same bytes, where key and time allow it. `None` if the session changed meanwhile.
+    async fn replay(
+        &self,
+        keyring: &Keyring,
+        session: Session,
+        now: Timestamp,
+        refresh: &Refresh<'_>,
+        user: Option<&Option<User>>,
+    ) -> Result<Option<Issued>, Error> {
+        let last = &session.last;
+        let life = last.access_expires.since(session.issued_at);
+        let left = last.access_expires.since(now);
+        let same_keys = keyring.signing_key(&last.kid).is_some() && keyring.refresh_keys().contains(last.refresh_key);
+        let scope = still_granted(&last.scope, refresh.client, user.and_then(Option::as_ref));
+        let allowed = scope == last.scope;
+        // Near the session's end no other token would live longer.
+        let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
+        if same_keys && allowed && longest {
+            return Ok(Some(self.pair(keyring, &session, now, How::Replayed)?));
+        }
+        let fresh = LastPair {
+            scope,
+            access_expires: access_expiry(now, session.expires, refresh.access_ttl, refresh.profile),
+            kid: keyring.signer().kid().into(),
+            refresh_key: if keyring.refresh_keys().contains(last.refresh_key) {
+                last.refresh_key
+            } else {
+                keyring.refresh_keys().current()
+            },
+        };
+        let expected = session.revision;
+        let record = Session {
+            latest_access_expires: session.latest_access_expires.max(fresh.access_expires),
+            last: fresh,
+            revision: expected + 1,
+            ..session
+        };
+        let issued = self.pair(keyring, &record, now, How::Replayed)?;
+        let (id, current, carried) = (record.id, record.current, carried_to(keyring, &record));
+        match self.store.compare_and_swap(expected, record, None).await? {
+            Swap::Swapped => {
+                if let Some(carried) = carried {
+                    self.lineage.carry(id, current, carried);
+                }
+                Ok(Some(issued))
+            }
+            Swap::Changed(_) | Swap::NoLongerValid => Ok(None),
+        }
+    }
+
+    /// Ends what the profile says, before the answer is given.
+    async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
+        self.counts.add(Event::Reuse);
+        audit::reuse(session, reuse, refresh.profile.on_reuse, refresh.origin);
+        match refresh.profile.on_reuse {
+            OnReuse::RevokeSession => {
+                self.revoke_session(session, RevokedBecause::Reuse).await?;
+            }
+            OnReuse::RevokeSubject => {
+                self.revoke_session(session, RevokedBecause::Reuse).await?;
+                self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
+            }
+            OnReuse::Deny => {}
+        }
+        Ok(Denial::Reuse(reuse))
+    }
+
+    /// May this access token, superseded by a rotation, be exchanged for the same successor again?
+    ///
+    /// # Errors
+    /// A fault of store or directory.
+    pub async fn may_be_replayed(&self, access: OwnChecked<'_>, profile: &Profile) -> Result<bool, Error> {
+        let Some((session, generation)) = access.token().session else { return Ok(false) };
+        let minimum_known = self.revocations.minimum(session);
+        let Some(session) = self.store.load(session).await? else { return Ok(false) };
+        let user = match &self.directory {
+            Some(directory) if session.dialect.as_ref() != APPLICATION => {
+                Some(directory.lookup(&session.subject).await?)
+            }
+            Some(_) | None => None,
+        };
+        let facts = self.facts(&session, user.as_ref(), minimum_known);
+        Ok(decide(&session, Presented { generation }, facts, self.clock.now(), profile) == Decision::Replay)
+    }
+}
+
+/// A credential that was found authentic, as far as that can be without the session's record.
+struct Held {
+    session: SessionId,
+    generation: Generation,
+    /// What the record must prove still; an access token's signature has proved all.
+    refresh: Option<refresh::Authentic>,
+}
+
+impl Held {
+    fn of(credential: Exchange<'_>, keyring: &Keyring) -> Result<Self, Denial> {
+        let by_refresh = |token: &SecretString| {
+            let authentic = refresh::authenticate(keyring.refresh_keys(), token.expose_secret())
+                .ok_or(Denial::UnknownRefreshToken)?;
+            Ok(Self { session: authentic.session, generation: authentic.generation, refresh: Some(authentic) })
+        };
+        match credential {
+            Exchange::Refresh(token) => by_refresh(token),
+            Exchange::Access(access) => {
+                let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
+                Ok(Self { session, generation, refresh: None })
+            }
+            Exchange::Pair(token, access) => {
+                let held = by_refresh(token)?;
+                let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
+                let fits = session == held.session
+                    && (generation == held.generation || generation.checked_add(1) == Some(held.generation));
+                if fits { Ok(held) } else { Err(Denial::MismatchedPair) }
+            }
+        }
+    }
+
+    fn proves(&self, session: &Session) -> bool {
+        self.refresh.as_ref().is_none_or(|authentic| authentic.proves(&session.secret, &session.client))
+    }
+}
+
+/// What long connections of a session hang on after this record was written; `None` if the key that signed its token is
+/// gone, and then there is no such token.
+fn carried_to(keyring: &Keyring, record: &Session) -> Option<Carried> {
+    let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
+    Some(Carried { generation: record.current, expires: record.last.access_expires, key })
+}
+
+fn with_user(issued: Issued, user: Option<Option<User>>) -> Issued {
+    Issued { user: user.flatten(), ..issued }
+}

@@ -1,0 +1,250 @@
+//! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). Everything that a reply needs is made
+//! before the commit, and nothing is answered before the commit is durable.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+
+use crate::clock::{ClockState, EngineClock, Timestamp};
+use crate::directory::{Directory, User};
+use crate::fault::{Error, Fault};
+use crate::limit::Limits;
+use crate::revocation::RevocationList;
+use crate::session::Session;
+use crate::store::Store;
+use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::keyring::Keyring;
+use crate::token::{mint, refresh};
+
+mod audit;
+mod begin;
+pub mod confirm;
+mod counts;
+mod exchange;
+mod grant;
+pub mod lineage;
+mod revoke;
+mod turn;
+mod types;
+
+use confirm::Confirmations;
+use lineage::Lineage;
+use turn::Turns;
+
+pub use counts::{Counts, Event};
+pub use types::{Exchange, How, Issued, Login, OfAccount, Origin, Refresh, Start};
+
+/// How often a request tries again when others change the session under it. Each loss means that somebody else won, so
+/// this many in a row say that something is wrong.
+const TRIES: usize = 16;
+
+/// The dialect of sessions that the application began itself; no directory is asked about them.
+pub const APPLICATION: &str = "application";
+
+/// What the engine needs around it.
+#[derive(Debug)]
+pub struct Parts {
+    /// `iss` of the tokens minted.
+    pub issuer: Arc<str>,
+    /// `aud` of the tokens minted.
+    pub audience: Vec<Box<str>>,
+    /// The tolerance for clocks that differ.
+    pub leeway: Duration,
+    /// What the clients of a dialect need of an access token.
+    pub styles: Vec<(Box<str>, TokenStyle)>,
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// Where sessions are kept.
+    pub store: Arc<dyn Store>,
+    /// Who the users are, if the gate logs them in.
+    pub directory: Option<Arc<dyn Directory>>,
+    /// Engine time.
+    pub clock: Arc<EngineClock>,
+    /// The revocation list.
+    pub revocations: Arc<RevocationList>,
+    /// The limits.
+    pub limits: Limits,
+    /// Are user agent and address of a login kept with the session?
+    pub keep_login_origin: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    issuer: Arc<str>,
+    audience: Vec<Box<str>>,
+    leeway: Duration,
+    styles: Vec<(Box<str>, TokenStyle)>,
+    keyring: ArcSwap<Keyring>,
+    store: Arc<dyn Store>,
+    directory: Option<Arc<dyn Directory>>,
+    clock: Arc<EngineClock>,
+    revocations: Arc<RevocationList>,
+    confirmations: Confirmations,
+    limits: Limits,
+    turns: Turns,
+    lineage: Lineage,
+    keep_login_origin: bool,
+    counts: Counts,
+    /// A write failed that may be in the store all the same.
+    is_behind: AtomicBool,
+    random: SystemRandom,
+}
+
+impl Engine {
+    /// An engine of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            issuer: parts.issuer,
+            audience: parts.audience,
+            leeway: parts.leeway,
+            styles: parts.styles,
+            keyring: ArcSwap::new(parts.keyring),
+            store: parts.store,
+            directory: parts.directory,
+            clock: parts.clock,
+            revocations: parts.revocations,
+            confirmations: Confirmations::default(),
+            limits: parts.limits,
+            turns: Turns::default(),
+            lineage: Lineage::default(),
+            keep_login_origin: parts.keep_login_origin,
+            counts: Counts::default(),
+            is_behind: AtomicBool::new(false),
+            random: SystemRandom::new(),
+        }
+    }
+
+    /// `iss` of the tokens minted.
+    pub fn issuer(&self) -> &Arc<str> {
+        &self.issuer
+    }
+
+    /// `aud` of the tokens minted.
+    pub fn audience(&self) -> &[Box<str>] {
+        &self.audience
+    }
+
+    /// Engine time.
+    pub fn clock(&self) -> &EngineClock {
+        &self.clock
+    }
+
+    /// Where sessions are kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The revocation list.
+    pub fn revocations(&self) -> &RevocationList {
+        &self.revocations
+    }
+
+    /// The generations seen in use.
+    pub fn confirmations(&self) -> &Confirmations {
+        &self.confirmations
+    }
+
+    /// What long connections hang on.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// What has happened so far in this process.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The keys in force.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// Mints with other keys from now on.
+    pub fn set_keyring(&self, keyring: Arc<Keyring>) {
+        self.keyring.store(keyring);
+    }
+
+    /// What the directory says of a subject; `None` where there is no directory, or it knows nothing.
+    ///
+    /// # Errors
+    /// A fault of the directory.
+    pub async fn user(&self, subject: &str) -> Result<Option<User>, Error> {
+        match &self.directory {
+            Some(directory) => Ok(directory.lookup(subject).await?),
+            None => Ok(None),
+        }
+    }
+
+    fn may_mint(&self) -> Result<(), Fault> {
+        match self.clock.tick() {
+            ClockState::Good => Ok(()),
+            // What is minted in the old time would have expired by the new one.
+            ClockState::Jumped | ClockState::Behind => Err(Fault::Clock),
+        }
+    }
+
+    /// The tokens that a record says: nothing in them is new.
+    fn pair(&self, keyring: &Keyring, session: &Session, now: Timestamp, how: How) -> Result<Issued, Fault> {
+        let last = &session.last;
+        let key = keyring.signing_key(&last.kid).ok_or(Fault::Signing("the key of this pair is gone"))?;
+        let jti = keyring
+            .derive_jti(last.refresh_key, session.id, session.current, last.access_expires)
+            .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+        let claims = MintedClaims {
+            issuer: &self.issuer,
+            subject: &session.subject,
+            audience: &self.audience,
+            expires: last.access_expires,
+            issued_at: session.issued_at,
+            jti: &jti,
+            client: &session.client,
+            scope: &last.scope,
+            session: Some((session.id, session.current)),
+            account: session.account.as_deref(),
+            style: self.style(&session.dialect),
+        };
+        let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
+        let refresh_token = refresh::make(
+            keyring.refresh_keys(),
+            last.refresh_key,
+            session.id,
+            session.current,
+            &session.secret,
+            &session.client,
+        )
+        .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+        Ok(Issued {
+            access_token,
+            refresh_token: Some(refresh_token),
+            expires: last.access_expires,
+            expires_in: last.access_expires.since(now).as_secs(),
+            subject: session.subject.clone(),
+            scope: last.scope.clone(),
+            session: Some(session.id),
+            user: None,
+            how,
+        })
+    }
+
+    fn style(&self, dialect: &str) -> TokenStyle {
+        self.styles.iter().find(|(name, _)| **name == *dialect).map(|(_, style)| *style).unwrap_or_default()
+    }
+
+    fn random_bytes<const N: usize>(&self) -> Result<[u8; N], Fault> {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes).map_err(|_| Fault::Signing("the system gave no random bytes"))?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The end of sessions and tokens: *the list of this node → the store → the answer*. Whatever becomes of the store, this
+//! node refuses from the first step on.
+
+use std::sync::Arc;
+
+use super::audit;
+use super::{Engine, Event, OfAccount, Origin};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::fault::Error;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{RevokedBecause, Session, Status};
+use crate::token::claims::OwnChecked;
+use crate::token::refresh;
+
+impl Engine {
+    /// Revokes what a token belongs to (RFC 7009): a session with all that was issued in it, or a token without one.
+    /// `Ok(false)` when the token is none of ours.
+    ///
+    /// # Errors
+    /// [`Denial::OtherClient`] when it belongs to another client, [`Denial::OtherAccount`]; a fault, after which the entry holds on this node.
+    pub async fn revoke_refresh_token(
+        &self,
+        token: &str,
+        client: &str,
+        account: OfAccount<'_>,
+        origin: &Origin,
+    ) -> Result<bool, Error> {
+        let keyring = self.keyring();
+        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(false) };
+        let Some(session) = self.store.load(authentic.session).await? else { return Ok(false) };
+        if !authentic.proves(&session.secret, &session.client) {
+            return Ok(false);
+        }
+        if session.client.as_ref() == client && !account.has(session.account.as_deref()) {
+            return Err(Denial::OtherAccount.into());
+        }
+        self.log_out(&session, client, origin).await?;
+        Ok(true)
+    }
+
+    /// Ends a session at the wish of its client.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out(&self, session: &Session, client: &str, origin: &Origin) -> Result<(), Error> {
+        if session.client.as_ref() != client {
+            return Err(Denial::OtherClient.into());
+        }
+        if self.revoke_session(session, RevokedBecause::Logout).await? {
+            audit::logout(session, origin);
+        }
+        Ok(())
+    }
+
+    /// Ends what an access token of ours belongs to, at the wish of its client: its session, whether its record is there
+    /// or not, or the token itself where it has no session.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out_token(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
+        let token = own.token();
+        if token.client.as_deref() != Some(client) {
+            return Err(Denial::OtherClient.into());
+        }
+        if let Some((session, _)) = token.session
+            && let Some(session) = self.store.load(session).await?
+        {
+            return self.log_out(&session, client, origin).await;
+        }
+        // Every token of ours has a session or a jti.
+        let target = own.revocable().ok_or(Denial::UnusableCredential)?;
+        let effect = match &target {
+            Target::Session(_) => Effect::SESSION_GONE,
+            Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => Effect::Gone,
+        };
+        let until = token.expires.plus(self.leeway);
+        self.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
+    }
+
+    /// The same, and with it every session of its subject that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
+        self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await?;
+        self.log_out_token(own, client, origin).await
+    }
+
+    /// Ends a session. False if it had ended: repeating it waits for durability again, and changes nothing.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the entry holds on this node.
+    pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<bool, Error> {
+        let entry = Revocation {
+            target: Target::Session(session.id),
+            effect: Effect::SESSION_GONE,
+            until: session.latest_access_expires.plus(self.leeway),
+        };
+        match session.status {
+            Status::Live => {}
+            // What was loaded was durable, and so was its entry. That may have been removed since, with everything that
+            // it could match.
+            Status::Revoked(_) if entry.until <= self.clock.now() => return Ok(false),
+            Status::Revoked(_) => return Ok(self.refuse(&entry, because)),
+        }
+        self.revoke(entry, because).await
+    }
+
+    /// Ends every session of a subject that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<bool, Error> {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session of a subject that began at or before `moment`.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<bool, Error> {
+        self.revoke(self.subject_before(subject, moment), RevokedBecause::Operator).await
+    }
+
+    /// The entry that ends every session of a subject that began at or before `moment`.
+    pub(crate) fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.before(target, moment)
+    }
+
+    /// Ends every session of a client that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<bool, Error> {
+        let target = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session that has begun so far, and every token issued so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_all(&self, because: RevokedBecause) -> Result<bool, Error> {
+        self.revoke_from_now(Target::Global, because).await
+    }
+
+    async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<bool, Error> {
+        self.revoke(self.before(target, self.clock.stamp_not_before()), because).await
+    }
+
+    fn before(&self, target: Target, moment: Timestamp) -> Revocation {
+        // The store raises the end to that of the longest session; tokens without a session live a day at most.
+        let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
+        Revocation { target, effect: Effect::NotBefore(moment), until }
+    }
+
+    /// Revokes one token that has no session, or everything that a given entry says. False if nothing of it was good any
+    /// more: then nothing is written, but an earlier entry is durable once this has returned.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<bool, Error> {
+        if let Target::Token { .. } = &entry.target
+            && entry.until <= self.clock.now()
+        {
+            return Ok(false);
+        }
+        let is_news = self.refuse(&entry, because);
+        self.keep(entry, because).await?;
+        Ok(is_news)
+    }
+
+    /// The first half of [`Self::revoke`]: whatever becomes of the store, this node refuses from now on.
+    pub(crate) fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
+        let is_news = self.revocations.apply(entry);
+        if is_news {
+            self.counts.add(Event::Revoked);
+            audit::revoked(entry, because);
+        }
+        is_news
+    }
+
+    /// The second half: the entry is durable once this has returned.
+    pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
+        let merged = self.store.revoke(entry, because).await?;
+        self.revocations.apply(&merged);
+        Ok(())
+    }
+}

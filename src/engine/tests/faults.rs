@@ -1,0 +1,171 @@
+//! The store or the directory fails, or the process dies: R2.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::poll;
+
+use super::support::{HOUR, Mode, Pair, World, denied, failed, secs};
+use crate::denial::Denial;
+use crate::engine::{How, OfAccount, Origin};
+use crate::fault::Fault;
+use crate::session::rotation::Ended;
+use crate::session::{RevokedBecause, Status};
+use crate::store::{Filter, Store};
+
+#[tokio::test]
+async fn r2_a_store_that_fails_is_a_fault_and_consumes_nothing() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let before = w.record(first.session).await;
+    for mode in [Mode::WritesFail, Mode::AllFails] {
+        w.store.set(mode);
+        for _ in 0..3 {
+            assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Store(_)));
+        }
+        w.store.set(Mode::Good);
+        assert_eq!(w.record(first.session).await, before);
+    }
+    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    assert_eq!(w.record(second.session).await.current, 2);
+}
+
+#[tokio::test]
+async fn r2_a_login_that_could_not_be_written_leaves_no_session() {
+    let w = World::new().await;
+    w.store.set(Mode::WritesFail);
+    assert!(matches!(failed(w.login_as("ada").await), Fault::Store(_)));
+    w.store.set(Mode::Good);
+    assert!(w.store.list(Filter::All, None, 10).await.unwrap().sessions.is_empty());
+    w.login().await;
+}
+
+#[tokio::test]
+async fn r2_a_directory_that_fails_is_a_fault_and_consumes_nothing() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let before = w.record(first.session).await;
+    w.users.down.store(true, Ordering::SeqCst);
+    assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Directory(_)));
+    assert!(matches!(failed(w.login_as("ada").await), Fault::Directory(_)));
+    w.users.down.store(false, Ordering::SeqCst);
+    assert_eq!(w.record(first.session).await, before);
+    w.refreshed(&first.refresh, How::Rotated).await;
+}
+
+#[tokio::test]
+async fn r2_after_a_crash_between_commit_and_reply_the_repeat_gets_the_pair_that_was_committed() {
+    let mut w = World::new().await;
+    let first = w.login().await;
+    w.store.set(Mode::DiesAfterWrite);
+    {
+        let mut lost = Box::pin(w.refresh(&first.refresh));
+        assert!(poll!(&mut lost).is_pending());
+    }
+    let committed = w.record(first.session).await;
+    assert_eq!(committed.current, 2, "the commit is there");
+
+    w.restart().await;
+    let pair = w.refreshed(&first.refresh, How::Replayed).await;
+    assert_eq!(w.refreshed(&first.refresh, How::Replayed).await, pair);
+    assert_eq!(w.record(first.session).await, committed);
+    let token = w.check(&pair.access).unwrap();
+    assert_eq!(token.token().session, Some((first.session, 2)));
+    w.refreshed(&pair.refresh, How::Rotated).await;
+}
+
+#[tokio::test]
+async fn r2_a_request_that_is_dropped_after_the_commit_holds_nobody_up() {
+    let w = World::new().await;
+    let first = w.login().await;
+    w.store.set(Mode::DiesAfterWrite);
+    {
+        let mut lost = Box::pin(w.refresh(&first.refresh));
+        assert!(poll!(&mut lost).is_pending());
+    }
+    w.store.set(Mode::Good);
+    w.refreshed(&first.refresh, How::Replayed).await;
+}
+
+#[tokio::test]
+async fn r2_a_raised_minimum_survives_a_crash_right_after_the_commit() {
+    let mut w = World::new().await;
+    w.profile.revoke_previous_after = Some(secs(0));
+    let first = w.login().await;
+    w.store.set(Mode::DiesAfterWrite);
+    {
+        let mut lost = Box::pin(w.refresh(&first.refresh));
+        assert!(poll!(&mut lost).is_pending());
+    }
+    w.restart().await;
+    assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
+}
+
+#[tokio::test]
+async fn a_session_revoked_between_decision_and_commit_is_not_rotated() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let (engine, record) = (Arc::clone(&w.engine), w.record(first.session).await);
+    w.store.before_next_write(async move {
+        engine.revoke_session(&record, RevokedBecause::Operator).await.unwrap();
+    });
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::Record));
+    assert_eq!(w.record(first.session).await.current, 1);
+}
+
+#[tokio::test]
+async fn all_sessions_revoked_between_decision_and_commit_are_not_rotated() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let engine = Arc::clone(&w.engine);
+    w.store.before_next_write(async move {
+        engine.revoke_all(RevokedBecause::Operator).await.unwrap();
+    });
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::BeforeValidFrom));
+}
+
+#[tokio::test]
+async fn a_login_that_a_revocation_overtakes_begins_after_it() {
+    let w = World::new().await;
+    let engine = Arc::clone(&w.engine);
+    w.store.before_next_write(async move {
+        engine.revoke_all(RevokedBecause::Operator).await.unwrap();
+    });
+    let pair = Pair::from(w.login_as("ada").await.unwrap());
+    w.check(&pair.access).unwrap();
+    w.refreshed(&pair.refresh, How::Rotated).await;
+}
+
+#[tokio::test]
+async fn r2_a_revocation_that_could_not_be_written_holds_on_this_node_and_is_repeated() {
+    let mut w = World::new().await;
+    let first = w.login().await;
+    w.check(&first.access).unwrap();
+    w.store.set(Mode::WritesFail);
+    let log_out = async |w: &World| {
+        w.engine.revoke_refresh_token(&first.refresh, "web", OfAccount::Any, &Origin::default()).await
+    };
+    assert!(matches!(failed(log_out(&w).await), Fault::Store(_)));
+    assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::List));
+    // Nothing says that it is done before it is.
+    assert!(matches!(failed(log_out(&w).await), Fault::Store(_)));
+
+    w.store.set(Mode::Good);
+    assert!(log_out(&w).await.unwrap());
+    w.restart().await;
+    assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
+    assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::Logout));
+}
+
+#[tokio::test]
+async fn r2_a_reuse_is_answered_only_when_its_revocation_is_durable() {
+    let w = World::new().await;
+    let first = w.login().await;
+    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let third = w.refreshed(&second.refresh, How::Rotated).await;
+    w.advance(HOUR / 60);
+    w.store.set(Mode::WritesFail);
+    assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Store(_)));
+    assert_eq!(w.check(&third.access).unwrap_err(), Denial::TokenRevoked);
+}

@@ -1,0 +1,528 @@
+//! A gate's inner parts without HTTP: [`World`].
+
+use std::collections::HashMap;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::client::Client;
+use crate::clock::{EngineClock, ManualTime, Timestamp};
+use crate::credential::Credential;
+use crate::denial::Denial;
+use crate::directory::{Directory, DirectoryError, User};
+use crate::engine::{Confirmations, Engine, How, Issued, Login, OfAccount, Origin, Parts, Refresh, Start};
+use crate::fault::{Error, Fault};
+use crate::limit::{Limits, Rate, Rates};
+use crate::revocation::{Revocation, RevocationList};
+use crate::session::profile::Profile;
+use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
+use crate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
+use crate::token::algorithm::Algorithm;
+use crate::token::claims::AccessToken;
+use crate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
+use crate::token::verify::{IssuerRules, Verifier};
+use crate::verified::{Checker, IdentityHeaders, Shown, Verified};
+
+pub(super) const ISSUER: &str = "https://gate.test";
+pub(super) const AUDIENCE: &str = "api";
+pub(super) const LEEWAY: Duration = Duration::from_secs(30);
+/// Not on a whole second, because nothing in life is.
+pub(super) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_400);
+pub(super) const PASSWORD: &str = "correct horse";
+
+pub(super) const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(super) const HOUR: Duration = secs(3600);
+pub(super) const DAY: Duration = secs(86_400);
+
+pub(super) fn scope(text: &str) -> Scope {
+    Scope::parse(text).unwrap()
+}
+
+/// What the next operations of the store do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Good,
+    /// Every write fails, and writes nothing.
+    WritesFail,
+    /// Everything fails.
+    AllFails,
+    /// Writes are done, and then the process is as good as dead: nothing answers.
+    DiesAfterWrite,
+}
+
+type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A store in memory that does as it is told.
+pub(super) struct Told {
+    inner: MemoryStore,
+    mode: Mutex<Mode>,
+    /// Runs before the next insert or compare-and-swap: what another request does in between.
+    hook: Mutex<Option<Hook>>,
+    pub(super) loads: AtomicUsize,
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+impl Told {
+    pub(super) fn set(&self, mode: Mode) {
+        *self.mode.lock().unwrap() = mode;
+    }
+
+    pub(super) fn before_next_write(&self, hook: impl Future<Output = ()> + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::pin(hook));
+    }
+
+    fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap()
+    }
+
+    fn broken() -> StoreError {
+        StoreError::new("told to fail")
+    }
+
+    async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+        match self.mode() {
+            Mode::Good => work.await,
+            Mode::WritesFail | Mode::AllFails => Err(Self::broken()),
+            Mode::DiesAfterWrite => {
+                work.await?;
+                pending().await
+            }
+        }
+    }
+
+    async fn read<T>(&self, work: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+        if self.mode() == Mode::AllFails { Err(Self::broken()) } else { work.await }
+    }
+
+    async fn run_hook(&self) {
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Told {
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.read(self.inner.load(id)).await
+    }
+
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        self.run_hook().await;
+        self.write(self.inner.insert(session, bound)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
+        self.run_hook().await;
+        self.write(self.inner.compare_and_swap(expected, record, revocation)).await
+    }
+
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        self.write(self.inner.revoke(entry, because)).await
+    }
+
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        self.read(self.inner.revocations_since(cursor)).await
+    }
+
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+        self.write(self.inner.confirm(seen)).await
+    }
+
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
+        self.read(self.inner.list(filter, after, limit)).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+        self.write(self.inner.sweep(now)).await
+    }
+
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
+        self.read(self.inner.last_known_time()).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.read(self.inner.check()).await
+    }
+}
+
+/// Users in memory, all with one password.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    by_subject: Mutex<HashMap<Box<str>, User>>,
+    pub(super) down: std::sync::atomic::AtomicBool,
+    pub(super) lookups: AtomicUsize,
+    pub(super) authentications: AtomicUsize,
+    /// What becomes of a user right after the next password was found good.
+    pub(super) then: Mutex<Option<fn(&mut User)>>,
+}
+
+impl Users {
+    fn add(&self, subject: &str, account: Option<&str>) {
+        let user = User {
+            subject: subject.into(),
+            account: account.map(Into::into),
+            active: true,
+            sessions_valid_from: Timestamp::ZERO,
+            password_mark: None,
+            scopes: scope("read write"),
+            profile: Default::default(),
+        };
+        self.by_subject.lock().unwrap().insert(subject.into(), user);
+    }
+
+    pub(super) fn change(&self, subject: &str, change: impl FnOnce(&mut User)) {
+        change(self.by_subject.lock().unwrap().get_mut(subject).unwrap());
+    }
+
+    pub(super) fn remove(&self, subject: &str) {
+        self.by_subject.lock().unwrap().remove(subject);
+    }
+
+    fn find(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(DirectoryError::Unavailable("told to fail".into()));
+        }
+        Ok(self.by_subject.lock().unwrap().get(subject).cloned())
+    }
+}
+
+#[async_trait]
+impl Directory for Users {
+    async fn authenticate(
+        &self,
+        account: Option<&str>,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<Option<User>, DirectoryError> {
+        self.authentications.fetch_add(1, Ordering::SeqCst);
+        let user = self.find(username)?;
+        if let Some(then) = self.then.lock().unwrap().take() {
+            self.change(username, then);
+        }
+        let good = |u: &User| u.active && u.account.as_deref() == account && password.expose_secret() == PASSWORD;
+        Ok(user.filter(good))
+    }
+
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+        self.lookups.fetch_add(1, Ordering::SeqCst);
+        self.find(subject)
+    }
+}
+
+/// Key rings that share keys: `a` and `b` sign, 1 and 2 make refresh tokens.
+pub(super) struct Keys {
+    a: KeyMaterial,
+    b: KeyMaterial,
+    refresh: [Zeroizing<String>; 2],
+}
+
+impl Keys {
+    fn new() -> Self {
+        let refresh = || RefreshSecret::generate().unwrap().to_text();
+        Self {
+            a: KeyMaterial::generate(Algorithm::EdDsa).unwrap(),
+            b: KeyMaterial::generate(Algorithm::EdDsa).unwrap(),
+            refresh: [refresh(), refresh()],
+        }
+    }
+
+    /// The first kid signs, the others verify; the first refresh key makes tokens, the others are recognised.
+    pub(super) fn ring(&self, kids: &[&str], refresh: &[u8]) -> Arc<Keyring> {
+        let key = |kid: &&str| {
+            let material = if *kid == "a" { &self.a } else { &self.b };
+            SigningKey::from_material_named(Algorithm::EdDsa, material, kid).unwrap()
+        };
+        let secret = |id: &u8| {
+            let text = &self.refresh[usize::from(*id) - 1];
+            (*id, RefreshSecret::from_text(text.as_bytes()).unwrap())
+        };
+        let secrets: Vec<_> = refresh.iter().map(secret).collect();
+        let refresh = RefreshKeys::new(refresh[0], &secrets).unwrap();
+        Arc::new(Keyring::from_parts(Uuid::nil(), key(&kids[0]), kids[1..].iter().map(key).collect(), refresh).unwrap())
+    }
+}
+
+/// Access and refresh token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) access: String,
+    pub(super) refresh: String,
+    pub(super) session: SessionId,
+}
+
+impl From<Issued> for Pair {
+    fn from(issued: Issued) -> Self {
+        Self {
+            access: issued.access_token.expose().to_owned(),
+            refresh: issued.refresh_token.unwrap().expose().to_owned(),
+            session: issued.session.unwrap(),
+        }
+    }
+}
+
+/// What differs from a plain refresh by the client `web`.
+pub(super) struct Ask {
+    pub(super) client: Client,
+    pub(super) account: OfAccount<'static>,
+    pub(super) scope: Option<Scope>,
+    pub(super) access_ttl: Option<Duration>,
+    pub(super) accepts: Vec<Box<str>>,
+    pub(super) by_access: Vec<Box<str>>,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            client: Client::public("web"),
+            account: OfAccount::Only(None),
+            scope: None,
+            access_ttl: None,
+            accepts: vec!["oauth2".into(), "application".into()],
+            by_access: Vec::new(),
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) time: Arc<ManualTime>,
+    pub(super) store: Arc<Told>,
+    pub(super) users: Arc<Users>,
+    pub(super) keys: Keys,
+    pub(super) engine: Arc<Engine>,
+    pub(super) checker: Checker,
+    pub(super) profile: Profile,
+    rates: Rates,
+}
+
+/// Room for some hundred tokens.
+pub(super) const CACHE: u64 = 150_000;
+
+/// No limit that a test meets by accident.
+fn generous() -> Rates {
+    let rate = Rate::new(1_000_000, Duration::from_millis(1));
+    Rates {
+        login_per_address: rate,
+        login_per_account: rate,
+        login_per_client: rate,
+        refresh_per_address: rate,
+        refresh_per_session: rate,
+        forged_per_address: rate,
+        refused_per_address: rate,
+        forged_overall: rate,
+    }
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Self::with_rates(generous()).await
+    }
+
+    pub(super) async fn limited_to(refresh_per_session: Rate) -> Self {
+        Self::with_rates(Rates { refresh_per_session, ..generous() }).await
+    }
+
+    async fn with_rates(rates: Rates) -> Self {
+        let time = ManualTime::at(T0);
+        let store = Arc::new(Told {
+            inner: MemoryStore::new(ISSUER, LEEWAY),
+            mode: Mutex::new(Mode::Good),
+            hook: Mutex::default(),
+            loads: AtomicUsize::new(0),
+        });
+        let users = Arc::new(Users::default());
+        users.add("ada", None);
+        users.add("bob", None);
+        users.add("eve", Some("acme"));
+        let keys = Keys::new();
+        let (engine, checker) = start(&time, &store, &users, keys.ring(&["a"], &[1]), rates).await;
+        // No bound that a test meets by accident.
+        let profile = Profile { max_sessions_per_subject: 10_000, ..Profile::default() };
+        Self { time, store, users, keys, engine, checker, profile, rates }
+    }
+
+    /// Another process on the same store, in the place of this one.
+    pub(super) async fn restart(&mut self) {
+        self.store.set(Mode::Good);
+        (self.engine, self.checker) =
+            start(&self.time, &self.store, &self.users, self.engine.keyring(), self.rates).await;
+    }
+
+    /// Another process beside this one.
+    pub(super) async fn second_node(&self) -> Arc<Engine> {
+        start(&self.time, &self.store, &self.users, self.engine.keyring(), self.rates).await.0
+    }
+
+    pub(super) fn set_keys(&self, keyring: Arc<Keyring>) {
+        self.checker.set_verifier(verifier(&keyring));
+        self.engine.set_keyring(keyring);
+    }
+
+    pub(super) async fn login(&self) -> Pair {
+        self.login_as("ada").await.unwrap().into()
+    }
+
+    pub(super) async fn login_as(&self, username: &str) -> Result<Issued, Error> {
+        self.login_with(username, None, "web", None).await
+    }
+
+    pub(super) async fn login_with(
+        &self,
+        username: &str,
+        account: Option<&str>,
+        client: &str,
+        access_ttl: Option<Duration>,
+    ) -> Result<Issued, Error> {
+        let login = Login {
+            client: &Client::public(client),
+            account,
+            username,
+            password: &SecretString::from(PASSWORD),
+            scope: None,
+            access_ttl,
+            profile: &self.profile,
+            dialect: "oauth2",
+            origin: &Origin::default(),
+        };
+        self.engine.login(login).await
+    }
+
+    pub(super) async fn start(&self, subject: &str) -> Result<Issued, Error> {
+        let start = Start {
+            subject,
+            account: None,
+            client: "web",
+            scope: scope("read"),
+            profile: &self.profile,
+            origin: &Origin::default(),
+        };
+        self.engine.start(start).await
+    }
+
+    pub(super) async fn refresh(&self, token: &str) -> Result<Issued, Error> {
+        self.ask(token, Ask::default()).await
+    }
+
+    /// A refresh that must come about so.
+    pub(super) async fn refreshed(&self, token: &str, how: How) -> Pair {
+        let issued = self.refresh(token).await.unwrap();
+        assert_eq!(issued.how, how);
+        issued.into()
+    }
+
+    pub(super) async fn ask(&self, token: &str, ask: Ask) -> Result<Issued, Error> {
+        refresh_on(&self.engine, token, ask, &self.profile).await
+    }
+
+    pub(super) fn check(&self, access: &str) -> Result<Arc<Verified>, Denial> {
+        self.checker.check(Credential::new(access), || self.shown(self.engine.confirmations()))
+    }
+
+    pub(super) fn read_only(&self, access: &str, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
+        self.checker.read_only(access, expired_for_at_most, self.shown(self.engine.confirmations()))
+    }
+
+    pub(super) fn shown<'a>(&'a self, confirmations: &'a Confirmations) -> Shown<'a> {
+        Shown { limits: self.engine.limits(), confirmations, source: None.into() }
+    }
+
+    pub(super) async fn record(&self, id: SessionId) -> Session {
+        self.store.inner.load(id).await.unwrap().unwrap()
+    }
+
+    pub(super) fn advance(&self, by: Duration) {
+        self.time.advance(by);
+    }
+}
+
+pub(super) async fn refresh_on(engine: &Engine, token: &str, ask: Ask, profile: &Profile) -> Result<Issued, Error> {
+    let refresh = Refresh {
+        credential: crate::engine::Exchange::Refresh(&SecretString::from(token)),
+        client: &ask.client,
+        account: ask.account,
+        scope: ask.scope,
+        access_ttl: ask.access_ttl,
+        profile,
+        accepts: &ask.accepts,
+        by_access: &ask.by_access,
+        origin: &Origin::default(),
+    };
+    engine.refresh(refresh).await
+}
+
+fn verifier(keyring: &Keyring) -> Verifier {
+    Verifier::new(vec![IssuerRules::own(ISSUER, vec![AUDIENCE.into()], keyring, LEEWAY)]).unwrap()
+}
+
+/// What [`GateBuilder::build`](crate::gate::GateBuilder::build) does, without the task that keeps a gate going.
+async fn start(
+    time: &Arc<ManualTime>,
+    store: &Arc<Told>,
+    users: &Arc<Users>,
+    keyring: Arc<Keyring>,
+    rates: Rates,
+) -> (Arc<Engine>, Checker) {
+    let clock = Arc::new(EngineClock::start(time.clone(), store.last_known_time().await.unwrap(), LEEWAY));
+    let revocations = Arc::new(RevocationList::new());
+    for entry in store.revocations_since(Cursor::default()).await.unwrap().0 {
+        revocations.apply(&entry);
+    }
+    let checker = Checker::new(
+        verifier(&keyring),
+        Arc::clone(&clock),
+        Arc::clone(&revocations),
+        IdentityHeaders::default(),
+        CACHE,
+        usize::MAX,
+    );
+    let engine = Engine::new(Parts {
+        styles: Vec::new(),
+        issuer: ISSUER.into(),
+        audience: vec![AUDIENCE.into()],
+        leeway: LEEWAY,
+        keyring,
+        store: store.clone(),
+        directory: Some(users.clone()),
+        clock,
+        revocations,
+        limits: Limits::new(rates, time.clone()),
+        keep_login_origin: true,
+    });
+    (Arc::new(engine), checker)
+}
+
+pub(super) fn denied<T: std::fmt::Debug>(result: Result<T, Error>) -> Denial {
+    match result.unwrap_err() {
+        Error::Denied(denial) => denial,
+        Error::Failed(fault) => panic!("a fault in the place of a refusal: {fault:?}"),
+    }
+}
+
+pub(super) fn failed<T: std::fmt::Debug>(result: Result<T, Error>) -> Fault {
+    match result.unwrap_err() {
+        Error::Denied(denial) => panic!("a refusal in the place of a fault: {denial:?}"),
+        Error::Failed(fault) => fault,
+    }
+}

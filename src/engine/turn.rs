@@ -1,0 +1,84 @@
+//! One refresh of a session at a time on this node. Not for safety, the compare-and-swap sees to that: so that the
+//! session's limit counts one rotation when a client without a lock presents one token many times at once, and so that
+//! those who come second do not sign and write for nothing.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::session::SessionId;
+
+/// Whose turn it is, by session. Holds an entry only while somebody has or awaits a turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    queues: DashMap<SessionId, Arc<Mutex<()>>>,
+}
+
+/// A turn; ends when dropped.
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    session: SessionId,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl Turns {
+    /// Waits for a turn.
+    pub(crate) async fn take(&self, session: SessionId) -> Turn<'_> {
+        let queue = Arc::clone(&self.queues.entry(session).or_default());
+        // Made before the wait, so that a wait that is given up tidies as well.
+        let mut turn = Turn { turns: self, session, guard: None };
+        turn.guard = Some(queue.lock_owned().await);
+        turn
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.guard = None;
+        // Others clone the queue only under this lock, so a count of one means that nobody has it.
+        self.turns.queues.remove_if(&self.session, |_, queue| Arc::strong_count(queue) == 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn turns_exclude_each_other_and_leave_nothing_behind() {
+        let turns = Arc::new(Turns::default());
+        let inside = Arc::new(AtomicUsize::new(0));
+        let session = SessionId::new(Timestamp::from_secs(1), [0; 10]);
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let (turns, inside) = (Arc::clone(&turns), Arc::clone(&inside));
+                tokio::spawn(async move {
+                    let _turn = turns.take(session).await;
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    tokio::task::yield_now().await;
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(turns.queues.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_leaves_nothing_behind() {
+        let turns = Turns::default();
+        let session = SessionId::new(Timestamp::from_secs(1), [0; 10]);
+        let held = turns.take(session).await;
+        {
+            let mut waiting = Box::pin(turns.take(session));
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+        }
+        drop(held);
+        assert!(turns.queues.is_empty());
+    }
+}

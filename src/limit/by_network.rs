@@ -1,0 +1,74 @@
+//! Rates for each caller, and wider ones for the networks that callers share.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::buckets::Buckets;
+use super::{BITS, Rate};
+use crate::clock::TimeSource;
+use crate::network::{SITE_48, SITE_56, network, sites};
+
+/// 2^this many buckets for the networks above a /64: there are fewer.
+const WIDE_BITS: u32 = BITS - 3;
+
+fn wider(rate: Rate, times: u32) -> Rate {
+    let burst = rate.burst.saturating_mul(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN));
+    Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
+}
+
+/// One rate for each caller, and wider ones for the networks that callers share. `what` tells apart what is counted of
+/// one caller.
+pub(super) struct ByNetwork {
+    callers: Buckets,
+    sites_56: Buckets,
+    sites_48: Buckets,
+}
+
+impl ByNetwork {
+    pub(super) fn new(rate: Rate, time: &Arc<dyn TimeSource>) -> Self {
+        Self {
+            callers: Buckets::new(BITS, rate, Arc::clone(time)),
+            sites_56: Buckets::new(WIDE_BITS, wider(rate, SITE_56), Arc::clone(time)),
+            sites_48: Buckets::new(WIDE_BITS, wider(rate, SITE_48), Arc::clone(time)),
+        }
+    }
+
+    /// Takes one from the caller and from each network around it, or from none.
+    pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
+        let caller = (network(address), what);
+        self.callers.take(caller)?;
+        let Some((site_56, site_48)) = sites(address) else { return Ok(()) };
+        let around = self.sites_56.take((site_56, what)).and_then(|()| {
+            self.sites_48.take((site_48, what)).inspect_err(|_| self.sites_56.give_back((site_56, what)))
+        });
+        around.inspect_err(|_| self.callers.give_back(caller))
+    }
+
+    /// Counts one that has happened.
+    pub(super) fn charge(&self, address: IpAddr, what: impl Hash + Copy) {
+        self.callers.charge((network(address), what));
+        if let Some((site_56, site_48)) = sites(address) {
+            self.sites_56.charge((site_56, what));
+            self.sites_48.charge((site_48, what));
+        }
+    }
+
+    /// How long it is until neither the caller nor a network around it is in debt.
+    pub(super) fn debt(&self, address: IpAddr, what: impl Hash + Copy) -> Option<Duration> {
+        let caller = self.callers.debt((network(address), what));
+        match sites(address) {
+            None => caller,
+            Some((site_56, site_48)) => {
+                caller.max(self.sites_56.debt((site_56, what))).max(self.sites_48.debt((site_48, what)))
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.callers.memory() + self.sites_56.memory() + self.sites_48.memory()
+    }
+}

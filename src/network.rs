@@ -1,0 +1,77 @@
+//! Which addresses count as one caller.
+//!
+//! An IPv4 address is one. Whoever has IPv6 has at least a /64, most home lines have a /56, and a /48 is to be had for
+//! the asking: so a caller is a /64, and a /56 and a /48 have rates of their own, wider because many may share one.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+/// How much more than a single caller a /56 may do.
+pub const SITE_56: u32 = 4;
+/// How much more than a single caller a /48 may do.
+pub const SITE_48: u32 = 32;
+
+/// The network that counts as one caller: a single IPv4 address, a /64 of IPv6.
+pub(crate) fn network(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        // Setting the highest bit keeps it apart from every IPv4 address.
+        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or_default() | 1 << 63,
+    }
+}
+
+/// A network that callers share, or a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    bits: u8,
+    prefix: u64,
+}
+
+/// The networks that an address counts for, the narrowest first, each with how much more than a caller it may do.
+pub fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
+    let caller = (Network { bits: 64, prefix: network(address) }, 1);
+    let around = sites(address).map(|(site_56, site_48)| {
+        [(Network { bits: 56, prefix: site_56 }, SITE_56), (Network { bits: 48, prefix: site_48 }, SITE_48)]
+    });
+    std::iter::once(caller).chain(around.into_iter().flatten())
+}
+
+/// The /56 and the /48 of an IPv6 address.
+pub(crate) fn sites(address: IpAddr) -> Option<(u64, u64)> {
+    match address.to_canonical() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => {
+            let high = u64::try_from(v6.to_bits() >> 64).unwrap_or_default();
+            Some((high >> 8, high >> 16))
+        }
+    }
+}
+
+/// Who holds something: an address, or a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(u32);
+
+static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Holder {
+    fn of(what: impl Hash) -> Self {
+        // Its upper half is as good as any.
+        Self(u32::try_from(KEY.hash_one(what) >> 32).unwrap_or_default())
+    }
+
+    /// Which of so many counters is the holder's.
+    pub(crate) const fn index(self, counters: usize) -> usize {
+        self.0 as usize % counters
+    }
+
+    /// The network of an address.
+    pub(crate) fn address(address: IpAddr) -> Self {
+        Self::of(network(address))
+    }
+
+    /// The subject of an issuer's tokens, whatever session they are of.
+    pub(crate) fn caller(issuer: &str, subject: &str) -> Self {
+        Self::of((issuer, subject))
+    }
+}

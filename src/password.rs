@@ -1,0 +1,509 @@
+//! Passwords: argon2id, a few at a time, away from the threads that serve requests (requirement A3).
+//!
+//! A check costs memory and time by design, so a flood of logins must not take either from the requests beside it:
+//! a fixed number run at once, a fixed number wait, and the next one is told to come again. Every check costs the same,
+//! whatever is wrong, so that its time tells nothing (requirement A2): where stored hashes differ in cost, a cheaper one is
+//! made up for by a second run over nothing.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::fault::DirectoryError;
+
+/// The longest password, in bytes.
+pub const MAX_PASSWORD: usize = 1024;
+
+const MAX_MEMORY_KIB: u32 = 64 * 1024;
+const MAX_PASSES: u32 = 10;
+const MAX_LANES: u32 = 4;
+const MAX_OUTPUT: usize = 64;
+
+/// What one run costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cost {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Cost {
+    /// What a run takes in time: blocks of 1 KiB filled. Lanes are filled one after the other.
+    pub fn work(self) -> u64 {
+        u64::from(self.memory_kib) * u64::from(self.passes)
+    }
+
+    /// The run that is missing beside one of `self` to take as long as one of `dearest`; `None` if it would be as good as
+    /// nothing.
+    fn up_to(self, dearest: Self) -> Option<Self> {
+        let missing = dearest.work().saturating_sub(self.work());
+        let least = u64::from(dearest.lanes.max(1)) * 8;
+        let passes = u64::from(dearest.passes).min(missing / least);
+        let memory_kib = missing.checked_div(passes)?;
+        Some(Self {
+            memory_kib: u32::try_from(memory_kib).ok()?,
+            passes: u32::try_from(passes).ok()?,
+            lanes: dearest.lanes,
+        })
+    }
+}
+
+impl Default for Cost {
+    /// 19 MiB, 2 passes, 1 lane: what OWASP asks for at least.
+    fn default() -> Self {
+        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1 }
+    }
+}
+
+/// A stored hash that is not used: of another kind, damaged, or dearer than the caps (64 MiB, 10 passes, 4 lanes).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadHash(&'static str);
+
+/// A password that is not hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPassword {
+    /// It is empty.
+    #[error("the password is empty")]
+    Empty,
+    /// It is longer than [`MAX_PASSWORD`].
+    #[error("the password is longer than 1024 bytes")]
+    TooLong,
+    /// No random bytes for the salt, or no memory.
+    #[error("the password could not be hashed: {0}")]
+    Failed(&'static str),
+}
+
+/// A hash as stored: salt, output and what a run costs. Checked against the caps.
+struct Stored {
+    params: Params,
+    salt: Salt,
+    output: Output,
+}
+
+impl Stored {
+    fn parse(phc: &str) -> Result<Self, BadHash> {
+        let hash = PasswordHash::new(phc)
+            .map_err(|_| BadHash("not a PHC string; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash"))?;
+        if hash.algorithm.as_str() != "argon2id" {
+            return Err(BadHash("another algorithm than argon2id; only argon2id is accepted"));
+        }
+        if hash.version != Some(19) {
+            return Err(BadHash("another version than v=19; only argon2id v=19 is accepted"));
+        }
+        let params = Params::try_from(&hash).map_err(|_| BadHash("its m, t and p do not make an argon2id hash"))?;
+        if params.m_cost() > MAX_MEMORY_KIB || params.t_cost() > MAX_PASSES || params.p_cost() > MAX_LANES {
+            return Err(BadHash("dearer than the caps: m at most 65536 (64 MiB), t at most 10, p at most 4"));
+        }
+        if !params.keyid().is_empty() || !params.data().is_empty() {
+            return Err(BadHash("a keyid or data parameter, which is not supported"));
+        }
+        let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
+            return Err(BadHash("the salt or the hash is missing"));
+        };
+        if !(16..=MAX_OUTPUT).contains(&output.len()) {
+            return Err(BadHash("the hash is shorter than 16 bytes or longer than 64"));
+        }
+        Ok(Self { params, salt, output })
+    }
+
+    /// What there is to compare with where there is no hash.
+    fn nothing(cost: Cost) -> Result<Self, DirectoryError> {
+        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
+        match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
+            (Ok(params), Ok(salt), Ok(output)) => Ok(Self { params, salt, output }),
+            _ => Err(DirectoryError::Unavailable("the cost of a password check is impossible".to_owned())),
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost(), lanes: self.params.p_cost() }
+    }
+
+    /// One run, in this memory.
+    fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
+        let mut out = Zeroizing::new([0; MAX_OUTPUT]);
+        let Some(out) = out.get_mut(..self.output.len()) else { return false };
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
+        if memory.len() < self.params.block_count() {
+            memory.resize(self.params.block_count(), Block::new());
+        }
+        let run = argon2.hash_password_into_with_memory(password, &self.salt, out, memory.as_mut_slice());
+        run.is_ok() && bool::from(self.output.as_bytes().ct_eq(out))
+    }
+}
+
+fn parse(phc: &str) -> Result<Stored, DirectoryError> {
+    Stored::parse(phc).map_err(|e| DirectoryError::Unavailable(format!("a stored password hash: {e}")))
+}
+
+/// What a run on this hash costs.
+///
+/// # Errors
+/// The hash is not one that [`Passwords::verify`] takes.
+pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
+    Ok(Stored::parse(phc)?.cost())
+}
+
+/// Hashes a password with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
+/// line and the first start, not for a request.
+///
+/// # Errors
+/// The password is empty or longer than [`MAX_PASSWORD`].
+pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
+    hash_with(password, Cost::default())
+}
+
+/// As [`hash`], at another cost.
+pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassword> {
+    let bytes = password.expose_secret().as_bytes();
+    if bytes.is_empty() {
+        return Err(BadPassword::Empty);
+    }
+    if bytes.len() > MAX_PASSWORD {
+        return Err(BadPassword::TooLong);
+    }
+    let mut salt = [0; 16];
+    aws_lc_rs::rand::fill(&mut salt).map_err(|_| BadPassword::Failed("no random bytes"))?;
+    let failed = |_| BadPassword::Failed("argon2");
+    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(failed)?;
+    let mut out = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(bytes, &salt, out.as_mut_slice())
+        .map_err(failed)?;
+    let text = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, bytes);
+    let Cost { memory_kib, passes, lanes } = cost;
+    Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", text(&salt), text(out.as_slice())))
+}
+
+/// Checks passwords: so many at once, so many waiting, no more.
+pub struct Passwords {
+    running: Arc<Semaphore>,
+    /// Those that run and those that wait.
+    admitted: Arc<Semaphore>,
+    places: usize,
+    runs: Arc<AtomicU64>,
+    work: Arc<AtomicU64>,
+    memory: Memory,
+}
+
+/// What runs use, kept for the next ones: no more than may run at once. Given back each time, so much memory would stay
+/// with the allocator of whichever thread had it, and in the end some of it with each.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
+
+impl Memory {
+    fn take(&self) -> Vec<Block> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn keep(&self, mut memory: Vec<Block>) {
+        // What is left of a password in it.
+        memory.iter_mut().for_each(Zeroize::zeroize);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+}
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passwords").field("runs", &self.runs()).finish_non_exhaustive()
+    }
+}
+
+/// As many at once as there are cores, and 64 that wait.
+impl Default for Passwords {
+    fn default() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get), 64)
+    }
+}
+
+impl Passwords {
+    /// At most `max_parallel` runs (at least one) at once, and `queue` more checks that wait.
+    pub fn new(max_parallel: usize, queue: usize) -> Self {
+        let parallel = max_parallel.clamp(1, 1024);
+        let places = parallel + queue.min(1 << 20);
+        Self {
+            running: Arc::new(Semaphore::new(parallel)),
+            admitted: Arc::new(Semaphore::new(places)),
+            places,
+            runs: Arc::default(),
+            work: Arc::default(),
+            memory: Memory::default(),
+        }
+    }
+
+    /// How many checks run and wait at most.
+    pub fn places(&self) -> usize {
+        self.places
+    }
+
+    /// Is this the password that `phc` was made from? A password that is longer than [`MAX_PASSWORD`] is not, after
+    /// the same work: its bytes are not hashed, a run over nothing takes their place.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Busy`] when too many wait; [`DirectoryError::Unavailable`] when the stored hash is not one
+    /// that is accepted.
+    pub async fn verify(&self, password: &SecretString, phc: &str) -> Result<bool, DirectoryError> {
+        self.run(password, parse(phc)?, None).await
+    }
+
+    /// The same, and as much work as a check of the cost `dearest` takes, whatever is found: for a directory whose hashes
+    /// differ in cost (requirement A2).
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`].
+    pub async fn verify_up_to(
+        &self,
+        password: &SecretString,
+        phc: &str,
+        dearest: Cost,
+    ) -> Result<bool, DirectoryError> {
+        let stored = parse(phc)?;
+        let rest = stored.cost().up_to(dearest).map(Stored::nothing).transpose()?;
+        self.run(password, stored, rest).await
+    }
+
+    /// The work of [`Passwords::verify`] where there is no hash to compare with: an unknown user (requirement A2).
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`].
+    pub async fn verify_dummy(&self, password: &SecretString, cost: Cost) -> Result<(), DirectoryError> {
+        self.run(password, Stored::nothing(cost)?, None).await.map(|_| ())
+    }
+
+    /// How many argon2 runs there have been.
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    /// How much work they were: the sum of [`Cost::work`].
+    pub fn work(&self) -> u64 {
+        self.work.load(Ordering::Relaxed)
+    }
+
+    /// A run, and another one over nothing that makes up for what it does not cost.
+    async fn run(&self, password: &SecretString, stored: Stored, rest: Option<Stored>) -> Result<bool, DirectoryError> {
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
+        let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DirectoryError::Busy)?;
+        let password = password.clone();
+        let (runs, work) = (Arc::clone(&self.runs), Arc::clone(&self.work));
+        let kept = self.memory.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            // The permits go with the work: a caller that hangs up does not make room for another run beside it.
+            let _permits = (admitted, running);
+            let bytes = password.expose_secret().as_bytes();
+            let fits = bytes.len() <= MAX_PASSWORD;
+            let bytes = if fits { bytes } else { &[] };
+            let mut memory = kept.take();
+            let mut run = |stored: &Stored| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                work.fetch_add(stored.cost().work(), Ordering::Relaxed);
+                stored.matches(bytes, &mut memory)
+            };
+            let matches = run(&stored);
+            if let Some(rest) = &rest {
+                run(rest);
+            }
+            kept.keep(memory);
+            matches && fits
+        });
+        checked.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))
+    }
+}
+
+/// The system gave no random bytes.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the system gave no random bytes")]
+pub struct NoRandomness;
+
+/// An argon2id hash in PHC form. Does not print.
+#[derive(Clone)]
+pub struct SecretHash(SecretString);
+
+impl SecretHash {
+    /// From its PHC form.
+    pub fn new(phc: impl Into<String>) -> Self {
+        Self(SecretString::from(phc.into()))
+    }
+
+    /// One that no secret has: of random bytes, which are in the place of the digest of a secret.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn of_nobody() -> Result<Self, NoRandomness> {
+        use base64::Engine as _;
+        let mut bytes = [0; 48];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        let (salt, digest) = bytes.split_at(16);
+        let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
+        Ok(Self::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
+    }
+
+    /// The PHC string, for [`Passwords::verify`].
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// Are they the same text? For a configuration that is read again, not for a secret that somebody shows.
+impl PartialEq for SecretHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for SecretHash {}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAP: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
+
+    fn secret(text: &str) -> SecretString {
+        SecretString::from(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_right_password_and_no_other_is_taken() {
+        let passwords = Passwords::new(1, 1);
+        let phc = hash(&secret("correct horse")).unwrap();
+        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
+        assert_eq!(cost_of(&phc), Ok(Cost::default()));
+        assert!(passwords.verify(&secret("correct horse"), &phc).await.unwrap());
+        assert!(!passwords.verify(&secret("correct horsf"), &phc).await.unwrap());
+        assert!(!passwords.verify(&secret(""), &phc).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_hash_made_elsewhere_is_understood() {
+        // From the tests of the reference implementation (phc-winner-argon2, src/test.c): two lanes.
+        let phc = "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
+        assert!(Passwords::new(1, 0).verify(&secret("password"), phc).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a2_every_check_costs_one_run() {
+        let passwords = Passwords::new(1, 1);
+        let phc = hash_with(&secret("right"), CHEAP).unwrap();
+        passwords.verify(&secret("right"), &phc).await.unwrap();
+        assert_eq!(passwords.runs(), 1);
+        passwords.verify(&secret("wrong"), &phc).await.unwrap();
+        assert_eq!(passwords.runs(), 2);
+        passwords.verify_dummy(&secret("wrong"), CHEAP).await.unwrap();
+        assert_eq!(passwords.runs(), 3);
+    }
+
+    #[tokio::test]
+    async fn a2_a_cheaper_hash_is_made_up_for() {
+        let passwords = Passwords::new(1, 1);
+        for (own, dearest) in [
+            (CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }),
+            (CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 4 }),
+            (Cost { memory_kib: 64, passes: 1, lanes: 1 }, Cost { memory_kib: 16, passes: 10, lanes: 2 }),
+            (Cost { memory_kib: 16, passes: 2, lanes: 1 }, Cost { memory_kib: 48, passes: 1, lanes: 1 }),
+        ] {
+            let phc = hash_with(&secret("right"), own).unwrap();
+            for password in ["right", "wrong"] {
+                let before = passwords.work();
+                assert_eq!(
+                    passwords.verify_up_to(&secret(password), &phc, dearest).await.unwrap(),
+                    password == "right"
+                );
+                let work = passwords.work() - before;
+                assert!(work <= dearest.work() && work + 10 >= dearest.work(), "{own:?} up to {dearest:?}: {work}");
+            }
+        }
+        // Nothing is added to what is as dear, or dearer.
+        let phc = hash_with(&secret("right"), Cost { memory_kib: 64, passes: 3, lanes: 1 }).unwrap();
+        let before = passwords.runs();
+        for dearest in [CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }] {
+            assert!(passwords.verify_up_to(&secret("right"), &phc, dearest).await.unwrap());
+        }
+        assert_eq!(passwords.runs(), before + 2);
+    }
+
+    #[tokio::test]
+    async fn a3_the_memory_of_runs_is_kept_for_as_many_as_may_run_and_holds_nothing() {
+        let passwords = Passwords::new(2, 64);
+        let phc = hash_with(&secret("right"), CHEAP).unwrap();
+        let dearer = hash_with(&secret("right"), Cost { memory_kib: 16, ..CHEAP }).unwrap();
+        let right = secret("right");
+        let checks = (0..20).map(|n| passwords.verify(&right, if n % 3 == 0 { &dearer } else { &phc }));
+        assert!(futures_util::future::join_all(checks).await.into_iter().all(|matches| matches.unwrap()));
+        let kept = passwords.memory.0.lock().unwrap();
+        assert!((1..=2).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().flatten().all(|block| block.as_ref().iter().all(|word| *word == 0)));
+    }
+
+    #[tokio::test]
+    async fn a3_a_password_over_1024_bytes_is_false_after_one_run() {
+        let passwords = Passwords::new(1, 1);
+        let long = secret(&"x".repeat(MAX_PASSWORD));
+        let phc = hash_with(&long, CHEAP).unwrap();
+        assert!(passwords.verify(&long, &phc).await.unwrap());
+        let longer = secret(&"x".repeat(MAX_PASSWORD + 1));
+        assert!(!passwords.verify(&longer, &phc).await.unwrap());
+        assert_eq!(passwords.runs(), 2);
+        assert_eq!(hash(&longer), Err(BadPassword::TooLong));
+        assert_eq!(hash(&secret("")), Err(BadPassword::Empty));
+    }
+
+    #[tokio::test]
+    async fn a3_a_check_beyond_the_queue_is_told_to_come_again() {
+        let passwords = Passwords::new(1, 1);
+        let phc = hash_with(&secret("right"), CHEAP).unwrap();
+        let running = Arc::clone(&passwords.running).try_acquire_owned().unwrap();
+        let right = secret("right");
+        let mut waiting = Box::pin(passwords.verify(&right, &phc));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let mut second = Box::pin(passwords.verify(&right, &phc));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        assert!(matches!(passwords.verify(&right, &phc).await, Err(DirectoryError::Busy)));
+        assert_eq!(passwords.runs(), 0, "none ran while the only permit was taken");
+        drop(second);
+        drop(running);
+        assert!(waiting.await.unwrap());
+        assert!(passwords.verify(&right, &phc).await.unwrap(), "the queue is free again");
+    }
+
+    #[test]
+    fn a3_a_stored_hash_beyond_the_caps_is_refused() {
+        let phc = |kind: &str, v: u32, m: u32, t: u32, p: u32| {
+            format!("${kind}$v={v}$m={m},t={t},p={p}$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG")
+        };
+        assert!(cost_of(&phc("argon2id", 19, 65_536, 10, 4)).is_ok());
+        for bad in [
+            phc("argon2id", 19, 65_537, 1, 1),
+            phc("argon2id", 19, 19_456, 11, 1),
+            phc("argon2id", 19, 19_456, 1, 5),
+            phc("argon2id", 16, 19_456, 2, 1),
+            phc("argon2i", 19, 19_456, 2, 1),
+            phc("argon2d", 19, 19_456, 2, 1),
+            phc("argon2id", 19, 1, 1, 1),
+            "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ".to_owned(),
+            "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$AAAA".to_owned(),
+            "$2b$12$abcdefghijklmnopqrstuv".to_owned(),
+            "secret".to_owned(),
+            String::new(),
+        ] {
+            assert!(cost_of(&bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Responses that the gate makes itself: their bodies, problem documents (RFC 9457), gRPC statuses and `Retry-After`.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use serde::Serialize;
+
+use crate::overload::{Held, Place};
+
+/// A reply of ours.
+pub type Reply = Response<ReplyBody>;
+
+/// The body of a request that is answered while it still comes ([`Dialect::stream`](crate::dialect::Dialect::stream)).
+pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Bytes that are there at once, and trailers where a protocol has them (gRPC); or a stream.
+#[derive(Debug, Default)]
+pub struct ReplyBody {
+    pub data: Bytes,
+    /// Boxed, for most replies have none.
+    pub(crate) trailers: Option<Box<HeaderMap>>,
+    pub(crate) stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
+}
+
+impl ReplyBody {
+    /// With trailers behind the bytes.
+    pub fn with_trailers(data: Bytes, trailers: HeaderMap) -> Self {
+        Self { data, trailers: Some(Box::new(trailers)), stream: None }
+    }
+
+    /// One that comes bit by bit.
+    pub fn streamed(stream: UnsyncBoxBody<Bytes, Infallible>) -> Self {
+        Self { stream: Some(stream), ..Self::default() }
+    }
+
+    /// A stream that keeps a place to its end.
+    pub(crate) fn holding(mut self, place: Place) -> Self {
+        self.stream = self.stream.map(|stream| Held::new(stream, Some(place)).boxed_unsync());
+        self
+    }
+
+    /// The bytes; of a stream, none.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+}
+
+impl From<Bytes> for ReplyBody {
+    fn from(data: Bytes) -> Self {
+        Self { data, trailers: None, stream: None }
+    }
+}
+
+impl From<Vec<u8>> for ReplyBody {
+    fn from(data: Vec<u8>) -> Self {
+        Bytes::from(data).into()
+    }
+}
+
+/// RFC 9457.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+/// A problem, told as RFC 9457 says.
+pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
+    let mut reply = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// 405 with what the route serves (RFC 9110 §15.5.6).
+pub fn method_not_allowed(allowed: &[Method]) -> Reply {
+    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, None);
+    let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::try_from(list) {
+        reply.headers_mut().insert(ALLOW, value);
+    }
+    reply
+}
+
+/// Says when to try again, in whole seconds, rounded up.
+pub fn retry_after(reply: &mut Reply, wait: Duration) {
+    if let Ok(value) = HeaderValue::try_from(seconds(wait).to_string()) {
+        reply.headers_mut().insert(RETRY_AFTER, value);
+    }
+}
+
+/// Whole seconds, rounded up; at least one.
+pub(crate) const fn seconds(wait: Duration) -> u128 {
+    let seconds = wait.as_millis().div_ceil(1000);
+    if seconds == 0 { 1 } else { seconds }
+}
+
+/// Does the client speak gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2, «Requests»)?
+/// Then it knows no bare 401 (requirement T17). gRPC-Web, which a browser speaks, is another protocol.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const MEDIA: &[u8] = b"application/grpc";
+    let Some((begin, rest)) =
+        headers.get(CONTENT_TYPE).and_then(|media| media.as_bytes().split_at_checked(MEDIA.len()))
+    else {
+        return false;
+    };
+    begin.eq_ignore_ascii_case(MEDIA) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// The gRPC status codes that the gate sends itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcCode {
+    Cancelled,
+    InvalidArgument,
+    DeadlineExceeded,
+    PermissionDenied,
+    ResourceExhausted,
+    Unimplemented,
+    Internal,
+    Unavailable,
+    Unauthenticated,
+}
+
+impl GrpcCode {
+    /// The value of `grpc-status`.
+    pub(crate) const fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Cancelled => "1",
+            Self::InvalidArgument => "3",
+            Self::DeadlineExceeded => "4",
+            Self::PermissionDenied => "7",
+            Self::ResourceExhausted => "8",
+            Self::Unimplemented => "12",
+            Self::Internal => "13",
+            Self::Unavailable => "14",
+            Self::Unauthenticated => "16",
+        })
+    }
+}
+
+/// A gRPC reply that is nothing but its status. `message` is visible ASCII without `%`.
+pub fn grpc_status(code: GrpcCode, message: &'static str) -> Reply {
+    let mut reply = Response::new(ReplyBody::default());
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", code.value());
+    headers.insert("grpc-message", HeaderValue::from_static(message));
+    reply
+}
