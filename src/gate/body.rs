@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 
-use super::counted::Counted;
-use super::watched::{Cut, Watch};
+use super::in_flight::InFlightSlot;
+use super::reply_guard::{Cut, ReplyGuard};
 use crate::dialect::ReplyBody;
 
 /// What a body may fail with.
@@ -31,7 +31,7 @@ pin_project! {
     #[project = KindProjection]
     #[derive(Debug)]
     enum Kind<B> {
-        Inner { #[pin] body: B, watch: Option<Watch>, counted: Option<Counted> },
+        Inner { #[pin] body: B, guard: Option<ReplyGuard>, counted: Option<InFlightSlot> },
         Own { bytes: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
         Stream { stream: UnsyncBoxBody<Bytes, Infallible> },
     }
@@ -49,7 +49,7 @@ impl<B> GateBody<B> {
     /// Why the reply was cut with its caller's session, if it was.
     pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
-            Kind::Inner { watch, .. } => watch.as_ref()?.cut(),
+            Kind::Inner { guard, .. } => guard.as_ref()?.cut(),
             Kind::Own { .. } | Kind::Stream { .. } => None,
         }
     }
@@ -63,8 +63,8 @@ impl<B> GateBody<B> {
         }
     }
 
-    pub(super) fn inner(body: B, watch: Option<Watch>, counted: Option<Counted>) -> Self {
-        Self { kind: Kind::Inner { body, watch, counted } }
+    pub(super) fn inner(body: B, guard: Option<ReplyGuard>, counted: Option<InFlightSlot>) -> Self {
+        Self { kind: Kind::Inner { body, guard, counted } }
     }
 
     /// A body of the gate's own.
@@ -94,9 +94,9 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().kind.project() {
-            KindProjection::Inner { body, watch, .. } => {
+            KindProjection::Inner { body, guard, .. } => {
                 let frame = body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
-                match watch.as_mut().and_then(|watch| watch.look(cx, frame.is_pending())) {
+                match guard.as_mut().and_then(|guard| guard.poll_expired(cx, frame.is_pending())) {
                     None => frame,
                     Some(Cut::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
                     Some(Cut::Broken(error)) => Poll::Ready(Some(Err(error))),

@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use tracing::Instrument;
 
 use super::overloaded::overloaded;
-use super::paced::Paced;
+use super::stall_timeout::StallTimeout;
 use super::{Inner, Recipient, respond};
 use crate::context::{Context, inherited};
 use crate::credential;
@@ -31,7 +31,7 @@ use crate::reply;
 use crate::route::RoutePolicy;
 use crate::session::profile::ProfileOverride;
 
-mod act;
+mod execute;
 mod read;
 mod table;
 
@@ -46,7 +46,7 @@ pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long others may keep keys and metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
 /// How long a request may come that is answered meanwhile, whatever moves.
-const STREAM_TIME: Duration = Duration::from_secs(60);
+const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An endpoint: a dialect at a path, with its rules.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Endpoint {
 }
 
 /// What an endpoint makes of a request.
-pub(super) enum Answered {
+pub(super) enum EndpointResponse {
     /// A reply, and why, for the access log.
     Reply(Reply, Reason, Option<Recipient>),
     /// The service is to be asked the same, and the dialect then makes the reply.
@@ -142,7 +142,7 @@ pub(super) enum Answered {
     Upgrade(Box<TakenOver>),
 }
 
-impl Answered {
+impl EndpointResponse {
     fn reply(reply: Reply, reason: impl Into<Reason>) -> Self {
         Self::Reply(reply, reason.into(), None)
     }
@@ -165,7 +165,7 @@ pub(super) async fn answer<B>(
     parts: Parts,
     body: B,
     address: Option<IpAddr>,
-) -> Answered
+) -> EndpointResponse
 where
     B: Body + Send + 'static,
     B::Data: Send,
@@ -173,12 +173,15 @@ where
 {
     let Operation { endpoint: index, served, params } = operation;
     let Some(endpoint) = gate.endpoints.get(index) else {
-        return Answered::reply(reply::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute);
+        return EndpointResponse::reply(reply::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute);
     };
     if !served.methods.contains(&parts.method) {
         let plain = reply::method_not_allowed(served.methods);
         let denial = Denial::MethodNotAllowed;
-        return Answered::reply(respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain), denial);
+        return EndpointResponse::reply(
+            respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain),
+            denial,
+        );
     }
     let empty = Bytes::new();
     if endpoint.dialect.is_streamed(served.operation) {
@@ -197,11 +200,11 @@ where
         let Ok(place) = gate.overload.streams.enter(gate.holder(&parts)) else {
             let refusal = Refusal::Streams;
             let reply = overloaded(refusal, Some(&*endpoint.dialect), &parts.headers);
-            return Answered::reply(reply, Reason::shed(refusal));
+            return EndpointResponse::reply(reply, Reason::shed(refusal));
         };
-        let body = Paced::new(body.map_err(Into::into).boxed_unsync(), STREAM_TIME);
+        let body = StallTimeout::new(body.map_err(Into::into).boxed_unsync(), STREAMED_BODY_TIMEOUT);
         let (reply, reason) = endpoint.dialect.stream(&call, body.boxed_unsync()).await;
-        return Answered::reply(reply.map(|body| body.holding(place)), reason);
+        return EndpointResponse::reply(reply.map(|body| body.holding(place)), reason);
     }
     let reading = Reading { gate: &gate, dialect: &*endpoint.dialect, operation: served.operation, parts: &parts };
     let (read, room) = match reading.read(body).await {
@@ -224,7 +227,7 @@ where
         Err(Unread::TooLong) => Some(Denial::BodyTooLarge),
         Err(Unread::Undecided(denial)) => Some(*denial),
         Err(Unread::TooSlow) if reply::is_grpc(&parts.headers) => {
-            return Answered::reply(
+            return EndpointResponse::reply(
                 reply::grpc_status(reply::GrpcCode::DeadlineExceeded, "the request came too slowly"),
                 Reason::BODY_TOO_SLOW,
             );
@@ -235,30 +238,31 @@ where
                 .dialect
                 .failed(status, "the body came too slowly")
                 .unwrap_or_else(|| reply::problem(status, None));
-            return Answered::reply(reply, Reason::BODY_TOO_SLOW);
+            return EndpointResponse::reply(reply, Reason::BODY_TOO_SLOW);
         }
         Err(Unread::Broken) => Some(Denial::MalformedRequest("the body broke off")),
         Err(Unread::Shed(refusal)) => {
             let reply = overloaded(*refusal, Some(&*endpoint.dialect), &parts.headers);
-            return Answered::reply(reply, Reason::shed(*refusal));
+            return EndpointResponse::reply(reply, Reason::shed(*refusal));
         }
     };
     if let Some(denial) = unread {
-        return Answered::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
+        return EndpointResponse::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
     }
     // A browser sends a cookie unasked: what may change something must come from a page that may (requirement T18).
     let cookie = endpoint.dialect.sources().cookie;
     let by_cookie = cookie.is_some_and(|name| credential::cookies(&parts.headers, name).next().is_some());
     if by_cookie && !gate.origins.admit(&parts, &RoutePolicy::default()) {
         let denial = Denial::CrossOrigin;
-        return Answered::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
+        return EndpointResponse::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
     }
     let origin = Origin {
         address,
         user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
     };
-    let desk = Desk { gate: &gate, endpoint: index, account: call.account(), origin, recipient: OnceLock::new() };
-    match endpoint.dialect.answer(&call, &desk).await {
+    let handler =
+        EndpointHandler { gate: &gate, endpoint: index, account: call.account(), origin, recipient: OnceLock::new() };
+    match endpoint.dialect.answer(&call, &handler).await {
         // Each dialect asks before it acts. What one forgot sets no cookie all the same (requirement T25).
         Answer::Reply(reply, _)
             if reply.headers().contains_key(SET_COOKIE) && (!call.from_own_origin || call.method.is_safe()) =>
@@ -266,21 +270,21 @@ where
             tracing::error!(dialect = endpoint.dialect.name(), "a reply would set a cookie without a proof of origin");
             let denial = Denial::CrossOrigin;
             let reply = endpoint.dialect.write(&call, Err(denial.into()));
-            Answered::Reply(reply, denial.into(), desk.recipient.into_inner())
+            EndpointResponse::Reply(reply, denial.into(), handler.recipient.into_inner())
         }
-        Answer::Reply(reply, reason) => Answered::Reply(reply, reason, desk.recipient.into_inner()),
-        Answer::Consult(consult) => Answered::Consult(Box::new(parts), consult),
-        Answer::Forward(forward) => Answered::Forward(Box::new(parts), forward, room),
+        Answer::Reply(reply, reason) => EndpointResponse::Reply(reply, reason, handler.recipient.into_inner()),
+        Answer::Consult(consult) => EndpointResponse::Consult(Box::new(parts), consult),
+        Answer::Forward(forward) => EndpointResponse::Forward(Box::new(parts), forward, room),
         #[cfg(feature = "kuzzle")]
         Answer::Upgrade(upgrade) => {
-            let (sources, origin) = (endpoint.dialect.sources(), desk.origin);
-            Answered::Upgrade(Box::new(TakenOver { endpoint: index, head: parts, sources, origin, upgrade }))
+            let (sources, origin) = (endpoint.dialect.sources(), handler.origin);
+            EndpointResponse::Upgrade(Box::new(TakenOver { endpoint: index, head: parts, sources, origin, upgrade }))
         }
     }
 }
 
 /// Where commands are handed in.
-pub(super) struct Desk<'a> {
+pub(super) struct EndpointHandler<'a> {
     pub(super) gate: &'a Arc<Inner>,
     pub(super) endpoint: usize,
     pub(super) account: Option<&'a str>,
@@ -290,17 +294,17 @@ pub(super) struct Desk<'a> {
 }
 
 #[async_trait]
-impl Acting for Desk<'_> {
+impl Acting for EndpointHandler<'_> {
     async fn act(&self, command: Command) -> Result<Outcome, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
         let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
-        let act = async move {
+        let executing = async move {
             match gate.endpoints.get(index) {
-                Some(endpoint) => act::act(&gate, endpoint, command, account.as_deref(), &origin).await,
+                Some(endpoint) => execute::execute(&gate, endpoint, command, account.as_deref(), &origin).await,
                 None => Err(Denial::NoRoute.into()),
             }
         };
-        let outcome = match tokio::spawn(inherited(Context::current(), act.in_current_span())).await {
+        let outcome = match tokio::spawn(inherited(Context::current(), executing.in_current_span())).await {
             Ok(outcome) => outcome,
             // Goes on in the task of the request, which answers 500.
             Err(panicked) => match panicked.try_into_panic() {

@@ -19,13 +19,13 @@ use secrecy::ExposeSecret;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
-use super::counted::Counted;
-use super::endpoint::{self, Answered, Hit};
+use super::endpoint::{self, EndpointResponse, Hit};
+use super::forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
+use super::in_flight::InFlightSlot;
 #[cfg(feature = "axum")]
 use super::nested;
 use super::notice::Notice;
 use super::overloaded::overloaded;
-use super::refill::{NoRefill, Refill, Refilling};
 use super::verdict::{Operation, RefusedToken, Verdict, Who};
 use super::{Gate, Inner, preflight, respond, upgrade};
 use crate::credential::{self, Places};
@@ -48,7 +48,7 @@ mod future;
 mod permit;
 
 pub use future::ResponseFuture;
-use future::{Kind, Passed, Turned};
+use future::{EndpointOutcome, Kind, PassedRequest};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::set_target;
 pub(super) use permit::{permit, permit_call, prepare};
@@ -56,32 +56,32 @@ use permit::{set_path, undecided, withhold};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 #[derive(Clone, Debug)]
-pub struct GateLayer<M = NoRefill> {
+pub struct GateLayer<M = NoForward> {
     gate: Gate,
     rewrite: bool,
     annotate: bool,
     edge: bool,
     defer_audience: bool,
-    refill: PhantomData<M>,
+    forward: PhantomData<M>,
 }
 
 impl GateLayer {
     pub(super) fn new(gate: Gate) -> Self {
-        Self { gate, rewrite: false, annotate: false, edge: false, defer_audience: false, refill: PhantomData }
+        Self { gate, rewrite: false, annotate: false, edge: false, defer_audience: false, forward: PhantomData }
     }
 
     /// Passes on what some protocols wrap up: a request to an endpoint whose body turns out to be for the service behind
     /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). For a
     /// service that can be cloned, and takes a body made from bytes. Without this such a request is answered with 501.
     #[must_use]
-    pub fn refilling(self) -> GateLayer<Refilling> {
+    pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer {
             gate: self.gate,
             rewrite: self.rewrite,
             annotate: self.annotate,
             edge: self.edge,
             defer_audience: self.defer_audience,
-            refill: PhantomData,
+            forward: PhantomData,
         }
     }
 }
@@ -137,16 +137,16 @@ impl<S, M: Clone> Layer<S> for GateLayer<M> {
 
 /// The gate in front of a service.
 #[derive(Clone, Debug)]
-pub struct GateService<S, M = NoRefill> {
+pub struct GateService<S, M = NoForward> {
     inner: S,
     layer: GateLayer<M>,
 }
 
 /// The reply to a request that was not to be passed on, why, and its route.
-type NotForwarded = (Reply, Reason, Option<Arc<Route>>);
+type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
 
 /// Where a request goes.
-pub(super) enum Way {
+pub(super) enum Admission {
     /// Into the service. What its policy permits rides along.
     In(Permitted),
     /// To one of our endpoints.
@@ -162,7 +162,7 @@ pub(super) enum Way {
 impl<S, B, R, M> Service<Request<B>> for GateService<S, M>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    M: Refill<S, B>,
+    M: ForwardBuffered<S, B>,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -182,21 +182,21 @@ where
         let annotate = self.layer.annotate;
         let gate = &self.layer.gate.0;
         if let Some(permitted) = self.layer.permitted_before(&parts) {
-            let passed = annotate.then(|| Passed {
+            let passed = annotate.then(|| PassedRequest {
                 gate: Arc::clone(gate),
                 permitted: permitted.clone(),
                 counted: None,
-                is_watched: false,
+                is_guarded: false,
                 undecided: None,
             });
             let future = self.inner.call(Request::from_parts(parts, body));
             return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
         }
-        match self.layer.way(&mut parts, Ours::Answered) {
-            Way::In(permitted) => {
+        match self.layer.admit(&mut parts, EndpointMatch::Serve) {
+            Admission::In(permitted) => {
                 let policy = &permitted.route().policy;
                 let caller = permitted.caller();
-                let counted = match caller.map(|caller| Counted::enter(gate, caller)).transpose() {
+                let counted = match caller.map(|caller| InFlightSlot::enter(gate, caller)).transpose() {
                     Ok(counted) => counted,
                     Err(refusal) => return shed(gate, &parts, refusal, permitted, annotate),
                 };
@@ -215,11 +215,11 @@ where
                     parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
                 }
                 // Whoever is watched, or told of, is remembered; the rest costs nothing here.
-                let passed = (annotate || caller.is_some()).then(|| Passed {
+                let passed = (annotate || caller.is_some()).then(|| PassedRequest {
                     gate: Arc::clone(gate),
                     permitted: permitted.clone(),
                     counted,
-                    is_watched: true,
+                    is_guarded: true,
                     undecided: None,
                 });
                 prepare(gate, &mut parts, &permitted);
@@ -227,25 +227,25 @@ where
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
-            Way::Undecided(undecided, nobody) => {
-                let counted = match Counted::enter(gate, undecided.caller()) {
+            Admission::Undecided(undecided, nobody) => {
+                let counted = match InFlightSlot::enter(gate, undecided.caller()) {
                     Ok(counted) => counted,
                     Err(refusal) => return shed(gate, &parts, refusal, nobody, annotate),
                 };
                 upgrade::refuse(&mut parts);
                 prepare(gate, &mut parts, &nobody);
                 parts.extensions.insert(undecided.clone());
-                let passed = Some(Passed {
+                let passed = Some(PassedRequest {
                     gate: Arc::clone(gate),
                     permitted: nobody,
                     counted: Some(counted),
-                    is_watched: true,
+                    is_guarded: true,
                     undecided: Some(Box::new(undecided)),
                 });
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
-            Way::Endpoint(Hit::Operation(operation)) => {
+            Admission::Endpoint(Hit::Operation(operation)) => {
                 let (layer, kept) = (self.layer.clone(), M::keep(&self.inner));
                 // Boxed: a rotation costs a disk write, and the passing path knows nothing of it.
                 let answer = Box::pin(async move {
@@ -260,12 +260,12 @@ where
                         annotate.then(|| Verdict::at(named, reason))
                     };
                     match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
-                        Answered::Reply(reply, reason, recipient) => {
+                        EndpointResponse::Reply(reply, reason, recipient) => {
                             let who = recipient.map(|recipient| Who::Issued(Box::new(recipient)));
-                            Turned::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))
+                            EndpointOutcome::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))
                         }
-                        Answered::Consult(mut parts, consult) => {
-                            let said = match layer.way_alone(&mut parts) {
+                        EndpointResponse::Consult(mut parts, consult) => {
+                            let said = match layer.admit_on_route(&mut parts) {
                                 Ok(permitted) => {
                                     layer.prepare_bare(&mut parts, permitted);
                                     M::consult(kept, *parts).await
@@ -273,47 +273,50 @@ where
                                 Err(denial) => Consulted::Refused(denial),
                             };
                             let (reply, reason) = (consult.then)(said);
-                            Turned::reply(reply, verdict(reason))
+                            EndpointOutcome::reply(reply, verdict(reason))
                         }
-                        Answered::Forward(parts, forward, room) => {
+                        EndpointResponse::Forward(parts, forward, room) => {
                             match layer.forwarded(index, *parts, forward, room) {
                                 Ok((parts, body, permitted, counted)) => match M::forward(kept, parts, body).await {
                                     Ok(future) => {
-                                        let passed = Passed {
+                                        let passed = PassedRequest {
                                             gate: Arc::clone(gate),
                                             permitted,
                                             counted,
-                                            is_watched: false,
+                                            is_guarded: false,
                                             undecided: None,
                                         };
-                                        Turned::In { future, passed, annotate }
+                                        EndpointOutcome::In { future, passed, annotate }
                                     }
-                                    Err(unpassed) => {
-                                        let reply = unpassed.reply(gate.endpoints.dialect(index));
-                                        Turned::reply(reply, verdict(Reason::NOT_FORWARDED))
+                                    Err(not_forwarded) => {
+                                        let reply = not_forwarded.reply(gate.endpoints.dialect(index));
+                                        EndpointOutcome::reply(reply, verdict(Reason::NOT_FORWARDED))
                                     }
                                 },
                                 Err(refused) => {
                                     let (reply, reason, route) = *refused;
-                                    Turned::reply(reply, verdict(reason).map(|verdict| Verdict { route, ..verdict }))
+                                    EndpointOutcome::reply(
+                                        reply,
+                                        verdict(reason).map(|verdict| Verdict { route, ..verdict }),
+                                    )
                                 }
                             }
                         }
                         #[cfg(feature = "kuzzle")]
-                        Answered::Upgrade(taken) => {
+                        EndpointResponse::Upgrade(taken) => {
                             let place = match SocketPlace::new(&gate.overload, gate.holder(&taken.head)) {
                                 Ok(place) => place,
                                 Err(refusal) => {
                                     let dialect = gate.endpoints.dialect(index);
                                     let reply = overloaded(refusal, dialect, &taken.head.headers);
-                                    return Turned::reply(reply, verdict(Reason::shed(refusal)));
+                                    return EndpointOutcome::reply(reply, verdict(Reason::shed(refusal)));
                                 }
                             };
                             match super::socket::take_over(layer.clone(), *taken, place, M::dialer(kept)) {
-                                Ok(reply) => Turned::reply(reply, verdict(Reason::ANSWERED)),
-                                Err(unpassed) => {
-                                    let reply = unpassed.reply(gate.endpoints.dialect(index));
-                                    Turned::reply(reply, verdict(Reason::NOT_FORWARDED))
+                                Ok(reply) => EndpointOutcome::reply(reply, verdict(Reason::ANSWERED)),
+                                Err(not_forwarded) => {
+                                    let reply = not_forwarded.reply(gate.endpoints.dialect(index));
+                                    EndpointOutcome::reply(reply, verdict(Reason::NOT_FORWARDED))
                                 }
                             }
                         }
@@ -321,25 +324,25 @@ where
                 });
                 ResponseFuture { kind: Kind::Endpoint { answer } }
             }
-            Way::Endpoint(Hit::Jwks) => {
+            Admission::Endpoint(Hit::Jwks) => {
                 let (reply, reason) = endpoint::jwks(gate, &parts.method);
                 ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
-            Way::Endpoint(Hit::Metadata) => {
+            Admission::Endpoint(Hit::Metadata) => {
                 let (reply, reason) = endpoint::metadata(gate, &parts.method);
                 ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
-            Way::Endpoint(Hit::NearMiss(endpoint)) => {
+            Admission::Endpoint(Hit::NearMiss(endpoint)) => {
                 let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
                 let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None, annotate);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
-            Way::Refused(denial, route) => {
+            Admission::Refused(denial, route) => {
                 let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
                 let (reply, verdict) = refused(gate, &parts, denial, dialect, route, annotate);
                 ResponseFuture::own(reply, annotate.then_some(verdict))
             }
-            Way::WrongMethod(reply) => {
+            Admission::WrongMethod(reply) => {
                 let reason = Reason::from(Denial::MethodNotAllowed);
                 reason.tell();
                 ResponseFuture::own(reply, annotate.then(|| Verdict::new(reason)))
@@ -358,11 +361,11 @@ fn shed<F>(gate: &Inner, parts: &Parts, refusal: Refusal, permitted: Permitted, 
 
 /// May a path be one of our endpoints'?
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ours {
+pub(super) enum EndpointMatch {
     /// Then it is for the endpoint.
-    Answered,
+    Serve,
     /// It is, and the endpoint says that its route decides.
-    Forwarded,
+    Skip,
 }
 
 impl<M> GateLayer<M> {
@@ -409,7 +412,7 @@ impl<M> GateLayer<M> {
         mut parts: Parts,
         forward: Forward,
         room: Option<Place>,
-    ) -> Result<(Parts, Bytes, Permitted, Option<Counted>), Box<NotForwarded>> {
+    ) -> Result<(Parts, Bytes, Permitted, Option<InFlightSlot>), Box<RefusedForward>> {
         let Forward { credential, body, called, refused } = forward;
         let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
         if let Some(credential) = credential {
@@ -418,12 +421,12 @@ impl<M> GateLayer<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let permitted = match self.way(&mut parts, Ours::Forwarded) {
-            Way::In(permitted) => permitted,
-            Way::Refused(denial, route) => return refuse(denial, route),
-            Way::Undecided(..) => return refuse(Denial::WrongAudience, None),
-            Way::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
-            Way::Endpoint(_) => return refuse(Denial::NoRoute, None),
+        let permitted = match self.admit(&mut parts, EndpointMatch::Skip) {
+            Admission::In(permitted) => permitted,
+            Admission::Refused(denial, route) => return refuse(denial, route),
+            Admission::Undecided(..) => return refuse(Denial::WrongAudience, None),
+            Admission::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
+            Admission::Endpoint(_) => return refuse(Denial::NoRoute, None),
         };
         let permitted = match permit_call(&self.gate.0, &parts, permitted, &called) {
             Ok(permitted) => permitted,
@@ -431,7 +434,7 @@ impl<M> GateLayer<M> {
         };
         upgrade::refuse(&mut parts);
         let gate = &self.gate.0;
-        let counted = match permitted.caller().map(|caller| Counted::enter(gate, caller)).transpose() {
+        let counted = match permitted.caller().map(|caller| InFlightSlot::enter(gate, caller)).transpose() {
             Ok(counted) => counted.map(|counted| counted.keeping(room)),
             Err(refusal) => {
                 let reply = overloaded(refusal, gate.endpoints.dialect(endpoint), &parts.headers);
@@ -453,13 +456,13 @@ impl<M> GateLayer<M> {
     }
 
     /// What the route of its path says of a request to an endpoint.
-    pub(super) fn way_alone(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
-        match self.way(parts, Ours::Forwarded) {
-            Way::In(permitted) => Ok(permitted),
-            Way::Refused(denial, _) => Err(denial),
-            Way::Undecided(..) => Err(Denial::WrongAudience),
-            Way::WrongMethod(_) => Err(Denial::MethodNotAllowed),
-            Way::Endpoint(_) => Err(Denial::NoRoute),
+    pub(super) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
+        match self.admit(parts, EndpointMatch::Skip) {
+            Admission::In(permitted) => Ok(permitted),
+            Admission::Refused(denial, _) => Err(denial),
+            Admission::Undecided(..) => Err(Denial::WrongAudience),
+            Admission::WrongMethod(_) => Err(Denial::MethodNotAllowed),
+            Admission::Endpoint(_) => Err(Denial::NoRoute),
         }
     }
 
@@ -487,50 +490,50 @@ impl<M> GateLayer<M> {
     }
 
     /// The decision. No await: whatever it needs is in memory.
-    pub(super) fn way(&self, parts: &mut Parts, ours: Ours) -> Way {
+    pub(super) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let gate = &self.gate.0;
         // 1. What no rule below could save: a tunnel, whose bytes nobody would judge, and a body of unclear extent. Then
         //    host and target, before anything that depends on them.
         if parts.method == Method::CONNECT {
-            return Way::Refused(Denial::Tunnel, None);
+            return Admission::Refused(Denial::Tunnel, None);
         }
         if !headers::is_framed_once(&parts.headers) {
-            return Way::Refused(Denial::BadFraming, None);
+            return Admission::Refused(Denial::BadFraming, None);
         }
         let host = match authority::check(parts) {
             Ok(authority) => authority.host(),
-            Err(denial) => return Way::Refused(denial, None),
+            Err(denial) => return Admission::Refused(denial, None),
         };
         if let Some(hosts) = &gate.hosts
             && !hosts.admit(host)
             && !(is_loopback(host) && parts.extensions.get::<Peer>().is_some_and(Peer::is_at_loopback))
         {
-            return Way::Refused(Denial::UnknownHost, None);
+            return Admission::Refused(Denial::UnknownHost, None);
         }
         // 2. One canonical path: what is matched from here on is what is forwarded.
         let whole = self.whole(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match CanonicalPath::parse(raw) {
             Ok(path) => path,
-            Err(error) => return Way::Refused(error.into(), None),
+            Err(error) => return Admission::Refused(error.into(), None),
         };
         // 3. Our own endpoints before any route: no route, however wide, can shadow or forward them.
-        if ours == Ours::Answered
+        if endpoints == EndpointMatch::Serve
             && let Some(hit) = gate.endpoints.find(&path, raw)
         {
             let passes = matches!(&hit, Hit::Operation(operation) if gate.endpoints.upgrades(operation))
                 && !parts.headers.contains_key(UPGRADE);
             if !passes {
-                return Way::Endpoint(hit);
+                return Admission::Endpoint(hit);
             }
         }
         // 4. The route, and with it what is asked of the caller.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => route,
-            Match::Ambiguous(route) => return Way::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
+            Match::Ambiguous(route) => return Admission::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
             Match::MethodNotAllowed(allowed) => {
-                return Way::WrongMethod(if reply::is_grpc(&parts.headers) {
+                return Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
                     // Any of the path's routes: they differ in what they serve, not in whom.
@@ -543,36 +546,36 @@ impl<M> GateLayer<M> {
                     respond::worded(dialect, &parts.headers, Denial::MethodNotAllowed, plain)
                 });
             }
-            Match::None => return Way::Refused(Denial::NoRoute, None),
+            Match::None => return Admission::Refused(Denial::NoRoute, None),
         };
         if let Err(denial) = route.policy.admits(&path) {
-            return Way::Refused(denial, Some(Arc::clone(route)));
+            return Admission::Refused(denial, Some(Arc::clone(route)));
         }
         if path.is_rewritten() {
             if self.rewrite && whole.is_none() {
                 let canonical = path.as_str().to_owned();
                 if !set_path(parts, &canonical) {
-                    return Way::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
+                    return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
                 }
             } else if !path.equals_but_for_hex_case(raw) || gate.routes.has_escapes() {
                 // Routing has happened, by the spelling that came. Letter case in an escape can change what was matched
                 // only where a pattern has an escape.
-                return Way::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
+                return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
             // Browsers send preflights without credentials; one that comes along was verified by nobody, and a route that
             // forwards tokens would pass it on as if it had been.
             parts.headers.remove(AUTHORIZATION);
-            return Way::In(policy::permit_anonymous(route, self.by()));
+            return Admission::In(policy::permit_anonymous(route, self.by()));
         }
         // 5. to 7. The credential, what it is, and what the route asks of it.
         match permit(gate, parts, route, self.by()) {
-            Ok(permitted) => Way::In(permitted),
+            Ok(permitted) => Admission::In(permitted),
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
                 match undecided(gate, parts, route, self.by()) {
-                    Ok(undecided) => Way::Undecided(undecided, policy::permit_anonymous(route, self.by())),
-                    Err(denial) => Way::Refused(denial, Some(Arc::clone(route))),
+                    Ok(undecided) => Admission::Undecided(undecided, policy::permit_anonymous(route, self.by())),
+                    Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
                 }
             }
             Err(denial) => {
@@ -587,7 +590,7 @@ impl<M> GateLayer<M> {
                          route of the gate (`RoutePolicy::audiences`). Said once"
                     );
                 }
-                Way::Refused(denial, Some(Arc::clone(route)))
+                Admission::Refused(denial, Some(Arc::clone(route)))
             }
         }
     }

@@ -26,9 +26,10 @@ use crate::verified::{Checker, Shown};
 
 mod body;
 mod builder;
-mod counted;
 mod endpoint;
+mod forward_buffered;
 mod identity;
+mod in_flight;
 mod layer;
 mod metadata;
 #[cfg(feature = "axum")]
@@ -36,19 +37,18 @@ mod nested;
 mod notice;
 mod origin;
 mod overloaded;
-mod paced;
 mod preflight;
-mod refill;
+mod reply_guard;
 mod require;
 mod respond;
 mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
+mod stall_timeout;
 #[doc(hidden)]
 pub mod tunnel;
 mod upgrade;
 mod verdict;
-mod watched;
 
 pub use crate::headers::Peer;
 pub use crate::lease::{Ending, Lease};
@@ -56,12 +56,12 @@ pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
+pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};
 pub use identity::Identity;
 #[cfg(feature = "axum")]
 pub use identity::NoIdentity;
 pub use layer::{GateLayer, GateService, ResponseFuture};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
-pub use refill::{NoRefill, Refill, Refilling, Unpassed};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};

@@ -16,9 +16,9 @@ use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 
 use super::Inner;
-use super::endpoint::{Desk, TakenOver};
+use super::endpoint::{EndpointHandler, TakenOver};
+use super::forward_buffered::NotForwarded;
 use super::layer::{GateLayer, permit_call, prepare, set_target};
-use super::refill::Unpassed;
 use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::Denial;
@@ -38,10 +38,10 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     taken: TakenOver,
     place: SocketPlace,
     dialer: Option<Dialer>,
-) -> Result<Reply, Unpassed> {
+) -> Result<Reply, NotForwarded> {
     let TakenOver { endpoint, mut head, sources, origin, upgrade } = taken;
     let (Some(client), Some(dialer)) = (head.extensions.remove::<OnUpgrade>(), dialer) else {
-        return Err(Unpassed::NO_CONNECTION);
+        return Err(NotForwarded::NO_CONNECTION);
     };
     let tunnel = head.extensions.remove::<UntilClosed>();
     // The connection's own credential is the dialect's to hand in, like that of any message.
@@ -51,19 +51,19 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     }
     let path = head.uri.path().to_owned();
     set_target(&mut head, path);
-    let line: Arc<dyn SocketGate> = Arc::new(Line { layer, endpoint, head, origin, place, dialer });
+    let connection: Arc<dyn SocketGate> = Arc::new(SocketConnection { layer, endpoint, head, origin, place, dialer });
     let Upgrade { reply, serve } = upgrade;
     // The access log tells of the connection's end when this is dropped.
     tokio::spawn(inherited(Context::current(), async move {
         if let Ok(client) = client.await {
-            serve(client, line).await;
+            serve(client, connection).await;
         }
         drop(tunnel);
     }));
     Ok(reply)
 }
 
-struct Line<M> {
+struct SocketConnection<M> {
     layer: GateLayer<M>,
     endpoint: usize,
     /// Of the request that the connection began with, without its credentials.
@@ -73,7 +73,7 @@ struct Line<M> {
     dialer: Dialer,
 }
 
-impl<M> Line<M> {
+impl<M> SocketConnection<M> {
     fn gate(&self) -> &Arc<Inner> {
         self.layer.inner()
     }
@@ -86,28 +86,28 @@ impl<M> Line<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let permitted = self.layer.way_alone(&mut parts)?;
+        let permitted = self.layer.admit_on_route(&mut parts)?;
         let permitted = permit_call(self.gate(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
         Ok((parts, permitted))
     }
 }
 
 #[async_trait]
-impl<M: Send + Sync + 'static> Acting for Line<M> {
+impl<M: Send + Sync + 'static> Acting for SocketConnection<M> {
     async fn act(&self, command: Command) -> Result<Outcome, Error> {
-        let desk = Desk {
+        let handler = EndpointHandler {
             gate: self.gate(),
             endpoint: self.endpoint,
             account: None,
             origin: self.origin.clone(),
             recipient: OnceLock::new(),
         };
-        desk.act(command).await
+        handler.act(command).await
     }
 }
 
 #[async_trait]
-impl<M: Send + Sync + 'static> SocketGate for Line<M> {
+impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn permit(&self, token: Option<&str>, called: &Called) -> Result<SocketIdentity, Denial> {
         let (_, permitted) = self.decide(token, called)?;
         // Of two issuers' subjects of one name each has a connection of its own, whatever headers the upstream is sent.

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::lease::{Ending, Lease};
 use websocket::WebSocket;
 
+mod frame_copy;
 mod frames;
-mod way;
 mod websocket;
 
 /// How often the token is looked at.

@@ -29,14 +29,14 @@ async fn a_layer_that_cannot_pass_a_call_on_says_how_to_have_one_that_can() {
     let refused = query(server, &access).await;
     let error = &refused.json()["error"];
     assert_eq!((refused.status, &error["status"]), (StatusCode::NOT_IMPLEMENTED, &json!(501)));
-    assert!(error["message"].as_str().unwrap().contains("`gate.layer().refilling()`"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("`gate.layer().forward_buffered()`"), "{error}");
     // What needs no unwrapping is served.
     let api = server.get_with("/_publicApi", &access).await;
     assert_eq!((api.status, &api.json()["error"]), (StatusCode::OK, &json!(null)));
     let nobody = query(server, "").await;
     assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
 
-    let server = Server::axum(app().layer(gate.layer().refilling())).await;
+    let server = Server::axum(app().layer(gate.layer().forward_buffered())).await;
     let passed = query(server, &access).await;
     assert_eq!((passed.status, passed.body.as_str()), (StatusCode::OK, CALL));
     // The application is no Kuzzle: the gate's own list is all there is.
@@ -50,13 +50,13 @@ async fn a_layer_that_cannot_pass_a_call_on_says_how_to_have_one_that_can() {
 async fn a_websocket_needs_such_a_layer_too() {
     let gate = builder().endpoint(Endpoint::new(Kuzzle::default())).build().await.unwrap();
     for (refilling, status) in [(false, 501), (true, 101)] {
-        let app = if refilling { app().layer(gate.layer().refilling()) } else { app().layer(gate.layer()) };
+        let app = if refilling { app().layer(gate.layer().forward_buffered()) } else { app().layer(gate.layer()) };
         let request = Server::axum(app).await.request("/");
         let request = request.header("connection", "upgrade").header("upgrade", "websocket");
         let request =
             request.header("sec-websocket-version", "13").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
         let answer = send(request.body(String::new()).unwrap()).await;
         assert_eq!(answer.status.as_u16(), status, "{}", answer.body);
-        assert!(refilling || answer.body.contains("`gate.layer().refilling()`"), "{}", answer.body);
+        assert!(refilling || answer.body.contains("`gate.layer().forward_buffered()`"), "{}", answer.body);
     }
 }

@@ -214,7 +214,7 @@ fn every_error_is_one_that_question_marks_take() {
     is::<rotogate::gate::BuildError>();
     is::<rotogate::gate::EndpointError>();
     is::<rotogate::gate::NoIdentity>();
-    is::<rotogate::gate::Unpassed>();
+    is::<rotogate::gate::NotForwarded>();
     is::<rotogate::store::StoreError>();
     is::<rotogate::directory::DirectoryError>();
     is::<rotogate::route::RouteError>();

@@ -21,9 +21,9 @@ use crate::dialect::Dialect;
 use crate::overload::{Holder, Place, Refusal};
 
 /// How long a small body may take to come.
-const TIME: Duration = Duration::from_secs(3);
+const BODY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one of somebody known may take.
-const TIME_OF_KNOWN: Duration = Duration::from_secs(10);
+const KNOWN_CALLER_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a body was not read.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Reading<'_> {
         let small = self.gate.max_endpoint_body;
         let large = self.dialect.max_body(self.operation).map_or(small, |own| own.max(small));
         let mut holder = self.gate.holder(self.parts);
-        let (began, mut time) = (Instant::now(), TIME);
+        let (began, mut time) = (Instant::now(), BODY_TIMEOUT);
         let (mut known, mut waits) = (false, None);
         let mut room = self.gate.overload.buffered.take(holder, 0).map_err(|_| Unread::Shed(Refusal::Buffered))?;
         // Most come in one piece, and are not copied.
@@ -88,7 +88,7 @@ impl Reading<'_> {
                 let missing = (small - begun.len()).min(data.chunk().len());
                 let begun = [begun, data.chunk().get(..missing).unwrap_or_default()].concat();
                 let caller = self.caller(&begun).map_err(Unread::Undecided)?.ok_or(Unread::TooLong)?;
-                (known, time, waits, holder) = (true, TIME_OF_KNOWN, None, Some(caller));
+                (known, time, waits, holder) = (true, KNOWN_CALLER_BODY_TIMEOUT, None, Some(caller));
                 let kept = length - data.remaining();
                 room = self.room(holder, kept)?;
             }

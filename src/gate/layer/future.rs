@@ -12,10 +12,10 @@ use pin_project_lite::pin_project;
 use crate::denial::Denial;
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
-use crate::gate::counted::Counted;
+use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::Notice;
+use crate::gate::reply_guard::{ReplyGuard, is_short};
 use crate::gate::verdict::Verdict;
-use crate::gate::watched::{Watch, is_short};
 use crate::gate::{Inner, respond};
 use crate::policy::{Permitted, Undecided};
 use crate::reason::Reason;
@@ -23,41 +23,41 @@ use crate::reply;
 use crate::session::Scope;
 
 /// What a request to an endpoint turned into.
-pub(super) enum Turned<F> {
+pub(super) enum EndpointOutcome<F> {
     /// A reply.
     Reply(Box<(Reply, Option<Verdict>)>),
     /// A request that the service answers.
-    In { future: F, passed: Passed, annotate: bool },
+    In { future: F, passed: PassedRequest, annotate: bool },
 }
 
 /// What is remembered of a request that went in.
-pub(super) struct Passed {
+pub(super) struct PassedRequest {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
     /// Its place among those of its caller.
-    pub(super) counted: Option<Counted>,
+    pub(super) counted: Option<InFlightSlot>,
     /// Does a long reply to it end with its caller's session?
-    pub(super) is_watched: bool,
+    pub(super) is_guarded: bool,
     /// Who may be the caller, if somebody inside says so.
     pub(super) undecided: Option<Box<Undecided>>,
 }
 
-impl<F> Turned<F> {
+impl<F> EndpointOutcome<F> {
     pub(super) fn reply(reply: Reply, verdict: Option<Verdict>) -> Self {
         Self::Reply(Box::new((reply, verdict)))
     }
 }
 
-impl Passed {
-    /// Watches a reply, if it is one to be watched.
-    fn watch<R: Body>(&self, response: &Response<R>) -> Option<Watch> {
-        if !self.is_watched || is_short(&response.body().size_hint()) {
+impl PassedRequest {
+    /// The guard of a long reply, which ends with its caller's session.
+    fn guard<R: Body>(&self, response: &Response<R>) -> Option<ReplyGuard> {
+        if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;
         }
         let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
         let caller = Arc::clone(self.permitted.caller().or(undecided)?);
         let route = Arc::clone(self.permitted.route());
-        Some(Watch::new(Arc::clone(&self.gate), caller, route, reply::is_grpc(response.headers())))
+        Some(ReplyGuard::new(Arc::clone(&self.gate), caller, route, reply::is_grpc(response.headers())))
     }
 
     /// In the place of what a handler answers a token for another audience, where nobody in front of it has judged that.
@@ -91,8 +91,8 @@ pin_project! {
 pin_project! {
     #[project = KindProjection]
     pub(super) enum Kind<F> {
-        Inner { #[pin] future: F, passed: Option<Passed>, annotate: bool },
-        Endpoint { answer: Pin<Box<dyn Future<Output = Turned<F>> + Send>> },
+        Inner { #[pin] future: F, passed: Option<PassedRequest>, annotate: bool },
+        Endpoint { answer: Pin<Box<dyn Future<Output = EndpointOutcome<F>> + Send>> },
         Own { reply: Option<(Reply, Option<Verdict>)> },
     }
 }
@@ -124,8 +124,10 @@ where
         let mut kind = self.project().kind;
         if let KindProjection::Endpoint { answer } = kind.as_mut().project() {
             let next = match ready!(answer.as_mut().poll(cx)) {
-                Turned::Reply(reply) => Kind::Own { reply: Some(*reply) },
-                Turned::In { future, passed, annotate } => Kind::Inner { future, passed: Some(passed), annotate },
+                EndpointOutcome::Reply(reply) => Kind::Own { reply: Some(*reply) },
+                EndpointOutcome::In { future, passed, annotate } => {
+                    Kind::Inner { future, passed: Some(passed), annotate }
+                }
             };
             kind.set(next);
         }
@@ -145,7 +147,7 @@ where
                     }
                     return Poll::Ready(Ok(reply));
                 }
-                let watch = passed.as_ref().and_then(|passed| passed.watch(&response));
+                let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
                 let verdict = passed.filter(|_| *annotate).map(|passed| {
                     let verdict = Verdict::passed(passed.permitted);
                     // A layer of ours behind the gate, an extractor, or the proxy may know better.
@@ -154,7 +156,7 @@ where
                         None => verdict,
                     }
                 });
-                (response.map(|body| GateBody::inner(body, watch, counted)), verdict)
+                (response.map(|body| GateBody::inner(body, guard, counted)), verdict)
             }
             // It has just turned into one of the others.
             KindProjection::Endpoint { .. } => return Poll::Pending,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::frame_copy::FrameCopy;
 use super::frames::CLOSE;
-use super::way::Way;
 use crate::gate::Ending;
 use crate::linger::linger;
 
@@ -21,8 +21,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(super) struct WebSocket<C, U> {
     client: C,
     upstream: U,
-    to_client: Way,
-    to_upstream: Way,
+    to_client: FrameCopy,
+    to_upstream: FrameCopy,
 }
 
 impl<C, U> WebSocket<C, U>
@@ -31,7 +31,7 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     pub(super) fn new(client: C, upstream: U) -> Self {
-        Self { client, upstream, to_client: Way::new(), to_upstream: Way::new() }
+        Self { client, upstream, to_client: FrameCopy::new(), to_upstream: FrameCopy::new() }
     }
 
     /// Carries bytes both ways until both sides have ended. Nothing is lost if this is dropped.

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::log::Answered;
 use crate::proxy::{Proxy, ProxyBody};
 use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::gate::{Gate, GateBody, GateService, Reason, Refilling, Verdict};
+use rotogate::gate::{BufferedForward, Gate, GateBody, GateService, Reason, Verdict};
 use rotogate::headers::Peer;
 use rotogate::overload::{Held, Holder, Place, Refusal};
 use rotogate::reply;
@@ -36,7 +36,7 @@ pub(super) type ReplyBody = GateBody<ProxyBody>;
 /// What every request needs.
 #[derive(Debug)]
 pub(super) struct State {
-    service: Cors<GateService<Proxy, Refilling>>,
+    service: Cors<GateService<Proxy, BufferedForward>>,
     gate: Gate,
     metrics: Arc<Metrics>,
     time: SystemTime,
@@ -49,7 +49,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         let gate = &assembled.gate;
-        let inner = gate.layer().rewriting().annotated().refilling().at_edge().layer(assembled.proxy.clone());
+        let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
         // Its clones are made for every request: one that refers to static text counts nothing.
         let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());

@@ -20,8 +20,8 @@ const MAX_CONSULTED: usize = 1024 * 1024;
 /// How long it may take to arrive.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// See the module. The two there are: [`NoRefill`] and [`Refilling`].
-pub trait Refill<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
+/// See the module. The two there are: [`NoForward`] and [`BufferedForward`].
+pub trait ForwardBuffered<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
@@ -35,8 +35,11 @@ where
     ///
     /// # Errors
     /// Where it cannot be called.
-    fn forward(kept: Self::Kept, parts: Parts, body: Bytes)
-    -> impl Future<Output = Result<S::Future, Unpassed>> + Send;
+    fn forward(
+        kept: Self::Kept,
+        parts: Parts,
+        body: Bytes,
+    ) -> impl Future<Output = Result<S::Future, NotForwarded>> + Send;
 
     /// Calls the service without a body, and reads what it says.
     #[doc(hidden)]
@@ -51,16 +54,16 @@ where
 /// Why a call was not passed on, for the developer who put the gate in front of the service.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
-pub struct Unpassed {
+pub struct NotForwarded {
     status: StatusCode,
     why: &'static str,
 }
 
-impl Unpassed {
-    const NOT_REFILLING: Self = Self {
+impl NotForwarded {
+    const NOT_FORWARD_BUFFERED: Self = Self {
         status: StatusCode::NOT_IMPLEMENTED,
         why: "the layer in front of this service passes on no call that came wrapped up; make it with \
-              `gate.layer().refilling()`",
+              `gate.layer().forward_buffered()`",
     };
     const NEVER_READY: Self = Self {
         status: StatusCode::SERVICE_UNAVAILABLE,
@@ -69,7 +72,7 @@ impl Unpassed {
     #[cfg(feature = "kuzzle")]
     pub(super) const NO_CONNECTION: Self = Self {
         status: StatusCode::NOT_IMPLEMENTED,
-        why: "the connection cannot be taken over: make the layer with `gate.layer().refilling()`, in a server of hyper's",
+        why: "the connection cannot be taken over: make the layer with `gate.layer().forward_buffered()`, in a server of hyper's",
     };
 
     /// Says so, in the log and in the words of the endpoint's dialect.
@@ -83,13 +86,13 @@ impl Unpassed {
 
 /// It cannot.
 #[derive(Clone, Copy, Debug)]
-pub struct NoRefill;
+pub struct NoForward;
 
-/// It can: the service is cloned, and its body made from bytes. See [`super::GateLayer::refilling`].
+/// It can: the service is cloned, and its body made from bytes. See [`super::GateLayer::forward_buffered`].
 #[derive(Clone, Copy, Debug)]
-pub struct Refilling;
+pub struct BufferedForward;
 
-impl<S, B> Refill<S, B> for NoRefill
+impl<S, B> ForwardBuffered<S, B> for NoForward
 where
     S: Service<Request<B>>,
 {
@@ -97,8 +100,8 @@ where
 
     fn keep(_: &S) {}
 
-    async fn forward((): (), _: Parts, _: Bytes) -> Result<S::Future, Unpassed> {
-        Err(Unpassed::NOT_REFILLING)
+    async fn forward((): (), _: Parts, _: Bytes) -> Result<S::Future, NotForwarded> {
+        Err(NotForwarded::NOT_FORWARD_BUFFERED)
     }
 
     async fn consult((): (), _: Parts) -> Consulted {
@@ -111,7 +114,7 @@ where
     }
 }
 
-impl<S, B, R> Refill<S, B> for Refilling
+impl<S, B, R> ForwardBuffered<S, B> for BufferedForward
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
@@ -124,9 +127,9 @@ where
         service.clone()
     }
 
-    async fn forward(mut kept: S, parts: Parts, body: Bytes) -> Result<S::Future, Unpassed> {
+    async fn forward(mut kept: S, parts: Parts, body: Bytes) -> Result<S::Future, NotForwarded> {
         if kept.ready().await.is_err() {
-            return Err(Unpassed::NEVER_READY);
+            return Err(NotForwarded::NEVER_READY);
         }
         Ok(kept.call(Request::from_parts(parts, B::from(body))))
     }
@@ -172,6 +175,6 @@ async fn read<R: Body>(body: R) -> Option<Bytes> {
 mod sealed {
     /// The two there are, and no others.
     pub trait Sealed {}
-    impl Sealed for super::NoRefill {}
-    impl Sealed for super::Refilling {}
+    impl Sealed for super::NoForward {}
+    impl Sealed for super::BufferedForward {}
 }

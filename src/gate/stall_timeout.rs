@@ -16,18 +16,18 @@ use crate::dialect::StreamedBody;
 struct Stalled;
 
 /// Ends with an error once somebody waits after so long a time, whatever moved until then.
-pub(super) struct Paced {
+pub(super) struct StallTimeout {
     body: StreamedBody,
     end: Pin<Box<Sleep>>,
 }
 
-impl Paced {
+impl StallTimeout {
     pub(super) fn new(body: StreamedBody, limit: Duration) -> Self {
         Self { body, end: Box::pin(tokio::time::sleep(limit)) }
     }
 }
 
-impl Body for Paced {
+impl Body for StallTimeout {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -63,7 +63,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(11)).await;
             Ok(Frame::data(Bytes::from_static(b"x")))
         });
-        let mut body = Paced::new(StreamBody::new(moving.chain(stream::pending())).boxed_unsync(), limit);
+        let mut body = StallTimeout::new(StreamBody::new(moving.chain(stream::pending())).boxed_unsync(), limit);
         for _ in 0..5 {
             assert!(body.frame().await.unwrap().is_ok());
         }

@@ -11,7 +11,7 @@ use super::frames::Frames;
 /// As much as is held of either direction; while it waits to be taken, nothing more is read.
 const BUFFER: usize = 8 * 1024;
 
-pub(super) struct Way {
+pub(super) struct FrameCopy {
     buffer: Box<[u8]>,
     /// What of the buffer waits to be written.
     start: usize,
@@ -24,7 +24,7 @@ pub(super) struct Way {
     is_shut: bool,
 }
 
-impl Way {
+impl FrameCopy {
     pub(super) fn new() -> Self {
         Self {
             buffer: vec![0; BUFFER].into(),

@@ -7,19 +7,19 @@ use crate::overload::{Place, Refusal};
 use crate::verified::Verified;
 
 /// See the module; from the decision on it to the last byte of its reply.
-pub(super) struct Counted {
+pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
     /// The room that the body takes, where the gate keeps one.
     room: Option<Box<Place>>,
 }
 
-impl std::fmt::Debug for Counted {
+impl std::fmt::Debug for InFlightSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Counted(…)")
+        f.write_str("InFlightSlot(…)")
     }
 }
 
-impl Counted {
+impl InFlightSlot {
     pub(super) fn enter(gate: &Inner, caller: &Arc<Verified>) -> Result<Self, Refusal> {
         if gate.checker.callers().enter(caller.holder(), 1) {
             Ok(Self { caller: Arc::clone(caller), room: None })
@@ -40,7 +40,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for InFlightSlot {
     fn drop(&mut self) {
         self.caller.left();
     }

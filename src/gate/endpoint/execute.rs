@@ -19,7 +19,7 @@ use crate::token::claims::AccessToken;
 use crate::verified::Verified;
 
 /// Carries a command out.
-pub(super) async fn act(
+pub(super) async fn execute(
     gate: &Inner,
     endpoint: &Ready,
     command: Command,
@@ -31,7 +31,7 @@ pub(super) async fn act(
         (None, true) => (account, OfAccount::Only(account)),
         (None, false) => (account, OfAccount::Any),
     };
-    let at = At { gate, endpoint, origin, account: of_account };
+    let at = EndpointCommand { gate, endpoint, origin, account: of_account };
     match command {
         Command::Login { client, username, password, scope, access_ttl } => {
             let client = at.client(client, Some(Grant::Password)).await?;
@@ -131,7 +131,7 @@ fn read_credential(
 }
 
 /// One request at an endpoint.
-struct At<'a> {
+struct EndpointCommand<'a> {
     gate: &'a Inner,
     endpoint: &'a Ready,
     origin: &'a Origin,
@@ -139,7 +139,7 @@ struct At<'a> {
     account: OfAccount<'a>,
 }
 
-impl At<'_> {
+impl EndpointCommand<'_> {
     /// The client that asks, if it is known, proved itself, and may use this endpoint and grant.
     async fn client(&self, presented: Option<Presented>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
         let client = match presented {

@@ -21,11 +21,11 @@ use crate::route::Route;
 use crate::verified::Verified;
 
 /// How often a long reply is looked at: what ends it has ended it within this time (requirement T9's bound for tunnels).
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A reply of more bytes is long, though its length is known.
-const LONG: u64 = 1024 * 1024;
+const LONG_REPLY_BYTES: u64 = 1024 * 1024;
 /// A reply that never makes anybody wait is looked at after so many frames.
-const FRAMES: u32 = 64;
+const FRAMES_UNCHECKED: u32 = 64;
 
 /// On whom a reply hangs.
 struct Caller {
@@ -36,11 +36,11 @@ struct Caller {
 
 /// Is a reply over before it would be looked at?
 pub(super) fn is_short(size: &SizeHint) -> bool {
-    size.exact().is_some_and(|length| length <= LONG)
+    size.exact().is_some_and(|length| length <= LONG_REPLY_BYTES)
 }
 
 /// Looks at a reply.
-pub(super) struct Watch {
+pub(super) struct ReplyGuard {
     caller: Caller,
     state: State,
     is_grpc: bool,
@@ -50,9 +50,9 @@ pub(super) struct Watch {
     context: Option<Context>,
 }
 
-impl std::fmt::Debug for Watch {
+impl std::fmt::Debug for ReplyGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Watch(…)")
+        f.write_str("ReplyGuard(…)")
     }
 }
 
@@ -61,7 +61,7 @@ enum State {
     New {
         frames: u32,
     },
-    Looking {
+    Checking {
         lease: Lease,
         ticks: Interval,
     },
@@ -83,7 +83,7 @@ pub(super) enum Cut {
     Silence,
 }
 
-impl Watch {
+impl ReplyGuard {
     pub(super) fn new(gate: Arc<Inner>, verified: Arc<Verified>, route: Arc<Route>, is_grpc: bool) -> Self {
         Self {
             caller: Caller { gate, verified, route },
@@ -100,24 +100,24 @@ impl Watch {
     }
 
     /// To be asked before each frame; `waits` if there is none yet.
-    pub(super) fn look(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
+    pub(super) fn poll_expired(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
-            State::New { frames } if !waits && *frames < FRAMES => {
+            State::New { frames } if !waits && *frames < FRAMES_UNCHECKED => {
                 *frames += 1;
                 return None;
             }
             State::New { .. } => {
                 let Caller { gate, verified, route } = &self.caller;
                 let lease = Lease::of(&gate.leases, Some(verified), route.policy.on_expiry);
-                let mut ticks = tokio::time::interval(LOOK_EVERY);
+                let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 // A reply that nobody took for long is looked at once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                self.state = State::Looking { lease, ticks };
+                self.state = State::Checking { lease, ticks };
             }
-            State::Looking { .. } => {}
+            State::Checking { .. } => {}
             State::Over => return Some(Cut::Silence),
         }
-        let State::Looking { lease, ticks } = &mut self.state else { return None };
+        let State::Checking { lease, ticks } = &mut self.state else { return None };
         while ticks.poll_tick(cx).is_ready() {
             if let Some(ending) = lease.end() {
                 let reason = ending.reason();
