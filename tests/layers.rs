@@ -108,6 +108,32 @@ fn no_module_uses_one_that_stands_above_it() {
     assert!(wrong.is_empty(), "an arrow points up or sideways:\n{}", wrong.join("\n"));
 }
 
+/// Where a document sends its reader, there is something.
+#[test]
+fn every_path_that_a_document_names_exists() {
+    let root = Path::new(ROOT);
+    let mut documents: Vec<_> =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md"].map(|name| root.join(name)).into();
+    documents
+        .extend(sources(&root.join("docs")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "md")));
+    let folders = ["src/", "crates/", "tests/", "benches/", "examples/", "packaging/", "docs/", "proto/"];
+    let mut missing = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let path = quoted.split_once(' ').map_or(quoted, |(path, _)| path).trim_end_matches([',', '.']);
+            let is_path = folders.iter().any(|folder| path.starts_with(folder))
+                && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+            // `x` is whatever the reader adds.
+            let is_placeholder = path.split(['/', '.']).any(|part| part == "x");
+            if is_path && !is_placeholder && !root.join(path).exists() {
+                missing.push(format!("{}: {path}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
 #[test]
 fn an_arrow_is_found_in_every_form() {
     let text = "use crate::{gate::{Gate, x}, route};\nlet a = crate::token::mint();\nuse rotogate_crate::no;";

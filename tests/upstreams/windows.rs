@@ -59,7 +59,8 @@ async fn a4_clients_that_do_not_read_leave_room_for_the_others_on_an_upstream_s_
     let place = Place::new(&config);
     let gate = place.start();
     let mut unread = Vec::new();
-    for _ in 0..12 {
+    // More than one connection window of each worker holds, if all of them leave a stream window unread.
+    for _ in 0..32 {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(8 * 1024).unwrap();
         let mut client = socket.connect(gate.address).await.unwrap();
