@@ -364,7 +364,7 @@ async fn j22_the_same_keys_in_other_words_and_files_that_are_broken_empty_no_cac
     put(&world, "pem.pem", "broken");
     let keys = json!({ "keys": [Issuer::new(3).jwk("k2"), world.idp.jwk("k1")], "more": [] });
     put(&world, "idp.json", &serde_json::to_string_pretty(&keys).unwrap());
-    let again = "the keys of an issuer were read again";
+    let again = "issuer keys reloaded";
     crate::support::until("they are read", async || world.edge.gate.log().contains(again)).await;
     for n in 0..20 {
         std::fs::write(world.edge.place.path(&format!("other-{n}")), "x").unwrap();

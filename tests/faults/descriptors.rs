@@ -59,7 +59,7 @@ async fn a4_without_file_descriptors_nobody_new_gets_in_and_everybody_inside_goe
 
     // The system accepts them; the gate has no descriptor for the last ones.
     let idle: Vec<_> = (0..2 * DESCRIPTORS).map(|_| TcpStream::connect(gate.address).unwrap()).collect();
-    until("the log says so", async || gate.log().contains("a connection could not be accepted")).await;
+    until("the log says so", async || gate.log().contains("connection not accepted")).await;
     let refresh = answer["refresh_token"].as_str().expect("tokens").to_owned();
     let answer = inside.refresh(&refresh);
     let access = answer["access_token"].as_str().expect("a refresh is served without a new descriptor").to_owned();

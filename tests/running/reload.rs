@@ -9,7 +9,7 @@ use crate::support::{CONFIG, Gate, Place, until};
 use crate::upstreams::pki::Pki;
 use crate::upstreams::server::Server;
 
-const TAKEN: &str = "the configuration was read again";
+const TAKEN: &str = "configuration reloaded";
 
 fn upstream(url: &str, lines: &str) -> String {
     format!(
@@ -67,7 +67,7 @@ async fn what_is_wrong_or_gone_changes_nothing_and_what_takes_a_start_is_named()
     let gate = place.start();
     for (wrong, said) in [
         (good.replace("[issuer]", "[isuer]"), "isuer: unknown key"),
-        (CONFIG.to_owned(), "is gone, but the running routes lead to it"),
+        (CONFIG.to_owned(), "is missing, but routes in force use it"),
         (good.replace(&one.address.to_string(), "other.test:0"), "gateway.toml:"),
         (format!("{CONFIG}{}", upstream("https://127.0.0.1:1", "ca = \"nowhere.pem\"")), "nowhere.pem"),
     ] {
@@ -136,7 +136,7 @@ async fn t16_what_an_upstream_must_prove_follows_the_file_of_its_authority() {
     assert_eq!(two.state.requests(), 0);
     // A file that cannot be read changes nothing.
     std::fs::write(place.path("ca.pem"), "no certificate").unwrap();
-    let refused = "certificates towards upstreams changed but cannot be used; the old ones stay in force";
+    let refused = "upstream certificates changed but cannot be used; the old ones stay in force";
     until("the mistake is in the log", async || gate.log().contains(refused)).await;
     assert_eq!(status(&gate, "/other/x").await, StatusCode::OK);
     std::fs::write(place.path("ca.pem"), new.root_pem()).unwrap();

@@ -100,7 +100,7 @@ async fn a_stop_that_comes_while_a_takeover_waits_for_requests_is_a_stop() {
     gate.signal("USR2");
     until("the takeover waits for it", async || gate.log().contains("stopping: no new connections")).await;
     gate.signal("TERM");
-    until("the stop is heard", async || gate.log().contains("told to stop: nobody takes over")).await;
+    until("the stop is heard", async || gate.log().contains("in-place upgrade cancelled by a stop")).await;
     slow.write_all(b"done.").unwrap();
     let address = gate.address;
     until("the gate has stopped", async || gate.log().lines().any(|line| line.ends_with(" stopped"))).await;
@@ -143,7 +143,7 @@ async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
     let mut passed: Vec<std::os::fd::OwnedFd> = passed();
     passed.push(stray.into());
     let gate = place.start_with_sockets(passed);
-    assert!(gate.log().contains("a socket was passed that gateway.toml does not name"));
+    assert!(gate.log().contains("passed socket closed: gateway.toml does not name its address"));
     assert_eq!(ask(public).await.unwrap(), StatusCode::OK);
 }
 
@@ -190,7 +190,7 @@ async fn o13_what_check_would_refuse_leaves_the_gate_as_it_is() {
         gate.signal(signal);
         until("it is refused", async || {
             let log = gate.log();
-            let words = ["this gate goes on", "the old one stays in force"];
+            let words = ["this program keeps running", "the old one stays in force"];
             log.lines().filter(|line| words.iter().any(|word| line.contains(word))).count() == refusals
         })
         .await;

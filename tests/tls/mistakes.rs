@@ -37,7 +37,7 @@ fn a_file_that_cannot_be_used_is_named_with_its_key() {
         ],
     );
     write_private(&key, "not a key");
-    both_say(&place, &["server.key: holds no private key", "server.tls.key: "]);
+    both_say(&place, &["server.key: no readable private key", "server.tls.key: "]);
     write_private(&key, &good_key);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     both_say(&place, &["its mode 644 lets everyone at it: chmod 600", "server.tls.key: "]);
@@ -50,7 +50,7 @@ fn a_file_that_cannot_be_used_is_named_with_its_key() {
     fs::write(&cert, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
     both_say(&place, &["server.pem: is not PEM", "server.tls.cert: "]);
     fs::write(&cert, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-    both_say(&place, &["server.pem: its first certificate is none for a server", "server.tls.cert: "]);
+    both_say(&place, &["server.pem: its first certificate is not a server certificate", "server.tls.cert: "]);
     // The authority first, as one puts files together by mistake.
     fs::write(&cert, format!("{}{good_cert}", pki.root_pem())).unwrap();
     both_say(&place, &["must be the server's own", "server.tls.key: "]);

@@ -39,22 +39,19 @@ async fn no_request_that_may_be_repeated_fails_when_an_address_dies_and_comes_ba
     let address = one.address;
     drop(one);
     all_are_answered(&gate, 100).await;
-    until("the dead address is put aside", async || said(&gate, "an address is put aside", address) == 1).await;
+    until("the dead address is ejected", async || said(&gate, "address ejected", address) == 1).await;
 
     // It is there again, and not well yet: only checks go there.
     let one = Server::plain_at(address, false).await;
     all_are_answered(&gate, 40).await;
     assert_eq!(one.state.requests(), 0);
     one.state.is_well(true);
-    until("the address is used again", async || {
+    until("the address is readmitted", async || {
         gate.call(Method::GET, "/two/x", &[], "").await;
         one.state.requests() > 0
     })
     .await;
-    assert_eq!(
-        (said(&gate, "an address is put aside", address), said(&gate, "an address is used again", address)),
-        (1, 1)
-    );
+    assert_eq!((said(&gate, "address ejected", address), said(&gate, "address readmitted", address)), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,17 +61,17 @@ async fn without_checks_an_address_comes_back_after_a_time() {
     let address = one.address;
     drop(one);
     let gate = place.start();
-    until("the dead address is put aside", async || {
+    until("the dead address is ejected", async || {
         all_are_answered(&gate, 1).await;
-        said(&gate, "an address is put aside", address) > 0
+        said(&gate, "address ejected", address) > 0
     })
     .await;
     let one = Server::plain_at(address, true).await;
-    until("the address is used again", async || {
+    until("the address is readmitted", async || {
         all_are_answered(&gate, 1).await;
         one.state.requests() > 0
     })
     .await;
-    assert!(said(&gate, "an address is used again", address) > 0);
+    assert!(said(&gate, "address readmitted", address) > 0);
     assert_eq!(gate.call(Method::POST, "/two/x", &[], "x").await.status, StatusCode::OK);
 }

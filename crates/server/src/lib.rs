@@ -1,6 +1,6 @@
-//! rotogate as a program: the [`rotogate`] layer around a reverse proxy, with its configuration, listeners, admin API and
-//! command line. This library is what the binary `rotogate`, its tests and its benches share. Its API follows the program
-//! and makes no promise; an application that wants the gate inside depends on [`rotogate`] instead.
+//! rotogate as a program: the [`rotogate`] layer around a reverse proxy, with configuration, listeners, admin API and
+//! command line. The binary `rotogate`, its tests and its benches share this library. Its API follows the program and
+//! makes no promise. An application that embeds the gate depends on [`rotogate`] instead.
 //!
 //! | for | see |
 //! |---|---|
@@ -12,9 +12,9 @@
 
 pub mod cli;
 pub mod config;
-pub mod lane;
+mod file_stamp;
 pub mod log;
 pub mod proxy;
 pub mod server;
-mod stamp;
 pub mod users;
+pub mod worker_id;

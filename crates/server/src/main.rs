@@ -1,4 +1,4 @@
-//! The `rotogate` binary: everything it does is in [`rotogate_server::cli`].
+//! The `rotogate` binary. Everything it does is in [`rotogate_server::cli`].
 
 use std::process::ExitCode;
 

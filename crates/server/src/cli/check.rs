@@ -8,35 +8,35 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
-use super::{At, Done, Failure, running, runtime};
+use super::{At, CommandResult, Failure, admin_client, runtime};
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv, StoreConfig};
-use crate::server::{self, Taken};
+use crate::server::{self, UnavailableAddress};
 use rotogate::private_file;
 
-/// The addresses that the gate has which asks for this check, and which its successor need not find free. An older program
-/// passes the variable over, because it does not begin like our others.
-pub(super) const HELD: &str = "_ROTOGATE_HELD";
-/// How long a running gate may take to say where it listens.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Names the addresses of the gate that asks for this check; its in-place upgrade need not find them free. The name
+/// differs from other variables of ours, so that an older program ignores it.
+pub(super) const HELD_VAR: &str = "_ROTOGATE_HELD";
+/// How long a running gate may take to report its addresses.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
-struct Checked<'a> {
+struct CheckReport<'a> {
     file: &'a Path,
     ok: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<At>,
-    /// Where a gate would listen.
+    /// The addresses that a gate would listen on.
     listen: Vec<SocketAddr>,
     /// With `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
 }
 
-pub(super) fn run(path: &Path, print: bool, strict: bool, output: Output) -> Done {
+pub(super) fn run(path: &Path, print: bool, strict: bool, output: Output) -> CommandResult {
     let config = config::load(path, &ProcessEnv).map_err(|errors| wrong(&errors))?;
     let warnings = runtime()?.block_on(check(&config)).map_err(|errors| wrong(&errors))?;
     let printed = print.then(|| config.to_toml());
-    let checked = Checked {
+    let checked = CheckReport {
         file: path,
         ok: true,
         warnings: warnings.iter().map(At::of).collect(),
@@ -44,7 +44,7 @@ pub(super) fn run(path: &Path, print: bool, strict: bool, output: Output) -> Don
         configuration: printed.clone(),
     };
     output.write(&checked, || {
-        // What is printed besides the configuration is a comment to it.
+        // With `--print`, everything but the configuration is a TOML comment.
         let begin = if print { "# " } else { "" };
         let mut text: String = warnings.iter().map(|warning| format!("{begin}warning: {warning}\n")).collect();
         text.push_str(&format!("{begin}{}: good", path.display()));
@@ -60,7 +60,7 @@ pub(super) fn run(path: &Path, print: bool, strict: bool, output: Output) -> Don
     Ok(())
 }
 
-/// What could not be looked at is neither good nor bad, and the exit code says so.
+/// A file that could not be examined is neither good nor bad; the exit code says so.
 fn wrong(errors: &ConfigErrors) -> Failure {
     let mut at: Vec<ConfigError> = errors.iter().cloned().collect();
     for error in at.iter_mut().filter(|error| error.unchecked) {
@@ -71,45 +71,47 @@ fn wrong(errors: &ConfigErrors) -> Failure {
 
 async fn check(config: &Config) -> Result<Vec<ConfigError>, ConfigErrors> {
     let prepared = server::prepare(config).await;
-    let (used, mut doubtful) = addresses(config).await;
+    let (used, mut warnings) = addresses(config).await;
     match (prepared, ConfigErrors::new(used)) {
         (Ok(prepared), None) => {
-            let mut warnings = prepared.warnings;
-            warnings.append(&mut doubtful);
-            Ok(warnings)
+            let mut all = prepared.warnings;
+            all.append(&mut warnings);
+            Ok(all)
         }
         (Err(wrong), None) | (Ok(_), Some(wrong)) => Err(wrong),
         (Err(wrong), Some(used)) => Err(wrong.and(used)),
     }
 }
 
-/// Which addresses another program has, and which one has of which it cannot be said whether it is the gate that runs on
-/// this configuration.
+/// The addresses that other programs have; and those of which it is unknown whether the gate on this configuration has
+/// them.
 async fn addresses(config: &Config) -> (Vec<ConfigError>, Vec<ConfigError>) {
-    let held = std::env::var(HELD).unwrap_or_default();
+    let held = std::env::var(HELD_VAR).unwrap_or_default();
     let held: Vec<SocketAddr> = held.split(',').filter_map(|address| address.parse().ok()).collect();
-    let mut taken = server::taken(config, &held);
+    let mut unavailable = server::unavailable_addresses(config, &held);
     let mut may_be_ours = false;
-    if taken.iter().any(|taken| taken.is_in_use) {
-        match of_running_gate(config).await {
-            Some(ours) => taken.retain(|taken| !(taken.is_in_use && ours.contains(&taken.address))),
+    if unavailable.iter().any(|unavailable| unavailable.is_in_use) {
+        match running_gate_addresses(config).await {
+            Some(ours) => {
+                unavailable.retain(|unavailable| !(unavailable.is_in_use && ours.contains(&unavailable.address)))
+            }
             None => may_be_ours = store_is_in_use(config),
         }
     }
-    let (mut wrong, mut doubtful) = (Vec::new(), Vec::new());
-    for Taken { key, address, is_denied, is_in_use, message } in taken {
+    let (mut wrong, mut warnings) = (Vec::new(), Vec::new());
+    for UnavailableAddress { key, address, is_denied, is_in_use, message } in unavailable {
         if is_in_use && may_be_ours {
             let what = format!(
-                "{address} is in use: by the gate that runs on this store, as it seems, but that does not answer on {} \
+                "{address} is in use, probably by the gate that runs on this store, but that gate does not answer on {} \
                  (admin.listen)",
                 config.admin.listen
             );
-            doubtful.push(config.blame(&key, what));
+            warnings.push(config.blame(&key, what));
         } else {
             wrong.push(ConfigError { unchecked: is_denied, ..config.blame(&key, message) });
         }
     }
-    (wrong, doubtful)
+    (wrong, warnings)
 }
 
 #[derive(Deserialize)]
@@ -117,14 +119,14 @@ struct Status {
     listeners: Vec<SocketAddr>,
 }
 
-/// Where the gate listens that runs on this configuration: it knows our admin token. `None` if none answers.
-async fn of_running_gate(config: &Config) -> Option<Vec<SocketAddr>> {
+/// The addresses of the gate that runs on this configuration, which knows the admin token. `None` if none answers.
+async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
     let asked = async {
-        let response = running::ask(config, Method::GET, "/v1/status").await.ok().flatten()?;
-        let body = running::read(response).await.ok()?;
+        let response = admin_client::send(config, Method::GET, "/v1/status").await.ok().flatten()?;
+        let body = admin_client::read_body(response).await.ok()?;
         serde_json::from_slice::<Status>(&body).ok()
     };
-    tokio::time::timeout(PATIENCE, asked).await.ok().flatten().map(|status| status.listeners)
+    tokio::time::timeout(STATUS_TIMEOUT, asked).await.ok().flatten().map(|status| status.listeners)
 }
 
 fn store_is_in_use(config: &Config) -> bool {

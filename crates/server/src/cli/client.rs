@@ -9,14 +9,14 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::output::Output;
-use super::{Done, Failure, prompt};
+use super::{CommandResult, Failure, prompt};
 use rotogate::password;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Makes a secret for a confidential client, and the `secret_hash` that its [[clients]] entry takes.
+    /// Creates a secret for a confidential client, and the `secret_hash` for its [[clients]] entry.
     Secret {
-        /// Takes a secret of yours from standard input instead.
+        /// Reads a secret from standard input instead.
         #[arg(long)]
         stdin: bool,
     },
@@ -24,13 +24,13 @@ pub(super) enum Command {
 
 #[derive(Serialize)]
 struct Made<'a> {
-    /// Shown this once; not there where it came from standard input.
+    /// Shown once; absent if it came from standard input.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
     secret_hash: &'a str,
 }
 
-pub(super) fn run(command: &Command, output: Output) -> Done {
+pub(super) fn run(command: &Command, output: Output) -> CommandResult {
     let Command::Secret { stdin } = *command;
     let secret = if stdin { prompt::piped("the secret")? } else { random()? };
     let hash = password::hash(&secret).map_err(Failure::of)?;

@@ -1,4 +1,4 @@
-//! What a gate says when it starts: where it listens, what it made, and lines to paste.
+//! What a gate prints when it starts: its addresses, what it created, and lines to paste.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use tracing::field::display;
 
-use super::Done;
+use super::CommandResult;
 use super::output::Output;
 use crate::config::Config;
 use crate::log::LogFormat;
@@ -16,13 +16,13 @@ use crate::server::Server;
 use rotogate::client::Grant;
 use rotogate::dialect;
 
-/// What of the configuration the greeting needs.
+/// The parts of the configuration that the greeting needs.
 pub(super) struct Greeting {
     client: Option<String>,
     token_path: Option<String>,
     echo: bool,
     public_url: String,
-    /// Both outputs are for programs.
+    /// Whether log and greeting are for programs.
     is_json: bool,
 }
 
@@ -56,7 +56,7 @@ impl Greeting {
         }
     }
 
-    pub(super) fn write(&self, server: &Server, output: Output) -> Done {
+    pub(super) fn write(&self, server: &Server, output: Output) -> CommandResult {
         let asked = output.json;
         let first = server.assembled().first_user.as_ref();
         let started = Started {
@@ -77,7 +77,7 @@ impl Greeting {
             .collect();
         let admin = started.admin.map(display);
         tracing::info!(listening = listening.join(", "), admin, version = env!("CARGO_PKG_VERSION"), "listening");
-        // Whoever asked for it, or looks on, or has no other way to learn the first password.
+        // For an operator who asked for it or looks on, and for the first password, which is shown nowhere else.
         let is_terminal = std::io::stdout().is_terminal();
         let output = Output { json: output.json || (self.is_json && !is_terminal) };
         if asked || is_terminal || started.first_user.is_some() {
@@ -101,7 +101,7 @@ impl Greeting {
                 first.username, first.password
             ));
         }
-        // A certificate is for a name and not for the address.
+        // A certificate is for a name, not for the address.
         let clear = started.listening.iter().zip(are_secure).find(|(_, is_secure)| !**is_secure);
         let base = clear.map_or_else(|| self.public_url.clone(), |(address, _)| format!("http://{address}"));
         if let (Some(client), Some(path)) = (&self.client, &self.token_path) {

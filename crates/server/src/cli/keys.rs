@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{Done, Failure};
+use super::{CommandResult, Failure};
 use crate::config::Config;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::{KeyState, Keyring};
@@ -15,14 +15,14 @@ use rotogate::token::keyring::{KeyState, Keyring};
 pub(super) enum Command {
     /// Lists the keys.
     List,
-    /// Takes a key of your own into the keyring: PKCS#8 PEM, or a base64url secret for HS256, HS384 and HS512.
+    /// Imports a key into the keyring: PKCS#8 PEM, or a base64url secret for HS256, HS384 and HS512.
     Import {
-        /// The file; it must not be readable by others.
+        /// The file. Other users must not be able to read it.
         file: PathBuf,
-        /// The one algorithm that the key is for.
+        /// The one algorithm of the key.
         #[arg(long)]
         algorithm: Algorithm,
-        /// Signs with it from now on; without this it only verifies until you import it again with it.
+        /// Signs with it from now on. Without this it only verifies, until it is imported again with --sign.
         #[arg(long)]
         sign: bool,
     },
@@ -41,7 +41,7 @@ struct Imported<'a> {
     state: &'static str,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
+pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let folder = &config.issuer.keys;
     match command {
         Command::List => {

@@ -1,6 +1,6 @@
-//! The command line. One file a command, each a thin call into the library or the admin listener.
+//! The command line: one file for each command, each a thin call into the library or the admin listener.
 //!
-//! Exit codes: 0 done; 1 it could not be done, or nothing matched; 2 the command line or the configuration is wrong.
+//! Exit codes: 0 done; 1 failed, or nothing matched; 2 the command line or the configuration is wrong.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,28 +11,28 @@ use serde::Serialize;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
 
+mod admin_client;
 mod check;
 mod client;
 mod greeting;
 mod keys;
 mod output;
 mod prompt;
-mod running;
 mod serve;
 mod session;
 mod store;
-mod successor;
 mod token;
+mod upgrade;
 mod user;
 
 use output::Output;
-use successor::Baton;
+use upgrade::Baton;
 
 /// Validates bearer tokens, rotates refresh tokens, and acts on a revocation at the next request.
 #[derive(Debug, Parser)]
 #[command(name = "rotogate", version, about, propagate_version = true)]
 struct Arguments {
-    /// The configuration.
+    /// The configuration file.
     #[arg(long, global = true, env = "ROTOGATE_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
     config: PathBuf,
     /// Writes JSON, for programs.
@@ -46,30 +46,31 @@ struct Arguments {
 enum Command {
     /// Starts the gate (the default).
     Serve,
-    /// Says everything that a start would refuse: of the configuration, of the files that it names, of its addresses.
+    /// Reports everything that a start would refuse: in the configuration, in the files that it names, in its
+    /// addresses.
     ///
-    /// Exit code 2 where something is wrong, 1 where something could not be looked at. Makes no file.
+    /// Exit code 2 if something is wrong, 1 if something could not be examined. Creates no file.
     Check {
-        /// Prints the configuration in force as TOML, with every default, secrets masked.
+        /// Prints the configuration in force as TOML, with all defaults and with secrets masked.
         #[arg(long)]
         print: bool,
-        /// Takes warnings for errors: exit code 1.
+        /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
     },
-    /// Users of the users file; a running gate sees changes at once.
+    /// Users of the users file; a running gate applies changes at once.
     #[command(subcommand)]
     User(user::Command),
     /// Confidential clients.
     #[command(subcommand)]
     Client(client::Command),
-    /// Sessions of the running gate, to be seen and ended.
+    /// Sessions of the running gate: list, show, revoke.
     #[command(subcommand)]
     Session(session::Command),
-    /// The keys that tokens are signed with; a running gate sees changes at once.
+    /// The keys that sign tokens; a running gate applies changes at once.
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Tokens, to look into or to make by hand.
+    /// Tokens: inspect one, or mint one by hand.
     #[command(subcommand)]
     Token(token::Command),
     /// The store.
@@ -77,18 +78,18 @@ enum Command {
     Store(store::Command),
 }
 
-/// What went wrong, for the person at the terminal.
+/// What went wrong, for the user at the terminal.
 #[derive(Debug)]
 enum Failure {
     /// Exit code 1.
     Failed(String),
     /// Exit code 2.
-    Wrong(String),
-    /// The configuration, or files that it names: exit code 2, or 1 where nothing but a right to look is missing. At least
-    /// one.
+    Usage(String),
+    /// The configuration, or files that it names: exit code 2, or 1 if only the permission to read a file is missing.
+    /// At least one error.
     Configuration(Vec<ConfigError>),
-    /// Nobody reads any more what is written. That is no failure: `| head` has what it wanted.
-    Unread,
+    /// The reader of standard output has closed it. Not a failure: `| head` has what it wanted.
+    OutputClosed,
 }
 
 impl Failure {
@@ -104,10 +105,10 @@ impl Failure {
     fn kind(&self) -> (&'static str, u8) {
         match self {
             Self::Failed(_) => ("failed", 1),
-            Self::Wrong(_) => ("usage", 2),
+            Self::Usage(_) => ("usage", 2),
             Self::Configuration(at) if at.iter().all(|error| error.unchecked) => ("not_checked", 1),
             Self::Configuration(_) => ("configuration", 2),
-            Self::Unread => ("unread", 0),
+            Self::OutputClosed => ("unread", 0),
         }
     }
 }
@@ -115,17 +116,17 @@ impl Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Failed(text) | Self::Wrong(text) => f.write_str(text),
+            Self::Failed(text) | Self::Usage(text) => f.write_str(text),
             Self::Configuration(at) => {
                 let lines: Vec<_> = at.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("\n"))
             }
-            Self::Unread => f.write_str("nobody reads standard output any more"),
+            Self::OutputClosed => f.write_str("standard output is closed"),
         }
     }
 }
 
-/// A problem and where it is, for programs.
+/// A problem and its position, for programs.
 #[derive(Debug, Serialize)]
 struct At {
     file: String,
@@ -156,7 +157,7 @@ struct Why<'a> {
     at: Vec<At>,
 }
 
-type Done = Result<(), Failure>;
+type CommandResult = Result<(), Failure>;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -164,10 +165,10 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => match baton.filter(|baton| baton.refused.is_none()) {
-            // The program from before knew these arguments.
+            // The former program accepted these arguments.
             Some(baton) => {
-                complain(&error.to_string());
-                complain(&baton.give_back(&Failure::of(error), None).to_string());
+                print_error(&error.to_string());
+                print_error(&baton.roll_back(&Failure::of(error), None).to_string());
                 return ExitCode::from(2);
             }
             None => error.exit(),
@@ -176,7 +177,7 @@ pub fn main() -> ExitCode {
     let output = Output { json: arguments.json };
     let path = arguments.config;
     let command = arguments.command.unwrap_or(Command::Serve);
-    // What a gate says on standard output is its greeting.
+    // A gate writes only its greeting to standard output.
     let is_gate = matches!(command, Command::Serve);
     let done = match command {
         Command::Serve => serve::run(&path, output, baton),
@@ -191,23 +192,23 @@ pub fn main() -> ExitCode {
     let Err(failure) = done else { return ExitCode::SUCCESS };
     let (code, status) = failure.kind();
     match &failure {
-        Failure::Unread => {}
-        Failure::Failed(_) | Failure::Wrong(_) | Failure::Configuration(_) if output.json && !is_gate => {
+        Failure::OutputClosed => {}
+        Failure::Failed(_) | Failure::Usage(_) | Failure::Configuration(_) if output.json && !is_gate => {
             let at = match &failure {
                 Failure::Configuration(at) => at.iter().map(At::of).collect(),
-                Failure::Failed(_) | Failure::Wrong(_) | Failure::Unread => Vec::new(),
+                Failure::Failed(_) | Failure::Usage(_) | Failure::OutputClosed => Vec::new(),
             };
-            // The exit code says it, too.
+            // If this fails, the exit code still reports the failure.
             let _ = output.write(&Refusal { error: Why { code, detail: failure.to_string(), at } }, String::new);
         }
-        Failure::Failed(text) => complain(&format!("rotogate: {text}")),
-        Failure::Wrong(_) | Failure::Configuration(_) => complain(&failure.to_string()),
+        Failure::Failed(text) => print_error(&format!("rotogate: {text}")),
+        Failure::Usage(_) | Failure::Configuration(_) => print_error(&failure.to_string()),
     }
     ExitCode::from(status)
 }
 
-fn complain(text: &str) {
-    // The exit code says it, too.
+fn print_error(text: &str) {
+    // If this fails, the exit code still reports the failure.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

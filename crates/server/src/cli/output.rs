@@ -1,25 +1,25 @@
-//! Output for people, or for programs.
+//! Output as text, or as JSON for programs.
 
 use std::io::Write;
 
 use serde::Serialize;
 
-use super::{Done, Failure};
+use super::{CommandResult, Failure};
 
-/// How a command answers.
+/// The format of a command's output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     pub(super) json: bool,
 }
 
 impl Output {
-    /// Writes `value` as JSON, or `text` for people.
-    pub(super) fn write<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Done {
+    /// Writes `value` as JSON, or `text`.
+    pub(super) fn write<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> CommandResult {
         let line = if self.json { serde_json::to_string(value).map_err(Failure::of)? } else { text() };
-        // Not `println!`, which panics where nobody reads any more.
+        // `println!` would panic if standard output is closed.
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::Unread,
+            std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
             _ => Failure::Failed(format!("standard output cannot be written: {error}")),
         })
     }

@@ -7,19 +7,19 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 
-/// More than any password may have.
-const MAX: u64 = 4096;
+/// Longer than any password may be.
+const MAX_SECRET_CHARS: u64 = 4096;
 
-/// The fewest characters of a password (NIST SP 800-63B §3.1.1.2).
-const MIN_PASSWORD: usize = 8;
+/// The minimum length of a password (NIST SP 800-63B §3.1.1.2).
+const MIN_PASSWORD_CHARS: usize = 8;
 
-/// A new password: typed twice at a terminal, or the first line of standard input where that is none, or where `stdin`
-/// says so.
+/// A new password: typed twice at a terminal, or the first line of standard input if `stdin` is set or standard input
+/// is not a terminal.
 pub(super) fn new_password(username: &str, stdin: bool) -> Result<SecretString, Failure> {
     let password = if stdin || !std::io::stdin().is_terminal() { piped("the password")? } else { typed(username)? };
     match password.expose_secret().chars().count() {
-        ..MIN_PASSWORD => Err(Failure::Failed(format!(
-            "the password is too short: it must have at least {MIN_PASSWORD} characters; nothing was changed"
+        ..MIN_PASSWORD_CHARS => Err(Failure::Failed(format!(
+            "the password is too short: it must have at least {MIN_PASSWORD_CHARS} characters; nothing was changed"
         ))),
         _ => Ok(password),
     }
@@ -38,7 +38,7 @@ fn typed(username: &str) -> Result<SecretString, Failure> {
 /// The first line of standard input.
 pub(super) fn piped(what: &str) -> Result<SecretString, Failure> {
     let mut text = Zeroizing::new(String::new());
-    std::io::stdin().take(MAX * 4).read_to_string(&mut text).map_err(Failure::of)?;
+    std::io::stdin().take(MAX_SECRET_CHARS * 4).read_to_string(&mut text).map_err(Failure::of)?;
     not_empty(SecretString::from(text.lines().next().unwrap_or_default()), what)
 }
 

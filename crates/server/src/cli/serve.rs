@@ -12,42 +12,42 @@ use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
-use super::successor::{Baton, Program};
-use super::{Done, Failure, greeting, runtime, successor};
+use super::upgrade::{Baton, Program};
+use super::{CommandResult, Failure, greeting, runtime, upgrade};
 use crate::config::{self, Config, ConfigErrors, ProcessEnv};
-use crate::server::{self, Ended, Order, Prepared, Server};
+use crate::server::{self, Order, Prepared, Server, ShutdownKind};
 
-pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> Done {
-    // Whoever hands over has it in the environment already.
+pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
+    // A program started by an in-place upgrade has the variable already.
     if baton.is_none() {
-        begin_anew_with_purging();
+        exec_with_purge_delay();
     }
-    let program = Program::of_start(baton.as_ref())?;
+    let program = Program::current(baton.as_ref())?;
     let mut sockets = None;
     let is_serving = AtomicBool::new(false);
-    // What is said until the very end is written.
+    // Lives until the end, so that the last log lines are written.
     let mut logs = None;
     let ended = start(path, output, &program, baton.as_ref(), &mut sockets, &is_serving, &mut logs);
     match (ended, baton) {
-        (Ok(Ended::Stopped), _) => Ok(()),
-        (Ok(Ended::HandedOver(handover)), _) => {
+        (Ok(ShutdownKind::Stopped), _) => Ok(()),
+        (Ok(ShutdownKind::Upgrade(state)), _) => {
             crate::log::flush();
-            Err(successor::become_it(&program, handover))
+            Err(upgrade::replace_process(&program, state))
         }
         (Err(failure), Some(baton)) if baton.refused.is_none() && !is_serving.load(Ordering::Relaxed) => {
             if tracing::dispatcher::has_been_set() {
-                tracing::error!(error = %failure, "this program cannot take over; the one before it goes on");
+                tracing::error!(error = %failure, "in-place upgrade failed; the former program runs on");
             } else {
-                super::complain(&format!("rotogate: {failure}"));
+                super::print_error(&format!("rotogate: {failure}"));
             }
             crate::log::flush();
-            Err(baton.give_back(&failure, sockets))
+            Err(baton.roll_back(&failure, sockets))
         }
         (Err(failure), _) => Err(failure),
     }
 }
 
-/// Starts a gate, and runs it to its end. `sockets` gets those that were passed once more, for as long as nobody is served.
+/// Starts a gate and runs it to its end. `sockets` holds a second handle of each passed socket until the gate serves.
 fn start(
     path: &Path,
     output: Output,
@@ -56,7 +56,7 @@ fn start(
     sockets: &mut Option<Vec<TcpListener>>,
     is_serving: &AtomicBool,
     logs: &mut Option<crate::log::Logs>,
-) -> Result<Ended, Failure> {
+) -> Result<ShutdownKind, Failure> {
     let passed = server::passed_sockets().map_err(Failure::of)?;
     if baton.is_some() {
         let again = passed.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
@@ -72,33 +72,33 @@ fn start(
     *logs = Some(log(&config)?);
     allow_many_files();
     for name in config.source.passed_over() {
-        tracing::debug!(name, "an environment variable of an orchestrator was passed over");
+        tracing::debug!(name, "environment variable of an orchestrator ignored");
     }
     if let Some((former, reason)) = refused {
-        former.take_name();
+        former.restore_process_name();
         tracing::warn!(target: "rotogate::audit", event = "process.upgrade_refused", reason);
-        tracing::error!(reason, "what was started anew failed; this gate goes on as it was");
+        tracing::error!(reason, "in-place upgrade failed; this program runs on as before");
     }
     runtime()?.block_on(async {
-        // Before anybody is told that the gate is there: a signal without a handler would end it in the middle.
+        // Before the gate reports that it is ready: a signal without a handler would kill it.
         let signals = Signals::new().map_err(Failure::of)?;
         let greeted = greeting::Greeting::new(&config);
         let prepared = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
         warn(&prepared);
         let server = Server::bind(config, prepared, passed).await.map_err(Failure::of)?;
         match greeted.write(&server, output) {
-            // Nobody has to read it where nothing was made.
+            // Without a first password, the greeting may go unread.
             Err(failure) if server.assembled().first_user.is_none() => tracing::warn!("{failure}"),
-            Err(Failure::Unread) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
+            Err(Failure::OutputClosed) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
         }
-        tell_manager(NotifyState::Ready);
+        notify_manager(NotifyState::Ready);
         is_serving.store(true, Ordering::Relaxed);
         *sockets = None;
         let held = server.addresses().into_iter().chain(server.admin_address()).collect();
-        let (orders, told) = mpsc::channel(1);
-        tokio::spawn(signals.obey(path.to_owned(), program.clone(), held, orders));
-        server.run(told).await.map_err(Failure::of)
+        let (tx, rx) = mpsc::channel(1);
+        tokio::spawn(signals.forward_to(path.to_owned(), program.clone(), held, tx));
+        server.run(rx).await.map_err(Failure::of)
     })
 }
 
@@ -108,31 +108,31 @@ fn warn(prepared: &Prepared) {
     }
 }
 
-/// The allocator gives free memory back after 10 ms, so that a flood leaves nothing behind (requirement A15); by default it
-/// waits for a later request to do so, and keeps what was free before. It reads this from the environment with the first
-/// allocation, and no safe function changes it later. So the program executes itself once: the same process, with its
-/// files, under one more variable. What an operator has set stays.
-fn begin_anew_with_purging() {
+/// Makes the allocator return free memory after 10 ms, so that a flood leaves nothing behind (requirement A15). By
+/// default mimalloc purges free memory only when a later request triggers it. It reads the setting from the environment
+/// at the first allocation, and no safe function changes it later. So the program executes itself once: the same
+/// process, with its files, and one more variable. A value that the operator has set stays.
+fn exec_with_purge_delay() {
     use std::os::unix::process::CommandExt;
     const DELAY: &str = "MIMALLOC_PURGE_DELAY";
     let mut arguments = std::env::args_os();
     let (None, Ok(program), Some(name)) = (std::env::var_os(DELAY), std::env::current_exe(), arguments.next()) else {
         return;
     };
-    // It comes back only if it fails, and then free memory is kept for longer.
+    // `exec` returns only on failure. Then free memory is kept longer.
     let _ = std::process::Command::new(program).arg0(name).args(arguments).env(DELAY, "10").exec();
 }
 
-/// Tells systemd, if that is who started us (sd_notify(3)).
-fn tell_manager(state: NotifyState<'_>) {
+/// Notifies systemd, if it started this process (sd_notify(3)).
+fn notify_manager(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "NOTIFY_SOCKET is set and cannot be written to; the service manager was not told");
+        tracing::warn!(%error, "NOTIFY_SOCKET not writable; service manager not notified");
     }
 }
 
-/// The memory holds keys and passwords: no core dump, and no other process of the same user looks into it (requirement
+/// The memory holds keys and passwords: no core dump, and no other process of the same user may read it (requirement
 /// O3).
-fn keep_memory_private() -> Done {
+fn keep_memory_private() -> CommandResult {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let failed = |error| Failure::Failed(format!("core dumps cannot be switched off: {error}"));
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed)?;
@@ -141,12 +141,12 @@ fn keep_memory_private() -> Done {
     Ok(())
 }
 
-/// Every connection is a file, and the soft bound of most systems, 1024, is for programs that use `select`.
+/// Each connection is a file. The soft limit of most systems, 1024, is for programs that use `select`.
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let bounds = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: bounds.maximum, ..bounds }) {
-        tracing::warn!(%error, bound = bounds.current, "the number of open files stays bounded as it was");
+        tracing::warn!(%error, bound = bounds.current, "limit of open files not raised");
     }
 }
 
@@ -158,7 +158,7 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
             config.log.level.as_str().parse().map_err(|error| Failure::Failed(format!("log.level: {error}")))?,
         )
         .from_env()
-        .map_err(|error| Failure::Wrong(format!("ROTOGATE_LOG: {error}")))?;
+        .map_err(|error| Failure::Usage(format!("ROTOGATE_LOG: {error}")))?;
     let logs = crate::log::start(
         &config.log,
         &config.access_log,
@@ -169,28 +169,28 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     .map_err(Failure::of)?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
-        tracing::error!(target: "rotogate::panic", location, text = fixed_text(panic.payload()), "a panic: a bug");
+        tracing::error!(target: "rotogate::panic", location, text = fixed_text(panic.payload()), "panic: a bug");
         crate::log::flush_after_panic();
     }));
     Ok(logs)
 }
 
-/// The message of a panic, if it is a text from the program itself. One put together at run time may hold a piece of
-/// what a client sent, a line end or a secret (requirement A6).
+/// The message of a panic, if it is a fixed text of the program. A formatted message may hold client input, a line
+/// break or a secret (requirement A6).
 fn fixed_text(payload: &(dyn Any + Send)) -> &'static str {
     payload.downcast_ref::<&'static str>().copied().unwrap_or("(not shown)")
 }
 
-/// What an operator, or a service manager, sends.
+/// The signals of an operator or a service manager.
 struct Signals {
     /// SIGTERM and SIGINT: stop.
     terminate: Signal,
     interrupt: Signal,
     /// SIGHUP: read gateway.toml again.
     hangup: Signal,
-    /// SIGUSR1: open the log files again, which somebody renamed.
+    /// SIGUSR1: reopen the log files after a rotation.
     user1: Signal,
-    /// SIGUSR2: start anew, perhaps as another version, with the same sockets.
+    /// SIGUSR2: in-place upgrade: start the program anew, perhaps in another version, with the same sockets.
     user2: Signal,
 }
 
@@ -205,8 +205,14 @@ impl Signals {
         })
     }
 
-    /// Makes orders of them until the gate is told to stop, or has ended. What cannot be done leaves it as it is.
-    async fn obey(mut self, config: PathBuf, program: Program, held: Vec<SocketAddr>, orders: mpsc::Sender<Order>) {
+    /// Turns signals into orders until the gate stops. A reload or an upgrade that cannot succeed sends no order.
+    async fn forward_to(
+        mut self,
+        config: PathBuf,
+        program: Program,
+        held: Vec<SocketAddr>,
+        orders: mpsc::Sender<Order>,
+    ) {
         loop {
             let order = tokio::select! {
                 _ = self.terminate.recv() => Some(Order::Stop),
@@ -219,13 +225,13 @@ impl Signals {
                     crate::log::reopen();
                     None
                 }
-                _ = self.user2.recv() => hand_over(config.clone(), program.clone(), held.clone()).await,
+                _ = self.user2.recv() => prepare_upgrade(config.clone(), program.clone(), held.clone()).await,
             };
             let Some(order) = order else { continue };
             if matches!(order, Order::Stop) {
-                tell_manager(NotifyState::Stopping);
+                notify_manager(NotifyState::Stopping);
             }
-            // Not a takeover: whoever waits for that may still be told to stop.
+            // Not an upgrade: while it waits, a stop can still cancel it.
             let is_last = matches!(order, Order::Stop);
             if orders.send(order).await.is_err() || is_last {
                 return;
@@ -236,7 +242,7 @@ impl Signals {
 
 async fn reload(path: &Path) -> Option<Order> {
     let refused = |errors: ConfigErrors| {
-        tracing::error!(%errors, "the configuration is wrong; the old one stays in force");
+        tracing::error!(%errors, "configuration invalid; the old one stays in force");
         None
     };
     let config = match config::load(path, &ProcessEnv) {
@@ -252,16 +258,16 @@ async fn reload(path: &Path) -> Option<Order> {
     }
 }
 
-async fn hand_over(config: PathBuf, program: Program, held: Vec<SocketAddr>) -> Option<Order> {
+async fn prepare_upgrade(config: PathBuf, program: Program, held: Vec<SocketAddr>) -> Option<Order> {
     let checked = tokio::task::spawn_blocking(move || program.check(&config, &held)).await;
     match checked {
-        Ok(Ok(wanted)) => Some(Order::HandOver(wanted)),
+        Ok(Ok(wanted)) => Some(Order::Upgrade(wanted)),
         Ok(Err(error)) => {
-            tracing::error!(%error, "what is to be started would not start; this gate goes on");
+            tracing::error!(%error, "in-place upgrade refused: the new program would not start; this program keeps running");
             None
         }
         Err(error) => {
-            tracing::error!(%error, "what is to be started was not checked; this gate goes on");
+            tracing::error!(%error, "in-place upgrade refused: the check failed to run; this program keeps running");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! `rotogate session`: sessions of the gate that runs.
+//! `rotogate session`: sessions of the running gate.
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -6,9 +6,9 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
-use super::{Done, Failure, running, runtime};
+use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::Config;
-use crate::server::admin::{Ended, Listed};
+use crate::server::admin::{RevocationReport, SessionInfo};
 use rotogate::session::SessionId;
 
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub(super) enum Command {
         /// Its id: the `sid` of its tokens.
         id: String,
     },
-    /// Ends a session, or many: their tokens are refused from the next request on.
+    /// Ends one session or many: their tokens are refused from the next request on.
     Revoke {
         #[command(flatten)]
         which: Which,
@@ -32,13 +32,13 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Whose {
-    /// Of the user of this name alone (`rotogate user list`).
+    /// Only sessions of the user of this name (`rotogate user list`).
     #[arg(long, conflicts_with = "subject")]
     user: Option<String>,
-    /// The account of the user, where several have one of that name.
+    /// The user's account, if several accounts have a user of that name.
     #[arg(long, requires = "user")]
     account: Option<String>,
-    /// Of this subject alone: the `sub` of the tokens.
+    /// Only sessions of this subject: the `sub` of the tokens.
     #[arg(long)]
     subject: Option<String>,
 }
@@ -47,10 +47,10 @@ pub(super) struct Whose {
 pub(super) struct Which {
     #[command(flatten)]
     target: Target,
-    /// The account of the user, where several have one of that name.
+    /// The user's account, if several accounts have a user of that name.
     #[arg(long, requires = "user")]
     account: Option<String>,
-    /// Refuses what such a subject or client has, even where users, clients and store know none.
+    /// Enters the revocation even if users, clients and store know no such subject or client.
     #[arg(long)]
     force: bool,
 }
@@ -58,25 +58,25 @@ pub(super) struct Which {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Target {
-    /// The session of this id.
+    /// The id of the session.
     id: Option<String>,
-    /// Every session that the user of this name has begun so far.
+    /// Every session of the user of this name so far.
     #[arg(long)]
     user: Option<String>,
-    /// Every session that this subject has begun so far: the `sub` of the tokens.
+    /// Every session of this subject so far: the `sub` of the tokens.
     #[arg(long)]
     subject: Option<String>,
-    /// Every session begun so far with this client.
+    /// Every session of this client so far.
     #[arg(long)]
     client: Option<String>,
-    /// Every session begun so far.
+    /// Every session so far.
     #[arg(long)]
     all: bool,
 }
 
 #[derive(Deserialize)]
 struct Page {
-    sessions: Vec<Listed>,
+    sessions: Vec<SessionInfo>,
     next: Option<String>,
 }
 
@@ -84,16 +84,16 @@ struct Page {
 struct Revoked<'a> {
     revoked: &'a str,
     #[serde(flatten)]
-    ended: Ended,
+    ended: RevocationReport,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
+pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     runtime()?.block_on(async {
         match command {
             Command::List { whose } => list(config, &whose, output).await,
             Command::Show { id } => {
                 let body = ask_for(config, Method::GET, &format!("/sessions/{}", escaped(&id)), &id).await?;
-                let session: Listed = serde_json::from_slice(&body).map_err(Failure::of)?;
+                let session: SessionInfo = serde_json::from_slice(&body).map_err(Failure::of)?;
                 output.write(&session, || shown(&session))
             }
             Command::Revoke { which } => revoke(config, which, output).await,
@@ -101,8 +101,8 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
     })
 }
 
-/// Page after page, each written as it comes: there may be millions.
-async fn list(config: &Config, whose: &Whose, output: Output) -> Done {
+/// Writes each page as it arrives: there may be millions of sessions.
+async fn list(config: &Config, whose: &Whose, output: Output) -> CommandResult {
     let mut after = None;
     let mut found = false;
     loop {
@@ -113,7 +113,7 @@ async fn list(config: &Config, whose: &Whose, output: Output) -> Done {
         }
         query.extend_pairs(after.as_deref().map(|after| ("after", after)));
         query.append_pair("limit", "1000");
-        let body = running::answer(config, Method::GET, &query.finish()).await?;
+        let body = admin_client::request(config, Method::GET, &query.finish()).await?;
         let page: Page = serde_json::from_slice(&body).map_err(Failure::of)?;
         found |= !page.sessions.is_empty();
         for session in &page.sessions {
@@ -127,12 +127,12 @@ async fn list(config: &Config, whose: &Whose, output: Output) -> Done {
     }
 }
 
-async fn revoke(config: &Config, which: Which, output: Output) -> Done {
+async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult {
     let Which { target, account, force } = which;
     let Target { id, user, subject, client, all: _ } = target;
     if let Some(id) = id {
         let body = ask_for(config, Method::POST, &format!("/sessions/{}/revoke", escaped(&id)), &id).await?;
-        let ended: Ended = serde_json::from_slice(&body).map_err(Failure::of)?;
+        let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
         let text = match ended.ended {
             0 => format!("session {id} had ended before"),
             _ => format!("session {id} ended"),
@@ -153,9 +153,9 @@ async fn revoke(config: &Config, which: Which, output: Output) -> Done {
     if force {
         query.append_key_only("force");
     }
-    let body = running::answer(config, Method::POST, &query.finish()).await?;
-    let ended: Ended = serde_json::from_slice(&body).map_err(Failure::of)?;
-    // A user's tokens have sessions; a client, and all together, may have tokens without one.
+    let body = admin_client::request(config, Method::POST, &query.finish()).await?;
+    let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
+    // Tokens of a user have sessions; a client, or everyone, may also have tokens without a session.
     if of_whom && ended.matched == 0 && !force {
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
     }
@@ -165,10 +165,10 @@ async fn revoke(config: &Config, which: Which, output: Output) -> Done {
     output.write(&Revoked { revoked: &revoked, ended }, || text)
 }
 
-/// What is said of one session. Its id is part of a path, so nothing else may stand in its place.
+/// A request about one session. The id becomes part of a path, so it must be an id.
 async fn ask_for(config: &Config, method: Method, path: &str, id: &str) -> Result<Bytes, Failure> {
     match SessionId::parse(id) {
-        Some(_) => running::answer(config, method, path).await,
+        Some(_) => admin_client::request(config, method, path).await,
         None => Err(Failure::Failed(format!("there is no session {id}"))),
     }
 }
@@ -177,12 +177,12 @@ fn escaped(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-fn line(session: &Listed) -> String {
-    let Listed { id, status, subject, client, dialect, created, .. } = session;
+fn line(session: &SessionInfo) -> String {
+    let SessionInfo { id, status, subject, client, dialect, created, .. } = session;
     format!("{id}  {status}  sub={subject}  client={client}  {dialect}  since {created}")
 }
 
-fn shown(session: &Listed) -> String {
+fn shown(session: &SessionInfo) -> String {
     let none = || "-".to_owned();
     let seen = if session.confirmed { "seen in use" } else { "not seen in use" };
     [

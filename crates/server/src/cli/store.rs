@@ -10,14 +10,14 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{Done, Failure, running, runtime};
+use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::{Config, StoreConfig};
 use rotogate::private_file::{self, Unpublished};
 use rotogate::store::redb::RedbStore;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Copies the store into a new file, consistent, also while the gate runs.
+    /// Copies the store into a new file, consistently, even while the gate runs.
     Backup {
         /// The new file; it must not exist.
         to: PathBuf,
@@ -30,7 +30,7 @@ struct BackedUp<'a> {
     bytes: u64,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
+pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let Command::Backup { to } = command;
     let StoreConfig::Redb { path, .. } = &config.store else {
         return Err(Failure::Failed("store.kind is \"memory\": there is nothing to back up".into()));
@@ -49,14 +49,14 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
     })
 }
 
-/// Asks the gate that runs. `false` if none answers.
+/// Asks the running gate for a copy. `false` if none answers.
 async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> {
-    let Some(response) = running::ask(config, Method::POST, "/store/backup").await? else { return Ok(false) };
+    let Some(response) = admin_client::send(config, Method::POST, "/store/backup").await? else { return Ok(false) };
     if response.status() != StatusCode::OK {
-        return Err(Failure::Failed(format!("what answers on {} is no rotogate", config.admin.listen)));
+        return Err(Failure::Failed(format!("the program that answers on {} is not rotogate", config.admin.listen)));
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(Failure::of)?;
-    // Under another name until it is whole.
+    // Written under a temporary name until it is complete.
     let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
     let (part, file) = Unpublished::beside(to).map_err(cannot)?;
     write(file, response.into_body()).await?;
@@ -64,7 +64,7 @@ async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> 
     Ok(true)
 }
 
-async fn write(mut file: File, mut body: hyper::body::Incoming) -> Done {
+async fn write(mut file: File, mut body: hyper::body::Incoming) -> CommandResult {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(Failure::of)?.into_data() {
             file.write_all(&data).map_err(Failure::of)?;

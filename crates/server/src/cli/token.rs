@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{Done, Failure, prompt};
+use super::{CommandResult, Failure, prompt};
 use crate::config::Config;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::session::Scope;
@@ -20,20 +20,21 @@ use rotogate::token::{MAX_SESSIONLESS_LIFETIME, mint};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Says what a token on standard input is, and whether its keys are ours. Knows nothing of revocations.
+    /// Shows what a token on standard input is, and whether our keys verify it. Does not check revocations.
     Inspect,
-    /// Makes an access token without a session: for a job or a test. It ends with its time, or by its jti.
+    /// Mints an access token without a session, for a job or a test. It ends when it expires, or by a revocation of its
+    /// jti.
     Mint {
-        /// Whose it is.
+        /// The `sub`.
         #[arg(long)]
         subject: String,
-        /// Which client it is for: one of [[clients]], which can revoke it.
+        /// The client that it is for: one of [[clients]], which can revoke it.
         #[arg(long)]
         client: String,
         /// Its scopes, separated by spaces.
         #[arg(long, default_value = "")]
         scope: String,
-        /// How long it lives; a day at most.
+        /// Its lifetime; a day at most.
         #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
         ttl: Duration,
     },
@@ -65,7 +66,7 @@ struct Minted<'a> {
     expires: u64,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
+pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
     match command {
         Command::Inspect => {
@@ -92,7 +93,7 @@ fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<Inspected,
     let issuer: Arc<str> = config.issuer.url.as_str().into();
     let audience = config.issuer.audience.iter().map(|one| one.as_str().into()).collect();
     let mut rules = vec![IssuerRules::own(issuer, audience, keyring, config.issuer.leeway)];
-    rules.extend(crate::server::assemble::trusted_issuers(config).map_err(Failure::of)?);
+    rules.extend(crate::server::assemble::load_issuers(config).map_err(Failure::of)?);
     let verifier = Verifier::new(rules).map_err(Failure::of)?;
     let now = SystemTime::new().wall();
     Ok(match verifier.verify(token, now, now) {
@@ -101,7 +102,7 @@ fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<Inspected,
             refused: None,
             claims: Some(serde_json::Value::Object(access.claims())),
         },
-        // What cannot be verified is not shown: nothing in it can be believed.
+        // Claims that cannot be verified are not shown: nothing in them can be trusted.
         Err(denial) => Inspected::AccessToken { authentic: false, refused: Some(denial.reason()), claims: None },
     })
 }
@@ -112,13 +113,13 @@ fn make(
     [subject, client, scope]: [&str; 3],
     ttl: Duration,
     output: Output,
-) -> Done {
+) -> CommandResult {
     if ttl > MAX_SESSIONLESS_LIFETIME {
-        return Err(Failure::Failed("--ttl must be at most 1d: a token without a session is hard to take back".into()));
+        return Err(Failure::Failed("--ttl must be at most 1d: a token without a session is hard to revoke".into()));
     }
     if config.clients.iter().all(|known| known.id != client) {
         return Err(Failure::Failed(format!(
-            "there is no client {client:?} in [[clients]]: nobody could revoke the token"
+            "there is no client {client:?} in [[clients]]: no client could revoke the token"
         )));
     }
     let scope = Scope::parse(scope).map_err(Failure::of)?;

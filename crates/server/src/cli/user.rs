@@ -5,9 +5,9 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::output::Output;
-use super::{Done, Failure, prompt, running, runtime};
+use super::{CommandResult, Failure, admin_client, prompt, runtime};
 use crate::config::{Config, DirectoryConfig};
-use crate::users::edit::{self, Who};
+use crate::users::edit::{self, UserKey};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::session::Scope;
 
@@ -17,37 +17,37 @@ pub(super) enum Command {
     Add {
         #[command(flatten)]
         who: Named,
-        /// The `sub` of the user's tokens; a random one, if you do not say.
+        /// The `sub` of the user's tokens; random by default.
         #[arg(long)]
         subject: Option<String>,
         /// The scopes that the user's tokens may carry, separated by spaces.
         #[arg(long, default_value = "")]
         scopes: String,
-        /// Reads the password from standard input, also from a terminal.
+        /// Reads the password from standard input, even if that is a terminal.
         #[arg(long)]
         stdin: bool,
     },
     /// Lists the users.
     List,
-    /// Removes a user; every session of the user ends.
+    /// Removes a user. All sessions of the user end.
     Remove {
         #[command(flatten)]
         who: Named,
     },
-    /// Sets a user's password; every session of the user ends.
+    /// Sets a user's password. All sessions of the user end.
     Passwd {
         #[command(flatten)]
         who: Named,
-        /// Reads the password from standard input, also from a terminal.
+        /// Reads the password from standard input, even if that is a terminal.
         #[arg(long)]
         stdin: bool,
     },
-    /// Keeps a user out; every session of the user ends.
+    /// Disables a user. All sessions of the user end.
     Disable {
         #[command(flatten)]
         who: Named,
     },
-    /// Lets a user in again.
+    /// Enables a user again.
     Enable {
         #[command(flatten)]
         who: Named,
@@ -59,14 +59,14 @@ pub(super) enum Command {
 pub(super) struct Named {
     /// The user's name.
     username: String,
-    /// The account that the user belongs to.
+    /// The user's account.
     #[arg(long)]
     account: Option<String>,
 }
 
 impl Named {
-    fn who(&self) -> Who<'_> {
-        Who { account: self.account.as_deref(), username: &self.username }
+    fn who(&self) -> UserKey<'_> {
+        UserKey { account: self.account.as_deref(), username: &self.username }
     }
 }
 
@@ -86,12 +86,12 @@ struct Row {
     scopes: String,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
+pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let DirectoryConfig::File { path } = &config.directory;
     let now = SystemTime::new().wall();
     let changed = |who: &Named, done: &'static str| {
-        // Before this command says that it is done, a gate that runs acts by it.
-        taken_up(config)?;
+        // A running gate applies the change before this command reports success.
+        reload_running_gate(config)?;
         let changed = Changed { username: &who.username, account: who.account.as_deref(), done };
         output.write(&changed, || format!("{} {done}", who.username))
     };
@@ -136,18 +136,18 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> Done {
     }
 }
 
-/// Has the gate that runs read the file, if there is one, and waits until the change counts.
-fn taken_up(config: &Config) -> Done {
-    let asked = runtime()?.block_on(running::ask(config, Method::POST, "/users/reload"));
+/// Makes a running gate read the file, and waits until the change counts. Does nothing if none runs.
+fn reload_running_gate(config: &Config) -> CommandResult {
+    let asked = runtime()?.block_on(admin_client::send(config, Method::POST, "/users/reload"));
     let why = match asked {
         Ok(Some(response)) if response.status() == StatusCode::NOT_FOUND => {
-            "it is of a version that does not know how".to_owned()
+            "its version does not support that".to_owned()
         }
         Ok(Some(_) | None) => return Ok(()),
         Err(failure) => failure.to_string(),
     };
     Err(Failure::Failed(format!(
-        "the users file is changed, but the gate that runs did not say that it acts by it: {why}. It reads the file by \
+        "the users file is changed, but the gate that runs did not confirm it: {why}. It reads the file by \
          itself within a second, if the file is sound and it is there"
     )))
 }

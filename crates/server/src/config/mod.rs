@@ -34,7 +34,7 @@ pub use types::*;
 use rotogate::private_file::{self, trusted};
 
 /// A configuration longer than this is not one.
-const MAX_LEN: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads the file at `path`, and lays the environment over it.
 ///
@@ -55,7 +55,7 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
         let error = ConfigError { source, position: None, key: String::new(), message: why, unchecked: true };
         return Err(ConfigErrors::of(error, []));
     }
-    let bytes = trusted::read(path, MAX_LEN).map_err(|what| ConfigErrors::said(path, &what))?;
+    let bytes = trusted::read(path, MAX_FILE_BYTES).map_err(|what| ConfigErrors::said(path, &what))?;
     let text = String::from_utf8(bytes)
         .map_err(|e| fail(format!("is not UTF-8 text, from byte {} on", e.utf8_error().valid_up_to())))?;
     parse(&text, path, env)

@@ -1,7 +1,8 @@
-//! The access log: a line for each request, written when the body of its reply has ended. docs/logs.md lists the fields.
+//! The access log: one line for each request, written when its response body has ended. docs/logs.md lists the fields.
 //!
-//! The line is made as the request goes: what its head says at once, so that nothing of it need be kept, the rest when it
-//! is known. Whatever becomes of a request, its entry is dropped in the end, and that writes the line.
+//! The line is built as the request proceeds. The fields of the request head are written at once, so that the head need
+//! not be kept; the others follow as they become known. Every request drops its line in the end, and dropping it writes
+//! it.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,73 +11,73 @@ use std::time::Duration;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Version};
 
-use super::exchange::Answered;
-use super::line::{Line, key};
+use super::exchange::ExchangeProgress;
+use super::line::{LogLine, key};
 use super::settings::LogFormat;
 use super::writer::Sink;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate::headers::Peer;
 
-/// A reply of unknown length that lasts longer is a stream.
+/// A response of unknown length that lasts longer than this is a stream.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module. There is one, for as long as the process runs: entries refer to it without counting.
+/// The access log of the process. It is never dropped: lines refer to it without a reference count.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
     pub(super) user_agent: bool,
-    /// Whose tokens need no mention of their issuer.
+    /// Lines about tokens of this issuer do not name the issuer.
     pub(super) own_issuer: String,
     pub(super) time: SystemTime,
 }
 
-/// The connection that a request came over.
-pub(crate) struct Over<'a> {
+/// The connection of a request.
+pub(crate) struct ConnectionInfo<'a> {
     pub(crate) peer: &'a Peer,
-    /// Where it is not the peer.
+    /// `None` if the client is the peer.
     pub(crate) client: Option<IpAddr>,
     pub(crate) scheme: &'static str,
     pub(crate) tls: Option<&'static str>,
 }
 
 /// What the proxy did with a request.
-pub(crate) struct Sent<'a> {
+pub(crate) struct UpstreamInfo<'a> {
     pub(crate) upstream: Option<&'a str>,
     pub(crate) address: Option<&'a str>,
     pub(crate) attempts: u8,
     pub(crate) took: Duration,
 }
 
-/// One request. Dropped, it is written.
+/// The line of one request. Dropping it writes it.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
-    line: Option<Line>,
+    line: Option<LogLine>,
     began: Duration,
     is_answered: bool,
     is_stream: bool,
-    /// The line of its beginning is written.
-    is_told: bool,
-    /// Where the bytes of the request's body are counted.
-    received: Option<Answered>,
+    /// Whether the line at the beginning of a stream was written.
+    is_begin_logged: bool,
+    /// Counts the bytes of the request body.
+    received: Option<ExchangeProgress>,
     sent: u64,
     grpc: Option<HeaderValue>,
     end: &'static str,
 }
 
 impl AccessLog {
-    /// Begins a line with what the head of a request says.
+    /// Begins a line with the fields of the request head.
     pub(crate) fn begin<B>(
         &'static self,
         request: &Request<B>,
         id: &HeaderValue,
         micros: u64,
-        over: &Over<'_>,
-        received: Option<Answered>,
-    ) -> Entry {
-        let mut line = Line::new(self.format, micros);
+        connection: &ConnectionInfo<'_>,
+        received: Option<ExchangeProgress>,
+    ) -> AccessLogLine {
+        let mut line = LogLine::new(self.format, micros);
         line.word(key!("event.dataset"), "rotogate.access");
         line.word(key!("http.request.id"), id);
         line.text(key!("http.request.method"), request.method().as_str());
@@ -85,7 +86,7 @@ impl AccessLog {
         if let Some(host) = authority.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes)) {
             line.bytes(key!("server.address"), host);
         }
-        line.word(key!("url.scheme"), over.scheme);
+        line.word(key!("url.scheme"), connection.scheme);
         line.word(
             key!("network.protocol.version"),
             match request.version() {
@@ -94,24 +95,24 @@ impl AccessLog {
                 _ => "1.1",
             },
         );
-        if let Some(tls) = over.tls {
+        if let Some(tls) = connection.tls {
             line.word(key!("tls.protocol.version"), tls);
         }
-        match over.client {
+        match connection.client {
             Some(client) => line.address(key!("client.address"), client),
-            None => line.word(key!("client.address"), over.peer.text()),
+            None => line.word(key!("client.address"), connection.peer.text()),
         }
-        line.word(key!("network.peer.address"), over.peer.text());
+        line.word(key!("network.peer.address"), connection.peer.text());
         if let Some(agent) = request.headers().get(USER_AGENT).filter(|_| self.user_agent) {
             line.bytes(key!("user_agent.original"), agent.as_bytes());
         }
-        Entry {
+        AccessLogLine {
             log: self,
             line: Some(line),
             began: self.time.monotonic(),
             is_answered: false,
             is_stream: false,
-            is_told: false,
+            is_begin_logged: false,
             received,
             sent: 0,
             grpc: None,
@@ -124,14 +125,14 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Entry {
-    /// There is a reply.
-    pub(crate) fn answered(
+impl AccessLogLine {
+    /// Adds the fields of the response head.
+    pub(crate) fn set_response(
         &mut self,
         status: StatusCode,
         reason: Reason,
         verdict: Option<&Verdict>,
-        sent: Option<&Sent<'_>>,
+        sent: Option<&UpstreamInfo<'_>>,
     ) {
         let took = self.log.time.monotonic().saturating_sub(self.began);
         let Some(line) = &mut self.line else { return };
@@ -212,13 +213,13 @@ impl Entry {
         }
     }
 
-    /// The reply is a stream, or a tunnel, which is told of when it begins.
-    pub(crate) fn begins(&mut self) {
+    /// Marks the response as a stream or a tunnel, which has a line at its beginning too.
+    pub(crate) fn begin_stream(&mut self) {
         self.is_stream = true;
-        if self.is_told {
+        if self.is_begin_logged {
             return;
         }
-        self.is_told = true;
+        self.is_begin_logged = true;
         if let Some(line) = &self.line {
             let mut begin = line.copy();
             begin.word(key!("rotogate.phase"), "begin");
@@ -226,32 +227,32 @@ impl Entry {
         }
     }
 
-    /// A reply of unknown length goes on.
-    pub(crate) fn goes_on(&mut self) {
-        if !self.is_told && self.log.time.monotonic().saturating_sub(self.began) > STREAM_AFTER {
-            self.begins();
+    /// Called for each frame of a response of unknown length.
+    pub(crate) fn body_continues(&mut self) {
+        if !self.is_begin_logged && self.log.time.monotonic().saturating_sub(self.began) > STREAM_AFTER {
+            self.begin_stream();
         }
     }
 
-    /// So much of the reply was handed on.
-    pub(crate) fn sends(&mut self, bytes: usize) {
+    /// Counts bytes of the response body.
+    pub(crate) fn add_sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
     }
 
-    /// The status of a gRPC reply.
-    pub(crate) fn grpc(&mut self, status: Option<&HeaderValue>) {
+    /// The status of a gRPC response.
+    pub(crate) fn set_grpc_status(&mut self, status: Option<&HeaderValue>) {
         if let Some(status) = status {
             self.grpc = Some(status.clone());
         }
     }
 
-    /// Why it ends, as far as is known.
-    pub(crate) fn ends(&mut self, end: &'static str) {
+    /// Why the response ends, as far as known so far.
+    pub(crate) fn set_end(&mut self, end: &'static str) {
         self.end = end;
     }
 }
 
-impl Drop for Entry {
+impl Drop for AccessLogLine {
     fn drop(&mut self) {
         let Some(mut line) = self.line.take() else { return };
         if !self.is_answered {
@@ -261,7 +262,7 @@ impl Drop for Entry {
             line.number(key!("rpc.grpc.status_code"), status);
         }
         line.number(key!("event.duration"), nanos(self.log.time.monotonic().saturating_sub(self.began)));
-        let received = self.received.as_ref().map_or(0, Answered::received);
+        let received = self.received.as_ref().map_or(0, ExchangeProgress::received);
         line.number(key!("http.request.body.size"), received);
         line.number(key!("http.response.body.size"), self.sent);
         line.word(key!("rotogate.end"), self.end);
@@ -272,23 +273,23 @@ impl Drop for Entry {
     }
 }
 
-/// In the extensions of a request that asks for an upgrade: whoever carries the tunnel holds it, and says why it ended.
-/// When the last one lets go of it, the tunnel is over.
+/// The line of a tunnel, in the extensions of a request that asks for an upgrade. The task that carries the tunnel
+/// holds a clone and says why the tunnel ended. Dropping the last clone writes the line.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tunnel(Arc<Mutex<Option<Entry>>>);
+pub(crate) struct TunnelLine(Arc<Mutex<Option<AccessLogLine>>>);
 
-impl Tunnel {
-    /// There is a tunnel from now on.
-    pub(crate) fn begins(&self, mut entry: Entry) {
-        entry.begins();
-        entry.ends("complete");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
+impl TunnelLine {
+    /// The tunnel begins.
+    pub(crate) fn begin(&self, mut line: AccessLogLine) {
+        line.begin_stream();
+        line.set_end("complete");
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
     }
 
-    /// Why it ends.
-    pub(crate) fn ends(&self, end: &'static str) {
-        if let Some(entry) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            entry.ends(end);
+    /// Why the tunnel ends.
+    pub(crate) fn set_end(&self, end: &'static str) {
+        if let Some(line) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            line.set_end(end);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Events of `tracing` as lines of the application log, flat and with plain values.
+//! Writes `tracing` events as lines of the application log, with flat fields and plain values.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as Around;
 
-use super::line::Line;
+use super::line::LogLine;
 use super::settings::LogFormat;
 use super::writer::Sink;
 use rotogate::context::Context;
 
-/// Events of this target are the audit trail: no level hides them, and they have the reserve of errors.
+/// The target of the audit trail: no level hides its events, and they may use the reserve for errors.
 pub(super) const AUDIT: &str = "rotogate::audit";
 
 /// Writes events to an output.
 pub(super) struct Events {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
-    /// For a terminal.
+    /// Whether to colour the level, for a terminal.
     pub(super) colours: bool,
 }
 
 impl<S: Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &Event<'_>, _: Around<'_, S>) {
         let meta = event.metadata();
-        let mut line = Line::new(self.format, rotogate::clock::wall_micros());
+        let mut line = LogLine::new(self.format, rotogate::clock::wall_micros());
         let mut fields = Fields { message: String::new(), rest: Vec::new() };
         event.record(&mut fields);
         match self.format {
@@ -68,7 +68,7 @@ impl<S: Subscriber> Layer<S> for Events {
             if let Some(client) = client.filter(|_| !has("client.address")) {
                 line.address("client.address", client);
             }
-            // Reading an operator's metrics takes no token, and is no event of the audit trail.
+            // A request without the admin token, such as for metrics, is not an event of the audit trail.
             if let Some(actor) = actor.filter(|_| meta.target() == AUDIT) {
                 line.word("rotogate.actor", actor);
             }
@@ -97,7 +97,7 @@ enum Value {
     Flag(bool),
 }
 
-/// The fields of an event, in their order.
+/// The fields of an event, in order.
 struct Fields {
     message: String,
     rest: Vec<(&'static str, Value)>,
@@ -124,10 +124,10 @@ impl Visit for Fields {
         }
     }
 
-    /// Display values come here, too.
+    /// Receives `Display` values too.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // Into memory: does not fail.
+            // Writing into memory does not fail.
             let _ = write!(self.message, "{value:?}");
         } else {
             self.rest.push((field.name(), Value::Text(format!("{value:?}"))));

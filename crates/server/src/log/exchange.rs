@@ -3,32 +3,32 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Has the answer to a request begun?
+/// The progress of one exchange. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answered(Arc<Exchange>);
+pub(crate) struct ExchangeProgress(Arc<Counters>);
 
 #[derive(Debug, Default)]
-struct Exchange {
+struct Counters {
     is_answered: AtomicBool,
     received: AtomicU64,
 }
 
-impl Answered {
-    pub(crate) fn set(&self) {
+impl ExchangeProgress {
+    pub(crate) fn set_response_started(&self) {
         self.0.is_answered.store(true, Ordering::Relaxed);
     }
 
-    /// Has it begun?
-    pub(crate) fn is_set(&self) -> bool {
+    /// Whether the response has begun.
+    pub(crate) fn is_response_started(&self) -> bool {
         self.0.is_answered.load(Ordering::Relaxed)
     }
 
-    /// So many bytes more of the request's body came.
-    pub(crate) fn add(&self, bytes: u64) {
+    /// Counts bytes of the request body.
+    pub(crate) fn add_received(&self, bytes: u64) {
         self.0.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many bytes of the request's body came.
+    /// The bytes of the request body received so far.
     pub(crate) fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
     }

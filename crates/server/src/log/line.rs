@@ -8,36 +8,35 @@ use rotogate::token::verify::beginning;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// The longest text that somebody else chose, in bytes, before and after it is escaped: with the number of such fields in a
-/// line, no line is longer than 8 KiB.
-const MAX_TEXT: usize = 256;
-const MAX_ESCAPED: usize = 512;
-/// The longest text of ours, such as an error with its causes.
-const MAX_OWN: usize = 4096;
+/// The longest text from outside, in bytes: before and after it is escaped. Given the number of such fields, no line is
+/// longer than 8 KiB.
+const MAX_FOREIGN_BYTES: usize = 256;
+const MAX_ESCAPED_BYTES: usize = 512;
+/// The longest text of the program itself, in bytes, such as an error with its causes.
+const MAX_OWN_BYTES: usize = 4096;
 
-/// A line to come. Begins with its time.
+/// A line being built. Begins with its time.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct LogLine {
     bytes: Vec<u8>,
     format: LogFormat,
     truncated: bool,
 }
 
 thread_local! {
-    /// Buffers of lines that were written. A thread has as many requests under way as it has, and keeps some of their
-    /// buffers.
+    /// Buffers of written lines, for reuse by the requests of this thread.
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    /// The last second that was written out.
+    /// The latest second that was formatted, and its text.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
-/// The key of a field, as a line has it in front of its value.
+/// The key of a field.
 pub(crate) trait Key {
-    /// With the comma and the quotes of JSON, or the space of text.
+    /// Writes the key with JSON's comma, quotes and colon, or with the space and `=` of text.
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>);
 }
 
-/// A key that is known when the program is built: written in one piece. Made by [`key!`].
+/// A key that is known at compile time, written in one piece. Made by [`key!`].
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
     pub(crate) json: &'static str,
@@ -73,14 +72,15 @@ macro_rules! key {
 }
 pub(crate) use key;
 
-const KEPT: usize = 64;
-const ROOM: usize = 1024;
+const MAX_SPARE_BUFFERS: usize = 64;
+const BUFFER_BYTES: usize = 1024;
 
-impl Line {
+impl LogLine {
     /// A line of this moment, in microseconds since 1970.
     pub(crate) fn new(format: LogFormat, micros: u64) -> Self {
         let spare = SPARE.with_borrow_mut(Vec::pop);
-        let mut line = Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(ROOM)), format, truncated: false };
+        let mut line =
+            Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), format, truncated: false };
         if format == LogFormat::Json {
             line.bytes.extend_from_slice(b"{\"timestamp\":\"");
         }
@@ -97,7 +97,7 @@ impl Line {
             if *known != second {
                 let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
                 *text = humantime::format_rfc3339_seconds(time).to_string();
-                // The zone comes after the fraction.
+                // The zone follows the fraction.
                 text.truncate(text.len().saturating_sub(1));
                 *known = second;
             }
@@ -116,7 +116,7 @@ impl Line {
         key.write(self.format, &mut self.bytes);
     }
 
-    /// A word of ours: visible ASCII without quotes and backslashes.
+    /// A fixed word: visible ASCII without quotes and backslashes.
     pub(crate) fn word(&mut self, key: impl Key, word: impl AsRef<[u8]>) {
         let word = word.as_ref();
         self.key(key);
@@ -130,20 +130,20 @@ impl Line {
         self.bytes.push(b'"');
     }
 
-    /// The id of a session.
+    /// A session id.
     pub(crate) fn session(&mut self, key: impl Key, session: SessionId) {
         let mut text = [0; Hyphenated::LENGTH];
         self.word(key, Uuid::from_bytes(*session.as_bytes()).hyphenated().encode_lower(&mut text).as_bytes());
     }
 
-    /// A text that somebody else chose: cut and escaped.
+    /// A text from outside, cut and escaped.
     pub(crate) fn text(&mut self, key: impl Key, text: &str) {
         self.key(key);
-        let is_cut = self.value(text, MAX_TEXT, MAX_ESCAPED);
+        let is_cut = self.value(text, MAX_FOREIGN_BYTES, MAX_ESCAPED_BYTES);
         self.truncated |= is_cut;
     }
 
-    /// The same, of bytes that need not be UTF-8.
+    /// The same for bytes that may not be UTF-8.
     pub(crate) fn bytes(&mut self, key: impl Key, bytes: &[u8]) {
         match std::str::from_utf8(bytes) {
             Ok(text) => self.text(key, text),
@@ -151,10 +151,10 @@ impl Line {
         }
     }
 
-    /// A text of ours, which may quote somebody else's.
+    /// A text of the program itself, which may quote text from outside.
     pub(crate) fn own(&mut self, key: impl Key, text: &str) {
         self.key(key);
-        let is_cut = self.value(text, MAX_OWN, MAX_OWN);
+        let is_cut = self.value(text, MAX_OWN_BYTES, MAX_OWN_BYTES);
         self.truncated |= is_cut;
     }
 
@@ -180,24 +180,24 @@ impl Line {
         if quote {
             self.bytes.push(b'"');
         }
-        // Into memory: does not fail.
+        // Writing into memory does not fail.
         let _ = write!(self.bytes, "{}", address.to_canonical());
         if quote {
             self.bytes.push(b'"');
         }
     }
 
-    /// What stands before the fields of a line for people: level, target, message.
+    /// A part before the fields of a text line: target, message.
     pub(super) fn lead(&mut self, text: &str) {
         self.bytes.push(b' ');
-        self.escaped(text, MAX_OWN, MAX_OWN);
+        self.escaped(text, MAX_OWN_BYTES, MAX_OWN_BYTES);
     }
 
     pub(super) fn raw(&mut self, text: &str) {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// Is it cut?
+    /// Returns whether the text was cut.
     fn value(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
         let is_bare = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/+@,;*{}()[]!?&%$#|^".contains(&b);
         if self.format == LogFormat::Text && !text.is_empty() && text.len() <= most && text.bytes().all(is_bare) {
@@ -210,8 +210,8 @@ impl Line {
         is_cut
     }
 
-    /// Writes as much as there may be, as JSON escapes it; and what JSON leaves alone, but a terminal or a line reader
-    /// does not. True if that is not all.
+    /// Writes the text up to the bound, escaped as in JSON. Also escapes characters that JSON allows but that affect a
+    /// terminal or split lines. Returns whether the text was cut.
     fn escaped(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
         let head = beginning(text, most);
         if head.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
@@ -237,7 +237,7 @@ impl Line {
         Self { bytes, format: self.format, truncated: self.truncated }
     }
 
-    /// Ends the line and hands it over.
+    /// Ends the line and passes it to `take`.
     pub(crate) fn end(mut self, take: impl FnOnce(&[u8])) {
         if self.truncated {
             self.flag("rotogate.truncated", true);
@@ -250,17 +250,17 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() == 0 || bytes.capacity() > 4 * ROOM {
+        if bytes.capacity() == 0 || bytes.capacity() > 4 * BUFFER_BYTES {
             return;
         }
         bytes.clear();
-        // While the thread ends there is nowhere to keep it.
+        // While the thread ends, its buffers are gone already.
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()
-                && spare.len() < KEPT
+                && spare.len() < MAX_SPARE_BUFFERS
             {
                 spare.push(bytes);
             }
@@ -281,7 +281,7 @@ fn escape(c: char, piece: &mut [u8; 12]) -> usize {
         [piece[0], piece[1]] = [b'\\', letter];
         return 2;
     }
-    // Separators of lines, marks that turn the direction of writing, and what shows nothing.
+    // Line separators, marks of writing direction, and invisible characters.
     let hides = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     if !c.is_control() && !hides {
         return c.encode_utf8(piece).len();
@@ -305,8 +305,8 @@ mod tests {
 
     use super::*;
 
-    fn written(format: LogFormat, fill: impl FnOnce(&mut Line)) -> String {
-        let mut line = Line::new(format, 1_700_000_000_000_042);
+    fn written(format: LogFormat, fill: impl FnOnce(&mut LogLine)) -> String {
+        let mut line = LogLine::new(format, 1_700_000_000_000_042);
         fill(&mut line);
         let mut out = Vec::new();
         line.end(|bytes| out.extend_from_slice(bytes));
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn o18_a_line_is_flat_and_its_values_are_plain() {
-        let fill = |line: &mut Line| {
+        let fill = |line: &mut LogLine| {
             line.word("event.dataset", "x");
             line.text("url.path", "/a b\"\n\u{85}é");
             line.number("n", u64::MAX);

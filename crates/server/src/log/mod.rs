@@ -1,4 +1,4 @@
-//! Logs of the server: the application's, from `tracing`, and the access log. docs/logs.md describes both.
+//! The logs of the server: the application log, from `tracing`, and the access log. docs/logs.md describes both.
 
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,21 +18,21 @@ pub(crate) mod request_id;
 mod settings;
 mod writer;
 
-pub(crate) use access::{AccessLog, Entry, Over, Sent, Tunnel};
-pub(crate) use exchange::Answered;
+pub(crate) use access::{AccessLog, AccessLogLine, ConnectionInfo, TunnelLine, UpstreamInfo};
+pub(crate) use exchange::ExchangeProgress;
 pub use settings::{AccessLogConfig, LogConfig, LogFormat, LogLevel, LogOutput};
 use writer::{Counts, Sink};
 
-/// How long the process waits at its end for an output that does not take what is written.
-const AT_THE_END: Duration = Duration::from_secs(1);
-/// How long a panic does.
-const AT_A_PANIC: Duration = Duration::from_millis(100);
+/// How long the process waits at its end for a slow output.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a panic waits for a slow output.
+const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The outputs that are open. A signal, a panic and the end of the process concern them all.
+/// The open outputs, for a signal, a panic and the end of the process.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: OnceLock<AccessLog> = OnceLock::new();
 
-/// Why there is no log.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("{output}: cannot be opened for the log: {error} ({key} in gateway.toml)")]
@@ -41,7 +41,7 @@ pub(crate) enum LogError {
     Taken(#[from] TryInitError),
 }
 
-/// Flushes all logs when it is dropped.
+/// Flushes all logs when dropped.
 #[derive(Debug)]
 pub(crate) struct Logs(());
 
@@ -51,29 +51,29 @@ impl Drop for Logs {
     }
 }
 
-/// Opens the logs that the configuration names, and has events of `tracing` written from now on. Once in a process.
+/// Opens the configured logs, and from then on writes `tracing` events. Once in a process.
 ///
-/// `lanes` threads serve requests; tokens of `own_issuer` need no mention of their issuer.
+/// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` do not name the issuer.
 pub(crate) fn start(
     log: &LogConfig,
     access: &AccessLogConfig,
-    lanes: usize,
+    workers: usize,
     own_issuer: &str,
     filter: EnvFilter,
 ) -> Result<Logs, LogError> {
-    let open = |output: &LogOutput, lanes, key| {
-        Sink::open(output.clone(), lanes, access.buffer, access.flush_interval).map_err(|error| LogError::Open {
+    let open = |output: &LogOutput, workers, key| {
+        Sink::open(output.clone(), workers, access.buffer, access.flush_interval).map_err(|error| LogError::Open {
             output: output.clone(),
             error,
             key,
         })
     };
-    // One thread writes what goes to one output: lines do not mix.
+    // One thread writes to one output, so that lines do not mix.
     let is_shared = access.enabled && access.output == log.output;
-    let app = open(&log.output, if is_shared { lanes } else { 0 }, "log.output")?;
+    let app = open(&log.output, if is_shared { workers } else { 0 }, "log.output")?;
     let mut sinks = vec![Arc::clone(&app)];
     if access.enabled {
-        let sink = if is_shared { Arc::clone(&app) } else { open(&access.output, lanes, "access_log.output")? };
+        let sink = if is_shared { Arc::clone(&app) } else { open(&access.output, workers, "access_log.output")? };
         if !is_shared {
             sinks.push(Arc::clone(&sink));
         }
@@ -86,7 +86,7 @@ pub(crate) fn start(
         };
         let _ = ACCESS.set(access);
     }
-    // Colours are for a terminal that wants them (https://no-color.org), not for a file or a journal.
+    // Colours are for a terminal without `NO_COLOR` (https://no-color.org), not for a file or a journal.
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
     let is_terminal = match log.output {
         LogOutput::Stderr => io::stderr().is_terminal(),
@@ -99,12 +99,12 @@ pub(crate) fn start(
     Ok(Logs(()))
 }
 
-/// The access log, if there is one.
+/// The access log, if it is enabled.
 pub(crate) fn access() -> Option<&'static AccessLog> {
     ACCESS.get()
 }
 
-/// The filter of the application's log. No level hides the audit trail.
+/// Adds the audit trail to the filter of the application log: no level hides it.
 pub(crate) fn with_audit(filter: EnvFilter) -> EnvFilter {
     match format!("{}=trace", event::AUDIT).parse() {
         Ok(directive) => filter.add_directive(directive),
@@ -116,22 +116,22 @@ fn sinks() -> Vec<Arc<Sink>> {
     SINKS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Opens log files anew: somebody renamed them.
+/// Reopens the log files after a rotation.
 pub(crate) fn reopen() {
     sinks().iter().for_each(|sink| sink.reopen());
 }
 
-/// Waits until everything is written, but not for long.
+/// Waits until everything is written, but at most [`FLUSH_TIMEOUT`].
 pub(crate) fn flush() {
-    sinks().iter().for_each(|sink| sink.flush(AT_THE_END));
+    sinks().iter().for_each(|sink| sink.flush(FLUSH_TIMEOUT));
 }
 
-/// The same after a panic, which may end the process.
+/// The same after a panic, which may end the process; at most [`PANIC_FLUSH_TIMEOUT`].
 pub(crate) fn flush_after_panic() {
-    sinks().iter().for_each(|sink| sink.flush(AT_A_PANIC));
+    sinks().iter().for_each(|sink| sink.flush(PANIC_FLUSH_TIMEOUT));
 }
 
-/// What became of lines: the name of the log, and how many were written, were dropped, and how many writes failed.
+/// For each log: lines written, lines dropped, failed writes.
 pub(crate) fn counts() -> [(&'static str, [u64; 3]); 2] {
     use std::sync::atomic::Ordering::Relaxed;
     let sinks = sinks();

@@ -1,29 +1,29 @@
-//! The id of a request: a trusted proxy's, or one of ours.
+//! Request ids: a trusted proxy's, or a new one.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The longest id that is taken over, in bytes.
-const MAX: usize = 128;
+/// The longest id that is accepted from a proxy, in bytes.
+const MAX_ID_BYTES: usize = 128;
 
-/// What a trusted proxy calls the request, if it is one id of visible characters that need no escaping anywhere.
+/// The id that a trusted proxy gave the request, if there is exactly one and its characters need no escaping anywhere.
 pub(crate) fn trusted(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let bytes = value.as_bytes();
     let is_sound = |b: &u8| b.is_ascii_alphanumeric() || b"._~+/=:-".contains(b);
-    ((1..=MAX).contains(&bytes.len()) && bytes.iter().all(is_sound)).then(|| value.clone())
+    ((1..=MAX_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(is_sound)).then(|| value.clone())
 }
 
-/// A new one, a UUIDv7 (RFC 9562 §5.7) of this moment in microseconds since 1970. It names a request and protects nothing:
-/// its random part comes from a fast generator, without a system call.
+/// A new id: a UUIDv7 (RFC 9562 §5.7) for this moment in microseconds since 1970. It is a name, not a secret: its
+/// random part comes from a fast generator, without a system call.
 pub(crate) fn new(micros: u64) -> HeaderValue {
     let mut random = [0; 10];
     fastrand::fill(&mut random);
     let id = uuid::Builder::from_unix_timestamp_millis(micros / 1000, &random).into_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     id.hyphenated().encode_lower(&mut text);
-    // Clones share it: one allocation for all who name the request.
+    // Clones share the allocation.
     let shared = Bytes::from_owner(text);
     HeaderValue::from_maybe_shared(shared).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }

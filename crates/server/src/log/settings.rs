@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -12,7 +12,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged: this and all above it.
+/// The level of the log: events of this level and above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the usual levels")]
 pub enum LogLevel {
@@ -24,7 +24,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// As it is written in the configuration.
+    /// The word in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -39,22 +39,22 @@ impl LogLevel {
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// How it looks.
+    /// The format of its lines.
     pub format: LogFormat,
-    /// How much there is.
+    /// The level.
     pub level: LogLevel,
-    /// Where it goes.
+    /// The output.
     pub output: LogOutput,
 }
 
-/// Where a log goes.
+/// The output of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogOutput {
-    /// To standard error.
+    /// Standard error.
     Stderr,
-    /// To standard output.
+    /// Standard output.
     Stdout,
-    /// To the end of a file.
+    /// A file, to append to.
     File(PathBuf),
 }
 
@@ -71,16 +71,16 @@ impl std::fmt::Display for LogOutput {
 /// `[access_log]`: a line for each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
-    /// Is there one?
+    /// Whether it is written.
     pub enabled: bool,
-    /// How it looks.
+    /// The format of its lines.
     pub format: LogFormat,
-    /// Where it goes.
+    /// The output.
     pub output: LogOutput,
-    /// How many bytes may wait to be written.
+    /// The bytes that may wait to be written.
     pub buffer: usize,
     /// How long a line may wait.
     pub flush_interval: Duration,
-    /// Is `User-Agent` part of it?
+    /// Whether lines have the `User-Agent`.
     pub log_user_agent: bool,
 }

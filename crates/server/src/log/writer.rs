@@ -1,9 +1,9 @@
-//! The way of log lines to their output. Whoever logs appends to a buffer in memory and goes on; one thread for each output
-//! writes what is there. A request never waits for an output, whatever that does: beyond the bound lines are dropped and
+//! Writes log lines to their outputs. A thread that logs appends to a buffer in memory and continues; one thread for
+//! each output writes the buffers. A request never waits for an output: beyond the bound, lines are dropped and
 //! counted.
 //!
-//! Access lines have a buffer for each thread of requests, so that none waits for another. The lines of the application
-//! share one: they are few.
+//! Access lines have a buffer for each worker thread, so that no thread waits for another. Application lines share one
+//! buffer: they are few.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,20 +16,20 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use super::settings::LogOutput;
-use crate::lane::Lane;
+use crate::worker_id::WorkerId;
 use rotogate::clock::{SystemTime, TimeSource};
 
-/// A buffer of this size is written at once; a smaller one when its time has come.
-const CHUNK: usize = 64 * 1024;
-/// What lines of the application may fill, and what errors, warnings and audit events may fill beyond that.
-const APPLICATION: usize = 192 * 1024;
-const RESERVE: usize = 64 * 1024;
-/// How often dropped lines are told of.
-const TELL_EVERY: Duration = Duration::from_secs(60);
-/// How long to wait before an output that takes nothing just now is tried again.
-const PAUSE: Duration = Duration::from_millis(10);
+/// A buffer of this size is written at once; a smaller one after the flush interval.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// The bound on buffered application lines, and the reserve for errors, warnings and audit events.
+const APPLICATION_BYTES: usize = 192 * 1024;
+const RESERVE_BYTES: usize = 64 * 1024;
+/// How often dropped lines are reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// The pause before a retry when an output would block.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// What waits to be written, and what did not fit.
+/// Lines that wait to be written, and a count of those that did not fit.
 #[derive(Debug, Default)]
 struct Buffer {
     bytes: Vec<u8>,
@@ -37,31 +37,31 @@ struct Buffer {
     dropped: u64,
 }
 
-/// See the module.
+/// One output, with its buffers and its writer thread.
 #[derive(Debug)]
 pub(crate) struct Sink {
     output: LogOutput,
-    lanes: Box<[Mutex<Buffer>]>,
-    /// The most bytes in one of them.
+    workers: Box<[Mutex<Buffer>]>,
+    /// The bound of each of these buffers, in bytes.
     share: usize,
     application: Mutex<Buffer>,
     /// How long a line may wait.
     interval: Duration,
-    /// There is something to write; there is no time to lose; the file is to be opened again.
+    /// Flags for the writer: there are lines; write at once; reopen the file.
     pending: AtomicBool,
     urgent: AtomicBool,
     reopen: AtomicBool,
     writer: Mutex<Option<Thread>>,
-    /// How many flushes were asked for, and how many are done.
+    /// The number of flushes requested, and of those done.
     asked: AtomicU64,
     done: Mutex<u64>,
     is_done: Condvar,
-    /// Of the application's lines, and of access lines.
+    /// Of application lines, and of access lines.
     app: Counts,
     access: Counts,
 }
 
-/// What became of lines so far.
+/// How many lines were written and dropped, and how many writes failed.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) written: AtomicU64,
@@ -74,18 +74,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sink {
-    /// Opens an output and starts its thread. `lanes` threads write access lines, which share `buffer` bytes.
+    /// Opens an output and starts its thread. `workers` threads write access lines, which share `buffer` bytes.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(super) fn open(output: LogOutput, lanes: usize, buffer: usize, interval: Duration) -> io::Result<Arc<Self>> {
+    pub(super) fn open(output: LogOutput, workers: usize, buffer: usize, interval: Duration) -> io::Result<Arc<Self>> {
         let file = open(&output)?;
-        let lanes = Lane::each(lanes, Mutex::default);
-        // Half of it is being written while the other half fills.
-        let share = (buffer / 2 / lanes.len()).max(16 * 1024);
+        let workers = WorkerId::per_worker(workers, Mutex::default);
+        // One half is written while the other half fills.
+        let share = (buffer / 2 / workers.len()).max(16 * 1024);
         let sink = Arc::new(Self {
             output,
-            lanes,
+            workers,
             share,
             application: Mutex::default(),
             interval,
@@ -99,19 +99,20 @@ impl Sink {
             app: Counts::default(),
             access: Counts::default(),
         });
-        let (own, spare) = (Arc::clone(&sink), (0..sink.lanes.len()).map(|_| Vec::new()).collect());
-        let writer = Writer { sink: own, file, spare, torn: false, told: 0, told_at: None, time: SystemTime::new() };
+        let (own, spare) = (Arc::clone(&sink), (0..sink.workers.len()).map(|_| Vec::new()).collect());
+        let writer =
+            Writer { sink: own, file, spare, torn: false, reported: 0, reported_at: None, time: SystemTime::new() };
         let thread = std::thread::Builder::new().name("rotogate-log".to_owned()).spawn(move || writer.run())?;
         *lock(&sink.writer) = Some(thread.thread().clone());
         Ok(sink)
     }
 
-    /// What became of lines of the application.
+    /// The counts of application lines.
     pub(crate) fn app_counts(&self) -> &Counts {
         &self.app
     }
 
-    /// What became of access lines.
+    /// The counts of access lines.
     pub(crate) fn access_counts(&self) -> &Counts {
         &self.access
     }
@@ -120,11 +121,11 @@ impl Sink {
         self.app.dropped.load(Ordering::Relaxed) + self.access.dropped.load(Ordering::Relaxed)
     }
 
-    /// Takes an access line of this thread's.
+    /// Appends an access line to this thread's buffer.
     pub(super) fn access(&self, line: &[u8]) {
-        let Some(lane) = Lane::of(&self.lanes) else { return };
+        let Some(buffer_of_worker) = WorkerId::current(&self.workers) else { return };
         let (was_empty, is_large) = {
-            let mut buffer = lock(lane);
+            let mut buffer = lock(buffer_of_worker);
             if buffer.bytes.len() + line.len() > self.share {
                 buffer.dropped += 1;
                 return;
@@ -133,7 +134,7 @@ impl Sink {
             let before = buffer.bytes.len();
             buffer.bytes.extend_from_slice(line);
             buffer.lines += 1;
-            let mark = CHUNK.min(self.share / 2);
+            let mark = CHUNK_BYTES.min(self.share / 2);
             (was_empty, before < mark && buffer.bytes.len() >= mark)
         };
         if is_large {
@@ -143,10 +144,10 @@ impl Sink {
         }
     }
 
-    /// Takes a line of the application. Important ones have a reserve.
+    /// Appends an application line. Important lines may use the reserve.
     pub(super) fn application(&self, line: &[u8], is_important: bool) {
         {
-            let most = if is_important { APPLICATION + RESERVE } else { APPLICATION };
+            let most = if is_important { APPLICATION_BYTES + RESERVE_BYTES } else { APPLICATION_BYTES };
             let mut buffer = lock(&self.application);
             if buffer.bytes.len() + line.len() > most {
                 buffer.dropped += 1;
@@ -172,19 +173,19 @@ impl Sink {
     }
 
     fn unpark(&self) {
-        // Held for no longer than this takes, and by nobody who writes.
+        // The lock is held for a moment only, and never by a writer.
         if let Some(thread) = &*lock(&self.writer) {
             thread.unpark();
         }
     }
 
-    /// Opens the file anew, once what was logged so far is in the old one.
+    /// Reopens the file, after everything logged so far has gone to the old one.
     pub(super) fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
         self.hurry();
     }
 
-    /// Waits until all that was logged so far is written, but not longer than this.
+    /// Waits until everything logged so far is written, but not longer than `at_most`.
     pub(super) fn flush(&self, at_most: Duration) {
         let asked = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.hurry();
@@ -202,17 +203,17 @@ fn open(output: &LogOutput) -> io::Result<File> {
     }
 }
 
-/// The thread of an output.
+/// The writer thread of an output.
 struct Writer {
     sink: Arc<Sink>,
     file: File,
-    /// Empty buffers, to be given for full ones.
+    /// Empty buffers, to swap for full ones.
     spare: Vec<Vec<u8>>,
-    /// The last line is there in part only.
+    /// The last line was written only in part.
     torn: bool,
-    /// How many dropped lines were told of, and when.
-    told: u64,
-    told_at: Option<Duration>,
+    /// How many dropped lines were reported, and when.
+    reported: u64,
+    reported_at: Option<Duration>,
     time: SystemTime,
 }
 
@@ -220,12 +221,12 @@ impl Writer {
     fn run(mut self) {
         loop {
             while !self.sink.pending.swap(false, Ordering::AcqRel) {
-                match self.untold() {
-                    // What was dropped meanwhile is to be told of.
+                match self.report_due_in() {
+                    // Wake up to report the lines dropped meanwhile.
                     Some(wait) => std::thread::park_timeout(wait),
                     None => std::thread::park(),
                 }
-                self.tell();
+                self.report_dropped();
             }
             let begun = self.time.monotonic();
             while !self.sink.urgent.swap(false, Ordering::AcqRel) {
@@ -245,19 +246,19 @@ impl Writer {
             }
             *lock(&self.sink.done) = asked;
             self.sink.is_done.notify_all();
-            self.tell();
+            self.report_dropped();
         }
     }
 
-    /// Writes what there is.
+    /// Writes all buffers.
     fn pass(&mut self) {
         let sink = Arc::clone(&self.sink);
         let mut spare = std::mem::take(&mut self.spare);
-        // Taken first and written last: whoever reads an event has all access lines from before it.
+        // Taken first and written last: a reader of an event finds all earlier access lines.
         let events = std::mem::take(&mut *lock(&sink.application));
-        for (lane, spare) in sink.lanes.iter().zip(&mut spare) {
+        for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
             let taken = {
-                let mut buffer = lock(lane);
+                let mut buffer = lock(buffer_of_worker);
                 let empty = Buffer { bytes: std::mem::take(spare), ..Buffer::default() };
                 std::mem::replace(&mut *buffer, empty)
             };
@@ -267,7 +268,7 @@ impl Writer {
         self.write_out(events, &sink.app);
     }
 
-    /// Writes a buffer, counts what became of it, and gives it back empty.
+    /// Writes a buffer, counts its lines, and returns it empty.
     fn write_out(&mut self, buffer: Buffer, counts: &Counts) -> Vec<u8> {
         let Buffer { mut bytes, lines, dropped } = buffer;
         let lost = if bytes.is_empty() { 0 } else { self.write(&bytes, counts) };
@@ -277,9 +278,9 @@ impl Writer {
         bytes
     }
 
-    /// Writes whole lines; gives how many were lost.
+    /// Writes whole lines. Returns how many were lost.
     fn write(&mut self, mut bytes: &[u8], counts: &Counts) -> u64 {
-        // What comes after a torn line is a line of its own.
+        // End a torn line, so that the next line stays whole.
         if self.torn && self.put(&mut &b"\n"[..]).is_ok() {
             self.torn = false;
         }
@@ -290,7 +291,7 @@ impl Writer {
         u64::try_from(bytes.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX)
     }
 
-    /// Leaves in `bytes` what could not be written.
+    /// Leaves the unwritten rest in `bytes`.
     fn put(&mut self, bytes: &mut &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.file.write(bytes) {
@@ -300,7 +301,7 @@ impl Writer {
                     *bytes = bytes.get(written..).unwrap_or_default();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(RETRY_PAUSE),
                 Err(error) => return Err(error),
             }
         }
@@ -315,29 +316,29 @@ impl Writer {
             Ok(file) => (self.file, self.torn) = (file, false),
             Err(error) => {
                 self.sink.app.errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(output = %self.sink.output, %error, "a log file cannot be opened again; the old one stays in use");
+                tracing::error!(output = %self.sink.output, %error, "log file not reopened; the old one stays in use");
             }
         }
     }
 
-    /// How long until dropped lines may be told of, if there are any.
-    fn untold(&self) -> Option<Duration> {
-        (self.sink.dropped() > self.told).then(|| {
-            let since = self.told_at.map_or(TELL_EVERY, |at| self.time.monotonic().saturating_sub(at));
-            TELL_EVERY.saturating_sub(since).max(PAUSE)
+    /// The time until dropped lines may be reported, if there are any.
+    fn report_due_in(&self) -> Option<Duration> {
+        (self.sink.dropped() > self.reported).then(|| {
+            let since = self.reported_at.map_or(REPORT_INTERVAL, |at| self.time.monotonic().saturating_sub(at));
+            REPORT_INTERVAL.saturating_sub(since).max(RETRY_PAUSE)
         })
     }
 
-    /// Says how many lines were dropped, once a minute.
-    fn tell(&mut self) {
+    /// Logs how many lines were dropped, at most once a minute.
+    fn report_dropped(&mut self) {
         let now = self.time.monotonic();
         let dropped = self.sink.dropped();
-        if dropped <= self.told || self.told_at.is_some_and(|at| now.saturating_sub(at) < TELL_EVERY) {
+        if dropped <= self.reported || self.reported_at.is_some_and(|at| now.saturating_sub(at) < REPORT_INTERVAL) {
             return;
         }
-        let lines = dropped - self.told;
-        (self.told, self.told_at) = (dropped, Some(now));
-        tracing::error!(output = %self.sink.output, lines, "log lines were dropped");
+        let lines = dropped - self.reported;
+        (self.reported, self.reported_at) = (dropped, Some(now));
+        tracing::error!(output = %self.sink.output, lines, "log lines dropped");
     }
 }
 
@@ -347,12 +348,12 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-    fn in_file(lanes: usize, buffer: usize) -> (tempfile::TempDir, PathBuf, Arc<Sink>) {
+    fn in_file(workers: usize, buffer: usize) -> (tempfile::TempDir, PathBuf, Arc<Sink>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let sink = Sink::open(LogOutput::File(path.clone()), lanes, buffer, Duration::from_millis(200)).unwrap();
+        let sink = Sink::open(LogOutput::File(path.clone()), workers, buffer, Duration::from_millis(200)).unwrap();
         (folder, path, sink)
     }
 
@@ -360,24 +361,24 @@ mod tests {
     fn o24_what_was_logged_is_there_after_a_flush_each_line_once_and_whole() {
         let (_folder, path, sink) = in_file(2, 1 << 20);
         std::thread::scope(|scope| {
-            for lane in Lane::all(std::num::NonZeroUsize::new(2).unwrap()) {
+            for worker in WorkerId::ids(std::num::NonZeroUsize::new(2).unwrap()) {
                 let sink = &sink;
                 scope.spawn(move || {
-                    lane.take();
+                    worker.enter();
                     for number in 0..500 {
-                        sink.access(format!("{lane} {number}\n").as_bytes());
+                        sink.access(format!("{worker} {number}\n").as_bytes());
                     }
                 });
             }
             sink.application(b"said\n", false);
         });
-        sink.flush(SOON);
+        sink.flush(FLUSH_TIMEOUT);
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(text.lines().count(), 1001);
-        for lane in [1, 2] {
-            let of_lane: Vec<_> = text.lines().filter(|line| line.starts_with(&format!("{lane} "))).collect();
-            let expected: Vec<_> = (0..500).map(|number| format!("{lane} {number}")).collect();
-            assert_eq!(of_lane, expected, "in order");
+        for worker in [1, 2] {
+            let of_worker: Vec<_> = text.lines().filter(|line| line.starts_with(&format!("{worker} "))).collect();
+            let expected: Vec<_> = (0..500).map(|number| format!("{worker} {number}")).collect();
+            assert_eq!(of_worker, expected, "in order");
         }
         assert_eq!(sink.access_counts().written.load(Ordering::Relaxed), 1000);
         assert_eq!(sink.app_counts().written.load(Ordering::Relaxed), 1);
@@ -390,9 +391,9 @@ mod tests {
         sink.access(b"before\n");
         std::fs::rename(&path, &old).unwrap();
         sink.reopen();
-        sink.flush(SOON);
+        sink.flush(FLUSH_TIMEOUT);
         sink.access(b"after\n");
-        sink.flush(SOON);
+        sink.flush(FLUSH_TIMEOUT);
         assert_eq!(std::fs::read_to_string(old).unwrap(), "before\n");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "after\n");
     }
@@ -402,26 +403,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        // Somebody has it open, and reads nothing.
+        // A reader that has it open but reads nothing.
         let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let sink = Sink::open(LogOutput::File(path), 1, 64 * 1024, Duration::from_millis(50)).unwrap();
         let line = [&[b'x'; 99][..], b"\n"].concat();
         let all = 10_000;
         for number in 0..all {
-            // Comes back, though nobody reads: that is the test.
+            // Returns although nothing is read: that is the test.
             sink.access(&line);
             if number % 100 == 0 {
                 sink.application(&line, true);
             }
         }
         sink.flush(Duration::from_millis(10));
-        // Now somebody reads: what was kept comes, and later lines do too.
+        // From now on the reader reads: the buffered lines arrive, and later ones too.
         let mut piece = vec![0; 1 << 16];
         let more = Arc::clone(&sink);
         let writes = std::thread::spawn(move || {
-            more.flush(SOON);
+            more.flush(FLUSH_TIMEOUT);
             more.access(b"later\n");
-            more.flush(SOON);
+            more.flush(FLUSH_TIMEOUT);
         });
         let mut end = Vec::new();
         while !end.ends_with(b"later\n") {
@@ -437,7 +438,7 @@ mod tests {
     fn o24_a_full_disk_costs_lines_that_are_counted() {
         let sink = Sink::open(LogOutput::File("/dev/full".into()), 1, 1 << 20, Duration::from_millis(50)).unwrap();
         (0..10).for_each(|_| sink.access(b"lost\n"));
-        sink.flush(SOON);
+        sink.flush(FLUSH_TIMEOUT);
         assert_eq!(sink.access_counts().dropped.load(Ordering::Relaxed), 10);
         assert!(sink.access_counts().errors.load(Ordering::Relaxed) > 0);
         assert_eq!(sink.access_counts().written.load(Ordering::Relaxed), 0);

@@ -1,9 +1,9 @@
 //! One address of an upstream: its connections, its load, and whether it is in service.
 //!
-//! **Put aside** is an address that failed [`Upstream::max_failures`] times in a row: no connection, a handshake that
-//! failed, a connection that broke or spoke no HTTP before the head of a response, or no head in time. What an upstream
-//! answers, a 5xx too, is no failure: one bad page would take all its addresses away. It comes back after a time, and
-//! then the first failure puts it aside again, for twice as long; or, where its health is checked, with good checks.
+//! An address is **ejected** after [`Upstream::max_failures`] consecutive failures: no connection, a failed handshake,
+//! a connection that broke or sent no HTTP before the response head, or no head in time. A response is no failure, not
+//! even a 5xx: one bad page would eject every address. After a time the address is readmitted; the first failure then
+//! ejects it again, for twice as long. With health checks, good checks readmit it instead.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,79 +23,79 @@ use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 
 use super::Settings;
-use super::body::Lent;
-use super::dial::{Dial, Holding};
-use super::error::Unanswered;
-use super::http1::{Connections, InUse};
+use super::body::LentBody;
+use super::dial::{ConnectionHold, Dial};
+use super::error::SendError;
+use super::http1::{ConnectionGuard, Connections};
 use super::tls::{BadTls, server_name};
-use super::upstream::{LONGEST_ASIDE, Upstream};
+use super::upstream::{MAX_EJECTION, Upstream};
 use super::url::UpstreamUrl;
-use crate::lane::Lane;
+use crate::worker_id::WorkerId;
 
-/// How often an HTTP/2 connection in use is asked whether it is alive, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// The interval of HTTP/2 pings on a connection in use, and the time for the reply to one.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much of a reply over HTTP/1.1 is read before its client takes it; a head must fit into it, too.
-const MAX_UNTAKEN: usize = 64 * 1024;
-/// The same over HTTP/2. Of the connection, all replies together: never less than all of them may hold, or a few clients
-/// that do not read would stop what everybody else waits for on the same connection.
-const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// How much of one request's body waits in an HTTP/2 connection.
-const MAX_UNSENT: usize = 64 * 1024;
+/// How much of an HTTP/1.1 response is buffered before the client reads it. A response head must fit too.
+const MAX_UNREAD_BYTES: usize = 64 * 1024;
+/// The same over HTTP/2, for a stream and for the connection. The connection's window is never smaller than the sum of
+/// its streams': otherwise a few clients that do not read would stall all others on the connection.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// How much of one request body is buffered in an HTTP/2 connection.
+const MAX_UNSENT_BYTES: usize = 64 * 1024;
 
-/// Keeps connections.
-type Requests = legacy::Client<Dial, Lent>;
+/// A pool of connections.
+type Requests = legacy::Client<Dial, LentBody>;
 
-/// See the module.
+/// One address. See the module.
 pub(super) struct Address {
     pub(super) url: UpstreamUrl,
-    /// Nobody for `echo:`.
+    /// `None` for `echo:`.
     pub(super) to: Option<SocketAddr>,
-    /// As logs name it.
+    /// Its name in logs.
     name: Box<str>,
     clients: Option<ArcSwap<Clients>>,
     in_flight: AtomicUsize,
-    aside: AtomicBool,
-    /// In a row; and how often in a row it was put aside.
+    ejected: AtomicBool,
+    /// Consecutive failures, and consecutive ejections.
     failures: AtomicU32,
     ejections: AtomicU32,
-    /// Checks of its health, in a row.
+    /// Consecutive health checks.
     good_checks: AtomicU32,
     bad_checks: AtomicU32,
 }
 
-/// The connections to an address, of each lane.
+/// The connections to an address, for each worker.
 pub(super) struct Clients(Box<[Client]>);
 
-/// Those of one lane.
+/// The connections of one worker.
 enum Client {
-    /// Nothing is to be agreed on.
+    /// HTTP/1.1 in clear text, without negotiation.
     Http1(Connections),
-    /// The version of HTTP is agreed on with each connection, or is HTTP/2, which has one for all requests.
-    Any(Box<Any>),
+    /// Each connection negotiates its HTTP version; or HTTP/2, with one connection for all requests.
+    Negotiated(Box<NegotiatedClient>),
 }
 
-struct Any {
+struct NegotiatedClient {
     requests: Requests,
-    /// An upgrade is HTTP/1.1's (RFC 9113 §8.6), so it has connections on which nothing else was agreed.
+    /// An upgrade needs HTTP/1.1 (RFC 9113 §8.6), so it uses connections that negotiate nothing else.
     upgrades: Requests,
-    /// A connection of HTTP/1.1 that carried so many requests is closed. `None` where all are HTTP/2.
+    /// An HTTP/1.1 connection is closed after this many requests. `None` if all connections are HTTP/2.
     requests_each: Option<NonZeroU32>,
 }
 
-impl Any {
-    async fn send(&self, mut request: Request<Lent>, upgrade: bool) -> Result<Response<Incoming>, legacy::Error> {
+impl NegotiatedClient {
+    async fn send(&self, mut request: Request<LentBody>, upgrade: bool) -> Result<Response<Incoming>, legacy::Error> {
         let client = if upgrade { &self.upgrades } else { &self.requests };
         let Some(most) = self.requests_each else { return client.request(request).await };
         let connection = capture_connection(&mut request);
         let response = client.request(request).await?;
         if response.version() < Version::HTTP_2
-            && let Some(holding) = response.extensions().get::<Holding>()
+            && let Some(holding) = response.extensions().get::<ConnectionHold>()
             && holding.count_response() >= most.get()
             && let Some(connected) = connection.connection_metadata().as_ref()
         {
-            // The library does not use a poisoned connection again; the response is still read to its end.
+            // hyper does not use a poisoned connection again. The response can still be read to its end.
             connected.poison();
         }
         Ok(response)
@@ -103,31 +103,31 @@ impl Any {
 }
 
 impl Clients {
-    /// Sends a request and brings back the head of the response, with what its body comes over where that is ours to
-    /// keep.
+    /// Sends a request. Returns the response head, and a guard of the connection that its body comes over if this
+    /// module pools it.
     pub(super) async fn send(
         &self,
-        request: Request<Lent>,
+        request: Request<LentBody>,
         upgrade: bool,
-    ) -> Result<(Response<Incoming>, Option<InUse>), Unanswered> {
-        match Lane::of(&self.0).ok_or_else(|| Unanswered::unconnected("there is no lane"))? {
+    ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), SendError> {
+        match WorkerId::current(&self.0).ok_or_else(|| SendError::unconnected("there are no connections"))? {
             Client::Http1(connections) => {
                 connections.send(request).await.map(|(response, in_use)| (response, Some(in_use)))
             }
-            // Boxed: it is large, and everybody would carry its size about.
-            Client::Any(any) => Ok((Box::pin(any.send(request, upgrade)).await?, None)),
+            // Boxed because it is large: every request's future would carry its size.
+            Client::Negotiated(any) => Ok((Box::pin(any.send(request, upgrade)).await?, None)),
         }
     }
 }
 
-/// How connections of an upstream are opened.
-pub(super) struct Connecting {
+/// Opens the connections of an upstream.
+pub(super) struct Connector {
     dial: Dial,
     tls: Option<TlsParts>,
     pool_idle: Duration,
-    /// For each lane.
+    /// For each worker.
     pool_size: usize,
-    lanes: usize,
+    workers: usize,
     requests_each: NonZeroU32,
 }
 
@@ -137,13 +137,13 @@ struct TlsParts {
     name: Option<String>,
 }
 
-impl Connecting {
+impl Connector {
     pub(super) fn new(upstream: &Upstream, settings: &Settings) -> Result<Self, BadTls> {
         let tls = if upstream.urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
             let mut http1 = upstream.tls.load()?;
             http1.alpn_protocols = vec![b"http/1.1".to_vec()];
             let mut any = http1.clone();
-            // In HTTP/2 `:authority` would have to be the client's host, and connections are kept by it.
+            // Over HTTP/2, `:authority` would have to be the client's host, and hyper pools connections by authority.
             if !upstream.preserve_host {
                 any.alpn_protocols.insert(0, b"h2".to_vec());
             }
@@ -157,20 +157,20 @@ impl Connecting {
             socket_buffer: settings.socket_buffer,
             tls: None,
         };
-        let lanes = settings.lanes;
-        let pool_size = settings.pool_size.div_ceil(lanes.max(1));
+        let workers = settings.workers;
+        let pool_size = settings.pool_size.div_ceil(workers.max(1));
         let requests_each = upstream.requests_per_connection();
-        Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size, lanes, requests_each })
+        Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size, workers, requests_each })
     }
 
-    /// For a connection, and for the look-up before it.
+    /// The timeout of a connection attempt, and of the name lookup before it.
     pub(super) fn timeout(&self) -> Duration {
         self.dial.timeout
     }
 
-    /// `None` for a name that no certificate could have.
+    /// `None` if no certificate can have the server name.
     fn clients(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Clients> {
-        Lane::each(self.lanes, || self.client(url, to)).into_iter().collect::<Option<_>>().map(Clients)
+        WorkerId::per_worker(self.workers, || self.client(url, to)).into_iter().collect::<Option<_>>().map(Clients)
     }
 
     fn client(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Client> {
@@ -181,11 +181,11 @@ impl Connecting {
             .pool_max_idle_per_host(self.pool_size)
             .retry_canceled_requests(true)
             .timer(TokioTimer::new())
-            .http1_max_buf_size(MAX_UNTAKEN)
-            .http2_max_send_buf_size(MAX_UNSENT)
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(PING_EVERY)
+            .http1_max_buf_size(MAX_UNREAD_BYTES)
+            .http2_max_send_buf_size(MAX_UNSENT_BYTES)
+            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .set_host(false);
         let dial = Dial { to, ..self.dial.clone() };
@@ -193,30 +193,38 @@ impl Connecting {
             UpstreamUrl::Echo => None,
             UpstreamUrl::Http(_) => {
                 let mut http1 = http1::Builder::new();
-                http1.max_buf_size(MAX_UNTAKEN);
+                http1.max_buf_size(MAX_UNREAD_BYTES);
                 let (keep_for, most) = (self.pool_idle, self.pool_size);
                 Some(Client::Http1(Connections::new(dial, http1, keep_for, most, self.requests_each)))
             }
             UpstreamUrl::H2c(_) => {
                 let requests: Requests = builder.http2_only(true).build(dial);
-                Some(Client::Any(Box::new(Any { upgrades: requests.clone(), requests, requests_each: None })))
+                Some(Client::Negotiated(Box::new(NegotiatedClient {
+                    upgrades: requests.clone(),
+                    requests,
+                    requests_each: None,
+                })))
             }
             UpstreamUrl::Https(url) => {
                 let tls = self.tls.as_ref()?;
                 let name = server_name(tls.name.as_deref().unwrap_or(url.name())).ok()?;
                 let with = |config: &Arc<ClientConfig>| Some((TlsConnector::from(Arc::clone(config)), name.clone()));
-                // The version is chosen with the connection, so `Host` is left to the client, which knows it then.
+                // The HTTP version is known once the connection is open, so hyper sets `Host`.
                 builder.set_host(true);
                 let requests = builder.build(Dial { tls: with(&tls.any), ..dial.clone() });
                 let upgrades = builder.build(Dial { tls: with(&tls.http1), ..dial });
-                Some(Client::Any(Box::new(Any { requests, upgrades, requests_each: Some(self.requests_each) })))
+                Some(Client::Negotiated(Box::new(NegotiatedClient {
+                    requests,
+                    upgrades,
+                    requests_each: Some(self.requests_each),
+                })))
             }
         }
     }
 }
 
 impl Address {
-    pub(super) fn new(url: UpstreamUrl, to: Option<SocketAddr>, connecting: &Connecting) -> Self {
+    pub(super) fn new(url: UpstreamUrl, to: Option<SocketAddr>, connecting: &Connector) -> Self {
         let clients = to.and_then(|to| connecting.clients(&url, to)).map(ArcSwap::from_pointee);
         let name = name(&url, to).into();
         Self {
@@ -225,7 +233,7 @@ impl Address {
             name,
             clients,
             in_flight: AtomicUsize::new(0),
-            aside: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             good_checks: AtomicU32::new(0),
@@ -233,7 +241,7 @@ impl Address {
         }
     }
 
-    /// As logs name it.
+    /// Its name in logs.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -242,8 +250,8 @@ impl Address {
         self.clients.as_ref().map(ArcSwap::load_full)
     }
 
-    /// From now on requests go over new connections; each of the old ones ends with the request that it carries.
-    pub(super) fn renew(&self, connecting: &Connecting) {
+    /// Uses new connections from now on. Each old one ends with the request that it carries.
+    pub(super) fn renew(&self, connecting: &Connector) {
         if let (Some(clients), Some(to)) = (&self.clients, self.to)
             && let Some(new) = connecting.clients(&self.url, to)
         {
@@ -264,42 +272,42 @@ impl Address {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(super) fn is_aside(&self) -> bool {
-        self.aside.load(Ordering::Relaxed)
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
     }
 
-    pub(super) fn succeeded(&self) {
-        // Mostly there is nothing to write.
+    pub(super) fn record_success(&self) {
+        // Usually there is nothing to write.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-        if self.ejections.load(Ordering::Relaxed) != 0 && !self.is_aside() {
+        if self.ejections.load(Ordering::Relaxed) != 0 && !self.is_ejected() {
             self.ejections.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Is it put aside by this? Then `Some`, with the time after which it comes back, unless checks bring it back.
-    pub(super) fn failed(&self, upstream: &Upstream) -> Option<Duration> {
+    /// Counts a failure. If it ejects the address: the time until readmission, unless health checks readmit it.
+    pub(super) fn record_failure(&self, upstream: &Upstream) -> Option<Duration> {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if failures < upstream.max_failures || self.aside.swap(true, Ordering::Relaxed) {
+        if failures < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {
             return None;
         }
         self.good_checks.store(0, Ordering::Relaxed);
         let before = self.ejections.fetch_add(1, Ordering::Relaxed).min(16);
-        Some(upstream.eject_for.saturating_mul(1 << before).min(LONGEST_ASIDE.max(upstream.eject_for)))
+        Some(upstream.eject_for.saturating_mul(1 << before).min(MAX_EJECTION.max(upstream.eject_for)))
     }
 
-    /// Its time is over: one failure more puts it aside again.
+    /// Readmits the address; the next failure ejects it again. Returns whether it was ejected.
     pub(super) fn readmit(&self, upstream: &Upstream) -> bool {
         self.failures.store(upstream.max_failures.saturating_sub(1), Ordering::Relaxed);
-        self.aside.swap(false, Ordering::Relaxed)
+        self.ejected.swap(false, Ordering::Relaxed)
     }
 
-    /// A check went well. Is it back by this?
-    pub(super) fn is_well(&self, healthy_after: u32) -> bool {
+    /// Counts a good health check. Returns whether it readmits the address.
+    pub(super) fn record_good_check(&self, healthy_after: u32) -> bool {
         self.bad_checks.store(0, Ordering::Relaxed);
         let good = self.good_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let is_back = good >= healthy_after && self.aside.swap(false, Ordering::Relaxed);
+        let is_back = good >= healthy_after && self.ejected.swap(false, Ordering::Relaxed);
         if is_back {
             self.failures.store(0, Ordering::Relaxed);
             self.ejections.store(0, Ordering::Relaxed);
@@ -307,18 +315,18 @@ impl Address {
         is_back
     }
 
-    /// A check failed. Is it put aside by this?
-    pub(super) fn is_unwell(&self, unhealthy_after: u32) -> bool {
+    /// Counts a bad health check. Returns whether it ejects the address.
+    pub(super) fn record_bad_check(&self, unhealthy_after: u32) -> bool {
         self.good_checks.store(0, Ordering::Relaxed);
         let bad = self.bad_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        bad >= unhealthy_after && !self.aside.swap(true, Ordering::Relaxed)
+        bad >= unhealthy_after && !self.ejected.swap(true, Ordering::Relaxed)
     }
 }
 
-/// How logs name an address.
+/// The name of an address in logs.
 fn name(url: &UpstreamUrl, to: Option<SocketAddr>) -> String {
     match (url.address(), to) {
-        // A name stands for several.
+        // A host name has several addresses.
         (Some(url), Some(to)) if url.ip().is_none() => format!("{} ({to})", url.authority()),
         (Some(url), Some(_)) => url.authority().to_string(),
         (None, _) | (_, None) => "echo:".to_owned(),

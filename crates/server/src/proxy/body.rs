@@ -1,5 +1,5 @@
-//! Bodies on their way through: frame by frame, and the next one is asked for only when the other side wants it. All
-//! that is kept of a body is the frame in hand.
+//! Forwarded bodies: frame by frame, with back-pressure. The next frame is requested only when the other side can take
+//! it; nothing more than the current frame is buffered.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,33 +16,33 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::address::Address;
-use super::http1::InUse;
-use super::pool::InFlight;
+use super::http1::ConnectionGuard;
+use super::pool::InFlightSlot;
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a body ended before its end.
+/// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It is longer than the route allows.
+    /// The body is longer than the route allows.
     #[error("the body is longer than the route allows")]
     TooLarge,
-    /// Nothing came for longer than the idle timeout.
+    /// No frame came within the idle timeout.
     #[error("the body stalled")]
     Idle,
-    /// The connection that it came over failed.
+    /// The connection of the body failed.
     #[error("the body broke off")]
     Broken(#[source] BoxError),
 }
 
-/// What the source of a request body fails with where it comes too slowly. It counts as [`BodyError::Idle`].
+/// The error of a request body that comes below the minimum rate. Counts as [`BodyError::Idle`].
 #[derive(Debug, thiserror::Error)]
 #[error("the request body comes too slowly")]
 pub(crate) struct TooSlow;
 
-/// Runs while somebody waits for a frame. As long as the other body of the exchange moves, it begins anew: a client that
-/// listens says nothing (gRPC, server-sent events).
+/// Runs while a frame is awaited. Restarts while the other body of the exchange makes progress: a client that listens
+/// sends nothing (gRPC, server-sent events).
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
@@ -79,14 +79,14 @@ impl IdleTimer {
 /// A request body on its way to an upstream.
 pub(super) struct RequestBody {
     inner: Option<UnsyncBoxBody<Bytes, BoxError>>,
-    /// How many bytes may still come.
+    /// The bytes that may still come.
     allowance: Option<u64>,
     idle: IdleTimer,
     progress: Progress,
 }
 
-/// Goes up with every frame that an upstream takes or sends. By default nobody counts: where the request has no body, the
-/// response is all that may move.
+/// A counter of the frames that the upstream has received or sent. The default does not count: if the request has no
+/// body, only the response can make progress.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Option<Arc<AtomicU64>>);
 
@@ -107,7 +107,7 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// Refuses at once what says that it is longer than `max`.
+    /// Refuses a body at once if its declared length exceeds `max`.
     pub(super) fn new<B>(body: B, max: Option<u64>, idle: Duration) -> Result<Self, BodyError>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -141,21 +141,21 @@ impl RequestBody {
 }
 
 impl RequestBody {
-    /// A body to be sent, and the way in which it comes back if nobody asked for any of it.
-    pub(super) fn lend(self) -> (Lent, Back) {
+    /// A body to send, and a channel that returns it if no frame of it was read.
+    pub(super) fn lend(self) -> (LentBody, BodyReturn) {
         if self.is_end_stream() {
-            return (Lent { body: None, home: None }, Back(None));
+            return (LentBody { body: None, home: None }, BodyReturn(None));
         }
         let (home, back) = oneshot::channel();
-        (Lent { body: Some(self), home: Some(home) }, Back(Some(back)))
+        (LentBody { body: Some(self), home: Some(home) }, BodyReturn(Some(back)))
     }
 }
 
-/// See [`RequestBody::lend`]. Of an empty body there is always another.
-pub(super) struct Back(Option<oneshot::Receiver<RequestBody>>);
+/// Returns an unread body; see [`RequestBody::lend`]. An empty body is always available.
+pub(super) struct BodyReturn(Option<oneshot::Receiver<RequestBody>>);
 
-impl Back {
-    /// To be asked when what was lent is gone.
+impl BodyReturn {
+    /// To be called after the lent body was dropped.
     pub(super) fn take(self) -> Option<RequestBody> {
         match self.0 {
             None => Some(RequestBody::empty()),
@@ -165,13 +165,13 @@ impl Back {
 }
 
 /// See [`RequestBody::lend`].
-pub(super) struct Lent {
+pub(super) struct LentBody {
     body: Option<RequestBody>,
-    /// Gone as soon as the body was asked for a frame.
+    /// `None` once a frame was requested.
     home: Option<oneshot::Sender<RequestBody>>,
 }
 
-impl Drop for Lent {
+impl Drop for LentBody {
     fn drop(&mut self) {
         if let (Some(body), Some(home)) = (self.body.take(), self.home.take()) {
             let _ = home.send(body);
@@ -179,7 +179,7 @@ impl Drop for Lent {
     }
 }
 
-impl Body for Lent {
+impl Body for LentBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -232,18 +232,18 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer: an upstream's, or one of our own.
+/// The body of a response: an upstream's, or the proxy's own.
 #[derive(Debug)]
 pub struct ProxyBody {
     kind: Kind,
-    /// How it came about.
-    pub(super) sent: Sent,
+    /// How the response came about.
+    pub(super) sent: ForwardInfo,
 }
 
 /// What was done with a request, for the access log.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent {
-    /// The last address that was tried; of an answer the body knows it.
+pub(super) struct ForwardInfo {
+    /// The last address that was tried. `None` for a response of an upstream, whose body knows the address.
     pub(super) address: Option<Arc<Address>>,
     pub(super) attempts: u8,
     pub(super) took: Duration,
@@ -252,32 +252,32 @@ pub(super) struct Sent {
 #[derive(Debug)]
 enum Kind {
     Own(Option<Bytes>),
-    Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlight, Option<InUse>)> },
+    Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlightSlot, Option<ConnectionGuard>)> },
 }
 
-/// What a response is part of.
+/// What belongs to a response until its body ends.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) progress: Progress,
-    pub(super) in_flight: InFlight,
-    /// The connection, where it is ours to keep.
-    pub(super) in_use: Option<InUse>,
+    pub(super) in_flight: InFlightSlot,
+    /// The connection, if this proxy pools it.
+    pub(super) in_use: Option<ConnectionGuard>,
 }
 
 impl ProxyBody {
-    /// One of our own.
+    /// A body of the proxy's own.
     pub fn full(text: impl Into<Bytes>) -> Self {
         let bytes = text.into();
-        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), sent: Sent::default() }
+        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), sent: ForwardInfo::default() }
     }
 
     pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Exchange) -> Self {
         let Exchange { progress, in_flight, in_use } = exchange;
         let kind = Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) };
-        Self { kind, sent: Sent::default() }
+        Self { kind, sent: ForwardInfo::default() }
     }
 
-    /// The address, how often the request was sent, and how long that took.
+    /// The address, the number of attempts, and the time until the response head.
     pub(crate) fn sent(&self) -> (Option<&str>, u8, Duration) {
         let address = match &self.kind {
             Kind::Upstream { under_way: Some((in_flight, _)), .. } => Some(&*in_flight.address),
@@ -286,7 +286,7 @@ impl ProxyBody {
         (address.map(Address::name), self.sent.attempts, self.sent.took)
     }
 
-    /// All of it, if it is ours.
+    /// The whole body, if it is the proxy's own.
     pub(crate) fn own_bytes(&mut self) -> Option<&mut Bytes> {
         match &mut self.kind {
             Kind::Own(bytes) => bytes.as_mut(),

@@ -1,4 +1,4 @@
-//! Opens connections to one address, with TLS where it is asked for.
+//! Opens connections to one address, with TLS if it is configured.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,20 +18,20 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::pool::InFlight;
+use super::pool::InFlightSlot;
 
-/// Connects to one address, whatever is asked for.
+/// Connects to one address, whatever the request's URI.
 #[derive(Clone)]
 pub(super) struct Dial {
     pub(super) to: SocketAddr,
-    /// For the connection, its TLS handshake included.
+    /// For the whole attempt, the TLS handshake included.
     pub(super) timeout: Duration,
     pub(super) socket_buffer: Option<u32>,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Dial {
-    pub(super) async fn connect(self) -> io::Result<Link> {
+    pub(super) async fn connect(self) -> io::Result<UpstreamConnection> {
         let connecting = async {
             let socket = if self.to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             if let Some(size) = self.socket_buffer {
@@ -46,14 +46,14 @@ impl Dial {
             })
         };
         let stream = tokio::time::timeout(self.timeout, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        Ok(Link { stream, holding: Holding::default() })
+        Ok(UpstreamConnection { stream, holding: ConnectionHold::default() })
     }
 }
 
 impl tower::Service<Uri> for Dial {
-    type Response = TokioIo<Link>;
+    type Response = TokioIo<UpstreamConnection>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Link>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<UpstreamConnection>>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -66,48 +66,48 @@ impl tower::Service<Uri> for Dial {
 }
 
 /// A connection to an upstream.
-pub(super) struct Link {
+pub(super) struct UpstreamConnection {
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
-    holding: Holding,
+    holding: ConnectionHold,
 }
 
-impl Link {
-    pub(super) fn holding(&self) -> Holding {
+impl UpstreamConnection {
+    pub(super) fn holding(&self) -> ConnectionHold {
         self.holding.clone()
     }
 }
 
-/// What lasts as long as a connection: an upgraded one counts at its address until it is closed, whoever has it then.
-/// Where the HTTP library keeps the connections, in the extensions of each response that came over it.
+/// State that lasts as long as a connection. An upgraded connection counts at its address until it is closed, whichever
+/// task holds it. If hyper pools the connection, each response on it has a clone in its extensions.
 #[derive(Clone, Default)]
-pub(super) struct Holding(Arc<Held>);
+pub(super) struct ConnectionHold(Arc<HoldState>);
 
 #[derive(Default)]
-struct Held {
-    request: Mutex<Option<InFlight>>,
-    /// How many responses came over the connection.
+struct HoldState {
+    request: Mutex<Option<InFlightSlot>>,
+    /// The responses so far on this connection.
     responses: AtomicU32,
 }
 
-impl Holding {
-    pub(super) fn hold(&self, request: InFlight) {
+impl ConnectionHold {
+    pub(super) fn hold(&self, request: InFlightSlot) {
         *self.0.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
     }
 
-    /// Counts one more response. Gives how many there are by now.
+    /// Counts one more response. Returns the number so far.
     pub(super) fn count_response(&self) -> u32 {
         self.0.responses.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 }
 
-impl Drop for Link {
+impl Drop for UpstreamConnection {
     fn drop(&mut self) {
-        // Responses have clones of it, too.
+        // Responses have clones of the hold; the slot must be released with the connection.
         drop(self.holding.0.request.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
-impl Connection for Link {
+impl Connection for UpstreamConnection {
     fn connected(&self) -> Connected {
         let connected = Connected::new().extra(self.holding.clone());
         let is_h2 = match &self.stream {
@@ -118,13 +118,13 @@ impl Connection for Link {
     }
 }
 
-impl AsyncRead for Link {
+impl AsyncRead for UpstreamConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Link {
+impl AsyncWrite for UpstreamConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

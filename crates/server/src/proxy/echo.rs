@@ -7,29 +7,29 @@ use serde::Serialize;
 
 use super::body::{BodyError, ProxyBody, RequestBody};
 
-/// So much of a body is shown.
-const SHOWN: usize = 64 * 1024;
+/// How much of the body is shown.
+const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 #[derive(Serialize)]
 struct Echo<'r> {
     method: &'r str,
     path: &'r str,
     query: Option<&'r str>,
-    /// In the order in which they would be sent.
+    /// In the order of sending.
     headers: Vec<(&'r str, String)>,
-    /// As UTF-8; what is not, is shown as U+FFFD.
+    /// As UTF-8; other bytes become U+FFFD.
     body: String,
-    /// The body was longer than what is shown.
+    /// Whether the body was longer than what is shown.
     truncated: bool,
 }
 
-/// Takes the whole body, and shows the beginning of it.
+/// Reads the whole body and shows its beginning.
 pub(super) async fn answer(parts: &Parts, mut body: RequestBody) -> Result<Response<ProxyBody>, BodyError> {
     let mut shown = Vec::new();
     let mut truncated = false;
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
-            let room = SHOWN.saturating_sub(shown.len()).min(data.len());
+            let room = MAX_SHOWN_BYTES.saturating_sub(shown.len()).min(data.len());
             truncated |= room < data.len();
             shown.extend(data.iter().take(room));
         }

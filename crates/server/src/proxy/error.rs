@@ -1,5 +1,5 @@
-//! What can go wrong between us and an upstream, and the answer to it. The caller learns the status; what happened is
-//! in the log.
+//! Failures between the gate and an upstream, and the responses to them. The client learns the status; the log has the
+//! details.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,44 +13,44 @@ use rotogate::dialect;
 use rotogate::reason::Reason;
 use rotogate::reply::{self, GrpcCode};
 
-/// When a busy upstream may be asked again, in seconds.
-const AGAIN: HeaderValue = HeaderValue::from_static("1");
+/// `Retry-After` for a busy upstream, in seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Why a request was not answered by an upstream. Also in the extensions of the response, for the access log.
+/// Why an upstream did not answer a request. Also in the extensions of the response, for the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyError {
-    /// The path was not in canonical form: what was matched is not what would be forwarded.
+    /// The path is not canonical: the forwarded path would differ from the matched one.
     NotCanonical,
-    /// `CONNECT` asks for a tunnel, which we do not give.
+    /// `CONNECT` is not served.
     Tunnel,
     /// The request body is longer than the route allows.
     TooLarge,
-    /// The client stopped in the middle of the request body.
+    /// The client stalled in the middle of the request body.
     ClientIdle,
-    /// The request body broke off.
+    /// The client's connection failed in the middle of the request body.
     ClientBroken,
-    /// No connection to the upstream.
+    /// The upstream cannot be reached.
     Unreachable,
-    /// No connection to the upstream in time.
+    /// The connection attempt timed out.
     ConnectTimeout,
-    /// The upstream and we could not agree on TLS, or it did not prove who it is.
+    /// The TLS handshake failed, or the upstream's certificate was not accepted.
     UpstreamTls,
-    /// The upstream closed the connection before its answer.
+    /// The upstream closed the connection before its response.
     UpstreamReset,
-    /// The upstream answered with what is not HTTP, or not an answer to the request.
+    /// The upstream sent something that is not HTTP, or not a response to this request.
     UpstreamProtocol,
-    /// No response head in time.
+    /// The response head timed out.
     HeadTimeout,
-    /// All addresses of the upstream have as many requests as they may.
+    /// All addresses of the upstream are at `max_requests`.
     Overloaded,
-    /// This caller, or this client address, has as many requests there as one may.
+    /// The caller, or the client address, is at its share of the upstream.
     ShareTaken,
-    /// The gate is put together wrongly: no such upstream, or no target or peer with the request.
+    /// The gate is assembled wrongly: no such upstream, or a request without target or peer.
     Miswired,
 }
 
 impl ProxyError {
-    /// One word for log lines and metrics, from a fixed set.
+    /// The outcome word for logs and metrics, from a fixed set.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::NotCanonical => "not_canonical",
@@ -69,7 +69,7 @@ impl ProxyError {
         }
     }
 
-    /// Which deadline passed, where there are several.
+    /// Which timeout it was, if there are several.
     pub const fn detail(self) -> Option<&'static str> {
         match self {
             Self::ConnectTimeout => Some("connect_timeout"),
@@ -89,7 +89,7 @@ impl ProxyError {
         }
     }
 
-    /// The status of the answer.
+    /// The status of the response.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::NotCanonical | Self::ClientBroken => StatusCode::BAD_REQUEST,
@@ -105,23 +105,23 @@ impl ProxyError {
         }
     }
 
-    /// The answer: a problem document (RFC 9457) with nothing in it but the status.
+    /// The response: a problem document (RFC 9457) with only the status.
     pub fn response(self) -> Response<ProxyBody> {
         let mut response = reply::problem(self.status(), None).map(|body| ProxyBody::full(body.data().clone()));
         if self.is_busy() {
-            response.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         self.mark(response)
     }
 
-    /// Says why, for the gate and its access log.
+    /// Adds the reason, for the gate and its access log.
     fn mark(self, mut response: Response<ProxyBody>) -> Response<ProxyBody> {
         response.extensions_mut().insert(self);
         response.extensions_mut().insert(Reason::of_proxy(self.reason(), self.detail()));
         response
     }
 
-    /// The same answer in the words of a dialect, if it has any: its clients may take others for a success.
+    /// The same response in the words of a dialect, if it has any: its clients could take other words for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = dialect::by_name(dialect, &dialect::Options::default());
         let Some(reply) = dialect
@@ -131,12 +131,12 @@ impl ProxyError {
         };
         let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
         if self.is_busy() {
-            response.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         self.mark(response)
     }
 
-    /// The same answer for a client that speaks gRPC: a status in trailers alone, with HTTP 200 (requirement T17).
+    /// The same response for a gRPC client: a trailers-only status with HTTP 200 (requirement T17).
     pub fn grpc_response(self) -> Response<ProxyBody> {
         let (code, message) = match self {
             Self::NotCanonical | Self::ClientBroken => (GrpcCode::InvalidArgument, "the request is malformed"),
@@ -155,12 +155,12 @@ impl ProxyError {
         self.mark(reply::grpc_status(code, message).map(|_| ProxyBody::full("")))
     }
 
-    /// Is it to be tried again?
+    /// Whether a retry can succeed.
     const fn is_busy(self) -> bool {
         matches!(self, Self::Overloaded | Self::ShareTaken)
     }
 
-    /// Does it speak against the address that was tried?
+    /// Whether the failure counts against the address.
     pub(super) const fn blames_address(self) -> bool {
         match self {
             Self::Unreachable
@@ -183,16 +183,16 @@ impl ProxyError {
 
 /// Why a connection brought no response.
 #[derive(Debug)]
-pub(super) struct Unanswered {
+pub(super) struct SendError {
     error: BoxError,
-    /// There was no connection yet.
+    /// Whether it failed before a connection was open.
     connecting: bool,
-    /// Nothing of the request was written.
+    /// Whether nothing of the request was written.
     pub(super) unsent: bool,
 }
 
-impl Unanswered {
-    /// There is no connection.
+impl SendError {
+    /// No connection could be opened.
     pub(super) fn unconnected(error: impl Into<BoxError>) -> Self {
         Self { error: error.into(), connecting: true, unsent: true }
     }
@@ -202,7 +202,7 @@ impl Unanswered {
         Self { error: error.into(), connecting: false, unsent: true }
     }
 
-    /// Whatever was to be sent may have been.
+    /// The request may have been written, or parts of it.
     pub(super) fn sent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: false }
     }
@@ -223,7 +223,7 @@ impl Unanswered {
         }
     }
 
-    /// Was a connection lost before any byte of the response came? Then a request that may be repeated may be sent again.
+    /// Whether the connection was lost before any byte of the response. Then a repeatable request may be sent again.
     pub(super) fn was_lost(&self) -> bool {
         let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
         let broken = |kind| {
@@ -232,7 +232,7 @@ impl Unanswered {
                 io::ErrorKind::ConnectionReset
                     | io::ErrorKind::ConnectionAborted
                     | io::ErrorKind::BrokenPipe
-                    // TLS that ends without saying so.
+                    // TLS that ends without `close_notify`.
                     | io::ErrorKind::UnexpectedEof
             )
         };
@@ -240,7 +240,7 @@ impl Unanswered {
             && (self.causes().filter_map(|cause| cause.downcast_ref()).any(lost) || self.io_kinds().any(broken))
     }
 
-    /// Did TLS fail? Its error may stand inside one of input and output, which does not name it as its cause.
+    /// Whether TLS failed. An I/O error may contain the TLS error without naming it as its source.
     fn is_tls(&self) -> bool {
         self.causes().any(|cause| {
             let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -257,15 +257,15 @@ impl Unanswered {
     }
 }
 
-impl From<legacy::Error> for Unanswered {
+impl From<legacy::Error> for SendError {
     fn from(error: legacy::Error) -> Self {
         let connecting = error.is_connect();
         Self { error: error.into(), connecting, unsent: connecting }
     }
 }
 
-/// The error and all behind it, on one line.
-impl fmt::Display for Unanswered {
+/// The error and all its causes, on one line.
+impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, cause) in self.causes().enumerate() {
             write!(f, "{}{cause}", if place == 0 { "" } else { ": " })?;

@@ -1,4 +1,4 @@
-//! One request and its answer: the head as the upstream is to see it, the attempts, and the head that comes back.
+//! One request and its response: the head for the upstream, the attempts, and the head that comes back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,50 +12,50 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::body::{BodyError, Exchange, Lent, Progress, ProxyBody, RequestBody, Sent};
-use super::dial::Holding;
+use super::body::{BodyError, Exchange, ForwardInfo, LentBody, Progress, ProxyBody, RequestBody};
+use super::dial::ConnectionHold;
 use super::error::ProxyError;
-use super::http1::InUse;
-use super::pool::{Pool, Whose};
-use super::upgrade::Wanted;
+use super::http1::ConnectionGuard;
+use super::pool::{Pool, RequestHolders};
+use super::upgrade::UpgradeRequest;
 use super::url::UpstreamUrl;
 use super::{Inner, echo};
 use rotogate::headers::{self, Peer};
 use rotogate::reply;
 use rotogate::route::path::CanonicalPath;
 
-/// At so many addresses a request is tried before it fails, whatever was wrong with them.
-const MOST_ADDRESSES: usize = 3;
+/// The most addresses that a request is tried at.
+const MAX_ADDRESSES_TRIED: usize = 3;
 
-/// A request as far as it does not depend on the address.
+/// A request, as far as it is the same for each address.
 #[derive(Clone)]
-struct Asked {
+struct RequestTemplate {
     method: Method,
     target: PathAndQuery,
     headers: HeaderMap,
-    /// What the client called us.
+    /// The `Host` that the client sent.
     host: Option<HeaderValue>,
 }
 
-/// Why an attempt was not answered.
-struct Failure {
+/// Why an attempt failed.
+struct AttemptError {
     kind: ProxyError,
-    /// Nothing of the request was written.
+    /// Whether nothing of the request was written.
     unsent: bool,
-    /// The connection was lost before anything of the response came.
+    /// Whether the connection was lost before any byte of the response.
     lost: bool,
     what: String,
 }
 
-/// A request that was not answered.
-pub(super) struct NotSent {
+/// A request that no upstream answered.
+pub(super) struct ForwardError {
     pub(super) kind: ProxyError,
-    pub(super) sent: Sent,
+    pub(super) sent: ForwardInfo,
 }
 
-impl From<ProxyError> for NotSent {
+impl From<ProxyError> for ForwardError {
     fn from(kind: ProxyError) -> Self {
-        Self { kind, sent: Sent::default() }
+        Self { kind, sent: ForwardInfo::default() }
     }
 }
 
@@ -65,13 +65,13 @@ impl Inner {
         pool: &Arc<Pool>,
         parts: Parts,
         body: RequestBody,
-        upgrade: Option<Wanted>,
-        whose: Whose,
-    ) -> Result<Response<ProxyBody>, NotSent> {
-        let (asked, room) = self.prepare(parts)?;
+        upgrade: Option<UpgradeRequest>,
+        holders: RequestHolders,
+    ) -> Result<Response<ProxyBody>, ForwardError> {
+        let (template, room) = self.prepare(parts)?;
         let begun = Instant::now();
-        let mut sent = Sent::default();
-        let answered = self.attempts(pool, asked, body, upgrade, whose, &mut sent).await;
+        let mut sent = ForwardInfo::default();
+        let answered = self.attempts(pool, template, body, upgrade, holders, &mut sent).await;
         sent.took = begun.elapsed();
         match answered {
             Ok(mut response) => {
@@ -82,7 +82,7 @@ impl Inner {
                 Ok(response)
             }
             Err(kind) => {
-                // What failed at an address was said there.
+                // Failures at an address were logged there.
                 if kind == ProxyError::Overloaded {
                     tracing::warn!(
                         upstream = pool.upstream.name,
@@ -91,35 +91,35 @@ impl Inner {
                         "not forwarded"
                     );
                 }
-                Err(NotSent { kind, sent })
+                Err(ForwardError { kind, sent })
             }
         }
     }
 
-    /// Sends it, and again where the rules of the module allow that.
+    /// Sends the request, and repeats it where the rules of the module allow that.
     async fn attempts(
         &self,
         pool: &Arc<Pool>,
-        asked: Asked,
+        template: RequestTemplate,
         mut body: RequestBody,
-        upgrade: Option<Wanted>,
-        whose: Whose,
-        told: &mut Sent,
+        upgrade: Option<UpgradeRequest>,
+        holders: RequestHolders,
+        info: &mut ForwardInfo,
     ) -> Result<Response<ProxyBody>, ProxyError> {
-        let mut repeatable = body.is_end_stream() && asked.method.is_idempotent();
+        let mut repeatable = body.is_end_stream() && template.method.is_idempotent();
         let mut tried: Vec<Arc<Address>> = Vec::new();
-        let Some(mut in_flight) = pool.enter(&tried, whose).await? else {
-            tracing::error!(upstream = pool.upstream.name, "an upstream has no address");
+        let Some(mut in_flight) = pool.enter(&tried, holders).await? else {
+            tracing::error!(upstream = pool.upstream.name, "upstream without address");
             return Err(ProxyError::Miswired);
         };
-        // Where it cannot be sent twice, nothing is kept of it.
-        let kept = (repeatable || pool.all().len() > 1).then(|| asked.clone());
-        let mut asked = asked;
+        // No copy is kept if the request cannot be sent twice.
+        let kept = (repeatable || pool.all().len() > 1).then(|| template.clone());
+        let mut template = template;
         loop {
             let address = Arc::clone(&in_flight.address);
-            told.attempts = told.attempts.saturating_add(1);
-            let (method, progress) = (asked.method.clone(), body.progress());
-            let head = head_for(&address.url, asked, &body, pool.upstream.preserve_host, upgrade.as_ref())?;
+            info.attempts = info.attempts.saturating_add(1);
+            let (method, progress) = (template.method.clone(), body.progress());
+            let head = head_for(&address.url, template, &body, pool.upstream.preserve_host, upgrade.as_ref())?;
             if address.url == UpstreamUrl::Echo {
                 return Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
                     BodyError::TooLarge => ProxyError::TooLarge,
@@ -131,30 +131,31 @@ impl Inner {
             let sent = self.attempt(pool, &address, Request::from_parts(head, lent), &progress, upgrade.is_some());
             let failure = match sent.await {
                 Ok((response, in_use)) => {
-                    address.succeeded();
-                    return self.take(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
+                    address.record_success();
+                    return self.into_response(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
                 }
                 Err(failure) => failure,
             };
             if failure.kind.blames_address() {
-                in_flight.failed(failure.kind.reason());
+                in_flight.record_failure(failure.kind.reason());
             }
             drop(in_flight);
             tried.push(Arc::clone(&address));
-            told.address = Some(Arc::clone(&address));
-            let again = if tried.len() >= MOST_ADDRESSES {
+            info.address = Some(Arc::clone(&address));
+            let again = if tried.len() >= MAX_ADDRESSES_TRIED {
                 None
             } else if failure.unsent {
-                // Dropped with the attempt, and so here by now.
+                // The attempt has dropped the lent body by now.
                 match back.take() {
-                    Some(body) => pool.enter(&tried, whose).await.unwrap_or_default().map(|next| (next, body)),
+                    Some(body) => pool.enter(&tried, holders).await.unwrap_or_default().map(|next| (next, body)),
                     None => None,
                 }
             } else if failure.lost && repeatable {
                 repeatable = false;
-                // Better at another address; but a connection that died while idle says little of the one.
-                let next = match pool.enter(&tried, whose).await {
-                    Ok(None) => pool.enter(&[], whose).await.unwrap_or_default(),
+                // Another address is preferred. But a connection that died while idle says little about its address, so
+                // the same one is tried if there is no other.
+                let next = match pool.enter(&tried, holders).await {
+                    Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
                     next => next.unwrap_or_default(),
                 };
                 next.map(|next| (next, RequestBody::empty()))
@@ -167,8 +168,8 @@ impl Inner {
                 tracing::warn!(upstream = name, %address, %method, reason, detail, error = failure.what, "not forwarded");
                 return Err(failure.kind);
             };
-            tracing::debug!(upstream = name, %address, next = %next.address, error = failure.what, "sent again");
-            (in_flight, body, asked) = (next, same, again);
+            tracing::debug!(upstream = name, %address, next = %next.address, error = failure.what, "request sent again");
+            (in_flight, body, template) = (next, same, again);
         }
     }
 
@@ -176,35 +177,34 @@ impl Inner {
         &self,
         pool: &Pool,
         address: &Address,
-        request: Request<Lent>,
+        request: Request<LentBody>,
         progress: &Progress,
         upgrade: bool,
-    ) -> Result<(Response<Incoming>, Option<InUse>), Failure> {
+    ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), AttemptError> {
         let Some(clients) = address.clients() else {
-            let what = format!("{address} has a name that no certificate can have");
-            return Err(Failure { kind: ProxyError::Unreachable, unsent: true, lost: false, what });
+            let what = format!("the server name of {address} cannot be in a certificate");
+            return Err(AttemptError { kind: ProxyError::Unreachable, unsent: true, lost: false, what });
         };
         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
         match within(limit, progress, clients.send(request, upgrade)).await {
             Some(Ok(response)) => Ok(response),
-            Some(Err(error)) => Err(Failure {
+            Some(Err(error)) => Err(AttemptError {
                 kind: error.kind(),
                 unsent: error.unsent,
                 lost: error.was_lost(),
                 what: error.to_string(),
             }),
-            None => Err(Failure {
+            None => Err(AttemptError {
                 kind: ProxyError::HeadTimeout,
                 unsent: false,
                 lost: false,
-                what: "no head in time".to_owned(),
+                what: "no response head in time".to_owned(),
             }),
         }
     }
 
-    /// The request as the upstream is to see it, and extensions that are empty, but have room: whoever answers the
-    /// client has something to put there.
-    fn prepare(&self, mut parts: Parts) -> Result<(Asked, Extensions), ProxyError> {
+    /// The request for the upstream; and an empty extension map that has capacity, for the response.
+    fn prepare(&self, mut parts: Parts) -> Result<(RequestTemplate, Extensions), ProxyError> {
         if parts.method == Method::CONNECT {
             return Err(ProxyError::Tunnel);
         }
@@ -213,7 +213,7 @@ impl Inner {
             return Err(ProxyError::NotCanonical);
         }
         let Some(peer) = parts.extensions.get::<Peer>() else {
-            tracing::error!("a request came without the address of its peer");
+            tracing::error!("request without peer address");
             return Err(ProxyError::Miswired);
         };
         let mut headers = parts.headers;
@@ -225,30 +225,30 @@ impl Inner {
         let host = headers.get(HOST).cloned().or_else(authority);
         headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
         parts.extensions.clear();
-        Ok((Asked { method: parts.method, target, headers, host }, parts.extensions))
+        Ok((RequestTemplate { method: parts.method, target, headers, host }, parts.extensions))
     }
 
-    fn take(
+    fn into_response(
         &self,
         pool: &Arc<Pool>,
         response: Response<Incoming>,
         exchange: Exchange,
-        upgrade: Option<Wanted>,
+        upgrade: Option<UpgradeRequest>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
-                tracing::warn!(upstream = pool.upstream.name, "it switched protocols without being asked");
+                tracing::warn!(upstream = pool.upstream.name, "upstream switched protocols unasked");
                 return Err(ProxyError::UpstreamProtocol);
             };
             let Exchange { in_flight, in_use, .. } = exchange;
-            let ours = in_use.and_then(InUse::upgraded);
-            if let Some(connection) = ours.as_ref().or_else(|| response.extensions().get::<Holding>()) {
+            let ours = in_use.and_then(ConnectionGuard::upgraded);
+            if let Some(connection) = ours.as_ref().or_else(|| response.extensions().get::<ConnectionHold>()) {
                 connection.hold(in_flight);
             }
             return upgrade.switch(response).ok_or(ProxyError::UpstreamProtocol);
         }
         let (mut parts, body) = response.into_parts();
-        // A length beside a transfer coding is not the length of anything (RFC 9112 §6.3).
+        // `Content-Length` beside `Transfer-Encoding` is meaningless (RFC 9112 §6.3).
         if parts.headers.contains_key(TRANSFER_ENCODING) {
             parts.headers.remove(CONTENT_LENGTH);
         }
@@ -260,34 +260,34 @@ impl Inner {
     }
 }
 
-/// The head as one address is to see it.
+/// The request head for one address.
 fn head_for(
     url: &UpstreamUrl,
-    asked: Asked,
+    template: RequestTemplate,
     body: &RequestBody,
     preserve_host: bool,
-    upgrade: Option<&Wanted>,
+    upgrade: Option<&UpgradeRequest>,
 ) -> Result<Parts, ProxyError> {
-    let Asked { method, target, mut headers, host } = asked;
+    let RequestTemplate { method, target, mut headers, host } = template;
     let uri = url.uri(&target).ok_or(ProxyError::NotCanonical)?;
     let host = match url {
         UpstreamUrl::Echo => host,
         UpstreamUrl::Http(url) => Some(host.filter(|_| preserve_host).unwrap_or_else(|| url.host().clone())),
-        // The client puts in the address's own, as the version of HTTP wants it.
+        // hyper sets the address's own host, in the form that the HTTP version needs.
         UpstreamUrl::Https(_) => host.filter(|_| preserve_host),
-        // `:authority` says it, from the address (RFC 9113 §8.3.1).
+        // `:authority` is the address's (RFC 9113 §8.3.1).
         UpstreamUrl::H2c(_) => None,
     };
     match host {
         Some(host) => drop(headers.insert(HOST, host)),
         None => drop(headers.remove(HOST)),
     }
-    // Whatever the client speaks: a kept connection takes no request that is marked otherwise.
+    // Whatever version the client speaks: a pooled connection refuses a request of another version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
     frame(&mut headers, body, version);
     if matches!(url, UpstreamUrl::Https(_)) {
-        // Not known before there is a connection: HTTP/2 has no `Connection`, and the HTTP library would take out what
-        // it names. gRPC is nothing without its trailers, and HTTP/1.1 asks for none then.
+        // The version is unknown before the connection is open. HTTP/2 has no `Connection`, and hyper would remove the
+        // fields that it names. gRPC needs trailers, and an HTTP/1.1 upstream is not asked for any.
         headers.remove(CONNECTION);
         if !reply::is_grpc(&headers) {
             headers.remove(TE);
@@ -304,7 +304,7 @@ fn head_for(
     Ok(out)
 }
 
-/// `None` if nothing moved for so long.
+/// `None` if nothing made progress for `limit`.
 pub(super) async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let mut seen = progress.count();
@@ -320,8 +320,8 @@ pub(super) async fn within<F: Future>(limit: Duration, progress: &Progress, futu
     }
 }
 
-/// Says the length of the body as we know it, never as the client wrote it: one framing, and the true one. HTTP/2 frames
-/// bodies itself, and has no `Connection` (RFC 9113 §8.2.2).
+/// Sets the true length of the body, whatever the client declared: exactly one framing. HTTP/2 frames bodies itself and
+/// has no `Connection` (RFC 9113 §8.2.2).
 fn frame(headers: &mut HeaderMap, body: &RequestBody, version: Version) {
     let said = headers.remove(CONTENT_LENGTH).is_some();
     if version == Version::HTTP_2 {
@@ -335,7 +335,7 @@ fn frame(headers: &mut HeaderMap, body: &RequestBody, version: Version) {
     }
 }
 
-/// HTTP/2 may split `Cookie` into several fields, HTTP/1.1 knows one (RFC 9113 §8.2.3).
+/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let (2.., Ok(joined)) = (crumbs.len(), HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))) {

@@ -1,4 +1,4 @@
-//! Asks the addresses of an upstream whether they are well.
+//! Active health checks of the addresses of an upstream.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use http_body_util::BodyExt;
 use tokio::time::MissedTickBehavior;
 
 use super::address::Address;
-use super::body::{Lent, RequestBody};
+use super::body::{LentBody, RequestBody};
 use super::pool::Pool;
 use super::upstream::HealthCheck;
 use super::url::UpstreamUrl;
 
-/// So much of an answer is read, so that its connection may be used again.
-const READ: usize = 64 * 1024;
+/// How much of a response is read, so that its connection can be used again.
+const MAX_READ_BYTES: usize = 64 * 1024;
 
 impl Pool {
-    /// For ever.
+    /// Runs until its task is dropped.
     pub(super) async fn keep_checking(self: &Arc<Self>, check: &HealthCheck) {
         let mut ticks = tokio::time::interval(check.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,20 +34,20 @@ impl Pool {
         }
         let answer = tokio::time::timeout(check.timeout, ask(address, check)).await;
         if answer.is_ok_and(|answer| answer.is_some()) {
-            if address.is_well(check.healthy_after) {
-                self.is_back(address);
+            if address.record_good_check(check.healthy_after) {
+                self.log_readmission(address);
             }
-        } else if address.is_unwell(check.unhealthy_after) {
-            self.put_aside(address, "health", None);
+        } else if address.record_bad_check(check.unhealthy_after) {
+            self.eject(address, "health", None);
         }
     }
 }
 
-/// `None` for every answer but 2xx.
+/// `None` for every response but 2xx.
 async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
     let (clients, url) = (address.clients()?, address.url.address()?);
     let (lent, _) = RequestBody::empty().lend();
-    let mut request: Request<Lent> = Request::new(lent);
+    let mut request: Request<LentBody> = Request::new(lent);
     *request.uri_mut() = address.url.uri(&check.path)?;
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("rotogate"));
     match address.url {
@@ -60,7 +60,7 @@ async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
         return None;
     }
     let mut read = 0;
-    while read < READ {
+    while read < MAX_READ_BYTES {
         let Some(frame) = response.body_mut().frame().await else { break };
         read += frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
     }

@@ -1,7 +1,7 @@
-//! HTTP/1.1 in clear to one address: connections that are kept and used again.
+//! A pool of clear-text HTTP/1.1 connections to one address.
 //!
-//! A connection is nobody's while it is idle, and a request's from then on until the response was taken in full. The one
-//! that was used last is used next, so that those which are not needed grow old and are closed.
+//! A LIFO pool. A connection is checked out until its response body is fully read; surplus connections go idle and time
+//! out.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -16,9 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::body::Lent;
-use super::dial::{Dial, Holding};
-use super::error::Unanswered;
+use super::body::LentBody;
+use super::dial::{ConnectionHold, Dial};
+use super::error::SendError;
 
 /// The connections to one address.
 #[derive(Clone)]
@@ -27,96 +27,98 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     dial: Dial,
     builder: Builder,
-    /// How long one is kept that nobody uses, and how many.
-    keep_for: Duration,
-    most: usize,
-    /// A connection that carried so many requests is closed.
+    /// How long an idle connection is kept, and how many.
+    idle_timeout: Duration,
+    max_idle: usize,
+    /// A connection is closed after this many requests.
     requests_each: NonZeroU32,
-    /// The one that was used last is the last.
-    idle: Mutex<Vec<Idle>>,
+    /// The most recently used connection is the last.
+    idle: Mutex<Vec<IdleConnection>>,
     is_swept: AtomicBool,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: Connection,
     since: Instant,
 }
 
-enum Taken {
+enum Checkout {
     Idle(Connection),
-    /// Some were given back a moment ago, and their tasks have not seen the end of the response yet.
-    NoneYet,
+    /// Connections came back a moment ago, but their tasks have not seen the end of the response yet.
+    NotReadyYet,
     None,
 }
 
 struct Connection {
-    sender: SendRequest<Lent>,
-    holding: Holding,
-    /// How many requests it carried.
+    sender: SendRequest<LentBody>,
+    holding: ConnectionHold,
+    /// The requests that it has carried.
     requests: u32,
 }
 
 impl Connections {
-    /// None yet.
+    /// An empty pool.
     pub(super) fn new(
         dial: Dial,
         builder: Builder,
-        keep_for: Duration,
-        most: usize,
+        idle_timeout: Duration,
+        max_idle: usize,
         requests_each: NonZeroU32,
     ) -> Self {
         let (idle, is_swept) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Shared { dial, builder, keep_for, most, requests_each, idle, is_swept }))
+        Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
     }
 
-    /// Sends a request, in origin form, and brings back the head of the response, with the connection that its body
-    /// comes over.
+    /// Sends a request in origin form. Returns the response head, and a guard of the connection that the body comes
+    /// over.
     ///
-    /// One that was kept may turn out to be closed. As long as nothing of the request was written, it goes out on
-    /// another.
-    pub(super) async fn send(&self, mut request: Request<Lent>) -> Result<(Response<Incoming>, InUse), Unanswered> {
+    /// A pooled connection may turn out to be closed. If nothing of the request was written, it is sent on another.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<LentBody>,
+    ) -> Result<(Response<Incoming>, ConnectionGuard), SendError> {
         loop {
-            let kept = match self.0.take() {
-                Taken::Idle(connection) => Some(connection),
-                Taken::None => None,
-                Taken::NoneYet => {
+            let kept = match self.0.check_out() {
+                Checkout::Idle(connection) => Some(connection),
+                Checkout::None => None,
+                Checkout::NotReadyYet => {
                     tokio::task::yield_now().await;
-                    match self.0.take() {
-                        Taken::Idle(connection) => Some(connection),
-                        Taken::None | Taken::NoneYet => None,
+                    match self.0.check_out() {
+                        Checkout::Idle(connection) => Some(connection),
+                        Checkout::None | Checkout::NotReadyYet => None,
                     }
                 }
             };
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Boxed, as whatever is rare on this way: every request would carry its size about.
+                // Boxed, as everything rare on this path: every request's future would carry its size.
                 None => Box::pin(self.connect()).await?,
             };
             let mut error = match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     connection.requests = connection.requests.saturating_add(1);
-                    let in_use = InUse { connection: Some(connection), home: Arc::downgrade(&self.0) };
+                    let in_use = ConnectionGuard { connection: Some(connection), home: Arc::downgrade(&self.0) };
                     return Ok((response, in_use));
                 }
                 Err(error) => error,
             };
             match error.take_message() {
                 Some(same) if !is_new => request = same,
-                Some(_) => return Err(Unanswered::unsent(error.into_error())),
-                None => return Err(Unanswered::sent(error.into_error())),
+                Some(_) => return Err(SendError::unsent(error.into_error())),
+                None => return Err(SendError::sent(error.into_error())),
             }
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Unanswered> {
-        let link = self.0.dial.clone().connect().await.map_err(Unanswered::unconnected)?;
+    async fn connect(&self) -> Result<Connection, SendError> {
+        let link = self.0.dial.clone().connect().await.map_err(SendError::unconnected)?;
         let holding = link.holding();
         let (sender, connection) =
-            self.0.builder.handshake(TokioIo::new(link)).await.map_err(Unanswered::unconnected)?;
+            self.0.builder.handshake(TokioIo::new(link)).await.map_err(SendError::unconnected)?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to an upstream ended early");
+                tracing::debug!(%error, "upstream connection ended early");
             }
         });
         Ok(Connection { sender, holding, requests: 0 })
@@ -124,53 +126,53 @@ impl Connections {
 }
 
 impl Shared {
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Taken {
+    fn check_out(&self) -> Checkout {
         let mut idle = self.idle();
         for at in (0..idle.len()).rev() {
             let Some(sender) = idle.get(at).map(|idle| &idle.connection.sender) else { break };
             if sender.is_closed() {
                 idle.remove(at);
             } else if sender.is_ready() {
-                return Taken::Idle(idle.remove(at).connection);
+                return Checkout::Idle(idle.remove(at).connection);
             }
         }
-        if idle.is_empty() { Taken::None } else { Taken::NoneYet }
+        if idle.is_empty() { Checkout::None } else { Checkout::NotReadyYet }
     }
 
-    fn keep(self: Arc<Self>, connection: Connection) {
+    fn check_in(self: Arc<Self>, connection: Connection) {
         if connection.requests >= self.requests_each.get() {
             return;
         }
         let mut idle = self.idle();
-        if idle.len() < self.most {
-            idle.push(Idle { connection, since: Instant::now() });
+        if idle.len() < self.max_idle {
+            idle.push(IdleConnection { connection, since: Instant::now() });
             drop(idle);
             if !self.is_swept.load(Ordering::Relaxed)
                 && let Ok(runtime) = Handle::try_current()
                 && !self.is_swept.swap(true, Ordering::Relaxed)
             {
-                runtime.spawn(sweep(Arc::downgrade(&self), self.keep_for));
+                runtime.spawn(sweep(Arc::downgrade(&self), self.idle_timeout));
             }
         }
     }
 
-    /// Closes what nobody has used for long, and says when to look again. `None`: there is nothing left.
+    /// Closes connections that are idle for too long. Returns when to check again; `None` if none is left.
     fn close_old(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle();
-        idle.retain(|idle| now.saturating_duration_since(idle.since) < self.keep_for);
+        idle.retain(|idle| now.saturating_duration_since(idle.since) < self.idle_timeout);
         let next = idle.iter().map(|idle| idle.since).min();
         if next.is_none() {
             self.is_swept.store(false, Ordering::Relaxed);
         }
-        next.map(|oldest| oldest + self.keep_for)
+        next.map(|oldest| oldest + self.idle_timeout)
     }
 }
 
-/// As long as there is anything to close.
+/// Runs while there are idle connections.
 async fn sweep(connections: Weak<Shared>, first: Duration) {
     let mut next = Instant::now() + first;
     loop {
@@ -180,33 +182,33 @@ async fn sweep(connections: Weak<Shared>, first: Duration) {
     }
 }
 
-/// The connection that a response comes over. Dropped, it is kept for the next request, or closed where the response
-/// was left before its end.
-pub(super) struct InUse {
+/// The connection that a response comes over. Dropping it returns the connection to the pool, or closes it if the
+/// response was not read to its end.
+pub(super) struct ConnectionGuard {
     connection: Option<Connection>,
-    /// Gone if connections are made anew since.
+    /// Dangling if the pool was replaced meanwhile.
     home: Weak<Shared>,
 }
 
-impl InUse {
-    /// It speaks another protocol from now on.
-    pub(super) fn upgraded(mut self) -> Option<Holding> {
+impl ConnectionGuard {
+    /// Takes the connection out of the pool: it changes its protocol.
+    pub(super) fn upgraded(mut self) -> Option<ConnectionHold> {
         self.connection.take().map(|connection| connection.holding)
     }
 }
 
-impl Drop for InUse {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if let (Some(connection), Some(home)) = (self.connection.take(), self.home.upgrade())
             && !connection.sender.is_closed()
         {
-            home.keep(connection);
+            home.check_in(connection);
         }
     }
 }
 
-impl fmt::Debug for InUse {
+impl fmt::Debug for ConnectionGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InUse")
+        f.write_str("ConnectionGuard")
     }
 }

@@ -1,5 +1,5 @@
-//! The addresses of one upstream, and the choice among them: of two that are picked at random the one with fewer
-//! requests on their way. A host name is as many addresses as it stands for, looked up again and again.
+//! The addresses of one upstream, and the choice among them: of two random addresses, the one with fewer requests in
+//! flight (power of two choices). A host name has as many addresses as it resolves to; it is looked up again regularly.
 
 use std::fmt;
 use std::io;
@@ -14,46 +14,46 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
-use super::address::{Address, Connecting};
+use super::address::{Address, Connector};
 use super::error::ProxyError;
 use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
 use rotogate::overload::{Holder, Shares};
 
-/// More addresses than this of one name are not taken.
-const MOST_OF_A_NAME: usize = 64;
+/// The most addresses of one name.
+const MAX_ADDRESSES_PER_NAME: usize = 64;
 
 /// Finds the addresses of a host.
 pub(super) type Resolver = Arc<dyn Fn(&HttpUrl) -> Resolving + Send + Sync>;
 pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// Asks the system, which says nothing about how long its answer holds.
+/// The system's resolver, which does not report how long an answer is valid.
 pub(super) fn system_resolver() -> Resolver {
     Arc::new(|url| {
         let host = (url.name().to_owned(), url.port());
-        Box::pin(async move { Ok(tokio::net::lookup_host(host).await?.take(MOST_OF_A_NAME).collect()) })
+        Box::pin(async move { Ok(tokio::net::lookup_host(host).await?.take(MAX_ADDRESSES_PER_NAME).collect()) })
     })
 }
 
-/// An upstream in use.
+/// An upstream in service.
 pub(super) struct Pool {
     pub(super) upstream: Upstream,
-    connecting: Connecting,
+    connecting: Connector,
     resolver: Resolver,
     addresses: ArcSwap<Vec<Arc<Address>>>,
     callers: Shares,
     clients: Shares,
-    /// Somebody left an address.
+    /// Notified when a request leaves an address.
     freed: Notify,
-    all_aside: AtomicBool,
-    /// One looks up at a time; whoever waited for it takes what was found.
+    all_ejected: AtomicBool,
+    /// One lookup at a time; tasks that waited use its result.
     looking: Mutex<()>,
     lookups: AtomicU64,
-    name_fails: AtomicBool,
+    is_name_failing: AtomicBool,
 }
 
 impl Pool {
-    pub(super) fn new(upstream: Upstream, connecting: Connecting, resolver: Resolver) -> Self {
+    pub(super) fn new(upstream: Upstream, connecting: Connector, resolver: Resolver) -> Self {
         let pool = Self {
             upstream,
             connecting,
@@ -62,18 +62,18 @@ impl Pool {
             callers: Shares::new(0),
             clients: Shares::new(0),
             freed: Notify::new(),
-            all_aside: AtomicBool::new(false),
+            all_ejected: AtomicBool::new(false),
             looking: Mutex::new(()),
             lookups: AtomicU64::new(0),
-            name_fails: AtomicBool::new(false),
+            is_name_failing: AtomicBool::new(false),
         };
-        // Names wait for their first look-up.
+        // Names wait for their first lookup.
         let found = pool.upstream.urls.iter().map(|url| Ok(fixed(url).unwrap_or_default())).collect();
         pool.settle(found);
         pool
     }
 
-    /// Does what is to be done without a request, until the set is dropped.
+    /// Spawns the background tasks: lookups, connection renewal and health checks.
     pub(super) fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
         let urls = &self.upstream.urls;
         if urls.iter().any(|url| fixed(url).is_none()) {
@@ -92,7 +92,7 @@ impl Pool {
         tasks.spawn(async move {
             for turn in 0_usize.. {
                 let number = pool.all().len().max(1);
-                // One after the other, so that not all connections are opened anew at once.
+                // One address after the other, so that not all connections are opened at once.
                 let share = pool.upstream.max_connection_age / u32::try_from(number).unwrap_or(u32::MAX);
                 tokio::time::sleep(share).await;
                 if let Some(address) = pool.all().get(turn % number) {
@@ -110,22 +110,22 @@ impl Pool {
         self.addresses.load_full()
     }
 
-    /// An address for a request that was at these already. `None`: there is no other.
+    /// An address for a request that was already tried at `tried`. `None`: there is no other.
     ///
     /// # Errors
-    /// All addresses are full, and stayed so, or this holder has its share of them; or none is known.
+    /// All addresses stay full, a holder is at its share, or no address is known.
     pub(super) async fn enter(
         self: &Arc<Self>,
         tried: &[Arc<Address>],
-        whose: Whose,
-    ) -> Result<Option<InFlight>, ProxyError> {
+        holders: RequestHolders,
+    ) -> Result<Option<InFlightSlot>, ProxyError> {
         self.ready().await?;
-        let share = Share::take(self, whose).ok_or(ProxyError::ShareTaken)?;
-        let in_flight = |address| InFlight { share, address };
+        let share = SharePermit::take(self, holders).ok_or(ProxyError::ShareTaken)?;
+        let in_flight = |address| InFlightSlot { share, address };
         match self.choose(tried) {
             Choice::Taken(taken) => return Ok(Some(in_flight(taken))),
-            Choice::Nobody => return Ok(None),
-            // It had its time.
+            Choice::NoOther => return Ok(None),
+            // A retry does not queue.
             Choice::Full if !tried.is_empty() => return Err(ProxyError::Overloaded),
             Choice::Full => {}
         }
@@ -135,7 +135,7 @@ impl Pool {
                 freed.as_mut().enable();
                 match self.choose(tried) {
                     Choice::Taken(taken) => return Some(taken),
-                    Choice::Nobody => return None,
+                    Choice::NoOther => return None,
                     Choice::Full => freed.await,
                 }
             }
@@ -153,14 +153,14 @@ impl Pool {
         if let ([only], []) = (all.as_slice(), tried) {
             return enter(only).map_or(Choice::Full, Choice::Taken);
         }
-        // Where all are aside, all are used: none at all would be worse.
-        let none_in_service = all.iter().all(|address| address.is_aside());
+        // If all are ejected, all are used: that is better than none.
+        let none_in_service = all.iter().all(|address| address.is_ejected());
         let fits = |address: &&Arc<Address>| {
-            (none_in_service || !address.is_aside()) && !tried.iter().any(|other| Arc::ptr_eq(other, address))
+            (none_in_service || !address.is_ejected()) && !tried.iter().any(|other| Arc::ptr_eq(other, address))
         };
         let candidates: Vec<&Arc<Address>> = all.iter().filter(fits).collect();
         let taken = match candidates.as_slice() {
-            [] => return Choice::Nobody,
+            [] => return Choice::NoOther,
             [only] => enter(only),
             several => {
                 let first = fastrand::usize(..several.len());
@@ -173,7 +173,7 @@ impl Pool {
         taken.map_or(Choice::Full, Choice::Taken)
     }
 
-    /// Waits for the first look-up of names, if there is nothing else.
+    /// Waits for the first lookup if no address is known.
     async fn ready(&self) -> Result<(), ProxyError> {
         if !self.addresses.load().is_empty() {
             return Ok(());
@@ -193,7 +193,7 @@ impl Pool {
             (None, Some(address)) => {
                 let found = tokio::time::timeout(limit, (self.resolver)(address)).await;
                 let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-                // Nowhere at all is no answer to go by.
+                // An empty answer counts as a failed lookup.
                 if found.is_empty() {
                     Err(io::ErrorKind::NotFound.into())
                 } else {
@@ -205,12 +205,12 @@ impl Pool {
         let found: Vec<io::Result<Vec<_>>> = found.await;
         let name = self.upstream.name.as_str();
         match found.iter().find_map(|found| found.as_ref().err()) {
-            Some(error) if !self.name_fails.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(upstream = name, %error, "a host name is not found; its known addresses stay in use");
+            Some(error) if !self.is_name_failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(upstream = name, %error, "host name lookup failed; known addresses stay in use");
             }
             Some(_) => {}
-            None if self.name_fails.swap(false, Ordering::Relaxed) => {
-                tracing::info!(upstream = name, "the host name is found again");
+            None if self.is_name_failing.swap(false, Ordering::Relaxed) => {
+                tracing::info!(upstream = name, "host name lookup recovered");
             }
             None => {}
         }
@@ -218,7 +218,7 @@ impl Pool {
         self.lookups.fetch_add(1, Ordering::Release);
     }
 
-    /// Takes what was found for each URL; one that was not found keeps what it had.
+    /// Applies the addresses found for each URL. A URL whose lookup failed keeps its addresses.
     fn settle(&self, found: Vec<io::Result<Vec<Option<SocketAddr>>>>) {
         let known = self.all();
         let mut now: Vec<Arc<Address>> = Vec::new();
@@ -237,27 +237,23 @@ impl Pool {
         let same = known.len() == now.len() && known.iter().zip(&now).all(|(a, b)| Arc::ptr_eq(a, b));
         if !same {
             let shown: Vec<_> = now.iter().map(|address| address.to_string()).collect();
-            tracing::debug!(
-                upstream = self.upstream.name,
-                addresses = shown.join(", "),
-                "the addresses are others now"
-            );
+            tracing::debug!(upstream = self.upstream.name, addresses = shown.join(", "), "upstream addresses changed");
             self.addresses.store(Arc::new(now));
         }
     }
 
-    /// An address is out of service from now on.
-    pub(super) fn put_aside(self: &Arc<Self>, address: &Arc<Address>, reason: &str, time: Option<Duration>) {
+    /// Logs the ejection of an address, and schedules its readmission after `time`.
+    pub(super) fn eject(self: &Arc<Self>, address: &Arc<Address>, reason: &str, time: Option<Duration>) {
         let name = self.upstream.name.as_str();
         tracing::warn!(
             upstream = name,
             %address,
             reason,
             seconds = time.map(|time| time.as_secs()),
-            "an address is put aside"
+            "address ejected"
         );
-        if self.all().iter().all(|address| address.is_aside()) && !self.all_aside.swap(true, Ordering::Relaxed) {
-            tracing::warn!(upstream = name, "all addresses are put aside, so all are used");
+        if self.all().iter().all(|address| address.is_ejected()) && !self.all_ejected.swap(true, Ordering::Relaxed) {
+            tracing::warn!(upstream = name, "all addresses ejected; all are used");
         }
         if let Some(time) = time {
             let (pool, address) = (Arc::downgrade(self), Arc::downgrade(address));
@@ -266,16 +262,16 @@ impl Pool {
                 if let (Some(pool), Some(address)) = (Weak::upgrade(&pool), Weak::upgrade(&address))
                     && address.readmit(&pool.upstream)
                 {
-                    pool.is_back(&address);
+                    pool.log_readmission(&address);
                 }
             });
         }
     }
 
-    /// An address is in service again.
-    pub(super) fn is_back(&self, address: &Address) {
-        self.all_aside.store(false, Ordering::Relaxed);
-        tracing::info!(upstream = self.upstream.name, %address, "an address is used again");
+    /// Logs that an address is in service again.
+    pub(super) fn log_readmission(&self, address: &Address) {
+        self.all_ejected.store(false, Ordering::Relaxed);
+        tracing::info!(upstream = self.upstream.name, %address, "address readmitted");
     }
 }
 
@@ -285,7 +281,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// The addresses that a URL itself says; `None` for a name.
+/// The addresses in a URL itself; `None` for a name.
 fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     match url.address() {
         None => Some(vec![None]),
@@ -296,84 +292,84 @@ fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
 enum Choice {
     Taken(Arc<Address>),
     Full,
-    Nobody,
+    NoOther,
 }
 
-/// Whose a request is: what one caller and one client address may have of an upstream is bounded.
+/// The holders of a request: the requests of one caller, and of one client address, are bounded at each upstream.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Whose {
+pub(super) struct RequestHolders {
     pub(super) caller: Option<Holder>,
     pub(super) client: Option<Holder>,
 }
 
-/// A request's part of the shares of its holders, until this is dropped.
-struct Share {
+/// What a request takes of its holders' shares, until dropped.
+struct SharePermit {
     pool: Arc<Pool>,
-    whose: Whose,
+    holders: RequestHolders,
 }
 
-impl Share {
-    fn take(pool: &Arc<Pool>, whose: Whose) -> Option<Self> {
+impl SharePermit {
+    fn take(pool: &Arc<Pool>, holders: RequestHolders) -> Option<Self> {
         let Upstream { max_requests_per_caller, max_requests_per_address, .. } = pool.upstream;
         let addresses = pool.addresses.load().len();
         let enter = |shares: &Shares, holder: Option<Holder>, each: usize| {
             holder.is_none_or(|holder| shares.enter_within(holder, 1, each.saturating_mul(addresses)))
         };
-        if !enter(&pool.callers, whose.caller, max_requests_per_caller) {
+        if !enter(&pool.callers, holders.caller, max_requests_per_caller) {
             return None;
         }
-        // From here on it is given back.
-        let mut share = Self { pool: Arc::clone(pool), whose: Whose { client: None, ..whose } };
-        if !enter(&pool.clients, whose.client, max_requests_per_address) {
+        // From here on, dropping `share` returns what was taken.
+        let mut share = Self { pool: Arc::clone(pool), holders: RequestHolders { client: None, ..holders } };
+        if !enter(&pool.clients, holders.client, max_requests_per_address) {
             return None;
         }
-        share.whose = whose;
+        share.holders = holders;
         Some(share)
     }
 }
 
-impl Drop for Share {
+impl Drop for SharePermit {
     fn drop(&mut self) {
         let leave = |shares: &Shares, holder: Option<Holder>| {
             if let Some(holder) = holder {
                 shares.leave(holder, 1);
             }
         };
-        leave(&self.pool.callers, self.whose.caller);
-        leave(&self.pool.clients, self.whose.client);
+        leave(&self.pool.callers, self.holders.caller);
+        leave(&self.pool.clients, self.holders.client);
     }
 }
 
-/// A request at an address, counted there until this is dropped.
-pub(super) struct InFlight {
-    share: Share,
+/// A request at an address, counted there until dropped.
+pub(super) struct InFlightSlot {
+    share: SharePermit,
     pub(super) address: Arc<Address>,
 }
 
-impl InFlight {
-    /// The address did not do what it is there for.
-    pub(super) fn failed(&self, reason: &str) {
-        // Where there is no other, nothing is won by leaving it.
+impl InFlightSlot {
+    /// Counts a failure of the address.
+    pub(super) fn record_failure(&self, reason: &str) {
+        // A single address is never ejected: there would be no other.
         let pool = &self.share.pool;
         if pool.all().len() < 2 {
             return;
         }
-        if let Some(time) = self.address.failed(&pool.upstream) {
+        if let Some(time) = self.address.record_failure(&pool.upstream) {
             let time = pool.upstream.health.is_none().then_some(time);
-            pool.put_aside(&self.address, reason, time);
+            pool.eject(&self.address, reason, time);
         }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlightSlot {
     fn drop(&mut self) {
         self.address.leave();
         self.share.pool.freed.notify_one();
     }
 }
 
-impl fmt::Debug for InFlight {
+impl fmt::Debug for InFlightSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InFlight({})", self.address)
+        write!(f, "InFlightSlot({})", self.address)
     }
 }

@@ -1,8 +1,8 @@
-//! TLS towards upstreams (requirement T16): TLS 1.2 and 1.3, and a certificate that is verified, always. There is no
-//! switch that turns verification off; an upstream with a certificate of its own making is trusted by naming its CA.
+//! TLS to upstreams (requirement T16): TLS 1.2 and 1.3. The certificate is always verified, and no setting turns that
+//! off. To trust a self-signed upstream, name its CA.
 //!
-//! Without a CA of its own an upstream is verified against the system's store and not a list that is compiled in: an
-//! operator's authorities are there already, and one that loses its trust leaves with the system's next update.
+//! Without a CA of its own, an upstream is verified against the system's store, not a compiled-in list. The store has
+//! the operator's authorities, and an authority that loses its trust leaves with the next system update.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,32 +13,32 @@ use rustls::{ClientConfig, RootCertStore};
 
 use rotogate::private_file::{read_private, trusted};
 
-/// The longest file of certificates that is read.
-const MAX_LEN: u64 = 4 << 20;
+/// The longest certificate file, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// How an upstream is verified, and who we are to it.
+/// How an upstream is verified, and the gate's own certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// A PEM file of the authorities that count, and then no others do. `None`: those of the system.
+    /// A PEM file of the only authorities that count. `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// The name that its certificate must have and that it is asked for (SNI). `None`: the host of its address.
+    /// The name that its certificate must have, also sent as SNI. `None`: the host of its address.
     pub server_name: Option<String>,
-    /// PEM files of our certificate, with the chain behind it, and of its key, which is for our eyes only.
+    /// PEM files of the gate's certificate with its chain, and of its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
-/// Why an upstream cannot be spoken to over TLS.
+/// Why the TLS settings of an upstream cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct BadTls {
-    /// Which setting is at fault: `ca`, `server_name` or `client_cert`.
+    /// The setting at fault: `ca`, `server_name` or `client_cert`.
     pub key: &'static str,
     /// What was found, and what to do.
     pub message: String,
 }
 
 impl UpstreamTls {
-    /// The files that it names.
+    /// The files that the settings name.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         let ours = self.client_cert.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
         self.ca.as_deref().into_iter().chain(ours)
@@ -76,10 +76,10 @@ impl UpstreamTls {
             }
             return Ok(roots);
         }
-        // A store may hold what cannot be used: the others count.
+        // Certificates of the system's store that cannot be parsed are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
-            let what = "this system trusts no certificate authority; install its package of them (ca-certificates), \
+            let what = "this system trusts no certificate authority; install the package of the system's authorities (ca-certificates), \
                         or name the upstream's own: ca = \"ca.pem\"";
             return Err(what.to_owned());
         }
@@ -87,7 +87,7 @@ impl UpstreamTls {
     }
 }
 
-/// A name that a certificate can have.
+/// Parses a name that a certificate can have.
 pub(crate) fn server_name(name: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(name.to_owned()).map_err(|_| format!("expected a host name or an address, found {name:?}"))
 }
@@ -95,7 +95,7 @@ pub(crate) fn server_name(name: &str) -> Result<ServerName<'static>, String> {
 /// The certificates of a PEM file; at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
-    let text = trusted::read(path, MAX_LEN)?;
+    let text = trusted::read(path, MAX_FILE_BYTES)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let read = read.map_err(|error| format!("{shown}: is not PEM: {error}"))?;
     if read.is_empty() {

@@ -1,5 +1,5 @@
-//! An upgraded connection (RFC 9110 §7.8) through the proxy, such as a WebSocket: passed on where the route says so, to
-//! a caller that is known, and ended when the caller's token is not good any more (requirement T9).
+//! Upgraded connections (RFC 9110 §7.8) through the proxy, such as WebSockets. They are forwarded if the route allows
+//! it and the caller is authenticated, and end when the caller's token ends (requirement T9).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -10,43 +10,43 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::ProxyBody;
-use crate::log::Tunnel;
+use crate::log::TunnelLine;
 use rotogate::context::{Context, inherited};
 use rotogate::gate::tunnel::{carry, protocol};
 use rotogate::headers;
 use rotogate::lease::{Dialled, Lease};
 use rotogate::policy::Permitted;
 
-/// In the extensions of a request: held for as long as its connection is open, upgraded or not.
+/// In the extensions of a request: held until its connection closes, upgraded or not.
 #[derive(Clone)]
-pub(crate) struct Seat(
+pub(crate) struct ConnectionPermit(
     #[expect(dead_code, reason = "it is held, not looked at")] pub(crate) Arc<dyn Any + Send + Sync>,
 );
 
-/// An upgrade that is to be passed on.
-pub(super) struct Wanted {
+/// An upgrade that will be forwarded.
+pub(super) struct UpgradeRequest {
     protocol: HeaderValue,
-    end: End,
+    end: Downstream,
 }
 
-/// Who is at the near end.
-enum End {
+/// The downstream end of the upgrade.
+enum Downstream {
     /// A client.
-    Client { client: OnUpgrade, lease: Lease, seat: Option<Seat>, told: Tunnel },
+    Client { client: OnUpgrade, lease: Lease, permit: Option<ConnectionPermit>, line: TunnelLine },
     /// The gate, which authenticates each message.
     Gate,
 }
 
-/// The upgrade that a request asks for, if it is one that passes.
-pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Wanted> {
-    let seat = request.extensions_mut().remove::<Seat>();
+/// The upgrade that a request asks for, if it may be forwarded.
+pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<UpgradeRequest> {
+    let permit = request.extensions_mut().remove::<ConnectionPermit>();
     let lease = request.extensions_mut().remove::<Lease>();
-    let told = request.extensions_mut().remove::<Tunnel>().unwrap_or_default();
+    let line = request.extensions_mut().remove::<TunnelLine>().unwrap_or_default();
     let dialled = request.extensions_mut().remove::<Dialled>().is_some();
     if dialled && permitted.route().policy.upgrade {
-        return Some(Wanted { protocol: protocol(request.headers())?, end: End::Gate });
+        return Some(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate });
     }
-    // Without a lease nobody could end the tunnel: routes that ask for no token pass none.
+    // Without a lease nothing could end the tunnel: a route without authentication allows none.
     if !permitted.route().policy.upgrade || permitted.caller().is_none() {
         return None;
     }
@@ -54,18 +54,18 @@ pub(super) fn wanted<B>(request: &mut Request<B>, permitted: &Permitted) -> Opti
         return None;
     }
     let protocol = protocol(request.headers())?;
-    let end = End::Client { client: hyper::upgrade::on(request), lease: lease?, seat, told };
-    Some(Wanted { protocol, end })
+    let end = Downstream::Client { client: hyper::upgrade::on(request), lease: lease?, permit, line };
+    Some(UpgradeRequest { protocol, end })
 }
 
-impl Wanted {
-    /// Asks the upstream for the same.
+impl UpgradeRequest {
+    /// Asks the upstream for the same upgrade.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
     }
 
-    /// What the upstream said to it: a tunnel, if it is the protocol that was asked for.
+    /// Turns the upstream's 101 response into a tunnel, if it is for the requested protocol.
     pub(super) fn switch(self, mut response: Response<hyper::body::Incoming>) -> Option<Response<ProxyBody>> {
         let said = response.headers().get(UPGRADE)?;
         if !said.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()) {
@@ -80,28 +80,28 @@ impl Wanted {
         self.ask(switched.headers_mut());
         let is_websocket = self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         match self.end {
-            End::Client { client, lease, seat, told } => {
-                let carried = tunnel(client, upstream, is_websocket, lease, seat, told);
+            Downstream::Client { client, lease, permit, line } => {
+                let carried = tunnel(client, upstream, is_websocket, lease, permit, line);
                 drop(tokio::spawn(inherited(Context::current(), carried)));
             }
-            End::Gate => drop(switched.extensions_mut().insert(upstream)),
+            Downstream::Gate => drop(switched.extensions_mut().insert(upstream)),
         }
         Some(switched)
     }
 }
 
-/// Nothing of the client's goes out before the upstream has agreed, because only then is the client told.
+/// The client's bytes go out only after the upstream has agreed, because the client receives its 101 only then.
 async fn tunnel(
     client: OnUpgrade,
     upstream: OnUpgrade,
     is_websocket: bool,
     lease: Lease,
-    seat: Option<Seat>,
-    told: Tunnel,
+    permit: Option<ConnectionPermit>,
+    line: TunnelLine,
 ) {
     let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
     if let Some(ending) = carry(TokioIo::new(client), TokioIo::new(upstream), is_websocket, &lease).await {
-        told.ends(ending.end());
+        line.set_end(ending.end());
     }
-    drop((seat, told));
+    drop((permit, line));
 }

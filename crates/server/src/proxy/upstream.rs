@@ -1,4 +1,4 @@
-//! What an upstream is, as the configuration says it.
+//! The configuration of an upstream.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use super::url::UpstreamUrl;
 /// One `[[upstreams]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// What logs and metrics call it.
+    /// Its name in logs and metrics.
     pub name: String,
-    /// Its addresses. A name that stands for several is as many addresses.
+    /// Its addresses. A host name has as many as it resolves to.
     pub urls: Vec<UpstreamUrl>,
-    /// It is sent the client's `Host`, as it was checked; else the address from the configuration. An `https://` address
-    /// is then spoken to in HTTP/1.1.
+    /// Whether it receives the client's verified `Host` instead of the configured address. An `https://` address is
+    /// then spoken to in HTTP/1.1.
     pub preserve_host: bool,
-    /// Its own [`Settings::connect_timeout`](super::Settings::connect_timeout).
+    /// Overrides [`Settings::connect_timeout`](super::Settings::connect_timeout).
     pub connect_timeout: Option<Duration>,
-    /// Its own [`Settings::head_timeout`](super::Settings::head_timeout).
+    /// Overrides [`Settings::head_timeout`](super::Settings::head_timeout).
     pub head_timeout: Option<Duration>,
-    /// Its own [`Settings::idle_timeout`](super::Settings::idle_timeout).
+    /// Overrides [`Settings::idle_timeout`](super::Settings::idle_timeout).
     pub idle_timeout: Option<Duration>,
-    /// Whom `https://` addresses must prove to be, and who we are to them.
+    /// How `https://` addresses are verified, and the gate's own certificate.
     pub tls: UpstreamTls,
-    /// How many requests may be on their way at one address, streams and upgraded connections among them. In HTTP/1.1
-    /// each has a connection of its own. Default 1024.
+    /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
+    /// connection of its own. Default 1024.
     pub max_requests: usize,
-    /// How many of them may be one caller's, for each address. Default 103, a tenth.
+    /// The most of them for one caller, at each address. Default 103, a tenth.
     pub max_requests_per_caller: usize,
-    /// How many of them may come from one client address, for each address. Default 256, a quarter.
+    /// The most of them from one client address, at each address. Default 256, a quarter.
     pub max_requests_per_address: usize,
     /// How long a request may wait while all addresses are full. Default 1 s.
     pub queue_timeout: Duration,
-    /// So many failures in a row put an address aside. Default 5.
+    /// The consecutive failures that eject an address. Default 5.
     pub max_failures: u32,
-    /// For how long; twice as long each further time in a row, up to [`LONGEST_ASIDE`]. Default 10 s.
+    /// The time of an ejection; twice as long for each further one in a row, up to [`MAX_EJECTION`]. Default 10 s.
     pub eject_for: Duration,
-    /// Ask the addresses themselves whether they are well. Default: no.
+    /// Active health checks of the addresses. Default: none.
     pub health: Option<HealthCheck>,
     /// How often a host name is looked up again. Default 30 s.
     pub dns_refresh: Duration,
@@ -47,20 +47,20 @@ pub struct Upstream {
     pub max_connection_age: Duration,
     /// Whether an HTTP/1.1 connection carries more than one request. Default [`Reuse::Safe`].
     pub reuse: Reuse,
-    /// An HTTP/1.1 connection that carried so many requests takes no further one. Default
-    /// [`MAX_REQUESTS_PER_CONNECTION`].
+    /// An HTTP/1.1 connection takes no request beyond this many. Default [`MAX_REQUESTS_PER_CONNECTION`].
     pub max_requests_per_connection: NonZeroU32,
 }
 
-/// Whether a connection to an upstream is used again. HTTP/2 numbers its responses, so this concerns HTTP/1.1 alone.
+/// Whether a connection to an upstream is used again. HTTP/2 numbers its responses, so this concerns HTTP/1.1 only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// A connection is used again once its response was read to the end and nothing else came. An upstream that sends a
-    /// second response *after* that, while the next request is under way, still gives it to that request: HTTP/1.1 has no
-    /// number to tell them apart by. [`Upstream::max_requests_per_connection`] bounds how long that lasts.
+    /// A connection is used again once its response was read to the end and nothing else came. If the upstream sends a
+    /// second response *after* that, while the next request is in flight, the second response still goes to that
+    /// request: HTTP/1.1 has no number to tell them apart. [`Upstream::max_requests_per_connection`] bounds how long
+    /// that lasts.
     #[default]
     Safe,
-    /// Each request has a connection of its own. For upstreams that are not trusted to answer once.
+    /// Each request has a connection of its own: for upstreams that are not trusted to answer once.
     Never,
 }
 
@@ -70,11 +70,11 @@ pub const MAX_REQUESTS_PER_CONNECTION: NonZeroU32 = match NonZeroU32::new(1000) 
     None => NonZeroU32::MIN,
 };
 
-/// The longest that an address is put aside, unless [`Upstream::eject_for`] is longer.
-pub const LONGEST_ASIDE: Duration = Duration::from_secs(300);
+/// The longest ejection, unless [`Upstream::eject_for`] is longer.
+pub const MAX_EJECTION: Duration = Duration::from_secs(300);
 
 impl Upstream {
-    /// One with the defaults.
+    /// An upstream with the defaults.
     pub fn new(name: impl Into<String>, urls: Vec<UpstreamUrl>) -> Self {
         Self {
             name: name.into(),
@@ -98,7 +98,7 @@ impl Upstream {
         }
     }
 
-    /// How many requests one HTTP/1.1 connection carries at most.
+    /// The most requests on one HTTP/1.1 connection.
     pub(super) const fn requests_per_connection(&self) -> NonZeroU32 {
         match self.reuse {
             Reuse::Safe => self.max_requests_per_connection,
@@ -107,23 +107,23 @@ impl Upstream {
     }
 }
 
-/// `[upstreams.health]`: a `GET` to each address, which is well when it answers 2xx in time.
+/// `[upstreams.health]`: a `GET` to each address. A 2xx response in time is a good check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is asked for.
+    /// The path of the request.
     pub path: PathAndQuery,
     /// The time between two checks. Default 5 s.
     pub interval: Duration,
-    /// How long the whole answer may take. Default 2 s.
+    /// The time limit for the whole response. Default 2 s.
     pub timeout: Duration,
-    /// So many good checks in a row bring an address back. Default 2.
+    /// The consecutive good checks that readmit an address. Default 2.
     pub healthy_after: u32,
-    /// So many bad ones put it aside. Default 3.
+    /// The consecutive bad checks that eject an address. Default 3.
     pub unhealthy_after: u32,
 }
 
 impl HealthCheck {
-    /// One with the defaults.
+    /// A health check with the defaults.
     pub fn new(path: PathAndQuery) -> Self {
         Self {
             path,

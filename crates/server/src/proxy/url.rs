@@ -1,4 +1,4 @@
-//! The addresses of upstreams, as they are written.
+//! The addresses of upstreams, as written in the configuration.
 
 use std::net::IpAddr;
 
@@ -13,16 +13,16 @@ use rotogate::route::path::CanonicalPath;
 pub enum UpstreamUrl {
     /// `echo:`: the proxy itself answers with what an upstream would have received.
     Echo,
-    /// `http://host[:port][/prefix]`, which is spoken to in HTTP/1.1.
+    /// `http://host[:port][/prefix]`: HTTP/1.1 in clear text.
     Http(HttpUrl),
-    /// `https://host[:port][/prefix]`, which is spoken to in the version of HTTP that it chooses (ALPN, RFC 7301).
+    /// `https://host[:port][/prefix]`: the HTTP version that the upstream negotiates (ALPN, RFC 7301).
     Https(HttpUrl),
-    /// `h2c://host[:port][/prefix]`, which is spoken to in HTTP/2 in clear, with prior knowledge (RFC 9113 §3.3).
+    /// `h2c://host[:port][/prefix]`: HTTP/2 in clear text, with prior knowledge (RFC 9113 §3.3).
     H2c(HttpUrl),
 }
 
 impl UpstreamUrl {
-    /// Whom to connect to; nobody for `echo:`.
+    /// The address to connect to; `None` for `echo:`.
     pub const fn address(&self) -> Option<&HttpUrl> {
         match self {
             Self::Echo => None,
@@ -30,7 +30,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// What a request is sent with. Whom to connect to is fixed by the configuration alone; the request only says the
+    /// The URI of a forwarded request. Only the configuration decides where to connect; the request contributes the
     /// path.
     pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
         match self {
@@ -45,7 +45,7 @@ impl UpstreamUrl {
     }
 }
 
-/// As it is written in the configuration.
+/// As written in the configuration.
 impl std::fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (scheme, url) = match self {
@@ -58,17 +58,17 @@ impl std::fmt::Display for UpstreamUrl {
     }
 }
 
-/// The address of an upstream that is not ourselves.
+/// A network address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl {
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
-    /// Without a slash at its end; empty for none.
+    /// Without a trailing slash; empty for none.
     prefix: String,
 }
 
-/// What an address of an upstream must be.
+/// The error of a text that is not an upstream address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an upstream: expected `echo:`, or `http://`, `https://` or `h2c://` with host[:port][/prefix]")]
 pub struct BadUpstreamUrl(String);
@@ -91,7 +91,7 @@ impl std::str::FromStr for UpstreamUrl {
 }
 
 impl HttpUrl {
-    /// Reads what comes after `://`.
+    /// Parses what follows `://`.
     fn parse(scheme: Scheme, rest: &str) -> Option<Self> {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !is_authority(authority) {
@@ -109,12 +109,12 @@ impl HttpUrl {
         })
     }
 
-    /// The host, an IPv6 address without its brackets.
+    /// The host; an IPv6 address without its brackets.
     pub fn name(&self) -> &str {
         self.authority.host().trim_matches(['[', ']'])
     }
 
-    /// The host, where it is an address and no name.
+    /// The host, if it is an IP address.
     pub(super) fn ip(&self) -> Option<IpAddr> {
         self.name().parse().ok()
     }
@@ -124,12 +124,12 @@ impl HttpUrl {
         self.authority.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 })
     }
 
-    /// Is it spoken to over TLS?
+    /// Whether TLS is used.
     pub fn is_tls(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 
-    /// Host and port, as they were written.
+    /// Host and port, as written.
     pub(super) fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -139,7 +139,7 @@ impl HttpUrl {
         &self.host
     }
 
-    /// The path there.
+    /// The path with the prefix.
     fn target(&self, target: &PathAndQuery) -> Option<PathAndQuery> {
         if self.prefix.is_empty() {
             return Some(target.clone());

@@ -1,4 +1,4 @@
-//! From a configuration to a gate and the proxy behind it.
+//! Builds the gate and its proxy from a configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::ServerError;
 use super::prepare::Prepared;
-use super::users::Users;
+use super::users::LiveUsers;
 use crate::config::{Config, DirectoryConfig, KeySource, LimitsConfig, StoreConfig, TrustedIssuer};
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
@@ -25,24 +25,24 @@ use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verified::IdentityField;
 
-/// A gate with what stands around it.
+/// A gate, and what the server keeps beside it.
 #[derive(Debug)]
 pub struct Assembled {
     /// The gate.
     pub gate: Gate,
-    /// What it forwards to.
+    /// The service behind the gate.
     pub(crate) proxy: Proxy,
-    /// Keeps the users as their file says.
-    pub(crate) users: Arc<Users>,
-    /// The embedded store, if that is the one.
+    /// Keeps the users in step with their file.
+    pub(crate) users: Arc<LiveUsers>,
+    /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
     pub(crate) admin_token: Arc<AdminToken>,
-    /// The user that was made because there were none, with the password: to be shown once.
+    /// The user that the start created because the users file was missing, with its password. Shown once.
     pub first_user: Option<FirstUser>,
-    /// The rules for every issuer trusted besides us, as they were read at the start.
+    /// The rules for each `[[issuers]]` entry, as read at the start.
     pub(super) trusted: Vec<IssuerRules>,
-    /// Were the keys made just now?
+    /// Whether this start created the keys.
     pub new_keys: bool,
 }
 
@@ -51,29 +51,29 @@ impl Assembled {
         if let Some(store) = &self.redb
             && let Err(error) = store.close().await
         {
-            tracing::error!(error = ?rotogate::fault::Chain(&error), "the store could not be closed in order");
+            tracing::error!(error = ?rotogate::fault::Chain(&error), "store not closed cleanly");
         }
     }
 }
 
-/// The longest file of another issuer's keys.
-const MAX_KEY_FILE: u64 = 4 << 20;
-/// The file beside the keys that remembers how far the store had come (requirement O5).
-const HIGH_WATER: &str = "store.mark";
+/// The longest key file of another issuer, in bytes.
+const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
+/// The file in the key folder that holds the store's high-water mark (requirement O5).
+const HIGH_WATER_FILE: &str = "store.mark";
 
-/// Puts everything together. Keys, users and the admin token are made where there are none.
+/// Builds everything. Creates keys, users and the admin token if they are missing.
 ///
 /// # Errors
-/// What of it cannot be had; the text says what, where, and how to mend it.
+/// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(super) async fn assemble(config: &Config, prepared: Prepared) -> Result<Assembled, ServerError> {
-    let Prepared { trusted, directory, passwords, warnings: _, seen: _ } = prepared;
+    let Prepared { trusted, directory, passwords, warnings: _, last_read: _ } = prepared;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
         tracing::warn!(
             configured = %config.issuer.algorithm,
             signing = %keyring.signer().algorithm(),
-            "issuer.algorithm is what new keyrings are made for; the key in the keyring decides how tokens are signed"
+            "issuer.algorithm ignored: it applies to new keyrings, and the keyring's key decides"
         );
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
@@ -91,11 +91,11 @@ pub(super) async fn assemble(config: &Config, prepared: Prepared) -> Result<Asse
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let builder = builder(config, keyring, store, Some(&directory), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
-    let users = Arc::new(Users::follow(directory, watching, &gate));
+    let users = Arc::new(LiveUsers::watch(directory, watching, &gate));
     Ok(Assembled { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
 }
 
-/// Everything that the configuration says of the gate.
+/// A builder with everything that the configuration says about the gate.
 pub(super) fn builder(
     config: &Config,
     keyring: Keyring,
@@ -107,7 +107,7 @@ pub(super) fn builder(
     let limits = &config.limits;
     let mut builder = Gate::builder()
         .issuer(config.issuer.url.as_str())
-        // The operator's word counts: `rotogate check` knows no other.
+        // An operator may choose an http issuer; `rotogate check` accepts it too.
         .dangerous_plain_issuer()
         .audience(config.issuer.audience.iter().map(String::as_str))
         .keys(keyring)
@@ -176,7 +176,7 @@ fn from(error: impl std::error::Error) -> ServerError {
 fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<dyn Store>), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
-            tracing::warn!("store.kind is \"memory\": every session is lost when the gate stops");
+            tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
             Ok((None, Arc::new(MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway))))
         }
         StoreConfig::Redb { path, accept_restored_store, cache_size, give_up: _ } => {
@@ -190,35 +190,35 @@ fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<d
     }
 }
 
-/// Where the high-water mark of the store is.
+/// The path of the store's high-water mark.
 pub(crate) fn high_water(keys: &Path) -> PathBuf {
-    keys.join(HIGH_WATER)
+    keys.join(HIGH_WATER_FILE)
 }
 
-/// The rules for every issuer trusted besides us.
-pub(crate) fn trusted_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
-    config.issuers.iter().map(trusted_issuer_again).collect()
+/// The rules for each `[[issuers]]` entry.
+pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
+    config.issuers.iter().map(load_issuer_and_log).collect()
 }
 
-/// The rules for an issuer trusted besides us, read again; what of its keys is of no use is logged.
-pub(crate) fn trusted_issuer_again(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
-    let rules = trusted_issuer(issuer).map_err(ServerError::new)?;
+/// Reads the rules for an issuer, and logs each key of its file that cannot be used.
+pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
+    let rules = load_issuer(issuer).map_err(ServerError::new)?;
     for ignored in rules.keys.ignored() {
         tracing::warn!(issuer = issuer.url, file = %key_file(issuer).display(), "not used: {ignored}");
     }
     Ok(rules)
 }
 
-/// The file of its keys.
+/// The key file of an issuer.
 pub(super) fn key_file(issuer: &TrustedIssuer) -> &Path {
     let (KeySource::Jwks(path, _) | KeySource::PublicKey(path, _)) = &issuer.keys;
     path
 }
 
 /// The rules for an issuer, with the keys that its file holds now.
-pub(super) fn trusted_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
+pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
     let path = key_file(issuer);
-    let text = trusted::read(path, MAX_KEY_FILE)?;
+    let text = trusted::read(path, MAX_KEY_FILE_BYTES)?;
     let keys = match &issuer.keys {
         KeySource::Jwks(_, algorithm) => IssuerKeys::from_jwks(&text, *algorithm),
         KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
@@ -239,7 +239,7 @@ pub(super) fn trusted_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, Stri
     })
 }
 
-/// The upstreams, each with everything that is said of it elsewhere.
+/// The upstreams, with the defaults that other sections set.
 pub(super) fn upstreams(config: &Config) -> Vec<Upstream> {
     let complete = |upstream: &Upstream| {
         let connect_timeout = upstream.connect_timeout.or(Some(config.server.connect_timeout));
@@ -251,7 +251,7 @@ pub(super) fn upstreams(config: &Config) -> Vec<Upstream> {
 fn proxy_settings(config: &Config) -> Settings {
     let server = &config.server;
     let trusted_proxies = server.trusted_proxies.clone();
-    Settings { trusted_proxies, lanes: server.workers.get(), ..Settings::default() }
+    Settings { trusted_proxies, workers: server.workers.get(), ..Settings::default() }
 }
 
 fn rates(limits: &LimitsConfig) -> Rates {

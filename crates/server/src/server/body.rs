@@ -1,4 +1,4 @@
-//! The body of a request: as it comes in, or one that an endpoint read and passes on.
+//! Request bodies: from the connection, or already read by an endpoint.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,62 +10,62 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use super::pace::{Pace, Slowest};
-use crate::log::Answered;
+use super::min_rate::{MinRate, RateBudget};
+use crate::log::ExchangeProgress;
 use crate::proxy::{BoxError, TooSlow};
 use rotogate::gate::Gate;
 use rotogate::linger::drop_rest;
 
-/// See the module.
+/// The body that the gate's services receive.
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// From the connection.
-    Incoming(Guarded),
-    /// From the connection, and it must keep coming (requirement A4).
-    Paced(Box<Paced>),
-    /// There already. Empty once it was taken.
+    Incoming(FilteredBody),
+    /// From the connection, at no less than the minimum rate (requirement A4).
+    MinRateBody(Box<MinRateBody>),
+    /// Already in memory. Empty once polled.
     Read(Bytes),
 }
 
-/// A body whose trailers say nothing that only the gate may say (requirement T3).
+/// A body from the connection. Removes trailers that only the gate may set (requirement T3).
 #[derive(Debug)]
-pub(super) struct Guarded {
-    /// None once it is somebody else's.
+pub(super) struct FilteredBody {
+    /// `None` once [`drop_rest`] has taken it over.
     body: Option<Incoming>,
-    /// Says what may stand in trailers; a body that has ended already has none.
+    /// Filters the trailers. `None` if the body is empty.
     gate: Option<Gate>,
-    /// Where its bytes are counted.
-    counted: Option<Answered>,
+    /// Counts the received bytes.
+    progress: Option<ExchangeProgress>,
 }
 
-/// A body that is waited for, until the answer begins: from then on the two sides may be in conversation, in which a
-/// client that listens says nothing.
+/// A body with a minimum rate until the response begins. After that, the two directions may be a conversation in which
+/// a client that listens sends nothing.
 #[derive(Debug)]
-pub(super) struct Paced {
-    body: Guarded,
-    pace: Pace,
-    answered: Answered,
-    /// What is left when nobody wants it any more is read all the same.
+pub(super) struct MinRateBody {
+    body: FilteredBody,
+    budget: RateBudget,
+    progress: ExchangeProgress,
+    /// Whether the rest of the body is read and discarded when this is dropped.
     lingers: bool,
 }
 
 impl RequestBody {
-    pub(super) fn incoming(body: Incoming, gate: &Gate, answered: Option<Answered>) -> Self {
-        Self::Incoming(Guarded::new(body, gate, answered))
+    pub(super) fn incoming(body: Incoming, gate: &Gate, progress: Option<ExchangeProgress>) -> Self {
+        Self::Incoming(FilteredBody::new(body, gate, progress))
     }
 
-    pub(super) fn paced(
+    pub(super) fn with_min_rate(
         request: Request<Incoming>,
         gate: &Gate,
-        slowest: Slowest,
-        answered: Answered,
+        min_rate: MinRate,
+        progress: ExchangeProgress,
     ) -> Request<Self> {
-        // Over HTTP/1.1 reading would ask a client for what it holds back until it is asked.
+        // Over HTTP/1.1, reading the body would send `100 Continue` to a client that waits for it.
         let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
-        let pace = Pace::new(slowest);
+        let budget = RateBudget::new(min_rate);
         request.map(|body| {
-            let body = Guarded::new(body, gate, Some(answered.clone()));
-            Self::Paced(Box::new(Paced { body, pace, answered, lingers }))
+            let body = FilteredBody::new(body, gate, Some(progress.clone()));
+            Self::MinRateBody(Box::new(MinRateBody { body, budget, progress, lingers }))
         })
     }
 }
@@ -83,7 +83,7 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Incoming(body) => body.poll_frame(cx).map_err(Into::into),
-            Self::Paced(paced) => paced.poll_frame(cx),
+            Self::MinRateBody(body) => body.poll_frame(cx),
             Self::Read(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
@@ -94,7 +94,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Incoming(body) => body.is_end_stream(),
-            Self::Paced(paced) => paced.body.is_end_stream(),
+            Self::MinRateBody(body) => body.body.is_end_stream(),
             Self::Read(bytes) => bytes.is_empty(),
         }
     }
@@ -102,16 +102,16 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Incoming(body) => body.size_hint(),
-            Self::Paced(paced) => paced.body.size_hint(),
+            Self::MinRateBody(body) => body.body.size_hint(),
             Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }
 
-impl Guarded {
-    fn new(body: Incoming, gate: &Gate, counted: Option<Answered>) -> Self {
+impl FilteredBody {
+    fn new(body: Incoming, gate: &Gate, progress: Option<ExchangeProgress>) -> Self {
         let gate = (!body.is_end_stream()).then(|| gate.clone());
-        Self { body: Some(body), gate, counted }
+        Self { body: Some(body), gate, progress }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -128,8 +128,8 @@ impl Guarded {
             let mut next = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
             let trailers = match &mut next {
                 Some(Ok(frame)) => {
-                    if let (Some(data), Some(counted)) = (frame.data_ref(), &self.counted) {
-                        counted.add(data.len() as u64);
+                    if let (Some(data), Some(progress)) = (frame.data_ref(), &self.progress) {
+                        progress.add_received(data.len() as u64);
                     }
                     frame.trailers_mut()
                 }
@@ -146,22 +146,22 @@ impl Guarded {
     }
 }
 
-impl Paced {
+impl MinRateBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.body.poll_frame(cx) {
             Poll::Ready(frame) => {
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-                self.pace.moved(data.map_or(0, |data| data.len() as u64));
+                self.budget.record(data.map_or(0, |data| data.len() as u64));
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
-            Poll::Pending if self.answered.is_set() => Poll::Pending,
-            Poll::Pending => self.pace.poll_waiting(cx).map(|()| Some(Err(TooSlow.into()))),
+            Poll::Pending if self.progress.is_response_started() => Poll::Pending,
+            Poll::Pending => self.budget.poll_exhausted(cx).map(|()| Some(Err(TooSlow.into()))),
         }
     }
 }
 
-impl Drop for Paced {
-    /// A client that is answered before it has sent all is to hear of the answer, not of a reset.
+impl Drop for MinRateBody {
+    /// A client that is answered before it has sent its whole body should receive the response, not a reset.
     fn drop(&mut self) {
         if self.lingers
             && !self.body.is_end_stream()

@@ -1,5 +1,5 @@
-//! Accepting connections, and speaking HTTP/1.1 or HTTP/2 on them: over TLS as ALPN says, in clear HTTP/2 with prior
-//! knowledge (RFC 9113 §3.3).
+//! Accepts connections and serves HTTP/1.1 or HTTP/2 on them: by ALPN over TLS, and in clear text by prior knowledge of
+//! HTTP/2 (RFC 9113 §3.3).
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -21,75 +21,75 @@ use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::h2::{H2Streams, TrackedBody};
 use super::listener::{Established, Listener};
-use super::pace::Slowest;
+use super::min_rate::MinRate;
 use super::request::{self, State};
 use super::stream::Stream;
-use super::streams::{Delivered, Streams};
 use super::workers::Workers;
 use crate::config::ServerConfig;
-use crate::proxy::Seat;
+use crate::proxy::ConnectionPermit;
 
-/// How long to wait when the system has no file descriptor left, or the like.
+/// The pause after `accept` failed, for example because no file descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How many streams a client may reset before we saw their requests, and how many errors of its own it may make, before
-/// the connection ends with `ENHANCE_YOUR_CALM`.
+/// How many streams a client may reset before their requests were read, and how many stream errors it may cause. Beyond
+/// that, the connection ends with `ENHANCE_YOUR_CALM`.
 const MAX_UNSEEN_RESETS: usize = 20;
 const MAX_STREAM_ERRORS: usize = 100;
-/// How much of one reply waits for its client in the connection, besides what the system keeps. What is read in larger
-/// pieces is not read faster, and there may be a hundred of them.
-const MAX_UNSENT: usize = 64 * 1024;
-/// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// The most bytes of one response that wait in the connection for the client, besides the socket's buffer. A larger
+/// buffer is not faster, and a connection may have a hundred of them.
+const MAX_UNSENT_BYTES: usize = 64 * 1024;
+/// The interval of HTTP/2 pings, and the time for the reply to one.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a connection that was just accepted has at a stop for its first request to come: its client had no word that
-/// nobody would answer.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
+/// How long a new connection may wait for its first request after a stop. Its client could not know that the gate was
+/// stopping.
+const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// Why a connection ended before its end.
-type Ended = Box<dyn std::error::Error + Send + Sync>;
+/// Why a connection ended early.
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How many connections there may be, and what bounds each.
+/// The bound on the number of connections, and the bounds of each.
 #[derive(Debug)]
 pub(super) struct Limits {
-    places: Arc<Semaphore>,
-    most: AtomicU32,
+    permits: Arc<Semaphore>,
+    max: AtomicU32,
     bounds: ArcSwap<Bounds>,
 }
 
-/// What bounds a connection, from its beginning to its end.
+/// The bounds of one connection, fixed when it begins.
 #[derive(Debug)]
 pub(super) struct Bounds {
     head_timeout: Duration,
     idle_timeout: Duration,
     max_head: usize,
     max_streams: u32,
-    pub(super) slowest: Slowest,
+    pub(super) min_rate: MinRate,
     trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Limits {
     pub(super) fn new(config: &ServerConfig) -> Self {
-        let most = places(config);
+        let max = max_connections(config);
         Self {
-            places: Arc::new(Semaphore::new(most as usize)),
-            most: AtomicU32::new(most),
+            permits: Arc::new(Semaphore::new(max as usize)),
+            max: AtomicU32::new(max),
             bounds: ArcSwap::from_pointee(Bounds::new(config)),
         }
     }
 
-    /// Other bounds for connections that begin from now on. Where there are more than there may be now, new ones wait
-    /// until enough have ended.
+    /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
+    /// further ones wait until enough have ended.
     pub(super) fn set(&self, config: &ServerConfig) {
         self.bounds.store(Arc::new(Bounds::new(config)));
-        let now = places(config);
-        let before = self.most.swap(now, Ordering::Relaxed);
-        self.places.add_permits(now.saturating_sub(before) as usize);
+        let now = max_connections(config);
+        let before = self.max.swap(now, Ordering::Relaxed);
+        self.permits.add_permits(now.saturating_sub(before) as usize);
         let too_many = before.saturating_sub(now);
         if too_many > 0 {
-            let places = Arc::clone(&self.places);
+            let permits = Arc::clone(&self.permits);
             tokio::spawn(async move {
-                if let Ok(gathered) = places.acquire_many(too_many).await {
+                if let Ok(gathered) = permits.acquire_many(too_many).await {
                     gathered.forget();
                 }
             });
@@ -97,8 +97,8 @@ impl Limits {
     }
 }
 
-/// How many connections that is, as tokio counts.
-fn places(config: &ServerConfig) -> u32 {
+/// The bound on connections, limited to what the semaphore can count.
+fn max_connections(config: &ServerConfig) -> u32 {
     u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
 
@@ -109,7 +109,7 @@ impl Bounds {
             idle_timeout: config.idle_timeout,
             max_head: config.max_head,
             max_streams: config.max_requests_per_connection,
-            slowest: Slowest::of(config),
+            min_rate: MinRate::of(config),
             trusted_proxies: config.trusted_proxies.as_slice().into(),
         }
     }
@@ -121,27 +121,27 @@ impl Bounds {
 
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        // The bound of 100 fields is the library's own; said here again it would take its room from the heap each time.
+        // hyper's default is 100 header fields. Setting the same bound here would allocate on each request.
         builder.timer(TokioTimer::new()).header_read_timeout(self.head_timeout).max_buf_size(self.max_head);
         builder
     }
 
-    fn http2(&self, streams: Streams) -> http2::Builder<Streams> {
+    fn http2(&self, streams: H2Streams) -> http2::Builder<H2Streams> {
         let mut builder = http2::Builder::new(streams);
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.max_streams)
             .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
             .max_local_error_reset_streams(MAX_STREAM_ERRORS)
-            .max_send_buf_size(MAX_UNSENT)
+            .max_send_buf_size(MAX_UNSENT_BYTES)
             .max_header_list_size(u32::try_from(self.max_head).unwrap_or(u32::MAX))
-            .keep_alive_interval(PING_EVERY)
+            .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         builder
     }
 }
 
-/// Serves a listener until `stopped`, then waits for what runs.
+/// Serves a listener until `stopped`, then waits for its connections to end.
 pub(super) async fn serve(
     listener: Listener,
     state: Arc<State>,
@@ -151,42 +151,42 @@ pub(super) async fn serve(
 ) {
     let listener = Arc::new(listener);
     loop {
-        // The permit first: what cannot be served yet waits in the system's queue.
+        // The permit comes first: connections that cannot be served yet wait in the system's backlog.
         let permit = tokio::select! {
-            permit = Arc::clone(&limits.places).acquire_owned() => permit,
-            () = stop(&mut stopped) => break,
+            permit = Arc::clone(&limits.permits).acquire_owned() => permit,
+            () = until_stopped(&mut stopped) => break,
         };
         let Ok(permit) = permit else { break };
         let (stream, peer) = tokio::select! {
             accepted = listener.socket.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             },
-            () = stop(&mut stopped) => break,
+            () = until_stopped(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
-        // It has nothing to do with this thread any more.
+        // Detaches the socket from this thread's runtime.
         let Ok(stream) = stream.into_std() else { continue };
         let (listener, state, bounds) = (Arc::clone(&listener), Arc::clone(&state), limits.bounds.load_full());
         let stopped = stopped.clone();
         workers.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let ended = speak(listener, stream, peer, state, &bounds, stopped, permit).await;
+            let ended = serve_connection(listener, stream, peer, state, &bounds, stopped, permit).await;
             if let Err(error) = ended {
-                tracing::debug!(%peer, error = ?rotogate::fault::Chain(&*error), "a connection ended early");
+                tracing::debug!(%peer, error = ?rotogate::fault::Chain(&*error), "connection ended early");
             }
         });
     }
     drop(listener);
-    // Each connection holds its place to the end, also when it was upgraded.
-    let _ = limits.places.acquire_many(limits.most.load(Ordering::Relaxed)).await;
+    // Each connection, upgraded ones included, holds its permit to the end.
+    let _ = limits.permits.acquire_many(limits.max.load(Ordering::Relaxed)).await;
 }
 
-async fn speak(
+async fn serve_connection(
     listener: Arc<Listener>,
     stream: TcpStream,
     peer: SocketAddr,
@@ -194,54 +194,56 @@ async fn speak(
     bounds: &Bounds,
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
-) -> Result<(), Ended> {
+) -> Result<(), ConnectionError> {
     let established = tokio::select! {
-        // The first: a request that is there already is answered.
+        // `biased`: a request that has already arrived is answered.
         biased;
         established = tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)) => established??,
-        () = async { stop(&mut stopped).await; tokio::time::sleep(LAST_MOMENT).await } => return Ok(()),
+        () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
-    // Held on to, the socket would stay open as long as the connection, and take others that nobody serves.
+    // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
+    // task accepts.
     drop(listener);
-    let Established { stream, origin, is_http2, place } = established;
-    let (origin, seat) = (Arc::new(origin), Seat(Arc::new((permit, place))));
-    let streams = Streams::new(bounds.slowest);
+    let Established { stream, origin, is_http2, permit: address_permit } = established;
+    let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit))));
+    let streams = H2Streams::new(bounds.min_rate);
     let of_http2 = is_http2.then(|| streams.clone());
     let asked = Arc::new(AtomicBool::new(false));
     let was_asked = Arc::clone(&asked);
     let service = service_fn(move |mut request: Request<Incoming>| {
         was_asked.store(true, Ordering::Relaxed);
-        // Who upgrades keeps the place of the connection for as long as that lasts.
+        // An upgraded connection keeps the connection's permit until it closes.
         if request.headers().contains_key(UPGRADE) {
-            request.extensions_mut().insert(seat.clone());
+            request.extensions_mut().insert(permit.clone());
         }
-        let unanswered = of_http2.as_ref().map(Streams::unanswered);
+        let pending = of_http2.as_ref().map(H2Streams::pending_reply);
         let (state, origin) = (Arc::clone(&state), Arc::clone(&origin));
-        // Not in the future: over HTTP/2 that is a task of its own, and one that waits for its turn is under way, too.
+        // Outside the future: over HTTP/2 that future is a task of its own, and a request whose task waits to run is in
+        // flight too.
         let place = state.enter(&origin, request.headers());
         async move {
             let Ok(response) = request::serve(state, &origin, request, place).await;
-            if let Some(unanswered) = unanswered {
-                unanswered.answered();
+            if let Some(pending) = pending {
+                pending.complete();
             }
-            Ok::<_, Infallible>(response.map(Delivered::new))
+            Ok::<_, Infallible>(response.map(TrackedBody::new))
         }
     });
     let stream = TokioIo::new(stream);
-    // Each by its own builder: one that looks for itself takes the bytes of HTTP/2 where ALPN said HTTP/1.1.
+    // Two builders: hyper's automatic one accepts HTTP/2 where ALPN chose HTTP/1.1.
     if is_http2 {
         let connection = bounds.http2(streams.clone()).serve_connection(stream, service);
-        watched(connection, &streams, bounds.idle_timeout, stopped).await
+        drive_http2(connection, &streams, bounds.idle_timeout, stopped).await
     } else {
         let mut connection = pin!(bounds.http1().serve_connection(stream, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = stop(&mut stopped) => {}
+            () = until_stopped(&mut stopped) => {}
         }
         if !asked.load(Ordering::Relaxed) {
             tokio::select! {
                 ended = connection.as_mut() => return Ok(ended?),
-                () = tokio::time::sleep(LAST_MOMENT) => {}
+                () = tokio::time::sleep(STOP_GRACE) => {}
             }
         }
         connection.as_mut().graceful_shutdown();
@@ -249,53 +251,53 @@ async fn speak(
     }
 }
 
-/// Drives an HTTP/2 connection to its end. It is told to go (`GOAWAY`) at a stop, when nothing was asked on it for the
-/// idle timeout, and when its client floods it; and cut if that does not help.
-async fn watched<S, B>(
-    connection: http2::Connection<TokioIo<Stream>, S, Streams>,
-    streams: &Streams,
+/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, after `idle_timeout` without requests, and on a
+/// flood of resets. Cuts the connection if the second or third happens again.
+async fn drive_http2<S, B>(
+    connection: http2::Connection<TokioIo<Stream>, S, H2Streams>,
+    streams: &H2Streams,
     idle_timeout: Duration,
     mut stopped: watch::Receiver<bool>,
-) -> Result<(), Ended>
+) -> Result<(), ConnectionError>
 where
     S: HttpService<Incoming, ResBody = B>,
     S::Future: Send + 'static,
-    S::Error: Into<Ended>,
+    S::Error: Into<ConnectionError>,
     B: Body + Send + 'static,
     B::Data: Send,
-    B::Error: Into<Ended>,
+    B::Error: Into<ConnectionError>,
 {
     let mut connection = pin!(connection);
-    let (mut told_to_go, mut stopping, mut seen) = (false, false, streams.seen());
+    let (mut is_going_away, mut stopping, mut seen) = (false, false, streams.activity());
     loop {
         let why = tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = stop(&mut stopped), if !stopping => {
+            () = until_stopped(&mut stopped), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
-            () = streams.flooded() => "too many requests were reset",
+            () = streams.reset_flood() => "too many resets",
             () = tokio::time::sleep(idle_timeout) => {
-                let (before, now) = (seen, streams.seen());
+                let (before, now) = (seen, streams.activity());
                 seen = now;
                 if now != before || now.1 {
                     continue;
                 }
-                "nothing was asked for too long"
+                "idle timeout"
             }
         };
-        if told_to_go {
+        if is_going_away {
             return Err(why.into());
         }
-        tracing::debug!(why, "an HTTP/2 connection is told to go");
-        told_to_go = true;
+        tracing::debug!(why, "HTTP/2 connection sent GOAWAY");
+        is_going_away = true;
         connection.as_mut().graceful_shutdown();
     }
 }
 
-/// Ends when the gate is told to stop.
-async fn stop(stopped: &mut watch::Receiver<bool>) {
-    // An error says that nobody is left to tell: that is a stop, too.
+/// Resolves when the gate is told to stop.
+async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

@@ -1,4 +1,4 @@
-//! CORS (requirement T19): an explicit list of origins, preflights answered before authentication.
+//! CORS (requirement T19): an explicit list of origins. Preflights are answered before authentication.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -15,12 +15,12 @@ use super::request::ReplyBody;
 use crate::config::CorsConfig;
 use rotogate::gate::Gate;
 
-/// A service behind the CORS rules of the configuration.
+/// Applies the `[cors]` section to a service.
 #[derive(Clone, Debug)]
 pub(super) struct Cors<S> {
     gate: Gate,
     plain: S,
-    /// `None` where no origin is let in: then no reply says anything of it.
+    /// `None` if no origin is allowed: then no response has CORS headers.
     with_cors: Option<tower_http::cors::Cors<S>>,
 }
 
@@ -31,7 +31,7 @@ impl<S: Clone> Cors<S> {
             .iter()
             .map(HeaderValue::try_from)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| ServerError::new("cors.origins holds what is no origin"))?;
+            .map_err(|_| ServerError::new("cors.origins: not an origin"))?;
         let layer = CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))
             .allow_methods(AllowMethods::mirror_request())
@@ -53,13 +53,14 @@ where
     type Future = Either<S::Future, tower_http::cors::ResponseFuture<S::Future>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The gate around the proxy is ready always.
+        // The gate around the proxy is always ready.
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let Some(with_cors) = &mut self.with_cors else { return Either::Left(self.plain.call(request)) };
-        // The library takes every `OPTIONS` for a preflight; a plain one goes where it is sent.
+        // tower-http treats every `OPTIONS` request as a preflight. One without the preflight headers is an ordinary
+        // request.
         let plain = *request.method() == Method::OPTIONS
             && !(request.headers().contains_key(ORIGIN)
                 && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD));

@@ -1,5 +1,4 @@
-//! A socket that accepts connections, and what a connection is before the first request: whose it is, its TLS, and its
-//! protocol.
+//! A listening socket, and the set-up of each connection before its first request: client address, TLS and protocol.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::addresses::{Addresses, Place};
+use super::addresses::{AddressPermit, Addresses};
 use super::connection::Bounds;
 use super::origin::{Named, Origin};
 use super::proxy_protocol;
@@ -19,29 +18,29 @@ use super::tls::{Tls, Wrong};
 use crate::config::ListenerConfig;
 use rotogate::headers::Peer;
 
-/// How long to wait for the rest of a preface that has begun.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
-/// What every HTTP/2 connection begins with (RFC 9113 §3.4). No HTTP/1.1 request does.
+/// How often to check for the rest of an HTTP/2 preface that has begun.
+const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). No HTTP/1.1 request begins with them.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// See the module.
+/// A public listener.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     tls: Option<Arc<Tls>>,
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
-    /// Does only this machine connect to it?
+    /// Whether the socket listens on a loopback address.
     at_loopback: bool,
 }
 
-/// A connection on which requests may come.
+/// A connection that is ready for requests.
 pub(super) struct Established {
     pub(super) stream: Stream,
     pub(super) origin: Origin,
     pub(super) is_http2: bool,
-    /// `None` where nobody counts.
-    pub(super) place: Option<Place>,
+    /// `None` for a trusted proxy, whose connections are not counted.
+    pub(super) permit: Option<AddressPermit>,
 }
 
 impl Listener {
@@ -64,7 +63,7 @@ impl Listener {
         &self.addresses
     }
 
-    /// Everything that comes before the first request. It has no deadline of its own.
+    /// Everything before the first request. The caller sets the deadline.
     pub(super) async fn establish(
         &self,
         mut stream: TcpStream,
@@ -73,24 +72,29 @@ impl Listener {
     ) -> io::Result<Established> {
         let client = match self.proxy_protocol {
             true if bounds.trusts(peer.ip()) => proxy_protocol::read(&mut stream, peer).await?,
-            true => return Err(refused("only trusted_proxies may connect to this listener")),
+            true => return Err(refused("peer is not in trusted_proxies")),
             false => peer,
         };
-        // A proxy has the connections of all its clients. One that says by a PROXY header for whom it speaks has not, and
-        // its client's forwarding headers are what the client says, whatever network the client is in.
+        // A trusted proxy carries the connections of all its clients, so its address is not counted. If a PROXY header
+        // names the client, that address is counted. The forwarding headers are then the client's own claims, in
+        // whatever network it is.
         let is_proxy = bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer);
-        let place = match is_proxy {
+        let permit = match is_proxy {
             true => None,
-            false => Some(self.addresses.enter(client.ip()).ok_or_else(|| refused("its address has too many"))?),
+            false => Some(
+                self.addresses
+                    .acquire(client.ip())
+                    .ok_or_else(|| refused("connection limit of the address reached"))?,
+            ),
         };
         let Some(tls) = &self.tls else {
             let is_http2 = begins_with_preface(&stream).await?;
-            let stream = Stream::clear(Socket::new(stream, bounds.slowest));
-            let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.slowest);
-            return Ok(Established { stream, origin, is_http2, place });
+            let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
+            let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
+            return Ok(Established { stream, origin, is_http2, permit });
         };
         let loaded = tls.now();
-        let socket = Socket::new(stream, bounds.slowest);
+        let socket = Socket::new(stream, bounds.min_rate);
         let mut stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await?;
         let (_, session) = stream.get_ref();
         let name = session.server_name().map(str::to_owned);
@@ -100,25 +104,25 @@ impl Listener {
             Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
             _ => None,
         };
-        // RFC 9113 §3.2: HTTP/2 over TLS is agreed on by ALPN. A client that says nothing of it speaks HTTP/1.1.
+        // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let mut ahead: &[u8] = &[];
         if is_http2 {
-            // The library would wait for it for ever.
+            // hyper would wait for the preface without a deadline.
             let mut preface = [0; PREFACE.len()];
             stream.read_exact(&mut preface).await?;
             if preface != PREFACE {
-                return Err(refused("what was to be HTTP/2 begins with something else"));
+                return Err(refused("HTTP/2 preface is missing"));
             }
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.slowest, named);
+        let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.min_rate, named);
         origin.tls = version;
-        Ok(Established { stream, origin, is_http2, place })
+        Ok(Established { stream, origin, is_http2, permit })
     }
 
-    /// The client as requests have it.
+    /// The peer, as requests see it.
     fn peer(&self, client: SocketAddr, secure: bool) -> Peer {
         let peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
         if self.proxy_protocol { peer.without_forwarding() } else { peer }
@@ -129,7 +133,7 @@ fn refused(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionRefused, what)
 }
 
-/// Looks at the first bytes without taking them.
+/// Peeks at the first bytes without consuming them.
 async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut bytes = [0; PREFACE.len()];
     loop {
@@ -138,7 +142,7 @@ async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
         if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
             return Ok(begun == PREFACE);
         }
-        // What is there makes the socket readable, so only time brings the rest.
-        tokio::time::sleep(PREFACE_PAUSE).await;
+        // The bytes that are there keep the socket readable, so only a timer can wait for the rest.
+        tokio::time::sleep(PREFACE_POLL_INTERVAL).await;
     }
 }

@@ -1,22 +1,22 @@
-//! What an operator's graphs are made of, in the text format of Prometheus (OpenMetrics).
+//! The metrics, in OpenMetrics or Prometheus text format.
 //!
 //! | metric | labels | meaning |
 //! |---|---|---|
 //! | `rotogate_requests_total` | `route`, `outcome`, `code` | requests answered; `outcome` as in the access log (docs/logs.md) |
-//! | `rotogate_request_duration_seconds` | `route` | from the request's head to the reply's head |
+//! | `rotogate_request_duration_seconds` | `route` | from the request's head to the response's head |
 //! | `rotogate_session_events_total` | `event` | logins, rotations, replays, reuses, revocations … |
 //! | `rotogate_revocations` | | entries of the revocation list |
 //! | `rotogate_verified_tokens` | | access tokens in the cache |
-//! | `rotogate_requests_in_flight` | | requests under way, streams included; `max_requests` is their bound |
-//! | `rotogate_log_lines_total`, `rotogate_log_dropped_lines_total`, `rotogate_log_write_errors_total` | `sink` | what became of log lines |
-//! | `rotogate_pending_bodies` | | requests to endpoints whose body is not there yet |
+//! | `rotogate_requests_in_flight` | | requests in flight, streams included; bounded by `max_requests` |
+//! | `rotogate_log_lines_total`, `rotogate_log_dropped_lines_total`, `rotogate_log_write_errors_total` | `sink` | log lines written and dropped, and failed writes |
+//! | `rotogate_pending_bodies` | | requests to endpoints whose body has not arrived yet |
 //! | `rotogate_own_streams` | | streams that the gate answers itself |
 //! | `rotogate_tunnels` | | upgraded connections |
-//! | `rotogate_buffered_bytes` | | bytes kept of bodies, messages and queues |
-//! | `rotogate_ready` | | 1, or 0 while `/readyz` is red |
+//! | `rotogate_buffered_bytes` | | buffered bytes of bodies, messages and queues |
+//! | `rotogate_ready` | | 1, or 0 while `/readyz` fails |
 //!
-//! Every label comes from the configuration or from a fixed set, never from a request (requirement A7): a client cannot
-//! make another series.
+//! Each label value comes from the configuration or from a fixed set, never from a request (requirement A7): a client
+//! cannot create a series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,18 +33,18 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
-use super::tally::{BUCKETS, End, Tally};
+use super::tally::{BUCKET_SECONDS, RequestEnd, Tally};
 use rotogate::engine::Event;
 use rotogate::gate::{Gate, Reason, Verdict};
 use rotogate::route::Route;
 
-/// A route as a label: its id, which is the configuration's, without a copy of the text for each request.
+/// A route as a label. Shares the route, so that no request copies its id.
 #[derive(Clone, Debug, Default)]
 pub(super) enum RouteLabel {
     Route(Arc<Route>),
-    /// One of our own endpoints.
+    /// One of the gate's own endpoints.
     Endpoint,
-    /// A CORS preflight that was answered before routes were looked at.
+    /// A CORS preflight, answered before routing.
     Preflight,
     /// Refused before a route was found.
     #[default]
@@ -85,7 +85,7 @@ impl Hash for RouteLabel {
     }
 }
 
-/// See the module.
+/// All metrics of a gate.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -94,51 +94,49 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// For requests that are answered on so many threads.
+    /// `threads` is the number of threads that answer requests.
     pub(super) fn new(gate: Gate, threads: NonZeroUsize) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
-        registry.register_collector(Box::new(OfGate { gate, tally: Arc::clone(&tally) }));
+        registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally) }));
         Self { registry, tally, ready }
     }
 
-    /// Counts a request that was answered.
-    pub(super) fn answered(&self, verdict: Option<&Verdict>, code: Option<StatusCode>, took: Duration) {
-        let end = End { outcome: outcome(verdict).word(), code };
+    /// Counts an answered request.
+    pub(super) fn record(&self, verdict: Option<&Verdict>, code: Option<StatusCode>, took: Duration) {
+        let end = RequestEnd { outcome: outcome(verdict).word(), code };
         self.tally.count(&RouteLabel::of(verdict), end, took);
     }
 
-    /// Everything, as it is now.
-    ///
-    /// In OpenMetrics, or in the older text format of Prometheus.
+    /// All metrics as text: in OpenMetrics, or in the older text format of Prometheus.
     pub(crate) fn text(&self, is_ready: bool, is_open: bool) -> String {
         let mut text = String::new();
         self.ready.set(i64::from(is_ready));
-        // Writing into a String does not fail.
+        // Writing into a `String` does not fail.
         let _ = text::encode(&mut text, &self.registry);
         if is_open { text } else { plain(&text) }
     }
 }
 
-/// What the access log and the metrics call the end of a request.
+/// The outcome of a request, as in the access log and the metrics.
 pub(super) fn outcome(verdict: Option<&Verdict>) -> Reason {
     verdict.map_or(Reason::PREFLIGHT, |verdict| verdict.reason)
 }
 
-/// A status as a label. An upstream may answer with any number: only those that IANA lists are told apart.
+/// A status as a label. An upstream may send any number: those that IANA does not list become `other`.
 fn code(status: Option<StatusCode>) -> String {
     match status {
-        // The client was gone before there was a status.
+        // The client closed the connection before there was a status.
         None => "none".to_owned(),
         Some(status) if status.canonical_reason().is_some() => status.as_u16().to_string(),
         Some(_) => "other".to_owned(),
     }
 }
 
-/// The same metrics in Prometheus' text format 0.0.4: there a counter's name ends in `_total` in its head lines too, and
-/// the text has no end mark and no units.
+/// Converts OpenMetrics to Prometheus text format 0.0.4. There the HELP and TYPE lines of a counter name it with
+/// `_total`, and the text has neither end mark nor units.
 fn plain(open: &str) -> String {
     let heads = || open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let counters: BTreeSet<&str> = heads().filter_map(|head| head.strip_suffix(" counter")).collect();
@@ -156,24 +154,24 @@ fn plain(open: &str) -> String {
     text
 }
 
-/// What is known elsewhere.
-struct OfGate {
+/// Reads the figures that other modules keep.
+struct GateCollector {
     gate: Gate,
     tally: Arc<Tally>,
 }
 
-impl fmt::Debug for OfGate {
+impl fmt::Debug for GateCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OfGate")
+        f.write_str("GateCollector")
     }
 }
 
-impl Collector for OfGate {
+impl Collector for GateCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let routes = self.tally.total();
         let mut requests = encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
         for (route, of_route) in &routes {
-            // Two statuses that are no known ones are one.
+            // Unknown statuses share one label.
             let mut counts: BTreeMap<(&str, String), u64> = BTreeMap::new();
             for (end, number) in &of_route.outcomes {
                 *counts.entry((end.outcome, code(end.code))).or_default() += number;
@@ -186,7 +184,7 @@ impl Collector for OfGate {
         let help = "From the request's head to the reply's head";
         let mut durations = encoder.encode_descriptor("request_duration_seconds", help, None, MetricType::Histogram)?;
         for (route, of_route) in &routes {
-            let buckets: Vec<(f64, u64)> = BUCKETS.into_iter().zip(of_route.buckets).collect();
+            let buckets: Vec<(f64, u64)> = BUCKET_SECONDS.into_iter().zip(of_route.buckets).collect();
             let labels = [("route", &**route)];
             let mut of_labels = durations.encode_family(&labels)?;
             of_labels.encode_histogram::<NoLabelSet>(of_route.sum, of_route.buckets.iter().sum(), &buckets, None)?;

@@ -1,6 +1,7 @@
 //! The standalone gate: the layer around the reverse proxy, behind listeners of its own.
 //!
-//! `listener (TLS) → connection → access log → CORS → `[`GateService`](rotogate::gate::GateService)` → `[`Proxy`](crate::proxy::Proxy)
+//! `listener (TLS) → connection → access log → CORS → `[`GateService`](rotogate::gate::GateService)` →
+//! `[`Proxy`](crate::proxy::Proxy)
 
 mod addresses;
 pub mod admin;
@@ -8,20 +9,20 @@ pub(crate) mod assemble;
 mod body;
 mod connection;
 mod cors;
+mod h2;
 mod listener;
 pub(crate) mod metrics;
+mod min_rate;
 mod origin;
-mod pace;
 mod prepare;
 mod proxy_protocol;
 mod reload;
 mod request;
+mod request_record;
 mod sockets;
 mod stream;
-mod streams;
 mod tally;
 mod tls;
-mod tracked;
 pub(crate) mod users;
 mod workers;
 
@@ -42,10 +43,10 @@ pub use prepare::{Prepared, prepare};
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
 pub use sockets::passed as passed_sockets;
-pub(crate) use sockets::{Taken, taken};
+pub(crate) use sockets::{UnavailableAddress, unavailable_addresses};
 use workers::Workers;
 
-/// Why the gate could not start, or had to stop. The text says what, where, and how to mend it.
+/// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ServerError(pub(crate) String);
@@ -56,116 +57,116 @@ impl ServerError {
     }
 }
 
-/// What a running gate is told.
+/// An instruction to a running gate.
 #[derive(Debug)]
 pub enum Order {
-    /// Take up this configuration, as far as that goes without a start.
+    /// Apply this configuration, as far as a reload can.
     Reload(Box<Config>),
-    /// End.
+    /// Stop.
     Stop,
-    /// End, and leave the sockets open for whoever comes next, who wants to listen on these addresses.
-    HandOver(Vec<SocketAddr>),
+    /// Stop for an in-place upgrade: keep the sockets open for the next program, which listens on these addresses.
+    Upgrade(Vec<SocketAddr>),
 }
 
-/// What whoever comes next is given.
+/// What an in-place upgrade passes to the next program.
 #[derive(Debug)]
-pub struct Handover {
-    /// The sockets, at which connections wait.
+pub struct UpgradeState {
+    /// The listening sockets, with their queued connections.
     pub sockets: Vec<std::net::TcpListener>,
-    /// The configuration in force, as it was read last: to go on with, should the next one fail.
+    /// The configuration in force. The process falls back to it if the next program fails.
     pub config: Arc<Config>,
 }
 
 /// How a gate ended.
 #[derive(Debug)]
-pub enum Ended {
-    /// Nobody listens any more.
+pub enum ShutdownKind {
+    /// The listening sockets are closed.
     Stopped,
-    /// Connections wait.
-    HandedOver(Handover),
+    /// The sockets are open, and connections queue on them.
+    Upgrade(UpgradeState),
 }
 
-impl Ended {
-    /// Who was told to make way for another and then to stop leaves nobody behind; other orders come too late.
-    fn unless_stopped(&mut self, order: &Order) {
-        if let (Self::HandedOver(_), Order::Stop) = (&*self, order) {
-            tracing::info!("told to stop: nobody takes over");
+impl ShutdownKind {
+    /// A `Stop` during an in-place upgrade cancels the upgrade. Other orders are ignored by then.
+    fn cancel_upgrade_on_stop(&mut self, order: &Order) {
+        if let (Self::Upgrade(_), Order::Stop) = (&*self, order) {
+            tracing::info!("in-place upgrade cancelled by a stop");
             *self = Self::Stopped;
         }
     }
 }
 
-/// A gate that listens.
+/// A gate whose sockets are bound.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<Listener>,
     admin: TcpListener,
     assembled: Assembled,
     config: Arc<Config>,
-    /// All sockets once more, for whoever comes next.
-    kept: Vec<std::net::TcpListener>,
-    seen: reload::Seen,
+    /// A second handle of each listening socket, for an in-place upgrade.
+    spare_sockets: Vec<std::net::TcpListener>,
+    last_read: reload::LastRead,
 }
 
 impl Server {
-    /// Puts everything together and binds the listeners, but for those whose sockets were passed. Nothing is served
-    /// before [`Self::run`].
+    /// Builds everything and binds the listeners. Sockets in `passed` are used instead of binding their addresses.
+    /// Serves nothing before [`Self::run`].
     ///
     /// # Errors
-    /// Whatever of the configuration cannot be had: keys, store, users, addresses.
+    /// Keys, store, users or addresses of the configuration cannot be had.
     pub async fn bind(
         config: Config,
         mut prepared: Prepared,
         passed: Vec<std::net::TcpListener>,
     ) -> Result<Self, ServerError> {
-        // Ports first: a second gate started by mistake should say so, not that the store is in use.
+        // Ports first: a second gate that was started by mistake should report the port, not the locked store.
         let mut sockets = Sockets::with(passed);
         let mut listeners = Vec::new();
         for listener in &config.server.listeners {
-            let socket = sockets.at(&config, listener.address, &listener.key).await?;
+            let socket = sockets.listener_at(&config, listener.address, &listener.key).await?;
             listeners.push(
                 Listener::new(socket, listener)
                     .map_err(|wrong| ServerError::new(config.blame(&wrong.key, wrong.message).to_string()))?,
             );
         }
-        let admin = sockets.at(&config, config.admin.listen, "admin.listen").await?;
-        let kept = sockets.end();
-        let mut seen = prepared.seen.take().unwrap_or_else(|| reload::Seen::of(&config));
+        let admin = sockets.listener_at(&config, config.admin.listen, "admin.listen").await?;
+        let spare_sockets = sockets.into_spare();
+        let mut last_read = prepared.last_read.take().unwrap_or_else(|| reload::LastRead::of(&config));
         let assembled = assemble::assemble(&config, prepared).await?;
         if assembled.new_keys {
-            seen.see_new_keys(&config);
+            last_read.refresh_own_keys(&config);
         }
-        Ok(Self { listeners, admin, assembled, config: Arc::new(config), kept, seen })
+        Ok(Self { listeners, admin, assembled, config: Arc::new(config), spare_sockets, last_read })
     }
 
-    /// Where requests are accepted.
+    /// The addresses that accept requests.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(Listener::address).collect()
     }
 
-    /// Which of [`Self::addresses`] speak TLS.
+    /// For each of [`Self::addresses`], whether it speaks TLS.
     pub fn are_secure(&self) -> Vec<bool> {
         self.listeners.iter().map(|listener| listener.tls().is_some()).collect()
     }
 
-    /// Where operators are.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.local_addr().ok()
     }
 
-    /// What was made because it was not there: for the greeting.
+    /// What this start built, and what it created because it was missing. The greeting shows it.
     pub fn assembled(&self) -> &Assembled {
         &self.assembled
     }
 
-    /// Serves until it is told to stop, or nobody is left to tell it, then lets what runs finish, for at most
-    /// `drain_timeout`.
+    /// Serves until an order to stop, or until the sender of orders is gone. Requests in flight then have
+    /// `drain_timeout` to finish.
     ///
     /// # Errors
-    /// When the store cannot be closed in order.
-    pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<Ended, ServerError> {
+    /// The store cannot be closed cleanly.
+    pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<ShutdownKind, ServerError> {
         let own = self.addresses().into_iter().chain(self.admin_address()).collect();
-        let Self { listeners, admin, assembled, config, mut kept, seen } = self;
+        let Self { listeners, admin, assembled, config, mut spare_sockets, last_read } = self;
         let (stopping, stopped) = watch::channel(false);
         let give_up = match &config.store {
             StoreConfig::Redb { give_up, .. } => *give_up,
@@ -176,15 +177,15 @@ impl Server {
         let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
-        let live = reload::Live {
+        let reloadable = reload::Reloadable {
             config: Arc::clone(&config),
             gate: assembled.gate.clone(),
             proxy: assembled.proxy.clone(),
             limits: Arc::clone(&limits),
-            listeners: listeners.iter().map(reload::OfListener::new).collect(),
-            trusted: assembled.trusted.iter().cloned().map(reload::Trusted::new).collect(),
+            listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
+            trusted: assembled.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
         };
-        let watching = reload::watch(live, seen);
+        let reload = reload::watch(reloadable, last_read);
         let admin_state = Arc::new(admin::State {
             gate: assembled.gate.clone(),
             token: assembled.admin_token.clone(),
@@ -198,7 +199,7 @@ impl Server {
         let admin_side = AdminSide::start(admin, admin_state)?;
         let workers = Workers::start(workers);
         let workers =
-            Arc::new(workers.map_err(|error| ServerError::new(format!("no thread can be started: {error}")))?);
+            Arc::new(workers.map_err(|error| ServerError::new(format!("worker threads cannot be started: {error}")))?);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
@@ -206,7 +207,7 @@ impl Server {
         }
         let mut lost = std::pin::pin!(store_is_lost(assembled.redb.clone(), give_up));
         let mut gave_up = None;
-        let mut ended = loop {
+        let mut shutdown = loop {
             let order = tokio::select! {
                 order = orders.recv() => order,
                 error = &mut lost => {
@@ -215,23 +216,26 @@ impl Server {
                 }
             };
             match order {
-                Some(Order::Reload(config)) => watching.take(*config).await,
-                Some(Order::HandOver(wanted)) => match hand_over(&assembled, &kept, &wanted).await {
+                Some(Order::Reload(config)) => reload.apply(*config).await,
+                Some(Order::Upgrade(wanted)) => match prepare_upgrade(&assembled, &spare_sockets, &wanted).await {
                     Ok(more) => {
-                        tracing::info!("starting anew; connections wait meanwhile");
-                        kept.extend(more);
-                        break Ended::HandedOver(Handover { sockets: kept, config: config.load_full() });
+                        tracing::info!("in-place upgrade started; connections queue meanwhile");
+                        spare_sockets.extend(more);
+                        break ShutdownKind::Upgrade(UpgradeState {
+                            sockets: spare_sockets,
+                            config: config.load_full(),
+                        });
                     }
-                    Err(error) => tracing::error!(error, "nothing is started anew; this gate goes on"),
+                    Err(error) => tracing::error!(error, "in-place upgrade refused; this program keeps running"),
                 },
                 Some(Order::Stop) | None => {
-                    // Nobody is to wait there for who does not come.
-                    drop(kept);
-                    break Ended::Stopped;
+                    // Close the spare sockets now: no successor will accept what queues on them.
+                    drop(spare_sockets);
+                    break ShutdownKind::Stopped;
                 }
             }
         };
-        tracing::info!("stopping: no new connections, what runs may finish");
+        tracing::info!("stopping: no new connections; requests in flight may finish");
         let _ = stopping.send(true);
         assembled.gate.close_connections();
         let drain_timeout = config.load().server.drain_timeout;
@@ -241,12 +245,12 @@ impl Server {
             loop {
                 tokio::select! {
                     in_time = &mut drained => break in_time.is_ok(),
-                    Some(order) = orders.recv() => ended.unless_stopped(&order),
+                    Some(order) = orders.recv() => shutdown.cancel_upgrade_on_stop(&order),
                 }
             }
         };
         if !in_time {
-            tracing::warn!("some requests did not finish in time and were cut off");
+            tracing::warn!("drain_timeout passed; requests cut off");
         }
         accepting.shutdown().await;
         drop(workers);
@@ -256,23 +260,23 @@ impl Server {
         if let Some(error) = gave_up {
             return Err(error);
         }
-        match (flushed, &ended) {
+        match (flushed, &shutdown) {
             (Ok(()), _) => {}
-            // A store that broke at the last moment is no reason to leave nobody: whoever comes next judges it.
-            (Err(error), Ended::HandedOver(_)) => tracing::error!(%error, "confirmations could not be written"),
-            (Err(error), Ended::Stopped) => {
+            // A store that fails at the last moment does not cancel the upgrade: the next program opens it and judges.
+            (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(%error, "confirmations not written"),
+            (Err(error), ShutdownKind::Stopped) => {
                 return Err(ServerError::new(format!("confirmations could not be written: {error}")));
             }
         }
         while let Ok(order) = orders.try_recv() {
-            ended.unless_stopped(&order);
+            shutdown.cancel_upgrade_on_stop(&order);
         }
         tracing::info!("stopped");
-        Ok(ended)
+        Ok(shutdown)
     }
 }
 
-/// Waits until the store could not be written for as long as it may.
+/// Resolves when the store could not be written for `give_up`.
 async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> ServerError {
     let (Some(store), Some(give_up)) = (store, give_up) else { return std::future::pending().await };
     let mut looks = tokio::time::interval(Duration::from_secs(1).min(give_up));
@@ -282,31 +286,30 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
         if store.failed_for().is_some_and(|failed_for| failed_for >= give_up) {
             let longest = humantime::format_duration(give_up);
             return ServerError::new(format!(
-                "the store {} could not be written for {longest} (store.give_up): the gate ends. Nothing that was \
-                 acknowledged is lost. Make room on its disk, and start the gate again",
+                "the store {} could not be written for {longest} (store.give_up): the gate stops. Nothing that was \
+                 acknowledged is lost. Free space on its disk and start the gate again",
                 store.path().display()
             ));
         }
     }
 }
 
-/// What has to be so before anything is given up for whoever comes next: the store takes writes, and the addresses that
-/// are new can be had. Gives back the sockets there.
-async fn hand_over(
+/// Checks that an in-place upgrade can go on: the store accepts writes, and the new addresses can be bound. Returns the
+/// new sockets.
+async fn prepare_upgrade(
     assembled: &Assembled,
-    kept: &[std::net::TcpListener],
+    spare_sockets: &[std::net::TcpListener],
     wanted: &[SocketAddr],
 ) -> Result<Vec<std::net::TcpListener>, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("the store could not be opened again: {error}");
+    let failed = |error: &dyn std::fmt::Display| format!("the store is not writable: {error}");
     assembled.gate.flush().await.map_err(|error| failed(&error))?;
     if let Some(store) = &assembled.redb {
         rotogate::store::Store::check(store).await.map_err(|error| failed(&error))?;
     }
-    sockets::open_more(kept, wanted)
+    sockets::open_missing(spare_sockets, wanted)
 }
 
-/// The admin listener, on a thread of its own: however many requests wait for their turn on the others, health is
-/// answered.
+/// The admin listener, on a thread of its own: health checks are answered even if the worker threads are saturated.
 struct AdminSide(Option<Runtime>);
 
 impl AdminSide {
@@ -322,7 +325,7 @@ impl AdminSide {
         runtime.spawn(async move {
             match TcpListener::from_std(listener) {
                 Ok(listener) => admin::serve(listener, state).await,
-                Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
+                Err(error) => tracing::error!(%error, "admin listener not served"),
             }
         });
         Ok(Self(Some(runtime)))
@@ -332,7 +335,7 @@ impl AdminSide {
 impl Drop for AdminSide {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // Whoever waits for an answer there waits for a process that ends.
+            // A request still waiting here is cut with the process.
             runtime.shutdown_background();
         }
     }

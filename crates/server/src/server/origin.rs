@@ -1,58 +1,58 @@
-//! Where the requests of a connection come from, and for whom they may be.
+//! Where the requests of a connection come from, and which servers they may be for.
 
 use std::sync::Arc;
 
 use http::Request;
 
-use super::pace::Slowest;
+use super::min_rate::MinRate;
 use super::tls::Certificates;
 use rotogate::headers::Peer;
 use rotogate::overload::{Holder, Told};
 use rotogate::route::authority;
 
-/// See the module.
+/// The origin of a connection.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// The client, or the proxy that it comes through.
+    /// The client, or the trusted proxy in front of it.
     pub(super) peer: Peer,
-    /// How slow its requests may come.
-    pub(super) slowest: Slowest,
-    /// Whose its requests are; `None` for a trusted proxy, where each says it for itself.
+    /// The minimum rate of its requests and responses.
+    pub(super) min_rate: MinRate,
+    /// The holder that its requests count for. `None` for a trusted proxy, where each request names its client.
     pub(super) holder: Option<Holder>,
-    /// When it was last refused because there was too much.
+    /// When a request was last rejected for overload.
     pub(super) told: Told,
-    /// The version of TLS.
+    /// The TLS version.
     pub(super) tls: Option<&'static str>,
     named: Option<Named>,
 }
 
-/// What the client wanted to speak to when the connection began (RFC 6066 §3).
+/// The server that the client asked for at the start of the connection (SNI, RFC 6066 §3).
 #[derive(Clone, Debug)]
 pub(super) struct Named {
-    /// `None`: it did not say, and was shown the first certificate.
+    /// `None`: the client sent no SNI and got the first certificate.
     pub(super) name: Option<String>,
-    /// Those among which one was chosen.
+    /// The certificates of the listener at that moment.
     pub(super) certificates: Arc<Certificates>,
 }
 
 impl Origin {
-    pub(super) fn clear(peer: Peer, is_proxy: bool, slowest: Slowest) -> Self {
+    pub(super) fn clear(peer: Peer, is_proxy: bool, min_rate: MinRate) -> Self {
         let holder = (!is_proxy).then(|| peer.holder());
-        Self { peer, slowest, holder, told: Told::default(), tls: None, named: None }
+        Self { peer, min_rate, holder, told: Told::default(), tls: None, named: None }
     }
 
-    pub(super) fn tls(peer: Peer, is_proxy: bool, slowest: Slowest, named: Named) -> Self {
-        Self { named: Some(named), ..Self::clear(peer, is_proxy, slowest) }
+    pub(super) fn tls(peer: Peer, is_proxy: bool, min_rate: MinRate, named: Named) -> Self {
+        Self { named: Some(named), ..Self::clear(peer, is_proxy, min_rate) }
     }
 
-    /// Is a request for another server than the one that the client saw the certificate of (RFC 9110 §15.5.20,
-    /// requirement T16)? Names that share a certificate may share a connection (RFC 9113 §9.1.1). Who named no server may
-    /// speak to those that the first certificate is for (requirement T23). A malformed host is refused further in.
+    /// Whether a request is for another server than the one whose certificate the client saw (RFC 9110 §15.5.20,
+    /// requirement T16). Names that share a certificate may share a connection (RFC 9113 §9.1.1). A client without SNI
+    /// may address the names of the first certificate (requirement T23). A malformed host is refused by the gate.
     pub(super) fn is_misdirected<B>(&self, request: Request<B>) -> (bool, Request<B>) {
         let Some(named) = &self.named else { return (false, request) };
         let (parts, body) = request.into_parts();
-        let misdirected =
-            authority::check(&parts).is_ok_and(|host| !named.certificates.are_one(named.name.as_deref(), host.host()));
+        let misdirected = authority::check(&parts)
+            .is_ok_and(|host| !named.certificates.share_certificate(named.name.as_deref(), host.host()));
         (misdirected, Request::from_parts(parts, body))
     }
 }

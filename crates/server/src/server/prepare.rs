@@ -1,11 +1,11 @@
-//! Everything that a start does but bind, lock the store and make files (requirement O12). `rotogate check`, the start, a
-//! reload and the program that takes over all call it: there is no second list of rules. What only the start can find out
-//! is said by the start: whether another process has the store, and whether its content is whole.
+//! Everything that a start does except to bind, to lock the store and to create files (requirement O12). `rotogate
+//! check`, a start, a reload and an in-place upgrade all call it, so there is one list of rules. Only a start can find
+//! out whether another process has the store open, and whether its content is sound.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::reload::Seen;
+use super::reload::LastRead;
 use super::{assemble, tls};
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
 use crate::server::admin::AdminToken;
@@ -20,15 +20,15 @@ use rotogate::token::Algorithm;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
 
-/// A configuration with which a gate can start, and what was read on the way.
+/// A configuration that a gate can start with, and the files read on the way.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What is allowed, and probably not meant.
+    /// Settings that are allowed but probably not intended.
     pub(crate) warnings: Vec<ConfigError>,
-    /// The files as they were before they were read.
-    pub(super) seen: Option<Seen>,
+    /// The state of the files before they were read.
+    pub(super) last_read: Option<LastRead>,
     pub(super) trusted: Vec<IssuerRules>,
-    /// `None`: the file is not there yet.
+    /// `None`: the file does not exist yet.
     pub(super) directory: Option<Arc<FileDirectory>>,
     pub(super) passwords: Arc<Passwords>,
 }
@@ -36,35 +36,35 @@ pub struct Prepared {
 /// Prepares a start; see the module. Needs a tokio runtime.
 ///
 /// # Errors
-/// All that a start would refuse, each with the line and the key that it is about.
+/// Everything that a start would refuse, each with its line and key.
 pub async fn prepare(config: &Config) -> Result<Prepared, ConfigErrors> {
-    let seen = Seen::of(config);
-    let mut found = Found { config, wrong: Vec::new(), warnings: config.warnings.clone() };
-    found.suspicious();
-    let keyring = found.keys();
-    found.store();
-    found.admin_token();
-    found.certificates();
-    let trusted = found.trusted();
+    let last_read = LastRead::of(config);
+    let mut findings = Findings { config, wrong: Vec::new(), warnings: config.warnings.clone() };
+    findings.suspicious();
+    let keyring = findings.keys();
+    findings.store();
+    findings.admin_token();
+    findings.certificates();
+    let trusted = findings.trusted();
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
-    let directory = found.users(&passwords);
+    let directory = findings.users(&passwords);
     if let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
-        found.gate(keyring, directory.as_ref(), &passwords, &trusted).await;
+        findings.gate(keyring, directory.as_ref(), &passwords, &trusted).await;
     }
-    match ConfigErrors::new(found.wrong) {
-        None => Ok(Prepared { warnings: found.warnings, seen: Some(seen), trusted, directory, passwords }),
+    match ConfigErrors::new(findings.wrong) {
+        None => Ok(Prepared { warnings: findings.warnings, last_read: Some(last_read), trusted, directory, passwords }),
         Some(wrong) => Err(wrong),
     }
 }
 
-struct Found<'a> {
+struct Findings<'a> {
     config: &'a Config,
     wrong: Vec<ConfigError>,
     warnings: Vec<ConfigError>,
 }
 
-impl Found<'_> {
-    /// A file with several faults says each in a line of its own.
+impl Findings<'_> {
+    /// Each fault of a file becomes an error of its own.
     fn blame(&mut self, key: &str, message: impl Into<String>) {
         let faults = message.into();
         self.wrong.extend(faults.lines().map(|fault| self.config.blame(key, fault)));
@@ -74,18 +74,18 @@ impl Found<'_> {
         self.warnings.push(self.config.blame(key, message));
     }
 
-    /// What we may not look into, though the gate's user may, is neither good nor bad.
+    /// A file that the gate's user may read but this process may not is neither good nor bad.
     fn unchecked(&mut self, key: &str, message: String) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
 
-    /// What `read` says of a file for the gate's eyes only; `None` where there is none, or none that can be used.
+    /// Calls `read` on a private file. `None` if the file is missing or cannot be used.
     fn private<T>(&mut self, key: &str, path: &Path, read: impl FnOnce() -> Result<T, String>) -> Option<T> {
         if let Some(why) = private_file::denied_as_another(path) {
             self.unchecked(key, why);
             return None;
         }
-        // A link that leads nowhere is not the absence of a file, which is made then.
+        // A dangling link is not a missing file: a missing file would be created.
         if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             self.writable(key, path);
             return None;
@@ -99,7 +99,7 @@ impl Found<'_> {
         }
     }
 
-    /// The gate makes this file, or writes it.
+    /// Checks a file that the gate creates or writes.
     fn writable(&mut self, key: &str, path: &Path) {
         match private_file::unwritable(path) {
             None => {}
@@ -115,7 +115,7 @@ impl Found<'_> {
             && config.server.public_url.scheme_str() == Some("http")
         {
             let message =
-                format!("is http, and {key} makes a listener https: clients would be sent to the wrong place");
+                format!("is http, but {key} makes a listener https: clients would be sent to the wrong place");
             self.warn("server.public_url", message);
         }
         for (index, client) in config.clients.iter().enumerate() {
@@ -166,7 +166,7 @@ impl Found<'_> {
         } else if let Err(error) = check_mark(&mark, path, is_there || *accept_restored_store || path.exists()) {
             self.blame(KEY, error.to_string());
         } else if config.issuer.keys.is_dir() {
-            // The mark is written at every start.
+            // Each start writes the mark.
             self.writable("issuer.keys", &config.issuer.keys);
         }
     }
@@ -206,7 +206,7 @@ impl Found<'_> {
                 self.unchecked(&key, why);
                 continue;
             }
-            match assemble::trusted_issuer(issuer) {
+            match assemble::load_issuer(issuer) {
                 Ok(rules) => {
                     for ignored in rules.keys.ignored() {
                         self.warn(&key, format!("{}: not used: {ignored}", path.display()));
@@ -225,7 +225,7 @@ impl Found<'_> {
         self.private("directory.path", path, open).map(Arc::new)
     }
 
-    /// A gate is put together, on a store in memory: whatever its builder refuses, a start refuses.
+    /// Builds a gate on a memory store: what the builder refuses, a start refuses.
     async fn gate(
         &mut self,
         keyring: Keyring,

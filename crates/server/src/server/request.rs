@@ -1,4 +1,4 @@
-//! One request: what is told of it, its panic, CORS, and then the gate around the proxy.
+//! One request: its record, panics, overload, CORS, and then the gate around the proxy.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,9 +20,9 @@ use super::body::RequestBody;
 use super::cors::Cors;
 use super::metrics::Metrics;
 use super::origin::Origin;
-use super::tracked::{Logged, Tracked};
+use super::request_record::{LoggedBody, RequestRecord};
 use crate::config::Config;
-use crate::log::Answered;
+use crate::log::ExchangeProgress;
 use crate::proxy::{Proxy, ProxyBody};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{BufferedForward, Gate, GateBody, GateService, Reason, Verdict};
@@ -30,19 +30,19 @@ use rotogate::headers::Peer;
 use rotogate::overload::{Held, Holder, Place, Refusal};
 use rotogate::reply;
 
-/// The body of every reply.
+/// The body of every response.
 pub(super) type ReplyBody = GateBody<ProxyBody>;
 
-/// What every request needs.
+/// What each request needs.
 #[derive(Debug)]
 pub(super) struct State {
     service: Cors<GateService<Proxy, BufferedForward>>,
     gate: Gate,
     metrics: Arc<Metrics>,
     time: SystemTime,
-    /// For the names of upstreams.
+    /// Knows the names of the upstreams.
     pub(super) proxy: Proxy,
-    /// The header that names a request.
+    /// The header that carries the request id.
     pub(super) request_id: HeaderName,
 }
 
@@ -51,7 +51,7 @@ impl State {
         let gate = &assembled.gate;
         let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(assembled.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        // Its clones are made for every request: one that refers to static text counts nothing.
+        // The name is cloned for each request: a name from static text needs no reference count.
         let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
         Ok(Self {
             service,
@@ -70,95 +70,106 @@ impl State {
         if peer.may_forward() && proxies.iter().any(|network| network.contains(&address)) { proxies } else { &[] }
     }
 
-    /// A place for a request, if there is one.
-    pub(super) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<Place, Shed> {
+    /// A permit for a request.
+    ///
+    /// # Errors
+    /// The gate is at its bound, or the holder is.
+    pub(super) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<Place, Rejection> {
         let of_proxy = || origin.peer.client_of(headers, self.gate.trusted_proxies());
         let holder = origin.holder.or_else(of_proxy);
-        self.gate.overload().request(holder).map_err(|refusal| Shed { refusal, holder })
+        self.gate.overload().request(holder).map_err(|refusal| Rejection { refusal, holder })
     }
 }
 
-/// A request for which there is no place.
+/// A request that got no permit.
 #[derive(Debug)]
-pub(super) struct Shed {
+pub(super) struct Rejection {
     refusal: Refusal,
     holder: Option<Holder>,
 }
 
-/// An answer to come, and the place that its request holds.
-type Answering = Pin<Box<dyn Future<Output = (Response<ReplyBody>, Option<Place>)> + Send>>;
+/// A response, and the permit that its request holds.
+type ResponseBoxFuture = Pin<Box<dyn Future<Output = (Response<ReplyBody>, Option<Place>)> + Send>>;
 
-/// Serves one request, or refuses it where there are too many. A panic ends this request alone (requirement A8).
+/// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
 ///
-/// What becomes of most requests is decided at once, and what is left to wait for is small: a future is moved, so all of
-/// its size is copied, several times on its way to the connection.
+/// Most work happens before the future is made, so that the future stays small: a future is moved, and thereby copied,
+/// several times on its way to the connection.
 pub(super) fn serve(
     state: Arc<State>,
     origin: &Arc<Origin>,
     mut request: Request<Incoming>,
-    place: Result<Place, Shed>,
-) -> impl Future<Output = Result<Response<Held<Logged>>, Infallible>> + use<> {
+    place: Result<Place, Rejection>,
+) -> impl Future<Output = Result<Response<Held<LoggedBody>>, Infallible>> + use<> {
     let began = state.time.monotonic();
-    let received = (!request.body().is_end_stream()).then(Answered::default);
-    let tracked = Tracked::new(&state, origin, &mut request, received.as_ref());
+    let received = (!request.body().is_end_stream()).then(ExchangeProgress::default);
+    let record = RequestRecord::new(&state, origin, &mut request, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let answer = tracked.context().enter(|| match place {
-        _ if is_misdirected => Either::Right(Box::pin(std::future::ready((misdirected(), place.ok()))) as Answering),
-        Ok(place) => Either::Left(answered(&state, origin, request, is_grpc, received, place)),
-        Err(shed) => {
-            Either::Right(Box::pin(waiting(Arc::clone(&state), Arc::clone(origin), request, is_grpc, received, shed))
-                as Answering)
+    let answer = record.context().enter(|| match place {
+        _ if is_misdirected => {
+            Either::Right(Box::pin(std::future::ready((misdirected(), place.ok()))) as ResponseBoxFuture)
         }
+        Ok(place) => Either::Left(call_service(&state, origin, request, is_grpc, received, place)),
+        Err(shed) => Either::Right(Box::pin(wait_or_reject(
+            Arc::clone(&state),
+            Arc::clone(origin),
+            request,
+            is_grpc,
+            received,
+            shed,
+        )) as ResponseBoxFuture),
     });
-    let answer = tracked.context().scope(answer);
+    let answer = record.context().scope(answer);
     async move {
-        let mut unanswered = Unanswered { state: &state, began, is_answered: false };
+        let mut abort_guard = AbortGuard { state: &state, began, is_answered: false };
         let (mut response, place) = answer.await;
-        unanswered.is_answered = true;
+        abort_guard.is_answered = true;
         let verdict = response.extensions_mut().remove::<Verdict>();
         if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
             response = reply::grpc_status(reply::GrpcCode::Internal, "internal error").map(GateBody::own);
         }
         let took = state.time.monotonic().saturating_sub(began);
-        state.metrics.answered(verdict.as_ref(), Some(response.status()), took);
-        let response = tracked.answered(&state, response, verdict.as_ref());
+        state.metrics.record(verdict.as_ref(), Some(response.status()), took);
+        let response = record.complete(&state, response, verdict.as_ref());
         Ok(response.map(|body| Held::new(body, place)))
     }
 }
 
-/// A request for which there was no place: it waits for one if its client was told to, and is refused otherwise.
-async fn waiting(
+/// A request without a permit. Waits for one if the connection was rejected less than `Retry-After` ago; else rejects.
+async fn wait_or_reject(
     state: Arc<State>,
     origin: Arc<Origin>,
     request: Request<Incoming>,
     is_grpc: bool,
-    received: Option<Answered>,
-    Shed { mut refusal, holder }: Shed,
+    received: Option<ExchangeProgress>,
+    Rejection { mut refusal, holder }: Rejection,
 ) -> (Response<ReplyBody>, Option<Place>) {
     let overload = state.gate.overload();
     if overload.waiting.out(&origin.told, state.time.monotonic(), holder).await {
         match overload.request(holder) {
-            Ok(place) => return answered(&state, &origin, request, is_grpc, received, place).await,
+            Ok(place) => return call_service(&state, &origin, request, is_grpc, received, place).await,
             Err(still) => refusal = still,
         }
     }
     origin.told.at(state.time.monotonic());
-    (overloaded(&state.gate, &request, refusal), None)
+    (reject(&state.gate, &request, refusal), None)
 }
 
-/// What the gate, or an upstream, says to it.
-fn answered(
+/// Calls the gate, and the upstream behind it.
+fn call_service(
     state: &State,
     origin: &Origin,
     request: Request<Incoming>,
     is_grpc: bool,
-    received: Option<Answered>,
+    received: Option<ExchangeProgress>,
     place: Place,
 ) -> impl Future<Output = (Response<ReplyBody>, Option<Place>)> + use<> {
-    // A stream of messages is as slow as what it tells of.
+    // A stream of gRPC messages may be silent, so no minimum rate applies.
     let mut request = match &received {
-        Some(answered) if !is_grpc => RequestBody::paced(request, &state.gate, origin.slowest, answered.clone()),
+        Some(progress) if !is_grpc => {
+            RequestBody::with_min_rate(request, &state.gate, origin.min_rate, progress.clone())
+        }
         received => request.map(|body| RequestBody::incoming(body, &state.gate, received.clone())),
     };
     request.extensions_mut().insert(origin.peer.clone());
@@ -166,17 +177,17 @@ fn answered(
     let called = catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request)));
     async move {
         let response = match called {
-            Ok(answer) => guarded(answer).await,
-            Err(_) => panicked(),
+            Ok(answer) => catch_panic(answer).await,
+            Err(_) => panic_response(),
         };
-        if let Some(answered) = received {
-            answered.set();
+        if let Some(progress) = received {
+            progress.set_response_started();
         }
         (response, Some(place))
     }
 }
 
-/// The client asks a server that it did not want to speak to when the connection began.
+/// 421: the client asks for another server than its connection was opened for.
 fn misdirected() -> Response<ReplyBody> {
     let detail = "this host is served on a connection of its own";
     let mut reply = reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
@@ -185,42 +196,47 @@ fn misdirected() -> Response<ReplyBody> {
     reply
 }
 
-/// There is no place for it.
-fn overloaded<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<ReplyBody> {
+/// Renders a rejection for overload.
+fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<ReplyBody> {
     let (reply, verdict) = gate.overloaded(request, refusal);
     let mut reply = reply.map(GateBody::own);
     reply.extensions_mut().insert(verdict);
     reply
 }
 
-/// The answer, or a 500 where making it panicked.
-async fn guarded<B>(answer: impl Future<Output = Result<Response<GateBody<B>>, Infallible>>) -> Response<GateBody<B>> {
+/// The response, or a 500 if the service panicked.
+///
+/// tower-http's `CatchPanic` boxes the body of every response. That would cost each request an allocation and hide the
+/// [`GateBody`], which the access log asks how a response ended.
+async fn catch_panic<B>(
+    answer: impl Future<Output = Result<Response<GateBody<B>>, Infallible>>,
+) -> Response<GateBody<B>> {
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => panicked(),
+        Err(_) => panic_response(),
     }
 }
 
-/// What happened is in the log; the caller learns nothing of it.
-fn panicked<B>() -> Response<GateBody<B>> {
+/// The log has the details; the caller gets none.
+fn panic_response<B>() -> Response<GateBody<B>> {
     let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
     reply.extensions_mut().insert(Verdict::new(Reason::PANIC));
     reply
 }
 
-/// Counts a request whose client was gone before there was an answer.
-struct Unanswered<'a> {
+/// Counts a request whose client disconnected before the response.
+struct AbortGuard<'a> {
     state: &'a State,
     began: Duration,
     is_answered: bool,
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for AbortGuard<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             let took = self.state.time.monotonic().saturating_sub(self.began);
-            self.state.metrics.answered(Some(&Verdict::new(Reason::CLIENT_GONE)), None, took);
+            self.state.metrics.record(Some(&Verdict::new(Reason::CLIENT_GONE)), None, took);
         }
     }
 }
@@ -238,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn a8_a_panic_is_a_500_that_tells_nothing() {
         let panicking = async { panic!("a detail that stays here") };
-        let response = guarded::<Full<Bytes>>(panicking).await;
+        let response = catch_panic::<Full<Bytes>>(panicking).await;
         let (parts, body) = response.into_parts();
         assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
@@ -250,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a8_an_answer_without_a_panic_is_left_as_it_is() {
         let answer = async { Answer::Ok(Response::new(GateBody::own(Bytes::from_static(b"whole").into()))) };
-        let response = guarded(answer).await;
+        let response = catch_panic(answer).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
     }

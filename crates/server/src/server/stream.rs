@@ -1,4 +1,4 @@
-//! The bytes of a connection, in clear or out of TLS, to a client that must take what it is sent.
+//! The byte stream of a connection, in clear text or TLS. Writes fail if the client does not read.
 
 use std::io;
 use std::pin::Pin;
@@ -8,32 +8,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::pace::{Pace, Slowest};
+use super::min_rate::{MinRate, RateBudget};
 
-/// A socket on which writing ends with an error where the client does not read, or reads more slowly than it may. It
-/// lies below TLS, because only here is what was taken told from what is buffered.
+/// A socket whose writes time out if the client does not read, or reads below the minimum rate. It lies below TLS,
+/// because only the socket distinguishes sent bytes from buffered ones.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    pace: Pace,
+    budget: RateBudget,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, slowest: Slowest) -> Self {
-        Self { stream, pace: Pace::new(slowest) }
+    pub(super) fn new(stream: TcpStream, min_rate: MinRate) -> Self {
+        Self { stream, budget: RateBudget::new(min_rate) }
     }
 
     fn paced(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(bytes)) => {
-                self.pace.moved(bytes as u64);
+                self.budget.record(bytes as u64);
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => self
-                .pace
-                .poll_waiting(cx)
-                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take what it is sent"))),
+                .budget
+                .poll_exhausted(cx)
+                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read, or too slowly"))),
         }
     }
 }
@@ -74,11 +74,11 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// See the module.
+/// A connection's stream.
 #[derive(Debug)]
 pub(super) struct Stream {
     kind: Kind,
-    /// What was read already, to be read again.
+    /// Bytes that were read ahead and are returned first.
     ahead: &'static [u8],
 }
 

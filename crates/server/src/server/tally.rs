@@ -1,5 +1,5 @@
-//! How many requests were answered, how, and how fast. Each thread counts for itself, so that none waits for another;
-//! whoever reads adds it all up.
+//! Counts answered requests: how many, with what outcome, how fast. Each thread has a counter of its own, so that no
+//! thread waits for another; a scrape adds them up.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -10,10 +10,10 @@ use foldhash::HashMap;
 use http::StatusCode;
 
 use super::metrics::RouteLabel;
-use crate::lane::Lane;
+use crate::worker_id::WorkerId;
 
-/// In seconds: from 100 us to 26 s, by fours.
-pub(super) const BUCKETS: [f64; 11] = {
+/// In seconds: 100 µs to 26 s, each bound four times the one before.
+pub(super) const BUCKET_SECONDS: [f64; 11] = {
     let mut bounds = [0.0001; 11];
     let mut at = 1;
     while at < 10 {
@@ -24,39 +24,39 @@ pub(super) const BUCKETS: [f64; 11] = {
     bounds
 };
 
-/// See the module.
+/// The counters of all threads.
 #[derive(Debug)]
-pub(super) struct Tally(Box<[Mutex<Counted>]>);
+pub(super) struct Tally(Box<[Mutex<RouteCounts>]>);
 
-/// What one thread counted. The route is held by what counts it, so none takes its place in memory.
-type Counted = HashMap<RouteLabel, OfRoute>;
+/// The counters of one thread. A counted route is kept alive, so no other route gets its address in memory.
+type RouteCounts = HashMap<RouteLabel, RouteTally>;
 
-/// How a request ended: its outcome, and its status.
+/// How a request ended: outcome and status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct RequestEnd {
     pub(super) outcome: &'static str,
     pub(super) code: Option<StatusCode>,
 }
 
-/// Requests of one route.
+/// The requests of one route.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OfRoute {
-    /// From a fixed set, of which a route sees few.
-    pub(super) outcomes: Vec<(End, u64)>,
-    /// Those up to each of [`BUCKETS`] that are not in one before.
-    pub(super) buckets: [u64; BUCKETS.len()],
+pub(super) struct RouteTally {
+    /// The outcomes come from a fixed set, and a route sees few of them.
+    pub(super) outcomes: Vec<(RequestEnd, u64)>,
+    /// Requests up to each of [`BUCKET_SECONDS`] and above the bucket before.
+    pub(super) buckets: [u64; BUCKET_SECONDS.len()],
     /// In seconds.
     pub(super) sum: f64,
 }
 
 impl Tally {
     pub(super) fn new(threads: NonZeroUsize) -> Self {
-        Self(Lane::each(threads.get(), Mutex::default))
+        Self(WorkerId::per_worker(threads.get(), Mutex::default))
     }
 
-    /// One more.
-    pub(super) fn count(&self, route: &RouteLabel, end: End, took: Duration) {
-        let Some(counted) = Lane::of(&self.0) else { return };
+    /// Counts one request.
+    pub(super) fn count(&self, route: &RouteLabel, end: RequestEnd, took: Duration) {
+        let Some(counted) = WorkerId::current(&self.0) else { return };
         let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
         match counted.get_mut(route) {
             Some(known) => known.count(end, took),
@@ -64,9 +64,9 @@ impl Tally {
         }
     }
 
-    /// All together, by the name of the route.
-    pub(super) fn total(&self) -> BTreeMap<Arc<str>, OfRoute> {
-        let mut total: BTreeMap<Arc<str>, OfRoute> = BTreeMap::new();
+    /// The sum over all threads, by the id of the route.
+    pub(super) fn total(&self) -> BTreeMap<Arc<str>, RouteTally> {
+        let mut total: BTreeMap<Arc<str>, RouteTally> = BTreeMap::new();
         for counted in &self.0 {
             for (route, of_route) in counted.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 total.entry(route.id().into()).or_default().add(of_route);
@@ -76,19 +76,19 @@ impl Tally {
     }
 }
 
-impl OfRoute {
-    fn count(&mut self, end: End, took: Duration) {
+impl RouteTally {
+    fn count(&mut self, end: RequestEnd, took: Duration) {
         self.counted(end, 1);
         let seconds = took.as_secs_f64();
         if let Some(bucket) =
-            BUCKETS.iter().zip(&mut self.buckets).find_map(|(bound, n)| (seconds <= *bound).then_some(n))
+            BUCKET_SECONDS.iter().zip(&mut self.buckets).find_map(|(bound, n)| (seconds <= *bound).then_some(n))
         {
             *bucket += 1;
         }
         self.sum += seconds;
     }
 
-    fn counted(&mut self, end: End, number: u64) {
+    fn counted(&mut self, end: RequestEnd, number: u64) {
         match self.outcomes.iter_mut().find(|(known, _)| *known == end) {
             Some((_, count)) => *count += number,
             None => self.outcomes.push((end, number)),
@@ -110,13 +110,13 @@ mod tests {
     fn what_threads_count_is_added_up() {
         let threads = NonZeroUsize::new(3).unwrap();
         let tally = Tally::new(threads);
-        let answered = End { outcome: "answered", code: Some(StatusCode::OK) };
-        let lost = End { outcome: "no_route", code: Some(StatusCode::NOT_FOUND) };
+        let answered = RequestEnd { outcome: "answered", code: Some(StatusCode::OK) };
+        let lost = RequestEnd { outcome: "no_route", code: Some(StatusCode::NOT_FOUND) };
         std::thread::scope(|scope| {
-            for lane in Lane::all(threads) {
+            for worker in WorkerId::ids(threads) {
                 let tally = &tally;
                 scope.spawn(move || {
-                    lane.take();
+                    worker.enter();
                     let nobody = RouteLabel::default();
                     tally.count(&nobody, answered, Duration::from_micros(50));
                     tally.count(&nobody, answered, Duration::from_micros(100));

@@ -1,9 +1,13 @@
-//! The threads that requests are served on. Each has a runtime of its own, and a connection stays on its thread from the
-//! first byte to the last, with the connections to upstreams that its requests use: no thread waits for a lock of
-//! another's, and none is woken for what another one did.
+//! The worker threads that serve requests. Each has a runtime of its own. A connection stays on its thread from the
+//! first byte to the last, with the upstream connections that its requests use. So no thread waits for another's lock,
+//! and none is woken for another's I/O.
 //!
-//! A connection goes to the thread that has the fewest. Many small ones even out; one client whose single connection
-//! keeps a whole processor busy does not, because its requests share a thread.
+//! A connection goes to the thread with the fewest connections. Many small connections even out. One busy connection
+//! does not: its requests share a thread.
+//!
+//! tokio-util's `LocalPoolHandle` chooses threads alike. But its threads have no names, it panics if a runtime cannot
+//! start, and dropping it does not wait for its threads. A stop relies on that wait: the store is closed after the last
+//! worker has ended.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -14,37 +18,37 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::lane::Lane;
+use crate::worker_id::WorkerId;
 
-/// See the module. Dropped, they end with all that runs on them.
+/// The worker threads. Dropping them ends all tasks on them.
 #[derive(Debug)]
 pub(super) struct Workers {
     workers: Vec<Worker>,
-    /// Where to begin to look for the thread with the fewest, so that the first is not always the one.
+    /// Where the search for the least-loaded thread begins, so that ties do not all go to the first.
     turn: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Worker {
     runtime: Handle,
-    /// Counted by references.
+    /// Its reference count is the number of connections, plus one.
     connections: Arc<()>,
-    /// Gone when it is to end.
+    /// Dropped to end the thread.
     goes_on: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Workers {
-    /// Starts as many.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// The system gives no thread, or no poll.
+    /// The system provides no thread or no I/O driver.
     pub(super) fn start(number: NonZeroUsize) -> io::Result<Self> {
-        let workers = Lane::all(number).map(Worker::start).collect::<io::Result<_>>()?;
+        let workers = WorkerId::ids(number).map(Worker::start).collect::<io::Result<_>>()?;
         Ok(Self { workers, turn: AtomicUsize::new(0) })
     }
 
-    /// Has a connection served.
+    /// Serves a connection on the least-loaded thread.
     pub(super) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
         let (before, from) = self.workers.split_at_checked(turn).unwrap_or_default();
@@ -61,15 +65,15 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(lane: Lane) -> io::Result<Self> {
+    fn start(worker: WorkerId) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().thread_name("rotogate-blocking").build()?;
         let handle = runtime.handle().clone();
         let (goes_on, ended) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name(format!("rotogate-{lane}")).spawn(move || {
-            lane.take();
-            // It never says anything, but goes.
+        let thread = std::thread::Builder::new().name(format!("rotogate-{worker}")).spawn(move || {
+            worker.enter();
+            // The sender sends nothing; it is dropped.
             let _ = runtime.block_on(ended);
-            // What blocks, such as a password check, ends by itself, and nobody waits for it any more.
+            // Blocking work, such as a password check, ends by itself. Nothing waits for it any more.
             runtime.shutdown_background();
         })?;
         Ok(Self { runtime: handle, connections: Arc::default(), goes_on: Some(goes_on), thread: Some(thread) })
@@ -80,7 +84,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.goes_on.take());
         if let Some(thread) = self.thread.take() {
-            // It does not panic: whatever runs on it is guarded by its task.
+            // The thread does not panic: tokio catches the panics of its tasks.
             let _ = thread.join();
         }
     }
@@ -96,7 +100,7 @@ mod tests {
         Workers::start(NonZeroUsize::new(number).unwrap()).unwrap()
     }
 
-    /// Connections that last until they are told, and the names of their threads.
+    /// Opens connections that last until their sender is dropped. Returns the names of their threads.
     fn open(workers: &Workers, number: usize) -> Vec<(String, oneshot::Sender<()>)> {
         let mut open = Vec::new();
         for _ in 0..number {
@@ -122,7 +126,7 @@ mod tests {
         for thread in ["rotogate-1", "rotogate-2", "rotogate-3"] {
             assert_eq!(on(&all, thread), 3, "{thread}");
         }
-        // All those of one thread end.
+        // All connections of one thread end.
         all.retain(|(name, _)| name != "rotogate-2");
         let worker = &workers.workers[1];
         while Arc::strong_count(&worker.connections) > 1 {

@@ -1,8 +1,8 @@
-//! Changes to `users.toml` from the command line. Each reads the file, changes it, sees that the outcome is sound and
-//! replaces the file as a whole, under a lock that keeps two commands apart. Comments and the order of keys stay.
+//! Edits `users.toml` from the command line. Each command reads the file, changes it, checks the result and replaces
+//! the whole file, under a lock that serializes commands. Comments and the order of keys stay.
 //!
-//! Passwords come in as a [`SecretString`], from a prompt or standard input: never from the arguments of a process,
-//! which everybody on the machine can read (requirement O3).
+//! Passwords arrive as a [`SecretString`], from a prompt or standard input: never as arguments of a process, which
+//! every user of the machine can read (requirement O3).
 
 use std::io;
 use std::path::Path;
@@ -24,64 +24,64 @@ const HEADER: &str = "\
 # change: older sessions end with it. The gate reads this file again when it changes.
 ";
 
-/// A change that was not made. The file is as it was.
+/// Why an edit failed. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// The file cannot be read, is not ours alone, or is broken.
+    /// The file cannot be read, is accessible to others, or is broken.
     #[error("{0}")]
     File(String),
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("the users file cannot be written: {0}")]
     Io(#[from] io::Error),
     /// No such user.
     #[error("there is no such user")]
     Unknown,
-    /// The name is taken in that account, or the subject is taken.
+    /// The account has such a name already, or the subject is taken.
     #[error("there is such a user already: {0}")]
-    Taken(&'static str),
-    /// A name that no user may have.
+    Exists(&'static str),
+    /// A name that a user may not have.
     #[error("{0}")]
     Invalid(&'static str),
-    /// A password that is not hashed.
+    /// The password cannot be hashed.
     #[error(transparent)]
     Password(#[from] BadPassword),
 }
 
-/// Which user.
+/// Names a user.
 #[derive(Clone, Copy, Debug)]
-pub struct Who<'a> {
-    /// The account, where the user belongs to one.
+pub struct UserKey<'a> {
+    /// The account, if the user belongs to one.
     pub account: Option<&'a str>,
-    /// The name to log in with.
+    /// The login name.
     pub username: &'a str,
 }
 
-/// A user, as a list shows it.
+/// A user, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The name to log in with.
+pub struct ListedUser {
+    /// The login name.
     pub username: String,
-    /// All else, without the password.
+    /// Everything else, without the password.
     pub user: User,
 }
 
-/// Every user, in the order of the file.
+/// Lists every user, in the order of the file.
 ///
 /// # Errors
-/// The file cannot be read, is not ours alone, or is broken.
-pub fn list(path: &Path) -> Result<Vec<Listed>, EditError> {
+/// The file cannot be read, is accessible to others, or is broken.
+pub fn list(path: &Path) -> Result<Vec<ListedUser>, EditError> {
     let users = parse::read(path).map_err(EditError::File)?;
-    Ok(users.entries().iter().map(|e| Listed { username: e.username.to_string(), user: e.user.clone() }).collect())
+    Ok(users.entries().iter().map(|e| ListedUser { username: e.username.to_string(), user: e.user.clone() }).collect())
 }
 
-/// Adds a user, and says its subject: `subject`, or a random one. Sessions of a user that had the subject before do not
-/// come to life again, because only those begun after `now` are valid. The file is made where there is none.
+/// Adds a user and returns its subject: `subject`, or a random one. Sessions of an earlier user of that subject stay
+/// invalid, because only sessions from after `now` are valid. Creates the file if it is missing.
 ///
 /// # Errors
 /// See [`EditError`].
 pub fn add_user(
     path: &Path,
-    who: Who<'_>,
+    who: UserKey<'_>,
     subject: Option<&str>,
     scopes: &Scope,
     password: &SecretString,
@@ -95,10 +95,10 @@ pub fn add_user(
     private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
     change(path, true, |users, tables| {
         if users.by_name(who.account, who.username).is_some() {
-            return Err(EditError::Taken("its name, in this account"));
+            return Err(EditError::Exists("its name, in this account"));
         }
         if users.by_subject(&subject).is_some() {
-            return Err(EditError::Taken("its subject"));
+            return Err(EditError::Exists("its subject"));
         }
         tables.push(user);
         Ok(())
@@ -106,11 +106,11 @@ pub fn add_user(
     Ok(subject)
 }
 
-/// Removes a user, whose sessions end with it.
+/// Removes a user. The user's sessions end.
 ///
 /// # Errors
 /// See [`EditError`].
-pub fn remove_user(path: &Path, who: Who<'_>) -> Result<(), EditError> {
+pub fn remove_user(path: &Path, who: UserKey<'_>) -> Result<(), EditError> {
     change(path, false, |users, tables| {
         users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
         tables.retain(|table| !is(table, who));
@@ -118,11 +118,11 @@ pub fn remove_user(path: &Path, who: Who<'_>) -> Result<(), EditError> {
     })
 }
 
-/// Gives a user another password, and ends the sessions begun until `now` (requirement R8).
+/// Sets a user's password and ends the sessions so far (requirement R8).
 ///
 /// # Errors
 /// See [`EditError`].
-pub fn set_password(path: &Path, who: Who<'_>, password: &SecretString, now: Timestamp) -> Result<(), EditError> {
+pub fn set_password(path: &Path, who: UserKey<'_>, password: &SecretString, now: Timestamp) -> Result<(), EditError> {
     let hash = password::hash(password)?;
     change_one(path, who, |user, table| {
         set(table, "password", hash.into());
@@ -130,12 +130,11 @@ pub fn set_password(path: &Path, who: Who<'_>, password: &SecretString, now: Tim
     })
 }
 
-/// Lets a user in again, or no longer. Whoever is put out loses the sessions begun until `now` for good: they do not
-/// come to life again when the user does.
+/// Enables or disables a user. Disabling ends the sessions begun until `now`; enabling does not revive them.
 ///
 /// # Errors
 /// See [`EditError`].
-pub fn set_active(path: &Path, who: Who<'_>, active: bool, now: Timestamp) -> Result<(), EditError> {
+pub fn set_active(path: &Path, who: UserKey<'_>, active: bool, now: Timestamp) -> Result<(), EditError> {
     change_one(path, who, |user, table| {
         set(table, "active", active.into());
         if !active {
@@ -144,14 +143,14 @@ pub fn set_active(path: &Path, who: Who<'_>, active: bool, now: Timestamp) -> Re
     })
 }
 
-/// Makes the file with its first user.
+/// Creates the file with its first user.
 pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError> {
     let mut random = [0; 15];
     fill(&mut random)?;
     let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
     let first = FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
     let scopes = Scope::parse("read write").unwrap_or_default();
-    let who = Who { account: None, username: &first.username };
+    let who = UserKey { account: None, username: &first.username };
     let user = new_user(who, &random_subject()?, &scopes, &first.password, now)?;
     let mut document = DocumentMut::new();
     let mut tables = ArrayOfTables::new();
@@ -163,7 +162,7 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
 }
 
 fn new_user(
-    who: Who<'_>,
+    who: UserKey<'_>,
     subject: &str,
     scopes: &Scope,
     password: &SecretString,
@@ -194,7 +193,7 @@ fn new_user(
     Ok(table)
 }
 
-fn change_one(path: &Path, who: Who<'_>, edit: impl FnOnce(&User, &mut Table)) -> Result<(), EditError> {
+fn change_one(path: &Path, who: UserKey<'_>, edit: impl FnOnce(&User, &mut Table)) -> Result<(), EditError> {
     change(path, false, |users, tables| {
         let entry = users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
         let table = tables.iter_mut().find(|table| is(table, who)).ok_or(EditError::Unknown)?;
@@ -218,15 +217,15 @@ fn change(
     let users = parse::parse(&text, path).map_err(EditError::File)?;
     let mut document: DocumentMut =
         text.parse().map_err(|e: toml_edit::TomlError| EditError::File(broken(path, &e)))?;
-    // A list of inline tables is the same to TOML, and becomes one of [[users]].
+    // A list of inline tables means the same in TOML; it is written as [[users]].
     let item = document.remove("users").unwrap_or(Item::ArrayOfTables(ArrayOfTables::new()));
     let Ok(mut tables) = item.into_array_of_tables() else {
-        return Err(EditError::File(format!("{}: users is no list of tables", path.display())));
+        return Err(EditError::File(format!("{}: users is not a list of tables", path.display())));
     };
     edit(&users, &mut tables)?;
     document.insert("users", Item::ArrayOfTables(tables));
     let mut outcome = document.to_string();
-    // To TOML the header belongs to the first user, or to the end of a file without users: it stays where it is.
+    // To the TOML editor, the header comment belongs to the first user or to the end of the file. Keep it at the top.
     if text.starts_with(HEADER) && !outcome.starts_with(HEADER) {
         outcome = format!("{HEADER}{}", outcome.replace(HEADER, ""));
     }
@@ -235,16 +234,16 @@ fn change(
 }
 
 fn broken(path: &Path, error: &toml_edit::TomlError) -> String {
-    // Not the error's own Display: it repeats the line, which may hold a hash.
+    // Without the error's own `Display`: it repeats the line, which may hold a hash.
     format!("{}: not TOML: {}", path.display(), error.message())
 }
 
-fn is(table: &Table, who: Who<'_>) -> bool {
+fn is(table: &Table, who: UserKey<'_>) -> bool {
     let text = |key| table.get(key).and_then(Item::as_str);
     text("username") == Some(who.username) && text("account") == who.account
 }
 
-/// Sets a key, and leaves the comment behind it.
+/// Sets a key and keeps the comment after it.
 fn set(table: &mut Table, key: &str, mut new: toml_edit::Value) {
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(old) => {
@@ -268,7 +267,7 @@ fn moment(at: Timestamp) -> toml_edit::Value {
     }
 }
 
-/// The end of the year 9999, after which RFC 3339 has no dates.
+/// The first moment after the year 9999, which RFC 3339 cannot write.
 const LAST_WRITABLE: Timestamp = Timestamp::from_secs(253_402_300_800);
 
 fn random_subject() -> Result<String, EditError> {

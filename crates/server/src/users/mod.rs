@@ -1,8 +1,8 @@
-//! Users in a file, `users.toml`: a `[[users]]` table each.
+//! Users in a file, `users.toml`, with a `[[users]]` table for each.
 //!
 //! ```toml
 //! [[users]]
-//! subject = "0198f0a4-…"             # the sub of the user's tokens: never changed, never given to somebody else
+//! subject = "0198f0a4-…"             # the sub of the user's tokens: never changed, never given to another user
 //! username = "ada"                   # unique in its account
 //! account = "acme"                   # where there are accounts; without it the user belongs to none
 //! password = "$argon2id$v=19$…"      # written by `rotogate user passwd`
@@ -12,8 +12,8 @@
 //! profile = { email = "ada@example.com" }
 //! ```
 //!
-//! The file is read again when it changes ([`FileDirectory::watch`]); a broken one is reported loudly, with line and
-//! key, and the users stay as they were. It holds password hashes, so it must be ours alone (requirement O2).
+//! The file is reloaded when it changes ([`FileDirectory::watch`]). A broken file is logged with line and key, and the
+//! users stay as they were. The file holds password hashes, so only the gate's user may access it (requirement O2).
 
 pub mod edit;
 mod parse;
@@ -35,25 +35,25 @@ use rotogate::clock::Timestamp;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::password::Passwords;
 use rotogate::private_file;
-pub use watch::Watch;
+pub use watch::FileWatcher;
 
-/// How a user was before a change of the file and how it is now: the difference is for the one who is told.
+/// A user before and after a change of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
     /// Before; `None` for a new user.
     pub before: Option<User>,
-    /// Now; `None` for a user who is gone.
+    /// Now; `None` for a removed user.
     pub after: Option<User>,
 }
 
 type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
 
-/// The user that is made with the file.
+/// The user that is created with the file.
 #[derive(Debug)]
 pub struct FirstUser {
-    /// Name to log in with.
+    /// The login name.
     pub username: String,
-    /// Password, which is stored nowhere else: to be printed once.
+    /// The password, which is stored nowhere else: to be printed once.
     pub password: SecretString,
 }
 
@@ -63,9 +63,9 @@ pub struct FileDirectory {
     passwords: Arc<Passwords>,
     users: ArcSwap<Users>,
     hooks: RwLock<Vec<Hook>>,
-    /// Held while the file is read, so that an older content never comes after a newer one.
+    /// Held while the file is read, so that older content never replaces newer content.
     reloading: Mutex<()>,
-    /// What is wrong with the file as it is now, if anything.
+    /// The problem of the current file, if it is broken.
     broken: ArcSwapOption<String>,
 }
 
@@ -79,7 +79,7 @@ impl FileDirectory {
     /// Opens the file.
     ///
     /// # Errors
-    /// It cannot be read, is not ours alone (requirement O2), or is broken: then the text names every problem.
+    /// It cannot be read, is accessible to others (requirement O2), or is broken: then the text names every problem.
     pub fn open(path: &Path, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
         let users = parse::read(path).map_err(DirectoryError::Unavailable)?;
         Ok(Self {
@@ -92,10 +92,10 @@ impl FileDirectory {
         })
     }
 
-    /// Makes the file, and its directory, with one user `demo`, and opens it.
+    /// Creates the file and its directory, with one user `demo`, and opens it.
     ///
     /// # Errors
-    /// I/O, and where the file is there already.
+    /// I/O errors; also if the file exists.
     pub fn create_with_first_user(
         path: &Path,
         passwords: Arc<Passwords>,
@@ -105,19 +105,19 @@ impl FileDirectory {
         Ok((Self::open(path, passwords)?, first))
     }
 
-    /// Reads the file again. True if the users changed.
+    /// Reads the file again. Returns whether the users changed.
     ///
     /// # Errors
-    /// As [`FileDirectory::open`]: the users stay as they were, and the problem is logged as well.
+    /// As [`FileDirectory::open`]. The users stay as they were, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let users = match parse::read(&self.path) {
             Ok(users) => users,
             Err(what) => {
-                // Once for each change, however often it is read.
+                // Once for each change, however often the file is read.
                 if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
                     for problem in what.lines() {
-                        tracing::error!(problem, "the users file is broken: the users stay as they were");
+                        tracing::error!(problem, "the users file is broken; the users stay as they were");
                     }
                 }
                 return Err(DirectoryError::Unavailable(what));
@@ -130,7 +130,7 @@ impl FileDirectory {
         let before = self.users.swap(Arc::new(users));
         let now = self.users.load_full();
         let changes = before.changes(&now);
-        tracing::info!(users = changes.len(), "the users file changed");
+        tracing::info!(users = changes.len(), "users file reloaded");
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
         if !changes.is_empty() {
             for hook in hooks {
@@ -140,7 +140,7 @@ impl FileDirectory {
         Ok(true)
     }
 
-    /// The users of that name: in that account, or in every one and in none.
+    /// The users of a name: in one account, or in all of them and in none.
     pub(crate) fn named(&self, account: Option<&str>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
         let is_it = |entry: &&parse::Entry| {
@@ -149,27 +149,27 @@ impl FileDirectory {
         users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
     }
 
-    /// The name of the user of that subject.
+    /// The login name of a subject.
     pub(crate) fn name_of(&self, subject: &str) -> Option<String> {
         self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
     }
 
-    /// Is what the file says now not what counts, because it is broken?
+    /// Whether the file is broken, so that older users are in force.
     pub fn is_broken(&self) -> bool {
         self.broken.load().is_some()
     }
 
-    /// Calls `hook` after each change, once the new users count, with those that differ. It must not call
-    /// [`FileDirectory::reload`].
+    /// Calls `hook` after each change with the users that differ; the new users are in force by then. The hook must not
+    /// call [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
         self.hooks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
     }
 
-    /// Reads the file again whenever it changes, until what is returned is dropped.
+    /// Reloads the file when it changes, until the returned watcher is dropped.
     ///
     /// # Errors
-    /// The system cannot watch the directory of the file.
-    pub fn watch(self: &Arc<Self>) -> Result<Watch, DirectoryError> {
+    /// The watcher thread cannot be started.
+    pub fn watch(self: &Arc<Self>) -> Result<FileWatcher, DirectoryError> {
         watch::start(self)
     }
 }
@@ -190,7 +190,7 @@ impl Directory for FileDirectory {
         if !self.passwords.verify_up_to(password, entry.hash.expose(), users.dearest()).await? {
             return Ok(None);
         }
-        // The check may have waited. Who was deactivated or got another password meanwhile is not let in.
+        // The check may have waited. A user that was disabled or got another password meanwhile is refused.
         let now = self.users.load();
         let still = now.by_name(account, username).filter(|e| e.user.active && e.hash.expose() == entry.hash.expose());
         Ok(still.map(|e| e.user.clone()))

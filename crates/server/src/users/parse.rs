@@ -1,4 +1,4 @@
-//! From the text of `users.toml` to the users.
+//! Parses `users.toml`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -29,7 +29,7 @@ impl PartialEq for Entry {
     }
 }
 
-/// The users, by each of their names.
+/// The users, indexed by subject and by name.
 #[derive(Debug, Default)]
 pub(super) struct Users {
     entries: Vec<Entry>,
@@ -58,8 +58,8 @@ impl Users {
         self.entries.get(*self.by_name.get(&account)?.get(username)?)
     }
 
-    /// What checking the dearest password costs. Every check costs as much: a user, known or not, must not be told by the
-    /// time that it takes (A2).
+    /// The cost of checking the most expensive password hash. Every check costs as much, so that its duration does not
+    /// tell whether a user exists (A2).
     pub(super) fn dearest(&self) -> Cost {
         self.dearest
     }
@@ -83,12 +83,12 @@ impl Users {
     }
 }
 
-/// Reads the file, which must be ours alone.
+/// Reads the file, which must be private.
 pub(super) fn read(path: &Path) -> Result<Users, String> {
     parse(&read_private(path)?, path)
 }
 
-/// Every problem of the text, one a line.
+/// Reports every problem of the text, one on each line.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Users, String> {
     let name = path.display().to_string();
     let problems = Problems::new(&name, text);
@@ -96,7 +96,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Users, String> {
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
-        // No tree without a problem.
+        // Without a tree there is at least one problem.
         (None, None) => Err(format!("{name}: cannot be read")),
     }
 }
@@ -125,7 +125,7 @@ fn users(root: &Section<'_>) -> Users {
     users
 }
 
-/// One user; `None` where a part without which there is none was refused.
+/// One user; `None` if a required part was refused.
 fn entry(section: &Section<'_>) -> Option<Entry> {
     let subject = section.require("subject", "the sub of the user's tokens", subject);
     let username = section.require("username", "the name to log in with", name);
@@ -172,12 +172,12 @@ pub(super) fn is_valid_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && !name.contains(char::is_control)
 }
 
-/// An account stands in the path of an endpoint, as one segment.
+/// An account is one segment in the path of an endpoint.
 pub(super) fn is_valid_account(account: &str) -> bool {
     is_subject(account) && !account.contains('/')
 }
 
-/// What stands here may be a password that somebody took for its hash: it is never repeated.
+/// The value may be a password that was mistaken for its hash: it is never repeated.
 fn hash(v: &Value) -> Result<SecretHash, String> {
     match v {
         Value::String(s) => match cost_of(s) {

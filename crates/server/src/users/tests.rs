@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::edit::{EditError, Who};
+use super::edit::{EditError, UserKey};
 use super::*;
 use rotogate::password::{self, Cost, hash_with};
 use rotogate::session::Scope;
@@ -11,7 +11,7 @@ use rotogate::session::Scope;
 const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_123);
 const LATER: Timestamp = Timestamp::from_millis(1_767_225_700_456);
 const CHEAP: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
-const ADA: Who<'_> = Who { account: Some("acme"), username: "ada" };
+const ADA: UserKey<'_> = UserKey { account: Some("acme"), username: "ada" };
 
 fn secret(text: &str) -> SecretString {
     SecretString::from(text.to_owned())
@@ -21,7 +21,7 @@ fn passwords() -> Arc<Passwords> {
     Arc::new(Passwords::new(1, 8))
 }
 
-/// A file with ada of acme, whose password is "right", and `more` behind it.
+/// A file with ada of acme, whose password is "right", followed by `more`.
 fn file(dir: &tempfile::TempDir, more: &str) -> PathBuf {
     let path = dir.path().join("users.toml");
     let hash = hash_with(&secret("right"), CHEAP).unwrap();
@@ -146,7 +146,7 @@ fn j9_a_subject_is_visible_ascii() {
     }
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, "");
-    let bob = Who { account: None, username: "bob" };
+    let bob = UserKey { account: None, username: "bob" };
     let bad = edit::add_user(&path, bob, Some("a b"), &Scope::default(), &secret("p"), NOW);
     assert!(matches!(bad, Err(EditError::Invalid(_))));
 }
@@ -226,10 +226,10 @@ async fn r8_a_subject_that_comes_back_does_not_revive_its_sessions() {
     assert_eq!(listed[0].user.sessions_valid_from, NOW);
     assert_eq!(listed[0].user.scopes, scopes);
     let again = edit::add_user(&path, ADA, None, &scopes, &secret("p"), NOW);
-    assert!(matches!(again, Err(EditError::Taken("its name, in this account"))));
-    let bob = Who { account: Some("acme"), username: "bob" };
+    assert!(matches!(again, Err(EditError::Exists("its name, in this account"))));
+    let bob = UserKey { account: Some("acme"), username: "bob" };
     let again = edit::add_user(&path, bob, Some("s-ada"), &scopes, &secret("p"), NOW);
-    assert!(matches!(again, Err(EditError::Taken("its subject"))));
+    assert!(matches!(again, Err(EditError::Exists("its subject"))));
     assert!(matches!(
         edit::add_user(&path, bob, None, &scopes, &secret(""), NOW),
         Err(EditError::Password(password::BadPassword::Empty))
@@ -242,7 +242,7 @@ fn the_first_user_may_be_added_where_there_is_no_file() {
     let path = dir.path().join("data/users.toml");
     assert!(matches!(edit::set_active(&path, ADA, true, NOW), Err(EditError::File(_) | EditError::Io(_))));
     edit::add_user(&path, ADA, None, &Scope::default(), &secret("p"), NOW).unwrap();
-    let bob = Who { account: None, username: "b\"ob\\" };
+    let bob = UserKey { account: None, username: "b\"ob\\" };
     edit::add_user(&path, bob, None, &Scope::default(), &secret("p"), NOW).unwrap();
     let listed = edit::list(&path).unwrap();
     assert_eq!(listed.iter().map(|l| l.username.as_str()).collect::<Vec<_>>(), ["ada", "b\"ob\\"]);
@@ -265,7 +265,7 @@ async fn two_commands_at_once_lose_nothing() {
         for username in &names {
             let path = &path;
             scope.spawn(move || {
-                let who = Who { account: None, username };
+                let who = UserKey { account: None, username };
                 edit::add_user(path, who, None, &Scope::default(), &secret("p"), NOW).unwrap();
             });
         }

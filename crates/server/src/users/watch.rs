@@ -1,29 +1,29 @@
-//! Sees that `users.toml` changed, and has it read again.
+//! Watches `users.toml` and reloads it when it changes.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use super::FileDirectory;
-use crate::stamp::{LOOK_EVERY, Looked};
+use crate::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::directory::DirectoryError;
 
-/// Keeps the users up to date for as long as it lives: a change counts within a second.
+/// Watches the users file until dropped. A change counts within a second.
 #[derive(Debug)]
 #[must_use = "the file is watched until this is dropped"]
-pub struct Watch(#[expect(dead_code, reason = "held: dropping it ends the watching")] Sender<()>);
+pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the watching")] Sender<()>);
 
-pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<Watch, DirectoryError> {
+pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, DirectoryError> {
     let clock = SystemTime::new();
     let path = directory.path.clone();
-    let mut looked = Looked::at([path.clone()], clock.wall());
+    let mut detector = ChangeDetector::new([path.clone()], clock.wall());
     let held = Arc::downgrade(directory);
     let (watch, dropped) = channel();
     let run = move || {
-        while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(LOOK_EVERY) {
+        while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(CHECK_INTERVAL) {
             let Some(directory) = held.upgrade() else { return };
-            if looked.look([path.clone()], clock.wall()) {
-                // Logged there.
+            if detector.poll_changed([path.clone()], clock.wall()) {
+                // `reload` logs the error.
                 let _ = directory.reload();
             }
         }
@@ -31,7 +31,7 @@ pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<Watch, DirectoryEr
     std::thread::Builder::new().name("users-watch".to_owned()).spawn(run).map_err(|error| {
         DirectoryError::Unavailable(format!("{}: cannot be watched: {error}", directory.path.display()))
     })?;
-    // What changed between the opening and now was seen by nobody. Logged there.
+    // Covers changes between opening the file and now. `reload` logs the error.
     let _ = directory.reload();
-    Ok(Watch(watch))
+    Ok(FileWatcher(watch))
 }

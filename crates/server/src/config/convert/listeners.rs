@@ -16,10 +16,10 @@ use super::{collide, path_in};
 
 /// A tenth of the default of `max_connections`: one address cannot take all places, and many users behind one address
 /// do not notice.
-const PER_ADDRESS: usize = 1000;
+const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
 
 pub(super) fn all(server: &Section<'_>, dir: &Path, trusted: &[IpNet]) -> Vec<ListenerConfig> {
-    let per_address = max_connections_per_address(server, PER_ADDRESS);
+    let per_address = max_connections_per_address(server, DEFAULT_CONNECTIONS_PER_ADDRESS);
     let sections = server.sections("listeners");
     let mut found = simple(server, dir, per_address, sections.is_empty());
     for section in &sections {

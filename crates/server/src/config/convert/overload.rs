@@ -6,9 +6,9 @@ use super::super::value::{self, Share};
 use rotogate::overload::{Bound, Bounds};
 
 /// How many requests one connection of HTTP/2 has under way (RFC 9113 §6.5.2 recommends no fewer).
-const PER_CONNECTION: usize = 100;
+const REQUESTS_PER_CONNECTION: usize = 100;
 /// The longest body and message that the gate keeps whole: less than this serves nobody.
-const LONGEST: usize = 1 << 20;
+const MIN_BUFFERED_BYTES: usize = 1 << 20;
 
 /// The bounds, and how many requests one connection may have under way.
 pub(super) fn bounds(section: &Section<'_>, max_connections: usize) -> (Bounds, u32) {
@@ -29,9 +29,9 @@ pub(super) fn bounds(section: &Section<'_>, max_connections: usize) -> (Bounds, 
     let bodies = part("max_pending_bodies", requests, 10);
     let streams = part("max_own_streams", requests, 2);
     let sockets = part("max_anonymous_sockets", ("max_connections", max_connections), 10);
-    let buffered = section.get("max_buffered", value::size(LONGEST as u64, 1 << 40)).unwrap_or(256 << 20);
+    let buffered = section.get("max_buffered", value::size(MIN_BUFFERED_BYTES as u64, 1 << 40)).unwrap_or(256 << 20);
     let buffered = usize::try_from(buffered).unwrap_or(usize::MAX);
-    let connection = Share::Amount(PER_CONNECTION.min(requests.1) as u64);
+    let connection = Share::Amount(REQUESTS_PER_CONNECTION.min(requests.1) as u64);
     let connection = section.get("max_requests_per_connection", value::share).unwrap_or(connection).of(requests.1);
     if connection > requests.1 {
         let message = format!("is {connection}, and max_requests is {}; expected no more than that", requests.1);
@@ -45,9 +45,9 @@ pub(super) fn bounds(section: &Section<'_>, max_connections: usize) -> (Bounds, 
     bounds.tunnels = all("max_tunnels", "max_tunnels_per_caller", tunnels, 5);
     bounds.anonymous_sockets = all("max_anonymous_sockets", "max_anonymous_sockets_per_address", sockets, 10);
     bounds.buffered = all("max_buffered", "max_buffered_per_caller", buffered, 10);
-    if section.has("max_buffered_per_caller") && bounds.buffered.each < LONGEST {
+    if section.has("max_buffered_per_caller") && bounds.buffered.each < MIN_BUFFERED_BYTES {
         section.blame("max_buffered_per_caller", "is less than 1 MiB, the longest message that is kept whole");
     }
-    bounds.buffered.each = bounds.buffered.each.max(LONGEST);
+    bounds.buffered.each = bounds.buffered.each.max(MIN_BUFFERED_BYTES);
     (bounds, u32::try_from(connection).unwrap_or(u32::MAX))
 }

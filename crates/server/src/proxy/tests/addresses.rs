@@ -51,7 +51,7 @@ async fn a_request_of_which_nothing_was_written_goes_to_another_address_whatever
         assert_eq!(text(response).await, "hello");
     }
     assert_eq!(seen.lock().unwrap().len(), 30);
-    let aside: Vec<bool> = proxy.0.pool(0).unwrap().all().iter().map(|address| address.is_aside()).collect();
+    let aside: Vec<bool> = proxy.0.pool(0).unwrap().all().iter().map(|address| address.is_ejected()).collect();
     assert_eq!(aside, [true, false, true]);
 }
 
@@ -92,8 +92,8 @@ async fn an_address_that_breaks_every_connection_is_put_aside() {
     for _ in 0..100 {
         assert_eq!(forward(&proxy, get("/", &[])).await.status(), StatusCode::OK);
     }
-    assert!(proxy.0.pool(0).unwrap().all()[0].is_aside());
-    assert!(!proxy.0.pool(0).unwrap().all()[1].is_aside());
+    assert!(proxy.0.pool(0).unwrap().all()[0].is_ejected());
+    assert!(!proxy.0.pool(0).unwrap().all()[1].is_ejected());
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn what_an_upstream_answers_is_no_failure_of_its_address() {
     for _ in 0..50 {
         assert_eq!(forward(&proxy, get("/", &[])).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
-    assert!(!proxy.0.pool(0).unwrap().all()[0].is_aside());
+    assert!(!proxy.0.pool(0).unwrap().all()[0].is_ejected());
 }
 
 #[tokio::test]
@@ -173,14 +173,14 @@ async fn checks_put_an_address_aside_and_bring_it_back() {
     let check = HealthCheck { interval: Duration::from_millis(10), ..HealthCheck::new("/healthz".parse().unwrap()) };
     let proxy = proxy_to(&[checked, other], |upstream| upstream.health = Some(check));
     let address = Arc::clone(&proxy.0.pool(0).unwrap().all()[0]);
-    assert!(!address.is_aside());
+    assert!(!address.is_ejected());
     well.store(false, Ordering::SeqCst);
-    until("it is put aside", || address.is_aside()).await;
+    until("it is put aside", || address.is_ejected()).await;
     for _ in 0..20 {
         assert_eq!(forward(&proxy, get("/", &[])).await.status(), StatusCode::OK, "only the other is asked");
     }
     well.store(true, Ordering::SeqCst);
-    until("it is back", || !address.is_aside()).await;
+    until("it is back", || !address.is_ejected()).await;
 }
 
 #[tokio::test]
@@ -190,5 +190,5 @@ async fn a_check_that_is_not_answered_in_time_is_a_bad_one() {
     let check = HealthCheck { interval: tick, timeout: tick, ..HealthCheck::new("/".parse().unwrap()) };
     let proxy = proxy_to(&[hangs], |upstream| upstream.health = Some(check));
     let address = Arc::clone(&proxy.0.pool(0).unwrap().all()[0]);
-    until("it is put aside", || address.is_aside()).await;
+    until("it is put aside", || address.is_ejected()).await;
 }

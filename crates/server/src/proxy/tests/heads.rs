@@ -3,7 +3,7 @@ use http_body_util::{Empty, Full};
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
-use crate::proxy::pool::Whose;
+use crate::proxy::pool::RequestHolders;
 use crate::proxy::{Proxy, ProxyError, Settings, Upstream};
 use rotogate::route::RoutePolicy;
 
@@ -145,7 +145,7 @@ async fn a_tunnel_is_not_given_and_a_miswired_request_is_refused() {
     let mut stranger = get("/", &[]);
     stranger.extensions_mut().clear();
     assert_eq!(forward(&app, stranger).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    let Ok(response) = app.forward(7, &RoutePolicy::default(), get("/", &[]), None, Whose::default()).await;
+    let Ok(response) = app.forward(7, &RoutePolicy::default(), get("/", &[]), None, RequestHolders::default()).await;
     assert_eq!(response.extensions().get(), Some(&ProxyError::Miswired));
     let mut service = app;
     let response = tower::Service::call(&mut service, get("/", &[])).await.unwrap();

@@ -6,8 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::support::*;
-use crate::lane::Lane;
 use crate::proxy::{Proxy, Reuse, Settings, Upstream};
+use crate::worker_id::WorkerId;
 
 /// What an upstream sees of its connections, by their numbers.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,12 +77,12 @@ async fn no_more_connections_are_kept_than_may_be() {
 #[tokio::test]
 async fn each_lane_has_connections_of_its_own() {
     let (address, mut events) = watched(1).await;
-    let lanes = NonZeroUsize::new(2).unwrap();
-    let proxy = proxy_to(address, Settings { lanes: lanes.get(), ..Settings::default() });
-    for lane in Lane::all(lanes) {
+    let workers = NonZeroUsize::new(2).unwrap();
+    let proxy = proxy_to(address, Settings { workers: workers.get(), ..Settings::default() });
+    for worker in WorkerId::ids(workers) {
         let proxy = proxy.clone();
         let there = move || {
-            lane.take();
+            worker.enter();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             for _ in 0..2 {
                 runtime.block_on(async { text(forward(&proxy, get("/", &[])).await).await });

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::support::upstream;
-use crate::proxy::address::{Address, Connecting};
-use crate::proxy::pool::{InFlight, Pool, Resolver, Whose, system_resolver};
-use crate::proxy::{LONGEST_ASIDE, NotReplaced, Proxy, ProxyError, Settings, Upstream};
+use crate::proxy::address::{Address, Connector};
+use crate::proxy::pool::{InFlightSlot, Pool, RequestHolders, Resolver, system_resolver};
+use crate::proxy::{MAX_EJECTION, Proxy, ProxyError, ReplaceError, Settings, Upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pool_with(upstream: Upstream, resolver: &Resolver) -> Arc<Pool> {
-    let connecting = Connecting::new(&upstream, &Settings::default()).unwrap();
+    let connecting = Connector::new(&upstream, &Settings::default()).unwrap();
     Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)))
 }
 
@@ -27,18 +27,18 @@ fn pool_of(addresses: usize, change: impl FnOnce(&mut Upstream)) -> Arc<Pool> {
     pool_with(upstream, &system_resolver())
 }
 
-async fn enter(pool: &Arc<Pool>) -> InFlight {
-    pool.enter(&[], Whose::default()).await.unwrap().unwrap()
+async fn enter(pool: &Arc<Pool>) -> InFlightSlot {
+    pool.enter(&[], RequestHolders::default()).await.unwrap().unwrap()
 }
 
-/// Fails until its address is put aside, and gives the address.
+/// Fails until its address is ejected, and gives the address.
 async fn put_one_aside(pool: &Arc<Pool>) -> Arc<Address> {
     let in_flight = enter(pool).await;
     for _ in 0..pool.upstream.max_failures {
-        assert!(!in_flight.address.is_aside());
-        in_flight.failed("test");
+        assert!(!in_flight.address.is_ejected());
+        in_flight.record_failure("test");
     }
-    assert!(in_flight.address.is_aside());
+    assert!(in_flight.address.is_ejected());
     Arc::clone(&in_flight.address)
 }
 
@@ -89,21 +89,21 @@ async fn a_failing_address_is_put_aside_and_each_time_in_a_row_for_twice_as_long
     assert!(!goes_to(&pool, &address).await);
     for seconds in [10, 20, 40, 80, 160, 300, 300] {
         tokio::time::sleep(seconds * SECOND - SECOND / 2).await;
-        assert!(address.is_aside(), "{seconds}");
+        assert!(address.is_ejected(), "{seconds}");
         tokio::time::sleep(SECOND).await;
-        assert!(!address.is_aside() && goes_to(&pool, &address).await, "{seconds}");
+        assert!(!address.is_ejected() && goes_to(&pool, &address).await, "{seconds}");
         // Once is enough now.
         loop {
             let in_flight = enter(&pool).await;
             if Arc::ptr_eq(&in_flight.address, &address) {
-                in_flight.failed("test");
+                in_flight.record_failure("test");
                 break;
             }
         }
-        assert!(address.is_aside(), "{seconds}");
+        assert!(address.is_ejected(), "{seconds}");
     }
-    tokio::time::sleep(LONGEST_ASIDE + SECOND).await;
-    address.succeeded();
+    tokio::time::sleep(MAX_EJECTION + SECOND).await;
+    address.record_success();
     assert_eq!(put_one_aside_of(&pool, &address).await, 5, "all is forgiven");
 }
 
@@ -113,11 +113,11 @@ async fn put_one_aside_of(pool: &Arc<Pool>, address: &Arc<Address>) -> u32 {
         loop {
             let in_flight = enter(pool).await;
             if Arc::ptr_eq(&in_flight.address, address) {
-                in_flight.failed("test");
+                in_flight.record_failure("test");
                 break;
             }
         }
-        if address.is_aside() {
+        if address.is_ejected() {
             return failures;
         }
     }
@@ -132,30 +132,30 @@ async fn where_all_addresses_are_put_aside_all_are_used() {
     assert!(goes_to(&pool, &one).await && goes_to(&pool, &two).await);
     let alone = pool_of(1, |_| {});
     for _ in 0..100 {
-        enter(&alone).await.failed("test");
+        enter(&alone).await.record_failure("test");
     }
-    assert!(!alone.all()[0].is_aside(), "there is no other");
+    assert!(!alone.all()[0].is_ejected(), "there is no other");
 }
 
 #[tokio::test]
 async fn an_address_that_was_tried_is_not_taken_again() {
     let pool = pool_of(2, |_| {});
     let first = enter(&pool).await;
-    let second = pool.enter(&[Arc::clone(&first.address)], Whose::default()).await.unwrap().unwrap();
+    let second = pool.enter(&[Arc::clone(&first.address)], RequestHolders::default()).await.unwrap().unwrap();
     assert!(!Arc::ptr_eq(&first.address, &second.address));
     let tried = [Arc::clone(&first.address), Arc::clone(&second.address)];
-    assert!(pool.enter(&tried, Whose::default()).await.unwrap().is_none());
+    assert!(pool.enter(&tried, RequestHolders::default()).await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_an_address_that_is_full_but_not_for_ever() {
     let pool = pool_of(2, |upstream| (upstream.max_requests, upstream.queue_timeout) = (1, SECOND));
     let (first, second) = (enter(&pool).await, enter(&pool).await);
-    assert!(matches!(pool.enter(&[], Whose::default()).await, Err(ProxyError::Overloaded)));
+    assert!(matches!(pool.enter(&[], RequestHolders::default()).await, Err(ProxyError::Overloaded)));
     let waiting: Vec<_> = (0..2)
         .map(|_| {
             let pool = Arc::clone(&pool);
-            tokio::spawn(async move { pool.enter(&[], Whose::default()).await.unwrap().unwrap() })
+            tokio::spawn(async move { pool.enter(&[], RequestHolders::default()).await.unwrap().unwrap() })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -217,16 +217,16 @@ async fn a_name_that_was_never_found_is_an_upstream_that_cannot_be_reached() {
     let (answer, resolver, _) = names(&[]);
     *answer.lock().unwrap() = None;
     let pool = pool_with(upstream(&["http://app.test"]), &resolver);
-    assert!(matches!(pool.enter(&[], Whose::default()).await, Err(ProxyError::Unreachable)));
+    assert!(matches!(pool.enter(&[], RequestHolders::default()).await, Err(ProxyError::Unreachable)));
     *answer.lock().unwrap() = Some(vec!["10.0.0.1:80"]);
-    assert!(pool.enter(&[], Whose::default()).await.unwrap().is_some());
+    assert!(pool.enter(&[], RequestHolders::default()).await.unwrap().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_look_up_that_hangs_ends_with_the_time_for_a_connection() {
     let resolver: Resolver = Arc::new(|_| Box::pin(std::future::pending()));
     let pool = pool_with(upstream(&["http://app.test"]), &resolver);
-    assert!(matches!(pool.enter(&[], Whose::default()).await, Err(ProxyError::Unreachable)));
+    assert!(matches!(pool.enter(&[], RequestHolders::default()).await, Err(ProxyError::Unreachable)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,13 +234,18 @@ async fn where_health_is_checked_good_checks_bring_an_address_back_and_not_time(
     let check = crate::proxy::HealthCheck::new("/healthz".parse().unwrap());
     let pool = pool_of(2, |upstream| upstream.health = Some(check));
     let address = put_one_aside(&pool).await;
-    tokio::time::sleep(2 * LONGEST_ASIDE).await;
-    assert!(address.is_aside());
-    assert!(!address.is_well(2) && address.is_aside());
-    assert!(!address.is_unwell(3));
-    assert!(!address.is_well(2), "in a row");
-    assert!(address.is_well(2) && !address.is_aside());
-    assert!(!address.is_unwell(3) && !address.is_unwell(3) && address.is_unwell(3) && address.is_aside());
+    tokio::time::sleep(2 * MAX_EJECTION).await;
+    assert!(address.is_ejected());
+    assert!(!address.record_good_check(2) && address.is_ejected());
+    assert!(!address.record_bad_check(3));
+    assert!(!address.record_good_check(2), "in a row");
+    assert!(address.record_good_check(2) && !address.is_ejected());
+    assert!(
+        !address.record_bad_check(3)
+            && !address.record_bad_check(3)
+            && address.record_bad_check(3)
+            && address.is_ejected()
+    );
 }
 
 #[tokio::test]
@@ -257,6 +262,6 @@ async fn replacing_upstreams_keeps_places_by_name_and_whatever_is_the_same() {
     assert_eq!(proxy.upstream("c"), Some(2));
 
     let after = proxy.0.pool(1).unwrap();
-    assert!(matches!(proxy.replace(vec![b]), Err(NotReplaced::Gone(name)) if name == "a"));
+    assert!(matches!(proxy.replace(vec![b]), Err(ReplaceError::Gone(name)) if name == "a"));
     assert!(Arc::ptr_eq(&proxy.0.pool(1).unwrap(), &after), "nothing has changed");
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::proxy::pool::Whose;
+use crate::proxy::pool::RequestHolders;
 use crate::proxy::{Proxy, ProxyBody, Settings, Upstream};
 use rotogate::headers::Peer;
 use rotogate::route::RoutePolicy;
@@ -74,7 +74,7 @@ pub(super) async fn serve(proxy: Proxy) -> SocketAddr {
             let proxy = proxy.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(Peer::new(peer.ip(), false));
-                proxy.forward(0, &RoutePolicy::default(), request, None, Whose::default())
+                proxy.forward(0, &RoutePolicy::default(), request, None, RequestHolders::default())
             });
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
@@ -145,7 +145,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<crate::proxy::BoxError>,
 {
-    let Ok(response) = proxy.forward(0, &RoutePolicy::default(), request, None, Whose::default()).await;
+    let Ok(response) = proxy.forward(0, &RoutePolicy::default(), request, None, RequestHolders::default()).await;
     response
 }
 

@@ -1,21 +1,21 @@
-//! The operator's side, on a listener of its own (requirement O1): health, and what needs the admin token.
+//! The admin listener (requirement O1): health, metrics, and the operator's requests, which need the admin token.
 //!
-//! A request whose `Host` is neither an IP address nor `localhost` nor one of `admin.hosts` is 421: a page whose name was
-//! rebound to this address would otherwise read metrics through the browser of somebody on this machine (requirement O25).
-//! At most 64 connections are open; more wait in the system's queue.
+//! A request whose `Host` is not an IP address, `localhost` or one of `admin.hosts` gets 421. Otherwise a web page
+//! could rebind its name to this address and read metrics through a browser on this machine (requirement O25). At most
+//! 64 connections are open; more wait in the system's backlog.
 //!
 //! | request | token | answer |
 //! |---|---|---|
 //! | `GET /livez` | no | 200 while the process runs |
-//! | `GET /readyz` | no | 200, or 503 and why not |
-//! | `GET /metrics` | no, on loopback; else yes | numbers, in OpenMetrics or Prometheus' text format, as `Accept` says |
+//! | `GET /readyz` | no | 200, or 503 with the reason |
+//! | `GET /metrics` | no, on loopback; else yes | metrics, in OpenMetrics or Prometheus' text format, as `Accept` says |
 //! | `GET /v1/status` | yes | version, process id and addresses |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
 //! | `GET /sessions?user=&account=&subject=&after=&limit=` | yes | a page of sessions, the oldest first |
 //! | `GET /sessions/{id}` | yes | one session |
 //! | `POST /sessions/{id}/revoke` | yes | once its end is durable, `{"ended": 1}`; 0 if it had ended |
-//! | `POST /users/reload` | yes | 204 once the users file was read again and what a change ended is durable; 409 where it is broken |
-//! | `POST /revocations?user=&account=`, `?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone: `matched` and `ended` are numbers of sessions. 404 where users, clients and store know no such target, unless `&force` says to enter it all the same |
+//! | `POST /users/reload` | yes | 204 once the users file was read again and the revocations that this causes are durable; 409 if the file is broken |
+//! | `POST /revocations?user=&account=`, `?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone: `matched` and `ended` are numbers of sessions. 404 if users, clients and store know no such target, unless `&force` is given |
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +39,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::log::request_id;
 use crate::server::metrics::Metrics;
-use crate::server::users::{NotTaken, Users};
+use crate::server::users::{LiveUsers, ReloadError};
 use rotogate::clock::wall_micros;
 use rotogate::context::Context;
 use rotogate::credential;
@@ -52,40 +52,41 @@ use rotogate::store::redb::RedbStore;
 mod sessions;
 mod token;
 
-pub use sessions::{Ended, Listed};
+pub use sessions::{RevocationReport, SessionInfo};
 pub use token::AdminToken;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// How many connections there are at once: a few scrapers, probes and commands. A local process cannot take the gate's
+/// The bound on connections: enough for some scrapers, probes and commands. A local process cannot exhaust the gate's
 /// file descriptors here.
 const MAX_CONNECTIONS: usize = 64;
 
-/// What the admin listener serves from.
+/// What the admin listener needs.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
-    pub(crate) users: Arc<Users>,
-    /// Every address of this gate, this listener's among them.
+    pub(crate) users: Arc<LiveUsers>,
+    /// Every address of this gate, the admin listener's included.
     pub(crate) listening: Vec<SocketAddr>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Further names of this listener, in lower case.
+    /// Further host names of this listener, in lower case.
     pub(crate) hosts: Vec<String>,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// Serves until its task is ended, which is after the gate has drained: readiness is red by then.
+/// Serves until its task is aborted, which is after the gate has drained: readiness fails by then.
 pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        // The place first: what cannot be served yet waits in the system's queue, without a descriptor of ours.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        // The permit comes first: connections that cannot be served yet wait in the system's backlog, without a file
+        // descriptor of this process.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "an admin connection could not be accepted");
+                tracing::warn!(%error, "admin connection not accepted");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             }
@@ -93,7 +94,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
         let state = Arc::clone(&state);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                // What an operator's request brings on says so in the log.
+                // Log events that this request causes name the operator.
                 let id = request_id::new(wall_micros());
                 let context = Context { id, client: Some(peer.ip()), actor: Some("admin-token") };
                 context.scope(answer(Arc::clone(&state), peer, request))
@@ -104,9 +105,9 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = connection {
-                tracing::debug!(%error, "an admin connection ended early");
+                tracing::debug!(%error, "admin connection ended early");
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
@@ -116,39 +117,39 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
     let host = authority::check(&parts).map(|authority| is_own_host(authority.host(), &state.hosts));
     let request = Request::from_parts(parts, body);
     let (path, method) = (request.uri().path(), request.method());
-    let known = Known::at(path);
+    let known = Endpoint::at(path);
     let response = match known {
         _ if host.is_err() => own(reply::problem(StatusCode::BAD_REQUEST, Some("Host is missing or malformed"))),
-        _ if host == Ok(false) => own(reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(OTHER_HOST))),
+        _ if host == Ok(false) => own(reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(MISDIRECTED_DETAIL))),
         None => own(reply::problem(StatusCode::NOT_FOUND, None)),
         Some(known) if !known.methods().contains(method) => own(reply::method_not_allowed(known.methods())),
-        Some(Known::Live) => plain(StatusCode::OK, "alive\n"),
-        Some(Known::Ready) => ready(&state).await,
-        Some(Known::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => {
+        Some(Endpoint::Live) => plain(StatusCode::OK, "alive\n"),
+        Some(Endpoint::Ready) => ready(&state).await,
+        Some(Endpoint::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => {
             metrics(&state, request.headers()).await
         }
         Some(_) if !authorised(&state, &request) => own(unauthorised()),
-        // Answered above, where it may be.
-        Some(Known::Metrics) => own(unauthorised()),
-        Some(Known::Status) => own(sessions::json(&Status {
+        // Answered above if it is allowed.
+        Some(Endpoint::Metrics) => own(unauthorised()),
+        Some(Endpoint::Status) => own(sessions::json(&Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             listeners: &state.listening,
         })),
-        Some(Known::Backup) => backup(&state).await,
-        Some(Known::Sessions) => own(sessions::list(&state, request.uri().query()).await),
-        Some(Known::Session(id)) => own(sessions::show(&state.gate, id).await),
-        Some(Known::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
-        Some(Known::UsersReload) => own(reload_users(&state).await),
-        Some(Known::Revocations) => own(sessions::revoke_many(&state, request.uri().query()).await),
+        Some(Endpoint::Backup) => backup(&state).await,
+        Some(Endpoint::Sessions) => own(sessions::list(&state, request.uri().query()).await),
+        Some(Endpoint::Session(id)) => own(sessions::show(&state.gate, id).await),
+        Some(Endpoint::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
+        Some(Endpoint::UsersReload) => own(reload_users(&state).await),
+        Some(Endpoint::Revocations) => own(sessions::revoke_many(&state, request.uri().query()).await),
     };
     tracing::info!(target: "rotogate::admin", %method, path, status = response.status().as_u16());
     Ok(response)
 }
 
-const OTHER_HOST: &str = "ask by IP address or as localhost, or add this name to admin.hosts";
+const MISDIRECTED_DETAIL: &str = "use an IP address or localhost, or add this name to admin.hosts";
 
-/// Can a page of another site not have this name? An IP address and `localhost` are nobody's to rebind.
+/// Whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
 fn is_own_host(host: &str, hosts: &[String]) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse::<IpAddr>().is_ok()
@@ -163,9 +164,9 @@ struct Status<'a> {
     listeners: &'a [SocketAddr],
 }
 
-/// What there is on this listener.
+/// The endpoints of this listener.
 #[derive(Clone, Copy)]
-enum Known<'a> {
+enum Endpoint<'a> {
     Live,
     Ready,
     Metrics,
@@ -178,7 +179,7 @@ enum Known<'a> {
     Revocations,
 }
 
-impl<'a> Known<'a> {
+impl<'a> Endpoint<'a> {
     fn at(path: &'a str) -> Option<Self> {
         Some(match path {
             "/livez" => Self::Live,
@@ -246,12 +247,12 @@ fn unauthorised() -> Reply {
     reply
 }
 
-/// Takes up the users file as it is now: a command that changed it waits for this.
+/// Reads the users file now. A command that changed the file waits for this.
 async fn reload_users(state: &State) -> Reply {
     match state.users.reload().await {
         Ok(()) => sessions::done(),
-        Err(error @ NotTaken::Broken(_)) => reply::problem(StatusCode::CONFLICT, Some(&error.to_string())),
-        Err(error @ NotTaken::NotDurable) => {
+        Err(error @ ReloadError::Broken(_)) => reply::problem(StatusCode::CONFLICT, Some(&error.to_string())),
+        Err(error @ ReloadError::NotDurable) => {
             let mut reply = reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some(&error.to_string()));
             reply::retry_after(&mut reply, std::time::Duration::from_secs(5));
             reply
@@ -259,7 +260,7 @@ async fn reload_users(state: &State) -> Reply {
     }
 }
 
-/// Copies the store into a file beside it, and streams that; the file has no name any more by then.
+/// Copies the store into a file beside it and streams that file, which is unlinked by then.
 async fn backup(state: &State) -> Response<Body> {
     let Some(store) = &state.store else {
         return own(reply::problem(StatusCode::CONFLICT, Some("a memory store has nothing to back up")));
@@ -273,7 +274,7 @@ async fn backup(state: &State) -> Response<Body> {
             response
         }
         Err(error) => {
-            tracing::error!(%error, "the store could not be copied");
+            tracing::error!(%error, "store backup failed");
             own(reply::problem(StatusCode::INTERNAL_SERVER_ERROR, Some("the store could not be copied; see the log")))
         }
     }

@@ -1,4 +1,4 @@
-//! Sessions, to be seen and ended by an operator.
+//! The operator's requests about sessions: list, show, revoke.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,52 +17,52 @@ use rotogate::reply;
 use rotogate::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate::store::Filter;
 
-/// How many sessions a page has, and how many it may have.
-const PAGE: usize = 100;
-const MOST: usize = 1000;
+/// The number of sessions on a page: by default, and at most.
+const DEFAULT_PAGE_SESSIONS: usize = 100;
+const MAX_PAGE_SESSIONS: usize = 1000;
 
-/// A session as an operator sees it: everything but its secret. Times are RFC 3339.
+/// A session as an operator sees it, without its secret. Times are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Listed {
+pub struct SessionInfo {
     /// Its id: the `sid` of its tokens.
     pub id: String,
-    /// Who logged in.
+    /// The user that logged in.
     pub subject: String,
-    /// The account, where there is one.
+    /// The user's account, if any.
     pub account: Option<String>,
-    /// The client that its tokens were issued to.
+    /// The client that received the tokens.
     pub client: String,
-    /// The dialect in which it began.
+    /// The dialect of the login.
     pub dialect: String,
     /// The scope granted at login.
     pub scope: String,
-    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`; `not-before`
-    /// where all sessions of its user, its client or everyone were.
+    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`;
+    /// `not-before` if all sessions of its user, of its client or of everyone were revoked.
     pub status: String,
-    /// When it began.
+    /// The time of the login.
     pub created: String,
-    /// When it ends, whatever is refreshed.
+    /// When the session ends, refreshed or not.
     pub expires: String,
-    /// When its last pair of tokens was issued.
+    /// When its latest pair of tokens was issued.
     pub refreshed: String,
     /// The generation of that pair.
     pub generation: u64,
-    /// Has anyone used that pair?
+    /// Whether a token of that pair was seen in use.
     pub confirmed: bool,
-    /// The address at login, where it is kept.
+    /// The client address at login, if kept.
     pub address: Option<String>,
-    /// The user agent at login, where it is kept.
+    /// The user agent at login, if kept.
     pub user_agent: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Page {
-    sessions: Vec<Listed>,
-    /// To be sent as `after`; `null` at the end.
+    sessions: Vec<SessionInfo>,
+    /// The `after` of the next page; `null` at the end.
     next: Option<String>,
 }
 
-fn listed(gate: &Gate, session: &Session) -> Listed {
+fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     let status = match session.status {
         Status::Revoked(RevokedBecause::Logout) => "logout",
         Status::Revoked(RevokedBecause::Reuse) => "reuse",
@@ -71,7 +71,7 @@ fn listed(gate: &Gate, session: &Session) -> Listed {
         Status::Revoked(RevokedBecause::TooMany) => "too-many",
         Status::Live => gate.sessions().is_over(session).unwrap_or("live"),
     };
-    Listed {
+    SessionInfo {
         id: session.id.to_string(),
         subject: session.subject.to_string(),
         account: session.account.as_deref().map(str::to_owned),
@@ -94,7 +94,7 @@ fn rfc3339(moment: Timestamp) -> String {
     humantime::format_rfc3339_seconds(moment).to_string()
 }
 
-/// A parameter of the query; `Some("")` where it has no value.
+/// A query parameter; `Some("")` if it has no value.
 fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
@@ -116,13 +116,13 @@ pub(super) async fn list(state: &State, query: Option<&str>) -> Reply {
         Some(None) => return wrong("after: the `next` of the page before is expected"),
     };
     let limit = match parameter(query, "limit").map(|limit| limit.parse()) {
-        None => PAGE,
-        Some(Ok(limit @ 1..=MOST)) => limit,
+        None => DEFAULT_PAGE_SESSIONS,
+        Some(Ok(limit @ 1..=MAX_PAGE_SESSIONS)) => limit,
         Some(_) => return wrong("limit: a number from 1 to 1000 is expected"),
     };
     match gate.sessions().list(filter, after, limit).await {
         Ok(page) => json(&Page {
-            sessions: page.sessions.iter().map(|session| listed(gate, session)).collect(),
+            sessions: page.sessions.iter().map(|session| session_info(gate, session)).collect(),
             next: page.next.map(|id| id.to_string()),
         }),
         Err(error) => failed(&error),
@@ -132,7 +132,7 @@ pub(super) async fn list(state: &State, query: Option<&str>) -> Reply {
 pub(super) async fn show(gate: &Gate, name: &str) -> Reply {
     let Some(id) = SessionId::parse(name) else { return not_there(name) };
     match gate.sessions().get(id).await {
-        Ok(Some(session)) => json(&listed(gate, &session)),
+        Ok(Some(session)) => json(&session_info(gate, &session)),
         Ok(None) => not_there(name),
         Err(error) => failed(&error),
     }
@@ -140,13 +140,13 @@ pub(super) async fn show(gate: &Gate, name: &str) -> Reply {
 
 /// What a revocation ended.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Ended {
-    /// How many sessions it was about, those that had ended before among them.
+pub struct RevocationReport {
+    /// The sessions that it matched, those that had ended before included.
     #[serde(default)]
     pub matched: u64,
-    /// How many of them lived until then.
+    /// The sessions that were live until then.
     pub ended: u64,
-    /// What began up to this moment is over (RFC 3339). Not there for one session.
+    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent for a single session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<String>,
 }
@@ -154,7 +154,7 @@ pub struct Ended {
 pub(super) async fn revoke(gate: &Gate, name: &str) -> Reply {
     let Some(id) = SessionId::parse(name) else { return not_there(name) };
     match gate.sessions().end_one(id).await {
-        Ok(Some(lived)) => json(&Ended { matched: 1, ended: lived.into(), not_before: None }),
+        Ok(Some(lived)) => json(&RevocationReport { matched: 1, ended: lived.into(), not_before: None }),
         Ok(None) => not_there(name),
         Err(error) => failed(&error),
     }
@@ -191,16 +191,16 @@ pub(super) async fn revoke_many(state: &State, query: Option<&str>) -> Reply {
     }
     match state.gate.sessions().end(whose).await {
         Ok(Tally { matched, ended, not_before }) => {
-            json(&Ended { matched, ended, not_before: Some(rfc3339(not_before)) })
+            json(&RevocationReport { matched, ended, not_before: Some(rfc3339(not_before)) })
         }
         Err(error) => failed(&error),
     }
 }
 
-/// Why a name is no subject.
+/// The status and the reason why a name has no subject.
 struct NoSubject(StatusCode, String);
 
-/// The subject of the user of that name.
+/// The subject of a user.
 fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<str>, NoSubject> {
     let mut found = state.users.directory().named(account, user);
     let asked = shown(user);
@@ -223,7 +223,7 @@ fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<st
     }
 }
 
-/// Why there is nothing to end, and what was probably meant. `None` where users, clients or the store know the target.
+/// Why there is nothing to end, and what was probably meant. `None` if users, clients or the store know the target.
 async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {
@@ -248,7 +248,7 @@ async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Erro
     }
 }
 
-/// What an operator typed, as it may stand in an answer.
+/// An operator's input, escaped and cut for an answer.
 fn shown(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
 }
@@ -274,12 +274,13 @@ fn wrong(what: &str) -> Reply {
     reply::problem(StatusCode::BAD_REQUEST, Some(what))
 }
 
-/// The store failed: a revocation holds on this node all the same, and is durable once a repeat says so.
+/// The store failed. The revocation counts on this node already; it is durable once a repetition succeeds.
 fn failed(error: &Error) -> Reply {
     if let Error::Failed(fault) = error {
-        tracing::error!(error = ?Chain(fault), "an operator's request could not be carried out");
+        tracing::error!(error = ?Chain(fault), "admin request failed");
     }
-    let mut reply = reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some("the store failed; see the log, try again"));
+    let mut reply =
+        reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some("the store failed; see the log and try again"));
     reply::retry_after(&mut reply, Duration::from_secs(1));
     reply
 }

@@ -1,4 +1,4 @@
-//! The admin token: a file that whoever may act on the gate can read.
+//! The admin token: a file that only users who may administer the gate can read.
 
 use std::fmt;
 use std::path::Path;
@@ -12,10 +12,10 @@ use zeroize::Zeroizing;
 
 use rotogate::private_file;
 
-/// The fewest characters that a token may have.
-const MIN_LEN: usize = 32;
+/// The minimum length of a token.
+const MIN_CHARS: usize = 32;
 
-/// See the module. Does not print.
+/// The token. `Debug` does not print it.
 pub struct AdminToken(SecretString);
 
 impl fmt::Debug for AdminToken {
@@ -25,10 +25,10 @@ impl fmt::Debug for AdminToken {
 }
 
 impl AdminToken {
-    /// Reads the token, or makes one, 256 random bits, in a file of mode 0600.
+    /// Reads the token. If the file is missing, creates it with 256 random bits and mode 0600.
     ///
     /// # Errors
-    /// The file cannot be read or made, is open to others, or holds less than 32 characters.
+    /// The file cannot be read or created, others may access it, or it has fewer than 32 characters.
     pub fn load_or_create(path: &Path) -> Result<Self, String> {
         if !path.exists() {
             let mut random = Zeroizing::new([0_u8; 32]);
@@ -36,7 +36,7 @@ impl AdminToken {
                 .fill(random.as_mut_slice())
                 .map_err(|_| "the system gave no random bytes".to_owned())?;
             let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(random.as_slice())));
-            let failed = |error| format!("the admin token {} cannot be made: {error}", path.display());
+            let failed = |error| format!("the admin token {} cannot be created: {error}", path.display());
             if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
                 private_file::create_private_dir(folder).map_err(failed)?;
             }
@@ -52,21 +52,21 @@ impl AdminToken {
     pub fn load(path: &Path) -> Result<Self, String> {
         let text = private_file::read_private(path)?;
         let token = text.trim();
-        if token.len() < MIN_LEN {
+        if token.len() < MIN_CHARS {
             return Err(format!(
-                "the admin token in {} has less than {MIN_LEN} characters; delete the file to have a new one made",
+                "the admin token in {} has fewer than {MIN_CHARS} characters; delete the file, and the gate creates a new one",
                 path.display()
             ));
         }
         Ok(Self(SecretString::from(token)))
     }
 
-    /// Is this the token? Compared in constant time.
+    /// Whether `presented` is the token. Compares in constant time.
     pub(crate) fn is(&self, presented: &str) -> bool {
         constant_time::verify_slices_are_equal(self.0.expose_secret().as_bytes(), presented.as_bytes()).is_ok()
     }
 
-    /// The token, to be sent to a running gate.
+    /// The token, to send it to a running gate.
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }

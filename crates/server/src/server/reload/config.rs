@@ -1,46 +1,45 @@
-//! Another `gateway.toml` for a gate that runs: its upstreams, and how its listeners bound clients and show themselves.
-//! Everything else is what sessions and tokens are made by, and is read at a start only; what of it differs is named in
-//! the log.
+//! Applies another `gateway.toml` to a running gate: the upstreams, and the bounds and certificates of the listeners.
+//! Keys that decide about sessions and tokens are read at a start only; the log names those that differ.
 
 use std::sync::Arc;
 
-use super::{Live, Seen};
+use super::{LastRead, Reloadable};
 use crate::config::{Config, ServerConfig};
 use crate::server::assemble;
 use crate::server::tls::Tls;
 
-impl Live {
-    /// Takes up all that can be, or nothing where a part of that cannot be used.
-    pub(super) fn take(&mut self, new: Config, seen: &mut Seen) {
+impl Reloadable {
+    /// Applies every key that a reload can. If one of them cannot be used, applies nothing.
+    pub(super) fn apply(&mut self, new: Config, last_read: &mut LastRead) {
         let old = self.config.load_full();
-        let later = at_a_start(&old, &new);
-        let server = kept(&old.server, new.server);
+        let restart_only = restart_only_changes(&old, &new);
+        let server = with_restart_only_keys_of(&old.server, new.server);
         let now = Config { server, upstreams: new.upstreams, source: new.source, ..Config::clone(&old) };
-        let Seen { certificates, upstreams, own: _, issuers: _ } = Seen::of(&now);
-        if let Err(error) = self.apply(&old, &now) {
-            tracing::error!(error, "the configuration cannot be taken up; the old one stays in force");
+        let LastRead { certificates, upstreams, own: _, issuers: _ } = LastRead::of(&now);
+        if let Err(error) = self.install(&old, &now) {
+            tracing::error!(error, "configuration not applied; the old one stays in force");
             return;
         }
         let changed = [("server", now.server != old.server), ("upstreams", now.upstreams != old.upstreams)];
         let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-        tracing::info!(changed = changed.join(", "), "the configuration was read again");
-        if !later.is_empty() {
+        tracing::info!(changed = changed.join(", "), "configuration reloaded");
+        if !restart_only.is_empty() {
             tracing::warn!(
-                keys = later.join(", "),
-                "these changed too, but are read at a start only: restart, as SIGUSR2 does"
+                keys = restart_only.join(", "),
+                "restart needed for changed keys: restart, or SIGUSR2 for an in-place upgrade"
             );
         }
-        // A file that both name may have changed before this; the keys did not concern us.
-        (seen.certificates, seen.upstreams) = (certificates, upstreams);
+        // These groups have other files now. The other groups are not affected by this reload.
+        (last_read.certificates, last_read.upstreams) = (certificates, upstreams);
         self.config.store(Arc::new(now));
     }
 
-    /// Whatever can fail comes before whatever takes effect.
-    fn apply(&self, old: &Config, now: &Config) -> Result<(), String> {
+    /// Everything that can fail comes before anything that takes effect.
+    fn install(&self, old: &Config, now: &Config) -> Result<(), String> {
         let mut loaded = Vec::new();
         let of_listeners = self.listeners.iter().zip(old.server.listeners.iter().zip(&now.server.listeners));
-        for (live, (old, now)) in of_listeners.clone() {
-            if let (Some(tls), Some(config)) = (&live.tls, &now.tls)
+        for (listener, (old, now)) in of_listeners.clone() {
+            if let (Some(tls), Some(config)) = (&listener.tls, &now.tls)
                 && old.tls != now.tls
             {
                 loaded.push((tls, Tls::load(config).map_err(|wrong| wrong.to_string())?));
@@ -51,14 +50,14 @@ impl Live {
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
         self.limits.set(&now.server);
         self.gate.set_bounds(&now.server.overload);
-        of_listeners.for_each(|(live, (_, now))| live.addresses.set_most(now.max_connections_per_address));
+        of_listeners.for_each(|(listener, (_, now))| listener.addresses.set_max(now.max_connections_per_address));
         Ok(())
     }
 }
 
-/// The keys that differ and are read at a start only.
-fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
-    // A route names its upstream, whose place in the list is nothing.
+/// The keys that differ but are read at a start only.
+fn restart_only_changes(old: &Config, new: &Config) -> Vec<&'static str> {
+    // A route names its upstream; the upstream's position in the list does not matter.
     let routes = |config: &Config| -> Vec<_> {
         let name = |place: usize| config.upstreams.get(place).map(|upstream| upstream.name.clone());
         config
@@ -92,8 +91,8 @@ fn at_a_start(old: &Config, new: &Config) -> Vec<&'static str> {
     differ.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
 }
 
-/// The new one, with what stays as it was.
-fn kept(old: &ServerConfig, new: ServerConfig) -> ServerConfig {
+/// `new`, with the values of `old` for every key that is read at a start only.
+fn with_restart_only_keys_of(old: &ServerConfig, new: ServerConfig) -> ServerConfig {
     let listeners = if are_the_same_sockets(old, &new) { new.listeners } else { old.listeners.clone() };
     let (public_url, hosts) = (old.public_url.clone(), old.hosts.clone());
     let (trusted_proxies, request_id_header) = (old.trusted_proxies.clone(), old.request_id_header.clone());

@@ -1,6 +1,6 @@
-//! Whether what is in files is another than what is in force: the files are looked at often, read when they may have
-//! changed, and tried when their content or the rights on them did. What was refused is not tried again as it is, but now
-//! and then, and told once.
+//! Detects whether files differ from what is in force. Files are checked often, read when their attributes change, and
+//! tried when their content or permissions change. Refused content is logged once, and retried only now and then while
+//! it stays the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,42 +10,42 @@ use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, KeySource, ListenerConfig, TrustedIssuer};
+use crate::file_stamp::{ChangeDetector, Stamp};
 use crate::server::assemble;
 use crate::server::tls::files_of;
-use crate::stamp::{Looked, Stamp};
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 
-/// What was refused may have been so for another reason than its files: it is tried once more after so long.
+/// When refused content is tried again: the reason may have been something other than the files.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// No file of keys or certificates is longer; of a longer one the beginning counts.
-const MAX_LEN: u64 = 1 << 20;
+/// The bytes of a file that are compared. Files of keys and certificates are shorter.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Files that are of use only together.
+/// Files that are loaded together.
 #[derive(Debug)]
-pub(super) struct Group {
-    looked: Looked,
+pub(super) struct FileGroup {
+    detector: ChangeDetector,
     in_force: Digests,
-    /// The last that was tried.
+    /// The content that was tried last.
     tried: Digests,
-    /// What was refused last, and when to try it again.
+    /// The content that was refused last, and when to try it again.
     refused: Option<(Digests, Timestamp)>,
 }
 
-/// Each file with a digest of its content and of who may do what with it.
+/// Each file with a digest of its content and permissions.
 type Digests = BTreeMap<PathBuf, [u8; 32]>;
 
-impl Group {
-    /// Files that are about to be read: what changes in between is then read once too often, and not never.
+impl FileGroup {
+    /// A group of files that are about to be read. A change in between is read twice rather than never.
     pub(super) fn of(paths: Vec<PathBuf>) -> Self {
-        let looked = Looked::at(paths.clone(), now());
+        let detector = ChangeDetector::new(paths.clone(), now());
         let in_force = digests(paths);
-        Self { looked, tried: in_force.clone(), in_force, refused: None }
+        Self { detector, tried: in_force.clone(), in_force, refused: None }
     }
 
-    /// The files that differ from what is in force, if they are to be tried now.
+    /// The files that differ from what is in force, if they should be tried now.
     pub(super) fn changed(&mut self, paths: impl Fn() -> Vec<PathBuf>) -> Option<Vec<PathBuf>> {
         let due = self.refused.as_ref().is_some_and(|(_, due)| *due <= now());
-        if !self.looked.look(paths(), now()) && !due {
+        if !self.detector.poll_changed(paths(), now()) && !due {
             return None;
         }
         let found = digests(paths());
@@ -57,62 +57,62 @@ impl Group {
         let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         let changed: Vec<_> = all.into_iter().filter(|path| old.get(*path) != new.get(*path)).cloned().collect();
         if changed.is_empty() {
-            // As it was before what was refused.
+            // The files are back to what is in force.
             self.refused = None;
             return None;
         }
         Some(changed)
     }
 
-    /// What was tried is in force.
-    pub(super) fn taken(&mut self) {
+    /// The content that was tried is in force.
+    pub(super) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();
         self.refused = None;
     }
 
-    /// What was tried cannot be used. True if that is to be told.
-    pub(super) fn refuse(&mut self) -> bool {
+    /// The content that was tried cannot be used. Returns whether this is news for the log.
+    pub(super) fn mark_refused(&mut self) -> bool {
         let is_news = self.refused.as_ref().is_none_or(|(refused, _)| *refused != self.tried);
         self.refused = Some((self.tried.clone(), now().plus(RETRY_AFTER)));
         is_news
     }
 
-    /// Is something else in force than what the files say?
+    /// Whether the files say something other than what is in force.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
 }
 
-/// All files of a configuration that count while the gate runs.
+/// The watched files of a configuration, as they were last read.
 #[derive(Debug)]
-pub(in crate::server) struct Seen {
-    pub(super) own: Group,
-    /// Those of each issuer trusted besides us.
-    pub(super) issuers: Vec<Group>,
-    /// Those of each listener.
-    pub(super) certificates: Vec<Group>,
-    pub(super) upstreams: Group,
+pub(in crate::server) struct LastRead {
+    pub(super) own: FileGroup,
+    /// One group for each trusted issuer.
+    pub(super) issuers: Vec<FileGroup>,
+    /// One group for each listener.
+    pub(super) certificates: Vec<FileGroup>,
+    pub(super) upstreams: FileGroup,
 }
 
-impl Seen {
+impl LastRead {
     pub(in crate::server) fn of(config: &Config) -> Self {
         let listeners = &config.server.listeners;
         Self {
-            own: Group::of(own(config)),
-            issuers: config.issuers.iter().map(|issuer| Group::of(of_issuer(issuer))).collect(),
-            certificates: listeners.iter().map(|listener| Group::of(of_listener(listener))).collect(),
-            upstreams: Group::of(of_upstreams(config)),
+            own: FileGroup::of(own(config)),
+            issuers: config.issuers.iter().map(|issuer| FileGroup::of(of_issuer(issuer))).collect(),
+            certificates: listeners.iter().map(|listener| FileGroup::of(of_listener(listener))).collect(),
+            upstreams: FileGroup::of(of_upstreams(config)),
         }
     }
 
-    /// The keys were made just now, by us.
-    pub(in crate::server) fn see_new_keys(&mut self, config: &Config) {
-        self.own = Group::of(own(config));
+    /// Reads the key folder again, after this process has created the keys.
+    pub(in crate::server) fn refresh_own_keys(&mut self, config: &Config) {
+        self.own = FileGroup::of(own(config));
     }
 }
 
-/// Our own keys: the folder, and what is in it but the store's mark, which changes all the time, and what begins with a
-/// dot, as files that are being written and locks do.
+/// The gate's own keys: the folder and its files. Without the store's mark, which changes all the time, and without
+/// names that begin with a dot (locks, and files being written).
 pub(super) fn own(config: &Config) -> Vec<PathBuf> {
     let mark = assemble::high_water(&config.issuer.keys);
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
@@ -121,19 +121,19 @@ pub(super) fn own(config: &Config) -> Vec<PathBuf> {
     files.chain([config.issuer.keys.clone()]).collect()
 }
 
-/// The file of another issuer's keys.
+/// The key file of a trusted issuer.
 pub(super) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
     match &issuer.keys {
         KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => vec![path.clone()],
     }
 }
 
-/// The files of a listener's certificates.
+/// The certificate files of a listener.
 pub(super) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
     listener.tls.iter().flat_map(files_of).map(Path::to_owned).collect()
 }
 
-/// The files of certificates towards upstreams.
+/// The certificate files for TLS to upstreams.
 pub(super) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
     config.upstreams.iter().flat_map(|upstream| upstream.tls.files()).map(Path::to_owned).collect()
 }
@@ -155,7 +155,7 @@ fn digest(path: &Path) -> [u8; 32] {
     }
     if stamp.is_file() {
         let mut content = Zeroizing::new(Vec::with_capacity(64 << 10));
-        match std::fs::File::open(path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut content)) {
+        match std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut content)) {
             Ok(_) => context.update(&content),
             Err(error) => context.update(format!("unreadable: {:?}", error.kind()).as_bytes()),
         }
@@ -165,7 +165,7 @@ fn digest(path: &Path) -> [u8; 32] {
     digest
 }
 
-/// Files have the times of the wall clock.
+/// The wall clock, which file times refer to.
 pub(super) fn now() -> Timestamp {
     SystemTime::new().wall()
 }

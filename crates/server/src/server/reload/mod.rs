@@ -1,7 +1,7 @@
-//! What a running gate takes up without a stop: keys, the keys of other issuers and certificates when their files change,
-//! and of `gateway.toml`, when it is told to, what [`config`] can apply. Users are watched by their directory. What is
-//! broken is not taken: the old one stays, and the log says so, once for each change. What belongs to one issuer or
-//! listener concerns no other.
+//! What a running gate reloads: its keys, the keys of trusted issuers and certificates when their files change; and, on
+//! SIGHUP, what [`config`] can apply of `gateway.toml`. The users file has its own watcher. A broken file is not
+//! applied: the old content stays in force, and the log says so once for each change. A broken file of one issuer or
+//! listener does not affect another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-pub(super) use self::files::Seen;
+pub(super) use self::files::LastRead;
 use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
 use super::listener::Listener;
 use super::tls::Tls;
 use crate::config::Config;
+use crate::file_stamp::CHECK_INTERVAL;
 use crate::proxy::Proxy;
-use crate::stamp::LOOK_EVERY;
 use rotogate::clock::Timestamp;
 use rotogate::gate::Gate;
 use rotogate::token::keyring::Keyring;
@@ -26,155 +26,156 @@ use rotogate::token::verify::IssuerRules;
 mod config;
 mod files;
 
-/// For so long the keys of another issuer stay in force whose file is broken or gone. Then its tokens are refused: a key
-/// that was to be taken out does not stay because of a file that nobody mends.
-const BROKEN_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused:
+/// a key that should be removed does not stay because nobody repairs the file.
+const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// What of the gate can be another while it runs.
-pub(super) struct Live {
-    /// In force.
+/// The parts of a running gate that a reload can change.
+pub(super) struct Reloadable {
+    /// The configuration in force.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) gate: Gate,
     pub(super) proxy: Proxy,
     pub(super) limits: Arc<Limits>,
     /// In the order of the configuration.
-    pub(super) listeners: Vec<OfListener>,
-    /// The issuers trusted besides us, in the order of the configuration.
-    pub(super) trusted: Vec<Trusted>,
+    pub(super) listeners: Vec<ReloadableListener>,
+    /// The trusted issuers, in the order of the configuration.
+    pub(super) trusted: Vec<IssuerState>,
 }
 
-/// An issuer trusted besides us.
-pub(super) struct Trusted {
+/// A trusted issuer.
+pub(super) struct IssuerState {
     rules: IssuerRules,
-    /// Since when its file says something else, which cannot be used.
+    /// Since when its file differs and cannot be used.
     broken_since: Option<Timestamp>,
-    /// That was too long ago.
+    /// Whether that was longer ago than [`BROKEN_KEYS_GRACE`].
     dropped: bool,
 }
 
-impl Trusted {
+impl IssuerState {
     pub(super) fn new(rules: IssuerRules) -> Self {
         Self { rules, broken_since: None, dropped: false }
     }
 
     fn is_over(&self) -> bool {
-        self.broken_since.is_some_and(|since| files::now() >= since.plus(BROKEN_FOR))
+        self.broken_since.is_some_and(|since| files::now() >= since.plus(BROKEN_KEYS_GRACE))
     }
 }
 
-/// What of a listener can be another.
-pub(super) struct OfListener {
+/// The parts of a listener that a reload can change.
+pub(super) struct ReloadableListener {
     tls: Option<Arc<Tls>>,
     addresses: Arc<Addresses>,
 }
 
-impl OfListener {
+impl ReloadableListener {
     pub(super) fn new(listener: &Listener) -> Self {
         Self { tls: listener.tls(), addresses: Arc::clone(listener.addresses()) }
     }
 }
 
-/// Watches until dropped.
+/// The task that watches files and applies configurations. Dropping this ends it.
 #[derive(Debug)]
-pub(super) struct Watching {
+pub(super) struct ReloadTask {
     configs: mpsc::Sender<Config>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Watching {
-    /// Takes up another configuration, as far as that goes without a start.
-    pub(super) async fn take(&self, config: Config) {
-        // The task is there as long as this is.
+impl ReloadTask {
+    /// Applies another configuration, as far as a reload can.
+    pub(super) async fn apply(&self, config: Config) {
+        // The task lives as long as this handle.
         let _ = self.configs.send(config).await;
     }
 }
 
-impl Drop for Watching {
+impl Drop for ReloadTask {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Watches our own keys, the files of other issuers' keys, and those of certificates, which were `seen` before they were
-/// read.
-pub(super) fn watch(mut live: Live, mut seen: Seen) -> Watching {
+/// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is their state before
+/// they were first read.
+pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead) -> ReloadTask {
     let (configs, mut asked) = mpsc::channel(1);
     let task = tokio::spawn(async move {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut checks = tokio::time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 config = asked.recv() => {
                     let Some(config) = config else { return };
-                    live.take(config, &mut seen);
+                    reloadable.apply(config, &mut last_read);
                 }
-                _ = looks.tick() => live.look(&mut seen),
+                _ = checks.tick() => reloadable.poll_files(&mut last_read),
             }
         }
     });
-    Watching { configs, task }
+    ReloadTask { configs, task }
 }
 
-impl Live {
-    /// Reads again what changed.
-    fn look(&mut self, seen: &mut Seen) {
+impl Reloadable {
+    /// Reloads the files that changed.
+    fn poll_files(&mut self, last_read: &mut LastRead) {
         let config = self.config.load_full();
-        self.look_at_keys(&config, seen);
+        self.poll_keys(&config, last_read);
         let listeners = config.server.listeners.iter().zip(&self.listeners);
-        for ((config, listener), group) in listeners.zip(&mut seen.certificates) {
+        for ((config, listener), group) in listeners.zip(&mut last_read.certificates) {
             if let Some(tls) = &listener.tls
                 && group.changed(|| files::of_listener(config)).is_some()
             {
                 reload_certificates(tls, group);
             }
         }
-        if let Some(changed) = seen.upstreams.changed(|| files::of_upstreams(&config)) {
+        if let Some(changed) = last_read.upstreams.changed(|| files::of_upstreams(&config)) {
             match self.proxy.reload_certificates(&changed) {
                 Ok(()) => {
                     let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
                     let files = files.join(", ");
-                    tracing::info!(files, "certificates towards upstreams changed and were read again");
-                    seen.upstreams.taken();
+                    tracing::info!(files, "upstream certificates reloaded");
+                    last_read.upstreams.mark_applied();
                 }
-                Err(error) if seen.upstreams.refuse() => tracing::error!(
+                Err(error) if last_read.upstreams.mark_refused() => tracing::error!(
                     error = ?rotogate::fault::Chain(&error),
-                    "certificates towards upstreams changed but cannot be used; the old ones stay in force"
+                    "upstream certificates changed but cannot be used; the old ones stay in force"
                 ),
                 Err(_) => {}
             }
         }
     }
 
-    /// Keys of ours and of other issuers, each for itself: what is broken of one keeps no key of another in force.
-    fn look_at_keys(&mut self, config: &Config, seen: &mut Seen) {
+    /// Reloads the gate's keys and those of trusted issuers, each for itself: a broken file keeps no other key in
+    /// force.
+    fn poll_keys(&mut self, config: &Config, last_read: &mut LastRead) {
         let mut own = None;
-        if seen.own.changed(|| files::own(config)).is_some() {
+        if last_read.own.changed(|| files::own(config)).is_some() {
             match Keyring::load(&config.issuer.keys) {
                 Ok(keys) => own = Some(Arc::new(keys)),
-                Err(error) if seen.own.refuse() => tracing::error!(
+                Err(error) if last_read.own.mark_refused() => tracing::error!(
                     error = ?rotogate::fault::Chain(&error),
-                    "our keys changed but cannot be used; the old ones stay in force"
+                    "own keys changed but cannot be used; the old ones stay in force"
                 ),
                 Err(_) => {}
             }
         }
         let mut issuers = Vec::new();
-        for (place, (issuer, group)) in config.issuers.iter().zip(&mut seen.issuers).enumerate() {
+        for (place, (issuer, group)) in config.issuers.iter().zip(&mut last_read.issuers).enumerate() {
             let Some(trusted) = self.trusted.get_mut(place) else { continue };
             if group.changed(|| files::of_issuer(issuer)).is_some() {
-                match assemble::trusted_issuer_again(issuer) {
+                match assemble::load_issuer_and_log(issuer) {
                     Ok(rules) => {
-                        *trusted = Trusted::new(rules);
+                        *trusted = IssuerState::new(rules);
                         issuers.push(place);
                     }
                     Err(error) => {
                         trusted.broken_since.get_or_insert_with(files::now);
-                        if group.refuse() {
-                            let until = humantime::format_duration(BROKEN_FOR);
+                        if group.mark_refused() {
+                            let until = humantime::format_duration(BROKEN_KEYS_GRACE);
                             tracing::error!(
                                 %error,
                                 issuer = %issuer.url,
-                                "the keys of an issuer changed but cannot be used; the old ones stay in force for {until}"
+                                "issuer keys changed but cannot be used; the old ones stay in force for {until}"
                             );
                         }
                     }
@@ -189,7 +190,7 @@ impl Live {
                 if trusted.dropped {
                     tracing::error!(
                         issuer = %issuer.url,
-                        "the file of an issuer's keys has been broken for too long: its tokens are refused"
+                        "issuer keys broken for too long: its tokens are refused"
                     );
                 }
             }
@@ -202,41 +203,42 @@ impl Live {
         match self.gate.swap_keys(keyring, rules.collect()) {
             Ok(other) => {
                 if own.is_some() {
-                    seen.own.taken();
+                    last_read.own.mark_applied();
                     let signing = self.gate.keyring().signer().kid().to_owned();
-                    tracing::info!(keys = %config.issuer.keys.display(), signing, "our keys changed and were read again");
+                    tracing::info!(keys = %config.issuer.keys.display(), signing, "own keys reloaded");
                 }
                 for place in issuers {
-                    let (Some(issuer), Some(group)) = (config.issuers.get(place), seen.issuers.get_mut(place)) else {
+                    let (Some(issuer), Some(group)) = (config.issuers.get(place), last_read.issuers.get_mut(place))
+                    else {
                         continue;
                     };
                     if self.trusted.get(place).is_some_and(|trusted| trusted.broken_since.is_none()) {
-                        group.taken();
-                        tracing::info!(issuer = %issuer.url, other, "the keys of an issuer were read again");
+                        group.mark_applied();
+                        tracing::info!(issuer = %issuer.url, other, "issuer keys reloaded");
                     }
                 }
             }
             Err(error) => {
                 if own.is_some() {
-                    seen.own.refuse();
+                    last_read.own.mark_refused();
                 }
                 tracing::error!(
                     error = ?rotogate::fault::Chain(&error),
-                    "the keys changed but cannot be used; the old ones stay in force"
+                    "keys changed but cannot be used; the old ones stay in force"
                 );
             }
         }
     }
 }
 
-/// Of a pair that is written one by one the first half does not fit yet.
-fn reload_certificates(tls: &Tls, group: &mut files::Group) {
+/// While certificate and key are replaced one after the other, they do not match; the next check finds both.
+fn reload_certificates(tls: &Tls, group: &mut files::FileGroup) {
     match tls.reload() {
         Ok(()) => {
-            tracing::info!(key = tls.key(), "certificates changed and were read again");
-            group.taken();
+            tracing::info!(key = tls.key(), "certificates reloaded");
+            group.mark_applied();
         }
-        Err(error) if group.refuse() => {
+        Err(error) if group.mark_refused() => {
             tracing::error!(%error, "certificates changed but cannot be used; the old ones stay in force");
         }
         Err(_) => {}

@@ -1,4 +1,4 @@
-//! The certificates of a listener, and which of them is for which name.
+//! The certificates of a listener, and the choice among them by server name.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,12 +10,12 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::{MAX_LEN, Wrong, chain};
+use super::{MAX_FILE_BYTES, Wrong, chain};
 use crate::config::CertificateFiles;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::private_file::read_private_bytes;
 
-/// See the module. At least one.
+/// The certificates of a listener; at least one.
 #[derive(Debug)]
 pub(crate) struct Certificates(Vec<Arc<CertifiedKey>>);
 
@@ -28,10 +28,10 @@ impl Certificates {
         files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Which is for this name: the first that says so, as a client would judge it, wildcards included. The first of all
-    /// is also for those that none is for.
+    /// The position of the certificate for a name: the first that a client would accept for it, wildcards included;
+    /// else the first of all.
     fn place(&self, name: &str) -> usize {
-        // A fully qualified name is the same name.
+        // A trailing dot makes a name fully qualified; it is the same name.
         let name = name.strip_suffix('.').unwrap_or(name);
         let Ok(name) = ServerName::try_from(name) else { return 0 };
         let is_for = |key: &Arc<CertifiedKey>| {
@@ -41,9 +41,9 @@ impl Certificates {
         self.0.iter().position(is_for).unwrap_or(0)
     }
 
-    /// Is the same certificate for both names? Then whoever meant to speak to one may speak to the other. Who named none
-    /// was shown the first.
-    pub(crate) fn are_one(&self, name: Option<&str>, other: &str) -> bool {
+    /// Whether both names get the same certificate. Then a connection for one may carry requests for the other. `None`
+    /// means no SNI, which gets the first certificate.
+    pub(crate) fn share_certificate(&self, name: Option<&str>, other: &str) -> bool {
         self.0.len() == 1
             || name.is_some_and(|name| name.eq_ignore_ascii_case(other))
             || name.map_or(0, |name| self.place(name)) == self.place(other)
@@ -70,17 +70,15 @@ fn load(
     let shown = files.cert.display();
     if let Some(first) = certificates.first() {
         let certificate = EndEntityCert::try_from(first)
-            .map_err(|error| format!("{shown}: its first certificate is none for a server: {error}"))
+            .map_err(|error| format!("{shown}: its first certificate is not a server certificate: {error}"))
             .map_err(at("cert"))?;
         let late = wrong_time(&certificate).map(|what| format!("{shown}: {what}: clients will refuse it"));
         warnings.extend(late.map(at("cert")));
     }
-    let pem = read_private_bytes(&files.key, MAX_LEN).map_err(at("key"))?;
+    let pem = read_private_bytes(&files.key, MAX_FILE_BYTES).map_err(at("key"))?;
     let shown_key = files.key.display();
     let key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|error| {
-            format!("{shown_key}: holds no private key that can be read: {error}; expected an unencrypted key in PEM")
-        })
+        .map_err(|error| format!("{shown_key}: no readable private key: {error}; expected an unencrypted key in PEM"))
         .map_err(at("key"))?;
     let key = provider
         .key_provider
@@ -89,7 +87,7 @@ fn load(
         .map_err(at("key"))?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
-        // What cannot tell its public key cannot be held against it.
+        // rustls cannot compare this kind of key; the pair is accepted.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(pair)),
         Err(_) => Err(at("key")(format!(
             "{shown_key}: is not the private key of the first certificate in {shown}, which must be the server's own, \
@@ -98,11 +96,12 @@ fn load(
     }
 }
 
-/// A certificate at the wrong time is served all the same: clients that check refuse it, and those that do not, and
-/// everything else, go on. The clock of this machine may be what is wrong.
+/// Whether a certificate is outside its validity period. It is served anyway: clients that check refuse it, the others
+/// keep working, and this machine's clock may be what is wrong.
 fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());
-    // Without roots there is no path to find; what is asked is whether its time is what it fails by, which comes first.
+    // Without roots, no path can be found. webpki checks the validity period first, so its error tells whether that is
+    // the problem.
     let judged = certificate.verify_for_usage(
         &[],
         &[],

@@ -1,8 +1,9 @@
-//! TLS of a listener (requirement T16): 1.2 and 1.3 with the suites of aws-lc-rs, all of which are AEADs with ephemeral
-//! keys; no renegotiation, which rustls does not have; no early data; and a protocol that both name, or none at all.
+//! TLS of a listener (requirement T16): TLS 1.2 and 1.3 with the cipher suites of aws-lc-rs, all of which are AEADs
+//! with ephemeral keys. No renegotiation (rustls has none), no early data, and no connection without a common ALPN
+//! protocol if the client offers any.
 //!
-//! Certificates are read again when their files change ([`Tls::reload`]): new connections get the new ones, old ones go
-//! on with what they began with.
+//! Certificates are reloaded when their files change ([`Tls::reload`]): new connections get the new ones, open
+//! connections keep theirs.
 
 mod certificates;
 
@@ -21,13 +22,13 @@ pub(super) use certificates::Certificates;
 use crate::config::{ClientAuth, TlsConfig};
 use rotogate::private_file::trusted;
 
-/// The protocols, the preferred first (RFC 7301). Whoever offers others only is refused: no bytes are ever taken for
-/// another protocol than the client meant (ALPACA).
+/// The ALPN protocols, in order of preference (RFC 7301). A client that offers only others is refused, so that no bytes
+/// are interpreted in another protocol than the client meant (ALPACA).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// The longest file of certificates.
-const MAX_LEN: u64 = 1 << 20;
+/// The longest certificate file, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What connections are accepted with, at one moment.
+/// What connections are accepted with at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Loaded {
     pub(super) settings: Arc<ServerConfig>,
@@ -42,38 +43,38 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Warnings were given when the configuration was prepared.
+    /// Warnings are reported when the configuration is prepared.
     pub(super) fn load(config: &TlsConfig) -> Result<Self, Wrong> {
         let (loaded, _) = load(config)?;
         Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: ArcSwap::from_pointee(loaded) })
     }
 
-    /// What a connection that begins now is accepted with.
+    /// What a new connection is accepted with.
     pub(super) fn now(&self) -> Arc<Loaded> {
         self.loaded.load_full()
     }
 
-    /// Reads the files again. What cannot be used changes nothing.
+    /// Reads the files again. On an error, nothing changes.
     pub(super) fn reload(&self) -> Result<(), Wrong> {
-        // A new set of everything, so that no session goes on under rules that are gone: tickets of the old are not
-        // known to the new, and who has one makes a full handshake.
-        self.loaded.store(Arc::new(load_and_tell(&self.config.load())?));
+        // A completely new set, so that no TLS session is resumed under old rules: the new set does not know the old
+        // tickets, and a client that has one makes a full handshake.
+        self.loaded.store(Arc::new(load_and_warn(&self.config.load())?));
         Ok(())
     }
 
-    /// Takes what was loaded by another configuration.
+    /// Takes over what was loaded for another configuration.
     pub(super) fn replace(&self, other: Self) {
         self.config.store(other.config.into_inner());
         self.loaded.store(other.loaded.into_inner());
     }
 
-    /// The key in gateway.toml, for logs.
+    /// Its key in gateway.toml, for logs.
     pub(super) fn key(&self) -> String {
         self.config.load().key.clone()
     }
 }
 
-/// The files that all of it comes from.
+/// The files of a TLS configuration.
 pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
     let roots = match &config.client_auth {
         ClientAuth::None => None,
@@ -82,7 +83,7 @@ pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
     config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]).chain(roots)
 }
 
-/// What is wrong with a file, and which key of gateway.toml names it.
+/// A fault of a file, and the key of gateway.toml that names it.
 #[derive(Debug)]
 pub(in crate::server) struct Wrong {
     pub(in crate::server) key: String,
@@ -95,7 +96,7 @@ impl std::fmt::Display for Wrong {
     }
 }
 
-fn load_and_tell(config: &TlsConfig) -> Result<Loaded, Wrong> {
+fn load_and_warn(config: &TlsConfig) -> Result<Loaded, Wrong> {
     let (loaded, warnings) = load(config)?;
     for Wrong { key, message } in warnings {
         tracing::warn!(key, "{message}");
@@ -103,7 +104,7 @@ fn load_and_tell(config: &TlsConfig) -> Result<Loaded, Wrong> {
     Ok(loaded)
 }
 
-/// Reads every file. What comes back besides are warnings.
+/// Reads every file. Returns warnings beside the result.
 pub(in crate::server) fn load(config: &TlsConfig) -> Result<(Loaded, Vec<Wrong>), Wrong> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
@@ -128,20 +129,19 @@ pub(in crate::server) fn load(config: &TlsConfig) -> Result<(Loaded, Vec<Wrong>)
     };
     let mut settings = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
     settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    // Early data can be replayed, and a refresh must not be (RFC 8470 §4).
+    // Early data can be replayed, and a refresh must not be replayed (RFC 8470 §4).
     settings.max_early_data_size = 0;
-    // Each listener has tickets of its own: one that asks for no certificate opens no other.
+    // Each listener has tickets of its own: a ticket of a listener without client certificates does not work at one
+    // that requires them.
     settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
     Ok((Loaded { settings: Arc::new(settings), certificates }, warnings))
 }
 
-/// Whoever the roots in this file vouch for.
+/// A verifier for client certificates issued by the roots in this file.
 fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<rustls::server::ClientCertVerifierBuilder, String> {
     let mut roots = RootCertStore::empty();
     for root in chain(path)? {
-        roots
-            .add(root)
-            .map_err(|error| format!("{}: holds what is no certificate of a root: {error}", path.display()))?;
+        roots.add(root).map_err(|error| format!("{}: not a root certificate: {error}", path.display()))?;
     }
     Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
 }
@@ -149,7 +149,7 @@ fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<rustls::server::
 /// The certificates in a PEM file; at least one.
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
-    let pem = trusted::read(path, MAX_LEN)?;
+    let pem = trusted::read(path, MAX_FILE_BYTES)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("{shown}: is not PEM: {error}"))?;

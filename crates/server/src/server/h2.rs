@@ -1,9 +1,9 @@
-//! The requests of one HTTP/2 connection: whether a client takes its replies, how often it asks and then resets, and
-//! when it was last heard of (requirements A4, T15).
+//! The requests of one HTTP/2 connection: whether the client reads its responses, how often it resets requests, and
+//! when it was last active (requirements A4, T15).
 //!
-//! In HTTP/1.1 a client that does not read stops the socket. Here each reply has a window of its own, so one that is
-//! not read stands still while pings are answered. hyper gives each request a task by way of the executor, so that is
-//! the place to end one of them and leave the others.
+//! In HTTP/1.1, a client that does not read blocks its socket. In HTTP/2 each response has a flow-control window of its
+//! own, so an unread response stalls while pings are still answered. hyper spawns each request through the executor, so
+//! the executor can end one of them and leave the others.
 
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -17,25 +17,25 @@ use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-use super::pace::{Pace, Slowest};
+use super::min_rate::{MinRate, RateBudget};
 
-/// How many requests a client may reset before their reply at once, and then a second. Far above what a person's
-/// clicking or a failing deadline brings on, far below a flood (CVE-2023-44487). What was reset before we saw the
-/// request is counted by the library.
+/// How many requests a client may reset before the response: at once, and then per second. Far above what clicks or
+/// expired deadlines cause, far below a flood (CVE-2023-44487). hyper counts resets that arrive before the request was
+/// read.
 const RESETS_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).unwrap();
 const RESETS_A_SECOND: NonZeroU32 = NonZeroU32::new(100).unwrap();
-/// A client that is told to go may still reset so many more, which it had begun.
-const MORE: u64 = 100;
+/// After `GOAWAY`, a client may still reset this many requests that it had already sent.
+const EXCESS_RESETS_PER_NOTICE: u64 = 100;
 
 tokio::task_local! {
     static DELIVERY: Arc<Delivery>;
 }
 
-/// What is known of one connection. Cheap to clone.
+/// The state of one connection. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Streams {
+pub(super) struct H2Streams {
     shared: Arc<Shared>,
-    slowest: Slowest,
+    min_rate: MinRate,
 }
 
 #[derive(Debug)]
@@ -48,8 +48,8 @@ struct Shared {
     flooded: Notify,
 }
 
-impl Streams {
-    pub(super) fn new(slowest: Slowest) -> Self {
+impl H2Streams {
+    pub(super) fn new(min_rate: MinRate) -> Self {
         let shared = Shared {
             running: AtomicUsize::new(0),
             begun: AtomicU64::new(0),
@@ -57,93 +57,94 @@ impl Streams {
             excess: AtomicU64::new(0),
             flooded: Notify::new(),
         };
-        Self { shared: Arc::new(shared), slowest }
+        Self { shared: Arc::new(shared), min_rate }
     }
 
-    /// How many requests began so far, and whether any runs.
-    pub(super) fn seen(&self) -> (u64, bool) {
+    /// How many requests have begun, and whether any is in flight.
+    pub(super) fn activity(&self) -> (u64, bool) {
         (self.shared.begun.load(Ordering::Relaxed), self.shared.running.load(Ordering::Relaxed) > 0)
     }
 
-    /// Ends when the client resets too much, and again if it goes on all the same.
-    pub(super) async fn flooded(&self) {
+    /// Resolves when the client exceeds the reset rate, and again if it continues.
+    pub(super) async fn reset_flood(&self) {
         self.shared.flooded.notified().await;
     }
 
-    /// To be held until there is a reply.
-    pub(super) fn unanswered(&self) -> Unanswered {
-        Unanswered(Some(Arc::clone(&self.shared)))
+    /// A guard to hold until the response is made.
+    pub(super) fn pending_reply(&self) -> PendingReply {
+        PendingReply(Some(Arc::clone(&self.shared)))
     }
 }
 
-/// A request without a reply. Dropped so, it was reset.
+/// A request without a response. Dropping it counts as a reset by the client.
 #[derive(Debug)]
-pub(super) struct Unanswered(Option<Arc<Shared>>);
+pub(super) struct PendingReply(Option<Arc<Shared>>);
 
-impl Unanswered {
-    pub(super) fn answered(mut self) {
+impl PendingReply {
+    pub(super) fn complete(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
         if shared.resets.check().is_err() {
-            // It may still reset what it had begun.
-            if shared.excess.fetch_add(1, Ordering::Relaxed) % MORE == 0 {
+            // The client may still reset requests that it had already sent.
+            if shared.excess.fetch_add(1, Ordering::Relaxed) % EXCESS_RESETS_PER_NOTICE == 0 {
                 shared.flooded.notify_one();
             }
         }
     }
 }
 
-impl<F> Executor<F> for Streams
+impl<F> Executor<F> for H2Streams
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, request: F) {
         self.shared.begun.fetch_add(1, Ordering::Relaxed);
         self.shared.running.fetch_add(1, Ordering::Relaxed);
-        let running = Running(Arc::clone(&self.shared));
+        let running = RunningGuard(Arc::clone(&self.shared));
         let delivery = Arc::<Delivery>::default();
-        let taken = Taken { request, delivery: Arc::clone(&delivery), seen: 0, pace: Pace::new(self.slowest) };
+        let task =
+            StreamTask { request, delivery: Arc::clone(&delivery), seen: 0, budget: RateBudget::new(self.min_rate) };
         tokio::spawn(async move {
-            DELIVERY.scope(delivery, taken).await;
+            DELIVERY.scope(delivery, task).await;
             drop(running);
         });
     }
 }
 
-struct Running(Arc<Shared>);
+struct RunningGuard(Arc<Shared>);
 
-impl Drop for Running {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Where a reply is. Written and read by the task of its request only.
+/// The progress of a response. Only the task of its request reads and writes it.
 #[derive(Debug, Default)]
 struct Delivery {
-    /// Is there something that the client has not taken yet?
+    /// Whether a frame waits for the client.
     waits: AtomicBool,
-    /// How much was handed over.
+    /// The bytes given to hyper so far.
     bytes: AtomicU64,
 }
 
 pin_project! {
-    /// A request that ends where its client does not take the reply.
-    struct Taken<F> {
+    /// A request that ends if its client does not read the response.
+    struct StreamTask<F> {
         #[pin]
         request: F,
         delivery: Arc<Delivery>,
         seen: u64,
-        pace: Pace,
+        budget: RateBudget,
     }
 }
 
-impl<F: Future<Output = ()>> Future for Taken<F> {
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -154,35 +155,35 @@ impl<F: Future<Output = ()>> Future for Taken<F> {
         let bytes = this.delivery.bytes.load(Ordering::Relaxed);
         let waits = this.delivery.waits.load(Ordering::Relaxed);
         if bytes != *this.seen || !waits {
-            this.pace.moved(bytes - *this.seen);
+            this.budget.record(bytes - *this.seen);
             *this.seen = bytes;
         }
         if !waits {
             return Poll::Pending;
         }
         // Dropping the request resets its stream.
-        this.pace.poll_waiting(cx).map(|()| tracing::debug!("a client did not take its reply, which was reset"))
+        this.budget.poll_exhausted(cx).map(|()| tracing::debug!("response not read by the client; stream reset"))
     }
 }
 
 pin_project! {
-    /// The body of a reply, which says how far it is.
+    /// A response body that records its progress.
     #[derive(Debug)]
-    pub(super) struct Delivered<B> {
+    pub(super) struct TrackedBody<B> {
         #[pin]
         body: B,
         delivery: Option<Arc<Delivery>>,
     }
 }
 
-impl<B> Delivered<B> {
-    /// To be called where the request runs: there it is known which one it is.
+impl<B> TrackedBody<B> {
+    /// Must be called in the task of the request, which knows its progress record.
     pub(super) fn new(body: B) -> Self {
         Self { body, delivery: DELIVERY.try_with(Arc::clone).ok() }
     }
 }
 
-impl<B: Body> Body for Delivered<B> {
+impl<B: Body> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -219,14 +220,14 @@ mod tests {
 
     #[test]
     fn t15_resets_beyond_the_rate_are_a_flood_and_answered_requests_are_none() {
-        let streams = Streams::new(Slowest { rate: 0, patience: Duration::from_secs(60) });
-        (0..10_000).for_each(|_| streams.unanswered().answered());
-        (0..RESETS_AT_ONCE.get()).for_each(|_| drop(streams.unanswered()));
-        assert!(streams.flooded().now_or_never().is_none());
-        // Once to be told to go, and once more for who does not.
+        let streams = H2Streams::new(MinRate { bytes_per_second: 0, max_lag: Duration::from_secs(60) });
+        (0..10_000).for_each(|_| streams.pending_reply().complete());
+        (0..RESETS_AT_ONCE.get()).for_each(|_| drop(streams.pending_reply()));
+        assert!(streams.reset_flood().now_or_never().is_none());
+        // Once for GOAWAY, and once more because the client continues.
         for _ in 0..2 {
-            (0..2000).for_each(|_| drop(streams.unanswered()));
-            assert!(streams.flooded().now_or_never().is_some());
+            (0..2000).for_each(|_| drop(streams.pending_reply()));
+            assert!(streams.reset_flood().now_or_never().is_some());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The gate that runs, asked through its admin listener.
+//! The client of a running gate's admin listener.
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
@@ -15,13 +15,13 @@ use crate::config::Config;
 use crate::server::admin::AdminToken;
 
 /// Sends a request with the admin token. `None` if no gate answers.
-pub(super) async fn ask(
+pub(super) async fn send(
     config: &Config,
     method: Method,
     path_and_query: &str,
 ) -> Result<Option<Response<Incoming>>, Failure> {
     let file = &config.admin.token_file;
-    // One that we may not see is not one that is not there.
+    // A token file that this user may not see is not the same as a missing one.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(None);
     }
@@ -50,29 +50,31 @@ pub(super) async fn ask(
     }
 }
 
-/// The whole of an answer.
-pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, Failure> {
+/// The whole response body.
+pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(response.into_body().collect().await.map_err(Failure::of)?.to_bytes())
 }
 
-/// What a gate that must run answers.
+/// The answer of a gate that must run.
 ///
 /// # Errors
-/// None runs, or it says what is wrong with the request.
-pub(super) async fn answer(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
-    let Some(response) = ask(config, method, path_and_query).await? else {
+/// No gate runs, or it refuses the request.
+pub(super) async fn request(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
+    let Some(response) = send(config, method, path_and_query).await? else {
         return Err(Failure::Failed(format!(
-            "no gate answers on {} (admin.listen): start it, sessions are seen and ended through it",
+            "no gate answers on {} (admin.listen): start it; sessions are listed and ended through it",
             config.admin.listen
         )));
     };
     let status = response.status();
-    let body = read(response).await?;
+    let body = read_body(response).await?;
     if status.is_success() {
         return Ok(body);
     }
     let said = serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail);
-    Err(Failure::Failed(said.unwrap_or_else(|| format!("what answers on {} is no rotogate", config.admin.listen))))
+    Err(Failure::Failed(
+        said.unwrap_or_else(|| format!("the program that answers on {} is not rotogate", config.admin.listen)),
+    ))
 }
 
 #[derive(Deserialize)]

@@ -1,5 +1,4 @@
-//! What is told of a request besides its answer: its id, its line in the access log, and what the log of the application
-//! says with each event that it brings on.
+//! What the server records about a request: its id, its access-log line, and the context for log events that it causes.
 
 use std::pin::Pin;
 use std::task::{Context as Polled, Poll};
@@ -13,7 +12,7 @@ use pin_project_lite::pin_project;
 use super::metrics;
 use super::origin::Origin;
 use super::request::{ReplyBody, State};
-use crate::log::{self, Answered, Entry, Over, Sent, Tunnel, request_id};
+use crate::log::{self, AccessLogLine, ConnectionInfo, ExchangeProgress, TunnelLine, UpstreamInfo, request_id};
 use crate::proxy::ProxyBody;
 use rotogate::clock::wall_micros;
 use rotogate::context::Context;
@@ -26,22 +25,22 @@ const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";
 const GRPC_STATUS: &str = "grpc-status";
 
-/// See the module. Dropped before there is an answer, it says that the client was gone.
-pub(super) struct Tracked {
+/// The record of one request. Dropped before the response, it logs that the client disconnected.
+pub(super) struct RequestRecord {
     context: Context,
-    entry: Option<Entry>,
-    /// For what becomes of an upgraded connection.
-    tunnel: Option<Tunnel>,
+    line: Option<AccessLogLine>,
+    /// The line of an upgraded connection.
+    tunnel: Option<TunnelLine>,
     is_head: bool,
 }
 
-impl Tracked {
-    /// Names the request, for the upstream too, and begins its line.
+impl RequestRecord {
+    /// Gives the request an id, which the upstream sees too, and begins its line.
     pub(super) fn new<B>(
         state: &State,
         origin: &Origin,
         request: &mut Request<B>,
-        received: Option<&Answered>,
+        received: Option<&ExchangeProgress>,
     ) -> Self {
         let micros = wall_micros();
         let peer = origin.peer.address();
@@ -49,111 +48,111 @@ impl Tracked {
         let given = (!proxies.is_empty()).then(|| request_id::trusted(request.headers(), &state.request_id)).flatten();
         let id = given.unwrap_or_else(|| request_id::new(micros));
         let client = if proxies.is_empty() { peer } else { headers::client_ip(request.headers(), peer, proxies) };
-        let over = || Over {
+        let connection = || ConnectionInfo {
             peer: &origin.peer,
             client: (client != peer).then_some(client),
             scheme: origin.peer.scheme(),
             tls: origin.tls,
         };
-        let entry = log::access().map(|access| access.begin(request, &id, micros, &over(), received.cloned()));
-        let tunnel = (entry.is_some() && request.headers().contains_key(UPGRADE)).then(Tunnel::default);
+        let line = log::access().map(|access| access.begin(request, &id, micros, &connection(), received.cloned()));
+        let tunnel = (line.is_some() && request.headers().contains_key(UPGRADE)).then(TunnelLine::default);
         if let Some(tunnel) = &tunnel {
             request.extensions_mut().insert(tunnel.clone());
             request.extensions_mut().insert(UntilClosed(Arc::new(tunnel.clone())));
         }
         request.headers_mut().insert(state.request_id.clone(), id.clone());
         let is_head = *request.method() == Method::HEAD;
-        Self { context: Context { id, client: Some(client), actor: None }, entry, tunnel, is_head }
+        Self { context: Context { id, client: Some(client), actor: None }, line, tunnel, is_head }
     }
 
-    /// What is to be known where the request is worked for.
+    /// The context for the code that works on the request.
     pub(super) fn context(&self) -> Context {
         self.context.clone()
     }
 
-    /// There is an answer.
-    pub(super) fn answered(
+    /// Completes the record with the response.
+    pub(super) fn complete(
         self,
         state: &State,
         mut response: Response<ReplyBody>,
         verdict: Option<&Verdict>,
-    ) -> Response<Logged> {
-        let Self { context: Context { id, .. }, entry, tunnel, is_head } = self;
+    ) -> Response<LoggedBody> {
+        let Self { context: Context { id, .. }, line, tunnel, is_head } = self;
         if response.headers().get(CONTENT_TYPE).is_some_and(|media| media.as_bytes() == PROBLEM)
             && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes)
         {
-            named(bytes, &id);
+            add_request_id(bytes, &id);
         }
         response.headers_mut().insert(state.request_id.clone(), id);
-        let Some(mut entry) = entry else { return response.map(|body| Logged { body, entry: None }) };
+        let Some(mut line) = line else { return response.map(|body| LoggedBody { body, line: None }) };
         let status = response.status();
         let reason = metrics::outcome(verdict);
         let upstream = verdict.and_then(|verdict| verdict.route.as_ref()?.upstream);
         match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
             (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
-                let sent = Sent { upstream, address, attempts, took };
-                entry.answered(status, reason, verdict, Some(&sent));
+                let sent = UpstreamInfo { upstream, address, attempts, took };
+                line.set_response(status, reason, verdict, Some(&sent));
             }),
-            (Some(_) | None, _) => entry.answered(status, reason, verdict, None),
+            (Some(_) | None, _) => line.set_response(status, reason, verdict, None),
         }
-        entry.grpc(response.headers().get(GRPC_STATUS));
+        line.set_grpc_status(response.headers().get(GRPC_STATUS));
         if let Some(tunnel) = tunnel.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
-            tunnel.begins(entry);
-            return response.map(|body| Logged { body, entry: None });
+            tunnel.begin(line);
+            return response.map(|body| LoggedBody { body, line: None });
         }
         if response.headers().get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(EVENTS)) {
-            entry.begins();
+            line.begin_stream();
         }
         let is_bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if is_bare || response.body().is_end_stream() {
-            entry.ends("complete");
+            line.set_end("complete");
         }
-        response.map(|body| Logged { body, entry: Some(entry) })
+        response.map(|body| LoggedBody { body, line: Some(line) })
     }
 }
 
-/// Puts the id of the request into a problem document (RFC 9457) of ours.
-fn named(problem: &mut Bytes, id: &HeaderValue) {
+/// Adds the request id to a problem document (RFC 9457) of the gate.
+fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
     if let Some(document) = problem.strip_suffix(b"}") {
         *problem = [document, b",\"request_id\":\"", id.as_bytes(), b"\"}"].concat().into();
     }
 }
 
 pin_project! {
-    /// The body of a reply, with the line that is written when it ends.
+    /// A response body whose end writes the access-log line.
     #[derive(Debug)]
-    pub(super) struct Logged {
+    pub(super) struct LoggedBody {
         #[pin]
         body: ReplyBody,
-        entry: Option<Entry>,
+        line: Option<AccessLogLine>,
     }
 }
 
-impl Body for Logged {
+impl Body for LoggedBody {
     type Data = <ReplyBody as Body>::Data;
     type Error = <ReplyBody as Body>::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Polled<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
         let next = this.body.as_mut().poll_frame(cx);
-        let Some(entry) = this.entry else { return next };
+        let Some(line) = this.line else { return next };
         match &next {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    entry.sends(data.remaining());
+                    line.add_sent(data.remaining());
                 }
                 if let Some(trailers) = frame.trailers_ref() {
-                    entry.grpc(trailers.get(GRPC_STATUS));
+                    line.set_grpc_status(trailers.get(GRPC_STATUS));
                 }
                 if this.body.is_end_stream() {
-                    entry.ends(this.body.cut().unwrap_or("complete"));
+                    line.set_end(this.body.cut().unwrap_or("complete"));
                 } else if this.body.size_hint().exact().is_none() {
-                    entry.goes_on();
+                    line.body_continues();
                 }
             }
-            Poll::Ready(None) => entry.ends(this.body.cut().unwrap_or("complete")),
-            Poll::Ready(Some(Err(_))) => entry.ends(this.body.cut().unwrap_or("upstream")),
+            Poll::Ready(None) => line.set_end(this.body.cut().unwrap_or("complete")),
+            Poll::Ready(Some(Err(_))) => line.set_end(this.body.cut().unwrap_or("upstream")),
         }
         next
     }

@@ -1,0 +1,222 @@
+//! The in-place upgrade: the next program replaces this one in the same process, with the listening sockets and their
+//! queued connections (requirements O13, O14).
+//!
+//! The start of this program decided which program that is: an absolute path, never a name that is looked up. By now
+//! the path may hold another version. Besides the sockets, the next program receives the *baton*: this program as an
+//! open file, and the configuration in force. If the next program fails before it serves, it rolls back: the process
+//! becomes this program again, with that configuration and those sockets.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+use super::check::HELD_VAR;
+use crate::server::UpgradeState;
+
+/// The first passed file descriptor (`sd_listen_fds(3)`).
+const FIRST_PASSED_FD: usize = 3;
+/// Names the baton: `PID,NUMBER,NUMBER`. The numbers are the process, the file with the [`BatonContent`], and the
+/// former program. The prefix differs from other variables of ours: an unknown one of those stops a start.
+const BATON_VAR: &str = "_ROTOGATE_BATON";
+/// Why an upgrade was rolled back.
+const REFUSED_VAR: &str = "_ROTOGATE_REFUSED";
+/// The longest reason that is passed on.
+const MAX_REASON_CHARS: usize = 4096;
+
+/// How this program was started: its path and arguments.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// # Errors
+    /// The system does not report which program this is.
+    pub(super) fn current(baton: Option<&Baton>) -> Result<Self, Failure> {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        let path = match baton {
+            Some(baton) => baton.program.clone(),
+            None => invoked_path(&name).map_or_else(std::env::current_exe, Ok).map_err(|error| {
+                Failure::Failed(format!("the system does not report which program this is: {error}"))
+            })?,
+        };
+        Ok(Self { path, arguments: arguments.collect() })
+    }
+
+    /// Asks the next program to check the configuration. Returns the addresses that it would listen on.
+    ///
+    /// # Errors
+    /// The report of the check.
+    pub(super) fn check(&self, config: &Path, held: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
+        let shown = self.path.display();
+        let held = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let checked = Command::new(&self.path)
+            .args([OsStr::new("--json"), OsStr::new("--config"), config.as_os_str(), OsStr::new("check")])
+            .env(HELD_VAR, held)
+            .env_remove(BATON_VAR)
+            .env_remove(REFUSED_VAR)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("{shown} cannot be run: {error}"))?;
+        let said: CheckReport = serde_json::from_slice(&checked.stdout).unwrap_or_default();
+        if checked.status.success() {
+            return Ok(said.listen);
+        }
+        let text = said.error.map_or_else(
+            || String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).trim().to_owned(),
+            |error| error.detail,
+        );
+        Err(format!("{shown} check: {text}"))
+    }
+}
+
+/// The output of `check`, as far as it matters here. An older program reports less.
+#[derive(Default, Deserialize)]
+struct CheckReport {
+    #[serde(default)]
+    listen: Vec<SocketAddr>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    detail: String,
+}
+
+/// The absolute path by which this program was invoked, if that path is the running program. Unlike the path that the
+/// system reports, it keeps symbolic links: an upgrade may change the target of a link.
+fn invoked_path(name: &OsStr) -> Option<PathBuf> {
+    if !name.as_bytes().contains(&b'/') {
+        return None;
+    }
+    let path = std::path::absolute(name).ok()?;
+    let (there, running) = (std::fs::metadata(&path).ok()?, std::fs::metadata("/proc/self/exe").ok()?);
+    ((there.dev(), there.ino()) == (running.dev(), running.ino())).then_some(path)
+}
+
+/// What the former program left, in case this one fails.
+#[derive(Debug)]
+pub(super) struct Baton {
+    program: PathBuf,
+    /// The text of the configuration in force.
+    pub(super) config: String,
+    /// Why the upgrade failed, if it was rolled back. Then this program is the former one.
+    pub(super) refused: Option<String>,
+    /// The file descriptor of the former program.
+    former: usize,
+    text: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BatonContent {
+    program: Vec<u8>,
+    config: String,
+}
+
+impl Baton {
+    /// The baton of this process, if it has one.
+    pub(super) fn received() -> Option<Self> {
+        let text = std::env::var(BATON_VAR).ok()?;
+        let numbers: Vec<usize> = text.split(',').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+        let [process, content, former] = numbers.try_into().ok()?;
+        if process != usize::try_from(std::process::id()).ok()? {
+            return None;
+        }
+        let mut json = Vec::new();
+        File::open(format!("/proc/self/fd/{content}")).ok()?.read_to_end(&mut json).ok()?;
+        let BatonContent { program, config } = serde_json::from_slice(&json).ok()?;
+        let program = PathBuf::from(OsString::from_vec(program));
+        Some(Self { program, config, refused: std::env::var(REFUSED_VAR).ok(), former, text })
+    }
+
+    /// Restores the process name: after a roll-back the system names the process after a file descriptor.
+    pub(super) fn restore_process_name(&self) {
+        if let Some(name) = self.program.file_name() {
+            // The name only shows in process lists, so a failure is ignored.
+            let _ = std::fs::write("/proc/self/comm", name.as_bytes());
+        }
+    }
+
+    /// Becomes the former program again, with the configuration that was in force. Uses `sockets`, or else the passed
+    /// sockets that this process has not claimed. Returns only on failure.
+    pub(super) fn roll_back(self, why: &Failure, sockets: Option<Vec<TcpListener>>) -> Failure {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.former));
+        command
+            .arg0(&self.program)
+            .args(std::env::args_os().skip(1))
+            .env(BATON_VAR, &self.text)
+            .env(REFUSED_VAR, reason(why));
+        if let Some(sockets) = sockets {
+            set_listen_variables(&mut command, sockets.len());
+            if let Err(error) = command.fd_mappings(fd_mappings(sockets.into_iter().map(OwnedFd::from))) {
+                return Failure::of(error);
+            }
+        }
+        let error = command.exec();
+        Failure::Failed(format!("{why}; and the former program cannot be run again: {error}"))
+    }
+}
+
+/// Makes an error fit for an environment variable.
+fn reason(why: &Failure) -> String {
+    why.to_string().replace('\0', " ").chars().take(MAX_REASON_CHARS).collect()
+}
+
+/// Becomes the program that the path holds now. Returns only if neither that program nor this one can be executed.
+pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure {
+    let UpgradeState { sockets, config } = state;
+    let count = sockets.len();
+    let content =
+        BatonContent { program: program.path.as_os_str().as_bytes().to_vec(), config: config.source.text().to_owned() };
+    let baton = match baton(&content) {
+        Ok(baton) => baton,
+        Err(error) => return Failure::Failed(format!("in-place upgrade impossible: {error}")),
+    };
+    let numbers = format!("{},{},{}", std::process::id(), FIRST_PASSED_FD + count, FIRST_PASSED_FD + count + 1);
+    let mut command = Command::new(&program.path);
+    command.args(&program.arguments).env(BATON_VAR, &numbers).env_remove(REFUSED_VAR);
+    set_listen_variables(&mut command, count);
+    if let Err(error) = command.fd_mappings(fd_mappings(sockets.into_iter().map(OwnedFd::from).chain(baton))) {
+        return Failure::of(error);
+    }
+    let why = Failure::Failed(format!("{} cannot be run: {}", program.path.display(), command.exec()));
+    tracing::error!(error = %why, "in-place upgrade failed; this program runs on");
+    crate::log::flush();
+    // All file descriptors are already in place.
+    let mut again = Command::new("/proc/self/exe");
+    again.arg0(&program.path).args(&program.arguments).env(BATON_VAR, &numbers).env(REFUSED_VAR, reason(&why));
+    set_listen_variables(&mut again, count);
+    let error = again.exec();
+    Failure::Failed(format!("{why}; and this program cannot be run again: {error}"))
+}
+
+fn set_listen_variables(command: &mut Command, count: usize) {
+    command.env_remove("LISTEN_FDNAMES");
+    command.env("LISTEN_PID", std::process::id().to_string()).env("LISTEN_FDS", count.to_string());
+}
+
+fn fd_mappings(files: impl Iterator<Item = OwnedFd>) -> Vec<FdMapping> {
+    let number = |place: usize| i32::try_from(place).unwrap_or(i32::MAX);
+    files.zip(FIRST_PASSED_FD..).map(|(parent_fd, place)| FdMapping { parent_fd, child_fd: number(place) }).collect()
+}
+
+/// The files that follow the sockets, in the order of [`BATON_VAR`].
+fn baton(content: &BatonContent) -> std::io::Result<[OwnedFd; 2]> {
+    let json = serde_json::to_vec(content)?;
+    let mut text = File::from(rustix::fs::memfd_create("rotogate-baton", rustix::fs::MemfdFlags::CLOEXEC)?);
+    text.write_all(&json)?;
+    Ok([text.into(), File::open("/proc/self/exe")?.into()])
+}
