@@ -1,8 +1,12 @@
-//! Refusals are data. A [`Denial`] is the caller's doing: one variant a rule. What fails on our side is a
-//! [`Fault`](crate::fault::Fault). One place renders a denial, in the words of the route's dialect: a caller never learns more
-//! than the protocol's own error code says, and the log names the variant.
+//! Refusals as data. A [`Denial`] is an error of the caller: one variant for each rule that refuses. A
+//! [`Fault`](crate::fault::Fault) is a failure on our side.
+//!
+//! A reply reveals no more than the [`Class`] of a denial; the log names the variant. The writers of replies (the dialects,
+//! and the gate for data routes) match classes, so [`Denial::class`] is the one place that decides what a caller learns.
 
 use std::time::Duration;
+
+use http::StatusCode;
 
 use crate::session::rotation::{Ended, Lapsed, Reuse};
 
@@ -114,18 +118,19 @@ pub enum Denial {
     TooManyRequests(Duration),
 }
 
-/// What a refusal says of the credential that was presented.
+/// What a denial says about the credential that was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It opens nothing here, and waiting changes nothing.
+    /// The credential is refused everywhere here, for all time.
     Dead,
-    /// It is refused for what was asked here. What it is otherwise was not asked.
+    /// The credential is refused for this request. The gate did not decide more about it.
     Refused,
-    /// Nothing: it was not looked at. The same request may pass later.
+    /// The gate did not examine the credential. The same request may pass later.
     Undecided,
 }
 
-/// Why a credential is not good: a decision. A refusal to decide is none, and becomes no `NotGood` (requirement R15).
+/// Why a credential is not good: a decision. An undecided denial is not a decision and never becomes a `NotGood`
+/// (requirement R15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotGood(Denial);
 
@@ -133,7 +138,7 @@ impl NotGood {
     /// The decision in a denial.
     ///
     /// # Errors
-    /// The denial itself, if nothing was decided.
+    /// The denial itself, if it is undecided.
     pub const fn of(denial: Denial) -> Result<Self, Denial> {
         match denial.standing() {
             Standing::Dead | Standing::Refused => Ok(Self(denial)),
@@ -141,14 +146,166 @@ impl NotGood {
         }
     }
 
-    /// The rule that refuses it.
+    /// The rule that refuses the credential.
     pub const fn denial(self) -> Denial {
         self.0
     }
 }
 
+/// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The head of the request is unusable.
+    Head(BadHead),
+    /// `CONNECT`, which the gate does not serve.
+    Tunnel,
+    /// The gate does not serve the host that the request names.
+    UnknownHost,
+    /// There is nothing at the path. The detail is for plain replies.
+    NotFound(Option<&'static str>),
+    /// The method is not served at this path.
+    WrongMethod,
+    /// The body is too large.
+    TooLarge,
+    /// The body or a parameter is not what the protocol says: a fixed text.
+    Request(&'static str),
+    /// More than one credential was sent.
+    TwoCredentials,
+    /// No credential was sent.
+    NoCredential,
+    /// A credential was sent that cannot be used here.
+    UnusableCredential,
+    /// The request came from another origin.
+    CrossOrigin,
+    /// The access token is not good.
+    BadToken(TokenFlaw),
+    /// The access token is good, but lacks a scope.
+    InsufficientScope,
+    /// The refresh credential is not good.
+    BadGrant {
+        /// The session outlived a lifetime.
+        expired: bool,
+    },
+    /// The requested lifetime is too long.
+    Lifetime,
+    /// The requested scope is malformed, or goes beyond what may be granted.
+    Scope,
+    /// The login failed: unknown user or wrong password.
+    Login,
+    /// The user has too many sessions.
+    TooManySessions,
+    /// The client is unknown, or failed to authenticate.
+    Client,
+    /// The client may not do this.
+    ClientNotAllowed,
+    /// The endpoint does not serve this grant type.
+    GrantType,
+    /// A rate limit applies; the next attempt counts after this time.
+    Limited(Duration),
+}
+
+/// An unusable request head, and what replies say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadHead {
+    /// The status of a reply in HTTP's own terms.
+    pub status: StatusCode,
+    /// What is wrong, for a problem document.
+    pub detail: Option<&'static str>,
+    /// What is wrong, for a protocol that reports an HTTP error inside its own.
+    pub summary: &'static str,
+    /// The end of the request is not known, so the connection must be closed (RFC 9112 §6.3).
+    pub closes: bool,
+}
+
+/// What is wrong with an access token, as far as a reply or the access log differs by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFlaw {
+    /// It does not parse.
+    Malformed,
+    /// It was refused before its signature was verified, or its signature is bad: its claims prove nothing.
+    Unproved,
+    /// Its signature is good, its claims or their use are not.
+    Proved,
+    /// Its signature is good, and it expired.
+    Expired,
+}
+
+impl BadHead {
+    const fn new(status: StatusCode, detail: Option<&'static str>, summary: &'static str) -> Class {
+        Class::Head(Self { status, detail, summary, closes: false })
+    }
+}
+
 impl Denial {
-    /// What it says of the credential that was presented.
+    /// What a reply may reveal.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::BadPath(error) => {
+                BadHead::new(StatusCode::BAD_REQUEST, Some(error.what()), "the path is malformed")
+            }
+            Self::BadHost => BadHead::new(
+                StatusCode::BAD_REQUEST,
+                Some("Host is missing, repeated, malformed or contradictory"),
+                "Host is missing or malformed",
+            ),
+            Self::BadTarget => BadHead::new(
+                StatusCode::BAD_REQUEST,
+                Some("the request target must be in origin form"),
+                "the request target is malformed",
+            ),
+            Self::BadFraming => Class::Head(BadHead {
+                status: StatusCode::BAD_REQUEST,
+                detail: Some("a body has a length, or comes in chunks, once"),
+                summary: "the body is framed twice",
+                closes: true,
+            }),
+            Self::TargetTooLong => BadHead::new(StatusCode::URI_TOO_LONG, None, "the request target is too long"),
+            Self::Tunnel => Class::Tunnel,
+            Self::UnknownHost => Class::UnknownHost,
+            Self::NoRoute | Self::NearMiss => Class::NotFound(None),
+            Self::AmbiguousPath => Class::NotFound(Some("ambiguous_path: the path can be read in two ways")),
+            Self::MethodNotAllowed => Class::WrongMethod,
+            Self::BodyTooLarge => Class::TooLarge,
+            Self::MalformedRequest(what) => Class::Request(what),
+            Self::TwoCredentials => Class::TwoCredentials,
+            Self::NoCredential => Class::NoCredential,
+            Self::UnusableCredential => Class::UnusableCredential,
+            Self::CrossOrigin => Class::CrossOrigin,
+            Self::MalformedToken(_) => Class::BadToken(TokenFlaw::Malformed),
+            Self::UnknownIssuer
+            // An issuer is mostly refused before the signature is verified.
+            | Self::WrongIssuer
+            | Self::UnknownKey
+            | Self::WrongAlgorithm
+            | Self::WrongType
+            | Self::BadSignature
+            | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
+            Self::UnprovedBinding | Self::TokenNotYetValid | Self::TokenRevoked | Self::WrongAudience => {
+                Class::BadToken(TokenFlaw::Proved)
+            }
+            Self::TokenExpired => Class::BadToken(TokenFlaw::Expired),
+            Self::InsufficientScope => Class::InsufficientScope,
+            Self::SessionExpired(_) => Class::BadGrant { expired: true },
+            Self::UnknownRefreshToken
+            | Self::OtherClient
+            | Self::OtherAccount
+            | Self::OtherDialect
+            | Self::SessionRevoked(_)
+            | Self::Ahead
+            | Self::Reuse(_)
+            | Self::MismatchedPair => Class::BadGrant { expired: false },
+            Self::TtlExceeded => Class::Lifetime,
+            Self::InvalidScope => Class::Scope,
+            Self::WrongPassword => Class::Login,
+            Self::TooManySessions => Class::TooManySessions,
+            Self::InvalidClient => Class::Client,
+            Self::UnauthorizedClient => Class::ClientNotAllowed,
+            Self::UnsupportedGrantType => Class::GrantType,
+            Self::TooManyRequests(wait) => Class::Limited(*wait),
+        }
+    }
+
+    /// What this denial says about the credential that was presented.
     pub const fn standing(&self) -> Standing {
         match self {
             Self::MalformedToken(_)
@@ -202,12 +359,42 @@ impl Denial {
         }
     }
 
-    /// Was nothing decided, so that the same request may pass later?
+    /// Whether the signature of the refused access token was verified; `None` if the denial is not about a token that
+    /// parses. Without a good signature, the claims of a token prove nothing.
+    pub const fn token_is_proved(&self) -> Option<bool> {
+        match self.class() {
+            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired) | Class::InsufficientScope => Some(true),
+            Class::BadToken(TokenFlaw::Unproved) => Some(false),
+            Class::BadToken(TokenFlaw::Malformed)
+            | Class::Head(_)
+            | Class::Tunnel
+            | Class::UnknownHost
+            | Class::NotFound(_)
+            | Class::WrongMethod
+            | Class::TooLarge
+            | Class::Request(_)
+            | Class::TwoCredentials
+            | Class::NoCredential
+            | Class::UnusableCredential
+            | Class::CrossOrigin
+            | Class::BadGrant { .. }
+            | Class::Lifetime
+            | Class::Scope
+            | Class::Login
+            | Class::TooManySessions
+            | Class::Client
+            | Class::ClientNotAllowed
+            | Class::GrantType
+            | Class::Limited(_) => None,
+        }
+    }
+
+    /// Is the credential unexamined, so that the same request may pass later?
     pub const fn is_undecided(&self) -> bool {
         matches!(self.standing(), Standing::Undecided)
     }
 
-    /// One word for log lines and metrics, from a fixed set.
+    /// The word for log lines and metrics, from a fixed set.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::BadPath(_) => "bad_path",
@@ -265,7 +452,7 @@ impl Denial {
         }
     }
 
-    /// What was wrong with the form of a request or token, where a variant says so. From fixed texts.
+    /// What is wrong with the form of a request or token, for the variants that say so: a fixed text.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self::MalformedRequest(what) | Self::MalformedToken(what) | Self::BadClaim(what) => Some(what),

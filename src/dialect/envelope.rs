@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served, json, said_json};
-use crate::denial::Denial;
+use crate::denial::{Class, Denial};
 use crate::engine::Issued;
 use crate::fault::Error;
 use crate::reply::retry_after;
@@ -151,61 +151,35 @@ impl Dialect for Envelope {
 
 impl Envelope {
     fn denied(&self, call: &Call<'_>, denial: Denial) -> Reply {
-        match denial {
-            Denial::MalformedRequest(_) | Denial::TtlExceeded | Denial::InvalidScope => {
+        match denial.class() {
+            Class::Request(_) | Class::Lifetime | Class::Scope => {
                 failure(StatusCode::BAD_REQUEST, MALFORMED, "Malformed request")
             }
-            Denial::BodyTooLarge => failure(StatusCode::PAYLOAD_TOO_LARGE, MALFORMED, "Request too large"),
-            Denial::TooManyRequests(wait) => {
+            Class::TooLarge => failure(StatusCode::PAYLOAD_TOO_LARGE, MALFORMED, "Request too large"),
+            Class::Limited(wait) => {
                 let mut reply = failure(StatusCode::TOO_MANY_REQUESTS, MALFORMED, "Too many requests");
                 retry_after(&mut reply, wait);
                 reply
             }
-            // The password was right: who is told otherwise goes on asking for it.
-            Denial::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
-            // One answer for every login, and one for every token, that is not good (requirements A2, R7).
-            Denial::BadPath(_)
-            | Denial::BadHost
-            | Denial::UnknownHost
-            | Denial::AmbiguousPath
-            | Denial::BadTarget
-            | Denial::BadFraming
-            | Denial::Tunnel
-            | Denial::TargetTooLong
-            | Denial::TwoCredentials
-            | Denial::NoRoute
-            | Denial::MethodNotAllowed
-            | Denial::NearMiss
-            | Denial::NoCredential
-            | Denial::UnusableCredential
-            | Denial::CrossOrigin
-            | Denial::MalformedToken(_)
-            | Denial::UnknownIssuer
-            | Denial::UnknownKey
-            | Denial::WrongAlgorithm
-            | Denial::WrongType
-            | Denial::BadSignature
-            | Denial::BadClaim(_)
-            | Denial::UnprovedBinding
-            | Denial::TokenExpired
-            | Denial::TokenNotYetValid
-            | Denial::TokenRevoked
-            | Denial::WrongAudience
-            | Denial::WrongIssuer
-            | Denial::InsufficientScope
-            | Denial::UnknownRefreshToken
-            | Denial::OtherClient
-            | Denial::OtherAccount
-            | Denial::OtherDialect
-            | Denial::SessionRevoked(_)
-            | Denial::SessionExpired(_)
-            | Denial::Ahead
-            | Denial::Reuse(_)
-            | Denial::MismatchedPair
-            | Denial::WrongPassword
-            | Denial::InvalidClient
-            | Denial::UnauthorizedClient
-            | Denial::UnsupportedGrantType => {
+            // The password was right: a client that learns otherwise asks for it again and again.
+            Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
+            // One reply for every failed login, and one for every bad token (requirements A2, R7).
+            Class::Head(_)
+            | Class::Tunnel
+            | Class::UnknownHost
+            | Class::NotFound(_)
+            | Class::WrongMethod
+            | Class::TwoCredentials
+            | Class::NoCredential
+            | Class::UnusableCredential
+            | Class::CrossOrigin
+            | Class::BadToken(_)
+            | Class::InsufficientScope
+            | Class::BadGrant { .. }
+            | Class::Login
+            | Class::Client
+            | Class::ClientNotAllowed
+            | Class::GrantType => {
                 if *call.method == Method::POST {
                     self.refused(BAD_CREDENTIALS, "Invalid credentials")
                 } else {

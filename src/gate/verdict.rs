@@ -110,24 +110,7 @@ impl RefusedToken {
     /// What a token says that was refused for this reason; `None` where the reason is not the token, or it does not
     /// parse.
     pub(super) fn of(denial: &Denial, token: &str) -> Option<Who> {
-        let is_proved = match denial {
-            Denial::UnprovedBinding
-            | Denial::TokenExpired
-            | Denial::TokenNotYetValid
-            | Denial::TokenRevoked
-            | Denial::WrongAudience
-            | Denial::InsufficientScope => true,
-            Denial::UnknownIssuer
-            // Most are refused before their signature is looked at.
-            | Denial::WrongIssuer
-            | Denial::UnknownKey
-            | Denial::WrongAlgorithm
-            | Denial::WrongType
-            | Denial::BadSignature
-            | Denial::BadClaim(_) => false,
-            // The reason is another, or what it was refused for is that it does not parse.
-            _ => return None,
-        };
+        let is_proved = denial.token_is_proved()?;
         verify::peek(token).map(|says| Who::Refused(Box::new(Self { is_proved, says })))
     }
 }

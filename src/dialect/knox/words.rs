@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::denial::Denial;
+use crate::denial::{Class, Denial};
 use crate::fault::Error;
 
 /// A mandatory field that is empty, with the detail that says which (`google.rpc.BadRequest`).
@@ -23,56 +23,27 @@ pub(super) fn status(error: &Error) -> Status {
 }
 
 fn denied(denial: Denial) -> Status {
-    match denial {
-        Denial::MalformedRequest(what) => Status::invalid_argument(what),
-        Denial::TwoCredentials => Status::invalid_argument("send exactly one credential"),
-        Denial::TtlExceeded
-        | Denial::InvalidScope
-        | Denial::BadPath(_)
-        | Denial::BadHost
-        | Denial::BadTarget
-        | Denial::BadFraming
-        | Denial::Tunnel
-        | Denial::TargetTooLong => Status::invalid_argument("the request is malformed"),
-        Denial::NoCredential | Denial::UnusableCredential => {
+    match denial.class() {
+        Class::Request(what) => Status::invalid_argument(what),
+        Class::TwoCredentials => Status::invalid_argument("send exactly one credential"),
+        Class::Lifetime | Class::Scope | Class::Head(_) | Class::Tunnel => {
+            Status::invalid_argument("the request is malformed")
+        }
+        Class::NoCredential | Class::UnusableCredential => {
             Status::unauthenticated("send the metadata authorization: Bearer <access token>")
         }
-        Denial::WrongPassword => Status::unauthenticated("wrong email or password"),
-        Denial::MalformedToken(_)
-        | Denial::UnknownIssuer
-        | Denial::UnknownKey
-        | Denial::WrongAlgorithm
-        | Denial::WrongType
-        | Denial::BadSignature
-        | Denial::BadClaim(_)
-        | Denial::UnprovedBinding
-        | Denial::TokenExpired
-        | Denial::TokenNotYetValid
-        | Denial::TokenRevoked
-        | Denial::WrongAudience
-        | Denial::WrongIssuer => Status::unauthenticated("the access token is invalid"),
-        // One word for all: a caller never learns more than that it is not good.
-        Denial::UnknownRefreshToken
-        | Denial::OtherClient
-        | Denial::OtherAccount
-        | Denial::OtherDialect
-        | Denial::SessionRevoked(_)
-        | Denial::SessionExpired(_)
-        | Denial::Ahead
-        | Denial::Reuse(_)
-        | Denial::MismatchedPair => Status::unauthenticated("the refresh token is invalid"),
-        Denial::InvalidClient => Status::unauthenticated("the client is unknown"),
-        Denial::UnauthorizedClient | Denial::UnsupportedGrantType => {
-            Status::permission_denied("the client may not do this")
-        }
-        Denial::CrossOrigin => Status::permission_denied("the request came from another origin"),
-        Denial::InsufficientScope => Status::permission_denied("the access token lacks a scope"),
-        Denial::NoRoute | Denial::AmbiguousPath | Denial::UnknownHost | Denial::NearMiss | Denial::MethodNotAllowed => {
-            Status::unimplemented("no such method")
-        }
-        Denial::BodyTooLarge => Status::resource_exhausted("the request is too large"),
-        Denial::TooManySessions => Status::resource_exhausted("too many sessions"),
-        Denial::TooManyRequests(wait) => later(Code::ResourceExhausted, "too many requests", wait),
+        Class::Login => Status::unauthenticated("wrong email or password"),
+        Class::BadToken(_) => Status::unauthenticated("the access token is invalid"),
+        // One message for all: a caller learns only that the token is not good.
+        Class::BadGrant { .. } => Status::unauthenticated("the refresh token is invalid"),
+        Class::Client => Status::unauthenticated("the client is unknown"),
+        Class::ClientNotAllowed | Class::GrantType => Status::permission_denied("the client may not do this"),
+        Class::CrossOrigin => Status::permission_denied("the request came from another origin"),
+        Class::InsufficientScope => Status::permission_denied("the access token lacks a scope"),
+        Class::NotFound(_) | Class::UnknownHost | Class::WrongMethod => Status::unimplemented("no such method"),
+        Class::TooLarge => Status::resource_exhausted("the request is too large"),
+        Class::TooManySessions => Status::resource_exhausted("too many sessions"),
+        Class::Limited(wait) => later(Code::ResourceExhausted, "too many requests", wait),
     }
 }
 

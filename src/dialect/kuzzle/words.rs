@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::{Reply, ReplyBody};
 use super::message::Message;
-use crate::denial::Denial;
+use crate::denial::{Class, Denial, TokenFlaw};
 use crate::fault::{Error, Fault};
 use crate::reply::{retry_after, seconds};
 
@@ -145,81 +145,59 @@ impl Problem {
         Self { wait: Some(fault.retry_after()), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
     }
 
-    /// Of whatever is wrong with a token a caller learns no more than that it is.
+    /// The error for a denial. Every token that is not good gets the same one.
     pub(super) fn of_denial(denial: Denial, asked: &Message) -> Self {
-        match denial {
-            Denial::NoCredential => Self::unauthorized(asked),
-            Denial::TokenExpired | Denial::SessionExpired(_) => Self::expired_token(asked),
-            Denial::MalformedToken(_)
-            | Denial::UnusableCredential
-            | Denial::UnknownIssuer
-            | Denial::UnknownKey
-            | Denial::WrongAlgorithm
-            | Denial::WrongType
-            | Denial::BadSignature
-            | Denial::BadClaim(_)
-            | Denial::UnprovedBinding
-            | Denial::TokenNotYetValid
-            | Denial::TokenRevoked
-            | Denial::WrongAudience
-            | Denial::WrongIssuer
-            | Denial::UnknownRefreshToken
-            | Denial::OtherClient
-            | Denial::OtherAccount
-            | Denial::OtherDialect
-            | Denial::SessionRevoked(_)
-            | Denial::Ahead
-            | Denial::Reuse(_)
-            | Denial::MismatchedPair => Self::invalid_token(),
-            Denial::TwoCredentials => Self::new(
+        match denial.class() {
+            Class::NoCredential => Self::unauthorized(asked),
+            Class::BadToken(TokenFlaw::Expired) | Class::BadGrant { expired: true } => Self::expired_token(asked),
+            Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved)
+            | Class::UnusableCredential
+            | Class::BadGrant { expired: false } => Self::invalid_token(),
+            Class::TwoCredentials => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 TOKEN + 7,
                 "security.token.verification_error",
                 "Error verifying token: more than one token was provided",
             ),
-            Denial::CrossOrigin
-            | Denial::InsufficientScope
-            | Denial::InvalidScope
-            | Denial::InvalidClient
-            | Denial::UnauthorizedClient
-            | Denial::UnsupportedGrantType => Self::forbidden(asked),
-            Denial::TtlExceeded => Self::ttl_exceeded(),
-            Denial::TooManySessions => Self::new(
+            Class::CrossOrigin
+            | Class::InsufficientScope
+            | Class::Scope
+            | Class::Client
+            | Class::ClientNotAllowed
+            | Class::GrantType => Self::forbidden(asked),
+            Class::Lifetime => Self::ttl_exceeded(),
+            Class::TooManySessions => Self::new(
                 StatusCode::FORBIDDEN,
                 RIGHTS + 2,
                 "security.rights.forbidden",
                 "Too many sessions: end one of them, and log in again.",
             ),
-            Denial::WrongPassword => Self::new(
+            Class::Login => Self::new(
                 StatusCode::UNAUTHORIZED,
                 0x0403_0014,
                 "plugin.strategy.missing_user",
                 "wrong username or password",
             ),
-            Denial::TooManyRequests(wait) => Self::too_many(wait),
-            Denial::BodyTooLarge => Self::new(
+            Class::Limited(wait) => Self::too_many(wait),
+            Class::TooLarge => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 HTTP + 1,
                 "network.http.request_too_large",
                 "Maximum HTTP request size exceeded.",
             ),
-            Denial::MalformedRequest(what) => Self::unexpected(StatusCode::BAD_REQUEST, what),
-            Denial::BadPath(_) => Self::unexpected(StatusCode::BAD_REQUEST, "the path is malformed"),
-            Denial::BadHost => Self::unexpected(StatusCode::BAD_REQUEST, "Host is missing or malformed"),
-            Denial::BadTarget => Self::unexpected(StatusCode::BAD_REQUEST, "the request target is malformed"),
-            Denial::BadFraming => Self::unexpected(StatusCode::BAD_REQUEST, "the body is framed twice"),
-            Denial::Tunnel => Self::unexpected(StatusCode::NOT_IMPLEMENTED, "no tunnel is given"),
-            Denial::TargetTooLong => Self::unexpected(StatusCode::URI_TOO_LONG, "the request target is too long"),
-            Denial::MethodNotAllowed => Self::new(
+            Class::Request(what) => Self::unexpected(StatusCode::BAD_REQUEST, what),
+            Class::Head(head) => Self::unexpected(head.status, head.summary),
+            Class::Tunnel => Self::unexpected(StatusCode::NOT_IMPLEMENTED, "no tunnel is given"),
+            Class::WrongMethod => Self::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 HTTP + 6,
                 "network.http.unsupported_verb",
                 "Unsupported HTTP verb.",
             ),
-            Denial::UnknownHost => {
+            Class::UnknownHost => {
                 Self::unexpected(StatusCode::MISDIRECTED_REQUEST, "the gate does not serve this host")
             }
-            Denial::NoRoute | Denial::NearMiss | Denial::AmbiguousPath => {
+            Class::NotFound(_) => {
                 Self::new(StatusCode::NOT_FOUND, HTTP + 7, "network.http.url_not_found", "API URL not found.")
             }
         }

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::super::{Checked, Reply, ReplyBody};
-use crate::denial::Denial;
+use crate::denial::{Class, Denial};
 use crate::engine::Issued;
 use crate::fault::Fault;
 use crate::reply::retry_after;
@@ -117,82 +117,57 @@ struct Refusal<'a> {
     error_description: &'a str,
 }
 
-/// One indistinguishable answer for every refresh token that is not good (requirement R7), with the five cases that
-/// MeshyDB documents told apart only as far as the RFC's codes do.
+/// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents five
+/// cases, and the reply distinguishes them only as far as the RFC's error codes do.
 pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
-    let (status, error, description) = match denial {
-        Denial::MalformedRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
-        Denial::TwoCredentials => {
+    let class = denial.class();
+    let (status, error, description) = match class {
+        Class::Request(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
+        Class::TwoCredentials => {
             (StatusCode::BAD_REQUEST, "invalid_request", "more than one Authorization header was sent")
         }
-        Denial::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"),
-        Denial::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "use POST"),
-        Denial::InvalidClient => {
+        Class::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"),
+        Class::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "use POST"),
+        Class::Client => {
             let status = if used_basic { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
             (status, "invalid_client", "the client is unknown, or did not authenticate as it must")
         }
-        Denial::UnauthorizedClient => {
+        Class::ClientNotAllowed => {
             (StatusCode::BAD_REQUEST, "unauthorized_client", "the client may not use this grant, or not on this token")
         }
-        Denial::UnsupportedGrantType => {
+        Class::GrantType => {
             (StatusCode::BAD_REQUEST, "unsupported_grant_type", "this endpoint does not serve the grant type")
         }
-        Denial::TtlExceeded => (StatusCode::BAD_REQUEST, "invalid_request", "the lifetime asked for is too long"),
-        Denial::InvalidScope => {
+        Class::Lifetime => (StatusCode::BAD_REQUEST, "invalid_request", "the lifetime asked for is too long"),
+        Class::Scope => {
             (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
         }
-        Denial::WrongPassword => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
-        // RFC 6749 §5.2 has no code for it, and `invalid_grant` would have clients ask for the password again. The device
-        // grant has this one at its token endpoint (RFC 8628 §3.5): the answer is final.
-        Denial::TooManySessions => {
+        Class::Login => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
+        // RFC 6749 §5.2 has no code for this, and `invalid_grant` would make clients ask for the password again. The
+        // device grant uses this code at its token endpoint (RFC 8628 §3.5) for a final refusal.
+        Class::TooManySessions => {
             (StatusCode::BAD_REQUEST, "access_denied", "the user has too many sessions; end one, and log in again")
         }
-        Denial::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "try again later"),
-        Denial::UnknownRefreshToken
-        | Denial::OtherClient
-        | Denial::OtherAccount
-        | Denial::OtherDialect
-        | Denial::SessionRevoked(_)
-        | Denial::SessionExpired(_)
-        | Denial::Ahead
-        | Denial::MismatchedPair
-        | Denial::Reuse(_) => {
+        Class::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "try again later"),
+        Class::BadGrant { .. } => {
             (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
         }
-        // What follows is said of requests and bearer tokens on data routes; a token endpoint has no such reply.
-        Denial::BadPath(_)
-        | Denial::BadHost
-        | Denial::BadTarget
-        | Denial::BadFraming
-        | Denial::Tunnel
-        | Denial::TargetTooLong
-        | Denial::NoRoute
-        | Denial::UnknownHost
-        | Denial::AmbiguousPath
-        | Denial::NearMiss
-        | Denial::NoCredential
-        | Denial::UnusableCredential
-        | Denial::CrossOrigin
-        | Denial::MalformedToken(_)
-        | Denial::UnknownIssuer
-        | Denial::UnknownKey
-        | Denial::WrongAlgorithm
-        | Denial::WrongType
-        | Denial::BadSignature
-        | Denial::BadClaim(_)
-        | Denial::UnprovedBinding
-        | Denial::TokenExpired
-        | Denial::TokenNotYetValid
-        | Denial::TokenRevoked
-        | Denial::WrongAudience
-        | Denial::WrongIssuer
-        | Denial::InsufficientScope => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
+        // These concern requests and bearer tokens on data routes; a token endpoint never refuses for them.
+        Class::Head(_)
+        | Class::Tunnel
+        | Class::NotFound(_)
+        | Class::UnknownHost
+        | Class::NoCredential
+        | Class::UnusableCredential
+        | Class::CrossOrigin
+        | Class::BadToken(_)
+        | Class::InsufficientScope => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
     };
     let mut reply = json(status, &Refusal { error, error_description: description });
     if status == StatusCode::UNAUTHORIZED {
         reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"rotogate\""));
     }
-    if let Denial::TooManyRequests(wait) = denial {
+    if let Class::Limited(wait) = class {
         retry_after(&mut reply, wait);
     }
     reply
