@@ -86,7 +86,7 @@ fn revocation(now: Timestamp, number: u32) -> Revocation {
     random[9] = number.to_le_bytes()[0];
     Revocation {
         target: Target::Session(SessionId::new(now, random)),
-        effect: Effect::SESSION_GONE,
+        effect: Effect::SESSION_REVOKED,
         until: now.plus(Duration::from_secs(3600)),
     }
 }

@@ -26,7 +26,7 @@ use http_body_util::{BodyExt, Full};
 use rotogate::client::Client;
 use rotogate::clock::{EngineClock, SystemTime};
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::engine::{APPLICATION, Engine, Origin, Parts, Refresh, Start};
+use rotogate::engine::{APPLICATION, ApplicationLogin, Engine, EngineConfig, Origin, Refresh};
 use rotogate::gate::{Endpoint, Gate, GateService, NewSession, Peer};
 use rotogate::limit::Limits;
 use rotogate::revocation::RevocationList;
@@ -69,7 +69,7 @@ struct ByEngine {
 impl ByEngine {
     fn new(store: RedbStore, keyring: Keyring) -> Self {
         let time = Arc::new(SystemTime::new());
-        let engine = Engine::new(Parts {
+        let engine = Engine::new(EngineConfig {
             styles: Vec::new(),
             issuer: ISSUER.into(),
             audience: vec!["api".into()],
@@ -100,7 +100,7 @@ impl Rotate for ByEngine {
     fn begin(&self, number: usize) -> Answer<'_> {
         Box::pin(async move {
             let subject = format!("user-{number}");
-            let start = Start {
+            let start = ApplicationLogin {
                 subject: &subject,
                 account: None,
                 client: CLIENT,
@@ -118,7 +118,7 @@ impl Rotate for ByEngine {
             let refresh = Refresh {
                 credential: rotogate::engine::Exchange::Refresh(&token),
                 client: &self.client,
-                account: rotogate::engine::OfAccount::Any,
+                account: rotogate::engine::AccountRule::Any,
                 scope: None,
                 access_ttl: None,
                 profile: &self.profile,

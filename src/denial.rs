@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::session::rotation::{Ended, Lapsed, Reuse};
+use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 /// A credential, a request or a login that is refused: which rule refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +89,9 @@ pub enum Denial {
     /// A session begun in another dialect, which this endpoint does not accept.
     OtherDialect,
     /// The session was ended.
-    SessionRevoked(Ended),
+    SessionRevoked(SessionEnd),
     /// The session outlived a lifetime.
-    SessionExpired(Lapsed),
+    SessionExpired(Lifetime),
     /// The token is ahead of the store, and may not be taken on from here (O5).
     Ahead,
     /// A superseded token (RFC 9700 §4.14.2).
@@ -432,12 +432,12 @@ impl Denial {
             Self::OtherClient => "other_client",
             Self::OtherAccount => "other_account",
             Self::OtherDialect => "other_dialect",
-            Self::SessionRevoked(Ended::Record) => "session_revoked",
-            Self::SessionRevoked(Ended::List) => "session_revoked_by_list",
-            Self::SessionRevoked(Ended::UserInactive) => "user_inactive",
-            Self::SessionRevoked(Ended::BeforeValidFrom) => "session_before_valid_from",
-            Self::SessionExpired(Lapsed::Session) => "session_expired",
-            Self::SessionExpired(Lapsed::Idle) => "session_idle",
+            Self::SessionRevoked(SessionEnd::Record) => "session_revoked",
+            Self::SessionRevoked(SessionEnd::List) => "session_revoked_by_list",
+            Self::SessionRevoked(SessionEnd::UserInactive) => "user_inactive",
+            Self::SessionRevoked(SessionEnd::BeforeValidFrom) => "session_before_valid_from",
+            Self::SessionExpired(Lifetime::Session) => "session_expired",
+            Self::SessionExpired(Lifetime::Idle) => "session_idle",
             Self::Ahead => "ahead_of_store",
             Self::Reuse(_) => "reuse",
             Self::MismatchedPair => "mismatched_pair",

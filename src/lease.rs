@@ -11,25 +11,25 @@ use crate::clock::Timestamp;
 use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::engine::Engine;
-use crate::engine::lineage::Line;
-use crate::overload::Place;
+use crate::engine::live_sessions::LiveConnection;
+use crate::overload::PoolPermit;
 use crate::route::OnExpiry;
 #[cfg(feature = "kuzzle")]
-use crate::verified::Shown;
-use crate::verified::{Checker, Verified};
+use crate::verify_cache::MissContext;
+use crate::verify_cache::{TokenChecker, Verified};
 
 /// What every lease of a gate needs.
 #[derive(Debug)]
 pub(crate) struct LeaseContext {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) checker: Arc<Checker>,
+    pub(crate) checker: Arc<TokenChecker>,
     /// How long a connection lasts at most.
     pub(crate) max_stream: Duration,
     closing: tokio::sync::watch::Sender<bool>,
 }
 
 impl LeaseContext {
-    pub(crate) fn new(engine: Arc<Engine>, checker: Arc<Checker>, max_stream: Duration) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, checker: Arc<TokenChecker>, max_stream: Duration) -> Self {
         Self { engine, checker, max_stream, closing: tokio::sync::watch::Sender::new(false) }
     }
 
@@ -64,17 +64,17 @@ pub struct Lease {
     context: Arc<LeaseContext>,
     /// None where nobody was asked who is there: nothing ends such a connection but its own length, and the gate.
     verified: Option<Arc<Verified>>,
-    line: Option<Arc<Line>>,
+    line: Option<Arc<LiveConnection>>,
     opened: Timestamp,
     on_expiry: OnExpiry,
     /// The place of the tunnel.
     #[expect(dead_code, reason = "it is held, not looked at")]
-    place: Option<Arc<Place>>,
+    place: Option<Arc<PoolPermit>>,
 }
 
 /// Why a long connection ends.
 #[derive(Debug)]
-pub enum Ending {
+pub enum LeaseEnd {
     /// What it hung on is good no more.
     Denied(Denial),
     /// It has lasted as long as any may; its token may be as good as ever.
@@ -83,7 +83,7 @@ pub enum Ending {
     Closing,
 }
 
-impl Ending {
+impl LeaseEnd {
     /// One word for log lines, from a fixed set.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -94,7 +94,7 @@ impl Ending {
     }
 }
 
-impl Ending {
+impl LeaseEnd {
     /// The same for the access log's `rotogate.end`.
     pub const fn end(&self) -> &'static str {
         match self {
@@ -116,20 +116,20 @@ impl Lease {
     /// Begins with a token that is good now.
     #[cfg(feature = "kuzzle")]
     pub(crate) fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
-        let verified = context.checker.check(Credential::new(token), || Shown::new(&context.engine, address))?;
+        let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
         Ok(Self::of(context, Some(&verified), OnExpiry::Close))
     }
 
     /// Begins with a caller whose token was good a moment ago.
     pub(crate) fn of(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
         let session = caller.and_then(|caller| caller.token().session);
-        let line = session.map(|(id, generation)| context.engine.lineage().begin(id, generation));
+        let line = session.map(|(id, generation)| context.engine.live_sessions().begin(id, generation));
         let opened = context.engine.clock().now();
         Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
     }
 
     /// With the place of a tunnel, to be given back with the last of its clones.
-    pub(crate) fn in_place(self, place: Place) -> Self {
+    pub(crate) fn in_place(self, place: PoolPermit) -> Self {
         Self { place: Some(Arc::new(place)), ..self }
     }
 
@@ -145,12 +145,12 @@ impl Lease {
     /// Why it is not: it expired, or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
         let Some(verified) = &self.verified else { return Ok(()) };
-        let carried = || self.line.as_ref()?.carried();
-        let check = |carried| self.context.checker.check_again(verified, carried, self.on_expiry);
-        let before = carried();
+        let successor = || self.line.as_ref()?.advanced_to();
+        let check = |successor| self.context.checker.check_again(verified, successor, self.on_expiry);
+        let before = successor();
         check(before).or_else(|denial| {
             // A rotation that came in between carries first and revokes then.
-            let after = carried();
+            let after = successor();
             if after == before { Err(denial) } else { check(after) }
         })
     }
@@ -175,22 +175,22 @@ impl Lease {
     }
 
     /// Why it has ended, if it has.
-    pub(crate) fn end(&self) -> Option<Ending> {
+    pub(crate) fn end(&self) -> Option<LeaseEnd> {
         match self.check() {
-            Err(denial) => Some(Ending::Denied(denial)),
-            Ok(()) => self.is_over().then_some(Ending::MaxStream),
+            Err(denial) => Some(LeaseEnd::Denied(denial)),
+            Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
         }
     }
 
     /// Waits until it is good no more, the connection is over, or the gate is about to stop, and says why. Looks every so
     /// often.
-    pub async fn ended(&self, every: Duration) -> Ending {
+    pub async fn ended(&self, every: Duration) -> LeaseEnd {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.context.closed() => return Ending::Closing,
+                () = self.context.closed() => return LeaseEnd::Closing,
             }
             if let Some(reason) = self.end() {
                 return reason;

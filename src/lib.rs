@@ -109,7 +109,7 @@ pub mod reply;
 #[doc(hidden)]
 pub mod revocation;
 #[doc(hidden)]
-pub mod verified;
+pub mod verify_cache;
 
 pub use gate::{Gate, Identity};
 /// How passwords come in, for whoever implements a [`Directory`](directory::Directory).

@@ -29,7 +29,7 @@
 //! Nobody is locked out by what others do. An address that once logged a user in is not held up by what strangers try on
 //! that user, or from that address on others. A client that many guess at lets everybody else in: only who failed with it
 //! himself waits. A client's own secret is remembered once it was good, and counted no more. An introspecting client is
-//! held up by its own questions alone. For such callers there is room among the password checks, too: see [`Place`].
+//! held up by its own questions alone. For such callers there is room among the password checks, too: see [`CheckPermit`].
 //!
 //! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives; two keys that
 //! share a bucket share its rate.
@@ -191,7 +191,7 @@ impl From<Option<IpAddr>> for Source<'_> {
 
 /// A place among the password checks of strangers, until it is dropped: they never have all places.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
 
 impl Limits {
     /// Limits that count in the time of `time`.
@@ -236,10 +236,10 @@ impl Limits {
     ///
     /// # Errors
     /// [`Denial::TooManyRequests`]; [`Fault::Busy`] where too many strangers' passwords are checked at the moment.
-    pub fn login(&self, attempt: Attempt<'_>) -> Result<Place, Error> {
+    pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if self.is_known(attempt.address, self.user_key(attempt)) {
             self.login_known.take(self.user_key(attempt)).map_err(too_many)?;
-            return Ok(Place(None));
+            return Ok(CheckPermit(None));
         }
         let failed = Failed { all: &self.login_failures, kind: "login", client: attempt.client };
         self.failed_too_often(attempt.address, failed)?;
@@ -270,7 +270,7 @@ impl Limits {
     ///
     /// # Errors
     /// As [`login`](Self::login).
-    pub fn secret(&self, address: Option<IpAddr>, client: &str) -> Result<Place, Error> {
+    pub fn secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
         let failed = Failed { all: &self.secret_failures, kind: "secret", client };
         self.failed_too_often(address, failed)?;
         if let Some(address) = address {
@@ -329,7 +329,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Denial::TooManyRequests`] while more were verified in vain than may.
-    pub fn first_sight<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
+    pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = match source.into() {
             Source::Client(client) => self.vain_introspected.debt(client),
             Source::Address(address) => {
@@ -342,7 +342,7 @@ impl Limits {
     }
 
     /// Remembers that a good token came from there.
-    pub fn verified<'a>(&self, source: impl Into<Source<'a>>) {
+    pub fn record_valid<'a>(&self, source: impl Into<Source<'a>>) {
         if let Source::Address(Some(address)) = source.into()
             && !self.is_familiar(address)
         {
@@ -355,12 +355,12 @@ impl Limits {
     }
 
     /// Counts a token from there whose signature did not hold.
-    pub fn forged<'a>(&self, source: impl Into<Source<'a>>) {
+    pub fn record_forged<'a>(&self, source: impl Into<Source<'a>>) {
         self.in_vain(source.into(), &self.forged);
     }
 
     /// Counts a token from there whose signature holds, which was refused all the same.
-    pub fn refused<'a>(&self, source: impl Into<Source<'a>>) {
+    pub fn record_refused<'a>(&self, source: impl Into<Source<'a>>) {
         self.in_vain(source.into(), &self.refused);
     }
 
@@ -397,9 +397,9 @@ struct Failed<'a> {
     client: &'a str,
 }
 
-fn place(of: Option<&Arc<Semaphore>>) -> Result<Place, Error> {
+fn place(of: Option<&Arc<Semaphore>>) -> Result<CheckPermit, Error> {
     let permit = of.map(|places| Arc::clone(places).try_acquire_owned()).transpose();
-    Ok(Place(permit.map_err(|_| Fault::Busy)?))
+    Ok(CheckPermit(permit.map_err(|_| Fault::Busy)?))
 }
 
 /// Nobody is told to come again before a second has passed.

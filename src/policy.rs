@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::denial::Denial;
 use crate::route::{Auth, Route, RoutePolicy};
-use crate::verified::Verified;
+use crate::verify_cache::Verified;
 
 /// A request that its route lets pass: who the caller is, and where it goes. Found in the extensions of the request that
 /// the inner service gets.

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use serde::Serialize;
 
-use crate::overload::{Held, Place};
+use crate::overload::{PermitBody, PoolPermit};
 
 /// A reply of ours.
 pub type Reply = Response<ReplyBody>;
@@ -39,8 +39,8 @@ impl ReplyBody {
     }
 
     /// A stream that keeps a place to its end.
-    pub(crate) fn holding(mut self, place: Place) -> Self {
-        self.stream = self.stream.map(|stream| Held::new(stream, Some(place)).boxed_unsync());
+    pub(crate) fn holding(mut self, place: PoolPermit) -> Self {
+        self.stream = self.stream.map(|stream| PermitBody::new(stream, Some(place)).boxed_unsync());
         self
     }
 

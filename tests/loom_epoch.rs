@@ -23,7 +23,7 @@ mod clock {
 #[path = "../src/revocation/epoch.rs"]
 mod epoch;
 
-use epoch::{Epochs, Watch};
+use epoch::{Epochs, RevocationEpoch};
 
 const NEVER: Timestamp = Timestamp::MAX;
 
@@ -45,9 +45,9 @@ enum Fault {
     SeenFirst,
 }
 
-/// [`Watch`], or one with a fault: with the fault's own cells in its place.
+/// [`RevocationEpoch`], or one with a fault: with the fault's own cells in its place.
 enum Cached {
-    Sound(Watch),
+    Sound(RevocationEpoch),
     Faulty { seen: atomic::AtomicU64, refuse_from: atomic::AtomicU64, fault: Fault },
 }
 
@@ -55,7 +55,7 @@ impl Cached {
     fn new(epoch: u64, refuse_from: Timestamp, fault: Fault) -> Self {
         match fault {
             Fault::None | Fault::BumpBeforeInsert | Fault::CounterAfterCheck => {
-                Self::Sound(Watch::new(epoch, refuse_from))
+                Self::Sound(RevocationEpoch::new(epoch, refuse_from))
             }
             Fault::PlainStore | Fault::SeenFirst => Self::Faulty {
                 seen: atomic::AtomicU64::new(epoch),

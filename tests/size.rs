@@ -37,7 +37,7 @@ fn id(number: usize) -> SessionId {
 }
 
 fn revocation(number: usize) -> Revocation {
-    Revocation { target: Target::Session(id(number)), effect: Effect::SESSION_GONE, until: BEGUN.plus(DAY) }
+    Revocation { target: Target::Session(id(number)), effect: Effect::SESSION_REVOKED, until: BEGUN.plus(DAY) }
 }
 
 fn session(number: usize) -> Session {

@@ -86,7 +86,7 @@ pub(super) fn session(number: usize, of: usize) -> Session {
 
 pub(super) fn revocation(number: usize, of: usize) -> Revocation {
     let id = id(number, of);
-    Revocation { target: Target::Session(id), effect: Effect::SESSION_GONE, until: id.created().plus(DAY) }
+    Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: id.created().plus(DAY) }
 }
 
 /// Fills a store, and says how long that took in seconds, and how large its file is.

@@ -18,9 +18,9 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, Served, json, said_json};
+use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, ServedPath, json, said_json};
 use crate::denial::{Class, Denial};
-use crate::engine::Issued;
+use crate::engine::IssuedTokens;
 use crate::fault::Error;
 use crate::reply::retry_after;
 use crate::token::verify::strict_json;
@@ -98,8 +98,8 @@ impl Dialect for Envelope {
         Some(NAME)
     }
 
-    fn serves(&self, base: &str) -> Vec<Served> {
-        vec![Served {
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        vec![ServedPath {
             operation: "token",
             template: base.to_owned(),
             methods: &[Method::POST, Method::PUT],
@@ -199,7 +199,7 @@ impl Envelope {
     }
 }
 
-fn issued_reply(issued: &Issued) -> Reply {
+fn issued_reply(issued: &IssuedTokens) -> Reply {
     let content = Content {
         token: issued.access_token.expose(),
         refresh_token: issued.refresh_token.as_ref().map_or("", |token| token.expose()),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use tracing::field::display;
 use tracing::{info, warn};
 
-use crate::engine::{How, Origin};
+use crate::engine::{IssueKind, Origin};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
@@ -84,19 +84,19 @@ pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
 }
 
 /// A plain rotation or replay is daily life; what lies beyond grace is worth a line.
-pub(crate) fn refreshed(session: &Session, how: How, origin: &Origin) {
+pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     match how {
-        How::Reissued | How::FastForwarded => warn!(
+        IssueKind::Reissued | IssueKind::FastForwarded => warn!(
             target: TARGET,
             event = "reissue",
-            how = if how == How::Reissued { "reissued" } else { "fast_forwarded" },
+            how = if how == IssueKind::Reissued { "reissued" } else { "fast_forwarded" },
             session.id = %session.id,
             user.id = &*session.subject,
             rotogate.generation = session.current,
             client.address = address(origin),
             "reissue",
         ),
-        How::Login | How::ClientCredentials | How::Rotated | How::Replayed => {
+        IssueKind::Login | IssueKind::ClientCredentials | IssueKind::Rotated | IssueKind::Replayed => {
             tracing::debug!(
                 target: "rotogate::session",
                 event = "rotation",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::audit;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
-use super::{APPLICATION, Engine, Event, How, Issued, Login, Origin, Start};
+use super::{APPLICATION, ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, Origin};
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -29,7 +29,7 @@ impl Engine {
     /// # Errors
     /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`], [`Denial::TooManySessions`]; a fault,
     /// which consumed nothing.
-    pub async fn login(&self, login: Login<'_>) -> Result<Issued, Error> {
+    pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         let attempt = Attempt {
             address: login.origin.address,
@@ -96,7 +96,7 @@ impl Engine {
     /// # Errors
     /// [`Denial::MalformedRequest`] for a subject, client or account that cannot stand in a token;
     /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
-    pub async fn start(&self, start: Start<'_>) -> Result<Issued, Error> {
+    pub async fn start(&self, start: ApplicationLogin<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
             return Err(Denial::MalformedRequest(
@@ -163,7 +163,7 @@ impl Engine {
             user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
             address: new.origin.address.filter(|_| self.keep_login_origin),
         };
-        let issued = self.pair(&keyring, &session, created, How::Login)?;
+        let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         // After the stamp: whoever changes the user from here on ends, by a later one, what is begun here.
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?
@@ -226,7 +226,7 @@ impl Engine {
         scope: Option<&Scope>,
         profile: &Profile,
         origin: &Origin,
-    ) -> Result<Issued, Error> {
+    ) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         self.limits.client_token(&client.id)?;
         let allowed = client.scopes.clone().unwrap_or_default();
@@ -255,7 +255,7 @@ impl Engine {
         let access_token = mint::mint(keyring.signer(), &claims).map_err(Fault::from)?;
         self.counts.add(Event::ClientToken);
         audit::client_token(&client.id, &jti, origin);
-        Ok(Issued {
+        Ok(IssuedTokens {
             access_token,
             refresh_token: None,
             expires,
@@ -264,7 +264,7 @@ impl Engine {
             scope,
             session: None,
             user: None,
-            how: How::ClientCredentials,
+            how: IssueKind::ClientCredentials,
         })
     }
 
@@ -308,7 +308,7 @@ struct Checked<'a> {
 /// What came of a session to come.
 enum Begun {
     /// It is there.
-    Issued(Box<Issued>),
+    Issued(Box<IssuedTokens>),
     /// Sessions of the user were ended, or the user was changed, up to this moment where that is known.
     Changed(Timestamp),
 }

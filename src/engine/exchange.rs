@@ -6,11 +6,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::audit;
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
-use super::{APPLICATION, Engine, Event, Exchange, How, Issued, Refresh, TRIES};
+use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, Refresh, TRIES};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
-use crate::engine::lineage::Carried;
+use crate::engine::live_sessions::SuccessorToken;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
@@ -29,11 +29,11 @@ impl Engine {
     ///
     /// # Errors
     /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
-    pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<Issued, Error> {
+    pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
         let keyring = self.keyring();
-        let held = Held::of(refresh.credential, &keyring)?;
+        let held = PresentedCredential::of(refresh.credential, &keyring)?;
         let presented = Presented { generation: held.generation };
         let _turn = self.turns.take(held.session).await;
         let mut user = None;
@@ -76,9 +76,9 @@ impl Engine {
                     }
                     continue;
                 }
-                Decision::Rotate => How::Rotated,
-                Decision::Reissue => How::Reissued,
-                Decision::Ahead { fast_forward: true } => How::FastForwarded,
+                Decision::Rotate => IssueKind::Rotated,
+                Decision::Reissue => IssueKind::Reissued,
+                Decision::Ahead { fast_forward: true } => IssueKind::FastForwarded,
             };
             if !counted {
                 self.limits.rotation(session.id)?;
@@ -90,20 +90,20 @@ impl Engine {
                 kid: keyring.signer().kid().into(),
                 refresh_key: keyring.refresh_keys().current(),
             };
-            let Some(step) = rotation::step(&session, decision, presented, pair, now, refresh.profile) else {
+            let Some(step) = rotation::apply_decision(&session, decision, presented, pair, now, refresh.profile) else {
                 return Err(Fault::Contention.into());
             };
             let issued = self.pair(&keyring, &step.record, now, how)?;
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
-                    if let Some(carried) = carried_to(&keyring, &step.record) {
-                        self.lineage.carry(session.id, presented.generation, carried);
+                    if let Some(successor) = successor_token(&keyring, &step.record) {
+                        self.live_sessions.advance(session.id, presented.generation, successor);
                     }
                     if let Some(raised) = &raised {
                         self.revocations.apply(raised);
                     }
-                    self.counts.add(if how == How::Rotated { Event::Rotated } else { Event::Reissued });
+                    self.counts.add(if how == IssueKind::Rotated { Event::Rotated } else { Event::Reissued });
                     audit::refreshed(&step.record, how, refresh.origin);
                     return Ok(with_user(issued, user));
                 }
@@ -190,7 +190,7 @@ impl Engine {
         now: Timestamp,
         refresh: &Refresh<'_>,
         user: Option<&Option<User>>,
-    ) -> Result<Option<Issued>, Error> {
+    ) -> Result<Option<IssuedTokens>, Error> {
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
         let left = last.access_expires.since(now);
@@ -200,7 +200,7 @@ impl Engine {
         // Near the session's end no other token would live longer.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
-            return Ok(Some(self.pair(keyring, &session, now, How::Replayed)?));
+            return Ok(Some(self.pair(keyring, &session, now, IssueKind::Replayed)?));
         }
         let fresh = LastPair {
             scope,
@@ -219,12 +219,12 @@ impl Engine {
             revision: expected + 1,
             ..session
         };
-        let issued = self.pair(keyring, &record, now, How::Replayed)?;
-        let (id, current, carried) = (record.id, record.current, carried_to(keyring, &record));
+        let issued = self.pair(keyring, &record, now, IssueKind::Replayed)?;
+        let (id, current, successor) = (record.id, record.current, successor_token(keyring, &record));
         match self.store.compare_and_swap(expected, record, None).await? {
             Swap::Swapped => {
-                if let Some(carried) = carried {
-                    self.lineage.carry(id, current, carried);
+                if let Some(successor) = successor {
+                    self.live_sessions.advance(id, current, successor);
                 }
                 Ok(Some(issued))
             }
@@ -269,14 +269,14 @@ impl Engine {
 }
 
 /// A credential that was found authentic, as far as that can be without the session's record.
-struct Held {
+struct PresentedCredential {
     session: SessionId,
     generation: Generation,
     /// What the record must prove still; an access token's signature has proved all.
     refresh: Option<refresh::Authentic>,
 }
 
-impl Held {
+impl PresentedCredential {
     fn of(credential: Exchange<'_>, keyring: &Keyring) -> Result<Self, Denial> {
         let by_refresh = |token: &SecretString| {
             let authentic = refresh::authenticate(keyring.refresh_keys(), token.expose_secret())
@@ -306,11 +306,11 @@ impl Held {
 
 /// What long connections of a session hang on after this record was written; `None` if the key that signed its token is
 /// gone, and then there is no such token.
-fn carried_to(keyring: &Keyring, record: &Session) -> Option<Carried> {
+fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
-    Some(Carried { generation: record.current, expires: record.last.access_expires, key })
+    Some(SuccessorToken { generation: record.current, expires: record.last.access_expires, key })
 }
 
-fn with_user(issued: Issued, user: Option<Option<User>>) -> Issued {
-    Issued { user: user.flatten(), ..issued }
+fn with_user(issued: IssuedTokens, user: Option<Option<User>>) -> IssuedTokens {
+    IssuedTokens { user: user.flatten(), ..issued }
 }

@@ -25,17 +25,17 @@ pub mod confirm;
 mod counts;
 mod exchange;
 mod grant;
-pub mod lineage;
+pub mod live_sessions;
 mod revoke;
 mod turn;
 mod types;
 
 use confirm::Confirmations;
-use lineage::Lineage;
+use live_sessions::LiveSessions;
 use turn::Turns;
 
 pub use counts::{Counts, Event};
-pub use types::{Exchange, How, Issued, Login, OfAccount, Origin, Refresh, Start};
+pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 
 /// How often a request tries again when others change the session under it. Each loss means that somebody else won, so
 /// this many in a row say that something is wrong.
@@ -46,7 +46,7 @@ pub const APPLICATION: &str = "application";
 
 /// What the engine needs around it.
 #[derive(Debug)]
-pub struct Parts {
+pub struct EngineConfig {
     /// `iss` of the tokens minted.
     pub issuer: Arc<str>,
     /// `aud` of the tokens minted.
@@ -86,7 +86,7 @@ pub struct Engine {
     confirmations: Confirmations,
     limits: Limits,
     turns: Turns,
-    lineage: Lineage,
+    live_sessions: LiveSessions,
     keep_login_origin: bool,
     counts: Counts,
     /// A write failed that may be in the store all the same.
@@ -96,7 +96,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine of these parts.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: EngineConfig) -> Self {
         Self {
             issuer: parts.issuer,
             audience: parts.audience,
@@ -110,7 +110,7 @@ impl Engine {
             confirmations: Confirmations::default(),
             limits: parts.limits,
             turns: Turns::default(),
-            lineage: Lineage::default(),
+            live_sessions: LiveSessions::default(),
             keep_login_origin: parts.keep_login_origin,
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
@@ -149,8 +149,8 @@ impl Engine {
     }
 
     /// What long connections hang on.
-    pub fn lineage(&self) -> &Lineage {
-        &self.lineage
+    pub fn live_sessions(&self) -> &LiveSessions {
+        &self.live_sessions
     }
 
     /// What has happened so far in this process.
@@ -193,7 +193,13 @@ impl Engine {
     }
 
     /// The tokens that a record says: nothing in them is new.
-    fn pair(&self, keyring: &Keyring, session: &Session, now: Timestamp, how: How) -> Result<Issued, Fault> {
+    fn pair(
+        &self,
+        keyring: &Keyring,
+        session: &Session,
+        now: Timestamp,
+        how: IssueKind,
+    ) -> Result<IssuedTokens, Fault> {
         let last = &session.last;
         let key = keyring.signing_key(&last.kid).ok_or(Fault::Signing("the key of this pair is gone"))?;
         let jti = keyring
@@ -222,7 +228,7 @@ impl Engine {
             &session.client,
         )
         .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
-        Ok(Issued {
+        Ok(IssuedTokens {
             access_token,
             refresh_token: Some(refresh_token),
             expires: last.access_expires,

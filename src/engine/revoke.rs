@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::audit;
-use super::{Engine, Event, OfAccount, Origin};
+use super::{AccountRule, Engine, Event, Origin};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::fault::Error;
@@ -23,7 +23,7 @@ impl Engine {
         &self,
         token: &str,
         client: &str,
-        account: OfAccount<'_>,
+        account: AccountRule<'_>,
         origin: &Origin,
     ) -> Result<bool, Error> {
         let keyring = self.keyring();
@@ -71,7 +71,7 @@ impl Engine {
         // Every token of ours has a session or a jti.
         let target = own.revocable().ok_or(Denial::UnusableCredential)?;
         let effect = match &target {
-            Target::Session(_) => Effect::SESSION_GONE,
+            Target::Session(_) => Effect::SESSION_REVOKED,
             Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => Effect::Gone,
         };
         let until = token.expires.plus(self.leeway);
@@ -94,7 +94,7 @@ impl Engine {
     pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<bool, Error> {
         let entry = Revocation {
             target: Target::Session(session.id),
-            effect: Effect::SESSION_GONE,
+            effect: Effect::SESSION_REVOKED,
             until: session.latest_access_expires.plus(self.leeway),
         };
         match session.status {

@@ -48,7 +48,7 @@ pub struct Login<'a> {
 
 /// A session that the application begins itself, with its own login page.
 #[derive(Debug)]
-pub struct Start<'a> {
+pub struct ApplicationLogin<'a> {
     /// The `sub` of its tokens.
     pub subject: &'a str,
     /// The account, where there is one.
@@ -83,7 +83,7 @@ pub struct Refresh<'a> {
     /// The client, authenticated.
     pub client: &'a Client,
     /// Whose sessions the request may be about.
-    pub account: OfAccount<'a>,
+    pub account: AccountRule<'a>,
     /// The scope asked for: the granted one or less.
     pub scope: Option<Scope>,
     /// How long the access token should live; `None` for the profile's time.
@@ -100,14 +100,14 @@ pub struct Refresh<'a> {
 
 /// The account that a request names in its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OfAccount<'a> {
+pub enum AccountRule<'a> {
     /// The endpoint's path has no place for an account: sessions of every account are refreshed there.
     Any,
     /// Sessions of this account alone; of none at all, where the path names none.
     Only(Option<&'a str>),
 }
 
-impl OfAccount<'_> {
+impl AccountRule<'_> {
     /// Is a session of this account meant?
     pub fn has(self, account: Option<&str>) -> bool {
         match self {
@@ -119,7 +119,7 @@ impl OfAccount<'_> {
 
 /// How tokens came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum IssueKind {
     /// A login.
     Login,
     /// A client's own credentials.
@@ -136,7 +136,7 @@ pub enum How {
 
 /// Tokens for a client.
 #[derive(Debug)]
-pub struct Issued {
+pub struct IssuedTokens {
     /// The access token.
     pub access_token: AccessTokenText,
     /// The refresh token; none for a client's own credentials.
@@ -154,5 +154,5 @@ pub struct Issued {
     /// The user, where a directory knows one.
     pub user: Option<User>,
     /// How they came about.
-    pub how: How,
+    pub how: IssueKind,
 }

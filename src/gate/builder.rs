@@ -15,7 +15,7 @@ use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource};
 use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
-use crate::engine::{Engine, Parts};
+use crate::engine::{Engine, EngineConfig};
 use crate::headers::{HeaderPattern, ProtectedNames};
 use crate::lease::LeaseContext;
 use crate::limit::{Limits, Rates};
@@ -27,7 +27,7 @@ use crate::session::profile::{Profile, ProfileError};
 use crate::store::{MemoryStore, Store, StoreError};
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN, RulesError, Verifier};
-use crate::verified::{Checker, DEFAULT_CACHE, IdentityField, IdentityHeaders};
+use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenChecker};
 
 mod sound;
 
@@ -403,7 +403,7 @@ impl GateBuilder {
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
         let has_directory = self.directory.is_some();
         let protected = protected.with(self.strip, self.keep);
-        let engine = Engine::new(Parts {
+        let engine = Engine::new(EngineConfig {
             issuer: Arc::clone(&issuer),
             audience,
             leeway,
@@ -418,7 +418,8 @@ impl GateBuilder {
         });
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
-        let checker = Checker::new(verifier, clock, revocations, identity, capacity, self.bounds.requests_per_caller);
+        let checker =
+            TokenChecker::new(verifier, clock, revocations, identity, capacity, self.bounds.requests_per_caller);
         let dialects = dialects(&self.routes)?;
         if let Some((strict, envelope)) = ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints)) {
             let id = |place: usize| self.routes.get(place).map(|route| route.id.clone()).unwrap_or_default();

@@ -22,10 +22,10 @@ use super::{Inner, Recipient, respond};
 use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::Denial;
-use crate::dialect::{Acting, Answer, Call, Command, Consult, Dialect, Forward, Outcome, Reply};
+use crate::dialect::{Answer, Call, Command, CommandHandler, Consult, Dialect, Forward, Outcome, Reply};
 use crate::engine::Origin;
 use crate::fault::{Error, Fault};
-use crate::overload::{Place, Refusal};
+use crate::overload::{PoolPermit, Refusal};
 use crate::reason::Reason;
 use crate::reply;
 use crate::route::RoutePolicy;
@@ -136,7 +136,7 @@ pub(super) enum EndpointResponse {
     Consult(Box<Parts>, Consult),
     /// The request is to be decided like one that is not ours, with another body.
     /// The last is the room that it takes.
-    Forward(Box<Parts>, Forward, Option<Place>),
+    Forward(Box<Parts>, Forward, Option<PoolPermit>),
     /// The connection is to be the dialect's.
     #[cfg(feature = "kuzzle")]
     Upgrade(Box<TakenOver>),
@@ -294,8 +294,8 @@ pub(super) struct EndpointHandler<'a> {
 }
 
 #[async_trait]
-impl Acting for EndpointHandler<'_> {
-    async fn act(&self, command: Command) -> Result<Outcome, Error> {
+impl CommandHandler for EndpointHandler<'_> {
+    async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
         let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
         let executing = async move {

@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
-use crate::dialect::{Consulted, Dialect, Reply};
+use crate::dialect::{ConsultResult, Dialect, Reply};
 use crate::reply;
 
 /// The longest reply that is read, in bytes.
@@ -43,7 +43,7 @@ where
 
     /// Calls the service without a body, and reads what it says.
     #[doc(hidden)]
-    fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = Consulted> + Send;
+    fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = ConsultResult> + Send;
 
     /// What calls the service as often as it likes, with requests of its own.
     #[cfg(feature = "kuzzle")]
@@ -104,8 +104,8 @@ where
         Err(NotForwarded::NOT_FORWARD_BUFFERED)
     }
 
-    async fn consult((): (), _: Parts) -> Consulted {
-        Consulted::Nobody
+    async fn consult((): (), _: Parts) -> ConsultResult {
+        ConsultResult::NoService
     }
 
     #[cfg(feature = "kuzzle")]
@@ -134,13 +134,13 @@ where
         Ok(kept.call(Request::from_parts(parts, B::from(body))))
     }
 
-    async fn consult(kept: S, parts: Parts) -> Consulted {
+    async fn consult(kept: S, parts: Parts) -> ConsultResult {
         let said = async {
             let response = Self::forward(kept, parts, Bytes::new()).await.ok()?.await.ok()?;
             let (head, body) = response.into_parts();
-            Some(Consulted::Said(head.status, read(body).await?))
+            Some(ConsultResult::Said(head.status, read(body).await?))
         };
-        tokio::time::timeout(CONSULTED_WITHIN, said).await.ok().flatten().unwrap_or(Consulted::Failed)
+        tokio::time::timeout(CONSULTED_WITHIN, said).await.ok().flatten().unwrap_or(ConsultResult::Failed)
     }
 
     #[cfg(feature = "kuzzle")]

@@ -7,7 +7,7 @@ use http::Extensions;
 use crate::clock::Timestamp;
 use crate::policy::Permitted;
 use crate::session::{Generation, Scope, SessionId};
-use crate::verified::Verified;
+use crate::verify_cache::Verified;
 
 /// The caller of a request that the gate let pass: [`Identity::of`] its extensions, and an axum extractor (feature
 /// `axum`), `Identity` where the route requires one, `Option<Identity>` where it is optional. Without a gate in front both

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::Inner;
-use crate::overload::{Place, Refusal};
-use crate::verified::Verified;
+use crate::overload::{PoolPermit, Refusal};
+use crate::verify_cache::Verified;
 
 /// See the module; from the decision on it to the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
     /// The room that the body takes, where the gate keeps one.
-    room: Option<Box<Place>>,
+    room: Option<Box<PoolPermit>>,
 }
 
 impl std::fmt::Debug for InFlightSlot {
@@ -29,7 +29,7 @@ impl InFlightSlot {
     }
 
     /// With the room that its body takes, until it is answered.
-    pub(super) fn keeping(mut self, room: Option<Place>) -> Self {
+    pub(super) fn keeping(mut self, room: Option<PoolPermit>) -> Self {
         self.room = room.map(Box::new);
         self
     }

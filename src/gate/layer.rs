@@ -30,12 +30,12 @@ use super::verdict::{Operation, RefusedToken, Verdict, Who};
 use super::{Gate, Inner, preflight, respond, upgrade};
 use crate::credential::{self, Places};
 use crate::denial::Denial;
-use crate::dialect::{Consulted, Dialect, Forward, Reply};
+use crate::dialect::{ConsultResult, Dialect, Forward, Reply};
 use crate::headers::{self, Peer};
 use crate::lease::Lease;
 #[cfg(feature = "kuzzle")]
-use crate::overload::SocketPlace;
-use crate::overload::{Place, Refusal};
+use crate::overload::SocketPermit;
+use crate::overload::{PoolPermit, Refusal};
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
 use crate::reply;
@@ -270,7 +270,7 @@ where
                                     layer.prepare_bare(&mut parts, permitted);
                                     M::consult(kept, *parts).await
                                 }
-                                Err(denial) => Consulted::Refused(denial),
+                                Err(denial) => ConsultResult::Refused(denial),
                             };
                             let (reply, reason) = (consult.then)(said);
                             EndpointOutcome::reply(reply, verdict(reason))
@@ -304,7 +304,7 @@ where
                         }
                         #[cfg(feature = "kuzzle")]
                         EndpointResponse::Upgrade(taken) => {
-                            let place = match SocketPlace::new(&gate.overload, gate.holder(&taken.head)) {
+                            let place = match SocketPermit::new(&gate.overload, gate.holder(&taken.head)) {
                                 Ok(place) => place,
                                 Err(refusal) => {
                                     let dialect = gate.endpoints.dialect(index);
@@ -411,7 +411,7 @@ impl<M> GateLayer<M> {
         endpoint: usize,
         mut parts: Parts,
         forward: Forward,
-        room: Option<Place>,
+        room: Option<PoolPermit>,
     ) -> Result<(Parts, Bytes, Permitted, Option<InFlightSlot>), Box<RefusedForward>> {
         let Forward { credential, body, called, refused } = forward;
         let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));

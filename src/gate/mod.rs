@@ -22,7 +22,7 @@ use crate::route::{Hosts, RouteTable};
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
 use crate::token::verify::IssuerRules;
-use crate::verified::{Checker, Shown};
+use crate::verify_cache::{MissContext, TokenChecker};
 
 mod body;
 mod builder;
@@ -51,7 +51,7 @@ mod upgrade;
 mod verdict;
 
 pub use crate::headers::Peer;
-pub use crate::lease::{Ending, Lease};
+pub use crate::lease::{Lease, LeaseEnd};
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use endpoint::envelopes;
@@ -85,7 +85,7 @@ pub(crate) struct Inner {
     /// Does any `require()` ask for an audience?
     asks_audience: AtomicBool,
     pub(crate) engine: Arc<Engine>,
-    pub(crate) checker: Arc<Checker>,
+    pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
     /// What each issuer's tokens must name on routes that ask for no audience of their own.
@@ -111,8 +111,8 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// What is to be known of a token that was never seen, shown from there.
-    fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> Shown<'a> {
-        Shown::new(&self.engine, source)
+    fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
+        MissContext::new(&self.engine, source)
     }
 
     /// Whose a request is, for what is bounded by address.

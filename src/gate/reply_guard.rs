@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::lease::Lease;
 use crate::reply::GrpcCode;
 use crate::route::Route;
-use crate::verified::Verified;
+use crate::verify_cache::Verified;
 
 /// How often a long reply is looked at: what ends it has ended it within this time (requirement T9's bound for tunnels).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

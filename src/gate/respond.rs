@@ -66,9 +66,7 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
         Class::NoCredential | Class::UnusableCredential | Class::BadToken(_) => {
             (GrpcCode::Unauthenticated, "the access token is missing or invalid")
         }
-        Class::CrossOrigin | Class::InsufficientScope => {
-            (GrpcCode::PermissionDenied, "the access token lacks a scope")
-        }
+        Class::CrossOrigin | Class::InsufficientScope => (GrpcCode::PermissionDenied, "the access token lacks a scope"),
         Class::NotFound(_) | Class::WrongMethod | Class::UnknownHost | Class::Tunnel => {
             (GrpcCode::Unimplemented, "no such method")
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Gate;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::engine::{Issued, Origin, Start};
+use crate::engine::{ApplicationLogin, IssuedTokens, Origin};
 use crate::fault::Error;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Status;
@@ -104,12 +104,12 @@ impl Sessions {
     /// [`Denial::InvalidClient`] for a client that is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
     /// whose refresh token nobody could use; a subject that cannot stand in a token; too many
     /// sessions; a fault of store or clock.
-    pub async fn start(&self, new: NewSession) -> Result<Issued, Error> {
+    pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.0.0;
         if gate.clients.get(&new.client).is_none() {
             return Err(Denial::InvalidClient.into());
         }
-        let start = Start {
+        let start = ApplicationLogin {
             subject: &new.subject,
             account: new.account.as_deref(),
             client: &new.client,

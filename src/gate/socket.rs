@@ -22,11 +22,11 @@ use super::layer::{GateLayer, permit_call, prepare, set_target};
 use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::Denial;
-use crate::dialect::{Acting, Called, Command, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
+use crate::dialect::{Command, CommandHandler, EnclosedCall, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
 use crate::engine::Origin;
 use crate::fault::Error;
 use crate::lease::{Dialled, Lease, UntilClosed};
-use crate::overload::SocketPlace;
+use crate::overload::SocketPermit;
 use crate::policy::Permitted;
 
 /// Calls the service behind the gate; its reply comes without its body.
@@ -36,7 +36,7 @@ pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option
 pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,
     taken: TakenOver,
-    place: SocketPlace,
+    place: SocketPermit,
     dialer: Option<Dialer>,
 ) -> Result<Reply, NotForwarded> {
     let TakenOver { endpoint, mut head, sources, origin, upgrade } = taken;
@@ -69,7 +69,7 @@ struct SocketConnection<M> {
     /// Of the request that the connection began with, without its credentials.
     head: Parts,
     origin: Origin,
-    place: SocketPlace,
+    place: SocketPermit,
     dialer: Dialer,
 }
 
@@ -78,7 +78,7 @@ impl<M> SocketConnection<M> {
         self.layer.inner()
     }
 
-    fn decide(&self, token: Option<&str>, called: &Called) -> Result<(Parts, Permitted), Denial> {
+    fn decide(&self, token: Option<&str>, called: &EnclosedCall) -> Result<(Parts, Permitted), Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
             let value = HeaderValue::try_from(format!("Bearer {token}"));
@@ -93,8 +93,8 @@ impl<M> SocketConnection<M> {
 }
 
 #[async_trait]
-impl<M: Send + Sync + 'static> Acting for SocketConnection<M> {
-    async fn act(&self, command: Command) -> Result<Outcome, Error> {
+impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
+    async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         let handler = EndpointHandler {
             gate: self.gate(),
             endpoint: self.endpoint,
@@ -102,13 +102,13 @@ impl<M: Send + Sync + 'static> Acting for SocketConnection<M> {
             origin: self.origin.clone(),
             recipient: OnceLock::new(),
         };
-        handler.act(command).await
+        handler.execute(command).await
     }
 }
 
 #[async_trait]
 impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
-    fn permit(&self, token: Option<&str>, called: &Called) -> Result<SocketIdentity, Denial> {
+    fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
         let (_, permitted) = self.decide(token, called)?;
         // Of two issuers' subjects of one name each has a connection of its own, whatever headers the upstream is sent.
         let mut identity =
@@ -127,7 +127,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         Lease::new(&self.gate().leases, token, self.origin.address)
     }
 
-    fn place(&self) -> &SocketPlace {
+    fn place(&self) -> &SocketPermit {
         &self.place
     }
 
@@ -135,7 +135,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         self.gate().leases.closed().await;
     }
 
-    async fn dial(&self, token: Option<&str>, called: &Called) -> Option<Upgraded> {
+    async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         let (mut parts, permitted) = self.decide(token, called).ok()?;
         prepare(self.gate(), &mut parts, &permitted);
         let headers = &mut parts.headers;

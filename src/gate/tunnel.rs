@@ -8,7 +8,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::lease::{Ending, Lease};
+use crate::lease::{Lease, LeaseEnd};
 use websocket::WebSocket;
 
 mod frame_copy;
@@ -33,7 +33,7 @@ pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// Carries bytes both ways until both sides have ended, or the lease has: then it says why.
-pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<Ending>
+pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<LeaseEnd>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -50,7 +50,7 @@ where
 }
 
 /// Why it was ended, if it did not end by itself.
-async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Lease) -> Option<Ending> {
+async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Lease) -> Option<LeaseEnd> {
     tokio::select! {
         ended = carried => {
             tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");

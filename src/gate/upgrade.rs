@@ -28,7 +28,7 @@ use super::Inner;
 use super::notice::Notice;
 use super::tunnel::{carry, protocol};
 use crate::lease::Lease;
-use crate::overload::Place;
+use crate::overload::PoolPermit;
 use crate::policy::Permitted;
 
 /// What waits in the pipe, either way, at most.
@@ -37,7 +37,7 @@ const PIPE: usize = 8 * 1024;
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
 /// Leaves a request its upgrade, tied to a lease, if its policy passes one; otherwise nothing of it.
-pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<Place>) {
+pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<PoolPermit>) {
     if !parts.headers.contains_key(UPGRADE) {
         return;
     }

@@ -51,55 +51,55 @@ fn a1_who_shows_forged_tokens_waits_and_nobody_else() {
     let (time, limits) = limits();
     let [forger, other] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
     for _ in 0..50 {
-        limits.forged(forger);
-        limits.first_sight(forger).unwrap();
+        limits.record_forged(forger);
+        limits.admit_unverified(forger).unwrap();
     }
-    limits.forged(forger);
-    assert_eq!(limits.first_sight(forger), Err(Denial::TooManyRequests(Duration::from_secs(1))));
-    limits.first_sight(other).unwrap();
-    limits.first_sight(None).unwrap();
+    limits.record_forged(forger);
+    assert_eq!(limits.admit_unverified(forger), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+    limits.admit_unverified(other).unwrap();
+    limits.admit_unverified(None).unwrap();
     time.advance(Duration::from_millis(100));
-    limits.first_sight(forger).unwrap();
-    limits.forged(forger);
-    limits.forged(forger);
-    limits.first_sight(forger).unwrap_err();
+    limits.admit_unverified(forger).unwrap();
+    limits.record_forged(forger);
+    limits.record_forged(forger);
+    limits.admit_unverified(forger).unwrap_err();
     time.advance(Duration::from_secs(60));
-    limits.first_sight(forger).unwrap();
+    limits.admit_unverified(forger).unwrap();
 }
 
 #[test]
 fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_pass() {
     let (time, limits) = limits();
     let [friend, stranger] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
-    limits.verified(friend);
+    limits.record_valid(friend);
     for from in 0..5000_u32 {
-        limits.first_sight(stranger).unwrap();
-        limits.forged(Some(IpAddr::from((from << 8).to_be_bytes())));
+        limits.admit_unverified(stranger).unwrap();
+        limits.record_forged(Some(IpAddr::from((from << 8).to_be_bytes())));
     }
-    limits.first_sight(stranger).unwrap();
-    limits.forged(None);
+    limits.admit_unverified(stranger).unwrap();
+    limits.record_forged(None);
     for nobody_known in [stranger, None] {
-        assert_eq!(limits.first_sight(nobody_known), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+        assert_eq!(limits.admit_unverified(nobody_known), Err(Denial::TooManyRequests(Duration::from_secs(1))));
     }
-    limits.first_sight(friend).unwrap();
+    limits.admit_unverified(friend).unwrap();
     // Five turns are earned, and whoever comes next has them.
     time.advance(Duration::from_millis(1));
-    limits.first_sight(stranger).unwrap();
-    limits.verified(stranger);
+    limits.admit_unverified(stranger).unwrap();
+    limits.record_valid(stranger);
     for _ in 0..5 {
-        limits.first_sight(None).unwrap();
-        limits.forged(None);
+        limits.admit_unverified(None).unwrap();
+        limits.record_forged(None);
     }
-    limits.forged(None);
-    limits.first_sight(None).unwrap_err();
-    limits.first_sight(stranger).unwrap();
+    limits.record_forged(None);
+    limits.admit_unverified(None).unwrap_err();
+    limits.admit_unverified(stranger).unwrap();
     // Who is familiar is still held to what one address may do.
     for _ in 0..=50 {
-        limits.forged(friend);
+        limits.record_forged(friend);
     }
-    limits.first_sight(friend).unwrap_err();
+    limits.admit_unverified(friend).unwrap_err();
     time.advance(Duration::from_secs(2));
-    limits.first_sight(None).unwrap();
+    limits.admit_unverified(None).unwrap();
 }
 
 #[test]
@@ -217,14 +217,14 @@ fn a13_tokens_that_are_refused_have_a_wider_rate_than_forged_ones() {
     let (time, limits) = limits();
     let nat = Some("192.0.2.1".parse().unwrap());
     for _ in 0..200 {
-        limits.refused(nat);
-        limits.first_sight(nat).unwrap();
+        limits.record_refused(nat);
+        limits.admit_unverified(nat).unwrap();
     }
-    limits.refused(nat);
-    limits.first_sight(nat).unwrap_err();
-    limits.first_sight(Some("192.0.2.2".parse().unwrap())).unwrap();
+    limits.record_refused(nat);
+    limits.admit_unverified(nat).unwrap_err();
+    limits.admit_unverified(Some("192.0.2.2".parse().unwrap())).unwrap();
     time.advance(Duration::from_millis(50));
-    limits.first_sight(nat).unwrap();
+    limits.admit_unverified(nat).unwrap();
 }
 
 #[test]
@@ -232,17 +232,17 @@ fn a13_who_introspects_is_held_up_by_its_own_questions_alone() {
     let (_, limits) = limits();
     let address = Some("192.0.2.1".parse().unwrap());
     for _ in 0..100 {
-        limits.forged(address);
+        limits.record_forged(address);
     }
-    limits.first_sight(address).unwrap_err();
+    limits.admit_unverified(address).unwrap_err();
     for _ in 0..5000 {
-        limits.first_sight(Source::Client("api")).unwrap();
-        limits.forged(Source::Client("api"));
+        limits.admit_unverified(Source::Client("api")).unwrap();
+        limits.record_forged(Source::Client("api"));
     }
-    limits.forged(Source::Client("api"));
-    limits.first_sight(Source::Client("api")).unwrap_err();
-    limits.first_sight(Source::Client("other")).unwrap();
-    limits.first_sight(Some("192.0.2.2".parse().unwrap())).unwrap();
+    limits.record_forged(Source::Client("api"));
+    limits.admit_unverified(Source::Client("api")).unwrap_err();
+    limits.admit_unverified(Source::Client("other")).unwrap();
+    limits.admit_unverified(Some("192.0.2.2".parse().unwrap())).unwrap();
 }
 
 /// The address of a /64, by its upper half.
@@ -270,15 +270,15 @@ fn a14_whoever_has_many_64s_has_the_rate_of_a_56_and_of_a_48() {
     assert_eq!(tries(&mut std::iter::once(BASE + (1 << 16))), 20, "the next one");
 
     for n in 0..1000 {
-        limits.forged(v6(BASE + n));
+        limits.record_forged(v6(BASE + n));
     }
-    limits.first_sight(v6(BASE + 0xff)).unwrap_err();
-    limits.first_sight(v6(BASE + 0xff00)).unwrap();
+    limits.admit_unverified(v6(BASE + 0xff)).unwrap_err();
+    limits.admit_unverified(v6(BASE + 0xff00)).unwrap();
     for n in 0..2000 {
-        limits.forged(v6(BASE + (n << 6)));
+        limits.record_forged(v6(BASE + (n << 6)));
     }
-    limits.first_sight(v6(BASE + 0xffff)).unwrap_err();
-    limits.first_sight(v6(BASE + (1 << 16))).unwrap();
+    limits.admit_unverified(v6(BASE + 0xffff)).unwrap_err();
+    limits.admit_unverified(v6(BASE + (1 << 16))).unwrap();
 
     let passed = (0..20_000).filter(|n| limits.refresh(v6(BASE + n % 65_536)).is_ok()).count();
     assert_eq!(passed, 200 * 32);

@@ -14,19 +14,19 @@ use std::time::Duration;
 
 pub use crate::network::Holder;
 
-mod held;
 mod patience;
+mod permit_body;
 mod pool;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
-pub use held::Held;
-pub use patience::{Told, Waiting};
+pub use patience::{DelayedRetries, LastRejection};
+pub use permit_body::PermitBody;
 pub use pool::Bound;
 use pool::Full;
-pub use pool::{Place, Pool, Shares};
+pub use pool::{Pool, PoolPermit, Shares};
 #[cfg(feature = "kuzzle")]
-pub use socket::SocketPlace;
+pub use socket::SocketPermit;
 
 /// When to try again. Long enough that who keeps to it makes the load smaller, and short enough to wait for.
 pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -126,7 +126,7 @@ impl Refusal {
 pub struct Overload {
     pub requests: Pool,
     /// Requests that were refused and wait for another chance.
-    pub waiting: Waiting,
+    pub delayed_retries: DelayedRetries,
     pub bodies: Pool,
     pub streams: Pool,
     pub tunnels: Pool,
@@ -139,7 +139,7 @@ impl Overload {
     pub(crate) fn new(bounds: &Bounds) -> Self {
         Self {
             requests: Pool::new(bounds.requests),
-            waiting: Waiting::new(bounds.requests),
+            delayed_retries: DelayedRetries::new(bounds.requests),
             bodies: Pool::new(bounds.pending_bodies),
             streams: Pool::new(bounds.own_streams),
             tunnels: Pool::new(bounds.tunnels),
@@ -152,7 +152,7 @@ impl Overload {
     /// Other bounds, for what comes from now on.
     pub fn set(&self, bounds: &Bounds) {
         self.requests.set(bounds.requests);
-        self.waiting.set(bounds.requests);
+        self.delayed_retries.set(bounds.requests);
         self.bodies.set(bounds.pending_bodies);
         self.streams.set(bounds.own_streams);
         self.tunnels.set(bounds.tunnels);
@@ -162,7 +162,7 @@ impl Overload {
     }
 
     /// A place for a request from there.
-    pub fn request(&self, holder: Option<Holder>) -> Result<Place, Refusal> {
+    pub fn request(&self, holder: Option<Holder>) -> Result<PoolPermit, Refusal> {
         self.requests.enter(holder).map_err(|full| match full {
             Full::All => Refusal::Requests,
             Full::Holder => Refusal::Address,

@@ -9,15 +9,15 @@ use super::{Bound, Holder, Pool, TRY_AGAIN};
 
 /// When the client of a connection was last told to come again later: monotonic time in ms, and 0 for never.
 #[derive(Debug, Default)]
-pub struct Told(AtomicU64);
+pub struct LastRejection(AtomicU64);
 
-impl Told {
-    pub fn at(&self, now: Duration) {
+impl LastRejection {
+    pub fn record(&self, now: Duration) {
         self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
     /// What is left of its second.
-    fn rest(&self, now: Duration) -> Option<Duration> {
+    fn remaining(&self, now: Duration) -> Option<Duration> {
         let told = Some(self.0.load(Ordering::Relaxed)).filter(|millis| *millis > 0)?;
         (Duration::from_millis(told) + TRY_AGAIN).checked_sub(now).filter(|rest| !rest.is_zero())
     }
@@ -25,9 +25,9 @@ impl Told {
 
 /// Those who wait.
 #[derive(Debug)]
-pub struct Waiting(Pool);
+pub struct DelayedRetries(Pool);
 
-impl Waiting {
+impl DelayedRetries {
     pub(super) fn new(bound: Bound) -> Self {
         Self(Pool::new(bound))
     }
@@ -38,8 +38,8 @@ impl Waiting {
 
     /// Waits until the client may be asked for again. False at once where it was not told to come again, or too many
     /// wait.
-    pub async fn out(&self, told: &Told, now: Duration, holder: Option<Holder>) -> bool {
-        let Some(rest) = told.rest(now) else { return false };
+    pub async fn wait_out(&self, told: &LastRejection, now: Duration, holder: Option<Holder>) -> bool {
+        let Some(rest) = told.remaining(now) else { return false };
         let Ok(waiting) = self.0.enter(holder) else { return false };
         tokio::time::sleep(rest).await;
         drop(waiting);
@@ -55,23 +55,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a4_who_asks_again_at_once_waits_and_others_are_told_at_once() {
         let bounds = Bounds { requests: Bound { all: 1, each: 1 }, ..Bounds::default() };
-        let (overload, told) = (Overload::new(&bounds), Told::default());
+        let (overload, told) = (Overload::new(&bounds), LastRejection::default());
         let begun = tokio::time::Instant::now();
         let place = overload.request(None).unwrap();
         assert_eq!(overload.request(None).unwrap_err(), Refusal::Requests);
         let now = Duration::from_secs(9);
-        assert!(!overload.waiting.out(&told, now, None).await);
+        assert!(!overload.delayed_retries.wait_out(&told, now, None).await);
         assert_eq!(begun.elapsed(), Duration::ZERO, "the first time");
-        told.at(now);
-        let waits = async { overload.waiting.out(&told, now, None).await.then(|| overload.request(None).unwrap()) };
+        told.record(now);
+        let waits = async {
+            overload.delayed_retries.wait_out(&told, now, None).await.then(|| overload.request(None).unwrap())
+        };
         let (waited, other) = tokio::join!(waits, async {
-            let other = overload.waiting.out(&told, now, None).await;
+            let other = overload.delayed_retries.wait_out(&told, now, None).await;
             assert_eq!(begun.elapsed(), Duration::ZERO, "no more wait than may be under way");
             drop(place);
             other
         });
         assert!(waited.is_some() && !other);
         assert!(begun.elapsed() >= TRY_AGAIN);
-        assert!(!overload.waiting.out(&told, now + TRY_AGAIN, None).await, "its time was over");
+        assert!(!overload.delayed_retries.wait_out(&told, now + TRY_AGAIN, None).await, "its time was over");
     }
 }

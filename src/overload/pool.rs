@@ -124,14 +124,14 @@ impl Pool {
 
     /// A place for this holder; `None` is counted among all alone. Of several that come for the last one at the same
     /// moment, none may get it.
-    pub(crate) fn enter(&self, holder: Option<Holder>) -> Result<Place, Full> {
+    pub(crate) fn enter(&self, holder: Option<Holder>) -> Result<PoolPermit, Full> {
         self.take(holder, 1)
     }
 
     /// The same for so much.
-    pub(crate) fn take(&self, holder: Option<Holder>, amount: usize) -> Result<Place, Full> {
+    pub(crate) fn take(&self, holder: Option<Holder>, amount: usize) -> Result<PoolPermit, Full> {
         self.0.enter(holder, amount)?;
-        Ok(Place { kind: Arc::clone(&self.0), holder, amount })
+        Ok(PoolPermit { kind: Arc::clone(&self.0), holder, amount })
     }
 
     /// How much is taken.
@@ -142,13 +142,13 @@ impl Pool {
 
 /// What a holder has, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct PoolPermit {
     kind: Arc<Kind>,
     holder: Option<Holder>,
     amount: usize,
 }
 
-impl Place {
+impl PoolPermit {
     /// Takes so much more.
     pub(crate) fn grow(&mut self, amount: usize) -> Result<(), Full> {
         self.kind.enter(self.holder, amount)?;
@@ -157,7 +157,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PoolPermit {
     fn drop(&mut self) {
         self.kind.leave(self.holder, self.amount);
     }

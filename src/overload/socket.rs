@@ -3,19 +3,19 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Holder, Place, Pool, Refusal};
+use super::{Holder, Pool, PoolPermit, Refusal};
 
 /// The place of a WebSocket: among those of nobody known at first, and among the tunnels of its caller once a token was
 /// good on it.
 #[derive(Debug)]
-pub struct SocketPlace {
-    place: Mutex<(Option<Place>, Option<Holder>)>,
+pub struct SocketPermit {
+    place: Mutex<(Option<PoolPermit>, Option<Holder>)>,
     is_known: AtomicBool,
     tunnels: Pool,
     buffered: Pool,
 }
 
-impl SocketPlace {
+impl SocketPermit {
     pub(crate) fn new(overload: &super::Overload, address: Option<Holder>) -> Result<Self, Refusal> {
         let place = overload.sockets.enter(address).map_err(|_| Refusal::Sockets)?;
         Ok(Self {
@@ -43,7 +43,7 @@ impl SocketPlace {
     }
 
     /// Room for so many bytes.
-    pub(crate) fn buffer(&self, bytes: usize) -> Result<Place, Refusal> {
+    pub(crate) fn buffer(&self, bytes: usize) -> Result<PoolPermit, Refusal> {
         let holder = self.place.lock().unwrap_or_else(PoisonError::into_inner).1;
         self.buffered.take(holder, bytes).map_err(|_| Refusal::Buffered)
     }

@@ -1,7 +1,7 @@
 //! How a request learns in one atomic load that no revocation has come since its token was last checked.
 //!
 //! A writer puts its entry into the list, **then** raises the counter of the entry's shard. A checker loads the counter,
-//! **then** looks at the list, and remembers the value that it loaded *before*: a [`Watch`]. As long as the counter still
+//! **then** looks at the list, and remembers the value that it loaded *before*: a [`RevocationEpoch`]. As long as the counter still
 //! has that value, nothing was added after the check; any other value asks for a check anew. An entry that comes in the
 //! middle of a check is at worst looked at twice.
 //!
@@ -63,12 +63,12 @@ impl<const N: usize> Default for Epochs<N> {
 ///   slow checker may put an old value there; that costs another check and hides nothing, since it is not the present
 ///   counter.
 #[derive(Debug)]
-pub struct Watch {
+pub struct RevocationEpoch {
     seen: AtomicU64,
     refuse_from: AtomicU64,
 }
 
-impl Watch {
+impl RevocationEpoch {
     /// The first check: the counter as it was read **before** the check, and what the check found.
     pub fn new(epoch_read_before_the_check: u64, refuse_from: Timestamp) -> Self {
         Self { seen: AtomicU64::new(epoch_read_before_the_check), refuse_from: AtomicU64::new(refuse_from.as_millis()) }

@@ -22,7 +22,7 @@ use dashmap::mapref::entry::Entry as Slot;
 use super::epoch::{Epochs, SHARDS};
 use super::{Effect, Revocation, Target};
 use crate::clock::Timestamp;
-use crate::session::rotation::GONE;
+use crate::session::rotation::REVOKED;
 use crate::session::{Generation, SessionId};
 
 mod entry;
@@ -267,7 +267,7 @@ impl RevocationList {
         self.epochs.read(shard)
     }
 
-    /// The highest minimum generation known of a session, in effect yet or not; [`GONE`] when it is gone, 0 when nothing
+    /// The highest minimum generation known of a session, in effect yet or not; [`REVOKED`] when it is gone, 0 when nothing
     /// is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): ask before the record is
     /// loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::session::rotation::{GONE, RaisedMinimum};
+use crate::session::rotation::{REVOKED, RaisedMinimum};
 use crate::session::{Generation, SessionId};
 
 pub mod epoch;
@@ -55,7 +55,7 @@ pub enum Target {
 pub enum Effect {
     /// For a [`Target::Session`]: tokens below a generation are refused.
     Minimum {
-        /// The least generation accepted from `effective_from` on; [`GONE`] for none.
+        /// The least generation accepted from `effective_from` on; [`REVOKED`] for none.
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,
@@ -71,7 +71,7 @@ pub enum Effect {
 
 impl Effect {
     /// The end of a session, at once.
-    pub const SESSION_GONE: Self = Self::Minimum { minimum: GONE, effective_from: Timestamp::ZERO, before: 0 };
+    pub const SESSION_REVOKED: Self = Self::Minimum { minimum: REVOKED, effective_from: Timestamp::ZERO, before: 0 };
 
     /// Merges two effects on one target: the higher minimum and the later not-before win, gone absorbs all. Commutative,
     /// associative and idempotent, so the order in which entries arrive does not matter.
@@ -82,8 +82,8 @@ impl Effect {
                 Self::Minimum { minimum: a, effective_from: a_from, before: a_before },
                 Self::Minimum { minimum: b, effective_from: b_from, before: b_before },
             ) => {
-                if a == GONE || b == GONE {
-                    return Self::SESSION_GONE;
+                if a == REVOKED || b == REVOKED {
+                    return Self::SESSION_REVOKED;
                 }
                 let (minimum, effective_from, lower) = match a.cmp(&b) {
                     std::cmp::Ordering::Greater => (a, a_from, b),

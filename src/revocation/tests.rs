@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::epoch::{Epochs, SHARDS, Watch};
+use super::epoch::{Epochs, RevocationEpoch, SHARDS};
 use super::*;
 
 fn config() -> ProptestConfig {
@@ -16,7 +16,7 @@ fn minimum() -> impl Strategy<Value = Effect> {
         effective_from: Timestamp::from_millis(from),
         before,
     });
-    prop_oneof![6 => ordinary, 1 => Just(Effect::SESSION_GONE)]
+    prop_oneof![6 => ordinary, 1 => Just(Effect::SESSION_REVOKED)]
 }
 
 fn not_before() -> impl Strategy<Value = Effect> {
@@ -76,10 +76,12 @@ proptest! {
 
 #[test]
 fn gone_absorbs_every_minimum_and_its_schedule() {
-    let later = Effect::Minimum { minimum: GONE, effective_from: Timestamp::MAX, before: 0 };
+    let later = Effect::Minimum { minimum: REVOKED, effective_from: Timestamp::MAX, before: 0 };
     let raised = Effect::Minimum { minimum: 9, effective_from: Timestamp::MAX, before: 8 };
-    for (a, b) in [(Effect::SESSION_GONE, raised), (raised, Effect::SESSION_GONE), (later, raised), (later, later)] {
-        assert_eq!(a.merge(b), Effect::SESSION_GONE);
+    for (a, b) in
+        [(Effect::SESSION_REVOKED, raised), (raised, Effect::SESSION_REVOKED), (later, raised), (later, later)]
+    {
+        assert_eq!(a.merge(b), Effect::SESSION_REVOKED);
     }
 }
 
@@ -107,7 +109,7 @@ fn counters_share_no_cache_line() {
 
 #[test]
 fn a_watch_is_current_until_the_counter_moves_and_never_loosens() {
-    let watch = Watch::new(3, Timestamp::MAX);
+    let watch = RevocationEpoch::new(3, Timestamp::MAX);
     assert!(watch.is_current(3) && !watch.is_current(4));
     watch.update(4, Timestamp::from_millis(100));
     // A slower checker that saw less.

@@ -20,7 +20,7 @@ use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
 
 /// A minimum generation that no token reaches: the session is gone.
-pub const GONE: Generation = Generation::MAX;
+pub const REVOKED: Generation = Generation::MAX;
 
 /// A refresh credential whose authenticity was checked already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Facts {
 
 /// Why a session counts as revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum SessionEnd {
     /// Its record says so.
     Record,
     /// The revocation list says so.
@@ -64,7 +64,7 @@ pub enum Ended {
 
 /// Which lifetime a session has outlived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lapsed {
+pub enum Lifetime {
     /// `session_ttl`.
     Session,
     /// `idle_ttl`.
@@ -84,9 +84,9 @@ pub struct Reuse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The session was ended.
-    Revoked(Ended),
+    Revoked(SessionEnd),
     /// The session outlived a lifetime.
-    Expired(Lapsed),
+    Expired(Lifetime),
     /// Store or record have lost writes. Fast-forward where that is safe (requirement O5), else refuse.
     Ahead {
         /// The session may be taken on from the presented generation.
@@ -135,25 +135,25 @@ pub fn decide(s: &Session, presented: Presented, facts: Facts, now: Timestamp, p
     })
 }
 
-fn ended(s: &Session, facts: Facts) -> Option<Ended> {
+fn ended(s: &Session, facts: Facts) -> Option<SessionEnd> {
     match s.status {
-        Status::Revoked(_) => return Some(Ended::Record),
+        Status::Revoked(_) => return Some(SessionEnd::Record),
         Status::Live => {}
     }
-    if facts.minimum_known == GONE {
-        return Some(Ended::List);
+    if facts.minimum_known == REVOKED {
+        return Some(SessionEnd::List);
     }
     if !facts.user_active {
-        return Some(Ended::UserInactive);
+        return Some(SessionEnd::UserInactive);
     }
-    (s.created() <= facts.sessions_valid_from).then_some(Ended::BeforeValidFrom)
+    (s.created() <= facts.sessions_valid_from).then_some(SessionEnd::BeforeValidFrom)
 }
 
-fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lapsed> {
+fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
     if now >= s.expires.min(s.created().plus(profile.session_ttl)) {
-        return Some(Lapsed::Session);
+        return Some(Lifetime::Session);
     }
-    (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lapsed::Idle)
+    (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lifetime::Idle)
 }
 
 /// What a rotation does to the session's access tokens of earlier generations.
@@ -171,28 +171,28 @@ pub struct RaisedMinimum {
 
 /// The record after a decision that issues a new generation, and what it revokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct RecordChange {
     /// The record to swap in.
     pub record: Session,
     /// What the revocation list must know, in the same transaction.
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The generation after this one. None reaches [`GONE`], which therefore never means a token.
+/// The generation after this one. None reaches [`REVOKED`], which therefore never means a token.
 fn successor(generation: Generation) -> Option<Generation> {
-    generation.checked_add(1).filter(|next| *next < GONE)
+    generation.checked_add(1).filter(|next| *next < REVOKED)
 }
 
 /// The step that `decision` takes when it issues a new generation; `None` when it issues none, which includes a record
 /// whose counters are used up.
-pub fn step(
+pub fn apply_decision(
     s: &Session,
     decision: Decision,
     presented: Presented,
     pair: LastPair,
     now: Timestamp,
     profile: &Profile,
-) -> Option<Step> {
+) -> Option<RecordChange> {
     let raise_by_profile = profile.revoke_previous_after;
     let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
         Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
@@ -231,7 +231,7 @@ pub fn step(
         revision: s.revision.checked_add(1)?,
         ..s.clone()
     };
-    Some(Step { record, raised })
+    Some(RecordChange { record, raised })
 }
 
 #[cfg(test)]

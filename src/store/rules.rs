@@ -11,7 +11,7 @@ use super::{Inserted, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnTooMany;
-use crate::session::rotation::GONE;
+use crate::session::rotation::REVOKED;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
 /// How long what ended is kept, for clocks that disagree and for what was still on its way.
@@ -151,7 +151,7 @@ impl Rules {
             let Some(new) = apply_revoke(&old, RevokedBecause::TooMany) else { continue };
             let entry = Revocation {
                 target: Target::Session(old.id),
-                effect: Effect::SESSION_GONE,
+                effect: Effect::SESSION_REVOKED,
                 until: old.latest_access_expires.plus(self.leeway),
             };
             room.give_way.push(GivesWay { merged: merge(state, &entry)?, old, new });
@@ -368,7 +368,7 @@ pub(super) fn is_revoked(record: &Session) -> bool {
 /// Does this effect on a session leave nothing of it?
 fn ends_session(effect: Effect) -> bool {
     match effect {
-        Effect::Minimum { minimum, .. } => minimum == GONE,
+        Effect::Minimum { minimum, .. } => minimum == REVOKED,
         Effect::Gone => true,
         Effect::NotBefore(_) => false,
     }

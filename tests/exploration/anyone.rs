@@ -1,7 +1,7 @@
 //! Proofs 1 and 4: every token that was ever issued may be presented and used by anyone at any time, also those whose
 //! reply was lost.
 
-use rotogate::session::rotation::{Decision, decide, step};
+use rotogate::session::rotation::{Decision, apply_decision, decide};
 
 use super::gate::{Around, Gate, Happening};
 use super::search::{World, finds, proves};
@@ -183,7 +183,7 @@ fn a_node_that_says_so_from_the_next_change_on_is_found() {
 fn a_reissue_that_does_not_raise_the_minimum_is_found() {
     let mut world = anyone(Around::sound(5, 0), false);
     world.table.step = |s, decision, presented, pair, now, profile| {
-        let mut made = step(s, decision, presented, pair, now, profile)?;
+        let mut made = apply_decision(s, decision, presented, pair, now, profile)?;
         if decision == Decision::Reissue {
             made.raised = None;
         }

@@ -3,7 +3,7 @@
 //! [`super::gate`], and not here again.
 
 use super::gate::merge;
-use super::table::{GONE, Outcome, Record, Table};
+use super::table::{Outcome, REVOKED, Record, Table};
 
 pub(crate) const NODES: usize = 2;
 
@@ -112,7 +112,7 @@ impl Cluster {
 
     pub(crate) fn passes(&self, at: usize, generation: u8) -> bool {
         let node = &self.nodes[at];
-        !node.waits && generation >= node.list && node.list != GONE
+        !node.waits && generation >= node.list && node.list != REVOKED
     }
 
     /// One transaction in the store, then the node's own list.
@@ -125,8 +125,8 @@ impl Cluster {
     }
 
     pub(crate) fn revoke(&mut self, at: usize) {
-        self.nodes[at].list = GONE;
-        self.minimum = GONE;
+        self.nodes[at].list = REVOKED;
+        self.minimum = REVOKED;
         self.record.live = false;
     }
 
@@ -158,7 +158,7 @@ impl Cluster {
         if !around.puts_nothing_back {
             self.minimum = merge(self.minimum, self.nodes[at].list);
             // A revocation of the session ends its record, too.
-            self.record.live &= self.minimum != GONE;
+            self.record.live &= self.minimum != REVOKED;
         }
         self.nodes[at].put_back = true;
         self.catches_up(at);
@@ -186,8 +186,8 @@ impl Cluster {
     /// Would the end of the session be forgotten with this node? Then it was acknowledged to nobody, or is lost with the
     /// last who knew: no protocol helps.
     fn is_last_to_know(&self, at: usize) -> bool {
-        let knows = |(other, node): (usize, &Node)| other != at && node.list == GONE && !node.put_back;
-        self.nodes[at].list == GONE && self.minimum != GONE && !self.nodes.iter().enumerate().any(knows)
+        let knows = |(other, node): (usize, &Node)| other != at && node.list == REVOKED && !node.put_back;
+        self.nodes[at].list == REVOKED && self.minimum != REVOKED && !self.nodes.iter().enumerate().any(knows)
     }
 
     /// Everything that happens by itself.
@@ -226,10 +226,10 @@ impl Cluster {
             if !self.acknowledged && self.may_serve(at, around) {
                 add(Happening::Revocation(at), &|c| c.revoke(at));
             }
-            add(Happening::RevocationThatTheStoreRefuses(at), &|c| c.nodes[at].list = GONE);
+            add(Happening::RevocationThatTheStoreRefuses(at), &|c| c.nodes[at].list = REVOKED);
         }
-        let durable = self.minimum == GONE && !self.record.live;
-        if durable && (around.acknowledges_early || self.nodes.iter().all(|node| node.list == GONE)) {
+        let durable = self.minimum == REVOKED && !self.record.live;
+        if durable && (around.acknowledges_early || self.nodes.iter().all(|node| node.list == REVOKED)) {
             add(Happening::Acknowledged, &|c| c.acknowledged = true);
         }
         if self.failovers > 0 {

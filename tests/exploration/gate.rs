@@ -4,7 +4,7 @@ use rotogate::clock::Timestamp;
 use rotogate::revocation::Effect;
 use rotogate::session::rotation;
 
-use super::table::{GONE, Outcome, Record, Table};
+use super::table::{Outcome, REVOKED, Record, Table};
 
 /// What surrounds the table, and what may be wrong with it.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ impl Gate {
 
     /// Does an access token of this generation pass?
     pub(crate) fn passes(&self, generation: u8) -> bool {
-        generation >= self.list && self.list != GONE
+        generation >= self.list && self.list != REVOKED
     }
 
     /// Writes the record and its revocation, in one transaction; then the list, or later.
@@ -129,9 +129,9 @@ impl Gate {
 
     /// Local list, store, acknowledgement.
     pub(crate) fn revoke(&mut self) {
-        self.list = GONE;
+        self.list = REVOKED;
         self.record.live = false;
-        self.minimum = GONE;
+        self.minimum = REVOKED;
         self.acknowledged = true;
     }
 
@@ -178,7 +178,7 @@ impl Gate {
         });
         if !self.acknowledged {
             add(Happening::Revocation, &Self::revoke);
-            add(Happening::RevocationThatTheStoreRefuses, &|g| g.list = GONE);
+            add(Happening::RevocationThatTheStoreRefuses, &|g| g.list = REVOKED);
         }
         if self.rollbacks > 0 {
             add(Happening::WritesAreSafe, &|g| (g.kept, g.kept_minimum) = (g.record, g.minimum));
@@ -197,7 +197,7 @@ impl Gate {
                 }
             });
             // What was acknowledged is safe before, or some node still has it.
-            if !self.acknowledged || self.kept_minimum == GONE || around.forgets_revocations {
+            if !self.acknowledged || self.kept_minimum == REVOKED || around.forgets_revocations {
                 add(Happening::WritesLostAndListToo, &|g| {
                     lost(g);
                     (g.list, g.late, g.queued) = (g.minimum, 0, 0);
@@ -229,11 +229,11 @@ pub(crate) enum Happening {
 /// Production's merge of two minimums that are in effect.
 pub(crate) fn merge(a: u8, b: u8) -> u8 {
     let effect = |m: u8| match m {
-        GONE => Effect::SESSION_GONE,
+        REVOKED => Effect::SESSION_REVOKED,
         _ => Effect::Minimum { minimum: m.into(), effective_from: Timestamp::ZERO, before: 0 },
     };
     match effect(a).merge(effect(b)) {
-        Effect::Minimum { minimum: rotation::GONE, .. } => GONE,
+        Effect::Minimum { minimum: rotation::REVOKED, .. } => REVOKED,
         Effect::Minimum { minimum, .. } => u8::try_from(minimum).unwrap(),
         other @ (Effect::NotBefore(_) | Effect::Gone) => unreachable!("{other:?}"),
     }

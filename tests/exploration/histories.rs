@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{Decision, Facts, GONE, Presented, decide, step};
+use rotogate::session::rotation::{Decision, Facts, Presented, REVOKED, apply_decision, decide};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 const CREATED: Timestamp = Timestamp::from_millis(1_732_000_000_123);
@@ -174,8 +174,8 @@ impl Run {
         self.judge(decision, generation)?;
         let access_expires = self.now.plus(self.profile.access_ttl).min(self.s.expires);
         let pair = LastPair { access_expires, ..self.s.last.clone() };
-        let Some(made) = step(&self.s, decision, presented, pair, self.now, &self.profile) else {
-            let used_up = generation >= GONE - 1;
+        let Some(made) = apply_decision(&self.s, decision, presented, pair, self.now, &self.profile) else {
+            let used_up = generation >= REVOKED - 1;
             prop_assert!(used_up || !matches!(decision, Decision::Rotate | Decision::Reissue));
             let forward = Decision::Ahead { fast_forward: true };
             prop_assert!(used_up || decision != forward);
@@ -187,7 +187,7 @@ impl Run {
             decision
         );
         let (old, new) = (&self.s, &made.record);
-        prop_assert!(new.current > old.current && new.current > generation && new.current < GONE);
+        prop_assert!(new.current > old.current && new.current > generation && new.current < REVOKED);
         prop_assert!(new.previous < new.current && new.previous >= old.previous && new.previous == generation);
         prop_assert!(new.rotated_at >= old.rotated_at && new.issued_at >= old.issued_at);
         prop_assert!(new.issued_at == self.now && new.rotated_at <= self.now);
@@ -223,7 +223,7 @@ impl Run {
     fn judge(&mut self, decision: Decision, generation: Generation) -> Result<(), TestCaseError> {
         let (s, p, now, facts) = (&self.s, &self.profile, self.now, self.facts);
         let ended = s.status != Status::Live
-            || facts.minimum_known == GONE
+            || facts.minimum_known == REVOKED
             || !facts.user_active
             || facts.sessions_valid_from >= CREATED;
         let expired = now >= s.expires || now.since(s.issued_at) >= p.idle_ttl;

@@ -1,6 +1,6 @@
 //! Proofs 2 and 3: a victim who stores what he receives, and a thief who may take his refresh token at any time.
 
-use rotogate::session::rotation::{Decision, decide, step};
+use rotogate::session::rotation::{Decision, apply_decision, decide};
 
 use super::gate::{Around, Gate, Happening};
 use super::search::{World, finds, proves};
@@ -239,7 +239,7 @@ fn the_conditions_of_proofs_2_and_3_are_needed() {
 fn a_generation_that_is_born_confirmed_is_found() {
     let mut world = sole_holder(Around::sound(6, 0), false);
     world.table.step = |s, decision, presented, pair, now, profile| {
-        let mut made = step(s, decision, presented, pair, now, profile)?;
+        let mut made = apply_decision(s, decision, presented, pair, now, profile)?;
         made.record.confirmed = true;
         Some(made)
     };
@@ -250,7 +250,7 @@ fn a_generation_that_is_born_confirmed_is_found() {
 fn a_reissue_that_moves_the_predecessor_is_found() {
     let mut world = sole_holder(Around::sound(6, 0), false);
     world.table.step = |s, decision, presented, pair, now, profile| {
-        let mut made = step(s, decision, presented, pair, now, profile)?;
+        let mut made = apply_decision(s, decision, presented, pair, now, profile)?;
         made.record.previous = s.current;
         Some(made)
     };
@@ -289,7 +289,7 @@ fn replay_in_the_place_of_reissue_is_found() {
 fn a_rotation_that_keeps_an_older_predecessor_is_found() {
     let mut world = with_thief(Around::sound(6, 0), false);
     world.table.step = |s, decision, presented, pair, now, profile| {
-        let mut made = step(s, decision, presented, pair, now, profile)?;
+        let mut made = apply_decision(s, decision, presented, pair, now, profile)?;
         if decision == Decision::Rotate && s.previous != 0 {
             made.record.previous = s.previous;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{self, Decision, Facts, Presented, Step};
+use rotogate::session::rotation::{self, Decision, Facts, Presented, RecordChange};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 /// One unit of the small world's time.
@@ -15,7 +15,7 @@ pub(crate) const GRACE: u8 = 1;
 /// In units.
 pub(crate) const WINDOW: u8 = 4;
 /// A minimum that no token reaches, in the small world's numbers.
-pub(crate) const GONE: u8 = u8::MAX;
+pub(crate) const REVOKED: u8 = u8::MAX;
 
 const CREATED: Timestamp = Timestamp::from_secs(1_732_000_000);
 const NOW: Timestamp = CREATED.plus(Duration::from_secs(3600));
@@ -78,7 +78,7 @@ pub(crate) struct Outcome {
 }
 
 type Decide = fn(&Session, Presented, Facts, Timestamp, &Profile) -> Decision;
-type Steps = fn(&Session, Decision, Presented, LastPair, Timestamp, &Profile) -> Option<Step>;
+type Steps = fn(&Session, Decision, Presented, LastPair, Timestamp, &Profile) -> Option<RecordChange>;
 
 /// Production's functions, or those with a fault.
 pub(crate) struct Table {
@@ -121,7 +121,7 @@ impl Table {
             user_agent: None,
             address: None,
         };
-        Self { decide: rotation::decide, step: rotation::step, profile, session, known: HashMap::default() }
+        Self { decide: rotation::decide, step: rotation::apply_decision, profile, session, known: HashMap::default() }
     }
 
     /// What presenting this generation brings on, given the record and what the list knows.
@@ -147,7 +147,7 @@ impl Table {
         let facts = Facts {
             user_active: true,
             sessions_valid_from: Timestamp::ZERO,
-            minimum_known: if minimum == GONE { rotation::GONE } else { minimum.into() },
+            minimum_known: if minimum == REVOKED { rotation::REVOKED } else { minimum.into() },
             unbroken_revocations: unbroken,
         };
         let decision = (self.decide)(s, presented, facts, NOW, &self.profile);

@@ -8,14 +8,14 @@ use rotogate::client::Presented;
 use rotogate::denial::Denial;
 use rotogate::dialect::envelope::Envelope;
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::dialect::{Call, Command, Dialect, RefreshCredential, Served};
+use rotogate::dialect::{Call, Command, Dialect, RefreshCredential, ServedPath};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 
 use crate::input::target;
 use crate::json::names_members_once;
 
-fn read(dialect: &dyn Dialect, served: &Served, kind: &'static str, body: &[u8]) -> Result<Command, Denial> {
+fn read(dialect: &dyn Dialect, served: &ServedPath, kind: &'static str, body: &[u8]) -> Result<Command, Denial> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     dialect.read(&Call {
@@ -104,7 +104,7 @@ target!(
         let dialect = Envelope::default();
         for served in dialect.serves("/t") {
             for method in served.methods {
-                let one = Served { methods: std::slice::from_ref(method), ..served.clone() };
+                let one = ServedPath { methods: std::slice::from_ref(method), ..served.clone() };
                 let Ok(command) = read(&dialect, &one, "application/json", input) else { continue };
                 assert!(names_members_once(input), "R11");
                 let body: Map<String, Value> = serde_json::from_slice(input).expect("an object");

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 use rotogate::denial::Denial;
 use rotogate::dialect::kuzzle::Kuzzle;
-use rotogate::dialect::{Acting, Answer, Call, Command, Dialect, Outcome};
+use rotogate::dialect::{Answer, Call, Command, CommandHandler, Dialect, Outcome};
 use rotogate::fault::Error;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -25,8 +25,8 @@ use crate::json::{members, names_members_once};
 struct Gate(Mutex<Vec<Command>>);
 
 #[async_trait]
-impl Acting for Gate {
-    async fn act(&self, command: Command) -> Result<Outcome, Error> {
+impl CommandHandler for Gate {
+    async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         self.0.lock().unwrap().push(command);
         Err(Denial::WrongPassword.into())
     }

@@ -12,7 +12,7 @@ use rotogate::SecretString;
 use rotogate::client::Client;
 use rotogate::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate::denial::Denial;
-use rotogate::engine::{Engine, Exchange, OfAccount, Origin, Parts, Refresh};
+use rotogate::engine::{AccountRule, Engine, EngineConfig, Exchange, Origin, Refresh};
 use rotogate::fault::Error;
 use rotogate::limit::{Limits, Rate, Rates};
 use rotogate::revocation::{Revocation, RevocationList};
@@ -95,7 +95,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     let time = Arc::new(SystemTime::new());
     let rate = Rate::new(1_000_000_000, Duration::from_nanos(1));
     let rates = Rates { refresh_per_address: rate, refresh_per_session: rate, ..Rates::default() };
-    Engine::new(Parts {
+    Engine::new(EngineConfig {
         issuer: "https://gate.test".into(),
         audience: vec!["api".into()],
         leeway: Duration::from_secs(30),
@@ -114,7 +114,7 @@ fn presented(token: &str) -> Error {
     let refresh = Refresh {
         credential: Exchange::Refresh(&SecretString::from(token)),
         client: &Client::public(CLIENT),
-        account: OfAccount::Any,
+        account: AccountRule::Any,
         scope: None,
         access_ttl: None,
         profile: &Profile::default(),

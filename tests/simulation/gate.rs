@@ -11,7 +11,9 @@ use futures_util::FutureExt;
 use rotogate::SecretString;
 use rotogate::client::Client;
 use rotogate::clock::{EngineClock, ManualTime, Timestamp};
-use rotogate::engine::{APPLICATION, Engine, Exchange, Issued, OfAccount, Origin, Parts, Refresh, Start};
+use rotogate::engine::{
+    APPLICATION, AccountRule, ApplicationLogin, Engine, EngineConfig, Exchange, IssuedTokens, Origin, Refresh,
+};
 use rotogate::fault::Error;
 use rotogate::limit::{Limits, Rate, Rates};
 use rotogate::revocation::RevocationList;
@@ -53,7 +55,7 @@ pub(crate) fn generation(token: &str) -> Generation {
 
 /// What a request comes to.
 pub(crate) enum Done {
-    Refreshed(Result<Issued, Error>),
+    Refreshed(Result<IssuedTokens, Error>),
     Revoked(Result<bool, Error>),
     Flushed,
 }
@@ -81,7 +83,7 @@ impl Gate {
         let (revocations, clock) = loaded(time, store);
         let rate = Rate::new(1_000_000, Duration::from_millis(1));
         let rates = Rates { refresh_per_address: rate, refresh_per_session: rate, ..Rates::default() };
-        let engine = Engine::new(Parts {
+        let engine = Engine::new(EngineConfig {
             issuer: ISSUER.into(),
             audience: vec!["api".into()],
             leeway: LEEWAY,
@@ -102,8 +104,8 @@ impl Gate {
     }
 
     /// Begins a session, on a store in which nothing goes wrong.
-    pub(crate) fn begin(&self, subject: &str) -> Issued {
-        let start = Start {
+    pub(crate) fn begin(&self, subject: &str) -> IssuedTokens {
+        let start = ApplicationLogin {
             subject,
             account: None,
             client: CLIENT,
@@ -120,7 +122,7 @@ impl Gate {
             let refresh = Refresh {
                 credential: Exchange::Refresh(&token),
                 client: &Client::public(CLIENT),
-                account: OfAccount::Any,
+                account: AccountRule::Any,
                 scope: None,
                 access_ttl: None,
                 profile,
@@ -135,7 +137,7 @@ impl Gate {
     pub(crate) fn log_out(&self, token: &str) -> Work {
         let (engine, token) = (Arc::clone(&self.engine), token.to_owned());
         Box::pin(async move {
-            Done::Revoked(engine.revoke_refresh_token(&token, CLIENT, OfAccount::Any, &Origin::default()).await)
+            Done::Revoked(engine.revoke_refresh_token(&token, CLIENT, AccountRule::Any, &Origin::default()).await)
         })
     }
 

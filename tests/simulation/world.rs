@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rotogate::clock::{ManualTime, Timestamp};
 use rotogate::denial::Denial;
-use rotogate::engine::{How, Issued};
+use rotogate::engine::{IssueKind, IssuedTokens};
 use rotogate::fault::Error;
-use rotogate::session::rotation::GONE;
+use rotogate::session::rotation::REVOKED;
 use rotogate::session::{Generation, SessionId};
 
 use crate::gate::{Done, GRACE, Gate, WINDOW, Work, generation, poll};
@@ -361,7 +361,7 @@ impl World {
         for chain in &mut self.chains {
             if self.trust == Trust::LosesWrites {
                 // What only this process still knew, after the store had lost it, is gone with it.
-                chain.ended &= !self.gate.passes(chain.id, &chain.subject, GONE - 1);
+                chain.ended &= !self.gate.passes(chain.id, &chain.subject, REVOKED - 1);
             }
         }
         // The wall clock is set right while the machine starts.
@@ -456,7 +456,13 @@ impl World {
         Ok(())
     }
 
-    fn refreshed(&mut self, flight: &Flight, who: Who, token: &str, came: Result<Issued, Error>) -> Result<(), String> {
+    fn refreshed(
+        &mut self,
+        flight: &Flight,
+        who: Who,
+        token: &str,
+        came: Result<IssuedTokens, Error>,
+    ) -> Result<(), String> {
         self.tell(|| {
             let what = match &came {
                 Ok(issued) => {
@@ -513,7 +519,7 @@ impl World {
         }
     }
 
-    fn served(&mut self, flight: &Flight, who: Who, token: &str, issued: &Issued) -> Result<(), String> {
+    fn served(&mut self, flight: &Flight, who: Who, token: &str, issued: &IssuedTokens) -> Result<(), String> {
         let honest = self.trust == Trust::KeepsItsWord;
         let text = issued.refresh_token.as_ref().expect("a session has one").expose().to_owned();
         let (presented, got) = (generation(token), generation(&text));
@@ -526,11 +532,13 @@ impl World {
             return Err("R1: two refresh tokens of one generation".to_owned());
         }
         match issued.how {
-            How::Rotated => self.counts.rotated += 1,
-            How::Replayed => self.counts.replayed += 1,
-            How::Reissued => self.counts.reissued += 1,
-            How::FastForwarded => return Err("O5: a node that held no unbroken copy took a session on".to_owned()),
-            How::Login | How::ClientCredentials => unreachable!("a refresh"),
+            IssueKind::Rotated => self.counts.rotated += 1,
+            IssueKind::Replayed => self.counts.replayed += 1,
+            IssueKind::Reissued => self.counts.reissued += 1,
+            IssueKind::FastForwarded => {
+                return Err("O5: a node that held no unbroken copy took a session on".to_owned());
+            }
+            IssueKind::Login | IssueKind::ClientCredentials => unreachable!("a refresh"),
         }
         if honest {
             let commits = self.store.commits.lock().unwrap();
@@ -539,15 +547,17 @@ impl World {
                 return Err("R2: a pair is given out before it is durable".to_owned());
             }
             let since = |moment: Option<Timestamp>| moment.map(|moment| flight.begun.since(moment));
-            if issued.how == How::Replayed && since(commits.issued(chain.id, got)).is_none_or(|since| since >= GRACE) {
+            if issued.how == IssueKind::Replayed
+                && since(commits.issued(chain.id, got)).is_none_or(|since| since >= GRACE)
+            {
                 return Err("R3: a replay after grace".to_owned());
             }
             let exchanged = since(commits.exchanged(chain.id, presented));
-            if issued.how == How::Reissued && exchanged.is_none_or(|since| since >= WINDOW) {
+            if issued.how == IssueKind::Reissued && exchanged.is_none_or(|since| since >= WINDOW) {
                 return Err("R3: a reissue after the window".to_owned());
             }
         }
-        if issued.how == How::Reissued {
+        if issued.how == IssueKind::Reissued {
             let lies_between = presented + 1..got;
             if lies_between.clone().any(|gone| self.gate.passes(chain.id, &chain.subject, gone)) {
                 return Err("R3: an access token of an abandoned generation passes".to_owned());

@@ -6,10 +6,10 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::engine::How;
+use crate::engine::IssueKind;
 use crate::fault::Fault;
 use crate::session::Scope;
-use crate::session::rotation::{Ended, Lapsed, Reuse};
+use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 use crate::token::mint::AccessTokenText;
 use crate::token::refresh::RefreshToken;
 
@@ -39,7 +39,7 @@ fn written(dialect: Envelope, method: &Method, outcome: Result<Outcome, Error>) 
 
 #[test]
 fn a_success_is_the_documented_body_with_an_array_of_one() {
-    let issued = Issued {
+    let issued = IssuedTokens {
         access_token: AccessTokenText::for_test("aaa.bbb.ccc"),
         refresh_token: Some(RefreshToken::for_test("rg1_x")),
         expires: Timestamp::from_secs(10),
@@ -48,7 +48,7 @@ fn a_success_is_the_documented_body_with_an_array_of_one() {
         scope: Scope::default(),
         session: None,
         user: None,
-        how: How::Rotated,
+        how: IssueKind::Rotated,
     };
     let (status, body, headers) = written(Envelope::default(), &Method::PUT, Ok(Outcome::Issued(Box::new(issued))));
     assert_eq!(status, StatusCode::OK);
@@ -71,8 +71,8 @@ fn r7_every_token_that_is_not_good_gets_the_documented_failure_with_empty_texts(
         Denial::OtherClient,
         Denial::OtherAccount,
         Denial::OtherDialect,
-        Denial::SessionRevoked(Ended::Record),
-        Denial::SessionExpired(Lapsed::Idle),
+        Denial::SessionRevoked(SessionEnd::Record),
+        Denial::SessionExpired(Lifetime::Idle),
         Denial::Ahead,
         Denial::Reuse(reuse),
         Denial::TokenExpired,

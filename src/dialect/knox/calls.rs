@@ -16,8 +16,8 @@ use super::proto::{
 use super::{user, words};
 use crate::credential;
 use crate::denial::Denial;
-use crate::dialect::{Acting, Call, Command, Outcome, RefreshCredential, Reply, ReplyBody};
-use crate::engine::Issued;
+use crate::dialect::{Call, Command, CommandHandler, Outcome, RefreshCredential, Reply, ReplyBody};
+use crate::engine::IssuedTokens;
 use crate::fault::Error;
 use crate::reason::Reason;
 
@@ -27,13 +27,13 @@ const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message o
 /// One call under way.
 pub(super) struct Calling<'a> {
     call: &'a Call<'a>,
-    gate: &'a dyn Acting,
+    gate: &'a dyn CommandHandler,
     /// For the access log.
     reason: OnceLock<Reason>,
 }
 
 impl<'a> Calling<'a> {
-    pub(super) fn new(call: &'a Call<'a>, gate: &'a dyn Acting) -> Self {
+    pub(super) fn new(call: &'a Call<'a>, gate: &'a dyn CommandHandler) -> Self {
         Self { call, gate, reason: OnceLock::new() }
     }
 
@@ -80,7 +80,7 @@ impl<'a> Calling<'a> {
             // Metadata are headers: what holds for one `Authorization` holds here (requirement T17).
             let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
             let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
-            let user = match self.act(Command::Check { access, superseded_in_grace: false }).await? {
+            let user = match self.execute(Command::Check { access, superseded_in_grace: false }).await? {
                 Outcome::Checked(Ok(checked)) => match &checked.user {
                     Some(known) => user::known(known),
                     None => user::unknown(&checked.subject, checked.account.as_deref()),
@@ -94,8 +94,8 @@ impl<'a> Calling<'a> {
         collected(grpc.unary(tower::service_fn(serve), self.request()).await).await
     }
 
-    async fn act(&self, command: Command) -> Result<Outcome, Status> {
-        let outcome = self.gate.act(command).await.map_err(|error| self.refused(&error))?;
+    async fn execute(&self, command: Command) -> Result<Outcome, Status> {
+        let outcome = self.gate.execute(command).await.map_err(|error| self.refused(&error))?;
         match &outcome {
             Outcome::Checked(Err(_)) => {}
             Outcome::Checked(Ok(_)) | Outcome::Issued(_) | Outcome::Revoked => {
@@ -106,7 +106,7 @@ impl<'a> Calling<'a> {
     }
 
     async fn issued(&self, command: Command) -> Result<(Option<User>, Option<AuthToken>), Status> {
-        match self.act(command).await? {
+        match self.execute(command).await? {
             Outcome::Issued(issued) => Ok((issued.user.as_ref().map(user::known), Some(auth_token(&issued)))),
             Outcome::Revoked | Outcome::Checked(_) => Err(unexpected()),
         }
@@ -129,7 +129,7 @@ fn unexpected() -> Status {
     Status::internal("unexpected")
 }
 
-fn auth_token(issued: &Issued) -> AuthToken {
+fn auth_token(issued: &IssuedTokens) -> AuthToken {
     AuthToken {
         token: issued.access_token.expose().to_owned(),
         token_type: "Bearer".to_owned(),

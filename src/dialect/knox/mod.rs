@@ -19,7 +19,7 @@ use tonic::Status;
 
 use self::calls::{Calling, refusal};
 use self::streams::Streams;
-use super::{Acting, Answer, Call, Command, Dialect, Outcome, Reply, Served, StreamedBody};
+use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Reply, ServedPath, StreamedBody};
 use crate::denial::Denial;
 use crate::fault::Error;
 use crate::reason::Reason;
@@ -68,8 +68,8 @@ impl Dialect for Knox {
         Some(NAME)
     }
 
-    fn serves(&self, base: &str) -> Vec<Served> {
-        let served = |operation, template| Served { operation, template, methods: &[Method::POST], spellings: &[] };
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        let served = |operation, template| ServedPath { operation, template, methods: &[Method::POST], spellings: &[] };
         let own = [AUTHN, REFRESH, GET_ME].map(|method| served(method, format!("{base}/{method}")));
         let streamed =
             [streams::REFLECTION_V1, streams::REFLECTION_V1_ALPHA, streams::HEALTH_CHECK, streams::HEALTH_WATCH];
@@ -87,7 +87,7 @@ impl Dialect for Knox {
         }
     }
 
-    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
+    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         if !reply::is_grpc(call.headers) {
             return not_grpc().into();
         }

@@ -8,7 +8,7 @@ use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-use super::super::Called;
+use super::super::EnclosedCall;
 use super::words::Problem;
 
 /// Of each action, its requests.
@@ -54,7 +54,7 @@ pub(super) fn called(
     action: &str,
     prefix: &str,
     args: &Map<String, Value>,
-) -> Result<Called, Problem> {
+) -> Result<EnclosedCall, Problem> {
     // Kuzzle knows this controller by two names.
     let controller = if controller == "memoryStorage" { "ms" } else { controller };
     let name = format!("{controller}:{action}");
@@ -71,7 +71,7 @@ pub(super) fn called(
         }
         requests.push((method.clone(), path));
     }
-    Ok(Called { name, requests })
+    Ok(EnclosedCall { name, requests })
 }
 
 /// An argument as a segment of a path. Kuzzle takes text alone there; what it might make of anything else is nobody's

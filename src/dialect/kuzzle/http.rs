@@ -6,7 +6,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::super::{Consulted, Reply, Served};
+use super::super::{ConsultResult, Reply, ServedPath};
 use super::message::{Action, Message};
 use super::words::Problem;
 use crate::clock::Timestamp;
@@ -94,15 +94,15 @@ const ROUTES: &[OwnRoute] = &[
     },
 ];
 
-pub(super) fn served(base: &str) -> Vec<Served> {
+pub(super) fn served(base: &str) -> Vec<ServedPath> {
     let base = base.trim_end_matches('/');
-    let serve = |operation, template: &str, methods| Served {
+    let serve = |operation, template: &str, methods| ServedPath {
         operation,
         template: format!("{base}{template}"),
         methods,
         spellings: &[],
     };
-    let mut all: Vec<Served> =
+    let mut all: Vec<ServedPath> =
         ROUTES.iter().map(|route| serve(route.operation, route.template, route.methods)).collect();
     all.push(serve(QUERY, super::QUERY_PATH, &[Method::POST]));
     if cfg!(feature = "kuzzle") {
@@ -139,13 +139,15 @@ pub(super) fn public_api(own: &str) -> Value {
 
 /// What the SDKs are told, from what the upstream says of its actions. A list without the upstream's would have the SDK
 /// for JavaScript know no other action, so it is given only where there is no Kuzzle behind the gate.
-pub(super) fn overlaid(own: Value, said: Consulted, asked: &Message) -> Result<Value, Problem> {
+pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Result<Value, Problem> {
     let (status, body) = match said {
-        Consulted::Nobody | Consulted::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => return Ok(own),
+        ConsultResult::NoService | ConsultResult::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => {
+            return Ok(own);
+        }
         // Then the SDK goes on with the list that it comes with.
-        Consulted::Refused(denial) => return Err(Problem::of_denial(denial, asked)),
-        Consulted::Failed => return Err(Problem::unexpected(StatusCode::BAD_GATEWAY, "Bad Gateway")),
-        Consulted::Said(status, body) => (status, body),
+        ConsultResult::Refused(denial) => return Err(Problem::of_denial(denial, asked)),
+        ConsultResult::Failed => return Err(Problem::unexpected(StatusCode::BAD_GATEWAY, "Bad Gateway")),
+        ConsultResult::Said(status, body) => (status, body),
     };
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Problem::unauthorized(asked)),

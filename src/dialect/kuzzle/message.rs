@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::super::{Call, Called};
+use super::super::{Call, EnclosedCall};
 use super::actions;
 use super::words::{self, Problem};
 use crate::token::verify::{members_of_depth, object_of_depth};
@@ -209,7 +209,7 @@ impl Message {
     }
 
     /// What the call is, if it is one that another answers: for the rules that it obeys.
-    pub(super) fn called(&self, prefix: &str) -> Result<Called, Problem> {
+    pub(super) fn called(&self, prefix: &str) -> Result<EnclosedCall, Problem> {
         let (controller, action) = (self.controller.as_deref(), self.action.as_deref());
         actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
     }

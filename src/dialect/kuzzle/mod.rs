@@ -27,7 +27,10 @@ use serde_json::Value;
 use self::message::{Action, Message};
 use self::perform::{Cookie, Done};
 use self::words::Problem;
-use super::{Acting, Answer, Call, Called, Command, Dialect, Forward, Outcome, Reply, Served, Sources, said_json};
+use super::{
+    Answer, Call, Command, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Reply, ServedPath, Sources,
+    said_json,
+};
 use crate::credential::{self, Found, Places};
 use crate::denial::Denial;
 use crate::fault::Error;
@@ -80,7 +83,7 @@ impl Dialect for Kuzzle {
         "/"
     }
 
-    fn serves(&self, base: &str) -> Vec<Served> {
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
         self::http::served(base)
     }
 
@@ -148,7 +151,7 @@ impl Dialect for Kuzzle {
         words::reply(&asked, came)
     }
 
-    async fn answer(&self, call: &Call<'_>, gate: &dyn Acting) -> Answer {
+    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         if call.operation == self::http::SOCKET {
             return self.open(call);
         }
@@ -263,7 +266,7 @@ impl Kuzzle {
     }
 
     /// Passes a call on to whoever has its action.
-    fn forward(self, mut asked: Message, called: Called, call: &Call<'_>) -> Answer {
+    fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
             // The same rule as for our own actions: no cookie beside another token.
             return Answer::Reply(words::reply(&asked, Err(Problem::of_denial(denial, &asked))), denial.into());

@@ -3,13 +3,13 @@
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::super::{Acting, Checked, Command, Outcome, RefreshCredential};
+use super::super::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
 use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
 use crate::credential::Found;
 use crate::denial::{Denial, NotGood, Standing};
-use crate::engine::Issued;
+use crate::engine::IssuedTokens;
 use crate::fault::Error;
 use crate::reason::Reason;
 
@@ -29,7 +29,7 @@ pub(super) struct Done {
 /// What becomes of the caller's cookie.
 pub(super) enum Cookie {
     Leave,
-    Set(Box<Issued>),
+    Set(Box<IssuedTokens>),
     Clear,
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn perform(
     action: Action,
     credential: Credential<'_>,
     path: &str,
-    gate: &dyn Acting,
+    gate: &dyn CommandHandler,
 ) -> Done {
     // A token that came in a cookie goes back in one: no script is to read it.
     let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
@@ -60,7 +60,7 @@ pub(super) async fn perform(
             let cookie = if action == Action::Logout { Cookie::Clear } else { Cookie::Leave };
             return Done { came: Ok(result), cookie, reason: Reason::ANSWERED };
         }
-        Ok(Wanted::Engine(command)) => gate.act(command).await,
+        Ok(Wanted::Engine(command)) => gate.execute(command).await,
         Err((problem, reason)) => return Done { came: Err(problem), cookie: Cookie::Leave, reason },
     };
     let reason = match &outcome {
@@ -159,7 +159,7 @@ fn acknowledged() -> Value {
 }
 
 /// Times are in milliseconds here.
-fn tokens(issued: &Issued, with_token: bool) -> Value {
+fn tokens(issued: &IssuedTokens, with_token: bool) -> Value {
     let mut tokens = json!({
         "_id": issued.subject,
         "expiresAt": issued.expires.as_millis(),
@@ -171,7 +171,7 @@ fn tokens(issued: &Issued, with_token: bool) -> Value {
     tokens
 }
 
-fn said_of(asked: &Message, action: Action, checked: Result<Box<Checked>, NotGood>) -> Result<Value, Problem> {
+fn said_of(asked: &Message, action: Action, checked: Result<Box<CheckedToken>, NotGood>) -> Result<Value, Problem> {
     match (action, checked) {
         (Action::CheckToken, Ok(checked)) => {
             Ok(json!({ "valid": true, "expiresAt": checked.expires.as_millis(), "kuid": checked.subject }))
@@ -185,7 +185,7 @@ fn said_of(asked: &Message, action: Action, checked: Result<Box<Checked>, NotGoo
     }
 }
 
-fn user(checked: &Checked) -> Value {
+fn user(checked: &CheckedToken) -> Value {
     let profile = checked.user.as_ref().map(|user| user.profile.clone()).unwrap_or_default();
     let mut source = json!({ "profileIds": [] });
     if let Some(fields) = source.as_object_mut() {

@@ -31,7 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::super::socket::{Identity, SocketGate};
-use super::super::{Called, Reply, ReplyBody};
+use super::super::{EnclosedCall, Reply, ReplyBody};
 use super::MALFORMED;
 use super::message::{self, Action, Message};
 use super::perform::{self, Done};
@@ -59,7 +59,7 @@ const MAX_WAITING: usize = 4 * MAX_MESSAGE;
 /// How many messages of the upstreams' may wait for the client: then they are read no further.
 const UNREAD: usize = 4;
 /// How often the tokens of a connection are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// A client that says nothing for so long is gone: the SDKs ping every two seconds.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long nobody known may stay.
@@ -147,7 +147,7 @@ struct Session<S> {
 }
 
 /// Why a connection ends.
-enum Ended {
+enum CloseReason {
     /// By us. Never 1000: the SDKs would not come back.
     With(CloseCode),
     /// By the client, which is owed an answer.
@@ -182,10 +182,10 @@ async fn serve_on<S: Stream>(
     let mut client = session.client;
     let close = async {
         match ended {
-            Ended::With(code) => client.close(Some(CloseFrame { code, reason: "".into() })).await,
+            CloseReason::With(code) => client.close(Some(CloseFrame { code, reason: "".into() })).await,
             // The library has the answer ready.
-            Ended::ByClient => SinkExt::close(&mut client).await,
-            Ended::Broken => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
+            CloseReason::ByClient => SinkExt::close(&mut client).await,
+            CloseReason::Broken => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
         }
     };
     if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, close).await {
@@ -194,8 +194,8 @@ async fn serve_on<S: Stream>(
 }
 
 impl<S: Stream> Session<S> {
-    async fn run(&mut self, hears: &mut mpsc::Receiver<Said>) -> Result<std::convert::Infallible, Ended> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+    async fn run(&mut self, hears: &mut mpsc::Receiver<Said>) -> Result<std::convert::Infallible, CloseReason> {
+        let mut look = tokio::time::interval(CHECK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet = Duration::ZERO;
         let gate = Arc::clone(&self.gate);
@@ -203,7 +203,7 @@ impl<S: Stream> Session<S> {
         let mut closing = std::pin::pin!(gate.closing());
         loop {
             tokio::select! {
-                () = closing.as_mut() => return Err(Ended::With(CloseCode::Away)),
+                () = closing.as_mut() => return Err(CloseReason::With(CloseCode::Away)),
                 frame = self.client.next() => {
                     quiet = Duration::ZERO;
                     match frame {
@@ -211,28 +211,28 @@ impl<S: Stream> Session<S> {
                         Some(Ok(Frame::Binary(bytes))) => self.hear(&bytes).await?,
                         // The library answers pings by itself, and a close too.
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
-                        Some(Ok(Frame::Close(_))) => return Err(Ended::ByClient),
-                        None => return Err(Ended::Broken),
+                        Some(Ok(Frame::Close(_))) => return Err(CloseReason::ByClient),
+                        None => return Err(CloseReason::Broken),
                         Some(Err(error)) => {
                             let code = self.client.get_ref().ended().or_else(|| code_of(&error));
-                            return Err(code.map_or(Ended::Broken, Ended::With));
+                            return Err(code.map_or(CloseReason::Broken, CloseReason::With));
                         }
                     }
                 }
                 said = hears.recv() => match said {
                     Some(Said::Text(number, text, _room)) if self.knows(number) => self.send(relayed(text)).await?,
                     // What it was asked is lost: the client is to come again.
-                    Some(Said::Gone(number)) if self.knows(number) => return Err(Ended::With(CloseCode::Restart)),
+                    Some(Said::Gone(number)) if self.knows(number) => return Err(CloseReason::With(CloseCode::Restart)),
                     Some(Said::Text(..) | Said::Gone(_)) => {}
-                    None => return Err(Ended::With(CloseCode::Error)),
+                    None => return Err(CloseReason::With(CloseCode::Error)),
                 },
                 _ = look.tick() => {
-                    quiet += LOOK_EVERY;
+                    quiet += CHECK_INTERVAL;
                     if quiet > IDLE {
-                        return Err(Ended::With(CloseCode::Away));
+                        return Err(CloseReason::With(CloseCode::Away));
                     }
                     if self.client.get_ref().is_late() {
-                        return Err(Ended::With(CloseCode::Policy));
+                        return Err(CloseReason::With(CloseCode::Policy));
                     }
                     self.look().await?;
                 }
@@ -241,27 +241,27 @@ impl<S: Stream> Session<S> {
     }
 
     /// A token is good: more is borne from now on, on its owner's account.
-    fn know(&self, lease: Option<&Lease>) -> Result<(), Ended> {
+    fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
-        self.gate.place().know(caller).map_err(|_| Ended::With(CloseCode::Again))
+        self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))
     }
 
     fn knows(&self, number: u64) -> bool {
         self.upstreams.iter().any(|upstream| upstream.number == number)
     }
 
-    async fn send(&mut self, text: String) -> Result<(), Ended> {
+    async fn send(&mut self, text: String) -> Result<(), CloseReason> {
         match tokio::time::timeout(PATIENCE, self.client.send(Frame::text(text))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Ended::Broken),
+            Ok(Err(_)) | Err(_) => Err(CloseReason::Broken),
         }
     }
 
     /// Tells of a token that died, and lets go of what it opened.
-    async fn look(&mut self) -> Result<(), Ended> {
+    async fn look(&mut self) -> Result<(), CloseReason> {
         // The SDK comes back, and opens anew what it had.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
-            return Err(Ended::With(CloseCode::Restart));
+            return Err(CloseReason::With(CloseCode::Restart));
         }
         let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();
@@ -276,7 +276,7 @@ impl<S: Stream> Session<S> {
         if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS)
             && self.gate.permit(None, &nothing()).is_err()
         {
-            return Err(Ended::With(CloseCode::Policy));
+            return Err(CloseReason::With(CloseCode::Policy));
         }
         // A client that logged in on another connection links nothing here, and wants to know as much.
         if is_unlinked || self.upstreams.len() < before {
@@ -286,7 +286,7 @@ impl<S: Stream> Session<S> {
     }
 
     /// Answers one message, or passes it on.
-    async fn hear(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+    async fn hear(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         let (mut asked, _) = Message::of_head(&HeaderMap::new());
         match asked.of_envelope(bytes) {
             Ok(false) => {}
@@ -294,19 +294,19 @@ impl<S: Stream> Session<S> {
             Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,
         }
         match (asked.ours(), &asked.controller, &asked.action) {
-            (Some(action), _, _) => self.act(&asked, action).await,
+            (Some(action), _, _) => self.execute(&asked, action).await,
             (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller"), MALFORMED).await,
             (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action"), MALFORMED).await,
             (None, Some(_), Some(_)) => self.pass(asked, bytes).await,
         }
     }
 
-    async fn refuse(&mut self, asked: &Message, problem: Problem, reason: Reason) -> Result<(), Ended> {
+    async fn refuse(&mut self, asked: &Message, problem: Problem, reason: Reason) -> Result<(), CloseReason> {
         reason.tell();
         self.send(words::frame(asked, Err(problem))).await
     }
 
-    async fn act(&mut self, asked: &Message, action: Action) -> Result<(), Ended> {
+    async fn execute(&mut self, asked: &Message, action: Action) -> Result<(), CloseReason> {
         let found = match (&asked.jwt, &self.linked) {
             (Some(token), _) => Some((token.clone(), false)),
             (None, Some(linked)) => Some((linked.token.clone(), linked.by_cookie)),
@@ -334,7 +334,7 @@ impl<S: Stream> Session<S> {
     }
 
     /// A login links its token to the connection, an exchange moves the link, a logout ends it.
-    fn link(&mut self, action: Action, old: Option<&SecretString>, result: &Value) -> Result<(), Ended> {
+    fn link(&mut self, action: Action, old: Option<&SecretString>, result: &Value) -> Result<(), CloseReason> {
         let is_old = |token: &SecretString| old.is_some_and(|old| old.expose_secret() == token.expose_secret());
         let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
         match action {
@@ -354,7 +354,7 @@ impl<S: Stream> Session<S> {
         Ok(())
     }
 
-    async fn pass(&mut self, mut asked: Message, bytes: &[u8]) -> Result<(), Ended> {
+    async fn pass(&mut self, mut asked: Message, bytes: &[u8]) -> Result<(), CloseReason> {
         let token = asked.jwt.take().or_else(|| self.linked.as_ref().map(|linked| linked.token.clone()));
         let token_text = token.as_ref().map(|token| token.expose_secret());
         let called = match asked.called(&self.prefix) {
@@ -400,7 +400,7 @@ impl<S: Stream> Session<S> {
         &mut self,
         identity: Identity,
         token: Option<SecretString>,
-        called: &Called,
+        called: &EnclosedCall,
     ) -> Result<Option<&mut Upstream>, Denial> {
         if let Some(index) = self.upstreams.iter().position(|upstream| upstream.identity == identity) {
             let Some(upstream) = self.upstreams.get_mut(index) else { return Ok(None) };
@@ -432,8 +432,8 @@ impl<S: Stream> Session<S> {
 }
 
 /// Less than any call.
-fn nothing() -> Called {
-    Called { name: String::new(), requests: Vec::new() }
+fn nothing() -> EnclosedCall {
+    EnclosedCall { name: String::new(), requests: Vec::new() }
 }
 
 fn code_of(error: &tokio_tungstenite::tungstenite::Error) -> Option<CloseCode> {

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use super::super::{Consulted, RefreshCredential};
+use super::super::{ConsultResult, RefreshCredential};
 use super::*;
 use crate::denial::NotGood;
 use crate::fault::Fault;
-use crate::session::rotation::{Ended, Lapsed, Reuse};
+use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 /// Takes one command, and answers it with what it was given.
 struct Engine {
@@ -22,8 +22,8 @@ struct Engine {
 }
 
 #[async_trait]
-impl Acting for Engine {
-    async fn act(&self, command: Command) -> Result<Outcome, Error> {
+impl CommandHandler for Engine {
+    async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         assert!(self.asked.lock().unwrap().replace(command).is_none(), "one command a call");
         self.says.lock().unwrap().take().unwrap()
     }
@@ -316,8 +316,8 @@ fn r7_refusals_have_the_ids_of_the_protocol() {
         (Denial::NoRoute, 404, "network.http.url_not_found", 50_397_191),
         (Denial::TooManyRequests(wait), 429, "api.process.too_many_requests", 33_685_512),
         (Denial::BodyTooLarge, 413, "network.http.request_too_large", 50_397_185),
-        (Denial::SessionExpired(Lapsed::Idle), 401, "security.token.invalid", 117_506_049),
-        (Denial::SessionRevoked(Ended::Record), 401, "security.token.invalid", 117_506_049),
+        (Denial::SessionExpired(Lifetime::Idle), 401, "security.token.invalid", 117_506_049),
+        (Denial::SessionRevoked(SessionEnd::Record), 401, "security.token.invalid", 117_506_049),
         (Denial::Reuse(Reuse { generations_old: 2, superseded_for: None }), 401, "security.token.invalid", 117_506_049),
         (Denial::TokenRevoked, 401, "security.token.invalid", 117_506_049),
     ];
@@ -368,7 +368,7 @@ async fn the_description_of_the_api_suits_both_sdks() {
         let Answer::Consult(consult) = answer(&request, Ok(Outcome::Revoked)).await.0 else { panic!("answered") };
         body(&(consult.then)(said).0)
     };
-    let mut api = asking(Consulted::Nobody).await["result"].take();
+    let mut api = asking(ConsultResult::NoService).await["result"].take();
     let expected = json!([
         {"url": "/x/_login/:strategy", "path": "/x/_login/:strategy", "verb": "POST"},
         {"url": "/x/_login/:strategy", "path": "/x/_login/:strategy", "verb": "GET"},
@@ -380,12 +380,13 @@ async fn the_description_of_the_api_suits_both_sdks() {
     assert_eq!(api["server"]["publicApi"]["http"][0]["url"], "/x/_publicApi");
 
     // An upstream that is no Kuzzle says nothing of it.
-    let said = |status: u16, text: &str| Consulted::Said(StatusCode::from_u16(status).unwrap(), text.to_owned().into());
+    let said =
+        |status: u16, text: &str| ConsultResult::Said(StatusCode::from_u16(status).unwrap(), text.to_owned().into());
     for other in [
         said(200, "hello"),
         said(200, r#"{"result":null}"#),
         said(404, r#"{"result":{"a":{}}}"#),
-        Consulted::Refused(Denial::NoRoute),
+        ConsultResult::Refused(Denial::NoRoute),
     ] {
         assert_eq!(asking(other).await["result"], api);
     }
@@ -398,11 +399,11 @@ async fn the_description_of_the_api_suits_both_sdks() {
     assert_eq!(all["result"], api);
     // Where a list would be only half of it, none is given.
     for (said, status) in [
-        (Consulted::Refused(Denial::NoCredential), 401),
-        (Consulted::Refused(Denial::InsufficientScope), 403),
+        (ConsultResult::Refused(Denial::NoCredential), 401),
+        (ConsultResult::Refused(Denial::InsufficientScope), 403),
         (said(403, "{}"), 401),
         (said(503, "{}"), 503),
-        (Consulted::Failed, 502),
+        (ConsultResult::Failed, 502),
     ] {
         assert_eq!(asking(said).await["error"]["status"], status);
     }

@@ -17,7 +17,7 @@
 use http::Method;
 use secrecy::SecretString;
 
-use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, Served};
+use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, ServedPath};
 use crate::denial::{Denial, NotGood};
 use crate::fault::Error;
 
@@ -47,10 +47,10 @@ impl Dialect for OAuth2 {
         "/{account}/connect/token"
     }
 
-    fn serves(&self, base: &str) -> Vec<Served> {
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
         let folder = base.rsplit_once('/').map_or("", |(folder, _)| folder);
         let served =
-            |operation, template: String| Served { operation, template, methods: &[Method::POST], spellings: &[] };
+            |operation, template: String| ServedPath { operation, template, methods: &[Method::POST], spellings: &[] };
         let beside = |folder: &str| {
             let mut revocation = served(REVOCATION, format!("{folder}/revocation"));
             revocation.spellings = match folder {

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::fault::Fault;
-use crate::session::rotation::{Ended, Lapsed, Reuse};
+use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -189,9 +189,9 @@ fn r7_every_bad_refresh_token_gets_one_indistinguishable_answer() {
         Denial::OtherClient,
         Denial::OtherAccount,
         Denial::OtherDialect,
-        Denial::SessionRevoked(Ended::Record),
-        Denial::SessionRevoked(Ended::UserInactive),
-        Denial::SessionExpired(Lapsed::Idle),
+        Denial::SessionRevoked(SessionEnd::Record),
+        Denial::SessionRevoked(SessionEnd::UserInactive),
+        Denial::SessionExpired(Lifetime::Idle),
         Denial::Ahead,
         Denial::Reuse(reuse),
     ] {

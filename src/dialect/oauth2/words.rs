@@ -4,9 +4,9 @@ use http::header::{CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-use super::super::{Checked, Reply, ReplyBody};
+use super::super::{CheckedToken, Reply, ReplyBody};
 use crate::denial::{Class, Denial};
-use crate::engine::Issued;
+use crate::engine::IssuedTokens;
 use crate::fault::Fault;
 use crate::reply::retry_after;
 
@@ -22,7 +22,7 @@ struct Tokens<'a> {
     scope: &'a str,
 }
 
-pub(super) fn issued(issued: &Issued) -> Reply {
+pub(super) fn issued(issued: &IssuedTokens) -> Reply {
     json(
         StatusCode::OK,
         &Tokens {
@@ -81,7 +81,7 @@ enum Audience<'a> {
 }
 
 /// Of a token that is good.
-pub(super) fn active(checked: &Checked) -> Reply {
+pub(super) fn active(checked: &CheckedToken) -> Reply {
     json(
         StatusCode::OK,
         &Introspection {

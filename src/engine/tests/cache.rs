@@ -7,12 +7,12 @@ use super::support::{AUDIENCE, CACHE, ISSUER, World, scope, secs};
 use crate::clock::TimeSource;
 use crate::credential::Credential;
 use crate::denial::Denial;
-use crate::engine::{How, OfAccount, Origin};
+use crate::engine::{AccountRule, IssueKind, Origin};
 use crate::limit::{Limits, Rate, Rates};
 use crate::policy::{Audiences, judge};
 use crate::route::{OnExpiry, RoutePolicy};
 use crate::session::RevokedBecause;
-use crate::verified::Shown;
+use crate::verify_cache::MissContext;
 
 #[tokio::test]
 async fn j14_what_a_route_asks_is_judged_every_time_with_one_cached_token() {
@@ -76,7 +76,7 @@ async fn j15_a_revocation_of_any_kind_takes_effect_at_the_next_hit() {
     let w = World::new().await;
     let by_session = w.login().await;
     w.check(&by_session.access).unwrap();
-    w.engine.revoke_refresh_token(&by_session.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
+    w.engine.revoke_refresh_token(&by_session.refresh, "web", AccountRule::Any, &Origin::default()).await.unwrap();
     assert_eq!(w.check(&by_session.access).unwrap_err(), Denial::TokenRevoked);
 
     let by_subject = w.login().await;
@@ -101,7 +101,7 @@ async fn j15_a_removed_key_takes_effect_at_the_next_check() {
     w.set_keys(w.keys.ring(&["b"], &[1]));
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::UnknownKey);
     assert_eq!(w.checker.cached(), 0);
-    let next = w.refreshed(&first.refresh, How::Rotated).await;
+    let next = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&next.access).unwrap();
 }
 
@@ -112,9 +112,9 @@ async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment()
     // So much that he waits until the end of the test.
     let limits =
         Limits::new(Rates { forged_per_address: Rate::new(1, secs(3600)), ..Rates::default() }, w.time.clone());
-    (0..2).for_each(|_| limits.forged(forger));
+    (0..2).for_each(|_| limits.record_forged(forger));
     let show = |token: &str, address: Option<std::net::IpAddr>| {
-        let shown = || Shown { limits: &limits, source: address.into(), ..w.shown(w.engine.confirmations()) };
+        let shown = || MissContext { limits: &limits, source: address.into(), ..w.shown(w.engine.confirmations()) };
         w.checker.check(Credential::new(token), shown).map(|_| ())
     };
     for _ in 0..300 {
@@ -197,12 +197,12 @@ async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     assert_eq!(w.checker.check_again(&verified, None, OnExpiry::Close), Err(Denial::TokenExpired));
     let now = w.engine.clock().now();
     let key = verified.token().key;
-    let carried = |expires| Some(crate::engine::lineage::Carried { generation: 2, expires, key });
-    assert_eq!(w.checker.check_again(&verified, carried(now), OnExpiry::Close), Err(Denial::TokenExpired));
+    let successor = |expires| Some(crate::engine::live_sessions::SuccessorToken { generation: 2, expires, key });
+    assert_eq!(w.checker.check_again(&verified, successor(now), OnExpiry::Close), Err(Denial::TokenExpired));
     let later = now.plus(Duration::from_millis(1));
-    assert_eq!(w.checker.check_again(&verified, carried(later), OnExpiry::Close), Ok(()));
-    assert_eq!(w.read_only(token, Duration::ZERO).unwrap_err(), Denial::TokenExpired);
-    w.read_only(token, secs(1)).unwrap();
+    assert_eq!(w.checker.check_again(&verified, successor(later), OnExpiry::Close), Ok(()));
+    assert_eq!(w.verify_ignoring_expiry(token, Duration::ZERO).unwrap_err(), Denial::TokenExpired);
+    w.verify_ignoring_expiry(token, secs(1)).unwrap();
 }
 
 #[tokio::test]
@@ -243,12 +243,12 @@ async fn a13_a_client_that_goes_on_showing_a_dead_token_holds_nobody_up() {
     let rate = Rate::new(2, secs(3600));
     let limits = fresh(&w, Rates { forged_per_address: rate, refused_per_address: rate, ..Rates::default() });
     let show = |token: &str| {
-        let shown = || Shown { limits: &limits, source: NAT.into(), ..w.shown(w.engine.confirmations()) };
+        let shown = || MissContext { limits: &limits, source: NAT.into(), ..w.shown(w.engine.confirmations()) };
         w.checker.check(Credential::new(token), shown).map(|_| ())
     };
     let expired = w.login_with("ada", None, "web", Some(secs(1))).await.unwrap();
     let revoked = w.login().await;
-    w.engine.revoke_refresh_token(&revoked.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
+    w.engine.revoke_refresh_token(&revoked.refresh, "web", AccountRule::Any, &Origin::default()).await.unwrap();
     w.advance(secs(2));
     for _ in 0..100 {
         assert_eq!(show(expired.access_token.expose()), Err(Denial::TokenExpired), "no signature is checked");
@@ -258,7 +258,7 @@ async fn a13_a_client_that_goes_on_showing_a_dead_token_holds_nobody_up() {
     // Many such tokens are counted: each costs as much as a forged one.
     for n in 0..4 {
         let other = w.login().await;
-        w.engine.revoke_refresh_token(&other.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
+        w.engine.revoke_refresh_token(&other.refresh, "web", AccountRule::Any, &Origin::default()).await.unwrap();
         match show(&other.access) {
             Err(Denial::TokenRevoked) => assert!(n < 2),
             other => assert!(n >= 2 && matches!(other, Err(Denial::TooManyRequests(_))), "{n}: {other:?}"),
@@ -273,8 +273,8 @@ async fn a13_a_token_that_is_only_read_is_counted_like_one_that_is_used() {
     let w = World::new().await;
     let limits = fresh(&w, Rates { forged_per_address: Rate::new(2, secs(3600)), ..Rates::default() });
     let read = |token: &str| {
-        let shown = Shown { limits: &limits, source: NAT.into(), ..w.shown(w.engine.confirmations()) };
-        w.checker.read_only(token, Duration::ZERO, shown).map(|_| ())
+        let shown = MissContext { limits: &limits, source: NAT.into(), ..w.shown(w.engine.confirmations()) };
+        w.checker.verify_ignoring_expiry(token, Duration::ZERO, shown).map(|_| ())
     };
     let [seen, unseen] = [w.login().await.access, w.login().await.access];
     w.check(&seen).unwrap();
@@ -314,5 +314,5 @@ async fn a12_what_a_thread_has_at_hand_is_bounded_by_bytes() {
     for _ in 0..1600 {
         w.check(&w.login().await.access).unwrap();
     }
-    assert!(crate::verified::at_hand() <= 8 << 20, "{}", crate::verified::at_hand());
+    assert!(crate::verify_cache::at_hand() <= 8 << 20, "{}", crate::verify_cache::at_hand());
 }

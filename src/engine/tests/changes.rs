@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::support::{Ask, Pair, T0, World, denied, secs};
 use crate::denial::Denial;
 use crate::directory::{PasswordMark, User};
-use crate::engine::OfAccount;
+use crate::engine::AccountRule;
 use crate::session::RevokedBecause;
-use crate::session::rotation::Ended;
+use crate::session::rotation::SessionEnd;
 
 #[tokio::test]
 async fn r18_a_login_under_way_is_looked_at_again_before_its_session_is_written() {
@@ -69,9 +69,9 @@ async fn r18_a_user_who_was_moved_refreshes_no_session_of_the_account_before() {
     let issued = w.login_with("eve", Some("acme"), "web", None).await.unwrap();
     let pair = Pair::from(issued);
     w.users.change("eve", |user| user.account = Some("other".into()));
-    for account in [OfAccount::Any, OfAccount::Only(Some("acme"))] {
+    for account in [AccountRule::Any, AccountRule::Only(Some("acme"))] {
         let ask = Ask { account, ..Ask::default() };
         let denial = denied(w.ask(&pair.refresh, ask).await);
-        assert_eq!(denial, Denial::SessionRevoked(Ended::UserInactive));
+        assert_eq!(denial, Denial::SessionRevoked(SessionEnd::UserInactive));
     }
 }

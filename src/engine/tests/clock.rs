@@ -3,14 +3,14 @@
 use super::support::{DAY, HOUR, T0, World, denied, failed, secs};
 use crate::clock::ClockState;
 use crate::denial::Denial;
-use crate::engine::How;
+use crate::engine::IssueKind;
 use crate::fault::Fault;
 
 #[tokio::test]
 async fn o9_a_clock_stepped_back_reopens_no_window() {
     let mut w = World::new().await;
     let first = w.login().await;
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&second.access).unwrap();
     w.advance(secs(11));
     w.time.set_wall(T0.minus(secs(20)));
@@ -18,9 +18,9 @@ async fn o9_a_clock_stepped_back_reopens_no_window() {
 
     // Nor does a restart: the store remembers how late it was.
     let third = w.login().await;
-    let fourth = w.refreshed(&third.refresh, How::Rotated).await;
+    let fourth = w.refreshed(&third.refresh, IssueKind::Rotated).await;
     w.advance(secs(11));
-    let fifth = w.refreshed(&fourth.refresh, How::Rotated).await;
+    let fifth = w.refreshed(&fourth.refresh, IssueKind::Rotated).await;
     w.check(&fifth.access).unwrap();
     w.time.set_wall(w.engine.clock().now().minus(secs(25)));
     w.restart().await;
@@ -55,7 +55,7 @@ async fn o9_behind_the_store_nothing_is_minted_and_nothing_consumed() {
     // What is out there is still checked, on the later time.
     w.check(&first.access).unwrap();
     w.time.set_wall(T0.plus(HOUR));
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn o9_o26_a_clock_that_jumps_is_not_followed_and_prolongs_nothing() {
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenExpired, "by the later of the two clocks");
     assert_eq!(w.record(first.session).await, before, "and not persisted");
     w.time.set_wall(T0.plus(secs(1)));
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert_eq!(w.engine.clock().state(), ClockState::Good);
     w.check(&first.access).unwrap();
     w.check(&second.access).unwrap();

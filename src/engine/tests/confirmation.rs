@@ -2,13 +2,13 @@
 
 use super::support::{HOUR, Mode, World, denied, secs};
 use crate::denial::Denial;
-use crate::engine::{How, OfAccount, Origin};
+use crate::engine::{AccountRule, IssueKind, Origin};
 
 #[tokio::test]
 async fn a_token_seen_for_the_first_time_confirms_its_generation() {
     let w = World::new().await;
     let first = w.login().await;
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert!(!w.engine.confirmations().has(first.session, 2), "minting confirms nothing");
     w.check(&second.access).unwrap();
     assert!(w.engine.confirmations().has(first.session, 2));
@@ -25,19 +25,19 @@ async fn a_token_seen_for_the_first_time_confirms_its_generation() {
 async fn an_earlier_generation_in_use_does_not_confirm_the_current_one() {
     let w = World::new().await;
     let first = w.login().await;
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&first.access).unwrap();
     w.engine.confirmations().flush(w.store.as_ref()).await.unwrap();
     assert!(!w.record(first.session).await.confirmed);
     w.advance(HOUR);
-    w.refreshed(&first.refresh, How::Reissued).await;
+    w.refreshed(&first.refresh, IssueKind::Reissued).await;
 }
 
 #[tokio::test]
 async fn a_token_that_is_refused_confirms_nothing() {
     let w = World::new().await;
     let first = w.login().await;
-    w.engine.revoke_refresh_token(&first.refresh, "web", OfAccount::Any, &Origin::default()).await.unwrap();
+    w.engine.revoke_refresh_token(&first.refresh, "web", AccountRule::Any, &Origin::default()).await.unwrap();
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     assert!(!w.engine.confirmations().has(first.session, 1));
 
@@ -51,7 +51,7 @@ async fn a_token_that_is_refused_confirms_nothing() {
 async fn a_note_that_could_not_be_written_is_kept_and_tried_again() {
     let w = World::new().await;
     let first = w.login().await;
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&second.access).unwrap();
     w.store.set(Mode::WritesFail);
     for _ in 0..2 {
@@ -67,12 +67,12 @@ async fn a_note_that_could_not_be_written_is_kept_and_tried_again() {
 async fn a_note_that_was_lost_errs_to_the_safe_side() {
     let mut w = World::new().await;
     let first = w.login().await;
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&second.access).unwrap();
     // Killed before the note was written.
     w.restart().await;
     w.advance(secs(60));
-    w.refreshed(&first.refresh, How::Reissued).await;
+    w.refreshed(&first.refresh, IssueKind::Reissued).await;
     assert_eq!(w.check(&second.access).unwrap_err(), Denial::TokenRevoked);
     assert!(matches!(denied(w.refresh(&second.refresh).await), Denial::Reuse(_)));
 }

@@ -7,9 +7,9 @@ use futures_util::poll;
 
 use super::support::{HOUR, Mode, Pair, World, denied, failed, secs};
 use crate::denial::Denial;
-use crate::engine::{How, OfAccount, Origin};
+use crate::engine::{AccountRule, IssueKind, Origin};
 use crate::fault::Fault;
-use crate::session::rotation::Ended;
+use crate::session::rotation::SessionEnd;
 use crate::session::{RevokedBecause, Status};
 use crate::store::{Filter, Store};
 
@@ -26,7 +26,7 @@ async fn r2_a_store_that_fails_is_a_fault_and_consumes_nothing() {
         w.store.set(Mode::Good);
         assert_eq!(w.record(first.session).await, before);
     }
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert_eq!(w.record(second.session).await.current, 2);
 }
 
@@ -50,7 +50,7 @@ async fn r2_a_directory_that_fails_is_a_fault_and_consumes_nothing() {
     assert!(matches!(failed(w.login_as("ada").await), Fault::Directory(_)));
     w.users.down.store(false, Ordering::SeqCst);
     assert_eq!(w.record(first.session).await, before);
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -66,12 +66,12 @@ async fn r2_after_a_crash_between_commit_and_reply_the_repeat_gets_the_pair_that
     assert_eq!(committed.current, 2, "the commit is there");
 
     w.restart().await;
-    let pair = w.refreshed(&first.refresh, How::Replayed).await;
-    assert_eq!(w.refreshed(&first.refresh, How::Replayed).await, pair);
+    let pair = w.refreshed(&first.refresh, IssueKind::Replayed).await;
+    assert_eq!(w.refreshed(&first.refresh, IssueKind::Replayed).await, pair);
     assert_eq!(w.record(first.session).await, committed);
     let token = w.check(&pair.access).unwrap();
     assert_eq!(token.token().session, Some((first.session, 2)));
-    w.refreshed(&pair.refresh, How::Rotated).await;
+    w.refreshed(&pair.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn r2_a_request_that_is_dropped_after_the_commit_holds_nobody_up() {
         assert!(poll!(&mut lost).is_pending());
     }
     w.store.set(Mode::Good);
-    w.refreshed(&first.refresh, How::Replayed).await;
+    w.refreshed(&first.refresh, IssueKind::Replayed).await;
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_session_revoked_between_decision_and_commit_is_not_rotated() {
     w.store.before_next_write(async move {
         engine.revoke_session(&record, RevokedBecause::Operator).await.unwrap();
     });
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::Record));
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::Record));
     assert_eq!(w.record(first.session).await.current, 1);
 }
 
@@ -121,7 +121,7 @@ async fn all_sessions_revoked_between_decision_and_commit_are_not_rotated() {
     w.store.before_next_write(async move {
         engine.revoke_all(RevokedBecause::Operator).await.unwrap();
     });
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::BeforeValidFrom));
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::BeforeValidFrom));
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_login_that_a_revocation_overtakes_begins_after_it() {
     });
     let pair = Pair::from(w.login_as("ada").await.unwrap());
     w.check(&pair.access).unwrap();
-    w.refreshed(&pair.refresh, How::Rotated).await;
+    w.refreshed(&pair.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -143,11 +143,11 @@ async fn r2_a_revocation_that_could_not_be_written_holds_on_this_node_and_is_rep
     w.check(&first.access).unwrap();
     w.store.set(Mode::WritesFail);
     let log_out = async |w: &World| {
-        w.engine.revoke_refresh_token(&first.refresh, "web", OfAccount::Any, &Origin::default()).await
+        w.engine.revoke_refresh_token(&first.refresh, "web", AccountRule::Any, &Origin::default()).await
     };
     assert!(matches!(failed(log_out(&w).await), Fault::Store(_)));
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::List));
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::List));
     // Nothing says that it is done before it is.
     assert!(matches!(failed(log_out(&w).await), Fault::Store(_)));
 
@@ -162,8 +162,8 @@ async fn r2_a_revocation_that_could_not_be_written_holds_on_this_node_and_is_rep
 async fn r2_a_reuse_is_answered_only_when_its_revocation_is_durable() {
     let w = World::new().await;
     let first = w.login().await;
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
-    let third = w.refreshed(&second.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
+    let third = w.refreshed(&second.refresh, IssueKind::Rotated).await;
     w.advance(HOUR / 60);
     w.store.set(Mode::WritesFail);
     assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Store(_)));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::support::{DAY, Pair, World, denied, scope, secs};
 use crate::denial::Denial;
-use crate::engine::How;
-use crate::session::rotation::{Ended, Lapsed};
+use crate::engine::IssueKind;
+use crate::session::rotation::{Lifetime, SessionEnd};
 
 #[tokio::test]
 async fn r8_a_session_ends_however_often_it_is_refreshed() {
@@ -15,14 +15,14 @@ async fn r8_a_session_ends_however_often_it_is_refreshed() {
     let end = w.record(pair.session).await.expires;
     for _ in 0..29 {
         w.advance(DAY);
-        pair = w.refreshed(&pair.refresh, How::Rotated).await;
+        pair = w.refreshed(&pair.refresh, IssueKind::Rotated).await;
         assert_eq!(w.record(pair.session).await.expires, end);
     }
     w.advance(DAY - Duration::from_millis(1));
     let last = w.refresh(&pair.refresh).await.unwrap();
     assert!(last.expires <= end, "no access token outlives its session");
     w.advance(Duration::from_millis(1));
-    assert_eq!(denied(w.refresh(&Pair::from(last).refresh).await), Denial::SessionExpired(Lapsed::Session));
+    assert_eq!(denied(w.refresh(&Pair::from(last).refresh).await), Denial::SessionExpired(Lifetime::Session));
 }
 
 #[tokio::test]
@@ -42,12 +42,12 @@ async fn r8_an_idle_session_ends_and_use_of_access_tokens_does_not_count() {
     let w = World::new().await;
     let first = w.login().await;
     w.advance(w.profile.idle_ttl - Duration::from_millis(1));
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.advance(secs(5));
     w.check(&second.access).unwrap();
-    w.refreshed(&first.refresh, How::Replayed).await;
+    w.refreshed(&first.refresh, IssueKind::Replayed).await;
     w.advance(w.profile.idle_ttl - secs(5));
-    assert_eq!(denied(w.refresh(&second.refresh).await), Denial::SessionExpired(Lapsed::Idle));
+    assert_eq!(denied(w.refresh(&second.refresh).await), Denial::SessionExpired(Lifetime::Idle));
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn r8_a_shorter_session_ttl_counts_for_sessions_that_are_there() {
     let first = w.login().await;
     w.advance(DAY);
     (w.profile.session_ttl, w.profile.idle_ttl) = (DAY, DAY);
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionExpired(Lapsed::Session));
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionExpired(Lifetime::Session));
 }
 
 #[tokio::test]
@@ -65,16 +65,20 @@ async fn r8_a_user_who_is_disabled_or_removed_refreshes_no_more() {
     let first = w.login().await;
     let before = w.record(first.session).await;
     w.users.change("ada", |user| user.active = false);
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::UserInactive));
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::UserInactive));
     assert_eq!(denied(w.login_as("ada").await), Denial::WrongPassword);
     // Back again before anything was consumed.
     w.users.change("ada", |user| user.active = true);
     assert_eq!(w.record(first.session).await, before);
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
 
     w.users.remove("ada");
-    assert_eq!(denied(w.refresh(&second.refresh).await), Denial::SessionRevoked(Ended::UserInactive));
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::UserInactive), "grace or not");
+    assert_eq!(denied(w.refresh(&second.refresh).await), Denial::SessionRevoked(SessionEnd::UserInactive));
+    assert_eq!(
+        denied(w.refresh(&first.refresh).await),
+        Denial::SessionRevoked(SessionEnd::UserInactive),
+        "grace or not"
+    );
 }
 
 #[tokio::test]
@@ -83,9 +87,9 @@ async fn r8_a_changed_password_ends_the_sessions_before_it() {
     let first = w.login().await;
     let changed = w.engine.clock().now();
     w.users.change("ada", |user| user.sessions_valid_from = changed);
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::BeforeValidFrom));
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::BeforeValidFrom));
     let again = w.login().await;
-    w.refreshed(&again.refresh, How::Rotated).await;
+    w.refreshed(&again.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -98,12 +102,12 @@ async fn r8_a_scope_taken_from_a_user_is_gone_at_the_next_refresh_and_at_a_repea
     w.users.change("ada", |user| user.scopes = scope("read"));
 
     let repeat = w.refresh(&first.refresh).await.unwrap();
-    assert_eq!((repeat.how, &repeat.scope), (How::Replayed, &scope("read")));
+    assert_eq!((repeat.how, &repeat.scope), (IssueKind::Replayed, &scope("read")));
     let repeat = Pair::from(repeat);
     assert_eq!(repeat.refresh, second.refresh);
     assert_eq!(w.check(&repeat.access).unwrap().token().scope, scope("read"));
     let third = w.refresh(&second.refresh).await.unwrap();
-    assert_eq!((third.how, third.scope), (How::Rotated, scope("read")));
+    assert_eq!((third.how, third.scope), (IssueKind::Rotated, scope("read")));
 }
 
 #[tokio::test]
@@ -120,7 +124,7 @@ async fn a_session_of_the_application_asks_no_directory() {
     let w = World::new().await;
     let first = Pair::from(w.start("somebody-else").await.unwrap());
     w.users.down.store(true, Ordering::SeqCst);
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert_eq!(w.users.lookups.load(Ordering::SeqCst), 0);
 }
 

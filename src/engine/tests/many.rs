@@ -2,9 +2,9 @@
 
 use super::support::{Pair, World, denied, secs};
 use crate::denial::Denial;
-use crate::engine::{Event, How};
+use crate::engine::{Event, IssueKind};
 use crate::session::profile::OnTooMany;
-use crate::session::rotation::Ended;
+use crate::session::rotation::SessionEnd;
 use crate::session::{RevokedBecause, Status};
 
 #[tokio::test]
@@ -21,7 +21,10 @@ async fn r22_one_more_login_ends_the_oldest_session_at_once() {
     // The application's sessions count as well.
     let third = Pair::from(w.start("ada").await.unwrap());
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked, "at the next request");
-    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(Ended::Record | Ended::List)));
+    assert!(matches!(
+        denied(w.refresh(&first.refresh).await),
+        Denial::SessionRevoked(SessionEnd::Record | SessionEnd::List)
+    ));
     assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::TooMany));
     assert_eq!(w.engine.counts().get(Event::Revoked), 1);
     for pair in [&second, &third, &other] {
@@ -33,9 +36,9 @@ async fn r22_one_more_login_ends_the_oldest_session_at_once() {
     w.advance(secs(1));
     let fourth = w.login().await;
     assert_eq!(w.check(&second.access).unwrap_err(), Denial::TokenRevoked);
-    w.refreshed(&third.refresh, How::Rotated).await;
-    w.refreshed(&fourth.refresh, How::Rotated).await;
-    w.refreshed(&other.refresh, How::Rotated).await;
+    w.refreshed(&third.refresh, IssueKind::Rotated).await;
+    w.refreshed(&fourth.refresh, IssueKind::Rotated).await;
+    w.refreshed(&other.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -48,7 +51,7 @@ async fn r22_one_more_login_is_refused_until_there_is_room() {
     assert_eq!(w.engine.counts().get(Event::LoginRefused), 2);
     for pair in [&first, &second] {
         w.check(&pair.access).unwrap();
-        w.refreshed(&pair.refresh, How::Rotated).await;
+        w.refreshed(&pair.refresh, IssueKind::Rotated).await;
     }
     w.login_as("bob").await.unwrap();
     // Idle sessions are over.

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use super::support::{Ask, World, denied, refresh_on, scope, secs};
 use crate::client::Client;
 use crate::denial::Denial;
-use crate::engine::{Exchange, How, OfAccount, Origin, Refresh};
+use crate::engine::{AccountRule, Exchange, IssueKind, Origin, Refresh};
 use crate::limit::Rate;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::{OnOtherClient, Profile};
@@ -29,7 +29,7 @@ async fn r1_two_hundred_presentations_at_once_make_one_successor_and_count_as_on
     let (mut rotated, mut pairs) = (0, Vec::new());
     for task in tasks {
         let issued = task.await.unwrap();
-        rotated += usize::from(issued.how == How::Rotated);
+        rotated += usize::from(issued.how == IssueKind::Rotated);
         pairs.push(super::support::Pair::from(issued));
     }
     assert_eq!(rotated, 1);
@@ -38,7 +38,7 @@ async fn r1_two_hundred_presentations_at_once_make_one_successor_and_count_as_on
     assert_eq!((record.current, record.previous, record.revision), (2, 1, 2));
 
     // Two rotations an hour are allowed: the 199 repeats took none of them.
-    let third = w.refreshed(&pairs[0].refresh, How::Rotated).await;
+    let third = w.refreshed(&pairs[0].refresh, IssueKind::Rotated).await;
     assert!(matches!(denied(w.refresh(&third.refresh).await), Denial::TooManyRequests(_)));
 }
 
@@ -73,10 +73,10 @@ async fn r1_whoever_loses_the_swap_to_another_node_gets_the_winners_pair() {
     let (token, profile) = (first.refresh.clone(), w.profile.clone());
     w.store.before_next_write(async move {
         let issued = refresh_on(&other, &token, Ask::default(), &profile).await.unwrap();
-        assert_eq!(issued.how, How::Rotated);
+        assert_eq!(issued.how, IssueKind::Rotated);
         sender.send(super::support::Pair::from(issued)).unwrap();
     });
-    let ours = w.refreshed(&first.refresh, How::Replayed).await;
+    let ours = w.refreshed(&first.refresh, IssueKind::Replayed).await;
     assert_eq!(ours, winner.await.unwrap());
     assert_eq!(w.record(first.session).await.current, 2);
 }
@@ -89,7 +89,7 @@ async fn r6_another_clients_token_is_refused_and_the_session_goes_on() {
     let stranger = || Ask { client: Client::public("other"), ..Ask::default() };
     assert_eq!(denied(w.ask(&first.refresh, stranger()).await), Denial::OtherClient);
     assert_eq!(w.record(first.session).await, before);
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -112,15 +112,15 @@ async fn r6_a_session_is_refreshed_under_its_own_account() {
     assert_eq!(eve.user.as_ref().unwrap().account.as_deref(), Some("acme"));
     let eve = super::support::Pair::from(eve);
     let before = w.record(eve.session).await;
-    for account in [OfAccount::Only(None), OfAccount::Only(Some("other")), OfAccount::Only(Some("ACME"))] {
+    for account in [AccountRule::Only(None), AccountRule::Only(Some("other")), AccountRule::Only(Some("ACME"))] {
         let ask = Ask { account, ..Ask::default() };
         assert_eq!(denied(w.ask(&eve.refresh, ask).await), Denial::OtherAccount, "{account:?}");
     }
     assert_eq!(w.record(eve.session).await, before);
-    let own = Ask { account: OfAccount::Only(Some("acme")), ..Ask::default() };
+    let own = Ask { account: AccountRule::Only(Some("acme")), ..Ask::default() };
     let second = super::support::Pair::from(w.ask(&eve.refresh, own).await.unwrap());
     // An endpoint without a place for an account takes them all.
-    w.ask(&second.refresh, Ask { account: OfAccount::Any, ..Ask::default() }).await.unwrap();
+    w.ask(&second.refresh, Ask { account: AccountRule::Any, ..Ask::default() }).await.unwrap();
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_know
         w.engine.refresh(Refresh {
             credential,
             client: &client,
-            account: OfAccount::Any,
+            account: AccountRule::Any,
             scope: None,
             access_ttl: None,
             profile: &profile,
@@ -209,7 +209,7 @@ async fn r7_what_is_no_refresh_token_is_refused_without_asking_the_store() {
         assert_eq!(denied(w.refresh(token).await), Denial::UnknownRefreshToken, "{token}");
     }
     assert_eq!(w.store.loads.load(Ordering::SeqCst), loads);
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn o5_a_token_ahead_of_the_store_is_refused_and_the_session_left_alone() {
     let ahead = refresh::make(keyring.refresh_keys(), 1, first.session, 5, &before.secret, "web").unwrap();
     assert_eq!(denied(w.refresh(ahead.expose()).await), Denial::Ahead);
     assert_eq!(w.record(first.session).await, before);
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]

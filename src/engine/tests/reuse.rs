@@ -2,18 +2,18 @@
 
 use super::support::{Pair, World, denied, secs};
 use crate::denial::Denial;
-use crate::engine::How;
+use crate::engine::IssueKind;
 use crate::session::profile::OnReuse;
-use crate::session::rotation::Ended;
+use crate::session::rotation::SessionEnd;
 use crate::session::{RevokedBecause, Status};
 
 /// Three generations, the first superseded for good.
 async fn chain(w: &World) -> [Pair; 3] {
     let first = w.login().await;
     w.check(&first.access).unwrap();
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&second.access).unwrap();
-    let third = w.refreshed(&second.refresh, How::Rotated).await;
+    let third = w.refreshed(&second.refresh, IssueKind::Rotated).await;
     w.check(&third.access).unwrap();
     w.advance(secs(60));
     [first, second, third]
@@ -28,7 +28,7 @@ async fn r4_a_reuse_ends_the_session_and_its_live_access_tokens() {
     assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
     for pair in [&first, &second, &third] {
         assert_eq!(w.check(&pair.access).unwrap_err(), Denial::TokenRevoked);
-        assert_eq!(denied(w.refresh(&pair.refresh).await), Denial::SessionRevoked(Ended::Record));
+        assert_eq!(denied(w.refresh(&pair.refresh).await), Denial::SessionRevoked(SessionEnd::Record));
     }
     assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::Reuse));
     w.check(&bystander.access).unwrap();
@@ -47,7 +47,7 @@ async fn r4_deny_refuses_and_does_nothing_else() {
     assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)));
     assert_eq!(w.record(first.session).await, before);
     w.check(&third.access).unwrap();
-    w.refreshed(&third.refresh, How::Rotated).await;
+    w.refreshed(&third.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn r4_revoke_subject_ends_all_sessions_of_the_subject_and_no_others() {
         assert_eq!(w.check(&pair.access).unwrap_err(), Denial::TokenRevoked);
         assert!(matches!(denied(w.refresh(&pair.refresh).await), Denial::SessionRevoked(_)));
     }
-    assert_eq!(denied(w.refresh(&other_device.refresh).await), Denial::SessionRevoked(Ended::BeforeValidFrom));
+    assert_eq!(denied(w.refresh(&other_device.refresh).await), Denial::SessionRevoked(SessionEnd::BeforeValidFrom));
     w.check(&bob.access).unwrap();
     // The user is not locked out.
     let again = w.login().await;

@@ -5,21 +5,21 @@ use std::time::Duration;
 use super::support::{AUDIENCE, Ask, DAY, HOUR, ISSUER, Mode, Pair, T0, World, denied, failed, scope, secs};
 use crate::client::{Client, Grant};
 use crate::denial::Denial;
-use crate::engine::{How, Issued, OfAccount, Origin};
+use crate::engine::{AccountRule, IssueKind, IssuedTokens, Origin};
 use crate::password::SecretHash;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{RevokedBecause, Status};
 use crate::store::Store;
 
 async fn log_out(w: &World, token: &str, client: &str) -> Result<bool, crate::fault::Error> {
-    w.engine.revoke_refresh_token(token, client, OfAccount::Any, &Origin::default()).await
+    w.engine.revoke_refresh_token(token, client, AccountRule::Any, &Origin::default()).await
 }
 
 #[tokio::test]
 async fn r9_logout_ends_the_session_and_its_cached_access_tokens_before_it_answers() {
     let w = World::new().await;
     let first = w.login().await;
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&first.access).unwrap();
     w.check(&second.access).unwrap();
     let other = w.login().await;
@@ -36,7 +36,7 @@ async fn r9_logout_ends_the_session_and_its_cached_access_tokens_before_it_answe
 async fn r9_a_superseded_token_logs_its_session_out_too() {
     let w = World::new().await;
     let first = w.login().await;
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert!(log_out(&w, &first.refresh, "web").await.unwrap());
     assert_eq!(w.check(&second.access).unwrap_err(), Denial::TokenRevoked);
 }
@@ -120,7 +120,7 @@ async fn r9_logins_in_the_millisecond_of_a_revocation_are_told_apart() {
     assert_eq!(w.check(&before.access).unwrap_err(), Denial::TokenRevoked);
     assert_eq!(w.check(&between.access).unwrap_err(), Denial::TokenRevoked);
     w.check(&after.access).unwrap();
-    w.refreshed(&after.refresh, How::Rotated).await;
+    w.refreshed(&after.refresh, IssueKind::Rotated).await;
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ fn robot() -> Client {
     }
 }
 
-fn client_token(w: &World) -> Issued {
+fn client_token(w: &World) -> IssuedTokens {
     w.engine.client_token(&robot(), None, &w.profile, &Origin::default()).unwrap()
 }
 
@@ -216,7 +216,7 @@ async fn r10_a_revoked_subject_stays_revoked_as_long_as_the_longest_session_coul
     let mut w = World::new().await;
     let mut pair = w.login().await;
     w.advance(DAY);
-    pair = w.refreshed(&pair.refresh, How::Rotated).await;
+    pair = w.refreshed(&pair.refresh, IssueKind::Rotated).await;
     w.engine.revoke_subject("ada", RevokedBecause::Operator).await.unwrap();
     for _ in 0..28 {
         w.advance(DAY);
@@ -240,11 +240,11 @@ async fn r13_with_revoke_previous_after_zero_a_rotation_ends_the_access_token_be
     w.profile.revoke_previous_after = Some(secs(0));
     let first = w.login().await;
     w.check(&first.access).unwrap();
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     w.check(&second.access).unwrap();
     // The refresh token before it keeps its grace.
-    assert_eq!(w.refreshed(&first.refresh, How::Replayed).await, second);
+    assert_eq!(w.refreshed(&first.refresh, IssueKind::Replayed).await, second);
     w.restart().await;
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
 }
@@ -255,7 +255,7 @@ async fn with_revoke_previous_after_some_time_a_cached_access_token_ends_at_that
     w.profile.revoke_previous_after = Some(secs(5));
     let first = w.login().await;
     w.check(&first.access).unwrap();
-    let second = w.refreshed(&first.refresh, How::Rotated).await;
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.advance(Duration::from_millis(4_999));
     w.check(&first.access).unwrap();
     w.advance(Duration::from_millis(1));
@@ -268,7 +268,7 @@ async fn without_revoke_previous_after_access_tokens_live_to_their_own_end() {
     let w = World::new().await;
     let first = w.login().await;
     w.check(&first.access).unwrap();
-    w.refreshed(&first.refresh, How::Rotated).await;
+    w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.advance(secs(599));
     w.check(&first.access).unwrap();
 }

@@ -17,7 +17,9 @@ use crate::clock::{EngineClock, ManualTime, Timestamp};
 use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::directory::{Directory, DirectoryError, User};
-use crate::engine::{Confirmations, Engine, How, Issued, Login, OfAccount, Origin, Parts, Refresh, Start};
+use crate::engine::{
+    AccountRule, ApplicationLogin, Confirmations, Engine, EngineConfig, IssueKind, IssuedTokens, Login, Origin, Refresh,
+};
 use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Rate, Rates};
 use crate::revocation::{Revocation, RevocationList};
@@ -28,7 +30,7 @@ use crate::token::algorithm::Algorithm;
 use crate::token::claims::AccessToken;
 use crate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
 use crate::token::verify::{IssuerRules, Verifier};
-use crate::verified::{Checker, IdentityHeaders, Shown, Verified};
+use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker, Verified};
 
 pub(super) const ISSUER: &str = "https://gate.test";
 pub(super) const AUDIENCE: &str = "api";
@@ -273,8 +275,8 @@ pub(super) struct Pair {
     pub(super) session: SessionId,
 }
 
-impl From<Issued> for Pair {
-    fn from(issued: Issued) -> Self {
+impl From<IssuedTokens> for Pair {
+    fn from(issued: IssuedTokens) -> Self {
         Self {
             access: issued.access_token.expose().to_owned(),
             refresh: issued.refresh_token.unwrap().expose().to_owned(),
@@ -286,7 +288,7 @@ impl From<Issued> for Pair {
 /// What differs from a plain refresh by the client `web`.
 pub(super) struct Ask {
     pub(super) client: Client,
-    pub(super) account: OfAccount<'static>,
+    pub(super) account: AccountRule<'static>,
     pub(super) scope: Option<Scope>,
     pub(super) access_ttl: Option<Duration>,
     pub(super) accepts: Vec<Box<str>>,
@@ -297,7 +299,7 @@ impl Default for Ask {
     fn default() -> Self {
         Self {
             client: Client::public("web"),
-            account: OfAccount::Only(None),
+            account: AccountRule::Only(None),
             scope: None,
             access_ttl: None,
             accepts: vec!["oauth2".into(), "application".into()],
@@ -312,7 +314,7 @@ pub(super) struct World {
     pub(super) users: Arc<Users>,
     pub(super) keys: Keys,
     pub(super) engine: Arc<Engine>,
-    pub(super) checker: Checker,
+    pub(super) checker: TokenChecker,
     pub(super) profile: Profile,
     rates: Rates,
 }
@@ -384,7 +386,7 @@ impl World {
         self.login_as("ada").await.unwrap().into()
     }
 
-    pub(super) async fn login_as(&self, username: &str) -> Result<Issued, Error> {
+    pub(super) async fn login_as(&self, username: &str) -> Result<IssuedTokens, Error> {
         self.login_with(username, None, "web", None).await
     }
 
@@ -394,7 +396,7 @@ impl World {
         account: Option<&str>,
         client: &str,
         access_ttl: Option<Duration>,
-    ) -> Result<Issued, Error> {
+    ) -> Result<IssuedTokens, Error> {
         let login = Login {
             client: &Client::public(client),
             account,
@@ -409,8 +411,8 @@ impl World {
         self.engine.login(login).await
     }
 
-    pub(super) async fn start(&self, subject: &str) -> Result<Issued, Error> {
-        let start = Start {
+    pub(super) async fn start(&self, subject: &str) -> Result<IssuedTokens, Error> {
+        let start = ApplicationLogin {
             subject,
             account: None,
             client: "web",
@@ -421,18 +423,18 @@ impl World {
         self.engine.start(start).await
     }
 
-    pub(super) async fn refresh(&self, token: &str) -> Result<Issued, Error> {
+    pub(super) async fn refresh(&self, token: &str) -> Result<IssuedTokens, Error> {
         self.ask(token, Ask::default()).await
     }
 
     /// A refresh that must come about so.
-    pub(super) async fn refreshed(&self, token: &str, how: How) -> Pair {
+    pub(super) async fn refreshed(&self, token: &str, how: IssueKind) -> Pair {
         let issued = self.refresh(token).await.unwrap();
         assert_eq!(issued.how, how);
         issued.into()
     }
 
-    pub(super) async fn ask(&self, token: &str, ask: Ask) -> Result<Issued, Error> {
+    pub(super) async fn ask(&self, token: &str, ask: Ask) -> Result<IssuedTokens, Error> {
         refresh_on(&self.engine, token, ask, &self.profile).await
     }
 
@@ -440,12 +442,16 @@ impl World {
         self.checker.check(Credential::new(access), || self.shown(self.engine.confirmations()))
     }
 
-    pub(super) fn read_only(&self, access: &str, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
-        self.checker.read_only(access, expired_for_at_most, self.shown(self.engine.confirmations()))
+    pub(super) fn verify_ignoring_expiry(
+        &self,
+        access: &str,
+        expired_for_at_most: Duration,
+    ) -> Result<AccessToken, Denial> {
+        self.checker.verify_ignoring_expiry(access, expired_for_at_most, self.shown(self.engine.confirmations()))
     }
 
-    pub(super) fn shown<'a>(&'a self, confirmations: &'a Confirmations) -> Shown<'a> {
-        Shown { limits: self.engine.limits(), confirmations, source: None.into() }
+    pub(super) fn shown<'a>(&'a self, confirmations: &'a Confirmations) -> MissContext<'a> {
+        MissContext { limits: self.engine.limits(), confirmations, source: None.into() }
     }
 
     pub(super) async fn record(&self, id: SessionId) -> Session {
@@ -457,7 +463,12 @@ impl World {
     }
 }
 
-pub(super) async fn refresh_on(engine: &Engine, token: &str, ask: Ask, profile: &Profile) -> Result<Issued, Error> {
+pub(super) async fn refresh_on(
+    engine: &Engine,
+    token: &str,
+    ask: Ask,
+    profile: &Profile,
+) -> Result<IssuedTokens, Error> {
     let refresh = Refresh {
         credential: crate::engine::Exchange::Refresh(&SecretString::from(token)),
         client: &ask.client,
@@ -483,13 +494,13 @@ async fn start(
     users: &Arc<Users>,
     keyring: Arc<Keyring>,
     rates: Rates,
-) -> (Arc<Engine>, Checker) {
+) -> (Arc<Engine>, TokenChecker) {
     let clock = Arc::new(EngineClock::start(time.clone(), store.last_known_time().await.unwrap(), LEEWAY));
     let revocations = Arc::new(RevocationList::new());
     for entry in store.revocations_since(Cursor::default()).await.unwrap().0 {
         revocations.apply(&entry);
     }
-    let checker = Checker::new(
+    let checker = TokenChecker::new(
         verifier(&keyring),
         Arc::clone(&clock),
         Arc::clone(&revocations),
@@ -497,7 +508,7 @@ async fn start(
         CACHE,
         usize::MAX,
     );
-    let engine = Engine::new(Parts {
+    let engine = Engine::new(EngineConfig {
         styles: Vec::new(),
         issuer: ISSUER.into(),
         audience: vec![AUDIENCE.into()],

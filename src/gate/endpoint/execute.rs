@@ -9,14 +9,14 @@ use super::table::Ready;
 use crate::client::{Client, Grant, Presented};
 use crate::credential::Credential;
 use crate::denial::{Denial, NotGood};
-use crate::dialect::{Checked, Command, Outcome, RefreshCredential};
-use crate::engine::{Exchange, Login, OfAccount, Origin, Refresh};
+use crate::dialect::{CheckedToken, Command, Outcome, RefreshCredential};
+use crate::engine::{AccountRule, Exchange, Login, Origin, Refresh};
 use crate::fault::Error;
 use crate::gate::Inner;
 use crate::limit::Source;
 use crate::session::Status;
 use crate::token::claims::AccessToken;
-use crate::verified::Verified;
+use crate::verify_cache::Verified;
 
 /// Carries a command out.
 pub(super) async fn execute(
@@ -27,9 +27,9 @@ pub(super) async fn execute(
     origin: &Origin,
 ) -> Result<Outcome, Error> {
     let (account, of_account) = match (&endpoint.account, endpoint.names_accounts) {
-        (Some(bound), _) => (Some(&**bound), OfAccount::Only(Some(bound))),
-        (None, true) => (account, OfAccount::Only(account)),
-        (None, false) => (account, OfAccount::Any),
+        (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
+        (None, true) => (account, AccountRule::Only(account)),
+        (None, false) => (account, AccountRule::Any),
     };
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };
     match command {
@@ -119,7 +119,7 @@ fn read_credential(
     origin: &Origin,
 ) -> Result<(Option<SecretString>, Option<AccessToken>), Denial> {
     let read = |access: &SecretString, expired_for_at_most| {
-        gate.checker.read_only(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))
+        gate.checker.verify_ignoring_expiry(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))
     };
     match credential {
         RefreshCredential::Refresh(token) => Ok((Some(token), None)),
@@ -136,7 +136,7 @@ struct EndpointCommand<'a> {
     endpoint: &'a Ready,
     origin: &'a Origin,
     /// Whose tokens and sessions it knows.
-    account: OfAccount<'a>,
+    account: AccountRule<'a>,
 }
 
 impl EndpointCommand<'_> {
@@ -167,9 +167,13 @@ impl EndpointCommand<'_> {
     }
 
     /// What an authentic token says, revoked or not, and expired for no longer than that.
-    fn read_only(&self, token: &SecretString, expired_for_at_most: Duration) -> Result<AccessToken, Denial> {
+    fn verify_ignoring_expiry(
+        &self,
+        token: &SecretString,
+        expired_for_at_most: Duration,
+    ) -> Result<AccessToken, Denial> {
         let shown = self.gate.shown(self.origin.address);
-        self.gate.checker.read_only(token.expose_secret(), expired_for_at_most, shown)
+        self.gate.checker.verify_ignoring_expiry(token.expose_secret(), expired_for_at_most, shown)
     }
 
     /// Is a token good for anything that this gate serves, and is it this endpoint's to know?
@@ -186,7 +190,11 @@ impl EndpointCommand<'_> {
         if known { Ok(()) } else { Err(Denial::OtherAccount) }
     }
 
-    async fn check_with_user(&self, token: &SecretString, superseded_in_grace: bool) -> Result<Box<Checked>, Error> {
+    async fn check_with_user(
+        &self,
+        token: &SecretString,
+        superseded_in_grace: bool,
+    ) -> Result<Box<CheckedToken>, Error> {
         let found = match self.check(token, self.origin.address.into()) {
             Ok(verified) => Ok(checked_of(verified.token())),
             Err(Denial::TokenRevoked) if superseded_in_grace => self.check_superseded(token).await,
@@ -201,8 +209,8 @@ impl EndpointCommand<'_> {
     }
 
     /// A token that its own rotation revoked, as long as it may be exchanged for the same successor again.
-    async fn check_superseded(&self, token: &SecretString) -> Result<Checked, Error> {
-        let access = self.read_only(token, Duration::ZERO)?;
+    async fn check_superseded(&self, token: &SecretString) -> Result<CheckedToken, Error> {
+        let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
         self.concerns(&access)?;
         let in_grace = self.gate.engine.may_be_replayed(access.own()?, &self.endpoint.profile).await?;
         if in_grace { Ok(checked_of(&access)) } else { Err(Denial::TokenRevoked.into()) }
@@ -231,7 +239,7 @@ impl EndpointCommand<'_> {
         if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
             return Ok(());
         }
-        let read = self.read_only(access, self.endpoint.profile.session_ttl);
+        let read = self.verify_ignoring_expiry(access, self.endpoint.profile.session_ttl);
         let Ok(access) = decided(read)? else { return Ok(()) };
         let Ok(own) = access.own() else { return Ok(()) };
         if self.is_of_account(&access).is_err() {
@@ -253,7 +261,7 @@ impl EndpointCommand<'_> {
         if engine.revoke_refresh_token(token.expose_secret(), &client.id, self.account, self.origin).await? {
             return Ok(());
         }
-        let read = self.read_only(token, Duration::ZERO);
+        let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
         // Its issuer is the one to end it.
         let Ok(own) = access.own() else { return Ok(()) };
@@ -264,8 +272,8 @@ impl EndpointCommand<'_> {
     }
 }
 
-fn checked_of(token: &AccessToken) -> Checked {
-    Checked {
+fn checked_of(token: &AccessToken) -> CheckedToken {
+    CheckedToken {
         subject: token.subject.clone(),
         client: token.client.clone().unwrap_or_default(),
         scope: token.scope.clone(),
@@ -281,6 +289,6 @@ fn checked_of(token: &AccessToken) -> Checked {
     }
 }
 
-fn issued(issued: crate::engine::Issued) -> Result<Outcome, Error> {
+fn issued(issued: crate::engine::IssuedTokens) -> Result<Outcome, Error> {
     Ok(Outcome::Issued(Box::new(issued)))
 }

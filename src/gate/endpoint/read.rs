@@ -18,7 +18,7 @@ use super::super::Inner;
 use crate::credential::{self, Credential, Places};
 use crate::denial::{Denial, NotGood};
 use crate::dialect::Dialect;
-use crate::overload::{Holder, Place, Refusal};
+use crate::overload::{Holder, PoolPermit, Refusal};
 
 /// How long a small body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,7 +46,7 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads it, and the room that it takes.
-    pub(super) async fn read<B>(&self, body: B) -> Result<(Bytes, Option<Place>), Unread>
+    pub(super) async fn read<B>(&self, body: B) -> Result<(Bytes, Option<PoolPermit>), Unread>
     where
         B: Body,
         B::Data: Send,
@@ -106,7 +106,7 @@ impl Reading<'_> {
         Ok((if all.is_empty() { first } else { all.freeze() }, Some(room)))
     }
 
-    fn room(&self, holder: Option<Holder>, bytes: usize) -> Result<Place, Unread> {
+    fn room(&self, holder: Option<Holder>, bytes: usize) -> Result<PoolPermit, Unread> {
         self.gate.overload.buffered.take(holder, bytes).map_err(|_| Unread::Shed(Refusal::Buffered))
     }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
 use crate::client::Client;
-use crate::dialect::{Dialect, Served};
+use crate::dialect::{Dialect, ServedPath};
 use crate::gate::metadata::{self, Metadata};
 use crate::route::path::CanonicalPath;
 use crate::session::profile::Profile;
@@ -33,7 +33,7 @@ pub(super) struct Ready {
 /// What a path of ours serves.
 #[derive(Clone, Debug)]
 enum Entry {
-    Operation { endpoint: usize, served: Arc<Served> },
+    Operation { endpoint: usize, served: Arc<ServedPath> },
     Jwks,
     Metadata,
 }
@@ -76,7 +76,7 @@ pub(in crate::gate) struct Endpoints {
 #[derive(Debug)]
 pub(in crate::gate) struct Operation {
     pub(super) endpoint: usize,
-    pub(super) served: Arc<Served>,
+    pub(super) served: Arc<ServedPath>,
     pub(super) params: Vec<(String, String)>,
 }
 

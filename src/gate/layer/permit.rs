@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 
 use crate::credential::{self, Credential, Places};
 use crate::denial::{Denial, NotGood};
-use crate::dialect::Called;
+use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
 use crate::headers;
@@ -17,7 +17,7 @@ use crate::policy::{self, By, Permitted, Undecided};
 use crate::route::path::CanonicalPath;
 use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use crate::token::verify::IssuerRules;
-use crate::verified::Verified;
+use crate::verify_cache::Verified;
 
 /// Credential, verification, authorisation: each needs what the one before it made. What this gate has permitted before
 /// is not asked again who it is; its credential is gone.
@@ -78,9 +78,9 @@ fn permit_as(
 ) -> Result<Option<Permitted>, Denial> {
     let Some((verified, first_sight)) = caller(gate, parts, &route.policy, places_of)? else { return Ok(None) };
     let authorised = policy::authorise(route, verified, &gate.audiences, by);
-    // It was verified in vain, unless somebody inside asks for its audience. Shown again it costs nothing.
+    // It was verified in vain, unless somebody inside asks for its audience. Shown again, it costs nothing.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
-        gate.engine.limits().refused(address);
+        gate.engine.limits().record_refused(address);
     }
     authorised.map(Some)
 }
@@ -93,9 +93,14 @@ pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By)
 }
 
 /// Who a token says that the caller is, and where it came from if it was never seen.
-type Shown = (Arc<Verified>, Option<Option<IpAddr>>);
+type CheckedCaller = (Arc<Verified>, Option<Option<IpAddr>>);
 
-fn caller(gate: &Inner, parts: &Parts, policy: &RoutePolicy, places_of: &RoutePolicy) -> Result<Option<Shown>, Denial> {
+fn caller(
+    gate: &Inner,
+    parts: &Parts,
+    policy: &RoutePolicy,
+    places_of: &RoutePolicy,
+) -> Result<Option<CheckedCaller>, Denial> {
     let places = gate.places(places_of);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
     // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
@@ -120,7 +125,7 @@ pub(in crate::gate) fn permit_call(
     gate: &Inner,
     parts: &Parts,
     permitted: Permitted,
-    called: &Called,
+    called: &EnclosedCall,
 ) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
     let mut rules = Vec::new();

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frame_copy::FrameCopy;
 use super::frames::CLOSE;
-use crate::gate::Ending;
+use crate::gate::LeaseEnd;
 use crate::linger::linger;
 
 /// How long both sides may take until they have been told of the end: the frame to the client that is under way must come
@@ -48,7 +48,7 @@ where
 
     /// Tells both sides that this is the end, and why. What waits to be written is dropped; of the frame that is under way
     /// the client gets the rest, the upstream nothing. Who cannot be told in time is cut off.
-    pub(super) async fn end(mut self, why: &Ending) {
+    pub(super) async fn end(mut self, why: &LeaseEnd) {
         let _ = tokio::time::timeout(FAREWELL, self.farewell(why)).await;
         let Self { mut client, mut upstream, to_client, to_upstream } = self;
         let client = async {
@@ -66,7 +66,7 @@ where
         tokio::join!(client, upstream);
     }
 
-    async fn farewell(&mut self, why: &Ending) {
+    async fn farewell(&mut self, why: &LeaseEnd) {
         let to_client = close_frame(why, None);
         self.to_upstream.end_with(&masked_close_frame(why));
         let mut has_rest = false;
@@ -91,11 +91,11 @@ where
 }
 
 /// What is said: that of the `kuzzle` dialect, where it has a word for it.
-fn close_frame(why: &Ending, mask: Option<[u8; 4]>) -> Vec<u8> {
+fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
-        Ending::Denied(_) => (1008_u16, "the access token is no longer good"),
-        Ending::MaxStream => (1012, "open for as long as a connection may be"),
-        Ending::Closing => (1001, "the gate stops"),
+        LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer good"),
+        LeaseEnd::MaxStream => (1012, "open for as long as a connection may be"),
+        LeaseEnd::Closing => (1001, "the gate stops"),
     };
     let payload = code.to_be_bytes().into_iter().chain(reason.bytes());
     // A control frame's payload has at most 125 bytes (§5.5), and its length fits into seven bits.
@@ -107,7 +107,7 @@ fn close_frame(why: &Ending, mask: Option<[u8; 4]>) -> Vec<u8> {
 }
 
 /// As a client must (§5.3): nobody may foresee what it looks like on the wire.
-fn masked_close_frame(why: &Ending) -> Vec<u8> {
+fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
     let mut mask = [0; 4];
     match aws_lc_rs::rand::fill(&mut mask) {
         Ok(()) => close_frame(why, Some(mask)),

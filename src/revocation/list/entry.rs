@@ -1,6 +1,6 @@
 //! What the list keeps of one target. Small: there may be a million of them.
 
-use super::{Effect, GONE, Generation, Timestamp};
+use super::{Effect, Generation, REVOKED, Timestamp};
 
 /// Of a session: from which generation on its tokens are good. 16 bytes, as long as that is all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub(super) struct Scheduled {
 
 impl SessionEntry {
     pub(super) fn new(effect: Effect, until: Timestamp) -> Self {
-        let gone = Self::plain(GONE, until);
+        let gone = Self::plain(REVOKED, until);
         match effect {
             Effect::Minimum { minimum, effective_from, before } => {
                 let highest = minimum.max(before);
                 // A gone session is gone at once, and a minimum of old is in effect.
-                if highest == GONE || effective_from == Timestamp::ZERO || before >= minimum {
+                if highest == REVOKED || effective_from == Timestamp::ZERO || before >= minimum {
                     Self::plain(highest, until)
                 } else {
                     Self::Scheduled(Box::new(Scheduled { minimum, effective_from, before, until }))
@@ -92,7 +92,7 @@ impl SessionEntry {
     /// From when on a token of this generation is refused.
     pub(super) fn refuse_from(&self, generation: Generation) -> Timestamp {
         let minimum = self.highest();
-        if generation >= minimum && minimum != GONE {
+        if generation >= minimum && minimum != REVOKED {
             return Timestamp::MAX;
         }
         match self {

@@ -28,7 +28,7 @@ fn raised(id: SessionId, minimum: Generation, effective_from: Timestamp) -> Revo
 }
 
 fn gone(id: SessionId) -> Revocation {
-    entry(Target::Session(id), Effect::SESSION_GONE)
+    entry(Target::Session(id), Effect::SESSION_REVOKED)
 }
 
 fn subject(issuer: &str, at: Timestamp) -> Revocation {
@@ -99,7 +99,7 @@ fn a_gone_session_refuses_all_its_tokens_and_no_others() {
     }
     assert!(!refused(&list, of(session(2), 1)));
     assert!(!refused(&list, LOOSE));
-    assert_eq!(list.minimum(session(1)), GONE);
+    assert_eq!(list.minimum(session(1)), REVOKED);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_minimum_refuses_what_is_below_it() {
 fn a_rotation_entry_that_is_delayed_past_a_revoke_revives_nothing() {
     let list = list(&[gone(session(1)), raised(session(1), 7, NOW)]);
     assert!(refused(&list, of(session(1), 7)) && refused(&list, of(session(1), 8)));
-    assert_eq!(list.minimum(session(1)), GONE);
+    assert_eq!(list.minimum(session(1)), REVOKED);
     assert_eq!(list.len(), 1);
 }
 
@@ -310,13 +310,13 @@ fn r10_many_entries_are_not_evicted_and_their_memory_goes_back_down() {
         list.apply(&Revocation { until: NOW, ..token(THEIRS, &n.to_string()) });
     }
     assert_eq!(list.len(), 200_000);
-    assert!((0..MANY).all(|n| list.minimum(id(n)) == GONE));
+    assert!((0..MANY).all(|n| list.minimum(id(n)) == REVOKED));
     let full = list.sessions.capacity();
     assert_eq!(list.sweep(NOW.plus(HOUR * 2)), 199_900);
     assert_eq!(list.len(), 100);
     assert!(list.sessions.capacity() * 50 < full, "{} of {full}", list.sessions.capacity());
     assert_eq!(list.issuer(THEIRS).unwrap().tokens.map.capacity(), 0);
-    assert!((0..MANY).all(|n| (list.minimum(id(n)) == GONE) == (n % 1000 == 0)));
+    assert!((0..MANY).all(|n| (list.minimum(id(n)) == REVOKED) == (n % 1000 == 0)));
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
 
 #[test]
 fn an_entry_without_an_end_stays() {
-    for effect in [Effect::SESSION_GONE, Effect::Minimum { minimum: 5, effective_from: NOW, before: 0 }] {
+    for effect in [Effect::SESSION_REVOKED, Effect::Minimum { minimum: 5, effective_from: NOW, before: 0 }] {
         let list = list(&[Revocation { until: Timestamp::MAX, ..entry(Target::Session(session(1)), effect) }]);
         let minimum = list.minimum(session(1));
         assert_eq!(list.sweep(LATE), 0);
@@ -392,8 +392,8 @@ fn entries() -> impl Strategy<Value = Vec<Revocation>> {
         effective_from: Timestamp::from_millis(from),
         before,
     });
-    let one =
-        prop_oneof![8 => minimum, 1 => Just(Effect::SESSION_GONE)].prop_map(|e| entry(Target::Session(session(1)), e));
+    let one = prop_oneof![8 => minimum, 1 => Just(Effect::SESSION_REVOKED)]
+        .prop_map(|e| entry(Target::Session(session(1)), e));
     proptest::collection::vec(one, 1..5)
 }
 

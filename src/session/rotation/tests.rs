@@ -60,8 +60,14 @@ fn is_reuse(d: Decision) -> bool {
     matches!(d, Decision::Reuse(_))
 }
 
-fn stepped(s: &Session, d: Decision, generation: Generation, now: Timestamp, profile: &Profile) -> Option<Step> {
-    step(s, d, Presented { generation }, pair(now.plus(secs(600))), now, profile)
+fn stepped(
+    s: &Session,
+    d: Decision,
+    generation: Generation,
+    now: Timestamp,
+    profile: &Profile,
+) -> Option<RecordChange> {
+    apply_decision(s, d, Presented { generation }, pair(now.plus(secs(600))), now, profile)
 }
 
 #[test]
@@ -71,19 +77,19 @@ fn a_revoked_record_ends_every_token() {
     {
         let s = Session { status: Status::Revoked(because), ..session() };
         for g in [0, 3, 4, 5, 6, u64::MAX] {
-            assert_eq!(decided(&s, g, secs(1)), Decision::Revoked(Ended::Record));
+            assert_eq!(decided(&s, g, secs(1)), Decision::Revoked(SessionEnd::Record));
         }
     }
 }
 
 #[test]
 fn a_session_that_the_list_knows_gone_ends_every_token() {
-    let gone = Facts { minimum_known: GONE, ..KNOWN };
+    let gone = Facts { minimum_known: REVOKED, ..KNOWN };
     for g in [0, 3, 4, 5, 6, u64::MAX] {
-        assert_eq!(at(&session(), g, gone, ROTATED, &Profile::default()), Decision::Revoked(Ended::List));
+        assert_eq!(at(&session(), g, gone, ROTATED, &Profile::default()), Decision::Revoked(SessionEnd::List));
     }
     // One below is a minimum like any other.
-    let almost = Facts { minimum_known: GONE - 1, ..KNOWN };
+    let almost = Facts { minimum_known: REVOKED - 1, ..KNOWN };
     assert_eq!(at(&session(), 5, almost, ROTATED, &Profile::default()), Decision::Ahead { fast_forward: false });
 }
 
@@ -91,7 +97,7 @@ fn a_session_that_the_list_knows_gone_ends_every_token() {
 fn r8_an_inactive_user_ends_every_token() {
     let facts = Facts { user_active: false, ..KNOWN };
     for g in [3, 4, 5, 6] {
-        assert_eq!(at(&session(), g, facts, ROTATED, &Profile::default()), Decision::Revoked(Ended::UserInactive));
+        assert_eq!(at(&session(), g, facts, ROTATED, &Profile::default()), Decision::Revoked(SessionEnd::UserInactive));
     }
 }
 
@@ -100,9 +106,9 @@ fn r8_a_not_before_of_the_very_millisecond_of_creation_ends_the_session() {
     let facts = |from| Facts { sessions_valid_from: from, ..KNOWN };
     let decided = |from| at(&session(), 5, facts(from), ROTATED, &Profile::default());
     assert_eq!(decided(CREATED.minus(ms(1))), Decision::Rotate);
-    assert_eq!(decided(CREATED), Decision::Revoked(Ended::BeforeValidFrom));
-    assert_eq!(decided(CREATED.plus(ms(1))), Decision::Revoked(Ended::BeforeValidFrom));
-    assert_eq!(decided(Timestamp::MAX), Decision::Revoked(Ended::BeforeValidFrom));
+    assert_eq!(decided(CREATED), Decision::Revoked(SessionEnd::BeforeValidFrom));
+    assert_eq!(decided(CREATED.plus(ms(1))), Decision::Revoked(SessionEnd::BeforeValidFrom));
+    assert_eq!(decided(Timestamp::MAX), Decision::Revoked(SessionEnd::BeforeValidFrom));
 }
 
 #[test]
@@ -110,22 +116,22 @@ fn r8_session_ttl_ends_every_token_at_its_very_end() {
     let idle = Profile { idle_ttl: secs(30 * 86_400), ..Profile::default() };
     let s = Session { issued_at: CREATED.plus(secs(29 * 86_400)), ..session() };
     for g in [3, 4, 5, 6] {
-        assert_eq!(at(&s, g, KNOWN, s.expires, &idle), Decision::Expired(Lapsed::Session));
-        assert_eq!(at(&s, g, KNOWN, Timestamp::MAX, &idle), Decision::Expired(Lapsed::Session));
+        assert_eq!(at(&s, g, KNOWN, s.expires, &idle), Decision::Expired(Lifetime::Session));
+        assert_eq!(at(&s, g, KNOWN, Timestamp::MAX, &idle), Decision::Expired(Lifetime::Session));
     }
     assert_eq!(at(&s, 5, KNOWN, s.expires.minus(ms(1)), &idle), Decision::Rotate);
     // A profile made shorter since the login counts, a longer one does not.
     let shorter = Profile { session_ttl: secs(29 * 86_400), ..idle.clone() };
-    assert_eq!(at(&s, 5, KNOWN, CREATED.plus(secs(29 * 86_400)), &shorter), Decision::Expired(Lapsed::Session));
+    assert_eq!(at(&s, 5, KNOWN, CREATED.plus(secs(29 * 86_400)), &shorter), Decision::Expired(Lifetime::Session));
     let longer = Profile { session_ttl: secs(90 * 86_400), ..idle };
-    assert_eq!(at(&s, 5, KNOWN, s.expires, &longer), Decision::Expired(Lapsed::Session));
+    assert_eq!(at(&s, 5, KNOWN, s.expires, &longer), Decision::Expired(Lifetime::Session));
 }
 
 #[test]
 fn r8_idle_ttl_ends_every_token_at_its_very_end() {
     let idle = Profile::default().idle_ttl;
     for g in [3, 4, 5, 6] {
-        assert_eq!(decided(&session(), g, idle), Decision::Expired(Lapsed::Idle));
+        assert_eq!(decided(&session(), g, idle), Decision::Expired(Lifetime::Idle));
     }
     assert_eq!(decided(&session(), 5, idle - ms(1)), Decision::Rotate);
     // Counted from the last issue, which a replay does not move.
@@ -136,12 +142,12 @@ fn r8_idle_ttl_ends_every_token_at_its_very_end() {
 #[test]
 fn what_ended_or_expired_wins_over_every_later_row() {
     let late = Profile::default().idle_ttl;
-    let gone = Facts { minimum_known: GONE, ..KNOWN };
+    let gone = Facts { minimum_known: REVOKED, ..KNOWN };
     let s = Session { status: Status::Revoked(RevokedBecause::Logout), ..session() };
-    assert_eq!(at(&s, 9, gone, ROTATED.plus(late), &Profile::default()), Decision::Revoked(Ended::Record));
-    assert_eq!(at(&session(), 9, gone, ROTATED.plus(late), &Profile::default()), Decision::Revoked(Ended::List));
+    assert_eq!(at(&s, 9, gone, ROTATED.plus(late), &Profile::default()), Decision::Revoked(SessionEnd::Record));
+    assert_eq!(at(&session(), 9, gone, ROTATED.plus(late), &Profile::default()), Decision::Revoked(SessionEnd::List));
     let ahead = Facts { minimum_known: 9, ..KNOWN };
-    assert_eq!(at(&session(), 9, ahead, ROTATED.plus(late), &Profile::default()), Decision::Expired(Lapsed::Idle));
+    assert_eq!(at(&session(), 9, ahead, ROTATED.plus(late), &Profile::default()), Decision::Expired(Lifetime::Idle));
 }
 
 #[test]
@@ -276,7 +282,7 @@ fn generation_zero_is_never_a_predecessor() {
 #[test]
 fn rotate_steps_on_and_keeps_everything_else() {
     let (s, now) = (session(), ROTATED.plus(secs(50)));
-    let Step { record, raised } = stepped(&s, Decision::Rotate, 5, now, &Profile::default()).unwrap();
+    let RecordChange { record, raised } = stepped(&s, Decision::Rotate, 5, now, &Profile::default()).unwrap();
     assert_eq!(raised, None);
     let expected = Session {
         current: 6,
@@ -319,7 +325,7 @@ fn r3_reissue_keeps_the_predecessor_and_its_window_and_abandons_at_once_what_lay
     for after in [None, Some(secs(0)), Some(secs(90))] {
         let profile = Profile { revoke_previous_after: after, ..Profile::default() };
         let s = session();
-        let Step { record, raised } = stepped(&s, Decision::Reissue, 4, now, &profile).unwrap();
+        let RecordChange { record, raised } = stepped(&s, Decision::Reissue, 4, now, &profile).unwrap();
         assert_eq!((record.current, record.previous), (6, 4));
         assert_eq!((record.rotated_at, record.issued_at), (ROTATED, now));
         assert_eq!((record.confirmed, record.revision), (false, 18));
@@ -343,7 +349,7 @@ fn o5_fast_forward_goes_on_from_the_presented_generation() {
     let now = ROTATED.plus(secs(50));
     let profile = Profile { revoke_previous_after: Some(secs(0)), ..Profile::default() };
     let forward = Decision::Ahead { fast_forward: true };
-    let Step { record, raised } = stepped(&session(), forward, 9, now, &profile).unwrap();
+    let RecordChange { record, raised } = stepped(&session(), forward, 9, now, &profile).unwrap();
     assert_eq!((record.current, record.previous), (10, 9));
     assert_eq!((record.rotated_at, record.issued_at, record.confirmed), (now, now, false));
     assert_eq!(raised.unwrap().minimum, 10);
@@ -367,8 +373,8 @@ fn o5_fast_forward_reckons_with_the_longest_access_token_that_may_have_been_lost
 #[test]
 fn what_issues_nothing_has_no_step() {
     for d in [
-        Decision::Revoked(Ended::Record),
-        Decision::Expired(Lapsed::Idle),
+        Decision::Revoked(SessionEnd::Record),
+        Decision::Expired(Lifetime::Idle),
         Decision::Ahead { fast_forward: false },
         Decision::Replay,
         Decision::Reuse(Reuse { generations_old: 1, superseded_for: None }),
@@ -383,7 +389,7 @@ fn the_table_holds_at_the_ends_of_time() {
         for g in [0, 1, 4, 5, 6, u64::MAX] {
             let d = at(&session(), g, KNOWN, now, &Profile::default());
             if now == Timestamp::MAX {
-                assert_eq!(d, Decision::Expired(Lapsed::Session));
+                assert_eq!(d, Decision::Expired(Lifetime::Session));
             }
             let _ = stepped(&session(), d, g, now, &Profile::default());
         }

@@ -120,7 +120,7 @@ pub fn rotated(session: &Session, now: Timestamp) -> Session {
 
 /// The end of a session, lasting no longer than it must.
 pub fn gone(id: SessionId) -> Revocation {
-    Revocation { target: Target::Session(id), effect: Effect::SESSION_GONE, until: Timestamp::ZERO }
+    Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO }
 }
 
 /// A raised minimum.

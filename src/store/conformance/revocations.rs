@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::rotation::GONE;
+use crate::session::rotation::REVOKED;
 use crate::session::{RevokedBecause, Session, Status};
 use crate::store::{Cursor, Inserted, Store, SubjectBound, Swap};
 
@@ -118,9 +118,9 @@ pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
     let not_before = Effect::NotBefore(START);
     let mistakes = [
         (Target::Session(s.id), not_before),
-        (subject("alice"), Effect::SESSION_GONE),
+        (subject("alice"), Effect::SESSION_REVOKED),
         (client("web"), Effect::Gone),
-        (Target::Global, Effect::SESSION_GONE),
+        (Target::Global, Effect::SESSION_REVOKED),
         (token, not_before),
     ];
     for (target, effect) in mistakes {
@@ -242,7 +242,7 @@ pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let (entries, end) = store.revocations_since(Cursor::default()).await.unwrap();
     let (list, loaded_to) = store.revocations().await.unwrap();
     assert_eq!((list.len(), loaded_to), (entries.len(), end));
-    assert!(sessions.iter().all(|id| list.minimum(*id) == GONE));
+    assert!(sessions.iter().all(|id| list.minimum(*id) == REVOKED));
     assert_eq!(list.minimum(session("alice", 100, START).id), 0);
     assert_eq!(list.not_before(super::ISSUER, "bob", None), START);
 }

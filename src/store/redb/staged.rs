@@ -21,14 +21,14 @@ pub(super) struct Staged(Arc<Inner>);
 struct Inner {
     file: FileBackend,
     holding: AtomicBool,
-    held: Mutex<Held>,
+    held: Mutex<StagedWrites>,
     #[cfg(test)]
     failing: AtomicBool,
 }
 
 /// Writes held back: as steps, to be taken in this order, and as blocks, to be read meanwhile.
 #[derive(Debug, Default)]
-struct Held {
+struct StagedWrites {
     steps: Vec<Step>,
     blocks: BTreeMap<u64, Vec<u8>>,
     length: u64,
@@ -60,7 +60,7 @@ impl Staged {
         Ok(Self(Arc::new(Inner {
             file,
             holding: AtomicBool::new(holding),
-            held: Mutex::new(Held { length, cut: length, ..Held::default() }),
+            held: Mutex::new(StagedWrites { length, cut: length, ..StagedWrites::default() }),
             #[cfg(test)]
             failing: AtomicBool::new(false),
         })))
@@ -113,7 +113,7 @@ impl Staged {
         image
     }
 
-    fn held(&self) -> io::Result<MutexGuard<'_, Held>> {
+    fn held(&self) -> io::Result<MutexGuard<'_, StagedWrites>> {
         self.0.held.lock().map_err(|_| io::Error::other("a panic while the store was being opened"))
     }
 
@@ -122,7 +122,7 @@ impl Staged {
     }
 
     /// The block as it would be: held back, or else in the file; zeros where neither has any.
-    fn block(&self, held: &Held, number: u64) -> io::Result<Vec<u8>> {
+    fn block(&self, held: &StagedWrites, number: u64) -> io::Result<Vec<u8>> {
         if let Some(block) = held.blocks.get(&number) {
             return Ok(block.clone());
         }

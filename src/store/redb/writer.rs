@@ -29,7 +29,7 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How often it is told that it could not be.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How often the queue is looked at meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// An operation in the queue, whatever it gives back.
 pub(super) trait Job: Send {
@@ -228,7 +228,7 @@ impl Writer {
             }
             match self.queue.try_recv() {
                 Ok(job) => return Some(job),
-                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(LOOK_EVERY),
+                Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(CHECK_INTERVAL),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
             }
         }

@@ -23,7 +23,7 @@ use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{MemoryStore, Store};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
-use rotogate::verified::IdentityField;
+use rotogate::verify_cache::IdentityField;
 
 /// A gate, and what the server keeps beside it.
 #[derive(Debug)]

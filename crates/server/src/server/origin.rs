@@ -7,7 +7,7 @@ use http::Request;
 use super::min_rate::MinRate;
 use super::tls::Certificates;
 use rotogate::headers::Peer;
-use rotogate::overload::{Holder, Told};
+use rotogate::overload::{Holder, LastRejection};
 use rotogate::route::authority;
 
 /// The origin of a connection.
@@ -20,7 +20,7 @@ pub(super) struct Origin {
     /// The holder that its requests count for. `None` for a trusted proxy, where each request names its client.
     pub(super) holder: Option<Holder>,
     /// When a request was last rejected for overload.
-    pub(super) told: Told,
+    pub(super) last_rejection: LastRejection,
     /// The TLS version.
     pub(super) tls: Option<&'static str>,
     named: Option<Named>,
@@ -38,7 +38,7 @@ pub(super) struct Named {
 impl Origin {
     pub(super) fn clear(peer: Peer, is_proxy: bool, min_rate: MinRate) -> Self {
         let holder = (!is_proxy).then(|| peer.holder());
-        Self { peer, min_rate, holder, told: Told::default(), tls: None, named: None }
+        Self { peer, min_rate, holder, last_rejection: LastRejection::default(), tls: None, named: None }
     }
 
     pub(super) fn tls(peer: Peer, is_proxy: bool, min_rate: MinRate, named: Named) -> Self {

@@ -27,7 +27,7 @@ use crate::proxy::{Proxy, ProxyBody};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{BufferedForward, Gate, GateBody, GateService, Reason, Verdict};
 use rotogate::headers::Peer;
-use rotogate::overload::{Held, Holder, Place, Refusal};
+use rotogate::overload::{Holder, PermitBody, PoolPermit, Refusal};
 use rotogate::reply;
 
 /// The body of every response.
@@ -74,7 +74,7 @@ impl State {
     ///
     /// # Errors
     /// The gate is at its bound, or the holder is.
-    pub(super) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<Place, Rejection> {
+    pub(super) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<PoolPermit, Rejection> {
         let of_proxy = || origin.peer.client_of(headers, self.gate.trusted_proxies());
         let holder = origin.holder.or_else(of_proxy);
         self.gate.overload().request(holder).map_err(|refusal| Rejection { refusal, holder })
@@ -89,7 +89,7 @@ pub(super) struct Rejection {
 }
 
 /// A response, and the permit that its request holds.
-type ResponseBoxFuture = Pin<Box<dyn Future<Output = (Response<ReplyBody>, Option<Place>)> + Send>>;
+type ResponseBoxFuture = Pin<Box<dyn Future<Output = (Response<ReplyBody>, Option<PoolPermit>)> + Send>>;
 
 /// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
 ///
@@ -99,8 +99,8 @@ pub(super) fn serve(
     state: Arc<State>,
     origin: &Arc<Origin>,
     mut request: Request<Incoming>,
-    place: Result<Place, Rejection>,
-) -> impl Future<Output = Result<Response<Held<LoggedBody>>, Infallible>> + use<> {
+    place: Result<PoolPermit, Rejection>,
+) -> impl Future<Output = Result<Response<PermitBody<LoggedBody>>, Infallible>> + use<> {
     let began = state.time.monotonic();
     let received = (!request.body().is_end_stream()).then(ExchangeProgress::default);
     let record = RequestRecord::new(&state, origin, &mut request, received.as_ref());
@@ -132,7 +132,7 @@ pub(super) fn serve(
         let took = state.time.monotonic().saturating_sub(began);
         state.metrics.record(verdict.as_ref(), Some(response.status()), took);
         let response = record.complete(&state, response, verdict.as_ref());
-        Ok(response.map(|body| Held::new(body, place)))
+        Ok(response.map(|body| PermitBody::new(body, place)))
     }
 }
 
@@ -144,15 +144,15 @@ async fn wait_or_reject(
     is_grpc: bool,
     received: Option<ExchangeProgress>,
     Rejection { mut refusal, holder }: Rejection,
-) -> (Response<ReplyBody>, Option<Place>) {
+) -> (Response<ReplyBody>, Option<PoolPermit>) {
     let overload = state.gate.overload();
-    if overload.waiting.out(&origin.told, state.time.monotonic(), holder).await {
+    if overload.delayed_retries.wait_out(&origin.last_rejection, state.time.monotonic(), holder).await {
         match overload.request(holder) {
             Ok(place) => return call_service(&state, &origin, request, is_grpc, received, place).await,
             Err(still) => refusal = still,
         }
     }
-    origin.told.at(state.time.monotonic());
+    origin.last_rejection.record(state.time.monotonic());
     (reject(&state.gate, &request, refusal), None)
 }
 
@@ -163,8 +163,8 @@ fn call_service(
     request: Request<Incoming>,
     is_grpc: bool,
     received: Option<ExchangeProgress>,
-    place: Place,
-) -> impl Future<Output = (Response<ReplyBody>, Option<Place>)> + use<> {
+    place: PoolPermit,
+) -> impl Future<Output = (Response<ReplyBody>, Option<PoolPermit>)> + use<> {
     // A stream of gRPC messages may be silent, so no minimum rate applies.
     let mut request = match &received {
         Some(progress) if !is_grpc => {

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode}
 
 use super::super::super::socket::SocketGate;
 use super::MAX_MESSAGE;
-use crate::overload::Place;
+use crate::overload::PoolPermit;
 
 /// The longest message of somebody of whom no token was good yet.
 pub(super) const MAX_ANONYMOUS: usize = 16 * 1024;
@@ -37,7 +37,7 @@ pub(super) struct Inflow<S> {
     is_open: bool,
     /// When what has not ended yet began.
     since: Option<Instant>,
-    room: Option<Place>,
+    room: Option<PoolPermit>,
     /// A message came whole, and the library has it.
     is_read: bool,
     ended: Option<CloseCode>,

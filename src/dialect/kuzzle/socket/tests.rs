@@ -4,34 +4,34 @@ use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
-use super::super::super::{Acting, Command, Outcome};
+use super::super::super::{Command, CommandHandler, Outcome};
 use super::*;
 use crate::fault::Error;
-use crate::overload::{Bounds, Overload, SocketPlace};
+use crate::overload::{Bounds, Overload, SocketPermit};
 
 /// Knows nobody, and may let everybody in.
 struct Nobody {
     lets_in: bool,
-    place: SocketPlace,
+    place: SocketPermit,
 }
 
 impl Nobody {
     fn new(lets_in: bool) -> Arc<Self> {
-        let place = SocketPlace::new(&Overload::new(&Bounds::default()), None).unwrap();
+        let place = SocketPermit::new(&Overload::new(&Bounds::default()), None).unwrap();
         Arc::new(Self { lets_in, place })
     }
 }
 
 #[async_trait]
-impl Acting for Nobody {
-    async fn act(&self, _: Command) -> Result<Outcome, Error> {
+impl CommandHandler for Nobody {
+    async fn execute(&self, _: Command) -> Result<Outcome, Error> {
         Err(Denial::NoCredential.into())
     }
 }
 
 #[async_trait]
 impl SocketGate for Nobody {
-    fn permit(&self, _: Option<&str>, _: &Called) -> Result<Identity, Denial> {
+    fn permit(&self, _: Option<&str>, _: &EnclosedCall) -> Result<Identity, Denial> {
         if self.lets_in { Ok(Identity::default()) } else { Err(Denial::NoCredential) }
     }
 
@@ -39,7 +39,7 @@ impl SocketGate for Nobody {
         Err(Denial::TokenExpired)
     }
 
-    fn place(&self) -> &SocketPlace {
+    fn place(&self) -> &SocketPermit {
         &self.place
     }
 
@@ -47,7 +47,7 @@ impl SocketGate for Nobody {
         std::future::pending::<()>().await;
     }
 
-    async fn dial(&self, _: Option<&str>, _: &Called) -> Option<Upgraded> {
+    async fn dial(&self, _: Option<&str>, _: &EnclosedCall) -> Option<Upgraded> {
         None
     }
 }

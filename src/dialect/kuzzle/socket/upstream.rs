@@ -18,14 +18,14 @@ use super::super::raw;
 use super::{MAX_WAITING, PATIENCE, WAITING, socket};
 use crate::denial::Denial;
 use crate::lease::Lease;
-use crate::overload::Place;
+use crate::overload::PoolPermit;
 
 /// A connection to the upstream.
 pub(super) struct Upstream {
     pub(super) number: u64,
     pub(super) identity: Identity,
     pub(super) caller: Option<Caller>,
-    to: mpsc::Sender<(String, Place)>,
+    to: mpsc::Sender<(String, PoolPermit)>,
     /// The bytes in `to`.
     waiting: Arc<AtomicUsize>,
 }
@@ -59,7 +59,7 @@ impl Upstream {
     }
 
     /// Takes a message and the room that it has, if there is a place for it.
-    pub(super) fn take(&self, text: String, room: Place) -> bool {
+    pub(super) fn take(&self, text: String, room: PoolPermit) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
         let taken = before + length <= MAX_WAITING && self.to.try_send((text, room)).is_ok();
@@ -86,7 +86,7 @@ impl Caller {
 /// From the upstream: a message, or its end.
 pub(super) enum Said {
     /// With the room that it has.
-    Text(u64, String, Place),
+    Text(u64, String, PoolPermit),
     Gone(u64),
 }
 
@@ -94,7 +94,7 @@ pub(super) enum Said {
 async fn carry(
     number: u64,
     stream: Upgraded,
-    mut from: mpsc::Receiver<(String, Place)>,
+    mut from: mpsc::Receiver<(String, PoolPermit)>,
     waiting: Arc<AtomicUsize>,
     said: mpsc::Sender<Said>,
     gate: Arc<dyn SocketGate>,

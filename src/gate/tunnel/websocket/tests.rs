@@ -51,7 +51,7 @@ async fn rest(side: &mut DuplexStream) -> Vec<u8> {
 }
 
 /// Carries what is there, and then ends it.
-async fn end(mut socket: WebSocket<DuplexStream, DuplexStream>, why: Ending) {
+async fn end(mut socket: WebSocket<DuplexStream, DuplexStream>, why: LeaseEnd) {
     assert!(tokio::time::timeout(Duration::from_secs(1), socket.carry()).await.is_err(), "it ended by itself");
     socket.end(&why).await;
 }
@@ -59,10 +59,10 @@ async fn end(mut socket: WebSocket<DuplexStream, DuplexStream>, why: Ending) {
 #[tokio::test(start_paused = true)]
 async fn both_sides_are_told_why() {
     for (why, expected) in [
-        (Ending::Denied(Denial::TokenRevoked), 1008),
-        (Ending::Denied(Denial::TokenExpired), 1008),
-        (Ending::MaxStream, 1012),
-        (Ending::Closing, 1001),
+        (LeaseEnd::Denied(Denial::TokenRevoked), 1008),
+        (LeaseEnd::Denied(Denial::TokenExpired), 1008),
+        (LeaseEnd::MaxStream, 1012),
+        (LeaseEnd::Closing, 1001),
     ] {
         let (mut client, mut upstream, socket) = sides(1024);
         client.write_all(&binary(b"there")).await.unwrap();
@@ -79,7 +79,7 @@ async fn both_sides_are_told_why() {
 #[tokio::test(start_paused = true)]
 async fn t9_what_a_client_says_after_the_end_reaches_nobody() {
     let (mut client, mut upstream, socket) = sides(1024);
-    let ending = tokio::spawn(end(socket, Ending::Denied(Denial::TokenRevoked)));
+    let ending = tokio::spawn(end(socket, LeaseEnd::Denied(Denial::TokenRevoked)));
     assert_eq!(code(&rest(&mut client).await), (false, 1008));
     client.write_all(&binary(b"late")).await.unwrap();
     assert_eq!(code(&rest(&mut upstream).await), (true, 1008));
@@ -93,7 +93,7 @@ async fn a_frame_to_the_client_that_is_under_way_is_finished_and_the_next_one_is
     for (cut, more) in [(1, false), (3, true), (100, true), (2999, false)] {
         let (mut client, mut upstream, socket) = sides(64 * 1024);
         upstream.write_all(&frame[..cut]).await.unwrap();
-        let ending = tokio::spawn(end(socket, Ending::Closing));
+        let ending = tokio::spawn(end(socket, LeaseEnd::Closing));
         assert_eq!(code(&rest(&mut upstream).await), (true, 1001), "the upstream is told while the client is not");
         upstream.write_all(&frame[cut..]).await.unwrap();
         if more {
@@ -111,7 +111,7 @@ async fn t9_a_frame_whose_rest_does_not_come_is_cut_off() {
     let (mut client, mut upstream, socket) = sides(1024);
     upstream.write_all(&binary(&[7; 100])[..50]).await.unwrap();
     let begin = Instant::now();
-    let ending = tokio::spawn(end(socket, Ending::Denied(Denial::TokenRevoked)));
+    let ending = tokio::spawn(end(socket, LeaseEnd::Denied(Denial::TokenRevoked)));
     assert_eq!(rest(&mut client).await, binary(&[7; 100])[..50]);
     assert!(begin.elapsed() <= Duration::from_secs(1) + FAREWELL);
     // The client's end has nothing to do with the upstream's.
@@ -126,7 +126,7 @@ async fn t9_a_client_that_takes_nothing_is_cut_off() {
     // More than there is room for.
     upstream.write_all(&binary(&[7; 1000])).await.unwrap();
     let begin = Instant::now();
-    let ending = tokio::spawn(end(socket, Ending::Denied(Denial::TokenRevoked)));
+    let ending = tokio::spawn(end(socket, LeaseEnd::Denied(Denial::TokenRevoked)));
     tokio::time::sleep(Duration::from_millis(100)).await;
     upstream.write_all(&binary(&[7; 1000])).await.unwrap();
     assert_eq!(code(&rest(&mut upstream).await), (true, 1008));
@@ -141,7 +141,7 @@ async fn t9_of_a_frame_to_the_upstream_that_is_under_way_nothing_more_arrives() 
     let (mut client, mut upstream, socket) = sides(1024);
     let frame = binary(&[7; 100]);
     client.write_all(&frame[..60]).await.unwrap();
-    let ending = tokio::spawn(end(socket, Ending::Denied(Denial::TokenRevoked)));
+    let ending = tokio::spawn(end(socket, LeaseEnd::Denied(Denial::TokenRevoked)));
     assert_eq!(code(&rest(&mut client).await), (false, 1008));
     client.write_all(&frame[60..]).await.unwrap();
     assert_eq!(rest(&mut upstream).await, frame[..60], "and no Close frame in the middle of it");
@@ -155,7 +155,7 @@ async fn between_the_fragments_of_a_message_is_room_for_a_close_frame() {
     let first = formatted(Frame::message(b"one".to_vec(), OpCode::Data(Data::Text), false));
     upstream.write_all(&first).await.unwrap();
     client.write_all(&first).await.unwrap();
-    let ending = tokio::spawn(end(socket, Ending::Closing));
+    let ending = tokio::spawn(end(socket, LeaseEnd::Closing));
     assert_eq!(code(rest(&mut client).await.strip_prefix(first.as_slice()).unwrap()), (false, 1001));
     assert_eq!(code(rest(&mut upstream).await.strip_prefix(first.as_slice()).unwrap()), (true, 1001));
     drop((client, upstream));
@@ -168,7 +168,7 @@ async fn where_a_side_has_said_close_nothing_is_added() {
     let own = formatted(Frame::close(Some(CloseFrame { code: CloseCode::Normal, reason: "done".into() })));
     upstream.write_all(&own).await.unwrap();
     client.write_all(&own).await.unwrap();
-    let ending = tokio::spawn(end(socket, Ending::Closing));
+    let ending = tokio::spawn(end(socket, LeaseEnd::Closing));
     assert_eq!((rest(&mut client).await, rest(&mut upstream).await), (own.clone(), own));
     drop((client, upstream));
     ending.await.unwrap();
@@ -180,7 +180,7 @@ async fn t9_what_is_no_frame_passes_until_the_end_and_is_cut_off_then() {
     let begin = Instant::now();
     upstream.write_all(b"\x83\x01who knows").await.unwrap();
     client.write_all(b"\x83\x01neither").await.unwrap();
-    let ending = tokio::spawn(end(socket, Ending::Closing));
+    let ending = tokio::spawn(end(socket, LeaseEnd::Closing));
     assert_eq!(rest(&mut client).await, b"\x83\x01who knows");
     assert_eq!(rest(&mut upstream).await, b"\x83\x01neither");
     assert!(begin.elapsed() <= Duration::from_secs(1) + FAREWELL);

@@ -124,7 +124,7 @@ async fn o4_a_record_of_an_unknown_version_is_an_error_and_can_still_be_revoked(
     store.confirm(vec![(a.id, 1), (b.id, 1)]).await.unwrap();
     assert!(store.load(b.id).await.unwrap().unwrap().confirmed);
     let entry = store.revoke(gone(a.id), RevokedBecause::Operator).await.unwrap();
-    assert_eq!(entry.effect, Effect::SESSION_GONE);
+    assert_eq!(entry.effect, Effect::SESSION_REVOKED);
     assert!(entry.until >= a.expires.plus(conformance::LEEWAY));
     let swept = store.sweep(a.expires.plus(Duration::from_secs(8000))).await.unwrap();
     assert_eq!(swept.sessions, 2);

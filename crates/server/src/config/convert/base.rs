@@ -22,7 +22,7 @@ use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
 use rotogate::token::verify::{AllowedScopes, OWN, host_of};
-use rotogate::verified::DEFAULT_CACHE;
+use rotogate::verify_cache::DEFAULT_CACHE;
 
 use crate::log::{AccessLogConfig, LogConfig, LogFormat, LogLevel, LogOutput};
 

@@ -24,14 +24,14 @@ thread_local! {
 }
 
 struct Front {
-    places: Vec<Option<Place>>,
+    places: Vec<Option<Slot>>,
     /// What the tokens take.
     bytes: usize,
     /// Where one goes next, if there are too many bytes.
     hand: usize,
 }
 
-struct Place {
+struct Slot {
     set: SetId,
     found: u32,
     verified: Arc<Verified>,
@@ -70,7 +70,7 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
         }
         let at = place_of(verified.text());
         front.bytes += verified.weight as usize;
-        front.put(at, Some(Place { set, found: 0, verified: Arc::clone(verified) }));
+        front.put(at, Some(Slot { set, found: 0, verified: Arc::clone(verified) }));
         for _ in 0..PLACES {
             if front.bytes <= MOST {
                 break;
@@ -86,7 +86,7 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
 
 impl Front {
     /// Puts something, or nothing, in the place of what is there.
-    fn put(&mut self, at: usize, new: Option<Place>) {
+    fn put(&mut self, at: usize, new: Option<Slot>) {
         let Some(place) = self.places.get_mut(at) else { return };
         if let Some(old) = std::mem::replace(place, new) {
             self.bytes -= old.verified.weight as usize;

@@ -6,25 +6,25 @@ use std::task::{Context, Poll};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::Place;
+use super::PoolPermit;
 
 pin_project! {
     /// A body that keeps a place until it is dropped.
     #[derive(Debug)]
-    pub struct Held<B> {
+    pub struct PermitBody<B> {
         #[pin]
         body: B,
-        place: Option<Place>,
+        place: Option<PoolPermit>,
     }
 }
 
-impl<B> Held<B> {
-    pub fn new(body: B, place: Option<Place>) -> Self {
+impl<B> PermitBody<B> {
+    pub fn new(body: B, place: Option<PoolPermit>) -> Self {
         Self { body, place }
     }
 }
 
-impl<B: Body> Body for Held<B> {
+impl<B: Body> Body for PermitBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

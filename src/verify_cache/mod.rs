@@ -32,12 +32,12 @@ use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
-use crate::engine::lineage::Carried;
+use crate::engine::live_sessions::SuccessorToken;
 use crate::headers::identity_values;
 use crate::limit::{Limits, Source};
 use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
-use crate::revocation::epoch::Watch;
+use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::token::claims::AccessToken;
@@ -116,7 +116,7 @@ impl IdentityHeaders {
 
 /// What all tokens of a gate share.
 #[derive(Debug)]
-struct Home {
+struct Shared {
     revocations: Arc<RevocationList>,
     identity: IdentityHeaders,
     /// How many requests of each caller are under way.
@@ -130,9 +130,9 @@ pub struct Verified {
     shard: usize,
     /// What it takes in memory, in bytes.
     weight: u32,
-    watch: Watch,
+    watch: RevocationEpoch,
     holder: Holder,
-    home: Arc<Home>,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Verified {
@@ -154,12 +154,12 @@ impl Verified {
 
     /// A request of this caller is over.
     pub(crate) fn left(&self) {
-        self.home.callers.leave(self.holder, 1);
+        self.shared.callers.leave(self.holder, 1);
     }
 
     /// The headers that tell an upstream who the caller is, ready made.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let names = self.home.identity.headers.iter().map(|(name, _)| name);
+        let names = self.shared.identity.headers.iter().map(|(name, _)| name);
         names.zip(&self.headers).filter_map(|(name, value)| Some((name, value.as_ref()?)))
     }
 
@@ -201,13 +201,13 @@ struct Refused {
 
 /// Where a token came from, for one that was never seen.
 #[derive(Clone, Copy)]
-pub(crate) struct Shown<'a> {
+pub(crate) struct MissContext<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) confirmations: &'a Confirmations,
     pub(crate) source: Source<'a>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> MissContext<'a> {
     /// A token that was shown from there.
     pub(crate) fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
         Self { limits: engine.limits(), confirmations: engine.confirmations(), source: source.into() }
@@ -224,20 +224,20 @@ impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
 }
 
 /// Checks tokens. See the module.
-pub struct Checker {
+pub struct TokenChecker {
     keys: ArcSwap<KeySet>,
     clock: Arc<EngineClock>,
-    home: Arc<Home>,
+    shared: Arc<Shared>,
     capacity: u64,
 }
 
-impl std::fmt::Debug for Checker {
+impl std::fmt::Debug for TokenChecker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checker").field("cached", &self.cached()).finish_non_exhaustive()
+        f.debug_struct("TokenChecker").field("cached", &self.cached()).finish_non_exhaustive()
     }
 }
 
-impl Checker {
+impl TokenChecker {
     /// A checker that verifies with `verifier`, and keeps good tokens in `capacity` bytes.
     pub fn new(
         verifier: Verifier,
@@ -249,7 +249,7 @@ impl Checker {
     ) -> Self {
         let callers = Shares::new(requests_per_caller);
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity));
-        Self { keys, clock, home: Arc::new(Home { revocations, identity, callers }), capacity }
+        Self { keys, clock, shared: Arc::new(Shared { revocations, identity, callers }), capacity }
     }
 
     /// Verifies with other keys from the next request on; what the old ones verified is forgotten. False if they are no
@@ -269,7 +269,7 @@ impl Checker {
     pub(crate) fn check<'a>(
         &self,
         credential: Credential<'_>,
-        shown: impl FnOnce() -> Shown<'a>,
+        shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
         self.check_of(credential, |_| true, shown)
     }
@@ -285,7 +285,7 @@ impl Checker {
         &self,
         credential: Credential<'_>,
         taken: impl FnOnce(&IssuerRules) -> bool,
-        shown: impl FnOnce() -> Shown<'a>,
+        shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
@@ -294,7 +294,7 @@ impl Checker {
             None => {
                 let verified = match keys.cache.get(token) {
                     Some(verified) => verified,
-                    None => self.first_sight(&keys, token, taken, shown())?,
+                    None => self.check_new(&keys, token, taken, shown())?,
                 };
                 if self.capacity > 0 {
                     front::keep(keys.id, &verified);
@@ -304,25 +304,25 @@ impl Checker {
         };
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
-        let epoch = self.home.revocations.epoch(verified.shard);
+        let epoch = self.shared.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
-            let judged = self.home.revocations.judge(verified.facts(), now);
+            let judged = self.shared.revocations.judge(verified.facts(), now);
             verified.watch.update(epoch, judged.refuse_from);
         }
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
     }
 
-    fn first_sight(
+    fn check_new(
         &self,
         keys: &KeySet,
         token: &str,
         taken: impl FnOnce(&IssuerRules) -> bool,
-        shown: Shown<'_>,
+        shown: MissContext<'_>,
     ) -> Result<Arc<Verified>, Denial> {
         if let Some(refused) = keys.refused.get(token) {
             return Err(refused.denial);
         }
-        shown.limits.first_sight(shown.source)?;
+        shown.limits.admit_unverified(shown.source)?;
         // Not among those that wait for one another below: what a route takes is its own matter.
         if keys.verifier.has_others() && !taken(keys.verifier.claimed(token)?) {
             return Err(Denial::WrongIssuer);
@@ -330,7 +330,7 @@ impl Checker {
         let text: Arc<str> = token.into();
         let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
         match &anew {
-            Ok(_) => shown.limits.verified(shown.source),
+            Ok(_) => shown.limits.record_valid(shown.source),
             Err(refusal) => count(**refusal, shown),
         }
         anew.map_err(|refusal| refusal.into_denial())
@@ -342,10 +342,10 @@ impl Checker {
         let mut access = verified.inspect_err(|refusal| keys.remember(&text, *refusal))?;
         // The key and what it leads to share it.
         access.text = text;
-        let shard = self.home.revocations.shard_of(facts(&access));
+        let shard = self.shared.revocations.shard_of(facts(&access));
         // Before the list is asked: an entry that comes in between moves the epoch past this one.
-        let epoch = self.home.revocations.epoch(shard);
-        let judged = self.home.revocations.judge(facts(&access), now);
+        let epoch = self.shared.revocations.epoch(shard);
+        let judged = self.shared.revocations.judge(facts(&access), now);
         if judged.refuse_from <= now {
             keys.remember_revoked(access);
             return Err(Refusal::Authentic(Denial::TokenRevoked));
@@ -353,36 +353,44 @@ impl Checker {
         if let Some((session, generation)) = access.session {
             confirmations.seen(session, generation);
         }
-        let headers = self.home.identity.values(&access);
-        let watch = Watch::new(epoch, judged.refuse_from);
+        let headers = self.shared.identity.values(&access);
+        let watch = RevocationEpoch::new(epoch, judged.refuse_from);
         let weight = weight(&access, &headers);
         let holder = Holder::caller(&access.issuer, &access.subject);
-        Ok(Arc::new(Verified { token: access, headers, shard, weight, watch, holder, home: Arc::clone(&self.home) }))
+        Ok(Arc::new(Verified {
+            token: access,
+            headers,
+            shard,
+            weight,
+            watch,
+            holder,
+            shared: Arc::clone(&self.shared),
+        }))
     }
 
-    /// Checks again what a long connection hangs on: a verified token, or the one that a rotation has carried it to.
+    /// Checks again what a long connection hangs on: a verified token, or the one that a rotation has successor it to.
     pub(crate) fn check_again(
         &self,
         verified: &Verified,
-        carried: Option<Carried>,
+        successor: Option<SuccessorToken>,
         on_expiry: OnExpiry,
     ) -> Result<(), Denial> {
         let (now, latest) = self.clock.now_and_latest();
         let token = &verified.token;
         let session =
-            token.session.map(|(id, generation)| (id, carried.map_or(generation, |carried| carried.generation)));
-        if self.home.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
+            token.session.map(|(id, generation)| (id, successor.map_or(generation, |successor| successor.generation)));
+        if self.shared.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
         // What a key has signed ends with it; a token that was issued since may have another.
-        let key = carried.map_or(token.key, |carried| carried.key);
+        let key = successor.map_or(token.key, |successor| successor.key);
         if !self.keys.load().verifier.holds(&token.issuer, &key) {
             return Err(Denial::UnknownKey);
         }
-        match (on_expiry, carried) {
+        match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
-            // What was carried is a session, and so our own.
-            (OnExpiry::Close, Some(Carried { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
+            // What was successor is a session, and so our own.
+            (OnExpiry::Close, Some(SuccessorToken { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
         }
@@ -421,11 +429,11 @@ impl Checker {
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub(crate) fn read_only(
+    pub(crate) fn verify_ignoring_expiry(
         &self,
         token: &str,
         expired_for_at_most: Duration,
-        shown: Shown<'_>,
+        shown: MissContext<'_>,
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         // What was verified before costs no signature again. Its times are judged as ever.
@@ -436,12 +444,12 @@ impl Checker {
             self.in_time_for(&token, expired_for_at_most, now, latest)?;
             return Ok(token);
         }
-        shown.limits.first_sight(shown.source)?;
+        shown.limits.admit_unverified(shown.source)?;
         let now = self.clock.now();
         match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
             Ok(token) => {
-                if self.home.revocations.judge(facts(&token), now).refuses(now) {
-                    shown.limits.refused(shown.source);
+                if self.shared.revocations.judge(facts(&token), now).refuses(now) {
+                    shown.limits.record_refused(shown.source);
                     keys.remember_revoked(token.clone());
                 }
                 Ok(token)
@@ -456,7 +464,7 @@ impl Checker {
 
     /// How many requests of each caller are under way.
     pub(crate) fn callers(&self) -> &Shares {
-        &self.home.callers
+        &self.shared.callers
     }
 
     /// How much memory the verified tokens take that all threads share, in bytes.
@@ -507,11 +515,11 @@ impl KeySet {
 }
 
 /// Counts what was looked at in vain, by what it cost.
-fn count(refusal: Refusal, shown: Shown<'_>) {
+fn count(refusal: Refusal, shown: MissContext<'_>) {
     match refusal {
         Refusal::Unchecked(_) => {}
-        Refusal::Forged => shown.limits.forged(shown.source),
-        Refusal::Authentic(_) => shown.limits.refused(shown.source),
+        Refusal::Forged => shown.limits.record_forged(shown.source),
+        Refusal::Authentic(_) => shown.limits.record_refused(shown.source),
     }
 }
 

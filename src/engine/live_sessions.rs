@@ -15,18 +15,18 @@ use crate::token::keyring::KeyPrint;
 
 /// The lines of all sessions. See the module.
 #[derive(Clone, Default)]
-pub struct Lineage(Arc<DashMap<SessionId, Vec<Weak<Line>>>>);
+pub struct LiveSessions(Arc<DashMap<SessionId, Vec<Weak<LiveConnection>>>>);
 
-impl fmt::Debug for Lineage {
+impl fmt::Debug for LiveSessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lineage").field("sessions", &self.0.len()).finish()
+        f.debug_struct("LiveSessions").field("sessions", &self.0.len()).finish()
     }
 }
 
 /// What one connection hangs on.
 #[derive(Debug)]
-pub struct Line {
-    all: Lineage,
+pub struct LiveConnection {
+    all: LiveSessions,
     session: SessionId,
     state: Mutex<State>,
 }
@@ -37,12 +37,12 @@ struct State {
     /// What was exchanged for it. Whoever lost the answer exchanges that again.
     before: Option<Generation>,
     /// The access token of this generation; none, as long as that is the one that it began with.
-    carried: Option<Carried>,
+    advanced_to: Option<SuccessorToken>,
 }
 
 /// Where a rotation has carried a connection: what of the new access token decides how long it may last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct SuccessorToken {
     /// Its generation.
     pub generation: Generation,
     /// When it expires.
@@ -51,18 +51,18 @@ pub struct Carried {
     pub(crate) key: KeyPrint,
 }
 
-impl Lineage {
+impl LiveSessions {
     /// Begins with a token of this generation.
-    pub fn begin(&self, session: SessionId, generation: Generation) -> Arc<Line> {
-        let state = Mutex::new(State { generation, before: None, carried: None });
-        let line = Arc::new(Line { all: self.clone(), session, state });
+    pub fn begin(&self, session: SessionId, generation: Generation) -> Arc<LiveConnection> {
+        let state = Mutex::new(State { generation, before: None, advanced_to: None });
+        let line = Arc::new(LiveConnection { all: self.clone(), session, state });
         self.0.entry(session).or_default().push(Arc::downgrade(&line));
         line
     }
 
     /// Carries what hangs on the generation that was presented to the one that was issued for it. To be called before the
     /// end of the generation presented is put into force.
-    pub fn carry(&self, session: SessionId, presented: Generation, issued: Carried) {
+    pub fn advance(&self, session: SessionId, presented: Generation, issued: SuccessorToken) {
         // Outside of the map's lock: the last holder of a line takes it out of the map.
         let lines: Vec<_> = match self.0.get(&session) {
             Some(lines) => lines.iter().filter_map(Weak::upgrade).collect(),
@@ -71,13 +71,13 @@ impl Lineage {
         for line in lines {
             let mut state = line.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.generation == presented || state.before == Some(presented) {
-                *state = State { generation: issued.generation, before: Some(presented), carried: Some(issued) };
+                *state = State { generation: issued.generation, before: Some(presented), advanced_to: Some(issued) };
             }
         }
     }
 }
 
-impl Line {
+impl LiveConnection {
     /// The session.
     pub const fn session(&self) -> SessionId {
         self.session
@@ -89,12 +89,12 @@ impl Line {
     }
 
     /// Where a rotation has carried it, if one has.
-    pub fn carried(&self) -> Option<Carried> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).carried
+    pub fn advanced_to(&self) -> Option<SuccessorToken> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).advanced_to
     }
 }
 
-impl Drop for Line {
+impl Drop for LiveConnection {
     fn drop(&mut self) {
         self.all.0.remove_if_mut(&self.session, |_, lines| {
             lines.retain(|line| line.strong_count() > 0);
@@ -107,10 +107,10 @@ impl Drop for Line {
 mod tests {
     use super::*;
 
-    fn to(generation: Generation) -> Carried {
+    fn to(generation: Generation) -> SuccessorToken {
         static KEY: std::sync::OnceLock<KeyPrint> = std::sync::OnceLock::new();
         let made = || crate::token::Keyring::ephemeral().unwrap().signer().verifying_key().print();
-        Carried { generation, expires: Timestamp::from_millis(9000), key: *KEY.get_or_init(made) }
+        SuccessorToken { generation, expires: Timestamp::from_millis(9000), key: *KEY.get_or_init(made) }
     }
 
     fn id() -> SessionId {
@@ -119,32 +119,32 @@ mod tests {
 
     #[test]
     fn a_rotation_carries_what_hangs_on_the_generation_presented_and_nothing_else() {
-        let all = Lineage::default();
+        let all = LiveSessions::default();
         let (one, two) = (all.begin(id(), 1), all.begin(id(), 2));
-        assert_eq!((one.carried(), one.session()), (None, id()));
-        all.carry(id(), 2, to(3));
-        assert_eq!((one.carried(), two.carried()), (None, Some(to(3))));
-        all.carry(id(), 3, to(4));
+        assert_eq!((one.advanced_to(), one.session()), (None, id()));
+        all.advance(id(), 2, to(3));
+        assert_eq!((one.advanced_to(), two.advanced_to()), (None, Some(to(3))));
+        all.advance(id(), 3, to(4));
         assert_eq!((one.generation(), two.generation()), (1, 4));
-        all.carry(SessionId::from_bytes([8; 16]), 4, to(5));
+        all.advance(SessionId::from_bytes([8; 16]), 4, to(5));
         assert_eq!(two.generation(), 4, "another session's");
     }
 
     #[test]
     fn a_reissue_carries_its_presenter_over_and_leaves_what_it_abandons() {
-        let all = Lineage::default();
+        let all = LiveSessions::default();
         let victim = all.begin(id(), 1);
-        all.carry(id(), 1, to(2));
+        all.advance(id(), 1, to(2));
         let thief = all.begin(id(), 2);
         for issued in [3, 4] {
-            all.carry(id(), 1, to(issued));
+            all.advance(id(), 1, to(issued));
             assert_eq!((victim.generation(), thief.generation()), (issued, 2));
         }
     }
 
     #[test]
     fn what_has_ended_is_forgotten() {
-        let all = Lineage::default();
+        let all = LiveSessions::default();
         let (one, two) = (all.begin(id(), 1), all.begin(id(), 1));
         drop(one);
         assert_eq!(all.0.get(&id()).unwrap().len(), 1);

@@ -1,0 +1,94 @@
+//! What a dialect makes of a request: a reply, a forward, or a connection that it takes over.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use secrecy::SecretString;
+
+use super::call::EnclosedCall;
+use super::command::Outcome;
+#[cfg(feature = "kuzzle")]
+use super::socket::Upgrade;
+use crate::denial::Denial;
+use crate::fault::Error;
+use crate::reason::Reason;
+use crate::reply::{Reply, ReplyBody};
+
+/// What a dialect makes of a request.
+pub enum Answer {
+    /// A reply, and its outcome for the access log.
+    Reply(Reply, Reason),
+    /// The reply depends on what the service behind the gate answers to the same request.
+    Consult(Consult),
+    /// The request is not the gate's: the enclosed call goes to the route of its path.
+    Forward(Forward),
+    /// The dialect takes over the connection.
+    #[cfg(feature = "kuzzle")]
+    Upgrade(Upgrade),
+}
+
+impl From<(Reply, Reason)> for Answer {
+    fn from((reply, reason): (Reply, Reason)) -> Self {
+        Self::Reply(reply, reason)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reply(..) => "Reply(…)",
+            Self::Consult(_) => "Consult(…)",
+            Self::Forward(_) => "Forward(…)",
+            #[cfg(feature = "kuzzle")]
+            Self::Upgrade(_) => "Upgrade(…)",
+        })
+    }
+}
+
+/// A request that is authorised like any other on the route of its path and sent on without its body. The service's answer
+/// becomes part of the gate's own reply.
+pub struct Consult {
+    /// Makes the reply, with its outcome for the access log.
+    pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
+}
+
+/// What the service behind the gate answered.
+#[derive(Debug)]
+pub enum ConsultResult {
+    /// There is no service to ask.
+    NoService,
+    /// The route of the path refuses the request.
+    Refused(Denial),
+    /// No complete reply arrived.
+    Failed,
+    /// A status and a body.
+    Said(StatusCode, Bytes),
+}
+
+/// A request that is authorised like any other on the route of its path, and then forwarded.
+pub struct Forward {
+    /// The credential of the body. It replaces the one in `Authorization`.
+    pub credential: Option<SecretString>,
+    /// The body, without credentials.
+    pub body: Bytes,
+    /// The call in the body.
+    pub called: EnclosedCall,
+    /// Writes a refusal.
+    pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
+}
+
+/// A JSON reply that no cache keeps: it may contain tokens.
+pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
+    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// The outcome of a command, for the access log.
+pub fn reason(outcome: &Result<Outcome, Error>) -> Reason {
+    outcome.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED)
+}

@@ -1,0 +1,106 @@
+//! Requests to an endpoint: the paths that a dialect serves, and what arrives there.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method};
+
+/// One operation that a dialect serves at an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedPath {
+    /// The dialect's own name for the operation.
+    pub operation: &'static str,
+    /// The path, a `matchit` template. A `{account}` in it names the account.
+    pub template: String,
+    /// The methods; others are 405.
+    pub methods: &'static [Method],
+    /// Raw spellings of this path besides the canonical one, because a real client sends them (requirement R12). A
+    /// `{account}` in one has the meaning that it has in the template.
+    pub spellings: &'static [&'static str],
+}
+
+/// A request to an endpoint, with its complete body.
+pub struct Call<'a> {
+    /// The operation.
+    pub operation: &'static str,
+    /// The values of the template's parameters, by name.
+    pub params: &'a [(String, String)],
+    /// The method, one of the operation's.
+    pub method: &'a Method,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// The canonical path.
+    pub path: &'a str,
+    /// The query, without its `?`.
+    pub query: Option<&'a str>,
+    /// The body.
+    pub body: &'a Bytes,
+    /// The client's address, if it is known.
+    pub address: Option<IpAddr>,
+    /// Does the request prove that a page of our origin, or of a listed origin, sent it (requirement T18)? A reply that
+    /// sets a cookie needs this proof.
+    pub from_own_origin: bool,
+}
+
+impl<'a> Call<'a> {
+    /// The value of a parameter of the template.
+    pub fn param(&self, name: &str) -> Option<&'a str> {
+        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The account that the path names.
+    pub fn account(&self) -> Option<&'a str> {
+        self.param("account")
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers, query and body may contain credentials.
+        f.debug_struct("Call").field("operation", &self.operation).finish_non_exhaustive()
+    }
+}
+
+/// A call inside an envelope. It obeys the rules that routes have for the call, and those of the envelope's own path
+/// (requirement T22).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnclosedCall {
+    /// The name that rules use for it.
+    pub name: String,
+    /// The requests that make the same call without an envelope: method and canonical path. Empty if the protocol has
+    /// none.
+    pub requests: Vec<(Method, String)>,
+}
+
+/// Where a dialect's clients put their access token on a data route, besides `Authorization`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// A parameter of the query. `Authorization` takes precedence over it, and it is never forwarded.
+    pub query: Option<&'static str>,
+    /// A cookie. A request with a token and a cookie is refused. The cookie is never forwarded.
+    pub cookie: Option<&'static str>,
+}
+
+/// The templates of an OAuth 2 server's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuthPaths {
+    /// RFC 6749 §3.2.
+    pub token: String,
+    /// RFC 7009.
+    pub revocation: String,
+    /// RFC 7662.
+    pub introspection: String,
+}
+
+/// Does `Content-Type` say that the body is JSON? `None` without the header. A parameter of the media type changes nothing
+/// (RFC 8259 §11).
+///
+/// A browser sends this media type to another origin only after a preflight, unlike text and forms (Fetch §3.3.2).
+pub(super) fn said_json(headers: &HeaderMap) -> Option<bool> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let media = types.next()?;
+    let essence = media.to_str().ok().and_then(|media| media.split(';').next()).unwrap_or_default();
+    Some(essence.trim().eq_ignore_ascii_case("application/json") && types.next().is_none())
+}

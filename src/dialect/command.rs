@@ -1,0 +1,145 @@
+//! Commands to the engine, and their outcomes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::client::Presented;
+use crate::clock::Timestamp;
+use crate::denial::NotGood;
+use crate::directory::User;
+use crate::engine::IssuedTokens;
+use crate::fault::Error;
+use crate::session::{Scope, SessionId};
+
+/// A credential presented for an exchange.
+#[derive(Debug)]
+pub enum RefreshCredential {
+    /// A refresh token.
+    Refresh(SecretString),
+    /// An access token that has not expired, if the protocol has no other credential.
+    Access(SecretString),
+    /// Both, of one session.
+    Pair {
+        /// The access token.
+        access: SecretString,
+        /// The refresh token.
+        refresh: SecretString,
+        /// How long ago the access token may have expired.
+        expired_for_at_most: Duration,
+    },
+}
+
+/// What a client asks of the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names
+/// none.
+#[derive(Debug)]
+pub enum Command {
+    /// A login with a password.
+    Login {
+        /// The client.
+        client: Option<Presented>,
+        /// The user's name.
+        username: String,
+        /// The user's password.
+        password: SecretString,
+        /// The requested scope; `None` for all that is allowed.
+        scope: Option<Scope>,
+        /// The requested lifetime; `None` for the profile's.
+        access_ttl: Option<Duration>,
+    },
+    /// A token for the client's own account.
+    ClientToken {
+        /// The client.
+        client: Presented,
+        /// The requested scope.
+        scope: Option<Scope>,
+    },
+    /// A rotation.
+    Refresh {
+        /// The client.
+        client: Option<Presented>,
+        /// The credential.
+        credential: RefreshCredential,
+        /// The requested scope.
+        scope: Option<Scope>,
+        /// The requested lifetime.
+        access_ttl: Option<Duration>,
+    },
+    /// Ends what a token of any kind belongs to. An unknown token changes nothing (RFC 7009).
+    Revoke {
+        /// The client.
+        client: Option<Presented>,
+        /// The token.
+        token: SecretString,
+    },
+    /// Ends the session of a good access token.
+    Logout {
+        /// The token.
+        access: SecretString,
+        /// Ends all sessions of its user.
+        everywhere: bool,
+    },
+    /// The state of a token (RFC 7662), for a confidential client.
+    Introspect {
+        /// The client.
+        client: Presented,
+        /// The token.
+        token: SecretString,
+    },
+    /// The state of an access token, for its holder.
+    Check {
+        /// The token.
+        access: SecretString,
+        /// A superseded token counts as good while it may be exchanged for the same successor again.
+        superseded_in_grace: bool,
+    },
+}
+
+/// The outcome of a command.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Tokens.
+    Issued(Box<IssuedTokens>),
+    /// The token's session is gone, or never existed: the caller need not know which.
+    Revoked,
+    /// The state of the token, or why it is not good: a decision either way. What could not be decided is an error.
+    Checked(Result<Box<CheckedToken>, NotGood>),
+}
+
+/// A token that is good now.
+#[derive(Clone, Debug)]
+pub struct CheckedToken {
+    /// `sub`.
+    pub subject: Box<str>,
+    /// `client_id`.
+    pub client: Box<str>,
+    /// `scope`.
+    pub scope: Scope,
+    /// `exp`.
+    pub expires: Timestamp,
+    /// `iat`.
+    pub issued_at: Option<Timestamp>,
+    /// `iss`.
+    pub issuer: Box<str>,
+    /// `aud`.
+    pub audience: Arc<[Box<str>]>,
+    /// `jti`.
+    pub jti: Option<Box<str>>,
+    /// `nbf`.
+    pub not_before: Option<Timestamp>,
+    /// `sid`.
+    pub session: Option<SessionId>,
+    /// The account.
+    pub account: Option<Box<str>>,
+    /// The directory's entry of the subject, if the directory was asked.
+    pub user: Option<User>,
+}
+
+/// Executes commands: the gate, at the endpoint where a request arrived.
+#[async_trait]
+pub trait CommandHandler: Send + Sync {
+    /// Executes a command.
+    async fn execute(&self, command: Command) -> Result<Outcome, Error>;
+}

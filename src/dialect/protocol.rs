@@ -1,0 +1,146 @@
+//! The trait of a wire protocol.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use http::{HeaderMap, StatusCode};
+use secrecy::SecretString;
+
+use super::{
+    Answer, Call, Command, CommandHandler, OAuthPaths, Outcome, Reply, ServedPath, Sources, StreamedBody, reason,
+};
+use crate::denial::Denial;
+use crate::fault::Error;
+use crate::reason::Reason;
+use crate::session::profile::ProfileOverride;
+use crate::token::claims::TokenStyle;
+
+/// One wire protocol.
+#[async_trait]
+pub trait Dialect: fmt::Debug + Send + Sync + 'static {
+    /// Its name in `gateway.toml`.
+    fn name(&self) -> &'static str;
+
+    /// The operations at an endpoint whose path is `base`.
+    fn serves(&self, base: &str) -> Vec<ServedPath>;
+
+    /// The path of an endpoint that names none.
+    fn default_path(&self) -> &'static str;
+
+    /// The session rules of the protocol. The configuration takes precedence.
+    fn profile(&self) -> ProfileOverride {
+        ProfileOverride::default()
+    }
+
+    /// The client of its sessions, if the protocol names none.
+    fn client(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Does the protocol exchange an access token for the next one, without another refresh credential? Then an access
+    /// token of this dialect's sessions, and of no other dialect's, is a refresh credential (requirement R17).
+    fn refreshes_by_access(&self) -> bool {
+        false
+    }
+
+    /// The form of access token that its clients need.
+    fn token_style(&self) -> TokenStyle {
+        TokenStyle::default()
+    }
+
+    /// The largest body of a request for this operation, in bytes; `None` for the gate's own bound. The gate reads a body
+    /// beyond its own bound only from a client that presents a good token.
+    fn max_body(&self, operation: &str) -> Option<usize> {
+        let _ = operation;
+        None
+    }
+
+    /// The token in the beginning of a body, if the protocol puts tokens into bodies. The gate asks once a body turns out
+    /// to be longer than its own bound, and passes that much of it.
+    fn token_in(&self, operation: &str, begun: &[u8]) -> Option<SecretString> {
+        let _ = (operation, begun);
+        None
+    }
+
+    /// Does the operation serve only requests for an upgrade? Other requests go to the routes.
+    fn upgrades(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
+    /// Does the operation take any call? Calls that are not the gate's go to the route of the path.
+    fn is_envelope(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
+    /// Does the gate ask the service behind it, by the route of the path, before it answers the operation?
+    fn consults(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
+    /// Where its clients put their access token on a data route.
+    fn sources(&self) -> Sources {
+        Sources::default()
+    }
+
+    /// The paths that an OAuth 2 client finds at `base`, for the gate's metadata (RFC 8414); `None` for other protocols.
+    fn oauth(&self, base: &str) -> Option<OAuthPaths> {
+        let _ = base;
+        None
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// What the protocol does not allow.
+    fn read(&self, call: &Call<'_>) -> Result<Command, Denial>;
+
+    /// Writes the outcome of a request, or its error.
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply;
+
+    /// Answers a request: reads it, has the command executed, and writes the outcome. Also returns why the request was
+    /// refused, if it was.
+    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
+        let outcome = match self.read(call) {
+            Ok(command) => gate.execute(command).await,
+            Err(denial) => Err(denial.into()),
+        };
+        let reason = reason(&outcome);
+        Answer::Reply(self.write(call, outcome), reason)
+    }
+
+    /// Does [`Dialect::stream`] answer this operation while the request body still arrives?
+    fn is_streamed(&self, operation: &str) -> bool {
+        let _ = operation;
+        false
+    }
+
+    /// Answers a request to a streamed operation. The body is not in `call`. Such an operation serves no secret and changes
+    /// nothing, so it gets no [`CommandHandler`].
+    async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, Reason) {
+        drop(body);
+        let denial = Denial::NoRoute;
+        (self.write(call, Err(denial.into())), denial.into())
+    }
+
+    /// Do the headers of a request show a client of this protocol? Asked for refusals on a path that is neither an
+    /// endpoint's nor a route's.
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let _ = headers;
+        false
+    }
+
+    /// Refuses a request on a data route, or near an endpoint, in the protocol's own words; `None` for the plain reply.
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        let _ = (headers, denial);
+        None
+    }
+
+    /// Reports a failed request with this status and cause in the protocol's own words; `None` for the plain reply.
+    fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
+        let _ = (status, why);
+        None
+    }
+}

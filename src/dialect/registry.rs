@@ -1,0 +1,35 @@
+//! The built-in dialects, by their names in `gateway.toml`.
+
+#[cfg(feature = "grpc")]
+use super::knox;
+use super::{Dialect, envelope, kuzzle, oauth2};
+
+/// The options of an endpoint's dialect in `gateway.toml`, besides its path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Of [`envelope`].
+    pub envelope: envelope::Envelope,
+    /// Of [`kuzzle`].
+    pub kuzzle: kuzzle::Kuzzle,
+}
+
+/// A built-in dialect, by its name in `gateway.toml`.
+pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
+    match name {
+        oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
+        envelope::NAME => Some(Box::new(options.envelope)),
+        #[cfg(feature = "grpc")]
+        knox::NAME => Some(Box::<knox::Knox>::default()),
+        kuzzle::NAME => Some(Box::new(options.kuzzle)),
+        _ => None,
+    }
+}
+
+/// The names of the built-in dialects.
+pub const NAMES: &[&str] = &[
+    oauth2::NAME,
+    envelope::NAME,
+    kuzzle::NAME,
+    #[cfg(feature = "grpc")]
+    knox::NAME,
+];
