@@ -78,6 +78,14 @@ pub enum Denial {
     WrongIssuer,
     /// It lacks a scope that the route asks for.
     InsufficientScope,
+    /// It lacks a role that the route asks for (I17).
+    MissingRole,
+    /// A claim does not have the value that the route asks for.
+    MissingClaim,
+    /// A check of the application refuses its caller.
+    Predicate,
+    /// Its claims do not have the shape that the handler reads.
+    ClaimsShape,
 
     // A refresh credential.
     /// Not a refresh token of ours, or of a session that is gone.
@@ -181,6 +189,8 @@ pub enum Class {
     BadToken(TokenFlaw),
     /// The access token is good, but lacks a scope.
     InsufficientScope,
+    /// The access token is good, but does not permit this for another reason: a role, a claim, a check of the application.
+    Forbidden,
     /// The refresh credential is not good.
     BadGrant {
         /// The session outlived a lifetime.
@@ -285,6 +295,7 @@ impl Denial {
             }
             Self::TokenExpired => Class::BadToken(TokenFlaw::Expired),
             Self::InsufficientScope => Class::InsufficientScope,
+            Self::MissingRole | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => Class::Forbidden,
             Self::SessionExpired(_) => Class::BadGrant { expired: true },
             Self::UnknownRefreshToken
             | Self::OtherClient
@@ -341,6 +352,10 @@ impl Denial {
             | Self::WrongAudience
             | Self::WrongIssuer
             | Self::InsufficientScope
+            | Self::MissingRole
+            | Self::MissingClaim
+            | Self::Predicate
+            | Self::ClaimsShape
             | Self::OtherClient
             | Self::OtherAccount
             | Self::OtherDialect
@@ -363,7 +378,9 @@ impl Denial {
     /// parses. Without a good signature, the claims of a token prove nothing.
     pub const fn token_is_proved(&self) -> Option<bool> {
         match self.class() {
-            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired) | Class::InsufficientScope => Some(true),
+            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired) | Class::InsufficientScope | Class::Forbidden => {
+                Some(true)
+            }
             Class::BadToken(TokenFlaw::Unproved) => Some(false),
             Class::BadToken(TokenFlaw::Malformed)
             | Class::Head(_)
@@ -428,6 +445,10 @@ impl Denial {
             Self::WrongAudience => "wrong_audience",
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",
+            Self::MissingRole => "missing_role",
+            Self::MissingClaim => "missing_claim",
+            Self::Predicate => "predicate",
+            Self::ClaimsShape => "claims_shape",
             Self::UnknownRefreshToken => "unknown_refresh_token",
             Self::OtherClient => "other_client",
             Self::OtherAccount => "other_account",

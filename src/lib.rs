@@ -61,6 +61,7 @@
 //!
 //! A feature adds API and changes no behaviour, but for `kuzzle`: its dialect serves `GET /` with it.
 
+pub mod claim;
 pub mod client;
 pub mod clock;
 pub mod denial;

@@ -175,6 +175,7 @@ impl Envelope {
             | Class::CrossOrigin
             | Class::BadToken(_)
             | Class::InsufficientScope
+            | Class::Forbidden
             | Class::BadGrant { .. }
             | Class::Login
             | Class::Client

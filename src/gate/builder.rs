@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use http::HeaderName;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, Response};
 use ipnet::IpNet;
 
 use super::endpoint::{Endpoint, EndpointError, Endpoints};
 use super::notice::Notices;
 use super::origin::{Origins, origin_of};
+use super::respond::RefusalHook;
 use super::{Gate, Inner, maintain, system_time};
 use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource};
+use crate::denial::Denial;
 use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
 use crate::engine::{Engine, EngineConfig};
@@ -148,6 +152,7 @@ pub struct GateBuilder {
     strip: Vec<HeaderPattern>,
     keep: Vec<HeaderPattern>,
     allowed_origins: Vec<Box<str>>,
+    refusals: Option<RefusalHook>,
 }
 
 struct TimeArc(Arc<dyn TimeSource>);
@@ -366,6 +371,34 @@ impl GateBuilder {
         self
     }
 
+    /// Answers refused requests in the application's own words: those that [`Gate::layer`] and [`Gate::require`] refuse, and
+    /// those that [`Identity`](super::Identity) and [`Claims`](super::Claims) refuse as extractors. `None` leaves the reply as
+    /// it is. [`Denial::reason`](crate::denial::Denial::reason) is the word for a log, not for the client.
+    ///
+    /// The gate adds what a client relies on, where the hook's reply lacks it: `WWW-Authenticate`, `Allow`, `Retry-After`,
+    /// `Cache-Control`. The hook is not called for gRPC, which has statuses of its own, for a route whose dialect has words of
+    /// its own, nor at the gate's endpoints, whose protocols fix the replies.
+    ///
+    /// ```
+    /// # use rotogate::Gate;
+    /// use http::{Response, StatusCode};
+    ///
+    /// let builder = Gate::builder().refusals(|denial, parts| {
+    ///     let wants_html = parts.headers.get("accept").is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+    ///     let reply = Response::builder().status(StatusCode::SEE_OTHER).header("location", "/login");
+    ///     (wants_html && denial.reason() == "no_credential").then(|| reply.body(String::new()).ok()).flatten()
+    /// });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn refusals<B: Into<Bytes>>(
+        mut self,
+        reply: impl Fn(&Denial, &Parts) -> Option<Response<B>> + Send + Sync + 'static,
+    ) -> Self {
+        self.refusals = Some(RefusalHook::new(reply));
+        self
+    }
+
     /// Puts the gate together and loads the revocations in force. Needs a tokio runtime, and keeps a task in it for as
     /// long as the gate lives.
     ///
@@ -460,6 +493,7 @@ impl GateBuilder {
             trusted_proxies: self.trusted_proxies,
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
             overload: Overload::new(&self.bounds),
+            refusals: self.refusals,
         });
         tokio::spawn(maintain(Arc::downgrade(&inner)));
         Ok(Gate(inner))

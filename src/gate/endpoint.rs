@@ -179,7 +179,7 @@ where
         let plain = reply::method_not_allowed(served.methods);
         let denial = Denial::MethodNotAllowed;
         return EndpointResponse::reply(
-            respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, plain),
+            respond::worded(Some(&*endpoint.dialect), &parts.headers, denial, &plain).unwrap_or(plain),
             denial,
         );
     }

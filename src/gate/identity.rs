@@ -1,8 +1,21 @@
-//! Who the caller is, for the service inside the gate.
+//! The caller of a request, for the service inside the gate.
+//!
+//! ```
+//! use rotogate::Identity;
+//!
+//! fn greeting(request: &http::Request<()>) -> String {
+//!     match Identity::of(request.extensions()) {
+//!         Some(caller) => format!("Hello, {}!", caller.subject()),
+//!         None => "Hello, stranger!".to_owned(),
+//!     }
+//! }
+//! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Extensions;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
 use crate::policy::Permitted;
@@ -10,71 +23,156 @@ use crate::session::{Generation, Scope, SessionId};
 use crate::verify_cache::Verified;
 
 /// The caller of a request that the gate let pass: [`Identity::of`] its extensions, and an axum extractor (feature
-/// `axum`), `Identity` where the route requires one, `Option<Identity>` where it is optional. Without a gate in front both
+/// `axum`): `Identity` where the route requires one, `Option<Identity>` where it is optional. Without a gate in front both
 /// answer 500.
+///
+/// ```
+/// use rotogate::Identity;
+///
+/// async fn me(identity: Identity) -> String {
+///     format!("{} with scope {:?}", identity.subject(), identity.scope().as_str())
+/// }
+/// ```
 #[derive(Clone, Debug)]
-pub struct Identity(pub(crate) Arc<Verified>);
+pub struct Identity {
+    verified: Arc<Verified>,
+    /// All claims of the token, once they were read.
+    claims: OnceLock<Arc<Map<String, Value>>>,
+}
+
+/// The claims that were read of a token before, in the extensions of its request.
+#[derive(Clone)]
+struct ReadClaims {
+    of: Arc<Verified>,
+    claims: Arc<Map<String, Value>>,
+}
+
+/// The claims of a token do not have the shape that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the claims do not have the expected shape")]
+pub struct ClaimsError(#[from] serde_json::Error);
 
 impl Identity {
-    /// Who made the request with these extensions; `None` where nobody is known to have made it.
+    /// The caller of the request with these extensions; `None` where the gate let the request pass without one.
     pub fn of(extensions: &Extensions) -> Option<Self> {
-        extensions.get::<Permitted>()?.caller().cloned().map(Self)
+        let identity = Self::new(Arc::clone(extensions.get::<Permitted>()?.caller()?));
+        if let Some(read) = extensions.get::<ReadClaims>().filter(|read| Arc::ptr_eq(&read.of, &identity.verified)) {
+            let _ = identity.claims.set(Arc::clone(&read.claims));
+        }
+        Some(identity)
+    }
+
+    pub(crate) fn new(verified: Arc<Verified>) -> Self {
+        Self { verified, claims: OnceLock::new() }
+    }
+
+    /// Leaves the claims to those who ask for the same caller later, if they were read.
+    pub(super) fn share_claims(&self, extensions: &mut Extensions) {
+        if let Some(claims) = self.claims.get() {
+            extensions.insert(ReadClaims { of: Arc::clone(&self.verified), claims: Arc::clone(claims) });
+        }
     }
 
     /// `sub`, behind the prefix that its issuer's rules put in front of it, if any. Another issuer's subject is not ours
     /// of the same name: see [`Self::issuer`].
     pub fn subject(&self) -> &str {
-        &self.0.token().subject
+        &self.verified.token().subject
     }
 
     /// `sub`, as it stands in the token.
     pub fn token_subject(&self) -> &str {
-        self.0.token().token_subject()
+        self.verified.token().token_subject()
     }
 
     /// The account, where the user belongs to one.
     pub fn account(&self) -> Option<&str> {
-        self.0.token().account.as_deref()
+        self.verified.token().account.as_deref()
     }
 
     /// `client_id`.
     pub fn client(&self) -> Option<&str> {
-        self.0.token().client.as_deref()
+        self.verified.token().client.as_deref()
     }
 
     /// The scope granted; of another issuer's token, what its rules let count.
     pub fn scope(&self) -> &Scope {
-        &self.0.token().scope
+        &self.verified.token().scope
     }
 
     /// `iss`.
     pub fn issuer(&self) -> &str {
-        &self.0.token().issuer
+        &self.verified.token().issuer
+    }
+
+    /// The short name of the issuer: `self` for this gate, or what
+    /// [`IssuerRules::name`](crate::token::verify::IssuerRules::name) says.
+    pub fn issuer_name(&self) -> &str {
+        &self.verified.token().issuer_name
     }
 
     /// The session, for tokens of this gate that have one.
     pub fn session(&self) -> Option<SessionId> {
-        self.0.token().session.map(|(session, _)| session)
+        self.verified.token().session.map(|(session, _)| session)
     }
 
     /// The generation of the token in its session.
     pub fn generation(&self) -> Option<Generation> {
-        self.0.token().session.map(|(_, generation)| generation)
+        self.verified.token().session.map(|(_, generation)| generation)
     }
 
     /// `jti`.
     pub fn token_id(&self) -> Option<&str> {
-        self.0.token().jti.as_deref()
+        self.verified.token().jti.as_deref()
     }
 
     /// `exp`.
     pub fn expires(&self) -> Timestamp {
-        self.0.token().expires
+        self.verified.token().expires
     }
 
-    /// Any claim of the token, as it stands there: `scope` too, whatever counts of it. The others cost nothing; for this one the token is read again.
-    pub fn claim(&self, name: &str) -> Option<serde_json::Value> {
-        self.0.token().claims().remove(name)
+    /// Does the caller have this role? Of our own tokens the claim `roles` decides, of another issuer's the claims that
+    /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names (requirement I17).
+    pub fn has_role(&self, role: &str) -> bool {
+        let wanted = Value::from(role);
+        let token = self.verified.token();
+        token.role_claims.iter().any(|path| path.holds(self.all_claims(), &wanted))
+    }
+
+    /// All claims of the token in a type of the application's, as they stand there: `scope` too, whatever counts of it. The
+    /// token is read once per request.
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Mine {
+    ///     tenant: String,
+    ///     #[serde(default)]
+    ///     roles: Vec<String>,
+    /// }
+    ///
+    /// fn tenant(identity: &rotogate::Identity) -> Result<String, rotogate::gate::ClaimsError> {
+    ///     let mine: Mine = identity.claims()?;
+    ///     println!("{:?}", mine.roles);
+    ///     Ok(mine.tenant)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Where the claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) answers 403 then.
+    pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
+        Ok(T::deserialize(self.all_claims())?)
+    }
+
+    /// One claim of the token, as it stands there.
+    pub fn claim(&self, name: &str) -> Option<Value> {
+        self.all_claims().get(name).cloned()
+    }
+
+    pub(super) fn all_claims(&self) -> &Map<String, Value> {
+        self.claims.get_or_init(|| Arc::new(self.verified.token().claims()))
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.verified.token().ours
     }
 }
 
@@ -82,8 +180,10 @@ impl Identity {
 mod extract {
     use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
     use axum_core::response::{IntoResponse, Response};
+    use bytes::Bytes;
     use http::StatusCode;
     use http::request::Parts;
+    use serde::de::DeserializeOwned;
 
     use super::Identity;
     use crate::denial::Denial;
@@ -93,53 +193,85 @@ mod extract {
     use crate::reply;
     use crate::session::Scope;
 
-    /// There is no identity to extract.
-    #[derive(Debug, thiserror::Error)]
-    #[error("{0}")]
-    pub struct NoIdentity(Why);
+    /// The claims of the caller's token in a type of the application's: an axum extractor (feature `axum`). Claims of
+    /// another shape are 403 with the reason `claims_shape`; `Option<Claims<T>>` is `None` for a request without a caller.
+    ///
+    /// ```
+    /// use rotogate::gate::Claims;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Mine {
+    ///     tenant: String,
+    /// }
+    ///
+    /// async fn tenant(Claims(mine): Claims<Mine>) -> String {
+    ///     mine.tenant
+    /// }
+    /// ```
+    #[derive(Clone, Copy, Debug)]
+    pub struct Claims<T>(pub T);
 
+    /// Why an extractor has nothing to extract, with the reply for it.
     #[derive(Debug, thiserror::Error)]
+    #[error("{why}")]
+    pub struct NoIdentity {
+        why: Why,
+        reply: Box<http::Response<Bytes>>,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
     enum Why {
-        /// A gate let the request pass as nobody's.
-        #[error("nobody is known to have made this request")]
-        Nobody,
+        /// A gate let the request pass without a caller.
+        #[error("the request has no caller")]
+        Anonymous,
         #[error("the token is for another audience, and no `require()` asks for that")]
         Undecided,
-        /// A mistake of the application's: without a gate everybody would be nobody, and nobody would notice.
+        #[error("the claims do not have the expected shape")]
+        Shape,
+        /// A mistake of the application: without a gate every caller would be anonymous, unnoticed.
         #[error(
             "no gate has seen this request: put `gate.layer()` around the router, or `gate.require()` on the route"
         )]
         NoGate,
     }
 
-    impl NoIdentity {
+    impl Why {
         fn of(parts: &Parts) -> Self {
-            Self(if parts.extensions.get::<Permitted>().is_some() {
-                Why::Nobody
+            if parts.extensions.get::<Permitted>().is_some() {
+                Self::Anonymous
             } else if parts.extensions.get::<Undecided>().is_some() {
-                Why::Undecided
+                Self::Undecided
             } else {
-                Why::NoGate
-            })
+                Self::NoGate
+            }
+        }
+    }
+
+    impl NoIdentity {
+        fn new(why: Why, parts: &Parts) -> Self {
+            let denial = match why {
+                Why::Anonymous => Denial::NoCredential,
+                Why::Undecided => Denial::WrongAudience,
+                Why::Shape => Denial::ClaimsShape,
+                Why::NoGate => {
+                    tracing::error!("{why}");
+                    let reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None);
+                    return Self { why, reply: Box::new(reply.map(|body| body.data)) };
+                }
+            };
+            let reason = Reason::from(denial);
+            reason.tell();
+            let mut reply =
+                respond::refused(respond::RefusalHook::of(&parts.extensions), parts, denial, &Scope::default());
+            // For the gate's layer, which reports this reply as passed otherwise.
+            reply.extensions_mut().insert(reason);
+            Self { why, reply: Box::new(reply.map(|body| body.data)) }
         }
     }
 
     impl IntoResponse for NoIdentity {
         fn into_response(self) -> Response {
-            let denial = match self.0 {
-                Why::Nobody => Denial::NoCredential,
-                Why::Undecided => Denial::WrongAudience,
-                Why::NoGate => {
-                    tracing::error!("{self}");
-                    let reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None);
-                    return reply.map(|body| body.data.into());
-                }
-            };
-            let reason = Reason::from(denial);
-            reason.tell();
-            let mut reply = respond::denied(denial, &Scope::default());
-            reply.extensions_mut().insert(reason);
-            reply.map(|body| body.data.into())
+            self.reply.map(Into::into)
         }
     }
 
@@ -147,23 +279,50 @@ mod extract {
         type Rejection = NoIdentity;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NoIdentity> {
-            Self::of(&parts.extensions).ok_or_else(|| NoIdentity::of(parts))
+            Self::of(&parts.extensions).ok_or_else(|| NoIdentity::new(Why::of(parts), parts))
         }
     }
 
-    /// `None` where a gate let the request pass as nobody's; an error where there is no gate in front.
+    /// `None` where a gate let the request pass without a caller; an error where there is no gate in front.
     impl<S: Sync> OptionalFromRequestParts<S> for Identity {
         type Rejection = NoIdentity;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, NoIdentity> {
-            match (Self::of(&parts.extensions), NoIdentity::of(parts)) {
-                (None, NoIdentity(Why::Nobody)) => Ok(None),
+            match (Self::of(&parts.extensions), Why::of(parts)) {
+                (None, Why::Anonymous) => Ok(None),
                 (Some(identity), _) => Ok(Some(identity)),
-                (None, refused) => Err(refused),
+                (None, why) => Err(NoIdentity::new(why, parts)),
+            }
+        }
+    }
+
+    fn claims_of<T: DeserializeOwned>(identity: &Identity, parts: &mut Parts) -> Result<Claims<T>, NoIdentity> {
+        let claims = identity.claims();
+        identity.share_claims(&mut parts.extensions);
+        claims.map(Claims).map_err(|_| NoIdentity::new(Why::Shape, parts))
+    }
+
+    impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
+        type Rejection = NoIdentity;
+
+        async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, NoIdentity> {
+            let identity = <Identity as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+            claims_of(&identity, parts)
+        }
+    }
+
+    /// `None` where a gate let the request pass without a caller; an error where there is no gate in front.
+    impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
+        type Rejection = NoIdentity;
+
+        async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, NoIdentity> {
+            match <Identity as OptionalFromRequestParts<S>>::from_request_parts(parts, state).await? {
+                Some(identity) => claims_of(&identity, parts).map(Some),
+                None => Ok(None),
             }
         }
     }
 }
 
 #[cfg(feature = "axum")]
-pub use extract::NoIdentity;
+pub use extract::{Claims, NoIdentity};

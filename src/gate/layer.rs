@@ -542,8 +542,9 @@ impl<M> GateLayer<M> {
                         Match::MethodNotAllowed(_) | Match::None => None,
                     });
                     let dialect = route.and_then(|route| gate.dialect(&route.policy));
-                    let plain = reply::method_not_allowed(allowed);
-                    respond::worded(dialect, &parts.headers, Denial::MethodNotAllowed, plain)
+                    let (denial, plain) = (Denial::MethodNotAllowed, reply::method_not_allowed(allowed));
+                    respond::worded(dialect, &parts.headers, denial, &plain)
+                        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
                 });
             }
             Match::None => return Admission::Refused(Denial::NoRoute, None),
@@ -618,7 +619,8 @@ fn refused(
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain =
         if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) };
-    let reply = respond::worded(dialect, &parts.headers, denial, plain);
+    let reply = respond::worded(dialect, &parts.headers, denial, &plain)
+        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
     (reply, Verdict { route, who, ..Verdict::new(reason) })
 }
 

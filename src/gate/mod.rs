@@ -57,9 +57,9 @@ pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT
 pub use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};
-pub use identity::Identity;
 #[cfg(feature = "axum")]
-pub use identity::NoIdentity;
+pub use identity::{Claims, NoIdentity};
+pub use identity::{ClaimsError, Identity};
 pub use layer::{GateLayer, GateService, ResponseFuture};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 pub use require::{Require, RequireLayer};
@@ -107,6 +107,8 @@ pub(crate) struct Inner {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
     pub(crate) overload: Overload,
+    /// What the application answers a refused request.
+    refusals: Option<respond::RefusalHook>,
 }
 
 impl Inner {

@@ -1,33 +1,83 @@
-//! What some routes of an application ask beyond the gate in front of it, or without one.
+//! What some routes of an application ask beyond the gate in front of them, or without one.
+//!
+//! ```
+//! # use axum::{Router, routing::get};
+//! # use rotogate::{Gate, Identity};
+//! # fn app(gate: &Gate) -> Router {
+//! async fn reports(identity: Identity) -> String {
+//!     format!("for {}", identity.subject())
+//! }
+//!
+//! Router::new().route("/reports", get(reports)).route_layer(gate.require().scope("reports").role("manager"))
+//! # }
+//! ```
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
+use serde_json::Value;
 use tower::{Layer, Service};
 
 use super::body::GateBody;
+use super::identity::Identity;
 use super::layer::ResponseFuture;
 use super::{Gate, layer, respond, upgrade};
+use crate::claim::ClaimPath;
 use crate::denial::Denial;
 use crate::policy::{By, Permitted, Undecided};
 use crate::reason::Reason;
 use crate::route::{Auth, Route, RoutePolicy};
 use crate::session::Scope;
+use crate::token::verify::OWN;
 
 /// Lets a request pass whose caller has what is asked. See [`Gate::require`].
+///
+/// Each method adds a condition, and all of them must hold. A refusal is 401 where the token is missing or is not good here,
+/// and 403 where it lacks something; it is logged (`rotogate::denial`) and stands in the [`Verdict`](super::Verdict) of an
+/// annotated layer.
 #[derive(Clone, Debug)]
 pub struct RequireLayer {
     gate: Gate,
     route: Arc<Route>,
+    conditions: Arc<Conditions>,
+}
+
+/// What a caller must have besides what a route's policy asks.
+#[derive(Clone, Debug, Default)]
+struct Conditions {
+    /// One scope of each set.
+    any_scopes: Vec<Scope>,
+    roles: Vec<Role>,
+    /// A claim, and the values of which it must have one. `None`: a path that cannot be parsed, which no token has.
+    claims: Vec<(Option<ClaimPath>, Value)>,
+    checks: Vec<Check>,
+}
+
+/// A role, and the issuer whose tokens may say it.
+#[derive(Clone, Debug)]
+struct Role {
+    issuer: Option<Box<str>>,
+    name: Box<str>,
+}
+
+#[derive(Clone)]
+struct Check(Arc<dyn Fn(&Identity) -> bool + Send + Sync>);
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Check(…)")
+    }
 }
 
 impl RequireLayer {
     pub(super) fn new(gate: Gate) -> Self {
-        Self { gate, route: Arc::new(Route::catch_all(RoutePolicy::default())) }
+        Self { gate, route: Arc::new(Route::catch_all(RoutePolicy::default())), conditions: Arc::default() }
     }
 
     /// Asks for a scope (and for each of those asked before); `"read write"` are two.
@@ -39,6 +89,76 @@ impl RequireLayer {
             let all = format!("{} {scope}", policy.scopes);
             policy.scopes = Scope::parse(&all).unwrap_or_else(|_| Scope::impossible());
         })
+    }
+
+    /// Asks for one of these scopes, beside those of [`Self::scope`], which are all asked for. A second call asks for one of
+    /// its own as well. The reply's challenge names them all.
+    ///
+    /// ```
+    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
+    /// gate.require().any_scope(["orders.read", "orders.write"])
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn any_scope<'a>(self, scopes: impl IntoIterator<Item = &'a str>) -> Self {
+        let all = scopes.into_iter().collect::<Vec<_>>().join(" ");
+        let scopes = Scope::parse(&all).unwrap_or_else(|_| Scope::impossible());
+        self.condition(|conditions| conditions.any_scopes.push(scopes))
+    }
+
+    /// Asks for a role (and for each of those asked before). Roles are those of the token's own issuer (requirement I17): of
+    /// our own tokens the claim `roles`, of another issuer's the claims that
+    /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names.
+    ///
+    /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is one of the only
+    /// issuer that [`Self::issuer`] names, and of our own tokens otherwise.
+    ///
+    /// ```
+    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
+    /// gate.require().role("admin")
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn role(self, role: &str) -> Self {
+        let named = role.split_once(':').filter(|(issuer, _)| self.gate.0.issuers.iter().any(|known| known == issuer));
+        let role = match named {
+            Some((issuer, name)) => Role { issuer: Some(issuer.into()), name: name.into() },
+            None => Role { issuer: None, name: role.into() },
+        };
+        self.condition(|conditions| conditions.roles.push(role))
+    }
+
+    /// Asks that a claim have this value, or be a list with this value in it. For the path see
+    /// [`ClaimPath`]: `realm_access.roles`, `"https://example.com/tenant"` with its quotes.
+    ///
+    /// Claims say what their issuer means: where tokens of several issuers are taken, ask for the [`issuer`](Self::issuer) too.
+    ///
+    /// ```
+    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
+    /// gate.require().claim("org_id", "42").claim("realm_access.roles", "boss")
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn claim(self, path: &str, value: impl Into<Value>) -> Self {
+        let parsed = ClaimPath::parse(path);
+        if let Err(error) = &parsed {
+            tracing::error!(%error, "a claim that `require()` asks for is in no token: every request is refused");
+        }
+        let value = value.into();
+        self.condition(|conditions| conditions.claims.push((parsed.ok(), value)))
+    }
+
+    /// Asks the application: a caller for whom it says `false` is refused with 403 and the reason `predicate`. It is called for
+    /// each request, so it must not block.
+    ///
+    /// ```
+    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
+    /// gate.require().check(|caller| caller.account() == Some("acme"))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn check(self, check: impl Fn(&Identity) -> bool + Send + Sync + 'static) -> Self {
+        self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
     /// Asks that the token be meant for this audience (or one of those named before), instead of the gate's own.
@@ -61,12 +181,28 @@ impl RequireLayer {
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
         if !self.gate.0.issuers.contains(&name) {
-            tracing::error!(issuer = name, "there is no issuer of this name: nobody passes by it");
+            tracing::error!(issuer = name, "`require()` names an unknown issuer: no token passes by this name");
         }
         self.policy(|policy| policy.issuers.push(name))
     }
 
-    /// Lets a request without any credential pass, as nobody's. A bad credential is refused still.
+    /// Takes the access token from this cookie, too. A request that may change something must then come from a page of ours
+    /// or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins) (requirement T18). Behind [`Gate::layer`]
+    /// the `cookie` of the layer's route decides instead.
+    ///
+    /// ```
+    /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
+    /// gate.require().cookie("__Host-access")
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn cookie(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.policy(|policy| policy.cookie = Some(name))
+    }
+
+    /// Lets a request without any credential pass, without a caller. A bad credential is refused still, and what else is asked
+    /// is asked of those that have one.
     #[must_use]
     pub fn optional(self) -> Self {
         self.policy(|policy| policy.auth = Auth::Optional)
@@ -90,6 +226,11 @@ impl RequireLayer {
         let mut policy = self.route.policy.clone();
         change(&mut policy);
         self.route = Arc::new(Route::catch_all(policy));
+        self
+    }
+
+    fn condition(mut self, change: impl FnOnce(&mut Conditions)) -> Self {
+        change(Arc::make_mut(&mut self.conditions));
         self
     }
 }
@@ -130,8 +271,9 @@ where
             Err(denial) => {
                 let reason = Reason::from(denial);
                 reason.tell();
-                let mut reply = respond::denied(denial, &self.layer.route.policy.scopes);
-                // For the gate's layer around us, which thinks that the request passed.
+                let asked = self.layer.asked_scopes();
+                let mut reply = respond::refused(self.layer.gate.0.refusals.as_ref(), &parts, denial, &asked);
+                // For the gate's layer around us, which reports this reply as passed otherwise.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None)
             }
@@ -140,11 +282,12 @@ where
 }
 
 impl RequireLayer {
-    fn judge(&self, parts: &mut http::request::Parts) -> Result<(), Denial> {
+    fn judge(&self, parts: &mut Parts) -> Result<(), Denial> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
         {
             let permitted = undecided.decide(&self.route)?;
+            self.judge_conditions(parts, &permitted)?;
             layer::prepare(gate, parts, &permitted);
             parts.extensions.remove::<Undecided>();
             parts.extensions.insert(permitted);
@@ -155,6 +298,7 @@ impl RequireLayer {
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
         let permitted = layer::permit(gate, parts, &self.route, by)?;
+        self.judge_conditions(parts, &permitted)?;
         if !is_known {
             upgrade::settle(gate, parts, &permitted, None);
         }
@@ -163,5 +307,49 @@ impl RequireLayer {
             parts.extensions.insert(permitted);
         }
         Ok(())
+    }
+
+    /// Scopes first, then roles and claims, then what the application says.
+    fn judge_conditions(&self, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
+        let Conditions { any_scopes, roles, claims, checks } = &*self.conditions;
+        let Some(caller) = permitted.caller() else { return Ok(()) };
+        if any_scopes.iter().any(|scopes| scopes.intersection(&caller.token().scope).is_empty()) {
+            return Err(Denial::InsufficientScope);
+        }
+        if roles.is_empty() && claims.is_empty() && checks.is_empty() {
+            return Ok(());
+        }
+        let caller = Identity::new(Arc::clone(caller));
+        if !roles.iter().all(|role| self.may_say(role, &caller) && caller.has_role(&role.name)) {
+            return Err(Denial::MissingRole);
+        }
+        let has = |(path, value): &(Option<ClaimPath>, Value)| {
+            path.as_ref().is_some_and(|path| path.holds(caller.all_claims(), value))
+        };
+        if !claims.iter().all(has) {
+            return Err(Denial::MissingClaim);
+        }
+        if !checks.iter().all(|check| (check.0)(&caller)) {
+            return Err(Denial::Predicate);
+        }
+        caller.share_claims(&mut parts.extensions);
+        Ok(())
+    }
+
+    /// Does the issuer of the caller's token say this role?
+    fn may_say(&self, role: &Role, caller: &Identity) -> bool {
+        match (&role.issuer, self.route.policy.issuers.as_slice()) {
+            (Some(issuer), _) => caller.issuer_name() == &**issuer,
+            (None, [only]) => caller.issuer_name() == only,
+            (None, _) => caller.is_own() && caller.issuer_name() == OWN,
+        }
+    }
+
+    /// The scopes of which the reply's challenge tells.
+    fn asked_scopes(&self) -> Scope {
+        let asked = &self.route.policy.scopes;
+        let Some(any) = self.conditions.any_scopes.first() else { return asked.clone() };
+        let any = self.conditions.any_scopes.iter().skip(1).fold(any.to_string(), |all, more| format!("{all} {more}"));
+        Scope::parse(&format!("{asked} {any}")).unwrap_or_else(|_| asked.clone())
     }
 }

@@ -1,13 +1,72 @@
 //! Replies to refused requests on data routes, the one place for them: RFC 6750 §3 challenges and RFC 9457 problem
 //! documents. Endpoints answer in the words of their dialect instead.
 
-use http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::denial::{Class, Denial, TokenFlaw};
 use crate::dialect::Dialect;
-use crate::reply::{GrpcCode, Reply, grpc_status, problem, retry_after};
+use crate::reply::{self, GrpcCode, Reply, grpc_status, problem, retry_after};
 use crate::session::Scope;
+
+type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
+
+/// What the application answers a refused request. See [`GateBuilder::refusals`](super::GateBuilder::refusals).
+#[derive(Clone)]
+pub(crate) struct RefusalHook(Arc<Hook>);
+
+impl fmt::Debug for RefusalHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefusalHook(…)")
+    }
+}
+
+impl RefusalHook {
+    pub(super) fn new<B: Into<Bytes>>(
+        reply: impl Fn(&Denial, &Parts) -> Option<Response<B>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(move |denial, parts| Some(reply(denial, parts)?.map(Into::into))))
+    }
+
+    /// The hook of the gate that let a request with these extensions pass.
+    pub(super) fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// The application's reply, with what a client relies on; the plain one, where the application has none.
+    fn instead_of(&self, plain: Reply, denial: Denial, parts: &Parts) -> Reply {
+        let Some(own) = (self.0)(&denial, parts) else { return plain };
+        let mut reply = own.map(Into::into);
+        for name in [WWW_AUTHENTICATE, ALLOW, RETRY_AFTER, CACHE_CONTROL, CONNECTION] {
+            if let (Some(value), false) = (plain.headers().get(&name), reply.headers().contains_key(&name)) {
+                reply.headers_mut().insert(name, value.clone());
+            }
+        }
+        reply
+    }
+}
+
+/// The reply to a refused request: a gRPC status, what the hook says, or the plain one.
+pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &Scope) -> Reply {
+    if reply::is_grpc(&parts.headers) {
+        denied_grpc(denial)
+    } else {
+        hooked(hook, parts, denial, denied(denial, asked))
+    }
+}
+
+/// A plain reply, or what the hook says instead.
+pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, plain: Reply) -> Reply {
+    match hook {
+        Some(hook) if !reply::is_grpc(&parts.headers) => hook.instead_of(plain, denial, parts),
+        _ => plain,
+    }
+}
 
 /// The plain reply to a refused request. It says no more than the RFC's error code.
 pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
@@ -43,6 +102,12 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
             let value = format!("Bearer error=\"insufficient_scope\", scope=\"{asked}\"");
             challenge(StatusCode::FORBIDDEN, value, Some("the access token lacks a scope"))
         }
+        // No scope would help, so none is named.
+        Class::Forbidden => challenge(
+            StatusCode::FORBIDDEN,
+            "Bearer error=\"insufficient_scope\"".to_owned(),
+            Some("the access token does not permit this"),
+        ),
         Class::Limited(wait) => {
             let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, None);
             retry_after(&mut reply, wait);
@@ -67,6 +132,7 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
             (GrpcCode::Unauthenticated, "the access token is missing or invalid")
         }
         Class::CrossOrigin | Class::InsufficientScope => (GrpcCode::PermissionDenied, "the access token lacks a scope"),
+        Class::Forbidden => (GrpcCode::PermissionDenied, "the access token does not permit this"),
         Class::NotFound(_) | Class::WrongMethod | Class::UnknownHost | Class::Tunnel => {
             (GrpcCode::Unimplemented, "no such method")
         }
@@ -86,13 +152,18 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
     grpc_status(code, message)
 }
 
-/// The reply in the words of `dialect`, if it has its own for this denial; else `plain`.
-pub(crate) fn worded(dialect: Option<&dyn Dialect>, headers: &HeaderMap, denial: Denial, plain: Reply) -> Reply {
-    let Some(mut reply) = dialect.and_then(|dialect| dialect.refuse(headers, denial)) else { return plain };
+/// The reply in the words of a dialect, where it has words of its own for the refusal. `plain` is the reply otherwise.
+pub(crate) fn worded(
+    dialect: Option<&dyn Dialect>,
+    headers: &HeaderMap,
+    denial: Denial,
+    plain: &Reply,
+) -> Option<Reply> {
+    let mut reply = dialect?.refuse(headers, denial)?;
     if let Some(allow) = plain.headers().get(ALLOW) {
         reply.headers_mut().insert(ALLOW, allow.clone());
     }
-    reply
+    Some(reply)
 }
 
 fn invalid_token(description: &str) -> Reply {

@@ -91,7 +91,7 @@ impl Verdict {
         let (route, caller) = permitted.into_parts();
         Self {
             route: Some(route),
-            who: caller.map(|caller| Who::Caller(Identity(caller))),
+            who: caller.map(|caller| Who::Caller(Identity::new(caller))),
             ..Self::new(Reason::PASSED)
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::claim::ClaimPath;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
@@ -97,6 +98,8 @@ pub struct AccessToken {
     pub ours: bool,
     /// Is it taken on routes that name no issuers?
     pub everywhere: bool,
+    /// Where its issuer writes roles.
+    pub(crate) role_claims: Arc<[ClaimPath]>,
     /// `sub`, behind what its issuer's rules put in front of it.
     pub subject: Box<str>,
     /// The length of that, in bytes.

@@ -40,6 +40,7 @@ fn denied(denial: Denial) -> Status {
         Class::ClientNotAllowed | Class::GrantType => Status::permission_denied("the client may not do this"),
         Class::CrossOrigin => Status::permission_denied("the request came from another origin"),
         Class::InsufficientScope => Status::permission_denied("the access token lacks a scope"),
+        Class::Forbidden => Status::permission_denied("the access token does not permit this"),
         Class::NotFound(_) | Class::UnknownHost | Class::WrongMethod => Status::unimplemented("no such method"),
         Class::TooLarge => Status::resource_exhausted("the request is too large"),
         Class::TooManySessions => Status::resource_exhausted("too many sessions"),

@@ -161,6 +161,7 @@ impl Problem {
             ),
             Class::CrossOrigin
             | Class::InsufficientScope
+            | Class::Forbidden
             | Class::Scope
             | Class::Client
             | Class::ClientNotAllowed

@@ -161,7 +161,8 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
         | Class::UnusableCredential
         | Class::CrossOrigin
         | Class::BadToken(_)
-        | Class::InsufficientScope => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
+        | Class::InsufficientScope
+        | Class::Forbidden => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
     };
     let mut reply = json(status, &Refusal { error, error_description: description });
     if status == StatusCode::UNAUTHORIZED {

@@ -178,6 +178,9 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     gate.protected.strip_untrusted(&mut parts.headers, policy);
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
+    if let Some(hook) = &gate.refusals {
+        parts.extensions.insert(hook.clone());
+    }
     if let Some(caller) = permitted.caller() {
         for (name, value) in caller.headers() {
             parts.headers.insert(name.clone(), value.clone());

@@ -72,6 +72,7 @@ pub(super) fn claims(
         issuer_name: rules.name.clone(),
         ours: rules.ours,
         everywhere: rules.everywhere,
+        role_claims: Arc::clone(&rules.role_claims),
         subject: if rules.subject_prefix.is_empty() {
             subject.into()
         } else {

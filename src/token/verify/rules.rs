@@ -9,6 +9,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, P
 use serde_json::Value;
 
 use super::strict_json;
+use crate::claim::{ClaimError, ClaimPath, ROLES};
 use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
@@ -257,6 +258,8 @@ pub struct IssuerRules {
     pub scopes: AllowedScopes,
     /// Are its tokens taken on routes that name no issuers?
     pub everywhere: bool,
+    /// Where its tokens say the roles of their subject: those of all paths together. Of our own tokens, the claim `roles`.
+    pub role_claims: Arc<[ClaimPath]>,
     /// What stands in front of its subjects, so that they are nobody else's. Revocations name them without.
     pub subject_prefix: Box<str>,
     /// Are they ours? Then they are judged on engine time, and say more: see [`AccessToken`](crate::token::AccessToken).
@@ -283,6 +286,7 @@ impl IssuerRules {
             name: OWN.into(),
             scopes: AllowedScopes::Any,
             everywhere: true,
+            role_claims: ClaimPath::parse(ROLES).into_iter().collect(),
             subject_prefix: "".into(),
             ours: true,
             audience: audience.into(),
@@ -302,6 +306,7 @@ impl IssuerRules {
             issuer,
             scopes: AllowedScopes::Only(Scope::default()),
             everywhere: false,
+            role_claims: Arc::default(),
             subject_prefix: "".into(),
             ours: false,
             audience: audience.into(),
@@ -326,14 +331,36 @@ impl IssuerRules {
         self
     }
 
+    /// Reads the roles of a token's subject from these claims, all of them together: `["realm_access.roles"]`. Without it, the
+    /// tokens of another issuer have no roles.
+    ///
+    /// # Errors
+    /// A path that cannot be parsed: see [`ClaimPath`].
+    pub fn roles<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Result<Self, ClaimError> {
+        self.role_claims = paths.into_iter().map(ClaimPath::parse).collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
     /// Does it judge every token as another does?
     pub(super) fn equals(&self, other: &Self) -> bool {
-        let Self { issuer, name, scopes, everywhere, subject_prefix, ours, audience, typ, keys, leeway, max_lifetime } =
-            self;
+        let Self {
+            issuer,
+            name,
+            scopes,
+            everywhere,
+            role_claims,
+            subject_prefix,
+            ours,
+            audience,
+            typ,
+            keys,
+            leeway,
+            max_lifetime,
+        } = self;
         (issuer, ours, audience, typ, leeway, max_lifetime)
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
-            && (name, scopes, everywhere, subject_prefix)
-                == (&other.name, &other.scopes, &other.everywhere, &other.subject_prefix)
+            && (name, scopes, everywhere, role_claims, subject_prefix)
+                == (&other.name, &other.scopes, &other.everywhere, &other.role_claims, &other.subject_prefix)
             && keys.equals(&other.keys)
     }
 

@@ -1,0 +1,337 @@
+//! Claims beyond the registered ones: those that the gate puts into its own tokens ([`OwnClaims`]), and where a claim stands
+//! in any token ([`ClaimPath`]).
+//!
+//! ```
+//! use rotogate::claim::{ClaimPath, OwnClaims};
+//!
+//! let mut claims = OwnClaims::new();
+//! claims.insert("roles", ["editor", "admin"])?;
+//! claims.insert("tenant", "acme")?;
+//! assert!(claims.insert("sub", "root").is_err(), "reserved");
+//!
+//! let path = ClaimPath::parse("realm_access.roles")?;
+//! # let _ = path;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt;
+
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// The claim that holds the roles of our own users: a text, or a list of texts.
+pub const ROLES: &str = "roles";
+/// The most that the claims of one token may take, in bytes of JSON. A character beyond ASCII counts as its escape.
+pub const MAX_CLAIMS: usize = 2048;
+/// The longest name of a claim, in bytes.
+const MAX_NAME: usize = 128;
+/// How deep a value may be nested: a token may have 16 levels, and its payload is one of them.
+const MAX_DEPTH: usize = 15;
+/// What the gate itself says in a token (RFC 7519 §4.1, RFC 7800 §3.1, RFC 9068 §2.2). `_id` repeats `sub` for clients of
+/// `kuzzle`.
+const RESERVED: [&str; 15] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "sid",
+    "gen",
+    "account",
+    "client_id",
+    "scope",
+    "typ",
+    "cnf",
+    "_id",
+];
+
+/// Why a claim cannot stand in a token of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// The gate itself sets this claim.
+    #[error("the claim {0:?} is reserved: the gate sets it")]
+    Reserved(String),
+    /// A name that is empty, too long, or has control characters.
+    #[error("the claim {0:?}: a name has 1 to {MAX_NAME} bytes, and no control characters")]
+    Name(String),
+    /// A value that is no JSON, is nested too deeply, or changes when it is written and read again.
+    #[error("the claim {0:?}: its value cannot be written as JSON that reads back the same")]
+    Value(String),
+    /// All claims together are too long.
+    #[error("the claims take more than {MAX_CLAIMS} bytes together")]
+    TooLong,
+    /// A path to a claim that cannot be parsed.
+    #[error(
+        "the claim path {0:?}: dots separate the segments; one with a dot, a colon or a slash stands in double quotes"
+    )]
+    Path(String),
+}
+
+/// Claims for tokens of our own (requirement I42): not reserved, at most 2 KiB together.
+///
+/// ```
+/// use rotogate::claim::OwnClaims;
+///
+/// let mut claims = OwnClaims::new();
+/// claims.insert("tenant", "acme")?;
+/// assert_eq!(claims.get("tenant"), Some(&"acme".into()));
+/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnClaims(Map<String, Value>);
+
+impl OwnClaims {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a claim, or replaces one of this name.
+    ///
+    /// # Errors
+    /// See [`ClaimError`]; nothing is changed then.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), ClaimError> {
+        let name = name.into();
+        if RESERVED.contains(&name.as_str()) {
+            return Err(ClaimError::Reserved(name));
+        }
+        if !(1..=MAX_NAME).contains(&name.len()) || name.chars().any(char::is_control) {
+            return Err(ClaimError::Name(name));
+        }
+        let Some(value) = serde_json::to_value(value).ok().and_then(stable) else {
+            return Err(ClaimError::Value(name));
+        };
+        let before = self.0.insert(name.clone(), value);
+        if escaped_length(&self.text()) <= MAX_CLAIMS {
+            return Ok(());
+        }
+        match before {
+            Some(before) => self.0.insert(name, before),
+            None => self.0.remove(&name),
+        };
+        Err(ClaimError::TooLong)
+    }
+
+    /// The value of a claim.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As a JSON object; nothing, if there are none.
+    fn text(&self) -> String {
+        if self.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
+    }
+
+    /// Reads what [`Self::text`] wrote.
+    fn of_text(text: &str) -> Result<Self, ClaimError> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let map = serde_json::from_str(text).map_err(|_| ClaimError::Value(String::new()))?;
+        Self::of_map(map)
+    }
+
+    fn of_map(map: Map<String, Value>) -> Result<Self, ClaimError> {
+        let mut claims = Self::default();
+        map.into_iter().try_for_each(|(name, value)| claims.insert(name, value)).map(|()| claims)
+    }
+}
+
+/// The value as it is once it was written and read: a replayed token has the same bytes as the first one (requirement R3).
+fn stable(value: Value) -> Option<Value> {
+    let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
+    let once = again(&value)?;
+    (depth(&once) <= MAX_DEPTH && again(&once)? == once).then_some(once)
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or_default(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// The length of a JSON text whose characters beyond ASCII are escaped, as some clients need it.
+fn escaped_length(text: &str) -> usize {
+    text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
+}
+
+/// In formats for people an object; otherwise a text, because the binary format of the store cannot hold any value.
+impl Serialize for OwnClaims {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return self.0.serialize(serializer);
+        }
+        let text = self.text();
+        if text.is_empty() && !self.is_empty() {
+            return Err(S::Error::custom("the claims cannot be written"));
+        }
+        text.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for OwnClaims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return Self::of_map(Map::deserialize(deserializer)?).map_err(D::Error::custom);
+        }
+        Self::of_text(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// Where a claim stands in a token. Dots separate the segments: `realm_access.roles`. A segment with a dot, a colon or a slash
+/// stands in double quotes: `resource_access."my.app".roles`, `"https://example.com/roles"`. `{}` at the end stands for the
+/// names of an object's members. There are no wildcards.
+///
+/// ```
+/// use rotogate::claim::ClaimPath;
+///
+/// assert!(ClaimPath::parse("realm_access.roles").is_ok());
+/// assert!(ClaimPath::parse("\"urn:zitadel:iam:org:project:roles\"{}").is_ok());
+/// assert!(ClaimPath::parse("https://example.com/roles").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimPath {
+    text: Box<str>,
+    segments: Box<[Box<str>]>,
+    of_names: bool,
+}
+
+impl ClaimPath {
+    /// Parses a path.
+    ///
+    /// # Errors
+    /// [`ClaimError::Path`].
+    pub fn parse(path: &str) -> Result<Self, ClaimError> {
+        let wrong = || ClaimError::Path(path.to_owned());
+        let (rest, of_names) = path.strip_suffix("{}").map_or((path, false), |rest| (rest, true));
+        let (mut segments, mut rest) = (Vec::new(), rest);
+        loop {
+            let (segment, after) = match rest.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"').ok_or_else(wrong)?,
+                None => {
+                    let (segment, after) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
+                    if segment.contains(['"', '{', '}', ':', '/']) {
+                        return Err(wrong());
+                    }
+                    (segment, after)
+                }
+            };
+            if segment.is_empty() {
+                return Err(wrong());
+            }
+            segments.push(segment.into());
+            match after.strip_prefix('.') {
+                Some(more) => rest = more,
+                None if after.is_empty() => break,
+                None => return Err(wrong()),
+            }
+        }
+        Ok(Self { text: path.into(), segments: segments.into(), of_names })
+    }
+
+    /// The value at this place.
+    pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
+        let (first, rest) = self.segments.split_first()?;
+        rest.iter().try_fold(claims.get(&**first)?, |value, segment| value.get(&**segment))
+    }
+
+    /// Is `wanted` the value at this place, or one of the list there?
+    pub fn holds(&self, claims: &Map<String, Value>, wanted: &Value) -> bool {
+        match self.find(claims) {
+            Some(Value::Object(members)) if self.of_names => {
+                wanted.as_str().is_some_and(|name| members.contains_key(name))
+            }
+            Some(Value::Array(values)) => values.contains(wanted) || wanted.as_array() == Some(values),
+            Some(value) => !self.of_names && value == wanted,
+            None => false,
+        }
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn i42_reserved_names_and_too_much_are_refused_and_change_nothing() {
+        let mut claims = OwnClaims::new();
+        for name in RESERVED {
+            assert_eq!(claims.insert(name, 1), Err(ClaimError::Reserved(name.to_owned())));
+        }
+        for name in ["", "a\nb", &"x".repeat(MAX_NAME + 1)] {
+            assert_eq!(claims.insert(name, 1), Err(ClaimError::Name(name.to_owned())));
+        }
+        claims.insert("a", "é").unwrap();
+        assert_eq!(claims.insert("b", "x".repeat(MAX_CLAIMS)), Err(ClaimError::TooLong));
+        assert_eq!(claims.insert("a", "é".repeat(400)), Err(ClaimError::TooLong), "six bytes each");
+        assert_eq!(claims.get("a"), Some(&json!("é")));
+        assert_eq!(claims.iter().count(), 1);
+        let deep = (0..MAX_DEPTH + 1).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(claims.insert("deep", deep), Err(ClaimError::Value("deep".to_owned())));
+        assert!(claims.insert("not", f64::NAN).is_ok(), "JSON has null for it");
+    }
+
+    #[test]
+    fn claims_read_back_the_same_in_both_kinds_of_formats() {
+        let mut claims = OwnClaims::new();
+        claims.insert("roles", ["a", "b"]).unwrap();
+        claims.insert("n", 0.1 + 0.2).unwrap();
+        let json = serde_json::to_string(&claims).unwrap();
+        assert_eq!(serde_json::from_str::<OwnClaims>(&json).unwrap(), claims);
+        assert_eq!(OwnClaims::of_text(&claims.text()).unwrap(), claims);
+        assert_eq!(OwnClaims::of_text("").unwrap(), OwnClaims::new());
+        assert!(OwnClaims::of_text(r#"{"sub":"root"}"#).is_err());
+        assert!(OwnClaims::of_text("x").is_err());
+    }
+
+    #[test]
+    fn a_path_leads_to_a_value_a_list_or_the_names_of_members() {
+        let claims = json!({
+            "realm_access": {"roles": ["boss"]},
+            "https://example.com/roles": ["x"],
+            "resource_access": {"my.app": {"roles": ["y"]}},
+            "org": {"admin": {"1": "o"}},
+            "n": 7,
+        });
+        let Value::Object(claims) = claims else { panic!() };
+        let holds = |path: &str, wanted: Value| ClaimPath::parse(path).unwrap().holds(&claims, &wanted);
+        assert!(holds("realm_access.roles", json!("boss")));
+        assert!(!holds("realm_access.roles", json!("bos")));
+        assert!(holds("realm_access.roles", json!(["boss"])));
+        assert!(holds("\"https://example.com/roles\"", json!("x")));
+        assert!(holds("resource_access.\"my.app\".roles", json!("y")));
+        assert!(holds("org{}", json!("admin")));
+        assert!(!holds("org{}", json!("root")));
+        assert!(!holds("org", json!("admin")));
+        assert!(holds("n", json!(7)) && !holds("n", json!("7")) && !holds("n{}", json!(7)));
+        assert!(!holds("nothing.at.all", json!(null)));
+        for bad in ["", ".", "a.", ".a", "a..b", "\"a", "a\"b", "a{}b", "\"a\"b", "{}", "a:b", "a/b"] {
+            assert_eq!(ClaimPath::parse(bad), Err(ClaimError::Path(bad.to_owned())), "{bad}");
+        }
+    }
+}
