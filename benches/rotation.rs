@@ -105,6 +105,7 @@ impl Rotate for ByEngine {
                 account: None,
                 client: CLIENT,
                 scope: Scope::parse("read write").unwrap(),
+                claims: rotogate::claim::OwnClaims::default(),
                 profile: &self.profile,
                 origin: &self.origin,
             };

@@ -46,6 +46,7 @@ impl Users {
             active: true,
             sessions_valid_from: Timestamp::ZERO,
             password_mark: None,
+            claims: rotogate::claim::OwnClaims::default(),
             scopes: Scope::parse("read write")?,
             profile: BTreeMap::new(),
         };

@@ -62,6 +62,7 @@ fn session(number: usize) -> Session {
         revision: 1,
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".into()),
         address: Some([192, 0, 2, 1].into()),
+        claims: rotogate::claim::OwnClaims::default(),
     }
 }
 

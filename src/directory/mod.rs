@@ -6,6 +6,7 @@ use std::fmt;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::session::Scope;
 use crate::token::claims::CLIENT_PREFIX;
@@ -29,6 +30,9 @@ pub struct User {
     pub password_mark: Option<PasswordMark>,
     /// The scopes that the user's tokens may carry.
     pub scopes: Scope,
+    /// Claims for the access tokens of the user's sessions, as they are now: a refresh takes them up. Roles are the claim
+    /// `roles` ([`ROLES`](crate::claim::ROLES)).
+    pub claims: OwnClaims,
     /// Further fields (names, email, …) for the dialects that report them.
     pub profile: BTreeMap<String, serde_json::Value>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::audit;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
 use super::{APPLICATION, ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, Origin};
+use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -72,6 +73,7 @@ impl Engine {
                 account: user.account.as_deref(),
                 client: &login.client.id,
                 scope,
+                claims: user.claims.clone(),
                 dialect: login.dialect,
                 valid_from: user.sessions_valid_from.max(not_before),
                 access_ttl: login.access_ttl,
@@ -118,6 +120,7 @@ impl Engine {
             account: start.account,
             client: start.client,
             scope: start.scope,
+            claims: start.claims,
             dialect: APPLICATION,
             valid_from: not_before,
             access_ttl: None,
@@ -162,6 +165,7 @@ impl Engine {
             revision: 1,
             user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
             address: new.origin.address.filter(|_| self.keep_login_origin),
+            claims: new.claims,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         // After the stamp: whoever changes the user from here on ends, by a later one, what is begun here.
@@ -249,6 +253,7 @@ impl Engine {
             scope: &scope,
             session: None,
             account: None,
+            own: None,
             style: TokenStyle::default(),
         };
         let keyring = self.keyring();
@@ -263,6 +268,7 @@ impl Engine {
             subject: subject.into(),
             scope,
             session: None,
+            session_expires_in: None,
             user: None,
             how: IssueKind::ClientCredentials,
         })
@@ -288,6 +294,7 @@ struct New<'a> {
     account: Option<&'a str>,
     client: &'a str,
     scope: Scope,
+    claims: OwnClaims,
     dialect: &'a str,
     valid_from: Timestamp,
     access_ttl: Option<Duration>,

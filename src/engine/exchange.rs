@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::audit;
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
 use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, Refresh, TRIES};
+use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
@@ -90,9 +91,11 @@ impl Engine {
                 kid: keyring.signer().kid().into(),
                 refresh_key: keyring.refresh_keys().current(),
             };
-            let Some(step) = rotation::apply_decision(&session, decision, presented, pair, now, refresh.profile) else {
+            let Some(mut step) = rotation::apply_decision(&session, decision, presented, pair, now, refresh.profile)
+            else {
                 return Err(Fault::Contention.into());
             };
+            step.record.claims = claims_now(&session, user.as_ref());
             let issued = self.pair(&keyring, &step.record, now, how)?;
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
@@ -196,7 +199,8 @@ impl Engine {
         let left = last.access_expires.since(now);
         let same_keys = keyring.signing_key(&last.kid).is_some() && keyring.refresh_keys().contains(last.refresh_key);
         let scope = still_granted(&last.scope, refresh.client, user.and_then(Option::as_ref));
-        let allowed = scope == last.scope;
+        let claims = claims_now(&session, user);
+        let allowed = scope == last.scope && claims == session.claims;
         // Near the session's end no other token would live longer.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
@@ -216,6 +220,7 @@ impl Engine {
         let record = Session {
             latest_access_expires: session.latest_access_expires.max(fresh.access_expires),
             last: fresh,
+            claims,
             revision: expected + 1,
             ..session
         };
@@ -301,6 +306,14 @@ impl PresentedCredential {
 
     fn proves(&self, session: &Session) -> bool {
         self.refresh.as_ref().is_none_or(|authentic| authentic.proves(&session.secret, &session.client))
+    }
+}
+
+/// The claims that the directory gives the user now; those of the last pair, where no directory answers for the session.
+fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
+    match user {
+        Some(Some(user)) => user.claims.clone(),
+        Some(None) | None => session.claims.clone(),
     }
 }
 

@@ -216,6 +216,7 @@ impl Engine {
             scope: &last.scope,
             session: Some((session.id, session.current)),
             account: session.account.as_deref(),
+            own: Some(&session.claims),
             style: self.style(&session.dialect),
         };
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
@@ -236,6 +237,7 @@ impl Engine {
             subject: session.subject.clone(),
             scope: last.scope.clone(),
             session: Some(session.id),
+            session_expires_in: Some(session.expires.since(now).as_secs()),
             user: None,
             how,
         })

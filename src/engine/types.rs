@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::directory::User;
@@ -57,6 +58,8 @@ pub struct ApplicationLogin<'a> {
     pub client: &'a str,
     /// The scope granted.
     pub scope: Scope,
+    /// Claims for its access tokens.
+    pub claims: OwnClaims,
     /// The rules.
     pub profile: &'a Profile,
     /// Where it came from.
@@ -151,6 +154,8 @@ pub struct IssuedTokens {
     pub scope: Scope,
     /// The session, where there is one.
     pub session: Option<SessionId>,
+    /// How many seconds of that session are left at most: the longest that the refresh token can be of use.
+    pub session_expires_in: Option<u64>,
     /// The user, where a directory knows one.
     pub user: Option<User>,
     /// How they came about.

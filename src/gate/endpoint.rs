@@ -3,6 +3,7 @@
 //! `dialect reads → engine acts → dialect writes`. What the engine does runs in a task of its own: a client that goes
 //! away in the middle of a rotation must not stop it between the store and the revocation list.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -304,14 +305,7 @@ impl CommandHandler for EndpointHandler<'_> {
                 None => Err(Denial::NoRoute.into()),
             }
         };
-        let outcome = match tokio::spawn(inherited(Context::current(), executing.in_current_span())).await {
-            Ok(outcome) => outcome,
-            // Goes on in the task of the request, which answers 500.
-            Err(panicked) => match panicked.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Fault::Busy.into()),
-            },
-        };
+        let outcome = to_its_end(executing).await;
         if let Ok(Outcome::Issued(issued)) = &outcome {
             let _ = self.recipient.set(Recipient { subject: issued.subject.clone(), session: issued.session });
         }
@@ -324,6 +318,21 @@ impl CommandHandler for EndpointHandler<'_> {
             );
         }
         outcome
+    }
+}
+
+/// Does work of the engine in a task of its own: a client that goes away must not stop it between the store and the revocation
+/// list.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::spawn(inherited(Context::current(), work.in_current_span())).await {
+        Ok(done) => done,
+        // Goes on in the task of the request, which answers 500.
+        Err(panicked) => match panicked.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Fault::Busy.into()),
+        },
     }
 }
 

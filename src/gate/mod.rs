@@ -26,6 +26,7 @@ use crate::verify_cache::{MissContext, TokenChecker};
 
 mod body;
 mod builder;
+pub mod cookies;
 mod endpoint;
 mod forward_buffered;
 mod identity;
@@ -54,6 +55,7 @@ pub use crate::headers::Peer;
 pub use crate::lease::{Lease, LeaseEnd};
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
+pub use cookies::{Cookies, SameSite};
 pub use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};

@@ -1,17 +1,26 @@
 //! Sessions in the hands of the application: begin, list, revoke.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::Gate;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::endpoint::to_its_end;
+use super::{Gate, Inner};
+use crate::claim::{ClaimError, OwnClaims};
+use crate::client::Grant;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::engine::{ApplicationLogin, IssuedTokens, Origin};
+use crate::engine::{APPLICATION, AccountRule, ApplicationLogin, Exchange, IssuedTokens, Origin, Refresh};
 use crate::fault::Error;
+use crate::reason::Reason;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Status;
 use crate::session::profile::Profile;
 use crate::session::{RevokedBecause, Scope, Session, SessionId};
 use crate::store::{Filter, Page};
+use crate::token::refresh;
 
 /// See [`Gate::sessions`].
 #[derive(Clone, Debug)]
@@ -24,6 +33,7 @@ pub struct NewSession {
     account: Option<Box<str>>,
     client: Box<str>,
     scope: Scope,
+    claims: OwnClaims,
     profile: Option<Profile>,
     origin: Origin,
 }
@@ -36,6 +46,7 @@ impl NewSession {
             account: None,
             client: client.into(),
             scope: Scope::default(),
+            claims: OwnClaims::default(),
             profile: None,
             origin: Origin::default(),
         }
@@ -46,6 +57,24 @@ impl NewSession {
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self
+    }
+
+    /// With a claim in each of its access tokens, until it ends: a role, a tenant. Roles are the claim `roles`, a text or a
+    /// list of texts.
+    ///
+    /// ```
+    /// use rotogate::gate::NewSession;
+    ///
+    /// let session = NewSession::new("ada", "web").claim("roles", ["editor"])?.claim("tenant", "acme")?;
+    /// assert!(session.claim("sub", "root").is_err(), "the gate itself sets it");
+    /// # Ok::<(), rotogate::claim::ClaimError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A claim that the gate itself sets, a name or a value that cannot be, or more than 2 KiB together (requirement I42).
+    pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, ClaimError> {
+        self.claims.insert(name, value)?;
+        Ok(self)
     }
 
     /// In this account. An endpoint with `{account}` in its path refreshes the session under that account alone.
@@ -114,10 +143,84 @@ impl Sessions {
             account: new.account.as_deref(),
             client: &new.client,
             scope: new.scope,
+            claims: new.claims,
             profile: new.profile.as_ref().unwrap_or(&gate.profile),
             origin: &new.origin,
         };
         gate.engine.start(start).await
+    }
+
+    /// The next tokens for a refresh token of a session that [`Self::start`] began: rotation, replay within grace, and reuse
+    /// detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. For a login page or
+    /// a single-page client of the application's own, whose requests come to no endpoint of the gate; see also
+    /// [`Gate::cookies`].
+    ///
+    /// It runs to its end, also where the caller is dropped meanwhile.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+    /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// let first = gate.sessions().start(NewSession::new("ada", "web")).await?;
+    /// let refresh_token = first.refresh_token.expect("a session has one");
+    /// let second = gate.sessions().refresh(refresh_token.expose()).await?;
+    /// assert_eq!(&*second.subject, "ada");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh; [`Denial::OtherDialect`] for a
+    /// session that began at an endpoint; [`Denial::TooManyRequests`]; a fault, after which the same token works.
+    pub async fn refresh(&self, token: &str) -> Result<IssuedTokens, Error> {
+        self.refresh_at(SecretString::from(token), None).await
+    }
+
+    /// The same, counted among those of a client's address.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub async fn refresh_from(&self, token: &str, address: IpAddr) -> Result<IssuedTokens, Error> {
+        self.refresh_at(SecretString::from(token), Some(address)).await
+    }
+
+    pub(super) async fn refresh_at(&self, token: SecretString, address: Option<IpAddr>) -> Result<IssuedTokens, Error> {
+        let gate = Arc::clone(&self.0.0);
+        let origin = Origin { address, user_agent: None };
+        to_its_end(async move {
+            gate.engine.limits().refresh(address)?;
+            let record = record_of(&gate, &token).await?.ok_or(Denial::UnknownRefreshToken)?;
+            let client = gate.clients.get(&record.client).ok_or(Denial::InvalidClient)?;
+            if !client.may(Grant::RefreshToken) {
+                return Err(Denial::UnauthorizedClient.into());
+            }
+            let refresh = Refresh {
+                credential: Exchange::Refresh(&token),
+                client: &client,
+                account: AccountRule::Any,
+                scope: None,
+                access_ttl: None,
+                profile: &client.profile.over(&gate.profile),
+                accepts: &[APPLICATION.into()],
+                by_access: &[],
+                origin: &origin,
+            };
+            gate.engine.refresh(refresh).await
+        })
+        .await
+        .inspect_err(|error| Reason::from(error).tell())
+    }
+
+    /// Ends the session of a refresh token. One that is unknown needs no ending.
+    pub(super) async fn log_out(&self, token: SecretString, address: Option<IpAddr>) -> Result<(), Error> {
+        let gate = Arc::clone(&self.0.0);
+        let origin = Origin { address, user_agent: None };
+        to_its_end(async move {
+            let Some(record) = record_of(&gate, &token).await? else { return Ok(()) };
+            let (engine, token) = (&gate.engine, token.expose_secret());
+            engine.revoke_refresh_token(token, &record.client, AccountRule::Any, &origin).await.map(drop)
+        })
+        .await
     }
 
     /// One session's record; its secret does not print.
@@ -333,4 +436,11 @@ impl Sessions {
         };
         gate.engine.revoke(entry, RevokedBecause::Operator).await.map(drop)
     }
+}
+
+/// The record of the session that a refresh token names. Whether the token proves it is the engine's to say.
+async fn record_of(gate: &Inner, token: &SecretString) -> Result<Option<Session>, Error> {
+    let keyring = gate.engine.keyring();
+    let Some(named) = refresh::authenticate(keyring.refresh_keys(), token.expose_secret()) else { return Ok(None) };
+    Ok(gate.engine.store().load(named.session).await?)
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 pub use scope::Scope;
 
@@ -174,6 +175,10 @@ pub struct Session {
     pub user_agent: Option<Box<str>>,
     /// The address at login, where it is kept.
     pub address: Option<IpAddr>,
+    /// The claims of the last pair's access token beyond those of the gate itself. The last field, and left out where there are
+    /// none: so a record without claims has the bytes that it had before there were any.
+    #[serde(default, skip_serializing_if = "OwnClaims::is_empty")]
+    pub claims: OwnClaims,
 }
 
 impl Session {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::claim::ClaimPath;
+use crate::claim::{ClaimPath, OwnClaims};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
@@ -50,6 +50,8 @@ pub struct MintedClaims<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// `account`, where there is one.
     pub account: Option<&'a str>,
+    /// Further claims, which are none of those here.
+    pub own: Option<&'a OwnClaims>,
     /// What the clients of the session's dialect need besides.
     pub style: TokenStyle,
 }
@@ -79,6 +81,9 @@ impl Serialize for MintedClaims<'_> {
         }
         if let Some(name) = self.style.subject_claim {
             map.serialize_entry(name, self.subject)?;
+        }
+        for (name, value) in self.own.into_iter().flat_map(OwnClaims::iter) {
+            map.serialize_entry(name, value)?;
         }
         map.end()
     }

@@ -123,6 +123,7 @@ impl Run {
             revision: 1,
             user_agent: None,
             address: None,
+            claims: rotogate::claim::OwnClaims::default(),
         };
         let facts = Facts {
             user_active: true,

@@ -120,6 +120,7 @@ impl Table {
             revision: 0,
             user_agent: None,
             address: None,
+            claims: rotogate::claim::OwnClaims::default(),
         };
         Self { decide: rotation::decide, step: rotation::apply_decision, profile, session, known: HashMap::default() }
     }

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, missing_docs, reason = "tests")]
 
+mod claims;
 mod client;
+mod cookies;
 mod examples;
 mod kuzzle;
 mod router;

@@ -121,6 +121,7 @@ impl Ada {
                 active: true,
                 sessions_valid_from: Timestamp::ZERO,
                 password_mark: None,
+                claims: rotogate::claim::OwnClaims::default(),
                 scopes: Scope::parse("read").unwrap(),
                 profile: std::collections::BTreeMap::new(),
             })),

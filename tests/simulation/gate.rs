@@ -110,6 +110,7 @@ impl Gate {
             account: None,
             client: CLIENT,
             scope: Scope::default(),
+            claims: rotogate::claim::OwnClaims::default(),
             profile: self.profile,
             origin: &Origin::default(),
         };

@@ -175,6 +175,7 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
         revision: 1,
         user_agent: None,
         address: None,
+        claims: rotogate::claim::OwnClaims::default(),
     }
 }
 

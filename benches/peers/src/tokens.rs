@@ -61,6 +61,7 @@ impl<'a> Mint<'a> {
             scope: &self.scope,
             session: Some((session(self.begun, number), 1)),
             account: None,
+            own: None,
             style: Default::default(),
         };
         Ok(mint(self.key, &claims)?.expose().to_owned())

@@ -46,6 +46,7 @@ fn a_success_is_the_documented_body_with_an_array_of_one() {
         expires_in: 3600,
         subject: "ada".into(),
         scope: Scope::default(),
+        session_expires_in: None,
         session: None,
         user: None,
         how: IssueKind::Rotated,

@@ -89,6 +89,7 @@ mod tests {
             active: true,
             sessions_valid_from: Timestamp::default(),
             password_mark: None,
+            claims: crate::claim::OwnClaims::default(),
             scopes: Scope::default(),
             profile: profile.into_iter().collect(),
         })

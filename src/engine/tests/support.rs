@@ -189,6 +189,7 @@ impl Users {
             active: true,
             sessions_valid_from: Timestamp::ZERO,
             password_mark: None,
+            claims: crate::claim::OwnClaims::default(),
             scopes: scope("read write"),
             profile: Default::default(),
         };
@@ -417,6 +418,7 @@ impl World {
             account: None,
             client: "web",
             scope: scope("read"),
+            claims: crate::claim::OwnClaims::default(),
             profile: &self.profile,
             origin: &Origin::default(),
         };

@@ -42,6 +42,7 @@ fn session() -> Session {
         revision: 17,
         user_agent: None,
         address: None,
+        claims: crate::claim::OwnClaims::default(),
     }
 }
 

@@ -44,8 +44,11 @@ pub(super) const HEAD_ROW: &str = "head";
 pub(super) const SCHEMA: u32 = 2;
 /// The same without `live_sessions`, which is made when such a store is opened.
 pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
-/// The version of every record, revocation and head that is written.
+/// The version of every record, revocation and head that is written, but for [`WITH_CLAIMS`].
 const RECORD_VERSION: u8 = 1;
+/// The version of a session's record that ends with claims. One without claims has the version before it, so that earlier
+/// programs read it.
+const WITH_CLAIMS: u8 = 2;
 
 /// The least and the greatest id, for the bounds of a range.
 pub(super) const FIRST_ID: Id = [0; 16];
@@ -81,27 +84,62 @@ pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Stor
         .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
 }
 
+/// Encodes the record of a session.
+pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let mut bytes = encode(session)?;
+    if let (false, Some(version)) = (session.claims.is_empty(), bytes.first_mut()) {
+        *version = WITH_CLAIMS;
+    }
+    Ok(bytes)
+}
+
 /// Decodes what [`encode`] made; `what` names it in errors.
 pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => match postcard::take_from_bytes(rest) {
-            Ok((record, [])) => Ok(record),
-            Ok((_, more)) => {
-                Err(StoreError::new(format!("the store is damaged: {} bytes too many in {what}", more.len())))
-            }
-            Err(error) => Err(StoreError::caused_by(format!("the store is damaged: {what} cannot be read"), error)),
-        },
-        Some((version, _)) => Err(StoreError::new(format!(
-            "{what} has record version {version}, and this program knows only {RECORD_VERSION}: it was written by \
-             another version of rotogate, which can read it"
-        ))),
-        None => Err(StoreError::new(format!("the store is damaged: {what} is empty"))),
+        Some((&RECORD_VERSION, rest)) => read(what, rest),
+        Some((version, _)) => Err(unknown_version(what, *version)),
+        None => Err(empty(what)),
     }
+}
+
+/// Decodes what [`encode_session`] made.
+fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, StoreError> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, rest)) => {
+            // As if it ended with claims: with an empty text, whose length is one byte.
+            let mut whole = Zeroizing::new(Vec::with_capacity(rest.len() + 1));
+            whole.extend_from_slice(rest);
+            whole.push(0);
+            read(what, &whole)
+        }
+        Some((&WITH_CLAIMS, rest)) => read(what, rest),
+        Some((version, _)) => Err(unknown_version(what, *version)),
+        None => Err(empty(what)),
+    }
+}
+
+fn read<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((record, [])) => Ok(record),
+        Ok((_, more)) => Err(StoreError::new(format!("the store is damaged: {} bytes too many in {what}", more.len()))),
+        Err(error) => Err(StoreError::caused_by(format!("the store is damaged: {what} cannot be read"), error)),
+    }
+}
+
+fn unknown_version(what: impl std::fmt::Display, version: u8) -> StoreError {
+    StoreError::new(format!(
+        "{what} has record version {version}, and this program knows only {RECORD_VERSION} and {WITH_CLAIMS}: it was written \
+         by another version of rotogate, which can read it"
+    ))
+}
+
+fn empty(what: impl std::fmt::Display) -> StoreError {
+    StoreError::new(format!("the store is damaged: {what} is empty"))
 }
 
 pub(super) fn decode_session(id: &Id, bytes: &[u8]) -> Result<Session, StoreError> {
     let id = SessionId::from_bytes(*id);
-    let session: Session = decode(format_args!("session {id}"), bytes)?;
+    let session = decode_record(format_args!("session {id}"), bytes)?;
     if session.id == id {
         Ok(session)
     } else {
@@ -136,8 +174,11 @@ pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
         decode::<T>("a record", bytes).map_or(true, |record| again(&record) == Some(record))
     }
     let again = |target: &Target| encode_target(target).and_then(|key| decode_target(&key)).ok();
+    let session = |bytes: &[u8]| decode_record("a record", bytes).ok();
+    let holds_session = session(bytes)
+        .is_none_or(|record| encode_session(&record).ok().and_then(|bytes| session(&bytes)) == Some(record));
     let target = decode_target(bytes).map_or(true, |target| again(&target) == Some(target));
-    holds::<Session>(bytes) && holds::<Head>(bytes) && holds::<Entry>(bytes) && target
+    holds_session && holds::<Head>(bytes) && holds::<Entry>(bytes) && target
 }
 
 /// A redb error inside a transaction: nothing of it may be committed.
@@ -316,7 +357,7 @@ impl State for Writing<'_> {
 
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
         // Decided before the first write, so that a record that cannot be encoded refuses one operation only.
-        let bytes = encode(new).map_err(Failure::Refused)?;
+        let bytes = encode_session(new).map_err(Failure::Refused)?;
         let (id, end) = (new.id.as_bytes(), end_of(new).as_millis());
         let old_end = old.map(|old| end_of(old).as_millis());
         if old_end != Some(end) {
@@ -385,7 +426,7 @@ mod tests {
         // A record of today must be readable by every later program: if this fails, the layout changed, and
         // RECORD_VERSION must go up, with the old layout still read.
         let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
-        let bytes = encode(&session).unwrap();
+        let bytes = encode_session(&session).unwrap();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, GOLDEN_SESSION);
         assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
@@ -405,8 +446,35 @@ mod tests {
         9fbaffbc31056b65792d310100010107612070686f6e650100c0000201";
 
     #[test]
+    fn i42_a_record_with_claims_has_a_version_of_its_own_and_reads_back_the_same() {
+        let old = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
+        let mut session = old.clone();
+        session.claims.insert("roles", ["admin"]).unwrap();
+        let bytes = encode_session(&session).unwrap();
+        let without = encode_session(&old).unwrap();
+        assert_eq!((bytes[0], without[0]), (WITH_CLAIMS, RECORD_VERSION));
+        // The claims stand behind what every record holds.
+        assert_eq!(bytes[1..without.len()], without[1..]);
+        assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
+        // A record of before there were claims has none.
+        let old_bytes = GOLDEN_SESSION.replace(char::is_whitespace, "");
+        let old_bytes: Vec<u8> =
+            (0..old_bytes.len()).step_by(2).map(|at| u8::from_str_radix(&old_bytes[at..at + 2], 16).unwrap()).collect();
+        assert_eq!(decode_session(old.id.as_bytes(), &old_bytes).unwrap(), old);
+        // Neither may be longer or shorter than it is, nor hold a claim that the gate itself sets.
+        for bytes in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), [&without[..], &[0]].concat()] {
+            assert!(decode_session(session.id.as_bytes(), &bytes).is_err());
+        }
+        let mut reserved = without.to_vec();
+        reserved[0] = WITH_CLAIMS;
+        reserved.push(14);
+        reserved.extend_from_slice(br#"{"sub":"root"}"#);
+        assert!(decode_session(session.id.as_bytes(), &reserved).is_err());
+    }
+
+    #[test]
     fn o4_an_unknown_record_version_is_an_error_that_names_it() {
-        let error = decode::<Session>("session x", &[9, 1, 2, 3]).unwrap_err().to_string();
+        let error = decode_record("session x", &[9, 1, 2, 3]).unwrap_err().to_string();
         assert!(error.contains("session x") && error.contains("version 9"), "{error}");
         assert!(decode::<u64>("x", &[]).is_err());
         assert!(decode::<u64>("x", &[1, 5, 5]).unwrap_err().to_string().contains("1 bytes too many"));

@@ -21,6 +21,7 @@ fn claims<'a>(scope: &'a Scope, audience: &'a [Box<str>]) -> MintedClaims<'a> {
         scope,
         session: Some((SessionId::new(NOW, [1; 10]), 3)),
         account: Some("acme"),
+        own: None,
         style: crate::token::claims::TokenStyle::default(),
     }
 }

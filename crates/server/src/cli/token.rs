@@ -138,6 +138,7 @@ fn make(
         scope: &scope,
         session: None,
         account: None,
+        own: None,
         style: rotogate::token::claims::TokenStyle::default(),
     };
     let token = mint::mint(keyring.signer(), &claims).map_err(Failure::of)?;

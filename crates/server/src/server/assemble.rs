@@ -228,6 +228,7 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         issuer: issuer.url.as_str().into(),
         name: issuer.name.as_str().into(),
         scopes: issuer.scopes.clone(),
+        role_claims: Arc::default(),
         everywhere: issuer.everywhere,
         subject_prefix: issuer.subject_prefix.as_str().into(),
         ours: false,

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::UserChange;
 use crate::config::raw::{self, Problems, Section, Value};
 use crate::config::value;
+use rotogate::claim::OwnClaims;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{PasswordMark, User, is_valid_subject};
 use rotogate::password::SecretHash;
@@ -138,7 +139,8 @@ fn entry(section: &Section<'_>) -> Option<Entry> {
     let profile = profile(&section.section("profile"));
     let hash = password?;
     let password_mark = Some(PasswordMark::of(hash.expose().as_bytes()));
-    let user = User { subject: subject?, account, active, sessions_valid_from, password_mark, scopes, profile };
+    let claims = OwnClaims::default();
+    let user = User { subject: subject?, account, active, sessions_valid_from, password_mark, scopes, claims, profile };
     Some(Entry { user, username: username?, hash })
 }
 

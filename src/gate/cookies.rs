@@ -1,0 +1,190 @@
+//! Tokens in the cookies of a single-page client, which no script can read.
+//!
+//! The access token is in `__Host-access`, the refresh token in `__Host-refresh`. A login sets both, a refresh replaces both,
+//! a logout clears both. The routes take the access token from its cookie:
+//! [`RoutePolicy::cookie`](crate::route::RoutePolicy::cookie) or [`require().cookie(…)`](super::RequireLayer::cookie).
+//!
+//! ```
+//! use http::request::Parts;
+//! use http::{HeaderMap, StatusCode};
+//! use rotogate::Gate;
+//! use rotogate::fault::Error;
+//! use rotogate::gate::NewSession;
+//!
+//! /// `POST /login`, once the application knows the user.
+//! async fn login(gate: &Gate, request: &Parts, user: &str) -> Result<HeaderMap, Error> {
+//!     gate.cookies().admit(&request.headers)?;
+//!     let issued = gate.sessions().start(NewSession::new(user, "web")).await?;
+//!     Ok(gate.cookies().set(&issued))
+//! }
+//!
+//! /// `POST /refresh`. 401 means: log in again. The cookies of a session that is over are cleared.
+//! async fn refresh(gate: &Gate, request: &Parts) -> (StatusCode, HeaderMap) {
+//!     match gate.cookies().refresh(request).await {
+//!         Ok(issued) => (StatusCode::NO_CONTENT, gate.cookies().set(&issued)),
+//!         Err(Error::Denied(denial)) if !denial.is_undecided() => (StatusCode::UNAUTHORIZED, gate.cookies().clear()),
+//!         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new()),
+//!     }
+//! }
+//!
+//! /// `POST /logout`.
+//! async fn logout(gate: &Gate, request: &Parts) -> Result<HeaderMap, Error> {
+//!     gate.cookies().log_out(request).await?;
+//!     Ok(gate.cookies().clear())
+//! }
+//! ```
+
+use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use secrecy::SecretString;
+
+use super::Gate;
+use crate::credential;
+use crate::denial::Denial;
+use crate::engine::IssuedTokens;
+use crate::fault::Error;
+
+/// The cookie of the access token.
+pub const ACCESS_COOKIE: &str = "__Host-access";
+/// The cookie of the refresh token.
+pub const REFRESH_COOKIE: &str = "__Host-refresh";
+/// Browsers keep no cookie whose name and value are longer together, in bytes (RFC 6265 §6.1).
+const LONGEST_COOKIE: usize = 4096;
+
+/// From which pages a browser sends the cookies along (RFC 6265bis §5.4.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SameSite {
+    /// From pages of the same site only.
+    #[default]
+    Strict,
+    /// Also when a link of another site leads here.
+    Lax,
+    /// From every page: for a client on another site, whose origin is among
+    /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
+    None,
+}
+
+/// Sets, reads and clears the cookies of a single-page client. See the [module](self) for all three.
+///
+/// Both cookies are `HttpOnly`, `Secure`, and of this host alone (`__Host-`). They last as long as their tokens, unless
+/// [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
+///
+/// Changes take a proof that a page of ours sent the request, or one of the allowed origins (requirement T18):
+/// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse others with [`Denial::CrossOrigin`].
+#[derive(Clone, Debug)]
+pub struct Cookies {
+    gate: Gate,
+    same_site: SameSite,
+    until_closed: bool,
+}
+
+impl Gate {
+    /// The cookies of a single-page client: see [`Cookies`].
+    pub fn cookies(&self) -> Cookies {
+        Cookies { gate: self.clone(), same_site: SameSite::default(), until_closed: false }
+    }
+}
+
+impl Cookies {
+    /// Sent from these pages; from those of the same site only, if this is not called.
+    #[must_use]
+    pub const fn same_site(mut self, same_site: SameSite) -> Self {
+        self.same_site = same_site;
+        self
+    }
+
+    /// Forgotten when the browser is closed.
+    #[must_use]
+    pub const fn until_closed(mut self) -> Self {
+        self.until_closed = true;
+        self
+    }
+
+    /// The headers of a reply that gives these tokens: two `Set-Cookie`, and `Cache-Control: no-store`.
+    pub fn set(&self, issued: &IssuedTokens) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        self.put(&mut headers, ACCESS_COOKIE, issued.access_token.expose(), Some(issued.expires_in));
+        if let Some(token) = &issued.refresh_token {
+            self.put(&mut headers, REFRESH_COOKIE, token.expose(), issued.session_expires_in);
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers
+    }
+
+    /// The headers of a reply that takes the tokens away.
+    pub fn clear(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for name in [ACCESS_COOKIE, REFRESH_COOKIE] {
+            self.put(&mut headers, name, "", Some(0));
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers
+    }
+
+    fn put(&self, headers: &mut HeaderMap, name: &str, value: &str, seconds: Option<u64>) {
+        if name.len() + value.len() > LONGEST_COOKIE {
+            tracing::error!(cookie = name, "a token is too long for a cookie: browsers drop it. Give it fewer claims");
+        }
+        let same_site = match self.same_site {
+            SameSite::Strict => "Strict",
+            SameSite::Lax => "Lax",
+            SameSite::None => "None",
+        };
+        let age = match seconds {
+            Some(seconds) if seconds == 0 || !self.until_closed => format!("; Max-Age={seconds}"),
+            _ => String::new(),
+        };
+        let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={same_site}{age}");
+        if let Ok(mut cookie) = HeaderValue::try_from(cookie) {
+            cookie.set_sensitive(true);
+            headers.append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// May a request with these headers log in, or change anything else for which a browser sends cookies along? It must say
+    /// by `Origin` or `Sec-Fetch-Site` that a page of ours sent it, or of an allowed origin.
+    ///
+    /// # Errors
+    /// [`Denial::CrossOrigin`].
+    pub fn admit(&self, headers: &HeaderMap) -> Result<(), Denial> {
+        if self.gate.0.origins.asked(headers) { Ok(()) } else { Err(Denial::CrossOrigin) }
+    }
+
+    /// The next tokens for the refresh token in the request's cookie: see [`Sessions::refresh`](super::Sessions::refresh).
+    /// Limits count the client's address, which the request's [`Peer`](super::Peer) says.
+    ///
+    /// # Errors
+    /// [`Denial::CrossOrigin`]; [`Denial::NoCredential`] without the cookie; those of
+    /// [`Sessions::refresh`](super::Sessions::refresh).
+    pub async fn refresh(&self, request: &Parts) -> Result<IssuedTokens, Error> {
+        self.admit(&request.headers)?;
+        let token = refresh_token(&request.headers)?.ok_or(Denial::NoCredential)?;
+        self.gate.sessions().refresh_at(token, self.gate.0.client_address(request)).await
+    }
+
+    /// Ends the session of the refresh token in the request's cookie. Without one there is nothing to end.
+    ///
+    /// # Errors
+    /// [`Denial::CrossOrigin`]; a fault, after which the session is refused on this node.
+    pub async fn log_out(&self, request: &Parts) -> Result<(), Error> {
+        self.admit(&request.headers)?;
+        match refresh_token(&request.headers)? {
+            Some(token) => self.gate.sessions().log_out(token, self.gate.0.client_address(request)).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn refresh_token(headers: &HeaderMap) -> Result<Option<SecretString>, Denial> {
+    let mut found = credential::cookies(headers, REFRESH_COOKIE);
+    match (found.next(), found.next()) {
+        (None, _) => Ok(None),
+        (Some(token), None) => {
+            let token = std::str::from_utf8(token).map_err(|_| Denial::UnknownRefreshToken)?;
+            Ok(Some(SecretString::from(token)))
+        }
+        (Some(_), Some(_)) => Err(Denial::TwoCredentials),
+    }
+}

@@ -1,0 +1,277 @@
+//! Claims of the caller, those of our own tokens, and what `require()` asks of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::routing::get;
+use http::{HeaderValue, Response, StatusCode};
+use rotogate::claim::OwnClaims;
+use rotogate::client::Client;
+use rotogate::clock::Timestamp;
+use rotogate::dialect::oauth2::OAuth2;
+use rotogate::directory::{Directory, DirectoryError, User};
+use rotogate::gate::{Claims, Endpoint, NewSession, Verdict};
+use rotogate::route::{Route, RoutePolicy};
+use rotogate::session::Scope;
+use rotogate::token::keyring::Keyring;
+use rotogate::{Gate, Identity, SecretString};
+use serde_json::{Value, json};
+use tower::{Layer, ServiceExt};
+
+use crate::client::{Server, send};
+use crate::{builder, gate};
+
+#[derive(serde::Deserialize)]
+struct Mine {
+    sub: String,
+    tenant: String,
+    #[serde(default)]
+    roles: Vec<String>,
+}
+
+async fn typed(Claims(mine): Claims<Mine>) -> String {
+    format!("{} of {}, {:?}", mine.sub, mine.tenant, mine.roles)
+}
+
+async fn maybe(claims: Option<Claims<Mine>>) -> String {
+    claims.map_or_else(|| "nobody".to_owned(), |Claims(mine)| mine.tenant)
+}
+
+async fn ok(identity: Identity) -> String {
+    identity.subject().to_owned()
+}
+
+fn session(claims: &[(&str, Value)]) -> NewSession {
+    let session = NewSession::new("ada", "web").scope(Scope::parse("read").unwrap());
+    claims.iter().fold(session, |session, (name, value)| session.claim(*name, value).unwrap())
+}
+
+async fn token(gate: &Gate, claims: &[(&str, Value)]) -> String {
+    gate.sessions().start(session(claims)).await.unwrap().access_token.expose().to_owned()
+}
+
+#[tokio::test]
+async fn i42_claims_of_a_session_are_in_its_tokens_before_and_after_refreshes_and_replays() {
+    let gate = gate().await;
+    let server = Server::axum(Router::new().route("/", get(typed)).layer(gate.layer())).await;
+    let issued =
+        gate.sessions().start(session(&[("tenant", json!("acme")), ("roles", json!(["boss"]))])).await.unwrap();
+    assert_eq!(server.get_with("/", issued.access_token.expose()).await.body, "ada of acme, [\"boss\"]");
+    let refresh = issued.refresh_token.unwrap().expose().to_owned();
+    let second = server.refresh("/token", &refresh).await;
+    assert_eq!(second.status, StatusCode::OK);
+    assert_eq!(server.get_with("/", &second.member("access_token")).await.body, "ada of acme, [\"boss\"]");
+    let replay = server.refresh("/token", &refresh).await;
+    assert_eq!(replay.member("access_token"), second.member("access_token"), "byte for byte");
+    let third = server.refresh("/token", &second.member("refresh_token")).await;
+    assert_eq!(server.get_with("/", &third.member("access_token")).await.body, "ada of acme, [\"boss\"]");
+}
+
+/// One user, whose claims change.
+#[derive(Debug)]
+struct Users(Mutex<OwnClaims>);
+
+impl Users {
+    fn user(&self) -> Option<User> {
+        Some(User {
+            subject: "eve".into(),
+            account: None,
+            active: true,
+            sessions_valid_from: Timestamp::ZERO,
+            password_mark: None,
+            scopes: Scope::default(),
+            claims: self.0.lock().unwrap().clone(),
+            profile: BTreeMap::new(),
+        })
+    }
+
+    fn has(&self, roles: &[&str]) {
+        self.0.lock().unwrap().insert("roles", roles).unwrap();
+    }
+}
+
+#[async_trait::async_trait]
+impl Directory for Users {
+    async fn authenticate(&self, _: Option<&str>, _: &str, _: &SecretString) -> Result<Option<User>, DirectoryError> {
+        Ok(self.user())
+    }
+
+    async fn lookup(&self, _: &str) -> Result<Option<User>, DirectoryError> {
+        Ok(self.user())
+    }
+}
+
+#[tokio::test]
+async fn i42_claims_follow_the_directory_at_each_refresh_and_a_replay_is_the_same_while_they_do_not_change() {
+    let users = Arc::new(Users(Mutex::default()));
+    users.has(&["clerk"]);
+    let gate = Gate::builder()
+        .issuer("https://api.test")
+        .keys(Keyring::ephemeral().unwrap())
+        .client(Client::public("web"))
+        .endpoint(Endpoint::new(OAuth2).path("/token"))
+        .directory(Arc::clone(&users) as Arc<dyn Directory>)
+        .build()
+        .await
+        .unwrap();
+    let app = Router::new().route("/", get(ok)).route_layer(gate.require().role("boss")).layer(gate.layer());
+    let server = Server::axum(app).await;
+    let login = [("grant_type", "password"), ("client_id", "web"), ("username", "eve"), ("password", "x")];
+    let first = server.post("/token", &login).await;
+    assert_eq!(first.status, StatusCode::OK, "{}", first.body);
+    assert_eq!(server.get_with("/", &first.member("access_token")).await.status, StatusCode::FORBIDDEN);
+    users.has(&["boss"]);
+    let second = server.refresh("/token", &first.member("refresh_token")).await;
+    assert_eq!(server.get_with("/", &second.member("access_token")).await.body, "eve");
+    let replay = server.refresh("/token", &first.member("refresh_token")).await;
+    assert_eq!(replay.body, second.body);
+    users.has(&["clerk"]);
+    let replay = server.refresh("/token", &first.member("refresh_token")).await;
+    assert_eq!(replay.member("refresh_token"), second.member("refresh_token"));
+    assert_eq!(server.get_with("/", &replay.member("access_token")).await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn claims_of_another_shape_are_403_with_a_reason_and_never_500() {
+    let gate =
+        builder().route(Route::new("/maybe", RoutePolicy::optional())).route(Route::catch_all(RoutePolicy::default()));
+    let gate = gate.build().await.unwrap();
+    let app = Router::new().route("/", get(typed)).route("/maybe", get(maybe)).layer(gate.layer().annotated());
+    let server = Server::axum(app.clone()).await;
+    let (good, bad) = (token(&gate, &[("tenant", json!("acme"))]).await, token(&gate, &[("tenant", json!(7))]).await);
+    assert_eq!(server.get_with("/", &good).await.body, "ada of acme, []");
+    assert_eq!(server.get_with("/maybe", &good).await.body, "acme");
+    assert_eq!(server.get("/maybe").await.body, "nobody");
+    for path in ["/", "/maybe"] {
+        let refused = server.get_with(path, &bad).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(refused.challenge(), "Bearer error=\"insufficient_scope\"");
+    }
+    assert_eq!(server.get("/").await.status, StatusCode::UNAUTHORIZED);
+    let request = http::Request::get("/").header("host", "api.test").header("authorization", format!("Bearer {bad}"));
+    let response = app.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.extensions().get::<Verdict>().unwrap().reason.word(), "claims_shape");
+    // Without a gate it is a mistake of the application.
+    let bare = Server::axum(Router::new().route("/", get(typed))).await;
+    assert_eq!(bare.get_with("/", &good).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[tokio::test]
+async fn i17_require_asks_for_scopes_roles_claims_and_the_application_and_says_why_it_refuses() {
+    let gate = gate().await;
+    let require = || gate.require();
+    let routes = [
+        ("/any", require().any_scope(["write", "read"]), ""),
+        ("/none", require().any_scope(["write", "admin"]), "insufficient_scope"),
+        ("/both", require().scope("read").any_scope(["write", "admin"]), "insufficient_scope"),
+        ("/role", require().role("boss").role("self:clerk"), ""),
+        ("/other-role", require().role("root"), "missing_role"),
+        ("/other-issuer", require().role("kc:boss"), "missing_role"),
+        ("/claim", require().claim("org.id", "42").claim("groups", "x").claim("n", 7), ""),
+        ("/other-claim", require().claim("org.id", 42), "missing_claim"),
+        ("/no-claim", require().claim("org.nothing", "42"), "missing_claim"),
+        ("/bad-path", require().claim("org..id", "42"), "missing_claim"),
+        ("/check", require().check(|caller| caller.claim("n") == Some(json!(7))), ""),
+        ("/other-check", require().check(|caller| caller.account().is_some()), "predicate"),
+        ("/wrong-issuer", require().issuer("kc"), "wrong_issuer"),
+        ("/optional", require().optional().role("root"), "missing_role"),
+    ];
+    let claims = [
+        ("roles", json!(["boss", "clerk"])),
+        ("org", json!({"id": "42"})),
+        ("groups", json!(["x", "y"])),
+        ("n", json!(7)),
+    ];
+    let access = token(&gate, &claims).await;
+    for behind in [true, false] {
+        for (path, layer, reason) in &routes {
+            let app = Router::new().route(path, get(ok)).route_layer(layer.clone());
+            let app = if behind { app.layer(gate.layer().annotated()) } else { app };
+            let request = http::Request::get(*path).header("host", "api.test");
+            let request = request.header("authorization", format!("Bearer {access}"));
+            let response = app.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+            let wanted = match *reason {
+                "" => StatusCode::OK,
+                "wrong_issuer" => StatusCode::UNAUTHORIZED,
+                _ => StatusCode::FORBIDDEN,
+            };
+            assert_eq!(response.status(), wanted, "{path} {behind}");
+            if behind {
+                let verdict = response.extensions().get::<Verdict>().unwrap();
+                assert_eq!(verdict.reason.word(), if reason.is_empty() { "passed" } else { reason }, "{path}");
+            }
+        }
+    }
+    let both = Router::new().route("/", get(ok)).route_layer(require().scope("read").any_scope(["write", "admin"]));
+    let refused = Server::axum(both).await.get_with("/", &access).await;
+    assert_eq!(refused.challenge(), "Bearer error=\"insufficient_scope\", scope=\"read write admin\"");
+    let optional = Router::new().route("/", get(async || "any")).route_layer(require().optional().role("root"));
+    assert_eq!(
+        Server::axum(optional).await.get("/").await.body,
+        "any",
+        "nothing is asked of a request without a caller"
+    );
+}
+
+#[tokio::test]
+async fn t18_require_takes_a_cookie_and_then_asks_where_a_change_comes_from() {
+    let gate = gate().await;
+    let app = Router::new().route("/", get(ok).post(ok)).route_layer(gate.require().cookie("__Host-access"));
+    let server = Server::axum(app).await;
+    let access = token(&gate, &[]).await;
+    let cookie = format!("a=b; __Host-access={access}");
+    let request =
+        |method: &str| server.request("/").method(method).header("cookie", &cookie).body(String::new()).unwrap();
+    assert_eq!(send(request("GET")).await.body, "ada");
+    assert_eq!(send(request("POST")).await.status, StatusCode::FORBIDDEN);
+    let mut ours = request("POST");
+    ours.headers_mut().insert("origin", HeaderValue::from_static("https://api.test"));
+    assert_eq!(send(ours).await.body, "ada");
+    let mut both = request("GET");
+    both.headers_mut().insert("authorization", HeaderValue::try_from(format!("Bearer {access}")).unwrap());
+    assert_eq!(send(both).await.status, StatusCode::BAD_REQUEST, "two credentials");
+}
+
+#[tokio::test]
+async fn the_application_words_the_refusals_of_the_layer_of_require_and_of_extractors() {
+    let builder =
+        builder().route(Route::new("/open", RoutePolicy::public())).route(Route::catch_all(RoutePolicy::default()));
+    let gate = builder.refusals(|denial, parts| {
+        let body = format!("{} at {}", denial.reason(), parts.uri.path());
+        let status = if denial.reason() == "no_route" { StatusCode::NOT_FOUND } else { StatusCode::IM_A_TEAPOT };
+        (parts.uri.path() != "/plain").then(|| Response::builder().status(status).body(body).unwrap())
+    });
+    let gate = gate.build().await.unwrap();
+    let app = Router::new()
+        .route("/role", get(ok).route_layer(gate.require().role("root")))
+        .route("/shape", get(typed))
+        .route("/open", get(ok))
+        .route("/plain", get(ok))
+        .layer(gate.layer());
+    let alone = Router::new().route("/alone", get(ok)).route_layer(gate.require());
+    let (server, alone) = (Server::axum(app).await, Server::axum(alone).await);
+    let access = token(&gate, &[]).await;
+    assert_eq!(server.get("/role").await.body, "no_credential at /role");
+    assert_eq!(server.get_with("/role", &access).await.body, "missing_role at /role");
+    assert_eq!(server.get_with("/shape", &access).await.body, "claims_shape at /shape");
+    assert_eq!(server.get("/open").await.body, "no_credential at /open");
+    let refused = alone.get("/alone").await;
+    assert_eq!((refused.status, refused.body.as_str()), (StatusCode::IM_A_TEAPOT, "no_credential at /alone"));
+    // What a client relies on is there all the same.
+    assert_eq!(
+        (refused.challenge(), &refused.headers["cache-control"]),
+        ("Bearer", &HeaderValue::from_static("no-store"))
+    );
+    let plain = server.get("/plain").await;
+    assert_eq!((plain.status, plain.challenge()), (StatusCode::UNAUTHORIZED, "Bearer"));
+    // gRPC has statuses of its own.
+    let request = alone.request("/alone").header("content-type", "application/grpc").body(String::new()).unwrap();
+    let refused = send(request).await;
+    assert_eq!((refused.status, &refused.headers["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("16")));
+    let service = gate.layer().layer(tower::service_fn(async |_: http::Request<axum::body::Body>| {
+        Ok::<_, std::convert::Infallible>(Response::new(axum::body::Body::empty()))
+    }));
+    let near = http::Request::get("/Token").header("host", "api.test").body(axum::body::Body::empty()).unwrap();
+    assert_eq!(service.oneshot(near).await.unwrap().status(), StatusCode::IM_A_TEAPOT);
+}
