@@ -30,7 +30,7 @@ pub enum Grant {
 }
 
 /// A registered client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// `client_id`.
     pub id: Box<str>,

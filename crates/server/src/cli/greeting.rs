@@ -48,7 +48,7 @@ impl Greeting {
                 .clients
                 .iter()
                 .find(|client| client.secret_hash.is_none() && client.may(Grant::Password))
-                .map(|client| client.id.clone()),
+                .map(|client| client.id.to_string()),
             token_path: endpoint.map(|endpoint| endpoint.path.replace("/{account}/", "/")),
             echo: config.upstreams.iter().any(|upstream| upstream.urls.contains(&UpstreamUrl::Echo)),
             public_url: config.server.public_url.to_string().trim_end_matches('/').to_owned(),

@@ -117,7 +117,7 @@ fn make(
     if ttl > MAX_SESSIONLESS_LIFETIME {
         return Err(Failure::Failed("--ttl must be at most 1d: a token without a session is hard to revoke".into()));
     }
-    if config.clients.iter().all(|known| known.id != client) {
+    if config.clients.iter().all(|known| *known.id != *client) {
         return Err(Failure::Failed(format!(
             "there is no client {client:?} in [[clients]]: no client could revoke the token"
         )));

@@ -12,13 +12,12 @@
 //! assert!(errors.to_string().starts_with("gateway.toml:2:1: sessions.acess_ttl: unknown key; did you mean access_ttl?"));
 //! ```
 
-mod convert;
 mod env;
 mod error;
 mod print;
 pub(crate) mod raw;
+mod sections;
 mod source;
-mod types;
 pub(crate) mod value;
 
 #[cfg(test)]
@@ -28,8 +27,8 @@ use std::path::Path;
 
 pub use env::{Env, ProcessEnv};
 pub use error::{ConfigError, ConfigErrors};
+pub use sections::*;
 pub use source::Source;
-pub use types::*;
 
 use rotogate::private_file::{self, trusted};
 
@@ -71,7 +70,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     let config = raw::parse(text, &problems).map(|mut root| {
         let passed_over = raw::overlay(&mut root, env, &problems);
         let base = file.parent().unwrap_or(Path::new(""));
-        let config = convert::config(&raw::Section::root(&root, &problems), base);
+        let config = sections::read(&raw::Section::root(&root, &problems), base);
         let source = Source::new(file, &root, passed_over, &problems);
         Config { source: std::sync::Arc::new(source), ..config }
     });

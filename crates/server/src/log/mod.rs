@@ -61,26 +61,27 @@ pub(crate) fn start(
     own_issuer: &str,
     filter: EnvFilter,
 ) -> Result<Logs, LogError> {
+    let AccessLogConfig { enabled, format, output, buffer, flush_interval, log_user_agent } = access;
     let open = |output: &LogOutput, workers, key| {
-        Sink::open(output.clone(), workers, access.buffer, access.flush_interval).map_err(|error| LogError::Open {
+        Sink::open(output.clone(), workers, *buffer, *flush_interval).map_err(|error| LogError::Open {
             output: output.clone(),
             error,
             key,
         })
     };
     // One thread writes to one output, so that lines do not mix.
-    let is_shared = access.enabled && access.output == log.output;
+    let is_shared = *enabled && *output == log.output;
     let app = open(&log.output, if is_shared { workers } else { 0 }, "log.output")?;
     let mut sinks = vec![Arc::clone(&app)];
-    if access.enabled {
-        let sink = if is_shared { Arc::clone(&app) } else { open(&access.output, workers, "access_log.output")? };
+    if *enabled {
+        let sink = if is_shared { Arc::clone(&app) } else { open(output, workers, "access_log.output")? };
         if !is_shared {
             sinks.push(Arc::clone(&sink));
         }
         let access = AccessLog {
             sink,
-            format: access.format,
-            user_agent: access.log_user_agent,
+            format: *format,
+            user_agent: *log_user_agent,
             own_issuer: own_issuer.to_owned(),
             time: SystemTime::new(),
         };

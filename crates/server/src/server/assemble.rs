@@ -8,15 +8,16 @@ use http::HeaderName;
 use super::ServerError;
 use super::prepare::Prepared;
 use super::users::LiveUsers;
-use crate::config::{Config, DirectoryConfig, KeySource, LimitsConfig, StoreConfig, TrustedIssuer};
+use crate::config::{
+    Config, DirectoryConfig, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
+    StoreConfig, TrustedIssuer,
+};
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, FirstUser};
-use rotogate::client::Client;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
-use rotogate::limit::Rates;
 use rotogate::password::Passwords;
 use rotogate::private_file::trusted;
 use rotogate::store::redb::{Options, RedbStore};
@@ -95,7 +96,8 @@ pub(super) async fn assemble(config: &Config, prepared: Prepared) -> Result<Asse
     Ok(Assembled { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
 }
 
-/// A builder with everything that the configuration says about the gate.
+/// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
+/// new key does not compile until it is given to the builder, or listed here as read elsewhere.
 pub(super) fn builder(
     config: &Config,
     keyring: Keyring,
@@ -104,30 +106,35 @@ pub(super) fn builder(
     passwords: Arc<Passwords>,
     trusted: &[IssuerRules],
 ) -> Result<GateBuilder, ServerError> {
-    let limits = &config.limits;
+    // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
+    let IssuerConfig { url, audience, algorithm: _, keys: _, leeway } = &config.issuer;
+    let LimitsConfig { rates, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
+        &config.limits;
+    let SessionsConfig { profile, keep_login_client, max_stream } = &config.sessions;
+    let server = &config.server;
     let mut builder = Gate::builder()
-        .issuer(config.issuer.url.as_str())
+        .issuer(url.as_str())
         // An operator may choose an http issuer; `rotogate check` accepts it too.
         .dangerous_plain_issuer()
-        .audience(config.issuer.audience.iter().map(String::as_str))
+        .audience(audience.iter().map(String::as_str))
         .keys(keyring)
-        .leeway(config.issuer.leeway)
+        .leeway(*leeway)
         .shared_store(store)
         .passwords(passwords)
-        .profile(config.sessions.profile.clone())
-        .rates(rates(limits))
-        .verified_cache(limits.verified_cache)
-        .max_endpoint_body(limits.max_token_body)
-        .max_stream(config.sessions.max_stream)
-        .bounds(config.server.overload)
-        .public_url(config.server.public_url.to_string())
-        .hosts(config.server.hosts.iter().map(String::as_str))
+        .profile(profile.clone())
+        .rates(*rates)
+        .verified_cache(*verified_cache)
+        .max_endpoint_body(*max_token_body)
+        .max_stream(*max_stream)
+        .bounds(server.overload)
+        .public_url(server.public_url.to_string())
+        .hosts(server.hosts.iter().map(String::as_str))
         .strip_headers(config.identity.strip.iter().cloned())
         .keep_headers(config.identity.keep.iter().cloned())
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
-        .trusted_proxies(config.server.trusted_proxies.clone())
-        .identity_headers(identity(config));
-    if !config.sessions.keep_login_client {
+        .trusted_proxies(server.trusted_proxies.clone())
+        .identity_headers(identity(&config.identity));
+    if !keep_login_client {
         builder = builder.forget_login_origin();
     }
     if let Some(directory) = directory {
@@ -136,37 +143,33 @@ pub(super) fn builder(
     for rules in trusted.iter().cloned() {
         builder = builder.trusted_issuer(rules);
     }
-    for client in &config.clients {
-        builder = builder.client(Client {
-            id: client.id.as_str().into(),
-            secret_hash: client.secret_hash.clone(),
-            grants: client.grants.clone(),
-            scopes: client.scopes.clone(),
-            profile: client.profile.clone(),
-        });
+    for client in config.clients.iter().cloned() {
+        builder = builder.client(client);
     }
-    for endpoint in &config.endpoints {
-        let dialect = dialect::by_name(endpoint.dialect, &endpoint.options)
-            .ok_or_else(|| ServerError::new(format!("there is no dialect {:?}", endpoint.dialect)))?;
-        let mut made = Endpoint::boxed(dialect).path(endpoint.path.as_str()).profile(endpoint.profile.clone());
-        if let Some(clients) = &endpoint.clients {
-            made = made.clients(clients.iter().map(String::as_str));
-        }
-        if let Some(client) = &endpoint.client {
-            made = made.client(client.as_str());
-        }
-        if let Some(account) = &endpoint.account {
-            made = made.account(account.as_str());
-        }
-        for accepted in &endpoint.accepts {
-            made = made.accepts(*accepted);
-        }
-        builder = builder.endpoint(made);
+    for configured in &config.endpoints {
+        builder = builder.endpoint(endpoint(configured)?);
     }
-    for route in &config.routes {
-        builder = builder.route(route.clone());
+    for route in config.routes.iter().cloned() {
+        builder = builder.route(route);
     }
     Ok(builder)
+}
+
+fn endpoint(config: &EndpointConfig) -> Result<Endpoint, ServerError> {
+    let EndpointConfig { dialect, path, profile, clients, client, accepts, account, options } = config;
+    let dialect = dialect::by_name(dialect, options)
+        .ok_or_else(|| ServerError::new(format!("there is no dialect {dialect:?}")))?;
+    let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).profile(profile.clone());
+    if let Some(clients) = clients {
+        endpoint = endpoint.clients(clients.iter().map(String::as_str));
+    }
+    if let Some(client) = client {
+        endpoint = endpoint.client(client.as_str());
+    }
+    if let Some(account) = account {
+        endpoint = endpoint.account(account.as_str());
+    }
+    Ok(accepts.iter().fold(endpoint, |endpoint, accepted| endpoint.accepts(*accepted)))
 }
 
 fn from(error: impl std::error::Error) -> ServerError {
@@ -224,19 +227,21 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
     };
     let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
+    let TrustedIssuer { name, url, scopes, everywhere, subject_prefix, audience, keys: _, typ, max_lifetime, leeway } =
+        issuer;
     Ok(IssuerRules {
-        issuer: issuer.url.as_str().into(),
-        name: issuer.name.as_str().into(),
-        scopes: issuer.scopes.clone(),
+        issuer: url.as_str().into(),
+        name: name.as_str().into(),
+        scopes: scopes.clone(),
         role_claims: Arc::default(),
-        everywhere: issuer.everywhere,
-        subject_prefix: issuer.subject_prefix.as_str().into(),
+        everywhere: *everywhere,
+        subject_prefix: subject_prefix.as_str().into(),
         ours: false,
-        audience: issuer.audience.iter().map(|audience| audience.as_str().into()).collect(),
-        typ: issuer.typ.iter().map(|typ| typ.as_str().into()).collect(),
+        audience: audience.iter().map(|audience| audience.as_str().into()).collect(),
+        typ: typ.iter().map(|typ| typ.as_str().into()).collect(),
         keys,
-        leeway: issuer.leeway,
-        max_lifetime: Some(issuer.max_lifetime),
+        leeway: *leeway,
+        max_lifetime: Some(*max_lifetime),
     })
 }
 
@@ -255,30 +260,17 @@ fn proxy_settings(config: &Config) -> Settings {
     Settings { trusted_proxies, workers: server.workers.get(), ..Settings::default() }
 }
 
-fn rates(limits: &LimitsConfig) -> Rates {
-    Rates {
-        login_per_address: limits.login_per_address,
-        login_per_account: limits.login_per_account,
-        login_per_client: limits.login_per_client,
-        refresh_per_address: limits.refresh_per_address,
-        refresh_per_session: limits.refresh_per_session,
-        forged_per_address: limits.forged_per_address,
-        refused_per_address: limits.refused_per_address,
-        forged_overall: limits.forged_overall,
-    }
-}
-
-fn identity(config: &Config) -> Vec<(HeaderName, IdentityField)> {
-    let identity = &config.identity;
+fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
+    // The builder takes `strip` and `keep` on its own.
+    let IdentityConfig { subject, account, client, scope, session, issuer, claims, strip: _, keep: _ } = config;
     let fixed = [
-        (&identity.subject, IdentityField::Subject),
-        (&identity.account, IdentityField::Account),
-        (&identity.client, IdentityField::Client),
-        (&identity.scope, IdentityField::Scope),
-        (&identity.session, IdentityField::Session),
-        (&identity.issuer, IdentityField::Issuer),
+        (subject, IdentityField::Subject),
+        (account, IdentityField::Account),
+        (client, IdentityField::Client),
+        (scope, IdentityField::Scope),
+        (session, IdentityField::Session),
+        (issuer, IdentityField::Issuer),
     ];
-    let claims =
-        identity.claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
+    let claims = claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
     fixed.into_iter().filter_map(|(name, field)| Some((name.clone()?, field))).chain(claims).collect()
 }

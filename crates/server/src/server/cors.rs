@@ -26,20 +26,20 @@ pub(super) struct Cors<S> {
 
 impl<S: Clone> Cors<S> {
     pub(super) fn new(config: &CorsConfig, gate: Gate, inner: S) -> Result<Self, ServerError> {
-        let origins = config
-            .origins
+        let CorsConfig { origins, allow_credentials, max_age, expose } = config;
+        let allowed = origins
             .iter()
             .map(HeaderValue::try_from)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| ServerError::new("cors.origins: not an origin"))?;
         let layer = CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
+            .allow_origin(AllowOrigin::list(allowed))
             .allow_methods(AllowMethods::mirror_request())
             .allow_headers(AllowHeaders::mirror_request())
-            .allow_credentials(config.allow_credentials)
-            .max_age(config.max_age);
-        let layer = if config.expose.is_empty() { layer } else { layer.expose_headers(config.expose.clone()) };
-        let with_cors = (!config.origins.is_empty()).then(|| layer.layer(inner.clone()));
+            .allow_credentials(*allow_credentials)
+            .max_age(*max_age);
+        let layer = if expose.is_empty() { layer } else { layer.expose_headers(expose.clone()) };
+        let with_cors = (!origins.is_empty()).then(|| layer.layer(inner.clone()));
         Ok(Self { gate, with_cors, plain: inner })
     }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use super::{LastRead, Reloadable};
 use crate::config::{Config, ServerConfig};
+use crate::proxy::Upstream;
 use crate::server::assemble;
 use crate::server::tls::Tls;
+use rotogate::route::Route;
 
 impl Reloadable {
     /// Applies every key that a reload can. If one of them cannot be used, applies nothing.
     pub(super) fn apply(&mut self, new: Config, last_read: &mut LastRead) {
         let old = self.config.load_full();
-        let restart_only = restart_only_changes(&old, &new);
-        let server = with_restart_only_keys_of(&old.server, new.server);
-        let now = Config { server, upstreams: new.upstreams, source: new.source, ..Config::clone(&old) };
+        let (now, restart_only) = with_restart_only_keys_of(&old, new);
         let LastRead { certificates, upstreams, own: _, issuers: _ } = LastRead::of(&now);
         if let Err(error) = self.install(&old, &now) {
             tracing::error!(error, "configuration not applied; the old one stays in force");
@@ -55,48 +55,125 @@ impl Reloadable {
     }
 }
 
-/// The keys that differ but are read at a start only.
-fn restart_only_changes(old: &Config, new: &Config) -> Vec<&'static str> {
-    // A route names its upstream; the upstream's position in the list does not matter.
-    let routes = |config: &Config| -> Vec<_> {
-        let name = |place: usize| config.upstreams.get(place).map(|upstream| upstream.name.clone());
-        config
-            .routes
-            .iter()
-            .map(|route| (route.upstream.and_then(name), rotogate::route::Route { upstream: None, ..route.clone() }))
-            .collect()
-    };
-    let differ = [
-        ("server.listen", !are_the_same_sockets(&old.server, &new.server)),
-        ("server.public_url", old.server.public_url != new.server.public_url),
-        ("server.hosts", old.server.hosts != new.server.hosts),
-        ("server.trusted_proxies", old.server.trusted_proxies != new.server.trusted_proxies),
-        ("server.workers", old.server.workers != new.server.workers),
-        ("admin", old.admin != new.admin),
-        ("issuer", old.issuer != new.issuer),
-        ("issuers", old.issuers != new.issuers),
-        ("sessions", old.sessions != new.sessions),
-        ("store", old.store != new.store),
-        ("directory", old.directory != new.directory),
-        ("limits", old.limits != new.limits),
-        ("cors", old.cors != new.cors),
-        ("clients", old.clients != new.clients),
-        ("endpoints", old.endpoints != new.endpoints),
-        ("identity", old.identity != new.identity),
-        ("routes", routes(old) != routes(new)),
-        ("log", old.log != new.log),
-        ("access_log", old.access_log != new.access_log),
-        ("server.request_id_header", old.server.request_id_header != new.server.request_id_header),
-    ];
-    differ.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
+/// Keeps the old values of keys that are read at a start only, and notes those that differ.
+#[derive(Default)]
+struct RestartOnly(Vec<&'static str>);
+
+impl RestartOnly {
+    fn keep<T: Clone + PartialEq>(&mut self, key: &'static str, old: &T, new: &T) -> T {
+        if old != new {
+            self.0.push(key);
+        }
+        old.clone()
+    }
 }
 
-/// `new`, with the values of `old` for every key that is read at a start only.
-fn with_restart_only_keys_of(old: &ServerConfig, new: ServerConfig) -> ServerConfig {
-    let listeners = if are_the_same_sockets(old, &new) { new.listeners } else { old.listeners.clone() };
-    let (public_url, hosts) = (old.public_url.clone(), old.hosts.clone());
-    let (trusted_proxies, request_id_header) = (old.trusted_proxies.clone(), old.request_id_header.clone());
-    ServerConfig { listeners, public_url, hosts, trusted_proxies, workers: old.workers, request_id_header, ..new }
+/// `new`, with the values of `old` for every key that is read at a start only; and the names of those that differ.
+///
+/// Both types are destructured without `..`: a new key does not compile until it is kept here or applied by
+/// [`Reloadable::install`].
+fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
+    let mut restart_only = RestartOnly::default();
+    let Config {
+        server,
+        admin,
+        issuer,
+        issuers,
+        sessions,
+        store,
+        directory,
+        limits,
+        cors,
+        clients,
+        endpoints,
+        identity,
+        upstreams,
+        routes,
+        log,
+        warnings,
+        access_log,
+        source,
+    } = new;
+    let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
+    // A route refers to its upstream by position, and positions may change: compare names.
+    restart_only.keep("routes", &by_name(&old.routes, &old.upstreams), &by_name(&routes, &upstreams));
+    let routes = by_name(&old.routes, &old.upstreams)
+        .into_iter()
+        .map(|(name, route)| {
+            let upstream = name.and_then(|name| upstreams.iter().position(|upstream| upstream.name == name));
+            Route { upstream, ..route }
+        })
+        .collect();
+    let now = Config {
+        server,
+        admin: restart_only.keep("admin", &old.admin, &admin),
+        issuer: restart_only.keep("issuer", &old.issuer, &issuer),
+        issuers: restart_only.keep("issuers", &old.issuers, &issuers),
+        sessions: restart_only.keep("sessions", &old.sessions, &sessions),
+        store: restart_only.keep("store", &old.store, &store),
+        directory: restart_only.keep("directory", &old.directory, &directory),
+        limits: restart_only.keep("limits", &old.limits, &limits),
+        cors: restart_only.keep("cors", &old.cors, &cors),
+        clients: restart_only.keep("clients", &old.clients, &clients),
+        endpoints: restart_only.keep("endpoints", &old.endpoints, &endpoints),
+        identity: restart_only.keep("identity", &old.identity, &identity),
+        upstreams,
+        routes,
+        log: restart_only.keep("log", &old.log, &log),
+        warnings,
+        access_log: restart_only.keep("access_log", &old.access_log, &access_log),
+        source,
+    };
+    (now, restart_only.0)
+}
+
+/// Each route without the position of its upstream, and the upstream's name.
+fn by_name(routes: &[Route], upstreams: &[Upstream]) -> Vec<(Option<String>, Route)> {
+    let name = |position: usize| upstreams.get(position).map(|upstream| upstream.name.clone());
+    routes.iter().map(|route| (route.upstream.and_then(name), Route { upstream: None, ..route.clone() })).collect()
+}
+
+fn server_with_restart_only_keys_of(
+    old: &ServerConfig,
+    new: ServerConfig,
+    restart_only: &mut RestartOnly,
+) -> ServerConfig {
+    let same_sockets = are_the_same_sockets(old, &new);
+    let ServerConfig {
+        listeners,
+        public_url,
+        trusted_proxies,
+        hosts,
+        connect_timeout,
+        head_timeout,
+        idle_timeout,
+        max_head,
+        max_connections,
+        overload,
+        max_requests_per_connection,
+        workers,
+        min_body_rate,
+        drain_timeout,
+        request_id_header,
+    } = new;
+    restart_only.keep("server.listen", &true, &same_sockets);
+    ServerConfig {
+        listeners: if same_sockets { listeners } else { old.listeners.clone() },
+        public_url: restart_only.keep("server.public_url", &old.public_url, &public_url),
+        hosts: restart_only.keep("server.hosts", &old.hosts, &hosts),
+        trusted_proxies: restart_only.keep("server.trusted_proxies", &old.trusted_proxies, &trusted_proxies),
+        workers: restart_only.keep("server.workers", &old.workers, &workers),
+        request_id_header: restart_only.keep("server.request_id_header", &old.request_id_header, &request_id_header),
+        connect_timeout,
+        head_timeout,
+        idle_timeout,
+        max_head,
+        max_connections,
+        overload,
+        max_requests_per_connection,
+        min_body_rate,
+        drain_timeout,
+    }
 }
 
 fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {

@@ -1,4 +1,4 @@
-//! Upstreams: where they are, how they are spoken to, and what is done when one fails.
+//! `[[upstreams]]`: addresses, TLS, timeouts and bounds, ejection and health checks. An entry is the proxy's [`Upstream`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -6,23 +6,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
+use toml::{Table, Value};
 
+use super::super::print::{self, number, put, put_some, texts, time};
 use super::super::raw::Section;
-use super::super::types::{AdminConfig, ServerConfig};
 use super::super::value::{self, Share};
-use super::path_in;
+use super::{AdminConfig, DAY, ServerConfig, path_in};
 use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 use rotogate::private_file;
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-const DAY: Duration = Duration::from_secs(86_400);
+/// The shortest time of a timeout or an interval.
+const MIN_TIME: Duration = Duration::from_millis(100);
+/// The default of `head_timeout`.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(super) fn upstreams(
-    sections: &[Section<'_>],
-    dir: &Path,
-    server: &ServerConfig,
-    admin: &AdminConfig,
-) -> Vec<Upstream> {
+pub(super) fn read(sections: &[Section<'_>], dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> Vec<Upstream> {
     let mut upstreams: Vec<Upstream> = Vec::new();
     for section in sections {
         section.later(&["http2", "balance"]);
@@ -49,7 +47,6 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
                        what the client sent";
         section.blame("preserve_host", message);
     }
-    let tenth = 100 * MILLISECOND;
     let max_requests = section.get("max_requests", value::count(1, 1_000_000)).unwrap_or(default.max_requests);
     let part = |key, percent| {
         let amount = section.get(key, value::share).unwrap_or(Share::Percent(percent)).of(max_requests);
@@ -60,19 +57,19 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
     };
     Upstream {
         preserve_host,
-        connect_timeout: Some(time("connect_timeout", tenth, server.connect_timeout)),
-        head_timeout: Some(time("head_timeout", tenth, Duration::from_secs(60))),
-        idle_timeout: Some(time("idle_timeout", tenth, server.idle_timeout)),
-        tls: tls(section, &default.urls, dir),
+        connect_timeout: Some(time("connect_timeout", MIN_TIME, server.connect_timeout)),
+        head_timeout: Some(time("head_timeout", MIN_TIME, HEAD_TIMEOUT)),
+        idle_timeout: Some(time("idle_timeout", MIN_TIME, server.idle_timeout)),
+        tls: read_tls(section, &default.urls, dir),
         max_requests,
         max_requests_per_caller: part("max_requests_per_caller", 10),
         max_requests_per_address: part("max_requests_per_address", 25),
         queue_timeout: time("queue_timeout", Duration::ZERO, default.queue_timeout),
         max_failures: count("max_failures", 1000, default.max_failures),
-        eject_for: time("eject_for", tenth, default.eject_for),
-        health: section.has("health").then(|| health(&section.section("health"))).flatten(),
-        dns_refresh: time("dns_refresh", tenth, default.dns_refresh),
-        max_connection_age: time("max_connection_age", tenth, default.max_connection_age),
+        eject_for: time("eject_for", MIN_TIME, default.eject_for),
+        health: section.has("health").then(|| read_health(&section.section("health"))).flatten(),
+        dns_refresh: time("dns_refresh", MIN_TIME, default.dns_refresh),
+        max_connection_age: time("max_connection_age", MIN_TIME, default.max_connection_age),
         reuse: section
             .get("reuse", value::word(&[("safe", Reuse::Safe), ("never", Reuse::Never)], &[]))
             .unwrap_or(default.reuse),
@@ -101,9 +98,9 @@ fn urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) -> Ve
     urls.into_iter().map(|(_, url)| url).collect()
 }
 
-/// `ca`, `server_name` and `client_cert`. That an upstream is verified cannot be switched off (requirement T16), and
-/// whoever looks for the switch is told so.
-fn tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
+/// `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement T16); the usual
+/// names of such a key get an error that says so.
+fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
     for key in ["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"] {
         if section.has(key) {
             section.get(key, |_| -> Result<(), String> {
@@ -134,7 +131,7 @@ fn tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
         return tls;
     }
     for key in ["ca", "server_name", "client_cert"] {
-        // Whoever writes it believes that the upstream is spoken to over TLS.
+        // Such a key suggests TLS, but no address uses it.
         if section.has(key) && !urls.is_empty() {
             section.blame(key, "is of use to https:// addresses alone, and there is none in urls; remove it");
         }
@@ -142,15 +139,14 @@ fn tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
     tls
 }
 
-fn health(section: &Section<'_>) -> Option<HealthCheck> {
+fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
     let path = section.require("path", "a path such as \"/healthz\"", |v| {
         let path = value::text(v)?;
         let parsed = path.parse::<PathAndQuery>().ok().filter(|_| path.starts_with('/') && !path.contains('#'));
         parsed.ok_or_else(|| format!("expected a path such as \"/healthz\", found {}", v.describe()))
     });
     let default = HealthCheck::new(path.clone().unwrap_or_else(|| PathAndQuery::from_static("/")));
-    let time =
-        |key, default: Duration| section.get(key, value::duration_within(100 * MILLISECOND, DAY)).unwrap_or(default);
+    let time = |key, default: Duration| section.get(key, value::duration_within(MIN_TIME, DAY)).unwrap_or(default);
     let count = |key, default: u32| {
         let read = section.get(key, value::count(1, 1000)).and_then(|n| u32::try_from(n).ok());
         read.unwrap_or(default)
@@ -166,7 +162,7 @@ fn health(section: &Section<'_>) -> Option<HealthCheck> {
     path.map(|_| check)
 }
 
-/// Which address of ours an upstream is (requirement O1).
+/// The address of the gate that an upstream is, if it is one (requirement O1).
 fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
     if reaches(url, admin.listen) {
         return Some(format!("our own admin listener, {}", admin.listen));
@@ -183,7 +179,7 @@ fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> 
     (is_tls == url.is_tls() && same).then(|| "our own public_url".to_owned())
 }
 
-/// Would one who connects to `url` reach a listener at `listen`?
+/// Whether a connection to `url` reaches a listener at `listen`.
 fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
     let Some(url) = url.address() else { return false };
     if url.port() != listen.port() {
@@ -201,4 +197,67 @@ fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
 
 fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
+}
+
+pub(super) fn print(upstream: &Upstream) -> Value {
+    let Upstream {
+        name,
+        urls,
+        preserve_host,
+        connect_timeout,
+        head_timeout,
+        idle_timeout,
+        tls,
+        max_requests,
+        max_requests_per_caller,
+        max_requests_per_address,
+        queue_timeout,
+        max_failures,
+        eject_for,
+        health,
+        dns_refresh,
+        max_connection_age,
+        reuse,
+        max_requests_per_connection,
+    } = upstream;
+    let mut table = Table::new();
+    put(&mut table, "name", name.as_str());
+    put(&mut table, "urls", texts::<UpstreamUrl>(urls));
+    put(&mut table, "preserve_host", *preserve_host);
+    put_some(&mut table, "connect_timeout", connect_timeout.map(time));
+    put_some(&mut table, "head_timeout", head_timeout.map(time));
+    put_some(&mut table, "idle_timeout", idle_timeout.map(time));
+    let UpstreamTls { ca, server_name, client_cert } = tls;
+    put_some(&mut table, "ca", ca.as_deref().map(print::path));
+    put_some(&mut table, "server_name", server_name.as_deref());
+    if let Some((cert, key)) = client_cert {
+        let mut pair = Table::new();
+        put(&mut pair, "cert", print::path(cert));
+        put(&mut pair, "key", print::path(key));
+        put(&mut table, "client_cert", pair);
+    }
+    put(&mut table, "max_requests", number(*max_requests));
+    put(&mut table, "max_requests_per_caller", number(*max_requests_per_caller));
+    put(&mut table, "max_requests_per_address", number(*max_requests_per_address));
+    put(&mut table, "queue_timeout", time(*queue_timeout));
+    put(&mut table, "max_failures", number(*max_failures));
+    put(&mut table, "eject_for", time(*eject_for));
+    if let Some(HealthCheck { path, interval, timeout, healthy_after, unhealthy_after }) = health {
+        let mut check = Table::new();
+        put(&mut check, "path", path.as_str());
+        put(&mut check, "interval", time(*interval));
+        put(&mut check, "timeout", time(*timeout));
+        put(&mut check, "healthy_after", number(*healthy_after));
+        put(&mut check, "unhealthy_after", number(*unhealthy_after));
+        put(&mut table, "health", check);
+    }
+    put(&mut table, "dns_refresh", time(*dns_refresh));
+    put(&mut table, "max_connection_age", time(*max_connection_age));
+    let reuse = match reuse {
+        Reuse::Safe => "safe",
+        Reuse::Never => "never",
+    };
+    put(&mut table, "reuse", reuse);
+    put(&mut table, "max_requests_per_connection", number(max_requests_per_connection.get()));
+    table.into()
 }

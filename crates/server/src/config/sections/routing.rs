@@ -1,15 +1,15 @@
-//! What only shows when the routes are seen together, and beside the endpoints.
+//! Checks that need all routes, and the endpoints beside them.
 
 use http::Method;
 
 use super::super::raw::Section;
-use super::super::types::Config;
+use super::Config;
 use rotogate::dialect::{self, Dialect};
 use rotogate::gate::{JWKS_PATH, envelopes};
 use rotogate::route::path::CanonicalPath;
 use rotogate::route::{RouteProblem, RouteTable, ungoverned, warnings};
 
-/// `sections` are those of the routes.
+/// Checks the routes; `sections` are their tables.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     if sections.iter().any(Section::is_bad) {
         return;
@@ -50,7 +50,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
 }
 
 fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
-    let one = |endpoint: &crate::config::EndpointConfig| dialect::by_name(endpoint.dialect, &endpoint.options);
+    let one = |endpoint: &super::EndpointConfig| dialect::by_name(endpoint.dialect, &endpoint.options);
     config.endpoints.iter().filter_map(move |endpoint| Some((endpoint.path.as_str(), one(endpoint)?)))
 }
 
@@ -58,10 +58,10 @@ fn all_envelopes(config: &Config) -> Vec<(Method, String)> {
     dialects(config).flat_map(|(base, dialect)| envelopes(dialect.as_ref(), base)).collect()
 }
 
-/// By what a path is answered before any route: an endpoint, in a spelling that comes close to it, too.
+/// What answers a path before any route: an endpoint, also at near misses of its paths.
 fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
     let mut taken = matchit::Router::new();
-    // What does not fit together is an error elsewhere.
+    // Conflicting templates are reported elsewhere.
     let _ = taken.insert(JWKS_PATH, "the gate itself".to_owned());
     for (base, dialect) in dialects(config) {
         for served in dialect.serves(base) {

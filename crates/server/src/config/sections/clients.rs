@@ -1,0 +1,130 @@
+//! `[[clients]]`. An entry is the library's [`Client`].
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::super::print::{MASK, list, put, put_some, texts};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use super::path_in;
+use super::sessions::{put_override, read_override};
+use rotogate::client::{Client, Grant};
+use rotogate::password::{SecretHash, cost_of};
+use rotogate::private_file::read_private;
+use rotogate::session::Scope;
+use rotogate::token::claims::CLIENT_PREFIX;
+use rotogate::token::verify::is_subject;
+
+/// `[[clients]]`.
+pub type ClientConfig = Client;
+
+/// The grants of a client that names none.
+const DEFAULT_GRANTS: [Grant; 2] = [Grant::Password, Grant::RefreshToken];
+
+pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
+    let mut clients: Vec<Client> = Vec::new();
+    for section in sections {
+        let id = section.require("id", "the client_id", client_id).unwrap_or_default();
+        if !id.is_empty() && clients.iter().any(|other| *other.id == *id) {
+            section.blame("id", format!("\"{id}\" is there twice"));
+        }
+        let client = Client {
+            secret_hash: secret_hash(section, dir),
+            grants: grants(section),
+            scopes: scopes(section),
+            profile: read_override(section),
+            id: id.into(),
+        };
+        let is_public = !section.has("secret_hash") && !section.has("secret_hash_file");
+        if client.may(Grant::ClientCredentials) && is_public {
+            let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash or \
+                           secret_hash_file, or remove the grant";
+            section.blame("grants", message);
+        }
+        if client.may(Grant::ClientCredentials)
+            && !is_subject(&format!("{CLIENT_PREFIX}{}", client.id))
+            && !client.id.is_empty()
+        {
+            let message = format!(
+                "is too long for client_credentials: with \"{CLIENT_PREFIX}\" in front it is the sub of its tokens"
+            );
+            section.blame("id", message);
+        }
+        section.finish();
+        clients.push(client);
+    }
+    clients
+}
+
+/// RFC 6749 appendix A.1, of a length that fits everywhere.
+fn client_id(v: &Raw) -> Result<String, String> {
+    match v {
+        Raw::String(s) | Raw::Env(s) if (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(s.clone())
+        }
+        other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
+    }
+}
+
+/// The scopes of a client or a route.
+pub(super) fn scopes(section: &Section<'_>) -> Option<Scope> {
+    let parts = section.list("scopes", value::scope)?;
+    let joined = parts.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+    Scope::parse(&joined).ok()
+}
+
+fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
+    section.later(&["secret", "client_secret"]);
+    // The value may be a secret that was mistaken for its hash: it is never repeated.
+    let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
+    let direct = section.get("secret_hash", |v| match v {
+        Raw::String(s) | Raw::Env(s) if s == MASK => {
+            let message = "is masked, as `rotogate check --print` does it: no secret is this client's; write the hash";
+            section.warn("secret_hash", message);
+            SecretHash::of_nobody().map_err(|error| error.to_string())
+        }
+        Raw::String(s) | Raw::Env(s) => read(s),
+        _ => Err("expected an argon2id hash, \"$argon2id$v=19$…\"".to_owned()),
+    });
+    let from_file = section.get_file("secret_hash_file", path_in(dir), |path| {
+        let text = read_private(path)?;
+        read(text.trim())
+    });
+    if section.has("secret_hash") && section.has("secret_hash_file") {
+        section.blame("secret_hash_file", "stands beside secret_hash; expected one of the two");
+    }
+    direct.or(from_file)
+}
+
+fn grants(section: &Section<'_>) -> Vec<Grant> {
+    let known = [
+        ("password", Grant::Password),
+        ("refresh_token", Grant::RefreshToken),
+        ("client_credentials", Grant::ClientCredentials),
+    ];
+    let later = ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
+    let grants = section.list("grants", value::word(&known, &later));
+    if grants.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("grants", "is empty: such a client can do nothing; expected at least one grant");
+    }
+    grants.unwrap_or_else(|| DEFAULT_GRANTS.to_vec())
+}
+
+pub(super) fn print(client: &ClientConfig) -> Value {
+    let Client { id, secret_hash, grants, scopes, profile } = client;
+    let grant = |grant: &Grant| {
+        Value::from(match grant {
+            Grant::Password => "password",
+            Grant::RefreshToken => "refresh_token",
+            Grant::ClientCredentials => "client_credentials",
+        })
+    };
+    let mut table = Table::new();
+    put(&mut table, "id", &**id);
+    put_some(&mut table, "secret_hash", secret_hash.as_ref().map(|_| MASK));
+    put(&mut table, "grants", list(grants, grant));
+    put_some(&mut table, "scopes", scopes.as_ref().map(|scopes| texts(&scopes.iter().collect::<Vec<_>>())));
+    put_override(&mut table, profile);
+    table.into()
+}

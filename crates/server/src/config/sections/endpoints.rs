@@ -1,0 +1,246 @@
+//! `[[endpoints]]`.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use toml::{Table, Value};
+
+use super::super::print::{number, put, put_some, texts, time};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use super::sessions::{put_override, read_override};
+use super::{ClientConfig, DAY, dangling};
+use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle};
+use rotogate::engine::APPLICATION;
+use rotogate::session::profile::ProfileOverride;
+use rotogate::token::verify::is_subject;
+
+/// `[[endpoints]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// Its protocol.
+    pub dialect: &'static str,
+    /// The path of its token endpoint; may hold `{account}`.
+    pub path: String,
+    /// Its own rules.
+    pub profile: ProfileOverride,
+    /// The ids of the clients that may use it. `None`: all.
+    pub clients: Option<Vec<String>>,
+    /// The client of its sessions, where the protocol names none. `None`: the dialect's own.
+    pub client: Option<String>,
+    /// Dialects besides its own whose sessions it takes.
+    pub accepts: Vec<&'static str>,
+    /// The one account that it is for. `None`: the one that the path names, or any.
+    pub account: Option<String>,
+    /// What its dialect has besides.
+    pub options: rotogate::dialect::Options,
+}
+
+/// Dialects that this build does not have.
+#[cfg(feature = "grpc")]
+const LATER_DIALECTS: [&str; 0] = [];
+#[cfg(not(feature = "grpc"))]
+const LATER_DIALECTS: [&str; 1] = ["knox"];
+
+fn accepted_dialect(v: &Raw) -> Result<&'static str, String> {
+    let known: Vec<_> = dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
+    value::word(&known, &LATER_DIALECTS)(v)
+}
+
+pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
+    let known: Vec<_> = dialect::NAMES.iter().map(|name| (*name, *name)).collect();
+    value::word(&known, &LATER_DIALECTS)(v)
+}
+
+pub(super) fn read(sections: &[Section<'_>], clients: &[ClientConfig], is_https: bool) -> Vec<EndpointConfig> {
+    let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
+    let mut endpoints: Vec<EndpointConfig> = Vec::new();
+    for section in sections {
+        let dialect = section.require("dialect", "\"oauth2\"", dialect_name);
+        let path = if dialect == Some(dialect::kuzzle::NAME) {
+            // The prefix of its routes; none by default.
+            Some(section.get("path", kuzzle_prefix).unwrap_or_else(|| "/".to_owned()))
+        } else {
+            section.get("path", endpoint_path).or_else(|| {
+                let path = dialect::by_name(dialect?, &dialect::Options::default())?.default_path();
+                (!section.has("path")).then(|| path.to_owned())
+            })
+        };
+        let path = path.unwrap_or_default();
+        let dialect = dialect.unwrap_or(dialect::oauth2::NAME);
+        if dialect != dialect::kuzzle::NAME {
+            section.later(&["cookie"]);
+        }
+        if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
+            section.blame("path", format!("{path} is there twice"));
+        }
+        if section.has("account") && path.contains("{account}") {
+            section.blame("account", "stands beside {account} in path, which names another; remove one of the two");
+        }
+        let ids = section.indexed("clients", value::text);
+        for (index, id) in ids.iter().flatten() {
+            if !known.contains(&id.as_str()) {
+                section.blame_element("clients", *index, dangling("client", id, &known));
+            }
+        }
+        let options = dialect::Options {
+            envelope: read_envelope(section, dialect),
+            kuzzle: read_kuzzle(section, dialect, is_https),
+        };
+        // The dialect's routes use the cookie of its first endpoint.
+        let is_other = |other: &EndpointConfig| other.options.kuzzle.host_cookie != options.kuzzle.host_cookie;
+        if dialect == dialect::kuzzle::NAME && endpoints.iter().any(|other| other.dialect == dialect && is_other(other))
+        {
+            section.blame("cookie", "differs from that of another kuzzle endpoint; all of them share one");
+        }
+        endpoints.push(EndpointConfig {
+            dialect,
+            path,
+            profile: read_override(section),
+            clients: ids.map(|ids| ids.into_iter().map(|(_, id)| id).collect()),
+            client: endpoint_client(section, dialect, clients),
+            accepts: accepts(section, dialect),
+            account: section.get("account", account),
+            options,
+        });
+        section.finish();
+    }
+    endpoints
+}
+
+/// `client`, for a dialect whose protocol names none. For another dialect the key is unknown.
+fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
+    let default = dialect::by_name(dialect, &dialect::Options::default())?.client()?;
+    let named = section.get("client", value::text);
+    let id = named.as_deref().unwrap_or(default);
+    match (clients.iter().find(|client| *client.id == *id), &named) {
+        (None, Some(id)) => {
+            let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
+            section.blame("client", dangling("client", id, &known));
+        }
+        (Some(client), Some(_)) if client.secret_hash.is_some() => {
+            section
+                .blame("client", "is confidential, and this protocol has no place for its secret; name a public one");
+        }
+        (Some(client), None) if client.secret_hash.is_some() => {
+            let message = format!(
+                "missing, so its sessions are those of the client \"{default}\", which [[clients]] makes confidential, and \
+                 this protocol has no place for its secret; name a public one"
+            );
+            section.blame("client", message);
+        }
+        (Some(_) | None, _) => {}
+    }
+    named
+}
+
+/// `accepts`. Only sessions of protocols without refresh tokens can be refreshed by an access token.
+fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
+    let by_access = |name: &str| {
+        dialect::by_name(name, &dialect::Options::default()).is_some_and(|dialect| dialect.refreshes_by_access())
+    };
+    let accepted = section.indexed("accepts", accepted_dialect).unwrap_or_default();
+    for (index, name) in accepted.iter().filter(|(_, name)| by_access(dialect) && !by_access(name)) {
+        let message = format!(
+            "\"{name}\" has refresh tokens, and \"{dialect}\" exchanges access tokens alone: none of its sessions could go \
+             on here. Remove it, or let the endpoint of \"{name}\" serve these clients"
+        );
+        section.blame_element("accepts", *index, message);
+    }
+    accepted.into_iter().map(|(_, name)| name).collect()
+}
+
+/// An account, as users.toml writes it.
+fn account(v: &Raw) -> Result<String, String> {
+    match v {
+        Raw::String(s) | Raw::Env(s) if is_subject(s) && !s.contains('/') => Ok(s.clone()),
+        other => Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", other.describe())),
+    }
+}
+
+/// The keys of `dialect = "envelope"`. For another dialect they are unknown.
+fn read_envelope(section: &Section<'_>, dialect: &str) -> Envelope {
+    let default = Envelope::default();
+    if dialect != dialect::envelope::NAME {
+        return default;
+    }
+    let status = |v: &Raw| match value::count(200, 401)(v) {
+        Ok(200) => Ok(StatusCode::OK),
+        Ok(401) => Ok(StatusCode::UNAUTHORIZED),
+        Ok(_) | Err(_) => Err(format!("expected 401 or 200, found {}", v.describe())),
+    };
+    let window = value::duration_within(Duration::ZERO, 7 * DAY);
+    Envelope {
+        expired_for_at_most: section.get("allow_expired_access_token", window).unwrap_or(default.expired_for_at_most),
+        failure_status: section.get("failure_status", status).unwrap_or(default.failure_status),
+    }
+}
+
+/// The keys of `dialect = "kuzzle"`. For another dialect they are unknown.
+fn read_kuzzle(section: &Section<'_>, dialect: &str, is_https: bool) -> Kuzzle {
+    let default = Kuzzle { secure_cookies: is_https, ..Kuzzle::default() };
+    if dialect != dialect::kuzzle::NAME {
+        return default;
+    }
+    let names = [(dialect::kuzzle::COOKIE, false), (dialect::kuzzle::HOST_COOKIE, true)];
+    let host_cookie = section.get("cookie", value::word(&names, &[])).unwrap_or(default.host_cookie);
+    if host_cookie && !is_https {
+        let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
+                       alone";
+        section.blame("cookie", message);
+    }
+    Kuzzle { host_cookie, ..default }
+}
+
+/// The SDKs support a prefix, but no account in the path.
+fn kuzzle_prefix(v: &Raw) -> Result<String, String> {
+    match v {
+        Raw::String(s) | Raw::Env(s) if s.is_empty() || s == "/" => Ok("/".to_owned()),
+        _ => endpoint_path(v).and_then(|path| {
+            let found = v.describe();
+            if path.contains('{') {
+                Err(format!("expected a path without parameters, found {found}"))
+            } else {
+                Ok(path)
+            }
+        }),
+    }
+}
+
+fn endpoint_path(v: &Raw) -> Result<String, String> {
+    let path = value::pattern(v)?;
+    let is_known = |segment: &str| segment == "{account}" || !segment.contains(['{', '}']);
+    if path.ends_with('/') || !path.split('/').all(is_known) {
+        return Err(format!(
+            "expected a path without a slash at its end whose only parameter is {{account}}, a segment of its own, \
+             found {}",
+            v.describe()
+        ));
+    }
+    Ok(path)
+}
+
+pub(super) fn print(endpoint: &EndpointConfig) -> Value {
+    let EndpointConfig { dialect, path, profile, clients, client, accepts, account, options } = endpoint;
+    let mut table = Table::new();
+    put(&mut table, "dialect", *dialect);
+    put(&mut table, "path", path.as_str());
+    put_override(&mut table, profile);
+    put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
+    put_some(&mut table, "client", client.as_deref());
+    put(&mut table, "accepts", texts(accepts));
+    put_some(&mut table, "account", account.as_deref());
+    let dialect::Options { envelope, kuzzle } = options;
+    if *dialect == dialect::envelope::NAME {
+        let dialect::envelope::Envelope { expired_for_at_most, failure_status } = envelope;
+        put(&mut table, "allow_expired_access_token", time(*expired_for_at_most));
+        put(&mut table, "failure_status", number(failure_status.as_u16()));
+    }
+    if *dialect == dialect::kuzzle::NAME {
+        // `secure_cookies` follows from public_url.
+        let dialect::kuzzle::Kuzzle { secure_cookies: _, host_cookie } = kuzzle;
+        let cookie = if *host_cookie { dialect::kuzzle::HOST_COOKIE } else { dialect::kuzzle::COOKIE };
+        put(&mut table, "cookie", cookie);
+    }
+    table.into()
+}

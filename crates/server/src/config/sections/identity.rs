@@ -1,0 +1,113 @@
+//! `[identity]`: the headers that tell an upstream the caller.
+
+use http::HeaderName;
+use toml::{Table, Value};
+
+use super::super::print::{put, texts};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use rotogate::headers::HeaderPattern;
+
+/// `[identity]`: what an upstream is told. A header that is `None` is not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityConfig {
+    /// `sub`
+    pub subject: Option<HeaderName>,
+    /// `account`
+    pub account: Option<HeaderName>,
+    /// `client_id`
+    pub client: Option<HeaderName>,
+    /// `scope`
+    pub scope: Option<HeaderName>,
+    /// `sid`
+    pub session: Option<HeaderName>,
+    /// `iss`
+    pub issuer: Option<HeaderName>,
+    /// Further headers, each with the claim that it tells.
+    pub claims: Vec<(HeaderName, String)>,
+    /// Headers of clients that never pass, besides those of known products (requirement T24).
+    pub strip: Vec<HeaderPattern>,
+    /// Headers of known products that do.
+    pub keep: Vec<HeaderPattern>,
+}
+
+fn header_pattern(v: &Raw) -> Result<HeaderPattern, String> {
+    HeaderPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
+pub(super) fn read(section: &Section<'_>, several_issuers: bool) -> IdentityConfig {
+    let headers = section.section("headers");
+    let mut used: Vec<HeaderName> = Vec::new();
+    let mut header = |key: &'static str, default: &'static str| {
+        let default = (!default.is_empty()).then(|| HeaderName::from_static(default));
+        let name = headers.get(key, value::identity_header).unwrap_or(default)?;
+        if used.contains(&name) {
+            headers.blame(key, format!("{name} tells something else already"));
+        }
+        used.push(name.clone());
+        Some(name)
+    };
+    let mut identity = IdentityConfig {
+        subject: header("subject", "x-auth-subject"),
+        account: header("account", "x-auth-account"),
+        client: header("client", "x-auth-client"),
+        scope: header("scope", "x-auth-scope"),
+        session: header("session", "x-auth-session"),
+        // With several issuers, a subject is ambiguous without its issuer.
+        issuer: header("issuer", if several_issuers { "x-auth-issuer" } else { "" }),
+        claims: Vec::new(),
+        strip: section.list("strip", header_pattern).unwrap_or_default(),
+        keep: Vec::new(),
+    };
+    headers.finish();
+    let claims = section.section("claims");
+    for (name, claim) in claims.free() {
+        let header = value::header(name).and_then(|header| {
+            if used.contains(&header) { Err(format!("{header} tells something else already")) } else { Ok(header) }
+        });
+        match (header, value::text(claim)) {
+            (Ok(header), Ok(claim)) => {
+                used.push(header.clone());
+                identity.claims.push((header, claim));
+            }
+            (Err(message), _) | (_, Err(message)) => claims.blame(name, message),
+        }
+    }
+    for (index, kept) in section.indexed("keep", header_pattern).unwrap_or_default() {
+        if let Some(own) = used.iter().find(|own| kept.matches(own.as_str())) {
+            let message = format!("{own} is what the gate itself tells an upstream: a client's own never passes");
+            section.blame_element("keep", index, message);
+        } else if !kept.is_of_a_product() {
+            section.blame_element("keep", index, "passes anyway: it is no header of a known product; remove it");
+        } else {
+            identity.keep.push(kept);
+        }
+    }
+    section.finish();
+    identity
+}
+
+pub(super) fn print(identity: &IdentityConfig) -> Value {
+    let IdentityConfig { subject, account, client, scope, session, issuer, claims, strip, keep } = identity;
+    let mut headers = Table::new();
+    for (key, header) in [
+        ("subject", subject),
+        ("account", account),
+        ("client", client),
+        ("scope", scope),
+        ("session", session),
+        ("issuer", issuer),
+    ] {
+        put(&mut headers, key, header.as_ref().map_or("", HeaderName::as_str));
+    }
+    let mut by_claim = Table::new();
+    for (header, claim) in claims {
+        put(&mut by_claim, header.as_str(), claim.as_str());
+    }
+    let mut table = Table::new();
+    put(&mut table, "headers", headers);
+    put(&mut table, "claims", by_claim);
+    put(&mut table, "strip", texts(strip));
+    put(&mut table, "keep", texts(keep));
+    table.into()
+}

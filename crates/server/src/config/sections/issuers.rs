@@ -1,0 +1,205 @@
+//! `[[issuers]]`: the issuers that are trusted besides our own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::super::print::{path, put, put_some, texts, time};
+use super::super::raw::{Section, Value as Raw, printable};
+use super::super::value;
+use super::issuer::{IssuerConfig, algorithm, audience, leeway};
+use super::{DAY, SECOND, path_in};
+use rotogate::route::{Auth, Route};
+use rotogate::session::Scope;
+use rotogate::token::Algorithm;
+use rotogate::token::algorithm::Family;
+use rotogate::token::verify::{AllowedScopes, OWN, host_of};
+
+/// `[[issuers]]`: who is trusted besides us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedIssuer {
+    /// What routes call it; the host of `url`, unless it is given.
+    pub name: String,
+    /// `iss`, exactly.
+    pub url: String,
+    /// The most that its tokens may carry here.
+    pub scopes: AllowedScopes,
+    /// Are its tokens taken on routes that name no issuers?
+    pub everywhere: bool,
+    /// What stands in front of its subjects.
+    pub subject_prefix: String,
+    /// The `aud` values that are taken; at least one.
+    pub audience: Vec<String>,
+    /// Its keys.
+    pub keys: KeySource,
+    /// The `typ` values that are taken (requirement J6).
+    pub typ: Vec<String>,
+    /// The longest `exp` − `iat` that is taken.
+    pub max_lifetime: Duration,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+}
+
+/// Where the keys of another issuer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWK set (RFC 7517 §5), and the only algorithm that is taken, where one is named.
+    Jwks(PathBuf, Option<Algorithm>),
+    /// One public key in PEM, and its algorithm.
+    PublicKey(PathBuf, Algorithm),
+}
+
+/// The defaults of an entry.
+impl TrustedIssuer {
+    const MAX_LIFETIME: Duration = DAY;
+    const TYP: &str = "at+jwt";
+}
+
+pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
+    let mut issuers: Vec<TrustedIssuer> = Vec::new();
+    for section in sections {
+        section.later(&["discovery", "jwks_url", "fetch", "preset", "scope_map", "claims", "require", "introspection"]);
+        let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
+        if !url.is_empty() && url == own.url {
+            section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
+        } else if !url.is_empty() && issuers.iter().any(|other| other.url == url) {
+            section.blame("url", format!("{url} is there twice"));
+        }
+        let name = section.get("name", issuer_name).unwrap_or_else(|| host_of(&url).to_owned());
+        if !name.is_empty() && issuers.iter().any(|other| other.name == name) {
+            let hint = if section.has("name") { "" } else { ", because it is the host of url; give this one a name" };
+            section.blame("name", format!("\"{name}\" is there twice{hint}"));
+        }
+        let typ = section.one_or_list("typ", value::text);
+        if typ.as_ref().is_some_and(Vec::is_empty) {
+            section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
+        }
+        issuers.push(TrustedIssuer {
+            name,
+            url,
+            scopes: allowed_scopes(section),
+            everywhere: section.get("everywhere", value::boolean).unwrap_or(false),
+            subject_prefix: section.get("subject_prefix", subject_prefix).unwrap_or_default(),
+            audience: audience(section),
+            keys: issuer_keys(section, dir),
+            typ: typ.unwrap_or_else(|| vec![TrustedIssuer::TYP.to_owned()]),
+            max_lifetime: section
+                .get("max_lifetime", value::duration_within(SECOND, 366 * DAY))
+                .unwrap_or(TrustedIssuer::MAX_LIFETIME),
+            leeway: leeway(section, own.leeway),
+        });
+        section.finish();
+    }
+    issuers
+}
+
+fn issuer_name(v: &Raw) -> Result<String, String> {
+    match v {
+        Raw::String(name) | Raw::Env(name) if name == OWN => {
+            Err(format!("\"{OWN}\" is our own issuer; expected another name"))
+        }
+        Raw::String(name) | Raw::Env(name)
+            if (1..=256).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic()) =>
+        {
+            Ok(name.clone())
+        }
+        other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
+    }
+}
+
+fn subject_prefix(v: &Raw) -> Result<String, String> {
+    match v {
+        Raw::String(text) | Raw::Env(text) if text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(text.clone())
+        }
+        other => {
+            Err(format!("expected at most 64 visible ASCII characters, such as \"kc|\", found {}", other.describe()))
+        }
+    }
+}
+
+/// A list, or "any", which must be written: another issuer's scopes do not mean what ours mean.
+fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
+    const ANY: &str = "any";
+    let is_any = |v: &Raw| matches!(v, Raw::String(word) | Raw::Env(word) if word == ANY);
+    if section.get("scopes", |v| Ok(is_any(v))) == Some(true) {
+        return AllowedScopes::Any;
+    }
+    let listed = section.list("scopes", value::scope).unwrap_or_default();
+    let joined = listed.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+    AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
+}
+
+fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
+    let file = |v: &Raw| match value::text(v)? {
+        url if url.contains("://") => Err(format!("expected a file, found the URL {}; download it", v.describe())),
+        _ => path_in(dir)(v),
+    };
+    let jwks = section.get("jwks_file", file);
+    let public_key = section.get("public_key", file);
+    let algorithm = section.get("algorithm", algorithm);
+    match (section.has("jwks_file"), section.has("public_key")) {
+        (true, true) => section.blame("public_key", "stands beside jwks_file; expected one of the two"),
+        (false, false) => section.blame("jwks_file", "missing; expected jwks_file, or public_key with algorithm"),
+        (false, true) if !section.has("algorithm") => {
+            section.blame("algorithm", "missing; a public_key needs it, because the key fixes the algorithm");
+        }
+        (false, true) if algorithm.is_some_and(|a| a.family() == Family::Hmac) => {
+            section.blame("algorithm", "is a shared-secret algorithm, and a public key is no secret");
+        }
+        _ => {}
+    }
+    match public_key {
+        Some(file) => KeySource::PublicKey(file, algorithm.unwrap_or(Algorithm::EdDsa)),
+        None => KeySource::Jwks(jwks.unwrap_or_default(), algorithm),
+    }
+}
+
+/// Blames an issuer whose tokens no route accepts: probably a route should.
+pub(super) fn check_used(sections: &[Section<'_>], issuers: &[TrustedIssuer], routes: &[Route]) {
+    for (section, issuer) in sections.iter().zip(issuers) {
+        let is_let_in = |route: &Route| {
+            matches!(route.policy.auth, Auth::Required | Auth::Optional)
+                && route.policy.takes(&issuer.name, issuer.everywhere)
+        };
+        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) {
+            let name = printable(&issuer.name);
+            let message = format!(
+                "no route takes its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that do, or \
+                 everywhere = true here"
+            );
+            section.blame("url", message);
+        }
+    }
+}
+
+pub(super) fn print(issuer: &TrustedIssuer) -> Value {
+    let TrustedIssuer { name, url, audience, scopes, everywhere, subject_prefix, keys, typ, max_lifetime, leeway } =
+        issuer;
+    let mut table = Table::new();
+    put(&mut table, "name", name.as_str());
+    let scopes = match scopes {
+        AllowedScopes::Any => "any".into(),
+        AllowedScopes::Only(scopes) => texts(&scopes.iter().collect::<Vec<_>>()),
+    };
+    put(&mut table, "scopes", scopes);
+    put(&mut table, "everywhere", *everywhere);
+    put(&mut table, "subject_prefix", subject_prefix.as_str());
+    put(&mut table, "url", url.as_str());
+    put(&mut table, "audience", texts(audience));
+    match keys {
+        KeySource::Jwks(file, algorithm) => {
+            put(&mut table, "jwks_file", path(file));
+            put_some(&mut table, "algorithm", algorithm.map(|algorithm| algorithm.name()));
+        }
+        KeySource::PublicKey(file, algorithm) => {
+            put(&mut table, "public_key", path(file));
+            put(&mut table, "algorithm", algorithm.name());
+        }
+    }
+    put(&mut table, "typ", texts(typ));
+    put(&mut table, "max_lifetime", time(*max_lifetime));
+    put(&mut table, "leeway", time(*leeway));
+    table.into()
+}

@@ -1,0 +1,220 @@
+//! `listen` and `[[server.listeners]]`.
+//!
+//! The simple case has simple keys: `listen` is one address or several, and `tls` beside it applies to them. Listeners that
+//! differ are tables, which inherit nothing from `[server]` but the bound on connections.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use toml::{Table, Value};
+
+use super::super::print::{self, list, number, put, put_some};
+use super::super::raw::Section;
+use super::super::value;
+use super::{collide, loopback, path_in};
+
+/// `listen` of `[server]`, or one of `[[server.listeners]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The key that names the address, as in `server.listeners[0].address`: for errors.
+    pub key: String,
+    /// Without it, clear text.
+    pub tls: Option<TlsConfig>,
+    /// Does every connection begin with a PROXY protocol header? Only `trusted_proxies` may connect then.
+    pub proxy_protocol: bool,
+    /// The most connections at once from one address (IPv6: from one /64). Trusted proxies are not counted.
+    pub max_connections_per_address: usize,
+}
+
+/// `tls` of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// At least one; the first is for clients that name no server, or one that no certificate is for.
+    pub certificates: Vec<CertificateFiles>,
+    /// Who must, or may, show a certificate.
+    pub client_auth: ClientAuth,
+    /// The key of the table, as in `server.tls`: for errors.
+    pub key: String,
+}
+
+/// A certificate and its private key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, followed by those between it and the root.
+    pub cert: PathBuf,
+    /// The private key: for our eyes only (requirement O2).
+    pub key: PathBuf,
+    /// The key of the table that they stand in, as in `server.tls.certificates[1]`: for errors.
+    pub place: String,
+}
+
+/// `client_auth`: who shows a certificate. The paths are those of the roots that may have issued it, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Nobody is asked for one.
+    None,
+    /// Who has none may connect. One that does not hold ends the connection.
+    Optional(PathBuf),
+    /// Everybody.
+    Required(PathBuf),
+}
+
+/// The default: a tenth of that of `max_connections`. One address cannot take all connections, and many users behind
+/// one address stay below it.
+const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
+
+pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet]) -> Vec<ListenerConfig> {
+    let per_address = max_connections_per_address(server, DEFAULT_CONNECTIONS_PER_ADDRESS);
+    let sections = server.sections("listeners");
+    let mut found = simple(server, dir, per_address, sections.is_empty());
+    for section in &sections {
+        let address = section.require("address", "an address and port such as \"0.0.0.0:443\"", value::address);
+        if let Some(address) = address {
+            if let Some(other) = found.iter().find(|other| collide(address, other.address)) {
+                section.blame("address", format!("{address} is taken by {}", other.key));
+            }
+            found.push(ListenerConfig {
+                address,
+                key: section.name("address"),
+                tls: read_tls(section, dir),
+                proxy_protocol: proxy_protocol(section, trusted),
+                max_connections_per_address: max_connections_per_address(section, per_address),
+            });
+        }
+        section.finish();
+    }
+    found
+}
+
+/// The listeners of `listen`.
+fn simple(server: &Section<'_>, dir: &Path, per_address: usize, alone: bool) -> Vec<ListenerConfig> {
+    let default = if alone { vec![loopback(8080)] } else { Vec::new() };
+    let listen = server.one_or_list("listen", value::address).unwrap_or(default);
+    if listen.is_empty() && !server.is_bad() && (alone || server.has("listen")) {
+        server.blame("listen", "is empty; expected at least one address");
+    }
+    let all_read = !server.is_bad();
+    for (index, one) in listen.iter().enumerate() {
+        if all_read && listen.iter().take(index).any(|other| collide(*one, *other)) {
+            server.blame_element("listen", index, format!("{one} is taken by another address of this list"));
+        }
+    }
+    if listen.is_empty() && server.has("tls") {
+        server.blame("tls", "is for the addresses of listen, and there are none; write it into [[server.listeners]]");
+    }
+    let tls = read_tls(server, dir);
+    let one = |address: SocketAddr| ListenerConfig {
+        address,
+        key: server.name("listen"),
+        tls: tls.clone(),
+        proxy_protocol: false,
+        max_connections_per_address: per_address,
+    };
+    listen.into_iter().map(one).collect()
+}
+
+fn max_connections_per_address(section: &Section<'_>, default: usize) -> usize {
+    section.get("max_connections_per_address", value::count(1, 1_000_000)).unwrap_or(default)
+}
+
+fn proxy_protocol(section: &Section<'_>, trusted: &[IpNet]) -> bool {
+    let wanted = section.get("proxy_protocol", value::boolean).unwrap_or(false);
+    if wanted && trusted.is_empty() {
+        let message = "needs server.trusted_proxies: the header says who the client is, so only a proxy that is \
+                       listed there may connect";
+        section.blame("proxy_protocol", message);
+    }
+    wanted
+}
+
+fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> {
+    let section = listener.section("tls");
+    if !listener.has("tls") {
+        return None;
+    }
+    let pair = |section: &Section<'_>| {
+        let cert = section.require("cert", "the file of the certificate chain, in PEM", path_in(dir));
+        let key = section.require("key", "the file of the private key, in PEM", path_in(dir));
+        Some(CertificateFiles { cert: cert?, key: key?, place: section.path().to_owned() })
+    };
+    let listed = section.sections("certificates");
+    let certificates: Vec<_> = match section.has("certificates") {
+        false => pair(&section).into_iter().collect(),
+        true => {
+            for key in ["cert", "key"] {
+                if section.has(key) {
+                    section.blame(key, "stands beside certificates; expected one of the two");
+                }
+                // Reading it marks it as known: one error is enough.
+                section.get(key, |_| Ok(()));
+            }
+            if listed.is_empty() && !section.is_bad() {
+                section.blame("certificates", "is empty; expected at least one { cert = \"…\", key = \"…\" }");
+            }
+            listed.iter().filter_map(pair).collect()
+        }
+    };
+    listed.iter().for_each(Section::finish);
+    let client_auth = read_client_auth(&section, dir);
+    section.finish();
+    Some(TlsConfig { certificates, client_auth, key: listener.name("tls") })
+}
+
+/// An operator who names roots wants them used: `client_ca` alone means `required`.
+fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
+    #[derive(Clone, Copy)]
+    enum Asked {
+        None,
+        Optional,
+        Required,
+    }
+    let roots = section.get("client_ca", path_in(dir));
+    let words = [("none", Asked::None), ("optional", Asked::Optional), ("required", Asked::Required)];
+    let default = if section.has("client_ca") { Asked::Required } else { Asked::None };
+    match (section.get("client_auth", value::word(&words, &[])).unwrap_or(default), roots) {
+        (Asked::None, _) => ClientAuth::None,
+        (Asked::Optional, Some(roots)) => ClientAuth::Optional(roots),
+        (Asked::Required, Some(roots)) => ClientAuth::Required(roots),
+        (Asked::Optional | Asked::Required, None) => {
+            if !section.has("client_ca") {
+                section
+                    .blame("client_auth", "needs client_ca: the file of the roots that client certificates come from");
+            }
+            ClientAuth::None
+        }
+    }
+}
+
+pub(super) fn print(listener: &ListenerConfig) -> Value {
+    let ListenerConfig { address, key: _, tls, proxy_protocol, max_connections_per_address } = listener;
+    let mut table = Table::new();
+    put(&mut table, "address", address.to_string());
+    put_some(&mut table, "tls", tls.as_ref().map(print_tls));
+    put(&mut table, "proxy_protocol", *proxy_protocol);
+    put(&mut table, "max_connections_per_address", number(*max_connections_per_address));
+    table.into()
+}
+
+fn print_tls(tls: &TlsConfig) -> Value {
+    let TlsConfig { certificates, client_auth, key: _ } = tls;
+    let pair = |files: &CertificateFiles| {
+        let CertificateFiles { cert, key, place: _ } = files;
+        let mut table = Table::new();
+        put(&mut table, "cert", print::path(cert));
+        put(&mut table, "key", print::path(key));
+        table.into()
+    };
+    let mut table = Table::new();
+    put(&mut table, "certificates", list(certificates, pair));
+    let (word, roots) = match client_auth {
+        ClientAuth::None => ("none", None),
+        ClientAuth::Optional(roots) => ("optional", Some(roots)),
+        ClientAuth::Required(roots) => ("required", Some(roots)),
+    };
+    put(&mut table, "client_auth", word);
+    put_some(&mut table, "client_ca", roots.map(|roots| print::path(roots)));
+    table.into()
+}

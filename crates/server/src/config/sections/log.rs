@@ -1,0 +1,93 @@
+//! `[log]` and `[access_log]`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::super::print::{number, path, put, time};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use super::{SECOND, usize_or};
+use crate::log::{AccessLogConfig, LogConfig, LogFormat, LogLevel, LogOutput};
+
+/// The default of `access_log.buffer`, in bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+/// The default of `access_log.flush_interval`.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+pub(super) fn read(section: &Section<'_>, dir: &Path) -> LogConfig {
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
+    let levels = levels.map(|level| (level.as_str(), level));
+    let log = LogConfig {
+        format: section.get("format", value::word(&FORMATS, &[])).unwrap_or(LogFormat::Text),
+        level: section.get("level", value::word(&levels, &[])).unwrap_or(LogLevel::Info),
+        output: section.get("output", read_output(dir)).unwrap_or(LogOutput::Stderr),
+    };
+    section.finish();
+    log
+}
+
+pub(super) fn read_access(section: &Section<'_>, dir: &Path, log: &LogConfig) -> AccessLogConfig {
+    section.later(&["sample"]);
+    let interval = value::duration_within(Duration::from_millis(10), SECOND);
+    let access_log = AccessLogConfig {
+        enabled: section.get("enabled", value::boolean).unwrap_or(true),
+        format: section.get("format", value::word(&FORMATS, &[])).unwrap_or(log.format),
+        output: section.get("output", read_output(dir)).unwrap_or(LogOutput::Stderr),
+        buffer: usize_or(section.get("buffer", value::size(64 << 10, 1 << 30)), BUFFER_BYTES),
+        flush_interval: section.get("flush_interval", interval).unwrap_or(FLUSH_INTERVAL),
+        log_user_agent: section.get("log_user_agent", value::boolean).unwrap_or(true),
+    };
+    section.finish();
+    access_log
+}
+
+/// The output of a log. A file needs a slash, so that a misspelt word is not taken for one.
+fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
+    move |v| match value::text(v)?.as_str() {
+        "stderr" => Ok(LogOutput::Stderr),
+        "stdout" => Ok(LogOutput::Stdout),
+        path if path.contains('/') => Ok(LogOutput::File(dir.join(path))),
+        other => Err(format!(
+            "expected \"stderr\", \"stdout\" or a path such as \"/var/log/rotogate/access.log\", found \"{other}\""
+        )),
+    }
+}
+
+pub(super) fn print(log: &LogConfig) -> Value {
+    let LogConfig { format, level, output } = log;
+    let mut table = Table::new();
+    put(&mut table, "format", print_format(*format));
+    put(&mut table, "level", level.as_str());
+    put(&mut table, "output", print_output(output));
+    table.into()
+}
+
+pub(super) fn print_access(log: &AccessLogConfig) -> Value {
+    let AccessLogConfig { enabled, format, output, buffer, flush_interval, log_user_agent } = log;
+    let mut table = Table::new();
+    put(&mut table, "enabled", *enabled);
+    put(&mut table, "format", print_format(*format));
+    put(&mut table, "output", print_output(output));
+    put(&mut table, "buffer", number(*buffer));
+    put(&mut table, "flush_interval", time(*flush_interval));
+    put(&mut table, "log_user_agent", *log_user_agent);
+    table.into()
+}
+
+fn print_format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+fn print_output(output: &LogOutput) -> Value {
+    match output {
+        LogOutput::Stderr => "stderr".into(),
+        LogOutput::Stdout => "stdout".into(),
+        LogOutput::File(file) => path(file),
+    }
+}

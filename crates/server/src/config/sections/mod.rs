@@ -1,0 +1,251 @@
+//! The sections of `gateway.toml`, one file for each: its type, its defaults, how it is read, and how it is printed.
+//!
+//! A key needs a field, a line in `read` and a line in `print`; the compiler names all three. `read` continues after a
+//! refused value with the default, so that every problem is reported; the result is discarded then. `print` destructures
+//! each type without `..`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Table;
+
+use super::error::ConfigError;
+use super::print::{list, put};
+use super::raw::{Section, Value, nearest, printable};
+use super::source::Source;
+use super::value;
+use crate::log::{AccessLogConfig, LogConfig};
+use crate::proxy::Upstream;
+use rotogate::route::Route;
+use rotogate::session::profile::Profile;
+
+mod admin;
+mod clients;
+mod cors;
+mod directory;
+mod endpoints;
+mod identity;
+mod issuer;
+mod issuers;
+mod limits;
+mod listeners;
+mod log;
+mod overload;
+mod routes;
+mod routing;
+mod server;
+mod sessions;
+mod store;
+mod upstreams;
+
+pub use admin::AdminConfig;
+pub use clients::ClientConfig;
+pub use cors::CorsConfig;
+pub use directory::DirectoryConfig;
+pub use endpoints::EndpointConfig;
+pub use identity::IdentityConfig;
+pub use issuer::IssuerConfig;
+pub use issuers::{KeySource, TrustedIssuer};
+pub use limits::LimitsConfig;
+pub use listeners::{CertificateFiles, ClientAuth, ListenerConfig, TlsConfig};
+pub use server::ServerConfig;
+pub use sessions::SessionsConfig;
+pub use store::StoreConfig;
+
+/// Everything that `gateway.toml` says. Printing it with `{:?}` shows no secret.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[admin]`
+    pub admin: AdminConfig,
+    /// `[issuer]`
+    pub issuer: IssuerConfig,
+    /// `[[issuers]]`
+    pub issuers: Vec<TrustedIssuer>,
+    /// `[sessions]`
+    pub sessions: SessionsConfig,
+    /// `[store]`
+    pub store: StoreConfig,
+    /// `[directory]`
+    pub directory: DirectoryConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
+    /// `[cors]`
+    pub cors: CorsConfig,
+    /// `[[clients]]`
+    pub clients: Vec<ClientConfig>,
+    /// `[[endpoints]]`
+    pub endpoints: Vec<EndpointConfig>,
+    /// `[identity]`
+    pub identity: IdentityConfig,
+    /// `[[upstreams]]`
+    pub upstreams: Vec<Upstream>,
+    /// `[[routes]]`, in the order of the file.
+    pub routes: Vec<Route>,
+    /// `[log]`
+    pub log: LogConfig,
+    /// What is allowed, and probably not what was meant.
+    pub warnings: Vec<ConfigError>,
+    /// `[access_log]`
+    pub access_log: AccessLogConfig,
+    /// Where all of it stands.
+    pub source: Arc<Source>,
+}
+
+impl Config {
+    /// The rules for a client at an endpoint: those of `[sessions]`, changed by the endpoint's, changed by the client's.
+    pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
+        client.profile.over(&endpoint.profile.over(&self.sessions.profile))
+    }
+
+    /// The whole configuration, every default included, as a `gateway.toml`, with secrets masked (requirement O3).
+    pub fn to_toml(&self) -> String {
+        print(self)
+    }
+
+    /// A problem with the value of a key, at the place where the key stands.
+    pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        self.source.blame(key, message)
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads every section, and then checks them against each other.
+pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
+    let at = |key| root.section(key);
+
+    let server_section = at("server");
+    let server = server::read(&server_section, dir);
+    let admin = admin::read(&at("admin"), dir, &server);
+    let issuer = issuer::read(&at("issuer"), dir, &server);
+    let issuer_sections = root.sections("issuers");
+    let issuers = issuers::read(&issuer_sections, dir, &issuer);
+
+    let sessions_section = at("sessions");
+    let sessions = sessions::read(&sessions_section);
+    let sessions_are_sound = sessions.profile.problems().is_empty() && !sessions_section.is_bad();
+
+    let store = store::read(&at("store"), dir);
+    let directory = directory::read(&at("directory"), dir);
+    let limits = limits::read(&at("limits"));
+    let cors = cors::read(&at("cors"));
+    let log = log::read(&at("log"), dir);
+    let access_log = log::read_access(&at("access_log"), dir, &log);
+
+    let client_sections = root.sections("clients");
+    let clients = clients::read(&client_sections, dir);
+    let endpoint_sections = root.sections("endpoints");
+    let endpoints = endpoints::read(&endpoint_sections, &clients, server.public_url.scheme_str() == Some("https"));
+    let identity = identity::read(&at("identity"), !issuers.is_empty());
+    let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
+    let route_sections = root.sections("routes");
+    let routes = routes::read(&route_sections, &upstreams, &issuers);
+    issuers::check_used(&issuer_sections, &issuers, &routes);
+    root.finish();
+
+    let config = Config {
+        server,
+        admin,
+        issuer,
+        issuers,
+        sessions,
+        store,
+        directory,
+        limits,
+        cors,
+        clients,
+        endpoints,
+        identity,
+        upstreams,
+        routes,
+        log,
+        warnings: Vec::new(),
+        access_log,
+        source: std::sync::Arc::default(),
+    };
+    routing::check(&config, &route_sections);
+    if sessions_are_sound {
+        sessions::check_profiles(&config, &client_sections, &endpoint_sections);
+    }
+    config
+}
+
+/// Prints every section; see [`Config::to_toml`].
+fn print(config: &Config) -> String {
+    let Config {
+        server,
+        admin,
+        issuer,
+        issuers,
+        sessions,
+        store,
+        directory,
+        limits,
+        cors,
+        clients,
+        endpoints,
+        identity,
+        upstreams,
+        routes,
+        log,
+        warnings: _,
+        access_log,
+        source: _,
+    } = config;
+    let mut root = Table::new();
+    put(&mut root, "server", server::print(server));
+    put(&mut root, "admin", admin::print(admin));
+    put(&mut root, "issuer", issuer::print(issuer));
+    put(&mut root, "issuers", list(issuers, issuers::print));
+    put(&mut root, "sessions", sessions::print(sessions));
+    put(&mut root, "store", store::print(store));
+    put(&mut root, "directory", directory::print(directory));
+    put(&mut root, "limits", limits::print(limits));
+    put(&mut root, "cors", cors::print(cors));
+    put(&mut root, "clients", list(clients, clients::print));
+    put(&mut root, "endpoints", list(endpoints, endpoints::print));
+    put(&mut root, "identity", identity::print(identity));
+    put(&mut root, "upstreams", list(upstreams, upstreams::print));
+    put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams)));
+    put(&mut root, "log", log::print(log));
+    put(&mut root, "access_log", log::print_access(access_log));
+    // Tables of text and numbers can always be written.
+    toml::to_string(&root).unwrap_or_default()
+}
+
+/// Reads a path, relative to the file's directory.
+fn path_in(dir: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
+    move |v| value::text(v).map(|path| dir.join(path))
+}
+
+/// Whether two listeners cannot both have their address.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
+    a.port() != 0 && a.port() == b.port() && (x == y || x.is_unspecified() || y.is_unspecified())
+}
+
+/// A loopback address.
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A size in bytes, or its default.
+fn usize_or(value: Option<u64>, default: usize) -> usize {
+    value.and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+}
+
+/// "there is no X", with the name that was probably meant.
+fn dangling(what: &str, name: &str, known: &[&str]) -> String {
+    let shown = printable(name);
+    match nearest(name, known) {
+        Some(near) => format!("there is no {what} \"{shown}\"; did you mean \"{near}\"?"),
+        None if known.is_empty() => format!("there is no {what} \"{shown}\"; none is configured"),
+        None => format!("there is no {what} \"{shown}\"; expected one of {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,203 @@
+//! `[[routes]]`. An entry is the library's [`Route`].
+
+use toml::{Table, Value};
+
+use super::super::print::{number, put, put_some, texts};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use super::clients::scopes;
+use super::endpoints::dialect_name;
+use super::{TrustedIssuer, dangling};
+use crate::proxy::Upstream;
+use rotogate::route::{Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Route, RoutePolicy};
+use rotogate::token::verify::OWN;
+
+/// `issuers` of a route.
+fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
+    let known: Vec<&str> = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str())).collect();
+    let Some(named) = section.indexed("issuers", value::text) else { return Vec::new() };
+    if named.is_empty() && !section.is_bad() {
+        section.blame("issuers", format!("is empty: nobody could pass; expected at least one, such as \"{OWN}\""));
+    }
+    for (index, name) in named.iter().filter(|(_, name)| !known.contains(&name.as_str())) {
+        section.blame_element("issuers", *index, dangling("issuer", name, &known));
+    }
+    named.into_iter().map(|(_, name)| name).collect()
+}
+
+pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[TrustedIssuer]) -> Vec<Route> {
+    let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let mut routes: Vec<Route> = Vec::new();
+    for section in sections {
+        let route = read_route(section, &known, issuers);
+        let same =
+            |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
+        if !route.path.is_empty() && routes.iter().any(same) {
+            let message = format!("{} is there twice, for the same hosts and methods", route.path);
+            section.blame("path", message);
+        }
+        let mut id = route.id.clone();
+        if !id.is_empty() && routes.iter().any(|other| other.id == id) {
+            if section.has("id") {
+                section.blame("id", format!("\"{id}\" is there twice"));
+            }
+            // Several routes have one path and differ by hosts or methods.
+            id = (2_usize..)
+                .map(|n| format!("{}#{n}", route.id))
+                .find(|id| routes.iter().all(|r| r.id != *id))
+                .unwrap_or(id);
+        }
+        section.finish();
+        routes.push(Route { id, ..route });
+    }
+    routes
+}
+
+fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
+    CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
+}
+
+fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssuer]) -> Route {
+    section.later(&["max_stream", "websocket"]);
+    let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
+    // A rule for calls in envelopes needs no path, and then has no upstream.
+    let is_path = section.has("path") || !section.has("kuzzle");
+    let require = |key, expected, read: fn(&Raw) -> Result<String, String>| match is_path {
+        true => section.require(key, expected, read).unwrap_or_default(),
+        false => section.get(key, read).unwrap_or_default(),
+    };
+    let path = require("path", "a path such as \"/{*rest}\"", value::pattern);
+    let upstream = require("upstream", "the name of an upstream", value::text);
+    if !is_path && section.has("upstream") {
+        section
+            .blame("upstream", "is of use to a route with a path alone: a call goes where its envelope's path leads");
+    }
+    if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
+        section.blame("upstream", dangling("upstream", &upstream, upstreams));
+    }
+    let modes = [("required", Auth::Required), ("optional", Auth::Optional), ("none", Auth::None)];
+    let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(Auth::Required);
+    let scopes = scopes(section).unwrap_or_default();
+    let audiences = section.list("audiences", value::text).unwrap_or_default();
+    let issuers = route_issuers(section, issuers);
+    if auth == Auth::None {
+        // With both, the route looks protected but is not.
+        let asked = [
+            ("scopes", !scopes.is_empty()),
+            ("audiences", !audiences.is_empty()),
+            ("issuers", !issuers.is_empty()),
+            ("cookie", section.has("cookie")),
+        ];
+        for (key, given) in asked {
+            if given {
+                section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
+            }
+        }
+    }
+    let slashes = [("refuse", EncodedSlash::Refuse), ("keep", EncodedSlash::Keep)];
+    let ends = [("close", OnExpiry::Close), ("keep", OnExpiry::Keep)];
+    let preflights = [("gate", false), ("upstream", true)];
+    let exact = section.get("loose_match", value::boolean) == Some(false);
+    let flag = |key| section.get(key, value::boolean).unwrap_or(false);
+    let bad = [("refuse", BadCredential::Refuse), ("anonymous", BadCredential::Anonymous)];
+    let policy = RoutePolicy {
+        auth,
+        scopes,
+        issuers,
+        audiences,
+        bad_credential_on_optional: section.get("bad_credential", value::word(&bad, &[])).unwrap_or_default(),
+        forward_token: flag("forward_token"),
+        encoded_slash: section.get("encoded_slash", value::word(&slashes, &[])).unwrap_or_default(),
+        keep_underscore_headers: flag("keep_underscore_headers"),
+        keep_override_headers: flag("keep_override_headers"),
+        max_body: section.get("max_body", value::size(0, u64::MAX)),
+        dialect: section.get("dialect", dialect_name).map(str::to_owned),
+        cookie: section.get("cookie", value::cookie_name),
+        upgrade: flag("upgrade"),
+        on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
+        preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
+        loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
+    };
+    if section.has("bad_credential") && auth != Auth::Optional {
+        section.blame("bad_credential", "says what becomes of a bad token where auth = \"optional\"; remove it");
+    }
+    Route {
+        id: section.get("id", value::text).unwrap_or_else(|| match is_path {
+            true => path.clone(),
+            false => format!("kuzzle {}", kuzzle.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        }),
+        path,
+        kuzzle,
+        hosts: section.list("hosts", value::host).unwrap_or_default(),
+        methods: section.list("methods", value::method).unwrap_or_default(),
+        policy,
+        upstream: upstreams.iter().position(|known| *known == upstream),
+    }
+}
+
+pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
+    let Route { id, hosts, methods, path, kuzzle, policy, upstream } = route;
+    let RoutePolicy {
+        auth,
+        scopes,
+        issuers,
+        audiences,
+        bad_credential_on_optional,
+        forward_token,
+        encoded_slash,
+        keep_underscore_headers,
+        keep_override_headers,
+        max_body,
+        preflight_to_upstream,
+        dialect,
+        cookie,
+        upgrade,
+        on_expiry,
+        loose_match,
+    } = policy;
+    let mut table = Table::new();
+    put(&mut table, "id", id.as_str());
+    put_some(&mut table, "hosts", Some(texts(hosts)).filter(|_| !hosts.is_empty()));
+    put_some(&mut table, "methods", Some(texts(methods)).filter(|_| !methods.is_empty()));
+    // A rule for calls only has no path.
+    put_some(&mut table, "path", Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()));
+    put_some(&mut table, "kuzzle", Some(texts(kuzzle)).filter(|_| !kuzzle.is_empty()));
+    let upstream = upstream.and_then(|place| upstreams.get(place));
+    put_some(&mut table, "upstream", upstream.map(|upstream| upstream.name.as_str()));
+    let auth_word = match auth {
+        Auth::Required => "required",
+        Auth::Optional => "optional",
+        Auth::None => "none",
+    };
+    put(&mut table, "auth", auth_word);
+    put(&mut table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
+    put_some(&mut table, "issuers", Some(texts(issuers)).filter(|_| !issuers.is_empty()));
+    put(&mut table, "audiences", texts(audiences));
+    if *auth == Auth::Optional {
+        let word = match bad_credential_on_optional {
+            BadCredential::Refuse => "refuse",
+            BadCredential::Anonymous => "anonymous",
+        };
+        put(&mut table, "bad_credential", word);
+    }
+    put(&mut table, "forward_token", *forward_token);
+    let slash = match encoded_slash {
+        EncodedSlash::Refuse => "refuse",
+        EncodedSlash::Keep => "keep",
+    };
+    put(&mut table, "encoded_slash", slash);
+    put(&mut table, "keep_underscore_headers", *keep_underscore_headers);
+    put(&mut table, "keep_override_headers", *keep_override_headers);
+    put_some(&mut table, "max_body", max_body.map(number));
+    put(&mut table, "preflight", if *preflight_to_upstream { "upstream" } else { "gate" });
+    put_some(&mut table, "dialect", dialect.as_deref());
+    put_some(&mut table, "cookie", cookie.as_deref());
+    put(&mut table, "upgrade", *upgrade);
+    let end = match on_expiry {
+        OnExpiry::Close => "close",
+        OnExpiry::Keep => "keep",
+    };
+    put(&mut table, "on_expiry", end);
+    put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
+    table.into()
+}
