@@ -47,7 +47,7 @@ pub(super) fn run(command: &Command, output: Output) -> CommandResult {
 /// 256 random bits.
 fn random() -> Result<SecretString, Failure> {
     let mut bytes = Zeroizing::new([0_u8; 32]);
-    let failed = |_| Failure::Failed("the system gave no random bytes".into());
+    let failed = |_| Failure::Failed("the system provided no random bytes".into());
     SystemRandom::new().fill(bytes.as_mut_slice()).map_err(failed)?;
     Ok(SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
 }

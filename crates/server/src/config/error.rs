@@ -1,19 +1,19 @@
-//! What is wrong with a configuration: everything at once.
+//! The errors of a configuration, all reported at once.
 
 use std::fmt;
 
-/// One problem: where it stands, which key it is about, what was found and what was expected.
+/// One problem: its place, the key, what was found and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, or `environment NAME`.
     pub source: String,
     /// Line and column, from 1; a column counts characters.
     pub position: Option<(usize, usize)>,
-    /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty where it is about the file as a whole.
+    /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty if the problem is the file as a whole.
     pub key: String,
-    /// What was found, what was expected, how to mend it.
+    /// What was found, what was expected, and what to do.
     pub message: String,
-    /// Could it not be judged, because this process may not read a file that the gate's user may?
+    /// Whether the key could not be judged because this process may not read a file that the gate's user may read.
     pub unchecked: bool,
 }
 
@@ -35,9 +35,9 @@ impl fmt::Display for ConfigError {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// `None` where there is no problem.
+    /// `None` if there is no problem.
     pub(crate) fn new(mut found: Vec<ConfigError>) -> Option<Self> {
-        // What has no line (the file as a whole, the environment) comes last.
+        // Problems without a line (the whole file, the environment) come last.
         found.sort_by_key(|e| (e.position.is_none(), e.position));
         found.dedup();
         (!found.is_empty()).then_some(Self(found))
@@ -48,30 +48,30 @@ impl ConfigErrors {
         Self(vec![ConfigError { source, position: None, key: String::new(), message, unchecked: false }])
     }
 
-    /// Of a file, in words that begin with its name.
+    /// A problem of a file, from a message that begins with the file's name.
     pub(crate) fn said(path: &std::path::Path, what: &str) -> Self {
         let source = path.display().to_string();
         let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();
         Self::one(source, message)
     }
 
-    /// Of these; at least one.
+    /// These problems; at least one.
     pub(crate) fn of(first: ConfigError, others: impl IntoIterator<Item = ConfigError>) -> Self {
         Self(std::iter::once(first).chain(others).collect())
     }
 
-    /// These, and those.
+    /// Both lists.
     pub(crate) fn and(mut self, mut others: Self) -> Self {
         self.0.append(&mut others.0);
         self
     }
 
-    /// Each of them.
+    /// Iterates over the problems.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// The number of problems.
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.0.len()

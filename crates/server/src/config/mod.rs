@@ -1,11 +1,11 @@
-//! `gateway.toml`: what was written becomes a ready [`Config`], or a list of everything that is wrong with it.
+//! Reads `gateway.toml` into a [`Config`], or reports everything that is wrong with it.
 //!
-//! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number names an
+//! Every value can also come from the environment: `ROTOGATE_STORE__PATH` is `path` of `[store]`, a number selects an
 //! element of a list (`ROTOGATE_CLIENTS__0__ID`), and a list of plain values is separated by commas. The environment
-//! wins. Variables that start with `ROTOGATE_` and name no key are errors, like unknown keys of the file;
-//! `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are no keys. Variables that Kubernetes or Docker make for a
-//! service of our name are passed over. Relative paths, wherever they come from, are
-//! relative to the file's directory.
+//! overrides the file. A variable that begins with `ROTOGATE_` and names no key is an error, like an unknown key of the
+//! file. `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are not keys. Variables that Kubernetes or Docker
+//! create for a service named rotogate are ignored. Relative paths, from file or environment, are relative to the
+//! file's directory.
 //!
 //! ```
 //! let errors = rotogate_server::config::parse("[sessions]\nacess_ttl = \"5m\"", "gateway.toml".as_ref(), &()).unwrap_err();
@@ -32,10 +32,10 @@ pub use source::Source;
 
 use rotogate::private_file::{self, trusted};
 
-/// A configuration longer than this is not one.
+/// The longest configuration, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads the file at `path`, and lays the environment over it.
+/// Reads the file at `path`, and overlays the environment.
 ///
 /// # Errors
 /// Everything that is wrong, at once; or the file cannot be read.
@@ -60,7 +60,7 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     parse(&text, path, env)
 }
 
-/// Reads a configuration from `text`; `file` names it in errors, and relative paths are relative to its directory.
+/// Reads a configuration from `text`. Errors name `file`, and relative paths are relative to its directory.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
@@ -78,7 +78,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     match (problems.into_errors(), config) {
         (None, Some(config)) => Ok(Config { warnings, ..config }),
         (Some(errors), _) => Err(errors),
-        // No tree without a problem.
+        // Without a tree there is at least one problem.
         (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),
     }
 }

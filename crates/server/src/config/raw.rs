@@ -1,9 +1,8 @@
-//! What was written, before anything is made of it: a tree of values that know where they stand, with the environment
-//! laid over it, and [`Section`], through which each table is read.
+//! The text of a configuration as a tree of values with positions, overlaid by the environment; and [`Section`], which
+//! reads a table of the tree.
 //!
-//! A reader that stops at the first mistake makes its user play it mistake by mistake. Here each key is read on its
-//! own, a mistake is noted and reading goes on; and a key that nobody asked for is unknown by that very fact, so what
-//! is known and what is read cannot drift apart.
+//! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key that no
+//! code asks for is unknown, so the list of known keys cannot differ from what is read.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,28 +17,28 @@ use super::env::{self, Env};
 use super::error::{ConfigError, ConfigErrors};
 use rotogate::private_file;
 
-/// What stands in front of the names of environment variables that are ours.
+/// The prefix of the environment variables.
 const PREFIX: &str = "ROTOGATE_";
-/// Variables that start like a key and are none.
+/// Variables with the prefix that are not keys.
 const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
-/// Deeper than any key lies.
+/// Deeper than any key.
 const MAX_DEPTH: usize = 8;
 
-/// Where a value stands.
+/// The position of a value.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
-    /// In the file: its bytes.
+    /// A byte range of the file.
     File(Range<usize>),
-    /// In this environment variable.
+    /// An environment variable.
     Env(String),
 }
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) value: Value,
     pub(crate) origin: Origin,
-    /// Where its key stands, which is what an unknown key is blamed on.
+    /// The position of its key, which an unknown key is reported at.
     pub(super) key: Origin,
 }
 
@@ -47,18 +46,18 @@ pub(crate) struct Node {
 pub(crate) enum Value {
     String(String),
     Integer(i64),
-    /// An integer that fits no `i64`, or a fraction: no key takes one.
+    /// An integer beyond `i64`, or a fraction: no key takes one.
     OtherNumber(String),
     Bool(bool),
     Datetime(Datetime),
     List(Vec<Node>),
     Table(BTreeMap<String, Node>),
-    /// From the environment: text that may stand for any scalar, or, at commas, for a list.
+    /// From the environment: text for any scalar, or a list separated by commas.
     Env(String),
 }
 
 impl Value {
-    /// What this is, for "found …".
+    /// The value as shown after "found".
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::String(text) | Self::Env(text) => format!("\"{}\"", printable(text)),
@@ -72,7 +71,7 @@ impl Value {
     }
 }
 
-/// Untrusted or long text as it may stand in an error message.
+/// Escapes and cuts untrusted text for an error message.
 pub(crate) fn printable(text: &str) -> String {
     let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().nth(80).is_some() {
@@ -81,7 +80,7 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// Reads a file's text into a tree.
+/// Parses a file's text into a tree.
 pub(crate) fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -120,8 +119,8 @@ fn convert(value: &toml::Spanned<DeValue<'_>>, key: Origin) -> Node {
     Node { value, origin, key }
 }
 
-/// Lays `ROTOGATE_A__B=…` over `a.b`. A number names the element of a list that is there: `ROTOGATE_CLIENTS__0__ID`.
-/// Gives back the names that were passed over because an orchestrator made them up.
+/// Overlays `ROTOGATE_A__B=…` as `a.b`. A number selects an existing element of a list: `ROTOGATE_CLIENTS__0__ID`.
+/// Returns the names that were ignored because an orchestrator created them.
 pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -> Vec<String> {
     let mut passed_over = Vec::new();
     for (name, value) in env.vars() {
@@ -184,11 +183,11 @@ fn set(node: &mut Node, keys: &[String], text: &str, origin: &Origin) -> Result<
     }
 }
 
-/// Where problems are gathered.
+/// Collects problems.
 pub(crate) struct Problems<'a> {
     file: &'a str,
     text: &'a str,
-    /// Where each line begins.
+    /// The offset of each line.
     lines: Vec<usize>,
     found: RefCell<Vec<ConfigError>>,
     warned: RefCell<Vec<ConfigError>>,
@@ -204,7 +203,7 @@ impl<'a> Problems<'a> {
         self.text
     }
 
-    /// Which file or variable, and which line and column of it.
+    /// The file or variable of an origin, with line and column.
     pub(super) fn place(&self, origin: Option<&Origin>) -> (String, Option<(usize, usize)>) {
         match origin {
             Some(Origin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
@@ -220,19 +219,19 @@ impl<'a> Problems<'a> {
         (line, self.text.get(start..end).unwrap_or_default().chars().count() + 1)
     }
 
-    /// Notes one. Without an origin it is about the file as a whole.
+    /// Adds a problem. Without an origin it is about the file as a whole.
     pub(crate) fn add(&self, origin: Option<&Origin>, key: &str, message: String) {
         self.found.borrow_mut().push(self.placed(origin, key, message));
     }
 
     fn placed(&self, origin: Option<&Origin>, key: &str, message: String) -> ConfigError {
         let (source, position) = self.place(origin);
-        // A quoted key may hold anything, even a line break that would look like another problem.
+        // A quoted key may hold anything, even a line break that would imitate another problem.
         let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
         ConfigError { source, position, key, message, unchecked: false }
     }
 
-    /// What is allowed, and probably not meant.
+    /// Settings that are allowed but probably not intended.
     pub(crate) fn warnings(&self) -> Vec<ConfigError> {
         self.warned.borrow().clone()
     }
@@ -247,14 +246,14 @@ impl<'a> Problems<'a> {
     }
 }
 
-/// A table that is read key by key. [`Section::finish`] reports the keys that nobody asked for.
+/// A table that is read key by key. [`Section::finish`] reports the keys that were not read.
 pub(crate) struct Section<'a> {
     path: String,
     entries: Option<&'a BTreeMap<String, Node>>,
     origin: Option<&'a Origin>,
     problems: &'a Problems<'a>,
     asked: RefCell<Vec<&'static str>>,
-    /// Refused already as not built yet: neither unknown nor worth a suggestion.
+    /// Keys that were refused as not available yet: neither unknown nor worth a suggestion.
     later: RefCell<Vec<&'static str>>,
 }
 
@@ -288,35 +287,35 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Its own full name.
+    /// The full name of the table.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
-    /// Was it, or anything in it, refused so far?
+    /// Whether the table, or anything in it, was refused so far.
     pub(crate) fn is_bad(&self) -> bool {
         self.problems.any_under(&self.path)
     }
 
-    /// Is the key there?
+    /// Whether the key is present.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.is_some_and(|entries| entries.contains_key(key))
     }
 
-    /// Blames a key, or the section where it does not stand.
+    /// Reports a problem with a key, at the table if the key is absent.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         self.problems.add(origin.or(self.origin), &self.name(key), message.into());
     }
 
-    /// Notes that this process may not read what a key names.
+    /// Reports that this process may not read a file that a key names.
     pub(crate) fn blame_unchecked(&self, key: &str, message: String) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         let problem = self.problems.placed(origin.or(self.origin), &self.name(key), message);
         self.problems.found.borrow_mut().push(ConfigError { unchecked: true, ..problem });
     }
 
-    /// The content of a file that the key names.
+    /// Reads the file that a key names.
     pub(crate) fn get_file<T>(
         &self,
         key: &'static str,
@@ -331,14 +330,14 @@ impl<'a> Section<'a> {
         read(&path).map_err(|message| self.blame(key, message)).ok()
     }
 
-    /// Warns of a key, or of the section where it does not stand: it is allowed, and probably not meant.
+    /// Warns about a key, at the table if the key is absent: allowed, but probably not intended.
     pub(crate) fn warn(&self, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         let warning = self.problems.placed(origin.or(self.origin), &self.name(key), message.into());
         self.problems.warned.borrow_mut().push(warning);
     }
 
-    /// Blames an element of a list.
+    /// Reports a problem with an element of a list.
     pub(crate) fn blame_element(&self, key: &str, index: usize, message: impl Into<String>) {
         let Some(Node { value: Value::List(list), .. }) = self.entries.and_then(|e| e.get(key)) else {
             return self.blame(key, message);
@@ -355,7 +354,7 @@ impl<'a> Section<'a> {
         self.entries?.get(key)
     }
 
-    /// The key's value; `None` where it is absent or was refused, and the default counts.
+    /// The value of a key. `None` if it is absent or refused: then the default applies.
     pub(crate) fn get<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let node = self.ask(key)?;
         match read(&node.value) {
@@ -367,7 +366,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// As [`Section::get`]; a key that is absent is a problem.
+    /// As [`Section::get`], but an absent key is a problem.
     pub(crate) fn require<T>(
         &self,
         key: &'static str,
@@ -382,12 +381,12 @@ impl<'a> Section<'a> {
         self.get(key, read)
     }
 
-    /// A list of scalars; elements that were refused are left out. From the environment: separated by commas.
+    /// A list of scalars without the refused elements. In the environment it is separated by commas.
     pub(crate) fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
         self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// As [`Section::list`], each with its place in the list, for [`Section::blame_element`].
+    /// As [`Section::list`], with the index of each element, for [`Section::blame_element`].
     pub(crate) fn indexed<T>(
         &self,
         key: &'static str,
@@ -420,7 +419,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list, or one value alone.
+    /// A list, or a single value.
     pub(crate) fn one_or_list<T>(
         &self,
         key: &'static str,
@@ -432,7 +431,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table in it; where it is absent, one whose keys are all absent.
+    /// A table within this one. If it is absent, all its keys are.
     pub(crate) fn section(&self, key: &'static str) -> Self {
         Self::of(self.ask(key), self.name(key), self.problems)
     }
@@ -448,12 +447,12 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(element).collect()
     }
 
-    /// Every key and value of a table whose keys are free.
+    /// All keys and values of a table with free keys.
     pub(crate) fn free(&self) -> Vec<(&'a str, &'a Value)> {
         self.entries.into_iter().flatten().map(|(key, node)| (key.as_str(), &node.value)).collect()
     }
 
-    /// Keys that are not built yet.
+    /// Refuses keys that are not available yet.
     pub(crate) fn later(&self, keys: &[&'static str]) {
         for key in keys {
             if self.has(key) {
@@ -463,7 +462,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that were not read.
     pub(crate) fn finish(&self) {
         let (asked, later) = (self.asked.borrow(), self.later.borrow());
         for (key, node) in self.entries.into_iter().flatten() {
@@ -483,12 +482,12 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The variable that was probably meant by one whose table and key stand an underscore apart instead of two.
+/// The variable that was probably meant: one underscore instead of two between table and key.
 fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
     let Origin::Env(name) = &node.key else { return None };
     let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));
     let table = table.max_by_key(|table| table.len())?;
-    // The path of this table, then the key as it was written.
+    // The path of this table, then the key as written.
     let at = name.len().checked_sub(key.len())?;
     let (head, tail) = (name.get(..at + table.len())?, name.get(at + table.len() + 1..)?);
     (!tail.is_empty()).then(|| format!("{head}__{tail}"))
@@ -497,7 +496,7 @@ fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
 /// The known name that was probably meant.
 pub(crate) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
     let within = (found.chars().count() / 3).clamp(1, 3);
-    // No key is as long as 64 characters: the rest of a longer text costs no time.
+    // Keys are shorter than 64 characters; the bound limits the work for long texts.
     let found: String = found.chars().take(64).collect();
     let near = known.iter().map(|name| (strsim::osa_distance(&found, name), *name)).min()?;
     (near.0 <= within).then_some(near.1)

@@ -1,4 +1,4 @@
-//! Where a configuration came from: which line each key stands in, for what is found wrong only after it was read.
+//! The positions of the keys of a configuration, for problems that are found after it was read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::ConfigError;
 use super::raw::{Node, Origin, Problems, Value};
 
-/// See the module.
+/// The source of a configuration.
 #[derive(Default)]
 pub struct Source {
     file: PathBuf,
@@ -23,7 +23,7 @@ struct Place {
 }
 
 impl fmt::Debug for Source {
-    /// Not the text, which may hold secrets.
+    /// Without the text, which may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
     }
@@ -36,28 +36,28 @@ impl Source {
         Self { file: file.to_owned(), text: problems.text().to_owned(), places, passed_over }
     }
 
-    /// The file that was read.
+    /// The file.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// What the file said.
+    /// The text of the file.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Environment variables that begin like ours and are another program's.
+    /// Environment variables with our prefix that belong to an orchestrator.
     pub(crate) fn passed_over(&self) -> &[String] {
         &self.passed_over
     }
 
-    /// Does the key stand in the file, and not in the environment?
+    /// Whether the key is in the file rather than the environment.
     pub(crate) fn is_in_file(&self, key: &str) -> bool {
         self.places.get(key).is_some_and(|place| place.position.is_some())
     }
 
-    /// A problem with the value of a key, at the place where the key stands. A key that is not there is blamed on the
-    /// table that it would stand in.
+    /// A problem with the value of a key, at the key's position. An absent key is reported at the table that it would
+    /// be in.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let mut at = key;
         let place = loop {

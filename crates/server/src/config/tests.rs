@@ -15,7 +15,7 @@ fn read(text: &str) -> Result<Config, ConfigErrors> {
     parse(text, Path::new("/etc/rotogate/gateway.toml"), &())
 }
 
-/// What is said of `text` after the minimal configuration, with the file's name cut off.
+/// The problems of `text` appended to the minimal configuration, without the file's name.
 fn said(text: &str) -> Vec<String> {
     let lines = MINIMAL.lines().count();
     let Err(errors) = read(&format!("{MINIMAL}{text}")) else { return Vec::new() };
@@ -235,7 +235,7 @@ fn the_environment_wins_and_is_read_like_the_file() {
     assert_eq!((config.server.listeners.len(), config.server.max_connections), (2, 7));
     assert!(!config.sessions.keep_login_client);
     assert_eq!(config.identity.subject.unwrap(), "x-user");
-    assert_eq!(config.clients[0].id, "spa");
+    assert_eq!(&*config.clients[0].id, "spa");
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn an_endpoint_without_a_path_has_the_one_of_its_dialect() {
     assert_eq!(config.endpoints[0].path, "/api/v2/auth/token");
     assert_eq!(
         said("[[endpoints]]\ndialect = \"envelope\"\n[[endpoints]]\ndialect = \"envelope\"\n"),
-        ["3: endpoints[1].path: /api/v2/auth/token is there twice"]
+        ["3: endpoints[1].path: /api/v2/auth/token is listed twice"]
     );
     assert_eq!(said("[[endpoints]]\ndialect = \"envelope\"\npath = 7\n").len(), 1);
 }
@@ -368,7 +368,7 @@ fn o1_an_h2c_upstream_is_not_the_gate_itself_and_cannot_keep_the_host() {
     };
     assert!(said("h2c://localhost:8080", "").contains("our own listener"));
     assert!(said("h2c://gate.test:81", "").contains("our own public_url"));
-    assert!(said("h2c://rpc:50051", "preserve_host = true\n").contains("upstreams[0].preserve_host: cannot be had"));
+    assert!(said("h2c://rpc:50051", "preserve_host = true\n").contains("upstreams[0].preserve_host: is impossible"));
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn t16_that_an_upstream_is_verified_cannot_be_switched_off() {
     }
     for key in ["ca = \"a.pem\"", "server_name = \"a\"", "client_cert = { cert = \"a\", key = \"b\" }"] {
         let errors = said(&upstream("http://a", &format!("{key}\n")));
-        assert!(errors.len() == 1 && errors[0].contains("is of use to https:// addresses alone"), "{errors:?}");
+        assert!(errors.len() == 1 && errors[0].contains("only applies to https:// addresses"), "{errors:?}");
     }
     assert!(said(&upstream("https://a", "client_cert = { cert = \"a\" }\n"))[0].contains("client_cert.key: missing"));
     let errors = said(&upstream("https://a", "ca = \"/no/such.pem\"\n"));
@@ -479,7 +479,7 @@ fn the_envelope_has_options_of_its_own() {
         ]
     );
     assert!(said(&endpoint("oauth2", "failure_status = 200\n"))[0].contains("unknown key"));
-    // A protocol that names no client has one all the same.
+    // The protocol names no client, but its sessions have one.
     let with_client = |secret: &str| {
         said(&format!("[[clients]]\nid = \"web\"\n{secret}{}", endpoint("envelope", "client = \"web\"\n")))
     };
@@ -574,8 +574,8 @@ fn t24_what_is_stripped_and_kept_is_a_header_or_its_beginning() {
         ("strip = [\"x-*-y\"]", "expected a header name"),
         ("strip = [\"content-*\"]", "content-length has a meaning of its own"),
         ("strip = [\"host\"]", "host has a meaning of its own"),
-        ("keep = [\"x-auth-*\"]", "x-auth-subject is what the gate itself tells an upstream"),
-        ("keep = [\"X-Auth-Subject\"]", "x-auth-subject is what the gate itself tells an upstream"),
+        ("keep = [\"x-auth-*\"]", "x-auth-subject is an identity header of the gate"),
+        ("keep = [\"X-Auth-Subject\"]", "x-auth-subject is an identity header of the gate"),
         ("keep = [\"x-request-id\"]", "passes anyway"),
     ] {
         let found = of(line);
@@ -597,7 +597,7 @@ fn two_identity_headers_of_one_name_are_refused() {
     let errors =
         said("[identity]\nheaders = { account = \"X-Auth-Subject\" }\nclaims = { \"x-auth-scope\" = \"s\" }\n");
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors.iter().all(|e| e.contains("tells something else already")));
+    assert!(errors.iter().all(|e| e.contains("is used for another value already")));
     let config =
         read(&format!("{MINIMAL}[identity]\nheaders = {{ account = \"\" }}\nclaims = {{ X-Mail = \"email\" }}\n"));
     let identity = config.unwrap().identity;
@@ -644,7 +644,7 @@ fn listeners_that_differ_are_tables_and_tls_beside_listen_is_for_its_addresses()
     assert_eq!(tls.client_auth, ClientAuth::Required(PathBuf::from("/etc/rotogate/ca.pem")));
     assert_eq!((first.proxy_protocol, first.max_connections_per_address), (true, 7));
     assert_eq!((second.tls.as_ref(), second.max_connections_per_address), (None, 8));
-    // Both ways at once: one list.
+    // Both forms at once make one list.
     let both = "listen = \"127.0.0.1:1\"\n[[server.listeners]]\naddress = \"127.0.0.1:2\"";
     assert_eq!(server(both).unwrap().addresses().map(|at| at.port()).collect::<Vec<_>>(), [1, 2]);
 }
@@ -659,7 +659,7 @@ fn what_is_wrong_with_a_listener_is_named() {
     let tls = |inner: &str| format!("tls = {{ {inner} }}");
     for (lines, said) in [
         (tls("cert = \"a\""), "server.tls.key: missing; expected the file of the private key"),
-        (tls("cert = \"a\", key = \"b\", certificates = []"), "server.tls.cert: stands beside certificates"),
+        (tls("cert = \"a\", key = \"b\", certificates = []"), "server.tls.cert: conflicts with certificates"),
         (tls("certificates = []"), "server.tls.certificates: is empty"),
         (tls("certificates = [{ cert = \"a\", kye = \"b\" }]"), "server.tls.certificates[0].kye: unknown key"),
         (tls("cert = \"a\", key = \"b\", client_auth = \"required\""), "server.tls.client_auth: needs client_ca"),
@@ -758,7 +758,7 @@ fn o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
             parse(&printed, Path::new("/elsewhere/gateway.toml"), &()).unwrap_or_else(|e| panic!("{e}\n{printed}"));
         assert_eq!(again.to_toml(), printed);
         assert_eq!(format!("{:?}", again.routes), format!("{:?}", config.routes));
-        // A mask is not silently a hash: no secret has it, and it is said.
+        // A mask does not silently become a hash: no secret matches it, and there is a warning.
         let masked = config.clients.iter().filter(|client| client.secret_hash.is_some()).count();
         assert_eq!(again.warnings.iter().filter(|warning| warning.message.contains("is masked")).count(), masked);
         for (one, other) in config.clients.iter().zip(&again.clients) {
@@ -797,7 +797,7 @@ fn o23_variables_of_an_orchestrator_are_passed_over_and_misspelt_ones_are_not() 
         ("ROTOGATE_SERVER_LISTEN", "127.0.0.1:0", "did you mean ROTOGATE_SERVER__LISTEN?"),
         ("ROTOGATE_CLIENTS_0_ID", "x", "did you mean ROTOGATE_CLIENTS__0_ID?"),
         ("ROTOGATE_LOG__LEVL", "info", "did you mean level?"),
-        // What a person writes who looks for a key.
+        // What an operator writes by mistake.
         ("ROTOGATE_PORT", "8080", "unknown key"),
         ("ROTOGATE_PORT_8080_HTTP", "x", "unknown key"),
         ("ROTOGATE_SERVICE__HOST", "x", "unknown key"),
@@ -819,7 +819,7 @@ fn a9_each_bound_is_a_number_or_a_part_and_no_more_than_the_whole() {
     assert_eq!((default.pending_bodies.all, default.pending_bodies.each), (1000, 100));
     assert_eq!((default.tunnels.all, default.tunnels.each), (10_000, 500));
     assert_eq!((default.buffered.all, default.buffered.each), (256 << 20, (256 << 20) / 10 + 1));
-    // A part of little is still one.
+    // A percentage of a small number is at least one.
     let small = server("max_requests = 3\nmax_connections = 5\nmax_buffered = \"4MiB\"").unwrap();
     assert_eq!((small.overload.requests.each, small.overload.requests_per_caller), (1, 1));
     assert_eq!((small.overload.own_streams.all, small.overload.own_streams.each), (1, 1));

@@ -1,4 +1,4 @@
-//! Single values: from what was written to what it means, or a text that says what was expected.
+//! Readers of single values. Each returns the value, or a message that says what was expected.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -14,14 +14,14 @@ use rotogate::limit::Rate;
 use rotogate::route::{Hosts, check_pattern};
 use rotogate::session::Scope;
 
-/// Longer than any time that makes sense here, and far from where sums overflow.
+/// Longer than any sensible time, and far from overflow.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 fn unexpected<T>(expected: &str, found: &Value) -> Result<T, String> {
     Err(format!("expected {expected}, found {}", found.describe()))
 }
 
-/// A text that is not empty and holds no control characters.
+/// A non-empty text without control characters.
 pub(crate) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(s) | Value::Env(s) if !s.is_empty() && !s.contains(char::is_control) => Ok(s.clone()),
@@ -38,7 +38,7 @@ pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
     }
 }
 
-/// A count between two bounds, both included.
+/// A number within inclusive bounds.
 pub(crate) fn count(min: usize, max: usize) -> impl Fn(&Value) -> Result<usize, String> {
     move |value| {
         let n = match value {
@@ -53,7 +53,7 @@ pub(crate) fn count(min: usize, max: usize) -> impl Fn(&Value) -> Result<usize, 
     }
 }
 
-/// A part of something.
+/// An amount, or a percentage of something.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Share {
     Amount(u64),
@@ -61,7 +61,7 @@ pub(crate) enum Share {
 }
 
 impl Share {
-    /// As an amount: at least one.
+    /// As an amount; at least 1.
     pub(crate) fn of(self, whole: usize) -> usize {
         let amount = match self {
             Self::Amount(amount) => amount,
@@ -71,7 +71,7 @@ impl Share {
     }
 }
 
-/// A number, a size, or per cent of the whole.
+/// A number, a size, or a percentage.
 pub(crate) fn share(value: &Value) -> Result<Share, String> {
     let parsed = match value {
         Value::Integer(n) => u64::try_from(*n).ok().map(Share::Amount),
@@ -88,7 +88,7 @@ pub(crate) fn share(value: &Value) -> Result<Share, String> {
     }
 }
 
-/// Bytes: a number, or one with a unit.
+/// A size in bytes, with or without a unit.
 pub(crate) fn size(min: u64, max: u64) -> impl Fn(&Value) -> Result<u64, String> {
     move |value| {
         let n = match value {
@@ -129,7 +129,7 @@ pub(crate) fn duration(value: &Value) -> Result<Duration, String> {
     }
 }
 
-/// A duration between two bounds, both included.
+/// A duration within inclusive bounds.
 pub(crate) fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -> Result<Duration, String> {
     move |value| {
         let d = duration(value)?;
@@ -144,7 +144,7 @@ pub(crate) fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -
     }
 }
 
-/// `"10/1m"`: ten at once, and ten more every minute.
+/// `"10/1m"`: a burst of ten, refilled at ten a minute.
 pub(crate) fn rate(value: &Value) -> Result<Rate, String> {
     let parsed = match value {
         Value::String(s) | Value::Env(s) => parse_rate(s),
@@ -164,7 +164,7 @@ fn parse_rate(text: &str) -> Option<Rate> {
     Some(Rate { burst, every })
 }
 
-/// One of a few words. Those of `later` are known, and not built yet.
+/// One of several words. Those in `later` are known but not available yet.
 pub(crate) fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> Result<T, String> {
     move |value| {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
@@ -192,7 +192,7 @@ pub(crate) fn address(value: &Value) -> Result<SocketAddr, String> {
     .map_or_else(|| unexpected("an address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"", value), Ok)
 }
 
-/// An address or a network. Every address at once is not a proxy.
+/// An address or a network. A network of all addresses is refused.
 pub(crate) fn network(value: &Value) -> Result<IpNet, String> {
     let parsed: Option<IpNet> = match value {
         Value::String(s) | Value::Env(s) => s.parse().ok().or_else(|| s.parse::<IpAddr>().ok().map(IpNet::from)),
@@ -215,14 +215,14 @@ fn http_url(text: &str) -> Option<Uri> {
     (scheme_fits && plain && !text.contains('#') && port_is_sound(&uri)).then_some(uri)
 }
 
-/// `http` takes `host:` and `host:99999` for authorities without a port.
+/// `http` accepts `host:` and `host:99999` as authorities without a port.
 fn port_is_sound(uri: &Uri) -> bool {
     let Some(authority) = uri.authority() else { return false };
     let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     rest.is_empty() || authority.port_u16().is_some_and(|port| port != 0)
 }
 
-/// Scheme and authority, and nothing behind them.
+/// Scheme and authority only.
 pub(crate) fn origin_url(value: &Value) -> Result<Uri, String> {
     match value {
         Value::String(s) | Value::Env(s) => http_url(s).filter(|uri| uri.path() == "/"),
@@ -231,7 +231,7 @@ pub(crate) fn origin_url(value: &Value) -> Result<Uri, String> {
     .map_or_else(|| unexpected("http://host[:port] or https://host[:port] without a path", value), Ok)
 }
 
-/// An issuer: an absolute URL without query and fragment (RFC 8414 §2), kept byte for byte, because it is compared so.
+/// An issuer: an absolute URL without query and fragment (RFC 8414 §2). Kept byte for byte, because it is compared so.
 pub(crate) fn issuer_url(value: &Value) -> Result<String, String> {
     match value {
         Value::String(s) | Value::Env(s) if http_url(s).is_some() => Ok(s.clone()),
@@ -245,7 +245,7 @@ pub(crate) fn cors_origin(value: &Value) -> Result<String, String> {
         return unexpected("an origin such as \"https://app.example.com\"", value);
     };
     if found == "*" || found == "null" {
-        return Err(format!("{} lets every site in; list the origins", value.describe()));
+        return Err(format!("{} allows every site; list the origins", value.describe()));
     }
     let canonical = http_url(found).filter(|uri| uri.path() == "/").and_then(|uri| {
         let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
@@ -269,7 +269,7 @@ pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     if found.starts_with("unix:") {
         return Err(format!("{} comes in a later version; expected {EXPECTED}", value.describe()));
     }
-    // They are written alike.
+    // `h2c` URLs have the same form.
     let as_http = found.strip_prefix("h2c://").map(|rest| format!("http://{rest}"));
     let uri = http_url(as_http.as_deref().unwrap_or(found));
     let Some(uri) = uri.filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
@@ -277,7 +277,7 @@ pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     };
     let host = uri.host().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host).to_ascii_lowercase();
-    // `127.1` and `0x7f000001` reach loopback too, under a name that no comparison would know.
+    // `127.1` and `0x7f000001` reach loopback too, in a form that the checks would not recognise.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let numeric = !last.is_empty() && (last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x"));
     if numeric && !host.contains(':') && host.parse::<Ipv4Addr>().is_err() {
@@ -286,7 +286,7 @@ pub(crate) fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     found.parse().or_else(|_| unexpected(EXPECTED, value))
 }
 
-/// A host name in lower case, without port; `*` stands for nothing.
+/// A host name in lower case, without port and wildcards.
 pub(crate) fn host(value: &Value) -> Result<String, String> {
     let fits = |s: &str| {
         !s.is_empty() && s.len() <= 253 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
@@ -302,7 +302,7 @@ pub(crate) fn host(value: &Value) -> Result<String, String> {
     .map_or_else(|| unexpected("a host name without port and wildcards", value), Ok)
 }
 
-/// A host that is served.
+/// A host that the gate serves; may have a wildcard.
 pub(crate) fn served_host(value: &Value) -> Result<String, String> {
     let host = text(value)?;
     match Hosts::default().add(&host) {
@@ -311,7 +311,7 @@ pub(crate) fn served_host(value: &Value) -> Result<String, String> {
     }
 }
 
-/// The name of a response header that pages may read (Fetch §3.3.2).
+/// A response header that pages may read (Fetch §3.3.2).
 pub(crate) fn exposed_header(value: &Value) -> Result<HeaderName, String> {
     let name = text(value)?;
     if name == "*" {
@@ -341,7 +341,7 @@ pub(crate) fn method(value: &Value) -> Result<Method, String> {
     }
 }
 
-/// One scope token of a list, or several in one text.
+/// One scope token, or several separated by spaces.
 pub(crate) fn scope(value: &Value) -> Result<Scope, String> {
     Scope::parse(&text(value)?).map_err(|e| format!("{}: {e}", value.describe()))
 }
@@ -354,11 +354,11 @@ pub(crate) fn pattern(value: &Value) -> Result<String, String> {
     }
     match check_pattern(&path) {
         Ok(()) => Ok(path),
-        Err(why) => Err(format!("{} is no pattern: {why}", value.describe())),
+        Err(why) => Err(format!("{} is not a pattern: {why}", value.describe())),
     }
 }
 
-/// A header that tells an upstream who is there; empty: it is not told.
+/// A header that names the caller to an upstream. Empty: it is not sent.
 pub(crate) fn identity_header(value: &Value) -> Result<Option<HeaderName>, String> {
     match value {
         Value::String(s) | Value::Env(s) if s.is_empty() => Ok(None),

@@ -19,9 +19,9 @@ use rotogate::password::{self, BadPassword};
 use rotogate::session::Scope;
 
 const HEADER: &str = "\
-# Users of the gate, in a file for its eyes only (mode 0600). `rotogate user` changes it, and keeps your comments.
-# Whoever changes a password or gives a subject to a new user by hand also sets sessions_valid_from to the time of the
-# change: older sessions end with it. The gate reads this file again when it changes.
+# Users of the gate. Only the gate's user may read this file (mode 0600). `rotogate user` edits it and keeps comments.
+# If you change a password or give a subject to a new user by hand, also set sessions_valid_from to the time of the
+# change: older sessions end with it. The gate reloads this file when it changes.
 ";
 
 /// Why an edit failed. The file is unchanged.
@@ -226,11 +226,18 @@ fn change(
     document.insert("users", Item::ArrayOfTables(tables));
     let mut outcome = document.to_string();
     // To the TOML editor, the header comment belongs to the first user or to the end of the file. Keep it at the top.
-    if text.starts_with(HEADER) && !outcome.starts_with(HEADER) {
-        outcome = format!("{HEADER}{}", outcome.replace(HEADER, ""));
+    let header = header(&text);
+    if !header.is_empty() && !outcome.starts_with(header) {
+        outcome = format!("{header}{}", outcome.replacen(header, "", 1));
     }
     parse::parse(&outcome, path).map_err(EditError::File)?;
     Ok(private_file::write_private_atomic(path, outcome.as_bytes())?)
+}
+
+/// The comment at the head of the file, which a blank line separates from the first user: ours, or an older one.
+fn header(text: &str) -> &str {
+    let end = text.find("\n\n").map_or(text.len(), |at| at + 1);
+    text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()
 }
 
 fn broken(path: &Path, error: &toml_edit::TomlError) -> String {

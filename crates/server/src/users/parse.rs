@@ -111,12 +111,12 @@ fn users(root: &Section<'_>) -> Users {
         let Some(entry) = entry else { continue };
         let at = users.entries.len();
         if users.by_subject.insert(entry.user.subject.clone(), at).is_some() {
-            section.blame("subject", format!("\"{}\" is there twice", entry.user.subject));
+            section.blame("subject", format!("\"{}\" is listed twice", entry.user.subject));
         }
         let names = users.by_name.entry(entry.user.account.clone()).or_default();
         if names.insert(entry.username.clone(), at).is_some() {
             let name = raw::printable(&entry.username);
-            section.blame("username", format!("\"{name}\" is there twice in one account"));
+            section.blame("username", format!("\"{name}\" is listed twice in one account"));
         }
         costs.extend(cost_of(entry.hash.expose()));
         users.entries.push(entry);
@@ -215,7 +215,7 @@ fn profile(section: &Section<'_>) -> BTreeMap<String, serde_json::Value> {
             Some(field) => {
                 fields.insert(key.to_owned(), field);
             }
-            None => section.blame(key, "holds a number that JSON has no place for"),
+            None => section.blame(key, "holds a number that JSON cannot represent"),
         }
     }
     fields

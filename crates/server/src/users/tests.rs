@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
+use rotogate::private_file;
+
 use super::edit::{EditError, UserKey};
 use super::*;
 use rotogate::password::{self, Cost, hash_with};
@@ -129,8 +131,8 @@ fn subject_and_name_in_an_account_are_unique() {
         format!("[[users]]\nsubject = \"{subject}\"\nusername = \"{name}\"\n{account}password = \"{hash}\"\n")
     };
     let acme = "account = \"acme\"\n";
-    assert!(refused(&other("s-ada", "bob", acme)).contains("users[1].subject: \"s-ada\" is there twice"));
-    assert!(refused(&other("s-bob", "ada", acme)).contains("users[1].username: \"ada\" is there twice"));
+    assert!(refused(&other("s-ada", "bob", acme)).contains("users[1].subject: \"s-ada\" is listed twice"));
+    assert!(refused(&other("s-bob", "ada", acme)).contains("users[1].username: \"ada\" is listed twice"));
     let dir = tempfile::tempdir().unwrap();
     let _ = open(&file(&dir, &other("s-bob", "ada", "")));
 }
@@ -254,6 +256,14 @@ fn the_first_user_may_be_added_where_there_is_no_file() {
     edit::add_user(&path, bob, None, &Scope::default(), &secret("p"), NOW).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("# Users of the gate") && text.matches("# Users of the gate").count() == 1, "{text}");
+
+    // Another header, such as that of an earlier version, stays too.
+    let (_, users) = text.split_once("\n\n").unwrap();
+    private_file::write_private_atomic(&path, format!("# Mine.\n# Two lines.\n\n{users}").as_bytes()).unwrap();
+    edit::remove_user(&path, bob).unwrap();
+    edit::add_user(&path, ADA, None, &Scope::default(), &secret("p"), NOW).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("# Mine.\n# Two lines.\n") && text.matches("# Mine").count() == 1, "{text}");
 }
 
 #[tokio::test]

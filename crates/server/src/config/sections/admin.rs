@@ -13,13 +13,13 @@ use super::{ServerConfig, collide, loopback, path_in};
 /// `[admin]`: the listener for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Where it listens: loopback, unless `dangerous_non_loopback` is set.
+    /// The address: loopback, unless `dangerous_non_loopback` is set.
     pub listen: SocketAddr,
     /// The file of the admin token.
     pub token_file: PathBuf,
-    /// An operator's word that the listener may be reached from elsewhere (requirement O10).
+    /// Whether the operator allows an address that other machines reach (requirement O10).
     pub dangerous_non_loopback: bool,
-    /// Host names, in lower case, by which the listener is addressed besides `localhost` and IP addresses.
+    /// Further host names of the listener, in lower case, besides `localhost` and IP addresses.
     pub hosts: Vec<String>,
 }
 

@@ -27,7 +27,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
     for section in sections {
         let id = section.require("id", "the client_id", client_id).unwrap_or_default();
         if !id.is_empty() && clients.iter().any(|other| *other.id == *id) {
-            section.blame("id", format!("\"{id}\" is there twice"));
+            section.blame("id", format!("\"{id}\" is listed twice"));
         }
         let client = Client {
             secret_hash: secret_hash(section, dir),
@@ -57,7 +57,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
     clients
 }
 
-/// RFC 6749 appendix A.1, of a length that fits everywhere.
+/// RFC 6749 appendix A.1, with a length that every protocol allows.
 fn client_id(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(s) | Raw::Env(s) if (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic()) => {
@@ -80,7 +80,7 @@ fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
     let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
     let direct = section.get("secret_hash", |v| match v {
         Raw::String(s) | Raw::Env(s) if s == MASK => {
-            let message = "is masked, as `rotogate check --print` does it: no secret is this client's; write the hash";
+            let message = "is masked by `rotogate check --print`: no secret matches it; write the hash";
             section.warn("secret_hash", message);
             SecretHash::of_nobody().map_err(|error| error.to_string())
         }
@@ -92,7 +92,7 @@ fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
         read(text.trim())
     });
     if section.has("secret_hash") && section.has("secret_hash_file") {
-        section.blame("secret_hash_file", "stands beside secret_hash; expected one of the two");
+        section.blame("secret_hash_file", "conflicts with secret_hash; expected one of the two");
     }
     direct.or(from_file)
 }

@@ -13,13 +13,13 @@ use super::DAY;
 /// `[cors]` (requirement T19).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsConfig {
-    /// The origins that are let in, as a browser writes them (RFC 6454 §6.2).
+    /// The allowed origins, as a browser writes them (RFC 6454 §6.2).
     pub origins: Vec<String>,
-    /// May they send cookies and the like?
+    /// Whether they may send cookies and other credentials.
     pub allow_credentials: bool,
-    /// How long a browser may remember a preflight.
+    /// How long a browser may cache a preflight.
     pub max_age: Duration,
-    /// The response headers that a page of these origins may read, besides those that every page may (Fetch §3.3.2).
+    /// The response headers that pages of these origins may read, besides those that every page may (Fetch §3.3.2).
     pub expose: Vec<HeaderName>,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn read(section: &Section<'_>) -> CorsConfig {
         expose: section.list("expose", value::exposed_header).unwrap_or_default(),
     };
     if !cors.expose.is_empty() && cors.origins.is_empty() && !section.is_bad() {
-        section.blame("expose", "is of use to origins alone, and there is none in origins; add one, or remove it");
+        section.blame("expose", "only applies with origins, and there are none; add one, or remove it");
     }
     section.finish();
     cors

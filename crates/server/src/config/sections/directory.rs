@@ -12,7 +12,7 @@ use super::path_in;
 /// `[directory]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryConfig {
-    /// A file of users.
+    /// A users file.
     File {
         /// The file.
         path: PathBuf,

@@ -20,19 +20,19 @@ use rotogate::token::verify::is_subject;
 pub struct EndpointConfig {
     /// Its protocol.
     pub dialect: &'static str,
-    /// The path of its token endpoint; may hold `{account}`.
+    /// The path of its token endpoint; may contain `{account}`.
     pub path: String,
-    /// Its own rules.
+    /// The rules that it overrides.
     pub profile: ProfileOverride,
     /// The ids of the clients that may use it. `None`: all.
     pub clients: Option<Vec<String>>,
-    /// The client of its sessions, where the protocol names none. `None`: the dialect's own.
+    /// The client of its sessions, if the protocol names none. `None`: the dialect's own.
     pub client: Option<String>,
-    /// Dialects besides its own whose sessions it takes.
+    /// Further dialects whose sessions it accepts.
     pub accepts: Vec<&'static str>,
-    /// The one account that it is for. `None`: the one that the path names, or any.
+    /// Its only account. `None`: the one in the path, or any.
     pub account: Option<String>,
-    /// What its dialect has besides.
+    /// The options of its dialect.
     pub options: rotogate::dialect::Options,
 }
 
@@ -72,10 +72,10 @@ pub(super) fn read(sections: &[Section<'_>], clients: &[ClientConfig], is_https:
             section.later(&["cookie"]);
         }
         if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
-            section.blame("path", format!("{path} is there twice"));
+            section.blame("path", format!("{path} is listed twice"));
         }
         if section.has("account") && path.contains("{account}") {
-            section.blame("account", "stands beside {account} in path, which names another; remove one of the two");
+            section.blame("account", "conflicts with {account} in path; remove one of the two");
         }
         let ids = section.indexed("clients", value::text);
         for (index, id) in ids.iter().flatten() {
@@ -119,13 +119,12 @@ fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig
             section.blame("client", dangling("client", id, &known));
         }
         (Some(client), Some(_)) if client.secret_hash.is_some() => {
-            section
-                .blame("client", "is confidential, and this protocol has no place for its secret; name a public one");
+            section.blame("client", "is confidential, and this protocol cannot carry its secret; name a public one");
         }
         (Some(client), None) if client.secret_hash.is_some() => {
             let message = format!(
                 "missing, so its sessions are those of the client \"{default}\", which [[clients]] makes confidential, and \
-                 this protocol has no place for its secret; name a public one"
+                 this protocol cannot carry its secret; name a public one"
             );
             section.blame("client", message);
         }
@@ -142,15 +141,15 @@ fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
     let accepted = section.indexed("accepts", accepted_dialect).unwrap_or_default();
     for (index, name) in accepted.iter().filter(|(_, name)| by_access(dialect) && !by_access(name)) {
         let message = format!(
-            "\"{name}\" has refresh tokens, and \"{dialect}\" exchanges access tokens alone: none of its sessions could go \
-             on here. Remove it, or let the endpoint of \"{name}\" serve these clients"
+            "\"{name}\" has refresh tokens, and \"{dialect}\" exchanges access tokens only: none of its sessions could \
+             continue here. Remove it, or let the endpoint of \"{name}\" serve these clients"
         );
         section.blame_element("accepts", *index, message);
     }
     accepted.into_iter().map(|(_, name)| name).collect()
 }
 
-/// An account, as users.toml writes it.
+/// An account, as in users.toml.
 fn account(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(s) | Raw::Env(s) if is_subject(s) && !s.contains('/') => Ok(s.clone()),

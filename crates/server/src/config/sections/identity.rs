@@ -8,7 +8,7 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use rotogate::headers::HeaderPattern;
 
-/// `[identity]`: what an upstream is told. A header that is `None` is not sent.
+/// `[identity]`. A header that is `None` is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityConfig {
     /// `sub`
@@ -23,11 +23,11 @@ pub struct IdentityConfig {
     pub session: Option<HeaderName>,
     /// `iss`
     pub issuer: Option<HeaderName>,
-    /// Further headers, each with the claim that it tells.
+    /// Further headers, each with its claim.
     pub claims: Vec<(HeaderName, String)>,
-    /// Headers of clients that never pass, besides those of known products (requirement T24).
+    /// Client headers to remove, besides those of known products (requirement T24).
     pub strip: Vec<HeaderPattern>,
-    /// Headers of known products that do.
+    /// Client headers of known products to keep.
     pub keep: Vec<HeaderPattern>,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn read(section: &Section<'_>, several_issuers: bool) -> IdentityConf
         let default = (!default.is_empty()).then(|| HeaderName::from_static(default));
         let name = headers.get(key, value::identity_header).unwrap_or(default)?;
         if used.contains(&name) {
-            headers.blame(key, format!("{name} tells something else already"));
+            headers.blame(key, format!("{name} is used for another value already"));
         }
         used.push(name.clone());
         Some(name)
@@ -63,7 +63,7 @@ pub(super) fn read(section: &Section<'_>, several_issuers: bool) -> IdentityConf
     let claims = section.section("claims");
     for (name, claim) in claims.free() {
         let header = value::header(name).and_then(|header| {
-            if used.contains(&header) { Err(format!("{header} tells something else already")) } else { Ok(header) }
+            if used.contains(&header) { Err(format!("{header} is used for another value already")) } else { Ok(header) }
         });
         match (header, value::text(claim)) {
             (Ok(header), Ok(claim)) => {
@@ -75,10 +75,10 @@ pub(super) fn read(section: &Section<'_>, several_issuers: bool) -> IdentityConf
     }
     for (index, kept) in section.indexed("keep", header_pattern).unwrap_or_default() {
         if let Some(own) = used.iter().find(|own| kept.matches(own.as_str())) {
-            let message = format!("{own} is what the gate itself tells an upstream: a client's own never passes");
+            let message = format!("{own} is an identity header of the gate: a client's own never passes");
             section.blame_element("keep", index, message);
         } else if !kept.is_of_a_product() {
-            section.blame_element("keep", index, "passes anyway: it is no header of a known product; remove it");
+            section.blame_element("keep", index, "passes anyway: no known product uses it; remove it");
         } else {
             identity.keep.push(kept);
         }

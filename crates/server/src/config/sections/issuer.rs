@@ -13,18 +13,18 @@ use super::{ServerConfig, path_in};
 use rotogate::gate::DEFAULT_LEEWAY;
 use rotogate::token::Algorithm;
 
-/// `[issuer]`: what we mint.
+/// `[issuer]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerConfig {
     /// `iss`.
     pub url: String,
     /// `aud`; at least one.
     pub audience: Vec<String>,
-    /// What new keys are made for.
+    /// The algorithm of new keys.
     pub algorithm: Algorithm,
     /// The directory of the keyring.
     pub keys: PathBuf,
-    /// How far clocks may differ: at most 30 s (requirement J7).
+    /// The allowed clock difference: at most 30 s (requirement J7).
     pub leeway: Duration,
 }
 

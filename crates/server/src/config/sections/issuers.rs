@@ -16,35 +16,35 @@ use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
 use rotogate::token::verify::{AllowedScopes, OWN, host_of};
 
-/// `[[issuers]]`: who is trusted besides us.
+/// An entry of `[[issuers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedIssuer {
-    /// What routes call it; the host of `url`, unless it is given.
+    /// The name that routes use; the host of `url` by default.
     pub name: String,
     /// `iss`, exactly.
     pub url: String,
-    /// The most that its tokens may carry here.
+    /// The scopes that its tokens may carry here.
     pub scopes: AllowedScopes,
-    /// Are its tokens taken on routes that name no issuers?
+    /// Whether routes without `issuers` accept its tokens.
     pub everywhere: bool,
-    /// What stands in front of its subjects.
+    /// The prefix of its subjects.
     pub subject_prefix: String,
-    /// The `aud` values that are taken; at least one.
+    /// The accepted `aud` values; at least one.
     pub audience: Vec<String>,
     /// Its keys.
     pub keys: KeySource,
-    /// The `typ` values that are taken (requirement J6).
+    /// The accepted `typ` values (requirement J6).
     pub typ: Vec<String>,
-    /// The longest `exp` − `iat` that is taken.
+    /// The longest accepted `exp` − `iat`.
     pub max_lifetime: Duration,
-    /// How far clocks may differ.
+    /// The allowed clock difference.
     pub leeway: Duration,
 }
 
-/// Where the keys of another issuer are.
+/// The source of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// A JWK set (RFC 7517 §5), and the only algorithm that is taken, where one is named.
+    /// A JWK set (RFC 7517 §5), and the only accepted algorithm, if one is named.
     Jwks(PathBuf, Option<Algorithm>),
     /// One public key in PEM, and its algorithm.
     PublicKey(PathBuf, Algorithm),
@@ -64,12 +64,12 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
         if !url.is_empty() && url == own.url {
             section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
         } else if !url.is_empty() && issuers.iter().any(|other| other.url == url) {
-            section.blame("url", format!("{url} is there twice"));
+            section.blame("url", format!("{url} is listed twice"));
         }
         let name = section.get("name", issuer_name).unwrap_or_else(|| host_of(&url).to_owned());
         if !name.is_empty() && issuers.iter().any(|other| other.name == name) {
             let hint = if section.has("name") { "" } else { ", because it is the host of url; give this one a name" };
-            section.blame("name", format!("\"{name}\" is there twice{hint}"));
+            section.blame("name", format!("\"{name}\" is listed twice{hint}"));
         }
         let typ = section.one_or_list("typ", value::text);
         if typ.as_ref().is_some_and(Vec::is_empty) {
@@ -140,13 +140,13 @@ fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
     let public_key = section.get("public_key", file);
     let algorithm = section.get("algorithm", algorithm);
     match (section.has("jwks_file"), section.has("public_key")) {
-        (true, true) => section.blame("public_key", "stands beside jwks_file; expected one of the two"),
+        (true, true) => section.blame("public_key", "conflicts with jwks_file; expected one of the two"),
         (false, false) => section.blame("jwks_file", "missing; expected jwks_file, or public_key with algorithm"),
         (false, true) if !section.has("algorithm") => {
             section.blame("algorithm", "missing; a public_key needs it, because the key fixes the algorithm");
         }
         (false, true) if algorithm.is_some_and(|a| a.family() == Family::Hmac) => {
-            section.blame("algorithm", "is a shared-secret algorithm, and a public key is no secret");
+            section.blame("algorithm", "is a shared-secret algorithm, and a public key is not secret");
         }
         _ => {}
     }
@@ -166,7 +166,7 @@ pub(super) fn check_used(sections: &[Section<'_>], issuers: &[TrustedIssuer], ro
         if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) {
             let name = printable(&issuer.name);
             let message = format!(
-                "no route takes its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that do, or \
+                "no route accepts its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that should, or \
                  everywhere = true here"
             );
             section.blame("url", message);

@@ -17,48 +17,48 @@ use super::{collide, loopback, path_in};
 /// `listen` of `[server]`, or one of `[[server.listeners]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// Where it listens.
+    /// The address.
     pub address: SocketAddr,
-    /// The key that names the address, as in `server.listeners[0].address`: for errors.
+    /// The key that names the address, as in `server.listeners[0].address`; for errors.
     pub key: String,
-    /// Without it, clear text.
+    /// `None`: clear text.
     pub tls: Option<TlsConfig>,
-    /// Does every connection begin with a PROXY protocol header? Only `trusted_proxies` may connect then.
+    /// Whether each connection begins with a PROXY protocol header. Then only `trusted_proxies` may connect.
     pub proxy_protocol: bool,
-    /// The most connections at once from one address (IPv6: from one /64). Trusted proxies are not counted.
+    /// The most connections from one address (IPv6: from one /64). Trusted proxies are not counted.
     pub max_connections_per_address: usize,
 }
 
 /// `tls` of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// At least one; the first is for clients that name no server, or one that no certificate is for.
+    /// At least one. The first is for clients without SNI, or with a name that no certificate covers.
     pub certificates: Vec<CertificateFiles>,
-    /// Who must, or may, show a certificate.
+    /// Whether clients must, or may, present a certificate.
     pub client_auth: ClientAuth,
-    /// The key of the table, as in `server.tls`: for errors.
+    /// The key of the table, as in `server.tls`; for errors.
     pub key: String,
 }
 
 /// A certificate and its private key, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate, followed by those between it and the root.
+    /// The certificate, followed by its intermediates.
     pub cert: PathBuf,
-    /// The private key: for our eyes only (requirement O2).
+    /// The private key, readable by the gate's user only (requirement O2).
     pub key: PathBuf,
-    /// The key of the table that they stand in, as in `server.tls.certificates[1]`: for errors.
+    /// The key of the table, as in `server.tls.certificates[1]`; for errors.
     pub place: String,
 }
 
-/// `client_auth`: who shows a certificate. The paths are those of the roots that may have issued it, in PEM.
+/// `client_auth`. The paths are PEM files with the roots of client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Nobody is asked for one.
+    /// No certificate is requested.
     None,
-    /// Who has none may connect. One that does not hold ends the connection.
+    /// A client may connect without one. An invalid one ends the connection.
     Optional(PathBuf),
-    /// Everybody.
+    /// Every client must present one.
     Required(PathBuf),
 }
 
@@ -123,7 +123,7 @@ fn max_connections_per_address(section: &Section<'_>, default: usize) -> usize {
 fn proxy_protocol(section: &Section<'_>, trusted: &[IpNet]) -> bool {
     let wanted = section.get("proxy_protocol", value::boolean).unwrap_or(false);
     if wanted && trusted.is_empty() {
-        let message = "needs server.trusted_proxies: the header says who the client is, so only a proxy that is \
+        let message = "needs server.trusted_proxies: the header names the client, so only a proxy that is \
                        listed there may connect";
         section.blame("proxy_protocol", message);
     }
@@ -146,7 +146,7 @@ fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> {
         true => {
             for key in ["cert", "key"] {
                 if section.has(key) {
-                    section.blame(key, "stands beside certificates; expected one of the two");
+                    section.blame(key, "conflicts with certificates; expected one of the two");
                 }
                 // Reading it marks it as known: one error is enough.
                 section.get(key, |_| Ok(()));

@@ -54,7 +54,7 @@ pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 pub use store::StoreConfig;
 
-/// Everything that `gateway.toml` says. Printing it with `{:?}` shows no secret.
+/// Everything that `gateway.toml` says. `Debug` shows no secret.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `[server]`
@@ -87,26 +87,27 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[log]`
     pub log: LogConfig,
-    /// What is allowed, and probably not what was meant.
+    /// Settings that are allowed but probably not intended.
     pub warnings: Vec<ConfigError>,
     /// `[access_log]`
     pub access_log: AccessLogConfig,
-    /// Where all of it stands.
+    /// The positions of its keys.
     pub source: Arc<Source>,
 }
 
 impl Config {
-    /// The rules for a client at an endpoint: those of `[sessions]`, changed by the endpoint's, changed by the client's.
+    /// The rules of a client at an endpoint: those of `[sessions]`, overridden by the endpoint, overridden by the
+    /// client.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
     }
 
-    /// The whole configuration, every default included, as a `gateway.toml`, with secrets masked (requirement O3).
+    /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
     pub fn to_toml(&self) -> String {
         print(self)
     }
 
-    /// A problem with the value of a key, at the place where the key stands.
+    /// A problem with the value of a key, at the key's position.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         self.source.blame(key, message)
     }
@@ -215,7 +216,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams)));
     put(&mut root, "log", log::print(log));
     put(&mut root, "access_log", log::print_access(access_log));
-    // Tables of text and numbers can always be written.
+    // Tables of texts and numbers can always be serialized.
     toml::to_string(&root).unwrap_or_default()
 }
 

@@ -17,7 +17,7 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
     let known: Vec<&str> = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str())).collect();
     let Some(named) = section.indexed("issuers", value::text) else { return Vec::new() };
     if named.is_empty() && !section.is_bad() {
-        section.blame("issuers", format!("is empty: nobody could pass; expected at least one, such as \"{OWN}\""));
+        section.blame("issuers", format!("is empty: no token could pass; expected at least one, such as \"{OWN}\""));
     }
     for (index, name) in named.iter().filter(|(_, name)| !known.contains(&name.as_str())) {
         section.blame_element("issuers", *index, dangling("issuer", name, &known));
@@ -33,13 +33,13 @@ pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[
         let same =
             |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
         if !route.path.is_empty() && routes.iter().any(same) {
-            let message = format!("{} is there twice, for the same hosts and methods", route.path);
+            let message = format!("{} is listed twice, for the same hosts and methods", route.path);
             section.blame("path", message);
         }
         let mut id = route.id.clone();
         if !id.is_empty() && routes.iter().any(|other| other.id == id) {
             if section.has("id") {
-                section.blame("id", format!("\"{id}\" is there twice"));
+                section.blame("id", format!("\"{id}\" is listed twice"));
             }
             // Several routes have one path and differ by hosts or methods.
             id = (2_usize..)
@@ -69,8 +69,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
     let path = require("path", "a path such as \"/{*rest}\"", value::pattern);
     let upstream = require("upstream", "the name of an upstream", value::text);
     if !is_path && section.has("upstream") {
-        section
-            .blame("upstream", "is of use to a route with a path alone: a call goes where its envelope's path leads");
+        section.blame("upstream", "only applies to a route with a path: a call goes where its envelope's path leads");
     }
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
         section.blame("upstream", dangling("upstream", &upstream, upstreams));
@@ -119,7 +118,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
     };
     if section.has("bad_credential") && auth != Auth::Optional {
-        section.blame("bad_credential", "says what becomes of a bad token where auth = \"optional\"; remove it");
+        section.blame("bad_credential", "only applies with auth = \"optional\"; remove it");
     }
     Route {
         id: section.get("id", value::text).unwrap_or_else(|| match is_path {

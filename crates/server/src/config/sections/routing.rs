@@ -21,7 +21,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
         match error.problem {
             RouteProblem::Host(host) => section.blame("hosts", format!("{host:?} is not a host name without port")),
             RouteProblem::Pattern { pattern, reason } => {
-                section.blame("path", format!("{pattern:?} is no pattern: {reason}"));
+                section.blame("path", format!("{pattern:?} is not a pattern: {reason}"));
             }
             RouteProblem::SameAs(other) => {
                 section.blame("path", format!("serves the same host, path and method as {}", named(other)));
@@ -35,8 +35,8 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
         && let (Some(section), Some(envelope)) = (sections.get(strict), routes.get(envelope))
     {
         let message = format!(
-            "asks for more than {}, by which Kuzzle calls in /_query and over WebSockets go, and an action whose path is \
-             not known would go around it; write here which actions are as restricted, such as kuzzle = \
+            "asks for more than {}, which Kuzzle calls in /_query and over WebSockets use: an action without a known \
+             path would bypass it; write here which actions are as restricted, such as kuzzle = \
              [\"security:*\"], or on {} that those are not: kuzzle = [\"*\"]",
             envelope.id, envelope.id
         );

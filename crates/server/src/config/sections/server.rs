@@ -1,4 +1,4 @@
-//! `[server]`: the public listeners, their limits and their bounds.
+//! `[server]`: the public listeners and their limits.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -19,35 +19,36 @@ use rotogate::overload::Bounds;
 /// `[server]`: the public listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Where requests are accepted, and how; at least one.
+    /// The listeners; at least one.
     pub listeners: Vec<ListenerConfig>,
-    /// Scheme and authority of the gate as clients see it.
+    /// Scheme and authority of the gate, as clients see it.
     pub public_url: Uri,
-    /// Whose forwarding headers count (requirement T6).
+    /// The proxies whose forwarding headers count (requirement T6).
     pub trusted_proxies: Vec<IpNet>,
-    /// The hosts that are served besides that of `public_url` and those that routes name (requirement T23).
+    /// The hosts that are served besides those of `public_url` and of the routes (requirement T23).
     pub hosts: Vec<String>,
-    /// How long connecting to an upstream may take, unless the upstream says otherwise.
+    /// The timeout of a connection to an upstream, unless the upstream has its own.
     pub connect_timeout: Duration,
-    /// How long a client may take to send a request's head.
+    /// The timeout of a request head.
     pub head_timeout: Duration,
-    /// How long a body, of request or answer, may stand still, or an HTTP/2 connection be without requests.
+    /// The timeout of a request or response body without progress, and of an HTTP/2 connection without requests.
     pub idle_timeout: Duration,
-    /// The longest head of a request, in bytes.
+    /// The longest request head, in bytes.
     pub max_head: usize,
-    /// The most connections at once, of all listeners.
+    /// The most concurrent connections, over all listeners.
     pub max_connections: usize,
-    /// What is borne at once.
+    /// The bounds under overload.
     pub overload: Bounds,
-    /// The most requests at once of one HTTP/2 connection.
+    /// The most concurrent requests of one HTTP/2 connection.
     pub max_requests_per_connection: u32,
-    /// The threads that requests are served on.
+    /// The threads that serve requests.
     pub workers: NonZeroUsize,
-    /// The slowest that a client may send or take a body, in bytes a second: it may fall behind by `idle_timeout`.
+    /// The minimum rate at which a client sends or reads a body, in bytes a second. A client may lag behind it by
+    /// `idle_timeout`.
     pub min_body_rate: u64,
-    /// How long requests that run may take to end at a stop.
+    /// How long requests in flight may take after a stop.
     pub drain_timeout: Duration,
-    /// The header that names a request.
+    /// The header that carries the request id.
     pub request_id_header: HeaderName,
 }
 

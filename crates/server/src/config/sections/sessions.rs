@@ -16,11 +16,11 @@ use rotogate::session::profile::{
 /// `[sessions]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionsConfig {
-    /// The rules, where neither endpoint nor client has its own.
+    /// The rules, unless an endpoint or a client overrides them.
     pub profile: Profile,
-    /// Are user agent and address of the login kept in the session?
+    /// Whether a session keeps user agent and address of its login.
     pub keep_login_client: bool,
-    /// The longest that a connection lasts which passes through.
+    /// The longest lifetime of a forwarded stream or upgraded connection.
     pub max_stream: Duration,
 }
 

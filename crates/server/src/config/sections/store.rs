@@ -14,17 +14,17 @@ use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
-    /// Nothing survives a restart.
+    /// Sessions are lost at a restart.
     Memory,
     /// The embedded store.
     Redb {
         /// Its file.
         path: PathBuf,
-        /// An operator's word that a restored back-up may be used (requirement O5).
+        /// Whether the operator allows a restored backup (requirement O5).
         accept_restored_store: bool,
-        /// Memory for its pages, in bytes.
+        /// The memory for pages, in bytes.
         cache_size: usize,
-        /// For how long it may be impossible to write it before the gate ends.
+        /// How long the store may be unwritable before the gate stops.
         give_up: Option<Duration>,
     },
 }

@@ -26,7 +26,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, server: &ServerConfig, 
         section.later(&["http2", "balance"]);
         let name = section.require("name", "a name for routes to use", value::text).unwrap_or_default();
         if !name.is_empty() && upstreams.iter().any(|other| other.name == name) {
-            section.blame("name", format!("\"{name}\" is there twice"));
+            section.blame("name", format!("\"{name}\" is listed twice"));
         }
         upstreams.push(upstream(section, name, dir, server, admin));
         section.finish();
@@ -43,7 +43,7 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
     };
     let preserve_host = section.get("preserve_host", value::boolean).unwrap_or(false);
     if preserve_host && default.urls.iter().any(|url| matches!(url, UpstreamUrl::H2c(_))) {
-        let message = "cannot be had of an h2c:// address, where :authority names the upstream; X-Forwarded-Host has \
+        let message = "is impossible for an h2c:// address, where :authority names the upstream; X-Forwarded-Host has \
                        what the client sent";
         section.blame("preserve_host", message);
     }
@@ -133,7 +133,7 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
     for key in ["ca", "server_name", "client_cert"] {
         // Such a key suggests TLS, but no address uses it.
         if section.has(key) && !urls.is_empty() {
-            section.blame(key, "is of use to https:// addresses alone, and there is none in urls; remove it");
+            section.blame(key, "only applies to https:// addresses, and urls has none; remove it");
         }
     }
     tls

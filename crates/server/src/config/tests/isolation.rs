@@ -1,4 +1,4 @@
-//! Issuers, their scopes and names; whose sessions and clients an endpoint takes.
+//! Issuers, their scopes and names; the sessions and clients that an endpoint accepts.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn r20_a_confidential_client_is_no_endpoint_s_own_whether_it_is_written_or_not()
     }
 }
 
-/// A route that takes the tokens of `issuers`.
+/// A route that accepts the tokens of `issuers`.
 fn route(issuers: &str) -> String {
     format!(
         "[[upstreams]]\nname = \"app\"\nurls = [\"echo:\"]\n[[routes]]\npath = \"/x\"\nupstream = \"app\"\n{issuers}"
@@ -54,17 +54,17 @@ fn j19_an_issuer_has_a_name_by_which_routes_take_its_tokens() {
     assert_eq!(config.issuers[0].name, "idp.test");
     assert_eq!(config.routes[0].policy.issuers, ["self", "idp.test"]);
     assert_eq!(by("name = \"kc\"\n", "issuers = [\"kc\"]\n"), Vec::<String>::new());
-    // An entry that nobody lets in was forgotten.
+    // An issuer that no route accepts was probably forgotten.
     let found = by("name = \"kc\"\n", "");
     assert!(
-        found.len() == 1 && found[0].contains("no route takes its tokens; write issuers = [\"self\", \"kc\"]"),
+        found.len() == 1 && found[0].contains("no route accepts its tokens; write issuers = [\"self\", \"kc\"]"),
         "{found:?}"
     );
     assert_eq!(by("everywhere = true\n", ""), Vec::<String>::new());
     let found = by("everywhere = true\n", "issuers = [\"self\", \"idp.tset\"]\n");
     assert!(found.iter().any(|said| said.contains("did you mean \"idp.test\"?")), "{found:?}");
     let found = by("everywhere = true\n", "issuers = []\n");
-    assert!(found.iter().any(|said| said.contains("routes[0].issuers: is empty: nobody could pass")), "{found:?}");
+    assert!(found.iter().any(|said| said.contains("routes[0].issuers: is empty: no token could pass")), "{found:?}");
     let found = by("everywhere = true\n", "auth = \"none\"\nissuers = [\"self\"]\n");
     assert!(found.iter().any(|said| said.contains("never asked for")), "{found:?}");
     for (name, why) in [("self", "our own issuer"), ("a b", "visible ASCII"), ("", "visible ASCII")] {
@@ -74,7 +74,7 @@ fn j19_an_issuer_has_a_name_by_which_routes_take_its_tokens() {
     let twice = format!("{idp}everywhere = true\n{}everywhere = true\n", issuer("https://idp.test/y", ""));
     let found = said(&twice);
     assert!(
-        found.len() == 1 && found[0].contains("\"idp.test\" is there twice, because it is the host of url"),
+        found.len() == 1 && found[0].contains("\"idp.test\" is listed twice, because it is the host of url"),
         "{found:?}"
     );
 }
@@ -92,7 +92,7 @@ fn j18_another_issuer_s_scopes_count_where_they_are_listed() {
     assert_eq!(scopes("scopes = [\"read\", \"write\"]\n"), only("read write"));
     assert_eq!(scopes("scopes = \"any\"\n"), AllowedScopes::Any);
     assert!(!said(&issuer("https://idp.test/", "everywhere = true\nscopes = \"all\"\n")).is_empty());
-    // With another issuer, upstreams are told whose subject it is.
+    // With several issuers, upstreams learn the issuer of a subject.
     let header = |more: &str, issuers: &str| {
         let identity = format!("[identity]\nheaders = {{ {more} }}\n");
         read(&format!("{MINIMAL}{identity}{issuers}{}", route(""))).unwrap().identity.issuer

@@ -34,7 +34,7 @@ impl AdminToken {
             let mut random = Zeroizing::new([0_u8; 32]);
             SystemRandom::new()
                 .fill(random.as_mut_slice())
-                .map_err(|_| "the system gave no random bytes".to_owned())?;
+                .map_err(|_| "the system provided no random bytes".to_owned())?;
             let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(random.as_slice())));
             let failed = |error| format!("the admin token {} cannot be created: {error}", path.display());
             if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
