@@ -70,11 +70,11 @@ fn wrong(errors: &ConfigErrors) -> Failure {
 }
 
 async fn check(config: &Config) -> Result<Vec<ConfigError>, ConfigErrors> {
-    let prepared = server::prepare(config).await;
+    let plan = server::prepare(config).await;
     let (used, mut warnings) = addresses(config).await;
-    match (prepared, ConfigErrors::new(used)) {
-        (Ok(prepared), None) => {
-            let mut all = prepared.warnings;
+    match (plan, ConfigErrors::new(used)) {
+        (Ok(plan), None) => {
+            let mut all = plan.warnings;
             all.append(&mut warnings);
             Ok(all)
         }

@@ -23,7 +23,7 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-struct Made<'a> {
+struct SecretReport<'a> {
     /// Shown once; absent if it came from standard input.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
@@ -35,7 +35,7 @@ pub(super) fn run(command: &Command, output: Output) -> CommandResult {
     let secret = if stdin { prompt::piped("the secret")? } else { random()? };
     let hash = password::hash(&secret).map_err(Failure::of)?;
     let shown = (!stdin).then(|| secret.expose_secret());
-    output.write(&Made { client_secret: shown, secret_hash: &hash }, || {
+    output.write(&SecretReport { client_secret: shown, secret_hash: &hash }, || {
         let line = format!("in gateway.toml:       secret_hash = \"{hash}\"");
         match shown {
             Some(secret) => format!("client_secret, shown this once: {secret}\n{line}"),

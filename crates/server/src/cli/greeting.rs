@@ -27,7 +27,7 @@ pub(super) struct Greeting {
 }
 
 #[derive(Serialize)]
-struct Started {
+struct StartReport {
     listening: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,8 +58,8 @@ impl Greeting {
 
     pub(super) fn write(&self, server: &Server, output: Output) -> CommandResult {
         let asked = output.json;
-        let first = server.assembled().first_user.as_ref();
-        let started = Started {
+        let first = server.parts().first_user.as_ref();
+        let started = StartReport {
             listening: server.addresses(),
             admin: server.admin_address(),
             first_user: first.map(|first| FirstUser {
@@ -86,7 +86,7 @@ impl Greeting {
         Ok(())
     }
 
-    fn text(&self, started: &Started, are_secure: &[bool]) -> String {
+    fn text(&self, started: &StartReport, are_secure: &[bool]) -> String {
         let mut text = String::from("rotogate listens on");
         for (address, is_secure) in started.listening.iter().zip(are_secure) {
             text.push_str(&format!(" {}://{address}", if *is_secure { "https" } else { "http" }));

@@ -36,7 +36,7 @@ struct Key<'a> {
 }
 
 #[derive(Serialize)]
-struct Imported<'a> {
+struct ImportReport<'a> {
     kid: &'a str,
     state: &'static str,
 }
@@ -65,7 +65,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         Command::Import { file, algorithm, sign } => {
             let (state, word) = if sign { (KeyState::Signing, "signing") } else { (KeyState::Verifying, "verifying") };
             let kid = Keyring::import(folder, &file, algorithm, state).map_err(Failure::of)?;
-            output.write(&Imported { kid: &kid, state: word }, || {
+            output.write(&ImportReport { kid: &kid, state: word }, || {
                 format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
             })
         }

@@ -15,7 +15,7 @@ use super::output::Output;
 use super::upgrade::{Baton, Program};
 use super::{CommandResult, Failure, greeting, runtime, upgrade};
 use crate::config::{self, Config, ConfigErrors, ProcessEnv};
-use crate::server::{self, Order, Prepared, Server, ShutdownKind};
+use crate::server::{self, Order, Server, ShutdownKind, StartPlan};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
     // A program started by an in-place upgrade has the variable already.
@@ -83,12 +83,12 @@ fn start(
         // Before the gate reports that it is ready: a signal without a handler would kill it.
         let signals = Signals::new().map_err(Failure::of)?;
         let greeted = greeting::Greeting::new(&config);
-        let prepared = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
-        warn(&prepared);
-        let server = Server::bind(config, prepared, passed).await.map_err(Failure::of)?;
+        let plan = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
+        warn(&plan);
+        let server = Server::bind(config, plan, passed).await.map_err(Failure::of)?;
         match greeted.write(&server, output) {
             // Without a first password, the greeting may go unread.
-            Err(failure) if server.assembled().first_user.is_none() => tracing::warn!("{failure}"),
+            Err(failure) if server.parts().first_user.is_none() => tracing::warn!("{failure}"),
             Err(Failure::OutputClosed) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
         }
@@ -102,8 +102,8 @@ fn start(
     })
 }
 
-fn warn(prepared: &Prepared) {
-    for warning in &prepared.warnings {
+fn warn(plan: &StartPlan) {
+    for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
 }
@@ -250,8 +250,8 @@ async fn reload(path: &Path) -> Option<Order> {
         Err(errors) => return refused(errors),
     };
     match server::prepare(&config).await {
-        Ok(prepared) => {
-            warn(&prepared);
+        Ok(plan) => {
+            warn(&plan);
             Some(Order::Reload(Box::new(config)))
         }
         Err(errors) => refused(errors),

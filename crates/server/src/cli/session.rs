@@ -81,7 +81,7 @@ struct Page {
 }
 
 #[derive(Serialize)]
-struct Revoked<'a> {
+struct RevokeReport<'a> {
     revoked: &'a str,
     #[serde(flatten)]
     ended: RevocationReport,
@@ -137,7 +137,7 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
             0 => format!("session {id} had ended before"),
             _ => format!("session {id} ended"),
         };
-        return output.write(&Revoked { revoked: &id, ended }, || text);
+        return output.write(&RevokeReport { revoked: &id, ended }, || text);
     }
     let mut query = form_urlencoded::Serializer::new(String::from("/revocations?"));
     for (name, value) in [("user", &user), ("account", &account), ("subject", &subject), ("client", &client)] {
@@ -162,7 +162,7 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
     let sessions = if ended.ended == 1 { "session" } else { "sessions" };
     let text = format!("{} {sessions}{of} ended", ended.ended);
     let revoked = format!("every session{of}");
-    output.write(&Revoked { revoked: &revoked, ended }, || text)
+    output.write(&RevokeReport { revoked: &revoked, ended }, || text)
 }
 
 /// A request about one session. The id becomes part of a path, so it must be an id.

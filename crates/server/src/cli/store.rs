@@ -25,7 +25,7 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-struct BackedUp<'a> {
+struct BackupReport<'a> {
     file: &'a Path,
     bytes: u64,
 }
@@ -43,7 +43,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         RedbStore::backup_file(path, &to).map_err(Failure::of)?;
     }
     let bytes = std::fs::metadata(&to).map_err(Failure::of)?.len();
-    output.write(&BackedUp { file: &to, bytes }, || {
+    output.write(&BackupReport { file: &to, bytes }, || {
         let how = if from_gate { "by the running gate" } else { "from the file; no gate was running" };
         format!("{} written, {bytes} bytes, {how}", to.display())
     })

@@ -42,7 +42,7 @@ pub(super) enum Command {
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum Inspected {
+enum TokenReport {
     AccessToken {
         authentic: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ enum Inspected {
 }
 
 #[derive(Serialize)]
-struct Minted<'a> {
+struct MintReport<'a> {
     access_token: &'a str,
     jti: &'a str,
     expires: u64,
@@ -81,10 +81,10 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
     }
 }
 
-fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<Inspected, Failure> {
+fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<TokenReport, Failure> {
     if token.starts_with(refresh::PREFIX) {
         let authentic = refresh::authenticate(keyring.refresh_keys(), token);
-        return Ok(Inspected::RefreshToken {
+        return Ok(TokenReport::RefreshToken {
             authentic: authentic.is_some(),
             session: authentic.as_ref().map(|known| known.session.to_string()),
             generation: authentic.as_ref().map(|known| known.generation),
@@ -97,13 +97,13 @@ fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<Inspected,
     let verifier = Verifier::new(rules).map_err(Failure::of)?;
     let now = SystemTime::new().wall();
     Ok(match verifier.verify(token, now, now) {
-        Ok(access) => Inspected::AccessToken {
+        Ok(access) => TokenReport::AccessToken {
             authentic: true,
             refused: None,
             claims: Some(serde_json::Value::Object(access.claims())),
         },
         // Claims that cannot be verified are not shown: nothing in them can be trusted.
-        Err(denial) => Inspected::AccessToken { authentic: false, refused: Some(denial.reason()), claims: None },
+        Err(denial) => TokenReport::AccessToken { authentic: false, refused: Some(denial.reason()), claims: None },
     })
 }
 
@@ -142,6 +142,6 @@ fn make(
         style: rotogate::token::claims::TokenStyle::default(),
     };
     let token = mint::mint(keyring.signer(), &claims).map_err(Failure::of)?;
-    let minted = Minted { access_token: token.expose(), jti: &jti, expires: expires.as_secs() };
+    let minted = MintReport { access_token: token.expose(), jti: &jti, expires: expires.as_secs() };
     output.write(&minted, || token.expose().to_owned())
 }

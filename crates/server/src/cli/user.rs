@@ -16,7 +16,7 @@ pub(super) enum Command {
     /// Adds a user; asks for the password, or reads it from standard input.
     Add {
         #[command(flatten)]
-        who: Named,
+        who: UserArguments,
         /// The `sub` of the user's tokens; random by default.
         #[arg(long)]
         subject: Option<String>,
@@ -32,12 +32,12 @@ pub(super) enum Command {
     /// Removes a user. All sessions of the user end.
     Remove {
         #[command(flatten)]
-        who: Named,
+        who: UserArguments,
     },
     /// Sets a user's password. All sessions of the user end.
     Passwd {
         #[command(flatten)]
-        who: Named,
+        who: UserArguments,
         /// Reads the password from standard input, even if that is a terminal.
         #[arg(long)]
         stdin: bool,
@@ -45,18 +45,18 @@ pub(super) enum Command {
     /// Disables a user. All sessions of the user end.
     Disable {
         #[command(flatten)]
-        who: Named,
+        who: UserArguments,
     },
     /// Enables a user again.
     Enable {
         #[command(flatten)]
-        who: Named,
+        who: UserArguments,
     },
 }
 
 /// A user, by name.
 #[derive(Debug, Args)]
-pub(super) struct Named {
+pub(super) struct UserArguments {
     /// The user's name.
     username: String,
     /// The user's account.
@@ -64,14 +64,14 @@ pub(super) struct Named {
     account: Option<String>,
 }
 
-impl Named {
+impl UserArguments {
     fn who(&self) -> UserKey<'_> {
         UserKey { account: self.account.as_deref(), username: &self.username }
     }
 }
 
 #[derive(Serialize)]
-struct Changed<'a> {
+struct ChangeReport<'a> {
     username: &'a str,
     account: Option<&'a str>,
     done: &'static str,
@@ -89,10 +89,10 @@ struct Row {
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let DirectoryConfig::File { path } = &config.directory;
     let now = SystemTime::new().wall();
-    let changed = |who: &Named, done: &'static str| {
+    let changed = |who: &UserArguments, done: &'static str| {
         // A running gate applies the change before this command reports success.
         reload_running_gate(config)?;
-        let changed = Changed { username: &who.username, account: who.account.as_deref(), done };
+        let changed = ChangeReport { username: &who.username, account: who.account.as_deref(), done };
         output.write(&changed, || format!("{} {done}", who.username))
     };
     match command {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::ServerError;
-use super::prepare::Prepared;
+use super::prepare::StartPlan;
 use super::users::LiveUsers;
 use crate::config::{
     Config, DirectoryConfig, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
@@ -28,7 +28,7 @@ use rotogate::verify_cache::IdentityField;
 
 /// A gate, and what the server keeps beside it.
 #[derive(Debug)]
-pub struct Assembled {
+pub struct GateParts {
     /// The gate.
     pub gate: Gate,
     /// The service behind the gate.
@@ -47,7 +47,7 @@ pub struct Assembled {
     pub new_keys: bool,
 }
 
-impl Assembled {
+impl GateParts {
     pub(super) async fn close(&self) {
         if let Some(store) = &self.redb
             && let Err(error) = store.close().await
@@ -66,8 +66,8 @@ const HIGH_WATER_FILE: &str = "store.mark";
 ///
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
-pub(super) async fn assemble(config: &Config, prepared: Prepared) -> Result<Assembled, ServerError> {
-    let Prepared { trusted, directory, passwords, warnings: _, last_read: _ } = prepared;
+pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
+    let StartPlan { trusted, directory, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -93,7 +93,7 @@ pub(super) async fn assemble(config: &Config, prepared: Prepared) -> Result<Asse
     let builder = builder(config, keyring, store, Some(&directory), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = Arc::new(LiveUsers::watch(directory, watching, &gate));
-    Ok(Assembled { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
+    Ok(GateParts { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a

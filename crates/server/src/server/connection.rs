@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::h2::{H2Streams, TrackedBody};
-use super::listener::{Established, Listener};
+use super::listener::{Listener, NewConnection};
 use super::min_rate::MinRate;
 use super::request::{self, State};
 use super::stream::Stream;
@@ -204,7 +204,7 @@ async fn serve_connection(
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
     // task accepts.
     drop(listener);
-    let Established { stream, origin, is_http2, permit: address_permit } = established;
+    let NewConnection { stream, origin, is_http2, permit: address_permit } = established;
     let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit))));
     let streams = H2Streams::new(bounds.min_rate);
     let of_http2 = is_http2.then(|| streams.clone());

@@ -11,10 +11,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{AddressPermit, Addresses};
 use super::connection::Bounds;
-use super::origin::{Named, Origin};
+use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
-use super::tls::{Tls, Wrong};
+use super::tls::{FileFault, Tls};
 use crate::config::ListenerConfig;
 use rotogate::headers::Peer;
 
@@ -35,7 +35,7 @@ pub(super) struct Listener {
 }
 
 /// A connection that is ready for requests.
-pub(super) struct Established {
+pub(super) struct NewConnection {
     pub(super) stream: Stream,
     pub(super) origin: Origin,
     pub(super) is_http2: bool,
@@ -44,7 +44,7 @@ pub(super) struct Established {
 }
 
 impl Listener {
-    pub(super) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, Wrong> {
+    pub(super) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, FileFault> {
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let addresses = Addresses::new(config.max_connections_per_address);
         let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
@@ -69,7 +69,7 @@ impl Listener {
         mut stream: TcpStream,
         peer: SocketAddr,
         bounds: &Bounds,
-    ) -> io::Result<Established> {
+    ) -> io::Result<NewConnection> {
         let client = match self.proxy_protocol {
             true if bounds.trusts(peer.ip()) => proxy_protocol::read(&mut stream, peer).await?,
             true => return Err(refused("peer is not in trusted_proxies")),
@@ -91,14 +91,14 @@ impl Listener {
             let is_http2 = begins_with_preface(&stream).await?;
             let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
             let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
-            return Ok(Established { stream, origin, is_http2, permit });
+            return Ok(NewConnection { stream, origin, is_http2, permit });
         };
         let loaded = tls.now();
         let socket = Socket::new(stream, bounds.min_rate);
         let mut stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await?;
         let (_, session) = stream.get_ref();
         let name = session.server_name().map(str::to_owned);
-        let named = Named { name, certificates: Arc::clone(&loaded.certificates) };
+        let requested = RequestedServer { name, certificates: Arc::clone(&loaded.certificates) };
         let version = match session.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => Some("1.3"),
             Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
@@ -117,9 +117,9 @@ impl Listener {
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.min_rate, named);
+        let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.min_rate, requested);
         origin.tls = version;
-        Ok(Established { stream, origin, is_http2, permit })
+        Ok(NewConnection { stream, origin, is_http2, permit })
     }
 
     /// The peer, as requests see it.

@@ -36,10 +36,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, StoreConfig};
-use assemble::Assembled;
+use assemble::GateParts;
 use listener::Listener;
 use metrics::Metrics;
-pub use prepare::{Prepared, prepare};
+pub use prepare::{StartPlan, prepare};
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
 pub use sockets::passed as passed_sockets;
@@ -101,7 +101,7 @@ impl ShutdownKind {
 pub struct Server {
     listeners: Vec<Listener>,
     admin: TcpListener,
-    assembled: Assembled,
+    parts: GateParts,
     config: Arc<Config>,
     /// A second handle of each listening socket, for an in-place upgrade.
     spare_sockets: Vec<std::net::TcpListener>,
@@ -116,7 +116,7 @@ impl Server {
     /// Keys, store, users or addresses of the configuration cannot be had.
     pub async fn bind(
         config: Config,
-        mut prepared: Prepared,
+        mut plan: StartPlan,
         passed: Vec<std::net::TcpListener>,
     ) -> Result<Self, ServerError> {
         // Ports first: a second gate that was started by mistake should report the port, not the locked store.
@@ -131,12 +131,12 @@ impl Server {
         }
         let admin = sockets.listener_at(&config, config.admin.listen, "admin.listen").await?;
         let spare_sockets = sockets.into_spare();
-        let mut last_read = prepared.last_read.take().unwrap_or_else(|| reload::LastRead::of(&config));
-        let assembled = assemble::assemble(&config, prepared).await?;
-        if assembled.new_keys {
+        let mut last_read = plan.last_read.take().unwrap_or_else(|| reload::LastRead::of(&config));
+        let parts = assemble::assemble(&config, plan).await?;
+        if parts.new_keys {
             last_read.refresh_own_keys(&config);
         }
-        Ok(Self { listeners, admin, assembled, config: Arc::new(config), spare_sockets, last_read })
+        Ok(Self { listeners, admin, parts, config: Arc::new(config), spare_sockets, last_read })
     }
 
     /// The addresses that accept requests.
@@ -155,8 +155,8 @@ impl Server {
     }
 
     /// What this start built, and what it created because it was missing. The greeting shows it.
-    pub fn assembled(&self) -> &Assembled {
-        &self.assembled
+    pub fn parts(&self) -> &GateParts {
+        &self.parts
     }
 
     /// Serves until an order to stop, or until the sender of orders is gone. Requests in flight then have
@@ -166,31 +166,31 @@ impl Server {
     /// The store cannot be closed cleanly.
     pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<ShutdownKind, ServerError> {
         let own = self.addresses().into_iter().chain(self.admin_address()).collect();
-        let Self { listeners, admin, assembled, config, mut spare_sockets, last_read } = self;
+        let Self { listeners, admin, parts, config, mut spare_sockets, last_read } = self;
         let (stopping, stopped) = watch::channel(false);
         let give_up = match &config.store {
             StoreConfig::Redb { give_up, .. } => *give_up,
             StoreConfig::Memory => None,
         };
         let workers = config.server.workers;
-        let metrics = Arc::new(Metrics::new(assembled.gate.clone(), workers));
-        let state = Arc::new(request::State::new(&config, &assembled, Arc::clone(&metrics))?);
+        let metrics = Arc::new(Metrics::new(parts.gate.clone(), workers));
+        let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
         let reloadable = reload::Reloadable {
             config: Arc::clone(&config),
-            gate: assembled.gate.clone(),
-            proxy: assembled.proxy.clone(),
+            gate: parts.gate.clone(),
+            proxy: parts.proxy.clone(),
             limits: Arc::clone(&limits),
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
-            trusted: assembled.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
+            trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
         };
         let reload = reload::watch(reloadable, last_read);
         let admin_state = Arc::new(admin::State {
-            gate: assembled.gate.clone(),
-            token: assembled.admin_token.clone(),
-            store: assembled.redb.clone(),
-            users: Arc::clone(&assembled.users),
+            gate: parts.gate.clone(),
+            token: parts.admin_token.clone(),
+            store: parts.redb.clone(),
+            users: Arc::clone(&parts.users),
             listening: own,
             metrics,
             hosts: config.load().admin.hosts.clone(),
@@ -205,7 +205,7 @@ impl Server {
             let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
             accepting.spawn(connection::serve(listener, state, limits, workers, stopped.clone()));
         }
-        let mut lost = std::pin::pin!(store_is_lost(assembled.redb.clone(), give_up));
+        let mut lost = std::pin::pin!(store_is_lost(parts.redb.clone(), give_up));
         let mut gave_up = None;
         let mut shutdown = loop {
             let order = tokio::select! {
@@ -217,7 +217,7 @@ impl Server {
             };
             match order {
                 Some(Order::Reload(config)) => reload.apply(*config).await,
-                Some(Order::Upgrade(wanted)) => match prepare_upgrade(&assembled, &spare_sockets, &wanted).await {
+                Some(Order::Upgrade(wanted)) => match prepare_upgrade(&parts, &spare_sockets, &wanted).await {
                     Ok(more) => {
                         tracing::info!("in-place upgrade started; connections queue meanwhile");
                         spare_sockets.extend(more);
@@ -237,7 +237,7 @@ impl Server {
         };
         tracing::info!("stopping: no new connections; requests in flight may finish");
         let _ = stopping.send(true);
-        assembled.gate.close_connections();
+        parts.gate.close_connections();
         let drain_timeout = config.load().server.drain_timeout;
         let in_time = {
             let drained = async { while accepting.join_next().await.is_some() {} };
@@ -254,9 +254,9 @@ impl Server {
         }
         accepting.shutdown().await;
         drop(workers);
-        let flushed = assembled.gate.flush().await;
+        let flushed = parts.gate.flush().await;
         drop(admin_side);
-        assembled.close().await;
+        parts.close().await;
         if let Some(error) = gave_up {
             return Err(error);
         }
@@ -297,13 +297,13 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
 /// Checks that an in-place upgrade can go on: the store accepts writes, and the new addresses can be bound. Returns the
 /// new sockets.
 async fn prepare_upgrade(
-    assembled: &Assembled,
+    parts: &GateParts,
     spare_sockets: &[std::net::TcpListener],
     wanted: &[SocketAddr],
 ) -> Result<Vec<std::net::TcpListener>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("the store is not writable: {error}");
-    assembled.gate.flush().await.map_err(|error| failed(&error))?;
-    if let Some(store) = &assembled.redb {
+    parts.gate.flush().await.map_err(|error| failed(&error))?;
+    if let Some(store) = &parts.redb {
         rotogate::store::Store::check(store).await.map_err(|error| failed(&error))?;
     }
     sockets::open_missing(spare_sockets, wanted)

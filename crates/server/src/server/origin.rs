@@ -23,12 +23,12 @@ pub(super) struct Origin {
     pub(super) last_rejection: LastRejection,
     /// The TLS version.
     pub(super) tls: Option<&'static str>,
-    named: Option<Named>,
+    requested: Option<RequestedServer>,
 }
 
 /// The server that the client asked for at the start of the connection (SNI, RFC 6066 §3).
 #[derive(Clone, Debug)]
-pub(super) struct Named {
+pub(super) struct RequestedServer {
     /// `None`: the client sent no SNI and got the first certificate.
     pub(super) name: Option<String>,
     /// The certificates of the listener at that moment.
@@ -38,21 +38,21 @@ pub(super) struct Named {
 impl Origin {
     pub(super) fn clear(peer: Peer, is_proxy: bool, min_rate: MinRate) -> Self {
         let holder = (!is_proxy).then(|| peer.holder());
-        Self { peer, min_rate, holder, last_rejection: LastRejection::default(), tls: None, named: None }
+        Self { peer, min_rate, holder, last_rejection: LastRejection::default(), tls: None, requested: None }
     }
 
-    pub(super) fn tls(peer: Peer, is_proxy: bool, min_rate: MinRate, named: Named) -> Self {
-        Self { named: Some(named), ..Self::clear(peer, is_proxy, min_rate) }
+    pub(super) fn tls(peer: Peer, is_proxy: bool, min_rate: MinRate, requested: RequestedServer) -> Self {
+        Self { requested: Some(requested), ..Self::clear(peer, is_proxy, min_rate) }
     }
 
     /// Whether a request is for another server than the one whose certificate the client saw (RFC 9110 §15.5.20,
     /// requirement T16). Names that share a certificate may share a connection (RFC 9113 §9.1.1). A client without SNI
     /// may address the names of the first certificate (requirement T23). A malformed host is refused by the gate.
     pub(super) fn is_misdirected<B>(&self, request: Request<B>) -> (bool, Request<B>) {
-        let Some(named) = &self.named else { return (false, request) };
+        let Some(requested) = &self.requested else { return (false, request) };
         let (parts, body) = request.into_parts();
         let misdirected = authority::check(&parts)
-            .is_ok_and(|host| !named.certificates.share_certificate(named.name.as_deref(), host.host()));
+            .is_ok_and(|host| !requested.certificates.share_certificate(requested.name.as_deref(), host.host()));
         (misdirected, Request::from_parts(parts, body))
     }
 }

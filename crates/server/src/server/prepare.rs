@@ -22,7 +22,7 @@ use rotogate::token::verify::IssuerRules;
 
 /// A configuration that a gate can start with, and the files read on the way.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct StartPlan {
     /// Settings that are allowed but probably not intended.
     pub(crate) warnings: Vec<ConfigError>,
     /// The state of the files before they were read.
@@ -37,7 +37,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Everything that a start would refuse, each with its line and key.
-pub async fn prepare(config: &Config) -> Result<Prepared, ConfigErrors> {
+pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let last_read = LastRead::of(config);
     let mut findings = Findings { config, wrong: Vec::new(), warnings: config.warnings.clone() };
     findings.suspicious();
@@ -52,7 +52,9 @@ pub async fn prepare(config: &Config) -> Result<Prepared, ConfigErrors> {
         findings.gate(keyring, directory.as_ref(), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
-        None => Ok(Prepared { warnings: findings.warnings, last_read: Some(last_read), trusted, directory, passwords }),
+        None => {
+            Ok(StartPlan { warnings: findings.warnings, last_read: Some(last_read), trusted, directory, passwords })
+        }
         Some(wrong) => Err(wrong),
     }
 }

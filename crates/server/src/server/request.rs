@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use tower::{Layer, Service};
 
 use super::ServerError;
-use super::assemble::Assembled;
+use super::assemble::GateParts;
 use super::body::RequestBody;
 use super::cors::Cors;
 use super::metrics::Metrics;
@@ -47,9 +47,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(config: &Config, assembled: &Assembled, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
-        let gate = &assembled.gate;
-        let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(assembled.proxy.clone());
+    pub(super) fn new(config: &Config, parts: &GateParts, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
+        let gate = &parts.gate;
+        let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(parts.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
         // The name is cloned for each request: a name from static text needs no reference count.
         let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
@@ -58,7 +58,7 @@ impl State {
             gate: gate.clone(),
             metrics,
             time: SystemTime::new(),
-            proxy: assembled.proxy.clone(),
+            proxy: parts.proxy.clone(),
             request_id: HeaderName::from_static(request_id),
         })
     }

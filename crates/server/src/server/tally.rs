@@ -117,10 +117,10 @@ mod tests {
                 let tally = &tally;
                 scope.spawn(move || {
                     worker.enter();
-                    let nobody = RouteLabel::default();
-                    tally.count(&nobody, answered, Duration::from_micros(50));
-                    tally.count(&nobody, answered, Duration::from_micros(100));
-                    tally.count(&nobody, lost, Duration::from_secs(100));
+                    let no_route = RouteLabel::default();
+                    tally.count(&no_route, answered, Duration::from_micros(50));
+                    tally.count(&no_route, answered, Duration::from_micros(100));
+                    tally.count(&no_route, lost, Duration::from_secs(100));
                 });
             }
         });

@@ -1,4 +1,4 @@
-//! Several addresses over real sockets.
+//! Several addresses, over real sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::support::*;
 use crate::proxy::{HealthCheck, Proxy, ProxyError, Settings, Upstream};
 
-/// An address where nobody listens.
+/// An address that no socket listens on.
 fn dead() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -152,7 +152,7 @@ async fn an_old_connection_takes_no_new_request_and_ends_with_what_it_carries() 
     let proxy = proxy_to(&[address], |upstream| upstream.max_connection_age = age);
     let mut numbers = Vec::new();
     for _ in 0..3 {
-        // Longer than a connection may take requests.
+        // Longer than the maximum age of a connection.
         assert_eq!(text(forward(&proxy, get("/", &[])).await).await, "ab");
         numbers.push(opened.load(Ordering::SeqCst));
     }

@@ -21,10 +21,10 @@ use rotogate::route::RoutePolicy;
 
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: u64 = 1024;
-/// More than the buffers of the sockets and of the protocol hold together. The whole body is 32 times as much.
+/// More than all buffers of the sockets and the protocol. The whole body is 32 times as long.
 const IN_FLIGHT: u64 = 2 << 20;
 
-/// A body that is ready as fast as it is asked for, and counts what it gave.
+/// A body that is always ready, and counts its bytes.
 struct Eager {
     left: u64,
     given: Arc<AtomicU64>,

@@ -49,8 +49,8 @@ async fn an_upstream_that_does_not_answer_in_time_is_a_504() {
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
 }
 
-/// Answers the first request of each connection, and closes the first connections when the second request has been
-/// read: dead while idle, as far as the sender can tell.
+/// Answers the first request of each connection. Closes the first `dying` connections after reading their second
+/// request: to the sender, they died while idle.
 async fn forgetful(dying: usize) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let requests = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&requests);

@@ -9,7 +9,7 @@ use super::support::*;
 use crate::proxy::{Proxy, Reuse, Settings, Upstream};
 use crate::worker_id::WorkerId;
 
-/// What an upstream sees of its connections, by their numbers.
+/// What an upstream sees of its numbered connections.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Asked(usize),
@@ -18,7 +18,7 @@ enum Event {
 
 use Event::{Asked, Closed};
 
-/// An upstream that answers each request once as many are there as it waits for.
+/// An upstream that answers once `together` requests have arrived.
 async fn watched(together: usize) -> (SocketAddr, UnboundedReceiver<Event>) {
     let (tell, events) = mpsc::unbounded_channel();
     let all_there = std::sync::Arc::new(tokio::sync::Barrier::new(together));
@@ -66,7 +66,7 @@ async fn no_more_connections_are_kept_than_may_be() {
     let mut seen = [next(&mut events).await, next(&mut events).await];
     seen.sort_by_key(|event| matches!(event, Asked(1)));
     assert_eq!(seen, [Asked(0), Asked(1)]);
-    // The other is used again, and one more is opened.
+    // The other connection is used again, and one more is opened.
     let Closed(gone) = next(&mut events).await else { panic!("both are kept") };
     both().await;
     let mut seen = [next(&mut events).await, next(&mut events).await];
@@ -90,7 +90,7 @@ async fn each_lane_has_connections_of_its_own() {
         };
         tokio::task::spawn_blocking(there).await.unwrap();
     }
-    // With its runtime each thread's connections end.
+    // The connections of a thread end with its runtime.
     let mut seen = Vec::new();
     while seen.len() < 6 {
         seen.push(next(&mut events).await);
@@ -101,7 +101,7 @@ async fn each_lane_has_connections_of_its_own() {
     );
 }
 
-/// A proxy whose upstream has these rules for the connections to it.
+/// A proxy whose upstream has these rules for reuse.
 fn proxy_reusing(address: SocketAddr, reuse: Reuse, most: u32) -> Proxy {
     let url = format!("http://{address}");
     let upstream = Upstream { reuse, max_requests_per_connection: NonZeroU32::new(most).unwrap(), ..upstream(&[&url]) };
@@ -114,7 +114,7 @@ async fn t27_a_connection_carries_no_more_requests_than_it_may() {
     let proxy = proxy_reusing(address, Reuse::Safe, 2);
     for number in [0, 0, 1, 1, 2] {
         text(forward(&proxy, get("/", &[])).await).await;
-        // A connection that was closed meanwhile is told between the two.
+        // A connection that closed meanwhile may be reported in between.
         let asked = match next(&mut events).await {
             Closed(_) => next(&mut events).await,
             asked => asked,
@@ -134,8 +134,8 @@ async fn t27_a_connection_that_is_never_reused_carries_one_request() {
     }
 }
 
-/// An upstream that answers each request twice. The second answer comes when the next request is there: nothing tells it
-/// from that request's own.
+/// An upstream that answers each request twice. The second answer arrives with the next request, and nothing
+/// distinguishes it from that request's own answer.
 async fn answering_twice() -> SocketAddr {
     raw(|_, mut stream| async move {
         let mut seen = 0;
@@ -157,6 +157,7 @@ async fn t27_an_upstream_that_answers_late_and_twice_reaches_no_other_request_wh
     for proxy in [&kept, &kept, &kept, &fresh, &fresh, &fresh] {
         seen.push(text(forward(proxy, get("/", &[])).await).await);
     }
-    // The third request of a kept connection gets the answer to the second; one of its own gets its own.
+    // The third request of a connection gets the answer to the second. A request with a connection of its own gets its
+    // own answer.
     assert_eq!(seen, ["1", "1", "2", "1", "1", "1"]);
 }

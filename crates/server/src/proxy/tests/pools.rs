@@ -1,4 +1,4 @@
-//! The choice among addresses, without any socket.
+//! The choice among addresses, without sockets.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ fn pool_with(upstream: Upstream, resolver: &Resolver) -> Arc<Pool> {
     Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)))
 }
 
-/// One of so many addresses.
+/// A pool with this many addresses.
 fn pool_of(addresses: usize, change: impl FnOnce(&mut Upstream)) -> Arc<Pool> {
     let urls: Vec<String> = (1..=addresses).map(|n| format!("http://127.0.0.{n}:1")).collect();
     let mut upstream = upstream(&urls.iter().map(String::as_str).collect::<Vec<_>>());
@@ -31,7 +31,7 @@ async fn enter(pool: &Arc<Pool>) -> InFlightSlot {
     pool.enter(&[], RequestHolders::default()).await.unwrap().unwrap()
 }
 
-/// Fails until its address is ejected, and gives the address.
+/// Fails until an address is ejected. Returns that address.
 async fn put_one_aside(pool: &Arc<Pool>) -> Arc<Address> {
     let in_flight = enter(pool).await;
     for _ in 0..pool.upstream.max_failures {
@@ -78,7 +78,7 @@ async fn among_many_addresses_two_choices_keep_the_load_even() {
         held.push(enter(&pool).await);
     }
     let loads: Vec<usize> = pool.all().iter().map(|address| address.load()).collect();
-    // One choice at random strays by dozens.
+    // A choice of one random address would vary by dozens.
     assert!(loads.iter().all(|load| (95..=105).contains(load)), "{loads:?}");
 }
 
@@ -92,7 +92,7 @@ async fn a_failing_address_is_put_aside_and_each_time_in_a_row_for_twice_as_long
         assert!(address.is_ejected(), "{seconds}");
         tokio::time::sleep(SECOND).await;
         assert!(!address.is_ejected() && goes_to(&pool, &address).await, "{seconds}");
-        // Once is enough now.
+        // One failure is enough now.
         loop {
             let in_flight = enter(&pool).await;
             if Arc::ptr_eq(&in_flight.address, &address) {
@@ -107,7 +107,7 @@ async fn a_failing_address_is_put_aside_and_each_time_in_a_row_for_twice_as_long
     assert_eq!(put_one_aside_of(&pool, &address).await, 5, "all is forgiven");
 }
 
-/// How many failures it takes.
+/// The number of failures until the address is ejected.
 async fn put_one_aside_of(pool: &Arc<Pool>, address: &Arc<Address>) -> u32 {
     for failures in 1.. {
         loop {
@@ -165,7 +165,7 @@ async fn a_request_waits_for_an_address_that_is_full_but_not_for_ever() {
     }
 }
 
-/// Answers from a list that a test changes, and counts.
+/// Resolves names from a list that a test changes, and counts the lookups.
 type Names = Arc<Mutex<Option<Vec<&'static str>>>>;
 
 fn names(names: &[&'static str]) -> (Names, Resolver, Arc<AtomicUsize>) {

@@ -18,17 +18,18 @@ use crate::proxy::{Proxy, ProxyBody, Settings, Upstream};
 use rotogate::headers::Peer;
 use rotogate::route::RoutePolicy;
 
-/// The size of the buffers of sockets, where a test counts what is in flight.
+/// The size of the socket buffers in tests that count bytes in flight.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
-/// An upstream that gives each connection to `serve`, with its number from 0.
+/// An upstream that passes each connection to `serve`, with its number from 0.
 pub(super) async fn raw<F, S>(serve: S) -> SocketAddr
 where
     S: Fn(usize, TcpStream) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    // Fixed, or the kernel lets them grow to tens of megabytes, and a test could not tell who holds a body.
+    // A fixed size: otherwise the kernel grows the buffers to tens of megabytes, and a test cannot tell where the bytes
+    // are.
     socket.set_recv_buffer_size(SOCKET_BUFFER as u32).unwrap();
     socket.set_send_buffer_size(SOCKET_BUFFER as u32).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -43,7 +44,7 @@ where
     address
 }
 
-/// An upstream that speaks HTTP and answers with what `answer` makes of the request.
+/// An upstream that answers HTTP requests with `answer`.
 pub(super) async fn http<A, F, B>(answer: A) -> SocketAddr
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -64,7 +65,7 @@ where
     .await
 }
 
-/// The proxy itself as a server in front of its first upstream.
+/// The proxy itself, as a server in front of its first upstream.
 pub(super) async fn serve(proxy: Proxy) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -82,7 +83,7 @@ pub(super) async fn serve(proxy: Proxy) -> SocketAddr {
     address
 }
 
-/// Reads until the end of a head.
+/// Reads to the end of a head.
 pub(super) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -103,7 +104,7 @@ pub(super) fn proxy(address: SocketAddr) -> Proxy {
     proxy_with(&[&format!("http://{address}")], Settings::default())
 }
 
-/// One whose sockets hold little, so that what is held is held by the proxy.
+/// A proxy whose sockets buffer little, so that buffered bytes are the proxy's.
 pub(super) fn proxy_with_small_sockets(address: SocketAddr) -> Proxy {
     let settings = Settings { socket_buffer: Some(SOCKET_BUFFER as u32), ..Settings::default() };
     proxy_with(&[&format!("http://{address}")], settings)
@@ -113,7 +114,7 @@ pub(super) fn proxy_with(urls: &[&str], settings: Settings) -> Proxy {
     Proxy::new(vec![upstream(urls)], settings).unwrap()
 }
 
-/// An upstream with the defaults, but for the host.
+/// An upstream with the defaults, except for the host.
 pub(super) fn upstream(urls: &[&str]) -> Upstream {
     let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
     Upstream { preserve_host: true, ..Upstream::new("app", urls) }
@@ -157,7 +158,7 @@ pub(super) async fn text(response: Response<ProxyBody>) -> String {
 /// The heads that an upstream saw.
 pub(super) type Seen = Arc<std::sync::Mutex<Vec<(Method, String, HeaderMap)>>>;
 
-/// An upstream that notes what it sees and sends the body back.
+/// An upstream that records the heads and sends the bodies back.
 pub(super) async fn mirror() -> (SocketAddr, Seen) {
     let seen = Seen::default();
     let note = Arc::clone(&seen);

@@ -27,7 +27,7 @@ mod config;
 mod files;
 
 /// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused:
-/// a key that should be removed does not stay because nobody repairs the file.
+/// a key that should be removed does not stay because the file remains broken.
 const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// The parts of a running gate that a reload can change.

@@ -10,7 +10,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::{MAX_FILE_BYTES, Wrong, chain};
+use super::{FileFault, MAX_FILE_BYTES, chain};
 use crate::config::CertificateFiles;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::private_file::read_private_bytes;
@@ -23,8 +23,8 @@ impl Certificates {
     pub(super) fn load(
         files: &[CertificateFiles],
         provider: &CryptoProvider,
-        warnings: &mut Vec<Wrong>,
-    ) -> Result<Self, Wrong> {
+        warnings: &mut Vec<FileFault>,
+    ) -> Result<Self, FileFault> {
         files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
@@ -60,11 +60,11 @@ impl ResolvesServerCert for Certificates {
 fn load(
     files: &CertificateFiles,
     provider: &CryptoProvider,
-    warnings: &mut Vec<Wrong>,
-) -> Result<Arc<CertifiedKey>, Wrong> {
+    warnings: &mut Vec<FileFault>,
+) -> Result<Arc<CertifiedKey>, FileFault> {
     let at = |key: &str| {
         let key = format!("{}.{key}", files.place);
-        move |message| Wrong { key, message }
+        move |message| FileFault { key, message }
     };
     let certificates = chain(&files.cert).map_err(at("cert"))?;
     let shown = files.cert.display();

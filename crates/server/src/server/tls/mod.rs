@@ -30,7 +30,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// What connections are accepted with at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Loaded {
+pub(super) struct TlsState {
     pub(super) settings: Arc<ServerConfig>,
     pub(super) certificates: Arc<Certificates>,
 }
@@ -39,23 +39,23 @@ pub(super) struct Loaded {
 #[derive(Debug)]
 pub(super) struct Tls {
     config: ArcSwap<TlsConfig>,
-    loaded: ArcSwap<Loaded>,
+    loaded: ArcSwap<TlsState>,
 }
 
 impl Tls {
     /// Warnings are reported when the configuration is prepared.
-    pub(super) fn load(config: &TlsConfig) -> Result<Self, Wrong> {
+    pub(super) fn load(config: &TlsConfig) -> Result<Self, FileFault> {
         let (loaded, _) = load(config)?;
         Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: ArcSwap::from_pointee(loaded) })
     }
 
     /// What a new connection is accepted with.
-    pub(super) fn now(&self) -> Arc<Loaded> {
+    pub(super) fn now(&self) -> Arc<TlsState> {
         self.loaded.load_full()
     }
 
     /// Reads the files again. On an error, nothing changes.
-    pub(super) fn reload(&self) -> Result<(), Wrong> {
+    pub(super) fn reload(&self) -> Result<(), FileFault> {
         // A completely new set, so that no TLS session is resumed under old rules: the new set does not know the old
         // tickets, and a client that has one makes a full handshake.
         self.loaded.store(Arc::new(load_and_warn(&self.config.load())?));
@@ -85,36 +85,36 @@ pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
 
 /// A fault of a file, and the key of gateway.toml that names it.
 #[derive(Debug)]
-pub(in crate::server) struct Wrong {
+pub(in crate::server) struct FileFault {
     pub(in crate::server) key: String,
     pub(in crate::server) message: String,
 }
 
-impl std::fmt::Display for Wrong {
+impl std::fmt::Display for FileFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.key, self.message)
     }
 }
 
-fn load_and_warn(config: &TlsConfig) -> Result<Loaded, Wrong> {
+fn load_and_warn(config: &TlsConfig) -> Result<TlsState, FileFault> {
     let (loaded, warnings) = load(config)?;
-    for Wrong { key, message } in warnings {
+    for FileFault { key, message } in warnings {
         tracing::warn!(key, "{message}");
     }
     Ok(loaded)
 }
 
 /// Reads every file. Returns warnings beside the result.
-pub(in crate::server) fn load(config: &TlsConfig) -> Result<(Loaded, Vec<Wrong>), Wrong> {
+pub(in crate::server) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<FileFault>), FileFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
     let certificates = Arc::new(Certificates::load(&config.certificates, &provider, &mut warnings)?);
-    let failed = |what: &str| Wrong { key: config.key.clone(), message: what.to_owned() };
+    let failed = |what: &str| FileFault { key: config.key.clone(), message: what.to_owned() };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error.to_string()))?;
     let roots = |path: &Path| {
-        roots(path, &provider).map_err(|message| Wrong { key: format!("{}.client_ca", config.key), message })
+        roots(path, &provider).map_err(|message| FileFault { key: format!("{}.client_ca", config.key), message })
     };
     let verifier = match &config.client_auth {
         ClientAuth::None => None,
@@ -134,7 +134,7 @@ pub(in crate::server) fn load(config: &TlsConfig) -> Result<(Loaded, Vec<Wrong>)
     // Each listener has tickets of its own: a ticket of a listener without client certificates does not work at one
     // that requires them.
     settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
-    Ok((Loaded { settings: Arc::new(settings), certificates }, warnings))
+    Ok((TlsState { settings: Arc::new(settings), certificates }, warnings))
 }
 
 /// A verifier for client certificates issued by the roots in this file.
