@@ -1,4 +1,4 @@
-//! OAuth clients (RFC 6749 §2): who may ask for tokens, and how they prove who they are.
+//! OAuth clients (RFC 6749 §2): which clients may ask for tokens, and how they authenticate.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,7 +36,7 @@ pub struct Client {
     pub id: Box<str>,
     /// The argon2id hash of its secret, if it is confidential (RFC 6749 §2.1).
     pub secret_hash: Option<SecretHash>,
-    /// What it may ask for.
+    /// The grants that it may use.
     pub grants: Vec<Grant>,
     /// The scopes that it may ask for; `None` for no bound of its own.
     pub scopes: Option<Scope>,
@@ -62,12 +62,12 @@ impl Client {
     }
 }
 
-/// How a client says who it is.
+/// The client credentials of a request.
 #[derive(Clone, Debug)]
 pub struct Presented {
     /// `client_id`.
     pub id: String,
-    /// Its secret, if it sent one that is not empty.
+    /// The secret, if a non-empty one was sent.
     pub secret: Option<SecretString>,
 }
 
@@ -75,13 +75,14 @@ pub struct Presented {
 pub struct Clients {
     by_id: HashMap<Box<str>, Known>,
     passwords: Arc<Passwords>,
-    /// Keys the digests of secrets that were good. Of this process alone.
+    /// The key of the digests of good secrets, for this process alone.
     digest_key: hmac::Key,
 }
 
 struct Known {
     client: Arc<Client>,
-    /// A digest of the last secret that was good: an argon2 run for each refresh would cost more than the refresh.
+    /// A digest of the last good secret. Without it, each refresh would cost an argon2 run, which is more than the
+    /// refresh itself.
     good: ArcSwapOption<[u8; 32]>,
 }
 
@@ -92,10 +93,10 @@ impl fmt::Debug for Clients {
 }
 
 impl Clients {
-    /// These clients. A later one of the same id takes the place of an earlier one.
+    /// These clients. A later one replaces an earlier one with the same id.
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// If the system has no randomness.
     pub fn new(clients: Vec<Client>, passwords: Arc<Passwords>) -> Result<Self, NoRandomness> {
         let digest_key =
             hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).map_err(|_| NoRandomness)?;
@@ -106,16 +107,16 @@ impl Clients {
         Ok(Self { by_id, passwords, digest_key })
     }
 
-    /// The client of that id.
+    /// The client with that id.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Client>> {
         self.by_id.get(id).map(|known| Arc::clone(&known.client))
     }
 
-    /// The client that was presented, if it proved itself: a confidential one with its secret, a public one by sending
-    /// none (RFC 6749 §3.2.1). `limits` is asked before a secret is hashed, not for one that was good the last time.
+    /// The presented client, if it authenticates: a confidential one with its secret, a public one by sending none (RFC
+    /// 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good secret needs no admission.
     ///
     /// # Errors
-    /// [`Denial::InvalidClient`], what `limits` says; a fault when too many password checks are waiting.
+    /// [`Denial::InvalidClient`], or a denial of `limits`; a fault if too many password checks wait.
     pub async fn authenticate(
         &self,
         presented: &Presented,

@@ -1,14 +1,14 @@
-//! Time, as the engine sees it. The only place that reads a clock.
+//! Time, as the engine sees it. Only this module reads a clock.
 //!
 //! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
-//! the monotonic clock. So a wall clock that is stepped back re-opens no window, and one that jumps more than an hour
-//! ahead is not believed: see [`ClockState`].
+//! the monotonic clock. So a wall clock that steps back re-opens no window, and one that jumps more than an hour ahead
+//! is not followed: see [`ClockState`].
 //!
-//! The monotonic clock counts the time that a machine is suspended (CLOCK_BOOTTIME), where the system has such a clock.
-//! Elsewhere a suspension of more than an hour looks like a wall clock that jumped.
+//! The monotonic clock includes the time that a machine is suspended (CLOCK_BOOTTIME), if the system has such a clock.
+//! Elsewhere a suspension of more than an hour looks like a jump of the wall clock.
 //!
-//! `exp` of our own tokens is judged by the later of engine time and wall clock: whichever of them is wrong, it prolongs
-//! no token.
+//! `exp` of our own tokens is judged by the later of engine time and wall clock: an error in either of them prolongs no
+//! token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A wall clock further than this past the monotonic one is neither followed nor persisted.
+/// A wall clock further than this ahead of the monotonic one is neither followed nor persisted.
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 
 /// A point in time: milliseconds since the Unix epoch.
@@ -26,9 +26,9 @@ pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The epoch: earlier than everything.
+    /// The epoch: before every other moment.
     pub const ZERO: Self = Self(0);
-    /// Later than everything: "never".
+    /// After every other moment: "never".
     pub const MAX: Self = Self(u64::MAX);
 
     /// From milliseconds since the epoch.
@@ -46,7 +46,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded down, as a JWT NumericDate wants it (RFC 7519 §2).
+    /// Whole seconds since the epoch, rounded down, as in a JWT NumericDate (RFC 7519 §2).
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
@@ -66,7 +66,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis(by)))
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time since `earlier`; zero if this is not after it.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -83,15 +83,15 @@ const fn millis(d: Duration) -> u64 {
     if ms > u64::MAX as u128 { u64::MAX } else { ms as u64 }
 }
 
-/// Where time comes from. Production has [`SystemTime`]; tests move a [`ManualTime`] by hand.
+/// A source of time. Production uses [`SystemTime`]; tests move a [`ManualTime`] by hand.
 pub trait TimeSource: Send + Sync + 'static {
-    /// The wall clock: may step either way.
+    /// The wall clock. It may step either way.
     fn wall(&self) -> Timestamp;
-    /// Time since some fixed point of this process: never goes back.
+    /// Time since some fixed point of this process. It never goes back.
     fn monotonic(&self) -> Duration;
 }
 
-/// The wall clock in microseconds since 1970, for logs: nothing is decided by it.
+/// The wall clock in microseconds since 1970, for logs only: nothing is decided by it.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -105,13 +105,13 @@ pub struct SystemTime {
 }
 
 impl SystemTime {
-    /// The machine's clocks, monotonic time counted from now.
+    /// The machine's clocks, with monotonic time counted from now.
     pub fn new() -> Self {
         Self { start: Monotonic::now() }
     }
 }
 
-/// A reading of the monotonic clock that goes on while the machine is suspended.
+/// A reading of the monotonic clock, which also counts while the machine is suspended.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[derive(Clone, Copy, Debug)]
 struct Monotonic(Duration);
@@ -130,7 +130,7 @@ impl Monotonic {
     }
 }
 
-/// A reading of the monotonic clock; whether it counts a suspension is up to the system.
+/// A reading of the monotonic clock. The system decides whether it counts while suspended.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[derive(Clone, Copy, Debug)]
 struct Monotonic(std::time::Instant);
@@ -168,7 +168,7 @@ impl TimeSource for SystemTime {
     }
 }
 
-/// A clock that stands still until it is moved.
+/// A clock that stands still until a test moves it.
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug)]
 pub struct ManualTime {
@@ -183,7 +183,7 @@ impl ManualTime {
         Arc::new(Self { wall: AtomicU64::new(wall.0), monotonic: AtomicU64::new(0) })
     }
 
-    /// Lets time pass: both clocks move.
+    /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
         self.wall.fetch_add(millis(by), Ordering::SeqCst);
         self.monotonic.fetch_add(millis(by), Ordering::SeqCst);
@@ -211,22 +211,22 @@ impl TimeSource for ManualTime {
 pub enum ClockState {
     /// Everything.
     Good,
-    /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one: not ready, nothing is swept, and nothing is
-    /// minted, because by the wall clock it would have expired already. Until the two agree again, or the gate is started
-    /// anew, which takes the wall clock as it is.
+    /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one. The gate is not ready, sweeps nothing, and
+    /// mints nothing: by the wall clock, a new token would be expired already. This lasts until the two agree again, or
+    /// until a restart, which accepts the wall clock as it is.
     Jumped,
-    /// The store remembers a time that the wall clock has not reached: nothing is minted until it has.
+    /// The store remembers a time that the wall clock has not reached. The gate mints nothing until it has.
     Behind,
 }
 
-/// Engine time: one clock read and one or two atomic loads a call.
+/// Engine time. A call costs one clock read and one or two atomic loads.
 pub struct EngineClock {
     source: Arc<dyn TimeSource>,
-    /// Engine time minus monotonic time, in ms. Only ever raised.
+    /// Engine time minus monotonic time, in ms. It only rises.
     offset: AtomicU64,
     /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
     latest_offset: AtomicU64,
-    /// The last stamp given out, so that a creation and a not-before of the same millisecond are never confused.
+    /// The last stamp, so that a creation and a not-before never share a millisecond.
     last_stamp: AtomicU64,
     persisted_at_start: Timestamp,
     leeway: Duration,
@@ -274,13 +274,13 @@ impl EngineClock {
         (Timestamp(now), Timestamp(now.max(latest)))
     }
 
-    /// The later of engine time and wall clock, by which the `exp` of our own tokens is judged: a wall clock that jumped
-    /// ahead is not believed when a token is minted, and no reason to let one live on.
+    /// The later of engine time and wall clock. It decides the `exp` of our own tokens: the engine does not mint on a
+    /// wall clock that jumped ahead, but such a clock prolongs no token either.
     pub fn latest(&self) -> Timestamp {
         self.now_and_latest().1
     }
 
-    /// Follows the wall clock forward, unless it jumped. Called before each login and refresh and once a second.
+    /// Follows the wall clock forward, unless it jumped. Called before each login and refresh, and once a second.
     pub fn tick(&self) -> ClockState {
         let mono = millis(self.source.monotonic());
         let wall = self.source.wall();
@@ -306,8 +306,8 @@ impl EngineClock {
         }
     }
 
-    /// A stamp for a new session, later than `after` and than every not-before given out so far. `None` if that would
-    /// lie further ahead of engine time than the leeway: then some clock is wrong, and a later try is right.
+    /// A stamp for a new session, later than `after` and than every not-before so far. `None` if that is further ahead
+    /// of engine time than the leeway: then a clock is wrong, and a later attempt succeeds.
     pub fn stamp_creation(&self, after: Timestamp) -> Option<Timestamp> {
         let now = self.now();
         let floor = if after == Timestamp::ZERO { 0 } else { after.0.saturating_add(1) };
@@ -321,7 +321,7 @@ impl EngineClock {
             .then_some(Timestamp(stamp))
     }
 
-    /// A stamp for a not-before: no earlier than any session created so far, and earlier than each one to come.
+    /// A stamp for a not-before: no earlier than any session created so far, and earlier than each later one.
     pub fn stamp_not_before(&self) -> Timestamp {
         let now = self.now().0;
         let mut stamp = 0;
@@ -372,7 +372,7 @@ mod tests {
     fn o26_time_that_passes_while_the_machine_sleeps_counts_and_stops_nothing() {
         let time = ManualTime::at(T0);
         let clock = EngineClock::start(time.clone(), Timestamp::ZERO, LEEWAY);
-        // What CLOCK_BOOTTIME does: both clocks are a night later.
+        // As CLOCK_BOOTTIME does: both clocks are a night later.
         time.advance(Duration::from_secs(8 * 3600));
         assert_eq!(clock.now(), T0.plus(Duration::from_secs(8 * 3600)), "before anybody asks for a tick");
         assert_eq!(clock.tick(), ClockState::Good);

@@ -1,5 +1,5 @@
-//! What is known of the request that the running task works for: its id and its client, for every line that it logs. The
-//! log layer of the server asks for it; a library user's subscriber has the spans of its own instead.
+//! The request that the running task works for: its id and its client, for every line that it logs. The log layer of
+//! the server reads it. A library user's own subscriber has the spans instead.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -9,11 +9,11 @@ use http::HeaderValue;
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// `http.request.id`: made by us, or checked.
+    /// `http.request.id`: generated here, or checked.
     pub id: HeaderValue,
     /// `client.address`.
     pub client: Option<IpAddr>,
-    /// `rotogate.actor`, where it is not a client.
+    /// `rotogate.actor`, if the actor is not a client.
     pub actor: Option<&'static str>,
 }
 
@@ -22,23 +22,23 @@ tokio::task_local! {
 }
 
 impl Context {
-    /// That of the request that is worked for.
+    /// The context of the running task.
     pub fn current() -> Option<Self> {
         CONTEXT.try_with(Self::clone).ok()
     }
 
-    /// Does something for the request.
+    /// Runs `work` in this context.
     pub fn enter<T>(self, work: impl FnOnce() -> T) -> T {
         CONTEXT.sync_scope(self, work)
     }
 
-    /// A future that works for the request.
+    /// Runs a future in this context.
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         CONTEXT.scope(self, work)
     }
 }
 
-/// A task of its own that goes on working for the request of the one that makes it.
+/// Runs a future in the context of the task that spawned it, if that had one.
 pub async fn inherited<F: Future>(context: Option<Context>, work: F) -> F::Output {
     match context {
         Some(context) => CONTEXT.scope(context, work).await,

@@ -10,33 +10,33 @@ use http::StatusCode;
 
 use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
-/// A credential, a request or a login that is refused: which rule refused it.
+/// A refused credential, request or login: the rule that refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
     // The request itself.
-    /// The path is not canonical, or has what no path may have (T12).
+    /// The path is not canonical, or contains what no path may contain (T12).
     BadPath(PathError),
     /// `Host` is missing, repeated, malformed or contradicts the target (T11).
     BadHost,
     /// The request target is not in origin form (T11).
     BadTarget,
-    /// The body is framed otherwise than by one length, or in chunks and nothing else (T7).
+    /// The body is framed neither by one length nor by chunked coding alone (T7).
     BadFraming,
-    /// `CONNECT` asks for a tunnel, which is not given (T10).
+    /// `CONNECT` asks for a tunnel, which the gate does not serve (T10).
     Tunnel,
     /// The request target is longer than the bound (A4).
     TargetTooLong,
     /// More than one `Authorization` header, or a token in two places (T1, T2).
     TwoCredentials,
-    /// `Host` names none of the hosts that the gate serves (T23).
+    /// `Host` names no host that the gate serves (T23).
     UnknownHost,
     /// No route matches.
     NoRoute,
-    /// A common reading of the path leads to a route that asks for more than the one that matches (T20).
+    /// A common reading of the path leads to a stricter route than the one that matches (T20).
     AmbiguousPath,
     /// The route, or our endpoint, does not serve this method.
     MethodNotAllowed,
-    /// A spelling close to one of our endpoints, which no client sends in good faith (R12).
+    /// A spelling close to one of our endpoints, which no honest client sends (R12).
     NearMiss,
     /// The body of a request to one of our endpoints is too large.
     BodyTooLarge,
@@ -48,9 +48,10 @@ pub enum Denial {
     NoCredential,
     /// A credential of another scheme, or in a place that the route does not allow.
     UnusableCredential,
-    /// A browser sent a cookie along to change something, and did not say that one of our own origins asked for it (T18).
+    /// A browser sent a cookie with a request that changes something, without proof that one of our own origins sent it
+    /// (T18).
     CrossOrigin,
-    /// The token is not a JWS that we accept: shape, size, encoding, header.
+    /// The token is not a JWS that the gate accepts: shape, size, encoding, header.
     MalformedToken(&'static str),
     /// The issuer is not one of ours.
     UnknownIssuer,
@@ -60,23 +61,23 @@ pub enum Denial {
     WrongAlgorithm,
     /// `typ` is not that of an access token (RFC 9068 §4).
     WrongType,
-    /// The signature does not hold.
+    /// The signature is bad.
     BadSignature,
     /// A claim is missing or of the wrong type or form.
     BadClaim(&'static str),
-    /// The token is bound to a key that was not proved (RFC 9449, RFC 8705).
+    /// The token is bound to a key whose possession was not proved (RFC 9449, RFC 8705).
     UnprovedBinding,
     /// `exp` is past.
     TokenExpired,
-    /// `nbf` or `iat` is still to come.
+    /// `nbf` or `iat` is in the future.
     TokenNotYetValid,
-    /// It was revoked: token, session, generation, subject, client, or all.
+    /// Revoked: the token, its session, generation, subject or client, or everything.
     TokenRevoked,
-    /// It is not meant for this route.
+    /// The token is not meant for this route.
     WrongAudience,
-    /// Its issuer is another than those whose tokens count here.
+    /// The route does not accept this issuer.
     WrongIssuer,
-    /// It lacks a scope that the route asks for.
+    /// The token lacks a scope that the route requires.
     InsufficientScope,
     /// It lacks a role that the route asks for (I17).
     MissingRole,
@@ -88,7 +89,7 @@ pub enum Denial {
     ClaimsShape,
 
     // A refresh credential.
-    /// Not a refresh token of ours, or of a session that is gone.
+    /// Not a refresh token of ours, or of a session that no longer exists.
     UnknownRefreshToken,
     /// Another client's refresh token (R6).
     OtherClient,
@@ -100,15 +101,15 @@ pub enum Denial {
     SessionRevoked(SessionEnd),
     /// The session outlived a lifetime.
     SessionExpired(Lifetime),
-    /// The token is ahead of the store, and may not be taken on from here (O5).
+    /// The token is ahead of the store, and the session must not continue from it (O5).
     Ahead,
     /// A superseded token (RFC 9700 §4.14.2).
     Reuse(Reuse),
-    /// An access token and a refresh token that do not belong together.
+    /// An access token and a refresh token of different pairs.
     MismatchedPair,
-    /// The lifetime asked for goes beyond what may be asked for.
+    /// The requested lifetime exceeds the maximum.
     TtlExceeded,
-    /// The scope asked for goes beyond what was granted, or is malformed.
+    /// The requested scope exceeds the grant, or is malformed.
     InvalidScope,
 
     // A login or a client.
@@ -120,9 +121,9 @@ pub enum Denial {
     UnauthorizedClient,
     /// A grant type that the endpoint does not serve.
     UnsupportedGrantType,
-    /// The user has as many live sessions as there may be, and the rules say that no other one begins.
+    /// The user has as many live sessions as allowed, and the rules refuse another one.
     TooManySessions,
-    /// Too many tries; the next one counts after this long.
+    /// A rate limit. The next attempt counts after this time.
     TooManyRequests(Duration),
 }
 
@@ -283,7 +284,7 @@ impl Denial {
             Self::CrossOrigin => Class::CrossOrigin,
             Self::MalformedToken(_) => Class::BadToken(TokenFlaw::Malformed),
             Self::UnknownIssuer
-            // An issuer is mostly refused before the signature is verified.
+            // Most issuers are refused before the signature is verified.
             | Self::WrongIssuer
             | Self::UnknownKey
             | Self::WrongAlgorithm
@@ -406,7 +407,7 @@ impl Denial {
         }
     }
 
-    /// Is the credential unexamined, so that the same request may pass later?
+    /// Is the credential unexamined? Then the same request may pass later.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.standing(), Standing::Undecided)
     }
@@ -508,16 +509,16 @@ pub enum PathError {
     Utf8,
     /// A `.` or `..` segment in any spelling.
     DotSegment,
-    /// Escapes of escapes that end in what may not be written at once.
+    /// Nested escapes of a byte that may not be written directly.
     DoubleEncoding,
     /// `%2F`, on a route that does not keep it.
     EncodedSlash,
-    /// Not the canonical spelling, where none can be put in its place.
+    /// Not the canonical spelling, and the gate does not rewrite it.
     NotCanonical,
 }
 
 impl PathError {
-    /// What is wrong, and nothing of the path itself.
+    /// What is wrong. The text contains nothing of the path.
     pub const fn what(self) -> &'static str {
         match self {
             Self::NotAbsolute => "the path does not begin with a slash",

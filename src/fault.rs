@@ -1,11 +1,11 @@
-//! Faults: what fails on our side. Nothing was decided and nothing consumed, so a fault is answered with 503 and
-//! `Retry-After`, never as a refusal.
+//! Faults: failures on our side. Nothing was decided and nothing consumed, so the reply to a fault is 503 with
+//! `Retry-After`, never a refusal.
 
 use std::time::Duration;
 
 use crate::denial::Denial;
 
-/// A store that failed, or that cannot be opened. The text says what, where, and how to mend it.
+/// A store that failed, or that cannot be opened. The text says what failed, where, and how to repair it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
@@ -20,7 +20,7 @@ impl StoreError {
         Self { message: message.into(), source: None }
     }
 
-    /// The same, with what caused it.
+    /// The same, with its cause.
     pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { message: message.into(), source: Some(source.into()) }
     }
@@ -29,15 +29,15 @@ impl StoreError {
 /// A directory that cannot answer now.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// More password checks are waiting than the bound allows: the caller may try again soon.
+    /// More password checks wait than the bound allows. The caller may try again soon.
     #[error("too many password checks are waiting")]
     Busy,
-    /// It cannot be read or reached.
+    /// The directory cannot be read or reached.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// Something on our side failed. Nothing was decided and nothing consumed: the caller may try again.
+/// A failure on our side. Nothing was decided and nothing consumed: the caller may try again.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The store failed or is closed.
@@ -46,16 +46,16 @@ pub enum Fault {
     /// The directory failed.
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
-    /// A clock is wrong: nothing is minted until it is right.
+    /// A clock is wrong. The gate mints no token until it is right.
     #[error("the clock is not to be trusted: nothing is minted until it is")]
     Clock,
-    /// More password checks are waiting than the bound allows.
+    /// More password checks wait than the bound allows.
     #[error("too many password checks are waiting")]
     Busy,
     /// A key could not sign.
     #[error("a key could not sign: {0}")]
     Signing(&'static str),
-    /// Others changed the session every time that this request tried to.
+    /// Other requests changed the session at every attempt.
     #[error("the session changed under every try")]
     Contention,
 }
@@ -70,7 +70,7 @@ impl From<DirectoryError> for Fault {
 }
 
 impl Fault {
-    /// One word for log lines and metrics, from a fixed set.
+    /// The word for log lines and metrics, from a fixed set.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Store(_) => "store_failed",
@@ -93,13 +93,13 @@ impl Fault {
     }
 }
 
-/// Refused, or failed: never both.
+/// Refused or failed, never both.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The caller's doing.
+    /// An error of the caller.
     #[error("refused: {0}")]
     Denied(#[source] Denial),
-    /// Ours.
+    /// A failure of ours.
     #[error(transparent)]
     Failed(Fault),
 }

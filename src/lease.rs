@@ -1,4 +1,4 @@
-//! Whether the caller of a long connection may still be there.
+//! Leases: they tie a long-lived connection to its caller.
 
 use std::fmt;
 #[cfg(feature = "kuzzle")]
@@ -23,7 +23,7 @@ use crate::verify_cache::{TokenChecker, Verified};
 pub(crate) struct LeaseContext {
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
-    /// How long a connection lasts at most.
+    /// The longest that a connection may last.
     pub(crate) max_stream: Duration,
     closing: tokio::sync::watch::Sender<bool>,
 }
@@ -33,21 +33,23 @@ impl LeaseContext {
         Self { engine, checker, max_stream, closing: tokio::sync::watch::Sender::new(false) }
     }
 
-    /// Ends all long connections.
+    /// Ends all long-lived connections.
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
     }
 
-    /// Waits until long connections are to end.
+    /// Waits until long-lived connections must end.
     pub(crate) async fn closed(&self) {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 }
 
-/// What a long connection hangs on: the token that it was opened with, and the session behind it. In the extensions of a
-/// request that asks for an upgrade, on a route that passes upgrades; a long reply has one, too.
+/// Ties a long-lived connection to its caller: it is valid as long as the token and session it was opened with. The
+/// gate inserts it into the extensions of a request that asks for an upgrade, on a route that passes upgrades. A long
+/// response has one, too.
 ///
-/// The layer ends an upgraded connection with its lease, whatever its handler does. A handler may wait for the end itself:
+/// The layer ends an upgraded connection with its lease, whatever its handler does. A handler may wait for the end
+/// itself:
 ///
 /// ```
 /// # async fn handler(lease: rotogate::gate::Lease) {
@@ -56,35 +58,35 @@ impl LeaseContext {
 /// # }
 /// ```
 ///
-/// A rotation carries it on, to the end of the new token's life, also where it ends the old token. A reissue ends what
-/// hangs on a generation that it abandons; a revocation ends all that it matches. No connection outlives
-/// [`GateBuilder::max_stream`](crate::gate::GateBuilder::max_stream).
+/// A rotation extends the lease to the end of the new token's lifetime, even if it revokes the old token. A reissue
+/// ends the leases of the generation that it abandons. A revocation ends all leases that it matches. No connection
+/// outlives [`GateBuilder::max_stream`](crate::gate::GateBuilder::max_stream).
 #[derive(Clone)]
 pub struct Lease {
     context: Arc<LeaseContext>,
-    /// None where nobody was asked who is there: nothing ends such a connection but its own length, and the gate.
+    /// `None` if the route asks for no caller. Then only the maximum length and the gate's shutdown end the connection.
     verified: Option<Arc<Verified>>,
     line: Option<Arc<LiveConnection>>,
     opened: Timestamp,
     on_expiry: OnExpiry,
-    /// The place of the tunnel.
+    /// The permit of the tunnel.
     #[expect(dead_code, reason = "it is held, not looked at")]
     place: Option<Arc<PoolPermit>>,
 }
 
-/// Why a long connection ends.
+/// Why a long-lived connection ends.
 #[derive(Debug)]
 pub enum LeaseEnd {
-    /// What it hung on is good no more.
+    /// Its token or session is no longer valid.
     Denied(Denial),
-    /// It has lasted as long as any may; its token may be as good as ever.
+    /// It reached the maximum length. Its token may still be valid.
     MaxStream,
-    /// The gate is about to stop.
+    /// The gate is shutting down.
     Closing,
 }
 
 impl LeaseEnd {
-    /// One word for log lines, from a fixed set.
+    /// The word for log lines, from a fixed set.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Denied(denial) => denial.reason(),
@@ -95,7 +97,7 @@ impl LeaseEnd {
 }
 
 impl LeaseEnd {
-    /// The same for the access log's `rotogate.end`.
+    /// The word for the access log's `rotogate.end`.
     pub const fn end(&self) -> &'static str {
         match self {
             Self::Denied(Denial::TokenExpired) => "expired",
@@ -113,14 +115,14 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// Begins with a token that is good now.
+    /// Begins with a token that is checked now.
     #[cfg(feature = "kuzzle")]
     pub(crate) fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
         let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
         Ok(Self::of(context, Some(&verified), OnExpiry::Close))
     }
 
-    /// Begins with a caller whose token was good a moment ago.
+    /// Begins with a caller whose token was just checked.
     pub(crate) fn of(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
         let session = caller.and_then(|caller| caller.token().session);
         let line = session.map(|(id, generation)| context.engine.live_sessions().begin(id, generation));
@@ -128,44 +130,44 @@ impl Lease {
         Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
     }
 
-    /// With the place of a tunnel, to be given back with the last of its clones.
+    /// Adds the permit of a tunnel. The last clone of the lease returns it.
     pub(crate) fn in_place(self, place: PoolPermit) -> Self {
         Self { place: Some(Arc::new(place)), ..self }
     }
 
-    /// Whose it is.
+    /// The holder that the connection's resources count for.
     #[cfg(feature = "kuzzle")]
     pub(crate) fn holder(&self) -> Option<crate::overload::Holder> {
         self.verified.as_ref().map(|verified| verified.holder())
     }
 
-    /// Is it good now?
+    /// Is it valid now?
     ///
     /// # Errors
-    /// Why it is not: it expired, or was revoked.
+    /// Why it is not: the token expired or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
         let Some(verified) = &self.verified else { return Ok(()) };
         let successor = || self.line.as_ref()?.advanced_to();
         let check = |successor| self.context.checker.check_again(verified, successor, self.on_expiry);
         let before = successor();
         check(before).or_else(|denial| {
-            // A rotation that came in between carries first and revokes then.
+            // A concurrent rotation advances the connection first and revokes afterwards.
             let after = successor();
             if after == before { Err(denial) } else { check(after) }
         })
     }
 
-    /// The session behind it.
+    /// The caller's session.
     pub(crate) fn session(&self) -> Option<crate::session::SessionId> {
         self.verified.as_ref()?.token().session.map(|(session, _)| session)
     }
 
-    /// Has the connection lasted as long as any may?
+    /// Did the connection reach the maximum length?
     pub fn is_over(&self) -> bool {
         self.context.engine.clock().now() >= self.opened.plus(self.context.max_stream)
     }
 
-    /// Does it say no less than another: is it of another session, or of the same, no earlier?
+    /// Does it replace `other`? It does if it is of another session, or of the same session and no earlier generation.
     #[cfg(feature = "kuzzle")]
     pub(crate) fn supersedes(&self, other: &Self) -> bool {
         match (&self.line, &other.line) {
@@ -174,7 +176,7 @@ impl Lease {
         }
     }
 
-    /// Why it has ended, if it has.
+    /// Why it ended, if it did.
     pub(crate) fn end(&self) -> Option<LeaseEnd> {
         match self.check() {
             Err(denial) => Some(LeaseEnd::Denied(denial)),
@@ -182,8 +184,8 @@ impl Lease {
         }
     }
 
-    /// Waits until it is good no more, the connection is over, or the gate is about to stop, and says why. Looks every so
-    /// often.
+    /// Waits until the lease is no longer valid, the connection reaches its maximum length, or the gate shuts down;
+    /// returns which. Checks at each interval `every`.
     pub async fn ended(&self, every: Duration) -> LeaseEnd {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -199,11 +201,11 @@ impl Lease {
     }
 }
 
-/// In the extensions of a request that the gate itself sends, to take the connection over: a dialect that authenticates each
-/// message of a WebSocket dials its upstream so.
+/// A marker in the extensions of a request that the gate itself sends, to take over the connection. A dialect that
+/// authenticates each message of a WebSocket opens its upstream connection this way.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialled;
 
-/// In the extensions of a request that asks for an upgrade: kept until the upgraded connection is closed.
+/// In the extensions of a request that asks for an upgrade: a value that is kept until the upgraded connection closes.
 #[derive(Clone)]
 pub struct UntilClosed(pub Arc<dyn std::any::Any + Send + Sync>);

@@ -1,38 +1,38 @@
-//! Who may try how often (requirements A1, A13, A14). Rates are token buckets.
+//! Rate limits of attempts (requirements A1, A13, A14). Rates are token buckets.
 //!
 //! | limit | key | default |
 //! |---|---|---|
 //! | login | network | 20, then one every 3 s |
-//! | login | account and user, from networks that never logged that user in | 10, then one every 30 s |
-//! | login | user and network, once that user has logged in from there; in place of the two above | 20, then one every 3 s |
-//! | failed login | client; only networks that failed with that client themselves are held up | 200, then 20 a second |
+//! | login | account and user, from networks where that user never logged in | 10, then one every 30 s |
+//! | login | user and network, once that user has logged in from there; replaces the two above | 20, then one every 3 s |
+//! | failed login | client; holds up only networks that failed with that client themselves | 200, then 20 a second |
 //! | secret of a client | network | 20, then one every 3 s |
-//! | wrong secret | client; only networks that failed with that client themselves are held up | 200, then 20 a second |
-//! | token of a client's own | client | 200, then 20 a second |
+//! | wrong secret | client; holds up only networks that failed with that client themselves | 200, then 20 a second |
+//! | token for a client's own account | client | 200, then 20 a second |
 //! | refresh | network | 200, then 20 a second |
 //! | refresh | session, rotations only | 10, then one every 2 s |
-//! | forged token | network | 50, then 10 a second; while more come, tokens from there that were never seen are not verified |
-//! | refused token | network | 200, then 20 a second; as with forged ones |
-//! | forged or refused token | all together | 5000, then 5000 a second; while more come, the same for strangers, see below |
+//! | forged token | network | 50, then 10 a second; beyond that, unseen tokens from there are not verified |
+//! | refused token | network | 200, then 20 a second; beyond that, as with forged ones |
+//! | forged or refused token | all together | 5000, then 5000 a second; beyond that, the same for strangers, see below |
 //! | forged or refused token, introspected | client | 5000, then 5000 a second |
 //!
-//! A network is an IPv4 address, or a /64 of IPv6; a /56 may do four times as much as one of its /64, a /48 32 times.
+//! A network is an IPv4 address or an IPv6 /64. A /56 has four times the rate of one of its /64, a /48 32 times.
 //!
-//! What counts is what it costs. Verifying is the one thing that a forged token can make a gate do at any length, and it
-//! may come from ever so many addresses: so all of them together have a share of the processor, and no more. A stranger is
-//! an address that showed no good token lately. A good token of a stranger has to take its turn among the forged ones, and
-//! passes when it is tried again; tokens that were verified before are never held up. A token whose signature holds and that
-//! is refused all the same (it was revoked, or is for another audience) costs as much, but is no attack: it has a wider
-//! rate of its own, and is remembered, so that a client that goes on showing it costs nothing. One that expired costs no
-//! signature check, and counts nowhere.
+//! The limits count what an attempt costs. Verification is the one expensive step that a forged token can cause, and
+//! forged tokens may come from any number of addresses; so all addresses together get a bounded share of the processor.
+//! A stranger is an address that presented no good token lately. A stranger's good token competes with the forged ones,
+//! and passes when it is tried again. Tokens that were verified before are never held up. A refused token with a good
+//! signature (revoked, or for another audience) costs as much, but is no attack: it has a wider rate of its own, and is
+//! remembered, so that presenting it again costs nothing. An expired token costs no signature check and is not counted.
 //!
-//! Nobody is locked out by what others do. An address that once logged a user in is not held up by what strangers try on
-//! that user, or from that address on others. A client that many guess at lets everybody else in: only who failed with it
-//! himself waits. A client's own secret is remembered once it was good, and counted no more. An introspecting client is
-//! held up by its own questions alone. For such callers there is room among the password checks, too: see [`CheckPermit`].
+//! No caller is locked out by other callers' failures. Strangers' attempts on a user, or from the user's address on
+//! other users, do not hold up an address from which that user once logged in. Guesses at a client's secret hold up
+//! only the networks that guessed. A client's own secret is remembered once it was good, and then no longer counted. An
+//! introspecting client is held up only by its own requests. Such callers also have reserved room among the password
+//! checks: see [`CheckPermit`].
 //!
-//! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives; two keys that
-//! share a bucket share its rate.
+//! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives. Two keys
+//! that share a bucket share its rate.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -56,33 +56,34 @@ mod by_network;
 #[cfg(test)]
 mod tests;
 
-/// 2^this many buckets of one limit.
+/// The number of buckets of one limit, as a power of 2.
 const BITS: u32 = 18;
-/// The same for clients: there are few.
+/// The same for clients, of which there are few.
 const CLIENT_BITS: u32 = 12;
-/// How many pairs of address and user are remembered as having logged in, and how many addresses as no strangers.
+/// How many pairs of address and user are remembered for their login, and how many addresses for their good tokens.
 const KNOWN: u64 = 100_000;
-/// How often somebody may fail with a client that too many fail with.
+/// The rate of one network's failures with a client that exceeds its own rate.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 
-/// Remembers keys that are as good as random, and forgets those that were not asked for in a long time.
+/// Remembers hashed keys, and forgets those that were not used for a long time.
 type Remembered = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
 
 fn remembered() -> Remembered {
     moka::sync::Cache::builder().max_capacity(KNOWN).build_with_hasher(Default::default())
 }
 
-/// A burst, and how long one further try takes to earn.
+/// A burst, and the time that earns one further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many tries at once.
+    /// The number of attempts at once.
     pub burst: NonZeroU32,
-    /// How long until one more is earned.
+    /// The time that earns one more.
     pub every: Duration,
 }
 
 impl Rate {
-    /// `burst` tries at once, then one more every `every`. A zero of either reads as the least that there is.
+    /// `burst` attempts at once, then one more every `every`. A burst or time of zero counts as the smallest possible
+    /// one.
     pub const fn new(burst: u32, every: Duration) -> Self {
         let burst = match NonZeroU32::new(burst) {
             Some(burst) => burst,
@@ -92,24 +93,25 @@ impl Rate {
     }
 }
 
-/// The limits of a gate.
+/// The rates of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Logins from one address; and of a user from an address that logged that user in before, which counts apart.
+    /// Logins from one address. Logins of a user from an address where that user logged in before have this rate for
+    /// themselves.
     pub login_per_address: Rate,
-    /// Logins of one user from addresses that never logged that user in.
+    /// Logins of one user from addresses where that user never logged in.
     pub login_per_account: Rate,
-    /// Logins that failed with one client, and wrong secrets of it; and tokens that a client gets for itself.
+    /// Failed logins with one client, wrong secrets of one client, and tokens for one client's own account.
     pub login_per_client: Rate,
     /// Refreshes from one address.
     pub refresh_per_address: Rate,
     /// Rotations of one session; a replay does not count.
     pub refresh_per_session: Rate,
-    /// Access tokens from one address whose signature does not hold.
+    /// Access tokens from one address with a bad signature.
     pub forged_per_address: Rate,
-    /// Access tokens from one address whose signature holds, and which are refused all the same.
+    /// Access tokens from one address that are refused although their signature is good.
     pub refused_per_address: Rate,
-    /// Access tokens from all addresses together that were verified in vain; and those that one client introspects.
+    /// Forged and refused access tokens from all addresses together, and those that one client introspects.
     pub forged_overall: Rate,
 }
 
@@ -129,7 +131,7 @@ impl Default for Rates {
     }
 }
 
-/// The limits, and what they have counted.
+/// The limits, with their counters.
 pub struct Limits {
     login_address: ByNetwork,
     login_account: Buckets,
@@ -137,7 +139,7 @@ pub struct Limits {
     login_failures: Buckets,
     secret_address: ByNetwork,
     secret_failures: Buckets,
-    /// What each network has failed with a client.
+    /// The failures of each network with a client.
     own_failures: ByNetwork,
     client_tokens: Buckets,
     refresh_address: ByNetwork,
@@ -146,9 +148,9 @@ pub struct Limits {
     refused: ByNetwork,
     vain_overall: Buckets,
     vain_introspected: Buckets,
-    /// Addresses that showed good tokens.
+    /// Addresses that presented good tokens.
     familiar: Remembered,
-    /// Users, and clients, with addresses that they logged in from.
+    /// Users and clients, each with the addresses of their logins.
     known: Remembered,
     known_hasher: RandomState,
     strangers: Option<Arc<Semaphore>>,
@@ -161,25 +163,25 @@ impl std::fmt::Debug for Limits {
     }
 }
 
-/// Who tries to log in.
+/// An attempt to log in.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// From where, if that is known.
+    /// The caller's address, if it is known.
     pub address: Option<IpAddr>,
-    /// In which account.
+    /// The account.
     pub account: Option<&'a str>,
-    /// As whom.
+    /// The submitted user name.
     pub username: &'a str,
-    /// With which client.
+    /// The client.
     pub client: &'a str,
 }
 
-/// Who shows a token that was never seen.
+/// The sender of an unseen token.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// Somebody there, if that is known.
+    /// An address, if it is known.
     Address(Option<IpAddr>),
-    /// A client that proved itself, and asks about the tokens of others.
+    /// An authenticated client that introspects tokens.
     Client(&'a str),
 }
 
@@ -189,12 +191,12 @@ impl From<Option<IpAddr>> for Source<'_> {
     }
 }
 
-/// A place among the password checks of strangers, until it is dropped: they never have all places.
+/// A permit for one password check, until it is dropped. Strangers never hold all permits.
 #[derive(Debug)]
 pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
 
 impl Limits {
-    /// Limits that count in the time of `time`.
+    /// Limits on the time of `time`.
     pub fn new(rates: Rates, time: Arc<dyn TimeSource>) -> Self {
         let by_network = |rate| ByNetwork::new(rate, &time);
         let keyed = |rate| Buckets::new(BITS, rate, Arc::clone(&time));
@@ -222,8 +224,8 @@ impl Limits {
         }
     }
 
-    /// Keeps room for callers who are known, where so many password checks run and wait at most: strangers have three
-    /// quarters of the places, and clients that did not prove themselves yet an eighth.
+    /// Reserves room for known callers, if this many password checks may run and wait: strangers get three quarters of
+    /// the permits, and clients that have not authenticated yet an eighth.
     #[must_use]
     pub fn with_password_places(mut self, places: usize) -> Self {
         self.strangers = Some(Arc::new(Semaphore::new((places - places / 4).max(1))));
@@ -231,11 +233,11 @@ impl Limits {
         self
     }
 
-    /// Admits a try to log in, before any password is hashed. What comes of it is to be told:
+    /// Admits an attempt to log in, before its password is hashed. Report the result with
     /// [`logged_in`](Self::logged_in) or [`login_failed`](Self::login_failed).
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`]; [`Fault::Busy`] where too many strangers' passwords are checked at the moment.
+    /// [`Denial::TooManyRequests`]; [`Fault::Busy`] while too many strangers' passwords are checked.
     pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if self.is_known(attempt.address, self.user_key(attempt)) {
             self.login_known.take(self.user_key(attempt)).map_err(too_many)?;
@@ -258,7 +260,7 @@ impl Limits {
         }
     }
 
-    /// Counts a login that failed.
+    /// Counts a failed login.
     pub fn login_failed(&self, attempt: Attempt<'_>) {
         self.login_failures.charge(attempt.client);
         if let Some(address) = attempt.address {
@@ -266,7 +268,7 @@ impl Limits {
         }
     }
 
-    /// Admits the secret of a client, before it is hashed. A wrong one is to be told: [`secret_failed`](Self::secret_failed).
+    /// Admits a client's secret, before it is hashed. Report a wrong one with [`secret_failed`](Self::secret_failed).
     ///
     /// # Errors
     /// As [`login`](Self::login).
@@ -287,7 +289,7 @@ impl Limits {
         }
     }
 
-    /// Counts a token that a client gets for itself, once it has proved itself.
+    /// Counts a token for a client's own account, after the client authenticated.
     ///
     /// # Errors
     /// [`Denial::TooManyRequests`].
@@ -295,7 +297,7 @@ impl Limits {
         self.client_tokens.take(client).map_err(too_many)
     }
 
-    /// Is this caller to wait because too much failed with a client? Only if he has had a part in it.
+    /// Holds a caller up if too many attempts with a client failed, and some of them were the caller's.
     fn failed_too_often(&self, address: Option<IpAddr>, failed: Failed<'_>) -> Result<(), Denial> {
         let Failed { all, kind, client } = failed;
         let Some(wait) = all.debt(client) else { return Ok(()) };
@@ -325,10 +327,10 @@ impl Limits {
         self.refresh_session.take(session).map_err(too_many)
     }
 
-    /// May a token from there be verified that was never seen? Verifying costs a signature check.
+    /// Admits the verification of an unseen token. Verification costs a signature check.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`] while more were verified in vain than may.
+    /// [`Denial::TooManyRequests`] while the sender, or all together, exceed the rate of forged or refused tokens.
     pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = match source.into() {
             Source::Client(client) => self.vain_introspected.debt(client),
@@ -341,7 +343,7 @@ impl Limits {
         wait.map_or(Ok(()), |wait| Err(too_many(wait)))
     }
 
-    /// Remembers that a good token came from there.
+    /// Records that this source presented a good token.
     pub fn record_valid<'a>(&self, source: impl Into<Source<'a>>) {
         if let Source::Address(Some(address)) = source.into()
             && !self.is_familiar(address)
@@ -354,12 +356,12 @@ impl Limits {
         self.familiar.get(&network(address)).is_some()
     }
 
-    /// Counts a token from there whose signature did not hold.
+    /// Counts a token with a bad signature.
     pub fn record_forged<'a>(&self, source: impl Into<Source<'a>>) {
         self.in_vain(source.into(), &self.forged);
     }
 
-    /// Counts a token from there whose signature holds, which was refused all the same.
+    /// Counts a token that is refused although its signature is good.
     pub fn record_refused<'a>(&self, source: impl Into<Source<'a>>) {
         self.in_vain(source.into(), &self.refused);
     }
@@ -389,7 +391,7 @@ impl Limits {
     }
 }
 
-/// What failed with a client.
+/// Failed attempts with a client.
 #[derive(Clone, Copy)]
 struct Failed<'a> {
     all: &'a Buckets,
@@ -402,7 +404,7 @@ fn place(of: Option<&Arc<Semaphore>>) -> Result<CheckPermit, Error> {
     Ok(CheckPermit(permit.map_err(|_| Fault::Busy)?))
 }
 
-/// Nobody is told to come again before a second has passed.
+/// `Retry-After` is at least one second.
 fn too_many(wait: Duration) -> Denial {
     Denial::TooManyRequests(wait.max(Duration::from_secs(1)))
 }

@@ -1,6 +1,6 @@
-//! Closing a connection so that what was written last arrives. A socket that is closed while bytes of its peer wait to be
-//! read is reset, and a reset takes with it what the peer had not read yet. A stream of HTTP/2 that is reset, though with
-//! `NO_ERROR` (RFC 9113 §8.1), has some clients drop the answer that came before: curl 7.88 does.
+//! Lingering close: closes a connection so that the last response arrives. If a socket is closed while unread bytes of
+//! its peer wait, the kernel resets the connection, and the peer may lose what it has not read yet. Some clients also
+//! drop the response when an HTTP/2 stream is reset with `NO_ERROR` (RFC 9113 §8.1): curl 7.88 does.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// How long a peer may go on.
+/// How long the peer may keep sending.
 const TIME: Duration = Duration::from_secs(2);
-/// How many bytes more it may send.
+/// The most bytes that the peer may still send.
 const BYTES: u64 = 16 * 1024 * 1024;
 
-/// Says that nothing more comes, and drops what the peer still sends, until it ends its side; for two seconds and 16 MiB
-/// at most.
+/// Ends our side, and drops what the peer still sends, until the peer ends its side; for two seconds and 16 MiB at
+/// most.
 pub(crate) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let dropped = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(BYTES), &mut tokio::io::sink()).await
     };
-    // However it ends, the connection is closed next.
+    // The connection is closed next, however this ends.
     let _ = tokio::time::timeout(TIME, dropped).await;
 }
 
-/// Drops what still comes of the body of a request that was answered, within the same bounds.
+/// Drops the remaining body of a request that was answered, within the same bounds.
 pub async fn drop_rest<B: Body + Unpin>(mut body: B) {
     let dropped = async {
         let mut left = usize::try_from(BYTES).unwrap_or(usize::MAX);

@@ -1,34 +1,35 @@
 //! Which addresses count as one caller.
 //!
-//! An IPv4 address is one. Whoever has IPv6 has at least a /64, most home lines have a /56, and a /48 is to be had for
-//! the asking: so a caller is a /64, and a /56 and a /48 have rates of their own, wider because many may share one.
+//! An IPv4 address is one caller. A user of IPv6 has at least a /64, most home lines have a /56, and a /48 is easy to
+//! get: so a /64 is one caller. A /56 and a /48 have rates of their own, which are wider because many callers may share
+//! one.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-/// How much more than a single caller a /56 may do.
+/// The rate of a /56, as a multiple of a caller's.
 pub const SITE_56: u32 = 4;
-/// How much more than a single caller a /48 may do.
+/// The rate of a /48, as a multiple of a caller's.
 pub const SITE_48: u32 = 32;
 
 /// The network that counts as one caller: a single IPv4 address, a /64 of IPv6.
 pub(crate) fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        // Setting the highest bit keeps it apart from every IPv4 address.
+        // The highest bit distinguishes it from every IPv4 address.
         IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or_default() | 1 << 63,
     }
 }
 
-/// A network that callers share, or a caller.
+/// A caller, or a network that callers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     bits: u8,
     prefix: u64,
 }
 
-/// The networks that an address counts for, the narrowest first, each with how much more than a caller it may do.
+/// The networks that an address counts for, narrowest first, each with its multiple of a caller's rate.
 pub fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let caller = (Network { bits: 64, prefix: network(address) }, 1);
     let around = sites(address).map(|(site_56, site_48)| {
@@ -48,7 +49,7 @@ pub(crate) fn sites(address: IpAddr) -> Option<(u64, u64)> {
     }
 }
 
-/// Who holds something: an address, or a caller.
+/// The holder of a resource: an address or a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder(u32);
 
@@ -56,11 +57,11 @@ static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Holder {
     fn of(what: impl Hash) -> Self {
-        // Its upper half is as good as any.
+        // The upper half of the hash is as random as the whole.
         Self(u32::try_from(KEY.hash_one(what) >> 32).unwrap_or_default())
     }
 
-    /// Which of so many counters is the holder's.
+    /// The index of the holder's counter among this many.
     pub(crate) const fn index(self, counters: usize) -> usize {
         self.0 as usize % counters
     }
@@ -70,7 +71,7 @@ impl Holder {
         Self::of(network(address))
     }
 
-    /// The subject of an issuer's tokens, whatever session they are of.
+    /// The subject of an issuer's tokens, over all of its sessions.
     pub(crate) fn caller(issuer: &str, subject: &str) -> Self {
         Self::of((issuer, subject))
     }

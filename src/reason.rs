@@ -1,6 +1,6 @@
-//! How a request ended, in one word of a closed set. It is the label `outcome` of the metrics, `rotogate.outcome` of the
-//! access log, and what an embedding application finds in a [`Verdict`](crate::gate::Verdict). docs/logs.md lists every
-//! word with its meaning; a test compares the two.
+//! The outcome of a request, in one word of a closed set. It is the label `outcome` of the metrics, `rotogate.outcome`
+//! of the access log, and a field of a [`Verdict`](crate::gate::Verdict) for an embedding application. docs/logs.md
+//! lists every word with its meaning; a test compares the two.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
 /// See the module. A reason is made from a [`Denial`], a [`Fault`] or an error of the proxy, or is one of the constants
-/// here: no part of the program makes up a word of its own.
+/// here. No other part of the program invents a word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Reason {
     word: &'static str,
@@ -19,32 +19,32 @@ pub struct Reason {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// It got what it asked for.
+    /// The request got what it asked for.
     Served,
     /// A rule refused it.
     Refused,
-    /// Something failed, on our side or beyond.
+    /// A failure, of the gate or beyond it.
     Failed,
 }
 
 impl Reason {
-    /// The service behind the gate answered, whatever it said.
+    /// The service behind the gate answered, with any status.
     pub const PASSED: Self = Self::new("passed", Kind::Served);
-    /// One of the gate's own endpoints did what it was asked.
+    /// One of the gate's own endpoints executed the request.
     pub const ANSWERED: Self = Self::new("answered", Kind::Served);
     /// A CORS preflight, answered by the gate.
     pub const PREFLIGHT: Self = Self::new("preflight", Kind::Served);
-    /// The host is served on a connection of its own (421).
+    /// Another connection serves this host (421).
     pub const MISDIRECTED: Self = Self::new("misdirected", Kind::Refused);
-    /// The body of the request came more slowly than it may.
+    /// The request body arrived below the minimum rate.
     pub const BODY_TOO_SLOW: Self = Self::new("body_too_slow", Kind::Refused);
-    /// The client was gone before there was an answer.
+    /// The client disconnected before the reply.
     pub const CLIENT_GONE: Self = Self::new("client_gone", Kind::Failed);
     /// The request panicked: a bug.
     pub const PANIC: Self = Self::new("panic", Kind::Failed);
-    /// A call that came wrapped up could not be passed on.
+    /// A call in an envelope could not be forwarded.
     pub const NOT_FORWARDED: Self = Self::new("not_forwarded", Kind::Failed);
-    /// The upstream did not say which actions it has.
+    /// The upstream did not return its list of actions.
     pub const NOT_DESCRIBED: Self = Self::new("not_described", Kind::Failed);
 
     const fn new(word: &'static str, kind: Kind) -> Self {
@@ -56,7 +56,7 @@ impl Reason {
         Self { word: denial.reason(), detail: denial.detail(), kind: Kind::Refused }
     }
 
-    /// It was not borne.
+    /// Refused under overload.
     pub(crate) const fn shed(refusal: Refusal) -> Self {
         Self::new(refusal.reason(), Kind::Refused)
     }
@@ -76,7 +76,7 @@ impl Reason {
         self.word
     }
 
-    /// Which claim, which part of the request, which deadline: from fixed texts.
+    /// Which claim, which part of the request, which deadline: a fixed text.
     pub const fn detail(self) -> Option<&'static str> {
         self.detail
     }
@@ -86,12 +86,12 @@ impl Reason {
         matches!(self.kind, Kind::Refused)
     }
 
-    /// Was the request served: passed on, or answered as it asked?
+    /// Was the request served: forwarded, or answered as it asked?
     pub const fn is_served(self) -> bool {
         matches!(self.kind, Kind::Served)
     }
 
-    /// The one event of a refusal. Whoever decides that a request is refused calls it, once.
+    /// Logs a refusal, as one event. The code that decides a refusal calls this once.
     pub fn tell(self) {
         if self.is_refusal() {
             tracing::debug!(target: "rotogate::denial", reason = self.word, detail = self.detail, "refused");

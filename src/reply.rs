@@ -15,36 +15,37 @@ use crate::overload::{PermitBody, PoolPermit};
 /// A reply of ours.
 pub type Reply = Response<ReplyBody>;
 
-/// The body of a request that is answered while it still comes ([`Dialect::stream`](crate::dialect::Dialect::stream)).
+/// The body of a request that is answered while it still arrives
+/// ([`Dialect::stream`](crate::dialect::Dialect::stream)).
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Bytes that are there at once, and trailers where a protocol has them (gRPC); or a stream.
+/// Complete bytes, with trailers if the protocol has them (gRPC); or a stream.
 #[derive(Debug, Default)]
 pub struct ReplyBody {
     pub data: Bytes,
-    /// Boxed, for most replies have none.
+    /// Boxed, because most replies have none.
     pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
 }
 
 impl ReplyBody {
-    /// With trailers behind the bytes.
+    /// Bytes and trailers.
     pub fn with_trailers(data: Bytes, trailers: HeaderMap) -> Self {
         Self { data, trailers: Some(Box::new(trailers)), stream: None }
     }
 
-    /// One that comes bit by bit.
+    /// A stream of bytes.
     pub fn streamed(stream: UnsyncBoxBody<Bytes, Infallible>) -> Self {
         Self { stream: Some(stream), ..Self::default() }
     }
 
-    /// A stream that keeps a place to its end.
+    /// A stream that keeps a permit to its end.
     pub(crate) fn holding(mut self, place: PoolPermit) -> Self {
         self.stream = self.stream.map(|stream| PermitBody::new(stream, Some(place)).boxed_unsync());
         self
     }
 
-    /// The bytes; of a stream, none.
+    /// The bytes; empty for a stream.
     pub fn data(&self) -> &Bytes {
         &self.data
     }
@@ -73,7 +74,7 @@ struct Problem<'a> {
     detail: Option<&'a str>,
 }
 
-/// A problem, told as RFC 9457 says.
+/// A problem document (RFC 9457).
 pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
@@ -85,7 +86,7 @@ pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
     reply
 }
 
-/// 405 with what the route serves (RFC 9110 §15.5.6).
+/// 405, with the methods that the route serves (RFC 9110 §15.5.6).
 pub fn method_not_allowed(allowed: &[Method]) -> Reply {
     let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, None);
     let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
@@ -95,7 +96,7 @@ pub fn method_not_allowed(allowed: &[Method]) -> Reply {
     reply
 }
 
-/// Says when to try again, in whole seconds, rounded up.
+/// Sets `Retry-After`, in whole seconds, rounded up.
 pub fn retry_after(reply: &mut Reply, wait: Duration) {
     if let Ok(value) = HeaderValue::try_from(seconds(wait).to_string()) {
         reply.headers_mut().insert(RETRY_AFTER, value);
@@ -108,8 +109,9 @@ pub(crate) const fn seconds(wait: Duration) -> u128 {
     if seconds == 0 { 1 } else { seconds }
 }
 
-/// Does the client speak gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2, «Requests»)?
-/// Then it knows no bare 401 (requirement T17). gRPC-Web, which a browser speaks, is another protocol.
+/// Is the client's protocol gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2,
+/// «Requests»)? Such a client does not understand a bare 401 (requirement T17). gRPC-Web, which browsers use, is
+/// another protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const MEDIA: &[u8] = b"application/grpc";
     let Some((begin, rest)) =
@@ -120,7 +122,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     begin.eq_ignore_ascii_case(MEDIA) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
-/// The gRPC status codes that the gate sends itself.
+/// The gRPC status codes that the gate itself sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrpcCode {
     Cancelled,
@@ -151,7 +153,7 @@ impl GrpcCode {
     }
 }
 
-/// A gRPC reply that is nothing but its status. `message` is visible ASCII without `%`.
+/// A gRPC reply that consists of its status. `message` is visible ASCII without `%`.
 pub fn grpc_status(code: GrpcCode, message: &'static str) -> Reply {
     let mut reply = Response::new(ReplyBody::default());
     let headers = reply.headers_mut();

@@ -1,6 +1,6 @@
-//! The audit trail: what happened to whom, as `tracing` events of target `rotogate::audit`. No event holds a token, a
-//! password or a key. Every value is plain: a string, a number or a boolean, and what is unknown is absent. Names are those
-//! of the access log (docs/logs.md). The level says how far an event is from daily life; no level of the log hides one.
+//! The audit trail: security events as `tracing` events of target `rotogate::audit`. No event contains a token, a
+//! password or a key. Every value is a string, a number or a boolean; an unknown value is absent. The names are those
+//! of the access log (docs/logs.md). The level tells how unusual an event is; no log level hides one.
 
 use std::net::IpAddr;
 
@@ -34,8 +34,8 @@ pub(crate) fn login(session: &Session, origin: &Origin) {
     );
 }
 
-/// A login that was refused. `user` is its subject, where there is such a user: what stood in the field for the name is
-/// never written, because people type passwords there.
+/// A login was refused. `user` is the subject, if the user exists. The submitted name is never written, because people
+/// type passwords into that field.
 pub(crate) fn login_refused(user: Option<&str>, account: Option<&str>, client: &str, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -48,7 +48,7 @@ pub(crate) fn login_refused(user: Option<&str>, account: Option<&str>, client: &
     );
 }
 
-/// The rules say that no session of this user gives way to another one.
+/// The user has too many sessions, and the rules let none of them give way.
 pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -60,7 +60,7 @@ pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
     );
 }
 
-/// So many of the subject's sessions ended for this one.
+/// This many of the subject's sessions ended to make room for a new one.
 pub(crate) fn gave_way(session: &Session, ended: usize) {
     warn!(
         target: TARGET,
@@ -83,7 +83,7 @@ pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
     );
 }
 
-/// A plain rotation or replay is daily life; what lies beyond grace is worth a line.
+/// A rotation or a replay is routine. A reissue or a fast-forward is worth a warning.
 pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     match how {
         IssueKind::Reissued | IssueKind::FastForwarded => warn!(
@@ -129,7 +129,7 @@ pub(crate) fn reuse(session: &Session, reuse: Reuse, action: OnReuse, origin: &O
     );
 }
 
-/// Unknown where either side was not kept.
+/// Unknown if either side was not kept.
 fn same<T: PartialEq>(login: Option<&T>, now: Option<&T>) -> Option<bool> {
     Some(login? == now?)
 }
@@ -172,8 +172,8 @@ pub(crate) fn logout(session: &Session, origin: &Origin) {
     );
 }
 
-/// Where a request brought it on, the log adds the request's id, the client's address and, on the admin listener, the
-/// actor (`crate::context`).
+/// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
+/// listener, the actor (`crate::context`).
 pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
     let effect = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => "gone",

@@ -1,4 +1,4 @@
-//! How a session begins: a login, an application's own start, a client's own token.
+//! How a session begins: by a login, or by the application. Also tokens for a client's own account.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::mint;
 use crate::token::verify::{is_name, is_subject};
 
-/// How often a password is checked for one login, where the user is changed meanwhile.
+/// How often one login checks the password when the user changes meanwhile.
 const LOGIN_TRIES: usize = 4;
 
 impl Engine {
-    /// Logs a user in: a new session, and its first pair of tokens.
+    /// Logs a user in: a new session with its first pair of tokens.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`], [`Denial::TooManySessions`]; a fault,
-    /// which consumed nothing.
+    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`], [`Denial::TooManySessions`]; a
+    /// fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         let attempt = Attempt {
@@ -41,13 +41,13 @@ impl Engine {
         allowed_ttl(login.access_ttl, login.profile)?;
         let _place = self.limits.login(attempt)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
-        // A revocation from elsewhere may lie ahead of what this node knows.
+        // A revocation from another node may be stamped ahead of this node's time.
         let mut known = Timestamp::ZERO;
         for _ in 0..LOGIN_TRIES {
-            // Whatever is revoked from here on is stamped no earlier.
+            // Every later revocation gets a stamp at or after this one.
             let asked = self.clock.stamp_creation(Timestamp::ZERO).ok_or(Fault::Clock)?;
             let user = directory.authenticate(login.account, login.username, login.password).await?;
-            // A directory should not name an inactive user; a session that no refresh would let live is not begun.
+            // A directory should not return an inactive user. A session that no refresh would continue is not begun.
             let subject = user.as_ref().map(|user| user.subject.clone());
             let Some(user) = user.filter(|user| user.active) else {
                 self.counts.add(Event::LoginRefused);
@@ -55,7 +55,7 @@ impl Engine {
                 audit::login_refused(subject.as_deref(), login.account, &login.client.id, login.origin);
                 return Err(Denial::WrongPassword.into());
             };
-            // Such a subject would be taken for a client's, or could not stand in a header (requirements J9, R21).
+            // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
             if !crate::directory::is_valid_subject(&user.subject) {
                 let problem = "the directory named a user whose subject no user may have".to_owned();
                 return Err(DirectoryError::Unavailable(problem).into());
@@ -63,7 +63,7 @@ impl Engine {
             let not_before =
                 self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
             if not_before >= asked && not_before > known {
-                // Everything that the user had was ended while the password was being checked.
+                // All sessions of the user were ended while the password was checked.
                 known = not_before;
                 continue;
             }
@@ -93,10 +93,10 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// Begins a session that the application answers for. It ends when it is revoked or expires.
+    /// Begins a session on the application's authority. It ends when it is revoked or expires.
     ///
     /// # Errors
-    /// [`Denial::MalformedRequest`] for a subject, client or account that cannot stand in a token;
+    /// [`Denial::MalformedRequest`] for a subject, client or account that is not allowed in a token;
     /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn start(&self, start: ApplicationLogin<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
@@ -130,7 +130,7 @@ impl Engine {
         });
         match begun.await? {
             Begun::Issued(issued) => Ok(*issued),
-            // Only the application can tell whether the user may still come in.
+            // Only the application knows whether the user may still log in.
             Begun::Changed(_) => Err(Fault::Contention.into()),
         }
     }
@@ -168,7 +168,7 @@ impl Engine {
             claims: new.claims,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
-        // After the stamp: whoever changes the user from here on ends, by a later one, what is begun here.
+        // After the stamp: a change of the user from now on has a later stamp, and ends the session begun here.
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?
         {
@@ -195,7 +195,7 @@ impl Engine {
         }
     }
 
-    /// Is a user whose password was checked still as then?
+    /// Is the user unchanged since the password was checked?
     async fn holds(&self, checked: &Checked<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
         let Some(now) = checked.directory.lookup(&then.subject).await? else { return Ok(false) };
@@ -207,8 +207,8 @@ impl Engine {
         Ok(same && not_before <= checked.not_before)
     }
 
-    /// The store has ended these sessions of a subject for a new one: this node refuses them from here on, before the new
-    /// one's tokens are told.
+    /// The store ended these sessions of a subject for a new one. This node refuses them from now on, before it returns
+    /// the new tokens.
     fn gave_way(&self, session: &Session, ended: &[Revocation]) {
         for entry in ended {
             self.revocations.apply(entry);
@@ -274,21 +274,21 @@ impl Engine {
         })
     }
 
-    /// When a token without a session is issued: a moment whose whole second, which is all that `iat` holds, lies after
-    /// every not-before. Otherwise a token issued in the second of a revocation would be dead from the start.
+    /// The issue time of a token without a session. `iat` holds whole seconds, so the whole second must lie after every
+    /// not-before. Otherwise a token issued in the same second as a revocation would be refused from the start.
     fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
         let not_before = self.revocations.not_before(&self.issuer, subject, Some(client));
         let now = self.clock.stamp_creation(not_before).ok_or(Fault::Clock)?;
         if Timestamp::from_secs(now.as_secs()) > not_before {
             return Ok(now);
         }
-        // The stamp moves with it, so that a later not-before comes after this token too.
+        // The creation stamp moves along, so that a later not-before also lies after this token.
         let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
         self.clock.stamp_creation(end_of_second).ok_or(Fault::Clock)
     }
 }
 
-/// A session to come.
+/// A session that is about to begin.
 struct New<'a> {
     subject: &'a str,
     account: Option<&'a str>,
@@ -300,7 +300,7 @@ struct New<'a> {
     access_ttl: Option<Duration>,
     profile: &'a Profile,
     origin: &'a Origin,
-    /// The user who logs in; none, where the application answers for whom it is.
+    /// The user who logs in; `None` if the application begins the session.
     checked: Option<Checked<'a>>,
 }
 
@@ -308,14 +308,14 @@ struct New<'a> {
 struct Checked<'a> {
     directory: &'a dyn Directory,
     user: &'a User,
-    /// The latest not-before of subject, client and all, as it was then.
+    /// The latest not-before of subject, client and all at that time.
     not_before: Timestamp,
 }
 
-/// What came of a session to come.
+/// The result of an attempt to begin a session.
 enum Begun {
-    /// It is there.
+    /// The session began.
     Issued(Box<IssuedTokens>),
-    /// Sessions of the user were ended, or the user was changed, up to this moment where that is known.
+    /// Sessions of the user were ended, or the user was changed, up to this moment if it is known.
     Changed(Timestamp),
 }

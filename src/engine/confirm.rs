@@ -1,8 +1,8 @@
-//! Delivery is confirmed, not guessed: the first time an access token of a generation is seen on a request, its holder
-//! has it, and the predecessor may no longer be exchanged. That is noted here and written to the store in batches, off
-//! the request's path.
+//! Confirmation of delivery. When an access token of a generation is first seen on a request, its holder has it, and
+//! the previous refresh token may no longer be exchanged. This module notes the generation and writes the notes to the
+//! store in batches, off the request's path.
 //!
-//! A note that is lost errs to the safe side: the generation in use would count as never delivered.
+//! A lost note errs on the safe side: the generation in use counts as never delivered.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,21 +13,21 @@ use dashmap::mapref::entry::Entry;
 use crate::session::{Generation, SessionId};
 use crate::store::{Store, StoreError};
 
-/// How long a note waits for others before it is written.
+/// How long a note waits before it is written with others.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// How many notes are taken up at once.
+/// The most notes that one flush takes up.
 const TAKEN: usize = 4096;
-/// How many of them one write takes. A write keeps a processor busy for as long as it has notes, and whoever else wants
-/// that processor, or wants to write, waits for its end: so there are several rather than a long one.
+/// The most notes of one write. A write occupies a processor, and blocks other writers, for as long as it has notes; so
+/// a flush makes several short writes.
 const BATCH: usize = 256;
-/// How many notes are kept at most; more are dropped, see the module.
+/// The most notes that are kept. More are dropped, see the module.
 const MAX_PENDING: usize = 1_000_000;
 
-/// Generations seen in use whose note is not in the store yet.
+/// Generations that were seen in use, and whose note is not in the store yet.
 #[derive(Debug, Default)]
 pub struct Confirmations {
     pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
-    /// How many there are, or a few more: the map would have to be locked as a whole to tell.
+    /// The number of notes, or slightly more: the exact number would need a lock on the whole map.
     number: AtomicUsize,
 }
 
@@ -49,19 +49,19 @@ impl Confirmations {
         }
     }
 
-    /// Is a note of this generation, or of a later one, waiting?
+    /// Is there an unwritten note of this generation, or of a later one?
     pub fn has(&self, session: SessionId, generation: Generation) -> bool {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes what is waiting. What could not be written is kept, and tried again at the next call.
+    /// Writes the pending notes. A note that could not be written stays, and the next call tries it again.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
         loop {
             let mut notes: Vec<_> = self.pending.iter().take(TAKEN).map(|note| (*note.key(), *note.value())).collect();
-            // Sessions that began about the same time lie side by side in a store.
+            // Sessions that began about the same time are neighbours in a store.
             notes.sort_unstable();
             for batch in notes.chunks(BATCH) {
                 store.confirm(batch.to_vec()).await?;

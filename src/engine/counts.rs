@@ -1,8 +1,8 @@
-//! How often each thing has happened in this process: for metrics.
+//! Counters of session events in this process, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is counted.
+/// A counted event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A session began.
@@ -11,19 +11,19 @@ pub enum Event {
     LoginRefused,
     /// A client got a token for itself.
     ClientToken,
-    /// A session went on with a new pair.
+    /// A session continued with a new pair.
     Rotated,
-    /// The current pair was given out again.
+    /// The current pair was returned again.
     Replayed,
-    /// A new pair replaced one that nobody had used.
+    /// A new pair replaced an unused one.
     Reissued,
-    /// A superseded credential came back.
+    /// A superseded credential was presented.
     Reuse,
     /// A credential was presented by another client.
     OtherClient,
     /// A credential was ahead of the store.
     Ahead,
-    /// A session, a token, or all of a user, a client or everyone were revoked.
+    /// A session, a token, or everything of a user, a client or the gate was revoked.
     Revoked,
 }
 
@@ -42,7 +42,7 @@ impl Event {
         Self::Revoked,
     ];
 
-    /// What metrics call it.
+    /// Its name in the metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -64,7 +64,7 @@ impl Event {
 pub struct Counts([AtomicU64; Event::ALL.len()]);
 
 impl Counts {
-    /// How often it has happened.
+    /// How often the event has happened.
     pub fn get(&self, event: Event) -> u64 {
         self.0.get(event as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! How a session goes on: the exchange of a credential for the next pair.
+//! How a session continues: the exchange of a credential for the next pair.
 
 use std::sync::atomic::Ordering;
 
@@ -23,10 +23,11 @@ use crate::token::keyring::Keyring;
 use crate::token::refresh;
 
 impl Engine {
-    /// Exchanges a refresh token. See [`rotation`] for what it brings on.
+    /// Exchanges a refresh credential. [`rotation`] has the rules.
     ///
-    /// To be awaited to its end, in a task of its own where the caller may go away: one that is dropped between the store
-    /// and the revocation list has rotated, but access tokens that the rotation ends live on until the next start.
+    /// The future must run to its end: give it a task of its own if its caller may be dropped. If it is dropped between
+    /// the store and the revocation list, the session has rotated, but the access tokens that the rotation ends stay
+    /// valid until the next start.
     ///
     /// # Errors
     /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
@@ -40,8 +41,8 @@ impl Engine {
         let mut user = None;
         let mut counted = false;
         for _ in 0..TRIES {
-            // Before the record: what a refresh that wins meanwhile adds to the list must not look as if the record
-            // had lost writes.
+            // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that
+            // the record has lost.
             let minimum_known = self.revocations.minimum(held.session);
             let Some(mut session) = self.store.load(held.session).await? else {
                 return Err(Denial::UnknownRefreshToken.into());
@@ -56,7 +57,7 @@ impl Engine {
                     None => None,
                 };
             }
-            // Notes that wait to be written count.
+            // Notes that are not written yet count.
             session.confirmed |= self.confirmations.has(session.id, session.current);
             let now = self.clock.now();
             let decision =
@@ -110,7 +111,7 @@ impl Engine {
                     audit::refreshed(&step.record, how, refresh.origin);
                     return Ok(with_user(issued, user));
                 }
-                // Somebody was faster, or the session ended: what is there now decides.
+                // Another request changed the session, or the session ended: decide again on the new record.
                 Swap::Changed(_) | Swap::NoLongerValid => {}
             }
         }
@@ -120,13 +121,13 @@ impl Engine {
     async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
         let swapped = self.store.compare_and_swap(expected, record, raised).await;
         if swapped.is_err() {
-            // It may have been written all the same, and then the list does not know what it revokes.
+            // The write may have reached the store, and then the list lacks what it revokes.
             self.is_behind.store(true, Ordering::SeqCst);
         }
         swapped
     }
 
-    /// Puts into the list what the store may know of revocations and the list does not, once the store is well again.
+    /// Adds to the list what the store knows of revocations and the list does not, once the store works again.
     pub(crate) async fn catch_up(&self) {
         if !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err() {
             return;
@@ -140,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// Does the session belong to the client, the account and the endpoint at which its token was presented?
+    /// Checks that the session belongs to the client, the account and the endpoint at which its token was presented.
     async fn belongs(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
         if session.client != refresh.client.id {
             self.counts.add(Event::OtherClient);
@@ -156,7 +157,7 @@ impl Engine {
         if !refresh.account.has(session.account.as_deref()) {
             return Err(Denial::OtherAccount.into());
         }
-        // Whoever accepts a session does not make a refresh credential of an access token that is none (requirement R17).
+        // Accepting a dialect's sessions does not make their access tokens refresh credentials (requirement R17).
         let taken = match refresh.credential {
             Exchange::Access(_) => refresh.by_access,
             Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,
@@ -173,19 +174,21 @@ impl Engine {
             // No directory answers for this session.
             None => (true, Timestamp::ZERO),
             Some(None) => (false, Timestamp::ZERO),
-            // Whoever was moved to another account is nobody in this one.
+            // A user who was moved to another account is not a user of this one.
             Some(Some(user)) => (user.active && user.account == session.account, user.sessions_valid_from),
         };
         Facts {
             user_active,
             sessions_valid_from: valid_from.max(listed),
             minimum_known,
-            // A store of one node falls behind only while no process holds it: nobody kept the revocations.
+            // The store of a single node falls behind only while no process has it open, so no process kept the
+            // revocations.
             unbroken_revocations: false,
         }
     }
 
-    /// The current pair again: the same bytes, where key and time allow it. `None` if the session changed meanwhile.
+    /// Returns the current pair again: the same bytes, if key and time allow it. `None` if the session changed
+    /// meanwhile.
     async fn replay(
         &self,
         keyring: &Keyring,
@@ -201,7 +204,7 @@ impl Engine {
         let scope = still_granted(&last.scope, refresh.client, user.and_then(Option::as_ref));
         let claims = claims_now(&session, user);
         let allowed = scope == last.scope && claims == session.claims;
-        // Near the session's end no other token would live longer.
+        // Near the session's end, no new token would live longer.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
             return Ok(Some(self.pair(keyring, &session, now, IssueKind::Replayed)?));
@@ -237,7 +240,7 @@ impl Engine {
         }
     }
 
-    /// Ends what the profile says, before the answer is given.
+    /// Ends what the profile's `on_reuse` says, before the reply.
     async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
         self.counts.add(Event::Reuse);
         audit::reuse(session, reuse, refresh.profile.on_reuse, refresh.origin);
@@ -273,11 +276,11 @@ impl Engine {
     }
 }
 
-/// A credential that was found authentic, as far as that can be without the session's record.
+/// A credential whose authenticity was checked as far as possible without the session's record.
 struct PresentedCredential {
     session: SessionId,
     generation: Generation,
-    /// What the record must prove still; an access token's signature has proved all.
+    /// What remains to be checked against the record. `None` for an access token: its signature proves everything.
     refresh: Option<refresh::Authentic>,
 }
 
@@ -309,7 +312,7 @@ impl PresentedCredential {
     }
 }
 
-/// The claims that the directory gives the user now; those of the last pair, where no directory answers for the session.
+/// The user's current claims in the directory; those of the last pair, if no directory answers for the session.
 fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
     match user {
         Some(Some(user)) => user.claims.clone(),
@@ -317,8 +320,8 @@ fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
     }
 }
 
-/// What long connections of a session hang on after this record was written; `None` if the key that signed its token is
-/// gone, and then there is no such token.
+/// The terms of the session's long connections after this record was written. `None` if the key that signed its token
+/// is gone: then the token is refused, too.
 fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
     Some(SuccessorToken { generation: record.current, expires: record.last.access_expires, key })

@@ -1,4 +1,4 @@
-//! What is granted: how long, and how much.
+//! What a grant contains: lifetime and scope.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::directory::User;
 use crate::session::profile::Profile;
 use crate::session::{Scope, Session};
 
-/// No client gets a token that lives longer than the profile allows.
+/// Refuses a requested lifetime beyond the profile's maximum.
 pub(super) fn allowed_ttl(asked: Option<Duration>, profile: &Profile) -> Result<(), Denial> {
     if asked.is_some_and(|ttl| ttl > profile.max_access_ttl) { Err(Denial::TtlExceeded) } else { Ok(()) }
 }
 
-/// When an access token issued now expires: a whole second, rounded up so that nobody gets less than was granted, and never
-/// past the session's end.
+/// When an access token issued now expires: a whole second, rounded up so that no client gets less than was granted,
+/// and never past the session's end.
 pub(super) fn access_expiry(
     now: Timestamp,
     session_end: Timestamp,
@@ -27,7 +27,7 @@ pub(super) fn access_expiry(
     Timestamp::from_secs(now.plus(ttl).as_secs_rounded_up().min(session_end.as_secs()))
 }
 
-/// What a login gets: what was asked for, if the client may ask for it, as far as the user has it.
+/// The scope of a login: the requested one, if the client may ask for it, reduced to what the user has.
 pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, user: &Scope) -> Result<Scope, Denial> {
     let Some(asked) = asked else {
         return Ok(client.map_or_else(|| user.clone(), |client| user.intersection(client)));
@@ -39,7 +39,7 @@ pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, us
     if granted.is_empty() && !asked.is_empty() { Err(Denial::InvalidScope) } else { Ok(granted) }
 }
 
-/// What a refresh gets: the scope of the login or less (RFC 6749 §6), as far as client and user still have it.
+/// The scope of a refresh: that of the login or less (RFC 6749 §6), as far as client and user still have it.
 pub(super) fn granted_at_refresh(
     session: &Session,
     refresh: &Refresh<'_>,
@@ -52,7 +52,7 @@ pub(super) fn granted_at_refresh(
     Ok(still_granted(asked, refresh.client, user))
 }
 
-/// What of a scope client and user still have.
+/// The part of a scope that client and user still have.
 pub(super) fn still_granted(scope: &Scope, client: &Client, user: Option<&User>) -> Scope {
     let mut granted = scope.clone();
     if let Some(user) = user {

@@ -1,8 +1,8 @@
-//! What long connections hang on: a session and a generation. A token that opened one may have been exchanged, and
-//! refused from then on, while its holder goes on: a rotation carries the connection to the generation that the exchange
-//! brought on, and its deadline with it. A generation that a reissue abandons has nobody to carry it.
+//! The long-lived connections of each session, and the generation that each one depends on. A connection outlives the
+//! access token it was opened with. On a rotation it moves to the new generation and takes over that token's expiry. A
+//! generation abandoned by a reissue is not moved, so its connections end.
 //!
-//! Only sessions that a connection hangs on are known here, so a rotation costs one look-up.
+//! Only sessions with connections are in the map, so a rotation costs one look-up.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::keyring::KeyPrint;
 
-/// The lines of all sessions. See the module.
+/// The connections of all sessions. See the module.
 #[derive(Clone, Default)]
 pub struct LiveSessions(Arc<DashMap<SessionId, Vec<Weak<LiveConnection>>>>);
 
@@ -23,7 +23,7 @@ impl fmt::Debug for LiveSessions {
     }
 }
 
-/// What one connection hangs on.
+/// One connection: its session and generation.
 #[derive(Debug)]
 pub struct LiveConnection {
     all: LiveSessions,
@@ -34,13 +34,13 @@ pub struct LiveConnection {
 #[derive(Clone, Copy, Debug)]
 struct State {
     generation: Generation,
-    /// What was exchanged for it. Whoever lost the answer exchanges that again.
+    /// The generation that was exchanged for this one. A client that lost the response presents it again.
     before: Option<Generation>,
-    /// The access token of this generation; none, as long as that is the one that it began with.
+    /// The access token of this generation; `None` while the connection still has the one it began with.
     advanced_to: Option<SuccessorToken>,
 }
 
-/// Where a rotation has carried a connection: what of the new access token decides how long it may last.
+/// The access token that a rotation moved a connection to, as far as it decides how long the connection may last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuccessorToken {
     /// Its generation.
@@ -52,7 +52,7 @@ pub struct SuccessorToken {
 }
 
 impl LiveSessions {
-    /// Begins with a token of this generation.
+    /// Adds a connection that was opened with a token of this generation.
     pub fn begin(&self, session: SessionId, generation: Generation) -> Arc<LiveConnection> {
         let state = Mutex::new(State { generation, before: None, advanced_to: None });
         let line = Arc::new(LiveConnection { all: self.clone(), session, state });
@@ -60,10 +60,10 @@ impl LiveSessions {
         line
     }
 
-    /// Carries what hangs on the generation that was presented to the one that was issued for it. To be called before the
-    /// end of the generation presented is put into force.
+    /// Moves the connections of the presented generation to the issued one. Call this before the revocation of the
+    /// presented generation takes effect.
     pub fn advance(&self, session: SessionId, presented: Generation, issued: SuccessorToken) {
-        // Outside of the map's lock: the last holder of a line takes it out of the map.
+        // Outside the map's lock: dropping the last reference to a connection removes it from the map.
         let lines: Vec<_> = match self.0.get(&session) {
             Some(lines) => lines.iter().filter_map(Weak::upgrade).collect(),
             None => return,
@@ -83,12 +83,12 @@ impl LiveConnection {
         self.session
     }
 
-    /// The generation that it hangs on now.
+    /// The generation that it depends on now.
     pub fn generation(&self) -> Generation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).generation
     }
 
-    /// Where a rotation has carried it, if one has.
+    /// The token that a rotation moved it to, if there was one.
     pub fn advanced_to(&self) -> Option<SuccessorToken> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).advanced_to
     }

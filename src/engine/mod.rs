@@ -1,5 +1,5 @@
-//! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). Everything that a reply needs is made
-//! before the commit, and nothing is answered before the commit is durable.
+//! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). The engine makes everything
+//! that a reply needs before the commit, and replies only after the commit is durable.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -37,29 +37,29 @@ use turn::Turns;
 pub use counts::{Counts, Event};
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 
-/// How often a request tries again when others change the session under it. Each loss means that somebody else won, so
-/// this many in a row say that something is wrong.
+/// How often a request tries again when other requests change its session. Each loss means that another request won, so
+/// this many in a row indicate an error.
 const TRIES: usize = 16;
 
-/// The dialect of sessions that the application began itself; no directory is asked about them.
+/// The dialect of sessions that the application began itself. No directory is asked about them.
 pub const APPLICATION: &str = "application";
 
-/// What the engine needs around it.
+/// The parts of an engine.
 #[derive(Debug)]
 pub struct EngineConfig {
     /// `iss` of the tokens minted.
     pub issuer: Arc<str>,
     /// `aud` of the tokens minted.
     pub audience: Vec<Box<str>>,
-    /// The tolerance for clocks that differ.
+    /// The tolerance for clock differences.
     pub leeway: Duration,
-    /// What the clients of a dialect need of an access token.
+    /// The form of access token that each dialect's clients need.
     pub styles: Vec<(Box<str>, TokenStyle)>,
     /// The keys.
     pub keyring: Arc<Keyring>,
-    /// Where sessions are kept.
+    /// The store of sessions.
     pub store: Arc<dyn Store>,
-    /// Who the users are, if the gate logs them in.
+    /// The users, if the gate logs them in.
     pub directory: Option<Arc<dyn Directory>>,
     /// Engine time.
     pub clock: Arc<EngineClock>,
@@ -67,7 +67,7 @@ pub struct EngineConfig {
     pub revocations: Arc<RevocationList>,
     /// The limits.
     pub limits: Limits,
-    /// Are user agent and address of a login kept with the session?
+    /// Keep user agent and address of a login with the session?
     pub keep_login_origin: bool,
 }
 
@@ -89,13 +89,13 @@ pub struct Engine {
     live_sessions: LiveSessions,
     keep_login_origin: bool,
     counts: Counts,
-    /// A write failed that may be in the store all the same.
+    /// A write failed, but may have reached the store.
     is_behind: AtomicBool,
     random: SystemRandom,
 }
 
 impl Engine {
-    /// An engine of these parts.
+    /// An engine with this configuration.
     pub fn new(parts: EngineConfig) -> Self {
         Self {
             issuer: parts.issuer,
@@ -133,7 +133,7 @@ impl Engine {
         &self.clock
     }
 
-    /// Where sessions are kept.
+    /// The store of sessions.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
@@ -148,12 +148,12 @@ impl Engine {
         &self.confirmations
     }
 
-    /// What long connections hang on.
+    /// The long-lived connections of sessions.
     pub fn live_sessions(&self) -> &LiveSessions {
         &self.live_sessions
     }
 
-    /// What has happened so far in this process.
+    /// The events so far in this process.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -163,17 +163,17 @@ impl Engine {
         &self.limits
     }
 
-    /// The keys in force.
+    /// The current keys.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.keyring.load_full()
     }
 
-    /// Mints with other keys from now on.
+    /// Replaces the keys: later tokens are minted with these.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
         self.keyring.store(keyring);
     }
 
-    /// What the directory says of a subject; `None` where there is no directory, or it knows nothing.
+    /// The directory's entry of a subject; `None` if there is no directory, or no such entry.
     ///
     /// # Errors
     /// A fault of the directory.
@@ -187,12 +187,12 @@ impl Engine {
     fn may_mint(&self) -> Result<(), Fault> {
         match self.clock.tick() {
             ClockState::Good => Ok(()),
-            // What is minted in the old time would have expired by the new one.
+            // A token minted on the old time would be expired by the new one.
             ClockState::Jumped | ClockState::Behind => Err(Fault::Clock),
         }
     }
 
-    /// The tokens that a record says: nothing in them is new.
+    /// The pair of tokens that a record describes. Everything in it comes from the record.
     fn pair(
         &self,
         keyring: &Keyring,

@@ -1,5 +1,5 @@
-//! The end of sessions and tokens: *the list of this node → the store → the answer*. Whatever becomes of the store, this
-//! node refuses from the first step on.
+//! The end of sessions and tokens, in this order: *the list of this node → the store → the reply*. From the first step
+//! on, this node refuses the tokens, whatever happens in the store.
 
 use std::sync::Arc;
 
@@ -14,11 +14,12 @@ use crate::token::claims::OwnChecked;
 use crate::token::refresh;
 
 impl Engine {
-    /// Revokes what a token belongs to (RFC 7009): a session with all that was issued in it, or a token without one.
-    /// `Ok(false)` when the token is none of ours.
+    /// Revokes what a token belongs to (RFC 7009): a session with everything issued in it, or a token without one.
+    /// `Ok(false)` if the token is not one of ours.
     ///
     /// # Errors
-    /// [`Denial::OtherClient`] when it belongs to another client, [`Denial::OtherAccount`]; a fault, after which the entry holds on this node.
+    /// [`Denial::OtherClient`] if it belongs to another client, [`Denial::OtherAccount`]; a fault, after which the
+    /// entry holds on this node.
     pub async fn revoke_refresh_token(
         &self,
         token: &str,
@@ -39,7 +40,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Ends a session at the wish of its client.
+    /// Ends a session on its client's request.
     ///
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
@@ -53,8 +54,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends what an access token of ours belongs to, at the wish of its client: its session, whether its record is there
-    /// or not, or the token itself where it has no session.
+    /// Ends what an access token of ours belongs to, on its client's request: its session, with or without a record in
+    /// the store, or the token itself if it has no session.
     ///
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
@@ -78,7 +79,7 @@ impl Engine {
         self.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
     }
 
-    /// The same, and with it every session of its subject that has begun so far.
+    /// Does the same, and ends every session of its subject that has begun so far.
     ///
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
@@ -87,7 +88,7 @@ impl Engine {
         self.log_out_token(own, client, origin).await
     }
 
-    /// Ends a session. False if it had ended: repeating it waits for durability again, and changes nothing.
+    /// Ends a session. False if it had ended: then the call waits for durability again, and changes nothing.
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
@@ -99,8 +100,8 @@ impl Engine {
         };
         match session.status {
             Status::Live => {}
-            // What was loaded was durable, and so was its entry. That may have been removed since, with everything that
-            // it could match.
+            // The loaded record was durable, and so was its entry. The entry may have been removed since, when every
+            // token that it could match had expired.
             Status::Revoked(_) if entry.until <= self.clock.now() => return Ok(false),
             Status::Revoked(_) => return Ok(self.refuse(&entry, because)),
         }
@@ -152,13 +153,13 @@ impl Engine {
     }
 
     fn before(&self, target: Target, moment: Timestamp) -> Revocation {
-        // The store raises the end to that of the longest session; tokens without a session live a day at most.
+        // The store moves the end to that of the longest session. Tokens without a session live a day at most.
         let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
         Revocation { target, effect: Effect::NotBefore(moment), until }
     }
 
-    /// Revokes one token that has no session, or everything that a given entry says. False if nothing of it was good any
-    /// more: then nothing is written, but an earlier entry is durable once this has returned.
+    /// Revokes one token without a session, or whatever a given entry says. False if all of it was refused before: then
+    /// nothing is written, but an earlier entry is durable when this returns.
     ///
     /// # Errors
     /// As [`Self::revoke_session`].
@@ -173,7 +174,7 @@ impl Engine {
         Ok(is_news)
     }
 
-    /// The first half of [`Self::revoke`]: whatever becomes of the store, this node refuses from now on.
+    /// The first half of [`Self::revoke`]: this node refuses from now on, whatever happens in the store.
     pub(crate) fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
         let is_news = self.revocations.apply(entry);
         if is_news {
@@ -183,7 +184,7 @@ impl Engine {
         is_news
     }
 
-    /// The second half: the entry is durable once this has returned.
+    /// The second half: the entry is durable when this returns.
     pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
         let merged = self.store.revoke(entry, because).await?;
         self.revocations.apply(&merged);

@@ -1,6 +1,6 @@
-//! One refresh of a session at a time on this node. Not for safety, the compare-and-swap sees to that: so that the
-//! session's limit counts one rotation when a client without a lock presents one token many times at once, and so that
-//! those who come second do not sign and write for nothing.
+//! One refresh of a session at a time on this node. Safety does not need this: the compare-and-swap provides it. A
+//! client without a lock may present one token many times at once; then the session's limit counts one rotation, and
+//! the later requests do not sign and write in vain.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::session::SessionId;
 
-/// Whose turn it is, by session. Holds an entry only while somebody has or awaits a turn.
+/// The queue of each session. The map holds an entry only while a request has or awaits a turn.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     queues: DashMap<SessionId, Arc<Mutex<()>>>,
 }
 
-/// A turn; ends when dropped.
+/// A turn. It ends when dropped.
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     session: SessionId,
@@ -26,7 +26,7 @@ impl Turns {
     /// Waits for a turn.
     pub(crate) async fn take(&self, session: SessionId) -> Turn<'_> {
         let queue = Arc::clone(&self.queues.entry(session).or_default());
-        // Made before the wait, so that a wait that is given up tidies as well.
+        // Made before the wait, so that a cancelled wait also removes its entry.
         let mut turn = Turn { turns: self, session, guard: None };
         turn.guard = Some(queue.lock_owned().await);
         turn
@@ -36,7 +36,7 @@ impl Turns {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.guard = None;
-        // Others clone the queue only under this lock, so a count of one means that nobody has it.
+        // Other requests clone the queue only under this lock, so a count of one means that no other request has it.
         self.turns.queues.remove_if(&self.session, |_, queue| Arc::strong_count(queue) == 1);
     }
 }

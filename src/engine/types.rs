@@ -1,4 +1,4 @@
-//! What the engine is asked, and what it answers.
+//! Requests to the engine, and its results.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::token::claims::OwnChecked;
 use crate::token::mint::AccessTokenText;
 use crate::token::refresh::RefreshToken;
 
-/// Where a request came from, for limits and the audit trail.
+/// The origin of a request, for limits and the audit trail.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// The client's address, if it is known.
@@ -35,44 +35,44 @@ pub struct Login<'a> {
     pub username: &'a str,
     /// The user's password.
     pub password: &'a SecretString,
-    /// The scope asked for; `None` for all that is allowed.
+    /// The requested scope; `None` for all that is allowed.
     pub scope: Option<Scope>,
-    /// How long the access token should live; `None` for the profile's time.
+    /// The requested lifetime of the access token; `None` for the profile's.
     pub access_ttl: Option<Duration>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The endpoint's dialect.
     pub dialect: &'a str,
-    /// Where it came from.
+    /// The origin of the request.
     pub origin: &'a Origin,
 }
 
-/// A session that the application begins itself, with its own login page.
+/// A session that the application begins itself, behind its own login page.
 #[derive(Debug)]
 pub struct ApplicationLogin<'a> {
     /// The `sub` of its tokens.
     pub subject: &'a str,
-    /// The account, where there is one.
+    /// The account, if any.
     pub account: Option<&'a str>,
     /// The client that the tokens are for.
     pub client: &'a str,
-    /// The scope granted.
+    /// The granted scope.
     pub scope: Scope,
     /// Claims for its access tokens.
     pub claims: OwnClaims,
-    /// The rules.
+    /// The session rules.
     pub profile: &'a Profile,
-    /// Where it came from.
+    /// The origin of the request.
     pub origin: &'a Origin,
 }
 
-/// What is presented to be exchanged. An access token was verified before, but for revocation: a superseded one is revoked
-/// in some protocols, and may still be exchanged for the same successor within grace.
+/// The credential presented for an exchange. An access token was verified before, except for revocation: some protocols
+/// revoke a superseded one, and still exchange it for the same successor within the grace period.
 #[derive(Clone, Copy, Debug)]
 pub enum Exchange<'a> {
     /// A refresh token (RFC 6749 §6).
     Refresh(&'a SecretString),
-    /// An access token of ours, in a session of a dialect that knows no other credential.
+    /// An access token of ours, in a session of a dialect that has no other credential.
     Access(OwnChecked<'a>),
     /// Both: the access token's generation is that of the refresh token, or the one before.
     Pair(&'a SecretString, OwnChecked<'a>),
@@ -81,37 +81,37 @@ pub enum Exchange<'a> {
 /// A presented refresh credential.
 #[derive(Debug)]
 pub struct Refresh<'a> {
-    /// What was presented.
+    /// The credential.
     pub credential: Exchange<'a>,
     /// The client, authenticated.
     pub client: &'a Client,
-    /// Whose sessions the request may be about.
+    /// The accounts whose sessions the request may concern.
     pub account: AccountRule<'a>,
-    /// The scope asked for: the granted one or less.
+    /// The requested scope: the granted one or less.
     pub scope: Option<Scope>,
-    /// How long the access token should live; `None` for the profile's time.
+    /// The requested lifetime of the access token; `None` for the profile's.
     pub access_ttl: Option<Duration>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
-    /// The dialects whose sessions the endpoint takes.
+    /// The dialects whose sessions the endpoint accepts.
     pub accepts: &'a [Box<str>],
-    /// Those among them in which an access token is its own refresh credential.
+    /// The dialects among them in which an access token is its own refresh credential.
     pub by_access: &'a [Box<str>],
-    /// Where it came from.
+    /// The origin of the request.
     pub origin: &'a Origin,
 }
 
 /// The account that a request names in its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountRule<'a> {
-    /// The endpoint's path has no place for an account: sessions of every account are refreshed there.
+    /// The endpoint's path has no account: it refreshes sessions of every account.
     Any,
-    /// Sessions of this account alone; of none at all, where the path names none.
+    /// Only sessions of this account; of no account, if the path names none.
     Only(Option<&'a str>),
 }
 
 impl AccountRule<'_> {
-    /// Is a session of this account meant?
+    /// Does the rule admit sessions of this account?
     pub fn has(self, account: Option<&str>) -> bool {
         match self {
             Self::Any => true,
@@ -120,7 +120,7 @@ impl AccountRule<'_> {
     }
 }
 
-/// How tokens came about.
+/// How tokens were issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssueKind {
     /// A login.
@@ -131,9 +131,9 @@ pub enum IssueKind {
     Rotated,
     /// The current pair again.
     Replayed,
-    /// A new pair in the place of one that nobody used.
+    /// A new pair that replaces an unused one.
     Reissued,
-    /// A session taken on from where the store had lost it.
+    /// A session continued from a generation that the store had lost.
     FastForwarded,
 }
 
@@ -142,22 +142,22 @@ pub enum IssueKind {
 pub struct IssuedTokens {
     /// The access token.
     pub access_token: AccessTokenText,
-    /// The refresh token; none for a client's own credentials.
+    /// The refresh token; `None` for a client's own account.
     pub refresh_token: Option<RefreshToken>,
     /// When the access token expires.
     pub expires: Timestamp,
-    /// How many seconds of it are left.
+    /// The access token's remaining lifetime, in seconds.
     pub expires_in: u64,
-    /// Whose they are: `sub`.
+    /// `sub`.
     pub subject: Box<str>,
-    /// The scope granted.
+    /// The granted scope.
     pub scope: Scope,
-    /// The session, where there is one.
+    /// The session, if there is one.
     pub session: Option<SessionId>,
-    /// How many seconds of that session are left at most: the longest that the refresh token can be of use.
+    /// The session's remaining lifetime at most, in seconds: the longest use of the refresh token.
     pub session_expires_in: Option<u64>,
-    /// The user, where a directory knows one.
+    /// The user, if a directory knows one.
     pub user: Option<User>,
-    /// How they came about.
+    /// How they were issued.
     pub how: IssueKind,
 }

@@ -1,7 +1,8 @@
-//! Token buckets (GCRA) in a table of fixed size: however many keys arrive, no more memory than the table is taken.
+//! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys.
 //!
-//! A bucket is one number: when it is full again. Keys are hashed under a random key, so nobody can choose two that share
-//! a bucket; two that do share its rate. The table is made page by page, as buckets are used.
+//! A bucket is one number: the time when it is full again. Keys are hashed under a random key, so a client cannot
+//! choose two keys that share a bucket; two that do share its rate. Pages of the table are allocated when a bucket in
+//! them is first used.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::Rate;
 use crate::clock::TimeSource;
 
-/// How many buckets are made at once.
+/// The number of buckets of a page.
 const PAGE: usize = 512;
 
 type Page = Box<[AtomicU64]>;
@@ -19,9 +20,9 @@ type Page = Box<[AtomicU64]>;
 /// See the module.
 pub(super) struct Buckets {
     pages: Box<[OnceLock<Page>]>,
-    /// How long one take is earned, in ns.
+    /// The time that earns one take, in ns.
     every: u64,
-    /// How long the whole burst is earned, in ns.
+    /// The time that earns the whole burst, in ns.
     depth: u64,
     hasher: RandomState,
     time: Arc<dyn TimeSource>,
@@ -41,7 +42,7 @@ impl Buckets {
         }
     }
 
-    /// Takes one, if there is one; else says how long it is until there is.
+    /// Takes one token, or returns how long it is until there is one.
     pub(super) fn take(&self, key: impl Hash) -> Result<(), Duration> {
         let now = self.now();
         let mut wait = 0;
@@ -59,7 +60,8 @@ impl Buckets {
         let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
-    /// Counts one that has happened already. One more than the burst is in debt, see [`Self::debt`]; no debt is larger.
+    /// Counts an attempt that has happened already. One beyond the burst puts the bucket into debt, see [`Self::debt`];
+    /// debt never exceeds one attempt.
     pub(super) fn charge(&self, key: impl Hash) {
         let now = self.now();
         let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
@@ -68,9 +70,9 @@ impl Buckets {
         });
     }
 
-    /// How long it is until a bucket is out of debt; `None` if it is not in debt.
+    /// The time until a bucket is out of debt; `None` if it is not in debt.
     pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
-        // A page that is not there has no bucket that was used.
+        // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
         let full_at = self.pages.get(page)?.get()?.get(place)?.load(Ordering::Relaxed);
         let left = full_at.saturating_sub(self.depth).checked_sub(self.now())?;
@@ -88,14 +90,14 @@ impl Buckets {
     }
 
     fn bucket(&self, key: impl Hash) -> &AtomicU64 {
-        /// Never used: every place is in its page, and every page in the table.
+        /// Never used: every index is inside its page, and every page inside the table.
         static NONE: AtomicU64 = AtomicU64::new(0);
         let (page, place) = self.place(key);
         let made = || (0..PAGE).map(|_| AtomicU64::new(0)).collect();
         self.pages.get(page).map(|page| page.get_or_init(made)).and_then(|page| page.get(place)).unwrap_or(&NONE)
     }
 
-    /// The memory of the buckets made so far, in bytes.
+    /// The memory of the allocated buckets, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.pages.iter().filter(|page| page.get().is_some()).count() * PAGE * size_of::<AtomicU64>()

@@ -1,4 +1,4 @@
-//! Rates for each caller, and wider ones for the networks that callers share.
+//! Rates for each caller, and wider ones for the networks that contain it.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::{BITS, Rate};
 use crate::clock::TimeSource;
 use crate::network::{SITE_48, SITE_56, network, sites};
 
-/// 2^this many buckets for the networks above a /64: there are fewer.
+/// The number of buckets for the networks above a /64, as a power of 2: there are fewer.
 const WIDE_BITS: u32 = BITS - 3;
 
 fn wider(rate: Rate, times: u32) -> Rate {
@@ -19,8 +19,8 @@ fn wider(rate: Rate, times: u32) -> Rate {
     Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
 }
 
-/// One rate for each caller, and wider ones for the networks that callers share. `what` tells apart what is counted of
-/// one caller.
+/// One rate for each caller, and wider ones for the networks that contain it. `what` distinguishes the things counted
+/// for one caller.
 pub(super) struct ByNetwork {
     callers: Buckets,
     sites_56: Buckets,
@@ -36,7 +36,7 @@ impl ByNetwork {
         }
     }
 
-    /// Takes one from the caller and from each network around it, or from none.
+    /// Takes one token from the caller and from each network around it, or from none.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         let caller = (network(address), what);
         self.callers.take(caller)?;
@@ -47,7 +47,7 @@ impl ByNetwork {
         around.inspect_err(|_| self.callers.give_back(caller))
     }
 
-    /// Counts one that has happened.
+    /// Counts an attempt that has happened.
     pub(super) fn charge(&self, address: IpAddr, what: impl Hash + Copy) {
         self.callers.charge((network(address), what));
         if let Some((site_56, site_48)) = sites(address) {
@@ -56,7 +56,7 @@ impl ByNetwork {
         }
     }
 
-    /// How long it is until neither the caller nor a network around it is in debt.
+    /// The time until neither the caller nor a network around it is in debt.
     pub(super) fn debt(&self, address: IpAddr, what: impl Hash + Copy) -> Option<Duration> {
         let caller = self.callers.debt((network(address), what));
         match sites(address) {

@@ -1,14 +1,14 @@
-//! What a gate bears at once (requirements A4, A9, A10, A11). Everything that is held for a client is counted here:
-//! requests under way, request bodies of endpoints that are not there yet, our own streams, tunnels, WebSockets of nobody
-//! known, and bytes that are kept. Nothing of it knows HTTP.
+//! The bounds on what a gate carries at once (requirements A4, A9, A10, A11). Everything that is held for a client is
+//! counted here: requests in flight, pending request bodies of endpoints, our own streams, tunnels, WebSockets without
+//! a valid token, and buffered bytes. Nothing in this module knows HTTP.
 //!
-//! Each kind is a pool: so much in all, and so much of it for one holder. A holder is a client address (IPv6: its
-//! /64) or a caller, the subject of an issuer. Whatever one holder does, the rest of each pool is left to the others. A
-//! pool that is full says so at once, because a refusal costs next to nothing, and waiting costs memory and everybody's
-//! time.
+//! Each kind is a pool: a total, and a share of it for each holder. A holder is a client address (IPv6: its /64) or a
+//! caller, which is one subject of one issuer. Whatever one holder does, the rest of each pool remains for the others.
+//! A full pool refuses at once, because a refusal costs next to nothing, while waiting costs memory and delays all
+//! clients.
 //!
-//! Holders share a fixed number of counters under a hash that nobody outside can foresee, so memory is bounded and a
-//! place costs two atomic additions. Two holders that share a counter share its bound.
+//! Holders share a fixed number of counters under a hash that a client cannot predict, so memory is bounded and a
+//! permit costs two atomic additions. Two holders that share a counter share its bound.
 
 use std::time::Duration;
 
@@ -28,27 +28,29 @@ pub use pool::{Pool, PoolPermit, Shares};
 #[cfg(feature = "kuzzle")]
 pub use socket::SocketPermit;
 
-/// When to try again. Long enough that who keeps to it makes the load smaller, and short enough to wait for.
+/// `Retry-After`. Long enough that clients that obey it reduce the load, and short enough to wait for.
 pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a gate bears. The default is that of a layer: nothing bounds how many requests of one caller, or tunnels, the
-/// service behind it takes. The program has all of it in `gateway.toml`.
+/// What a gate carries at once. The default is that of a layer: the requests of one caller and the tunnels to the
+/// service are not bounded. The program reads all bounds from `gateway.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// Requests under way, and of them from one address. For the program alone: a layer does not count them.
+    /// Requests in flight, and of them from one address. Only the program counts them; a layer does not.
     pub requests: Bound,
-    /// Requests under way of one caller.
+    /// Requests in flight of one caller.
     pub requests_per_caller: usize,
-    /// Requests to endpoints whose body is not there yet, and of them from one address.
+    /// Requests to endpoints whose body has not arrived yet, and of them from one address.
     pub pending_bodies: Bound,
     /// Streams that the gate answers itself, such as `grpc.health.v1.Health/Watch`, and of them to one address.
     pub own_streams: Bound,
-    /// Upgraded connections, and of them those of one caller.
+    /// Upgraded connections, and of them of one caller.
     pub tunnels: Bound,
-    /// WebSockets that the gate answers itself and on which no token was good yet, and of them from one address.
+    /// WebSockets that the gate answers itself and that have not presented a valid token yet, and of them from one
+    /// address.
     pub anonymous_sockets: Bound,
-    /// Bytes kept of bodies, messages and queues; and of them for one caller, or one address where no caller is known.
+    /// Buffered bytes of bodies, messages and queues; and of them for one caller, or for one address if no caller is
+    /// known.
     pub buffered: Bound,
 }
 
@@ -67,30 +69,30 @@ impl Default for Bounds {
     }
 }
 
-/// Why something is not borne.
+/// Which bound refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Too many requests are under way.
+    /// Too many requests are in flight.
     Requests,
-    /// Of them too many from this address.
+    /// Too many of them are from this address.
     Address,
-    /// Too many requests of this caller are under way.
+    /// Too many requests of this caller are in flight.
     Caller,
-    /// Too many bodies have not come yet.
+    /// Too many bodies have not arrived yet.
     Bodies,
     /// Too many streams of our own.
     Streams,
     /// Too many tunnels, of this caller or in all.
     Tunnels,
-    /// Too many WebSockets of nobody known.
+    /// Too many WebSockets without a valid token.
     #[cfg(feature = "kuzzle")]
     Sockets,
-    /// Too much is kept.
+    /// Too many buffered bytes.
     Buffered,
 }
 
 impl Refusal {
-    /// One word for the access log and metrics, from a fixed set.
+    /// The word for the access log and metrics, from a fixed set.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Requests => "overloaded",
@@ -105,7 +107,7 @@ impl Refusal {
         }
     }
 
-    /// What the client is told.
+    /// The text of the reply.
     pub(crate) const fn why(self) -> &'static str {
         match self {
             Self::Requests => "too many requests are under way",
@@ -125,7 +127,7 @@ impl Refusal {
 #[derive(Debug)]
 pub struct Overload {
     pub requests: Pool,
-    /// Requests that were refused and wait for another chance.
+    /// Rejected requests that wait for a second attempt.
     pub delayed_retries: DelayedRetries,
     pub bodies: Pool,
     pub streams: Pool,
@@ -149,7 +151,7 @@ impl Overload {
         }
     }
 
-    /// Other bounds, for what comes from now on.
+    /// Sets other bounds, for what arrives from now on.
     pub fn set(&self, bounds: &Bounds) {
         self.requests.set(bounds.requests);
         self.delayed_retries.set(bounds.requests);
@@ -161,7 +163,7 @@ impl Overload {
         self.buffered.set(bounds.buffered);
     }
 
-    /// A place for a request from there.
+    /// A permit for a request of this holder.
     pub fn request(&self, holder: Option<Holder>) -> Result<PoolPermit, Refusal> {
         self.requests.enter(holder).map_err(|full| match full {
             Full::All => Refusal::Requests,

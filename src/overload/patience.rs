@@ -1,13 +1,14 @@
-//! Refusing costs little, but not nothing, and who asks again at once would have the processor do nothing else. So one who
-//! was told on the same connection, less than a second ago, to come again in a second waits for the rest of it, and then
-//! gets a place if there is one. As many may wait as may be under way, of each address too.
+//! Delayed retries. A rejection is cheap but not free: clients that retry immediately would turn rejection into the
+//! main load. If a connection was rejected less than `Retry-After` (a second) ago, its next request is delayed until
+//! that second is over, and then admitted if there is room. As many requests may be delayed as may be in flight, for
+//! each address, too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Bound, Holder, Pool, TRY_AGAIN};
 
-/// When the client of a connection was last told to come again later: monotonic time in ms, and 0 for never.
+/// When a request of this connection was last rejected: monotonic time in ms, 0 for never.
 #[derive(Debug, Default)]
 pub struct LastRejection(AtomicU64);
 
@@ -16,14 +17,14 @@ impl LastRejection {
         self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// What is left of its second.
+    /// What remains of `Retry-After`.
     fn remaining(&self, now: Duration) -> Option<Duration> {
         let told = Some(self.0.load(Ordering::Relaxed)).filter(|millis| *millis > 0)?;
         (Duration::from_millis(told) + TRY_AGAIN).checked_sub(now).filter(|rest| !rest.is_zero())
     }
 }
 
-/// Those who wait.
+/// The delayed requests.
 #[derive(Debug)]
 pub struct DelayedRetries(Pool);
 
@@ -36,8 +37,8 @@ impl DelayedRetries {
         self.0.set(bound);
     }
 
-    /// Waits until the client may be asked for again. False at once where it was not told to come again, or too many
-    /// wait.
+    /// Waits until `Retry-After` is over. Returns false at once if the connection was not rejected lately, or too many
+    /// requests are delayed.
     pub async fn wait_out(&self, told: &LastRejection, now: Duration, holder: Option<Holder>) -> bool {
         let Some(rest) = told.remaining(now) else { return false };
         let Ok(waiting) = self.0.enter(holder) else { return false };

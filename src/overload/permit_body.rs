@@ -1,4 +1,4 @@
-//! A body with what it holds.
+//! A body with a permit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use super::PoolPermit;
 
 pin_project! {
-    /// A body that keeps a place until it is dropped.
+    /// A body that keeps a permit until it is dropped.
     #[derive(Debug)]
     pub struct PermitBody<B> {
         #[pin]

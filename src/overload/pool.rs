@@ -1,37 +1,37 @@
-//! So much in all, and so much for each holder.
+//! A pool: a bound in total, and one for each holder.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Holder;
 
-/// The counters that holders share. One holder at its bound takes the counter of one in so many others with it.
+/// The number of counters that holders share. A holder at its bound exhausts the counter of one in this many others.
 const COUNTERS: usize = 4096;
 
-/// How much there may be.
+/// The bounds of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// In all.
+    /// In total.
     pub all: usize,
-    /// Of one holder.
+    /// For one holder.
     pub each: usize,
 }
 
 impl Bound {
-    /// As much as comes.
+    /// No bound.
     pub const NONE: Self = Self { all: usize::MAX, each: usize::MAX };
 }
 
 /// Which of the two bounds is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// That of all together.
+    /// The total.
     All,
     /// That of this holder.
     Holder,
 }
 
-/// What each holder has.
+/// The amounts of each holder.
 #[derive(Debug)]
 pub struct Shares {
     each: AtomicUsize,
@@ -51,12 +51,12 @@ impl Shares {
         self.held.get(holder.index(COUNTERS))
     }
 
-    /// Gives the holder so much more, if its share allows that. To be given back with [`Self::leave`].
+    /// Adds an amount for the holder, if its share allows it. Return it with [`Self::leave`].
     pub(crate) fn enter(&self, holder: Holder, amount: usize) -> bool {
         self.enter_within(holder, amount, self.each.load(Ordering::Relaxed))
     }
 
-    /// The same, within another bound.
+    /// The same, with another bound.
     pub fn enter_within(&self, holder: Holder, amount: usize, each: usize) -> bool {
         let Some(counter) = self.counter(holder) else { return true };
         let before = counter.fetch_add(amount, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Shares {
     }
 }
 
-/// One kind of what is bounded. Cheap to clone; clones count together.
+/// One bounded kind of resource. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Kind>);
 
@@ -116,31 +116,31 @@ impl Pool {
         }))
     }
 
-    /// Changes the bounds. What is beyond them stays.
+    /// Changes the bounds. What exceeds them stays.
     pub fn set(&self, bound: Bound) {
         self.0.most.store(bound.all, Ordering::Relaxed);
         self.0.shares.set(bound.each);
     }
 
-    /// A place for this holder; `None` is counted among all alone. Of several that come for the last one at the same
-    /// moment, none may get it.
+    /// A permit for this holder; `None` counts towards the total only. Of several that compete for the last permit at
+    /// the same moment, none may get it.
     pub(crate) fn enter(&self, holder: Option<Holder>) -> Result<PoolPermit, Full> {
         self.take(holder, 1)
     }
 
-    /// The same for so much.
+    /// The same for this amount.
     pub(crate) fn take(&self, holder: Option<Holder>, amount: usize) -> Result<PoolPermit, Full> {
         self.0.enter(holder, amount)?;
         Ok(PoolPermit { kind: Arc::clone(&self.0), holder, amount })
     }
 
-    /// How much is taken.
+    /// The amount taken.
     pub fn now(&self) -> usize {
         self.0.all.load(Ordering::Relaxed)
     }
 }
 
-/// What a holder has, until it is dropped.
+/// What a holder has taken of a pool, until it is dropped.
 #[derive(Debug)]
 pub struct PoolPermit {
     kind: Arc<Kind>,
@@ -149,7 +149,7 @@ pub struct PoolPermit {
 }
 
 impl PoolPermit {
-    /// Takes so much more.
+    /// Takes this much more.
     pub(crate) fn grow(&mut self, amount: usize) -> Result<(), Full> {
         self.kind.enter(self.holder, amount)?;
         self.amount += amount;

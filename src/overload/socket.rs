@@ -1,12 +1,12 @@
-//! What one WebSocket holds whose messages the gate reads itself.
+//! The permit of one WebSocket whose messages the gate reads itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Holder, Pool, PoolPermit, Refusal};
 
-/// The place of a WebSocket: among those of nobody known at first, and among the tunnels of its caller once a token was
-/// good on it.
+/// The permit of a WebSocket. At first it belongs to the pool of anonymous sockets; after the first valid token it
+/// belongs to the caller's tunnels.
 #[derive(Debug)]
 pub struct SocketPermit {
     place: Mutex<(Option<PoolPermit>, Option<Holder>)>,
@@ -26,12 +26,12 @@ impl SocketPermit {
         })
     }
 
-    /// Was a token good on it?
+    /// Was a valid token presented on it?
     pub(crate) fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
     }
 
-    /// A token of this caller's is good on it. The first one counts.
+    /// A valid token of this caller was presented. Only the first one counts.
     pub(crate) fn know(&self, caller: Holder) -> Result<(), Refusal> {
         if self.is_known() {
             return Ok(());
@@ -42,7 +42,7 @@ impl SocketPermit {
         Ok(())
     }
 
-    /// Room for so many bytes.
+    /// A permit for buffered bytes.
     pub(crate) fn buffer(&self, bytes: usize) -> Result<PoolPermit, Refusal> {
         let holder = self.place.lock().unwrap_or_else(PoisonError::into_inner).1;
         self.buffered.take(holder, bytes).map_err(|_| Refusal::Buffered)

@@ -1,48 +1,48 @@
-//! How a request learns in one atomic load that no revocation has come since its token was last checked.
+//! How a request learns with one atomic load that no revocation was added since its token was last checked.
 //!
-//! A writer puts its entry into the list, **then** raises the counter of the entry's shard. A checker loads the counter,
-//! **then** looks at the list, and remembers the value that it loaded *before*: a [`RevocationEpoch`]. As long as the counter still
-//! has that value, nothing was added after the check; any other value asks for a check anew. An entry that comes in the
-//! middle of a check is at worst looked at twice.
+//! A writer puts its entry into the list, **then** raises the counter of the entry's shard. A checker loads the
+//! counter, **then** reads the list, and remembers the value that it loaded *before*: a [`RevocationEpoch`]. While the
+//! counter has that value, nothing was added after the check; any other value requires a new check. An entry that is
+//! added during a check is at worst read twice.
 //!
-//! Shards exist so that the rotations of one session do not slow down the hits of all others.
+//! The counters are sharded so that the rotations of one session do not slow down the hits of all others.
 
 use super::atomic::{AtomicU64, Ordering};
 use crate::clock::Timestamp;
 
-/// How many counters there are, unless a caller says otherwise.
+/// The default number of counters.
 pub const SHARDS: usize = 64;
 
-/// A counter alone in its cache line (two, since processors fetch them in pairs), so that raising one does not take
-/// away the others from their readers.
+/// A counter in a cache line of its own (two, because processors fetch them in pairs): raising one does not evict the
+/// others from their readers' caches.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Counter(AtomicU64);
 
-/// The counters. They only ever go up.
+/// The counters. They only rise.
 #[derive(Debug)]
 pub struct Epochs<const N: usize = SHARDS>([Counter; N]);
 
 impl<const N: usize> Epochs<N> {
-    /// All at zero.
+    /// All counters at zero.
     pub fn new() -> Self {
         const { assert!(N > 0, "without a counter nothing would ever be checked again") };
         Self(std::array::from_fn(|_| Counter(AtomicU64::new(0))))
     }
 
-    /// To be called after an entry was added that concerns tokens of this shard (taken modulo the number of shards).
+    /// Call this after adding an entry that concerns tokens of this shard (taken modulo the number of shards).
     pub fn bump(&self, shard: usize) {
         self.0[shard % N].0.fetch_add(1, Ordering::Release);
     }
 
-    /// To be called after an entry was added that may concern any token.
+    /// Call this after adding an entry that may concern any token.
     pub fn bump_all(&self) {
         for counter in &self.0 {
             counter.0.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// The counter of a shard. Whoever reads a value sees every entry that was added before it was reached.
+    /// The counter of a shard. A reader of a value sees every entry that was added before the counter reached it.
     pub fn read(&self, shard: usize) -> u64 {
         self.0[shard % N].0.load(Ordering::Acquire)
     }
@@ -57,11 +57,11 @@ impl<const N: usize> Default for Epochs<N> {
 /// What a cached token remembers of its last check.
 ///
 /// Any number of threads may check and [update](Self::update) at once. Two rules make that safe:
-/// - `refuse_from` only ever comes nearer, because revocations only tighten: a slow checker that saw less cannot undo
-///   what a quick one found.
-/// - `seen` is written last, so whoever finds the present counter in it finds what that check found, or less time. A
-///   slow checker may put an old value there; that costs another check and hides nothing, since it is not the present
-///   counter.
+/// - `refuse_from` only moves to earlier times, because revocations only tighten: a slow checker that saw less cannot
+///   undo what a fast one found.
+/// - `seen` is written last, so a reader that finds the current counter in it also finds the result of that check, or
+///   an earlier time. A slow checker may write an old value; that costs another check and hides nothing, because an old
+///   value is not the current counter.
 #[derive(Debug)]
 pub struct RevocationEpoch {
     seen: AtomicU64,
@@ -69,23 +69,23 @@ pub struct RevocationEpoch {
 }
 
 impl RevocationEpoch {
-    /// The first check: the counter as it was read **before** the check, and what the check found.
+    /// The first check: the counter as it was read **before** the check, and the result of the check.
     pub fn new(epoch_read_before_the_check: u64, refuse_from: Timestamp) -> Self {
         Self { seen: AtomicU64::new(epoch_read_before_the_check), refuse_from: AtomicU64::new(refuse_from.as_millis()) }
     }
 
-    /// Has nothing been added since the last check, given the counter as it is now? If not, the token must be checked
-    /// again, and [`refuse_from`](Self::refuse_from) may say too much time.
+    /// Was nothing added since the last check, given the current counter? If something was, the token must be checked
+    /// again, and [`refuse_from`](Self::refuse_from) may be too late.
     pub fn is_current(&self, epoch: u64) -> bool {
         self.seen.load(Ordering::Acquire) == epoch
     }
 
-    /// From when on the token is refused, as far as known. To be asked after [`is_current`](Self::is_current).
+    /// From when the token is refused, as far as known. Read it after [`is_current`](Self::is_current).
     pub fn refuse_from(&self) -> Timestamp {
         Timestamp::from_millis(self.refuse_from.load(Ordering::Relaxed))
     }
 
-    /// A further check: the counter as it was read **before** the check, and what the check found.
+    /// A further check: the counter as it was read **before** the check, and the result of the check.
     pub fn update(&self, epoch_read_before_the_check: u64, refuse_from: Timestamp) {
         self.refuse_from.fetch_min(refuse_from.as_millis(), Ordering::Relaxed);
         self.seen.store(epoch_read_before_the_check, Ordering::Release);

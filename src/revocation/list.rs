@@ -1,12 +1,12 @@
-//! The list that every token is checked against: all revocations that some live token could match, in memory.
+//! The list that every token is checked against: all revocations that a live token could match, in memory.
 //!
-//! Entries of one target are merged, never replaced, so the order in which they arrive does not matter: a rotation whose
-//! entry arrives after the logout's revives nothing. An entry leaves when every token that it can match has expired, and
-//! for no other reason: a bound by size would forget the very entry that an attacker floods out.
+//! Entries of one target are merged, never replaced, so their order of arrival does not matter: a rotation's entry that
+//! arrives after the logout's revives nothing. An entry leaves only when every token that it can match has expired. A
+//! bound by size would drop the very entry that an attacker floods out.
 //!
-//! A check looks only at what can match: the session's entry and the not-before of subject, client and all; for a token
-//! without a session, its `jti` in place of the session. So a `sid` in another issuer's token means nothing, and neither
-//! does the `jti` of a token that has a session: that one ends with its session.
+//! A check reads only what can match: the session's entry, and the not-before of subject, client and all; for a token
+//! without a session, its `jti` instead of the session. So a `sid` in another issuer's token has no effect, and neither
+//! has the `jti` of a token with a session: such a token ends with its session.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -33,10 +33,10 @@ use entry::{NotBefore, SessionEntry};
 pub use filling::Filling;
 use parts::Parts;
 
-/// How long after its end an entry stays, so that no clock that is a little off revives anything.
+/// How long an entry stays after its end, so that a slightly wrong clock revives no token.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 
-/// What the list needs to know of a token. Everything comes from verified claims.
+/// What the list needs to know of a token. All of it comes from verified claims.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenFacts<'a> {
     /// `iss`.
@@ -45,7 +45,7 @@ pub struct TokenFacts<'a> {
     pub subject: &'a str,
     /// `client_id`.
     pub client: Option<&'a str>,
-    /// `sid` and `gen`: of our own tokens only, `None` for every other issuer's, whatever claims it has.
+    /// `sid` and `gen`, of our own tokens only. `None` for every other issuer's token, whatever claims it has.
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.
     pub jti: Option<&'a str>,
@@ -53,11 +53,11 @@ pub struct TokenFacts<'a> {
     pub issued_at: Option<Timestamp>,
 }
 
-/// What the list says of a token.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The token is refused from this moment on: [`Timestamp::ZERO`] when it is refused already,
-    /// [`Timestamp::MAX`] when nothing speaks against it.
+    /// The token is refused from this moment: [`Timestamp::ZERO`] if it is refused already, [`Timestamp::MAX`] if no
+    /// entry matches.
     pub refuse_from: Timestamp,
 }
 
@@ -68,10 +68,10 @@ impl Judgement {
     }
 }
 
-/// A map whose emptiness is known without a lock: most issuers never have an entry of most kinds.
+/// A map that is known to be empty without a lock: most issuers never have an entry of most kinds.
 struct Table<K, V> {
     map: DashMap<K, V, RandomState>,
-    /// Never less than what the map holds: raised before an insertion, lowered after a removal.
+    /// Never less than the size of the map: raised before an insertion, lowered after a removal.
     count: AtomicUsize,
 }
 
@@ -80,8 +80,8 @@ impl<K: Eq + Hash, V> Table<K, V> {
         Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
     }
 
-    /// Writers insert before they raise the epoch, and readers load the epoch before they come here: so a reader that
-    /// still finds the count at zero is one whose check is out of date already.
+    /// Writers insert before they raise the epoch, and readers load the epoch before they come here. So the check of a
+    /// reader that still finds a count of zero is out of date already.
     fn get<Q, T>(&self, key: &Q, of: impl FnOnce(&V) -> T) -> Option<T>
     where
         K: Borrow<Q>,
@@ -93,8 +93,8 @@ impl<K: Eq + Hash, V> Table<K, V> {
         self.map.get(key).map(|entry| of(entry.value()))
     }
 
-    /// True if the entry refuses anything that was not refused before: then `news` runs, and the entry stays locked
-    /// meanwhile. So whoever finds that there is no news knows that the news of it has been told.
+    /// Returns true if the entry refuses anything that was not refused before. Then `news` runs while the entry is
+    /// locked, so a later call that finds no news knows that `news` has run.
     fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V) -> bool, news: impl FnOnce()) -> bool {
         match self.map.entry(key) {
             Slot::Occupied(mut there) => {
@@ -113,7 +113,8 @@ impl<K: Eq + Hash, V> Table<K, V> {
         }
     }
 
-    /// Keeps what `keep` says, gives back memory when most of it is free, and says how many entries went.
+    /// Keeps the entries for which `keep` is true, frees memory if most of it is unused, and returns how many entries
+    /// were removed.
     fn sweep(&self, mut keep: impl FnMut(&mut V) -> bool) -> usize {
         let mut gone = 0;
         self.map.retain(|_, entry| {
@@ -135,11 +136,11 @@ impl<K: Eq + Hash, V> Table<K, V> {
     }
 }
 
-/// The entries about one issuer's tokens.
+/// The entries for one issuer's tokens.
 struct Issuer {
     subjects: Table<Box<str>, NotBefore>,
     clients: Table<Box<str>, NotBefore>,
-    /// `jti` → when the last such token has expired.
+    /// `jti` → when the last such token expires.
     tokens: Table<Box<str>, Timestamp>,
 }
 
@@ -149,16 +150,16 @@ impl Issuer {
     }
 }
 
-/// All that is revoked and could still be presented.
+/// All revocations that could still match a token.
 pub struct RevocationList {
     sessions: Parts,
-    /// Few, and hardly ever more: so a list that is read without a lock.
+    /// Few entries that hardly ever change, so it is read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
     /// The moment in `global`; 0 for none. Written under its lock.
     global_not_before: AtomicU64,
     epochs: Epochs,
-    /// For shards of `jti`s, which clients of other issuers may choose.
+    /// For the shards of `jti`s, which clients of other issuers may choose.
     jti_hasher: RandomState,
 }
 
@@ -180,7 +181,7 @@ impl RevocationList {
         Self::expecting(0)
     }
 
-    /// An empty list with room for the entries of so many sessions.
+    /// An empty list with room for this many sessions.
     fn expecting(sessions: usize) -> Self {
         Self {
             sessions: Parts::expecting(sessions),
@@ -192,10 +193,10 @@ impl RevocationList {
         }
     }
 
-    /// Merges an entry into what is known of its target. When this has returned, no later request gets past it. False if
-    /// all of it was refused already: then no counter went up, and no cached token is checked again because of it.
+    /// Merges an entry into its target's. When this returns, no later request passes it. Returns false if all of it was
+    /// refused already: then no counter rises, and no cached token is checked again.
     ///
-    /// An effect that does not fit its target, which only a corrupt store could bring, refuses all of the target's
+    /// An effect that does not fit its target, which only a corrupt store could contain, refuses all of the target's
     /// tokens.
     pub fn apply(&self, revocation: &Revocation) -> bool {
         let Revocation { target, effect, until } = revocation;
@@ -226,10 +227,10 @@ impl RevocationList {
         }
     }
 
-    /// What the list says of a token. To remember it, load the [epoch](Self::epoch) **before** asking.
+    /// Checks a token. To remember the result, load the [epoch](Self::epoch) **before** calling this.
     pub fn judge(&self, facts: TokenFacts<'_>, now: Timestamp) -> Judgement {
         let refuse_from = self.refuse_from(facts);
-        // What is past is past: one value for it, so that a clock set back does not bring a token back.
+        // One value for every moment in the past, so that a clock set back does not revive a token.
         Judgement { refuse_from: if refuse_from <= now { Timestamp::ZERO } else { refuse_from } }
     }
 
@@ -237,7 +238,7 @@ impl RevocationList {
         let issuer = self.issuer(facts.issuer);
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, facts.client);
         let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
-        // A token that does not say when it was issued may be older than any moment.
+        // A token without `iat` may be older than any moment.
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
             return Timestamp::ZERO;
         }
@@ -252,7 +253,7 @@ impl RevocationList {
         }
     }
 
-    /// The shard whose counter goes up with every entry that such a token can match.
+    /// The shard whose counter rises with every entry that such a token can match.
     pub fn shard_of(&self, facts: TokenFacts<'_>) -> usize {
         match (facts.session, facts.jti) {
             (Some((id, _)), _) => session_shard(id),
@@ -267,19 +268,19 @@ impl RevocationList {
         self.epochs.read(shard)
     }
 
-    /// The highest minimum generation known of a session, in effect yet or not; [`REVOKED`] when it is gone, 0 when nothing
-    /// is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): ask before the record is
-    /// loaded.
+    /// The highest minimum generation known for a session, in effect yet or not; [`REVOKED`] if the session is revoked,
+    /// 0 if nothing is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): read it
+    /// before the record is loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {
         self.sessions.get(session, SessionEntry::highest).unwrap_or(0)
     }
 
-    /// The latest of the not-befores of a subject, of a client and of all; [`Timestamp::ZERO`] when there is none.
+    /// The latest not-before of a subject, a client and all; [`Timestamp::ZERO`] if there is none.
     pub fn not_before(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
     }
 
-    /// The later of the not-befores of a subject and of a client, whatever that of all is.
+    /// The later not-before of a subject and a client, without that of all.
     pub fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         let issuer = self.issuer(issuer);
         let (of_subject, of_client) = Self::own_not_befores(issuer.as_deref(), subject, client);
@@ -305,8 +306,8 @@ impl RevocationList {
         of_subject.max(of_client).max(of_all)
     }
 
-    /// Removes the entries that ended more than an hour before `now`, and says how many. Raises no counter: every token
-    /// that such an entry could match has expired, and what a cached token remembers is never loosened.
+    /// Removes the entries that ended more than an hour before `now`, and returns how many. It raises no counter: every
+    /// token that such an entry could match has expired, and what a cached token remembers is never loosened.
     pub fn sweep(&self, now: Timestamp) -> usize {
         let over = |until: Timestamp| until.plus(KEPT_AFTER_END) < now;
         let mut gone = self.sessions.sweep(|entry| {
@@ -327,7 +328,7 @@ impl RevocationList {
         gone
     }
 
-    /// How many targets have an entry.
+    /// The number of targets with an entry.
     pub fn len(&self) -> usize {
         let per_issuer = |i: &Issuer| i.subjects.len() + i.clients.len() + i.tokens.len();
         let issuers: usize = self.issuers.load().iter().map(|(_, i)| per_issuer(i)).sum();
@@ -335,7 +336,7 @@ impl RevocationList {
         self.sessions.len() + issuers + usize::from(global)
     }
 
-    /// Is nothing revoked?
+    /// Is the list empty?
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -381,7 +382,7 @@ impl RevocationList {
     }
 }
 
-/// From the random bytes of the id.
+/// Taken from the random bytes of the id.
 fn session_shard(id: SessionId) -> usize {
     usize::from(id.as_bytes()[15]) % SHARDS
 }

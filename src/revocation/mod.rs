@@ -1,4 +1,4 @@
-//! Revocations: what they say, how two of them merge, and the list that every request is checked against.
+//! Revocations: what they mean, how two of them merge, and the list that every request is checked against.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::session::{Generation, SessionId};
 pub mod epoch;
 pub mod list;
 
-/// The atomics of [`epoch`]: a test puts others in their place.
+/// The atomics of [`epoch`]. A test replaces them.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
 pub use list::RevocationList;
 
-/// What is revoked. Keys include the issuer, because `sub`, `client_id` and `jti` mean something only together with it;
-/// sessions and generations are only ever our own.
+/// The target of a revocation. Keys include the issuer, because `sub`, `client_id` and `jti` have a meaning only
+/// together with it. Sessions and generations are always our own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Target {
     /// One session of ours.
@@ -41,7 +41,7 @@ pub enum Target {
     },
     /// Everything.
     Global,
-    /// One token that has no session.
+    /// One token without a session.
     Token {
         /// `iss`.
         issuer: Arc<str>,
@@ -50,31 +50,31 @@ pub enum Target {
     },
 }
 
-/// From when on, or from which generation on, a target's tokens are still good.
+/// From which moment, or from which generation, a target's tokens are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// For a [`Target::Session`]: tokens below a generation are refused.
     Minimum {
-        /// The least generation accepted from `effective_from` on; [`REVOKED`] for none.
+        /// The lowest generation accepted from `effective_from` on; [`REVOKED`] for none.
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,
-        /// The least generation accepted until then.
+        /// The lowest generation accepted until then.
         before: Generation,
     },
     /// For a subject, a client or all: sessions created (tokens without a session: issued) at or before this moment are
     /// refused.
     NotBefore(Timestamp),
-    /// For a token: it is refused.
+    /// A token is refused.
     Gone,
 }
 
 impl Effect {
-    /// The end of a session, at once.
+    /// Ends a session at once.
     pub const SESSION_REVOKED: Self = Self::Minimum { minimum: REVOKED, effective_from: Timestamp::ZERO, before: 0 };
 
-    /// Merges two effects on one target: the higher minimum and the later not-before win, gone absorbs all. Commutative,
-    /// associative and idempotent, so the order in which entries arrive does not matter.
+    /// Merges two effects on one target: the higher minimum and the later not-before win, and `Gone` absorbs all. The
+    /// operation is commutative, associative and idempotent, so the order of arrival does not matter.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         match (self, other) {
@@ -93,7 +93,7 @@ impl Effect {
                 Self::Minimum { minimum, effective_from, before: a_before.max(b_before).max(lower) }
             }
             (Self::NotBefore(a), Self::NotBefore(b)) => Self::NotBefore(a.max(b)),
-            // Effects of different kinds never meet: the target decides the kind. Refusing is the safe reading.
+            // Effects of different kinds never meet, because the target decides the kind. Refusing is the safe choice.
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
             (minimum @ Self::Minimum { .. }, Self::NotBefore(_))
             | (Self::NotBefore(_), minimum @ Self::Minimum { .. }) => minimum,
@@ -104,11 +104,11 @@ impl Effect {
 /// An entry of the revocation list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
-    /// What it is about.
+    /// The target.
     pub target: Target,
-    /// What it does to it.
+    /// The effect on it.
     pub effect: Effect,
-    /// When the last token of any kind that it can match has expired, leeway included.
+    /// When the last token that it can match expires, leeway included.
     pub until: Timestamp,
 }
 

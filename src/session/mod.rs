@@ -1,8 +1,8 @@
-//! A **session** is one login of one client: what RFC 9700 calls a token family. Everything issued since that login
-//! carries its id, and a **generation** that goes up by one with each pair of tokens.
+//! A **session** is one login of one client: what RFC 9700 calls a token family. Every token issued since that login
+//! carries its id, and a **generation** that rises by one with each pair of tokens.
 //!
-//! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential brings on; [`engine`](crate::engine)
-//! carries it out.
+//! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential causes;
+//! [`engine`](crate::engine) executes the decision.
 
 pub mod profile;
 pub mod rotation;
@@ -22,7 +22,7 @@ pub use scope::Scope;
 /// The generation of a pair of tokens. The first pair of a session is 1; 0 stands for "none".
 pub type Generation = u64;
 
-/// A session's name: a UUIDv7 whose time is the session's creation.
+/// The id of a session: a UUIDv7 whose time is the session's creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId([u8; 16]);
@@ -33,7 +33,7 @@ impl SessionId {
         Self(uuid::Builder::from_unix_timestamp_millis(created.as_millis(), &random).into_uuid().into_bytes())
     }
 
-    /// From the sixteen bytes that a token or a record holds.
+    /// From the sixteen bytes in a token or a record.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -43,14 +43,14 @@ impl SessionId {
         &self.0
     }
 
-    /// From the text of a `sid` claim: a hyphenated lower-case UUIDv7, and nothing else.
+    /// From the text of a `sid` claim: only a hyphenated lower-case UUIDv7 is accepted.
     pub fn parse(text: &str) -> Option<Self> {
         let id = Uuid::try_parse(text).ok()?;
         let own = Self(id.into_bytes());
         (id.get_version_num() == 7 && own.to_string() == text).then_some(own)
     }
 
-    /// When the session was created, to the millisecond: what a not-before is compared with.
+    /// When the session was created, to the millisecond. A not-before is compared with it.
     pub fn created(&self) -> Timestamp {
         let mut ms = [0; 8];
         ms[2..].copy_from_slice(&self.0[..6]);
@@ -70,7 +70,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// A session's own random secret: half of what makes its refresh tokens. Never leaves the store and the engine.
+/// A session's own random secret: half of the secret in its refresh tokens. It never leaves the store and the engine.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionSecret([u8; 16]);
@@ -93,33 +93,33 @@ impl fmt::Debug for SessionSecret {
     }
 }
 
-/// Is the session alive, and if not, why?
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// It may be refreshed.
+    /// The session may be refreshed.
     Live,
-    /// It was ended before its time.
+    /// The session was ended early.
     Revoked(RevokedBecause),
 }
 
-/// Why a session was ended before its time.
+/// Why a session was ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RevokedBecause {
-    /// Its holder logged out or revoked a token of it (RFC 7009).
+    /// Its holder logged out, or revoked one of its tokens (RFC 7009).
     Logout,
     /// A superseded refresh token was presented (RFC 9700 §4.14.2).
     Reuse,
-    /// Its refresh token was presented by another client.
+    /// Another client presented its refresh token.
     OtherClient,
-    /// An operator or the application said so.
+    /// The operator or the application ended it.
     Operator,
-    /// Its subject logged in once more than it may have sessions, and this was the oldest.
+    /// Its subject exceeded the number of live sessions, and this was the oldest.
     TooMany,
 }
 
-/// What made the last pair of tokens, so that it can be made again, byte for byte.
+/// What the last pair of tokens was made from, so that the same bytes can be made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastPair {
     /// The scope granted.
@@ -135,45 +135,45 @@ pub struct LastPair {
 /// The record of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Its name, which holds when it was created.
+    /// Its id, which contains its creation time.
     pub id: SessionId,
     /// Its own random secret.
     pub secret: SessionSecret,
-    /// Who logged in.
+    /// The subject that logged in.
     pub subject: Box<str>,
-    /// The account in whose name, where there is one.
+    /// The subject's account, if any.
     pub account: Option<Box<str>>,
     /// The OAuth client that the tokens were issued to.
     pub client: Box<str>,
-    /// The scope granted at login: no refresh goes beyond it (RFC 6749 §6).
+    /// The scope granted at login. No refresh exceeds it (RFC 6749 §6).
     pub scope: Scope,
-    /// The dialect in which it began.
+    /// The dialect of its login.
     pub dialect: Box<str>,
-    /// The end of the session, whatever is refreshed.
+    /// The end of the session. No refresh moves it.
     pub expires: Timestamp,
-    /// When the last of all access tokens issued so far expires.
+    /// When the last of all its access tokens expires.
     pub latest_access_expires: Timestamp,
 
     /// The last generation issued.
     pub current: Generation,
-    /// The generation that was presented to get there; 0 before the first refresh.
+    /// The generation that was exchanged for `current`; 0 before the first refresh.
     pub previous: Generation,
     /// When `previous` was first exchanged.
     pub rotated_at: Timestamp,
     /// When `current` was issued.
     pub issued_at: Timestamp,
-    /// Has anyone used `current` yet?
+    /// Was a token of `current` used yet?
     pub confirmed: bool,
-    /// What made the last pair.
+    /// What the last pair was made from.
     pub last: LastPair,
 
     /// Live or revoked.
     pub status: Status,
-    /// Goes up with every change of the record.
+    /// Rises with every change of the record.
     pub revision: u64,
-    /// The user agent at login, where it is kept.
+    /// The user agent at login, if it is kept.
     pub user_agent: Option<Box<str>>,
-    /// The address at login, where it is kept.
+    /// The address at login, if it is kept.
     pub address: Option<IpAddr>,
     /// The claims of the last pair's access token beyond those of the gate itself. The last field, and left out where there are
     /// none: so a record without claims has the bytes that it had before there were any.

@@ -1,4 +1,4 @@
-//! The rules of an endpoint or a client.
+//! The session rules of an endpoint or a client.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,14 +9,15 @@ const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
-/// More sessions of one subject would make each of its logins slow: they are counted one by one.
+/// The largest `max_sessions_per_subject`. A login counts its subject's sessions one by one, so more would make it
+/// slow.
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
-/// What a presented token that was superseded long ago brings on (RFC 9700 §4.14.2).
+/// What a superseded token causes beyond its windows (RFC 9700 §4.14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnReuse {
-    /// The session ends, its live access tokens with it.
+    /// The session ends, with its live access tokens.
     RevokeSession,
     /// Every session of the subject ends.
     RevokeSubject,
@@ -24,7 +25,7 @@ pub enum OnReuse {
     Deny,
 }
 
-/// What a refresh token brings on that comes from another client than its own.
+/// What a refresh token causes when another client presents it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnOtherClient {
@@ -34,40 +35,41 @@ pub enum OnOtherClient {
     RevokeSession,
 }
 
-/// What becomes of a login of a subject that has as many live sessions as it may.
+/// What a login causes when its subject has as many live sessions as allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnTooMany {
     /// The subject's oldest session ends.
     EndOldest,
-    /// It is refused, until one of the others has ended.
+    /// The login is refused until one of the sessions has ended.
     Refuse,
 }
 
-/// The rules that a session's tokens live by. The defaults are those of `gateway.toml`.
+/// The rules for a session's tokens. The defaults are those of `gateway.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// How long an access token lives, unless the client asks for another time.
+    /// The lifetime of an access token, unless the client requests another.
     pub access_ttl: Duration,
-    /// The longest access token that a client may ask for.
+    /// The longest lifetime that a client may request for an access token.
     pub max_access_ttl: Duration,
-    /// How long a session lives at most, from its login.
+    /// The longest lifetime of a session, from its login.
     pub session_ttl: Duration,
     /// How long a session lives without a refresh.
     pub idle_ttl: Duration,
-    /// How long, from when it was superseded, a refresh token is answered with the same successor again.
+    /// For this long after its exchange, a refresh token is answered with the same successor again.
     pub grace: Duration,
-    /// How long, from its first exchange, a refresh token is answered with a new pair while nobody used the old one.
+    /// For this long after its first exchange, a refresh token is answered with a new pair, while its successor is
+    /// unused.
     pub lost_response_window: Duration,
-    /// What a reuse brings on.
+    /// What a reuse causes.
     pub on_reuse: OnReuse,
-    /// What a token from another client brings on.
+    /// What a token causes that another client presents.
     pub on_other_client: OnOtherClient,
-    /// How many live sessions a subject may have, of whatever client and endpoint.
+    /// How many live sessions a subject may have, over all clients and endpoints.
     pub max_sessions_per_subject: u32,
-    /// What becomes of a login beyond that.
+    /// What a login beyond that causes.
     pub on_too_many: OnTooMany,
-    /// When a rotation ends the access tokens before it. `None`: they live to their own end.
+    /// When a rotation ends the earlier access tokens. `None`: they live to their own end.
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -107,7 +109,7 @@ pub struct ProfileOverride {
 }
 
 impl ProfileOverride {
-    /// These rules where they say something, those of `base` elsewhere.
+    /// These rules where they are set, those of `base` elsewhere.
     pub fn over(&self, base: &Profile) -> Profile {
         Profile {
             access_ttl: self.access_ttl.unwrap_or(base.access_ttl),
@@ -125,10 +127,10 @@ impl ProfileOverride {
     }
 }
 
-/// A rule that a profile breaks: the key, and what it must be.
+/// A rule that a profile breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfileError {
-    /// The key of `gateway.toml` that is wrong.
+    /// The wrong key of `gateway.toml`.
     pub key: &'static str,
     /// What it must be.
     pub expected: String,
@@ -143,7 +145,7 @@ impl fmt::Display for ProfileError {
 impl std::error::Error for ProfileError {}
 
 impl Profile {
-    /// Every bound that these rules break; empty when they hold together.
+    /// Every bound that these rules break; empty if they are consistent.
     pub fn problems(&self) -> Vec<ProfileError> {
         let mut found = Vec::new();
         let mut rule = |holds: bool, key, expected: String| {

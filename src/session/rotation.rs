@@ -1,9 +1,9 @@
-//! What a presented refresh credential brings on: a pure function of the session, the credential, what is known of the
+//! What a presented refresh credential causes: a pure function of the session, the credential, the facts about the
 //! user, the time and the profile. The first row that fits decides:
 //!
 //! | session | presented | decision |
 //! |---|---|---|
-//! | revoked, or gone by the list; user inactive; begun before `sessions_valid_from` | any | [`Revoked`](Decision::Revoked) |
+//! | revoked by its record or by the list; user inactive; begun before `sessions_valid_from` | any | [`Revoked`](Decision::Revoked) |
 //! | past `session_ttl`, or idle past `idle_ttl` | any | [`Expired`](Decision::Expired) |
 //! | live | > current, or `minimum_known` > current | [`Ahead`](Decision::Ahead) |
 //! | live | = current | [`Rotate`](Decision::Rotate) |
@@ -19,33 +19,33 @@ use super::profile::Profile;
 use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
 
-/// A minimum generation that no token reaches: the session is gone.
+/// A minimum generation that no token reaches: the session is revoked.
 pub const REVOKED: Generation = Generation::MAX;
 
-/// A refresh credential whose authenticity was checked already.
+/// An authentic refresh credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presented {
     /// The generation that it was issued at.
     pub generation: Generation,
 }
 
-/// What is known besides the record.
+/// The facts besides the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Does the directory know the user, is the user active, and still of the session's account?
+    /// Does the directory know the user, and is the user active and still in the session's account?
     pub user_active: bool,
-    /// The latest of the directory's, the subject's, the client's and the global not-before. A session created at that
+    /// The latest of the directory's, the subject's, the client's and the global not-before. A session created in that
     /// very millisecond is not valid.
     pub sessions_valid_from: Timestamp,
-    /// The minimum generation that the revocation list knows of this session, in effect yet or not; 0 when it knows none.
+    /// The minimum generation that the revocation list has for this session, in effect yet or not; 0 for none.
     ///
-    /// To be read **before** the record is loaded. A rotation writes the store first and the list after it, so a record
-    /// loaded later is no older than what the list said. Read the other way round, another request's rotation in between
-    /// would look like writes that the store has lost.
+    /// Read it **before** the record is loaded. A rotation writes the store first and the list after it, so a record
+    /// loaded later is no older than the list's entry. In the other order, another request's rotation in between would
+    /// look like writes that the store has lost.
     pub minimum_known: Generation,
-    /// Does this node hold every revocation of this session, whatever the store may have lost since? A node that once
-    /// loaded its revocations from a store that had lost writes does not, for as long as the session lasts: the next
-    /// change of the session does not bring back what was lost before it.
+    /// Does this node have every revocation of this session, whatever the store may have lost? A node that once loaded
+    /// its revocations from a store that had lost writes does not, for the rest of the session: the session's next
+    /// change does not restore what was lost before it.
     pub unbroken_revocations: bool,
 }
 
@@ -56,13 +56,13 @@ pub enum SessionEnd {
     Record,
     /// The revocation list says so.
     List,
-    /// The user is unknown, disabled, removed, or of another account by now.
+    /// The user is unknown, disabled, removed, or in another account now.
     UserInactive,
-    /// It began before the sessions of the user, the client or all users became invalid.
+    /// It began at or before a not-before of the user, the client or all users.
     BeforeValidFrom,
 }
 
-/// Which lifetime a session has outlived.
+/// The lifetime that a session has outlived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
     /// `session_ttl`.
@@ -71,38 +71,38 @@ pub enum Lifetime {
     Idle,
 }
 
-/// How a reuse came about: for the audit event, never for the reply.
+/// The circumstances of a reuse, for the audit event and never for the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
     /// How many generations older than the current one the token is.
     pub generations_old: u64,
-    /// How long ago its successor was issued, where the record still knows.
+    /// How long ago its successor was issued, if the record still has it.
     pub superseded_for: Option<Duration>,
 }
 
-/// What a presented refresh credential brings on. See the table of this module.
+/// What a presented refresh credential causes. See the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The session was ended.
     Revoked(SessionEnd),
     /// The session outlived a lifetime.
     Expired(Lifetime),
-    /// Store or record have lost writes. Fast-forward where that is safe (requirement O5), else refuse.
+    /// Store or record have lost writes. Fast-forward if that is safe (requirement O5), else refuse.
     Ahead {
-        /// The session may be taken on from the presented generation.
+        /// The session may continue from the presented generation.
         fast_forward: bool,
     },
     /// A new pair.
     Rotate,
     /// The current pair again.
     Replay,
-    /// A new pair in the place of one that nobody used.
+    /// A new pair that replaces an unused one.
     Reissue,
     /// A superseded token.
     Reuse(Reuse),
 }
 
-/// Decides. No I/O, no clock, no randomness.
+/// Decides, without I/O, clock or randomness.
 pub fn decide(s: &Session, presented: Presented, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
     if let Some(why) = ended(s, facts) {
         return Decision::Revoked(why);
@@ -112,7 +112,7 @@ pub fn decide(s: &Session, presented: Presented, facts: Facts, now: Timestamp, p
     }
     let generation = presented.generation;
     if generation > s.current || facts.minimum_known > s.current {
-        // What the list knows is the least that was lost: only a token at or past it can be the latest one.
+        // The list shows the least that was lost: only a token at or past it can be the latest one.
         let latest = generation > s.current && generation >= facts.minimum_known;
         let fast_forward = facts.unbroken_revocations && latest && successor(generation).is_some();
         return Decision::Ahead { fast_forward };
@@ -156,7 +156,7 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
     (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lifetime::Idle)
 }
 
-/// What a rotation does to the session's access tokens of earlier generations.
+/// What a rotation does to the session's earlier access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaisedMinimum {
     /// Access tokens below this generation are refused …
@@ -178,13 +178,13 @@ pub struct RecordChange {
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The generation after this one. None reaches [`REVOKED`], which therefore never means a token.
+/// The generation after this one. None reaches [`REVOKED`], which therefore never denotes a token.
 fn successor(generation: Generation) -> Option<Generation> {
     generation.checked_add(1).filter(|next| *next < REVOKED)
 }
 
-/// The step that `decision` takes when it issues a new generation; `None` when it issues none, which includes a record
-/// whose counters are used up.
+/// The change of the record when `decision` issues a new generation; `None` if it issues none, or if the record's
+/// counters are used up.
 pub fn apply_decision(
     s: &Session,
     decision: Decision,
@@ -196,13 +196,13 @@ pub fn apply_decision(
     let raise_by_profile = profile.revoke_previous_after;
     let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
         Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
-        // What lay between is abandoned at once, whatever the profile says. Its access tokens may have expired while the
-        // holder slept, its refresh tokens have not: the list knows of it at least as long as a sweep leaves what has
-        // just ended, in case the store loses this very write.
+        // The generations in between are abandoned at once, whatever the profile says. Their access tokens may have
+        // expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as long as a sweep
+        // keeps what has just ended, in case the store loses this very write.
         Decision::Reissue => {
             (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
         }
-        // The record does not know of the access tokens whose issue it has lost, but no token lives longer than this.
+        // The record does not have the access tokens whose issue it lost, but no token lives longer than this.
         Decision::Ahead { fast_forward: true } => {
             let lost = now.plus(profile.max_access_ttl).min(s.expires);
             let generation = presented.generation;

@@ -24,7 +24,7 @@ impl Scope {
         if text.split(' ').all(|t| token(&t)) { Ok(Self::collect(text.split(' '))) } else { Err(InvalidScope) }
     }
 
-    /// A scope that no token has: what a misspelt requirement becomes, so that it lets nobody pass.
+    /// A scope that no token has. A misspelt requirement becomes this scope, so that no token satisfies it.
     pub(crate) fn impossible() -> Self {
         Self("\u{0}".into())
     }
@@ -44,7 +44,7 @@ impl Scope {
         &self.0
     }
 
-    /// True when nothing is granted.
+    /// Is nothing granted?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -54,17 +54,17 @@ impl Scope {
         self.0.split(' ').filter(|t| !t.is_empty())
     }
 
-    /// Is `token` among them?
+    /// Does it contain `token`?
     pub fn contains(&self, token: &str) -> bool {
         self.iter().any(|t| t == token)
     }
 
-    /// Is every token of this one in `other`?
+    /// Does `other` contain every token of this one?
     pub fn is_within(&self, other: &Self) -> bool {
         self.iter().all(|t| other.contains(t))
     }
 
-    /// What both hold, in this one's order.
+    /// The tokens in both, in this one's order.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self::collect(self.iter().filter(|t| other.contains(t)))

@@ -1,10 +1,10 @@
-//! A few verified tokens for each thread, in front of the cache that all threads share: what is found here costs a
-//! comparison and no write that another processor sees. Nothing is decided here: time and revocation are asked for at
-//! every hit, wherever it was found.
+//! A small cache of verified tokens for each thread, in front of the cache that all threads share. A hit costs a
+//! comparison, and no write that another processor sees. This cache decides nothing: time and revocation are checked at
+//! every hit.
 //!
-//! A token has one place, by the end of its signature, which nobody can choose for a token that holds; another that takes
-//! the same place puts it out. Beyond so many bytes others go, whichever come next. A token is found only under its every
-//! byte, and only for the keys that verified it.
+//! A token has one slot, chosen by the end of its signature, which a client cannot choose for a valid token. A new
+//! token evicts the one in its slot. When the tokens take more memory than the bound, others are evicted in turn. A
+//! token is found only by all of its bytes, and only for the keys that verified it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Verified;
 
-/// How many tokens a thread keeps.
+/// The number of slots of a thread.
 const PLACES: usize = 4096;
-/// How much memory they take at most, in bytes: 4096 tokens of usual size fit.
+/// The most memory that a thread's tokens take, in bytes: 4096 tokens of usual size fit.
 const MOST: usize = 8 << 20;
-/// So often in a row a token is found here before the shared cache hears that it is in use and keeps it.
+/// After this many hits in a row the shared cache is asked, so that it learns that the token is in use and keeps it.
 const UNHEARD: u32 = 64;
 
 thread_local! {
@@ -25,9 +25,9 @@ thread_local! {
 
 struct Front {
     places: Vec<Option<Slot>>,
-    /// What the tokens take.
+    /// The memory that the tokens take.
     bytes: usize,
-    /// Where one goes next, if there are too many bytes.
+    /// The slot to evict next when the tokens take too much memory.
     hand: usize,
 }
 
@@ -37,7 +37,7 @@ struct Slot {
     verified: Arc<Verified>,
 }
 
-/// Which set of keys verified a token; no two sets of a process have the same.
+/// The identity of a key set. No two sets of a process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SetId(u64);
 
@@ -48,7 +48,7 @@ impl SetId {
     }
 }
 
-/// The token, if this thread has it. Now and then `None` all the same, so that the shared cache is asked.
+/// The token, if this thread has it. Returns `None` now and then all the same, so that the shared cache is asked.
 pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
@@ -85,7 +85,7 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
 }
 
 impl Front {
-    /// Puts something, or nothing, in the place of what is there.
+    /// Replaces the content of a slot.
     fn put(&mut self, at: usize, new: Option<Slot>) {
         let Some(place) = self.places.get_mut(at) else { return };
         if let Some(old) = std::mem::replace(place, new) {
@@ -94,13 +94,13 @@ impl Front {
     }
 }
 
-/// What this thread has at hand, in bytes.
+/// The memory that this thread's tokens take, in bytes.
 #[cfg(test)]
 pub(crate) fn bytes() -> usize {
     FRONT.with_borrow(|front| front.bytes)
 }
 
-/// A signature is as good as random; what is left is to spread the letters of base64 over all bits.
+/// The bits of a signature are as good as random. The multiplication spreads its base64 letters over all bits.
 fn place_of(token: &str) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let end = token.as_bytes().last_chunk().map_or(0, |end| u64::from_le_bytes(*end));

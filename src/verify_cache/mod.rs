@@ -1,21 +1,22 @@
-//! From a `Credential` to a [`Verified`] token: the step that every request takes.
+//! The cache of verified tokens, and the check on a miss: from a `Credential` to a [`Verified`] token. Every request
+//! takes this step.
 //!
-//! A token that was verified once is kept (moka) under its every byte, together with the key set that verified it: other
-//! keys, other cache. What is kept is what the token *is*; its times and its revocation are checked at every hit, and what a
-//! route *asks* is judged by [`crate::policy`].
+//! The cache (moka) keys a verified token by all of its bytes, within the key set that verified it: other keys have
+//! another cache. It keeps what the token *is*. Times and revocation are checked at every hit, and [`crate::policy`]
+//! judges what a route *requires*.
 //!
-//! Of several who show a new token at the same time one verifies it, and all take what was found. Whether it is looked at
-//! at all is asked for each: nobody waits because of what another's address did.
+//! If several requests present a new token at the same time, one verifies it, and all use the result. Admission is
+//! checked for each request: a rate limit on one address holds up no other.
 //!
-//! Each thread has a few of them at hand besides (`front`). All are bounded by what they take in memory: tokens differ in
+//! Each thread also has a small cache of its own (`front`). All caches are bounded by memory, because tokens differ in
 //! size by a factor of twenty.
 //!
-//! A token whose signature holds and that is refused all the same is remembered apart from the good ones: a client that
-//! goes on showing it costs no signature, and takes nobody's place. Only what whoever has our keys has signed gets there.
+//! A token that is refused although its signature is good is remembered apart from the good ones: presenting it again
+//! costs no signature check, and evicts no good token. Only tokens signed with our issuers' keys get there.
 //!
-//! The cache's key is the whole token, hashed with a keyed fast hash and then compared byte for byte. A digest as the
-//! key would cost 410 ns where this costs about 60, and gains nothing: only tokens whose signature held are ever put in,
-//! so nobody can choose keys that collide.
+//! The cache's key is the whole token, hashed with a fast keyed hash and then compared byte for byte. A digest as the
+//! key would cost 410 ns instead of about 60, and gains nothing: only tokens with a good signature are inserted, so a
+//! client cannot choose keys that collide.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -48,23 +49,23 @@ mod front;
 #[cfg(test)]
 pub(crate) use front::bytes as at_hand;
 
-/// How much memory the verified tokens take that all threads share, in bytes.
+/// The memory of the shared cache of verified tokens, in bytes.
 pub const DEFAULT_CACHE: u64 = 64 << 20;
-/// How much the refused ones take.
+/// The memory of the refused tokens, in bytes.
 const REFUSED_CACHE: u64 = 4 << 20;
-/// For how long a refused token is remembered. No revocation is ever taken back, so it could be for ever.
+/// How long a refused token is remembered. Revocations are never taken back, so any duration would be safe.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
-/// What a kept token takes besides its texts, in bytes: itself, and its place in a cache.
+/// The memory of a cached token besides its texts, in bytes: the structure itself, and its cache entry.
 const OVERHEAD: usize = 768;
 
-/// Which headers tell an upstream who the caller is.
+/// The headers that tell an upstream the caller.
 #[derive(Clone, Debug, Default)]
 pub struct IdentityHeaders {
-    /// Each header, and what stands in it.
+    /// Each header, and its content.
     pub headers: Vec<(HeaderName, IdentityField)>,
 }
 
-/// What an identity header holds.
+/// The content of an identity header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityField {
     /// `sub`.
@@ -84,7 +85,7 @@ pub enum IdentityField {
 }
 
 impl IdentityHeaders {
-    /// A place for each header; empty, where the token does not say what should stand in it.
+    /// A value for each header; `None` if the token does not have the field.
     fn values(&self, token: &AccessToken) -> Box<[Option<HeaderValue>]> {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
@@ -96,7 +97,7 @@ impl IdentityHeaders {
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
                 IdentityField::Issuer => (&*token.issuer).into(),
-                // As it counts here, and not as another issuer says.
+                // The scope as this gate grants it, not as another issuer writes it.
                 IdentityField::Claim(name) if **name == *"scope" => token.scope.as_str().into(),
                 IdentityField::Claim(name) => match others.get(name.as_ref())? {
                     serde_json::Value::String(text) => Cow::Owned(text.clone()),
@@ -119,7 +120,7 @@ impl IdentityHeaders {
 struct Shared {
     revocations: Arc<RevocationList>,
     identity: IdentityHeaders,
-    /// How many requests of each caller are under way.
+    /// The requests in flight of each caller.
     callers: Shares,
 }
 
@@ -128,7 +129,7 @@ pub struct Verified {
     token: AccessToken,
     headers: Box<[Option<HeaderValue>]>,
     shard: usize,
-    /// What it takes in memory, in bytes.
+    /// Its memory, in bytes.
     weight: u32,
     watch: RevocationEpoch,
     holder: Holder,
@@ -142,22 +143,22 @@ impl std::fmt::Debug for Verified {
 }
 
 impl Verified {
-    /// What the token says.
+    /// The token's claims.
     pub fn token(&self) -> &AccessToken {
         &self.token
     }
 
-    /// Whose what is held for it is.
+    /// The holder that the caller's resources count for.
     pub fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// A request of this caller is over.
+    /// A request of this caller ended.
     pub(crate) fn left(&self) {
         self.shared.callers.leave(self.holder, 1);
     }
 
-    /// The headers that tell an upstream who the caller is, ready made.
+    /// The headers that tell an upstream the caller, ready to send.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let names = self.shared.identity.headers.iter().map(|(name, _)| name);
         names.zip(&self.headers).filter_map(|(name, value)| Some((name, value.as_ref()?)))
@@ -183,7 +184,7 @@ fn facts(token: &AccessToken) -> TokenFacts<'_> {
     }
 }
 
-/// The keys that tokens are verified with, and the tokens that they verified.
+/// The keys that verify tokens, and the tokens that they verified.
 struct KeySet {
     verifier: Verifier,
     cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
@@ -191,15 +192,15 @@ struct KeySet {
     id: SetId,
 }
 
-/// A token whose signature holds and which is refused.
+/// A token with a good signature that is refused.
 #[derive(Clone)]
 struct Refused {
     denial: Denial,
-    /// Where nothing but a revocation speaks against it.
+    /// The token, if it is refused only because of a revocation.
     token: Option<Arc<AccessToken>>,
 }
 
-/// Where a token came from, for one that was never seen.
+/// What a cache miss needs: where the token came from, and what counts and notes it.
 #[derive(Clone, Copy)]
 pub(crate) struct MissContext<'a> {
     pub(crate) limits: &'a Limits,
@@ -208,13 +209,13 @@ pub(crate) struct MissContext<'a> {
 }
 
 impl<'a> MissContext<'a> {
-    /// A token that was shown from there.
+    /// The context for a token from this source.
     pub(crate) fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
         Self { limits: engine.limits(), confirmations: engine.confirmations(), source: source.into() }
     }
 }
 
-/// Ends an entry with its token; the engine's clock has the last word at each hit.
+/// Evicts an entry when its token expires. The engine's clock decides at each hit.
 struct UntilExpired(Arc<EngineClock>);
 
 impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
@@ -252,8 +253,8 @@ impl TokenChecker {
         Self { keys, clock, shared: Arc::new(Shared { revocations, identity, callers }), capacity }
     }
 
-    /// Verifies with other keys from the next request on; what the old ones verified is forgotten. False if they are no
-    /// others: then nothing is forgotten.
+    /// Verifies with other keys from the next request on, and forgets what the old ones verified. Returns false, and
+    /// forgets nothing, if the keys are the same.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let other = !self.keys.load().verifier.equals(&verifier);
         if other {
@@ -262,7 +263,7 @@ impl TokenChecker {
         other
     }
 
-    /// Checks a credential, of whatever issuer. See [`Self::check_of`].
+    /// Checks a credential of any issuer. See [`Self::check_of`].
     ///
     /// # Errors
     /// As [`Self::check_of`].
@@ -274,13 +275,13 @@ impl TokenChecker {
         self.check_of(credential, |_| true, shown)
     }
 
-    /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. `taken` says of one that
-    /// was never seen whether its issuer's tokens are wanted at all, before its signature is verified; whoever asks judges
-    /// the token that comes back all the same.
+    /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. For an unseen token,
+    /// `taken` decides whether tokens of its issuer are accepted at all, before its signature is verified. The caller
+    /// must judge the returned token in any case.
     ///
     /// # Errors
-    /// The rule that refuses it. [`Denial::TooManyRequests`] for one that was never seen, from where too many forged ones
-    /// came.
+    /// The rule that refuses it. [`Denial::TooManyRequests`] for an unseen token, if too many forged ones came from its
+    /// source.
     pub(crate) fn check_of<'a>(
         &self,
         credential: Credential<'_>,
@@ -323,7 +324,7 @@ impl TokenChecker {
             return Err(refused.denial);
         }
         shown.limits.admit_unverified(shown.source)?;
-        // Not among those that wait for one another below: what a route takes is its own matter.
+        // Before the shared verification below: which issuers a route accepts is that route's own matter.
         if keys.verifier.has_others() && !taken(keys.verifier.claimed(token)?) {
             return Err(Denial::WrongIssuer);
         }
@@ -340,10 +341,10 @@ impl TokenChecker {
         let now = self.clock.now();
         let verified = keys.verifier.verify_expired(&text, now, self.clock.wall(), Duration::ZERO);
         let mut access = verified.inspect_err(|refusal| keys.remember(&text, *refusal))?;
-        // The key and what it leads to share it.
+        // The cache key and its entry share the text.
         access.text = text;
         let shard = self.shared.revocations.shard_of(facts(&access));
-        // Before the list is asked: an entry that comes in between moves the epoch past this one.
+        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
         let epoch = self.shared.revocations.epoch(shard);
         let judged = self.shared.revocations.judge(facts(&access), now);
         if judged.refuse_from <= now {
@@ -368,7 +369,7 @@ impl TokenChecker {
         }))
     }
 
-    /// Checks again what a long connection hangs on: a verified token, or the one that a rotation has successor it to.
+    /// Checks a long-lived connection again: its verified token, or the one that a rotation moved it to.
     pub(crate) fn check_again(
         &self,
         verified: &Verified,
@@ -382,14 +383,14 @@ impl TokenChecker {
         if self.shared.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
-        // What a key has signed ends with it; a token that was issued since may have another.
+        // A removed key ends the tokens that it signed. A later token may have another key.
         let key = successor.map_or(token.key, |successor| successor.key);
         if !self.keys.load().verifier.holds(&token.issuer, &key) {
             return Err(Denial::UnknownKey);
         }
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
-            // What was successor is a session, and so our own.
+            // Only sessions are advanced, so this token is our own.
             (OnExpiry::Close, Some(SuccessorToken { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
@@ -408,7 +409,8 @@ impl TokenChecker {
         now: Timestamp,
         latest: Timestamp,
     ) -> Result<(), Denial> {
-        // Other issuers' tokens are judged on wall time, ours on engine time; what ends ours, by the later of both.
+        // Tokens of other issuers are judged on wall time, ours on engine time; the expiry of ours on the later of
+        // both.
         let (now, latest) = if token.ours {
             (now, latest)
         } else {
@@ -424,8 +426,8 @@ impl TokenChecker {
         Ok(())
     }
 
-    /// What a token says, if it is one of this gate's issuers' and authentic, revoked or not: for those who exchange or
-    /// revoke it. Its use confirms nothing.
+    /// Verifies a token, accepting one that expired at most `expired_for_at_most` ago, revoked or not: for callers that
+    /// exchange or revoke it. It confirms no generation.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -436,7 +438,7 @@ impl TokenChecker {
         shown: MissContext<'_>,
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
-        // What was verified before costs no signature again. Its times are judged as ever.
+        // A token that was verified before needs no second signature check. Its times are judged as ever.
         let seen = keys.cache.get(token).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
@@ -462,12 +464,12 @@ impl TokenChecker {
         }
     }
 
-    /// How many requests of each caller are under way.
+    /// The requests in flight of each caller.
     pub(crate) fn callers(&self) -> &Shares {
         &self.shared.callers
     }
 
-    /// How much memory the verified tokens take that all threads share, in bytes.
+    /// The memory of the shared cache of verified tokens, in bytes.
     #[cfg(test)]
     pub(crate) fn cached_bytes(&self) -> u64 {
         let keys = self.keys.load();
@@ -475,7 +477,7 @@ impl TokenChecker {
         keys.cache.weighted_size()
     }
 
-    /// How many verified tokens are kept.
+    /// The number of verified tokens in the cache.
     pub fn cached(&self) -> u64 {
         let keys = self.keys.load();
         keys.cache.run_pending_tasks();
@@ -488,7 +490,7 @@ impl KeySet {
         let cache = Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, verified: &Arc<Verified>| verified.weight)
-            // Every rotation makes a key that was never seen: the default policy would refuse it once the cache is full.
+            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default());
@@ -500,7 +502,7 @@ impl KeySet {
         Self { verifier, cache, refused, id: SetId::next() }
     }
 
-    /// Remembers what was refused for good although its signature holds.
+    /// Remembers a token that is refused although its signature is good.
     fn remember(&self, text: &Arc<str>, refusal: Refusal) {
         match refusal {
             Refusal::Authentic(denial) => self.refused.insert(Arc::clone(text), Refused { denial, token: None }),
@@ -514,7 +516,7 @@ impl KeySet {
     }
 }
 
-/// Counts what was looked at in vain, by what it cost.
+/// Counts a failed verification by what it cost.
 fn count(refusal: Refusal, shown: MissContext<'_>) {
     match refusal {
         Refusal::Unchecked(_) => {}

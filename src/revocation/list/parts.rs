@@ -1,8 +1,8 @@
-//! The table of sessions: a map in many parts, each with a lock of its own.
+//! The table of sessions: a map in many parts, each with its own lock.
 //!
-//! A map doubles when it is seven eighths full, so one that has just doubled takes twice what it must. How many parts
-//! there are is therefore chosen by how many entries are expected: such that the maps are filled well, and small enough
-//! that a part stays in a processor's cache while it is filled, and that whoever waits for one that grows waits shortly.
+//! A map doubles when it is seven eighths full, so a map that has just doubled takes twice the memory it needs. The
+//! number of parts is therefore chosen by the expected number of entries: the maps are filled well, a part fits into a
+//! processor's cache while it is filled, and a thread that waits for a growing part waits briefly.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,33 +14,33 @@ use foldhash::fast::RandomState;
 use super::entry::SessionEntry;
 use crate::session::SessionId;
 
-/// How many parts there are at least.
+/// The least number of parts.
 const FEWEST: usize = 64;
-/// How many entries of those expected a part gets. Its map has room for 7168: more than chance will add.
+/// How many of the expected entries a part gets. Its map has room for 7168, which allows for chance.
 const EACH: usize = 6400;
 
-/// Ids of ours, which nobody chooses: a quick hash will do.
+/// Our own ids, which no client chooses, so a fast hash is enough.
 type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
 pub(super) struct Parts {
     parts: Box<[RwLock<Part>]>,
-    /// Never less than what the parts hold: raised before an insertion, lowered after a removal.
+    /// Never less than the size of the parts: raised before an insertion, lowered after a removal.
     count: AtomicUsize,
 }
 
 impl Parts {
-    /// With room for so many.
+    /// With room for this many.
     pub(super) fn expecting(entries: usize) -> Self {
         let parts = entries.div_ceil(EACH).max(FEWEST);
         let each = entries.div_ceil(parts);
-        // Chance fills one part more than another.
+        // Chance fills some parts more than others.
         let room = each + each / 10;
         let part = || RwLock::new(HashMap::with_capacity_and_hasher(room, RandomState::default()));
         let parts = (0..parts).map(|_| part()).collect();
         Self { parts, count: AtomicUsize::new(0) }
     }
 
-    /// How many parts there are.
+    /// The number of parts.
     pub(super) fn number(&self) -> usize {
         self.parts.len()
     }
@@ -48,13 +48,13 @@ impl Parts {
     /// The part of an id.
     pub(super) fn of(&self, id: SessionId) -> usize {
         let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
-        // Its random bytes, spread by a multiplication: the map hashes in earnest.
+        // Its random bytes, spread by a multiplication; the map itself uses a stronger hash.
         let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        // Less than the number of parts, which are not so many that this overflows.
+        // Less than the number of parts, which is too small for an overflow.
         ((spread * self.parts.len() as u64) >> 32) as usize
     }
 
-    /// What [`Table::get`](super::Table::get) says of readers and writers is so here, too.
+    /// The ordering rule of [`Table::get`](super::Table::get) holds here, too.
     pub(super) fn get<T>(&self, id: SessionId, of: impl FnOnce(&SessionEntry) -> T) -> Option<T> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -63,7 +63,7 @@ impl Parts {
         part.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(of)
     }
 
-    /// What [`Table::merge`](super::Table::merge) says of `news` is so here, too.
+    /// The rule of `news` in [`Table::merge`](super::Table::merge) holds here, too.
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
         let Some(part) = self.parts.get(self.of(id)) else { return false };
         let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ impl Parts {
         is_news
     }
 
-    /// Merges entries whose part this is, before anybody asks.
+    /// Merges entries of this part, before the list is in use.
     pub(super) fn merge_into(&self, part: usize, entries: impl IntoIterator<Item = (SessionId, SessionEntry)>) {
         let Some(part) = self.parts.get(part) else { return };
         let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,8 @@ impl Parts {
         }
     }
 
-    /// Keeps what `keep` says, gives back memory where most of it is free, and says how many entries went.
+    /// Keeps the entries for which `keep` is true, frees memory if most of it is unused, and returns how many were
+    /// removed.
     pub(super) fn sweep(&self, mut keep: impl FnMut(&mut SessionEntry) -> bool) -> usize {
         let mut gone = 0;
         for part in &self.parts {
@@ -116,7 +117,7 @@ impl Parts {
         self.count.load(Ordering::Acquire)
     }
 
-    /// For how many there is room now.
+    /// The number of entries that there is room for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.parts.iter().map(|part| part.read().unwrap().capacity()).sum()
