@@ -1,5 +1,5 @@
-//! Where a bearer token may stand in a request: in one `Authorization` header, once (RFC 6750 §2.1). A request that
-//! brings two credentials is refused, equal or not: the gate could judge one and the upstream another.
+//! Where a bearer token may be in a request: in exactly one `Authorization` header (RFC 6750 §2.1). A request with two
+//! credentials is refused, equal or not: the gate could judge one and the upstream the other.
 
 use std::borrow::Cow;
 
@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::denial::Denial;
 
-/// A bearer token as it was sent, and nothing known of it yet.
+/// A bearer token as it was sent, not verified yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credential<'a>(&'a str);
 
 impl<'a> Credential<'a> {
-    /// A token that came another way than in the head of a request.
+    /// A token that did not come in the head of a request.
     pub(crate) const fn new(token: &'a str) -> Self {
         Self(token)
     }
@@ -30,23 +30,23 @@ impl std::fmt::Debug for Credential<'_> {
     }
 }
 
-/// Where a token may stand besides `Authorization`.
+/// The places of a token besides `Authorization`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Places<'a> {
-    /// A parameter of the query, over which `Authorization` wins.
+    /// A parameter of the query. `Authorization` takes precedence over it.
     pub(crate) query: Option<&'a str>,
-    /// Cookies; together with another credential they are refused.
+    /// Cookies. Together with another credential they are refused.
     pub(crate) cookies: [Option<&'a str>; 2],
 }
 
-/// A credential, and whether a browser sent it without being asked: then the request must prove where it comes from.
+/// A credential, and whether a browser adds it by itself: then the request must prove its origin.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found<'a> {
     pub(crate) token: Cow<'a, str>,
     pub(crate) by_cookie: bool,
 }
 
-/// The one credential of a request, wherever its route and dialect let it stand.
+/// The one credential of a request, in any place that its route and dialect allow.
 pub(crate) fn extract_from<'h>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -55,7 +55,7 @@ pub(crate) fn extract_from<'h>(
     let by_header = extract(headers, query)?.map(|credential| Cow::Borrowed(credential.0));
     let mut by_cookie = None;
     let [first, second] = places.cookies;
-    // One name in both places is one place.
+    // The same name in both settings is one cookie.
     for name in first.into_iter().chain(second.filter(|name| first != Some(*name))) {
         for value in cookies(headers, name) {
             if by_cookie.replace(value).is_some() {
@@ -75,25 +75,25 @@ pub(crate) fn extract_from<'h>(
     }
 }
 
-/// The values of a cookie (RFC 6265 §4.2). Kuzzle's way to delete one, the value `null`, is none.
+/// The values of a cookie (RFC 6265 §4.2). The value `null`, with which Kuzzle deletes a cookie, does not count.
 pub(crate) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     pairs(headers)
         .filter_map(move |pair| split_pair(pair).filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value))
         .filter(|value| !value.is_empty() && *value != b"null")
 }
 
-/// Bytes, because other cookies need not be text, and one of those must not hide ours.
+/// Bytes, because other cookies need not be text, and such a cookie must not hide ours.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(COOKIE).iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
 }
 
-/// As lenient about blanks as the parsers of upstreams are.
+/// As lenient about white space as the parsers of upstreams.
 fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = pair.iter().position(|byte| *byte == b'=')?;
     Some((pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii()))
 }
 
-/// A parameter that stands in the query exactly once.
+/// A parameter that occurs exactly once in the query.
 fn single_parameter(query: &str, name: &str) -> Option<String> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
     match (values.next(), values.next()) {
@@ -119,7 +119,7 @@ pub(crate) fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     }
 }
 
-/// Removes a parameter from a query; `None` where it does not stand in it.
+/// Removes a parameter from a query; `None` if the query does not have it.
 pub(crate) fn strip_parameter(query: &str, name: &str) -> Option<String> {
     let is_it = |piece: &str| form_urlencoded::parse(piece.as_bytes()).next().is_some_and(|(known, _)| known == name);
     let pieces: Vec<&str> = query.split('&').collect();
@@ -127,17 +127,17 @@ pub(crate) fn strip_parameter(query: &str, name: &str) -> Option<String> {
     (kept.len() < pieces.len()).then(|| kept.join("&"))
 }
 
-/// On routes that ask nobody: still not two `Authorization` headers, of which the upstream would choose one.
+/// For public routes: two `Authorization` headers are refused there, too, because the upstream would choose one.
 pub(crate) fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
     if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() { Err(Denial::TwoCredentials) } else { Ok(()) }
 }
 
-/// The one bearer token of a request, or `None` where it brings none.
+/// The one bearer token of a request, or `None` if it has none.
 ///
 /// # Errors
 /// [`Denial::TwoCredentials`] for a second `Authorization` header, or one beside a token in the query.
-/// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 ends), another
-/// scheme, a list, or what is not one `token68` (RFC 9110 §11.2).
+/// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 forbids),
+/// another scheme, a list, or anything but one `token68` (RFC 9110 §11.2).
 pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
@@ -165,7 +165,7 @@ fn bearer(value: &[u8]) -> Option<&str> {
 fn is_token68(text: &[u8]) -> bool {
     let padding = text.iter().rev().take_while(|&&b| b == b'=').count();
     let body = text.get(..text.len() - padding).unwrap_or_default();
-    // Without a way out of the loop many bytes are looked at in one step, and each request has some hundred of them.
+    // A loop without an exit is vectorised, and each request has some hundred of these bytes.
     !body.is_empty() && body.iter().fold(true, |all, &b| all & is_token_character(b))
 }
 
@@ -175,14 +175,14 @@ const fn is_token_character(b: u8) -> bool {
     letter | digit_dot_or_slash | (b == b'-') | (b == b'_') | (b == b'~') | (b == b'+')
 }
 
-/// Is there an `access_token` parameter in the query, in any spelling that some parser reads as one: escaped, in
-/// another letter case, after `;`?
+/// Does the query have an `access_token` parameter, in any spelling that some parser reads as one: escaped, in another
+/// letter case, after `;`?
 pub(crate) fn has_query_token(query: &str) -> bool {
     query.len() >= TOKEN_PARAMETER.len() && query.split(SEPARATORS).any(is_token_parameter)
 }
 
-/// The query without its `access_token` parameters, the rest byte for byte as it was. `None` if there were none to
-/// remove. An empty string means that nothing is left, and the `?` goes too.
+/// The query without its `access_token` parameters, with the rest unchanged. `None` if there were none. An empty string
+/// means that nothing is left; then the `?` goes, too.
 pub(crate) fn strip_query_token(query: &str) -> Option<String> {
     if !has_query_token(query) {
         return None;
@@ -193,7 +193,7 @@ pub(crate) fn strip_query_token(query: &str) -> Option<String> {
         if !is_token_parameter(parameter.unwrap_or(piece)) {
             out.push_str(piece);
         } else if parameter.is_none() {
-            // The last one: the separator before it goes with it.
+            // The last parameter: the separator before it goes with it.
             out.pop();
         }
     }

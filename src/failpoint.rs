@@ -1,18 +1,18 @@
-//! Points where a test may stop the process, or lie to it: `ROTOGATE_FAILPOINT`, read once, several with `;` between
-//! them. Only with the feature `failpoints`, which no release has.
+//! Points where a test may stop the process or inject a fault: `ROTOGATE_FAILPOINT`, read once, several separated by
+//! `;`. Only with the feature `failpoints`, which no release has.
 //!
-//! - `after-commit:N`: the process aborts after the store's Nth commit, before anybody is told of it.
-//! - `ack-before-commit`: the store answers before it commits: a planted fault, which a crash test must find.
-//! - `wall-clock:FILE`: the wall clock is as many milliseconds ahead as the file says, or behind with a `-`.
-//! - `sweep-every:MS`: what has expired is removed as often.
-//! - `slow-sync:MS`: the disk of the store takes so much longer for each sync.
+//! - `after-commit:N`: the process aborts after the store's Nth commit, before it is acknowledged.
+//! - `ack-before-commit`: the store acknowledges before it commits: a planted fault, which a crash test must find.
+//! - `wall-clock:FILE`: the wall clock is ahead by the milliseconds in the file, or behind with a `-`.
+//! - `sweep-every:MS`: the interval of the sweep.
+//! - `slow-sync:MS`: each sync of the store's disk takes this much longer.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Long enough for a killer to strike between the answer and the commit.
+/// Long enough for a test to kill the process between the acknowledgement and the commit.
 const PAUSE: Duration = Duration::from_millis(30);
 
 static COMMITS: AtomicU64 = AtomicU64::new(0);
@@ -26,7 +26,7 @@ struct Active {
     slow_sync: Option<Duration>,
 }
 
-/// To be called after each commit that is not yet acknowledged.
+/// Called after each commit that is not acknowledged yet.
 pub fn after_commit() {
     let done = COMMITS.fetch_add(1, Ordering::SeqCst) + 1;
     if active().after_commit == Some(done) {
@@ -34,12 +34,12 @@ pub fn after_commit() {
     }
 }
 
-/// Is the store to answer before it commits?
+/// Does the store acknowledge before it commits?
 pub fn ack_before_commit() -> bool {
     active().ack_before_commit
 }
 
-/// The time between such an answer and the commit.
+/// The pause between such an acknowledgement and the commit.
 pub fn pause() {
     std::thread::sleep(PAUSE);
 }
@@ -58,12 +58,12 @@ pub(crate) fn shifted(wall: u64) -> u64 {
     wall.saturating_add_signed(ahead)
 }
 
-/// How often what has expired is removed, in the place of this.
+/// The interval of the sweep, instead of `usual`.
 pub(crate) fn sweep_every(usual: Duration) -> Duration {
     active().sweep_every.unwrap_or(usual)
 }
 
-/// To be called before each sync of the store.
+/// Called before each sync of the store.
 pub fn before_sync() {
     if let Some(longer) = active().slow_sync {
         std::thread::sleep(longer);
@@ -77,7 +77,7 @@ fn active() -> &'static Active {
 
 fn parse(text: &str) -> Active {
     let mut active = Active::default();
-    // Names that are not ours are somebody else's.
+    // Unknown names are another program's.
     for one in text.split(';') {
         match one.split_once(':') {
             Some(("after-commit", count)) => active.after_commit = count.parse().ok(),

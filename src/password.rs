@@ -1,9 +1,9 @@
-//! Passwords: argon2id, a few at a time, away from the threads that serve requests (requirement A3).
+//! Passwords: argon2id, with bounded parallelism, away from the threads that serve requests (requirement A3).
 //!
-//! A check costs memory and time by design, so a flood of logins must not take either from the requests beside it:
-//! a fixed number run at once, a fixed number wait, and the next one is told to come again. Every check costs the same,
-//! whatever is wrong, so that its time tells nothing (requirement A2): where stored hashes differ in cost, a cheaper one is
-//! made up for by a second run over nothing.
+//! A check costs memory and time by design, so a flood of logins must not take either from other requests: a fixed
+//! number of checks run at once, a fixed number wait, and the next one gets 503 with `Retry-After`. Every check costs
+//! the same, whatever is wrong, so its time reveals nothing (requirement A2): if stored hashes differ in cost, a second
+//! run on a dummy hash makes up for a cheaper one.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ const MAX_PASSES: u32 = 10;
 const MAX_LANES: u32 = 4;
 const MAX_OUTPUT: usize = 64;
 
-/// What one run costs.
+/// The cost of one argon2 run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cost {
     /// Memory, in KiB.
@@ -38,13 +38,12 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// What a run takes in time: blocks of 1 KiB filled. Lanes are filled one after the other.
+    /// The time of a run: blocks of 1 KiB filled. Lanes are filled one after the other.
     pub fn work(self) -> u64 {
         u64::from(self.memory_kib) * u64::from(self.passes)
     }
 
-    /// The run that is missing beside one of `self` to take as long as one of `dearest`; `None` if it would be as good as
-    /// nothing.
+    /// The cost of the run that makes one of `self` take as long as one of `dearest`; `None` if it would be negligible.
     fn up_to(self, dearest: Self) -> Option<Self> {
         let missing = dearest.work().saturating_sub(self.work());
         let least = u64::from(dearest.lanes.max(1)) * 8;
@@ -59,18 +58,19 @@ impl Cost {
 }
 
 impl Default for Cost {
-    /// 19 MiB, 2 passes, 1 lane: what OWASP asks for at least.
+    /// 19 MiB, 2 passes, 1 lane: the minimum that OWASP recommends.
     fn default() -> Self {
         Self { memory_kib: 19 * 1024, passes: 2, lanes: 1 }
     }
 }
 
-/// A stored hash that is not used: of another kind, damaged, or dearer than the caps (64 MiB, 10 passes, 4 lanes).
+/// A stored hash that is not usable: of another kind, damaged, or more expensive than the caps (64 MiB, 10 passes, 4
+/// lanes).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadHash(&'static str);
 
-/// A password that is not hashed.
+/// Why a password is not hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPassword {
     /// It is empty.
@@ -84,7 +84,7 @@ pub enum BadPassword {
     Failed(&'static str),
 }
 
-/// A hash as stored: salt, output and what a run costs. Checked against the caps.
+/// A stored hash: salt, output and the cost of a run. Checked against the caps.
 struct Stored {
     params: Params,
     salt: Salt,
@@ -117,7 +117,7 @@ impl Stored {
         Ok(Self { params, salt, output })
     }
 
-    /// What there is to compare with where there is no hash.
+    /// A dummy hash to compare with.
     fn nothing(cost: Cost) -> Result<Self, DirectoryError> {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
         match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
@@ -147,10 +147,10 @@ fn parse(phc: &str) -> Result<Stored, DirectoryError> {
     Stored::parse(phc).map_err(|e| DirectoryError::Unavailable(format!("a stored password hash: {e}")))
 }
 
-/// What a run on this hash costs.
+/// The cost of a run on this hash.
 ///
 /// # Errors
-/// The hash is not one that [`Passwords::verify`] takes.
+/// [`Passwords::verify`] does not accept the hash.
 pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
     Ok(Stored::parse(phc)?.cost())
 }
@@ -186,10 +186,10 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
     Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", text(&salt), text(out.as_slice())))
 }
 
-/// Checks passwords: so many at once, so many waiting, no more.
+/// Checks passwords: a bounded number at once, and a bounded number that wait.
 pub struct Passwords {
     running: Arc<Semaphore>,
-    /// Those that run and those that wait.
+    /// Permits of checks that run or wait.
     admitted: Arc<Semaphore>,
     places: usize,
     runs: Arc<AtomicU64>,
@@ -197,8 +197,8 @@ pub struct Passwords {
     memory: Memory,
 }
 
-/// What runs use, kept for the next ones: no more than may run at once. Given back each time, so much memory would stay
-/// with the allocator of whichever thread had it, and in the end some of it with each.
+/// The memory of runs, kept for the next ones; no more than may run at once. If it were freed each time, the allocator
+/// would keep this much for every thread that had it.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
 
@@ -208,7 +208,7 @@ impl Memory {
     }
 
     fn keep(&self, mut memory: Vec<Block>) {
-        // What is left of a password in it.
+        // Removes traces of the password.
         memory.iter_mut().for_each(Zeroize::zeroize);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
     }
@@ -220,7 +220,7 @@ impl fmt::Debug for Passwords {
     }
 }
 
-/// As many at once as there are cores, and 64 that wait.
+/// One run for each core, and 64 that wait.
 impl Default for Passwords {
     fn default() -> Self {
         Self::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get), 64)
@@ -242,22 +242,21 @@ impl Passwords {
         }
     }
 
-    /// How many checks run and wait at most.
+    /// How many checks may run and wait.
     pub fn places(&self) -> usize {
         self.places
     }
 
-    /// Is this the password that `phc` was made from? A password that is longer than [`MAX_PASSWORD`] is not, after
-    /// the same work: its bytes are not hashed, a run over nothing takes their place.
+    /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never is, after the same
+    /// amount of work: a run on a dummy password replaces it.
     ///
     /// # Errors
-    /// [`DirectoryError::Busy`] when too many wait; [`DirectoryError::Unavailable`] when the stored hash is not one
-    /// that is accepted.
+    /// [`DirectoryError::Busy`] if too many wait; [`DirectoryError::Unavailable`] if the stored hash is not usable.
     pub async fn verify(&self, password: &SecretString, phc: &str) -> Result<bool, DirectoryError> {
         self.run(password, parse(phc)?, None).await
     }
 
-    /// The same, and as much work as a check of the cost `dearest` takes, whatever is found: for a directory whose hashes
+    /// The same, with as much work as a check of the cost `dearest`, whatever the result: for a directory whose hashes
     /// differ in cost (requirement A2).
     ///
     /// # Errors
@@ -273,7 +272,7 @@ impl Passwords {
         self.run(password, stored, rest).await
     }
 
-    /// The work of [`Passwords::verify`] where there is no hash to compare with: an unknown user (requirement A2).
+    /// The work of [`Passwords::verify`] without a hash to compare with, for an unknown user (requirement A2).
     ///
     /// # Errors
     /// As [`Passwords::verify`].
@@ -281,17 +280,17 @@ impl Passwords {
         self.run(password, Stored::nothing(cost)?, None).await.map(|_| ())
     }
 
-    /// How many argon2 runs there have been.
+    /// The number of argon2 runs so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// How much work they were: the sum of [`Cost::work`].
+    /// Their work: the sum of [`Cost::work`].
     pub fn work(&self) -> u64 {
         self.work.load(Ordering::Relaxed)
     }
 
-    /// A run, and another one over nothing that makes up for what it does not cost.
+    /// A run, and a dummy run that makes up for the rest of the cost.
     async fn run(&self, password: &SecretString, stored: Stored, rest: Option<Stored>) -> Result<bool, DirectoryError> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DirectoryError::Busy)?;
@@ -299,7 +298,7 @@ impl Passwords {
         let (runs, work) = (Arc::clone(&self.runs), Arc::clone(&self.work));
         let kept = self.memory.clone();
         let checked = tokio::task::spawn_blocking(move || {
-            // The permits go with the work: a caller that hangs up does not make room for another run beside it.
+            // The permits move with the work: a caller that disconnects does not free a permit while its run goes on.
             let _permits = (admitted, running);
             let bytes = password.expose_secret().as_bytes();
             let fits = bytes.len() <= MAX_PASSWORD;
@@ -321,7 +320,7 @@ impl Passwords {
     }
 }
 
-/// The system gave no random bytes.
+/// The system returned no random bytes.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the system gave no random bytes")]
 pub struct NoRandomness;
@@ -336,10 +335,10 @@ impl SecretHash {
         Self(SecretString::from(phc.into()))
     }
 
-    /// One that no secret has: of random bytes, which are in the place of the digest of a secret.
+    /// A hash that no secret matches: random bytes instead of a digest.
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// If the system has no randomness.
     pub fn of_nobody() -> Result<Self, NoRandomness> {
         use base64::Engine as _;
         let mut bytes = [0; 48];
@@ -355,7 +354,7 @@ impl SecretHash {
     }
 }
 
-/// Are they the same text? For a configuration that is read again, not for a secret that somebody shows.
+/// Are they the same text? For a configuration that is read again, not for a presented secret.
 impl PartialEq for SecretHash {
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()
@@ -430,7 +429,7 @@ mod tests {
                 assert!(work <= dearest.work() && work + 10 >= dearest.work(), "{own:?} up to {dearest:?}: {work}");
             }
         }
-        // Nothing is added to what is as dear, or dearer.
+        // A run that is as expensive, or more, gets no addition.
         let phc = hash_with(&secret("right"), Cost { memory_kib: 64, passes: 3, lanes: 1 }).unwrap();
         let before = passwords.runs();
         for dearest in [CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }] {

@@ -1,15 +1,15 @@
-//! Files that hold secrets: read only where nobody else can, written so that nobody else ever could (requirement O2).
-//! Keys, users, the store and its mark, the admin token: all go through here.
+//! Files with secrets: read only if no other user can read them, and written so that no other user ever could
+//! (requirement O2). Keys, users, the store and its mark, and the admin token use this module.
 //!
-//! Such a file belongs to us or to root, others have no right on it, and a group may at most read it, where the group
-//! is ours (secrets that an orchestrator mounts are made that way). What is checked is the file that was opened and not
-//! its name, so nothing can be put in its place in between. A symbolic link may be read through, because mounted
-//! secrets are links, but is never written through.
+//! Such a file belongs to our user or to root, and others have no rights on it. A group of ours may read it, because
+//! orchestrators mount secrets that way. The check applies to the opened file, not to its name, so nothing can be
+//! swapped in between. A symbolic link may be read through, because mounted secrets are links, but is never written
+//! through.
 //!
-//! Root works on the files of a service for it (requirement O17): it reads those that belong to the owner of their
-//! folder, and what it makes belongs to that owner, so that the service can go on.
+//! Root works on a service's files on its behalf (requirement O17): it reads files that belong to the owner of their
+//! folder, and gives new files to that owner, so that the service can use them.
 //!
-//! What is no secret but decides who is trusted goes through [`trusted`].
+//! Files that are not secret but decide about trust use [`trusted`].
 
 pub mod trusted;
 mod user;
@@ -20,14 +20,14 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// The longest file of secrets that is read as text: far above any token or list of users that a file is right for.
+/// The longest file of secrets that is read as text, in bytes: far above any sensible token or list of users.
 const MAX_LEN: u64 = 64 << 20;
 
-/// Opens a file for our eyes only, to be read, or read and written.
+/// Opens a private file, for reading, or for reading and writing.
 ///
 /// # Errors
-/// A text that names the file, what is wrong and how to mend it: it cannot be opened, is no regular file, belongs to
-/// somebody else, or others may read or write it.
+/// A text that names the file, the problem and the remedy: it cannot be opened, is no regular file, belongs to another
+/// user, or others may read or write it.
 pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     let cannot = |e: io::Error| match e.kind() {
         io::ErrorKind::PermissionDenied => format!("{}: cannot be opened: {e}{}", path.display(), user::advice(path)),
@@ -36,7 +36,7 @@ pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     let mut options = OpenOptions::new();
     options.read(true).write(writing);
     #[cfg(unix)]
-    // Without NONBLOCK, opening a named pipe would wait for ever.
+    // Without NONBLOCK, opening a named pipe would block.
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     let file = options.open(path).map_err(cannot)?;
     let meta = file.metadata().map_err(cannot)?;
@@ -44,7 +44,7 @@ pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     Ok(file)
 }
 
-/// Reads a file for our eyes only, of at most `max` bytes.
+/// Reads a private file of at most `max` bytes.
 ///
 /// # Errors
 /// As [`open_private`], or the file is longer.
@@ -52,7 +52,7 @@ pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, S
     let cannot = |e: io::Error| format!("{}: cannot be read: {e}", path.display());
     let file = open_private(path, false)?;
     let len = file.metadata().map_err(cannot)?.len().min(max);
-    // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
+    // Allocate all of it at once: a buffer that grows leaves copies behind that are not wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));
     file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > max {
@@ -61,7 +61,7 @@ pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, S
     Ok(bytes)
 }
 
-/// Reads a file of text for our eyes only.
+/// Reads a private file of text.
 ///
 /// # Errors
 /// As [`open_private`], or the file is not UTF-8 text.
@@ -88,7 +88,7 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     match objection(meta.mode(), meta.uid(), us, group_is_ours, for_folder(Metadata::uid, meta.uid())) {
         None => Ok(()),
         Some(Objection::Owner(what)) => Err(format!("{shown}: {what}{}", user::advice(path))),
-        // Mode 600 would lock us out.
+        // Mode 600 would lock our user out.
         Some(Objection::Mode(what)) if meta.uid() != us && us != 0 => {
             let group = rustix::process::getegid().as_raw();
             Err(format!("{shown}: {what}: as root, chgrp {group} {shown} && chmod 640 {shown}"))
@@ -132,10 +132,10 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     if meta.is_file() { Ok(()) } else { Err(format!("{}: is not a regular file", path.display())) }
 }
 
-/// Is this a directory in which nobody else may exchange our files?
+/// Checks that no other user can exchange our files in this directory.
 ///
 /// # Errors
-/// A text that names it, what is wrong and how to mend it.
+/// A text that names the directory, the problem and the remedy.
 pub fn check_private_dir(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let meta = fs::metadata(path).map_err(|e| format!("{shown}: cannot be read: {e}"))?;
@@ -159,19 +159,19 @@ pub fn check_private_dir(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What is wrong with a directory of this mode and owner. Root reads the folder of a service for it.
+/// What is wrong with a directory of this mode and owner. Root reads a service's folder on its behalf.
 #[cfg(unix)]
 fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
     if owner != us && owner != 0 && us != 0 {
         return Some(Objection::Owner(format!("belongs to user {}", user::name(owner))));
     }
-    // In a sticky directory, as mounted secrets have it, nobody can exchange the files of others.
+    // In a sticky directory, such as that of mounted secrets, a user can exchange only their own files.
     (mode & 0o022 != 0 && mode & 0o1000 == 0)
         .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
 }
 
-/// Why we may not look into a file that the gate's user may: not a fault of the file. `None` where we may, or where
-/// something else is the matter.
+/// Why we may not read a file that the gate's user may read: the file itself is fine. `None` if we may, or if the
+/// problem is another.
 pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
@@ -182,7 +182,7 @@ pub fn denied(path: &Path) -> Option<String> {
     }
 }
 
-/// As [`denied`], of a file for the gate's eyes only that this process, of another user, could open.
+/// As [`denied`], for a private file of the gate that this process, of another user, could open.
 pub fn denied_as_another(path: &Path) -> Option<String> {
     denied(path).or_else(|| {
         let owner = user::owner(path)?;
@@ -199,8 +199,8 @@ pub fn denied_as_another(path: &Path) -> Option<String> {
     })
 }
 
-/// Why a file that is not there could not be made, or one that is could not be written. The flag says that this is for
-/// want of a right, which another user may have.
+/// Why a missing file cannot be created, or an existing one cannot be written. The flag says that only a right is
+/// missing, which another user may have.
 pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     let shown = path.display();
     let there = path.ancestors().find(|at| at.as_os_str().is_empty() || at.symlink_metadata().is_ok());
@@ -223,17 +223,17 @@ pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     }
 }
 
-/// May others look into this folder, though they can change nothing there?
+/// The mode of this folder, if others may list it but change nothing there.
 pub fn is_open(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let mode = fs::metadata(path).ok().filter(Metadata::is_dir)?.mode() & 0o777;
     (mode & 0o055 != 0).then_some(mode)
 }
 
-/// Makes a directory, and those above it, for our eyes only (0700), durably. One that is there stays as it is.
+/// Creates a private directory (0700) and those above it, durably. An existing directory stays unchanged.
 ///
 /// # Errors
-/// It cannot be made, or something else has its name.
+/// It cannot be created, or something else has its name.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() {
         return Ok(());
@@ -252,8 +252,8 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives what root has made in the folder of another user to that user: a service could not go on with a file of root's
-/// (requirement O17).
+/// Gives what root has created in another user's folder to that user: a service could not use root's file (requirement
+/// O17).
 fn adopt(made: &File, path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -268,8 +268,8 @@ fn adopt(made: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces a file as a whole, or makes it, for our eyes only (0600): whoever reads it sees the old content or the new,
-/// also after a crash, and once this returns the new content is on the disk.
+/// Replaces a private file (0600) as a whole, or creates it. A reader sees the old content or the new, also after a
+/// crash, and when this returns the new content is durable.
 ///
 /// # Errors
 /// I/O; or the path is a symbolic link, which is not written through, or no regular file.
@@ -280,16 +280,16 @@ pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Makes a file for our eyes only (0600) where there is none: as [`write_private_atomic`], but never replaces.
+/// Creates a private file (0600): as [`write_private_atomic`], but never replaces.
 ///
 /// # Errors
-/// I/O; [`io::ErrorKind::AlreadyExists`] where something, even a broken link, has that name.
+/// I/O; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
 pub fn create_private_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Unpublished::with(path, bytes)?.publish_new(path)
 }
 
-/// A lock that keeps those who change `path` apart, until it is dropped. It lies in a file beside it, because the file
-/// itself is replaced.
+/// A lock for changes of `path`, held until it is dropped. It is a file beside `path`, because the file itself is
+/// replaced.
 #[derive(Debug)]
 pub struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
 
@@ -306,12 +306,12 @@ pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     Ok(EditLock(file))
 }
 
-/// A file for our eyes only (0600) that is under a name of its own until it is complete. It goes away if it never is.
+/// A private file (0600) with a temporary name until it is complete. It is removed if it never is.
 #[derive(Debug)]
 pub struct Unpublished(PathBuf);
 
 impl Unpublished {
-    /// A new file beside `path`, with a name that nothing else has.
+    /// A new file beside `path`, with a unique name.
     ///
     /// # Errors
     /// I/O, or `path` names no file.
@@ -333,12 +333,12 @@ impl Unpublished {
         Ok(temp)
     }
 
-    /// Gives the file its name, durably. Its content must be durable already.
+    /// Gives the file its final name, durably. Its content must be durable already.
     ///
     /// # Errors
-    /// I/O; [`io::ErrorKind::AlreadyExists`] where something, even a broken link, has that name. That stays as it is.
+    /// I/O; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. That one stays unchanged.
     pub fn publish_new(self, path: &Path) -> io::Result<()> {
-        // Unlike a rename, a link fails where the name is taken: of two that start together one wins.
+        // Unlike a rename, a link fails if the name is taken: of two concurrent processes, one wins.
         match fs::hard_link(&self.0, path) {
             // A file system without hard links. A file that appears between these two steps would be replaced.
             Err(error)
@@ -356,7 +356,7 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        // After a rename there is nothing under this name any more; that is as good.
+        // After a rename the temporary name is gone, which is as good.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -368,7 +368,7 @@ fn private_options() -> OpenOptions {
     {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
-        // A link put there between the check and now must not be followed either.
+        // A link that was put there since the check must not be followed either.
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     }
     options
@@ -395,7 +395,7 @@ fn beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-/// The directory that a file lies in.
+/// The directory of a file.
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -1,14 +1,14 @@
-//! `PUT /api/v2/auth/token`: an access token and its refresh token are exchanged for new ones, and every answer comes in
-//! an envelope of four fields.
+//! `PUT /api/v2/auth/token` exchanges an access token and its refresh token for new ones. Every reply is an envelope of
+//! four fields.
 //!
 //! | request | operation |
 //! |---|---|
 //! | `POST` `{"username","password"}` | a login: the create-token call |
 //! | `PUT` `{"token","refreshToken"}` | a refresh: both of one session |
 //!
-//! Of a success `errorCode` is empty and `content` an array of one; of a failure `content` and `pageable` are empty strings.
-//! The protocol documents one code, `AUTH_1002`, for whatever is wrong with a token, and no status: here it is 401, or 200
-//! for clients that read nothing but the code.
+//! On success `errorCode` is empty and `content` an array of one; on failure `content` and `pageable` are empty
+//! strings. The protocol documents one code, `AUTH_1002`, for every bad token, and no status: here it is 401, or 200
+//! for clients that read only the code.
 
 use std::time::Duration;
 
@@ -35,12 +35,12 @@ const MALFORMED: &str = "AUTH_1000";
 const BAD_CREDENTIALS: &str = "AUTH_1001";
 const BAD_TOKEN: &str = "AUTH_1002";
 
-/// See the module.
+/// The dialect and its options. See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// How long ago the access token of a refresh may have expired; zero, as the protocol documents it, for not at all.
+    /// How long ago the access token of a refresh may have expired. Zero, as the protocol documents it: not at all.
     pub expired_for_at_most: Duration,
-    /// The status where credentials or tokens are refused.
+    /// The status of refused credentials and tokens.
     pub failure_status: StatusCode,
 }
 
@@ -108,11 +108,11 @@ impl Dialect for Envelope {
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        // No cookie is used or set here, so a client that says nothing of its body does no harm (requirement T25).
+        // No cookie is used or set here, so a client without a `Content-Type` does no harm (requirement T25).
         if said_json(call.headers) == Some(false) {
             return Err(Denial::MalformedRequest("the body must be application/json"));
         }
-        // A duplicated member is refused at any depth (requirement R11); unknown ones are ignored.
+        // A repeated member is refused at any depth (requirement R11); unknown ones are ignored.
         let mut body = strict_json::object(call.body)
             .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or a member stands in it twice"))?;
         let mut mandatory = |name| match body.remove(name) {
@@ -135,7 +135,7 @@ impl Dialect for Envelope {
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
             Ok(Outcome::Issued(issued)) => issued_reply(&issued),
-            // The calls of this dialect bring on nothing else.
+            // The commands of this dialect have no other outcome.
             Ok(Outcome::Revoked | Outcome::Checked(_)) => {
                 failure(StatusCode::INTERNAL_SERVER_ERROR, MALFORMED, "Unexpected")
             }

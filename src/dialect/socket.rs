@@ -1,4 +1,4 @@
-//! What a dialect needs that takes over a connection: WebSockets whose messages the gate itself reads.
+//! The interface for dialects that take over a connection: WebSockets whose messages the gate itself reads.
 
 use std::fmt;
 use std::future::Future;
@@ -13,43 +13,42 @@ use crate::denial::Denial;
 use crate::lease::Lease;
 use crate::overload::SocketPermit;
 
-/// Whose connection to the upstream a message goes over: callers of one identity share it.
+/// Selects the upstream connection of a message: callers of one identity share it.
 pub type Identity = Box<[u8]>;
 
 /// The gate, for the messages of one connection.
 #[async_trait]
 pub trait SocketGate: CommandHandler {
-    /// Authorises a message like a request to the route of the connection's path, and as what it asks for.
+    /// Authorises a message like a request to the route of the connection's path, and as the call that it makes.
     ///
     /// # Errors
-    /// Why it may not pass.
+    /// Why it is refused.
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<Identity, Denial>;
 
-    /// What a connection hangs on that is opened with this token.
+    /// The lease of a connection that is opened with this token.
     ///
     /// # Errors
     /// Why the token is not good now.
     fn lease(&self, token: &str) -> Result<Lease, Denial>;
 
-    /// What the connection holds of what the gate bears.
+    /// The connection's permit.
     fn place(&self) -> &SocketPermit;
 
-    /// Waits until the gate lets go of its connections, because it is about to stop.
+    /// Waits until the gate shuts down its connections.
     async fn closing(&self);
 
-    /// A WebSocket to the upstream, opened in the name of a token's owner for this call; `None` where there is none to be
-    /// had.
+    /// A WebSocket to the upstream for this call, opened as the token's caller; `None` if there is no connection.
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded>;
 }
 
-/// What serves a connection to its end.
+/// Serves a connection to its end.
 pub type Serve = Box<dyn FnOnce(Upgraded, Arc<dyn SocketGate>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A connection that a dialect takes over.
 pub struct Upgrade {
-    /// 101, with what the protocol wants in its head.
+    /// 101, with the headers of the protocol.
     pub reply: Reply,
-    /// Serves it.
+    /// Serves the connection.
     pub serve: Serve,
 }
 

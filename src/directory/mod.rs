@@ -1,4 +1,4 @@
-//! Who the users are. The gate asks a [`Directory`] for a login, and again at each refresh.
+//! The users. The gate asks a [`Directory`] at a login, and again at each refresh.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,18 +15,18 @@ use crate::token::verify::is_subject;
 pub use crate::fault::DirectoryError;
 pub use crate::password;
 
-/// What the directory says of a user.
+/// A user, as the directory knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9). It does not begin with `client:`.
     pub subject: Box<str>,
-    /// The account that the user belongs to, where there is one.
+    /// The user's account, if any.
     pub account: Option<Box<str>>,
     /// May the user log in and refresh?
     pub active: bool,
-    /// Sessions created at or before this moment are not valid: a changed password moves it.
+    /// Sessions created at or before this moment are not valid. A changed password moves it.
     pub sessions_valid_from: Timestamp,
-    /// Which password the user has, where the directory can tell.
+    /// A mark of the user's password, if the directory can tell passwords apart.
     pub password_mark: Option<PasswordMark>,
     /// The scopes that the user's tokens may carry.
     pub scopes: Scope,
@@ -37,14 +37,14 @@ pub struct User {
     pub profile: BTreeMap<String, serde_json::Value>,
 }
 
-/// Tells a user's password from the one before it, and says nothing about either: a digest of what the directory keeps of
-/// it, a salted hash for example. Never a digest of the password itself.
+/// Distinguishes a user's password from the previous one, and reveals nothing of either: a digest of what the directory
+/// stores, such as a salted hash. Never a digest of the password itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {
-    /// Of what the directory keeps of the password, or of anything that changes whenever the password does: a version, the
-    /// time of the change.
+    /// From what the directory stores of the password, or from anything that changes with it: a version, the time of
+    /// the change.
     pub fn of(kept: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
         let mut mark = [0; 32];
@@ -61,15 +61,16 @@ impl fmt::Debug for PasswordMark {
 
 /// The users of the gate.
 ///
-/// A login asks twice: [`authenticate`](Self::authenticate) first, and [`lookup`](Self::lookup) right before the session is
-/// written. Where the two differ in `active`, `account`, `sessions_valid_from` or `password_mark`, the user was changed in
-/// between, and the password is checked once more. So both must say the same of a user who is not changed, and a directory
-/// that knows when a password changes says so in one of the last two. A refresh asks [`lookup`](Self::lookup): a session
-/// whose user is inactive, of another account than the session, or valid only from later on has ended.
+/// A login asks twice: [`authenticate`](Self::authenticate) first, and [`lookup`](Self::lookup) right before the
+/// session is written. If the two differ in `active`, `account`, `sessions_valid_from` or `password_mark`, the user was
+/// changed in between, and the password is checked once more. So both must return the same for an unchanged user, and a
+/// directory that knows when a password changes must show it in one of the last two. A refresh asks
+/// [`lookup`](Self::lookup). It ends a session whose user is inactive or in another account, or that was created at or
+/// before `sessions_valid_from`.
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
-    /// The user with this name and password in this account; `None` for an unknown user, an inactive one and a wrong
-    /// password alike, after the same work (requirement A2).
+    /// The user with this name and password in this account. `None` for an unknown user, an inactive user and a wrong
+    /// password alike, after the same amount of work (requirement A2).
     async fn authenticate(
         &self,
         account: Option<&str>,
@@ -77,12 +78,12 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError>;
 
-    /// What is known of a subject now; `None` if nothing is, which ends the subject's sessions.
+    /// The current entry of a subject. `None` if there is none, which ends the subject's sessions.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 }
 
-/// Is this usable as a user's `sub`: visible ASCII, 1 to 256 bytes (requirement J9), and not to be taken for a client's
-/// own (requirement R21)?
+/// Is this usable as a user's `sub`: visible ASCII, 1 to 256 bytes (requirement J9), and unlike a client's own subject
+/// (requirement R21)?
 pub fn is_valid_subject(subject: &str) -> bool {
     is_subject(subject) && !subject.starts_with(CLIENT_PREFIX)
 }

@@ -1,4 +1,4 @@
-//! Where a request came from: read from the headers of trusted proxies only, and written anew for the upstream (T6).
+//! The origin of a request: read only from trusted proxies' headers, and written anew for the upstream (T6).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +15,8 @@ static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Whose request it is: the peer, or, if that is a trusted proxy, whom it speaks for by `X-Forwarded-For`: the last
-/// address there that is no trusted proxy itself. What stands before that one is only what the client says.
+/// The client of a request: the peer, or, if that is a trusted proxy, the last address in `X-Forwarded-For` that is no
+/// trusted proxy itself. Entries before that one are only the client's own claim.
 ///
 /// An entry that is no address ends the list: the proxy that added it is then the last one known.
 pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
@@ -33,19 +33,19 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
     client
 }
 
-/// Does the peer say for whom it speaks?
+/// Does the peer name the client that it forwards for?
 pub(crate) fn says_for_whom(headers: &HeaderMap) -> bool {
     headers.contains_key(&FOR)
 }
 
-/// Says to the upstream where the request came from: `X-Forwarded-For`, `-Proto` and `-Host`, each once.
+/// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once.
 ///
-/// From a trusted proxy its own words are passed on, `X-Forwarded-For` from the client's address on and with the proxy's
-/// added; from anybody else they are replaced. `Forwarded` and the like are removed in either case.
+/// A trusted proxy's values are passed on, `X-Forwarded-For` from the client's address on and with the proxy's added.
+/// Other senders' values are replaced. `Forwarded` and the like are always removed.
 pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
     let address = peer.address().to_canonical();
     let from_proxy = peer.may_forward() && is_trusted(address, trusted);
-    // Of who does not say for whom it speaks, what is to be said is written out already.
+    // For a sender that names no client, the values are prepared already.
     let chain = if from_proxy && headers.contains_key(&FOR) {
         HeaderValue::try_from(chain(headers, address, trusted)).ok()
     } else {
@@ -81,8 +81,9 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
 /// The networks whose ignored headers were reported; 0 is none.
 static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
-/// Says that forwarding headers were ignored: once for each network, and for the first 16 networks alone. A load balancer
-/// that is not in `trusted_proxies` looks like one client, and all users behind it share the limits of one address.
+/// Reports that forwarding headers were ignored: once for each network, and only for the first 16 networks. A load
+/// balancer that is not in `trusted_proxies` looks like one client, and all users behind it share the limits of one
+/// address.
 fn report_ignored(peer: IpAddr) {
     let network = network(peer);
     for place in &REPORTED {

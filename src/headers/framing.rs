@@ -1,14 +1,13 @@
-//! How the body of a request is framed (T7). The HTTP library refuses most of what is ambiguous; this is the rest that it
-//! lets us see.
+//! The framing of request bodies (T7). The HTTP library refuses most ambiguous framing; this module checks the rest.
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
-/// Is there at most one length, and no transfer coding but the one that everybody knows, once?
+/// Is there at most one length, and no transfer coding but a single `chunked`?
 ///
-/// In HTTP/1.1 the library takes any list that ends in `chunked`, and the proxy frames the body anew: a coding before
-/// `chunked` would be lost on the way, and the upstream would get bytes that are not what it is told they are. RFC 9112
-/// §6.1 has such a coding refused. In HTTP/2 it looks at the first length only (RFC 9113 §8.1.1).
+/// In HTTP/1.1 the library accepts any list that ends in `chunked`, and the proxy frames the body anew. A coding before
+/// `chunked` would be lost on the way, and the upstream would misread the bytes. RFC 9112 §6.1 requires such a coding
+/// to be refused. In HTTP/2 the library reads only the first length (RFC 9113 §8.1.1).
 pub fn is_framed_once(headers: &HeaderMap) -> bool {
     let coding = |value: &[u8]| value.eq_ignore_ascii_case(b"chunked");
     let length = |value: &[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);

@@ -21,26 +21,27 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Does it begin like a name of [`HOP_BY_HOP`]?
+/// Does it begin like a name in [`HOP_BY_HOP`]?
 fn begins_like_one(name: &HeaderName) -> bool {
     matches!(name.as_str().as_bytes(), [b'k' | b'p' | b'h' | b'e' | b't' | b'u', ..])
         && ["keep-", "proxy", "http2", "expec", "trans", "upgra"].iter().any(|begin| name.as_str().starts_with(begin))
 }
 
-/// Options that concern the connection alone and name no header that could be ours.
+/// Options that concern only the connection and cannot name one of our headers.
 const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-settings"];
 
-/// Removes what belongs to the connection that a message came over, from a request or a response: the headers of that
-/// kind and those that `Connection` names. Call it before anything is added.
+/// Removes the headers of the message's own connection from a request or a response: hop-by-hop headers, and those that
+/// `Connection` names. Call it before anything is added.
 ///
-/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4): it says what the client understands. A `Connection`
-/// that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing (T5).
+/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it tells what the client understands. A
+/// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
+/// (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         drop_named(headers);
         headers.remove(CONNECTION);
     }
-    // Most messages have none, and looking each up costs more than a glance at the names that there are.
+    // Most messages have none, and a look-up of each costs more than a scan of the present names.
     if headers.keys().any(begins_like_one) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
@@ -56,7 +57,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Does at once what `Connection` asks for, and leaves in it only options that name no header of ours.
+/// Executes `Connection` at once, and leaves in it only options that name no header of ours.
 pub(super) fn settle_connection(headers: &mut HeaderMap) {
     if options(headers, CONNECTION).all(is_harmless) {
         return;
@@ -82,7 +83,7 @@ fn drop_named(headers: &mut HeaderMap) {
         named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
     }
     for name in named {
-        // Framing is read from these before any header is looked at here; they fall with the others of their kind.
+        // Framing was read from these before this point; they are removed with the other hop-by-hop headers.
         if name != TRANSFER_ENCODING {
             headers.remove(name);
         }
@@ -93,7 +94,7 @@ fn is_harmless(option: &str) -> bool {
     OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known))
 }
 
-/// The members of a list header, over all its lines. A line that is not ASCII has one, which names nothing.
+/// The members of a list header, over all its lines. A line that is not ASCII has one member, which names nothing.
 fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(|member| member.trim_matches([' ', '\t'])).filter(|m| !m.is_empty())

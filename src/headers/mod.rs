@@ -1,15 +1,16 @@
-//! Which headers may pass the gate, and which are ours to set. Three steps, in this order, for every request on every
-//! route, public ones too:
+//! Which headers may pass the gate, and which only the gate sets. Three steps, in this order, for every request on
+//! every route, public ones too:
 //!
-//! 1. [`ProtectedNames::strip_untrusted`] when the route is known and before anything is added: identity headers that
-//!    the client sent, in every spelling, and overrides of method or URL go.
-//! 2. The gate adds the identity of whom it has verified, with [`identity_value`], and [`strip_credentials`] keeps the
-//!    token here.
-//! 3. The proxy drops what belongs to one connection ([`remove_hop_by_hop`]) and says where the request came from
+//! 1. [`ProtectedNames::strip_untrusted`], when the route is known and before anything is added, removes identity
+//!    headers that the client sent, in every spelling, and overrides of method or URL.
+//! 2. The gate adds the verified caller's identity, with [`identity_value`], and [`strip_credentials`] keeps the token
+//!    from the upstream.
+//! 3. The proxy removes the headers of one connection ([`remove_hop_by_hop`]) and writes the origin of the request
 //!    ([`forwarded`]).
 //!
-//! Names are compared **folded**: in lower case, and whatever is neither letter nor digit taken for `-`. CGI-like
-//! upstreams know headers only as `HTTP_X_AUTH_SUBJECT`, for which `X-Auth_Subject` is as good a spelling as ours.
+//! Names are compared **folded**: in lower case, with every character that is neither letter nor digit replaced by `-`.
+//! CGI-like upstreams know headers only as `HTTP_X_AUTH_SUBJECT`, for which `X-Auth_Subject` is as good a spelling as
+//! ours.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -36,41 +37,41 @@ pub use framing::is_framed_once;
 pub use hop_by_hop::remove_hop_by_hop;
 pub use pattern::HeaderPattern;
 
-/// Whose connection a request came over: in the request's extensions, put there by the listener. Made once for a
-/// connection, it is cheap to clone for each request.
+/// The other end of a request's connection, which the listener inserts into the request's extensions. It is made once
+/// for a connection, and cheap to clone for each request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     address: IpAddr,
-    /// As `X-Forwarded-For` has it.
+    /// In the form of `X-Forwarded-For`.
     text: HeaderValue,
     secure: bool,
     at_loopback: bool,
-    /// May its forwarding headers count, if it is a trusted proxy?
+    /// Do its forwarding headers count, if it is a trusted proxy?
     forwards: bool,
     holder: Holder,
 }
 
 impl Peer {
-    /// The address at the other end of a connection, and whether that is encrypted.
+    /// The address at the other end of a connection, and whether the connection is encrypted.
     pub fn new(address: IpAddr, secure: bool) -> Self {
         let text = visible(Bytes::from(address.to_canonical().to_string()));
         Self { address, text, secure, at_loopback: false, forwards: true, holder: Holder::address(address) }
     }
 
-    /// The same, of a connection to a listener that only this machine reaches: it may name this machine as its host.
+    /// The same, for a listener that only this machine reaches: its clients may name this machine as the host.
     #[must_use]
     pub const fn at_loopback(mut self, is: bool) -> Self {
         self.at_loopback = is;
         self
     }
 
-    /// Came the connection in where only this machine connects to?
+    /// Did the connection arrive on a listener that only this machine reaches?
     pub const fn is_at_loopback(&self) -> bool {
         self.at_loopback
     }
 
-    /// A peer whose forwarding headers never count, even where its address is that of a trusted proxy: another protocol
-    /// than HTTP said which address it has, so what its headers say is what the client says.
+    /// A peer whose forwarding headers never count, even if its address is that of a trusted proxy: another protocol
+    /// than HTTP supplied the address, so the headers are the client's own claim.
     #[must_use]
     pub fn without_forwarding(self) -> Self {
         Self { forwards: false, ..self }
@@ -91,13 +92,13 @@ impl Peer {
         &self.text
     }
 
-    /// Whose what is held for it is.
+    /// The holder that its resources count for.
     pub const fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// The client of a request, as far as proxies say who it is. `None` for a trusted proxy that names no client: it speaks
-    /// for all its clients.
+    /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client: it
+    /// stands for all its clients.
     pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
         let address = self.address.to_canonical();
         if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
@@ -118,7 +119,7 @@ impl Peer {
     }
 }
 
-/// The names of headers that tell an upstream who is asking. Only the gate sets them.
+/// The names of headers that tell an upstream the caller. Only the gate sets them.
 #[derive(Clone, Debug, Default)]
 pub struct ProtectedNames {
     /// Folded.
@@ -130,11 +131,11 @@ pub struct ProtectedNames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Pass,
-    /// Gone on every route.
+    /// Removed on every route.
     Remove,
-    /// Gone unless the route keeps overrides.
+    /// Removed unless the route keeps overrides.
     Override,
-    /// Gone unless the route keeps names with `_`.
+    /// Removed unless the route keeps names with `_`.
     Underscore,
 }
 
@@ -152,34 +153,34 @@ impl ProtectedNames {
         Self { configured, strip: Vec::new(), keep: Vec::new() }
     }
 
-    /// The same, with further names that never pass, and with built-in ones that do after all (requirement T24). What the
-    /// gate itself sets never passes.
+    /// The same, with further names that never pass, and with built-in ones that pass all the same (requirement T24). A
+    /// header that the gate itself sets never passes.
     #[must_use]
     pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
         (self.strip, self.keep) = (strip, keep);
         self
     }
 
-    /// Is it, in this or another spelling, a name that only the gate sets?
+    /// Does only the gate set this name, in this or another spelling?
     pub fn protects(&self, name: &str) -> bool {
         self.is_configured(name) || (names::is_identity(name) && !self.keeps(name))
     }
 
-    /// Is it one of the names that the configuration has, in any spelling?
+    /// Is it a configured name, in any spelling?
     fn is_configured(&self, name: &str) -> bool {
         self.configured.iter().any(|own| names::folds_to(name, own))
             || self.strip.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Does it pass after all? In no other spelling than the one that the operator wrote.
+    /// Does it pass all the same? Only in the very spelling that the operator wrote.
     fn keeps(&self, name: &str) -> bool {
         self.keep.iter().any(|pattern| pattern.is_spelt(name))
     }
 
-    /// Removes from a request what a client must not set (T3, T4, T6). What the client's `Connection` names is settled
-    /// here as well, so that no proxy behind can be made to drop an identity header that is added afterwards (T5).
+    /// Removes from a request what a client must not set (T3, T4, T6). It also executes what the client's `Connection`
+    /// names, so that no proxy behind can be made to remove an identity header that is added afterwards (T5).
     ///
-    /// Call it before anything is added. Where there is nothing to remove it allocates nothing.
+    /// Call it before anything is added. It allocates nothing if there is nothing to remove.
     pub fn strip_untrusted(&self, headers: &mut HeaderMap, policy: &RoutePolicy) {
         if headers.contains_key(CONNECTION) {
             hop_by_hop::settle_connection(headers);
@@ -203,7 +204,7 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> Verdict {
-        // gRPC's binary metadata: of one name with what it is the binary form of, to some libraries (requirement T17).
+        // gRPC's binary metadata. Some libraries give it the name of its text form (requirement T17).
         if let Some(stem) = name.strip_suffix("-bin")
             && (self.protects(stem) || names::folds_to(stem, "authorization"))
         {
@@ -226,7 +227,8 @@ impl ProtectedNames {
     }
 }
 
-/// Keeps the client's credentials here: `Authorization` unless the route forwards it, `Proxy-Authorization` always (T14).
+/// Keeps the client's credentials from the upstream: `Authorization` unless the route forwards it,
+/// `Proxy-Authorization` always (T14).
 pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
     headers.remove(PROXY_AUTHORIZATION);
     if !policy.forward_token {
@@ -234,16 +236,16 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
     }
 }
 
-/// A claim as a header value (T4): what is not visible ASCII is percent-encoded, and `%` itself, so that two claims
-/// never give one value. Spaces stay where they cannot be trimmed away: a scope list reads as it is.
+/// A claim as a header value (T4): everything but visible ASCII is percent-encoded, and so is `%` itself, so that two
+/// claims never give one value. Spaces stay unless they could be trimmed away, so a scope list is readable.
 pub fn identity_value(claim: &str) -> HeaderValue {
     let mut text = Vec::with_capacity(claim.len());
     encode(claim, &mut text);
     visible(Bytes::from(text))
 }
 
-/// The [values](identity_value) of several claims, side by side in one allocation: every request of their caller takes
-/// a reference to each, and so touches one counter and not many.
+/// The [values](identity_value) of several claims in one allocation: every request of their caller takes a reference to
+/// each, and so touches one counter instead of many.
 pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = Cow<'c, str>>) -> Vec<HeaderValue> {
     let mut text = Vec::new();
     let ends: Vec<usize> = claims

@@ -1,8 +1,8 @@
-//! The lists of header names, and how names are compared.
+//! The lists of header names, and the comparison of names.
 
 use super::products;
 
-/// What asks an upstream to take the request for another than the one that was judged.
+/// Headers that ask an upstream to treat the request as another than the one that was judged.
 const OVERRIDES: [&str; 16] = [
     "x-http-method-override",
     "x-http-method",
@@ -22,7 +22,8 @@ const OVERRIDES: [&str; 16] = [
     "x-forwarded-path",
 ];
 
-/// What says where a request came from, besides the three that we write. Always removed: no two proxies agree on them.
+/// Headers that tell the origin of a request, besides the three that we write. Always removed: proxies do not agree on
+/// them.
 pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "forwarded",
     "x-forwarded",
@@ -72,7 +73,7 @@ pub(super) fn folds_to(name: &str, folded: &str) -> bool {
     name.len() == folded.len() && fold_begins(name, folded)
 }
 
-/// Does `name` begin with what folds to this?
+/// Does the folded spelling of `name` begin with `folded`?
 pub(super) fn fold_begins(name: &str, folded: &str) -> bool {
     name.len() >= folded.len() && name.bytes().zip(folded.bytes()).all(|(n, f)| fold_byte(n) == f)
 }
@@ -81,8 +82,8 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// Can no name that begins like this be on the lists of identity headers and overrides? Most headers of most requests are
-/// settled by that.
+/// Is a name with this beginning on none of the lists of identity headers and overrides? This settles most headers of
+/// most requests.
 fn is_of_no_list(name: &str) -> bool {
     let bytes = name.as_bytes();
     let second = || bytes.get(1).copied().map(fold_byte);
@@ -98,7 +99,7 @@ fn is_of_no_list(name: &str) -> bool {
     }
 }
 
-/// Does it, in any spelling, tell who is asking?
+/// Does it, in any spelling, tell an upstream the caller?
 pub(super) fn is_identity(name: &str) -> bool {
     !is_of_no_list(name) && products::is_identity(name)
 }
@@ -108,13 +109,13 @@ pub(super) fn is_override(name: &str) -> bool {
     !is_of_no_list(name) && is_one_of(name, &OVERRIDES)
 }
 
-/// Is it one that [`super::forwarded`] removes, in any spelling?
+/// Does [`super::forwarded`] remove it, in any spelling?
 pub(super) fn is_other_forwarding(name: &str) -> bool {
     // Most headers of most requests begin otherwise.
     matches!(name.bytes().next().map(fold_byte), Some(b'f' | b'x' | b't' | b'c')) && is_one_of(name, &OTHER_FORWARDING)
 }
 
-/// Is it, at first sight, on no list here and in no disguise? So are most headers of most requests.
+/// Is it clearly on no list here, and not disguised? That holds for most headers of most requests.
 pub(super) fn is_plain(name: &str) -> bool {
     is_of_no_list(name) && name != "proxy" && !name.bytes().any(is_unusual)
 }
@@ -135,25 +136,25 @@ fn is_unusual(byte: u8) -> bool {
     UNUSUAL.get(usize::from(byte)).copied().unwrap_or(true)
 }
 
-/// Is it an unusual spelling of a header that has a meaning to the protocol or that we write ourselves?
+/// Is it an unusual spelling of a header that has a meaning to the protocol, or that we write ourselves?
 pub(super) fn is_disguised(name: &str) -> bool {
-    // `Proxy` becomes `HTTP_PROXY`, which a CGI program takes for its proxy (CVE-2016-5385).
+    // `Proxy` becomes `HTTP_PROXY`, which a CGI program reads as its proxy (CVE-2016-5385).
     name == "proxy"
         || name.bytes().any(is_unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
 }
 
-/// Does it, in any spelling, have a meaning to the protocol, or is it one that we write or remove ourselves?
+/// Does it, in any spelling, have a meaning to the protocol, or do we write or remove it ourselves?
 pub(super) fn is_ours_or_protocol(name: &str) -> bool {
     const CONNECTION: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
     is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
 }
 
-/// Those of the protocol itself, and those that we write.
+/// The headers of the protocol itself, and those that we write.
 pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
     PROTOCOL.iter().copied()
 }
 
-/// Must no `Connection` header name it for removal?
+/// Must no `Connection` header remove it?
 pub(super) fn is_end_to_end(name: &str) -> bool {
     const REQUEST: [&str; 16] = [
         "accept",

@@ -1,10 +1,10 @@
-//! `strip` and `keep`: names of headers, or how they begin.
+//! `strip` and `keep`: names of headers, or prefixes of names.
 
 use http::HeaderName;
 
 use super::{names, products};
 
-/// The name of a header, or with a `*` at its end the names that begin so.
+/// The name of a header, or, with a trailing `*`, all names with a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderPattern {
     /// In lower case.
@@ -13,7 +13,7 @@ pub struct HeaderPattern {
     is_begin: bool,
 }
 
-/// As it is written.
+/// As written in the configuration.
 impl std::fmt::Display for HeaderPattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{}", self.name, if self.is_begin { "*" } else { "" })
@@ -21,10 +21,10 @@ impl std::fmt::Display for HeaderPattern {
 }
 
 impl HeaderPattern {
-    /// Reads a pattern such as `x-vouch-user` or `x-vouch-*`.
+    /// Parses a pattern such as `x-vouch-user` or `x-vouch-*`.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let begin = text.strip_suffix('*');
         let name = begin.unwrap_or(text);
@@ -42,17 +42,17 @@ impl HeaderPattern {
         }
     }
 
-    /// Is a name, in any spelling, one of these?
+    /// Does it match a name, in any spelling?
     pub fn matches(&self, name: &str) -> bool {
         names::fold_begins(name, &self.folded) && (self.is_begin || name.len() == self.folded.len())
     }
 
-    /// Is a name one of these, spelt as here?
+    /// Does it match a name in this very spelling?
     pub(super) fn is_spelt(&self, name: &str) -> bool {
         if self.is_begin { name.starts_with(&*self.name) } else { *name == *self.name }
     }
 
-    /// Are there names among these that never pass, unless they are kept?
+    /// Does it match names that never pass unless they are kept?
     pub fn is_of_a_product(&self) -> bool {
         products::overlaps(&self.folded, self.is_begin)
     }

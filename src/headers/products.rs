@@ -1,9 +1,10 @@
-//! Headers in which proxies, identity providers and clouds tell an upstream who is asking (requirement T24). An upstream
-//! that was once behind one of them may still believe them, so a client's copies never pass, whatever stands behind the
-//! gate. `[identity] keep` lets one pass, for a gate behind the product that sets it; `strip` adds others.
+//! Headers in which proxies, identity providers and clouds tell an upstream the caller (requirement T24). An upstream
+//! that was once behind one of these products may still trust its headers, so a client's copies never pass, whatever
+//! service is behind the gate. `[identity] keep` lets one pass, for a gate behind the product that sets it; `strip`
+//! adds others.
 //!
-//! A `*` at the end stands for anything. The lists are kept by the letters that tell them apart, because each header of
-//! each request is held against them.
+//! A trailing `*` stands for anything. The lists are grouped by the letters that distinguish them, because each header
+//! of each request is compared with them.
 
 use super::names::{fold_begins, fold_byte, folds_to};
 
@@ -28,9 +29,9 @@ const X_A: &[&str] = &[
 ];
 /// Google's load balancer, nginx, HAProxy; Kong.
 const X_C: &[&str] = &["x-client-cert*", "x-client-dn", "x-client-verify", "x-consumer-*", "x-credential-*"];
-/// Google's Cloud Endpoints; Envoy, which strips its own from what comes from outside, and believes them within.
+/// Google's Cloud Endpoints; Envoy, which strips its own headers from outside requests, and trusts them inside.
 const X_E: &[&str] = &["x-endpoint-api-userinfo", "x-envoy-*"];
-/// oauth2-proxy, Traefik, Envoy and many that follow them.
+/// oauth2-proxy, Traefik, Envoy and many that imitate them.
 const X_F: &[&str] = &[
     "x-forwarded-user",
     "x-forwarded-email",
@@ -47,7 +48,7 @@ const X_I: &[&str] = &["x-identity", "x-identity-*", "x-istio-attributes"];
 /// Azure's App Service, Container Apps and Static Web Apps.
 const X_M: &[&str] = &["x-ms-client-principal*", "x-ms-token-*"];
 const X_P: &[&str] = &["x-pomerium-*"];
-/// Kubernetes' front proxy and Grafana have `x-remote-*`; 3scale.
+/// Kubernetes' front proxy and Grafana use `x-remote-*`; 3scale.
 const X_R: &[&str] = &["x-remote", "x-remote-*", "x-rh-identity"];
 /// HAProxy, nginx, Apache; SPIFFE; Shibboleth.
 const X_S: &[&str] = &["x-ssl-client*", "x-ssl-cert*", "x-spiffe-*", "x-shib-*"];
@@ -58,13 +59,13 @@ const X_V: &[&str] = &["x-vouch-*"];
 const X_W: &[&str] = &["x-webauth-*"];
 /// RFC 9440 §2.4; Cloudflare Access and its mutual TLS; CloudFront.
 const C: &[&str] = &["client-cert*", "cf-access-*", "cf-client-cert*", "cloudfront-viewer-cert-*"];
-/// WebSEAL; Kubernetes, where a proxy's own right to impersonate would be anybody's.
+/// WebSEAL; Kubernetes, where any client would get a proxy's own right to impersonate.
 const I: &[&str] = &["iv-user*", "iv-group*", "iv-cred*", "impersonate-*"];
 /// Linkerd.
 const L: &[&str] = &["l5d-client-id"];
 /// Apache's mod_auth_openidc; Oracle Access Manager.
 const O: &[&str] = &["oidc-*", "oam-remote-user*"];
-/// Authelia, CGI and what copies it.
+/// Authelia; CGI and its imitators.
 const R: &[&str] = &["remote-*"];
 /// nginx; Shibboleth; SiteMinder.
 const S: &[&str] = &["ssl-client*", "shib-*", "sm-user*", "sm-universalid"];
@@ -72,7 +73,7 @@ const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion"];
 
 const ALL: [&[&str]; 21] = [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
 
-/// The list on which a name must be, if it is on any.
+/// The only list that may contain a name.
 fn list_of(name: &str) -> &'static [&'static str] {
     let mut bytes = name.bytes().map(fold_byte);
     let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return &[] };
@@ -105,7 +106,7 @@ fn list_of(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Does it, in any spelling, tell who is asking?
+/// Does it, in any spelling, tell an upstream the caller?
 pub(super) fn is_identity(name: &str) -> bool {
     list_of(name).iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(begin) => fold_begins(name, begin),

@@ -1,19 +1,19 @@
-//! Trailers of a request: fields that come after the body, when everything has been decided (RFC 9110 §6.5).
+//! Trailers of a request: fields after the body, when everything has been decided (RFC 9110 §6.5).
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE};
 use http::{HeaderMap, HeaderName};
 
 use super::{ProtectedNames, Verdict, names};
 
-/// What would change how the request is framed, routed, authenticated or read, and so may not stand there
-/// (RFC 9110 §6.5.1).
+/// Fields that would change how the request is framed, routed, authenticated or processed, and so are not allowed in
+/// trailers (RFC 9110 §6.5.1).
 const NEVER: [HeaderName; 10] =
     [ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE];
 
 impl ProtectedNames {
-    /// Removes from the trailers of a request what must not stand in them, on every route: identity headers, overrides
-    /// and forwarding headers in every spelling, credentials, framing, and every name with `_` (T3 to T6). An upstream
-    /// that merges trailers into its headers sees nothing of the client's that a header could not have told it.
+    /// Removes forbidden fields from the trailers of a request, on every route: identity headers, overrides and
+    /// forwarding headers in every spelling, credentials, framing, and every name with `_` (T3 to T6). An upstream that
+    /// merges trailers into its headers then gets nothing from a client that a header could not have told it.
     pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
         let gone: Vec<HeaderName> = trailers.keys().filter(|name| !self.may_trail(name)).cloned().collect();
         for name in gone {

@@ -1,7 +1,7 @@
-//! Files that are no secret and decide who is trusted (requirement O15): `gateway.toml`, public keys, certificates. All may
-//! read them; nobody but us, root and their owner may write them, or put another in their place.
+//! Files that are not secret but decide about trust (requirement O15): `gateway.toml`, public keys, certificates. All
+//! users may read them. Only our user, root and the file's owner may write them or exchange them.
 //!
-//! A group that is ours may: a copy made under umask 002 gives every file to the user's own group.
+//! A group of ours may write, too: under umask 002 a copy gives every file to the user's own group.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -10,10 +10,10 @@ use std::path::Path;
 
 use super::{parent, user};
 
-/// Reads such a file, of at most `max` bytes.
+/// Reads such a file of at most `max` bytes.
 ///
 /// # Errors
-/// A text that names the file, what is wrong and how to mend it: it cannot be read, is longer, or others may write it or
+/// A text that names the file, the problem and the remedy: it cannot be read, is longer, or others may write or
 /// exchange it.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let shown = path.display();
@@ -21,7 +21,7 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
         io::ErrorKind::PermissionDenied => format!("{shown}: cannot be read: {e}{}", user::advice(path)),
         _ => format!("{shown}: cannot be read: {e}"),
     };
-    // Without NONBLOCK, opening a named pipe would wait for ever.
+    // Without NONBLOCK, opening a named pipe would block.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot)?;
     let meta = file.metadata().map_err(cannot)?;
@@ -40,11 +40,11 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Could anybody put another file in the place of this one? Asked of the folder of its name, and of the folder that a
-/// link leads to.
+/// Checks that no other user can exchange this file. It examines the folder of the name, and the folder that a link
+/// leads to.
 ///
 /// # Errors
-/// Who could, and how to mend it.
+/// Which users could, and the remedy.
 pub fn check_folders(path: &Path) -> Result<(), String> {
     let named = parent(path);
     let real = fs::canonicalize(path).ok();
@@ -54,8 +54,8 @@ pub fn check_folders(path: &Path) -> Result<(), String> {
 
 fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
     let Ok(meta) = fs::metadata(folder) else { return Ok(()) };
-    // In a sticky folder nobody exchanges the files of others; a folder that is mounted read-only, as Kubernetes mounts
-    // configuration, nobody changes at all.
+    // In a sticky folder a user can exchange only their own files. A folder that is mounted read-only, as Kubernetes
+    // mounts configuration, cannot be changed at all.
     let is_sticky = meta.mode() & 0o1000 != 0;
     let is_read_only =
         || rustix::fs::statvfs(folder).is_ok_and(|mount| mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
@@ -71,7 +71,7 @@ fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Who may write that should not, and what takes the right away.
+/// Who may write although they should not, and the command that takes the right away.
 fn writers(meta: &Metadata) -> Option<(String, &'static str)> {
     objection(meta.mode(), user::is_our_group(meta.gid())).map(|(who, cure)| match who {
         Writers::Everyone => ("everyone".to_owned(), cure),
@@ -92,7 +92,7 @@ fn objection(mode: u32, group_is_ours: bool) -> Option<(Writers, &'static str)> 
     (mode & 0o020 != 0 && !group_is_ours).then_some((Writers::Group, "g-w"))
 }
 
-/// May everyone read the file?
+/// The mode of the file, if all users may read it.
 pub fn is_for_everyone(path: &Path) -> Option<u32> {
     let mode = fs::metadata(path).ok()?.mode() & 0o777;
     (mode & 0o004 != 0).then_some(mode)
@@ -147,7 +147,7 @@ mod tests {
                 assert!(said.starts_with(&path.display().to_string()), "{said}");
                 assert!(said.ends_with(&format!("chmod o-w {}", folder.display())), "{said}");
             }
-            // Everyone's, but each has his own files there.
+            // All users share the folder, but each has its own files there.
             set(folder, 0o1777);
             assert_eq!(read(&link, 8).unwrap(), b"key");
             set(folder, 0o755);

@@ -1,4 +1,4 @@
-//! Who we are, and who has what we may not have.
+//! The user of this process, and the owners of files.
 
 use std::path::Path;
 
@@ -17,12 +17,12 @@ pub(super) fn is_our_group(group: u32) -> bool {
     rustix::process::getegid().as_raw() == group || groups.iter().any(|ours| ours.as_raw() == group)
 }
 
-/// May this process do that with the file, as the user that it acts as?
+/// May this process access the file this way, as the user that it acts as?
 pub(super) fn may(path: &Path, access: rustix::fs::Access) -> rustix::io::Result<()> {
     rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS)
 }
 
-/// Whose a file is.
+/// The owner of a file.
 pub(super) fn owner(path: &Path) -> Option<u32> {
     #[cfg(unix)]
     return std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
@@ -30,7 +30,7 @@ pub(super) fn owner(path: &Path) -> Option<u32> {
     return Some(path).and(None);
 }
 
-/// The name of a user, with the number.
+/// A user's name, with the number.
 pub(super) fn name(user: u32) -> String {
     match login(user) {
         Some(name) => format!("{user} ({name})"),
@@ -38,7 +38,7 @@ pub(super) fn name(user: u32) -> String {
     }
 }
 
-/// How to run a command as the user whose file this is, or whose folder it would be in.
+/// How to run a command as the owner of this file, or of its folder if it does not exist.
 pub(super) fn advice(path: &Path) -> String {
     let Some(owner) = path.ancestors().filter(|at| !at.as_os_str().is_empty()).find_map(owner) else {
         return String::new();
@@ -52,7 +52,7 @@ pub(super) fn advice(path: &Path) -> String {
     }
 }
 
-/// What the system calls a user, by its own file alone: a name that only a network knows is not worth a delay here.
+/// The user's name from the system's own file alone: a look-up over the network is not worth a delay here.
 fn login(user: u32) -> Option<String> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|line| {

@@ -1,5 +1,5 @@
-//! For whom a request is meant: its target and its `Host` (T11, RFC 9112 §3.2). One authority comes out, or a refusal;
-//! what was checked here is what the routes see and what the upstream is sent.
+//! The authority of a request, from its target and its `Host` (T11, RFC 9112 §3.2): one authority, or a refusal. Routes
+//! see, and the upstream receives, what was checked here.
 
 use http::header::HOST;
 use http::request::Parts;
@@ -21,7 +21,7 @@ impl<'a> Authority<'a> {
         let host = host_of(text);
         let port = text.get(host.len()..)?;
         let port_holds = match port.strip_prefix(':') {
-            // As digits only: `u16` alone would take `+80` too.
+            // Digits only: `u16` alone would accept `+80`, too.
             Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
             None => port.is_empty(),
         };
@@ -38,7 +38,7 @@ impl<'a> Authority<'a> {
         host_of(self.text)
     }
 
-    /// The port, if one is named.
+    /// The port, if there is one.
     pub fn port(self) -> Option<u16> {
         self.text.get(self.host().len()..)?.strip_prefix(':')?.parse().ok()
     }
@@ -50,11 +50,11 @@ impl<'a> Authority<'a> {
 
 /// Checks target and `Host` of a request.
 ///
-/// The target must be in origin form, or in absolute form for the very authority that `Host` names. `Host` must be there
-/// once; HTTP/2 may say it as `:authority` instead, or both alike.
+/// The target must be in origin form, or in absolute form for the very authority that `Host` names. `Host` must occur
+/// once; in HTTP/2, `:authority` may replace it or equal it.
 ///
 /// # Errors
-/// [`Denial::BadTarget`] for any other form of target, or a query with bytes that no query may have;
+/// [`Denial::BadTarget`] for any other form of target, or a query with bytes that no query may contain;
 /// [`Denial::TargetTooLong`] for one of more than 8 KiB; [`Denial::BadHost`] for a missing, repeated, malformed or
 /// contradicting host.
 pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
@@ -107,8 +107,8 @@ pub(crate) fn host_of(authority: &str) -> &str {
     end.and_then(|end| authority.get(..end)).unwrap_or(authority)
 }
 
-/// A name of letters, digits, `-` and `_` in labels that are not empty (one dot at the end is allowed), an IPv4
-/// address, or an IPv6 address in brackets.
+/// A name of letters, digits, `-` and `_` in labels that are not empty (one trailing dot is allowed), an IPv4 address,
+/// or an IPv6 address in brackets.
 pub(crate) fn is_host(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[') {
         return v6.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok());

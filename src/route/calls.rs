@@ -1,4 +1,4 @@
-//! `kuzzle = ["security:*"]`: rules for calls that stand in an envelope, by their names (requirement T22).
+//! `kuzzle = ["security:*"]`: rules for enclosed calls, by their names (requirement T22).
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use http::Method;
 use super::path::CanonicalPath;
 use super::{Match, Route, RouteTable};
 
-/// Which calls a rule is for: `controller:action`, `controller:*`, or `*` for all.
+/// The calls of a rule: `controller:action`, `controller:*`, or `*` for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallPattern {
     /// `None`: any.
@@ -17,10 +17,10 @@ pub struct CallPattern {
 }
 
 impl CallPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// What was expected, in words.
+    /// What was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected \"controller:action\", \"controller:*\" or \"*\"";
         if text == "*" {
@@ -36,7 +36,7 @@ impl CallPattern {
         Ok(Self { controller: Some(controller.into()), action: action.map(Into::into) })
     }
 
-    /// How closely does it name a call: 3 exactly, 2 by its controller, 1 as any call; 0 not at all.
+    /// How specifically it names a call: 3 exactly, 2 by its controller, 1 as any call; 0 not at all.
     pub(super) fn names(&self, call: &str) -> u8 {
         let (controller, action) = call.split_once(':').unwrap_or((call, ""));
         match (self.controller.as_deref(), self.action.as_deref()) {
@@ -58,9 +58,9 @@ impl fmt::Display for CallPattern {
     }
 }
 
-/// Where an envelope's route asks for less than another one, and no route says for which calls it is: an action whose path
-/// nobody knows would go around the stricter one. The places of that and of the envelope's route. `envelopes` are the
-/// requests that bring calls of any kind.
+/// Finds an envelope's route that is less strict than another route, with no rule for its calls: a call whose path is
+/// unknown would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
+/// `envelopes` are the requests that enclose calls of any kind.
 pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
     if routes.iter().any(|route| !route.kuzzle.is_empty()) {
         return None;
@@ -75,7 +75,7 @@ pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(u
                 None => route.hosts.is_empty(),
                 Some(host) => route.hosts.iter().any(|own| own == host),
             };
-            // The tunnel of an envelope is the dialect's own: whether the route passes others is nothing here.
+            // The dialect itself owns an envelope's tunnel: whether the route passes upgrades does not matter here.
             let is_stricter = |route: &Route| {
                 let policy = super::RoutePolicy { upgrade: envelope.policy.upgrade, ..route.policy.clone() };
                 policy.is_stricter_than(&envelope.policy)

@@ -1,11 +1,11 @@
-//! Which hosts a gate serves (requirement T23). What an upstream is told of the host ends up in links that it writes, in
-//! letters about forgotten passwords, say; so a `Host` of the sender's making goes nowhere.
+//! The hosts that a gate serves (requirement T23). An upstream may write the host that it receives into links, for
+//! example in password-reset mails; so the gate does not forward a `Host` of the sender's invention.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::authority::is_host;
 
-/// A host that is no host.
+/// Not a valid host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"")]
 pub struct HostError(String);
@@ -14,9 +14,9 @@ pub struct HostError(String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     any: bool,
-    /// In lower case, without a dot at the end.
+    /// In lower case, without a trailing dot.
     exact: Vec<Box<str>>,
-    /// The same, of the hosts below which all are served, each with the dot before it.
+    /// Suffixes with a leading dot, in the same form: all hosts below them are served.
     below: Vec<Box<str>>,
 }
 
@@ -24,7 +24,7 @@ impl Hosts {
     /// Adds a host: `example.com`, an address, `*.example.com` for all names below that, or `*` for any.
     ///
     /// # Errors
-    /// When it is none of these.
+    /// If it is none of these.
     pub fn add(&mut self, host: &str) -> Result<(), HostError> {
         let normal = normal(host);
         let below = normal.strip_prefix('*').filter(|rest| rest.starts_with('.'));
@@ -40,7 +40,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Is a host, without its port, one of these?
+    /// Is this host, without its port, one of them?
     pub fn admit(&self, host: &str) -> bool {
         // As most clients spell it.
         if self.any || self.exact.iter().any(|known| **known == *host) {
@@ -55,7 +55,7 @@ fn normal(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Does a host, without its port, name the machine that it is said on?
+/// Does a host, without its port, name the local machine?
 pub(crate) fn is_loopback(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return v6.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());

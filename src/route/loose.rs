@@ -1,7 +1,7 @@
-//! The loose match (requirement T20). Servers behind a gate fold case, cut `;parameters`, drop dots and blanks around a
-//! segment, decode once more, cut at an escaped `?` or `#`, and take `/p` for `/p/`. So a path that the gate serves by one route may be served by
-//! the upstream as a path of another one, which asks for more. Here are the readings of such a path; the table looks for
-//! the routes that they lead to.
+//! The loose match (requirement T20). Servers behind a gate fold case, cut `;parameters`, drop dots and white space
+//! around a segment, decode once more, cut at an escaped `?` or `#`, and treat `/p` as `/p/`. So the upstream may serve
+//! a path of one route as a path of another, stricter one. This module makes the readings of such a path; the table
+//! looks for the routes that they lead to.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::pattern::{Segment, Tree};
 struct Lax {
     /// Cuts it at `;`.
     cuts: bool,
-    /// Cuts blanks from it, and dots from its end.
+    /// Trims white space, and trailing dots.
     trims: bool,
 }
 
@@ -27,16 +27,16 @@ const ALL: [Lax; 4] = [
 /// A reading of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// As a server reads it that compares letters as they are.
+    /// The reading of a server that compares case-sensitively.
     Exact(String),
-    /// As one that folds case, too: to be looked up among [`folded`] patterns.
+    /// The reading of a server that folds case: looked up among the [`folded`] patterns.
     Folded(String),
 }
 
 /// The readings of a canonical path, without the path itself.
 pub(super) fn readings(path: &str) -> Vec<Reading> {
     let mut found: Vec<Reading> = Vec::new();
-    // Most paths that come here have an upper-case letter and nothing else.
+    // Most paths that come here have an upper-case letter and no other peculiarity.
     let is_plain = !path.contains([';', '%', '.']);
     let cut = path_end(path).and_then(|end| path.get(..end));
     for text in std::iter::once(path).chain(cut) {
@@ -52,7 +52,8 @@ pub(super) fn readings(path: &str) -> Vec<Reading> {
     found
 }
 
-/// Where an escaped `?` or `#` stands, escaped once or more often: there a server ends the path that decodes too early.
+/// The position of an escaped `?` or `#`, escaped once or more often. A server that decodes too early ends the path
+/// there.
 fn path_end(path: &str) -> Option<usize> {
     path.match_indices('%').map(|(at, _)| at).find(|at| {
         let escaped = path.get(at + 1..).unwrap_or_default().trim_start_matches("25");
@@ -60,8 +61,8 @@ fn path_end(path: &str) -> Option<usize> {
     })
 }
 
-/// The forms of a pattern among which the folded readings of a path are looked up: as it is, and with what a lax server
-/// cuts from a path cut from it.
+/// The forms of a pattern among which the folded readings of a path are looked up: the pattern itself, and the pattern
+/// as a lax server trims it.
 pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>])) {
     for lax in [ALL[0], ALL[3]] {
         let last = pattern.len().saturating_sub(1);
@@ -75,7 +76,7 @@ pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>]
         let segments: Vec<Segment<'_>> = (0..)
             .zip(pattern.iter().zip(&texts))
             .filter_map(|(at, (segment, text))| match text {
-                // Empty segments are merged; the one at the end is a slash there.
+                // Empty segments are merged; the one at the end is a trailing slash.
                 Some(text) if text.is_empty() && at != last => None,
                 Some(text) => Some(Segment::Plain(text)),
                 None => Some(*segment),
@@ -85,7 +86,7 @@ pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>]
     }
 }
 
-/// The path with each segment mapped; segments of which nothing is left are merged.
+/// The path with each segment mapped. Segments that become empty are merged.
 fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
     let mut out = String::with_capacity(path.len());
     for segment in path.split('/') {
@@ -117,10 +118,10 @@ fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// With every escape resolved, however deep, and in lower case.
+/// With every escape decoded, however deep, and in lower case.
 fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     let resolved: Cow<'_, str> = if segment.contains('%') {
-        // An escaped slash is data of its segment: a route refuses it, or says that its upstream sees it so, too.
+        // An escaped slash is data of its segment: a route refuses it, or declares that its upstream treats it so, too.
         Cow::Owned(String::from_utf8_lossy(&resolve(segment.as_bytes())).replace('/', "%2F"))
     } else {
         Cow::Borrowed(segment)
@@ -132,7 +133,8 @@ fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     if lax.trims {
         name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace()).trim_start();
     }
-    // Up and down again: what only equals a letter in one of the two cases (the Kelvin sign, the long s).
+    // To upper case and back: some characters equal a letter in only one of the two cases (the Kelvin sign, the long
+    // s).
     Cow::Owned(match name.is_ascii() {
         true => name.to_ascii_lowercase(),
         false => name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect(),
@@ -142,7 +144,7 @@ fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
 /// The patterns of a host in their folded forms.
 pub(super) type Folded = Tree<Vec<usize>>;
 
-/// Remembers the pattern of an entry.
+/// Adds the pattern of an entry.
 pub(super) fn insert(folded_patterns: &mut Folded, pattern: &[Segment<'_>], entry: usize) {
     folded(pattern, |segments| {
         let entries = folded_patterns.place(segments).get_or_insert_default();

@@ -1,5 +1,5 @@
-//! Which route a request takes, and what that route asks of it. What matches no route is refused: nothing is forwarded
-//! that the configuration does not name.
+//! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
+//! gate forwards nothing that the configuration does not name.
 
 use http::Method;
 
@@ -22,10 +22,10 @@ pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, RouteP
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
 pub use warnings::{RouteWarning, warnings};
 
-/// Can this be the pattern of a route?
+/// Checks the pattern of a route.
 ///
 /// # Errors
-/// What is wrong with it, in words, and how to write what was probably meant.
+/// What is wrong with it, and how to write what was probably meant.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
     pattern::parse(pattern).map(drop)
 }
@@ -33,32 +33,32 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 /// One `[[routes]]` entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// What logs and metrics call it: from the configuration, never from a request.
+    /// The name in logs and metrics. It comes from the configuration, never from a request.
     pub id: String,
     /// The hosts that it serves, without port. Empty: every host that no route names.
     pub hosts: Vec<String>,
-    /// The methods that it serves; `GET` brings `HEAD` with it. Empty: [`DEFAULT_METHODS`] and [`REGISTERED_METHODS`].
+    /// The methods that it serves; `GET` includes `HEAD`. Empty: [`DEFAULT_METHODS`] and [`REGISTERED_METHODS`].
     pub methods: Vec<Method>,
-    /// A pattern: `{name}` stands for one whole segment, a trailing `{*rest}` for all that is left, nothing included.
+    /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` everything that remains, even nothing.
     pub path: String,
-    /// The calls in envelopes that it is a rule for, whatever their paths (requirement T22). A route for calls alone has an
-    /// empty path.
+    /// The enclosed calls that it is a rule for, on any path (requirement T22). A route for calls alone has an empty
+    /// path.
     pub kuzzle: Vec<CallPattern>,
-    /// What it asks.
+    /// What it requires.
     pub policy: RoutePolicy,
-    /// Where it leads: the place of an upstream in the configuration. None where the service inside answers.
+    /// The index of its upstream in the configuration. `None` for the service inside the layer.
     pub upstream: Option<usize>,
 }
 
 impl Route {
-    /// The route of a path pattern on every host, leading to the service inside. Logs call it by its pattern.
+    /// A route for a path pattern on every host, to the service inside the layer. Its name in logs is its pattern.
     pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
         let path = path.into();
         let id = path.clone();
         Self { id, hosts: Vec::new(), methods: Vec::new(), path, kuzzle: Vec::new(), policy, upstream: None }
     }
 
-    /// The route of every path that no other route serves.
+    /// A route for every path that no other route serves.
     pub fn catch_all(policy: RoutePolicy) -> Self {
         Self { id: "all".into(), ..Self::new("/{*rest}", policy) }
     }

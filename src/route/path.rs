@@ -1,17 +1,17 @@
-//! The canonical path: parsed once, and what was matched is what is forwarded.
+//! The canonical path: parsed once. The gate forwards the very path that it matched.
 //!
-//! Two parsers that read one path differently are how a request gets past a policy: the gate sees `/public/..;/admin`
-//! below `/public`, the upstream serves `/admin`. So a path has one spelling here. What RFC 3986 §6.2.2 calls
-//! equivalent is brought to that spelling, and what a later decoder could read as another path is refused:
+//! If two parsers read one path differently, a request can bypass a policy: the gate sees `/public/..;/admin` below
+//! `/public`, the upstream serves `/admin`. So a path has one spelling here. What RFC 3986 §6.2.2 calls equivalent is
+//! rewritten to that spelling, and what a later decoder could read as another path is refused:
 //!
-//! | in the path | what becomes of it |
+//! | in the path | result |
 //! |---|---|
 //! | an escaped unreserved character (`%41`, `%7e`) | decoded |
 //! | any other escape | kept, hex digits in upper case |
 //! | a character that RFC 3986 does not allow in a path but browsers send (`\|`, `{`, `"` …) | escaped |
 //! | empty segments (`//`) | merged |
 //! | a trailing slash, `;params` | kept: they are part of what is matched |
-//! | `%2F` | kept as data, and [flagged](CanonicalPath::has_encoded_slash): a route refuses it unless it says otherwise |
+//! | `%2F` | kept as data, and [flagged](CanonicalPath::has_encoded_slash): a route refuses it by default |
 //! | `.` and `..` segments, plain, escaped, before `;`, `%3F` or `%23`, beside `%2F` or escaped white space | refused |
 //! | `\`, NUL and control bytes, plain or escaped; non-ASCII bytes that are not escaped | refused |
 //! | `%` without two hex digits; escapes that are not UTF-8 | refused |
@@ -24,7 +24,7 @@ pub use crate::denial::PathError;
 #[cfg(test)]
 mod tests;
 
-/// A path in its one spelling. Borrows from the request when it came in that spelling already.
+/// A path in its canonical spelling. Borrows from the request if it arrived in that spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
@@ -33,10 +33,10 @@ pub struct CanonicalPath<'a> {
 }
 
 impl<'a> CanonicalPath<'a> {
-    /// Reads the path of a request target, without its query.
+    /// Parses the path of a request target, without its query.
     ///
     /// # Errors
-    /// See the table of this module.
+    /// See the module's table.
     pub fn parse(raw: &'a str) -> Result<Self, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
@@ -55,32 +55,32 @@ impl<'a> CanonicalPath<'a> {
         &self.text
     }
 
-    /// Does it differ from what was sent? A layer that cannot rewrite, because routing has happened, refuses it then;
-    /// for our own endpoints such a spelling is a near miss (R12).
+    /// Does it differ from what was sent? A layer that cannot rewrite, because routing has happened, then refuses it.
+    /// For our own endpoints such a spelling is a near miss (R12).
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
 
-    /// Does it differ from what was sent in the letter case of escapes at most?
+    /// Does it differ from what was sent at most in the letter case of escapes?
     pub(crate) fn equals_but_for_hex_case(&self, raw: &str) -> bool {
-        // Nothing else changes the case of a letter, or anything without changing the length.
+        // No other rewrite changes only the case of letters; all others change the length.
         self.text.eq_ignore_ascii_case(raw)
     }
 
-    /// Is there an escaped slash in it?
+    /// Does it contain an escaped slash?
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }
 
     /// Could a server that folds case, cuts parameters and trailing dots, or decodes once more read another path? Most
-    /// paths leave nothing to read otherwise; the others have readings (requirement T20).
+    /// paths allow no other reading; the others have readings (requirement T20).
     pub(super) const fn has_loose_form(&self) -> bool {
         self.has_loose_form
     }
 
-    /// The form in which a near miss of an endpoint equals the endpoint (R12): all escapes resolved, letter case
-    /// folded, `;params` and the spaces and dots at the end of a segment cut, slashes merged and none at the end.
-    /// Good for nothing but a comparison with another such form.
+    /// The form in which a near miss equals its endpoint (R12): all escapes decoded, letter case folded, `;params` and
+    /// the spaces and dots at the end of a segment cut, slashes merged, and no trailing slash. Use it only for a
+    /// comparison with another such form.
     pub fn loose(&self) -> Cow<'_, str> {
         loosen(&self.text)
     }
@@ -92,8 +92,8 @@ impl<'a> CanonicalPath<'a> {
     }
 }
 
-/// Canonical at first sight, as most paths are: nothing to decode, merge or look into. `None` for the others; otherwise
-/// whether the loose form of the path is another one.
+/// A path that is canonical as it is, like most: nothing to decode, merge or examine. `None` for the others; otherwise
+/// whether its loose form differs.
 fn plain(path: &[u8]) -> Option<bool> {
     let mut previous = 0;
     let mut varies = false;
@@ -114,14 +114,14 @@ fn plain(path: &[u8]) -> Option<bool> {
 }
 
 const PLAIN: u8 = 0;
-/// Allowed, and not the same in the loose form: upper case, and `;` before parameters.
+/// Allowed, but different in the loose form: upper case, and `;` before parameters.
 const VARIES: u8 = 1;
 const SLASH: u8 = 2;
 const DOT: u8 = 3;
-/// Not allowed, or only as a part of an escape.
+/// Not allowed, or only in an escape.
 const NEVER: u8 = 4;
 
-/// What a byte of a path is. A table, because each byte of each path is looked at.
+/// The class of each byte. A table, because every byte of every path is examined.
 const CLASSES: [u8; 256] = {
     let mut table = [NEVER; 256];
     let mut byte: u8 = 0;
@@ -188,7 +188,7 @@ fn rewrite(raw: &str) -> Result<(String, bool), PathError> {
     Ok((text, encoded_slash))
 }
 
-/// All further levels of escapes taken off what one level of decoding gave.
+/// Removes all further levels of escapes from a path decoded once.
 fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     let resolved = resolve(decoded);
     let slashes = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'/').count();
@@ -198,8 +198,8 @@ fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     if forbidden { Err(PathError::DoubleEncoding) } else { Ok(resolved) }
 }
 
-/// Decodes until there is nothing left to decode, in one pass: two escapes never overlap, so the order in which they
-/// are taken does not matter, and a path of nothing but `%252525…` costs no more than another.
+/// Decodes until nothing is left to decode, in one pass. Two escapes never overlap, so their order does not matter, and
+/// a path of nothing but `%252525…` costs no more than another.
 pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     for &byte in bytes {
@@ -214,7 +214,7 @@ pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `.` or `..`, also before what some servers cut off first and then resolve the dots: path parameters, an escaped `?` or
+/// `.` or `..`, also in front of what some servers cut off before they resolve dots: path parameters, an escaped `?` or
 /// `#`, white space.
 fn is_dot_segment(segment: &[u8]) -> bool {
     let name = segment.split(|b| matches!(b, b';' | b'?' | b'#')).next().unwrap_or_default();
@@ -233,7 +233,8 @@ fn loosen(text: &str) -> Cow<'_, str> {
         let name = segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']);
         if !name.is_empty() {
             out.push('/');
-            // Up and down again: what only equals a letter in one of the two cases (the Kelvin sign, the long s).
+            // To upper case and back: some characters equal a letter in only one of the two cases (the Kelvin sign, the
+            // long s).
             out.extend(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase));
         }
     }

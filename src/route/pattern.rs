@@ -1,21 +1,21 @@
 //! Path patterns, and the tree that finds the most specific one for a path.
 //!
-//! matchit, whose notation this is, refuses `/{name}/x` beside `/{*rest}`; a gate with a route for "everything else" and
-//! tenants in its paths needs both. Here the segments of a path are walked from left to right, at each the plain one
-//! before `{name}` before `{*rest}`, with a step back where that leads nowhere. Each node of the tree is looked at once
-//! at most, so no path costs more than the table is large.
+//! matchit, whose notation this is, refuses `/{name}/x` beside `/{*rest}`; a gate with a catch-all route and tenants in
+//! its paths needs both. The tree matches the segments of a path from left to right, at each node the plain one before
+//! `{name}` before `{*rest}`, and backtracks from a dead end. It visits each node at most once, so a look-up never
+//! costs more than the size of the table.
 
 use std::collections::HashMap;
 
 use super::path::CanonicalPath;
 
-/// What a look-up finds.
+/// The result of a look-up.
 #[derive(Debug)]
 pub(super) struct Found<'t, T> {
-    /// Of the most specific pattern that matches.
+    /// The value of the most specific pattern that matches.
     pub(super) here: Option<&'t T>,
-    /// Of the pattern that matches the same path with a slash at its end, or without the one that it has, where no
-    /// pattern of that very shape names the path as it is: `/p` beside `/p/{*rest}`, `/p/` beside `/p`.
+    /// The value of the pattern that matches the path with a trailing slash added or removed, if no pattern of that
+    /// very shape names the path as it is: `/p` beside `/p/{*rest}`, `/p/` beside `/p`.
     pub(super) beside: Option<&'t T>,
 }
 
@@ -25,14 +25,14 @@ pub(super) enum Segment<'p> {
     Plain(&'p str),
     /// `{name}`: any segment that is not empty.
     Named,
-    /// `{*rest}`: all that is left.
+    /// `{*rest}`: everything that remains.
     Rest,
 }
 
-/// Reads a pattern.
+/// Parses a pattern.
 ///
 /// # Errors
-/// What is wrong with it, in words, and how to write what was probably meant.
+/// What is wrong with it, and how to write what was probably meant.
 pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
     let path = pattern.strip_prefix('/').ok_or("it does not begin with a slash")?;
     let last = path.split('/').count().saturating_sub(1);
@@ -52,8 +52,8 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
                 let what = "a parameter is a whole segment, and a brace that is meant is written %7B or %7D";
                 return Err(foreign(what));
             }
-            // Other proxies' notations. Taken literally they would match nothing, and what they were to protect would be
-            // served by a less specific route.
+            // Other proxies' notations. Taken literally they would match nothing, and a less specific route would serve
+            // what they should protect.
             None if text.contains('*') => {
                 return Err(foreign(
                     "`*` stands for nothing here: {name} is one segment, a trailing {*rest} all the rest",
@@ -69,7 +69,8 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
     Ok(segments)
 }
 
-/// A pattern in the notation of other proxies and frameworks (`*`, `**`, `:id`, `{id}.json`, `{id:int}`), in ours.
+/// A pattern in another proxy's or framework's notation (`*`, `**`, `:id`, `{id}.json`, `{id:int}`), translated to
+/// ours.
 fn translated(pattern: &str) -> String {
     let path = pattern.strip_prefix('/').unwrap_or(pattern);
     let last = path.split('/').count().saturating_sub(1);
@@ -79,7 +80,7 @@ fn translated(pattern: &str) -> String {
         let parameter = text.find(['{', ':']).and_then(|at| text.get(at + 1..)).unwrap_or_default();
         let name: String = parameter.trim_start_matches('*').chars().take_while(is_name_byte).collect();
         out.push('/');
-        // All that is left may only stand at the end; before it a `*` is one segment.
+        // Only the last segment can match everything that remains; before it a `*` is one segment.
         if at == last && text.contains('*') {
             let name = if name.is_empty() { "rest" } else { &name };
             out.push_str(&format!("{{*{name}}}"));
@@ -97,7 +98,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// It is compared with canonical segments, so it must be one.
+/// A plain segment is compared with canonical segments, so it must be canonical itself.
 fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     if text.is_empty() {
         return if is_last { Ok(()) } else { Err("empty segments are merged: it never matches".to_owned()) };
@@ -113,7 +114,7 @@ fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     }
 }
 
-/// Patterns with what belongs to them.
+/// Patterns with their values.
 #[derive(Debug)]
 pub(super) struct Tree<T> {
     plain: HashMap<Box<str>, Self, foldhash::fast::RandomState>,
@@ -129,7 +130,7 @@ impl<T> Default for Tree<T> {
 }
 
 impl<T> Tree<T> {
-    /// The place of a pattern. Patterns that differ only in the names of their parameters share it.
+    /// The slot of a pattern. Patterns that differ only in parameter names share it.
     pub(super) fn place(&mut self, pattern: &[Segment<'_>]) -> &mut Option<T> {
         match pattern.split_first() {
             None => &mut self.here,
@@ -139,7 +140,7 @@ impl<T> Tree<T> {
         }
     }
 
-    /// What belongs to the most specific pattern that matches.
+    /// The value of the most specific pattern that matches.
     pub(super) fn find(&self, path: &str) -> Found<'_, T> {
         let mut beside = None;
         let here = path.strip_prefix('/').and_then(|left| self.walk(Some(left), &mut beside));
@@ -164,7 +165,7 @@ impl<T> Tree<T> {
         plain.or_else(|| named(beside)).or(self.rest.as_ref())
     }
 
-    /// Is there a pattern that matches, however loosely, whose own is this?
+    /// Does any matching pattern, however general, have a value that fulfils `is`?
     pub(super) fn any(&self, path: &str, is: &impl Fn(&T) -> bool) -> bool {
         path.strip_prefix('/').is_some_and(|left| self.any_of(Some(left), is))
     }

@@ -1,4 +1,4 @@
-//! What a route asks of a request, and what it lets through.
+//! What a route requires of a request, and what it lets through.
 
 use super::path::{CanonicalPath, PathError};
 use crate::denial::Denial;
@@ -9,61 +9,61 @@ use crate::session::scope::Scope;
 pub struct RoutePolicy {
     /// Is a token required?
     pub auth: Auth,
-    /// The scopes that the token must hold, all of them.
+    /// The scopes that the token must have, all of them.
     pub scopes: Scope,
-    /// The names of the issuers whose tokens are taken; ours is `self`. Empty: our own, and those that are taken
-    /// everywhere.
+    /// The names of the accepted issuers; ours is `self`. Empty: our own, and those that are accepted everywhere.
     pub issuers: Vec<String>,
     /// The audiences of which the token must name one. Empty: any that its issuer's rules allow.
     pub audiences: Vec<String>,
-    /// What a credential that does not hold brings where none is required.
+    /// What an invalid credential causes if none is required.
     pub bad_credential_on_optional: BadCredential,
-    /// The upstream gets the `Authorization` header too (T14).
+    /// The upstream also gets the `Authorization` header (T14).
     pub forward_token: bool,
     /// Paths with `%2F`.
     pub encoded_slash: EncodedSlash,
-    /// Headers with `_` in their names pass, unless they could be taken for one of ours (T4).
+    /// Headers with `_` in their names pass, unless they could be read as one of ours (T4).
     pub keep_underscore_headers: bool,
     /// Headers that override method or URL pass (T6).
     pub keep_override_headers: bool,
-    /// A longer request body is refused, in bytes. None: no bound.
+    /// The longest request body, in bytes. `None`: no bound.
     pub max_body: Option<u64>,
     /// CORS preflight goes to the upstream (T19).
     pub preflight_to_upstream: bool,
-    /// The dialect in whose words a request is refused here, and whose clients' ways of sending a token are taken.
+    /// The dialect that words this route's refusals, and whose clients' places for a token are accepted.
     pub dialect: Option<String>,
-    /// A cookie that may hold the access token (requirement T18).
+    /// A cookie that may contain the access token (requirement T18).
     pub cookie: Option<String>,
     /// A WebSocket or another upgrade passes to the upstream (requirement T9).
     pub upgrade: bool,
-    /// What becomes of a tunnel or a long reply when its caller's token expires.
+    /// What happens to a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
-    /// A path that a common reading takes for that of a stricter route (requirement T20).
+    /// What happens to a path that a common reading takes for that of a stricter route (requirement T20).
     pub loose_match: LooseMatch,
 }
 
 impl RoutePolicy {
-    /// For everyone: no token is looked at.
+    /// A public route: no token is examined.
     pub fn public() -> Self {
         Self { auth: Auth::None, ..Self::default() }
     }
 
-    /// With a token or without; one that is sent must hold.
+    /// With or without a token; a token that is sent must be valid.
     pub fn optional() -> Self {
         Self { auth: Auth::Optional, ..Self::default() }
     }
 
-    /// Are the tokens taken of an issuer of this name, which are taken `everywhere` that no issuers are named, or not?
+    /// Does the route accept tokens of this issuer? `everywhere`: the issuer is accepted on routes that name no
+    /// issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
     }
 
-    /// Is there a request that this policy refuses to a caller, and the other does not? Then no spelling of a path of this
-    /// route may reach the other one (requirement T20).
+    /// Is there a request that this policy refuses and `other` admits? Then no spelling of a path of this route may
+    /// reach the other one (requirement T20).
     ///
-    /// It is not an order: each of two policies may be stricter than the other.
+    /// This is not an order: each of two policies may be stricter than the other.
     pub fn is_stricter_than(&self, other: &Self) -> bool {
-        // Each field is named, so that nobody adds one without deciding.
+        // Each field is named, so that a new one needs a decision here.
         let Self {
             auth,
             scopes,
@@ -71,8 +71,8 @@ impl RoutePolicy {
             audiences,
             bad_credential_on_optional: bad_credential,
             upgrade,
-            // How a request is passed on, in whose words it is refused and where its token may stand: nobody is let in or
-            // kept out by that.
+            // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
+            // admit nor refuse.
             forward_token: _,
             encoded_slash: _,
             keep_underscore_headers: _,
@@ -90,10 +90,11 @@ impl RoutePolicy {
             (Auth::Optional, BadCredential::Refuse) => 2,
             (Auth::Required, _) => 3,
         };
-        // Where nobody is asked, nothing more is.
+        // A public route requires nothing else.
         let asks = *auth != Auth::None;
         let unlike = |ours: &[String], theirs: &[String]| {
-            // Without any the issuer's own rules decide, which may take what the other's list does not, and the reverse.
+            // Without audiences the issuer's own rules decide. They may accept what the other list does not, and vice
+            // versa.
             ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
         };
         by_auth(*auth, *bad_credential) > by_auth(other.auth, other.bad_credential_on_optional)
@@ -118,9 +119,9 @@ impl RoutePolicy {
 /// `auth`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// Public: no token is looked at.
+    /// Public: no token is examined.
     None,
-    /// With a token or without, but one that is sent must hold.
+    /// With or without a token; a token that is sent must be valid.
     Optional,
     /// Only with a token.
     #[default]
@@ -133,7 +134,7 @@ pub enum BadCredential {
     /// 401.
     #[default]
     Refuse,
-    /// The request goes on as if it had brought none.
+    /// The request continues as if it had sent no credential.
     Anonymous,
 }
 
@@ -143,14 +144,14 @@ pub enum EncodedSlash {
     /// 400.
     #[default]
     Refuse,
-    /// It is data within its segment, and stays escaped.
+    /// The slash is data within its segment, and stays escaped.
     Keep,
 }
 
 /// `loose_match`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LooseMatch {
-    /// 404: servers behind a gate fold case, cut parameters, and take `/p` for `/p/`.
+    /// 404: servers behind a gate fold case, cut parameters, and treat `/p` as `/p/`.
     #[default]
     Refuse,
     /// The route's upstream compares paths byte for byte, as the gate does.
@@ -163,7 +164,7 @@ pub enum OnExpiry {
     /// It ends, unless the token was exchanged before.
     #[default]
     Close,
-    /// It goes on, until its session is revoked.
+    /// It continues until its session is revoked.
     Keep,
 }
 
@@ -190,7 +191,7 @@ mod tests {
         };
         let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
         let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
-        // Which is stricter than which; neither, where both are false.
+        // Which policy is stricter than which; neither, if both are false.
         let table = [
             (RoutePolicy::default(), RoutePolicy::default(), false, false),
             (RoutePolicy::default(), RoutePolicy::optional(), true, false),
@@ -210,7 +211,7 @@ mod tests {
             assert_eq!(one.is_stricter_than(&other), more, "{one:?} {other:?}");
             assert_eq!(other.is_stricter_than(&one), less, "{other:?} {one:?}");
         }
-        // What nobody is asked for makes no policy stricter.
+        // A requirement of a public route makes no policy stricter.
         let unasked = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..RoutePolicy::public() };
         assert!(!unasked.is_stricter_than(&RoutePolicy::public()));
     }

@@ -1,13 +1,13 @@
-//! All routes, ready for look-ups. The order is fixed and does not depend on the order in the configuration:
+//! All routes, built for look-ups. The order is fixed and does not depend on the order in the configuration:
 //!
-//! 1. **host**, exactly and whatever its letter case. A host that some route names is served by the routes that name
-//!    it and by no others; every other host by the routes that name none.
-//! 2. **path**, the most specific pattern: plain segments before `{name}` before `{*rest}`.
-//! 3. **method**, among the routes of that very pattern. If none of them serves it the answer is 405, even where a less
-//!    specific pattern would serve it: a request never falls through to a route that asks for less.
+//! 1. **host**, exactly, in any letter case. The routes that name a host serve it alone; the routes that name none
+//!    serve every other host.
+//! 2. **path**, by the most specific pattern: plain segments before `{name}` before `{*rest}`.
+//! 3. **method**, among the routes of that very pattern. If none of them serves it the reply is 405, even if a less
+//!    specific pattern would serve it: a request never falls through to a less strict route.
 //!
-//! Then the path is read as a lax server reads it ([`loose`]). If that leads to a route that asks for more, there is no
-//! route (requirement T20).
+//! Then the path is read as a lax server reads it ([`loose`]). If that reading leads to a stricter route, the request
+//! is refused as ambiguous (requirement T20).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
 use super::{LooseMatch, Route};
 
-/// See the module's order.
+/// The routes. The module describes the order.
 #[derive(Debug)]
 pub struct RouteTable {
     by_host: HashMap<Box<str>, Site, foldhash::fast::RandomState>,
@@ -30,24 +30,24 @@ pub struct RouteTable {
     escapes: bool,
 }
 
-/// What a look-up finds.
+/// The result of a look-up.
 #[derive(Clone, Copy, Debug)]
 pub enum Match<'t> {
     /// This route.
     Found(&'t Arc<Route>),
-    /// This route, but a common reading of the path leads to one that asks for more: 404.
+    /// This route, but a common reading of the path leads to a stricter one: 404.
     Ambiguous(&'t Arc<Route>),
-    /// The path has routes, for these methods only: 405 with `Allow`.
+    /// The path has routes for these methods only: 405 with `Allow`.
     MethodNotAllowed(&'t [Method]),
     /// No route: 404.
     None,
 }
 
-/// A route that cannot stand in the table.
+/// A route that the table cannot contain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {route}: {problem}")]
 pub struct RouteError {
-    /// Its place in the list, from 0.
+    /// Its index in the list, from 0.
     pub route: usize,
     /// What is wrong with it.
     pub problem: RouteProblem,
@@ -56,10 +56,10 @@ pub struct RouteError {
 /// What can be wrong with a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
-    /// A host with a port, a wildcard or what is no host name.
+    /// A host with a port, a wildcard, or something that is no host name.
     #[error("{0:?} is not a host name without port")]
     Host(String),
-    /// A pattern that cannot be read, or that no canonical path can match.
+    /// A pattern that cannot be parsed, or that no canonical path can match.
     #[error("the path pattern {pattern:?} is wrong: {reason}")]
     Pattern {
         /// The pattern.
@@ -73,9 +73,9 @@ pub enum RouteProblem {
     /// Another route is a rule for the same calls.
     #[error("it is a rule for {calls} on the same host as route {other}")]
     SameCalls {
-        /// Which calls.
+        /// The calls.
         calls: String,
-        /// Its place in the list.
+        /// Its index in the list.
         other: usize,
     },
 }
@@ -84,7 +84,7 @@ pub enum RouteProblem {
 struct Site {
     paths: Tree<usize>,
     entries: Vec<Entry>,
-    /// The patterns once more, where any route is stricter than any other: else no reading of a path matters.
+    /// The folded patterns, if any route is stricter than any other; otherwise no reading of a path matters.
     folded: Option<Folded>,
     rules: Vec<(CallPattern, Arc<Route>)>,
 }
@@ -94,10 +94,10 @@ struct Site {
 struct Entry {
     /// By the methods that routes list.
     listed: Vec<(Method, Arc<Route>)>,
-    /// The route that lists none.
+    /// The route without a list of methods.
     unlisted: Option<Arc<Route>>,
     allow: Vec<Method>,
-    /// Does the pattern name one path?
+    /// Does the pattern match a single path?
     is_one_path: bool,
 }
 
@@ -112,7 +112,7 @@ struct Draft {
 
 /// The routes of one pattern before they are built.
 struct Group {
-    /// Their places in the list.
+    /// Their indices in the list.
     routes: Vec<usize>,
     is_one_path: bool,
 }
@@ -121,7 +121,7 @@ impl RouteTable {
     /// Builds the table.
     ///
     /// # Errors
-    /// All that is wrong, at once.
+    /// All errors at once.
     pub fn build(routes: Vec<Route>) -> Result<Self, Vec<RouteError>> {
         let mut errors = Vec::new();
         let mut drafts: BTreeMap<Option<String>, Draft> = BTreeMap::new();
@@ -187,7 +187,7 @@ impl RouteTable {
         };
         let found = match entry.find(method) {
             Match::Found(route) if site.folded.is_some() => {
-                // Most paths are read alike by everybody.
+                // Every server reads most paths alike.
                 if (found.beside.is_none() && !path.has_loose_form()) || entry.is_exempt(route) {
                     return Match::Found(route);
                 }
@@ -201,8 +201,7 @@ impl RouteTable {
         }
     }
 
-    /// The route to which a common reading of a path leads, if it asks for more than the one that the path takes, exempt or
-    /// not.
+    /// The stricter route to which a common reading of a path leads, exempt or not, if there is one.
     pub(super) fn stricter_reading(&self, host: Option<&str>, method: &Method, path: &str) -> Option<&Arc<Route>> {
         let path = CanonicalPath::parse(path).ok()?;
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
@@ -216,14 +215,14 @@ impl RouteTable {
         }
     }
 
-    /// The rule that names a call most closely, if any does (requirement T22).
+    /// The most specific rule for a call, if there is one (requirement T22).
     pub fn rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
         let named = site.rules.iter().map(|(calls, route)| (calls.names(call), route));
         named.filter(|(closeness, _)| *closeness > 0).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
     }
 
-    /// Has any pattern a percent escape?
+    /// Does any pattern have a percent escape?
     pub(crate) fn has_escapes(&self) -> bool {
         self.escapes
     }
@@ -242,8 +241,8 @@ impl RouteTable {
 }
 
 impl Site {
-    /// The route to which a common reading of a path leads, if it asks for more than the one that was found. `beside` is
-    /// the reading that differs by the slash at its end.
+    /// The stricter route to which a common reading of a path leads, if there is one. `beside` is the reading that
+    /// differs by the trailing slash.
     fn stricter_reading(
         &self,
         method: &Method,
@@ -253,7 +252,7 @@ impl Site {
     ) -> Option<&Arc<Route>> {
         let stricter = |other: &usize| {
             let entry = self.entries.get(*other).filter(|_| *other != place)?;
-            // A pattern that matches the path as it is gave way to a closer one: no reading is needed for that.
+            // A pattern that matches the path as it is lost to a more specific one: that needs no reading.
             entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
         };
         let exact = |path: &str| {
@@ -262,7 +261,7 @@ impl Site {
         };
         let folded = |path: &str| {
             let found = self.folded.as_ref()?.find(path);
-            // In lower case it may be what a pattern says literally, too.
+            // The lower-case path may also match a pattern literally.
             found.here.into_iter().chain(found.beside).flatten().find_map(stricter).or_else(|| exact(path))
         };
         beside.as_ref().and_then(stricter).or_else(|| {
@@ -289,7 +288,7 @@ impl Draft {
         }
     }
 
-    /// The place of another route that is a rule for the same calls, if there is one.
+    /// The index of another route that is a rule for the same calls, if there is one.
     fn add_rule(&mut self, calls: &CallPattern, route: usize) -> Option<usize> {
         let other = self.rules.iter().find(|(known, _)| known == calls).map(|(_, other)| *other);
         self.rules.push((calls.clone(), route));
@@ -354,8 +353,8 @@ impl Entry {
         }
     }
 
-    /// May a path that the pattern matches be read as it likes? The operator wrote down that very spelling, or that the
-    /// upstream reads paths as the gate does.
+    /// Is a path that matches the pattern exempt from the loose match? It is if the operator wrote that very spelling,
+    /// or declared that the upstream compares paths as the gate does.
     fn is_exempt(&self, route: &Route) -> bool {
         self.is_one_path
             || match route.policy.loose_match {
@@ -364,8 +363,9 @@ impl Entry {
             }
     }
 
-    /// The route that a request would take here, if it asks for more than another one. Where none serves the method, it is
-    /// any of them: what the pattern is spelt for is refused then, and so must be what reaches it in another spelling.
+    /// The route that a request would take here, if it is stricter than another. If no route here serves the method,
+    /// any of them counts: the request is refused under the pattern's own spelling, so it must be refused under every
+    /// other spelling.
     fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
         let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
         match self.find(method) {
@@ -514,7 +514,7 @@ mod tests {
             let refused = find(&table, None, &method, "/a");
             assert!(refused.starts_with("405 ACL,") && refused.contains(",GET,HEAD,"), "{method}: {refused}");
         }
-        // A route that lists none serves every method of IANA's registry but those.
+        // A route without a list serves every method of IANA's registry but those.
         for method in methods::defaults() {
             assert_eq!(find(&table, None, &method, "/a"), "all", "{method}");
         }

@@ -1,4 +1,4 @@
-//! What is allowed in a list of routes and is probably not what was meant (requirement T21): for `rotogate check` and the
+//! Warnings about routes that are valid but probably not what was meant (requirement T21): for `rotogate check` and the
 //! log of a start.
 
 use http::Method;
@@ -10,17 +10,17 @@ use super::{LooseMatch, Match, Route, RouteTable};
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteWarning {
-    /// The place of the route in the list, from 0.
+    /// The route's index in the list, from 0.
     pub route: usize,
-    /// What is strange about it, and how to mend it.
+    /// What is strange about it, and the remedy.
     pub message: String,
 }
 
-/// In the place of a parameter: no pattern has it as a plain segment.
+/// A value for a parameter that no pattern has as a plain segment.
 const SAMPLE: &str = "0-sample";
 
-/// Everything that is strange, in the order of the list. `taken` says by what a path is answered before any route. Routes
-/// that make no table have errors, and no warnings.
+/// All warnings, in the order of the list. `taken` says what answers a path before any route does. Routes that make no
+/// table have errors, and no warnings.
 pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec<RouteWarning> {
     let Ok(table) = RouteTable::build(routes.to_vec()) else { return Vec::new() };
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
     found
 }
 
-/// The hosts that a route is looked up under.
+/// The hosts under which a route is looked up.
 fn hosts(route: &Route) -> Vec<Option<&str>> {
     match route.hosts.is_empty() {
         true => vec![None],
@@ -114,7 +114,7 @@ fn sample(pattern: &[Segment<'_>]) -> String {
     written(pattern, SAMPLE, SAMPLE)
 }
 
-/// A pattern, as people read it.
+/// A pattern, for people.
 fn shown(pattern: &[Segment<'_>]) -> String {
     written(pattern, "{…}", "{*…}")
 }

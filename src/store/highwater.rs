@@ -1,8 +1,8 @@
-//! The high-water mark: a small file beside the **keys** that says which store they were used with, and how far that
-//! store had come. A store that is missing, is another one, or is behind its mark was lost or restored from a backup.
+//! The high-water mark: a small file beside the **keys** that names the store they were used with, and the number of
+//! its commits. A store that is missing, is another one, or is behind its mark was lost or restored from a back-up.
 //!
 //! The mark is a lower bound: it is written after the store, at start, every [`EVERY`] commits and at a clean stop. A
-//! store set back by fewer commits than came after the last mark is **not** noticed.
+//! store that was set back by fewer commits than came after the last mark is **not** noticed.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -13,36 +13,36 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::private_file;
 
-/// How many commits pass between two marks.
+/// The number of commits between two marks.
 pub(super) const EVERY: u64 = 4096;
 const VERSION: u32 = 1;
-/// No mark is longer.
+/// The longest mark, in bytes.
 const MAX_LEN: u64 = 4096;
 
-/// Which store, and a sequence that is durable in it.
+/// A store, and a sequence number that is durable in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     /// The store's id.
     pub(super) store: Uuid,
-    /// How many commits it had at least.
+    /// The number of its commits, at least.
     pub(super) sequence: u64,
 }
 
-/// What a store looks like beside its mark.
+/// How a store compares with its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The store that the mark speaks of, no older than it says; or there is no mark.
+    /// The store that the mark names, no older than the mark; or there is no mark.
     AsExpected,
-    /// There is a mark and no store.
+    /// There is a mark, but no store.
     Missing,
     /// Another store.
     Another(Uuid),
-    /// The same store, at an earlier point.
+    /// The same store at an earlier sequence.
     Behind(u64),
 }
 
 impl Verdict {
-    /// Judges the store as it is (`None`: there is none) by the mark.
+    /// Compares the store as it is (`None`: there is none) with the mark.
     pub(super) fn of(mark: Option<Mark>, store: Option<Mark>) -> Self {
         match (mark, store) {
             (None, _) => Self::AsExpected,
@@ -54,7 +54,7 @@ impl Verdict {
     }
 }
 
-/// The file.
+/// The file of the mark.
 #[derive(Clone, Debug)]
 pub(super) struct HighWater {
     path: PathBuf,
@@ -73,10 +73,10 @@ impl HighWater {
         Self { path }
     }
 
-    /// What it says; `None` if there is none.
+    /// Reads the mark; `None` if there is none.
     pub(super) fn read(&self) -> Result<Option<Mark>, StoreError> {
         let shown = self.path.display();
-        // A link that leads nowhere is not the absence of a mark.
+        // A dangling link is not the absence of a mark.
         if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             return Ok(None);
         }
@@ -95,7 +95,7 @@ impl HighWater {
         Ok(Some(Mark { store, sequence }))
     }
 
-    /// Writes it, atomically and durably. The sequence must be durable in the store already.
+    /// Writes the mark, atomically and durably. Its sequence must be durable in the store already.
     pub(super) fn write(&self, mark: Mark) -> Result<(), StoreError> {
         let failed = |error: std::io::Error| {
             StoreError::caused_by(format!("cannot write the high-water mark {}: {error}", self.path.display()), error)
@@ -107,7 +107,7 @@ impl HighWater {
         private_file::write_private_atomic(&self.path, &text).map_err(failed)
     }
 
-    /// What is wrong, what it means, and how the operator says that it is meant; `None` if nothing is.
+    /// What is wrong, what it means, and how the operator accepts it; `None` if nothing is wrong.
     pub(super) fn alarm(&self, verdict: Verdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
         let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
         let found = match verdict {

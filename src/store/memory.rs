@@ -1,4 +1,4 @@
-//! Sessions and revocations in memory, for tests and throw-away use: nothing outlives the process.
+//! Sessions and revocations in memory, for tests and throw-away use: nothing survives the process.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
-/// A store that forgets everything when the process ends. The rules are those of every other store.
+/// A store that loses everything when the process ends. Its rules are those of every other store.
 pub struct MemoryStore {
     rules: Rules,
     /// Never held across an await: each operation is one short critical section.
@@ -24,7 +24,7 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Tables {
     sessions: BTreeMap<SessionId, Session>,
-    /// Of those that are not revoked, the end.
+    /// The end of each session that is not revoked.
     live: BTreeMap<(Box<str>, SessionId), Timestamp>,
     revocations: BTreeMap<Target, (u64, Revocation)>,
     log: BTreeMap<u64, Target>,
@@ -33,14 +33,13 @@ struct Tables {
 }
 
 impl MemoryStore {
-    /// An empty store. `issuer` is our own, whose subjects and clients the sessions belong to; `leeway` is added to the
-    /// end of what a revocation can match.
+    /// An empty store. `issuer` is our own issuer; `leeway` is added to the end of what a revocation can match.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         tracing::warn!("sessions and revocations are kept in memory only: a restart ends all sessions");
         Self::for_a_trial(issuer, leeway)
     }
 
-    /// The same without a word: nothing will be kept in it.
+    /// The same without the warning that nothing is kept.
     pub fn for_a_trial(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { rules: Rules { issuer: issuer.into(), leeway }, tables: Mutex::default() }
     }

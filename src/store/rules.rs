@@ -1,8 +1,8 @@
-//! What each operation does, decided once for every store that can run it inside a transaction of its own: the rules
-//! here, the tables behind [`State`].
+//! The rules of each operation, written once for every store that can run them inside a transaction of its own. The
+//! rules are here, the tables are behind [`State`].
 //!
-//! An operation reads all that it needs, decides, and only then writes. So one that is refused has written nothing, and
-//! the others of its transaction stand.
+//! An operation reads everything that it needs, decides, and only then writes. So a refused operation has written
+//! nothing, and the others of its transaction stand.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::session::profile::OnTooMany;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
-/// How long what ended is kept, for clocks that disagree and for what was still on its way.
+/// How long ended records are kept, for clocks that disagree and for requests in flight.
 pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
-/// How many sessions, and how many revocations, one step of a sweep removes at most: nobody else writes meanwhile.
+/// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
 pub(super) const SWEEP_STEP: usize = 128;
-/// How many sessions of one subject give way to a new one at most: nobody else writes meanwhile.
+/// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
 const END_AT_ONCE: usize = 1000;
 /// The most sessions of a page, whatever the caller asks for.
 const LONGEST_PAGE: usize = 1000;
 
-/// Why an operation came to nothing.
+/// Why an operation failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// This one is refused, and has written nothing.
+    /// This operation is refused, and has written nothing.
     Refused(StoreError),
     /// The store itself failed: nothing of the transaction may be committed.
     #[cfg_attr(not(feature = "redb"), expect(dead_code, reason = "memory does not fail"))]
@@ -50,19 +50,19 @@ pub(super) fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
 pub(super) trait State {
     /// The record of a session. A record that cannot be read is [`Failure::Refused`].
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
-    /// What is known of a target.
+    /// The revocation of a target.
     fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure>;
-    /// The latest [`end_of`] of a subject's sessions; [`Timestamp::ZERO`] when there are none.
+    /// The latest [`end_of`] of a subject's sessions; [`Timestamp::ZERO`] if there are none.
     fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
-    /// The latest [`end_of`] of all sessions; [`Timestamp::ZERO`] when there are none.
+    /// The latest [`end_of`] of all sessions; [`Timestamp::ZERO`] if there are none.
     fn end_of_all(&self) -> Result<Timestamp, Failure>;
-    /// The sessions of a subject that are not revoked, with the end of each, the oldest first: at most `limit` of them.
+    /// The sessions of a subject that are not revoked, each with its end, oldest first: at most `limit` of them.
     fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure>;
-    /// Takes a session that is over out of [`live_of`](Self::live_of).
+    /// Removes an ended session from [`live_of`](Self::live_of).
     fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure>;
-    /// Writes a record in the place of `old`, which is what is there now.
+    /// Replaces the record `old`, which is the current one.
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
-    /// Writes what is now known of a target, at the next place of the sequence; its earlier place is empty from then on.
+    /// Writes the entry of a target at the next position of the sequence, and frees its earlier position.
     fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure>;
     /// Remembers a time, if it is later than the one remembered.
     fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure>;
@@ -70,10 +70,10 @@ pub(super) trait State {
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure>;
 }
 
-/// What the rules depend on besides the state.
+/// The parameters of the rules.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// Our own issuer: sessions are always its.
+    /// Our own issuer: all sessions are its.
     pub(super) issuer: Arc<str>,
     /// Added to the end of what a revocation can match.
     pub(super) leeway: Duration,
@@ -112,7 +112,7 @@ impl Rules {
         Ok(Inserted::Inserted(ended))
     }
 
-    /// What has to be done so that a subject has room for one more session; `None` if there is none.
+    /// What makes room for one more session of a subject; `None` if nothing does.
     fn room_for(&self, state: &impl State, session: &Session, bound: SubjectBound) -> Result<Option<Room>, Failure> {
         let mut room = Room::default();
         let Some(most) = usize::try_from(bound.most).ok().filter(|_| bound != SubjectBound::NONE) else {
@@ -132,13 +132,13 @@ impl Rules {
         if live.len() < most {
             return Ok(Some(room));
         }
-        // Only now the records: they say who is idle, and whose client was revoked.
+        // Only now the records: they show which sessions are idle, and whose client was revoked.
         let mut records = Vec::new();
         for id in live {
             match state.session(id) {
                 Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
                 Ok(Some(_) | None) => {}
-                // Nobody can go on with it.
+                // No request can continue an unreadable session.
                 Err(Failure::Refused(error)) => tracing::error!(session = %id, %error, "a session is not counted"),
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }
@@ -224,7 +224,8 @@ impl Rules {
                 Ok(Some(record)) => {
                     let reach = record.latest_access_expires;
                     if ends_session(entry.effect) {
-                        // Its entry was written with its end. If it is gone, so is all that it could match.
+                        // Its entry was written with its end. If the entry is gone, so is everything that it could
+                        // match.
                         if is_revoked(&record) && state.revocation(&entry.target)?.is_none() {
                             return Ok(entry);
                         }
@@ -302,7 +303,7 @@ impl Rules {
 fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
     Ok(state.revocation(target)?.map(|entry| match entry.effect {
         Effect::NotBefore(moment) => moment,
-        // `fits` lets neither in. Refusing is the safe reading.
+        // `fits` admits neither. Refusing is the safe choice.
         Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
     }))
 }
@@ -310,7 +311,7 @@ fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, 
 /// How a subject gets room for one more session.
 #[derive(Default)]
 struct Room {
-    /// Sessions that are over, and count no more.
+    /// Sessions that are over, and no longer count.
     over: Vec<SessionId>,
     give_way: Vec<GivesWay>,
 }
@@ -321,8 +322,8 @@ struct GivesWay {
     merged: Merged,
 }
 
-/// The end of a session and of everything issued in it. One that was revoked is worth keeping only while its access tokens
-/// would live: whoever logs in and out all day would fill the store otherwise.
+/// The end of a session and of everything issued in it. A revoked session is kept only while its access tokens would
+/// live: otherwise a client that logs in and out all day would fill the store.
 pub(super) fn end_of(session: &Session) -> Timestamp {
     match session.status {
         Status::Live => session.expires.max(session.latest_access_expires),
@@ -330,17 +331,17 @@ pub(super) fn end_of(session: &Session) -> Timestamp {
     }
 }
 
-/// How many sessions a page that was asked for `limit` may hold.
+/// How many sessions a page may have if `limit` was requested.
 pub(super) fn page_size(limit: usize) -> usize {
     limit.clamp(1, LONGEST_PAGE)
 }
 
-/// The latest engine time that a record tells of. Not its creation, which may be stamped ahead of it.
+/// The latest engine time in a record. Not its creation, which may be stamped ahead of it.
 fn time_in(session: &Session) -> Timestamp {
     session.issued_at.max(session.rotated_at)
 }
 
-/// The record revoked; `None` if it is already, and keeps its first reason.
+/// The record, revoked; `None` if it is revoked already, and keeps its first reason.
 fn apply_revoke(record: &Session, because: RevokedBecause) -> Option<Session> {
     (!is_revoked(record)).then(|| Session {
         status: Status::Revoked(because),
@@ -349,7 +350,8 @@ fn apply_revoke(record: &Session, because: RevokedBecause) -> Option<Session> {
     })
 }
 
-/// The record with `generation` confirmed; `None` if that is not the current one of a live session, or known already.
+/// The record with `generation` confirmed; `None` if that is not the current one of a live session, or is confirmed
+/// already.
 fn apply_confirm(record: &Session, generation: Generation) -> Option<Session> {
     (!is_revoked(record) && record.current == generation && !record.confirmed).then(|| Session {
         confirmed: true,
@@ -365,7 +367,7 @@ pub(super) fn is_revoked(record: &Session) -> bool {
     }
 }
 
-/// Does this effect on a session leave nothing of it?
+/// Does this effect end a session?
 fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,
@@ -374,7 +376,7 @@ fn ends_session(effect: Effect) -> bool {
     }
 }
 
-/// An effect that means nothing for its target is a mistake of the caller's, and must not pass for a revocation.
+/// An effect that does not fit its target is an error of the caller, and must not look like a revocation.
 fn fits(entry: &Revocation) -> Result<(), Failure> {
     let fits = match (&entry.target, entry.effect) {
         (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
@@ -388,9 +390,9 @@ fn fits(entry: &Revocation) -> Result<(), Failure> {
 }
 
 struct Merged {
-    /// What is known of the target from now on.
+    /// The target's entry from now on.
     now: Revocation,
-    /// The same, if it is not what was known before.
+    /// The same, if it differs from the previous entry.
     changed: Option<Revocation>,
 }
 

@@ -26,20 +26,20 @@ pub enum Algorithm {
     Ps384,
     /// RSA PSS with SHA-512. Not deterministic.
     Ps512,
-    /// HMAC with SHA-256. Whoever can verify can also sign.
+    /// HMAC with SHA-256. Every verifier can also sign.
     Hs256,
-    /// HMAC with SHA-384. Whoever can verify can also sign.
+    /// HMAC with SHA-384. Every verifier can also sign.
     Hs384,
-    /// HMAC with SHA-512. Whoever can verify can also sign.
+    /// HMAC with SHA-512. Every verifier can also sign.
     Hs512,
 }
 
-/// What kind of key an algorithm takes.
+/// The kind of key of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Ed25519.
     Edwards,
-    /// An elliptic curve of NIST.
+    /// A NIST curve.
     Ecdsa,
     /// RSA.
     Rsa,
@@ -71,7 +71,7 @@ impl Algorithm {
         Self::Hs512,
     ];
 
-    /// The name that stands in `alg`: upper and lower case matter.
+    /// The name in `alg`. Letter case matters.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EdDsa => "EdDSA",
@@ -89,7 +89,7 @@ impl Algorithm {
         }
     }
 
-    /// What kind of key it takes.
+    /// The kind of key that it takes.
     pub const fn family(self) -> Family {
         match self {
             Self::EdDsa => Family::Edwards,
@@ -107,7 +107,7 @@ impl Algorithm {
         }
     }
 
-    /// How long its hash is, in bytes: the least that an HMAC secret may have (RFC 7518 §3.2).
+    /// The length of its hash, in bytes: the minimum for an HMAC secret (RFC 7518 §3.2).
     pub(crate) const fn hash_len(self) -> usize {
         match self {
             Self::EdDsa | Self::Es256 | Self::Rs256 | Self::Ps256 | Self::Hs256 => 32,

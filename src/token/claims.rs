@@ -1,4 +1,4 @@
-//! What an access token says (RFC 7519 §4, RFC 9068 §2.2).
+//! The claims of an access token (RFC 7519 §4, RFC 9068 §2.2).
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::token::verify;
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
 
-/// What the clients of a dialect need of an access token besides what it says.
+/// The form of access token that a dialect's clients need, besides the claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenStyle {
-    /// A claim that repeats `sub`, because clients look for it under this name.
+    /// A claim that repeats `sub`, for clients that look for it under this name.
     pub subject_claim: Option<&'static str>,
-    /// The payload's base64url has neither `-` nor `_`, for clients that read it as plain base64: characters of strings
-    /// that would bring one about are escaped, which JSON reads as the same.
+    /// The payload's base64url contains neither `-` nor `_`, for clients that decode it as plain base64. Characters of
+    /// strings that would cause one are escaped, which JSON reads as the same.
     pub plain_base64: bool,
 }
 
@@ -30,29 +30,29 @@ pub struct TokenStyle {
 /// same bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MintedClaims<'a> {
-    /// `iss`: us.
+    /// `iss`: our issuer.
     pub issuer: &'a str,
-    /// `sub`: whose token it is.
+    /// `sub`: the token's subject.
     pub subject: &'a str,
-    /// `aud`: whom it is for. One is written as a string, several as an array.
+    /// `aud`. One audience is written as a string, several as an array.
     pub audience: &'a [Box<str>],
     /// `exp`, in whole seconds.
     pub expires: Timestamp,
     /// `iat`, in whole seconds.
     pub issued_at: Timestamp,
-    /// `jti`: the token's own name.
+    /// `jti`: the token's id.
     pub jti: &'a str,
     /// `client_id`: the OAuth client.
     pub client: &'a str,
-    /// `scope`; left out when it is empty.
+    /// `scope`; omitted if empty.
     pub scope: &'a Scope,
-    /// `sid` and `gen`: the session and its generation, unless the token has none.
+    /// `sid` and `gen`: the session and its generation, if the token has one.
     pub session: Option<(SessionId, Generation)>,
-    /// `account`, where there is one.
+    /// `account`, if any.
     pub account: Option<&'a str>,
-    /// Further claims, which are none of those here.
+    /// Further claims, none of which is one of those here.
     pub own: Option<&'a OwnClaims>,
-    /// What the clients of the session's dialect need besides.
+    /// The form that the clients of the session's dialect need.
     pub style: TokenStyle,
 }
 
@@ -89,35 +89,35 @@ impl Serialize for MintedClaims<'_> {
     }
 }
 
-/// What a verified access token says. To have one means that signature, times and form were checked; what a route asks
-/// (audience, scope) and revocation were not.
+/// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
+/// (audience, scope), were not.
 #[derive(Clone, PartialEq)]
 pub struct AccessToken {
     /// The token itself, as it was sent.
     pub(crate) text: Arc<str>,
     /// `iss`.
     pub issuer: Arc<str>,
-    /// The short name of its issuer, by which routes take it.
+    /// The short name of its issuer, which routes use.
     pub issuer_name: Arc<str>,
     /// Did we mint it?
     pub ours: bool,
-    /// Is it taken on routes that name no issuers?
+    /// Is it accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// Where its issuer writes roles.
+    /// The paths of the roles in its issuer's tokens.
     pub(crate) role_claims: Arc<[ClaimPath]>,
-    /// `sub`, behind what its issuer's rules put in front of it.
+    /// `sub`, with the prefix from its issuer's rules.
     pub subject: Box<str>,
-    /// The length of that, in bytes.
+    /// The length of that prefix, in bytes.
     pub(crate) subject_prefix: usize,
-    /// `account`: only ever from our own tokens.
+    /// `account`: from our own tokens only.
     pub account: Option<Box<str>>,
     /// `client_id`.
     pub client: Option<Box<str>>,
-    /// `scope`, as far as its issuer's rules let it count; empty when there is none.
+    /// `scope`, reduced to what its issuer's rules allow; empty if there is none.
     pub scope: Scope,
     /// `aud`: at least one.
     pub audience: Arc<[Box<str>]>,
-    /// `sid` and `gen`: only ever from our own tokens.
+    /// `sid` and `gen`: from our own tokens only.
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.
     pub jti: Option<Box<str>>,
@@ -127,36 +127,36 @@ pub struct AccessToken {
     pub not_before: Option<Timestamp>,
     /// `exp`.
     pub expires: Timestamp,
-    /// How much the issuer's clock may differ from ours, for checking the times again later. The `exp` of our own tokens
-    /// is judged without it.
+    /// How much the issuer's clock may differ from ours, for later checks of the times. The `exp` of our own tokens is
+    /// judged without it.
     pub leeway: std::time::Duration,
-    /// The name of the key that signed it, where it has one.
+    /// The `kid` of the key that signed it, if it has one.
     pub kid: Option<Arc<str>>,
-    /// That key itself, whatever its name: long connections end when it is taken out.
+    /// That key itself, whatever its name: long-lived connections end when it is removed.
     pub(crate) key: KeyPrint,
 }
 
-/// What the subject of a client's own token begins with, and no user's (RFC 9700 §4.15).
+/// The prefix of the subject of a client's own token. No user's subject has it (RFC 9700 §4.15).
 pub const CLIENT_PREFIX: &str = "client:";
 
 impl AccessToken {
-    /// From when on it is refused, whatever else holds: our own at its `exp`, another issuer's with the leeway.
+    /// From when it is refused for its age: our own at its `exp`, another issuer's with the leeway.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.ours { self.expires } else { self.expires.plus(self.leeway) }
     }
 
-    /// Is it a token that a client of ours got for itself?
+    /// Is it for the own account of one of our clients?
     pub fn is_clients_own(&self) -> bool {
         self.ours && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
-    /// `sub`, as it stands in the token: what revocations name.
+    /// `sub`, as it is in the token. Revocations use this form.
     pub fn token_subject(&self) -> &str {
         self.subject.get(self.subject_prefix..).unwrap_or_default()
     }
 
-    /// Every claim, as it stands in the token. Read anew at each call: most callers want none but those above, and
-    /// many tokens are kept.
+    /// Every claim, as it is in the token. Parsed at each call: most callers need none but those above, and many tokens
+    /// are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         verify::claims_of(&self.text).unwrap_or_default()
     }
@@ -167,8 +167,8 @@ impl AccessToken {
     }
 }
 
-/// An access token that this gate minted: what a command may act on. [`AccessToken::own`] alone makes one, so that no
-/// command acts on our sessions in the name of another issuer's token (requirement R19).
+/// An access token that this gate minted: the only kind that a command may act on. Only [`AccessToken::own`] makes one,
+/// so that no command acts on our sessions by another issuer's token (requirement R19).
 #[derive(Clone, Copy, Debug)]
 pub struct OwnChecked<'a>(&'a AccessToken);
 
@@ -183,12 +183,12 @@ impl AccessToken {
 }
 
 impl<'a> OwnChecked<'a> {
-    /// What it says.
+    /// Its claims.
     pub const fn token(self) -> &'a AccessToken {
         self.0
     }
 
-    /// What of it can be revoked: its session, or the token itself where it has none.
+    /// What can be revoked: its session, or the token itself if it has none.
     pub fn revocable(self) -> Option<Target> {
         match self.0.session {
             Some((session, _)) => Some(Target::Session(session)),
@@ -200,7 +200,7 @@ impl<'a> OwnChecked<'a> {
 }
 
 impl fmt::Debug for AccessToken {
-    /// Without the claims that only the application understands: they may be anything.
+    /// Omits the claims that only the application understands: they may contain anything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessToken")
             .field("issuer", &self.issuer)

@@ -1,7 +1,7 @@
 //! The keys of our own issuer: those that sign and verify access tokens, and the secrets behind refresh tokens.
 //!
-//! A key is bound to one algorithm, for good: a token's header never chooses. One signing key signs; the others only
-//! verify, so that keys can be added, put to use and retired without anybody's token failing.
+//! A key is permanently bound to one algorithm, so a token's header never chooses. One signing key signs; the others
+//! only verify. So keys can be added, used and retired without a valid token failing.
 
 use std::fmt;
 
@@ -29,17 +29,17 @@ pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};
 
-/// What is wrong with a key, a secret or the folder that they are in. The text is for the operator: it says what, where,
-/// and how to mend it, and never holds a secret.
+/// What is wrong with a key, a secret or their folder. The text is for the operator: it names the problem, the place
+/// and the remedy, and never contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The name of an algorithm that there is not.
+    /// The name of an unknown algorithm.
     #[error(transparent)]
     Algorithm(#[from] UnknownAlgorithm),
     /// The key cannot be used with its algorithm.
     #[error("not a usable {algorithm} key: {why}")]
     Unusable {
-        /// The algorithm that it was to be bound to.
+        /// The intended algorithm.
         algorithm: Algorithm,
         /// What is wrong with it.
         why: &'static str,
@@ -47,18 +47,18 @@ pub enum KeyError {
     /// An HMAC secret shorter than the hash (RFC 7518 §3.2).
     #[error("an {algorithm} secret must have at least {} bytes, this one has {length}", algorithm.hash_len())]
     ShortSecret {
-        /// The algorithm that it was to be bound to.
+        /// The intended algorithm.
         algorithm: Algorithm,
-        /// How many bytes it has.
+        /// Its number of bytes.
         length: usize,
     },
-    /// Something that may be public knowledge was to be used as an HMAC secret.
+    /// Data that may be public was given as an HMAC secret.
     #[error("this is {0}, which can never be an HMAC secret: whoever has it could sign tokens")]
     PublicAsSecret(&'static str),
     /// A `kid` that no header could name.
     #[error("a kid must be 1 to 128 visible ASCII characters")]
     BadKid,
-    /// The keys do not make a key set.
+    /// The keys are inconsistent.
     #[error("{0}")]
     BadSet(String),
     /// The random source failed.
@@ -75,27 +75,27 @@ pub enum KeyError {
         /// What happened.
         source: std::io::Error,
     },
-    /// A file or folder that does not hold what it must.
+    /// A file or folder with unexpected content.
     #[error("{path}: {message}")]
     File {
         /// The file or folder.
         path: String,
-        /// What is wrong, and how to mend it.
+        /// What is wrong, and the remedy.
         message: String,
     },
 }
 
-/// What a signing key is for.
+/// The use of a signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyState {
-    /// It signs and verifies: exactly one key does.
+    /// It signs and verifies. Exactly one key has this state.
     Signing,
-    /// It only verifies: a new key that not everyone has seen, or an old one whose tokens still live.
+    /// It only verifies: a new key that some verifiers do not know yet, or an old one whose tokens are still valid.
     Verifying,
 }
 
-/// Everything that it takes to mint and verify our own tokens.
+/// All keys that are needed to mint and verify our own tokens.
 pub struct Keyring {
     id: Uuid,
     keys: Vec<SigningKey>,
@@ -115,7 +115,7 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// A new key ring in memory: one signing key, one refresh secret, both from the system's random source.
+    /// A new key ring in memory: one signing key and one refresh secret from the system's random source.
     ///
     /// # Errors
     /// The random source or the key generator fails.
@@ -125,7 +125,7 @@ impl Keyring {
         Self::from_parts(new_id()?, signer, Vec::new(), refresh)
     }
 
-    /// A key ring that ends with the process: for tests and trials. Every token dies with it.
+    /// A key ring that ends with the process, for tests and trials. Every token becomes invalid with it.
     ///
     /// # Errors
     /// The random source fails.
@@ -133,7 +133,7 @@ impl Keyring {
         Self::generate(Algorithm::EdDsa)
     }
 
-    /// A key ring from keys that the caller keeps.
+    /// A key ring from keys that the caller stores.
     ///
     /// # Errors
     /// Two keys with one `kid`.
@@ -152,7 +152,7 @@ impl Keyring {
         }
     }
 
-    /// The key ring's own name: all nodes that share a store share it.
+    /// The key ring's id. All nodes that share a store share it.
     pub fn id(&self) -> Uuid {
         self.id
     }
@@ -162,12 +162,12 @@ impl Keyring {
         &self.signer
     }
 
-    /// The key of that name, whatever its state: to mint again, byte for byte, what an older key once signed.
+    /// The key with that name, in any state: to make the very bytes again that an older key once signed.
     pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
         self.signing_keys().find(|k| k.kid() == kid)
     }
 
-    /// All signing keys, the one that signs first.
+    /// All signing keys, the active one first.
     pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
         std::iter::once(&self.signer).chain(&self.keys)
     }
@@ -177,17 +177,17 @@ impl Keyring {
         &self.refresh
     }
 
-    /// The public keys as a JWK set (RFC 7517 §5), for others who verify our tokens. HMAC keys are never in it.
+    /// The public keys as a JWK set (RFC 7517 §5), for other verifiers of our tokens. It never contains HMAC keys.
     pub fn jwks(&self) -> serde_json::Value {
         let keys = self.signing_keys().filter_map(|k| k.verifying_key().published()).collect();
         serde_json::to_value(JwkSet { keys }).unwrap_or_else(|_| serde_json::json!({ "keys": [] }))
     }
 
-    /// The `jti` of the access token of one generation: 22 characters, the same whenever it is asked for.
+    /// The `jti` of the access token of one generation: 22 characters, the same at each call.
     ///
-    /// `refresh_key` is the id that the session's record remembers, so that a refresh key added in between changes
-    /// nothing. `access_expires` is in it because one generation can have more than one access token. `None` when that
-    /// refresh key is gone.
+    /// `refresh_key` is the id in the session's record, so that a refresh key added in between changes nothing.
+    /// `access_expires` is an input because one generation can have more than one access token. `None` if that refresh
+    /// key is gone.
     pub fn derive_jti(
         &self,
         refresh_key: u8,
@@ -214,9 +214,10 @@ fn encode(bytes: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// The library that verifies has a process-wide provider; without one, its first use would panic, for ever.
+/// Installs the process-wide cryptography provider of the library that verifies. Without one, its first use would
+/// panic, and so would every later one.
 pub(crate) fn install_provider() {
-    // An error says that somebody installed one already.
+    // An error means that a provider is installed already.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
 }
 

@@ -1,4 +1,4 @@
-//! Minting access tokens, and naming tokens in logs.
+//! Minting of access tokens, and fingerprints of tokens for logs.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -14,12 +14,12 @@ use super::keyring::SigningKey;
 use super::verify::{MAX_TOKEN, is_name, is_subject};
 use crate::fault::Fault;
 
-/// A minted access token. Does not print, zeroised.
+/// A minted access token. Does not print; zeroised when dropped.
 #[derive(Clone)]
 pub struct AccessTokenText(Zeroizing<String>);
 
 impl AccessTokenText {
-    /// The compact serialisation, for the reply to its owner and nothing else.
+    /// The compact serialisation. Use it only for the reply to its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -37,7 +37,7 @@ impl fmt::Debug for AccessTokenText {
     }
 }
 
-/// A token that was not minted.
+/// Why a token was not minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// A claim that our own verification would refuse.
@@ -90,8 +90,8 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenTe
     if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(AccessTokenText(token)) }
 }
 
-/// JSON that means the same and whose base64url has neither `-` nor `_`. Those stand for 62 and 63: six bits that only `>`,
-/// `?`, `~` and DEL, of all ASCII, bring about at some offset. They occur in strings alone, where an escape is as good.
+/// Equivalent JSON whose base64url contains neither `-` nor `_`. These stand for 62 and 63: six bits that, within
+/// ASCII, only `>`, `?`, `~` and DEL produce at some offset. They occur only in strings, where an escape is equivalent.
 fn escaped_for_plain_base64(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     let mut units = [0; 2];
@@ -107,8 +107,8 @@ fn escaped_for_plain_base64(json: &str) -> String {
     escaped
 }
 
-/// What a log may say of a token, of whatever kind: sixteen characters that are the same for the same token as long as
-/// this process runs, and tell nothing about it (requirement A6).
+/// What a log may contain of a token of any kind: sixteen characters that are the same for the same token during this
+/// process, and reveal nothing of it (requirement A6).
 pub fn fingerprint(token: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());

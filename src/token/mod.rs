@@ -1,7 +1,8 @@
 //! Tokens: keys, minting, verification, refresh tokens.
 //!
-//! An access token is a JWT (RFC 9068): [`mint`](mod@mint) makes ours, [`verify`] judges everybody's. A [`refresh`] token
-//! is opaque to clients and recomputed here. The [`keyring`] holds the secrets of both.
+//! An access token is a JWT (RFC 9068): [`mint`](mod@mint) makes ours, [`verify`] verifies ours and other issuers'. A
+//! [`refresh`] token is opaque to clients, and the gate can compute it again. The [`keyring`] holds the secrets of
+//! both.
 
 pub mod algorithm;
 pub mod claims;
@@ -10,7 +11,7 @@ pub mod mint;
 pub mod refresh;
 pub mod verify;
 
-/// The longest life of a token that has no session. What revokes such tokens by subject or client is kept as long.
+/// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub use algorithm::Algorithm;

@@ -1,9 +1,9 @@
-//! Refresh tokens: opaque to clients, ours to make again.
+//! Refresh tokens: opaque to clients, reproducible for the gate.
 //!
-//! `rg1_` and, in base64url without padding: key id (1 byte) · session id (16) · generation (varint) · tag A (16) ·
-//! tag B (16). Both tags are HMAC-SHA-256, truncated. Tag A, over the prefix and everything before it, is under a key of
-//! the server: without it, nothing gets as far as the store. Tag B, over the same and the client id of the record, is
-//! under the session's own secret. So it takes the key file and the store to make a token.
+//! A token is `rg1_` and, in base64url without padding: key id (1 byte) · session id (16) · generation (varint) · tag A
+//! (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and everything before it, under a
+//! key of the server: without that key, no forgery reaches the store. Tag B covers the same and the client id of the
+//! record, under the session's own secret. So making a token takes the key file and the store.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::keyring::{RefreshKeys, truncated};
 use crate::session::{Generation, SessionId, SessionSecret};
 
-/// Every refresh token begins with it, so that secret scanners find leaks.
+/// The prefix of every refresh token, so that secret scanners find leaks.
 pub const PREFIX: &str = "rg1_";
 
 const TAG: usize = 16;
@@ -26,12 +26,12 @@ const FIXED: usize = 1 + 16;
 const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
 const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 
-/// A refresh token. Does not print, zeroised.
+/// A refresh token. Does not print; zeroised when dropped.
 #[derive(Clone)]
 pub struct RefreshToken(Zeroizing<String>);
 
 impl RefreshToken {
-    /// The text, for the reply to its owner and nothing else.
+    /// The text. Use it only for the reply to its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -49,8 +49,8 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// The refresh token of one generation: the same whenever it is made. `client` is the client of the session's record.
-/// `None` when the key ring has no such refresh key.
+/// The refresh token of one generation: the same at each call. `client` is the client of the session's record. `None`
+/// if the key ring has no such refresh key.
 pub fn make(
     keys: &RefreshKeys,
     key_id: u8,
@@ -70,8 +70,8 @@ pub fn make(
     Some(RefreshToken(text))
 }
 
-/// A refresh token that a key of ours made: tag A holds. Whether it is one of its session, only
-/// [`proves`](Authentic::proves) says.
+/// A refresh token whose tag A is good: a key of ours made it. Only [`proves`](Authentic::proves) says whether it
+/// belongs to its session.
 pub struct Authentic {
     /// The refresh key that made it.
     pub key_id: u8,
@@ -99,18 +99,18 @@ impl Drop for Authentic {
 }
 
 impl Authentic {
-    /// Was it made for the session that has this secret and this client? Takes the same time whether or not.
+    /// Was it made for the session with this secret and this client? Takes the same time for either answer.
     pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
         let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
         expected.as_slice().ct_eq(&self.tag_b).into()
     }
 }
 
-/// Reads a refresh token and checks tag A, without a store. `None` for everything that no key of ours made: garbage,
-/// edited, truncated or extended, or of a key that is gone.
+/// Parses a refresh token and checks tag A, without a store. `None` for everything that no key of ours made: garbage,
+/// an edited, truncated or extended token, or one of a removed key.
 pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let text = token.strip_prefix(PREFIX)?;
-    // Before any work: four characters make three bytes.
+    // Checked before any other work: four characters encode three bytes.
     if text.len() > MAX_BODY.div_ceil(3) * 4 {
         return None;
     }
@@ -130,7 +130,7 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     holds.then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
 }
 
-/// What both tags are over. The varint ends itself, so nothing that follows can be taken for a part of it.
+/// The input of both tags. The varint is self-delimiting, so what follows cannot be read as part of it.
 fn message(key_id: u8, id: SessionId, mut generation: Generation) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(PREFIX.len() + MAX_BODY));
     out.extend_from_slice(PREFIX.as_bytes());
@@ -154,7 +154,7 @@ fn tag_b(message: &[u8], secret: &SessionSecret, client: &str) -> [u8; TAG] {
     truncated(&context.sign())
 }
 
-/// A 64-bit LEB128 that fills `bytes`, in its shortest form and no other.
+/// A 64-bit LEB128 that fills `bytes`, in its shortest form only.
 fn read_varint(bytes: &[u8]) -> Option<u64> {
     let (&last, _) = bytes.split_last()?;
     if bytes.len() > 1 && last == 0 {

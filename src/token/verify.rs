@@ -1,9 +1,10 @@
-//! Is this an access token that we trust, and what does it say?
+//! Verification of access tokens.
 //!
-//! Size, shape and header come first, because they cost nothing; then issuer and key; then `exp`, `nbf` and `iat`, which
-//! can only refuse, and so spare a signature check; then the signature, and only then the other claims. The issuer and the
-//! `kid` pick a key; the key has its algorithm. Signatures are checked by a library, and everything around them here,
-//! because that library is lenient where a gateway must not be: duplicate members, `crit`, `typ`, claims of the wrong type.
+//! Size, shape and header come first, because they cost nothing; then issuer and key; then `exp`, `nbf` and `iat`,
+//! which can only refuse and so may spare a signature check; then the signature; and only then the other claims. Issuer
+//! and `kid` select a key; the key determines the algorithm. A library checks the signature. This module does
+//! everything else, because that library is lenient where a gateway must not be: duplicate members, `crit`, `typ`,
+//! claims of the wrong type.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,14 +29,14 @@ pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, MAX_JWKS, OWN, 
 pub use shape::MAX_TOKEN;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
-/// Why a token is refused, and what it took to see that: limits count what costs.
+/// Why a token is refused, and how far its verification got: the limits count what costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It was seen before its signature was checked.
+    /// Refused before its signature was checked.
     Unchecked(Denial),
-    /// Its signature does not hold.
+    /// Its signature is bad.
     Forged,
-    /// Its signature holds, and it is refused all the same.
+    /// Its signature is good, but it is refused.
     Authentic(Denial),
 }
 
@@ -54,16 +55,16 @@ impl From<Denial> for Refusal {
     }
 }
 
-/// Verifies access tokens. Immutable: when a key or a rule changes, another one takes its place.
+/// Verifies access tokens. Immutable: a change of keys or rules replaces it.
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
-    /// A token of another issuer with a type that is not taken has been reported.
+    /// Another issuer's token with a type that is not accepted has been reported.
     told: AtomicBool,
 }
 
 impl Verifier {
-    /// A verifier of these issuers' tokens, and nobody else's.
+    /// A verifier of these issuers' tokens, and of no others.
     ///
     /// # Errors
     /// One issuer twice, more than one that is ours, or a rule out of its bounds.
@@ -78,19 +79,19 @@ impl Verifier {
         self.issuers.iter().find(|rules| &*rules.issuer == issuer)
     }
 
-    /// Verifies a token: everything that it *is*. Audience, scopes and revocation are for the caller to judge.
+    /// Verifies a token: everything that it *is*. The caller must judge audience, scopes and revocation.
     ///
     /// # Errors
-    /// The rule that refuses it. Never anything of the token itself.
+    /// The rule that refuses it. Nothing of the token itself is in it.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
         self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(Refusal::into_denial)
     }
 
-    /// The same for a token that expired no longer ago than `for_at_most`, another issuer's leeway apart: for protocols that
+    /// The same for a token that expired at most `for_at_most` ago, besides another issuer's leeway: for protocols that
     /// exchange an expired access token together with its refresh token.
     ///
     /// # Errors
-    /// As [`Self::verify`], with what it cost.
+    /// As [`Self::verify`], with how far the verification got.
     pub(crate) fn verify_expired(
         &self,
         token: &str,
@@ -115,7 +116,7 @@ impl Verifier {
         if !rules.accepts_typ(header.typ.as_deref()) {
             return Err(self.wrong_type(rules, header.typ.as_deref(), holds));
         }
-        // The later of both times for what ends our own tokens: no clock that is behind lets one live on.
+        // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
         let moments = if rules.ours {
             Moments { expiry: engine_now.max(wall_now), beginning: engine_now }
         } else {
@@ -132,7 +133,7 @@ impl Verifier {
         judge::claims(token, &claims, rules, key, times).map_err(Refusal::Authentic)
     }
 
-    /// A token whose type is not taken. Of another issuer's the first one that is genuine is reported, because the rules
+    /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
     /// may be wrong, and not the token.
     fn wrong_type(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
         if rules.ours || self.told.load(Ordering::Relaxed) {
@@ -142,7 +143,7 @@ impl Verifier {
             return Refusal::Forged;
         }
         if !self.told.swap(true, Ordering::Relaxed) {
-            // It comes from outside, though its issuer has signed it.
+            // It comes from outside, although its issuer has signed it.
             let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
             tracing::warn!(
                 issuer = &*rules.issuer,
@@ -154,11 +155,11 @@ impl Verifier {
         Refusal::Authentic(Denial::WrongType)
     }
 
-    /// The rules for a token's issuer, as it says itself: nothing of it was verified. For refusing it before its signature
-    /// costs anything.
+    /// The rules for the issuer that a token claims, unverified. It serves to refuse a token before its signature costs
+    /// anything.
     ///
     /// # Errors
-    /// It is no token, or of an issuer that is not one of ours.
+    /// It is no token, or not of one of our issuers.
     pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
         let payload = shape::decode(shape::Parts::split(token)?.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
@@ -168,17 +169,17 @@ impl Verifier {
         self.rules(issuer).ok_or(Denial::UnknownIssuer)
     }
 
-    /// Is there another issuer than ours?
+    /// Does it have issuers besides ours?
     pub(crate) fn has_others(&self) -> bool {
         self.issuers.iter().any(|rules| !rules.ours)
     }
 
-    /// Is this key among those of an issuer still, under whatever name?
+    /// Does an issuer still have this key, under any name?
     pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint) -> bool {
         self.rules(issuer).is_some_and(|rules| rules.keys.holds(key))
     }
 
-    /// Does it judge every token as another does? Keys are told apart by themselves, not by their names alone.
+    /// Does it judge every token as `other` does? Keys are compared by content, not only by name.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
     }
@@ -189,8 +190,7 @@ impl Verifier {
     }
 }
 
-/// What a token says of itself, whether it is true or not: for logs, never for a decision. Each text is cut at
-/// 256 bytes.
+/// The claims of a token, unverified: for logs, never for a decision. Each text is cut at 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peeked {
@@ -208,16 +208,16 @@ pub struct Peeked {
     pub kid: Option<Box<str>>,
 }
 
-/// The longest text that [`Peeked`] keeps, in bytes.
+/// The longest text in [`Peeked`], in bytes.
 const PEEKED: usize = 256;
 
-/// As much of a text as fits into so many bytes.
+/// The longest prefix of a text that fits into `most` bytes.
 pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// Reads what a token says without verifying any of it; `None` for one that has not the form of a token.
+/// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
 pub(crate) fn peek(token: &str) -> Option<Peeked> {
     let parts = shape::Parts::split(token).ok()?;
     let header = shape::Header::read(parts.header).ok()?;

@@ -1,4 +1,4 @@
-//! The calls of the service, each one command.
+//! The calls of the service. Each is one command.
 
 use std::sync::OnceLock;
 
@@ -21,14 +21,14 @@ use crate::engine::IssuedTokens;
 use crate::fault::Error;
 use crate::reason::Reason;
 
-/// A message that could not be read.
+/// A message that could not be decoded.
 const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message of this call"));
 
-/// One call under way.
+/// A call in progress.
 pub(super) struct Calling<'a> {
     call: &'a Call<'a>,
     gate: &'a dyn CommandHandler,
-    /// For the access log.
+    /// The outcome, for the access log.
     reason: OnceLock<Reason>,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Calling<'a> {
         Self { call, gate, reason: OnceLock::new() }
     }
 
-    /// Why it was refused, or `answered`.
+    /// The reason of a refusal, or `answered`.
     pub(super) fn reason(&self) -> Reason {
         self.reason.get().copied().unwrap_or(UNREAD)
     }
@@ -77,7 +77,7 @@ impl<'a> Calling<'a> {
 
     pub(super) async fn get_me(&self) -> Reply {
         let serve = |_: Request<GetMeRequest>| async move {
-            // Metadata are headers: what holds for one `Authorization` holds here (requirement T17).
+            // Metadata are headers: the rule of one `Authorization` applies here (requirement T17).
             let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
             let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
             let user = match self.execute(Command::Check { access, superseded_in_grace: false }).await? {
@@ -124,7 +124,7 @@ impl<'a> Calling<'a> {
     }
 }
 
-/// The commands of this dialect bring on nothing else.
+/// The commands of this dialect have no other outcome.
 fn unexpected() -> Status {
     Status::internal("unexpected")
 }
@@ -138,7 +138,7 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
     }
 }
 
-/// A reply with what was written into it: one message at most, and trailers.
+/// A reply with the content of a service's response: one message at most, and trailers.
 pub(super) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
     let (parts, body) = response.into_parts();
     match body.collect().await {
@@ -155,7 +155,7 @@ pub(super) async fn collected(response: http::Response<tonic::body::Body>) -> Re
     }
 }
 
-/// A reply that is nothing but a status: trailers alone, HTTP 200 (requirement T17).
+/// A reply that consists of a status: trailers alone, HTTP 200 (requirement T17).
 pub(super) fn refusal(status: &Status) -> Reply {
     status.clone().into_http::<Bytes>().map(ReplyBody::from)
 }

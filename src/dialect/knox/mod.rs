@@ -3,12 +3,12 @@
 //! | call | command |
 //! |---|---|
 //! | `AuthnWithPassword(email, password)` | a login; `email` is the user's name |
-//! | `RefreshAccessToken(refresh_token)` | a refresh; the token is the credential, and no metadata is asked for |
+//! | `RefreshAccessToken(refresh_token)` | a refresh; the token is the credential, and no metadata is required |
 //! | `GetMe()` | a check of the access token in the metadata `authorization` |
 //!
-//! Every refusal is a gRPC status in trailers, with HTTP 200. The protocol documents no codes; here whatever is wrong with
-//! a credential is `UNAUTHENTICATED`, an empty field `INVALID_ARGUMENT`, too many tries `RESOURCE_EXHAUSTED`, and what
-//! failed on our side `UNAVAILABLE`, the last two with `google.rpc.RetryInfo`.
+//! Every refusal is a gRPC status in trailers, with HTTP 200. The protocol documents no codes. Here a bad credential is
+//! `UNAUTHENTICATED`, an empty field `INVALID_ARGUMENT`, a rate limit `RESOURCE_EXHAUSTED`, and a failure on our side
+//! `UNAVAILABLE`, the last two with `google.rpc.RetryInfo`.
 //!
 //! User fields are those of the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`, `"admin"`),
 //! `avatar`, `phone`, `dids` (a list), `external_ids` (a table of texts), `metadata` (a table of anything).
@@ -42,7 +42,7 @@ const REFRESH: &str = "RefreshAccessToken";
 const GET_ME: &str = "GetMe";
 const STREAMED: &str = "reflection or health";
 
-/// See the module.
+/// The dialect. See the module.
 #[derive(Clone, Debug)]
 pub struct Knox {
     streams: Streams,

@@ -1,4 +1,4 @@
-//! The messages of `proto/user_api/v1/user_api.proto`, generated when this is built.
+//! The messages of `proto/user_api/v1/user_api.proto`, generated at build time.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ mod generated {
 
 pub use generated::*;
 
-/// The file as server reflection tells it.
+/// The file's descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/user_api.v1.bin"));
 
 impl fmt::Debug for AuthnWithPasswordRequest {

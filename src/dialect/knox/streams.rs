@@ -1,4 +1,4 @@
-//! Server reflection, of both versions in use, and health: as their libraries serve them, while the request still comes.
+//! Server reflection, in both versions in use, and health: served by their libraries, while the request still arrives.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,14 +23,14 @@ use super::calls::refusal;
 use super::proto::DESCRIPTORS;
 use crate::dialect::{Reply, ReplyBody, StreamedBody};
 
-/// How long nothing is said to who watches, until the stream ends.
+/// How long a health watch stays open.
 const WATCHED: Duration = Duration::from_secs(60);
 /// The largest message of a request, in bytes.
 const MAX_MESSAGE: usize = 16 * 1024;
 
 type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
 
-/// The services that belong to every gRPC server.
+/// The services that every gRPC server has.
 #[derive(Clone)]
 pub(super) struct Streams {
     v1: Option<Service>,
@@ -88,8 +88,8 @@ pub(super) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerRef
 pub(super) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 pub(super) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// A server's body: its failures are in its trailers. Should there be another, the stream ends without a status, which
-/// every client takes for a failure.
+/// A server's body: its failures are in its trailers. If it fails otherwise, the stream ends without a status, which
+/// every client treats as a failure.
 struct Unfailing(tonic::body::Body);
 
 impl Body for Unfailing {
@@ -105,12 +105,12 @@ impl Body for Unfailing {
     }
 }
 
-/// Says nothing, and then ends.
+/// A stream that sends nothing, and then ends.
 fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
     stream::once(tokio::time::sleep(WATCHED)).filter_map(|()| std::future::ready(None)).boxed()
 }
 
-/// Whoever answers, serves.
+/// A gate that answers is serving.
 #[derive(Clone, Copy, Debug)]
 struct Alive;
 
@@ -137,7 +137,7 @@ impl Health for Alive {
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
         let health = health_of(&request.get_ref().service).unwrap_or(unknown);
-        // It does not change while there is somebody to ask. Who wants to know for longer asks again.
+        // The status does not change while the gate can answer. A client that wants to watch longer asks again.
         let watched = stream::once(async move { Ok(health) }).chain(quiet());
         Ok(tonic::Response::new(watched.boxed()))
     }

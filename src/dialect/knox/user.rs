@@ -1,4 +1,4 @@
-//! What the directory knows of a user, as the protocol tells it. A field of another type than the protocol's is left empty.
+//! A directory's user in the protocol's form. A field of another type than the protocol's stays empty.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(super) fn known(user: &directory::User) -> User {
     }
 }
 
-/// A user of whom no more is known than the token says.
+/// A user of whom only the token's claims are known.
 pub(super) fn unknown(subject: &str, account: Option<&str>) -> User {
     User { uuid: subject.to_owned(), account: account.unwrap_or_default().to_owned(), ..User::default() }
 }

@@ -8,13 +8,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::denial::{Class, Denial};
 use crate::fault::Error;
 
-/// A mandatory field that is empty, with the detail that says which (`google.rpc.BadRequest`).
+/// An empty mandatory field, with the detail that names it (`google.rpc.BadRequest`).
 pub(super) fn empty_field(name: &'static str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(name, "must not be empty");
     Status::with_error_details(Code::InvalidArgument, format!("{name} is empty"), details)
 }
 
-/// The status for why nothing came of a call. What may be tried again says when (`google.rpc.RetryInfo`).
+/// The status of a failed call. If it may be tried again, it says when (`google.rpc.RetryInfo`).
 pub(super) fn status(error: &Error) -> Status {
     match error {
         Error::Denied(denial) => denied(*denial),

@@ -1,5 +1,5 @@
-//! Which request of HTTP is the same call as one in an envelope (requirement T22). Routes are written for paths; a call
-//! that comes in `POST /_query` or over a WebSocket obeys the rules of the paths that Kuzzle gives its action.
+//! The HTTP requests that are the same call as one in an envelope (requirement T22). Routes are written for paths; a
+//! call in `POST /_query` or over a WebSocket obeys the rules of the paths that Kuzzle gives its action.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::super::EnclosedCall;
 use super::words::Problem;
 
-/// Of each action, its requests.
+/// The requests of each action.
 type Actions = HashMap<&'static str, Vec<(Method, &'static str)>>;
 
 static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {
@@ -27,7 +27,7 @@ static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {
     actions
 });
 
-/// What a segment of a canonical path has escaped.
+/// The characters that a segment of a canonical path escapes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -45,17 +45,17 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b':')
     .remove(b'@');
-/// In the place of an argument that is not there.
+/// The segment of an absent argument.
 const ABSENT: &str = "_";
 
-/// A call in an envelope. `prefix` is what the paths of the endpoint begin with; `args` are the members of the envelope.
+/// The enclosed call. `prefix` is the beginning of the endpoint's paths; `args` are the members of the envelope.
 pub(super) fn called(
     controller: &str,
     action: &str,
     prefix: &str,
     args: &Map<String, Value>,
 ) -> Result<EnclosedCall, Problem> {
-    // Kuzzle knows this controller by two names.
+    // Kuzzle has two names for this controller.
     let controller = if controller == "memoryStorage" { "ms" } else { controller };
     let name = format!("{controller}:{action}");
     let prefix = prefix.trim_end_matches('/');
@@ -74,8 +74,7 @@ pub(super) fn called(
     Ok(EnclosedCall { name, requests })
 }
 
-/// An argument as a segment of a path. Kuzzle takes text alone there; what it might make of anything else is nobody's
-/// guess.
+/// An argument as a segment of a path. Kuzzle expects text there; how it would treat anything else is unknown.
 fn argument(args: &Map<String, Value>, parameter: &str) -> Result<String, Problem> {
     match args.get(parameter) {
         None | Some(Value::Null) => Ok(ABSENT.to_owned()),

@@ -1,4 +1,4 @@
-//! `expiresIn`: a text as JavaScript's `ms` library reads it, or a number of milliseconds.
+//! `expiresIn`: a text in the notation of JavaScript's `ms` library, or a number of milliseconds.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::words::Problem;
 
-/// The longest text that the library takes.
+/// The longest text that the library accepts.
 const LONGEST: usize = 100;
-/// What the protocol says for "never expires".
+/// The protocol's value for "never expires".
 const NEVER: f64 = -1.0;
 
-/// How long a token is to live: `None` where the caller leaves that to the gate.
+/// The requested lifetime: `None` if the caller leaves it to the gate.
 pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
     let Some(asked) = asked else { return Ok(None) };
     let millis = match asked {
@@ -28,7 +28,7 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         return Err(bad());
     }
     match Duration::try_from_secs_f64(millis / 1000.0) {
-        // Times in a token are whole seconds, rounded up: less than one could be over before the answer arrives.
+        // Times in a token are whole seconds, rounded up: a shorter lifetime could be over before the reply arrives.
         Ok(ttl) => Ok(Some(ttl.max(Duration::from_secs(1)))),
         Err(_) => Err(Problem::ttl_exceeded()),
     }
@@ -38,7 +38,7 @@ fn bad() -> Problem {
     Problem::invalid_argument("expiresIn", "a duration of at least a millisecond, such as 2h")
 }
 
-/// Milliseconds; `None` for what is no duration.
+/// Milliseconds; `None` if the text is no duration.
 fn millis(text: &str) -> Option<f64> {
     if text.len() > LONGEST {
         return None;

@@ -12,13 +12,13 @@ use super::words::Problem;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 
-/// The parameter of the query that may hold a token.
+/// The query parameter for a token.
 pub(super) const PARAMETER: &str = "jwt";
-/// The cookie that may hold a token.
+/// The cookie for a token.
 pub const COOKIE: &str = "authToken";
-/// The same, which a browser takes from this very host over https alone, and sends to no other (RFC 10017 §4.1.3.2).
+/// The same, which a browser accepts only from this very host over https, and sends to no other (RFC 10017 §4.1.3.2).
 pub const HOST_COOKIE: &str = "__Host-authToken";
-/// The operation that takes any call in an envelope.
+/// The operation that accepts any call in an envelope.
 pub(super) const QUERY: &str = "_query";
 
 /// The operation that is a WebSocket.
@@ -29,9 +29,9 @@ struct OwnRoute {
     operation: &'static str,
     action: Action,
     methods: &'static [Method],
-    /// As `matchit` writes it.
+    /// In `matchit`'s notation.
     template: &'static str,
-    /// As the protocol writes it.
+    /// In the protocol's notation.
     url: &'static str,
 }
 
@@ -111,13 +111,13 @@ pub(super) fn served(base: &str) -> Vec<ServedPath> {
     all
 }
 
-/// The action of an operation; none for [`QUERY`], whose envelope names it.
+/// The action of an operation; `None` for [`QUERY`], whose envelope names it.
 pub(super) fn action(operation: &str) -> Option<Action> {
     ROUTES.iter().find(|route| route.operation == operation).map(|route| route.action)
 }
 
-/// What the SDKs fetch when they connect: where each action is. The JVM's wants `path`, JavaScript's `url`. `own` is the
-/// path that this was asked for at.
+/// The list of actions that the SDKs fetch when they connect. The JVM's reads `path`, JavaScript's `url`. `own` is the
+/// path of this request.
 pub(super) fn public_api(own: &str) -> Value {
     let base = own.strip_suffix("/_publicApi").unwrap_or_default();
     let mut controllers: Map<String, Value> = Map::new();
@@ -137,14 +137,14 @@ pub(super) fn public_api(own: &str) -> Value {
     Value::Object(controllers)
 }
 
-/// What the SDKs are told, from what the upstream says of its actions. A list without the upstream's would have the SDK
-/// for JavaScript know no other action, so it is given only where there is no Kuzzle behind the gate.
+/// The list for the SDKs, made from the upstream's own list. With a list without the upstream's actions, the SDK for
+/// JavaScript would know no others; so such a list is sent only if there is no Kuzzle behind the gate.
 pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Result<Value, Problem> {
     let (status, body) = match said {
         ConsultResult::NoService | ConsultResult::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => {
             return Ok(own);
         }
-        // Then the SDK goes on with the list that it comes with.
+        // Then the SDK uses its built-in list.
         ConsultResult::Refused(denial) => return Err(Problem::of_denial(denial, asked)),
         ConsultResult::Failed => return Err(Problem::unexpected(StatusCode::BAD_GATEWAY, "Bad Gateway")),
         ConsultResult::Said(status, body) => (status, body),
@@ -165,24 +165,24 @@ pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Resu
     Ok(Value::Object(all))
 }
 
-/// A Kuzzle's answer.
+/// The reply of a Kuzzle server.
 #[derive(serde::Deserialize)]
 struct Described {
     result: Map<String, Value>,
 }
 
-/// Has a browser keep a token where no script reads it.
+/// Sets a cookie that no script can read.
 pub(super) fn set_cookie(reply: &mut Reply, name: &str, token: &str, expires: Timestamp, secure: bool) {
     let expires = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(expires.as_secs().min(LAST_SECOND)));
     insert(reply, &format!("{name}={token}; Path=/; Expires={expires}; HttpOnly; SameSite=Strict"), secure);
 }
 
-/// Has a browser forget it.
+/// Removes the cookie.
 pub(super) fn clear_cookie(reply: &mut Reply, name: &str, secure: bool) {
     insert(reply, &format!("{name}=null; Path=/; HttpOnly; SameSite=Strict"), secure);
 }
 
-/// The last one of the year 9999: a date has no later year.
+/// The last second of the year 9999: a cookie's date has no later year.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 fn insert(reply: &mut Reply, cookie: &str, secure: bool) {

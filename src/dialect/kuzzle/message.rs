@@ -1,4 +1,4 @@
-//! One call of the protocol, wherever it stood: in a route of its own, in a `POST /_query`, in a WebSocket frame.
+//! One call of the protocol, from any of its places: its own route, a `POST /_query`, a WebSocket message.
 
 use http::Method;
 use secrecy::SecretString;
@@ -10,19 +10,20 @@ use super::actions;
 use super::words::{self, Problem};
 use crate::token::verify::{members_of_depth, object_of_depth};
 
-/// How deep JSON may lie in itself: more than any query for documents has.
+/// The deepest nesting of JSON: more than any query for documents has.
 const MAX_DEPTH: usize = 64;
 
-/// The member of an envelope that holds a token.
+/// The member of an envelope that contains a token.
 pub(super) const JWT: &str = "jwt";
 
-/// The member of an envelope that holds a document: most of a large one, and not read where it is not ours to answer.
+/// The member of an envelope that contains a document: most of a large one. It is not parsed if the upstream answers
+/// the call.
 const BODY: &str = "body";
 
 /// See [`Message::of_envelope`].
 type IsPing = bool;
 
-/// What the gate answers itself.
+/// The actions that the gate answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Login,
@@ -35,7 +36,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// The action of these names, if it is one that the gate answers in an envelope.
+    /// The action with these names, if the gate answers it in an envelope.
     pub(super) fn of(controller: &str, action: &str) -> Option<Self> {
         if controller != "auth" {
             return None;
@@ -51,7 +52,7 @@ impl Action {
         })
     }
 
-    /// Does its reply set the cookie, where the caller wants one?
+    /// Does its reply set the cookie, if the caller asks for one?
     pub(super) const fn sets_cookie(self) -> bool {
         match self {
             Self::Login | Self::RefreshToken | Self::Logout => true,
@@ -73,14 +74,14 @@ impl Action {
     }
 }
 
-/// Where the arguments of a call stood: a flag in a query is set by being there, whatever its value.
+/// The place of a call's arguments. In a query, a flag is set by its presence, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arguments {
     Query,
     Envelope,
 }
 
-/// See the module. `null` counts as absent throughout.
+/// A call. `null` counts as absent throughout.
 pub(super) struct Message {
     pub(super) controller: Option<String>,
     pub(super) action: Option<String>,
@@ -98,13 +99,13 @@ pub(super) struct Message {
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Arguments and body may hold credentials, and all of it is the caller's.
+        // Arguments and body may contain credentials, and all of it comes from the caller.
         f.debug_struct("Message").finish_non_exhaustive()
     }
 }
 
 impl Message {
-    /// What the head of a request says, before its body is read.
+    /// The parts of a call in the head of a request, before its body is read.
     pub(super) fn of_head(headers: &http::HeaderMap) -> (Self, Result<(), Problem>) {
         let id = headers.get(words::REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
         let mut message = Self {
@@ -130,13 +131,13 @@ impl Message {
         (message, volatile)
     }
 
-    /// A call to the route of an action: arguments in the query and the template, the body as it is.
+    /// A call to the route of an action: arguments in the query and the template, and the plain body.
     pub(super) fn of_route(call: &Call<'_>, action: Action) -> (Self, Result<(), Problem>) {
         let (mut message, mut good) = Self::of_head(call.headers);
         let (controller, name) = action.names();
         (message.controller, message.action) = (Some(controller.to_owned()), Some(name.to_owned()));
         for (name, value) in form_urlencoded::parse(call.query.unwrap_or_default().as_bytes()) {
-            // Arguments that we do not know are nothing to us, twice or not; of those that we know the first counts.
+            // Unknown arguments are ignored, repeated or not; of known ones the first counts.
             message.args.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
         }
         for (name, value) in call.params {
@@ -145,7 +146,7 @@ impl Message {
         if good.is_ok() {
             good = read_object(call.body).map(|body| message.body = body);
         }
-        // A login without a body: what it would hold is in the query.
+        // A login without a body: its arguments are in the query.
         if *call.method == Method::GET && action == Action::Login {
             for name in ["username", "password"] {
                 if let (false, Some(value)) = (message.body.contains_key(name), message.args.remove(name)) {
@@ -156,7 +157,7 @@ impl Message {
         (message, good)
     }
 
-    /// A call in an envelope. Says whether the envelope is a ping and nothing else.
+    /// Reads a call in an envelope. Returns whether the envelope is only a ping.
     pub(super) fn of_envelope(&mut self, bytes: &[u8]) -> Result<IsPing, Problem> {
         let mut envelope = match bytes.trim_ascii() {
             [] => Map::new(),
@@ -203,12 +204,12 @@ impl Message {
         Action::of(self.controller.as_deref()?, self.action.as_deref()?)
     }
 
-    /// Is the client the SDK for the JVM, which knows another word for an expired token?
+    /// Is the client the SDK for the JVM, which expects another id for an expired token?
     pub(super) fn is_jvm(&self) -> bool {
         self.volatile.get("sdkName").and_then(Value::as_str).is_some_and(|name| name.starts_with("jvm@"))
     }
 
-    /// What the call is, if it is one that another answers: for the rules that it obeys.
+    /// The enclosed call, if the upstream answers it: for the rules that it obeys.
     pub(super) fn called(&self, prefix: &str) -> Result<EnclosedCall, Problem> {
         let (controller, action) = (self.controller.as_deref(), self.action.as_deref());
         actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
@@ -237,7 +238,7 @@ impl Message {
     }
 }
 
-/// Nothing at all is an empty object: the SDKs say that an empty body is JSON.
+/// An empty text is an empty object: the SDKs label an empty body as JSON.
 fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     if bytes.trim_ascii().is_empty() {
         return Ok(Map::new());

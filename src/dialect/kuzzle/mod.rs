@@ -1,5 +1,5 @@
 //! The authentication of Kuzzle, as its SDKs for JavaScript and the JVM speak it over HTTP: a token is its own refresh
-//! credential, and the old one ends with the exchange.
+//! credential, and the exchange ends the old one.
 //!
 //! | path | action |
 //! |---|---|
@@ -9,12 +9,11 @@
 //! | `POST /_checkToken` | `auth:checkToken` |
 //! | `GET /_me`, `/users/_me` | `auth:getCurrentUser` |
 //! | `GET /strategies` | `auth:getStrategies` |
-//! | `GET /_publicApi` | `server:publicApi`: where the actions are, these and the upstream's |
-//! | `GET /` | a WebSocket, where one is asked for (feature `kuzzle`) |
+//! | `GET /_publicApi` | `server:publicApi`: the paths of all actions, these and the upstream's |
+//! | `GET /` | a WebSocket, if the request asks for one (feature `kuzzle`) |
 //! | `POST /_query` | any of the `auth` actions in an envelope; any other call goes to the upstream |
 //!
-//! Arguments that an action does not know are ignored, an empty body is no error, and `null` counts as absent: so the
-//! SDKs need it.
+//! Unknown arguments are ignored, an empty body is no error, and `null` counts as absent, because the SDKs need it.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -56,20 +55,20 @@ mod tests;
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "kuzzle";
 
-/// For the access log: a call that says nothing that could be carried out.
+/// The outcome of a call that cannot be executed, for the access log.
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
-/// What is behind the prefix of an endpoint.
+/// The path after the prefix of an endpoint.
 const QUERY_PATH: &str = "/_query";
-/// A call in an envelope may hold a document.
+/// A call in an envelope may contain a document.
 const MAX_ENVELOPE: usize = 1024 * 1024;
 
-/// See the module.
+/// The dialect and its options. See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kuzzle {
-    /// Cookies are for https alone: to be set where the public URL is one.
+    /// Cookies are for https alone. Set it if the public URL is https.
     pub secure_cookies: bool,
-    /// The cookie is `__Host-authToken` in the place of `authToken`: a browser takes it from this very host over https
-    /// alone, so no other host of the domain can plant one. Needs `secure_cookies`.
+    /// The cookie is `__Host-authToken` instead of `authToken`: a browser accepts it only from this very host over
+    /// https, so no other host of the domain can plant one. Needs `secure_cookies`.
     pub host_cookie: bool,
 }
 
@@ -133,12 +132,12 @@ impl Dialect for Kuzzle {
         self::http::action(operation) == Some(Action::PublicApi)
     }
 
-    /// Not every call is a command: [`Dialect::answer`] is what answers.
+    /// Not every call is a command: [`Dialect::answer`] answers.
     fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
         Err(Denial::MalformedRequest("a call of this protocol is answered, not read"))
     }
 
-    /// A request that could not be read.
+    /// The reply to a request that could not be read.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         let (mut asked, _) = Message::of_head(call.headers);
         if let Some((controller, action)) = self::http::action(call.operation).map(Action::names) {
@@ -198,7 +197,7 @@ impl Dialect for Kuzzle {
         self.reply(&asked, done)
     }
 
-    /// The SDK for JavaScript has the one header on every call, that for the JVM the other.
+    /// The SDK for JavaScript sends the one header on every call, the SDK for the JVM the other.
     fn knows(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
     }
@@ -216,13 +215,13 @@ impl Dialect for Kuzzle {
 }
 
 impl Kuzzle {
-    /// The name of the cookie that may hold a token.
+    /// The name of the token cookie.
     const fn cookie(self) -> &'static str {
         if self.host_cookie { self::http::HOST_COOKIE } else { self::http::COOKIE }
     }
 
-    /// The one token of a call: its envelope's, else that of `Authorization`, else that of the query; or the cookie's, beside
-    /// which there must be no other.
+    /// The one token of a call: its envelope's, else that of `Authorization`, else that of the query; or the cookie's,
+    /// which excludes any other.
     fn credential_of<'a>(
         self,
         headers: &'a HeaderMap,
@@ -240,12 +239,12 @@ impl Kuzzle {
         Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), by_cookie: false }))
     }
 
-    /// A WebSocket, for a request that asks for one.
+    /// Opens a WebSocket, for a request that asks for one.
     fn open(self, call: &Call<'_>) -> Answer {
         let (asked, _) = Message::of_head(call.headers);
         #[cfg(feature = "kuzzle")]
         {
-            // Where it came from was looked at by the gate, if a cookie says who is there (requirement T9).
+            // If a cookie carries the token, the gate has checked the origin (requirement T9).
             let found = self.credential_of(call.headers, call.query, &asked);
             let linked = match found {
                 Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
@@ -265,7 +264,7 @@ impl Kuzzle {
         malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
     }
 
-    /// Passes a call on to whoever has its action.
+    /// Forwards a call to the service that has its action.
     fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
             // The same rule as for our own actions: no cookie beside another token.
@@ -298,7 +297,7 @@ impl Kuzzle {
     }
 }
 
-/// Where the actions are: the gate's own in the place of the upstream's, and all others as the upstream says.
+/// The list of actions: the gate's own replace the upstream's, and the upstream supplies all others.
 fn consult(asked: Message, path: &str) -> Answer {
     let own = self::http::public_api(path);
     let then = move |said| {
@@ -309,11 +308,11 @@ fn consult(asked: Message, path: &str) -> Answer {
     Answer::Consult(super::Consult { then: Box::new(then) })
 }
 
-/// May the reply set a cookie (requirement T25)? Whoever sets one chooses as whom a browser goes on, so it takes the same
-/// proof as using one: a `POST` of JSON that comes from a page of ours or of a listed origin.
+/// May the reply set a cookie (requirement T25)? Setting one decides as which user a browser continues, so it needs the
+/// same proof as using one: a `POST` of JSON from a page of ours or of a listed origin.
 fn may_set_cookie(call: &Call<'_>, asked: &Message, json: Option<bool>) -> Result<(), Box<Answer>> {
     if *call.method != Method::POST {
-        // Any site can have a browser send a GET, and its query stands in logs and histories.
+        // Any site can make a browser send a GET, and its query is kept in logs and histories.
         return Err(Box::new(malformed(asked, Problem::invalid_argument("cookieAuth", "a POST request"))));
     }
     if json != Some(true) {

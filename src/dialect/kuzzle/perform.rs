@@ -1,4 +1,4 @@
-//! An action: what it asks of the engine, and what it tells of what came of that. The same wherever the call stood.
+//! Executes an action: its command to the engine, and the result for the client. The same for every place of a call.
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -13,39 +13,39 @@ use crate::engine::IssuedTokens;
 use crate::fault::Error;
 use crate::reason::Reason;
 
-/// The one way to log in.
+/// The one strategy of a login.
 const STRATEGY: &str = "local";
-/// The `kuid` of nobody.
+/// The `kuid` of an anonymous caller.
 const ANONYMOUS: &str = "-1";
 
-/// What came of an action.
+/// The result of an action.
 pub(super) struct Done {
     pub(super) came: Result<Value, Problem>,
     pub(super) cookie: Cookie,
-    /// For the access log.
+    /// The outcome, for the access log.
     pub(super) reason: Reason,
 }
 
-/// What becomes of the caller's cookie.
+/// What happens to the caller's cookie.
 pub(super) enum Cookie {
     Leave,
     Set(Box<IssuedTokens>),
     Clear,
 }
 
-/// What an action wants.
+/// What an action needs.
 enum Wanted {
-    /// What is known already.
+    /// The result is known already.
     Now(Value),
-    /// What the engine says.
+    /// The engine must execute a command.
     Engine(Command),
 }
 
 type Credential<'a> = Result<Option<Found<'a>>, Denial>;
-/// Why an action is not carried out: for the client, and for the log.
+/// Why an action is not executed: for the client, and for the log.
 type Refused = (Problem, Reason);
 
-/// Carries an action out. `path` is where the call was sent.
+/// Executes an action. `path` is the path of the request.
 pub(super) async fn perform(
     asked: &Message,
     action: Action,
@@ -53,7 +53,7 @@ pub(super) async fn perform(
     path: &str,
     gate: &dyn CommandHandler,
 ) -> Done {
-    // A token that came in a cookie goes back in one: no script is to read it.
+    // A token that arrived in a cookie is returned in one: no script may read it.
     let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
     let outcome = match wanted(asked, action, credential, path) {
         Ok(Wanted::Now(result)) => {
@@ -64,7 +64,7 @@ pub(super) async fn perform(
         Err((problem, reason)) => return Done { came: Err(problem), cookie: Cookie::Leave, reason },
     };
     let reason = match &outcome {
-        // A bad token is the answer to a question about it, and a refusal of everything else.
+        // A bad token is the answer to `checkToken`, and a refusal of every other action.
         Ok(Outcome::Checked(Err(not_good))) if action != Action::CheckToken => Reason::denied(&not_good.denial()),
         outcome => super::super::reason(outcome),
     };
@@ -74,8 +74,8 @@ pub(super) async fn perform(
             (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
         }
         Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
-        // Whoever leaves with a cookie that is worth nothing any more is rid of it all the same. One that may be worth
-        // something stays, and so does the word of a logout that ended nothing (requirement R16).
+        // A logout with a worthless cookie removes the cookie all the same. A cookie that may still be good stays, and
+        // so does the error of a logout that ended nothing (requirement R16).
         Err(Error::Denied(denial))
             if action == Action::Logout
                 && in_cookie
@@ -129,7 +129,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             }
         },
         Action::GetStrategies => Wanted::Now(json!([STRATEGY])),
-        // Over HTTP the upstream is asked, too; a message never names it as ours.
+        // Over HTTP the upstream is asked, too. In an envelope this action is never ours.
         Action::PublicApi => Wanted::Now(http::public_api(path)),
     })
 }

@@ -1,5 +1,5 @@
-//! Messages on their way through the gate. What is not the gate's to read passes as it was written: a number of thirty
-//! digits, or `1.10`, would not survive being read and written again.
+//! Messages that pass through the gate. Members that the gate does not need pass byte for byte: a number of thirty
+//! digits, or `1.10`, would not survive parsing and serialisation.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// An object without the member `remove`, and with `set` in the place of the member of that name, or behind all; `None`
-/// for what is no object.
+/// An object without the member `remove`, and with `set` replacing the member of that name, or added at the end; `None`
+/// if the text is no object.
 pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> Option<String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let mut members = reader.deserialize_map(Members).ok()?;
@@ -32,10 +32,10 @@ pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> O
     Some(written)
 }
 
-/// The text of this member of an object of which there is but the beginning, if it stands there.
+/// The text of a member in the beginning of an object, if it is in there.
 pub(super) fn text_of(begun: &[u8], name: &str) -> Option<String> {
     let mut found = None;
-    // It ends with an error where it breaks off, and where the member was found.
+    // It ends with an error at the end of the text, or where the member was found.
     let _ = serde_json::Deserializer::from_slice(begun).deserialize_map(TextOf { name, found: &mut found });
     found
 }

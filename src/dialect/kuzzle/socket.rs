@@ -1,13 +1,14 @@
-//! The protocol over a WebSocket (RFC 6455): a JSON object a message, each with its `requestId`, answered in any order.
+//! The protocol over a WebSocket (RFC 6455): each message is a JSON object with a `requestId`, and replies may come in
+//! any order.
 //!
-//! The `auth` actions are the gate's. Every other message is authorised for itself and passed on, without its token, over
-//! a connection to the upstream that is its caller's alone: whatever the upstream takes a connection for (subscriptions,
-//! say) is never another caller's. What the upstream says comes back as it is.
+//! The gate answers the `auth` actions. It authorises every other message by itself, and forwards it without its token
+//! over an upstream connection of its caller alone: state that the upstream ties to a connection (such as
+//! subscriptions) never belongs to another caller. Upstream messages are passed on unchanged.
 //!
-//! Bounds: a message of 16 KiB until a token was good on the connection, and of 1 MiB from then on, whole within ten
-//! seconds; 4 MiB waiting to go the one way or the other; four identities at once, of which a fifth ends the one that was
-//! opened first; who does not read what is sent, or says nothing for a minute, is closed, and so is one for whom no token
-//! is good for a minute, unless the route asks for none. Each byte that waits counts among those that the gate keeps.
+//! Bounds: a message of 16 KiB until a valid token was presented on the connection, and of 1 MiB from then on, complete
+//! within ten seconds; 4 MiB waiting in either direction; four identities at once, of which a fifth closes the oldest.
+//! A client that does not read, or is silent for a minute, is disconnected. So is one without a valid token for a
+//! minute, unless the route requires none. Each waiting byte counts as buffered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,32 +50,33 @@ mod upstream;
 use inflow::Inflow;
 use upstream::{Caller, Said, Upstream, relayed};
 
-/// The longest message, either way.
+/// The longest message, in either direction.
 const MAX_MESSAGE: usize = 1024 * 1024;
-/// How many identities one connection may speak for at once.
+/// How many identities one connection may use at once.
 const MAX_IDENTITIES: usize = 4;
 /// How many messages may wait for an upstream, and how many bytes of them.
 const WAITING: usize = 64;
 const MAX_WAITING: usize = 4 * MAX_MESSAGE;
-/// How many messages of the upstreams' may wait for the client: then they are read no further.
+/// How many upstream messages may wait for the client; beyond that the gate stops reading from the upstream
+/// (back-pressure).
 const UNREAD: usize = 4;
-/// How often the tokens of a connection are looked at.
+/// How often the tokens of a connection are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// A client that says nothing for so long is gone: the SDKs ping every two seconds.
+/// A client that is silent for this long is gone: the SDKs ping every two seconds.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long nobody known may stay.
+/// How long a connection may stay without a valid token.
 const ANONYMOUS: Duration = Duration::from_secs(60);
-/// As much as is read at once; the library has it at hand for each connection.
+/// The size of a read; the library has a buffer of this size for each connection.
 const READ: usize = 8 * 1024;
-/// How long a client may take to make room for what is sent.
+/// How long a client may take to accept what is sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection that carries bytes.
+/// A byte stream.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` where it is not one.
+/// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` if it is not one.
 pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
     let is_websocket = headers.get(UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket");
     if !is_websocket || headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
@@ -82,8 +84,9 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
     let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
-    // With the WebSocket of a browser or of Node.js the SDK offers a subprotocol, called "null", and a browser does not go
-    // on where none was chosen. There is but one protocol here, so it is the first, whatever its name.
+    // With the WebSocket of a browser or of Node.js the SDK offers a subprotocol called "null", and a browser closes
+    // the connection if none was chosen. There is only one protocol here, so the first one is chosen, whatever its
+    // name.
     let offered =
         headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
     let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
@@ -107,11 +110,11 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
     WebSocketStream::from_raw_socket(stream, role, Some(config)).await
 }
 
-/// The token that a connection stands for where a message names none.
+/// The token of a connection, for messages without one.
 struct Linked {
     token: SecretString,
     by_cookie: bool,
-    /// Or why there is none: the token was no good when it came, or nobody could say yet.
+    /// Its lease; or why there is none: the token was not good when it arrived, or a fault left it undecided.
     lease: Result<Lease, Denial>,
 }
 
@@ -121,7 +124,7 @@ impl Linked {
         Self { token, by_cookie, lease }
     }
 
-    /// Is the token no good? Where nobody could say, it is asked again (requirement R15).
+    /// Is the token not good? An undecided one is checked again (requirement R15).
     fn is_dead(&mut self, gate: &dyn SocketGate) -> bool {
         if self.lease.as_ref().is_err_and(Denial::is_undecided) {
             self.lease = gate.lease(self.token.expose_secret());
@@ -135,24 +138,24 @@ impl Linked {
 
 struct Session<S> {
     client: WebSocketStream<Inflow<S>>,
-    /// What the paths of the endpoint begin with.
+    /// The beginning of the endpoint's paths.
     prefix: String,
     gate: Arc<dyn SocketGate>,
     linked: Option<Linked>,
     upstreams: Vec<Upstream>,
     next: u64,
     said: mpsc::Sender<Said>,
-    /// Since when nobody is known.
+    /// Since when no valid token is known.
     anonymous: Option<Instant>,
 }
 
 /// Why a connection ends.
 enum CloseReason {
-    /// By us. Never 1000: the SDKs would not come back.
+    /// The gate closes it. Never with 1000: the SDKs would not reconnect.
     With(CloseCode),
-    /// By the client, which is owed an answer.
+    /// The client closed it, and expects a reply.
     ByClient,
-    /// There is nobody to tell.
+    /// The connection broke.
     Broken,
 }
 
@@ -177,13 +180,13 @@ async fn serve_on<S: Stream>(
     let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
     let mut session = Session { client, prefix, gate, linked, upstreams: Vec::new(), next: 0, said, anonymous: None };
     let Err(ended) = session.run(&mut hears).await;
-    // What the upstreams have is not to wait for the client.
+    // Messages from the upstreams must not wait for the client any more.
     session.upstreams.clear();
     let mut client = session.client;
     let close = async {
         match ended {
             CloseReason::With(code) => client.close(Some(CloseFrame { code, reason: "".into() })).await,
-            // The library has the answer ready.
+            // The library has the reply ready.
             CloseReason::ByClient => SinkExt::close(&mut client).await,
             CloseReason::Broken => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
         }
@@ -209,7 +212,7 @@ impl<S: Stream> Session<S> {
                     match frame {
                         Some(Ok(Frame::Text(text))) => self.hear(text.as_bytes()).await?,
                         Some(Ok(Frame::Binary(bytes))) => self.hear(&bytes).await?,
-                        // The library answers pings by itself, and a close too.
+                        // The library answers pings and closes by itself.
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                         Some(Ok(Frame::Close(_))) => return Err(CloseReason::ByClient),
                         None => return Err(CloseReason::Broken),
@@ -221,7 +224,7 @@ impl<S: Stream> Session<S> {
                 }
                 said = hears.recv() => match said {
                     Some(Said::Text(number, text, _room)) if self.knows(number) => self.send(relayed(text)).await?,
-                    // What it was asked is lost: the client is to come again.
+                    // The pending calls are lost: the client must reconnect.
                     Some(Said::Gone(number)) if self.knows(number) => return Err(CloseReason::With(CloseCode::Restart)),
                     Some(Said::Text(..) | Said::Gone(_)) => {}
                     None => return Err(CloseReason::With(CloseCode::Error)),
@@ -240,7 +243,7 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// A token is good: more is borne from now on, on its owner's account.
+    /// A token is good: from now on the wider bounds apply, on its caller's account.
     fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
         self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))
@@ -257,9 +260,9 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// Tells of a token that died, and lets go of what it opened.
+    /// Reports a token that is no longer good, and closes what it opened.
     async fn look(&mut self) -> Result<(), CloseReason> {
-        // The SDK comes back, and opens anew what it had.
+        // The SDK reconnects, and opens its subscriptions again.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
             return Err(CloseReason::With(CloseCode::Restart));
         }
@@ -272,20 +275,20 @@ impl<S: Stream> Session<S> {
         }
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
         self.anonymous = (!is_somebody).then(|| self.anonymous.unwrap_or_else(Instant::now));
-        // Where nobody is asked for a token, nobody has to show one.
+        // If the route requires no token, a connection needs none.
         if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS)
             && self.gate.permit(None, &nothing()).is_err()
         {
             return Err(CloseReason::With(CloseCode::Policy));
         }
-        // A client that logged in on another connection links nothing here, and wants to know as much.
+        // A client that logged in on another connection has no linked token here, and still must be notified.
         if is_unlinked || self.upstreams.len() < before {
             self.send(words::token_expired()).await?;
         }
         Ok(())
     }
 
-    /// Answers one message, or passes it on.
+    /// Answers one message, or forwards it.
     async fn hear(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         let (mut asked, _) = Message::of_head(&HeaderMap::new());
         match asked.of_envelope(bytes) {
@@ -312,7 +315,7 @@ impl<S: Stream> Session<S> {
             (None, Some(linked)) => Some((linked.token.clone(), linked.by_cookie)),
             (None, None) => None,
         };
-        // A frame sets no cookie; the SDK logs in over HTTP then.
+        // A WebSocket message cannot set a cookie; the SDK then logs in over HTTP.
         let by_cookie = asked.flag("cookieAuth") || found.as_ref().is_some_and(|(_, by_cookie)| *by_cookie);
         let makes_tokens = match action {
             Action::Login => asked.flag("cookieAuth"),
@@ -338,7 +341,7 @@ impl<S: Stream> Session<S> {
         let is_old = |token: &SecretString| old.is_some_and(|old| old.expose_secret() == token.expose_secret());
         let new = || result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
         match action {
-            // What the old token opened hangs on its session, which goes on.
+            // What the old token opened depends on its session, which continues.
             Action::Login | Action::RefreshToken => {
                 self.linked = new().map(|token| Linked::new(&*self.gate, token, false));
                 self.know(self.linked.as_ref().and_then(|linked| linked.lease.as_ref().ok()))?;
@@ -374,7 +377,7 @@ impl<S: Stream> Session<S> {
         if let (Some(token), false) = (token_text, self.gate.place().is_known()) {
             self.know(self.gate.lease(token).ok().as_ref())?;
         }
-        // The room of the answer is the id of the request; a client that named none gets one.
+        // The reply's room is the request's id; a client that named none gets one.
         let set = Some(("requestId", asked.request_id.as_str()));
         let text = raw::rewrite(bytes, message::JWT, set).unwrap_or_default();
         let room = match self.gate.place().buffer(text.len()) {
@@ -395,7 +398,7 @@ impl<S: Stream> Session<S> {
         if told { Ok(()) } else { self.refuse(&asked, Problem::unreachable(), Reason::NOT_FORWARDED).await }
     }
 
-    /// The connection to the upstream of an identity, opened if there is none yet; `None` where there is none to be had.
+    /// The upstream connection of an identity, opened if there is none yet; `None` if there is no connection.
     async fn upstream(
         &mut self,
         identity: Identity,
@@ -431,7 +434,7 @@ impl<S: Stream> Session<S> {
     }
 }
 
-/// Less than any call.
+/// The empty call, for a check without a message.
 fn nothing() -> EnclosedCall {
     EnclosedCall { name: String::new(), requests: Vec::new() }
 }

@@ -1,4 +1,4 @@
-//! The words of the protocol: its envelope, and its errors by id, code and status.
+//! The replies of the protocol: its envelope, and its errors by id, code and status.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::denial::{Class, Denial, TokenFlaw};
 use crate::fault::{Error, Fault};
 use crate::reply::{retry_after, seconds};
 
-/// Who answers, where the protocol has a node of its cluster.
+/// The protocol names the node of the cluster that answers.
 const NODE: &str = "knode-rotogate";
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-kuzzle-request-id");
 pub(super) const VOLATILE: HeaderName = HeaderName::from_static("x-kuzzle-volatile");
@@ -49,7 +49,7 @@ impl Problem {
         self.id
     }
 
-    /// What is said to whoever asks for the state of a token.
+    /// The message, for a client that asks for the state of a token.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -94,7 +94,7 @@ impl Problem {
         Self::new(status, 0x0707_0002, "security.cookie.unsupported", "Cookie authentication not supported.")
     }
 
-    /// The upstream has no connection to be had, or no room.
+    /// The upstream has no connection or no room.
     #[cfg(feature = "kuzzle")]
     pub(super) fn unreachable() -> Self {
         let message = "Request discarded: the server behind the gate does not take it now.";
@@ -105,7 +105,7 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
     }
 
-    /// The SDKs listen for different ids: JavaScript's for that of an invalid token alone, the JVM's for this.
+    /// The SDKs react to different ids: JavaScript's only to that of an invalid token, the JVM's to this one.
     fn expired_token(asked: &Message) -> Self {
         if asked.is_jvm() {
             Self::new(StatusCode::UNAUTHORIZED, TOKEN + 6, "security.token.expired", "Token expired")
@@ -114,7 +114,7 @@ impl Problem {
         }
     }
 
-    /// Nobody is there.
+    /// The caller is anonymous.
     pub(super) fn unauthorized(asked: &Message) -> Self {
         let message = format!("Unauthorized: authentication required to execute the action \"{}\".", action(asked));
         Self::new(StatusCode::UNAUTHORIZED, RIGHTS + 1, "security.rights.unauthorized", message)
@@ -216,7 +216,7 @@ fn action(asked: &Message) -> String {
     format!("{}:{}", known(&asked.controller), known(&asked.action))
 }
 
-/// An answer, in the protocol's envelope.
+/// A reply, in the protocol's envelope.
 fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value {
     let error = problem.map(|problem| {
         json!({
@@ -227,7 +227,7 @@ fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value
             "status": problem.status.as_u16(),
         })
     });
-    // In a frame there is no other place for it.
+    // A WebSocket message has no other place for it.
     let wait = problem.and_then(|problem| problem.wait).map(|wait| seconds(wait).to_string());
     json!({
         "requestId": asked.request_id,
@@ -245,7 +245,7 @@ fn envelope(asked: &Message, result: &Value, problem: Option<&Problem>) -> Value
     })
 }
 
-/// An answer over HTTP.
+/// A reply over HTTP.
 pub(super) fn reply(asked: &Message, came: Result<Value, Problem>) -> Reply {
     let (result, problem) = match came {
         Ok(result) => (result, None),
@@ -266,7 +266,7 @@ pub(super) fn reply(asked: &Message, came: Result<Value, Problem>) -> Reply {
     reply
 }
 
-/// An answer over a WebSocket: the SDK finds its caller by `room`.
+/// A reply over a WebSocket: the SDK finds its caller by `room`.
 #[cfg(feature = "kuzzle")]
 pub(super) fn frame(asked: &Message, came: Result<Value, Problem>) -> String {
     let (result, problem) = match came {
@@ -280,7 +280,7 @@ pub(super) fn frame(asked: &Message, came: Result<Value, Problem>) -> String {
     body.to_string()
 }
 
-/// Told once to a connection whose token is good no more.
+/// Sent once to a connection whose token is no longer good.
 #[cfg(feature = "kuzzle")]
 pub(super) fn token_expired() -> String {
     json!({

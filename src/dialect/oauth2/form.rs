@@ -1,4 +1,4 @@
-//! The form of a request, and who the client is.
+//! The form of a request, and its client.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,12 +13,12 @@ use crate::client::Presented;
 use crate::denial::Denial;
 use crate::session::Scope;
 
-/// The parameters of a request (RFC 6749 §3.2): none twice, an empty one as if it were not there.
+/// The parameters of a request (RFC 6749 §3.2): none repeated, an empty one as if absent.
 pub(super) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
 
-/// Reads the body of a request. Parameters that we do not know are ignored (RFC 6749 §3.2), unless sent twice.
+/// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), unless repeated.
 pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
     let mut types = call.headers.get_all(CONTENT_TYPE).iter();
     let media =
@@ -28,7 +28,7 @@ pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
         return Err(Denial::MalformedRequest("the body must be application/x-www-form-urlencoded"));
     }
     if call.query.is_some_and(|query| !query.is_empty()) {
-        // RFC 6749 §3.2 and §2.3.1: parameters stand in the body, credentials never in the URI.
+        // RFC 6749 §3.2 and §2.3.1: parameters belong in the body, and credentials are never in the URI.
         return Err(Denial::MalformedRequest("parameters belong in the body, not in the query"));
     }
     if std::str::from_utf8(call.body).is_err() {
@@ -58,7 +58,7 @@ impl Form {
         self.get("scope").map(Scope::parse).transpose().map_err(|_| Denial::InvalidScope)
     }
 
-    /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). The same `client_id` in both is fine.
+    /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). The same `client_id` in both is allowed.
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<Presented, Denial> {
         let id = self.get("client_id");
         let body_secret = self.secret("client_secret");
@@ -105,7 +105,7 @@ fn basic(headers: &HeaderMap) -> Result<Option<Presented>, Denial> {
     }))
 }
 
-/// Undoes form encoding of one value.
+/// Decodes one form-encoded value.
 fn decode(value: &str) -> Option<SecretString> {
     let spaced = Zeroizing::new(value.replace('+', " "));
     let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?;

@@ -1,5 +1,5 @@
-//! The OAuth 2 token endpoint (RFC 6749 §3.2) with an account in the path, as MeshyDB's clients know it, and beside it
-//! revocation (RFC 7009) and introspection (RFC 7662).
+//! The OAuth 2 token endpoint (RFC 6749 §3.2) with an account in the path, as MeshyDB's clients use it, with revocation
+//! (RFC 7009) and introspection (RFC 7662) beside it.
 //!
 //! | path | operation |
 //! |---|---|
@@ -7,12 +7,12 @@
 //! | `/{account}/connect/revocation`, `/connect/revocation` | revocation |
 //! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
 //!
-//! MeshyDB's C# client signs out at `/{account}//connect/revocation`, with a capital in the name of the field `Token`: both
-//! are taken there, and nowhere else.
+//! MeshyDB's C# client signs out at `/{account}//connect/revocation`, with a capital letter in the field name `Token`.
+//! Both are accepted there, and nowhere else.
 //!
-//! Where clients disagree with the letter of the RFC the clients win: an empty parameter is one that was not sent (RFC
-//! 6749 §3.2 says so too), `invalid_client` is 400 unless the client used Basic, and a public client may come as
-//! `Basic base64("id:")`.
+//! Where clients deviate from the RFC, the dialect follows the clients: an empty parameter counts as absent (RFC 6749
+//! §3.2 says so, too), `invalid_client` is 400 unless the client used Basic, and a public client may send `Basic
+//! base64("id:")`.
 
 use http::Method;
 use secrecy::SecretString;
@@ -34,7 +34,7 @@ const TOKEN: &str = "token";
 const REVOCATION: &str = "revocation";
 const INTROSPECTION: &str = "introspection";
 
-/// See the module.
+/// The dialect. See the module.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OAuth2;
 
@@ -62,7 +62,7 @@ impl Dialect for OAuth2 {
         };
         let mut all = vec![served(TOKEN, base.to_owned())];
         all.extend(beside(folder));
-        // An account in the first segment may be left out: the default account.
+        // The account in the first segment may be omitted: that is the default account.
         if let Some(bare) = base.strip_prefix("/{account}/") {
             all.push(served(TOKEN, format!("/{bare}")));
             all.extend(beside(folder.strip_prefix("/{account}").unwrap_or(folder)));
@@ -131,7 +131,7 @@ impl Dialect for OAuth2 {
     }
 }
 
-/// A secret from a form field; nothing when the field is empty.
+/// A secret from a form field; `None` if the field is empty.
 fn secret(value: &str) -> Option<SecretString> {
     (!value.is_empty()).then(|| SecretString::from(value.to_owned()))
 }

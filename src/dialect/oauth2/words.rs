@@ -1,4 +1,4 @@
-//! The words of RFC 6749 §5 for what came of a request.
+//! The replies of RFC 6749 §5.
 
 use http::header::{CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -10,7 +10,7 @@ use crate::engine::IssuedTokens;
 use crate::fault::Fault;
 use crate::reply::retry_after;
 
-/// RFC 6749 §5.1. `refresh_token` is there whenever there is one: clients overwrite theirs with whatever arrives.
+/// RFC 6749 §5.1. `refresh_token` is in every reply that has one: clients replace theirs with whatever arrives.
 #[derive(Serialize)]
 struct Tokens<'a> {
     access_token: &'a str,
@@ -35,7 +35,7 @@ pub(super) fn issued(issued: &IssuedTokens) -> Reply {
     )
 }
 
-/// RFC 7009 §2.2: the same for a token that was revoked and one that nobody knows.
+/// RFC 7009 §2.2: the same reply for a revoked token and an unknown one.
 pub(super) fn revoked() -> Reply {
     let mut reply = Response::new(ReplyBody::default());
     no_store(&mut reply);
@@ -72,7 +72,7 @@ struct Introspection<'a> {
     account: Option<&'a str>,
 }
 
-/// As it stands in a token: one, or a list.
+/// As in a token: one, or a list.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Audience<'a> {
@@ -80,7 +80,7 @@ enum Audience<'a> {
     Several(&'a [Box<str>]),
 }
 
-/// Of a token that is good.
+/// The reply for a good token.
 pub(super) fn active(checked: &CheckedToken) -> Reply {
     json(
         StatusCode::OK,
@@ -105,7 +105,7 @@ pub(super) fn active(checked: &CheckedToken) -> Reply {
     )
 }
 
-/// Of one that is not: no more than that.
+/// The reply for any other token: it reveals nothing more.
 pub(super) fn inactive() -> Reply {
     json(StatusCode::OK, &Introspection::default())
 }
@@ -190,7 +190,7 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// RFC 6749 §5.1, and on refusals too.
+/// RFC 6749 §5.1; refusals have it, too.
 fn no_store(reply: &mut Reply) {
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));

@@ -1,17 +1,17 @@
-//! What the list keeps of one target. Small: there may be a million of them.
+//! The entries of the list. They are small: there may be a million of them.
 
 use super::{Effect, Generation, REVOKED, Timestamp};
 
-/// Of a session: from which generation on its tokens are good. 16 bytes, as long as that is all.
+/// A session's entry: from which generation its tokens are accepted. 16 bytes in the plain form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SessionEntry {
-    /// From this generation on, at once.
+    /// From this generation, at once.
     Plain {
         minimum: Generation,
         /// Milliseconds: the lower six bytes, which last for nine thousand years.
         until: [u8; 6],
     },
-    /// Where the minimum takes effect later, or the entry has no end.
+    /// The minimum takes effect later, or the entry has no end.
     Scheduled(Box<Scheduled>),
 }
 
@@ -29,14 +29,14 @@ impl SessionEntry {
         match effect {
             Effect::Minimum { minimum, effective_from, before } => {
                 let highest = minimum.max(before);
-                // A gone session is gone at once, and a minimum of old is in effect.
+                // A revoked session is revoked at once, and an old minimum is in effect.
                 if highest == REVOKED || effective_from == Timestamp::ZERO || before >= minimum {
                     Self::plain(highest, until)
                 } else {
                     Self::Scheduled(Box::new(Scheduled { minimum, effective_from, before, until }))
                 }
             }
-            // These do not fit a session: refusing is the safe reading.
+            // These effects do not fit a session. Refusing is the safe choice.
             Effect::NotBefore(_) | Effect::Gone => gone,
         }
     }
@@ -74,7 +74,7 @@ impl SessionEntry {
         }
     }
 
-    /// True if it refuses anything now that it did not.
+    /// Returns true if it now refuses anything that it did not.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let before = self.effect();
         *self = Self::new(before.merge(other.effect()), self.until().max(other.until()));
@@ -89,7 +89,7 @@ impl SessionEntry {
         }
     }
 
-    /// From when on a token of this generation is refused.
+    /// From when a token of this generation is refused.
     pub(super) fn refuse_from(&self, generation: Generation) -> Timestamp {
         let minimum = self.highest();
         if generation >= minimum && minimum != REVOKED {
@@ -101,7 +101,7 @@ impl SessionEntry {
         }
     }
 
-    /// Forgets a schedule that has run out.
+    /// Removes a schedule that is over.
     pub(super) fn settle(&mut self, now: Timestamp) {
         if let Self::Scheduled(scheduled) = self
             && scheduled.effective_from <= now
@@ -111,7 +111,7 @@ impl SessionEntry {
     }
 }
 
-/// Of a subject, a client or all: what began at this moment or before it is refused.
+/// The entry of a subject, a client or all: everything begun at or before this moment is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,
@@ -122,7 +122,7 @@ impl NotBefore {
     pub(super) fn new(effect: Effect, until: Timestamp) -> Self {
         let at = match effect {
             Effect::NotBefore(at) => at,
-            // These fit neither a subject nor a client nor all: refusing is the safe reading.
+            // These effects fit neither a subject nor a client nor all. Refusing is the safe choice.
             Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
         };
         Self { at, until }
@@ -136,7 +136,7 @@ impl NotBefore {
         self.until
     }
 
-    /// True if it refuses anything now that it did not.
+    /// Returns true if it now refuses anything that it did not.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let later = other.at > self.at;
         self.at = self.at.max(other.at);

@@ -1,14 +1,15 @@
-//! A list that is being filled with all that a store knows, before anybody asks it anything.
+//! Fills a list from a store, before the list is in use.
 //!
-//! The table of a million entries is far larger than the processor's caches, and entries put into it as they come miss them
-//! each time. So they are sorted by the part of the table that they belong to, and put there many at a time.
+//! The table of a million entries is far larger than the processor's caches, so entries inserted in order of arrival
+//! miss them each time. The filling therefore sorts entries by their part of the table, and inserts many of a part at a
+//! time.
 
 use super::RevocationList;
 use super::entry::SessionEntry;
 use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
-/// How many entries wait, in all parts together: 3 MiB of them.
+/// How many entries wait, over all parts: 3 MiB of them.
 const WAITING: usize = 96 << 10;
 
 /// Fills a list.
@@ -16,12 +17,12 @@ const WAITING: usize = 96 << 10;
 pub struct Filling {
     list: RevocationList,
     parts: Vec<Vec<(SessionId, SessionEntry)>>,
-    /// How many entries of one part wait for each other.
+    /// How many entries of one part are inserted together.
     together: usize,
 }
 
 impl Filling {
-    /// With room for the entries of so many sessions.
+    /// With room for the entries of this many sessions.
     pub fn expecting(sessions: usize) -> Self {
         let list = RevocationList::expecting(sessions);
         let number = list.sessions.number();
@@ -29,7 +30,7 @@ impl Filling {
         Self { list, parts: (0..number).map(|_| Vec::with_capacity(together)).collect(), together }
     }
 
-    /// Adds an entry. What [`RevocationList::apply`] says of order holds here, too.
+    /// Adds an entry. As for [`RevocationList::apply`], the order does not matter.
     pub fn add(&mut self, revocation: &Revocation) {
         let Target::Session(id) = &revocation.target else {
             self.list.apply(revocation);
@@ -46,7 +47,7 @@ impl Filling {
         }
     }
 
-    /// The list, with all that was added.
+    /// The list, with everything that was added.
     pub fn finish(self) -> RevocationList {
         let Self { list, parts, .. } = self;
         parts.into_iter().enumerate().for_each(|(number, part)| list.sessions.merge_into(number, part));

@@ -1,6 +1,6 @@
-//! What every store must do, as tests that any of them can run: [`run`] with a function that makes an empty one.
+//! What every store must do, as tests that any store can run: [`run`] with a function that makes an empty one.
 //!
-//! A behaviour that fails panics, and says which it was.
+//! A behaviour that fails panics, and names itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
 
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
     );
 }
 
-/// A live session of `subject`, freshly begun at `created`; `number` tells apart those of one millisecond.
+/// A live session of `subject` that began at `created`; `number` distinguishes those of one millisecond.
 pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());
@@ -119,7 +119,7 @@ pub fn rotated(session: &Session, now: Timestamp) -> Session {
     }
 }
 
-/// The end of a session, lasting no longer than it must.
+/// The end of a session, with the shortest valid `until`.
 pub fn gone(id: SessionId) -> Revocation {
     Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO }
 }
@@ -130,7 +130,7 @@ pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
     Revocation { target: Target::Session(id), effect, until }
 }
 
-/// A not-before, lasting no longer than it must.
+/// A not-before, with the shortest valid `until`.
 pub fn not_before(target: Target, moment: Timestamp) -> Revocation {
     Revocation { target, effect: Effect::NotBefore(moment), until: Timestamp::ZERO }
 }
@@ -145,7 +145,7 @@ pub fn client(name: &str) -> Target {
     Target::Client { issuer: ISSUER.into(), client: name.into() }
 }
 
-/// Inserts, and expects that to be allowed.
+/// Inserts a session, and expects success.
 pub async fn insert(store: &dyn Store, session: &Session) {
     assert_eq!(store.insert(session.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
 }

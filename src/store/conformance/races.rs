@@ -1,4 +1,4 @@
-//! Several callers at once. Each race is run many times, and what holds afterwards must hold in every order.
+//! Concurrent callers. Each race runs many times, and its result must hold in every order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap};
 
 const ROUNDS: u64 = 40;
 
-/// Rotates as the engine does: who loses reloads and tries again. Gives back whether it came through.
+/// Rotates as the engine does: a caller that loses reloads and tries again. Returns whether it succeeded.
 async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     let mut known = store.load(id).await.unwrap().unwrap();
     loop {
@@ -31,7 +31,7 @@ async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     }
 }
 
-/// R1: two hundred at once, one successor; all others are told which.
+/// R1: of two hundred concurrent callers one wins, and all others see which.
 pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     const CALLERS: usize = 200;
     let s = session("alice", 1, START);
@@ -55,7 +55,7 @@ pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     assert_eq!(told, CALLERS - 1);
 }
 
-/// An acknowledged revocation holds, however many rotations were on their way.
+/// An acknowledged revocation holds, however many rotations were in flight.
 pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, START);
@@ -81,7 +81,7 @@ pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     }
 }
 
-/// A confirmation that comes late changes nothing, and one that comes in time is not lost: no write overwrites another.
+/// A late confirmation changes nothing, and a timely one is not lost: no write overwrites another.
 pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, START);
@@ -109,7 +109,7 @@ pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     }
 }
 
-/// R9: after a subject's revocation is acknowledged, no older session of it is inserted or goes on.
+/// R9: after a subject's revocation is acknowledged, no older session of it is inserted or continued.
 pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let name = format!("user-{round}");
@@ -127,7 +127,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
         barrier.wait().await;
         store.revoke(not_before(subject(&name), later(START, 1)), RevokedBecause::Operator).await.unwrap();
         let (inserted, young) = inserting.await.unwrap();
-        // Whichever came first: neither goes on.
+        // In either order, neither continues.
         assert!(!rotate(&*store, old.id).await);
         match inserted {
             Inserted::Inserted(_) => assert!(!rotate(&*store, young.id).await),
@@ -141,7 +141,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     assert!(store.list(Filter::All, None, 1000).await.unwrap().sessions.iter().all(|s| s.current == 1));
 }
 
-/// Whoever follows with a cursor ends with what the store has.
+/// A reader that follows with a cursor ends with what the store has.
 pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     const WRITERS: u64 = 4;
     let mut writers = JoinSet::new();
@@ -159,7 +159,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     let mut known = BTreeMap::new();
     let mut cursor = Cursor::default();
     loop {
-        // Asked before reading: what is acknowledged by then must be seen.
+        // Checked before reading: everything acknowledged by then must be seen.
         while let Some(writer) = writers.try_join_next() {
             writer.unwrap();
         }
@@ -178,7 +178,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     assert_eq!(known, all.into_iter().map(|entry| (entry.target.clone(), entry)).collect());
 }
 
-/// R22: they are counted in the transaction that inserts.
+/// R22: the transaction that inserts also counts.
 pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Store>) {
     const MOST: u32 = 5;
     const CALLERS: u32 = 60;

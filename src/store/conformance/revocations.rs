@@ -27,7 +27,7 @@ pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn S
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// Neither record nor cursor moves; a longer `until` is still taken.
+/// Neither record nor cursor moves; a longer `until` is still accepted.
 pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
@@ -43,7 +43,7 @@ pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(st
     assert_eq!(all(&*store).await, [longer]);
 }
 
-/// Its access tokens of earlier generations end; the session goes on.
+/// Its access tokens of earlier generations end; the session continues.
 pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
@@ -93,7 +93,7 @@ pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
     assert_eq!(store.revoke(token.clone(), BY_OPERATOR).await.unwrap(), token);
 }
 
-/// `sub` and `client_id` mean something only together with the issuer.
+/// `sub` and `client_id` have a meaning only together with the issuer.
 pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
@@ -110,7 +110,7 @@ pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(1, rotated(&s, later(START, 5)), None).await.unwrap(), Swap::Swapped);
 }
 
-/// A mistake must not pass for a revocation that holds.
+/// An error must not look like an effective revocation.
 pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
@@ -174,7 +174,7 @@ pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     assert_eq!(swap, Swap::Swapped);
 }
 
-/// Swapped, both are there; not swapped, neither.
+/// Swapped, both are stored; otherwise neither.
 pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
@@ -187,7 +187,7 @@ pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, [entry]);
 }
 
-/// Whatever the order: the higher minimum, the later not-before, the later end, and gone above all.
+/// In any order: the higher minimum, the later not-before, the later end, and gone above all.
 pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
@@ -198,7 +198,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
         assert_eq!(minimum, wanted);
     }
     store.revoke(gone(s.id), BY_OPERATOR).await.unwrap();
-    // A rotation's entry that comes late.
+    // A rotation's entry that arrives late.
     let entry = store.revoke(minimum(s.id, 9, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: end, ..gone(s.id) });
     for (cut, wanted) in [(10, 10), (5, 10), (20, 20)] {
@@ -211,7 +211,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, [Revocation { until: end, ..gone(s.id) }, entry]);
 }
 
-/// An entry that is merged comes again at its new place, and only there.
+/// A merged entry is returned again at its new position, and only there.
 pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     let [a, b, c] = [1, 2, 3].map(|n| minimum(session("alice", n, START).id, 2, later(START, 600_000)));
     for entry in [&a, &b] {
@@ -229,15 +229,15 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![b, c, a], end));
 }
 
-/// R10: what a gate loads before it serves is all that there is, session by session and the rest, and it ends where a
-/// reader of all would.
+/// R10: what a gate loads before it serves is everything that there is, session by session and the rest, and it ends
+/// where a reader of all would.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let sessions: Vec<_> = (0..100).map(|n| session("alice", n, START).id).collect();
     for id in &sessions {
         store.revoke(gone(*id), BY_OPERATOR).await.unwrap();
     }
     store.revoke(not_before(subject("bob"), START), BY_OPERATOR).await.unwrap();
-    // One that is merged has its place at the end.
+    // A merged entry has its position at the end.
     store.revoke(minimum(sessions[0], 2, later(START, 600_000)), BY_OPERATOR).await.unwrap();
     let (entries, end) = store.revocations_since(Cursor::default()).await.unwrap();
     let (list, loaded_to) = store.revocations().await.unwrap();

@@ -45,7 +45,7 @@ pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(8, ahead, None).await.unwrap(), Swap::Changed(Some(Box::new(next))));
 }
 
-/// What would break the next comparison, or an index, is an error and not a change.
+/// A change that would break the next comparison, or an index, is an error.
 pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     insert(&*store, &s).await;
@@ -68,7 +68,7 @@ pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// Another generation, an unknown or a revoked session is passed over; the others of the batch count.
+/// Another generation, an unknown or a revoked session is skipped; the others of the batch count.
 pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation(store: Arc<dyn Store>) {
     let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, START));
     let unknown = session("alice", 4, START).id;
@@ -83,16 +83,16 @@ pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed.clone()));
     assert_eq!(store.load(b.id).await.unwrap(), Some(b));
     assert_eq!(store.load(c.id).await.unwrap(), revoked);
-    // Known already: nothing changes, so no swap is disturbed.
+    // Confirmed already: nothing changes, so no swap is disturbed.
     store.confirm(vec![(a.id, 1)]).await.unwrap();
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
 }
 
-/// The oldest first, each once, of everyone or of one subject.
+/// Oldest first, each once, of all subjects or of one.
 pub async fn sessions_are_listed_page_by_page_in_order(store: Arc<dyn Store>) {
     let mut all = Vec::new();
     for n in 0..40_u64 {
-        // `al` and `alice\0` must not be taken for `alice`.
+        // `al` and `alice\0` must not be confused with `alice`.
         let subject = ["al", "alice", "alice\0", "bob"][(n % 4) as usize];
         all.push(session(subject, n, later(START, n * 7 % 10)));
         insert(&*store, all.last().unwrap()).await;
@@ -121,7 +121,7 @@ async fn check_pages(store: &dyn Store, mut all: Vec<Session>) {
     }
 }
 
-/// Writes that carry an engine time raise it, and so does a sweep. A stamp ahead of it does not.
+/// Writes with an engine time raise it, and so does a sweep. A stamp ahead of it does not.
 pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), Timestamp::ZERO);
     let s = Session { issued_at: later(START, 20), ..session("alice", 1, later(START, 9_000)) };
@@ -137,7 +137,7 @@ pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), later(START, 60));
 }
 
-/// To the millisecond; and what goes, goes from lists and from the revocations too.
+/// To the millisecond. What is removed leaves the lists and the revocations, too.
 pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
     let [early, late] = [1, 2].map(|n| session("alice", n, later(START, n)));
     insert(&*store, &early).await;
@@ -158,7 +158,7 @@ pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<
     assert_eq!(store.sweep(Timestamp::ZERO).await.unwrap(), Swept::default());
 }
 
-/// Also where it is more than one step.
+/// Also if it takes more than one step.
 pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
     let mut inserts = JoinSet::new();
     for n in 0..1100 {
@@ -171,14 +171,14 @@ pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
     assert!(store.list(Filter::All, None, 10).await.unwrap().sessions.is_empty());
 }
 
-/// R10: while a token of it lives, a session can still be revoked in full, and is not swept.
+/// R10: while one of its tokens lives, a session can still be revoked in full, and is not swept.
 pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);
     let s = Session { expires: later(START, 1), ..s };
     insert(&*store, &s).await;
     let token_ends = START.plus(ACCESS_TTL);
     assert_eq!(store.sweep(token_ends.plus(HOUR)).await.unwrap(), Swept::default());
-    // Raised by a rotation, the end moves with it.
+    // A rotation moves the end.
     let next = rotated(&s, later(START, 1000));
     assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert_eq!(store.sweep(later(token_ends, 1000).plus(HOUR)).await.unwrap(), Swept::default());
@@ -194,7 +194,8 @@ pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
     assert_eq!(store.list(Filter::All, None, 5).await.unwrap().next, None);
 }
 
-/// R22: one more than may be ends the oldest, or does not begin. What is over does not count, whatever ended it.
+/// R22: one session too many ends the oldest, or does not begin. Ended sessions do not count, for whatever reason they
+/// ended.
 pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Store>) {
     let day = Duration::from_secs(86_400);
     let bound = |most, on_too_many| SubjectBound { most, idle_ttl: day, on_too_many };
@@ -206,7 +207,7 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     for n in 1..=3 {
         assert_eq!(store.insert(s(n), end(3)).await.unwrap(), began());
     }
-    // Another subject's are its own.
+    // Another subject's sessions do not count.
     assert_eq!(store.insert(session("alice2", 9, START), refuse(1)).await.unwrap(), began());
 
     assert_eq!(store.insert(s(4), refuse(3)).await.unwrap(), Inserted::TooMany);
@@ -217,23 +218,23 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap().0, [entry(1)]);
     assert_eq!(store.load(s(2).id).await.unwrap(), Some(s(2)));
 
-    // A rotation is no other session, and a revoked one makes room.
+    // A rotation is not another session, and a revoked one makes room.
     let next = rotated(&s(3), later(START, 4));
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
     store.revoke(gone(s(2).id), RevokedBecause::Logout).await.unwrap();
     assert_eq!(store.insert(s(5), refuse(3)).await.unwrap(), began());
     assert_eq!(store.insert(s(6), refuse(3)).await.unwrap(), Inserted::TooMany);
-    // Three live; a bound that was lowered ends as many as it must.
+    // Three live; a lowered bound ends as many as it must.
     let Inserted::Inserted(ended) = store.insert(s(6), end(2)).await.unwrap() else { panic!("it began") };
     assert_eq!(ended.iter().map(|entry| &entry.target).collect::<Vec<_>>(), [&gone(s(3).id).target, &entry(4).target]);
 
-    // What is older than a not-before is over: the subject's, its client's.
+    // Sessions before a not-before of the subject or of its client are over.
     store.revoke(not_before(subject("alice"), later(START, 6)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(7), refuse(1)).await.unwrap(), began());
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), Inserted::TooMany);
     store.revoke(not_before(client("web"), later(START, 7)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), began());
-    // So is one that nobody refreshed, and one past its end.
+    // So are idle ones, and those past their end.
     let idle = session("alice", 9, later(START, 8).plus(day));
     assert_eq!(store.insert(idle.clone(), refuse(1)).await.unwrap(), began());
     let late = idle.expires;
@@ -242,7 +243,7 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.insert(session("alice", 10, late), refuse(1)).await.unwrap(), began());
 }
 
-/// Whoever logs in and out all day fills nothing for a month.
+/// A client that logs in and out all day does not fill the store for a month.
 pub async fn a_revoked_session_is_kept_while_its_access_tokens_would_live(store: Arc<dyn Store>) {
     let [revoked, live] = [1, 2].map(|n| session("alice", n, START));
     insert(&*store, &revoked).await;

@@ -1,4 +1,4 @@
-//! A copy of a store, as of one moment.
+//! A consistent copy of a store.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use super::schema::{BY_END, BY_SUBJECT, BY_UNTIL, LIVE, LOG, META, REVOCATIONS, 
 use super::writer::failed;
 use crate::private_file::{self, Unpublished};
 
-/// Rows of one transaction of the copy, so that it needs little memory.
+/// Rows per transaction of the copy, so that it needs little memory.
 const CHUNK: usize = 4096;
-/// The copy is written once and read never.
+/// The copy is written once and never read.
 const CACHE: usize = 16 << 20;
 
-/// Copies all that a read transaction sees into a new file (0600), which gets its name when it is complete and durable.
-/// What is at `to` already is left alone, and is an error.
+/// Copies everything that a read transaction sees into a new file (0600), which gets its name when it is complete and
+/// durable. An existing file at `to` stays unchanged, and is an error.
 pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
     let shown = to.display();
     let io =
@@ -37,7 +37,7 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
 fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     copy_table(read, into, SESSIONS)?;
     copy_table(read, into, BY_SUBJECT)?;
-    // A store of an earlier version, which no gate has opened since, has none.
+    // A store of an earlier version that no gate has opened since has none.
     if read.list_tables()?.any(|table| table.name() == LIVE.name()) {
         copy_table(read, into, LIVE)?;
     }
@@ -46,7 +46,7 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
     copy_table(read, into, META)?;
-    // All commits before were left in memory: this one makes them durable with it.
+    // All earlier commits were left in memory; this one makes them durable.
     let mut last = into.begin_write()?;
     last.set_durability(Durability::Immediate)?;
     last.commit()?;

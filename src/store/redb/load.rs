@@ -1,4 +1,4 @@
-//! All revocations at once, for a start.
+//! Loads all revocations, for a start.
 
 use std::ops::Bound;
 
@@ -10,13 +10,14 @@ use super::writer::failed;
 use crate::revocation::RevocationList;
 use crate::revocation::list::Filling;
 
-/// How many are read at a time, so that others get their turn between. Few in tests, so that they take several.
+/// How many entries are read at a time, so that other tasks run in between. Few in tests, so that they take several
+/// steps.
 const STEP: usize = if cfg!(test) { 16 } else { 16 << 10 };
-/// What the table says of its length is not in its checksums: room for more is not made in advance.
+/// The table's length is not covered by its checksums, so no more room than this is reserved in advance.
 const MOST_ROOM: u64 = 16 << 20;
 
-/// Reads the table from one end to the other, and not the log, whose order means nothing here: in one transaction,
-/// without a look-up for each, and without ever holding more of them than the list itself.
+/// Reads the table from end to end, and not the log, whose order does not matter here: in one transaction, without a
+/// look-up for each entry, and without more of them in memory than the list itself.
 pub(super) async fn all(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let table = read.open_table(REVOCATIONS).map_err(failed)?;

@@ -1,15 +1,15 @@
 //! The embedded store: one redb file, one process.
 //!
-//! **Writing.** One thread takes everything that is queued into one transaction, syncs it to the disk, and answers only
-//! then: an `Ok` is durable. Operations of one batch see each other in their order; one that is refused writes nothing.
-//! When a commit fails, everyone in its batch is told, and nothing more is written until the file is opened again: what
-//! was being written may or may not be there. The writer opens it again by itself, with back-off, once there is room for
-//! it; reading goes on meanwhile. A caller that stops waiting does not undo what it asked for.
+//! **Writing.** One thread puts all queued operations into one transaction, syncs it to the disk, and only then
+//! answers: an `Ok` is durable. Operations of one batch see each other in their order; a refused one writes nothing. If
+//! a commit fails, every operation of its batch fails, and nothing more is written until the file is opened again: the
+//! failed writes may or may not be in it. The writer reopens it by itself, with back-off, once there is room; reading
+//! goes on meanwhile. A caller that stops waiting does not undo its operation.
 //!
-//! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in use
-//! is refused and left as it is, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
+//! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in
+//! use is refused and left unchanged, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
 //! a larger file is verified in full only after a crash. A store older than its high-water mark is refused until the
-//! operator says that it is meant.
+//! operator accepts it.
 
 use std::fmt;
 use std::ops::Bound;
@@ -47,39 +47,39 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-/// How much of the file is kept in memory, unless said otherwise: 16 MiB. The system keeps the file in memory, too, as
-/// far as nobody else needs that, so more makes little difference (docs/state.md).
+/// The default size of the cache in memory: 16 MiB. The system also keeps the file in unused memory, so more makes
+/// little difference (docs/state.md).
 pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
-/// Up to which size a file is verified in full when it is opened, unless said otherwise: 256 MiB.
+/// The default size up to which a file is verified in full when it is opened: 256 MiB.
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
-/// How many revocations are read at a time, so that others get their turn between.
+/// How many revocations are read at a time, so that other tasks run in between.
 const READ_STEP: usize = 2048;
 /// How many generations are confirmed at a time, for the same reason.
 const CONFIRM_STEP: usize = 256;
 
-/// How a store is opened.
+/// The options of a store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Our own issuer, whose subjects and clients the sessions belong to.
+    /// Our own issuer. The sessions belong to its subjects and clients.
     pub issuer: Arc<str>,
     /// The keyring in use. A store of another one is refused.
     pub keyring_id: Uuid,
     /// Added to the end of what a revocation can match.
     pub leeway: Duration,
-    /// The file of the high-water mark, beside the keys and not beside the store. Without one, an older store in the
-    /// place of this one goes unnoticed.
+    /// The file of the high-water mark, beside the keys and not beside the store. Without one, an older store in place
+    /// of this one goes unnoticed.
     pub high_water: Option<PathBuf>,
-    /// The operator's word that a store which is missing, another one, or older than its mark is meant.
+    /// The operator accepts a store that is missing, another one, or older than its mark.
     pub accept_restored: bool,
-    /// How much of the file is kept in memory, in bytes.
+    /// The size of the cache in memory, in bytes.
     pub cache_size: usize,
-    /// Up to which size, in bytes, all checksums of the file are verified when it is opened.
+    /// Up to this size, in bytes, all checksums of the file are verified when it is opened.
     pub check_up_to: u64,
 }
 
 impl Options {
-    /// The defaults, without a high-water mark: an older copy in the place of the store goes unnoticed, and so do the
-    /// sessions and revocations that it lacks, which the log says once it is opened. See [`Self::high_water`].
+    /// The defaults, without a high-water mark. Then an older copy in place of the store goes unnoticed, and so do the
+    /// sessions and revocations that it lacks; the log says so when the store is opened. See [`Self::high_water`].
     pub fn new(issuer: impl Into<Arc<str>>, keyring_id: Uuid, leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
@@ -92,8 +92,8 @@ impl Options {
         }
     }
 
-    /// Notices a store that was lost or restored from a back-up, by a file of this path. It belongs beside the keys, not
-    /// beside the store: what is restored together with the store says nothing about it.
+    /// Detects a store that was lost or restored from a back-up, by a file at this path. It belongs beside the keys,
+    /// not beside the store: a mark that is restored together with the store detects nothing.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());
@@ -101,7 +101,7 @@ impl Options {
     }
 }
 
-/// A handle to the store. Clones are handles to the same one; the last to go closes it.
+/// A handle to the store. Clones are handles to the same store; dropping the last one closes it.
 #[derive(Clone)]
 pub struct RedbStore {
     inner: Arc<Inner>,
@@ -118,7 +118,7 @@ struct Inner {
     backend: staged::Staged,
 }
 
-/// Would a start on these files find the mark beside the keys whole, and the store there that it knows of?
+/// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = super::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
@@ -130,11 +130,11 @@ pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), Store
 }
 
 impl RedbStore {
-    /// Opens the store at `path`, or makes it: a file that only we may read (0600), and its directory, where missing, too
-    /// (0700). Blocks: a large file that was not closed is read through.
+    /// Opens the store at `path`, or creates it: a private file (0600), and its directory, if missing, too (0700).
+    /// Blocks: a large file that was not closed cleanly is read through.
     ///
     /// # Errors
-    /// See the module's documentation. The text says what is wrong, where, and how to mend it.
+    /// See the module's documentation. The text names the problem, the place and the remedy.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let opened = open::open(path, &options)?;
@@ -170,8 +170,8 @@ impl RedbStore {
         })
     }
 
-    /// Finishes what is queued, writes the high-water mark and closes the file; whatever comes later is an error.
-    /// Dropping the last handle does the same, and blocks until it is done.
+    /// Finishes the queued operations, writes the high-water mark and closes the file. Later operations fail. Dropping
+    /// the last handle does the same, and blocks until it is done.
     ///
     /// # Errors
     /// The mark could not be written, or the writer had stopped.
@@ -189,21 +189,21 @@ impl RedbStore {
         &self.inner.path
     }
 
-    /// How many commits there were since it was opened.
+    /// The number of commits since it was opened.
     pub fn commits(&self) -> u64 {
         self.inner.shared.commits.load(Ordering::Relaxed)
     }
 
-    /// For how long nothing could be written; `None` while all is well.
+    /// For how long writing has failed; `None` while it works.
     pub fn failed_for(&self) -> Option<Duration> {
         self.inner.shared.failed_for()
     }
 
-    /// Copies the store, as it is at this moment, into a new file at `path` (0600), while others go on reading and
-    /// writing. The file gets its name when it is complete.
+    /// Copies the store, as of this moment, into a new file at `path` (0600), while reading and writing go on. The file
+    /// gets its name when it is complete.
     ///
     /// # Errors
-    /// There is something at `path` already, or it cannot be written.
+    /// There is a file at `path` already, or it cannot be written.
     pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
         let database = self.database()?;
         let path = path.as_ref().to_owned();
@@ -212,7 +212,7 @@ impl RedbStore {
             .name("rotogate-backup".to_owned())
             .spawn(move || {
                 let copied = database.begin_read().map_err(failed).and_then(|read| backup::copy(&read, &path));
-                // Before the answer, so that who closes the store after it finds it closed.
+                // Before the reply, so that a caller that closes the store afterwards finds it closed.
                 drop(database);
                 let _ = reply.send(copied);
             })
@@ -220,10 +220,10 @@ impl RedbStore {
         answer.await.map_err(|_| StoreError::new("the backup was given up"))?
     }
 
-    /// Copies a store that no gate runs on. The store is verified in full first, and not a byte of it is changed. Blocks.
+    /// Copies a store that no gate uses. The store is verified in full first, and not a byte of it is changed. Blocks.
     ///
     /// # Errors
-    /// A gate runs on it (then ask the gate), it is not sound, or the copy cannot be written.
+    /// A gate uses it (then ask the gate), it is damaged, or the copy cannot be written.
     pub fn backup_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
         backup::copy_file(from.as_ref(), to.as_ref())
     }
@@ -356,7 +356,7 @@ impl Store for RedbStore {
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
-        // Any number of them may have come together. Each counts alone.
+        // One call may bring any number of them. Each counts alone.
         let mut rest = seen.as_slice();
         loop {
             let (step, more) = rest.split_at(rest.len().min(CONFIRM_STEP));
@@ -393,7 +393,7 @@ impl Store for RedbStore {
                 for row in index.range::<(&str, &schema::Id)>((from, to)).map_err(failed)? {
                     let (key, _) = row.map_err(failed)?;
                     let (_, id) = key.value();
-                    // A row without its record is what is left of a record that could not be read.
+                    // A row without its record remains from a record that could not be read.
                     if let Some(record) = table.get(id).map_err(failed)? {
                         sessions.push(decode_session(id, record.value())?);
                     }
@@ -411,7 +411,7 @@ impl Store for RedbStore {
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
-            // Each step queues up anew, so that others are served between.
+            // Each step is queued anew, so that other operations run in between.
             let step = self.write(move |rules, state| rules.sweep_step(state, now)).await?;
             if step == Swept::default() {
                 return Ok(total);

@@ -1,4 +1,4 @@
-//! Opening the file: nothing is taken on trust, and a file that is refused is left as it was.
+//! Opens the file: nothing in it is trusted, and a refused file is left unchanged.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,7 @@ use super::writer::{Marker, failed};
 use crate::clock::Timestamp;
 use crate::private_file::{self, Unpublished};
 
-/// How much room there must be before a store is opened again that could not be written: a few changes of the usual size.
+/// The room that a failed store needs before it is reopened, in bytes: a few changes of the usual size.
 const ROOM: usize = 256 << 10;
 
 /// A store that may be used.
@@ -34,7 +34,7 @@ pub(super) struct Opened {
     pub(super) backend: Staged,
 }
 
-/// Opens the store at `path`, or makes a new one where there is none and the mark knows of none.
+/// Opens the store at `path`, or creates it if there is none and the mark names none.
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
@@ -83,12 +83,12 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
     })
 }
 
-/// Opens a store again that could not be written, as the one that it was: to be called when nothing holds it any more.
-/// Nothing is used that cannot be written now.
+/// Reopens a store after a failed write, as the same store. Call it when nothing has the store open any more. A store
+/// that cannot be written now is not used.
 pub(super) fn again(path: &Path, options: &Options, last: Head) -> Result<Opened, StoreError> {
     let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
-    // What the system could not write it takes for written (and may say so only once). What it has in memory is dropped,
-    // so that the file is read as it is on the disk.
+    // The system counts failed writes as written (and may report the failure only once). Its cache is dropped, so that
+    // the file is read as it is on the disk.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
         .map_err(|error| cannot_open(path, error.into()))?;
@@ -117,13 +117,13 @@ pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Opens a store for reading alone: not a byte of the file is changed.
+/// Opens a store read-only: not a byte of the file is changed.
 pub(super) fn view(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, 0, |_| Ok(()))?;
     Ok(database)
 }
 
-/// Opens a store for reading it whole: it is checked in full, and not a byte of the file is changed.
+/// Opens a store to read it whole: it is checked in full, and not a byte of the file is changed.
 pub(super) fn untouched(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, u64::MAX, |_| Ok(()))?;
     Ok(database)
@@ -154,7 +154,8 @@ fn existing(
         head = write(&database, head, |state| state.fill_live())?;
     }
     if let Verdict::Behind(_) = verdict {
-        // From here on it is a store of its own: should the one it is a copy of come back, its mark does not fit.
+        // From here on it is a store of its own: if the store that it was copied from returns, the mark does not fit
+        // that one.
         head = write(&database, head, |state| {
             state.rename(random_id()?);
             Ok(())
@@ -163,7 +164,7 @@ fn existing(
     Ok((database, head, backend))
 }
 
-/// Opens an existing file with its writes held back, and lets `judge` see what the store says of itself.
+/// Opens an existing file with its writes held back, and passes the store's own description to `judge`.
 fn examine<T>(
     path: &Path,
     cache_size: usize,
@@ -177,7 +178,7 @@ fn examine<T>(
     }
     let backend = Staged::holding(file).map_err(|error| unusable(path, error))?;
     let for_redb = backend.clone();
-    // redb is built to report damage as an error, but a file is the one input that others may have made up.
+    // redb is built to report damage as an error, but an attacker may have crafted the file.
     let examined = catch_unwind(AssertUnwindSafe(|| {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_size);
@@ -199,7 +200,7 @@ fn examine<T>(
     Ok((database, judged, backend))
 }
 
-/// Does the store know its live sessions?
+/// Does the store have the table of live sessions?
 fn has_live(database: &Database) -> Result<bool, StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let meta = read.open_table(META).map_err(failed)?;
@@ -207,7 +208,7 @@ fn has_live(database: &Database) -> Result<bool, StoreError> {
     Ok(schema.is_some_and(|schema| schema.value() == SCHEMA.to_be_bytes()))
 }
 
-/// Are these our tables, and what does the store say of itself?
+/// Are these our tables? Returns the store's own description.
 fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
     let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if !tables.iter().any(|name| name == META.name()) {
@@ -239,7 +240,7 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
     Ok(head)
 }
 
-/// A new store, complete before it gets its name: nobody ever finds half of one.
+/// A new store, complete before it gets its name: no process ever finds half of one.
 fn new(path: &Path, options: &Options) -> Result<(Database, Head, Staged), StoreError> {
     private_file::create_private_dir(private_file::parent(path)).map_err(|error| cannot_open(path, error))?;
     let (unpublished, file) = Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
@@ -257,7 +258,7 @@ fn new(path: &Path, options: &Options) -> Result<(Database, Head, Staged), Store
     Ok((database, head, backend))
 }
 
-/// An empty redb file, in a file just made.
+/// An empty redb file, in a file that was just created.
 pub(super) fn create(file: std::fs::File, cache_size: usize) -> Result<(Database, Staged), DatabaseError> {
     let backend = Staged::through(file)?;
     let database = Builder::new().set_cache_size(cache_size).create_with_backend(backend.clone())?;

@@ -36,7 +36,7 @@ pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("rotogate_meta");
 
-/// The row of [`META`] that says which tables there are.
+/// The row of [`META`] with the version of the tables.
 pub(super) const SCHEMA_ROW: &str = "schema";
 /// The row of [`META`] that changes with every commit.
 pub(super) const HEAD_ROW: &str = "head";
@@ -54,22 +54,22 @@ const WITH_CLAIMS: u8 = 2;
 pub(super) const FIRST_ID: Id = [0; 16];
 pub(super) const LAST_ID: Id = [0xff; 16];
 
-/// What the store knows of itself.
+/// The store's own description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
-    /// This store and no other.
+    /// The id of this store.
     pub(super) store: Uuid,
-    /// The keyring that its refresh tokens are made with.
+    /// The keyring that makes its refresh tokens.
     pub(super) keyring: Uuid,
-    /// How many commits changed something.
+    /// The number of commits that changed something.
     pub(super) sequence: u64,
-    /// The last place of the revocation log.
+    /// The last position of the revocation log.
     pub(super) revocations: u64,
     /// The last engine time known.
     pub(super) last_known_time: Timestamp,
 }
 
-/// A target's entry, as its row holds it: the target is the key.
+/// A target's entry, as in its row: the target is the key.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Entry {
     place: u64,
@@ -77,7 +77,7 @@ struct Entry {
     until: Timestamp,
 }
 
-/// Encodes a record. The bytes may hold a session's secret.
+/// Encodes a record. The bytes may contain a session's secret.
 pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     postcard::to_extend(record, vec![RECORD_VERSION])
         .map(Zeroizing::new)
@@ -147,7 +147,7 @@ pub(super) fn decode_session(id: &Id, bytes: &[u8]) -> Result<Session, StoreErro
     }
 }
 
-/// The entry of a target, and its place in the log.
+/// The entry of a target, and its position in the log.
 pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revocation), StoreError> {
     let target = decode_target(key)?;
     let Entry { place, effect, until } = decode(format_args!("the revocation of {target:?}"), bytes)?;
@@ -165,8 +165,8 @@ fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
     }
 }
 
-/// Reads bytes as a record of each kind, and says whether whatever is read so is the same once it was written and read
-/// again. For the fuzz targets.
+/// Reads bytes as a record of each kind. Does everything that can be read stay the same when it is written and read
+/// again? For the fuzz targets.
 #[cfg(feature = "test-util")]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     fn holds<T: Serialize + DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
@@ -202,7 +202,7 @@ pub(super) struct Writing<'t> {
 }
 
 impl<'t> Writing<'t> {
-    /// Opens (in a new file: makes) the tables.
+    /// Opens the tables; creates them in a new file.
     pub(super) fn open(transaction: &'t WriteTransaction, head: Head) -> Result<Self, redb::Error> {
         Ok(Self {
             sessions: transaction.open_table(SESSIONS)?,
@@ -225,7 +225,7 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    /// Fills the table of live sessions, of which there was none.
+    /// Fills the table of live sessions, which was missing.
     pub(super) fn fill_live(&mut self) -> Result<(), Failure> {
         for row in self.sessions.iter().map_err(broken)? {
             let (id, record) = row.map_err(broken)?;
@@ -235,7 +235,7 @@ impl<'t> Writing<'t> {
                     let key = (&*session.subject, id.value());
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
                 }
-                // Nobody can go on with it: it does not count.
+                // No request can continue an unreadable session, so it does not count.
                 Err(error) => tracing::warn!(%error, "a session is not counted among the live ones"),
             }
         }
@@ -248,7 +248,7 @@ impl<'t> Writing<'t> {
         self.changed = true;
     }
 
-    /// Has something written, if only the head.
+    /// Writes at least the head.
     pub(super) fn touch(&mut self) {
         self.changed = true;
     }
@@ -284,7 +284,7 @@ impl<'t> Writing<'t> {
                     self.live.remove((&*session.subject, id)).map_err(broken)?;
                     self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
                 }
-                // Its subject is not known, so its row stays in the index, where readers pass over it.
+                // Its subject is unknown, so its row stays in the index, where readers skip it.
                 Some(Err(error)) => tracing::warn!(%error, "a session that had ended was removed unread"),
                 None => {}
             }
@@ -299,7 +299,7 @@ impl<'t> Writing<'t> {
             let (until, target) = key.value();
             ended.push((until, target.to_vec()));
         }
-        // Read all first: an entry that cannot be read refuses the sweep, and nothing is written then.
+        // Read all of them first: an unreadable entry refuses the sweep before anything is written.
         let places = ended.iter().map(|(_, target)| Ok(self.entry(target)?.map(|(place, _)| place)));
         let places: Vec<_> = places.collect::<Result<_, Failure>>()?;
         for ((until, target), place) in ended.iter().zip(places) {
@@ -356,7 +356,7 @@ impl State for Writing<'_> {
     }
 
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
-        // Decided before the first write, so that a record that cannot be encoded refuses one operation only.
+        // Decided before the first write, so that a record that cannot be encoded refuses only one operation.
         let bytes = encode_session(new).map_err(Failure::Refused)?;
         let (id, end) = (new.id.as_bytes(), end_of(new).as_millis());
         let old_end = old.map(|old| end_of(old).as_millis());
@@ -367,7 +367,7 @@ impl State for Writing<'_> {
             self.by_end.insert((end, id), ()).map_err(broken)?;
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
         }
-        // A rotation changes nothing of this.
+        // A rotation does not change this.
         let live = |session: &Session| (!is_revoked(session)).then_some(session.expires);
         match (old.and_then(live), live(new)) {
             (old, Some(end)) if old != Some(end) => {
@@ -408,7 +408,7 @@ impl State for Writing<'_> {
     }
 
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
-        // Revocations first: they alone can refuse, and must do so before anything is written.
+        // Revocations first: only they can refuse, and must do so before anything is written.
         let revocations = self.remove_ended_revocations(before.as_millis(), limit)?;
         let sessions = self.remove_ended_sessions(before.as_millis(), limit)?;
         self.changed |= sessions + revocations > 0;
@@ -423,8 +423,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_version_1_never_change() {
-        // A record of today must be readable by every later program: if this fails, the layout changed, and
-        // RECORD_VERSION must go up, with the old layout still read.
+        // Every later program must be able to read a record of today. If this fails, the layout changed: raise
+        // RECORD_VERSION, and still read the old layout.
         let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         let bytes = encode_session(&session).unwrap();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();

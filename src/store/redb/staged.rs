@@ -1,5 +1,5 @@
-//! A file that redb may read but not yet write: what it writes is held back until the file has proved to be ours, sound
-//! and the right one. So a file that is refused is left exactly as it was, even where redb would have begun to repair it.
+//! A file that redb may read but not yet write: its writes are held back until the file proves to be ours, intact and
+//! the right one. So a refused file is left exactly as it was, even if redb would have begun to repair it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,13 +26,13 @@ struct Inner {
     failing: AtomicBool,
 }
 
-/// Writes held back: as steps, to be taken in this order, and as blocks, to be read meanwhile.
+/// Writes held back: as steps, to be executed in this order, and as blocks, to be read meanwhile.
 #[derive(Debug, Default)]
 struct StagedWrites {
     steps: Vec<Step>,
     blocks: BTreeMap<u64, Vec<u8>>,
     length: u64,
-    /// What lies in the file from here on is cut off, even if the length has grown again.
+    /// The content of the file from here on is cut off, even if the length has grown again.
     cut: u64,
 }
 
@@ -44,7 +44,7 @@ enum Step {
 }
 
 impl Staged {
-    /// A file that is written as redb says.
+    /// A file that redb writes directly.
     pub(super) fn through(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, false)
     }
@@ -66,8 +66,8 @@ impl Staged {
         })))
     }
 
-    /// Takes the steps held back, in their order, so that a crash in the middle leaves what redb would have left; from
-    /// here on all writes go through. To be called while nothing else uses the file.
+    /// Executes the held steps in their order, so that a crash in the middle leaves what redb would have left. From now
+    /// on all writes go through. Call it while nothing else uses the file.
     pub(super) fn release(&self) -> io::Result<()> {
         let held = std::mem::take(&mut *self.held()?);
         for step in held.steps {
@@ -81,20 +81,20 @@ impl Staged {
         Ok(())
     }
 
-    /// Makes every write fail from now on, as a disk would.
+    /// Makes every write fail from now on, like a disk.
     #[cfg(test)]
     pub(super) fn fail(&self) {
         self.0.failing.store(true, Ordering::SeqCst);
     }
 
-    /// How many steps are held back.
+    /// The number of held steps.
     #[cfg(test)]
     pub(super) fn steps(&self) -> usize {
         self.held().unwrap().steps.len()
     }
 
-    /// The file as a crash after `steps` steps may leave it, if it was `image` before: of what was not yet synced, only
-    /// the writes that `survives` lets through have reached the disk.
+    /// The file as a crash after `steps` steps may leave it, if it was `image` before: of the writes that were not
+    /// synced yet, only those that `survives` lets through have reached the disk.
     #[cfg(test)]
     pub(super) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
         let held = self.held().unwrap();
@@ -121,7 +121,7 @@ impl Staged {
         self.0.holding.load(Ordering::Acquire)
     }
 
-    /// The block as it would be: held back, or else in the file; zeros where neither has any.
+    /// The block as it would be: held back, or else in the file; zeros if neither has it.
     fn block(&self, held: &StagedWrites, number: u64) -> io::Result<Vec<u8>> {
         if let Some(block) = held.blocks.get(&number) {
             return Ok(block.clone());
@@ -135,7 +135,8 @@ impl Staged {
         Ok(block)
     }
 
-    /// Visits the parts of `length` bytes from `offset` on: block number, place in the block, place in the bytes, length.
+    /// Visits the parts of `length` bytes from `offset` on: block number, offset in the block, offset in the bytes,
+    /// length.
     fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
         let mut done = 0;
         std::iter::from_fn(move || {
@@ -168,7 +169,7 @@ impl StorageBackend for Staged {
         };
         let first = offset / BLOCK as u64;
         let last = (end.saturating_sub(1) / BLOCK as u64).max(first);
-        // A sound file is read as it is, nearly all of it.
+        // An intact file is read as it is, nearly all of it.
         if end <= held.cut && held.blocks.range(first..=last).next().is_none() {
             return self.0.file.read(offset, out);
         }

@@ -1,4 +1,5 @@
-//! The one writer: a thread that takes all that is queued into one transaction, commits it durably, and answers only then.
+//! The writer: a thread that puts all queued operations into one transaction, commits it durably, and only then
+//! answers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,30 +17,30 @@ use super::schema::{Head, Writing};
 use super::{Options, open};
 use crate::clock::{SystemTime, TimeSource};
 
-/// How many operations may wait. Who finds the queue full waits for a place in it.
+/// The length of the queue. A caller waits while the queue is full.
 pub(super) const QUEUE: usize = 4096;
-/// The most operations of one transaction: all that may wait, so that a steady stream cannot put off its commit.
+/// The most operations of one transaction: the whole queue, so that a steady stream cannot delay its commit.
 const BATCH: usize = QUEUE;
-/// After how many commits a mark that could not be written is tried again.
+/// After this many commits a failed write of the mark is tried again.
 const MARK_RETRY: u64 = 256;
 
-/// How long to wait before the file is opened again after a failure, at first and at most.
+/// How long to wait before the file is reopened after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// How often it is told that it could not be.
+/// The interval between reports that it could not be reopened.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
-/// How often the queue is looked at meanwhile.
+/// How often the queue is checked meanwhile.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// An operation in the queue, whatever it gives back.
+/// An operation in the queue, of any result type.
 pub(super) trait Job: Send {
-    /// Does it, inside the transaction. An error is the store's: the whole transaction is given up.
+    /// Executes the operation inside the transaction. An error is the store's: the whole transaction is aborted.
     fn apply(&mut self, rules: &Rules, state: &mut Writing<'_>) -> Result<(), StoreError>;
-    /// Tells who waits: what it came to, or why the transaction failed.
+    /// Sends the result to the caller, or why the transaction failed.
     fn answer(self: Box<Self>, committed: Result<(), Arc<StoreError>>);
 }
 
-/// An operation and who waits for it.
+/// An operation and its caller.
 pub(super) struct Call<F, T> {
     work: Option<F>,
     outcome: Option<Result<T, StoreError>>,
@@ -74,7 +75,7 @@ where
             (Ok(()), None) => Err(StoreError::new("the store did not come to this operation")),
             (Err(fault), _) => Err(not_written(fault)),
         };
-        // Whoever asked may have gone away; what was written stays.
+        // The caller may be gone; what was written stays.
         let _ = self.reply.send(outcome);
     }
 }
@@ -83,10 +84,10 @@ fn not_written(fault: Arc<StoreError>) -> StoreError {
     StoreError::caused_by("the store failed, and whether this was written is not known until it is opened again", fault)
 }
 
-/// What the handles of a store share with its writer.
+/// The state that a store's handles share with its writer.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// What is read from; `None` once closed, and while the file is opened again.
+    /// The database for readers; `None` once closed, and while the file is reopened.
     pub(super) database: ArcSwapOption<Database>,
     closed: AtomicBool,
     /// Commits since the store was opened.
@@ -129,7 +130,7 @@ impl Shared {
         self.fault.store(Some(Arc::new((error, self.clock.monotonic()))));
     }
 
-    /// Gives readers another database, unless there are to be none.
+    /// Gives readers another database, unless there are none to be served.
     fn read_from(&self, database: Option<Arc<Database>>) {
         self.database.store(database);
         if self.is_closed() {
@@ -138,12 +139,12 @@ impl Shared {
     }
 }
 
-/// The mark and when to write it next.
+/// The mark, and when to write it next.
 pub(super) struct Marker {
     file: HighWater,
-    /// The sequence that it was last written with.
+    /// The sequence in the last mark.
     written: u64,
-    /// The sequence to write it at.
+    /// The sequence at which to write it.
     pub(super) next: u64,
 }
 
@@ -171,7 +172,7 @@ impl Marker {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) options: Options,
-    /// `None` while it cannot be opened again.
+    /// `None` while it cannot be reopened.
     pub(super) database: Option<Arc<Database>>,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(super) rules: Rules,
@@ -179,21 +180,21 @@ pub(super) struct Writer {
     pub(super) head: Head,
     pub(super) shared: Arc<Shared>,
     pub(super) marker: Option<Marker>,
-    /// While nothing can be written.
+    /// Set while nothing can be written.
     pub(super) trouble: Option<Trouble>,
 }
 
-/// When the file is opened again, and when it is told next that it could not be.
+/// When the file is reopened, and when a failure to reopen it is reported next.
 pub(super) struct Trouble {
     wait: Duration,
     due: Duration,
     tell: Duration,
-    /// Readers have a database that is as good for reading as any.
+    /// Readers have a working database.
     has_view: bool,
 }
 
 impl Writer {
-    /// Works until every handle is gone and the queue is empty; then writes the mark, closes the file and says so.
+    /// Runs until every handle is gone and the queue is empty; then writes the mark, closes the file and reports it.
     pub(super) fn run(mut self, closed: oneshot::Sender<Result<(), StoreError>>) {
         let mut batch = Vec::new();
         while let Some(first) = self.next() {
@@ -213,12 +214,12 @@ impl Writer {
         }
         let Self { database, head, marker, .. } = self;
         let marked = marker.map_or(Ok(()), |mut marker| marker.write(head));
-        // Usually the last reference, so the file is closed and unlocked when the answer goes out.
+        // Usually the last reference, so the file is closed and unlocked when the reply is sent.
         drop(database);
         let _ = closed.send(marked);
     }
 
-    /// The next operation; `None` when there is none to come. After a failure the file is opened again in between.
+    /// The next operation; `None` if there are no more. After a failure the file is reopened in between.
     fn next(&mut self) -> Option<Box<dyn Job>> {
         loop {
             let Some(trouble) = &self.trouble else { return self.queue.blocking_recv() };
@@ -236,7 +237,7 @@ impl Writer {
 
     fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let result = match self.shared.fault() {
-            // Once a write has failed, memory and disk may differ. Only opening the file again tells.
+            // After a failed write, memory and disk may differ. Only reopening the file tells.
             Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
                 tracing::error!(%error, "the store failed: nothing is written until it is opened again, which is tried");
@@ -253,7 +254,7 @@ impl Writer {
         }
     }
 
-    /// Opens the file again, if it can be written.
+    /// Reopens the file, if it can be written.
     fn reopen(&mut self) {
         let opened = self.opened_again();
         let now = self.shared.clock.monotonic();
@@ -292,13 +293,13 @@ impl Writer {
         Ok(())
     }
 
-    /// The file is locked for as long as anybody has it open.
+    /// Drops the database: the file is locked while it is open.
     fn let_go(&mut self) {
         self.shared.read_from(None);
         self.database = None;
     }
 
-    /// What failed once answers no more than what it has in memory. Others can read on.
+    /// A failed database serves only what it has in memory. Opens another one for readers.
     fn keep_reading(&mut self) {
         let Some(trouble) = &mut self.trouble else { return };
         if trouble.has_view {
@@ -325,8 +326,8 @@ impl Writer {
     fn transact(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let database = self.database.as_ref().ok_or_else(super::being_opened)?;
         let mut transaction = database.begin_write().map_err(failed)?;
-        // One sync a commit. A transaction torn by a crash is told by its checksum, which is not cryptographic; but to
-        // forge one takes control of every byte of the pages, and each holds keys that an attacker does not choose.
+        // One sync for each commit. A checksum detects a transaction torn by a crash. It is not cryptographic; but
+        // forging one takes control of every byte of the pages, and each has keys that an attacker does not choose.
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
         let Some(head) = Self::decide(&self.rules, self.head, &transaction, jobs)? else {
             return transaction.abort().map_err(failed);

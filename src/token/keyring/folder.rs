@@ -1,5 +1,5 @@
-//! The key ring as a folder: `keyring.toml` says which keys there are and what they are for; each key is a file of its
-//! own beside it, PKCS #8 in PEM, or a secret in base64url.
+//! The key ring as a folder. `keyring.toml` lists the keys and their uses; each key is a file of its own beside it,
+//! PKCS #8 in PEM, or a secret in base64url.
 //!
 //! ```toml
 //! version = 1
@@ -28,7 +28,7 @@ use crate::private_file::{self, EditLock};
 
 const INDEX: &str = "keyring.toml";
 const VERSION: u32 = 1;
-/// No key file is longer.
+/// The longest key file, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 const HEAD: &str = "# Written by rotogate. Which keys there are, and what they are for.\n";
 
@@ -71,18 +71,18 @@ enum RefreshState {
 }
 
 impl Keyring {
-    /// Reads the key ring in `dir`.
+    /// Loads the key ring in `dir`.
     ///
     /// # Errors
-    /// Something is missing, malformed or open to others: the text says which file, and how to mend it.
+    /// Something is missing, malformed or open to others: the text names the file and the remedy.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
         let index = Index::read(dir)?;
         index.keyring(dir)
     }
 
-    /// Makes a key ring in `dir`: a key that signs with `algorithm`, and one refresh secret. The folder is made where it
-    /// is missing, mode 0700; the files have mode 0600.
+    /// Creates a key ring in `dir`: a key that signs with `algorithm`, and one refresh secret. A missing folder is
+    /// created with mode 0700; the files have mode 0600.
     ///
     /// # Errors
     /// There is a key ring already, or what may be left of one; or the folder cannot be written.
@@ -91,16 +91,16 @@ impl Keyring {
         Self::create_in(&folder, dir, algorithm)
     }
 
-    /// Reads the key ring in `dir`, or makes it at the first start.
+    /// Loads the key ring in `dir`, or creates it at the first start.
     ///
     /// # Errors
-    /// As [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are not taken for a first start.
+    /// As [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are an error, not a first start.
     pub fn load_or_create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let index = dir.join(INDEX);
         let missing = || std::fs::symlink_metadata(&index).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
         if missing() {
             let folder = Writing::begin(dir)?;
-            // Another process may have been faster.
+            // Another process may have created it meanwhile.
             if missing() {
                 return Self::create_in(&folder, dir, algorithm);
             }
@@ -108,10 +108,10 @@ impl Keyring {
         Self::load(dir)
     }
 
-    /// Reads the key ring in `dir`; `None` where [`Keyring::load_or_create`] would make one. Writes nothing.
+    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create one. Writes nothing.
     ///
     /// # Errors
-    /// As [`Keyring::load_or_create`], but for what only writing finds out.
+    /// As [`Keyring::load_or_create`], except for those that only writing finds.
     pub fn load_if_there(dir: &Path) -> Result<Option<Self>, KeyError> {
         let is_missing = |path: &Path| std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
         if !is_missing(&dir.join(INDEX)) {
@@ -125,8 +125,8 @@ impl Keyring {
         Ok(None)
     }
 
-    /// Adds the key in the file `from`, and gives back its `kid`. A key that is there already only changes its state.
-    /// With [`KeyState::Signing`] it signs from now on, and the key that did only verifies.
+    /// Adds the key in the file `from`, and returns its `kid`. A key that exists already only changes its state. With
+    /// [`KeyState::Signing`] it signs from now on, and the former signing key only verifies.
     ///
     /// # Errors
     /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
@@ -135,7 +135,7 @@ impl Keyring {
         add(dir, &material, algorithm, state).map_err(|e| located(from, e))
     }
 
-    /// Adds a new key, and gives back its `kid`. As [`Keyring::import`] otherwise.
+    /// Adds a new key, and returns its `kid`. Otherwise as [`Keyring::import`].
     ///
     /// # Errors
     /// As [`Keyring::load`]; the folder cannot be written.
@@ -143,7 +143,7 @@ impl Keyring {
         add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
     }
 
-    /// Makes the key of that name the one that signs; the key that did only verifies.
+    /// Makes the key with that name the signing key; the former one only verifies.
     ///
     /// # Errors
     /// As [`Keyring::load`]; there is no such key; the folder cannot be written.
@@ -172,7 +172,7 @@ impl Keyring {
     }
 }
 
-/// Keys without a `keyring.toml` are not taken for a first start.
+/// Keys without a `keyring.toml` are an error, not a first start.
 fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
     let entries = std::fs::read_dir(dir).map_err(|e| io(dir, e))?;
     for entry in entries {
@@ -219,7 +219,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
         None => {
             let entry = SigningEntry::new(&key, KeyState::Verifying);
             let path = dir.join(&entry.file);
-            // A key file that an interrupted import left behind, and that nothing names, may hold the very same key.
+            // An unlisted key file that an interrupted import left behind may contain the very same key.
             let same = || read_secret(&path).is_ok_and(|old| old.as_slice() == material.expose());
             match folder.create(&path, material.expose()) {
                 Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists && same() => {}
@@ -231,17 +231,17 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
     if state == KeyState::Signing {
         index.sign_with(key.kid());
     }
-    // Nothing is written that could not be read again.
+    // Writes nothing that could not be read again.
     index.keyring(dir)?;
     index.write(&folder, dir)?;
     Ok(key.kid().to_owned())
 }
 
-/// The right to write into the folder, held against every other process that would. Ends when dropped.
+/// The exclusive right to write into the folder, against other processes. Ends when dropped.
 struct Writing(#[expect(dead_code, reason = "held for its lock")] EditLock);
 
 impl Writing {
-    /// Makes the folder where it is missing, and waits until nobody else writes into it.
+    /// Creates the folder if it is missing, and waits until no other process writes into it.
     fn begin(dir: &Path) -> Result<Self, KeyError> {
         refuse_link(dir)?;
         private_file::create_private_dir(dir).map_err(|e| io(dir, e))?;
@@ -249,13 +249,13 @@ impl Writing {
         private_file::lock_for_edit(&dir.join(INDEX)).map(Self).map_err(|e| io(dir, e))
     }
 
-    /// Writes a file that must not be there yet.
+    /// Writes a file that must not exist yet.
     #[expect(clippy::unused_self, reason = "only whoever holds the lock may write")]
     fn create(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
         private_file::create_private_new(path, text).map_err(|e| io(path, e))
     }
 
-    /// Writes a file in the place of what is there, if anything.
+    /// Writes a file, and replaces an existing one.
     #[expect(clippy::unused_self, reason = "only whoever holds the lock may write")]
     fn replace(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
         private_file::write_private_atomic(path, text).map_err(|e| io(path, e))
@@ -274,7 +274,7 @@ fn file_error(path: &Path, message: impl Into<String>) -> KeyError {
     KeyError::File { path: path.display().to_string(), message: message.into() }
 }
 
-/// An error about a key, with the file that it is in.
+/// An error about a key, with its file.
 fn located(path: &Path, error: KeyError) -> KeyError {
     match error {
         KeyError::Io { .. } | KeyError::File { .. } | KeyError::Refused(_) => error,
@@ -288,7 +288,7 @@ fn located(path: &Path, error: KeyError) -> KeyError {
     }
 }
 
-/// A file beside the index, and nowhere else.
+/// The path of a file beside the index; other paths are refused.
 fn beside(dir: &Path, file: &str) -> Result<PathBuf, KeyError> {
     let plain = !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\', '\0']);
     if plain {
@@ -302,7 +302,8 @@ impl SigningEntry {
     fn new(key: &SigningKey, state: KeyState) -> Self {
         let extension = if key.algorithm().family() == Family::Hmac { "secret" } else { "pem" };
         let kid = key.kid().to_owned();
-        // A kid of ours is base64url: a file name anywhere. A leading hyphen would be an option to other programs.
+        // Our kids are base64url, which is a valid file name everywhere. A leading hyphen would be an option to other
+        // programs.
         let file = if kid.starts_with('-') { format!("key{kid}.{extension}") } else { format!("{kid}.{extension}") };
         Self { kid, algorithm: key.algorithm(), state, file }
     }

@@ -1,8 +1,8 @@
-//! Requirement J2: what may be public knowledge is never an HMAC secret.
+//! Requirement J2: data that may be public is never an HMAC secret.
 //!
-//! The classic attack has a verifier that expects RSA take its public key, as text, for the secret of HS256
-//! (CVE-2015-9235, CVE-2022-23540). Here a key is bound to its algorithm, so no token can bring that about; what is left
-//! is an operator who names the wrong file.
+//! In the classic attack, a verifier that expects RSA uses its public key, as text, as the secret of HS256
+//! (CVE-2015-9235, CVE-2022-23540). Here a key is bound to its algorithm, so no token can cause that. What remains is
+//! an operator who names the wrong file.
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -41,7 +41,7 @@ pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<
     Ok(secret)
 }
 
-/// What kind of key `bytes` look like, straight or in base64.
+/// The kind of key that `bytes` look like, directly or in base64.
 pub(super) fn public_key_form(bytes: &[u8]) -> Option<&'static str> {
     if let Some(what) = plain_form(bytes) {
         return Some(what);
@@ -77,7 +77,7 @@ fn plain_form(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// A SEQUENCE that fills `bytes`, but for newlines that somebody's editor added, and begins with a SEQUENCE or an INTEGER:
+/// A SEQUENCE that fills `bytes`, except for newlines from an editor, and begins with a SEQUENCE or an INTEGER:
 /// SubjectPublicKeyInfo, certificate, PKCS #1, PKCS #8.
 fn is_der_key(bytes: &[u8]) -> bool {
     let Some((0x30, rest)) = bytes.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
@@ -131,7 +131,7 @@ mod tests {
         for (name, bytes) in forms {
             for ending in ["", "\n", "\r\n"] {
                 let mut bytes = bytes.clone();
-                // A raw point with a newline is 66 bytes of nothing in particular.
+                // A raw point with a newline is 66 bytes without a recognisable form.
                 if name != "point" {
                     bytes.extend(ending.as_bytes());
                 }

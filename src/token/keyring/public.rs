@@ -1,4 +1,4 @@
-//! A key that verifies: ours, or one of an issuer that we trust.
+//! A key that verifies: ours, or one of a trusted issuer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, CommonParameters, EllipticCurve, Jw
 
 use super::{Algorithm, KeyError, hmac_secret, install_provider};
 
-/// The longest `kid` that we look up, in bytes (J3).
+/// The longest `kid` that is looked up, in bytes (J3).
 pub(crate) const MAX_KID: usize = 128;
 
 /// A key that verifies signatures of exactly one algorithm. Does not print.
@@ -27,18 +27,18 @@ pub struct VerifyingKey {
     print: KeyPrint,
 }
 
-/// Tells one key from every other, whatever they are called: a digest of the key and of the algorithm that it is bound to.
+/// Identifies a key, whatever its name: a digest of the key and of the algorithm that it is bound to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
-    /// Of a public key, by its thumbprint (RFC 7638).
+    /// The print of a public key, from its thumbprint (RFC 7638).
     fn of_public(jwk: &Jwk, algorithm: Algorithm) -> Option<Self> {
         let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
         Some(Self::of(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes())))
     }
 
-    /// Of a secret, which it tells nothing about: what the secret authenticates, no token can be.
+    /// The print of a secret, which reveals nothing of it: an HMAC over a text that no token can be.
     fn of_secret(key: &hmac::Key, algorithm: Algorithm) -> Self {
         let tag = hmac::sign(key, format!("rotogate: which key is this? {algorithm}").as_bytes());
         Self::of(&digest::digest(&digest::SHA256, tag.as_ref()))
@@ -57,7 +57,7 @@ impl fmt::Debug for KeyPrint {
     }
 }
 
-/// A key as the library of cryptography has it: parsed once, so that a signature costs no more than itself.
+/// A key in the form of the cryptographic library: parsed once, so that a check costs no more than the signature.
 #[derive(Clone)]
 enum Check {
     Public(Arc<ParsedPublicKey>),
@@ -74,11 +74,11 @@ impl fmt::Debug for VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// A public key in JWK form, bound to `algorithm`; its name is its `kid`, where it has one.
+    /// A public key in JWK form, bound to `algorithm`; its name is its `kid`, if it has one.
     ///
     /// # Errors
     /// The key is of another kind than the algorithm takes, is malformed or too weak: RSA under 2048 bits, a point that
-    /// is not on the curve, an Ed25519 key of small order. `oct` keys never pass.
+    /// is not on the curve, an Ed25519 key of small order. `oct` keys are never accepted.
     pub fn from_jwk(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
@@ -92,7 +92,7 @@ impl VerifyingKey {
     /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.
     ///
     /// # Errors
-    /// As [`VerifyingKey::from_jwk`]; and a PEM that holds something else, or more than one thing.
+    /// As [`VerifyingKey::from_jwk`]; and a PEM that contains something else, or more than one key.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
         use super::super::algorithm::Family;
         install_provider();
@@ -142,17 +142,17 @@ impl VerifyingKey {
         Ok(self)
     }
 
-    /// Its name, where it has one.
+    /// Its name, if it has one.
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
-    /// The same, for all tokens that it verifies.
+    /// The same, shared by all tokens that it verifies.
     pub(in crate::token) fn shared_kid(&self) -> Option<&Arc<str>> {
         self.kid.as_ref()
     }
 
-    /// What tells it from every other key.
+    /// The identity of the key.
     pub(crate) fn print(&self) -> KeyPrint {
         self.print
     }
@@ -162,12 +162,12 @@ impl VerifyingKey {
         self.algorithm
     }
 
-    /// How many bytes each of its signatures has.
+    /// The length of its signatures, in bytes.
     pub(crate) fn signature_len(&self) -> usize {
         self.signature_len
     }
 
-    /// Is `signature` one of this key over `message`?
+    /// Is `signature` a signature of this key over `message`?
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.check {
             Check::Public(key) => key.verify_sig(message, signature).is_ok(),
@@ -180,7 +180,7 @@ impl VerifyingKey {
         self.public.as_ref()?.thumbprint(ThumbprintHash::SHA256).ok()
     }
 
-    /// The JWK that others may have; `None` for a secret.
+    /// The JWK for publication; `None` for a secret.
     pub(in crate::token) fn published(&self) -> Option<Jwk> {
         let public = self.public.as_ref()?;
         let common = CommonParameters {
@@ -249,8 +249,8 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(ParsedPublicKey, usize), &'
 
 const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm takes";
 
-/// Is it a point of small order of edwards25519, in whatever encoding? There are eight, of seven encodings of `y` each with
-/// either sign: RFC 8032 §5.1.7 leaves them to the verifier.
+/// Is it a point of small order of edwards25519, in any encoding? There are eight such points, with seven encodings of
+/// `y` and either sign: RFC 8032 §5.1.7 leaves them to the verifier.
 fn is_small_order(key: &[u8; 32]) -> bool {
     /// `y` without the sign: 0, 1, the two of order 8, -1, and 0 and 1 beyond the prime.
     const Y: [[u8; 32]; 7] = {

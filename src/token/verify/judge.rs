@@ -1,4 +1,4 @@
-//! The claims of a token whose signature holds.
+//! The claims of a token with a good signature.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::token::keyring::VerifyingKey;
 
 /// The longest name (subject, session, token, client), in bytes (J9).
 const MAX_NAME: usize = 256;
-/// The end of the year 9999, in seconds: no honest time lies beyond, and nothing overflows before it.
+/// The end of the year 9999, in seconds: no honest time is later, and nothing overflows before it.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// May this be a `jti`, a client or an account?
+/// Is this a valid `jti`, client or account?
 pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// May this be a `sub`? Visible ASCII, because it goes into a header.
+/// Is this a valid `sub`? Visible ASCII, because it goes into a header.
 pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
@@ -102,7 +102,7 @@ pub(super) struct Times {
     issued_at: Option<Timestamp>,
 }
 
-/// The moments at which a token is judged.
+/// The moments for which a token is judged.
 #[derive(Clone, Copy)]
 pub(super) struct Moments {
     /// For `exp`.
@@ -120,7 +120,7 @@ impl Times {
         })
     }
 
-    /// Is the token good at these moments, as far as its times go?
+    /// Are these times valid at these moments?
     pub(super) fn judge(
         self,
         rules: &IssuerRules,
@@ -148,7 +148,7 @@ fn word<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<O
     match claims.get(claim) {
         None => Ok(None),
         Some(Member::Text(text)) => Ok(Some(text)),
-        // A claim of the wrong type is an error, not an absent one.
+        // A claim of the wrong type is an error, not an absent claim.
         Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(Denial::BadClaim(why)),
     }
 }
@@ -160,7 +160,7 @@ fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<O
     }
 }
 
-/// A NumericDate (RFC 7519 §2): seconds, perhaps with a fraction.
+/// A NumericDate (RFC 7519 §2): seconds, possibly with a fraction.
 fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<Timestamp>, Denial> {
     let number = match claims.get(claim) {
         None => return Ok(None),
@@ -169,7 +169,7 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
     };
     let time = match (number.as_u64(), number.as_f64()) {
         (Some(seconds), _) if seconds <= LAST_SECOND => Timestamp::from_secs(seconds),
-        // The bounds make the conversion exact to the millisecond, and rounding down errs to the safe side for `exp`.
+        // The bounds make the conversion exact to the millisecond. Rounding down is safe for `exp`.
         (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
             Timestamp::from_millis((seconds * 1000.0) as u64)
         }
@@ -178,7 +178,7 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
     Ok(Some(time))
 }
 
-/// Most tokens are for whom their issuer's are meant to be, and share that.
+/// Most tokens have the audience of their issuer's rules, and share that allocation.
 fn audience(claims: &Members<'_>, rules: &IssuerRules) -> Result<Arc<[Box<str>]>, Denial> {
     const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
     let entry = |member: &Member<'_>| match member {
@@ -195,7 +195,7 @@ fn audience(claims: &Members<'_>, rules: &IssuerRules) -> Result<Arc<[Box<str>]>
     }
 }
 
-/// Both or neither: a session without a generation could not be revoked by one.
+/// Both or neither: a session without a generation could not be revoked by generation.
 fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<(SessionId, Generation)>, Denial> {
     match (sid, generation) {
         (None, None) => Ok(None),

@@ -1,5 +1,5 @@
-//! The members of a token's header or payload, read in one pass and borrowed from its bytes: what most tokens say is
-//! looked at once, and a whole document is made of it for nobody.
+//! The members of a token's header or payload, read in one pass and borrowed from its bytes: the gate reads most claims
+//! once, and never builds a whole document.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,10 +9,10 @@ use serde_json::Number;
 
 use super::strict_json;
 
-/// One JSON object, every member once.
+/// One JSON object without repeated members.
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Member<'a>)>);
 
-/// What a member is.
+/// The value of a member.
 #[derive(Debug, PartialEq)]
 pub(super) enum Member<'a> {
     /// A string.
@@ -21,12 +21,12 @@ pub(super) enum Member<'a> {
     Number(Number),
     /// An array.
     Array(Vec<Self>),
-    /// `null`, `true`, `false` or an object: nothing that we ask a token for.
+    /// `null`, `true`, `false` or an object: no claim that the gate reads.
     Other,
 }
 
 impl<'a> Members<'a> {
-    /// Reads one JSON object that fills `bytes`, as strictly as [`strict_json`] does.
+    /// Reads one JSON object that fills `bytes`, as strictly as [`strict_json`].
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
         let mut parser = strict_json::parser(bytes, strict_json::MAX_DEPTH)?;
         let object = parser.deserialize_map(Object).map_err(|_| strict_json::NOT_STRICT)?;
@@ -59,7 +59,7 @@ impl<'de> Visitor<'de> for Object {
     }
 }
 
-/// No name twice. Sorted, where comparing each with each would take long.
+/// Checks that no name is repeated. Sorts if comparing all pairs would take long.
 fn once<'n, E: Error>(names: impl ExactSizeIterator<Item = &'n Cow<'n, str>> + Clone) -> Result<(), E> {
     let twice = if names.len() <= 16 {
         let mut rest = names;
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Read in either way, bytes are the same or no good.
+    /// Both readers agree on the same bytes, or both refuse them.
     fn agrees(bytes: &[u8]) {
         match (Members::read(bytes), strict_json::object(bytes)) {
             (Ok(members), Ok(object)) => {

@@ -1,4 +1,4 @@
-//! What is expected of each issuer's tokens, and the keys that verify them.
+//! The rules for each issuer's tokens, and the keys that verify them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,16 +17,16 @@ use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 
 /// The longest JWK set, in bytes.
 pub const MAX_JWKS: usize = 1024 * 1024;
-/// The most that the clocks of an issuer and of ours may differ.
+/// The largest tolerated difference between an issuer's clock and ours.
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
-/// Rules that cannot be.
+/// Invalid rules.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// Two sets of rules for one issuer, or two that are ours.
     #[error("the issuer {0:?} is there twice, or is not the only one that is ours")]
     Twice(String),
-    /// An issuer without a name, or whose tokens could have no type.
+    /// An issuer without a name, or without an accepted type.
     #[error("the issuer {issuer:?}: {why}")]
     Rule {
         /// The issuer.
@@ -34,16 +34,16 @@ pub enum RulesError {
         /// What is wrong.
         why: &'static str,
     },
-    /// A JWK set that is not one.
+    /// Text that is not a JWK set.
     #[error("not a JWK set: {0}")]
     NotJwks(&'static str),
-    /// Nothing in a JWK set can be used.
+    /// A JWK set without a usable key.
     #[error("no usable key: {}", listed(.0))]
     NoUsableKey(Vec<Ignored>),
-    /// Two keys of one name, or several keys and one of them without a name.
+    /// Two keys with one name, or several keys of which one has no name.
     #[error("the keys cannot be told apart: {0:?} is there twice")]
     Ambiguous(String),
-    /// A single key that is no good.
+    /// An unusable single key.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -56,12 +56,12 @@ fn listed(ignored: &[Ignored]) -> String {
     }
 }
 
-/// A key of a JWK set that is not used, and why.
+/// A key of a JWK set that is ignored, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored {
-    /// Its `kid`, shortened and escaped for a log, where it has one.
+    /// Its `kid`, if it has one, shortened and escaped for a log.
     pub kid: Option<String>,
-    /// Why it is not used.
+    /// Why it is ignored.
     pub why: &'static str,
 }
 
@@ -90,11 +90,11 @@ impl IssuerKeys {
         Self { named, unnamed: None, ignored: Vec::new() }
     }
 
-    /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, whose `alg` is given there or as
-    /// `algorithm`. Where both are, they must agree. The others are counted in [`IssuerKeys::ignored`].
+    /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, with their algorithm in `alg`
+    /// or as `algorithm`. If both are given they must agree. The others are listed in [`IssuerKeys::ignored`].
     ///
     /// # Errors
-    /// Not a JWK set, nothing usable in it, or keys that cannot be told apart by `kid`.
+    /// Not a JWK set, no usable key in it, or keys that `kid` does not distinguish.
     pub fn from_jwks(text: &[u8], algorithm: Option<Algorithm>) -> Result<Self, RulesError> {
         if text.len() > MAX_JWKS {
             return Err(RulesError::NotJwks("too long"));
@@ -135,31 +135,31 @@ impl IssuerKeys {
         Ok(Self { named, unnamed, ignored })
     }
 
-    /// A single public key in PEM form, bound to `algorithm`. Because it has no name, a token's `kid` is not compared.
+    /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
     ///
     /// # Errors
-    /// Not a public key, or not one that is fit for `algorithm`. HMAC never is.
+    /// Not a public key, or not one that fits `algorithm`. HMAC never does.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
         Ok(Self { named: HashMap::new(), unnamed: Some(key), ignored: Vec::new() })
     }
 
-    /// What was in the JWK set and is not used.
+    /// The ignored keys of the JWK set.
     pub fn ignored(&self) -> &[Ignored] {
         &self.ignored
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.named.len() + usize::from(self.unnamed.is_some())
     }
 
-    /// Are there none? Never, except in a set made of an empty key ring, which there is not.
+    /// Is it empty? Only a set made from an empty key ring would be, and no key ring is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Is this key among them, under whatever name?
+    /// Does it contain this key, under any name?
     pub(super) fn holds(&self, key: &KeyPrint) -> bool {
         self.named.values().chain(&self.unnamed).any(|held| held.print() == *key)
     }
@@ -172,7 +172,7 @@ impl IssuerKeys {
             && self.named.iter().all(|(kid, key)| other.named.get(kid).map(print) == Some(key.print()))
     }
 
-    /// The key that a token's `kid` names, exactly; or the only key, when the token names none or the key has no name.
+    /// The key with exactly the token's `kid`; or the only key, if the token names none or the key has no name.
     pub(super) fn find(&self, kid: Option<&str>) -> Option<&VerifyingKey> {
         match (kid, &self.unnamed) {
             (_, Some(only)) => Some(only),
@@ -223,17 +223,17 @@ fn algorithm_of(name: KeyAlgorithm) -> Result<Algorithm, &'static str> {
     name.to_string().parse().map_err(|_| "of an algorithm that we do not verify")
 }
 
-/// The most that an issuer's tokens may carry here.
+/// The scopes that an issuer's tokens may have here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedScopes {
-    /// Whatever the issuer says.
+    /// Any scope that the issuer grants.
     Any,
-    /// What it says of these.
+    /// The granted scopes that are also among these.
     Only(Scope),
 }
 
 impl AllowedScopes {
-    /// What is left of a token's scope.
+    /// What remains of a token's scope.
     fn of(&self, scope: Scope) -> Scope {
         match self {
             Self::Any => scope,
@@ -244,37 +244,40 @@ impl AllowedScopes {
 
 /// The name of our own issuer on routes.
 pub const OWN: &str = "self";
-/// The longest that stands in front of an issuer's subjects, in bytes.
+/// The longest prefix of an issuer's subjects, in bytes.
 const MAX_PREFIX: usize = 64;
 
-/// What is expected of one issuer's tokens.
+/// The rules for one issuer's tokens.
 #[derive(Clone, Debug)]
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: Arc<str>,
-    /// Its short name, by which routes take its tokens; [`OWN`] for ours, and for nobody else.
+    /// Its short name, which routes use; [`OWN`] for ours alone.
     pub name: Arc<str>,
-    /// The most that its tokens may carry here: what is left of their `scope` is all that anybody sees.
+    /// The scopes that its tokens may have here. Other scopes in `scope` are dropped, so neither routes nor upstreams
+    /// see them.
     pub scopes: AllowedScopes,
-    /// Are its tokens taken on routes that name no issuers?
+    /// Are its tokens accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// Where its tokens say the roles of their subject: those of all paths together. Of our own tokens, the claim `roles`.
+    /// The paths of the subject's roles in its tokens; the roles of all paths count. In our own tokens, the claim `roles`.
     pub role_claims: Arc<[ClaimPath]>,
-    /// What stands in front of its subjects, so that they are nobody else's. Revocations name them without.
+    /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations name them
+    /// without it.
     pub subject_prefix: Box<str>,
-    /// Are they ours? Then they are judged on engine time, and say more: see [`AccessToken`](crate::token::AccessToken).
+    /// Is this our own issuer? Then its tokens are judged on engine time, and have more claims: see
+    /// [`AccessToken`](crate::token::AccessToken).
     pub ours: bool,
-    /// Whom the issuer's tokens must be meant for, unless a route says otherwise. The route judges it.
+    /// The audience that its tokens need, unless a route says otherwise. The route judges it.
     pub audience: Arc<[Box<str>]>,
-    /// The types accepted: compared without regard to case, and to a leading `application/`. An empty entry stands for
-    /// tokens that have no `typ`.
+    /// The accepted types, compared without letter case and without a leading `application/`. An empty entry stands for
+    /// tokens without `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify them.
     pub keys: IssuerKeys,
-    /// How much the issuer's clock may differ from ours: at most 30 s. Our own clock does not differ from itself: our own
-    /// tokens end with their `exp`, and the leeway is for their `nbf` and `iat` alone.
+    /// How much the issuer's clock may differ from ours: at most 30 s. Our own clock does not differ from itself: our
+    /// own tokens end at their `exp`, and the leeway applies only to their `nbf` and `iat`.
     pub leeway: Duration,
-    /// The longest time from `iat` to `exp` that is accepted; with it, `iat` is required.
+    /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
 }
 
@@ -297,8 +300,8 @@ impl IssuerRules {
         }
     }
 
-    /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime; no scope,
-    /// and taken on the routes alone that name it. Its name is the host of its URL.
+    /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime; no
+    /// scope, and accepted only on the routes that name it. Its name is the host of its URL.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
         let issuer = issuer.into();
         Self {
@@ -317,22 +320,22 @@ impl IssuerRules {
         }
     }
 
-    /// How long after its `exp` a token is taken.
+    /// How long after its `exp` a token is accepted.
     pub(super) fn leeway_of_expiry(&self) -> Duration {
         if self.ours { Duration::ZERO } else { self.leeway }
     }
 
-    /// Takes tokens of these types in the place of `at+jwt`. Many issuers put `JWT` into access tokens (Keycloak, Entra,
-    /// Auth0's default profile), some put none (Cognito): that is `""` here. Where such an issuer signs ID tokens with the
-    /// same keys, its audience alone keeps them out.
+    /// Accepts tokens of these types instead of `at+jwt`. Many issuers write `JWT` into access tokens (Keycloak, Entra,
+    /// Auth0's default profile), some write none (Cognito): that is `""` here. If such an issuer signs ID tokens with
+    /// the same keys, only the audience keeps them out.
     #[must_use]
     pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.typ = types.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Reads the roles of a token's subject from these claims, all of them together: `["realm_access.roles"]`. Without it, the
-    /// tokens of another issuer have no roles.
+    /// Reads the roles of a token's subject from these claims, from all of them together: `["realm_access.roles"]`.
+    /// Without it, another issuer's tokens have no roles.
     ///
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
@@ -341,7 +344,7 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Does it judge every token as another does?
+    /// Does it judge every token as `other` does?
     pub(super) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
@@ -364,19 +367,19 @@ impl IssuerRules {
             && keys.equals(&other.keys)
     }
 
-    /// By this name.
+    /// Sets the name.
     #[must_use]
     pub fn named(self, name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Its tokens may carry these scopes.
+    /// Sets the scopes that its tokens may have.
     #[must_use]
     pub fn scopes(self, scopes: AllowedScopes) -> Self {
         Self { scopes, ..self }
     }
 
-    /// Its tokens are taken on routes that name no issuers, too.
+    /// Accepts its tokens also on routes that name no issuers.
     #[must_use]
     pub fn everywhere(self) -> Self {
         Self { everywhere: true, ..self }
@@ -395,7 +398,7 @@ impl IssuerRules {
     }
 }
 
-/// The host of an issuer's URL; all of what is no URL.
+/// The host of an issuer's URL; the whole text if it is no URL.
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
@@ -403,7 +406,7 @@ pub fn host_of(issuer: &str) -> &str {
     end.and_then(|end| authority.get(..end)).unwrap_or(authority)
 }
 
-/// A `typ` without its `application/`, which may be left out (RFC 7515 §4.1.9).
+/// A `typ` without its optional `application/` (RFC 7515 §4.1.9).
 fn media_subtype(typ: &str) -> &str {
     const PREFIX: &str = "application/";
     match typ.split_at_checked(PREFIX.len()) {

@@ -1,4 +1,4 @@
-//! The form of a token, before any key is looked at: RFC 7515 §7.1 and nothing looser.
+//! The form of a token, before any key is used: RFC 7515 §7.1 and nothing looser.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,7 +12,7 @@ pub const MAX_TOKEN: usize = 8 * 1024;
 /// The longest header, in bytes, decoded (J10).
 const MAX_HEADER: usize = 1024;
 
-/// The three parts of a compact serialisation, as they stand in the token.
+/// The three parts of a compact serialisation.
 pub(super) struct Parts<'a> {
     /// The first part.
     pub(super) header: &'a str,
@@ -20,7 +20,7 @@ pub(super) struct Parts<'a> {
     pub(super) claims: &'a str,
     /// The third part, decoded.
     pub(super) signature: Vec<u8>,
-    /// What was signed.
+    /// The signed bytes.
     pub(super) message: &'a str,
 }
 
@@ -40,11 +40,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What we look at in a header. Everything else that could change the meaning of the token was refused.
+/// The header members that the gate uses. Every other member that could change the meaning of the token was refused.
 pub(super) struct Header {
-    /// `alg`, to be compared with that of the key.
+    /// `alg`, which is compared with the key's.
     pub(super) algorithm: Box<str>,
-    /// `kid`, to be looked up.
+    /// `kid`, which is looked up.
     pub(super) kid: Option<Box<str>>,
     /// `typ`.
     pub(super) typ: Option<Box<str>>,
@@ -79,7 +79,7 @@ impl Header {
     }
 }
 
-/// Header members that would have us take a key or a rule from the token itself.
+/// Header members that would take a key or a rule from the token itself.
 const REFUSED: &[(&str, &str)] = &[
     ("crit", "crit in the header"),
     ("b64", "b64 in the header"),

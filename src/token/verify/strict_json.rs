@@ -1,11 +1,12 @@
-//! JSON as a signed document, or a request with credentials, must be: one object, every member once, bounded in depth (J10, J11).
+//! Strict JSON, for a signed document or a request with credentials: one object, no repeated member, bounded depth
+//! (J10, J11).
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// How deep objects and arrays may lie in each other.
+/// How deep objects and arrays may be nested.
 pub(crate) const MAX_DEPTH: usize = 16;
 
 /// Reads one JSON object that fills `bytes`.
@@ -13,7 +14,7 @@ pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     object_of_depth(bytes, MAX_DEPTH)
 }
 
-/// The same, with another bound for its depth.
+/// The same, with another bound for the depth.
 pub(crate) fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
     let mut parser = parser(bytes, max_depth)?;
     let value = Strict.deserialize(&mut parser).map_err(|_| NOT_STRICT)?;
@@ -24,14 +25,14 @@ pub(crate) fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<Stri
     }
 }
 
-/// The same, of an object of which some members are somebody else's to read: null stands for them, and they cost little
-/// more than their bytes. No member stands twice, and it is JSON in UTF-8 throughout.
+/// The same, for an object of which only some members are needed. The other members become null, and cost little more
+/// than their bytes. No member may be repeated, and all of it must be JSON in UTF-8.
 pub(crate) fn members_of_depth(
     bytes: &[u8],
     max_depth: usize,
     skipped: &[&str],
 ) -> Result<Map<String, Value>, &'static str> {
-    // Nothing else would look at the texts in them.
+    // The parser does not check the skipped texts.
     if std::str::from_utf8(bytes).is_err() {
         return Err(NOT_STRICT);
     }
@@ -44,12 +45,12 @@ pub(crate) fn members_of_depth(
 pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, or a member named twice";
 pub(super) const NOT_ALONE: &str = "something after the JSON";
 
-/// A parser of `bytes` that goes no deeper.
+/// A parser of `bytes` with this bound for the depth.
 pub(super) fn parser(
     bytes: &[u8],
     max_depth: usize,
 ) -> Result<serde_json::Deserializer<serde_json::de::SliceRead<'_>>, &'static str> {
-    // Before the parser, which calls itself for each level.
+    // Checked before the parser runs, because it recurses for each level.
     if is_shallow(bytes, max_depth) {
         Ok(serde_json::Deserializer::from_slice(bytes))
     } else {
@@ -57,9 +58,9 @@ pub(super) fn parser(
     }
 }
 
-/// Counts brackets outside of strings. Says nothing about whether the rest is JSON.
+/// Counts brackets outside of strings. Does not check whether the rest is JSON.
 fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
-    // Most documents have too few brackets for it, and many bytes are looked at in one step.
+    // Most documents have too few brackets for it, and this scan is vectorised.
     if bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max_depth {
         return true;
     }
@@ -89,7 +90,7 @@ fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
     true
 }
 
-/// Reads any value and refuses a member named twice. Names are compared after unescaping.
+/// Parses any value and refuses a repeated member. Names are compared after unescaping.
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {

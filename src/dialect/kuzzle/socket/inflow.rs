@@ -1,5 +1,6 @@
-//! What comes in from a client, before it is gathered (requirement A11). A message has its bound, its room in memory and
-//! its time before the library keeps any of it; fragments count together, and pings between them change nothing.
+//! Bounds a client's incoming messages before the library buffers them (requirement A11). Length, memory and time of a
+//! message are checked before the library keeps any of it; fragments count together, and pings between them change
+//! nothing.
 
 use std::io::{self, Cursor};
 use std::pin::Pin;
@@ -16,39 +17,39 @@ use super::super::super::socket::SocketGate;
 use super::MAX_MESSAGE;
 use crate::overload::PoolPermit;
 
-/// The longest message of somebody of whom no token was good yet.
+/// The longest message on a connection without a valid token so far.
 pub(super) const MAX_ANONYMOUS: usize = 16 * 1024;
 /// How long a message may take from its first byte to its last.
 const TIME: Duration = Duration::from_secs(10);
-/// No header is longer.
+/// The longest frame header, in bytes.
 const MAX_HEADER: usize = 14;
 
 /// A connection whose incoming messages are bounded.
 pub(super) struct Inflow<S> {
     stream: S,
     gate: Arc<dyn SocketGate>,
-    /// The part of a header that has come.
+    /// The part of a header that has arrived.
     head: [u8; MAX_HEADER],
     known: usize,
     frame: Frame,
-    /// The payload that the message under way has announced.
+    /// The announced payload of the current message.
     message: u64,
-    /// A fragment came that is not the last one.
+    /// A fragment arrived that is not the last one.
     is_open: bool,
-    /// When what has not ended yet began.
+    /// When the current message or header began.
     since: Option<Instant>,
     room: Option<PoolPermit>,
-    /// A message came whole, and the library has it.
+    /// The library has read a complete message.
     is_read: bool,
     ended: Option<CloseCode>,
 }
 
-/// The frame under way.
+/// The current frame.
 #[derive(Clone, Copy, Default)]
 struct Frame {
     is_data: bool,
     is_final: bool,
-    /// So much of its payload is still to come.
+    /// How much of its payload is still to come.
     left: u64,
 }
 
@@ -69,12 +70,12 @@ impl<S> Inflow<S> {
         }
     }
 
-    /// Why nothing more is read, if that is so.
+    /// Why nothing more is read, if so.
     pub(super) fn ended(&self) -> Option<CloseCode> {
         self.ended
     }
 
-    /// Does something come too slowly?
+    /// Does a message arrive too slowly?
     pub(super) fn is_late(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() > TIME)
     }
@@ -114,7 +115,7 @@ impl<S> Inflow<S> {
         Ok(())
     }
 
-    /// Is the header whole now? Then its frame begins.
+    /// Is the header complete now? Then its frame begins.
     fn has_header(&mut self) -> Result<bool, CloseCode> {
         let mut cursor = Cursor::new(self.head.get(..self.known).unwrap_or_default());
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)? else {
@@ -146,12 +147,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inflow<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if std::mem::take(&mut this.is_read) {
-            // Whoever asks for more has dealt with it.
+            // A further read means that the library has processed the message.
             this.room = None;
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        // What comes after the end is dropped by whoever reads it.
+        // The reader drops what arrives after the end.
         if this.ended.is_none()
             && let Err(code) = this.pass(buf.filled().get(before..).unwrap_or_default())
         {

@@ -1,4 +1,4 @@
-//! The side of the upstream: a connection for each identity, and what it carries.
+//! The upstream side: a connection for each identity, and the messages on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ impl Upstream {
         Self { number, identity, caller, to, waiting }
     }
 
-    /// Goes on with another token of the same identity; one of an earlier generation says nothing new.
+    /// Continues with another token of the same identity; one of an earlier generation changes nothing.
     pub(super) fn go_on(&mut self, gate: &dyn SocketGate, token: SecretString) -> Result<(), Denial> {
         let known = self.caller.as_ref();
         if known.is_some_and(|known| known.token.expose_secret() == token.expose_secret()) {
@@ -58,7 +58,7 @@ impl Upstream {
         Ok(())
     }
 
-    /// Takes a message and the room that it has, if there is a place for it.
+    /// Queues a message with its permit, if the queue has room.
     pub(super) fn take(&self, text: String, room: PoolPermit) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Upstream {
     }
 }
 
-/// Who opened a connection to the upstream, or went on with it.
+/// The caller that opened or continued an upstream connection.
 pub(super) struct Caller {
     pub(super) token: SecretString,
     pub(super) lease: Lease,
@@ -85,7 +85,7 @@ impl Caller {
 
 /// From the upstream: a message, or its end.
 pub(super) enum Said {
-    /// With the room that it has.
+    /// With its permit.
     Text(u64, String, PoolPermit),
     Gone(u64),
 }
@@ -126,13 +126,13 @@ async fn carry(
     let _ = said.send(Said::Gone(number)).await;
 }
 
-/// The SDK finds the caller of an answer by its `room`.
+/// The SDK finds the caller of a reply by its `room`.
 pub(super) fn relayed(text: String) -> String {
     let Ok(Relayed { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
     raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
 }
 
-/// What is looked at in a message of the upstream's.
+/// The members of an upstream message that the gate reads.
 #[derive(Deserialize)]
 struct Relayed {
     room: Option<IgnoredAny>,
