@@ -1,5 +1,5 @@
-//! Claims beyond the registered ones: those that the gate puts into its own tokens ([`OwnClaims`]), and where a claim stands
-//! in any token ([`ClaimPath`]).
+//! Claims beyond the registered ones: those that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
+//! claim in any token ([`ClaimPath`]).
 //!
 //! ```
 //! use rotogate::claim::{ClaimPath, OwnClaims};
@@ -21,16 +21,16 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The claim that holds the roles of our own users: a text, or a list of texts.
+/// The claim with the roles of our own users: a text, or a list of texts.
 pub const ROLES: &str = "roles";
-/// The most that the claims of one token may take, in bytes of JSON. A character beyond ASCII counts as its escape.
+/// The largest size of the claims of one token, in bytes of JSON. A character beyond ASCII counts as its escape.
 pub const MAX_CLAIMS: usize = 2048;
 /// The longest name of a claim, in bytes.
 const MAX_NAME: usize = 128;
 /// How deep a value may be nested: a token may have 16 levels, and its payload is one of them.
 const MAX_DEPTH: usize = 15;
-/// What the gate itself says in a token (RFC 7519 §4.1, RFC 7800 §3.1, RFC 9068 §2.2). `_id` repeats `sub` for clients of
-/// `kuzzle`.
+/// The claims that the gate itself writes (RFC 7519 §4.1, RFC 7800 §3.1, RFC 9068 §2.2). `_id` repeats `sub` for
+/// clients of `kuzzle`.
 const RESERVED: [&str; 15] = [
     "iss",
     "sub",
@@ -49,7 +49,7 @@ const RESERVED: [&str; 15] = [
     "_id",
 ];
 
-/// Why a claim cannot stand in a token of ours.
+/// Why a claim is not allowed in our own tokens.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {
@@ -66,9 +66,7 @@ pub enum ClaimError {
     #[error("the claims take more than {MAX_CLAIMS} bytes together")]
     TooLong,
     /// A path to a claim that cannot be parsed.
-    #[error(
-        "the claim path {0:?}: dots separate the segments; one with a dot, a colon or a slash stands in double quotes"
-    )]
+    #[error("the claim path {0:?}: dots separate the segments; quote a segment with a dot, a colon or a slash")]
     Path(String),
 }
 
@@ -86,15 +84,15 @@ pub enum ClaimError {
 pub struct OwnClaims(Map<String, Value>);
 
 impl OwnClaims {
-    /// None.
+    /// No claims.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a claim, or replaces one of this name.
+    /// Adds a claim, or replaces the one with this name.
     ///
     /// # Errors
-    /// See [`ClaimError`]; nothing is changed then.
+    /// See [`ClaimError`]; then nothing changes.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), ClaimError> {
         let name = name.into();
         if RESERVED.contains(&name.as_str()) {
@@ -122,17 +120,17 @@ impl OwnClaims {
         self.0.get(name)
     }
 
-    /// All of them, by name.
+    /// All claims, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.0.iter()
     }
 
-    /// Are there none?
+    /// Are there no claims?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// As a JSON object; nothing, if there are none.
+    /// As a JSON object; empty if there are no claims.
     fn text(&self) -> String {
         if self.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
     }
@@ -152,7 +150,7 @@ impl OwnClaims {
     }
 }
 
-/// The value as it is once it was written and read: a replayed token has the same bytes as the first one (requirement R3).
+/// The value after it was written and read: a replayed token has the same bytes as the first one (requirement R3).
 fn stable(value: Value) -> Option<Value> {
     let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
     let once = again(&value)?;
@@ -167,12 +165,13 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The length of a JSON text whose characters beyond ASCII are escaped, as some clients need it.
+/// The length of a JSON text with its characters beyond ASCII escaped, as some clients need it.
 fn escaped_length(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
 }
 
-/// In formats for people an object; otherwise a text, because the binary format of the store cannot hold any value.
+/// An object in human-readable formats. Otherwise a text, because the store's binary format cannot represent every
+/// value.
 impl Serialize for OwnClaims {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
@@ -195,8 +194,8 @@ impl<'de> Deserialize<'de> for OwnClaims {
     }
 }
 
-/// Where a claim stands in a token. Dots separate the segments: `realm_access.roles`. A segment with a dot, a colon or a slash
-/// stands in double quotes: `resource_access."my.app".roles`, `"https://example.com/roles"`. `{}` at the end stands for the
+/// The path of a claim in a token. Dots separate the segments: `realm_access.roles`. A segment with a dot, a colon or a
+/// slash is quoted: `resource_access."my.app".roles`, `"https://example.com/roles"`. A trailing `{}` stands for the
 /// names of an object's members. There are no wildcards.
 ///
 /// ```
@@ -246,13 +245,13 @@ impl ClaimPath {
         Ok(Self { text: path.into(), segments: segments.into(), of_names })
     }
 
-    /// The value at this place.
+    /// The value at this path.
     pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
         let (first, rest) = self.segments.split_first()?;
         rest.iter().try_fold(claims.get(&**first)?, |value, segment| value.get(&**segment))
     }
 
-    /// Is `wanted` the value at this place, or one of the list there?
+    /// Is `wanted` the value at this path, or in the list there?
     pub fn holds(&self, claims: &Map<String, Value>, wanted: &Value) -> bool {
         match self.find(claims) {
             Some(Value::Object(members)) if self.of_names => {

@@ -47,7 +47,7 @@ pub enum Fault {
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
     /// A clock is wrong. The gate mints no token until it is right.
-    #[error("the clock is not to be trusted: nothing is minted until it is")]
+    #[error("the clock is wrong: no token is minted until it is right")]
     Clock,
     /// More password checks wait than the bound allows.
     #[error("too many password checks are waiting")]
@@ -56,7 +56,7 @@ pub enum Fault {
     #[error("a key could not sign: {0}")]
     Signing(&'static str),
     /// Other requests changed the session at every attempt.
-    #[error("the session changed under every try")]
+    #[error("the session changed during every attempt")]
     Contention,
 }
 

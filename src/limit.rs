@@ -57,11 +57,11 @@ mod by_network;
 mod tests;
 
 /// The number of buckets of one limit, as a power of 2.
-const BITS: u32 = 18;
+const BUCKET_BITS: u32 = 18;
 /// The same for clients, of which there are few.
-const CLIENT_BITS: u32 = 12;
+const CLIENT_BUCKET_BITS: u32 = 12;
 /// How many pairs of address and user are remembered for their login, and how many addresses for their good tokens.
-const KNOWN: u64 = 100_000;
+const MAX_REMEMBERED_KEYS: u64 = 100_000;
 /// The rate of one network's failures with a client that exceeds its own rate.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 
@@ -69,7 +69,7 @@ const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 type Remembered = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
 
 fn remembered() -> Remembered {
-    moka::sync::Cache::builder().max_capacity(KNOWN).build_with_hasher(Default::default())
+    moka::sync::Cache::builder().max_capacity(MAX_REMEMBERED_KEYS).build_with_hasher(Default::default())
 }
 
 /// A burst, and the time that earns one further attempt.
@@ -199,8 +199,8 @@ impl Limits {
     /// Limits on the time of `time`.
     pub fn new(rates: Rates, time: Arc<dyn TimeSource>) -> Self {
         let by_network = |rate| ByNetwork::new(rate, &time);
-        let keyed = |rate| Buckets::new(BITS, rate, Arc::clone(&time));
-        let by_client = |rate| Buckets::new(CLIENT_BITS, rate, Arc::clone(&time));
+        let keyed = |rate| Buckets::new(BUCKET_BITS, rate, Arc::clone(&time));
+        let by_client = |rate| Buckets::new(CLIENT_BUCKET_BITS, rate, Arc::clone(&time));
         Self {
             login_address: by_network(rates.login_per_address),
             login_account: keyed(rates.login_per_account),

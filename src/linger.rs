@@ -9,32 +9,32 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// How long the peer may keep sending.
-const TIME: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most bytes that the peer may still send.
-const BYTES: u64 = 16 * 1024 * 1024;
+const MAX_LINGER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Ends our side, and drops what the peer still sends, until the peer ends its side; for two seconds and 16 MiB at
 /// most.
 pub(crate) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let dropped = async {
         stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(BYTES), &mut tokio::io::sink()).await
+        tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
     };
     // The connection is closed next, however this ends.
-    let _ = tokio::time::timeout(TIME, dropped).await;
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, dropped).await;
 }
 
 /// Drops the remaining body of a request that was answered, within the same bounds.
 pub async fn drop_rest<B: Body + Unpin>(mut body: B) {
     let dropped = async {
-        let mut left = usize::try_from(BYTES).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(MAX_LINGER_BYTES).unwrap_or(usize::MAX);
         while let Some(Ok(frame)) = body.frame().await {
             let length = frame.data_ref().map_or(0, bytes::Buf::remaining);
             let Some(rest) = left.checked_sub(length) else { break };
             left = rest;
         }
     };
-    let _ = tokio::time::timeout(TIME, dropped).await;
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, dropped).await;
 }
 
 #[cfg(test)]
@@ -52,7 +52,7 @@ mod tests {
             assert_eq!(begin.elapsed(), Duration::ZERO, "it is told at once");
         };
         tokio::join!(linger(&mut near), told);
-        assert_eq!(begin.elapsed(), TIME);
+        assert_eq!(begin.elapsed(), LINGER_TIMEOUT);
 
         let (mut near, mut far) = tokio::io::duplex(1024);
 
@@ -61,7 +61,7 @@ mod tests {
         linger(&mut near).await;
         drop(near);
         flooding.await.unwrap();
-        assert!(begin.elapsed() < TIME, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < LINGER_TIMEOUT, "{:?}", begin.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ mod tests {
         let (_silent, body) = http_body_util::channel::Channel::<bytes::Bytes>::new(1);
         let begin = Instant::now();
         drop_rest(body).await;
-        assert_eq!(begin.elapsed(), TIME);
+        assert_eq!(begin.elapsed(), LINGER_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]

@@ -322,7 +322,7 @@ impl Passwords {
 
 /// The system returned no random bytes.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the system gave no random bytes")]
+#[error("the system returned no random bytes")]
 pub struct NoRandomness;
 
 /// An argon2id hash in PHC form. Does not print.

@@ -116,13 +116,15 @@ fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_fold
     }
     let mode = mode & 0o777;
     if mode & 0o007 != 0 {
-        return Some(Objection::Mode(format!("its mode {mode:03o} lets everyone at it")));
+        return Some(Objection::Mode(format!("its mode {mode:03o} gives others access")));
     }
     if mode & 0o030 != 0 {
-        return Some(Objection::Mode(format!("its mode {mode:03o} gives the group more than reading")));
+        return Some(Objection::Mode(format!("its mode {mode:03o} gives the group more than read access")));
     }
     if mode & 0o040 != 0 && !group_is_ours {
-        return Some(Objection::Mode(format!("its mode {mode:03o} lets a group read it that is not ours")));
+        return Some(Objection::Mode(format!(
+            "its mode {mode:03o} lets a group read it of which this process is no member"
+        )));
     }
     None
 }
@@ -149,10 +151,10 @@ pub fn check_private_dir(path: &Path) -> Result<(), String> {
         match dir_objection(meta.mode(), meta.uid(), us) {
             None => {}
             Some(Objection::Owner(what)) => {
-                return Err(format!("{shown}: {what}, who could exchange what is in it{}", user::advice(path)));
+                return Err(format!("{shown}: {what}, who could exchange its files{}", user::advice(path)));
             }
             Some(Objection::Mode(what)) => {
-                return Err(format!("{shown}: {what}, who could exchange what is in it: chmod 700 {shown}"));
+                return Err(format!("{shown}: {what}, who could exchange its files: chmod 700 {shown}"));
             }
         }
     }

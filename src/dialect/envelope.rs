@@ -114,7 +114,7 @@ impl Dialect for Envelope {
         }
         // A repeated member is refused at any depth (requirement R11); unknown ones are ignored.
         let mut body = strict_json::object(call.body)
-            .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or a member stands in it twice"))?;
+            .map_err(|_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member"))?;
         let mut mandatory = |name| match body.remove(name) {
             Some(Value::String(text)) if !text.is_empty() => Ok(text),
             _ => Err(Denial::MalformedRequest("a mandatory member is missing, empty or not a text")),

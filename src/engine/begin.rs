@@ -22,7 +22,7 @@ use crate::token::mint;
 use crate::token::verify::{is_name, is_subject};
 
 /// How often one login checks the password when the user changes meanwhile.
-const LOGIN_TRIES: usize = 4;
+const MAX_PASSWORD_CHECKS: usize = 4;
 
 impl Engine {
     /// Logs a user in: a new session with its first pair of tokens.
@@ -43,7 +43,7 @@ impl Engine {
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         // A revocation from another node may be stamped ahead of this node's time.
         let mut known = Timestamp::ZERO;
-        for _ in 0..LOGIN_TRIES {
+        for _ in 0..MAX_PASSWORD_CHECKS {
             // Every later revocation gets a stamp at or after this one.
             let asked = self.clock.stamp_creation(Timestamp::ZERO).ok_or(Fault::Clock)?;
             let user = directory.authenticate(login.account, login.username, login.password).await?;

@@ -16,12 +16,12 @@ use crate::store::{Store, StoreError};
 /// How long a note waits before it is written with others.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// The most notes that one flush takes up.
-const TAKEN: usize = 4096;
+const MAX_FLUSHED_NOTES: usize = 4096;
 /// The most notes of one write. A write occupies a processor, and blocks other writers, for as long as it has notes; so
 /// a flush makes several short writes.
-const BATCH: usize = 256;
+const NOTES_PER_WRITE: usize = 256;
 /// The most notes that are kept. More are dropped, see the module.
-const MAX_PENDING: usize = 1_000_000;
+const MAX_PENDING_NOTES: usize = 1_000_000;
 
 /// Generations that were seen in use, and whose note is not in the store yet.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub struct Confirmations {
 impl Confirmations {
     /// Notes that a token of this generation was used.
     pub fn seen(&self, session: SessionId, generation: Generation) {
-        if self.number.load(Ordering::Relaxed) >= MAX_PENDING {
+        if self.number.load(Ordering::Relaxed) >= MAX_PENDING_NOTES {
             return;
         }
         match self.pending.entry(session) {
@@ -60,10 +60,11 @@ impl Confirmations {
     /// Those of the store.
     pub async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
         loop {
-            let mut notes: Vec<_> = self.pending.iter().take(TAKEN).map(|note| (*note.key(), *note.value())).collect();
+            let mut notes: Vec<_> =
+                self.pending.iter().take(MAX_FLUSHED_NOTES).map(|note| (*note.key(), *note.value())).collect();
             // Sessions that began about the same time are neighbours in a store.
             notes.sort_unstable();
-            for batch in notes.chunks(BATCH) {
+            for batch in notes.chunks(NOTES_PER_WRITE) {
                 store.confirm(batch.to_vec()).await?;
                 for (session, generation) in batch {
                     // A later generation that was seen meanwhile stays.
@@ -72,7 +73,7 @@ impl Confirmations {
                     }
                 }
             }
-            if notes.len() < TAKEN {
+            if notes.len() < MAX_FLUSHED_NOTES {
                 return Ok(());
             }
         }
@@ -104,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn more_notes_than_one_batch_holds_are_written_in_several() {
         let notes = Confirmations::default();
-        for n in 0..(TAKEN as u64 + BATCH as u64 + 1) {
+        for n in 0..(MAX_FLUSHED_NOTES as u64 + NOTES_PER_WRITE as u64 + 1) {
             notes.seen(id(n), 1);
         }
         notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
@@ -115,10 +116,10 @@ mod tests {
     #[test]
     fn memory_is_bounded_while_the_store_is_away() {
         let notes = Confirmations::default();
-        for n in 0..=MAX_PENDING as u64 {
+        for n in 0..=MAX_PENDING_NOTES as u64 {
             notes.seen(id(n), 1);
         }
-        assert_eq!(notes.pending.len(), MAX_PENDING);
-        assert!(notes.has(id(0), 1) && !notes.has(id(MAX_PENDING as u64), 1));
+        assert_eq!(notes.pending.len(), MAX_PENDING_NOTES);
+        assert!(notes.has(id(0), 1) && !notes.has(id(MAX_PENDING_NOTES as u64), 1));
     }
 }

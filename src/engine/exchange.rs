@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::audit;
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
-use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, Refresh, TRIES};
+use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, MAX_TRIES, Refresh};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -40,7 +40,7 @@ impl Engine {
         let _turn = self.turns.take(held.session).await;
         let mut user = None;
         let mut counted = false;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that
             // the record has lost.
             let minimum_known = self.revocations.minimum(held.session);

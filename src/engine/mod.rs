@@ -39,7 +39,7 @@ pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens
 
 /// How often a request tries again when other requests change its session. Each loss means that another request won, so
 /// this many in a row indicate an error.
-const TRIES: usize = 16;
+const MAX_TRIES: usize = 16;
 
 /// The dialect of sessions that the application began itself. No directory is asked about them.
 pub const APPLICATION: &str = "application";
@@ -249,7 +249,7 @@ impl Engine {
 
     fn random_bytes<const N: usize>(&self) -> Result<[u8; N], Fault> {
         let mut bytes = [0; N];
-        self.random.fill(&mut bytes).map_err(|_| Fault::Signing("the system gave no random bytes"))?;
+        self.random.fill(&mut bytes).map_err(|_| Fault::Signing("the system returned no random bytes"))?;
         Ok(bytes)
     }
 }

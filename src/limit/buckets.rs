@@ -13,7 +13,7 @@ use super::Rate;
 use crate::clock::TimeSource;
 
 /// The number of buckets of a page.
-const PAGE: usize = 512;
+const BUCKETS_PER_PAGE: usize = 512;
 
 type Page = Box<[AtomicU64]>;
 
@@ -31,7 +31,7 @@ pub(super) struct Buckets {
 impl Buckets {
     /// 2^`bits` buckets of a rate.
     pub(super) fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
-        let pages = (1_usize << bits).div_ceil(PAGE);
+        let pages = (1_usize << bits).div_ceil(BUCKETS_PER_PAGE);
         let every = nanos(rate.every).max(1);
         Self {
             pages: (0..pages).map(|_| OnceLock::new()).collect(),
@@ -86,21 +86,21 @@ impl Buckets {
     fn place(&self, key: impl Hash) -> (usize, usize) {
         let hash = self.hasher.hash_one(key);
         let page = usize::try_from(hash >> 32).unwrap_or_default() % self.pages.len().max(1);
-        (page, usize::try_from(hash & 0xffff_ffff).unwrap_or_default() % PAGE)
+        (page, usize::try_from(hash & 0xffff_ffff).unwrap_or_default() % BUCKETS_PER_PAGE)
     }
 
     fn bucket(&self, key: impl Hash) -> &AtomicU64 {
         /// Never used: every index is inside its page, and every page inside the table.
         static NONE: AtomicU64 = AtomicU64::new(0);
         let (page, place) = self.place(key);
-        let made = || (0..PAGE).map(|_| AtomicU64::new(0)).collect();
+        let made = || (0..BUCKETS_PER_PAGE).map(|_| AtomicU64::new(0)).collect();
         self.pages.get(page).map(|page| page.get_or_init(made)).and_then(|page| page.get(place)).unwrap_or(&NONE)
     }
 
     /// The memory of the allocated buckets, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.pages.iter().filter(|page| page.get().is_some()).count() * PAGE * size_of::<AtomicU64>()
+        self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<AtomicU64>()
     }
 }
 

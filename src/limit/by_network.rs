@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buckets::Buckets;
-use super::{BITS, Rate};
+use super::{BUCKET_BITS, Rate};
 use crate::clock::TimeSource;
 use crate::network::{SITE_48, SITE_56, network, sites};
 
 /// The number of buckets for the networks above a /64, as a power of 2: there are fewer.
-const WIDE_BITS: u32 = BITS - 3;
+const WIDE_BUCKET_BITS: u32 = BUCKET_BITS - 3;
 
 fn wider(rate: Rate, times: u32) -> Rate {
     let burst = rate.burst.saturating_mul(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN));
@@ -30,9 +30,9 @@ pub(super) struct ByNetwork {
 impl ByNetwork {
     pub(super) fn new(rate: Rate, time: &Arc<dyn TimeSource>) -> Self {
         Self {
-            callers: Buckets::new(BITS, rate, Arc::clone(time)),
-            sites_56: Buckets::new(WIDE_BITS, wider(rate, SITE_56), Arc::clone(time)),
-            sites_48: Buckets::new(WIDE_BITS, wider(rate, SITE_48), Arc::clone(time)),
+            callers: Buckets::new(BUCKET_BITS, rate, Arc::clone(time)),
+            sites_56: Buckets::new(WIDE_BUCKET_BITS, wider(rate, SITE_56), Arc::clone(time)),
+            sites_48: Buckets::new(WIDE_BUCKET_BITS, wider(rate, SITE_48), Arc::clone(time)),
         }
     }
 

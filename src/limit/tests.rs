@@ -82,7 +82,7 @@ fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_
         assert_eq!(limits.admit_unverified(nobody_known), Err(Denial::TooManyRequests(Duration::from_secs(1))));
     }
     limits.admit_unverified(friend).unwrap();
-    // Five turns are earned, and whoever comes next has them.
+    // Five attempts are earned, and the next callers get them.
     time.advance(Duration::from_millis(1));
     limits.admit_unverified(stranger).unwrap();
     limits.record_valid(stranger);
@@ -93,7 +93,7 @@ fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_
     limits.record_forged(None);
     limits.admit_unverified(None).unwrap_err();
     limits.admit_unverified(stranger).unwrap();
-    // Who is familiar is still held to what one address may do.
+    // A familiar address still has the rate of one address.
     for _ in 0..=50 {
         limits.record_forged(friend);
     }
@@ -111,7 +111,7 @@ fn a1_memory_is_bounded_whatever_arrives() {
         let _ = limits.refresh(Some(address.into()));
     }
     let full = limits.refresh_address.memory();
-    assert_eq!(full, (8 << BITS) + 2 * (8 << (BITS - 3)), "2.5 MiB");
+    assert_eq!(full, (8 << BUCKET_BITS) + 2 * (8 << (BUCKET_BITS - 3)), "2.5 MiB");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a13_strangers_who_fail_with_a_client_lock_nobody_else_out() {
     let home = from_home.address;
     limits.login(from_home).unwrap();
     limits.logged_in(from_home);
-    // Three hundred addresses, as often as each may.
+    // Three hundred addresses, each at its full rate.
     let mut refused = 0;
     for i in 0..300 {
         for n in 0..20 {
@@ -136,7 +136,7 @@ fn a13_strangers_who_fail_with_a_client_lock_nobody_else_out() {
     }
     assert!(refused > 4000, "strangers wait: {refused} of 6000");
     limits.login(from_home).unwrap();
-    // Somebody else from there, somebody from a place where nobody ever was, and each of them once he failed.
+    // Another user from there, another user from a new address, and each of them after one failure.
     limits.login(Attempt { username: "bob", address: home, ..from_home }).unwrap();
     let newcomer = from("198.51.100.1", "eve");
     for _ in 0..3 {
@@ -148,7 +148,7 @@ fn a13_strangers_who_fail_with_a_client_lock_nobody_else_out() {
     limits.login(newcomer).unwrap_err();
     time.advance(Duration::from_secs(60));
     limits.login(newcomer).unwrap();
-    // Logins that succeed count nowhere.
+    // Successful logins are not counted.
     for i in 0..2000_u32 {
         let (address, user) = (IpAddr::from((0x0a00_0000 + i).to_be_bytes()).to_string(), format!("u{i}"));
         let attempt = Attempt { client: "other", ..from(&address, &user) };
@@ -163,7 +163,7 @@ fn a13_a_known_user_has_a_count_of_its_own() {
     let ada = from("192.0.2.1", "ada");
     limits.login(ada).unwrap();
     limits.logged_in(ada);
-    // Others behind the same address use up what strangers may do there.
+    // Other users behind the same address use up its rate for strangers.
     let refused = (0..40).filter(|i| limits.login(from("192.0.2.1", &format!("user{i}"))).is_err()).count();
     assert_eq!(refused, 21);
     for _ in 0..20 {
@@ -186,7 +186,7 @@ fn a13_a_correct_secret_passes_while_strangers_fail() {
     assert!(passed < 200 + 300 * 4, "{passed}");
     limits.secret(Some("192.0.2.1".parse().unwrap()), "api").unwrap();
     limits.secret(None, "api").unwrap_err();
-    // Neither another client nor the users of this one notice.
+    // Neither another client nor the users of this one are affected.
     limits.secret(stranger(1), "other").unwrap_err();
     limits.secret(stranger(301), "other").unwrap();
     limits.login(Attempt { client: "api", ..from("203.0.113.1", "ada") }).unwrap();

@@ -186,7 +186,7 @@ mod tests {
         let _held = [pool.enter(one).unwrap(), pool.enter(one).unwrap()];
         drop(third);
         let _whoever = pool.enter(None).unwrap();
-        // Fewer than there are: they stay, and nobody comes in.
+        // Fewer than there are: the present ones stay, and no other gets in.
         pool.set(Bound { all: 1, each: 1 });
         assert!(pool.enter(None).is_err());
     }

@@ -1,5 +1,5 @@
-//! The laws of merging, and the counters. (What the counters promise to threads is in `tests/loom_epoch.rs`, which takes
-//! in the file of the counters whole: so their tests are here.)
+//! The laws of merging, and the counters. (`tests/loom_epoch.rs` includes the file of the counters to prove their
+//! promise to threads, so their tests are here.)
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn not_before() -> impl Strategy<Value = Effect> {
     (0..5u64).prop_map(|ms| Effect::NotBefore(Timestamp::from_millis(ms)))
 }
 
-/// Two or three effects as they can meet: of one kind.
+/// Two or three effects of one kind, as they can meet.
 fn three() -> impl Strategy<Value = (Effect, Effect, Effect)> {
     prop_oneof![
         3 => (minimum(), minimum(), minimum()),
@@ -32,7 +32,7 @@ fn three() -> impl Strategy<Value = (Effect, Effect, Effect)> {
     ]
 }
 
-/// Is a token refused that has this generation and was created (or whose session was) at this moment?
+/// Is a token refused with this generation, created (or with a session created) at this moment?
 fn refuses(effect: Effect, generation: Generation, created: Timestamp, now: Timestamp) -> bool {
     match effect {
         Effect::Minimum { minimum, effective_from, before } => {

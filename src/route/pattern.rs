@@ -43,7 +43,7 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
             Some(name) => match name.strip_prefix('*') {
                 Some(name) if is_name(name) && at == last => Segment::Rest,
                 Some(name) if is_name(name) => {
-                    return Err("{*rest} may stand only at its end".to_owned());
+                    return Err("{*rest} is allowed only at its end".to_owned());
                 }
                 None if is_name(name) => Segment::Named,
                 Some(_) | None => return Err(foreign(&format!("{text:?} has no name of letters, digits and `_`"))),

@@ -44,15 +44,17 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
                 let than = &stricter.id;
                 warn(match (is_one_path, route.policy.loose_match) {
                     (true, _) => format!(
-                        "asks for less than {than}, which servers take it for that fold case or cut parameters, dots and \
-                         slashes; it is served because this very path is written here"
+                        "is less strict than {than}, and servers that fold case or cut parameters, dots and slashes take it \
+                         for that one; it is served because this very path is configured"
                     ),
                     (false, LooseMatch::Ignore) => {
-                        format!("asks for less than {than}, and loose_match = false lets any spelling of that pass")
+                        format!(
+                            "is less strict than {than}, and loose_match = false lets every spelling of that path pass"
+                        )
                     }
                     (false, LooseMatch::Refuse) => format!(
-                        "is never served: {than} asks for more, and servers take the one for the other that fold case or \
-                         cut parameters and dots; such requests are 404 (ambiguous_path)"
+                        "is never served: {than} is stricter, and servers that fold case or cut parameters and dots take the \
+                         one for the other; such requests are 404 (ambiguous_path)"
                     ),
                 });
             }
@@ -64,9 +66,9 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
             {
                 let bare = shown(before);
                 warn(match is_served {
-                    true => format!("does not cover {bare}, which {} serves and asks for less", other.id),
+                    true => format!("does not cover {bare}, which the less strict {} serves", other.id),
                     false => format!(
-                        "does not cover {bare}, which {} would serve and ask for less: it is 404 (ambiguous_path); write a \
+                        "does not cover {bare}, which the less strict {} would serve: it is 404 (ambiguous_path); write a \
                          route for {bare}",
                         other.id
                     ),
@@ -80,7 +82,7 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
                 && route.policy.is_stricter_than(&other.policy)
             {
                 warn(format!(
-                    "is for {} alone: under any other host {} serves the same path of the same upstream, and asks for less",
+                    "serves only {}: under any other host the less strict {} serves the same path of the same upstream",
                     route.hosts.join(", "),
                     other.id
                 ));
@@ -164,10 +166,12 @@ mod tests {
     fn t21_what_a_stricter_route_does_not_cover_is_said() {
         let found = warned(&[route("/{*rest}", RoutePolicy::default()), route("/admin/{*rest}", admin())]);
         let [(1, message)] = found.as_slice() else { panic!("{found:?}") };
-        assert!(message.contains("does not cover /admin, which /{*rest} would serve"), "{message}");
+        assert!(message.contains("does not cover /admin, which the less strict /{*rest} would serve"), "{message}");
         let exempt = warned(&[route("/admin", RoutePolicy::default()), route("/admin/{*rest}", admin())]);
         assert!(
-            exempt.iter().any(|(place, text)| (*place, text.contains("/admin serves and asks for less")) == (1, true))
+            exempt
+                .iter()
+                .any(|(place, text)| (*place, text.contains("which the less strict /admin serves")) == (1, true))
         );
         let named = warned(&[route("/{a}", RoutePolicy::public()), route("/{a}/{*rest}", RoutePolicy::default())]);
         assert!(named.iter().any(|(place, text)| (*place, text.contains("/{…}")) == (1, true)), "{named:?}");
@@ -180,7 +184,7 @@ mod tests {
         let around = |lax: Route| warned(&[lax, strict.clone(), bare.clone()]);
         let exact = around(route("/Admin/help", RoutePolicy::public()));
         let [(0, message)] = exact.as_slice() else { panic!("{exact:?}") };
-        assert!(message.contains("asks for less than /admin/{*rest}, which servers take it for"), "{message}");
+        assert!(message.contains("is less strict than /admin/{*rest}, and servers"), "{message}");
         let dead = around(route("/Admin/{*rest}", RoutePolicy::public()));
         assert!(dead.iter().any(|(place, text)| (*place, text.contains("is never served")) == (0, true)), "{dead:?}");
         let policy = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };

@@ -11,7 +11,7 @@ pub struct Scope(Box<str>);
 
 /// A scope with a character that RFC 6749 §3.3 does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a scope token may hold visible ASCII characters except \" and \\")]
+#[error("a scope token may contain visible ASCII characters except \" and \\")]
 pub struct InvalidScope;
 
 impl Scope {

@@ -1,8 +1,8 @@
 //! The high-water mark: a small file beside the **keys** that names the store they were used with, and the number of
 //! its commits. A store that is missing, is another one, or is behind its mark was lost or restored from a back-up.
 //!
-//! The mark is a lower bound: it is written after the store, at start, every [`EVERY`] commits and at a clean stop. A
-//! store that was set back by fewer commits than came after the last mark is **not** noticed.
+//! The mark is a lower bound: it is written after the store, at start, every [`COMMITS_PER_MARK`] commits and at a
+//! clean stop. A store that was set back by fewer commits than came after the last mark is **not** noticed.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::StoreError;
 use crate::private_file;
 
 /// The number of commits between two marks.
-pub(super) const EVERY: u64 = 4096;
+pub(super) const COMMITS_PER_MARK: u64 = 4096;
 const VERSION: u32 = 1;
 /// The longest mark, in bytes.
 const MAX_LEN: u64 = 4096;
@@ -113,8 +113,8 @@ impl HighWater {
         let found = match verdict {
             Verdict::AsExpected => return None,
             Verdict::Missing => "there is no store there".to_owned(),
-            Verdict::Another(id) => format!("the store there is another one, {id}"),
-            Verdict::Behind(sequence) => format!("the store there is only at commit {sequence}"),
+            Verdict::Another(id) => format!("the store is another one, {id}"),
+            Verdict::Behind(sequence) => format!("the store is only at commit {sequence}"),
         };
         Some(format!(
             "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but {found}. \

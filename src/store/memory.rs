@@ -45,7 +45,7 @@ impl MemoryStore {
     }
 
     fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
-        self.tables.lock().map_err(|_| StoreError::new("the memory store was left half written by a panic"))
+        self.tables.lock().map_err(|_| StoreError::new("a panic left the memory store half written"))
     }
 
     fn run<T>(&self, work: impl FnOnce(&Rules, &mut Tables) -> Result<T, Failure>) -> Result<T, StoreError> {

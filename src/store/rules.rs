@@ -17,11 +17,11 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 /// How long ended records are kept, for clocks that disagree and for requests in flight.
 pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
-pub(super) const SWEEP_STEP: usize = 128;
+pub(super) const MAX_SWEPT: usize = 128;
 /// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
-const END_AT_ONCE: usize = 1000;
+const MAX_ENDED: usize = 1000;
 /// The most sessions of a page, whatever the caller asks for.
-const LONGEST_PAGE: usize = 1000;
+const MAX_PAGE: usize = 1000;
 
 /// Why an operation failed.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Rules {
             return Ok(Some(room));
         };
         let now = time_in(session);
-        let rows = state.live_of(&session.subject, most.saturating_add(END_AT_ONCE))?;
+        let rows = state.live_of(&session.subject, most.saturating_add(MAX_ENDED))?;
         let of_all = self.not_before_of_all(state, &session.subject)?;
         let mut live = Vec::new();
         for (id, expires) in rows {
@@ -139,7 +139,7 @@ impl Rules {
                 Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
                 Ok(Some(_) | None) => {}
                 // No request can continue an unreadable session.
-                Err(Failure::Refused(error)) => tracing::error!(session = %id, %error, "a session is not counted"),
+                Err(Failure::Refused(error)) => tracing::error!(session = %id, %error, "session not counted"),
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }
         }
@@ -147,7 +147,7 @@ impl Rules {
         if too_many > 0 && bound.on_too_many == OnTooMany::Refuse {
             return Ok(None);
         }
-        for old in records.into_iter().take(too_many.min(END_AT_ONCE)) {
+        for old in records.into_iter().take(too_many.min(MAX_ENDED)) {
             let Some(new) = apply_revoke(&old, RevokedBecause::TooMany) else { continue };
             let entry = Revocation {
                 target: Target::Session(old.id),
@@ -237,7 +237,7 @@ impl Rules {
                 // A record that this version cannot read cannot be marked. Its entry outlives it instead, so the
                 // revocation holds all the same.
                 Err(Failure::Refused(error)) => {
-                    tracing::error!(session = %id, %error, "a session was revoked whose record cannot be read");
+                    tracing::error!(session = %id, %error, "session revoked, but its record cannot be read");
                     state.end_of_all()?
                 }
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
@@ -272,7 +272,7 @@ impl Rules {
                 Ok(None) => {}
                 // The others count all the same: unconfirmed is the safe side.
                 Err(Failure::Refused(error)) => {
-                    tracing::error!(session = %id, %error, "a session cannot be confirmed");
+                    tracing::error!(session = %id, %error, "session not confirmed");
                 }
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }
@@ -284,7 +284,7 @@ impl Rules {
     #[expect(clippy::unused_self, reason = "all operations are called alike")]
     pub(super) fn sweep_step(&self, state: &mut impl State, now: Timestamp) -> Result<Swept, Failure> {
         state.raise_time(now)?;
-        state.remove_ended(now.minus(KEPT_AFTER_END), SWEEP_STEP)
+        state.remove_ended(now.minus(KEPT_AFTER_END), MAX_SWEPT)
     }
 
     /// The latest not-before of a session's subject, of its client and of all.
@@ -333,7 +333,7 @@ pub(super) fn end_of(session: &Session) -> Timestamp {
 
 /// How many sessions a page may have if `limit` was requested.
 pub(super) fn page_size(limit: usize) -> usize {
-    limit.clamp(1, LONGEST_PAGE)
+    limit.clamp(1, MAX_PAGE)
 }
 
 /// The latest engine time in a record. Not its creation, which may be stamped ahead of it.
@@ -386,7 +386,7 @@ fn fits(entry: &Revocation) -> Result<(), Failure> {
         | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::Minimum { .. } | Effect::Gone)
         | (Target::Token { .. }, Effect::Minimum { .. } | Effect::NotBefore(_)) => false,
     };
-    if fits { Ok(()) } else { refused(format!("{:?} has no meaning for {:?}", entry.effect, entry.target)) }
+    if fits { Ok(()) } else { refused(format!("{:?} does not fit {:?}", entry.effect, entry.target)) }
 }
 
 struct Merged {

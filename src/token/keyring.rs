@@ -53,7 +53,7 @@ pub enum KeyError {
         length: usize,
     },
     /// Data that may be public was given as an HMAC secret.
-    #[error("this is {0}, which can never be an HMAC secret: whoever has it could sign tokens")]
+    #[error("this is {0}, which can never be an HMAC secret: anyone who knows it could sign tokens")]
     PublicAsSecret(&'static str),
     /// A `kid` that no header could name.
     #[error("a kid must be 1 to 128 visible ASCII characters")]

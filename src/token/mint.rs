@@ -41,7 +41,7 @@ impl fmt::Debug for AccessTokenText {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// A claim that our own verification would refuse.
-    #[error("the claim {0} is not one that we would accept")]
+    #[error("the claim {0} would not be accepted by verification")]
     Claim(&'static str),
     /// The token would be longer than the 8 KiB that we accept.
     #[error("the token is too long")]

@@ -209,7 +209,7 @@ pub struct Peeked {
 }
 
 /// The longest text in [`Peeked`], in bytes.
-const PEEKED: usize = 256;
+const MAX_PEEKED_BYTES: usize = 256;
 
 /// The longest prefix of a text that fits into `most` bytes.
 pub fn beginning(text: &str, most: usize) -> &str {
@@ -223,7 +223,7 @@ pub(crate) fn peek(token: &str) -> Option<Peeked> {
     let header = shape::Header::read(parts.header).ok()?;
     let payload = shape::decode(parts.claims).ok()?;
     let claims = Members::read(&payload).ok()?;
-    let cut = |text: &str| Box::from(beginning(text, PEEKED));
+    let cut = |text: &str| Box::from(beginning(text, MAX_PEEKED_BYTES));
     let text = |name| match claims.get(name) {
         Some(Member::Text(text)) => Some(cut(text)),
         Some(Member::Number(_) | Member::Array(_) | Member::Other) | None => None,

@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Verified;
 
 /// The number of slots of a thread.
-const PLACES: usize = 4096;
+const SLOTS: usize = 4096;
 /// The most memory that a thread's tokens take, in bytes: 4096 tokens of usual size fit.
-const MOST: usize = 8 << 20;
+const MAX_BYTES: usize = 8 << 20;
 /// After this many hits in a row the shared cache is asked, so that it learns that the token is in use and keeps it.
-const UNHEARD: u32 = 64;
+const MAX_UNREPORTED_HITS: u32 = 64;
 
 thread_local! {
-    static FRONT: RefCell<Front> = const { RefCell::new(Front { places: Vec::new(), bytes: 0, hand: 0 }) };
+    static FRONT: RefCell<Front> = const { RefCell::new(Front { slots: Vec::new(), bytes: 0, hand: 0 }) };
 }
 
 struct Front {
-    places: Vec<Option<Slot>>,
+    slots: Vec<Option<Slot>>,
     /// The memory that the tokens take.
     bytes: usize,
     /// The slot to evict next when the tokens take too much memory.
@@ -52,12 +52,12 @@ impl SetId {
 pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
-        let place = front.places.get_mut(place_of(token))?.as_mut()?;
-        if place.set != set || place.verified.text() != token || place.found >= UNHEARD {
+        let slot = front.slots.get_mut(slot_of(token))?.as_mut()?;
+        if slot.set != set || slot.verified.text() != token || slot.found >= MAX_UNREPORTED_HITS {
             return None;
         }
-        place.found += 1;
-        Some(Arc::clone(&place.verified))
+        slot.found += 1;
+        Some(Arc::clone(&slot.verified))
     })
 }
 
@@ -65,17 +65,17 @@ pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
 pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
     FRONT.with(|front| {
         let Ok(mut front) = front.try_borrow_mut() else { return };
-        if front.places.is_empty() {
-            front.places.resize_with(PLACES, || None);
+        if front.slots.is_empty() {
+            front.slots.resize_with(SLOTS, || None);
         }
-        let at = place_of(verified.text());
+        let at = slot_of(verified.text());
         front.bytes += verified.weight as usize;
         front.put(at, Some(Slot { set, found: 0, verified: Arc::clone(verified) }));
-        for _ in 0..PLACES {
-            if front.bytes <= MOST {
+        for _ in 0..SLOTS {
+            if front.bytes <= MAX_BYTES {
                 break;
             }
-            front.hand = (front.hand + 1) % PLACES;
+            front.hand = (front.hand + 1) % SLOTS;
             if front.hand != at {
                 let gone = front.hand;
                 front.put(gone, None);
@@ -87,8 +87,8 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
 impl Front {
     /// Replaces the content of a slot.
     fn put(&mut self, at: usize, new: Option<Slot>) {
-        let Some(place) = self.places.get_mut(at) else { return };
-        if let Some(old) = std::mem::replace(place, new) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        if let Some(old) = std::mem::replace(slot, new) {
             self.bytes -= old.verified.weight as usize;
         }
     }
@@ -101,8 +101,8 @@ pub(crate) fn bytes() -> usize {
 }
 
 /// The bits of a signature are as good as random. The multiplication spreads its base64 letters over all bits.
-fn place_of(token: &str) -> usize {
+fn slot_of(token: &str) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let end = token.as_bytes().last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-    usize::try_from(end.wrapping_mul(ODD) >> 48).unwrap_or_default() % PLACES
+    usize::try_from(end.wrapping_mul(ODD) >> 48).unwrap_or_default() % SLOTS
 }

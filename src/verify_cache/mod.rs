@@ -52,11 +52,11 @@ pub(crate) use front::bytes as at_hand;
 /// The memory of the shared cache of verified tokens, in bytes.
 pub const DEFAULT_CACHE: u64 = 64 << 20;
 /// The memory of the refused tokens, in bytes.
-const REFUSED_CACHE: u64 = 4 << 20;
+const REFUSED_CACHE_BYTES: u64 = 4 << 20;
 /// How long a refused token is remembered. Revocations are never taken back, so any duration would be safe.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// The memory of a cached token besides its texts, in bytes: the structure itself, and its cache entry.
-const OVERHEAD: usize = 768;
+const ENTRY_OVERHEAD_BYTES: usize = 768;
 
 /// The headers that tell an upstream the caller.
 #[derive(Clone, Debug, Default)]
@@ -495,8 +495,8 @@ impl KeySet {
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default());
         let refused = Cache::builder()
-            .max_capacity(REFUSED_CACHE)
-            .weigher(|text: &Arc<str>, _: &Refused| as_weight(text.len().saturating_add(OVERHEAD)))
+            .max_capacity(REFUSED_CACHE_BYTES)
+            .weigher(|text: &Arc<str>, _: &Refused| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
             .time_to_live(REFUSED_FOR)
             .build_with_hasher(foldhash::quality::RandomState::default());
         Self { verifier, cache, refused, id: SetId::next() }
@@ -532,7 +532,13 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
     let texts = [token.account.as_deref(), token.client.as_deref(), token.jti.as_deref()];
     let texts: usize = texts.into_iter().flatten().map(str::len).sum();
     as_weight(
-        OVERHEAD + headers + audience + texts + token.text.len() + token.subject.len() + token.scope.as_str().len(),
+        ENTRY_OVERHEAD_BYTES
+            + headers
+            + audience
+            + texts
+            + token.text.len()
+            + token.subject.len()
+            + token.scope.as_str().len(),
     )
 }
 

@@ -72,8 +72,8 @@ fn t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
     let said = place.done(&["check"], "").stdout;
     let first = CONFIG.lines().count();
     for (line, route, text) in [
-        (2, 2, "does not cover /admin, which /{*rest} would serve and ask for less"),
-        (6, 3, "asks for less than /admin/{*rest}, which servers take it for"),
+        (2, 2, "does not cover /admin, which the less strict /{*rest} would serve"),
+        (6, 3, "is less strict than /admin/{*rest}, and servers"),
         (10, 4, "is never reached: /login/token is answered by the endpoint"),
     ] {
         let at = format!("gateway.toml:{}:8: routes[{route}].path: {text}", first + line);
@@ -210,7 +210,7 @@ fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_no
                 with(good, "directory", "path = \"data/users.toml\"")
             },
             "directory.path",
-            "its mode 644 lets everyone at it: chmod 600",
+            "its mode 644 gives others access: chmod 600",
         ),
         (
             |place, good| {
@@ -226,7 +226,7 @@ fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_no
                 good.to_owned()
             },
             "issuer.keys",
-            "its mode 644 lets everyone at it",
+            "its mode 644 gives others access",
         ),
         (
             |place, good| {
@@ -251,7 +251,7 @@ fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_no
                 good.to_owned()
             },
             "admin.token_file",
-            "its mode 604 lets everyone at it",
+            "its mode 604 gives others access",
         ),
         (
             |place, good| {
@@ -267,7 +267,7 @@ fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_no
                 good.to_owned()
             },
             "store.path",
-            "its mode 666 lets everyone at it",
+            "its mode 666 gives others access",
         ),
         (
             |place, good| {

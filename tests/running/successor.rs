@@ -180,8 +180,8 @@ async fn o13_what_check_would_refuse_leaves_the_gate_as_it_is() {
     let wrong = [
         ("USR2", format!("{config}{overlapping}"), 0o600, "serves the same host, path and method as"),
         ("HUP", format!("{config}{overlapping}"), 0o600, "serves the same host, path and method as"),
-        ("USR2", config.clone(), 0o644, "its mode 644 lets everyone at it"),
-        ("HUP", config.clone(), 0o644, "its mode 644 lets everyone at it"),
+        ("USR2", config.clone(), 0o644, "its mode 644 gives others access"),
+        ("HUP", config.clone(), 0o644, "its mode 644 gives others access"),
         ("USR2", config.replacen(&gate.address.to_string(), &taken, 1), 0o600, "cannot listen on"),
     ];
     for (refusals, (signal, config, bits, said)) in (1..).zip(wrong) {

@@ -40,7 +40,7 @@ fn a_file_that_cannot_be_used_is_named_with_its_key() {
     both_say(&place, &["server.key: no readable private key", "server.tls.key: "]);
     write_private(&key, &good_key);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    both_say(&place, &["its mode 644 lets everyone at it: chmod 600", "server.tls.key: "]);
+    both_say(&place, &["its mode 644 gives others access: chmod 600", "server.tls.key: "]);
     fs::remove_file(&key).unwrap();
     both_say(&place, &["server.key: cannot be opened", "server.tls.key: "]);
     write_private(&key, &good_key);

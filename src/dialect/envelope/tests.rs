@@ -97,7 +97,7 @@ fn a_failure_may_be_a_200_for_clients_that_read_nothing_but_the_code() {
     let (status, body, headers) = written(lenient, &Method::PUT, Err(Denial::UnknownRefreshToken.into()));
     assert_eq!((status, headers.contains_key(WWW_AUTHENTICATE)), (StatusCode::OK, false));
     assert!(body.contains("AUTH_1002"));
-    // What is no answer of the protocol keeps its status.
+    // A failure beyond the protocol keeps its status.
     let (status, ..) = written(lenient, &Method::PUT, Err(Denial::MalformedRequest("x").into()));
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, ..) = written(lenient, &Method::PUT, Err(Error::Failed(Fault::Clock)));

@@ -24,9 +24,9 @@ use super::proto::DESCRIPTORS;
 use crate::dialect::{Reply, ReplyBody, StreamedBody};
 
 /// How long a health watch stays open.
-const WATCHED: Duration = Duration::from_secs(60);
+const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest message of a request, in bytes.
-const MAX_MESSAGE: usize = 16 * 1024;
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 
 type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
 
@@ -55,9 +55,10 @@ impl Streams {
         let v1 = builder().build_v1().ok();
         let v1alpha = builder().build_v1alpha().ok();
         Self {
-            v1: v1.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE))),
-            v1alpha: v1alpha.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE))),
-            health: BoxCloneSyncService::new(HealthServer::new(Alive).max_decoding_message_size(MAX_MESSAGE)),
+            v1: v1.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE_BYTES))),
+            v1alpha: v1alpha
+                .map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE_BYTES))),
+            health: BoxCloneSyncService::new(HealthServer::new(Alive).max_decoding_message_size(MAX_MESSAGE_BYTES)),
         }
     }
 
@@ -107,7 +108,7 @@ impl Body for Unfailing {
 
 /// A stream that sends nothing, and then ends.
 fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
-    stream::once(tokio::time::sleep(WATCHED)).filter_map(|()| std::future::ready(None)).boxed()
+    stream::once(tokio::time::sleep(WATCH_TIMEOUT)).filter_map(|()| std::future::ready(None)).boxed()
 }
 
 /// A gate that answers is serving.
@@ -155,7 +156,7 @@ mod tests {
         assert!(watched.next().await.unwrap().is_ok());
         assert!(begun.elapsed().is_zero());
         assert!(watched.next().await.is_none());
-        assert_eq!(begun.elapsed(), WATCHED);
+        assert_eq!(begun.elapsed(), WATCH_TIMEOUT);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::words::Problem;
 
 /// The longest text that the library accepts.
-const LONGEST: usize = 100;
+const MAX_TEXT_BYTES: usize = 100;
 /// The protocol's value for "never expires".
 const NEVER: f64 = -1.0;
 
@@ -40,7 +40,7 @@ fn bad() -> Problem {
 
 /// Milliseconds; `None` if the text is no duration.
 fn millis(text: &str) -> Option<f64> {
-    if text.len() > LONGEST {
+    if text.len() > MAX_TEXT_BYTES {
         return None;
     }
     let is_of_number = |c: char| c.is_ascii_digit() || c == '.';

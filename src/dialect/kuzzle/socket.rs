@@ -51,25 +51,25 @@ use inflow::Inflow;
 use upstream::{Caller, Said, Upstream, relayed};
 
 /// The longest message, in either direction.
-const MAX_MESSAGE: usize = 1024 * 1024;
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// How many identities one connection may use at once.
 const MAX_IDENTITIES: usize = 4;
 /// How many messages may wait for an upstream, and how many bytes of them.
-const WAITING: usize = 64;
-const MAX_WAITING: usize = 4 * MAX_MESSAGE;
+const MAX_WAITING_MESSAGES: usize = 64;
+const MAX_WAITING_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 /// How many upstream messages may wait for the client; beyond that the gate stops reading from the upstream
 /// (back-pressure).
-const UNREAD: usize = 4;
+const MAX_UNREAD_MESSAGES: usize = 4;
 /// How often the tokens of a connection are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// A client that is silent for this long is gone: the SDKs ping every two seconds.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a connection may stay without a valid token.
-const ANONYMOUS: Duration = Duration::from_secs(60);
+const ANONYMOUS_TIMEOUT: Duration = Duration::from_secs(60);
 /// The size of a read; the library has a buffer of this size for each connection.
-const READ: usize = 8 * 1024;
+const READ_BUFFER_BYTES: usize = 8 * 1024;
 /// How long a client may take to accept what is sent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A byte stream.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -103,10 +103,10 @@ pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
 
 async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
-        .read_buffer_size(READ)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE))
-        .max_write_buffer_size(MAX_WAITING);
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
+        .max_write_buffer_size(MAX_WAITING_BYTES);
     WebSocketStream::from_raw_socket(stream, role, Some(config)).await
 }
 
@@ -175,7 +175,7 @@ async fn serve_on<S: Stream>(
     linked: Option<(SecretString, bool)>,
     prefix: String,
 ) {
-    let (said, mut hears) = mpsc::channel(UNREAD);
+    let (said, mut hears) = mpsc::channel(MAX_UNREAD_MESSAGES);
     let client = socket(Inflow::new(client, Arc::clone(&gate)), Role::Server).await;
     let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
     let mut session = Session { client, prefix, gate, linked, upstreams: Vec::new(), next: 0, said, anonymous: None };
@@ -191,7 +191,7 @@ async fn serve_on<S: Stream>(
             CloseReason::Broken => Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
         }
     };
-    if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, close).await {
+    if let Ok(Ok(())) = tokio::time::timeout(WRITE_TIMEOUT, close).await {
         linger(client.get_mut()).await;
     }
 }
@@ -231,7 +231,7 @@ impl<S: Stream> Session<S> {
                 },
                 _ = look.tick() => {
                     quiet += CHECK_INTERVAL;
-                    if quiet > IDLE {
+                    if quiet > IDLE_TIMEOUT {
                         return Err(CloseReason::With(CloseCode::Away));
                     }
                     if self.client.get_ref().is_late() {
@@ -254,7 +254,7 @@ impl<S: Stream> Session<S> {
     }
 
     async fn send(&mut self, text: String) -> Result<(), CloseReason> {
-        match tokio::time::timeout(PATIENCE, self.client.send(Frame::text(text))).await {
+        match tokio::time::timeout(WRITE_TIMEOUT, self.client.send(Frame::text(text))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(CloseReason::Broken),
         }
@@ -276,7 +276,7 @@ impl<S: Stream> Session<S> {
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
         self.anonymous = (!is_somebody).then(|| self.anonymous.unwrap_or_else(Instant::now));
         // If the route requires no token, a connection needs none.
-        if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS)
+        if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS_TIMEOUT)
             && self.gate.permit(None, &nothing()).is_err()
         {
             return Err(CloseReason::With(CloseCode::Policy));

@@ -1,4 +1,4 @@
-//! Reading and writing, without an engine: what the SDKs send becomes a command, what comes of it becomes an envelope.
+//! Reading and writing, without an engine: the SDKs' requests become commands, and outcomes become envelopes.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::denial::NotGood;
 use crate::fault::Fault;
 use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
-/// Takes one command, and answers it with what it was given.
+/// Accepts one command, and returns the given outcome.
 struct Engine {
     says: Mutex<Option<Result<Outcome, Error>>>,
     asked: Mutex<Option<Command>>,
@@ -97,7 +97,7 @@ async fn command(request: &Request<'_>) -> Command {
     answer(request, Ok(Outcome::Revoked)).await.1.expect("a command")
 }
 
-/// The error that a request brings without the engine being asked.
+/// The error of a request that never reaches the engine.
 async fn refused(request: &Request<'_>) -> (u16, String) {
     let (came, asked) = answer(request, Ok(Outcome::Revoked)).await;
     assert!(asked.is_none());
@@ -106,7 +106,7 @@ async fn refused(request: &Request<'_>) -> (u16, String) {
     (status, body["error"]["id"].as_str().unwrap().to_owned())
 }
 
-/// What a call in an envelope becomes.
+/// A request with a call in an envelope.
 fn envelope(body: &str) -> Request<'_> {
     Request { operation: "_query", method: Method::POST, body, ..Request::default() }
 }
@@ -148,7 +148,7 @@ async fn a_login_that_cannot_be_is_refused_by_its_id() {
         (Some("expiresIn=0"), LOGIN, "api.assert.invalid_argument"),
         (Some("expiresIn="), LOGIN, "api.assert.invalid_argument"),
         (Some("expiresIn=-1"), LOGIN, "security.token.ttl_exceeded"),
-        // A password in the query is none where a body is due.
+        // A password in the query does not count if a body is required.
         (Some("username=u&password=p"), "", "api.assert.missing_argument"),
     ] {
         assert_eq!(refused(&login(query, body)).await, (400, id.to_owned()), "{query:?} {body}");
@@ -379,7 +379,7 @@ async fn the_description_of_the_api_suits_both_sdks() {
     }
     assert_eq!(api["server"]["publicApi"]["http"][0]["url"], "/x/_publicApi");
 
-    // An upstream that is no Kuzzle says nothing of it.
+    // An upstream that is no Kuzzle has no list.
     let said =
         |status: u16, text: &str| ConsultResult::Said(StatusCode::from_u16(status).unwrap(), text.to_owned().into());
     for other in [
@@ -397,7 +397,7 @@ async fn the_description_of_the_api_suits_both_sdks() {
     api["auth"]["createToken"] = json!(1);
     api["document"] = json!({ "get": 2 });
     assert_eq!(all["result"], api);
-    // Where a list would be only half of it, none is given.
+    // No list is returned if it would be incomplete.
     for (said, status) in [
         (ConsultResult::Refused(Denial::NoCredential), 401),
         (ConsultResult::Refused(Denial::InsufficientScope), 403),
@@ -455,7 +455,7 @@ async fn t25_a_cookie_is_set_and_taken_back_by_a_post_of_json_from_a_page_that_m
             (Request { foreign: true, ..good.clone() }, 403),
             (Request { bare: true, ..good.clone() }, 400),
             (Request { headers: &text, ..good.clone() }, 400),
-            // By GET a login alone is served; the others are 405 before this.
+            // By GET only a login is served; the others are 405 before this.
             (method, 400),
         ];
         for (bad, status) in bad {
@@ -469,7 +469,7 @@ async fn t25_a_cookie_is_set_and_taken_back_by_a_post_of_json_from_a_page_that_m
             assert!(!reply.headers().contains_key(SET_COOKIE));
         }
     }
-    // Without a cookie nothing of this is asked, but text and forms are no JSON.
+    // Without a cookie none of this is required, but text and forms are not JSON.
     let plain = Request { foreign: true, bare: true, query: None, ..post("login", &[], pair) };
     assert!(answer(&plain, Ok(Outcome::Revoked)).await.1.is_some());
     for media in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "", "*/*"] {
@@ -491,7 +491,7 @@ async fn t25_the_envelope_of_any_action_asks_for_the_same() {
     assert!(answer(&envelope(text), Ok(Outcome::Revoked)).await.1.is_some());
     assert_eq!(refused(&Request { foreign: true, ..envelope(text) }).await.0, 403);
     assert_eq!(refused(&Request { bare: true, ..envelope(text) }).await.0, 400);
-    // A call that is passed on with the cookie, too.
+    // The same for a call that is forwarded with the cookie.
     let other = r#"{"controller":"document","action":"get"}"#;
     let cookie = [("cookie", "authToken=C")];
     assert_eq!(refused(&Request { bare: true, headers: &cookie, ..envelope(other) }).await.0, 400);

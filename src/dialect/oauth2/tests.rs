@@ -1,4 +1,4 @@
-//! Reading and writing, without an engine: what clients send becomes a command, what comes of it becomes RFC 6749.
+//! Reading and writing, without an engine: requests become commands, and outcomes become replies of RFC 6749.
 
 use std::time::Duration;
 
@@ -151,7 +151,7 @@ fn a_capital_token_is_taken_for_a_sign_out_and_for_nothing_else() {
     for both in ["Token=R&token=R&client_id=K", "token=R&Token=S&client_id=K"] {
         assert!(matches!(read_at(REVOCATION, &form, both), Err(Denial::MalformedRequest(_))), "{both}");
     }
-    // An empty one is one that was not sent.
+    // An empty parameter counts as absent.
     assert!(read_at(REVOCATION, &form, "Token=&token=R&client_id=K").is_ok());
 }
 

@@ -109,7 +109,7 @@ async fn j15_a_removed_key_takes_effect_at_the_next_check() {
 async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment() {
     let w = World::new().await;
     let [forger, honest] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse().unwrap()));
-    // So much that he waits until the end of the test.
+    // So many that the wait lasts until the end of the test.
     let limits =
         Limits::new(Rates { forged_per_address: Rate::new(1, secs(3600)), ..Rates::default() }, w.time.clone());
     (0..2).for_each(|_| limits.record_forged(forger));
@@ -123,7 +123,7 @@ async fn a5_whoever_shows_a_new_token_is_judged_for_himself_at_whatever_moment()
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 barrier.wait();
-                // Late, it is no first sight any more.
+                // Afterwards it is no longer unseen.
                 assert!(matches!(show(&token, forger), Ok(()) | Err(Denial::TooManyRequests(_))));
             });
             barrier.wait();
@@ -146,7 +146,7 @@ async fn of_several_who_show_a_new_token_at_once_one_verifies_it() {
             let all: Vec<_> = (0..4).map(|_| scope.spawn(show)).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
         });
-        // Whoever had verified it himself would have one of his own.
+        // A request that had verified it itself would have a value of its own.
         assert!(verified.iter().all(|one| Arc::ptr_eq(one, &verified[0])));
     }
 }
@@ -157,7 +157,7 @@ async fn a5_a_flood_of_bad_tokens_leaves_the_good_ones_in_the_cache() {
     let first = w.login().await;
     let verified = w.check(&first.access).unwrap();
     let (signed, _) = first.access.rsplit_once('.').unwrap();
-    // Thirty times what the cache holds.
+    // Thirty times the cache's capacity.
     for i in 0..3_000_u32 {
         let forged = format!("{signed}.{i:0>86}");
         assert!(w.check(&forged).is_err());
@@ -171,7 +171,7 @@ async fn a5_a_token_in_use_keeps_its_place_though_its_thread_has_it_at_hand() {
     let w = World::new().await;
     let first = w.login().await;
     let verified = w.check(&first.access).unwrap();
-    // Three times what the cache holds, and the first between any two of them.
+    // Three times the cache's capacity, with the first token between any two of them.
     for _ in 0..300 {
         w.check(&w.login().await.access).unwrap();
         w.check(&first.access).unwrap();
@@ -183,7 +183,7 @@ async fn a5_a_token_in_use_keeps_its_place_though_its_thread_has_it_at_hand() {
 #[tokio::test]
 async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     let w = World::new().await;
-    // In the middle of a second: what was granted is rounded up.
+    // In the middle of a second: the granted lifetime is rounded up.
     let first = w.login_with("ada", None, "web", Some(secs(2))).await.unwrap();
     assert_eq!((first.expires_in, first.expires.as_millis() % 1000), (2, 0));
     let token = first.access_token.expose();
@@ -210,7 +210,7 @@ async fn j17_what_ends_a_token_is_the_later_of_engine_time_and_wall_clock() {
     let w = World::new().await;
     let [cached, new] = [w.login().await.access, w.login().await.access];
     w.check(&cached).unwrap();
-    // The wall clock jumps, and is not followed.
+    // The wall clock jumps, and the engine does not follow.
     let before = w.time.wall();
     w.time.set_wall(before.plus(secs(2 * 3600)));
     w.engine.clock().tick();
@@ -223,14 +223,14 @@ async fn j17_what_ends_a_token_is_the_later_of_engine_time_and_wall_clock() {
     for token in [&cached, &new] {
         w.check(token).unwrap();
     }
-    // And one that is stepped back brings nothing back.
+    // A wall clock that steps back revives nothing.
     w.advance(secs(601));
     w.time.set_wall(before);
     w.engine.clock().tick();
     assert_eq!(w.check(&cached).unwrap_err(), Denial::TokenExpired);
 }
 
-/// One caller that no limit was met for yet.
+/// Limits that have counted nothing yet.
 fn fresh(w: &World, rates: Rates) -> Limits {
     Limits::new(rates, w.time.clone())
 }
@@ -290,7 +290,7 @@ async fn a13_a_token_that_is_only_read_is_counted_like_one_that_is_used() {
 #[tokio::test]
 async fn a12_the_cache_is_bounded_by_bytes() {
     let w = World::new().await;
-    // Tokens of several kilobytes, five times what fits.
+    // Tokens of several kilobytes, five times the capacity.
     let long = ["x", "y"].map(|letter| letter.repeat(1500)).join(" ");
     w.users.change("ada", |user| user.scopes = scope(&long));
     let mut each = 0;

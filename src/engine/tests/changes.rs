@@ -1,4 +1,4 @@
-//! Users who are changed while they have sessions, or while they log in: R18.
+//! Users that change while they have sessions, or while they log in: R18.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::session::rotation::SessionEnd;
 
 #[tokio::test]
 async fn r18_a_login_under_way_is_looked_at_again_before_its_session_is_written() {
-    // Whoever is put out or moved meanwhile does not get in.
+    // A user who is disabled or moved meanwhile does not get in.
     let out: [fn(&mut User); 2] = [|user| user.active = false, |user| user.account = Some("other".into())];
     for change in out {
         let w = World::new().await;
@@ -20,7 +20,7 @@ async fn r18_a_login_under_way_is_looked_at_again_before_its_session_is_written(
         assert_eq!(denied(w.login_as("ada").await), Denial::WrongPassword);
         assert_eq!(w.users.authentications.load(Ordering::SeqCst), 2);
     }
-    // Another password, or sessions that are over: the password is checked once more, and is still good here.
+    // Another password, or a raised not-before: the password is checked once more, and is still good here.
     let again: [fn(&mut User); 2] = [
         |user| user.password_mark = Some(PasswordMark::of(b"another")),
         |user| user.sessions_valid_from = T0.minus(secs(1)),
@@ -54,7 +54,7 @@ async fn r18_a_login_that_a_revocation_overtakes_is_checked_once_more() {
     w.check(&pair.access).unwrap();
     assert_eq!(w.users.authentications.load(Ordering::SeqCst), 4);
 
-    // Nobody but the application knows whether its user may still come in.
+    // Only the application knows whether its user may still log in.
     let engine = Arc::clone(&w.engine);
     w.store.before_next_write(async move {
         engine.revoke_all(RevokedBecause::Operator).await.unwrap();

@@ -1,4 +1,4 @@
-//! Engine time: O9, and the windows of R3 on clocks that misbehave.
+//! Engine time: O9, and the windows of R3 on faulty clocks.
 
 use super::support::{DAY, HOUR, T0, World, denied, failed, secs};
 use crate::clock::ClockState;
@@ -16,7 +16,7 @@ async fn o9_a_clock_stepped_back_reopens_no_window() {
     w.time.set_wall(T0.minus(secs(20)));
     assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::Reuse(_)), "grace stays over");
 
-    // Nor does a restart: the store remembers how late it was.
+    // Nor does a restart: the store remembers the time.
     let third = w.login().await;
     let fourth = w.refreshed(&third.refresh, IssueKind::Rotated).await;
     w.advance(secs(11));
@@ -52,7 +52,7 @@ async fn o9_behind_the_store_nothing_is_minted_and_nothing_consumed() {
         assert!(matches!(failed(w.start("ada").await), Fault::Clock));
     }
     assert_eq!(w.record(first.session).await, before);
-    // What is out there is still checked, on the later time.
+    // Issued tokens are still checked, on the later time.
     w.check(&first.access).unwrap();
     w.time.set_wall(T0.plus(HOUR));
     w.refreshed(&first.refresh, IssueKind::Rotated).await;
@@ -65,7 +65,7 @@ async fn o9_o26_a_clock_that_jumps_is_not_followed_and_prolongs_nothing() {
     w.check(&first.access).unwrap();
     let before = w.record(first.session).await;
     w.time.set_wall(T0.plus(DAY * 365));
-    // What is minted now would have expired. Nothing is, and nothing is consumed.
+    // A token minted now would be expired. None is minted, and nothing is consumed.
     assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Clock));
     assert!(matches!(failed(w.login_as("ada").await), Fault::Clock));
     assert_eq!(w.engine.clock().state(), ClockState::Jumped);

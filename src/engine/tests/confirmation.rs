@@ -16,7 +16,7 @@ async fn a_token_seen_for_the_first_time_confirms_its_generation() {
     assert!(!w.engine.confirmations().has(first.session, 2), "written, and forgotten here");
     let record = w.record(first.session).await;
     assert!(record.confirmed && record.current == 2);
-    // A hit in the cache notes nothing again.
+    // A hit in the cache makes no further note.
     w.check(&second.access).unwrap();
     assert!(!w.engine.confirmations().has(first.session, 2));
 }

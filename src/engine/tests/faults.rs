@@ -148,7 +148,7 @@ async fn r2_a_revocation_that_could_not_be_written_holds_on_this_node_and_is_rep
     assert!(matches!(failed(log_out(&w).await), Fault::Store(_)));
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::List));
-    // Nothing says that it is done before it is.
+    // No reply claims success before the write is durable.
     assert!(matches!(failed(log_out(&w).await), Fault::Store(_)));
 
     w.store.set(Mode::Good);

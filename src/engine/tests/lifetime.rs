@@ -1,4 +1,4 @@
-//! How long sessions live, and what users may: R8.
+//! Lifetimes of sessions, and changes of users: R8.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -67,7 +67,7 @@ async fn r8_a_user_who_is_disabled_or_removed_refreshes_no_more() {
     w.users.change("ada", |user| user.active = false);
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::UserInactive));
     assert_eq!(denied(w.login_as("ada").await), Denial::WrongPassword);
-    // Back again before anything was consumed.
+    // Restored before anything was consumed.
     w.users.change("ada", |user| user.active = true);
     assert_eq!(w.record(first.session).await, before);
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;

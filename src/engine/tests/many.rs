@@ -1,4 +1,4 @@
-//! How many sessions a subject has: R22.
+//! The number of sessions of a subject: R22.
 
 use super::support::{Pair, World, denied, secs};
 use crate::denial::Denial;

@@ -1,4 +1,4 @@
-//! Who presents what, where: R1, R5, R6, R7, O5.
+//! Credentials and their clients, accounts and endpoints: R1, R5, R6, R7, O5.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -119,7 +119,7 @@ async fn r6_a_session_is_refreshed_under_its_own_account() {
     assert_eq!(w.record(eve.session).await, before);
     let own = Ask { account: AccountRule::Only(Some("acme")), ..Ask::default() };
     let second = super::support::Pair::from(w.ask(&eve.refresh, own).await.unwrap());
-    // An endpoint without a place for an account takes them all.
+    // An endpoint without an account in its path accepts all of them.
     w.ask(&second.refresh, Ask { account: AccountRule::Any, ..Ask::default() }).await.unwrap();
 }
 
@@ -135,7 +135,7 @@ async fn a_session_of_another_dialect_is_refreshed_only_where_it_is_accepted() {
     w.ask(&first.refresh, accepted).await.unwrap();
 }
 
-/// Whoever accepts a session does not make a refresh credential of its access token, which upstreams and logs may see.
+/// Accepting a session does not make its access token a refresh credential: upstreams and logs may see access tokens.
 #[tokio::test]
 async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_knows_no_other() {
     let w = World::new().await;
@@ -162,7 +162,7 @@ async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_know
         assert_eq!(denied(ask(Exchange::Access(own), by_access).await), Denial::OtherDialect);
     }
     assert_eq!(w.record(first.session).await, before, "and nothing was used up");
-    // Beside its refresh token it is no more than a second proof.
+    // Beside its refresh token it is only a second proof.
     let token = SecretString::from(first.refresh.clone());
     let second = ask(Exchange::Pair(&token, own), &[]).await.unwrap();
     let verified = w.check(second.access_token.expose()).unwrap();
@@ -182,7 +182,7 @@ async fn r6_scope_shrinks_and_never_grows() {
     assert_eq!(less.scope, scope("read"));
     let less = super::support::Pair::from(less);
     assert_eq!(w.check(&less.access).unwrap().token().scope, scope("read"));
-    // What was granted at login is still granted (RFC 6749 §6).
+    // The scope of the login is still granted (RFC 6749 §6).
     assert_eq!(w.refresh(&less.refresh).await.unwrap().scope, scope("read write"));
 }
 

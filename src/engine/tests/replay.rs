@@ -79,7 +79,7 @@ async fn r3_without_the_old_refresh_key_a_repeat_has_a_new_refresh_token_of_the_
     let first = w.login().await;
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.set_keys(w.keys.ring(&["a"], &[2]));
-    // Tokens of a key that is gone are nobody's.
+    // Tokens of a removed key are unknown.
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::UnknownRefreshToken);
     assert_eq!(denied(w.refresh(&second.refresh).await), Denial::UnknownRefreshToken);
 }
@@ -188,7 +188,7 @@ async fn r3_a_lost_reply_is_made_good_while_nobody_used_it_and_what_was_lost_is_
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked, "and what came before it");
     w.check(&third.access).unwrap();
 
-    // Whoever fetched it silently gives himself away.
+    // A thief who fetched it silently is detected here.
     assert!(matches!(denied(w.refresh(&lost.refresh).await), Denial::Reuse(_)));
     assert_eq!(w.check(&third.access).unwrap_err(), Denial::TokenRevoked);
     assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::Reuse));

@@ -7,7 +7,7 @@ use crate::session::profile::OnReuse;
 use crate::session::rotation::SessionEnd;
 use crate::session::{RevokedBecause, Status};
 
-/// Three generations, the first superseded for good.
+/// Three generations, the first superseded beyond its windows.
 async fn chain(w: &World) -> [Pair; 3] {
     let first = w.login().await;
     w.check(&first.access).unwrap();

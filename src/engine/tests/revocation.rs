@@ -243,7 +243,7 @@ async fn r13_with_revoke_previous_after_zero_a_rotation_ends_the_access_token_be
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
     w.check(&second.access).unwrap();
-    // The refresh token before it keeps its grace.
+    // The previous refresh token keeps its grace period.
     assert_eq!(w.refreshed(&first.refresh, IssueKind::Replayed).await, second);
     w.restart().await;
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
@@ -273,7 +273,7 @@ async fn without_revoke_previous_after_access_tokens_live_to_their_own_end() {
     w.check(&first.access).unwrap();
 }
 
-/// Everything that a revocation could move.
+/// Everything that a revocation could change.
 async fn moved(w: &World) -> (Vec<u64>, crate::store::Cursor, u64, usize) {
     let list = w.engine.revocations();
     let epochs = (0..crate::revocation::epoch::SHARDS).map(|shard| list.epoch(shard)).collect();
@@ -307,13 +307,13 @@ async fn r23_ending_what_has_ended_writes_nothing_and_raises_no_counter() {
     }
     assert_eq!((moved(&w).await, w.record(first.session).await), (once, record));
 
-    // Nor when the entries have gone with the last token that they could match.
+    // Nor when the entries are gone with the last token that they could match.
     w.advance(3 * HOUR);
     let now = w.engine.clock().now();
     w.engine.revocations().sweep(now);
     w.store.sweep(now).await.unwrap();
     let once = moved(&w).await;
-    // The record has gone as well: nobody finds it to end it again.
+    // The record is gone, too: a second logout finds nothing to end.
     log_out(&w, &first.refresh, "web").await.unwrap();
     w.engine.revoke(token, RevokedBecause::Logout).await.unwrap();
     assert_eq!(moved(&w).await.1, once.1);

@@ -1,4 +1,4 @@
-//! A gate's inner parts without HTTP: [`World`].
+//! The engine and its parts without HTTP: [`World`].
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -35,7 +35,7 @@ use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker, Verified};
 pub(super) const ISSUER: &str = "https://gate.test";
 pub(super) const AUDIENCE: &str = "api";
 pub(super) const LEEWAY: Duration = Duration::from_secs(30);
-/// Not on a whole second, because nothing in life is.
+/// Not on a whole second, like real time.
 pub(super) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_400);
 pub(super) const PASSWORD: &str = "correct horse";
 
@@ -58,13 +58,13 @@ pub(super) enum Mode {
     WritesFail,
     /// Everything fails.
     AllFails,
-    /// Writes are done, and then the process is as good as dead: nothing answers.
+    /// Writes succeed, and then the process is as good as dead: nothing answers.
     DiesAfterWrite,
 }
 
 type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A store in memory that does as it is told.
+/// A store in memory that fails on command.
 pub(super) struct Told {
     inner: MemoryStore,
     mode: Mutex<Mode>,
@@ -177,7 +177,7 @@ pub(super) struct Users {
     pub(super) down: std::sync::atomic::AtomicBool,
     pub(super) lookups: AtomicUsize,
     pub(super) authentications: AtomicUsize,
-    /// What becomes of a user right after the next password was found good.
+    /// A change of a user right after its next password check succeeded.
     pub(super) then: Mutex<Option<fn(&mut User)>>,
 }
 
@@ -286,7 +286,7 @@ impl From<IssuedTokens> for Pair {
     }
 }
 
-/// What differs from a plain refresh by the client `web`.
+/// The differences from a plain refresh by the client `web`.
 pub(super) struct Ask {
     pub(super) client: Client,
     pub(super) account: AccountRule<'static>,
@@ -366,7 +366,7 @@ impl World {
         Self { time, store, users, keys, engine, checker, profile, rates }
     }
 
-    /// Another process on the same store, in the place of this one.
+    /// Replaces this process by another one on the same store.
     pub(super) async fn restart(&mut self) {
         self.store.set(Mode::Good);
         (self.engine, self.checker) =
@@ -429,7 +429,7 @@ impl World {
         self.ask(token, Ask::default()).await
     }
 
-    /// A refresh that must come about so.
+    /// A refresh that must be issued this way.
     pub(super) async fn refreshed(&self, token: &str, how: IssueKind) -> Pair {
         let issued = self.refresh(token).await.unwrap();
         assert_eq!(issued.how, how);
@@ -489,7 +489,7 @@ fn verifier(keyring: &Keyring) -> Verifier {
     Verifier::new(vec![IssuerRules::own(ISSUER, vec![AUDIENCE.into()], keyring, LEEWAY)]).unwrap()
 }
 
-/// What [`GateBuilder::build`](crate::gate::GateBuilder::build) does, without the task that keeps a gate going.
+/// As [`GateBuilder::build`](crate::gate::GateBuilder::build), without the gate's background task.
 async fn start(
     time: &Arc<ManualTime>,
     store: &Arc<Told>,

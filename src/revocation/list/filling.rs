@@ -10,7 +10,7 @@ use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
 /// How many entries wait, over all parts: 3 MiB of them.
-const WAITING: usize = 96 << 10;
+const MAX_WAITING_ENTRIES: usize = 96 << 10;
 
 /// Fills a list.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Filling {
     pub fn expecting(sessions: usize) -> Self {
         let list = RevocationList::expecting(sessions);
         let number = list.sessions.number();
-        let together = (WAITING.min(sessions) / number).max(1);
+        let together = (MAX_WAITING_ENTRIES.min(sessions) / number).max(1);
         Self { list, parts: (0..number).map(|_| Vec::with_capacity(together)).collect(), together }
     }
 

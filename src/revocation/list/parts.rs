@@ -15,9 +15,9 @@ use super::entry::SessionEntry;
 use crate::session::SessionId;
 
 /// The least number of parts.
-const FEWEST: usize = 64;
+const MIN_PARTS: usize = 64;
 /// How many of the expected entries a part gets. Its map has room for 7168, which allows for chance.
-const EACH: usize = 6400;
+const ENTRIES_PER_PART: usize = 6400;
 
 /// Our own ids, which no client chooses, so a fast hash is enough.
 type Part = HashMap<SessionId, SessionEntry, RandomState>;
@@ -31,7 +31,7 @@ pub(super) struct Parts {
 impl Parts {
     /// With room for this many.
     pub(super) fn expecting(entries: usize) -> Self {
-        let parts = entries.div_ceil(EACH).max(FEWEST);
+        let parts = entries.div_ceil(ENTRIES_PER_PART).max(MIN_PARTS);
         let each = entries.div_ceil(parts);
         // Chance fills some parts more than others.
         let room = each + each / 10;

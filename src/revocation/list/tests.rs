@@ -1,4 +1,4 @@
-//! What a check answers, what a sweep removes, and that the order of entries does not matter.
+//! The results of checks and sweeps; the order of entries does not matter.
 
 use proptest::prelude::*;
 
@@ -126,7 +126,7 @@ fn revoke_previous_after_refuses_when_it_says_and_not_before() {
     assert!(!judged.refuses(NOW.plus(ms(59))) && judged.refuses(NOW.plus(ms(60))));
     assert_eq!(list.judge(of(session(1), 1), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
     assert_eq!(list.judge(of(session(1), 2), NOW).refuse_from, Timestamp::MAX);
-    // The decision knows of the minimum at once.
+    // The decision sees the minimum at once.
     assert_eq!(list.minimum(session(1)), 2);
 
     // A further rotation brings the last minimum into effect and sets the next one's time.
@@ -210,7 +210,7 @@ fn the_same_names_from_another_issuer_are_other_names() {
 fn a_token_of_another_issuer_that_looks_like_one_of_our_sessions_is_unaffected() {
     let list = list(&[gone(session(1))]);
     let id = session(1).to_string();
-    // Its verifier gives it no session; all that is left of its claims are names.
+    // Its verifier gives it no session; its claims are only names.
     assert!(!refused(&list, TokenFacts { jti: Some(&id), subject: &id, ..FOREIGN }));
 }
 
@@ -409,7 +409,7 @@ proptest! {
         let back = RevocationList::new();
         for e in entries.iter().rev() {
             back.apply(e);
-            // Sweeping in between may bring nothing forward that is still to come, nor take anything back.
+            // A sweep in between may neither bring forward a future effect nor undo one.
             back.sweep(Timestamp::from_millis(swept).min(now));
         }
         let facts = of(session(1), generation);
@@ -451,7 +451,7 @@ fn r23_an_entry_that_refuses_nothing_new_raises_no_counter() {
         let after = epochs();
         assert_ne!(before, after, "{entry:?}");
         assert!(!list.apply(entry), "{entry:?}");
-        // That it is kept for longer is nothing to a token.
+        // A longer `until` changes nothing for a token.
         assert!(!list.apply(&Revocation { until: entry.until.plus(Duration::from_secs(60)), ..entry.clone() }));
         assert_eq!(epochs(), after, "{entry:?}");
     }

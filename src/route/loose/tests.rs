@@ -13,7 +13,7 @@ fn table(routes: &[(&str, RoutePolicy)]) -> RouteTable {
     RouteTable::build(routes.iter().map(|(path, policy)| Route::new(*path, policy.clone())).collect()).unwrap()
 }
 
-/// The pattern of the route that a path takes, with `!` before it where the path is ambiguous.
+/// The pattern of the route that a path takes, with `!` before it if the path is ambiguous.
 fn take(table: &RouteTable, method: &Method, path: &str) -> String {
     match table.find(Some("gate.test"), method, &CanonicalPath::parse(path).unwrap()) {
         Match::Found(route) => route.path.clone(),
@@ -94,19 +94,19 @@ fn t20_a_spelling_of_a_laxer_or_equal_route_is_served_as_it_is() {
 
 #[test]
 fn t20_a_slash_at_the_end_is_a_reading_unless_both_forms_are_named() {
-    // The operator names both, and so tells them apart.
+    // The operator names both, and so distinguishes them.
     let both = table(&[("/p", RoutePolicy::public()), ("/p/{*rest}", RoutePolicy::default())]);
     assert_eq!((get(&both, "/p"), get(&both, "/p/")), ("/p".to_owned(), "/p/{*rest}".to_owned()));
     let named = table(&[("/{id}", RoutePolicy::public()), ("/{id}/{*rest}", RoutePolicy::default())]);
     assert_eq!((get(&named, "/7"), get(&named, "/7/")), ("/{id}".to_owned(), "/{id}/{*rest}".to_owned()));
-    // Nobody names `/admin` here, and nobody `/p/`.
+    // No route names `/admin` here, and none `/p/`.
     let bare = table(&[("/{id}", RoutePolicy::public()), ("/admin/{*rest}", RoutePolicy::default())]);
     assert_eq!((get(&bare, "/7"), get(&bare, "/admin")), ("/{id}".to_owned(), "!/{id}".to_owned()));
     let slash = table(&[("/{*rest}", RoutePolicy::public()), ("/p", RoutePolicy::default())]);
     assert_eq!((get(&slash, "/p"), get(&slash, "/p/")), ("/p".to_owned(), "!/{*rest}".to_owned()));
     let parts = table(&[("/{*rest}", RoutePolicy::public()), ("/{a}/x", RoutePolicy::default())]);
     assert_eq!((get(&parts, "/b/x/"), get(&parts, "/B/X")), ("!/{*rest}".to_owned(), "!/{*rest}".to_owned()));
-    // What is written with its slash is named, too.
+    // A pattern with a trailing slash names that path, too.
     let written = table(&[("/p/", RoutePolicy::public()), ("/p", RoutePolicy::default())]);
     assert_eq!((get(&written, "/p"), get(&written, "/p/")), ("/p".to_owned(), "/p/".to_owned()));
 }
@@ -137,7 +137,7 @@ fn t20_a_pattern_in_upper_case_is_served_in_its_own_spelling() {
 
 #[test]
 fn t20_every_lax_reading_counts_not_only_the_laxest() {
-    // Whoever folds case and keeps the dot reads `/a/b.`, whoever cuts it too reads `/a/b`, which is open.
+    // A server that folds case and keeps the dot reads `/a/b.`; one that also cuts the dot reads `/a/b`, which is open.
     let table = table(&[
         ("/{*rest}", RoutePolicy::optional()),
         ("/a/{*rest}", RoutePolicy::default()),
@@ -163,12 +163,12 @@ fn t20_a_stricter_route_of_other_methods_counts_as_well() {
         (post("/admin/x"), post("/Admin/x"), post("/admin")),
         ("405".into(), "!/{*rest}".into(), "!/{*rest}".into())
     );
-    // A laxer one does not: what it serves is no way around anything.
+    // A less strict route does not: it opens no way around another.
     assert_eq!(
         (post("/items/1"), post("/items"), post("/Items/1")),
         ("405".into(), "/{*rest}".into(), "/{*rest}".into())
     );
-    // The one of the same method decides where there is one.
+    // The route of the same method decides, if there is one.
     let mut write = Route::new("/admin/{*rest}", RoutePolicy::default());
     write.methods = vec![Method::POST];
     let table = RouteTable::build(vec![Route::new("/{*rest}", RoutePolicy::default()), strict, write]).unwrap();

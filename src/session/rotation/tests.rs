@@ -121,7 +121,7 @@ fn r8_session_ttl_ends_every_token_at_its_very_end() {
         assert_eq!(at(&s, g, KNOWN, Timestamp::MAX, &idle), Decision::Expired(Lifetime::Session));
     }
     assert_eq!(at(&s, 5, KNOWN, s.expires.minus(ms(1)), &idle), Decision::Rotate);
-    // A profile made shorter since the login counts, a longer one does not.
+    // A profile shortened since the login counts, a longer one does not.
     let shorter = Profile { session_ttl: secs(29 * 86_400), ..idle.clone() };
     assert_eq!(at(&s, 5, KNOWN, CREATED.plus(secs(29 * 86_400)), &shorter), Decision::Expired(Lifetime::Session));
     let longer = Profile { session_ttl: secs(90 * 86_400), ..idle };
@@ -218,7 +218,7 @@ fn r3_grace_is_counted_from_the_last_issue_and_the_window_from_the_first_exchang
     assert_eq!(decided(&s, 4, secs(110)), Decision::Reissue);
     assert_eq!(decided(&s, 4, secs(86_400) - ms(1)), Decision::Reissue);
     assert!(is_reuse(decided(&s, 4, secs(86_400))));
-    // Issued at the window's end, it still has its grace.
+    // Issued at the window's end, it still has its grace period.
     let s = Session { issued_at: ROTATED.plus(secs(86_399)), ..session() };
     assert_eq!(decided(&s, 4, secs(86_400)), Decision::Replay);
     assert!(is_reuse(decided(&s, 4, secs(86_409))));
@@ -260,7 +260,7 @@ fn a_time_before_the_issue_opens_nothing_but_what_was_open() {
 fn r4_older_and_abandoned_tokens_are_reuse_and_say_how_old_they_are() {
     let d = decided(&session(), 1, secs(1));
     assert_eq!(d, Decision::Reuse(Reuse { generations_old: 4, superseded_for: None }));
-    // 5 was reissued in the place of 3 and 4, which nobody used.
+    // 5 was reissued and replaces 3 and 4, which were never used.
     let reissued = Session { previous: 2, ..session() };
     for g in [3, 4] {
         assert!(is_reuse(decided(&reissued, g, ms(0))));
@@ -359,7 +359,7 @@ fn o5_fast_forward_goes_on_from_the_presented_generation() {
 
 #[test]
 fn o5_fast_forward_reckons_with_the_longest_access_token_that_may_have_been_lost() {
-    // The lost generations may have had the longest life that a client can ask for.
+    // The lost generations may have had the longest lifetime that a client can request.
     let now = ROTATED.plus(secs(50));
     let profile = Profile { revoke_previous_after: Some(secs(0)), ..Profile::default() };
     let forward = Decision::Ahead { fast_forward: true };

@@ -13,9 +13,9 @@ use super::writer::failed;
 use crate::private_file::{self, Unpublished};
 
 /// Rows per transaction of the copy, so that it needs little memory.
-const CHUNK: usize = 4096;
+const ROWS_PER_TRANSACTION: usize = 4096;
 /// The copy is written once and never read.
-const CACHE: usize = 16 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 
 /// Copies everything that a read transaction sees into a new file (0600), which gets its name when it is complete and
 /// durable. An existing file at `to` stays unchanged, and is an error.
@@ -28,7 +28,7 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(io)?;
     let (unpublished, file) = Unpublished::beside(to).map_err(io)?;
-    let (database, _) = open::create(file, CACHE).map_err(failed)?;
+    let (database, _) = open::create(file, CACHE_BYTES).map_err(failed)?;
     copy_tables(read, &database).map_err(failed)?;
     drop(database);
     unpublished.publish_new(to).map_err(io)
@@ -65,14 +65,14 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
         transaction.set_durability(Durability::None)?;
         let mut copied = 0;
         let mut to = transaction.open_table(table)?;
-        for row in rows.by_ref().take(CHUNK) {
+        for row in rows.by_ref().take(ROWS_PER_TRANSACTION) {
             let (key, value) = row?;
             to.insert(key.value(), value.value())?;
             copied += 1;
         }
         drop(to);
         transaction.commit()?;
-        if copied < CHUNK {
+        if copied < ROWS_PER_TRANSACTION {
             return Ok(());
         }
     }

@@ -53,9 +53,9 @@ pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
 /// The default size up to which a file is verified in full when it is opened: 256 MiB.
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// How many revocations are read at a time, so that other tasks run in between.
-const READ_STEP: usize = 2048;
+const REVOCATIONS_PER_READ: usize = 2048;
 /// How many generations are confirmed at a time, for the same reason.
-const CONFIRM_STEP: usize = 256;
+const CONFIRMATIONS_PER_WRITE: usize = 256;
 
 /// The options of a store.
 #[derive(Clone, Debug)]
@@ -140,7 +140,7 @@ impl RedbStore {
         let opened = open::open(path, &options)?;
         let database = Arc::new(opened.database);
         let shared = Arc::new(Shared::new(Arc::clone(&database)));
-        let (sender, queue) = mpsc::channel(writer::QUEUE);
+        let (sender, queue) = mpsc::channel(writer::QUEUE_LENGTH);
         let (done, closed) = oneshot::channel();
         let writer = Writer {
             path: path.to_owned(),
@@ -217,7 +217,7 @@ impl RedbStore {
                 let _ = reply.send(copied);
             })
             .map_err(|error| StoreError::caused_by("the thread of the backup cannot be started", error))?;
-        answer.await.map_err(|_| StoreError::new("the backup was given up"))?
+        answer.await.map_err(|_| StoreError::new("the backup was aborted"))?
     }
 
     /// Copies a store that no gate uses. The store is verified in full first, and not a byte of it is changed. Blocks.
@@ -248,7 +248,7 @@ impl RedbStore {
     fn head(&self) -> Result<Head, StoreError> {
         let read = self.database()?.begin_read().map_err(failed)?;
         let meta = read.open_table(META).map_err(failed)?;
-        let row = meta.get(HEAD_ROW).map_err(failed)?.ok_or_else(|| StoreError::new("the store lost its head"))?;
+        let row = meta.get(HEAD_ROW).map_err(failed)?.ok_or_else(|| StoreError::new("the store lost its head row"))?;
         decode("the head of the store", row.value())
     }
 
@@ -259,7 +259,7 @@ impl RedbStore {
         let mut entries = Vec::new();
         let mut end = cursor;
         let after = (Bound::Excluded(cursor.0), Bound::Unbounded);
-        for row in log.range::<u64>(after).map_err(failed)?.take(READ_STEP) {
+        for row in log.range::<u64>(after).map_err(failed)?.take(REVOCATIONS_PER_READ) {
             let (place, target) = row.map_err(failed)?;
             let missing = || StoreError::new("the store is damaged: a revocation in its log is missing");
             let entry = revocations.get(target.value()).map_err(failed)?.ok_or_else(missing)?;
@@ -283,7 +283,7 @@ impl Drop for Inner {
         if let Some(writer) = lock(&self.writer).take()
             && writer.join().is_err()
         {
-            tracing::error!(store = %self.path.display(), "the writer of the store had panicked");
+            tracing::error!(store = %self.path.display(), "store writer panicked");
         }
     }
 }
@@ -304,7 +304,7 @@ fn closed() -> StoreError {
 }
 
 fn being_opened() -> StoreError {
-    StoreError::new("the store is being opened again")
+    StoreError::new("the store is being reopened")
 }
 
 fn stopped() -> StoreError {
@@ -341,7 +341,7 @@ impl Store for RedbStore {
         // In steps, each of its own moment: an entry that moves meanwhile moves to the end, which is still to come.
         let (mut entries, mut end) = self.revocations_step(cursor)?;
         let mut step = entries.len();
-        while step == READ_STEP {
+        while step == REVOCATIONS_PER_READ {
             tokio::task::yield_now().await;
             let (more, place) = self.revocations_step(end)?;
             step = more.len();
@@ -359,7 +359,7 @@ impl Store for RedbStore {
         // One call may bring any number of them. Each counts alone.
         let mut rest = seen.as_slice();
         loop {
-            let (step, more) = rest.split_at(rest.len().min(CONFIRM_STEP));
+            let (step, more) = rest.split_at(rest.len().min(CONFIRMATIONS_PER_WRITE));
             let step = step.to_vec();
             self.write(move |rules, state| rules.confirm(state, &step)).await?;
             if more.is_empty() {
@@ -427,7 +427,7 @@ impl Store for RedbStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         if let Some(fault) = self.inner.shared.fault() {
-            let message = format!("{fault}; it is opened again as soon as it can be written");
+            let message = format!("{fault}; it is reopened as soon as it can be written");
             return Err(StoreError::caused_by(message, fault));
         }
         match &*lock(&self.inner.queue) {

@@ -23,7 +23,7 @@ use crate::clock::Timestamp;
 use crate::private_file::{self, Unpublished};
 
 /// The room that a failed store needs before it is reopened, in bytes: a few changes of the usual size.
-const ROOM: usize = 256 << 10;
+const MIN_FREE_BYTES: usize = 256 << 10;
 
 /// A store that may be used.
 pub(super) struct Opened {
@@ -42,7 +42,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
         let verdict = Verdict::of(mark, found);
         match high_water.as_ref().and_then(|file| file.alarm(verdict, mark, path)) {
             Some(alarm) if options.accept_restored => {
-                tracing::warn!("{alarm}; which is set: the store is taken as it is");
+                tracing::warn!("{alarm}; it is set: the store is accepted as it is");
                 Ok(verdict)
             }
             Some(alarm) => Err(StoreError::new(alarm)),
@@ -66,7 +66,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
         None => {
             tracing::warn!(
                 store = %path.display(),
-                "the store has no high-water mark: an older copy of it in its place goes unnoticed, and what was revoked \
+                "the store has no high-water mark: an older copy in its place goes unnoticed, and tokens revoked \
                  since passes again. Give `Options::high_water` a path beside the keys"
             );
             None
@@ -95,7 +95,7 @@ pub(super) fn again(path: &Path, options: &Options, last: Head) -> Result<Opened
     drop(file);
     let opened = open(path, options)?;
     if opened.head.store != last.store || opened.head.sequence < last.sequence {
-        return Err(StoreError::new(format!("{} is not the store that it was", path.display())));
+        return Err(StoreError::new(format!("{} is no longer the same store", path.display())));
     }
     let head = write(&opened.database, opened.head, |state| {
         state.touch();
@@ -109,7 +109,7 @@ pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
     use std::io::Write;
     let write = || {
         let (_removed, mut file) = Unpublished::beside(path)?;
-        file.write_all(&vec![0xa5; ROOM])?;
+        file.write_all(&vec![0xa5; MIN_FREE_BYTES])?;
         file.sync_all()
     };
     write().map_err(|error| {
@@ -150,7 +150,7 @@ fn existing(
     })?;
     backend.release().map_err(|error| cannot_open(path, error))?;
     if !has_live(&database)? {
-        tracing::info!(store = %path.display(), "the store is of an earlier version: its live sessions are counted once");
+        tracing::info!(store = %path.display(), "store of an earlier version: counting its live sessions");
         head = write(&database, head, |state| state.fill_live())?;
     }
     if let Verdict::Behind(_) = verdict {
@@ -184,7 +184,7 @@ fn examine<T>(
         builder.set_cache_size(cache_size);
         let shown = path.display().to_string();
         builder.set_repair_callback(move |progress| {
-            tracing::info!(store = %shown, progress = progress.progress(), "the store was not closed: recovering it");
+            tracing::info!(store = %shown, progress = progress.progress(), "store not closed cleanly: recovering");
         });
         let mut database = builder.create_with_backend(for_redb).map_err(|error| unusable(path, error))?;
         if metadata.len() <= check_up_to && !database.check_integrity().map_err(|error| unusable(path, error))? {
@@ -254,7 +254,7 @@ fn new(path: &Path, options: &Options) -> Result<(Database, Head, Staged), Store
     };
     let head = write(&database, empty, |state| state.found())?;
     unpublished.publish_new(path).map_err(|error| cannot_open(path, error))?;
-    tracing::info!(store = %path.display(), id = %head.store, "a new store");
+    tracing::info!(store = %path.display(), id = %head.store, "store created");
     Ok((database, head, backend))
 }
 
@@ -275,7 +275,7 @@ fn write(
     let mut state = Writing::open(&transaction, head).map_err(failed)?;
     let head = work(&mut state).and_then(|()| state.finish())?;
     transaction.commit().map_err(failed)?;
-    head.ok_or_else(|| StoreError::new("the store has nothing to say of itself"))
+    head.ok_or_else(|| StoreError::new("the store lacks its head row"))
 }
 
 fn random_id() -> Result<Uuid, Failure> {

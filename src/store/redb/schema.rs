@@ -121,7 +121,7 @@ fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, 
 fn read<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
     match postcard::take_from_bytes(bytes) {
         Ok((record, [])) => Ok(record),
-        Ok((_, more)) => Err(StoreError::new(format!("the store is damaged: {} bytes too many in {what}", more.len()))),
+        Ok((_, more)) => Err(StoreError::new(format!("the store is damaged: {what} has {} extra bytes", more.len()))),
         Err(error) => Err(StoreError::caused_by(format!("the store is damaged: {what} cannot be read"), error)),
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn decode_session(id: &Id, bytes: &[u8]) -> Result<Session, StoreErro
     if session.id == id {
         Ok(session)
     } else {
-        Err(StoreError::new(format!("the store is damaged: session {} lies in the place of {id}", session.id)))
+        Err(StoreError::new(format!("the store is damaged: session {} is stored under the id {id}", session.id)))
     }
 }
 
@@ -236,7 +236,7 @@ impl<'t> Writing<'t> {
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
                 }
                 // No request can continue an unreadable session, so it does not count.
-                Err(error) => tracing::warn!(%error, "a session is not counted among the live ones"),
+                Err(error) => tracing::warn!(%error, "session not counted as live"),
             }
         }
         self.found()
@@ -285,7 +285,7 @@ impl<'t> Writing<'t> {
                     self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
                 }
                 // Its subject is unknown, so its row stays in the index, where readers skip it.
-                Some(Err(error)) => tracing::warn!(%error, "a session that had ended was removed unread"),
+                Some(Err(error)) => tracing::warn!(%error, "ended session removed unread"),
                 None => {}
             }
         }

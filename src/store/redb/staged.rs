@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-const BLOCK: usize = 4096;
+const BLOCK_BYTES: usize = 4096;
 
 /// The backend for redb, and, as a clone of it, the handle that lets the writes through.
 #[derive(Clone, Debug)]
@@ -126,9 +126,9 @@ impl Staged {
         if let Some(block) = held.blocks.get(&number) {
             return Ok(block.clone());
         }
-        let start = number.saturating_mul(BLOCK as u64);
-        let mut block = vec![0; BLOCK];
-        let there = usize::try_from(held.cut.saturating_sub(start)).unwrap_or(BLOCK).min(BLOCK);
+        let start = number.saturating_mul(BLOCK_BYTES as u64);
+        let mut block = vec![0; BLOCK_BYTES];
+        let there = usize::try_from(held.cut.saturating_sub(start)).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
         if let Some(part) = block.get_mut(..there).filter(|part| !part.is_empty()) {
             self.0.file.read(start, part)?;
         }
@@ -141,9 +141,9 @@ impl Staged {
         let mut done = 0;
         std::iter::from_fn(move || {
             let at = offset + done as u64;
-            let within = usize::try_from(at % BLOCK as u64).unwrap_or(0);
-            let size = (BLOCK - within).min(length - done);
-            let part = (at / BLOCK as u64, within, done, size);
+            let within = usize::try_from(at % BLOCK_BYTES as u64).unwrap_or(0);
+            let size = (BLOCK_BYTES - within).min(length - done);
+            let part = (at / BLOCK_BYTES as u64, within, done, size);
             done += size;
             (size > 0).then_some(part)
         })
@@ -151,7 +151,7 @@ impl Staged {
 }
 
 fn past_the_end() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "a read past the end of the file")
+    io::Error::new(io::ErrorKind::UnexpectedEof, "read past the end of the file")
 }
 
 impl StorageBackend for Staged {
@@ -167,8 +167,8 @@ impl StorageBackend for Staged {
         let Some(end) = offset.checked_add(out.len() as u64).filter(|end| *end <= held.length) else {
             return Err(past_the_end());
         };
-        let first = offset / BLOCK as u64;
-        let last = (end.saturating_sub(1) / BLOCK as u64).max(first);
+        let first = offset / BLOCK_BYTES as u64;
+        let last = (end.saturating_sub(1) / BLOCK_BYTES as u64).max(first);
         // An intact file is read as it is, nearly all of it.
         if end <= held.cut && held.blocks.range(first..=last).next().is_none() {
             return self.0.file.read(offset, out);
@@ -191,9 +191,11 @@ impl StorageBackend for Staged {
         held.steps.push(Step::Length(length));
         if length < held.length {
             // Bytes cut off are zeros if the file grows again.
-            held.blocks.retain(|number, _| number.saturating_mul(BLOCK as u64) < length);
-            let tail = usize::try_from(length % BLOCK as u64).unwrap_or(0);
-            if let Some(rest) = held.blocks.get_mut(&(length / BLOCK as u64)).and_then(|block| block.get_mut(tail..)) {
+            held.blocks.retain(|number, _| number.saturating_mul(BLOCK_BYTES as u64) < length);
+            let tail = usize::try_from(length % BLOCK_BYTES as u64).unwrap_or(0);
+            if let Some(rest) =
+                held.blocks.get_mut(&(length / BLOCK_BYTES as u64)).and_then(|block| block.get_mut(tail..))
+            {
                 rest.fill(0);
             }
             held.cut = held.cut.min(length);

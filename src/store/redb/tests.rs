@@ -15,7 +15,7 @@ mod opening;
 
 const KEYRING: Uuid = Uuid::from_u128(0x6b65_7973);
 
-/// A directory with a place for a store and, apart from it, one for its mark.
+/// A directory with a store and, in another folder, its mark.
 struct Place {
     dir: TempDir,
 }
@@ -45,7 +45,7 @@ impl Place {
         RedbStore::open(self.path(), self.options()).unwrap()
     }
 
-    /// The words of the refusal; the file must be as it was, to the byte.
+    /// The error text; the file must stay unchanged, to the byte.
     fn refused(&self) -> String {
         self.refused_with(self.options())
     }
@@ -57,14 +57,14 @@ impl Place {
         error
     }
 
-    /// Puts bytes in the place of the store, closed to others as it was.
+    /// Replaces the store by these bytes, with its private mode.
     fn replace(&self, bytes: &[u8]) {
         std::fs::create_dir_all(self.path().parent().unwrap()).unwrap();
         crate::private_file::write_private_atomic(&self.path(), bytes).unwrap();
     }
 }
 
-/// Everything that can be asked of a store.
+/// Everything that a store can return.
 async fn content(store: &RedbStore) -> (Vec<Session>, Vec<Revocation>, Timestamp) {
     let sessions = store.list(Filter::All, None, 1000).await.unwrap();
     assert_eq!(sessions.next, None);
@@ -84,7 +84,7 @@ async fn fill(store: &RedbStore) {
     store.revoke(not_before(subject("bob"), START), RevokedBecause::Operator).await.unwrap();
 }
 
-/// Leaves the file as a killed process would: what is in it, and no clean close.
+/// Leaves the file as a killed process would: with its content, but not closed cleanly.
 fn killed_copy(from: &Place) -> Place {
     let to = Place::new();
     to.replace(&std::fs::read(from.path()).unwrap());
@@ -119,7 +119,7 @@ async fn r2_everything_is_there_after_a_clean_stop_and_after_a_kill() {
         assert_eq!(content(&again).await, before);
         let page = again.list(Filter::Subject("alice".into()), None, 10).await.unwrap();
         assert_eq!(page.sessions.len(), 3);
-        // The sequence goes on behind what is known.
+        // The sequence continues after what is known.
         let (_, end) = again.revocations_since(Cursor::default()).await.unwrap();
         again.revoke(not_before(Target::Global, START), RevokedBecause::Operator).await.unwrap();
         let (entries, _) = again.revocations_since(end).await.unwrap();
@@ -133,7 +133,7 @@ async fn dropping_the_last_handle_finishes_what_is_queued() {
     let store = place.open();
     let s = session("alice", 1, START);
     let handle = store.clone();
-    // Queued, and nobody waits for it any more.
+    // Queued, and its caller no longer waits.
     let mut pending = Box::pin(handle.insert(s.clone(), SubjectBound::NONE));
     assert!(futures_util::poll!(&mut pending).is_pending());
     drop(pending);
@@ -161,7 +161,7 @@ async fn hold(store: &RedbStore) -> (std_mpsc::Sender<()>, impl Future<Output = 
     (release, blocking)
 }
 
-/// Lets other tasks run until so many operations are queued.
+/// Lets other tasks run until this many operations are queued.
 async fn queued(store: &RedbStore, n: usize) {
     let queue = lock(&store.inner.queue).clone().unwrap();
     while queue.max_capacity() - queue.capacity() < n {
@@ -226,11 +226,11 @@ async fn who_finds_the_queue_full_waits() {
     let store = place.open();
     let (release, blocking) = hold(&store).await;
     let mut calls = JoinSet::new();
-    for _ in 0..writer::QUEUE + 50 {
+    for _ in 0..writer::QUEUE_LENGTH + 50 {
         let store = store.clone();
         calls.spawn(async move { store.confirm(vec![]).await });
     }
-    queued(&store, writer::QUEUE).await;
+    queued(&store, writer::QUEUE_LENGTH).await;
     drop(release);
     blocking.await.unwrap();
     assert!(calls.join_all().await.into_iter().all(|r| r.is_ok()));
@@ -252,7 +252,7 @@ async fn r2_o22_a_failed_commit_is_told_to_all_and_the_store_opens_again_by_itse
         assert!(error.to_string().contains("not known"), "{error}");
     }
     assert_eq!(store.commits(), 1);
-    // The disk is as good as ever, after a while.
+    // The disk works again after a while.
     while let Err(error) = store.check().await {
         assert!(error.to_string().contains("opened again"), "{error}");
         assert!(store.failed_for().is_some());
@@ -277,7 +277,7 @@ async fn o22_a_store_that_cannot_be_written_can_be_read_and_is_closed() {
     insert(&store, &s).await;
     store.inner.backend.fail();
     store.insert(session("alice", 2, START), SubjectBound::NONE).await.unwrap_err();
-    // Nobody else's file is taken for ours, and none is made.
+    // Another file is not accepted as ours, and none is created.
     std::fs::rename(place.path(), place.path().with_extension("away")).unwrap();
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(store.check().await.is_err());
@@ -320,7 +320,7 @@ async fn r23_ending_what_has_ended_is_no_commit() {
 async fn a_backup_taken_under_writes_is_a_moment_of_the_store() {
     let place = Place::new();
     let store = place.open();
-    // Each step changes two records in one transaction: in any one moment they agree.
+    // Each step changes two records in one transaction: at any moment they agree.
     let [a, b] = [1, 2].map(|n| session("alice", n, START));
     insert(&store, &a).await;
     insert(&store, &b).await;
@@ -354,7 +354,7 @@ async fn a_backup_taken_under_writes_is_a_moment_of_the_store() {
             copy.list(Filter::All, None, 1000).await.unwrap().sessions.into_iter().map(|s| (s.id, s)).collect();
         assert_eq!(sessions[&a.id].current, sessions[&b.id].current);
         assert!(copy.last_known_time().await.unwrap() >= sessions[&a.id].issued_at);
-        // Its indexes fit its records: all of it can be swept away.
+        // Its indexes fit its records: all of it can be swept.
         let bobs = copy.list(Filter::Subject("bob".into()), None, 1000).await.unwrap().sessions.len();
         assert_eq!(sessions.len(), bobs + 2);
         let swept = copy.sweep(Timestamp::MAX).await.unwrap();

@@ -18,17 +18,17 @@ use super::{Options, open};
 use crate::clock::{SystemTime, TimeSource};
 
 /// The length of the queue. A caller waits while the queue is full.
-pub(super) const QUEUE: usize = 4096;
+pub(super) const QUEUE_LENGTH: usize = 4096;
 /// The most operations of one transaction: the whole queue, so that a steady stream cannot delay its commit.
-const BATCH: usize = QUEUE;
+const MAX_BATCH: usize = QUEUE_LENGTH;
 /// After this many commits a failed write of the mark is tried again.
-const MARK_RETRY: u64 = 256;
+const MARK_RETRY_COMMITS: u64 = 256;
 
 /// How long to wait before the file is reopened after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// The interval between reports that it could not be reopened.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the queue is checked meanwhile.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -72,7 +72,7 @@ where
     fn answer(self: Box<Self>, committed: Result<(), Arc<StoreError>>) {
         let outcome = match (committed, self.outcome) {
             (Ok(()), Some(outcome)) => outcome,
-            (Ok(()), None) => Err(StoreError::new("the store did not come to this operation")),
+            (Ok(()), None) => Err(StoreError::new("the store did not execute this operation")),
             (Err(fault), _) => Err(not_written(fault)),
         };
         // The caller may be gone; what was written stays.
@@ -81,7 +81,7 @@ where
 }
 
 fn not_written(fault: Arc<StoreError>) -> StoreError {
-    StoreError::caused_by("the store failed, and whether this was written is not known until it is opened again", fault)
+    StoreError::caused_by("the store failed, and whether this was written is unknown until it is reopened", fault)
 }
 
 /// The state that a store's handles share with its writer.
@@ -150,7 +150,7 @@ pub(super) struct Marker {
 
 impl Marker {
     pub(super) fn new(file: HighWater, written: u64) -> Self {
-        Self { file, written, next: written.saturating_add(highwater::EVERY) }
+        Self { file, written, next: written.saturating_add(highwater::COMMITS_PER_MARK) }
     }
 
     pub(super) fn write(&mut self, head: Head) -> Result<(), StoreError> {
@@ -161,9 +161,9 @@ impl Marker {
         match result {
             Ok(()) => {
                 self.written = head.sequence;
-                self.next = head.sequence.saturating_add(highwater::EVERY);
+                self.next = head.sequence.saturating_add(highwater::COMMITS_PER_MARK);
             }
-            Err(_) => self.next = head.sequence.saturating_add(MARK_RETRY),
+            Err(_) => self.next = head.sequence.saturating_add(MARK_RETRY_COMMITS),
         }
         result
     }
@@ -199,7 +199,7 @@ impl Writer {
         let mut batch = Vec::new();
         while let Some(first) = self.next() {
             batch.push(first);
-            while batch.len() < BATCH
+            while batch.len() < MAX_BATCH
                 && let Ok(next) = self.queue.try_recv()
             {
                 batch.push(next);
@@ -209,7 +209,7 @@ impl Writer {
                 && self.head.sequence >= marker.next
                 && let Err(error) = marker.write(self.head)
             {
-                tracing::error!(%error, "an older store put in the place of this one would not be noticed");
+                tracing::error!(%error, "high-water mark not written: an older store in place of this one would go unnoticed");
             }
         }
         let Self { database, head, marker, .. } = self;
@@ -240,12 +240,16 @@ impl Writer {
             // After a failed write, memory and disk may differ. Only reopening the file tells.
             Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
-                tracing::error!(%error, "the store failed: nothing is written until it is opened again, which is tried");
+                tracing::error!(%error, "store failed: no writes until it is reopened");
                 let error = Arc::new(error);
                 self.shared.fail(Arc::clone(&error));
                 let now = self.shared.clock.monotonic();
-                self.trouble =
-                    Some(Trouble { wait: FIRST_RETRY, due: now + FIRST_RETRY, tell: now + TOLD_EVERY, has_view: false });
+                self.trouble = Some(Trouble {
+                    wait: FIRST_RETRY,
+                    due: now + FIRST_RETRY,
+                    tell: now + REPORT_INTERVAL,
+                    has_view: false,
+                });
                 error
             }),
         };
@@ -263,7 +267,7 @@ impl Writer {
                 self.trouble = None;
                 let failed_for = self.shared.failed_for().unwrap_or_default();
                 self.shared.fault.store(None);
-                tracing::info!(store = %self.path.display(), ?failed_for, "the store was opened again: it can be written");
+                tracing::info!(store = %self.path.display(), ?failed_for, "store reopened: writes work again");
             }
             Err(error) => {
                 self.keep_reading();
@@ -271,8 +275,8 @@ impl Writer {
                 trouble.wait = (trouble.wait * 2).min(LAST_RETRY);
                 trouble.due = now + trouble.wait;
                 if trouble.tell <= now {
-                    trouble.tell = now + TOLD_EVERY;
-                    tracing::error!(%error, "the store cannot be written yet");
+                    trouble.tell = now + REPORT_INTERVAL;
+                    tracing::error!(%error, "store still cannot be written");
                 }
             }
         }
@@ -314,7 +318,7 @@ impl Writer {
                 self.shared.read_from(Some(database));
             }
             Err(error) => {
-                tracing::error!(%error, "the store cannot be read either");
+                tracing::error!(%error, "store cannot be read either");
                 if let Some(trouble) = &mut self.trouble {
                     trouble.has_view = false;
                 }

@@ -35,7 +35,7 @@ pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     let secret = Zeroizing::new(general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError::Unusable {
         algorithm,
-        why: "a secret file holds base64url without padding (openssl rand 64 | basenc --base64url -w0 | tr -d =)",
+        why: "a secret file contains base64url without padding (openssl rand 64 | basenc --base64url -w0 | tr -d =)",
     })?);
     check(algorithm, &secret)?;
     Ok(secret)

@@ -112,7 +112,7 @@ impl VerifyingKey {
             Family::Rsa => DecodingKey::from_rsa_pem(text),
             Family::Hmac => return Err(KeyError::PublicAsSecret("a PEM file")),
         }
-        .map_err(|_| refuse("the PEM file holds a key of another kind"))?;
+        .map_err(|_| refuse("the PEM file contains a key of another kind"))?;
         Self::from_decoding(&key, algorithm)
     }
 

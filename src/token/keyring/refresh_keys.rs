@@ -89,7 +89,7 @@ impl RefreshKeys {
             keys.push(Derived { id: *id, tag: derive(PURPOSE_TAG)?, jti: derive(PURPOSE_JTI)? });
         }
         if !keys.iter().any(|k| k.id == current) {
-            return Err(KeyError::BadSet(format!("there is no refresh key {current}, which is to be the current one")));
+            return Err(KeyError::BadSet(format!("the current refresh key {current} is missing")));
         }
         Ok(Self { current, keys })
     }

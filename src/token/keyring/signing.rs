@@ -208,7 +208,7 @@ fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(Signer, Verify
     };
     let pair = RsaKeyPair::from_pkcs8(&pkcs8(algorithm, material)?).map_err(|_| KeyError::Unusable {
         algorithm,
-        why: "the file holds a key of another kind, or one that is not of 2048 to 8192 bits",
+        why: "the file contains a key of another kind, or one outside 2048 to 8192 bits",
     })?;
     let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
     Ok((Signer::Rsa(pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))
@@ -225,7 +225,7 @@ fn secret(
 }
 
 fn other_kind(algorithm: Algorithm) -> KeyError {
-    KeyError::Unusable { algorithm, why: "the file holds a key of another kind" }
+    KeyError::Unusable { algorithm, why: "the file contains a key of another kind" }
 }
 
 /// The PKCS #8 document in a PEM file.

@@ -98,7 +98,7 @@ fn j1_a_key_of_another_kind_is_refused_for_an_algorithm() {
     }
 }
 
-/// An independent library knows the same points.
+/// An independent library has the same points.
 #[test]
 fn j13_every_ed25519_key_of_small_order_is_refused_in_every_encoding() {
     let refused = |x: &[u8; 32]| {
@@ -108,7 +108,7 @@ fn j13_every_ed25519_key_of_small_order_is_refused_in_every_encoding() {
     };
     let mut found = 0;
     for low in 0..=u8::MAX {
-        // Near zero and near the prime, where the encodings are that no rule forbids.
+        // Near zero and near the prime: the encodings that no rule forbids.
         for fill in [0, 0xff] {
             for sign in [0x00, 0x7f, 0x80, 0xff] {
                 let mut x = [fill; 32];

@@ -26,7 +26,7 @@ fn token() -> String {
 
 #[test]
 fn the_format_is_fixed() {
-    // A change here logs everybody out.
+    // A change here ends all sessions.
     let token = token();
     let body = URL_SAFE_NO_PAD.decode(token.strip_prefix("rg1_").unwrap()).unwrap();
     assert_eq!(body.len(), 1 + 16 + 1 + 16 + 16);
@@ -50,11 +50,11 @@ fn the_format_is_fixed() {
 
 #[test]
 fn r5_it_takes_the_server_key_and_the_session_secret() {
-    // Whoever has only the store (and so the session's secret) lacks tag A.
+    // An attacker with only the store (and so the session's secret) lacks tag A.
     let other_server = RefreshKeys::new(2, &[(2, secret(77))]).unwrap();
     let without_key = make(&other_server, 2, id(), 5, &own(), "web").unwrap();
     assert!(authenticate(&keys(), without_key.expose()).is_none());
-    // Whoever has only the key file lacks tag B.
+    // An attacker with only the key file lacks tag B.
     let without_secret = make(&keys(), 2, id(), 5, &SessionSecret::new([0; 16]), "web").unwrap();
     let authentic = authenticate(&keys(), without_secret.expose()).unwrap();
     assert!(!authentic.proves(&own(), "web"));
@@ -106,7 +106,7 @@ fn r7_every_flipped_bit_and_every_other_length_is_refused() {
 #[test]
 fn a_generation_has_one_spelling() {
     let keys = keys();
-    // Even a token with correct tags, made by ourselves, is refused when its number is written at greater length.
+    // A token with correct tags, made by ourselves, is refused if its number is encoded in more bytes than needed.
     for varint in [
         &[0x85, 0x00][..],
         &[0x80, 0x80, 0x00],

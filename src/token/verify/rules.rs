@@ -24,7 +24,7 @@ const MAX_LEEWAY: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// Two sets of rules for one issuer, or two that are ours.
-    #[error("the issuer {0:?} is there twice, or is not the only one that is ours")]
+    #[error("the issuer {0:?} is repeated, or is not the only own issuer")]
     Twice(String),
     /// An issuer without a name, or without an accepted type.
     #[error("the issuer {issuer:?}: {why}")]
@@ -41,7 +41,7 @@ pub enum RulesError {
     #[error("no usable key: {}", listed(.0))]
     NoUsableKey(Vec<Ignored>),
     /// Two keys with one name, or several keys of which one has no name.
-    #[error("the keys cannot be told apart: {0:?} is there twice")]
+    #[error("the keys are ambiguous: {0:?} is repeated")]
     Ambiguous(String),
     /// An unusable single key.
     #[error(transparent)]

@@ -10,7 +10,7 @@ use crate::denial::Denial;
 /// The longest token, in bytes (J10).
 pub const MAX_TOKEN: usize = 8 * 1024;
 /// The longest header, in bytes, decoded (J10).
-const MAX_HEADER: usize = 1024;
+const MAX_HEADER_BYTES: usize = 1024;
 
 /// The three parts of a compact serialisation.
 pub(super) struct Parts<'a> {
@@ -52,11 +52,11 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn read(part: &str) -> Result<Self, Denial> {
-        if part.len() > MAX_HEADER.div_ceil(3) * 4 {
+        if part.len() > MAX_HEADER_BYTES.div_ceil(3) * 4 {
             return Err(Denial::MalformedToken("header too long"));
         }
         let bytes = decode(part)?;
-        if bytes.len() > MAX_HEADER {
+        if bytes.len() > MAX_HEADER_BYTES {
             return Err(Denial::MalformedToken("header too long"));
         }
         let header = Members::read(&bytes).map_err(Denial::MalformedToken)?;

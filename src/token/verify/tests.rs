@@ -20,7 +20,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const OWN: &str = "https://gate.example";
 const IDP: &str = "https://idp.example/";
 
-/// Our own issuer with one key, and another with three, as production would have it.
+/// Our own issuer with one key, and another with three, as in production.
 struct World {
     own: Keyring,
     idp: Vec<SigningKey>,
@@ -78,7 +78,7 @@ fn idp_claims() -> Value {
     json!({ "iss": IDP, "sub": "ada", "aud": ["api", "other"], "exp": 1_800_000_600 })
 }
 
-/// `base` with members put in; `null` takes one out.
+/// `base` with members added; `null` removes one.
 fn with(mut base: Value, changes: Value) -> Value {
     let (Value::Object(object), Value::Object(changes)) = (&mut base, changes) else { panic!("two objects") };
     for (name, value) in changes {
@@ -96,7 +96,7 @@ impl World {
         self.verifier.verify(token, NOW, NOW)
     }
 
-    /// A token of ours with such a header and claims.
+    /// One of our tokens with this header and these claims.
     fn own(&self, header: &Value, claims: &Value) -> Result<AccessToken, Denial> {
         self.verify(&forge(self.own.signer(), header.to_string(), claims.to_string()))
     }
@@ -236,7 +236,7 @@ fn j3_a_kid_is_looked_up_exactly() {
     assert_eq!(world.own_header(json!({ "kid": "x".repeat(128) })), Err(Denial::UnknownKey));
     assert!(malformed(&world.own_header(json!({ "kid": "x".repeat(129) }))));
     assert!(malformed(&world.own_header(json!({ "kid": 1 }))));
-    // One key: it need not be named. Several: it must.
+    // With one key, a token need not name it. With several it must.
     assert!(world.own_header(json!({ "kid": null })).is_ok());
     let nameless = with(own_header(&world.idp[1]), json!({ "kid": null })).to_string();
     assert_eq!(world.verify(&forge(&world.idp[1], nameless, idp_claims().to_string())), Err(Denial::UnknownKey));
@@ -321,7 +321,7 @@ fn j6_the_type_says_access_token() {
     assert_eq!(world.own_header(json!({ "typ": null })), Err(Denial::WrongType));
     assert!(malformed(&world.own_header(json!({ "typ": 1 }))));
 
-    // Another issuer: what its list says, and no more.
+    // Another issuer: only the types in its list.
     let typed = |typ: Value| {
         let header = with(own_header(&world.idp[1]), json!({ "typ": typ })).to_string();
         world.verify(&forge(&world.idp[1], header, idp_claims().to_string()))
@@ -474,7 +474,7 @@ fn j8_the_issuer_is_exact_and_owns_the_key() {
     }
     assert!(bad_claim(&world.own_claims(json!({ "iss": null }))));
     assert!(bad_claim(&world.raw_claims(own_claims().to_string().replace(&format!("\"{OWN}\""), "null"))));
-    // Another issuer's key never speaks for us, nor ours for it.
+    // Another issuer's key never verifies our tokens, nor ours theirs.
     let stolen = forge(&world.idp[2], own_header(&world.idp[2]).to_string(), own_claims().to_string());
     assert_eq!(world.verify(&stolen), Err(Denial::UnknownKey));
     let header = with(own_header(world.own.signer()), json!({})).to_string();

@@ -14,22 +14,22 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode};
 
 use super::super::super::socket::SocketGate;
-use super::MAX_MESSAGE;
+use super::MAX_MESSAGE_BYTES;
 use crate::overload::PoolPermit;
 
 /// The longest message on a connection without a valid token so far.
-pub(super) const MAX_ANONYMOUS: usize = 16 * 1024;
+pub(super) const MAX_ANONYMOUS_BYTES: usize = 16 * 1024;
 /// How long a message may take from its first byte to its last.
-const TIME: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest frame header, in bytes.
-const MAX_HEADER: usize = 14;
+const MAX_HEADER_BYTES: usize = 14;
 
 /// A connection whose incoming messages are bounded.
 pub(super) struct Inflow<S> {
     stream: S,
     gate: Arc<dyn SocketGate>,
     /// The part of a header that has arrived.
-    head: [u8; MAX_HEADER],
+    head: [u8; MAX_HEADER_BYTES],
     known: usize,
     frame: Frame,
     /// The announced payload of the current message.
@@ -58,7 +58,7 @@ impl<S> Inflow<S> {
         Self {
             stream,
             gate,
-            head: [0; MAX_HEADER],
+            head: [0; MAX_HEADER_BYTES],
             known: 0,
             frame: Frame::default(),
             message: 0,
@@ -77,7 +77,7 @@ impl<S> Inflow<S> {
 
     /// Does a message arrive too slowly?
     pub(super) fn is_late(&self) -> bool {
-        self.since.is_some_and(|since| since.elapsed() > TIME)
+        self.since.is_some_and(|since| since.elapsed() > MESSAGE_TIMEOUT)
     }
 
     fn pass(&mut self, mut bytes: &[u8]) -> Result<(), CloseCode> {
@@ -126,7 +126,7 @@ impl<S> Inflow<S> {
         self.frame = Frame { is_data, is_final: header.is_final, left: length };
         if is_data {
             self.message = self.message.saturating_add(length);
-            let longest = if self.gate.place().is_known() { MAX_MESSAGE } else { MAX_ANONYMOUS };
+            let longest = if self.gate.place().is_known() { MAX_MESSAGE_BYTES } else { MAX_ANONYMOUS_BYTES };
             if self.message > longest as u64 {
                 return Err(CloseCode::Size);
             }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::super::super::socket::{Identity, SocketGate};
 use super::super::raw;
-use super::{MAX_WAITING, PATIENCE, WAITING, socket};
+use super::{MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, WRITE_TIMEOUT, socket};
 use crate::denial::Denial;
 use crate::lease::Lease;
 use crate::overload::PoolPermit;
@@ -39,7 +39,7 @@ impl Upstream {
         said: mpsc::Sender<Said>,
         gate: Arc<dyn SocketGate>,
     ) -> Self {
-        let (to, from) = mpsc::channel(WAITING);
+        let (to, from) = mpsc::channel(MAX_WAITING_MESSAGES);
         let waiting = Arc::new(AtomicUsize::new(0));
         tokio::spawn(carry(number, stream, from, Arc::clone(&waiting), said, gate));
         Self { number, identity, caller, to, waiting }
@@ -62,7 +62,7 @@ impl Upstream {
     pub(super) fn take(&self, text: String, room: PoolPermit) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
-        let taken = before + length <= MAX_WAITING && self.to.try_send((text, room)).is_ok();
+        let taken = before + length <= MAX_WAITING_BYTES && self.to.try_send((text, room)).is_ok();
         if !taken {
             self.waiting.fetch_sub(length, Ordering::Relaxed);
         }
@@ -105,7 +105,7 @@ async fn carry(
             text = from.recv() => {
                 let Some((text, _room)) = text else { break };
                 let length = text.len();
-                if !matches!(tokio::time::timeout(PATIENCE, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
+                if !matches!(tokio::time::timeout(WRITE_TIMEOUT, upstream.send(Frame::text(text))).await, Ok(Ok(()))) {
                     break;
                 }
                 waiting.fetch_sub(length, Ordering::Relaxed);
@@ -122,7 +122,7 @@ async fn carry(
             },
         }
     }
-    let _ = tokio::time::timeout(PATIENCE, upstream.close(None)).await;
+    let _ = tokio::time::timeout(WRITE_TIMEOUT, upstream.close(None)).await;
     let _ = said.send(Said::Gone(number)).await;
 }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::store::rules::Rules;
 use redb::{Builder, Durability};
 
-/// Every point of several commits, with everything, nothing or some of what was not synced: the store opens, has at least
-/// every commit that had returned, and is one of the states that there were.
+/// A crash at every point of several commits, with all, none or some of the unsynced writes: the store opens, has at
+/// least every commit that had returned, and is one of the states that existed.
 #[tokio::test]
 async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
     let place = Place::new();
@@ -68,13 +68,13 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
             assert_eq!(minimum, known.current);
             let bobs = store.list(Filter::Subject("bob".into()), None, 100).await.unwrap().sessions.len();
             assert_eq!(bobs as u64, known.current - 1);
-            // And it goes on from there.
+            // And it works from there.
             insert(&store, &session("carol", 99, START)).await;
         }
     }
 }
 
-/// Runs the test `child` of this module in a process of its own, and gives back what it printed.
+/// Runs the test `child` of this module in its own process, and returns its output.
 #[cfg(feature = "failpoints")]
 fn run_child(place: &Place, failpoint: &str) -> (bool, usize) {
     let run = std::process::Command::new(std::env::current_exe().unwrap())
@@ -97,7 +97,7 @@ async fn child() {
         insert(&store, &session("alice", n, START)).await;
         println!("\n{n} acknowledged");
         if store.commits() == n {
-            // Answered, and not committed: die at the worst moment.
+            // Acknowledged, and not committed: die at the worst moment.
             std::process::abort();
         }
     }

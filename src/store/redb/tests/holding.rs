@@ -1,7 +1,7 @@
-//! The writer belongs to everybody: what is long goes in steps, and others are served between.
+//! Long operations go in steps, so that the writer serves other callers in between.
 
 use super::*;
-use crate::store::rules::SWEEP_STEP;
+use crate::store::rules::MAX_SWEPT;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -28,10 +28,10 @@ async fn swept_away(store: &RedbStore, sessions: &[Session]) -> usize {
 async fn a_step_of_the_sweep_removes_so_many_and_no_more() {
     let place = Place::new();
     let store = place.open();
-    many(&store, SWEEP_STEP + 10).await;
+    many(&store, MAX_SWEPT + 10).await;
     let over = START.plus(conformance::SESSION_TTL).plus(2 * HOUR);
     let step = || store.write(move |rules, state| rules.sweep_step(state, over));
-    let all = SWEEP_STEP as u64;
+    let all = MAX_SWEPT as u64;
     assert_eq!(step().await.unwrap(), Swept { sessions: all, revocations: all });
     assert_eq!(step().await.unwrap(), Swept { sessions: 10, revocations: 10 });
     assert_eq!(step().await.unwrap(), Swept::default());
@@ -43,7 +43,7 @@ async fn a_rotation_asked_for_during_the_sweep_is_durable_long_before_it_ends() 
     let place = Place::new();
     let store = place.open();
     let over = START.plus(conformance::SESSION_TTL).plus(2 * HOUR);
-    let expired = many(&store, STEPS * SWEEP_STEP).await;
+    let expired = many(&store, STEPS * MAX_SWEPT).await;
     let living = session("bob", 1, over);
     insert(&store, &living).await;
     let before = store.commits();
@@ -53,7 +53,7 @@ async fn a_rotation_asked_for_during_the_sweep_is_durable_long_before_it_ends() 
     };
     let (swept, (swap, by_then)) = tokio::join!(store.sweep(over), rotation);
     assert_eq!(swap, Swap::Swapped);
-    assert!(by_then <= 2 * SWEEP_STEP, "{by_then} of {} were swept by then", expired.len());
+    assert!(by_then <= 2 * MAX_SWEPT, "{by_then} of {} were swept by then", expired.len());
     assert_eq!(swept.unwrap(), Swept { sessions: expired.len() as u64, revocations: expired.len() as u64 });
     assert!(store.commits() - before >= STEPS as u64, "each step is a commit of its own");
 }
@@ -62,7 +62,7 @@ async fn a_rotation_asked_for_during_the_sweep_is_durable_long_before_it_ends() 
 async fn a_rotation_asked_for_while_much_is_confirmed_is_durable_before_that_ends() {
     let place = Place::new();
     let store = place.open();
-    let sessions: Vec<_> = (0..8 * CONFIRM_STEP as u64).map(|n| session("alice", n, START)).collect();
+    let sessions: Vec<_> = (0..8 * CONFIRMATIONS_PER_WRITE as u64).map(|n| session("alice", n, START)).collect();
     futures_util::future::join_all(sessions.iter().map(|s| insert(&store, s))).await;
     let living = session("bob", u64::MAX, START);
     insert(&store, &living).await;

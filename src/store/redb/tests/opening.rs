@@ -1,7 +1,7 @@
-//! What is opened, what is refused, and the mark.
+//! Which files are opened, which are refused, and the mark.
 
 use super::*;
-use crate::store::highwater::{EVERY, HighWater, Mark};
+use crate::store::highwater::{COMMITS_PER_MARK, HighWater, Mark};
 
 #[tokio::test]
 async fn o4_a_file_that_is_not_a_sound_store_is_refused_and_left_as_it_is() {
@@ -52,7 +52,7 @@ async fn o4_a_damaged_page_is_found_wherever_it_lies() {
         bad[range].iter_mut().for_each(|byte| *byte ^= 0x55);
         place.replace(&bad);
         match RedbStore::open(place.path(), place.options()) {
-            // A page that nothing refers to.
+            // An unreferenced page.
             Ok(store) => assert_eq!(content(&store).await, before, "page {page}"),
             Err(error) => {
                 refused += 1;
@@ -120,7 +120,7 @@ async fn o4_a_record_of_an_unknown_version_is_an_error_and_can_still_be_revoked(
         let text = error.to_string();
         assert!(text.contains("version 7") && text.contains(&a.id.to_string()), "{text}");
     }
-    // The others go on, and its revocation holds at least as long as it could.
+    // The others continue, and its revocation holds at least as long as it could.
     store.confirm(vec![(a.id, 1), (b.id, 1)]).await.unwrap();
     assert!(store.load(b.id).await.unwrap().unwrap().confirmed);
     let entry = store.revoke(gone(a.id), RevokedBecause::Operator).await.unwrap();
@@ -193,7 +193,7 @@ async fn o5_a_lost_store_is_not_silently_begun_anew() {
     assert!(error.contains("LOST FILE") && error.contains("accept_restored_store = true"), "{error}");
     assert!(!place.path().exists());
     drop(RedbStore::open(place.path(), Options { accept_restored: true, ..place.options() }).unwrap());
-    // Said once: the mark is that of the new store.
+    // Logged once: the mark is that of the new store.
     place.open();
 }
 
@@ -214,7 +214,7 @@ async fn o5_a_restored_backup_needs_the_operators_word() {
     assert_eq!(content(&accepted).await, (vec![], vec![], Timestamp::ZERO));
     drop(accepted);
     drop(place.open());
-    // The store that the backup was of lacks what was written since, so it is another one now.
+    // The original of the back-up lacks what was written since, so it counts as another store now.
     place.replace(&latest);
     assert!(place.refused().contains("another one"));
 }
@@ -245,7 +245,7 @@ async fn o5_the_mark_is_written_at_start_and_at_a_clean_stop_and_never_ahead_of_
     fill(&store).await;
     let durable = store.head().unwrap().sequence;
     assert_eq!(sequence(), at_start, "a few commits are not yet marked");
-    // A kill at this moment: the store is ahead of its mark, which is as it should be.
+    // A kill at this moment: the store is ahead of its mark, which is expected.
     let killed = killed_copy(&place);
     std::fs::create_dir_all(killed.mark().parent().unwrap()).unwrap();
     file.read().unwrap().map(|mark| HighWater::at(killed.mark()).write(mark)).unwrap().unwrap();
@@ -261,17 +261,17 @@ async fn o5_the_mark_follows_every_few_thousand_commits() {
     let file = HighWater::at(place.mark());
     let start = file.read().unwrap().unwrap();
     let mut marker = writer::Marker::new(file.clone(), start.sequence);
-    assert_eq!(marker.next, start.sequence + EVERY);
+    assert_eq!(marker.next, start.sequence + COMMITS_PER_MARK);
     let head = Head { sequence: start.sequence + 5, ..store.head().unwrap() };
     marker.write(head).unwrap();
     assert_eq!(file.read().unwrap(), Some(Mark { store: head.store, sequence: start.sequence + 5 }));
-    assert_eq!(marker.next, start.sequence + 5 + EVERY);
+    assert_eq!(marker.next, start.sequence + 5 + COMMITS_PER_MARK);
     // A mark that cannot be written is tried again soon.
     std::fs::remove_file(place.mark()).unwrap();
     std::fs::create_dir(place.mark()).unwrap();
     let later = Head { sequence: start.sequence + 9, ..head };
     assert!(marker.write(later).is_err());
-    assert!(marker.next < later.sequence + EVERY);
+    assert!(marker.next < later.sequence + COMMITS_PER_MARK);
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn r22_live_sessions_are_known_after_a_restart_and_in_a_store_of_an_earlie
     assert_eq!(ended(store.insert(s(3), bound).await.unwrap()), [Target::Session(s(1).id)]);
     drop(store);
 
-    // The file as an earlier version would have it.
+    // The file as an earlier version would leave it.
     let database = Database::open(place.path()).unwrap();
     let transaction = database.begin_write().unwrap();
     assert!(transaction.delete_table(schema::LIVE).unwrap());

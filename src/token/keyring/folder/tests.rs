@@ -13,7 +13,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
-/// What is in the folder, but for the lock of those who write.
+/// The files of the folder, without the writers' lock.
 fn files(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|path| *path != lock(dir)).collect()
 }
@@ -79,7 +79,7 @@ fn o2_symlinks_are_read_through_and_never_written_through() {
     assert!(Keyring::add(&link, Algorithm::EdDsa, KeyState::Signing).is_err());
     assert!(Keyring::make_signing(&link, made.signer().kid()).is_err());
 
-    // As a mounted secret has it: every file is a link.
+    // As in a mounted secret: every file is a link.
     let index = dir.join(INDEX);
     let elsewhere = home.path().join("elsewhere.toml");
     fs::rename(&index, &elsewhere).unwrap();
@@ -89,7 +89,7 @@ fn o2_symlinks_are_read_through_and_never_written_through() {
     assert!(Keyring::add(&dir, Algorithm::EdDsa, KeyState::Signing).is_err());
     assert_eq!(fs::read(&elsewhere).unwrap(), before);
 
-    // A first start into a folder that somebody prepared.
+    // A first start in a folder that an attacker prepared.
     let trap = home.path().join("trap");
     let target = home.path().join("target");
     symlink(&target, &trap).unwrap();

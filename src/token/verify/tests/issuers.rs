@@ -1,4 +1,4 @@
-//! Whom we trust: key sets and rules.
+//! Trusted issuers: key sets and rules.
 
 use super::*;
 

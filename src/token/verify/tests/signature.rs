@@ -1,4 +1,4 @@
-//! J13: what a signature must be.
+//! J13: the requirements on a signature.
 
 use super::*;
 
@@ -69,7 +69,7 @@ fn j13_an_ed25519_signature_has_one_scalar() {
 
 #[test]
 fn the_examples_of_the_standards_hold() {
-    // RFC 7515 A.2 (RS256) and A.3 (ES256): signatures over the same claims, which lack what we ask of an access token.
+    // RFC 7515 A.2 (RS256) and A.3 (ES256): signatures over the same claims, which lack those of an access token.
     let rsa = json!({ "keys": [{ "kty": "RSA", "alg": "RS256", "e": "AQAB", "n": "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ" }] });
     let ec = json!({ "keys": [{ "kty": "EC", "crv": "P-256", "alg": "ES256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0" }] });
     let payload = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
