@@ -54,6 +54,7 @@
 //! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
+//! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
 //!
@@ -72,6 +73,8 @@ pub mod gate;
 pub mod route;
 pub mod session;
 pub mod store;
+#[cfg(feature = "test")]
+pub mod test;
 pub mod token;
 
 // What rotogate-server is built of beyond the API, and what the tests and benches of this repository look into. No promise of

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
+use crate::revocation::RevocationList;
 use crate::revocation::list::Filling;
-use crate::revocation::{Revocation, RevocationList};
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
@@ -22,9 +22,10 @@ mod highwater;
 pub mod memory;
 #[cfg(feature = "redb")]
 pub mod redb;
-mod rules;
+pub mod rules;
 
 pub use crate::fault::StoreError;
+pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;

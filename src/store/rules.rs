@@ -1,8 +1,34 @@
-//! The rules of each operation, written once for every store that can run them inside a transaction of its own. The
-//! rules are here, the tables are behind [`State`].
+//! What each operation of a store does, decided once for every store that can run it inside a transaction of its own: the
+//! rules are here, the tables behind [`State`].
 //!
-//! An operation reads everything that it needs, decides, and only then writes. So a refused operation has written
-//! nothing, and the others of its transaction stand.
+//! # A store of your own
+//!
+//! 1. Implement [`State`] over your tables: reads inside a transaction see the writes before them.
+//! 2. In each writing method of [`Store`](super::Store), begin a transaction, call the method of [`Rules`] of the same name,
+//!    and commit durably before you return `Ok`. A [`Failure::Refused`] has written nothing: commit or roll back as you like.
+//!    After a [`Failure::Broken`] roll back. Either becomes a [`StoreError`] by `?`.
+//! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`] and [`Revocation`] are `Serialize` and
+//!    `Deserialize`; [`page_size`] bounds a page.
+//! 4. Run the conformance suite: `store::conformance::run` (feature `test-util`).
+//!
+//! [`MemoryStore`](super::MemoryStore) is the shortest example, `examples/store.rs` a durable one.
+//!
+//! ```
+//! use rotogate::clock::Timestamp;
+//! use rotogate::store::rules::{Failure, Rules, State};
+//! use rotogate::store::{StoreError, Swept};
+//!
+//! /// One step of [`Store::sweep`](rotogate::store::Store::sweep), in a transaction of your database.
+//! fn sweep_step(rules: &Rules, tables: &mut impl State, now: Timestamp) -> Result<Swept, StoreError> {
+//!     match rules.sweep_step(tables, now) {
+//!         Ok(swept) => Ok(swept), // commit
+//!         Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error), // roll back
+//!     }
+//! }
+//! ```
+//!
+//! An operation reads all that it needs, decides, and only then writes. So one that is refused has written nothing, and
+//! other operations of its transaction stand.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +41,9 @@ use crate::session::rotation::REVOKED;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
 /// How long ended records are kept, for clocks that disagree and for requests in flight.
-pub(super) const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
+pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
-pub(super) const MAX_SWEPT: usize = 128;
+pub(crate) const MAX_SWEPT: usize = 128;
 /// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
 const MAX_ENDED: usize = 1000;
 /// The most sessions of a page, whatever the caller asks for.
@@ -25,11 +51,10 @@ const MAX_PAGE: usize = 1000;
 
 /// Why an operation failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// This operation is refused, and has written nothing.
     Refused(StoreError),
     /// The store itself failed: nothing of the transaction may be committed.
-    #[cfg_attr(not(feature = "redb"), expect(dead_code, reason = "memory does not fail"))]
     Broken(StoreError),
 }
 
@@ -42,12 +67,12 @@ impl From<Failure> for StoreError {
 }
 
 /// Refuses one operation.
-pub(super) fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
+fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Refused(StoreError::new(message)))
 }
 
 /// Sessions and revocations inside one transaction: reads see the writes before them.
-pub(super) trait State {
+pub trait State {
     /// The record of a session. A record that cannot be read is [`Failure::Refused`].
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
     /// The revocation of a target.
@@ -72,7 +97,7 @@ pub(super) trait State {
 
 /// The parameters of the rules.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
+pub struct Rules {
     /// Our own issuer: all sessions are its.
     pub(super) issuer: Arc<str>,
     /// Added to the end of what a revocation can match.
@@ -80,13 +105,14 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// The rules for the sessions of this issuer, which is the gate's own. `leeway` is the tolerance for clocks that differ:
+    /// [`DEFAULT_LEEWAY`](crate::gate::DEFAULT_LEEWAY), unless the gate has another one.
+    pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
+        Self { issuer: issuer.into(), leeway }
+    }
+
     /// See [`Store::insert`](super::Store::insert).
-    pub(super) fn insert(
-        &self,
-        state: &mut impl State,
-        session: &Session,
-        bound: SubjectBound,
-    ) -> Result<Inserted, Failure> {
+    pub fn insert(&self, state: &mut impl State, session: &Session, bound: SubjectBound) -> Result<Inserted, Failure> {
         if state.session(session.id)?.is_some() {
             return refused(format!("there is a session {} already", session.id));
         }
@@ -173,7 +199,7 @@ impl Rules {
     }
 
     /// See [`Store::compare_and_swap`](super::Store::compare_and_swap).
-    pub(super) fn compare_and_swap(
+    pub fn compare_and_swap(
         &self,
         state: &mut impl State,
         expected: u64,
@@ -211,7 +237,7 @@ impl Rules {
     }
 
     /// See [`Store::revoke`](super::Store::revoke).
-    pub(super) fn revoke(
+    pub fn revoke(
         &self,
         state: &mut impl State,
         mut entry: Revocation,
@@ -261,7 +287,7 @@ impl Rules {
 
     /// See [`Store::confirm`](super::Store::confirm).
     #[expect(clippy::unused_self, reason = "all operations are called alike")]
-    pub(super) fn confirm(&self, state: &mut impl State, seen: &[(SessionId, Generation)]) -> Result<(), Failure> {
+    pub fn confirm(&self, state: &mut impl State, seen: &[(SessionId, Generation)]) -> Result<(), Failure> {
         for &(id, generation) in seen {
             match state.session(id) {
                 Ok(Some(record)) => {
@@ -282,7 +308,7 @@ impl Rules {
 
     /// One step of [`Store::sweep`](super::Store::sweep).
     #[expect(clippy::unused_self, reason = "all operations are called alike")]
-    pub(super) fn sweep_step(&self, state: &mut impl State, now: Timestamp) -> Result<Swept, Failure> {
+    pub fn sweep_step(&self, state: &mut impl State, now: Timestamp) -> Result<Swept, Failure> {
         state.raise_time(now)?;
         state.remove_ended(now.minus(KEPT_AFTER_END), MAX_SWEPT)
     }
@@ -324,7 +350,7 @@ struct GivesWay {
 
 /// The end of a session and of everything issued in it. A revoked session is kept only while its access tokens would
 /// live: otherwise a client that logs in and out all day would fill the store.
-pub(super) fn end_of(session: &Session) -> Timestamp {
+pub fn end_of(session: &Session) -> Timestamp {
     match session.status {
         Status::Live => session.expires.max(session.latest_access_expires),
         Status::Revoked(_) => session.latest_access_expires,
@@ -332,7 +358,7 @@ pub(super) fn end_of(session: &Session) -> Timestamp {
 }
 
 /// How many sessions a page may have if `limit` was requested.
-pub(super) fn page_size(limit: usize) -> usize {
+pub fn page_size(limit: usize) -> usize {
     limit.clamp(1, MAX_PAGE)
 }
 
@@ -360,7 +386,8 @@ fn apply_confirm(record: &Session, generation: Generation) -> Option<Session> {
     })
 }
 
-pub(super) fn is_revoked(record: &Session) -> bool {
+/// Was a session ended before its time?
+pub fn is_revoked(record: &Session) -> bool {
     match record.status {
         Status::Live => false,
         Status::Revoked(_) => true,

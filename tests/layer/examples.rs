@@ -14,6 +14,9 @@ mod hyper_example;
 #[allow(dead_code, reason = "main is for those who run it")]
 #[path = "../../examples/readme.rs"]
 mod readme_example;
+#[allow(dead_code, reason = "main is for those who run it")]
+#[path = "../../examples/store.rs"]
+mod store_example;
 
 #[tokio::test]
 async fn the_axum_example_does_what_it_prints() {
@@ -89,4 +92,18 @@ async fn the_readme_has_the_program_to_the_letter_and_it_logs_in() {
     assert_eq!(server.get_with("/me", &access).await.body, "ada");
     assert_eq!(server.get_with("/admin", &access).await.status, StatusCode::FORBIDDEN);
     assert_eq!(server.refresh("/token", &login.member("refresh_token")).await.status, StatusCode::OK);
+}
+
+#[cfg(feature = "test-util")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_example_passes_the_conformance_suite() {
+    use rotogate::store::conformance::{ISSUER, LEEWAY, run};
+    let folder = tempfile::tempdir().unwrap();
+    let number = std::sync::atomic::AtomicU32::new(0);
+    run(|| {
+        let file = format!("{}.sqlite", number.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let store = store_example::SqliteStore::open(&folder.path().join(file), ISSUER, LEEWAY).unwrap();
+        std::sync::Arc::new(store)
+    })
+    .await;
 }

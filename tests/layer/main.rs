@@ -7,6 +7,8 @@ mod claims;
 mod client;
 mod cookies;
 mod examples;
+#[cfg(feature = "test")]
+mod handlers;
 mod kuzzle;
 mod router;
 mod service;

@@ -41,6 +41,7 @@ macro_rules! behaviours {
 pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
     behaviours!(make:
         sessions::what_was_inserted_is_loaded,
+        sessions::claims_are_kept,
         sessions::an_id_is_inserted_once,
         sessions::a_swap_needs_the_expected_revision,
         sessions::a_swap_must_raise_the_revision_and_keep_the_subject,

@@ -23,6 +23,18 @@ pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
     assert_eq!(store.load(session("alice", 2, START).id).await.unwrap(), None);
 }
 
+/// The claims of a session's tokens come back, and change with it.
+pub async fn claims_are_kept(store: Arc<dyn Store>) {
+    let mut s = session("alice", 1, START);
+    s.claims.insert("roles", ["clerk"]).unwrap();
+    insert(&*store, &s).await;
+    assert_eq!(store.load(s.id).await.unwrap(), Some(s.clone()));
+    let mut next = rotated(&s, later(START, 5));
+    next.claims.insert("roles", ["boss"]).unwrap();
+    assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
+    assert_eq!(store.load(s.id).await.unwrap(), Some(next));
+}
+
 /// A second session of one id is an error, and the first one stays.
 pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
     let s = session("alice", 1, START);

@@ -1,0 +1,255 @@
+//! Callers for tests of handlers, without tokens or a gate (feature `test`, which no other feature turns on).
+//!
+//! ```
+//! use axum::Router;
+//! use axum::routing::get;
+//! use http::{Request, StatusCode};
+//! use rotogate::Identity;
+//! use rotogate::test::identity;
+//! use tower::ServiceExt;
+//!
+//! async fn me(identity: Identity) -> String {
+//!     identity.subject().to_owned()
+//! }
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let ada = identity("ada").scope("read").claim("tenant", "acme");
+//! let app = Router::new().route("/me", get(me)).layer(ada.layer());
+//! let response = app.oneshot(Request::get("/me").body(axum::body::Body::empty())?).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! The layer stands in the place of [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A gate does
+//! not believe it: `require()` behind it asks for a token. To test a router with its gate, begin a session and send its token:
+//!
+//! ```
+//! # use axum::{Router, routing::get};
+//! # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+//! # use tower::ServiceExt;
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+//! # let gate = gate.client(Client::public("web")).build().await?;
+//! let app = Router::new().route("/me", get(async || "hello")).layer(gate.layer());
+//! let tokens = gate.sessions().start(NewSession::new("ada", "web").claim("roles", "admin")?).await?;
+//! let request = http::Request::get("/me")
+//!     // A gate refuses a request without `Host` with 400 (RFC 9112 §3.2). Servers see to it, `oneshot` does not.
+//!     .header("host", "api.example.com")
+//!     .header("authorization", format!("Bearer {}", tokens.access_token.expose()))
+//!     .body(axum::body::Body::empty())?;
+//! assert_eq!(app.oneshot(request).await?.status(), 200);
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+#![expect(clippy::expect_used, reason = "a test whose caller cannot be has failed")]
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Request;
+use serde::Serialize;
+use tower::{Layer, Service};
+
+use crate::claim::{OwnClaims, ROLES};
+use crate::clock::{EngineClock, SystemTime, Timestamp};
+use crate::credential::Credential;
+use crate::engine::confirm::Confirmations;
+use crate::gate::Identity;
+use crate::limit::{Limits, Rates};
+use crate::policy::{Audiences, By, GateId, Permitted, authorise, permit_anonymous};
+use crate::revocation::RevocationList;
+use crate::route::{Route, RoutePolicy};
+use crate::session::{Scope, SessionId};
+use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::keyring::Keyring;
+use crate::token::mint::mint;
+use crate::token::verify::{IssuerRules, Verifier};
+use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
+
+/// The issuer, and the audience, of the tokens of test callers.
+const ISSUER: &str = "https://test.invalid";
+/// How long their tokens hold.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// A caller for tests. See [`identity`].
+#[derive(Clone, Debug)]
+pub struct TestIdentity {
+    subject: String,
+    account: Option<String>,
+    client: String,
+    scope: String,
+    claims: OwnClaims,
+    session: bool,
+}
+
+/// Begins a caller of this subject, with the client `test`, without scopes, and with a session.
+///
+/// ```
+/// let ada = rotogate::test::identity("ada").scope("read").role("editor").build();
+/// assert_eq!(ada.subject(), "ada");
+/// assert!(ada.has_role("editor"));
+/// ```
+pub fn identity(subject: impl Into<String>) -> TestIdentity {
+    TestIdentity {
+        subject: subject.into(),
+        account: None,
+        client: "test".to_owned(),
+        scope: String::new(),
+        claims: OwnClaims::new(),
+        session: true,
+    }
+}
+
+/// A layer for requests without a caller, as a gate lets them pass on public and optional routes: `Option<Identity>` is `None`.
+///
+/// ```
+/// # use axum::{Router, routing::get};
+/// # use rotogate::Identity;
+/// let app: Router = Router::new()
+///     .route("/", get(async |identity: Option<Identity>| if identity.is_some() { "known" } else { "unknown" }))
+///     .layer(rotogate::test::anonymous());
+/// # let _ = app;
+/// ```
+pub fn anonymous() -> TestLayer {
+    TestLayer(permit_anonymous(&Arc::new(Route::catch_all(RoutePolicy::public())), by()))
+}
+
+fn by() -> By {
+    By { gate: GateId::next(), layer: true, defers: false }
+}
+
+impl TestIdentity {
+    /// With these scopes, and those given before.
+    #[must_use]
+    pub fn scope(mut self, scope: &str) -> Self {
+        self.scope = format!("{} {scope}", self.scope);
+        self
+    }
+
+    /// With a claim.
+    ///
+    /// # Panics
+    /// A claim that the gate itself sets: see [`OwnClaims::insert`].
+    #[must_use]
+    pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        self.claims.insert(name, value).expect("a claim that a test caller may have");
+        self
+    }
+
+    /// With a role, and those given before: the claim `roles`.
+    ///
+    /// # Panics
+    /// As [`Self::claim`].
+    #[must_use]
+    pub fn role(self, role: &str) -> Self {
+        let mut roles = self.claims.get(ROLES).and_then(|roles| roles.as_array()).cloned().unwrap_or_default();
+        roles.push(role.into());
+        self.claim(ROLES, roles)
+    }
+
+    /// In this account.
+    #[must_use]
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.account = Some(account.into());
+        self
+    }
+
+    /// With this client.
+    #[must_use]
+    pub fn client(mut self, client: impl Into<String>) -> Self {
+        self.client = client.into();
+        self
+    }
+
+    /// Without a session, like a client that calls in its own name.
+    #[must_use]
+    pub fn without_session(mut self) -> Self {
+        self.session = false;
+        self
+    }
+
+    /// The caller.
+    ///
+    /// # Panics
+    /// A subject, scope, client or account that no token can have.
+    pub fn build(&self) -> Identity {
+        Identity::new(Arc::clone(self.permitted().caller().expect("it has one")))
+    }
+
+    /// A layer that makes this caller the one of every request.
+    ///
+    /// # Panics
+    /// As [`Self::build`].
+    pub fn layer(&self) -> TestLayer {
+        TestLayer(self.permitted())
+    }
+
+    /// A real token, of a key made for it, verified as any other: no test caller can be what no caller is.
+    fn permitted(&self) -> Permitted {
+        let keyring = Keyring::ephemeral().expect("the system has randomness");
+        let time = Arc::new(SystemTime::new());
+        let clock = Arc::new(EngineClock::start(time.clone(), Timestamp::ZERO, Duration::ZERO));
+        let now = clock.now();
+        let scope = Scope::parse(&self.scope).expect("a scope has visible ASCII characters (RFC 6749 §3.3)");
+        let audience = [ISSUER.into()];
+        let claims = MintedClaims {
+            issuer: ISSUER,
+            subject: &self.subject,
+            audience: &audience,
+            expires: now.plus(LIFETIME),
+            issued_at: now,
+            jti: "test",
+            client: &self.client,
+            scope: &scope,
+            session: self.session.then(|| (SessionId::new(now, [7; 10]), 1)),
+            account: self.account.as_deref(),
+            own: Some(&self.claims),
+            style: TokenStyle::default(),
+        };
+        let token = mint(keyring.signer(), &claims).expect("a token can say this");
+        let rules = IssuerRules::own(ISSUER, audience.to_vec(), &keyring, Duration::ZERO);
+        let verifier = Verifier::new(vec![rules]).expect("one issuer");
+        let list = Arc::new(RevocationList::new());
+        let checker = TokenChecker::new(verifier, clock, list, IdentityHeaders::default(), 0, usize::MAX);
+        let (limits, confirmations) = (Limits::new(Rates::default(), time), Confirmations::default());
+        let context = || MissContext { limits: &limits, confirmations: &confirmations, source: None.into() };
+        let verified = checker.check(Credential::new(token.expose()), context).expect("it was made so");
+        let route = Arc::new(Route::catch_all(RoutePolicy::default()));
+        let audiences = Audiences(vec![(ISSUER.into(), audience.to_vec())]);
+        authorise(&route, verified, &audiences, by()).expect("the route asks for nothing else")
+    }
+}
+
+/// Makes one caller that of every request. See [`TestIdentity::layer`].
+#[derive(Clone, Debug)]
+pub struct TestLayer(Permitted);
+
+impl<S> Layer<S> for TestLayer {
+    type Service = WithCaller<S>;
+
+    fn layer(&self, inner: S) -> WithCaller<S> {
+        WithCaller { inner, permitted: self.0.clone() }
+    }
+}
+
+/// A service behind a [`TestLayer`].
+#[derive(Clone, Debug)]
+pub struct WithCaller<S> {
+    inner: S,
+    permitted: Permitted,
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for WithCaller<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        request.extensions_mut().insert(self.permitted.clone());
+        self.inner.call(request)
+    }
+}
