@@ -9,14 +9,30 @@ use crate::client::{Server, send};
 #[path = "../../examples/axum.rs"]
 mod axum_example;
 #[allow(dead_code, reason = "main is for those who run it")]
+#[path = "../../examples/chat.rs"]
+mod chat_example;
+#[allow(dead_code, reason = "main is for those who run it")]
 #[path = "../../examples/hyper.rs"]
 mod hyper_example;
 #[allow(dead_code, reason = "main is for those who run it")]
 #[path = "../../examples/readme.rs"]
 mod readme_example;
 #[allow(dead_code, reason = "main is for those who run it")]
+#[path = "../../examples/resource_server.rs"]
+mod resource_server_example;
+#[allow(dead_code, reason = "main is for those who run it")]
+#[path = "../../examples/spa.rs"]
+mod spa_example;
+#[allow(dead_code, reason = "main is for those who run it")]
 #[path = "../../examples/store.rs"]
 mod store_example;
+#[cfg(feature = "grpc")]
+#[allow(dead_code, reason = "main is for those who run it")]
+#[path = "../../examples/tonic.rs"]
+mod tonic_example;
+#[allow(dead_code, reason = "main is for those who run it")]
+#[path = "../../examples/users.rs"]
+mod users_example;
 
 #[tokio::test]
 async fn the_axum_example_does_what_it_prints() {
@@ -106,4 +122,135 @@ async fn the_store_example_passes_the_conformance_suite() {
         std::sync::Arc::new(store)
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_users_example_logs_in_from_sqlite_and_takes_up_roles_at_a_refresh() {
+    let users = users_example::Users::new(rusqlite::Connection::open_in_memory().unwrap()).unwrap();
+    users.add("u-1", "ada", "pass word", "clerk").unwrap();
+    let users = std::sync::Arc::new(users);
+    let server = Server::axum(users_example::app(users.clone()).await.unwrap().0).await;
+    let login = |name, password| {
+        let form = [("grant_type", "password"), ("client_id", "web"), ("username", name), ("password", password)];
+        async move { server.post("/token", &form).await }
+    };
+    assert_eq!(login("ada", "wrong").await.member("error"), "invalid_grant");
+    assert_eq!(login("bob", "pass word").await.member("error"), "invalid_grant");
+    let first = login("ada", "pass word").await;
+    let access = first.member("access_token");
+    assert_eq!(server.get_with("/me", &access).await.body, "u-1");
+    assert_eq!(server.get_with("/accounts", &access).await.status, StatusCode::FORBIDDEN);
+    users.set_roles("u-1", "clerk admin").unwrap();
+    let second = server.refresh("/token", &first.member("refresh_token")).await;
+    assert_eq!(server.get_with("/accounts", &second.member("access_token")).await.body, "all accounts");
+}
+
+#[tokio::test]
+async fn the_spa_example_keeps_its_tokens_in_cookies() {
+    let (app, _) = spa_example::app("http://localhost:3000", "pass word").await.unwrap();
+    let server = Server::axum(app).await;
+    let ask = async |method: &str, path: &str, cookies: &str, body: &str| {
+        let request = server.request(path).method(method).header("cookie", cookies);
+        let request = request.header("origin", "http://localhost:3000");
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        send(request.body(body.to_owned()).unwrap()).await
+    };
+    let jar = |answer: &crate::client::Answer| {
+        let cookies = answer.headers.get_all("set-cookie").iter();
+        let pairs = cookies.map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned());
+        pairs.collect::<Vec<_>>().join("; ")
+    };
+    assert!(server.get("/").await.body.contains("<script>"));
+    assert_eq!(ask("GET", "/api/me", "", "").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask("POST", "/login", "", "user=ada&password=wrong").await.status, StatusCode::UNAUTHORIZED);
+    let foreign = server.post("/login", &[("user", "ada"), ("password", "pass word")]).await;
+    assert_eq!(foreign.status, StatusCode::FORBIDDEN, "no page of ours says that it asked");
+    let first = ask("POST", "/login", "", "user=ada&password=pass+word").await;
+    assert_eq!(ask("GET", "/api/me", &jar(&first), "").await.body, "ada");
+    let second = ask("POST", "/refresh", &jar(&first), "").await;
+    assert_eq!(second.status, StatusCode::NO_CONTENT);
+    let out = ask("POST", "/logout", &jar(&second), "").await;
+    assert_eq!(out.status, StatusCode::NO_CONTENT);
+    assert_eq!(ask("GET", "/api/me", &jar(&second), "").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask("POST", "/refresh", &jar(&second), "").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_resource_server_example_takes_the_tokens_of_its_issuer_alone() {
+    // Another gate is the provider.
+    let provider = crate::builder().audience(["api"]).build().await.unwrap();
+    let keys = serde_json::to_vec(&provider.keyring().jwks()).unwrap();
+    let server = Server::axum(resource_server_example::app("https://api.test", &keys).await.unwrap()).await;
+    let issued = async |role: &str, scope: &str| {
+        let session = rotogate::gate::NewSession::new("ada", "web");
+        let session = session.scope(rotogate::session::Scope::parse(scope).unwrap());
+        let session = session.claim("realm_access", serde_json::json!({"roles": [role]})).unwrap();
+        let session = session.claim("preferred_username", "Ada").unwrap();
+        provider.sessions().start(session).await.unwrap().access_token.expose().to_owned()
+    };
+    let (boss, clerk) = (issued("boss", "read write").await, issued("clerk", "").await);
+    assert_eq!(server.get("/me").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(server.get_with("/me", &boss).await.body, "ada (Ada)");
+    assert_eq!(server.get_with("/read", &boss).await.body, "the text");
+    assert_eq!(server.get_with("/admin", &boss).await.body, "the office");
+    assert_eq!(server.get_with("/read", &clerk).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(server.get_with("/admin", &clerk).await.status, StatusCode::FORBIDDEN);
+    let (other, _) = crate::tokens(&crate::gate().await, "read").await;
+    assert_eq!(server.get_with("/me", &other).await.status, StatusCode::UNAUTHORIZED, "of other keys");
+}
+
+#[tokio::test]
+async fn the_chat_example_closes_the_socket_with_the_session() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (app, gate) = chat_example::app().await.unwrap();
+    let server = Server::axum(app).await;
+    let issued = gate.sessions().start(rotogate::gate::NewSession::new("ada", "chat")).await.unwrap();
+    let access = issued.access_token.expose();
+    let mut stream = tokio::net::TcpStream::connect(server.0).await.unwrap();
+    let ask = format!(
+        "GET /chat HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {access}\r\nconnection: upgrade\r\n\
+         upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    // A masked text frame, with a mask of zeros.
+    stream.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
+    let mut said = [0; 9];
+    stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"\x81\x07ada: hi");
+    let logout = server.request("/logout").method("POST").header("authorization", format!("Bearer {access}"));
+    assert_eq!(send(logout.body(String::new()).unwrap()).await.status, StatusCode::NO_CONTENT);
+    let mut rest = Vec::new();
+    let reading = stream.read_to_end(&mut rest);
+    tokio::time::timeout(std::time::Duration::from_secs(60), reading).await.expect("the socket goes on").unwrap();
+}
+
+#[cfg(feature = "grpc")]
+#[tokio::test]
+async fn the_tonic_example_greets_its_caller_and_refuses_in_statuses() {
+    use http_body_util::{BodyExt, Full};
+    use tower::{Layer, ServiceExt};
+    let gate = tonic_example::gate().await.unwrap();
+    let service = gate.layer().layer(tonic_example::service());
+    let issued = gate.sessions().start(rotogate::gate::NewSession::new("ada", "cli")).await.unwrap();
+    let call = async |token: &str| {
+        let request = http::Request::post("http://localhost:3000/example.Greeter/Greet").version(http::Version::HTTP_2);
+        let request = request.header("content-type", "application/grpc").header("te", "trailers");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        // A frame of gRPC: not compressed, its length, and field 1 with a text.
+        let body = tonic::body::Body::new(Full::from(bytes::Bytes::from_static(b"\0\0\0\0\x07\x0a\x05Hello")));
+        service.clone().oneshot(request.body(body).unwrap()).await.unwrap()
+    };
+    let answer = call(issued.access_token.expose()).await.into_body().collect().await.unwrap();
+    assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
+    assert!(answer.to_bytes().ends_with(b"Hello, ada!"));
+    let refused = call("x").await;
+    assert_eq!(
+        (refused.status(), &refused.headers()["grpc-status"]),
+        (StatusCode::OK, &http::HeaderValue::from_static("16"))
+    );
 }
