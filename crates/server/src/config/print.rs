@@ -1,5 +1,5 @@
-//! Prints a configuration as a `gateway.toml` with every value in force, defaults included: for comparison, and to be read
-//! again. The sections print themselves with these helpers.
+//! Prints a configuration as a `gateway.toml` with every value in force, defaults included: for comparison, and to be
+//! read again. The sections print themselves with these helpers.
 
 use std::path::Path;
 use std::time::Duration;

@@ -28,7 +28,8 @@ pub struct IssuerConfig {
     pub leeway: Duration,
 }
 
-/// The defaults of the section. The default of `leeway` is [`DEFAULT_LEEWAY`], which is also its maximum (requirement J7).
+/// The defaults of the section. The default of `leeway` is [`DEFAULT_LEEWAY`], which is also its maximum (requirement
+/// J7).
 impl IssuerConfig {
     const ALGORITHM: Algorithm = Algorithm::EdDsa;
     const KEYS: &str = "data/keys";

@@ -1,7 +1,7 @@
 //! `listen` and `[[server.listeners]]`.
 //!
-//! The simple case has simple keys: `listen` is one address or several, and `tls` beside it applies to them. Listeners that
-//! differ are tables, which inherit nothing from `[server]` but the bound on connections.
+//! The simple case has simple keys: `listen` is one address or several, and `tls` beside it applies to them. Listeners
+//! that differ are tables, which inherit nothing from `[server]` but the bound on connections.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

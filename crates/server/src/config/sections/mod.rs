@@ -1,8 +1,8 @@
 //! The sections of `gateway.toml`, one file for each: its type, its defaults, how it is read, and how it is printed.
 //!
 //! A key needs a field, a line in `read` and a line in `print`; the compiler names all three. `read` continues after a
-//! refused value with the default, so that every problem is reported; the result is discarded then. `print` destructures
-//! each type without `..`.
+//! refused value with the default, so that every problem is reported; the result is discarded then. `print`
+//! destructures each type without `..`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

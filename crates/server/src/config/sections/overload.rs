@@ -1,4 +1,5 @@
-//! The bounds under overload, keys of `[server]`. A bound for one holder is a number or a percentage of the bound for all, and at most that.
+//! The bounds under overload, keys of `[server]`. A bound for one holder is a number or a percentage of the bound for
+//! all, and at most that.
 
 use toml::Table;
 

@@ -1,4 +1,5 @@
-//! `[[upstreams]]`: addresses, TLS, timeouts and bounds, ejection and health checks. An entry is the proxy's [`Upstream`].
+//! `[[upstreams]]`: addresses, TLS, timeouts and bounds, ejection and health checks. An entry is the proxy's
+//! [`Upstream`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -98,8 +99,8 @@ fn urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) -> Ve
     urls.into_iter().map(|(_, url)| url).collect()
 }
 
-/// `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement T16); the usual
-/// names of such a key get an error that says so.
+/// `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement T16); the
+/// usual names of such a key get an error that says so.
 fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
     for key in ["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"] {
         if section.has(key) {
