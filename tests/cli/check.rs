@@ -259,7 +259,7 @@ fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_no
                 good.to_owned()
             },
             "admin.token_file",
-            "less than 32 characters",
+            "fewer than 32 characters",
         ),
         (
             |place, good| {

@@ -267,8 +267,8 @@ impl From<legacy::Error> for SendError {
 /// The error and all its causes, on one line.
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, cause) in self.causes().enumerate() {
-            write!(f, "{}{cause}", if place == 0 { "" } else { ": " })?;
+        for (index, cause) in self.causes().enumerate() {
+            write!(f, "{}{cause}", if index == 0 { "" } else { ": " })?;
         }
         Ok(())
     }

@@ -190,14 +190,15 @@ impl Proxy {
         let before = self.0.all();
         let (mut known, mut more) = (vec![None; before.len()], Vec::new());
         for upstream in upstreams {
-            let place = before.iter().position(|running| running.pool.upstream.name == upstream.name);
-            let same = place.and_then(|place| before.get(place)).filter(|running| running.pool.upstream == upstream);
+            let position = before.iter().position(|running| running.pool.upstream.name == upstream.name);
+            let same =
+                position.and_then(|position| before.get(position)).filter(|running| running.pool.upstream == upstream);
             let running = match same {
                 Some(running) => Arc::clone(running),
                 None => ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver)?,
             };
-            match place.and_then(|place| known.get_mut(place)) {
-                Some(place) => *place = Some(running),
+            match position.and_then(|position| known.get_mut(position)) {
+                Some(slot) => *slot = Some(running),
                 None => more.push(running),
             }
         }

@@ -220,9 +220,9 @@ async fn serve_connection(
         let (state, origin) = (Arc::clone(&state), Arc::clone(&origin));
         // Outside the future: over HTTP/2 that future is a task of its own, and a request whose task waits to run is in
         // flight too.
-        let place = state.enter(&origin, request.headers());
+        let request_permit = state.enter(&origin, request.headers());
         async move {
-            let Ok(response) = request::serve(state, &origin, request, place).await;
+            let Ok(response) = request::serve(state, &origin, request, request_permit).await;
             if let Some(pending) = pending {
                 pending.complete();
             }

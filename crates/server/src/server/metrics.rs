@@ -196,14 +196,14 @@ impl Collector for GateCollector {
             count.encode(events.encode_family(&[("event", event.name())])?)?;
         }
         let logs = crate::log::counts();
-        for (place, name, help) in [
+        for (index, name, help) in [
             (0, "log_lines", "Log lines written"),
             (1, "log_dropped_lines", "Log lines dropped, because an output was too slow or failed"),
             (2, "log_write_errors", "Writes to a log output that failed"),
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (sink, counts) in &logs {
-                let count = ConstCounter::new(counts.get(place).copied().unwrap_or_default());
+                let count = ConstCounter::new(counts.get(index).copied().unwrap_or_default());
                 count.encode(family.encode_family(&[("sink", *sink)])?)?;
             }
         }

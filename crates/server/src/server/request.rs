@@ -99,31 +99,31 @@ pub(super) fn serve(
     state: Arc<State>,
     origin: &Arc<Origin>,
     mut request: Request<Incoming>,
-    place: Result<PoolPermit, Rejection>,
+    permit: Result<PoolPermit, Rejection>,
 ) -> impl Future<Output = Result<Response<PermitBody<LoggedBody>>, Infallible>> + use<> {
     let began = state.time.monotonic();
     let received = (!request.body().is_end_stream()).then(ExchangeProgress::default);
     let record = RequestRecord::new(&state, origin, &mut request, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let answer = record.context().enter(|| match place {
+    let answer = record.context().enter(|| match permit {
         _ if is_misdirected => {
-            Either::Right(Box::pin(std::future::ready((misdirected(), place.ok()))) as ResponseBoxFuture)
+            Either::Right(Box::pin(std::future::ready((misdirected(), permit.ok()))) as ResponseBoxFuture)
         }
-        Ok(place) => Either::Left(call_service(&state, origin, request, is_grpc, received, place)),
-        Err(shed) => Either::Right(Box::pin(wait_or_reject(
+        Ok(permit) => Either::Left(call_service(&state, origin, request, is_grpc, received, permit)),
+        Err(rejection) => Either::Right(Box::pin(wait_or_reject(
             Arc::clone(&state),
             Arc::clone(origin),
             request,
             is_grpc,
             received,
-            shed,
+            rejection,
         )) as ResponseBoxFuture),
     });
     let answer = record.context().scope(answer);
     async move {
         let mut abort_guard = AbortGuard { state: &state, began, is_answered: false };
-        let (mut response, place) = answer.await;
+        let (mut response, permit) = answer.await;
         abort_guard.is_answered = true;
         let verdict = response.extensions_mut().remove::<Verdict>();
         if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
@@ -132,7 +132,7 @@ pub(super) fn serve(
         let took = state.time.monotonic().saturating_sub(began);
         state.metrics.record(verdict.as_ref(), Some(response.status()), took);
         let response = record.complete(&state, response, verdict.as_ref());
-        Ok(response.map(|body| PermitBody::new(body, place)))
+        Ok(response.map(|body| PermitBody::new(body, permit)))
     }
 }
 
@@ -148,7 +148,7 @@ async fn wait_or_reject(
     let overload = state.gate.overload();
     if overload.delayed_retries.wait_out(&origin.last_rejection, state.time.monotonic(), holder).await {
         match overload.request(holder) {
-            Ok(place) => return call_service(&state, &origin, request, is_grpc, received, place).await,
+            Ok(permit) => return call_service(&state, &origin, request, is_grpc, received, permit).await,
             Err(still) => refusal = still,
         }
     }
@@ -163,7 +163,7 @@ fn call_service(
     request: Request<Incoming>,
     is_grpc: bool,
     received: Option<ExchangeProgress>,
-    place: PoolPermit,
+    permit: PoolPermit,
 ) -> impl Future<Output = (Response<ReplyBody>, Option<PoolPermit>)> + use<> {
     // A stream of gRPC messages may be silent, so no minimum rate applies.
     let mut request = match &received {
@@ -183,7 +183,7 @@ fn call_service(
         if let Some(progress) = received {
             progress.set_response_started();
         }
-        (response, Some(place))
+        (response, Some(permit))
     }
 }
 

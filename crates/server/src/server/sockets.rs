@@ -25,10 +25,10 @@ pub(super) struct Sockets {
 pub fn passed() -> Result<Vec<std::net::TcpListener>, ServerError> {
     let mut fds = ListenFd::from_env();
     let mut passed = Vec::new();
-    for place in 0..fds.len() {
+    for index in 0..fds.len() {
         let socket = fds
-            .take_tcp_listener(place)
-            .map_err(|error| ServerError::new(format!("socket {place} of LISTEN_FDS is not a TCP socket: {error}")))?;
+            .take_tcp_listener(index)
+            .map_err(|error| ServerError::new(format!("socket {index} of LISTEN_FDS is not a TCP socket: {error}")))?;
         passed.extend(socket);
     }
     Ok(passed)
@@ -48,7 +48,7 @@ impl Sockets {
     ) -> Result<TcpListener, ServerError> {
         let failed = |error: io::Error| ServerError::new(config.blame(key, bind_error(address, &error)).to_string());
         let passed = self.passed.iter().position(|socket| socket.local_addr().is_ok_and(|at| at == address));
-        let socket = match passed.map(|place| self.passed.swap_remove(place)) {
+        let socket = match passed.map(|index| self.passed.swap_remove(index)) {
             Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
             None => TcpListener::bind(address).await,
         };

@@ -48,7 +48,7 @@ pub struct CertificateFiles {
     /// The private key, readable by the gate's user only (requirement O2).
     pub key: PathBuf,
     /// The key of the table, as in `server.tls.certificates[1]`; for errors.
-    pub place: String,
+    pub table: String,
 }
 
 /// `client_auth`. The paths are PEM files with the roots of client certificates.
@@ -138,7 +138,7 @@ fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> {
     let pair = |section: &Section<'_>| {
         let cert = section.require("cert", "the file of the certificate chain, in PEM", path_in(dir));
         let key = section.require("key", "the file of the private key, in PEM", path_in(dir));
-        Some(CertificateFiles { cert: cert?, key: key?, place: section.path().to_owned() })
+        Some(CertificateFiles { cert: cert?, key: key?, table: section.path().to_owned() })
     };
     let listed = section.sections("certificates");
     let certificates: Vec<_> = match section.has("certificates") {
@@ -201,7 +201,7 @@ pub(super) fn print(listener: &ListenerConfig) -> Value {
 fn print_tls(tls: &TlsConfig) -> Value {
     let TlsConfig { certificates, client_auth, key: _ } = tls;
     let pair = |files: &CertificateFiles| {
-        let CertificateFiles { cert, key, place: _ } = files;
+        let CertificateFiles { cert, key, table: _ } = files;
         let mut table = Table::new();
         put(&mut table, "cert", print::path(cert));
         put(&mut table, "key", print::path(key));

@@ -161,7 +161,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
     // A rule for calls only has no path.
     put_some(&mut table, "path", Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()));
     put_some(&mut table, "kuzzle", Some(texts(kuzzle)).filter(|_| !kuzzle.is_empty()));
-    let upstream = upstream.and_then(|place| upstreams.get(place));
+    let upstream = upstream.and_then(|position| upstreams.get(position));
     put_some(&mut table, "upstream", upstream.map(|upstream| upstream.name.as_str()));
     let auth_word = match auth {
         Auth::Required => "required",

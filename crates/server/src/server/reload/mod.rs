@@ -160,13 +160,13 @@ impl Reloadable {
             }
         }
         let mut issuers = Vec::new();
-        for (place, (issuer, group)) in config.issuers.iter().zip(&mut last_read.issuers).enumerate() {
-            let Some(trusted) = self.trusted.get_mut(place) else { continue };
+        for (index, (issuer, group)) in config.issuers.iter().zip(&mut last_read.issuers).enumerate() {
+            let Some(trusted) = self.trusted.get_mut(index) else { continue };
             if group.changed(|| files::of_issuer(issuer)).is_some() {
                 match assemble::load_issuer_and_log(issuer) {
                     Ok(rules) => {
                         *trusted = IssuerState::new(rules);
-                        issuers.push(place);
+                        issuers.push(index);
                     }
                     Err(error) => {
                         trusted.broken_since.get_or_insert_with(files::now);
@@ -186,7 +186,7 @@ impl Reloadable {
             }
             if trusted.is_over() != trusted.dropped {
                 trusted.dropped = trusted.is_over();
-                issuers.push(place);
+                issuers.push(index);
                 if trusted.dropped {
                     tracing::error!(
                         issuer = %issuer.url,
@@ -207,12 +207,12 @@ impl Reloadable {
                     let signing = self.gate.keyring().signer().kid().to_owned();
                     tracing::info!(keys = %config.issuer.keys.display(), signing, "own keys reloaded");
                 }
-                for place in issuers {
-                    let (Some(issuer), Some(group)) = (config.issuers.get(place), last_read.issuers.get_mut(place))
+                for index in issuers {
+                    let (Some(issuer), Some(group)) = (config.issuers.get(index), last_read.issuers.get_mut(index))
                     else {
                         continue;
                     };
-                    if self.trusted.get(place).is_some_and(|trusted| trusted.broken_since.is_none()) {
+                    if self.trusted.get(index).is_some_and(|trusted| trusted.broken_since.is_none()) {
                         group.mark_applied();
                         tracing::info!(issuer = %issuer.url, other, "issuer keys reloaded");
                     }

@@ -30,7 +30,7 @@ impl Certificates {
 
     /// The position of the certificate for a name: the first that a client would accept for it, wildcards included;
     /// else the first of all.
-    fn place(&self, name: &str) -> usize {
+    fn position(&self, name: &str) -> usize {
         // A trailing dot makes a name fully qualified; it is the same name.
         let name = name.strip_suffix('.').unwrap_or(name);
         let Ok(name) = ServerName::try_from(name) else { return 0 };
@@ -46,14 +46,14 @@ impl Certificates {
     pub(crate) fn share_certificate(&self, name: Option<&str>, other: &str) -> bool {
         self.0.len() == 1
             || name.is_some_and(|name| name.eq_ignore_ascii_case(other))
-            || name.map_or(0, |name| self.place(name)) == self.place(other)
+            || name.map_or(0, |name| self.position(name)) == self.position(other)
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let place = hello.server_name().map_or(0, |name| self.place(name));
-        self.0.get(place).cloned()
+        let position = hello.server_name().map_or(0, |name| self.position(name));
+        self.0.get(position).cloned()
     }
 }
 
@@ -63,7 +63,7 @@ fn load(
     warnings: &mut Vec<FileFault>,
 ) -> Result<Arc<CertifiedKey>, FileFault> {
     let at = |key: &str| {
-        let key = format!("{}.{key}", files.place);
+        let key = format!("{}.{key}", files.table);
         move |message| FileFault { key, message }
     };
     let certificates = chain(&files.cert).map_err(at("cert"))?;
