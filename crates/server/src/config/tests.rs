@@ -624,7 +624,7 @@ fn listeners_that_differ_are_tables_and_tls_beside_listen_is_for_its_addresses()
     let pair = |place: &str| CertificateFiles {
         cert: PathBuf::from("/etc/rotogate/a.pem"),
         key: PathBuf::from("/k"),
-        place: place.to_owned(),
+        table: place.to_owned(),
     };
     for listener in &simple.listeners {
         let tls = listener.tls.as_ref().unwrap();

@@ -95,15 +95,12 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         source,
     } = new;
     let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
-    // A route refers to its upstream by position, and positions may change: compare names.
-    restart_only.keep("routes", &by_name(&old.routes, &old.upstreams), &by_name(&routes, &upstreams));
-    let routes = by_name(&old.routes, &old.upstreams)
-        .into_iter()
-        .map(|(name, route)| {
-            let upstream = name.and_then(|name| upstreams.iter().position(|upstream| upstream.name == name));
-            Route { upstream, ..route }
-        })
-        .collect();
+    // A route refers to its upstream by position, and positions may change: compare names, and look up the new position.
+    let (old_routes, new_routes) = (by_name(&old.routes, &old.upstreams), by_name(&routes, &upstreams));
+    let repositioned = |(name, route): (Option<String>, Route)| {
+        let upstream = name.and_then(|name| upstreams.iter().position(|upstream| upstream.name == name));
+        Route { upstream, ..route }
+    };
     let now = Config {
         server,
         admin: restart_only.keep("admin", &old.admin, &admin),
@@ -117,8 +114,8 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         clients: restart_only.keep("clients", &old.clients, &clients),
         endpoints: restart_only.keep("endpoints", &old.endpoints, &endpoints),
         identity: restart_only.keep("identity", &old.identity, &identity),
+        routes: restart_only.keep("routes", &old_routes, &new_routes).into_iter().map(repositioned).collect(),
         upstreams,
-        routes,
         log: restart_only.keep("log", &old.log, &log),
         warnings,
         access_log: restart_only.keep("access_log", &old.access_log, &access_log),
