@@ -64,7 +64,7 @@ impl Client {
 
 /// The client credentials of a request.
 #[derive(Clone, Debug)]
-pub struct Presented {
+pub struct PresentedClient {
     /// `client_id`.
     pub id: String,
     /// The secret, if a non-empty one was sent.
@@ -73,13 +73,13 @@ pub struct Presented {
 
 /// The registered clients.
 pub struct Clients {
-    by_id: HashMap<Box<str>, Known>,
+    by_id: HashMap<Box<str>, KnownClient>,
     passwords: Arc<Passwords>,
     /// The key of the digests of good secrets, for this process alone.
     digest_key: hmac::Key,
 }
 
-struct Known {
+struct KnownClient {
     client: Arc<Client>,
     /// A digest of the last good secret. Without it, each refresh would cost an argon2 run, which is more than the
     /// refresh itself.
@@ -102,7 +102,7 @@ impl Clients {
             hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).map_err(|_| NoRandomness)?;
         let by_id = clients
             .into_iter()
-            .map(|client| (client.id.clone(), Known { client: Arc::new(client), good: ArcSwapOption::empty() }))
+            .map(|client| (client.id.clone(), KnownClient { client: Arc::new(client), good: ArcSwapOption::empty() }))
             .collect();
         Ok(Self { by_id, passwords, digest_key })
     }
@@ -119,7 +119,7 @@ impl Clients {
     /// [`Denial::InvalidClient`], or a denial of `limits`; a fault if too many password checks wait.
     pub async fn authenticate(
         &self,
-        presented: &Presented,
+        presented: &PresentedClient,
         limits: &Limits,
         address: Option<IpAddr>,
     ) -> Result<Arc<Client>, Error> {

@@ -1,8 +1,9 @@
 //! Refusals as data. A [`Denial`] is an error of the caller: one variant for each rule that refuses. A
 //! [`Fault`](crate::fault::Fault) is a failure on our side.
 //!
-//! A reply reveals no more than the [`Class`] of a denial; the log names the variant. The writers of replies (the dialects,
-//! and the gate for data routes) match classes, so [`Denial::class`] is the one place that decides what a caller learns.
+//! A reply reveals no more than the [`Class`] of a denial; the log names the variant. The writers of replies (the
+//! dialects, and the gate for data routes) match classes, so [`Denial::class`] is the one place that decides what a
+//! caller learns.
 
 use std::time::Duration;
 
@@ -190,7 +191,8 @@ pub enum Class {
     BadToken(TokenFlaw),
     /// The access token is good, but lacks a scope.
     InsufficientScope,
-    /// The access token is good, but does not permit this for another reason: a role, a claim, a check of the application.
+    /// The access token is good, but does not permit this for another reason: a role, a claim, a check of the
+    /// application.
     Forbidden,
     /// The refresh credential is not good.
     BadGrant {

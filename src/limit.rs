@@ -66,9 +66,9 @@ const MAX_REMEMBERED_KEYS: u64 = 100_000;
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 
 /// Remembers hashed keys, and forgets those that were not used for a long time.
-type Remembered = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
+type RememberedKeys = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
 
-fn remembered() -> Remembered {
+fn remembered() -> RememberedKeys {
     moka::sync::Cache::builder().max_capacity(MAX_REMEMBERED_KEYS).build_with_hasher(Default::default())
 }
 
@@ -149,9 +149,9 @@ pub struct Limits {
     vain_overall: Buckets,
     vain_introspected: Buckets,
     /// Addresses that presented good tokens.
-    familiar: Remembered,
+    familiar: RememberedKeys,
     /// Users and clients, each with the addresses of their logins.
-    known: Remembered,
+    known: RememberedKeys,
     known_hasher: RandomState,
     strangers: Option<Arc<Semaphore>>,
     unproved_clients: Option<Arc<Semaphore>>,
@@ -243,7 +243,7 @@ impl Limits {
             self.login_known.take(self.user_key(attempt)).map_err(too_many)?;
             return Ok(CheckPermit(None));
         }
-        let failed = Failed { all: &self.login_failures, kind: "login", client: attempt.client };
+        let failed = FailedAttempts { all: &self.login_failures, kind: "login", client: attempt.client };
         self.failed_too_often(attempt.address, failed)?;
         if let Some(address) = attempt.address {
             self.login_address.take(address, ()).map_err(too_many)?;
@@ -273,7 +273,7 @@ impl Limits {
     /// # Errors
     /// As [`login`](Self::login).
     pub fn secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
-        let failed = Failed { all: &self.secret_failures, kind: "secret", client };
+        let failed = FailedAttempts { all: &self.secret_failures, kind: "secret", client };
         self.failed_too_often(address, failed)?;
         if let Some(address) = address {
             self.secret_address.take(address, ()).map_err(too_many)?;
@@ -298,8 +298,8 @@ impl Limits {
     }
 
     /// Holds a caller up if too many attempts with a client failed, and some of them were the caller's.
-    fn failed_too_often(&self, address: Option<IpAddr>, failed: Failed<'_>) -> Result<(), Denial> {
-        let Failed { all, kind, client } = failed;
+    fn failed_too_often(&self, address: Option<IpAddr>, failed: FailedAttempts<'_>) -> Result<(), Denial> {
+        let FailedAttempts { all, kind, client } = failed;
         let Some(wait) = all.debt(client) else { return Ok(()) };
         let Some(address) = address else { return Err(too_many(wait)) };
         if self.is_known(Some(address), self.client_key(address, client)) {
@@ -393,7 +393,7 @@ impl Limits {
 
 /// Failed attempts with a client.
 #[derive(Clone, Copy)]
-struct Failed<'a> {
+struct FailedAttempts<'a> {
     all: &'a Buckets,
     kind: &'static str,
     client: &'a str,

@@ -49,7 +49,7 @@ mod tests {
         let begin = Instant::now();
         let told = async {
             assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
-            assert_eq!(begin.elapsed(), Duration::ZERO, "it is told at once");
+            assert_eq!(begin.elapsed(), Duration::ZERO, "our side ends at once");
         };
         tokio::join!(linger(&mut near), told);
         assert_eq!(begin.elapsed(), LINGER_TIMEOUT);

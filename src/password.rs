@@ -85,13 +85,13 @@ pub enum BadPassword {
 }
 
 /// A stored hash: salt, output and the cost of a run. Checked against the caps.
-struct Stored {
+struct StoredHash {
     params: Params,
     salt: Salt,
     output: Output,
 }
 
-impl Stored {
+impl StoredHash {
     fn parse(phc: &str) -> Result<Self, BadHash> {
         let hash = PasswordHash::new(phc)
             .map_err(|_| BadHash("not a PHC string; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash"))?;
@@ -143,8 +143,8 @@ impl Stored {
     }
 }
 
-fn parse(phc: &str) -> Result<Stored, DirectoryError> {
-    Stored::parse(phc).map_err(|e| DirectoryError::Unavailable(format!("a stored password hash: {e}")))
+fn parse(phc: &str) -> Result<StoredHash, DirectoryError> {
+    StoredHash::parse(phc).map_err(|e| DirectoryError::Unavailable(format!("a stored password hash: {e}")))
 }
 
 /// The cost of a run on this hash.
@@ -152,7 +152,7 @@ fn parse(phc: &str) -> Result<Stored, DirectoryError> {
 /// # Errors
 /// [`Passwords::verify`] does not accept the hash.
 pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
-    Ok(Stored::parse(phc)?.cost())
+    Ok(StoredHash::parse(phc)?.cost())
 }
 
 /// Hashes a password with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
@@ -268,7 +268,7 @@ impl Passwords {
         dearest: Cost,
     ) -> Result<bool, DirectoryError> {
         let stored = parse(phc)?;
-        let rest = stored.cost().up_to(dearest).map(Stored::nothing).transpose()?;
+        let rest = stored.cost().up_to(dearest).map(StoredHash::nothing).transpose()?;
         self.run(password, stored, rest).await
     }
 
@@ -277,7 +277,7 @@ impl Passwords {
     /// # Errors
     /// As [`Passwords::verify`].
     pub async fn verify_dummy(&self, password: &SecretString, cost: Cost) -> Result<(), DirectoryError> {
-        self.run(password, Stored::nothing(cost)?, None).await.map(|_| ())
+        self.run(password, StoredHash::nothing(cost)?, None).await.map(|_| ())
     }
 
     /// The number of argon2 runs so far.
@@ -291,7 +291,12 @@ impl Passwords {
     }
 
     /// A run, and a dummy run that makes up for the rest of the cost.
-    async fn run(&self, password: &SecretString, stored: Stored, rest: Option<Stored>) -> Result<bool, DirectoryError> {
+    async fn run(
+        &self,
+        password: &SecretString,
+        stored: StoredHash,
+        rest: Option<StoredHash>,
+    ) -> Result<bool, DirectoryError> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DirectoryError::Busy)?;
         let password = password.clone();
@@ -304,7 +309,7 @@ impl Passwords {
             let fits = bytes.len() <= MAX_PASSWORD;
             let bytes = if fits { bytes } else { &[] };
             let mut memory = kept.take();
-            let mut run = |stored: &Stored| {
+            let mut run = |stored: &StoredHash| {
                 runs.fetch_add(1, Ordering::Relaxed);
                 work.fetch_add(stored.cost().work(), Ordering::Relaxed);
                 stored.matches(bytes, &mut memory)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rotogate::clock::Timestamp;
-use rotogate::revocation::list::Filling;
+use rotogate::revocation::list::ListFilling;
 use rotogate::revocation::{Effect, Revocation, RevocationList, Target};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::Options;
@@ -82,7 +82,7 @@ fn an_entry_of_the_list_takes_so_many_bytes() {
         });
         let mut loaded = None;
         let filled = allocation_counter::measure(|| {
-            let mut filling = Filling::expecting(number);
+            let mut filling = ListFilling::expecting(number);
             (0..number).for_each(|n| filling.add(&revocation(n)));
             loaded = Some(filling.finish());
         });

@@ -47,8 +47,8 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// A request that is authorised like any other on the route of its path and sent on without its body. The service's answer
-/// becomes part of the gate's own reply.
+/// A request that is authorised like any other on the route of its path and sent on without its body. The service's
+/// answer becomes part of the gate's own reply.
 pub struct Consult {
     /// Makes the reply, with its outcome for the access log.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,

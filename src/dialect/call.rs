@@ -94,8 +94,8 @@ pub struct OAuthPaths {
     pub introspection: String,
 }
 
-/// Does `Content-Type` say that the body is JSON? `None` without the header. A parameter of the media type changes nothing
-/// (RFC 8259 §11).
+/// Does `Content-Type` say that the body is JSON? `None` without the header. A parameter of the media type changes
+/// nothing (RFC 8259 §11).
 ///
 /// A browser sends this media type to another origin only after a preflight, unlike text and forms (Fetch §3.3.2).
 pub(super) fn said_json(headers: &HeaderMap) -> Option<bool> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use crate::client::Presented;
+use crate::client::PresentedClient;
 use crate::clock::Timestamp;
 use crate::denial::NotGood;
 use crate::directory::User;
@@ -39,7 +39,7 @@ pub enum Command {
     /// A login with a password.
     Login {
         /// The client.
-        client: Option<Presented>,
+        client: Option<PresentedClient>,
         /// The user's name.
         username: String,
         /// The user's password.
@@ -52,14 +52,14 @@ pub enum Command {
     /// A token for the client's own account.
     ClientToken {
         /// The client.
-        client: Presented,
+        client: PresentedClient,
         /// The requested scope.
         scope: Option<Scope>,
     },
     /// A rotation.
     Refresh {
         /// The client.
-        client: Option<Presented>,
+        client: Option<PresentedClient>,
         /// The credential.
         credential: RefreshCredential,
         /// The requested scope.
@@ -70,7 +70,7 @@ pub enum Command {
     /// Ends what a token of any kind belongs to. An unknown token changes nothing (RFC 7009).
     Revoke {
         /// The client.
-        client: Option<Presented>,
+        client: Option<PresentedClient>,
         /// The token.
         token: SecretString,
     },
@@ -84,7 +84,7 @@ pub enum Command {
     /// The state of a token (RFC 7662), for a confidential client.
     Introspect {
         /// The client.
-        client: Presented,
+        client: PresentedClient,
         /// The token.
         token: SecretString,
     },

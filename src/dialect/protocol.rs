@@ -48,15 +48,15 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         TokenStyle::default()
     }
 
-    /// The largest body of a request for this operation, in bytes; `None` for the gate's own bound. The gate reads a body
-    /// beyond its own bound only from a client that presents a good token.
+    /// The largest body of a request for this operation, in bytes; `None` for the gate's own bound. The gate reads a
+    /// body beyond its own bound only from a client that presents a good token.
     fn max_body(&self, operation: &str) -> Option<usize> {
         let _ = operation;
         None
     }
 
-    /// The token in the beginning of a body, if the protocol puts tokens into bodies. The gate asks once a body turns out
-    /// to be longer than its own bound, and passes that much of it.
+    /// The token in the beginning of a body, if the protocol puts tokens into bodies. The gate asks once a body turns
+    /// out to be longer than its own bound, and passes that much of it.
     fn token_in(&self, operation: &str, begun: &[u8]) -> Option<SecretString> {
         let _ = (operation, begun);
         None
@@ -85,7 +85,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         Sources::default()
     }
 
-    /// The paths that an OAuth 2 client finds at `base`, for the gate's metadata (RFC 8414); `None` for other protocols.
+    /// The paths that an OAuth 2 client finds at `base`, for the gate's metadata (RFC 8414); `None` for other
+    /// protocols.
     fn oauth(&self, base: &str) -> Option<OAuthPaths> {
         let _ = base;
         None
@@ -117,8 +118,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Answers a request to a streamed operation. The body is not in `call`. Such an operation serves no secret and changes
-    /// nothing, so it gets no [`CommandHandler`].
+    /// Answers a request to a streamed operation. The body is not in `call`. Such an operation serves no secret and
+    /// changes nothing, so it gets no [`CommandHandler`].
     async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, Reason) {
         drop(body);
         let denial = Denial::NoRoute;

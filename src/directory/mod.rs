@@ -18,7 +18,8 @@ pub use crate::password;
 /// A user, as the directory knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9). It does not begin with `client:`.
+    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9). It does not begin with
+    /// `client:`.
     pub subject: Box<str>,
     /// The user's account, if any.
     pub account: Option<Box<str>>,
@@ -30,8 +31,8 @@ pub struct User {
     pub password_mark: Option<PasswordMark>,
     /// The scopes that the user's tokens may carry.
     pub scopes: Scope,
-    /// Claims for the access tokens of the user's sessions, as they are now: a refresh takes them up. Roles are the claim
-    /// `roles` ([`ROLES`](crate::claim::ROLES)).
+    /// The current claims for the access tokens of the user's sessions; a refresh uses them. Roles are the claim `roles`
+    /// ([`ROLES`](crate::claim::ROLES)).
     pub claims: OwnClaims,
     /// Further fields (names, email, …) for the dialects that report them.
     pub profile: BTreeMap<String, serde_json::Value>,

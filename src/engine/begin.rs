@@ -68,7 +68,7 @@ impl Engine {
                 continue;
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
-            let new = New {
+            let new = SessionDraft {
                 subject: &user.subject,
                 account: user.account.as_deref(),
                 client: &login.client.id,
@@ -79,15 +79,15 @@ impl Engine {
                 access_ttl: login.access_ttl,
                 profile: login.profile,
                 origin: login.origin,
-                checked: Some(Checked { directory: directory.as_ref(), user: &user, not_before }),
+                checked: Some(CheckedUser { directory: directory.as_ref(), user: &user, not_before }),
             };
             match self.begin(new).await? {
-                Begun::Issued(mut issued) => {
+                BeginOutcome::Issued(mut issued) => {
                     self.limits.logged_in(attempt);
                     issued.user = Some(user);
                     return Ok(*issued);
                 }
-                Begun::Changed(moment) => known = known.max(moment),
+                BeginOutcome::Changed(moment) => known = known.max(moment),
             }
         }
         Err(Fault::Contention.into())
@@ -115,7 +115,7 @@ impl Engine {
             );
         }
         let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
-        let begun = self.begin(New {
+        let begun = self.begin(SessionDraft {
             subject: start.subject,
             account: start.account,
             client: start.client,
@@ -129,13 +129,13 @@ impl Engine {
             checked: None,
         });
         match begun.await? {
-            Begun::Issued(issued) => Ok(*issued),
+            BeginOutcome::Issued(issued) => Ok(*issued),
             // Only the application knows whether the user may still log in.
-            Begun::Changed(_) => Err(Fault::Contention.into()),
+            BeginOutcome::Changed(_) => Err(Fault::Contention.into()),
         }
     }
 
-    async fn begin(&self, new: New<'_>) -> Result<Begun, Error> {
+    async fn begin(&self, new: SessionDraft<'_>) -> Result<BeginOutcome, Error> {
         let keyring = self.keyring();
         let created = self.clock.stamp_creation(new.valid_from).ok_or(Fault::Clock)?;
         let expires = created.plus(new.profile.session_ttl);
@@ -172,7 +172,7 @@ impl Engine {
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?
         {
-            return Ok(Begun::Changed(Timestamp::ZERO));
+            return Ok(BeginOutcome::Changed(Timestamp::ZERO));
         }
         let bound = SubjectBound {
             most: new.profile.max_sessions_per_subject,
@@ -184,19 +184,19 @@ impl Engine {
                 self.gave_way(&session, &ended);
                 self.counts.add(Event::Login);
                 audit::login(&session, new.origin);
-                Ok(Begun::Issued(Box::new(issued)))
+                Ok(BeginOutcome::Issued(Box::new(issued)))
             }
             Inserted::TooMany => {
                 self.counts.add(Event::LoginRefused);
                 audit::too_many_sessions(&session, new.origin);
                 Err(Denial::TooManySessions.into())
             }
-            Inserted::NoLongerValid(moment) => Ok(Begun::Changed(moment)),
+            Inserted::NoLongerValid(moment) => Ok(BeginOutcome::Changed(moment)),
         }
     }
 
     /// Is the user unchanged since the password was checked?
-    async fn holds(&self, checked: &Checked<'_>, client: &str) -> Result<bool, Error> {
+    async fn holds(&self, checked: &CheckedUser<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
         let Some(now) = checked.directory.lookup(&then.subject).await? else { return Ok(false) };
         let same = now.active
@@ -289,7 +289,7 @@ impl Engine {
 }
 
 /// A session that is about to begin.
-struct New<'a> {
+struct SessionDraft<'a> {
     subject: &'a str,
     account: Option<&'a str>,
     client: &'a str,
@@ -301,11 +301,11 @@ struct New<'a> {
     profile: &'a Profile,
     origin: &'a Origin,
     /// The user who logs in; `None` if the application begins the session.
-    checked: Option<Checked<'a>>,
+    checked: Option<CheckedUser<'a>>,
 }
 
 /// A user whose password was checked.
-struct Checked<'a> {
+struct CheckedUser<'a> {
     directory: &'a dyn Directory,
     user: &'a User,
     /// The latest not-before of subject, client and all at that time.
@@ -313,7 +313,7 @@ struct Checked<'a> {
 }
 
 /// The result of an attempt to begin a session.
-enum Begun {
+enum BeginOutcome {
     /// The session began.
     Issued(Box<IssuedTokens>),
     /// Sessions of the user were ended, or the user was changed, up to this moment if it is known.

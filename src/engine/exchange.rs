@@ -15,7 +15,7 @@ use crate::engine::live_sessions::SuccessorToken;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
-use crate::session::rotation::{self, Decision, Facts, Presented, Reuse, decide};
+use crate::session::rotation::{self, Decision, Facts, PresentedGeneration, Reuse, decide};
 use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
 use crate::store::{Cursor, StoreError, Swap};
 use crate::token::claims::OwnChecked;
@@ -36,7 +36,7 @@ impl Engine {
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
         let keyring = self.keyring();
         let held = PresentedCredential::of(refresh.credential, &keyring)?;
-        let presented = Presented { generation: held.generation };
+        let presented = PresentedGeneration { generation: held.generation };
         let _turn = self.turns.take(held.session).await;
         let mut user = None;
         let mut counted = false;
@@ -272,7 +272,7 @@ impl Engine {
             Some(_) | None => None,
         };
         let facts = self.facts(&session, user.as_ref(), minimum_known);
-        Ok(decide(&session, Presented { generation }, facts, self.clock.now(), profile) == Decision::Replay)
+        Ok(decide(&session, PresentedGeneration { generation }, facts, self.clock.now(), profile) == Decision::Replay)
     }
 }
 

@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(pool.enter(other).unwrap_err(), Full::All);
         assert_eq!(pool.enter(None).unwrap_err(), Full::All);
         drop(held);
-        // What was refused left nothing behind, at either bound.
+        // A refusal leaves nothing behind, at either bound.
         let _held = [pool.enter(one).unwrap(), pool.enter(one).unwrap()];
         drop(third);
         let _whoever = pool.enter(None).unwrap();

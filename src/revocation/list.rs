@@ -30,8 +30,8 @@ mod filling;
 mod parts;
 
 use entry::{NotBefore, SessionEntry};
-pub use filling::Filling;
-use parts::Parts;
+pub use filling::ListFilling;
+use parts::SessionTable;
 
 /// How long an entry stays after its end, so that a slightly wrong clock revives no token.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
@@ -152,7 +152,7 @@ impl Issuer {
 
 /// All revocations that could still match a token.
 pub struct RevocationList {
-    sessions: Parts,
+    sessions: SessionTable,
     /// Few entries that hardly ever change, so it is read without a lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
@@ -184,7 +184,7 @@ impl RevocationList {
     /// An empty list with room for this many sessions.
     fn expecting(sessions: usize) -> Self {
         Self {
-            sessions: Parts::expecting(sessions),
+            sessions: SessionTable::expecting(sessions),
             issuers: ArcSwap::from_pointee(Vec::new()),
             global: Mutex::new(None),
             global_not_before: AtomicU64::new(0),

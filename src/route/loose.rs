@@ -142,10 +142,10 @@ fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
 }
 
 /// The patterns of a host in their folded forms.
-pub(super) type Folded = Tree<Vec<usize>>;
+pub(super) type FoldedTree = Tree<Vec<usize>>;
 
 /// Adds the pattern of an entry.
-pub(super) fn insert(folded_patterns: &mut Folded, pattern: &[Segment<'_>], entry: usize) {
+pub(super) fn insert(folded_patterns: &mut FoldedTree, pattern: &[Segment<'_>], entry: usize) {
     folded(pattern, |segments| {
         let entries = folded_patterns.place(segments).get_or_insert_default();
         if !entries.contains(&entry) {

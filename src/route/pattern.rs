@@ -11,7 +11,7 @@ use super::path::CanonicalPath;
 
 /// The result of a look-up.
 #[derive(Debug)]
-pub(super) struct Found<'t, T> {
+pub(super) struct TreeMatch<'t, T> {
     /// The value of the most specific pattern that matches.
     pub(super) here: Option<&'t T>,
     /// The value of the pattern that matches the path with a trailing slash added or removed, if no pattern of that
@@ -141,10 +141,10 @@ impl<T> Tree<T> {
     }
 
     /// The value of the most specific pattern that matches.
-    pub(super) fn find(&self, path: &str) -> Found<'_, T> {
+    pub(super) fn find(&self, path: &str) -> TreeMatch<'_, T> {
         let mut beside = None;
         let here = path.strip_prefix('/').and_then(|left| self.walk(Some(left), &mut beside));
-        Found { here, beside }
+        TreeMatch { here, beside }
     }
 
     fn walk<'t>(&'t self, left: Option<&str>, beside: &mut Option<&'t T>) -> Option<&'t T> {

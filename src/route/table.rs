@@ -16,7 +16,7 @@ use http::Method;
 
 use super::authority::{host_of, is_host};
 use super::calls::CallPattern;
-use super::loose::{self, Folded, Reading};
+use super::loose::{self, FoldedTree, Reading};
 use super::methods::{self, is_default};
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
@@ -85,7 +85,7 @@ struct Site {
     paths: Tree<usize>,
     entries: Vec<Entry>,
     /// The folded patterns, if any route is stricter than any other; otherwise no reading of a path matters.
-    folded: Option<Folded>,
+    folded: Option<FoldedTree>,
     rules: Vec<(CallPattern, Arc<Route>)>,
 }
 
@@ -105,7 +105,7 @@ struct Entry {
 #[derive(Default)]
 struct Draft {
     paths: Tree<usize>,
-    folded: Folded,
+    folded: FoldedTree,
     groups: Vec<Group>,
     rules: Vec<(CallPattern, usize)>,
 }

@@ -175,8 +175,8 @@ pub struct Session {
     pub user_agent: Option<Box<str>>,
     /// The address at login, if it is kept.
     pub address: Option<IpAddr>,
-    /// The claims of the last pair's access token beyond those of the gate itself. The last field, and left out where there are
-    /// none: so a record without claims has the bytes that it had before there were any.
+    /// The claims of the last pair's access token beyond those of the gate itself. The last field, and omitted if empty:
+    /// so a record without claims has the same bytes as in earlier versions.
     #[serde(default, skip_serializing_if = "OwnClaims::is_empty")]
     pub claims: OwnClaims,
 }

@@ -24,7 +24,7 @@ pub const REVOKED: Generation = Generation::MAX;
 
 /// An authentic refresh credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Presented {
+pub struct PresentedGeneration {
     /// The generation that it was issued at.
     pub generation: Generation,
 }
@@ -103,7 +103,13 @@ pub enum Decision {
 }
 
 /// Decides, without I/O, clock or randomness.
-pub fn decide(s: &Session, presented: Presented, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
+pub fn decide(
+    s: &Session,
+    presented: PresentedGeneration,
+    facts: Facts,
+    now: Timestamp,
+    profile: &Profile,
+) -> Decision {
     if let Some(why) = ended(s, facts) {
         return Decision::Revoked(why);
     }
@@ -188,7 +194,7 @@ fn successor(generation: Generation) -> Option<Generation> {
 pub fn apply_decision(
     s: &Session,
     decision: Decision,
-    presented: Presented,
+    presented: PresentedGeneration,
     pair: LastPair,
     now: Timestamp,
     profile: &Profile,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::revocation::RevocationList;
-use crate::revocation::list::Filling;
+use crate::revocation::list::ListFilling;
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
@@ -149,7 +149,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`revocations_since`](Self::revocations_since), which has all of them in memory twice for a moment.
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
         let (entries, end) = self.revocations_since(Cursor::default()).await?;
-        let mut list = Filling::expecting(entries.len());
+        let mut list = ListFilling::expecting(entries.len());
         entries.iter().for_each(|entry| list.add(entry));
         Ok((list.finish(), end))
     }

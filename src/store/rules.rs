@@ -345,7 +345,7 @@ struct Room {
 struct GivesWay {
     old: Session,
     new: Session,
-    merged: Merged,
+    merged: MergedEntry,
 }
 
 /// The end of a session and of everything issued in it. A revoked session is kept only while its access tokens would
@@ -416,17 +416,17 @@ fn fits(entry: &Revocation) -> Result<(), Failure> {
     if fits { Ok(()) } else { refused(format!("{:?} does not fit {:?}", entry.effect, entry.target)) }
 }
 
-struct Merged {
+struct MergedEntry {
     /// The target's entry from now on.
     now: Revocation,
     /// The same, if it differs from the previous entry.
     changed: Option<Revocation>,
 }
 
-fn merge(state: &impl State, entry: &Revocation) -> Result<Merged, Failure> {
+fn merge(state: &impl State, entry: &Revocation) -> Result<MergedEntry, Failure> {
     let known = state.revocation(&entry.target)?;
     let mut now = known.clone().unwrap_or_else(|| entry.clone());
     now.absorb(entry);
     let changed = (known.as_ref() != Some(&now)).then(|| now.clone());
-    Ok(Merged { now, changed })
+    Ok(MergedEntry { now, changed })
 }

@@ -99,7 +99,7 @@ impl Verifier {
         wall_now: Timestamp,
         for_at_most: Duration,
     ) -> Result<AccessToken, Refusal> {
-        let parts = shape::Parts::split(token)?;
+        let parts = shape::TokenParts::split(token)?;
         let header = shape::Header::read(parts.header)?;
         let payload = shape::decode(parts.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
@@ -161,7 +161,7 @@ impl Verifier {
     /// # Errors
     /// It is no token, or not of one of our issuers.
     pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
-        let payload = shape::decode(shape::Parts::split(token)?.claims)?;
+        let payload = shape::decode(shape::TokenParts::split(token)?.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
         let Some(Member::Text(issuer)) = claims.get("iss") else {
             return Err(Denial::BadClaim("iss must be a string"));
@@ -219,7 +219,7 @@ pub fn beginning(text: &str, most: usize) -> &str {
 
 /// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
 pub(crate) fn peek(token: &str) -> Option<Peeked> {
-    let parts = shape::Parts::split(token).ok()?;
+    let parts = shape::TokenParts::split(token).ok()?;
     let header = shape::Header::read(parts.header).ok()?;
     let payload = shape::decode(parts.claims).ok()?;
     let claims = Members::read(&payload).ok()?;

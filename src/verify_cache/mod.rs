@@ -188,13 +188,13 @@ fn facts(token: &AccessToken) -> TokenFacts<'_> {
 struct KeySet {
     verifier: Verifier,
     cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
-    refused: Cache<Arc<str>, Refused, foldhash::quality::RandomState>,
+    refused: Cache<Arc<str>, RefusedToken, foldhash::quality::RandomState>,
     id: SetId,
 }
 
 /// A token with a good signature that is refused.
 #[derive(Clone)]
-struct Refused {
+struct RefusedToken {
     denial: Denial,
     /// The token, if it is refused only because of a revocation.
     token: Option<Arc<AccessToken>>,
@@ -496,7 +496,7 @@ impl KeySet {
             .build_with_hasher(foldhash::quality::RandomState::default());
         let refused = Cache::builder()
             .max_capacity(REFUSED_CACHE_BYTES)
-            .weigher(|text: &Arc<str>, _: &Refused| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
+            .weigher(|text: &Arc<str>, _: &RefusedToken| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
             .time_to_live(REFUSED_FOR)
             .build_with_hasher(foldhash::quality::RandomState::default());
         Self { verifier, cache, refused, id: SetId::next() }
@@ -505,14 +505,14 @@ impl KeySet {
     /// Remembers a token that is refused although its signature is good.
     fn remember(&self, text: &Arc<str>, refusal: Refusal) {
         match refusal {
-            Refusal::Authentic(denial) => self.refused.insert(Arc::clone(text), Refused { denial, token: None }),
+            Refusal::Authentic(denial) => self.refused.insert(Arc::clone(text), RefusedToken { denial, token: None }),
             Refusal::Unchecked(_) | Refusal::Forged => {}
         }
     }
 
     fn remember_revoked(&self, token: AccessToken) {
         let text = Arc::clone(&token.text);
-        self.refused.insert(text, Refused { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
+        self.refused.insert(text, RefusedToken { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{Decision, Facts, Presented, REVOKED, apply_decision, decide};
+use rotogate::session::rotation::{Decision, Facts, PresentedGeneration, REVOKED, apply_decision, decide};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 const CREATED: Timestamp = Timestamp::from_millis(1_732_000_000_123);
@@ -169,7 +169,7 @@ impl Run {
             Token::Newer(by) => self.s.current.saturating_add(by),
             Token::Any(generation) => generation,
         };
-        let presented = Presented { generation };
+        let presented = PresentedGeneration { generation };
         let decision = decide(&self.s, presented, self.facts, self.now, &self.profile);
         prop_assert_eq!(decide(&self.s, presented, self.facts, self.now, &self.profile), decision);
         self.judge(decision, generation)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{self, Decision, Facts, Presented, RecordChange};
+use rotogate::session::rotation::{self, Decision, Facts, PresentedGeneration, RecordChange};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 /// One unit of the small world's time.
@@ -77,8 +77,8 @@ pub(crate) struct Outcome {
     pub(crate) next: Option<(Record, Option<u8>)>,
 }
 
-type Decide = fn(&Session, Presented, Facts, Timestamp, &Profile) -> Decision;
-type Steps = fn(&Session, Decision, Presented, LastPair, Timestamp, &Profile) -> Option<RecordChange>;
+type Decide = fn(&Session, PresentedGeneration, Facts, Timestamp, &Profile) -> Decision;
+type Steps = fn(&Session, Decision, PresentedGeneration, LastPair, Timestamp, &Profile) -> Option<RecordChange>;
 
 /// Production's functions, or those with a fault.
 pub(crate) struct Table {
@@ -144,7 +144,7 @@ impl Table {
         s.issued_at = NOW.minus(UNIT * u32::from(record.issued));
         s.confirmed = record.confirmed;
         s.status = if record.live { Status::Live } else { Status::Revoked(RevokedBecause::Logout) };
-        let presented = Presented { generation: generation.into() };
+        let presented = PresentedGeneration { generation: generation.into() };
         let facts = Facts {
             user_active: true,
             sessions_valid_from: Timestamp::ZERO,

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
-use rotogate::client::Presented;
+use rotogate::client::PresentedClient;
 use rotogate::denial::Denial;
 use rotogate::dialect::envelope::Envelope;
 use rotogate::dialect::oauth2::OAuth2;
@@ -31,7 +31,7 @@ fn read(dialect: &dyn Dialect, served: &ServedPath, kind: &'static str, body: &[
     })
 }
 
-fn client(client: Option<&Presented>) -> String {
+fn client(client: Option<&PresentedClient>) -> String {
     client.map_or_else(String::new, |client| {
         format!("{:?} {:?}", client.id, client.secret.as_ref().map(|secret| secret.expose_secret().to_owned()))
     })

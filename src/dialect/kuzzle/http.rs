@@ -154,8 +154,8 @@ pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Resu
         _ if status.is_server_error() => return Err(Problem::unexpected(status, "the upstream failed")),
         _ => {}
     }
-    let said = serde_json::from_slice::<Described>(&body).ok().filter(|_| status == StatusCode::OK);
-    let (Some(Described { result: mut all }), Value::Object(own)) = (said, &own) else { return Ok(own) };
+    let said = serde_json::from_slice::<ActionList>(&body).ok().filter(|_| status == StatusCode::OK);
+    let (Some(ActionList { result: mut all }), Value::Object(own)) = (said, &own) else { return Ok(own) };
     for (controller, actions) in own {
         match (all.get_mut(controller), actions) {
             (Some(Value::Object(there)), Value::Object(actions)) => there.extend(actions.clone()),
@@ -167,7 +167,7 @@ pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Resu
 
 /// The reply of a Kuzzle server.
 #[derive(serde::Deserialize)]
-struct Described {
+struct ActionList {
     result: Map<String, Value>,
 }
 

@@ -24,7 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use self::message::{Action, Message};
-use self::perform::{Cookie, Done};
+use self::perform::{ActionResult, Cookie};
 use self::words::Problem;
 use super::{
     Answer, Call, Command, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Reply, ServedPath, Sources,
@@ -283,7 +283,7 @@ impl Kuzzle {
         Answer::Forward(Forward { credential, body, called, refused: Box::new(refused) })
     }
 
-    fn reply(self, asked: &Message, done: Done) -> Answer {
+    fn reply(self, asked: &Message, done: ActionResult) -> Answer {
         let mut reply = words::reply(asked, done.came);
         match done.cookie {
             Cookie::Leave => {}

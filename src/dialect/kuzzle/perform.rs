@@ -19,7 +19,7 @@ const STRATEGY: &str = "local";
 const ANONYMOUS: &str = "-1";
 
 /// The result of an action.
-pub(super) struct Done {
+pub(super) struct ActionResult {
     pub(super) came: Result<Value, Problem>,
     pub(super) cookie: Cookie,
     /// The outcome, for the access log.
@@ -34,7 +34,7 @@ pub(super) enum Cookie {
 }
 
 /// What an action needs.
-enum Wanted {
+enum ActionPlan {
     /// The result is known already.
     Now(Value),
     /// The engine must execute a command.
@@ -43,7 +43,7 @@ enum Wanted {
 
 type Credential<'a> = Result<Option<Found<'a>>, Denial>;
 /// Why an action is not executed: for the client, and for the log.
-type Refused = (Problem, Reason);
+type ActionError = (Problem, Reason);
 
 /// Executes an action. `path` is the path of the request.
 pub(super) async fn perform(
@@ -52,16 +52,16 @@ pub(super) async fn perform(
     credential: Credential<'_>,
     path: &str,
     gate: &dyn CommandHandler,
-) -> Done {
+) -> ActionResult {
     // A token that arrived in a cookie is returned in one: no script may read it.
     let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
     let outcome = match wanted(asked, action, credential, path) {
-        Ok(Wanted::Now(result)) => {
+        Ok(ActionPlan::Now(result)) => {
             let cookie = if action == Action::Logout { Cookie::Clear } else { Cookie::Leave };
-            return Done { came: Ok(result), cookie, reason: Reason::ANSWERED };
+            return ActionResult { came: Ok(result), cookie, reason: Reason::ANSWERED };
         }
-        Ok(Wanted::Engine(command)) => gate.execute(command).await,
-        Err((problem, reason)) => return Done { came: Err(problem), cookie: Cookie::Leave, reason },
+        Ok(ActionPlan::Engine(command)) => gate.execute(command).await,
+        Err((problem, reason)) => return ActionResult { came: Err(problem), cookie: Cookie::Leave, reason },
     };
     let reason = match &outcome {
         // A bad token is the answer to `checkToken`, and a refusal of every other action.
@@ -87,10 +87,10 @@ pub(super) async fn perform(
         Ok(Outcome::Checked(checked)) => (said_of(asked, action, checked), Cookie::Leave),
         Err(error) => (Err(Problem::of_error(&error, asked)), Cookie::Leave),
     };
-    Done { came, cookie, reason }
+    ActionResult { came, cookie, reason }
 }
 
-fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<Wanted, Refused> {
+fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<ActionPlan, ActionError> {
     let token = |credential: Credential<'_>| match credential {
         Ok(found) => Ok(found.map(|found| SecretString::from(found.token.into_owned()))),
         Err(denial) => Err((Problem::of_denial(denial, asked), Reason::denied(&denial))),
@@ -98,16 +98,16 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
     let malformed = |problem| (problem, MALFORMED);
     let nobody = || (Problem::unauthorized(asked), Reason::denied(&Denial::NoCredential));
     Ok(match action {
-        Action::Login => Wanted::Engine(login(asked).map_err(malformed)?),
+        Action::Login => ActionPlan::Engine(login(asked).map_err(malformed)?),
         Action::RefreshToken => {
             let access = token(credential)?.ok_or_else(nobody)?;
             let access_ttl = expiry::read(asked.argument("expiresIn")).map_err(malformed)?;
             let credential = RefreshCredential::Access(access);
-            Wanted::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl })
+            ActionPlan::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl })
         }
         Action::Logout => match token(credential)? {
-            Some(access) => Wanted::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
-            None if asked.flag("cookieAuth") => Wanted::Now(acknowledged()),
+            Some(access) => ActionPlan::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
+            None if asked.flag("cookieAuth") => ActionPlan::Now(acknowledged()),
             None => return Err(nobody()),
         },
         Action::CheckToken => {
@@ -117,20 +117,20 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
                 asked.text_in_body("token").map_err(malformed)?.map(|token| SecretString::from(token.to_owned()))
             };
             match access {
-                Some(access) => Wanted::Engine(Command::Check { access, superseded_in_grace: true }),
-                None => Wanted::Now(json!({ "valid": true, "expiresAt": -1, "kuid": ANONYMOUS })),
+                Some(access) => ActionPlan::Engine(Command::Check { access, superseded_in_grace: true }),
+                None => ActionPlan::Now(json!({ "valid": true, "expiresAt": -1, "kuid": ANONYMOUS })),
             }
         }
         Action::GetCurrentUser => match token(credential)? {
-            Some(access) => Wanted::Engine(Command::Check { access, superseded_in_grace: false }),
+            Some(access) => ActionPlan::Engine(Command::Check { access, superseded_in_grace: false }),
             None => {
                 let source = json!({ "profileIds": ["anonymous"], "name": "Anonymous" });
-                Wanted::Now(json!({ "_id": ANONYMOUS, "_source": source, "strategies": [] }))
+                ActionPlan::Now(json!({ "_id": ANONYMOUS, "_source": source, "strategies": [] }))
             }
         },
-        Action::GetStrategies => Wanted::Now(json!([STRATEGY])),
+        Action::GetStrategies => ActionPlan::Now(json!([STRATEGY])),
         // Over HTTP the upstream is asked, too. In an envelope this action is never ours.
-        Action::PublicApi => Wanted::Now(http::public_api(path)),
+        Action::PublicApi => ActionPlan::Now(http::public_api(path)),
     })
 }
 

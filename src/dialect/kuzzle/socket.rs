@@ -35,7 +35,7 @@ use super::super::socket::{Identity, SocketGate};
 use super::super::{EnclosedCall, Reply, ReplyBody};
 use super::MALFORMED;
 use super::message::{self, Action, Message};
-use super::perform::{self, Done};
+use super::perform::{self, ActionResult};
 use super::raw;
 use super::words::{self, Problem};
 use crate::credential::Found;
@@ -48,7 +48,7 @@ mod inflow;
 mod upstream;
 
 use inflow::Inflow;
-use upstream::{Caller, Said, Upstream, relayed};
+use upstream::{Caller, Upstream, UpstreamEvent, relayed};
 
 /// The longest message, in either direction.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -111,14 +111,14 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 }
 
 /// The token of a connection, for messages without one.
-struct Linked {
+struct LinkedToken {
     token: SecretString,
     by_cookie: bool,
     /// Its lease; or why there is none: the token was not good when it arrived, or a fault left it undecided.
     lease: Result<Lease, Denial>,
 }
 
-impl Linked {
+impl LinkedToken {
     fn new(gate: &dyn SocketGate, token: SecretString, by_cookie: bool) -> Self {
         let lease = gate.lease(token.expose_secret());
         Self { token, by_cookie, lease }
@@ -141,10 +141,10 @@ struct Session<S> {
     /// The beginning of the endpoint's paths.
     prefix: String,
     gate: Arc<dyn SocketGate>,
-    linked: Option<Linked>,
+    linked: Option<LinkedToken>,
     upstreams: Vec<Upstream>,
     next: u64,
-    said: mpsc::Sender<Said>,
+    said: mpsc::Sender<UpstreamEvent>,
     /// Since when no valid token is known.
     anonymous: Option<Instant>,
 }
@@ -177,7 +177,7 @@ async fn serve_on<S: Stream>(
 ) {
     let (said, mut hears) = mpsc::channel(MAX_UNREAD_MESSAGES);
     let client = socket(Inflow::new(client, Arc::clone(&gate)), Role::Server).await;
-    let linked = linked.map(|(token, by_cookie)| Linked::new(&*gate, token, by_cookie));
+    let linked = linked.map(|(token, by_cookie)| LinkedToken::new(&*gate, token, by_cookie));
     let mut session = Session { client, prefix, gate, linked, upstreams: Vec::new(), next: 0, said, anonymous: None };
     let Err(ended) = session.run(&mut hears).await;
     // Messages from the upstreams must not wait for the client any more.
@@ -197,7 +197,10 @@ async fn serve_on<S: Stream>(
 }
 
 impl<S: Stream> Session<S> {
-    async fn run(&mut self, hears: &mut mpsc::Receiver<Said>) -> Result<std::convert::Infallible, CloseReason> {
+    async fn run(
+        &mut self,
+        hears: &mut mpsc::Receiver<UpstreamEvent>,
+    ) -> Result<std::convert::Infallible, CloseReason> {
         let mut look = tokio::time::interval(CHECK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quiet = Duration::ZERO;
@@ -223,10 +226,10 @@ impl<S: Stream> Session<S> {
                     }
                 }
                 said = hears.recv() => match said {
-                    Some(Said::Text(number, text, _room)) if self.knows(number) => self.send(relayed(text)).await?,
+                    Some(UpstreamEvent::Text(number, text, _room)) if self.knows(number) => self.send(relayed(text)).await?,
                     // The pending calls are lost: the client must reconnect.
-                    Some(Said::Gone(number)) if self.knows(number) => return Err(CloseReason::With(CloseCode::Restart)),
-                    Some(Said::Text(..) | Said::Gone(_)) => {}
+                    Some(UpstreamEvent::Gone(number)) if self.knows(number) => return Err(CloseReason::With(CloseCode::Restart)),
+                    Some(UpstreamEvent::Text(..) | UpstreamEvent::Gone(_)) => {}
                     None => return Err(CloseReason::With(CloseCode::Error)),
                 },
                 _ = look.tick() => {
@@ -320,7 +323,11 @@ impl<S: Stream> Session<S> {
         let makes_tokens = match action {
             Action::Login => asked.flag("cookieAuth"),
             Action::RefreshToken => by_cookie,
-            _ => false,
+            Action::Logout
+            | Action::CheckToken
+            | Action::GetCurrentUser
+            | Action::GetStrategies
+            | Action::PublicApi => false,
         };
         if makes_tokens {
             return self.refuse(asked, Problem::cookie_unsupported(), MALFORMED).await;
@@ -328,7 +335,8 @@ impl<S: Stream> Session<S> {
         let credential = found
             .as_ref()
             .map(|(token, by_cookie)| Found { token: token.expose_secret().into(), by_cookie: *by_cookie });
-        let Done { came, reason, .. } = perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
+        let ActionResult { came, reason, .. } =
+            perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
         if let Ok(result) = &came {
             self.link(action, found.as_ref().map(|(token, _)| token), result)?;
         }
@@ -343,7 +351,7 @@ impl<S: Stream> Session<S> {
         match action {
             // What the old token opened depends on its session, which continues.
             Action::Login | Action::RefreshToken => {
-                self.linked = new().map(|token| Linked::new(&*self.gate, token, false));
+                self.linked = new().map(|token| LinkedToken::new(&*self.gate, token, false));
                 self.know(self.linked.as_ref().and_then(|linked| linked.lease.as_ref().ok()))?;
             }
             Action::Logout => {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::super::Call;
 use super::secret;
-use crate::client::Presented;
+use crate::client::PresentedClient;
 use crate::denial::Denial;
 use crate::session::Scope;
 
@@ -59,12 +59,12 @@ impl Form {
     }
 
     /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). The same `client_id` in both is allowed.
-    pub(super) fn client(&self, headers: &HeaderMap) -> Result<Presented, Denial> {
+    pub(super) fn client(&self, headers: &HeaderMap) -> Result<PresentedClient, Denial> {
         let id = self.get("client_id");
         let body_secret = self.secret("client_secret");
         let Some(basic) = basic(headers)? else {
             let id = id.ok_or(Denial::InvalidClient)?;
-            return Ok(Presented { id: id.to_owned(), secret: body_secret });
+            return Ok(PresentedClient { id: id.to_owned(), secret: body_secret });
         };
         if body_secret.is_some() {
             return Err(Denial::MalformedRequest("the client's secret was sent in two places"));
@@ -87,7 +87,7 @@ fn scheme_and_rest(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// `Basic` with both parts form-encoded (RFC 6749 §2.3.1).
-fn basic(headers: &HeaderMap) -> Result<Option<Presented>, Denial> {
+fn basic(headers: &HeaderMap) -> Result<Option<PresentedClient>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -99,7 +99,7 @@ fn basic(headers: &HeaderMap) -> Result<Option<Presented>, Denial> {
     let text = std::str::from_utf8(&decoded).map_err(|_| malformed())?;
     let (id, password) = text.split_once(':').ok_or_else(malformed)?;
     let password = decode(password).ok_or_else(malformed)?;
-    Ok(Some(Presented {
+    Ok(Some(PresentedClient {
         id: decode(id).ok_or_else(malformed)?.expose_secret().to_owned(),
         secret: secret(password.expose_secret()),
     }))

@@ -117,8 +117,8 @@ struct Refusal<'a> {
     error_description: &'a str,
 }
 
-/// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents five
-/// cases, and the reply distinguishes them only as far as the RFC's error codes do.
+/// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents
+/// five cases, and the reply distinguishes them only as far as the RFC's error codes do.
 pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {

@@ -264,7 +264,7 @@ async fn a13_a_client_that_goes_on_showing_a_dead_token_holds_nobody_up() {
             other => assert!(n >= 2 && matches!(other, Err(Denial::TooManyRequests(_))), "{n}: {other:?}"),
         }
     }
-    assert_eq!(show(&revoked.access), Err(Denial::TokenRevoked), "what is known is told");
+    assert_eq!(show(&revoked.access), Err(Denial::TokenRevoked), "a known refusal needs no check");
     assert!(matches!(show(&w.login().await.access), Err(Denial::TooManyRequests(_))));
 }
 

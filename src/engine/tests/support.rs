@@ -529,13 +529,13 @@ async fn start(
 pub(super) fn denied<T: std::fmt::Debug>(result: Result<T, Error>) -> Denial {
     match result.unwrap_err() {
         Error::Denied(denial) => denial,
-        Error::Failed(fault) => panic!("a fault in the place of a refusal: {fault:?}"),
+        Error::Failed(fault) => panic!("a fault instead of a refusal: {fault:?}"),
     }
 }
 
 pub(super) fn failed<T: std::fmt::Debug>(result: Result<T, Error>) -> Fault {
     match result.unwrap_err() {
-        Error::Denied(denial) => panic!("a refusal in the place of a fault: {denial:?}"),
+        Error::Denied(denial) => panic!("a refusal instead of a fault: {denial:?}"),
         Error::Failed(fault) => fault,
     }
 }

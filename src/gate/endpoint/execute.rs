@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::table::Ready;
-use crate::client::{Client, Grant, Presented};
+use crate::client::{Client, Grant, PresentedClient};
 use crate::credential::Credential;
 use crate::denial::{Denial, NotGood};
 use crate::dialect::{CheckedToken, Command, Outcome, RefreshCredential};
@@ -141,7 +141,7 @@ struct EndpointCommand<'a> {
 
 impl EndpointCommand<'_> {
     /// The client that asks, if it is known, proved itself, and may use this endpoint and grant.
-    async fn client(&self, presented: Option<Presented>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
+    async fn client(&self, presented: Option<PresentedClient>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
         let client = match presented {
             Some(presented) => {
                 self.gate.clients.authenticate(&presented, self.gate.engine.limits(), self.origin.address).await?

@@ -14,14 +14,14 @@ const MAX_WAITING_ENTRIES: usize = 96 << 10;
 
 /// Fills a list.
 #[derive(Debug)]
-pub struct Filling {
+pub struct ListFilling {
     list: RevocationList,
     parts: Vec<Vec<(SessionId, SessionEntry)>>,
     /// How many entries of one part are inserted together.
     together: usize,
 }
 
-impl Filling {
+impl ListFilling {
     /// With room for the entries of this many sessions.
     pub fn expecting(sessions: usize) -> Self {
         let list = RevocationList::expecting(sessions);

@@ -22,13 +22,13 @@ const ENTRIES_PER_PART: usize = 6400;
 /// Our own ids, which no client chooses, so a fast hash is enough.
 type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
-pub(super) struct Parts {
+pub(super) struct SessionTable {
     parts: Box<[RwLock<Part>]>,
     /// Never less than the size of the parts: raised before an insertion, lowered after a removal.
     count: AtomicUsize,
 }
 
-impl Parts {
+impl SessionTable {
     /// With room for this many.
     pub(super) fn expecting(entries: usize) -> Self {
         let parts = entries.div_ceil(ENTRIES_PER_PART).max(MIN_PARTS);

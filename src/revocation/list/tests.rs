@@ -358,7 +358,7 @@ fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
         sessions.chain([subject(OURS, NOW), client(THEIRS, NOW), token(OURS, "loose")])
     };
     let one_by_one = RevocationList::new();
-    let mut filling = Filling::expecting(entries().count());
+    let mut filling = ListFilling::expecting(entries().count());
     for entry in entries() {
         one_by_one.apply(&entry);
         filling.add(&entry);

@@ -50,7 +50,7 @@ const KNOWN: Facts =
     Facts { user_active: true, sessions_valid_from: Timestamp::ZERO, minimum_known: 0, unbroken_revocations: true };
 
 fn at(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
-    decide(s, Presented { generation }, facts, now, profile)
+    decide(s, PresentedGeneration { generation }, facts, now, profile)
 }
 
 fn decided(s: &Session, generation: Generation, after: Duration) -> Decision {
@@ -68,7 +68,7 @@ fn stepped(
     now: Timestamp,
     profile: &Profile,
 ) -> Option<RecordChange> {
-    apply_decision(s, d, Presented { generation }, pair(now.plus(secs(600))), now, profile)
+    apply_decision(s, d, PresentedGeneration { generation }, pair(now.plus(secs(600))), now, profile)
 }
 
 #[test]

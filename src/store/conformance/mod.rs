@@ -36,8 +36,8 @@ macro_rules! behaviours {
     };
 }
 
-/// Runs every behaviour, each on an empty store of its own, made with [`ISSUER`] and [`LEEWAY`]. The races want a runtime
-/// with several threads.
+/// Runs every behaviour, each on an empty store of its own, made with [`ISSUER`] and [`LEEWAY`]. The races want a
+/// runtime with several threads.
 pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
     behaviours!(make:
         sessions::what_was_inserted_is_loaded,

@@ -8,7 +8,7 @@ use super::super::{Cursor, StoreError};
 use super::schema::{REVOCATIONS, decode_revocation};
 use super::writer::failed;
 use crate::revocation::RevocationList;
-use crate::revocation::list::Filling;
+use crate::revocation::list::ListFilling;
 
 /// How many entries are read at a time, so that other tasks run in between. Few in tests, so that they take several
 /// steps.
@@ -22,7 +22,7 @@ pub(super) async fn all(database: &Database) -> Result<(RevocationList, Cursor),
     let read = database.begin_read().map_err(failed)?;
     let table = read.open_table(REVOCATIONS).map_err(failed)?;
     let room = table.len().map_err(failed)?.min(MAX_RESERVED_ENTRIES);
-    let mut list = Filling::expecting(usize::try_from(room).unwrap_or(0));
+    let mut list = ListFilling::expecting(usize::try_from(room).unwrap_or(0));
     let mut end = 0;
     let mut last: Option<Vec<u8>> = None;
     loop {

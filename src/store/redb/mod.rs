@@ -115,7 +115,7 @@ struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     closed: Mutex<Option<oneshot::Receiver<Result<(), StoreError>>>>,
     #[cfg(test)]
-    backend: staged::Staged,
+    backend: staged::StagedFile,
 }
 
 /// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.

@@ -17,7 +17,7 @@ use super::schema::{
     BY_END, BY_SUBJECT, BY_UNTIL, HEAD_ROW, Head, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
     SCHEMA_WITHOUT_LIVE, SESSIONS, Writing, decode,
 };
-use super::staged::Staged;
+use super::staged::StagedFile;
 use super::writer::{Marker, failed};
 use crate::clock::Timestamp;
 use crate::private_file::{self, Unpublished};
@@ -26,16 +26,16 @@ use crate::private_file::{self, Unpublished};
 const MIN_FREE_BYTES: usize = 256 << 10;
 
 /// A store that may be used.
-pub(super) struct Opened {
+pub(super) struct OpenedStore {
     pub(super) database: Database,
     pub(super) head: Head,
     pub(super) marker: Option<Marker>,
     #[cfg(test)]
-    pub(super) backend: Staged,
+    pub(super) backend: StagedFile,
 }
 
 /// Opens the store at `path`, or creates it if there is none and the mark names none.
-pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
+pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreError> {
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
     let judge = |found: Option<Mark>| {
@@ -74,7 +74,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
     };
     #[cfg(not(test))]
     drop(backend);
-    Ok(Opened {
+    Ok(OpenedStore {
         database,
         head,
         marker,
@@ -85,7 +85,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
 
 /// Reopens a store after a failed write, as the same store. Call it when nothing has the store open any more. A store
 /// that cannot be written now is not used.
-pub(super) fn again(path: &Path, options: &Options, last: Head) -> Result<Opened, StoreError> {
+pub(super) fn again(path: &Path, options: &Options, last: Head) -> Result<OpenedStore, StoreError> {
     let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
     // The system counts failed writes as written (and may report the failure only once). Its cache is dropped, so that
     // the file is read as it is on the disk.
@@ -101,7 +101,7 @@ pub(super) fn again(path: &Path, options: &Options, last: Head) -> Result<Opened
         state.touch();
         Ok(())
     })?;
-    Ok(Opened { head, ..opened })
+    Ok(OpenedStore { head, ..opened })
 }
 
 /// Is there room beside the store for a change of it?
@@ -133,7 +133,7 @@ fn existing(
     path: &Path,
     options: &Options,
     judge: impl Fn(Option<Mark>) -> Result<Verdict, StoreError>,
-) -> Result<(Database, Head, Staged), StoreError> {
+) -> Result<(Database, Head, StagedFile), StoreError> {
     let (database, (mut head, verdict), backend) = examine(path, options.cache_size, options.check_up_to, |head| {
         if head.keyring != options.keyring_id {
             return Err(StoreError::new(format!(
@@ -170,13 +170,13 @@ fn examine<T>(
     cache_size: usize,
     check_up_to: u64,
     judge: impl FnOnce(&Head) -> Result<T, StoreError>,
-) -> Result<(Database, T, Staged), StoreError> {
+) -> Result<(Database, T, StagedFile), StoreError> {
     let file = private_file::open_private(path, true).map_err(|why| StoreError::new(format!("the store {why}")))?;
     let metadata = file.metadata().map_err(|error| cannot_open(path, error))?;
     if metadata.len() == 0 {
         return Err(not_ours(path, "it is empty"));
     }
-    let backend = Staged::holding(file).map_err(|error| unusable(path, error))?;
+    let backend = StagedFile::holding(file).map_err(|error| unusable(path, error))?;
     let for_redb = backend.clone();
     // redb is built to report damage as an error, but an attacker may have crafted the file.
     let examined = catch_unwind(AssertUnwindSafe(|| {
@@ -241,7 +241,7 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
 }
 
 /// A new store, complete before it gets its name: no process ever finds half of one.
-fn new(path: &Path, options: &Options) -> Result<(Database, Head, Staged), StoreError> {
+fn new(path: &Path, options: &Options) -> Result<(Database, Head, StagedFile), StoreError> {
     private_file::create_private_dir(private_file::parent(path)).map_err(|error| cannot_open(path, error))?;
     let (unpublished, file) = Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
     let (database, backend) = create(file, options.cache_size).map_err(|error| unusable(path, error))?;
@@ -259,8 +259,8 @@ fn new(path: &Path, options: &Options) -> Result<(Database, Head, Staged), Store
 }
 
 /// An empty redb file, in a file that was just created.
-pub(super) fn create(file: std::fs::File, cache_size: usize) -> Result<(Database, Staged), DatabaseError> {
-    let backend = Staged::through(file)?;
+pub(super) fn create(file: std::fs::File, cache_size: usize) -> Result<(Database, StagedFile), DatabaseError> {
+    let backend = StagedFile::through(file)?;
     let database = Builder::new().set_cache_size(cache_size).create_with_backend(backend.clone())?;
     Ok((database, backend))
 }

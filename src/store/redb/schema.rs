@@ -46,8 +46,8 @@ pub(super) const SCHEMA: u32 = 2;
 pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
 /// The version of every record, revocation and head that is written, but for [`WITH_CLAIMS`].
 const RECORD_VERSION: u8 = 1;
-/// The version of a session's record that ends with claims. One without claims has the version before it, so that earlier
-/// programs read it.
+/// The version of a session's record that ends with claims. A record without claims has the previous version, so that
+/// earlier programs can read it.
 const WITH_CLAIMS: u8 = 2;
 
 /// The least and the greatest id, for the bounds of a range.

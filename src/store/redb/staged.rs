@@ -15,7 +15,7 @@ const BLOCK_BYTES: usize = 4096;
 
 /// The backend for redb, and, as a clone of it, the handle that lets the writes through.
 #[derive(Clone, Debug)]
-pub(super) struct Staged(Arc<Inner>);
+pub(super) struct StagedFile(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -43,7 +43,7 @@ enum Step {
     Sync,
 }
 
-impl Staged {
+impl StagedFile {
     /// A file that redb writes directly.
     pub(super) fn through(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, false)
@@ -154,7 +154,7 @@ fn past_the_end() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "read past the end of the file")
 }
 
-impl StorageBackend for Staged {
+impl StorageBackend for StagedFile {
     fn len(&self) -> io::Result<u64> {
         if self.is_holding() { Ok(self.held()?.length) } else { self.0.file.len() }
     }
@@ -271,14 +271,14 @@ impl StorageBackend for Staged {
 mod tests {
     use super::*;
 
-    fn file(content: &[u8]) -> (tempfile::NamedTempFile, Staged) {
+    fn file(content: &[u8]) -> (tempfile::NamedTempFile, StagedFile) {
         let temporary = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(temporary.path(), content).unwrap();
         let opened = File::options().read(true).write(true).open(temporary.path()).unwrap();
-        (temporary, Staged::holding(opened).unwrap())
+        (temporary, StagedFile::holding(opened).unwrap())
     }
 
-    fn read(staged: &Staged, offset: u64, length: usize) -> Vec<u8> {
+    fn read(staged: &StagedFile, offset: u64, length: usize) -> Vec<u8> {
         let mut out = vec![0xee; length];
         staged.read(offset, &mut out).unwrap();
         out

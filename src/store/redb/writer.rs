@@ -181,11 +181,11 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) marker: Option<Marker>,
     /// Set while nothing can be written.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) trouble: Option<ReopenSchedule>,
 }
 
 /// When the file is reopened, and when a failure to reopen it is reported next.
-pub(super) struct Trouble {
+pub(super) struct ReopenSchedule {
     wait: Duration,
     due: Duration,
     tell: Duration,
@@ -244,7 +244,7 @@ impl Writer {
                 let error = Arc::new(error);
                 self.shared.fail(Arc::clone(&error));
                 let now = self.shared.clock.monotonic();
-                self.trouble = Some(Trouble {
+                self.trouble = Some(ReopenSchedule {
                     wait: FIRST_RETRY,
                     due: now + FIRST_RETRY,
                     tell: now + REPORT_INTERVAL,

@@ -50,7 +50,7 @@ impl RefreshSecret {
 }
 
 /// The keys derived from one secret.
-struct Derived {
+struct DerivedKeys {
     id: u8,
     tag: hmac::Key,
     jti: hmac::Key,
@@ -60,7 +60,7 @@ struct Derived {
 /// cryptographic library cleanses keys when they are dropped.
 pub struct RefreshKeys {
     current: u8,
-    keys: Vec<Derived>,
+    keys: Vec<DerivedKeys>,
 }
 
 impl fmt::Debug for RefreshKeys {
@@ -76,7 +76,7 @@ impl RefreshKeys {
     /// # Errors
     /// A repeated id, or no secret for `current`.
     pub fn new(current: u8, secrets: &[(u8, RefreshSecret)]) -> Result<Self, KeyError> {
-        let mut keys: Vec<Derived> = Vec::with_capacity(secrets.len());
+        let mut keys: Vec<DerivedKeys> = Vec::with_capacity(secrets.len());
         for (id, secret) in secrets {
             if keys.iter().any(|k| k.id == *id) {
                 return Err(KeyError::BadSet(format!("two refresh keys have the id {id}")));
@@ -86,7 +86,7 @@ impl RefreshKeys {
                 let okm = root.expand(&[purpose], HMAC_SHA256).map(hmac::Key::from);
                 okm.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))
             };
-            keys.push(Derived { id: *id, tag: derive(PURPOSE_TAG)?, jti: derive(PURPOSE_JTI)? });
+            keys.push(DerivedKeys { id: *id, tag: derive(PURPOSE_TAG)?, jti: derive(PURPOSE_JTI)? });
         }
         if !keys.iter().any(|k| k.id == current) {
             return Err(KeyError::BadSet(format!("the current refresh key {current} is missing")));
@@ -109,7 +109,7 @@ impl RefreshKeys {
         self.key(id).is_some()
     }
 
-    fn key(&self, id: u8) -> Option<&Derived> {
+    fn key(&self, id: u8) -> Option<&DerivedKeys> {
         self.keys.iter().find(|k| k.id == id)
     }
 

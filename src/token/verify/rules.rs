@@ -259,7 +259,8 @@ pub struct IssuerRules {
     pub scopes: AllowedScopes,
     /// Are its tokens accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// The paths of the subject's roles in its tokens; the roles of all paths count. In our own tokens, the claim `roles`.
+    /// The paths of the subject's roles in its tokens; the roles of all paths count. In our own tokens, the claim
+    /// `roles`.
     pub role_claims: Arc<[ClaimPath]>,
     /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations name them
     /// without it.

@@ -13,7 +13,7 @@ pub const MAX_TOKEN: usize = 8 * 1024;
 const MAX_HEADER_BYTES: usize = 1024;
 
 /// The three parts of a compact serialisation.
-pub(super) struct Parts<'a> {
+pub(super) struct TokenParts<'a> {
     /// The first part.
     pub(super) header: &'a str,
     /// The second part.
@@ -24,7 +24,7 @@ pub(super) struct Parts<'a> {
     pub(super) message: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> TokenParts<'a> {
     pub(super) fn split(token: &'a str) -> Result<Self, Denial> {
         if token.len() > MAX_TOKEN {
             return Err(Denial::MalformedToken("too long"));

@@ -36,7 +36,7 @@ impl Upstream {
         identity: Identity,
         caller: Option<Caller>,
         stream: Upgraded,
-        said: mpsc::Sender<Said>,
+        said: mpsc::Sender<UpstreamEvent>,
         gate: Arc<dyn SocketGate>,
     ) -> Self {
         let (to, from) = mpsc::channel(MAX_WAITING_MESSAGES);
@@ -84,7 +84,7 @@ impl Caller {
 }
 
 /// From the upstream: a message, or its end.
-pub(super) enum Said {
+pub(super) enum UpstreamEvent {
     /// With its permit.
     Text(u64, String, PoolPermit),
     Gone(u64),
@@ -96,7 +96,7 @@ async fn carry(
     stream: Upgraded,
     mut from: mpsc::Receiver<(String, PoolPermit)>,
     waiting: Arc<AtomicUsize>,
-    said: mpsc::Sender<Said>,
+    said: mpsc::Sender<UpstreamEvent>,
     gate: Arc<dyn SocketGate>,
 ) {
     let mut upstream = socket(TokioIo::new(stream), Role::Client).await;
@@ -113,7 +113,7 @@ async fn carry(
             frame = upstream.next() => match frame {
                 Some(Ok(Frame::Text(text))) => {
                     let Ok(room) = gate.place().buffer(text.len()) else { break };
-                    if said.send(Said::Text(number, text.as_str().to_owned(), room)).await.is_err() {
+                    if said.send(UpstreamEvent::Text(number, text.as_str().to_owned(), room)).await.is_err() {
                         break;
                     }
                 }
@@ -123,18 +123,18 @@ async fn carry(
         }
     }
     let _ = tokio::time::timeout(WRITE_TIMEOUT, upstream.close(None)).await;
-    let _ = said.send(Said::Gone(number)).await;
+    let _ = said.send(UpstreamEvent::Gone(number)).await;
 }
 
 /// The SDK finds the caller of a reply by its `room`.
 pub(super) fn relayed(text: String) -> String {
-    let Ok(Relayed { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
+    let Ok(RelayedMessage { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
     raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
 }
 
 /// The members of an upstream message that the gate reads.
 #[derive(Deserialize)]
-struct Relayed {
+struct RelayedMessage {
     room: Option<IgnoredAny>,
     #[serde(rename = "type")]
     kind: Option<IgnoredAny>,

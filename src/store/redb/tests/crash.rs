@@ -17,7 +17,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
     let before = std::fs::read(place.path()).unwrap();
 
     let file = std::fs::File::options().read(true).write(true).open(place.path()).unwrap();
-    let backend = staged::Staged::holding(file).unwrap();
+    let backend = staged::StagedFile::holding(file).unwrap();
     let database = Builder::new().create_with_backend(backend.clone()).unwrap();
     let rules = Rules { issuer: conformance::ISSUER.into(), leeway: conformance::LEEWAY };
     let opened = backend.steps();
