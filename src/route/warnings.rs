@@ -189,7 +189,10 @@ mod tests {
         assert!(dead.iter().any(|(place, text)| (*place, text.contains("is never served")) == (0, true)), "{dead:?}");
         let policy = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };
         let open = around(route("/Admin/{*rest}", policy));
-        assert!(open.iter().any(|(place, text)| (*place, text.contains("lets any spelling")) == (0, true)), "{open:?}");
+        assert!(
+            open.iter().any(|(place, text)| (*place, text.contains("lets every spelling")) == (0, true)),
+            "{open:?}"
+        );
         let mut named = route("/admin/{*rest}", admin());
         named.hosts = vec!["a.test".to_owned()];
         let mut all = route("/admin", admin());

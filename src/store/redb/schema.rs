@@ -477,6 +477,6 @@ mod tests {
         let error = decode_record("session x", &[9, 1, 2, 3]).unwrap_err().to_string();
         assert!(error.contains("session x") && error.contains("version 9"), "{error}");
         assert!(decode::<u64>("x", &[]).is_err());
-        assert!(decode::<u64>("x", &[1, 5, 5]).unwrap_err().to_string().contains("1 bytes too many"));
+        assert!(decode::<u64>("x", &[1, 5, 5]).unwrap_err().to_string().contains("1 extra bytes"));
     }
 }

@@ -249,12 +249,12 @@ async fn r2_o22_a_failed_commit_is_told_to_all_and_the_store_opens_again_by_itse
     let (first, second) =
         tokio::join!(store.insert(a.clone(), SubjectBound::NONE), store.insert(b, SubjectBound::NONE));
     for error in [first.unwrap_err(), second.unwrap_err()] {
-        assert!(error.to_string().contains("not known"), "{error}");
+        assert!(error.to_string().contains("unknown until"), "{error}");
     }
     assert_eq!(store.commits(), 1);
     // The disk works again after a while.
     while let Err(error) = store.check().await {
-        assert!(error.to_string().contains("opened again"), "{error}");
+        assert!(error.to_string().contains("reopened"), "{error}");
         assert!(store.failed_for().is_some());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
