@@ -93,7 +93,7 @@ async fn addresses(config: &Config) -> (Vec<ConfigError>, Vec<ConfigError>) {
     if unavailable.iter().any(|unavailable| unavailable.is_in_use) {
         match running_gate_addresses(config).await {
             Some(ours) => {
-                unavailable.retain(|unavailable| !(unavailable.is_in_use && ours.contains(&unavailable.address)))
+                unavailable.retain(|taken| !(taken.is_in_use && ours.contains(&taken.address)));
             }
             None => may_be_ours = store_is_in_use(config),
         }

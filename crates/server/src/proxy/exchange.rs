@@ -132,7 +132,7 @@ impl Inner {
             let failure = match sent.await {
                 Ok((response, in_use)) => {
                     address.record_success();
-                    return self.into_response(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
+                    return self.finish(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
                 }
                 Err(failure) => failure,
             };
@@ -228,7 +228,7 @@ impl Inner {
         Ok((RequestTemplate { method: parts.method, target, headers, host }, parts.extensions))
     }
 
-    fn into_response(
+    fn finish(
         &self,
         pool: &Arc<Pool>,
         response: Response<Incoming>,
