@@ -62,6 +62,8 @@
 //!
 //! A feature adds API and changes no behaviour, but for `kuzzle`: its dialect serves `GET /` with it.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod claim;
 pub mod client;
 pub mod clock;
