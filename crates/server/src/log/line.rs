@@ -34,12 +34,16 @@ thread_local! {
 pub(crate) trait Key {
     /// Writes the key with JSON's comma, quotes and colon, or with the space and `=` of text.
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>);
+
+    /// The same, with the opening quote of a JSON string.
+    fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>);
 }
 
 /// A key that is known at compile time, written in one piece. Made by [`key!`].
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
     pub(crate) json: &'static str,
+    pub(crate) json_string: &'static str,
     pub(crate) text: &'static str,
 }
 
@@ -47,6 +51,13 @@ impl Key for Known {
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(match format {
             LogFormat::Json => self.json.as_bytes(),
+            LogFormat::Text => self.text.as_bytes(),
+        });
+    }
+
+    fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(match format {
+            LogFormat::Json => self.json_string.as_bytes(),
             LogFormat::Text => self.text.as_bytes(),
         });
     }
@@ -62,12 +73,23 @@ impl Key for &str {
             bytes.extend_from_slice(part.as_bytes());
         }
     }
+
+    fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>) {
+        self.write(format, bytes);
+        if format == LogFormat::Json {
+            bytes.push(b'"');
+        }
+    }
 }
 
 /// A [`Known`] key.
 macro_rules! key {
     ($name:literal) => {
-        $crate::log::line::Known { json: concat!(",\"", $name, "\":"), text: concat!(" ", $name, "=") }
+        $crate::log::line::Known {
+            json: concat!(",\"", $name, "\":"),
+            json_string: concat!(",\"", $name, "\":\""),
+            text: concat!(" ", $name, "="),
+        }
     };
 }
 pub(crate) use key;
@@ -118,16 +140,11 @@ impl LogLine {
 
     /// A fixed word: visible ASCII without quotes and backslashes.
     pub(crate) fn word(&mut self, key: impl Key, word: impl AsRef<[u8]>) {
-        let word = word.as_ref();
-        self.key(key);
-        if self.format == LogFormat::Text {
-            self.bytes.extend_from_slice(word);
-            return;
+        key.write_before_string(self.format, &mut self.bytes);
+        self.bytes.extend_from_slice(word.as_ref());
+        if self.format == LogFormat::Json {
+            self.bytes.push(b'"');
         }
-        self.bytes.reserve(word.len() + 2);
-        self.bytes.push(b'"');
-        self.bytes.extend_from_slice(word);
-        self.bytes.push(b'"');
     }
 
     /// A session id.
@@ -138,6 +155,9 @@ impl LogLine {
 
     /// A text from outside, cut and escaped.
     pub(crate) fn text(&mut self, key: impl Key, text: &str) {
+        if self.format == LogFormat::Json && text.len() <= MAX_FOREIGN_BYTES && is_plain(text.as_bytes()) {
+            return self.word(key, text);
+        }
         self.key(key);
         let is_cut = self.value(text, MAX_FOREIGN_BYTES, MAX_ESCAPED_BYTES);
         self.truncated |= is_cut;
@@ -145,6 +165,9 @@ impl LogLine {
 
     /// The same for bytes that may not be UTF-8.
     pub(crate) fn bytes(&mut self, key: impl Key, bytes: &[u8]) {
+        if self.format == LogFormat::Json && bytes.len() <= MAX_FOREIGN_BYTES && is_plain(bytes) {
+            return self.word(key, bytes);
+        }
         match std::str::from_utf8(bytes) {
             Ok(text) => self.text(key, text),
             Err(_) => self.text(key, &String::from_utf8_lossy(bytes)),
@@ -153,6 +176,9 @@ impl LogLine {
 
     /// A text of the program itself, which may quote text from outside.
     pub(crate) fn own(&mut self, key: impl Key, text: &str) {
+        if self.format == LogFormat::Json && text.len() <= MAX_OWN_BYTES && is_plain(text.as_bytes()) {
+            return self.word(key, text);
+        }
         self.key(key);
         let is_cut = self.value(text, MAX_OWN_BYTES, MAX_OWN_BYTES);
         self.truncated |= is_cut;
@@ -214,7 +240,7 @@ impl LogLine {
     /// terminal or split lines. Returns whether the text was cut.
     fn escaped(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
         let head = beginning(text, most);
-        if head.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\') {
+        if is_plain(head.as_bytes()) {
             self.bytes.extend_from_slice(head.as_bytes());
             return head.len() < text.len();
         }
@@ -266,6 +292,11 @@ impl Drop for LogLine {
             }
         });
     }
+}
+
+/// Visible ASCII and spaces, without quotes and backslashes. Looks at all bytes: without an early exit, several at a time.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, b| plain & matches!(b, b' '..=b'~') & (*b != b'"') & (*b != b'\\'))
 }
 
 fn escape(c: char, piece: &mut [u8; 12]) -> usize {

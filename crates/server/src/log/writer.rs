@@ -19,8 +19,9 @@ use super::settings::LogOutput;
 use crate::worker_id::WorkerId;
 use rotogate::clock::{SystemTime, TimeSource};
 
-/// A buffer of this size is written at once; a smaller one after the flush interval.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// A buffer of this size is written at once; a smaller one after the flush interval. To wake the writer costs a worker more
+/// than a hundred lines do, so the size is what half of the default `buffer` allows.
+const CHUNK_BYTES: usize = 256 * 1024;
 /// The bound on buffered application lines, and the reserve for errors, warnings and audit events.
 const APPLICATION_BYTES: usize = 192 * 1024;
 const RESERVE_BYTES: usize = 64 * 1024;
@@ -159,6 +160,12 @@ impl Sink {
         self.hurry();
     }
 
+    /// Is there a line to write, or a request to the writer?
+    fn has_work(&self) -> bool {
+        let mut buffers = self.workers.iter().chain([&self.application]);
+        self.urgent.load(Ordering::Acquire) || buffers.any(|buffer| !lock(buffer).bytes.is_empty())
+    }
+
     fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) {
             self.unpark();
@@ -218,9 +225,11 @@ struct Writer {
 }
 
 impl Writer {
+    /// Waits for lines, then for the flush interval or a full buffer, and writes. `pending` stays set while lines come, so
+    /// that a line in an empty buffer wakes only a writer that had nothing to write for a whole interval.
     fn run(mut self) {
         loop {
-            while !self.sink.pending.swap(false, Ordering::AcqRel) {
+            while !self.sink.pending.load(Ordering::Acquire) {
                 match self.report_due_in() {
                     // Wake up to report the lines dropped meanwhile.
                     Some(wait) => std::thread::park_timeout(wait),
@@ -240,32 +249,42 @@ impl Writer {
             }
             let asked = self.sink.asked.load(Ordering::Acquire);
             let reopen = self.sink.reopen.swap(false, Ordering::AcqRel);
-            self.pass();
+            let has_written = self.pass();
             if reopen {
                 self.open_again();
             }
             *lock(&self.sink.done) = asked;
             self.sink.is_done.notify_all();
             self.report_dropped();
+            if !has_written {
+                self.sink.pending.store(false, Ordering::SeqCst);
+                // A line that came between the pass and this found `pending` set, and woke nobody.
+                if self.sink.has_work() {
+                    self.sink.pending.store(true, Ordering::SeqCst);
+                }
+            }
         }
     }
 
-    /// Writes all buffers.
-    fn pass(&mut self) {
+    /// Writes all buffers. `true` if there was a line.
+    fn pass(&mut self) -> bool {
         let sink = Arc::clone(&self.sink);
         let mut spare = std::mem::take(&mut self.spare);
         // Taken first and written last: a reader of an event finds all earlier access lines.
         let events = std::mem::take(&mut *lock(&sink.application));
+        let mut has_lines = !events.bytes.is_empty();
         for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
             let taken = {
                 let mut buffer = lock(buffer_of_worker);
                 let empty = Buffer { bytes: std::mem::take(spare), ..Buffer::default() };
                 std::mem::replace(&mut *buffer, empty)
             };
+            has_lines |= !taken.bytes.is_empty();
             *spare = self.write_out(taken, &sink.access);
         }
         self.spare = spare;
         self.write_out(events, &sink.app);
+        has_lines
     }
 
     /// Writes a buffer, counts its lines, and returns it empty.

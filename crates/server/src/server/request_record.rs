@@ -5,7 +5,7 @@ use std::task::{Context as Polled, Poll};
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_TYPE, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";
-const GRPC_STATUS: &str = "grpc-status";
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The record of one request. Dropped before the response, it logs that the client disconnected.
 pub(super) struct RequestRecord {
@@ -95,7 +95,7 @@ impl RequestRecord {
             }),
             (Some(_) | None, _) => line.set_response(status, reason, verdict, None),
         }
-        line.set_grpc_status(response.headers().get(GRPC_STATUS));
+        line.set_grpc_status(response.headers().get(&GRPC_STATUS));
         if let Some(tunnel) = tunnel.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
             tunnel.begin(line);
             return response.map(|body| LoggedBody { body, line: None });
@@ -143,7 +143,7 @@ impl Body for LoggedBody {
                     line.add_sent(data.remaining());
                 }
                 if let Some(trailers) = frame.trailers_ref() {
-                    line.set_grpc_status(trailers.get(GRPC_STATUS));
+                    line.set_grpc_status(trailers.get(&GRPC_STATUS));
                 }
                 if this.body.is_end_stream() {
                     line.set_end(this.body.cut().unwrap_or("complete"));
