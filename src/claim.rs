@@ -101,7 +101,7 @@ impl OwnClaims {
         if !(1..=MAX_NAME).contains(&name.len()) || name.chars().any(char::is_control) {
             return Err(ClaimError::Name(name));
         }
-        let Some(value) = serde_json::to_value(value).ok().and_then(stable) else {
+        let Some(value) = serde_json::to_value(value).ok().and_then(|value| stable(&value)) else {
             return Err(ClaimError::Value(name));
         };
         let before = self.0.insert(name.clone(), value);
@@ -151,9 +151,9 @@ impl OwnClaims {
 }
 
 /// The value after it was written and read: a replayed token has the same bytes as the first one (requirement R3).
-fn stable(value: Value) -> Option<Value> {
+fn stable(value: &Value) -> Option<Value> {
     let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
-    let once = again(&value)?;
+    let once = again(value)?;
     (depth(&once) <= MAX_DEPTH && again(&once)? == once).then_some(once)
 }
 

@@ -244,7 +244,7 @@ pub enum TokenFlaw {
 }
 
 impl BadHead {
-    const fn new(status: StatusCode, detail: Option<&'static str>, summary: &'static str) -> Class {
+    const fn class(status: StatusCode, detail: Option<&'static str>, summary: &'static str) -> Class {
         Class::Head(Self { status, detail, summary, closes: false })
     }
 }
@@ -254,14 +254,14 @@ impl Denial {
     pub const fn class(&self) -> Class {
         match self {
             Self::BadPath(error) => {
-                BadHead::new(StatusCode::BAD_REQUEST, Some(error.what()), "the path is malformed")
+                BadHead::class(StatusCode::BAD_REQUEST, Some(error.what()), "the path is malformed")
             }
-            Self::BadHost => BadHead::new(
+            Self::BadHost => BadHead::class(
                 StatusCode::BAD_REQUEST,
                 Some("Host is missing, repeated, malformed or contradictory"),
                 "Host is missing or malformed",
             ),
-            Self::BadTarget => BadHead::new(
+            Self::BadTarget => BadHead::class(
                 StatusCode::BAD_REQUEST,
                 Some("the request target must be in origin form"),
                 "the request target is malformed",
@@ -272,7 +272,7 @@ impl Denial {
                 summary: "the body is framed twice",
                 closes: true,
             }),
-            Self::TargetTooLong => BadHead::new(StatusCode::URI_TOO_LONG, None, "the request target is too long"),
+            Self::TargetTooLong => BadHead::class(StatusCode::URI_TOO_LONG, None, "the request target is too long"),
             Self::Tunnel => Class::Tunnel,
             Self::UnknownHost => Class::UnknownHost,
             Self::NoRoute | Self::NearMiss => Class::NotFound(None),

@@ -286,7 +286,6 @@ impl Rules {
     }
 
     /// See [`Store::confirm`](super::Store::confirm).
-    #[expect(clippy::unused_self, reason = "all operations are called alike")]
     pub fn confirm(&self, state: &mut impl State, seen: &[(SessionId, Generation)]) -> Result<(), Failure> {
         for &(id, generation) in seen {
             match state.session(id) {
@@ -307,7 +306,6 @@ impl Rules {
     }
 
     /// One step of [`Store::sweep`](super::Store::sweep).
-    #[expect(clippy::unused_self, reason = "all operations are called alike")]
     pub fn sweep_step(&self, state: &mut impl State, now: Timestamp) -> Result<Swept, Failure> {
         state.raise_time(now)?;
         state.remove_ended(now.minus(KEPT_AFTER_END), MAX_SWEPT)
