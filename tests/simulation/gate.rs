@@ -54,6 +54,7 @@ pub(crate) fn generation(token: &str) -> Generation {
 }
 
 /// What a request comes to.
+#[expect(clippy::large_enum_variant, reason = "a few at a time")]
 pub(crate) enum Done {
     Refreshed(Result<IssuedTokens, Error>),
     Revoked(Result<bool, Error>),
