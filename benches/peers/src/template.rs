@@ -11,16 +11,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use rotogate::Gate;
-use rotogate_server::server::admin::AdminToken;
 use rotogate::client::Client;
 use rotogate::clock::Timestamp;
-use rotogate_server::users::FileDirectory;
 use rotogate::gate::NewSession;
 use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
+use rotogate_server::server::admin::AdminToken;
+use rotogate_server::users::FileDirectory;
 
 use crate::keys::{self, AUDIENCE, ISSUER};
 use crate::tokens::{self, CLIENT};
