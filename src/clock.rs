@@ -11,8 +11,8 @@
 //! token.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -105,9 +105,11 @@ pub struct SystemTime {
 }
 
 impl SystemTime {
-    /// The machine's clocks, with monotonic time counted from now.
+    /// The machine's clocks. Monotonic time counts from the first call in this process, so that the readings of two such
+    /// sources may be compared.
     pub fn new() -> Self {
-        Self { start: Monotonic::now() }
+        static START: OnceLock<Monotonic> = OnceLock::new();
+        Self { start: *START.get_or_init(Monotonic::now) }
     }
 }
 

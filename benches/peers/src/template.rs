@@ -182,7 +182,7 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
 fn revocation(begun: Timestamp, number: usize) -> Revocation {
     Revocation {
         target: Target::Session(tokens::session(begun, REVOKED_FROM + number)),
-        effect: Effect::SESSION_GONE,
+        effect: Effect::SESSION_REVOKED,
         until: begun.plus(LONG),
     }
 }

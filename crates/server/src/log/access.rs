@@ -33,13 +33,12 @@ pub(crate) struct AccessLog {
     pub(super) time: SystemTime,
 }
 
-/// The connection of a request.
-pub(crate) struct ConnectionInfo<'a> {
-    pub(crate) peer: &'a Peer,
-    /// `None` if the client is the peer.
-    pub(crate) client: Option<IpAddr>,
-    pub(crate) scheme: &'static str,
-    pub(crate) tls: Option<&'static str>,
+/// The fields that all requests of a connection have in common, ready to be copied into their lines.
+#[derive(Debug)]
+pub(crate) struct ConnectionFields {
+    fields: Box<[u8]>,
+    /// The length of the fields without the address of the client, which follows them.
+    without_client: usize,
 }
 
 /// What the proxy did with a request.
@@ -63,18 +62,32 @@ pub(crate) struct AccessLogLine {
     /// Counts the bytes of the request body.
     received: Option<ExchangeProgress>,
     sent: u64,
-    grpc: Option<HeaderValue>,
+    grpc: Option<u64>,
     end: &'static str,
 }
 
 impl AccessLog {
-    /// Begins a line with the fields of the request head.
+    /// The fields of a connection. `tls` is the version of TLS.
+    pub(crate) fn connection(&self, peer: &Peer, tls: Option<&'static str>) -> ConnectionFields {
+        let mut line = LogLine::fields(self.format);
+        line.word(key!("url.scheme"), peer.scheme());
+        if let Some(tls) = tls {
+            line.word(key!("tls.protocol.version"), tls);
+        }
+        line.word(key!("network.peer.address"), peer.text());
+        let without_client = line.written().len();
+        line.word(key!("client.address"), peer.text());
+        ConnectionFields { fields: line.written().into(), without_client }
+    }
+
+    /// Begins a line with the fields of the request head. `micros` is the time since 1970, `began` that of
+    /// [`TimeSource::monotonic`]. `client` is `None` if it is the peer.
     pub(crate) fn begin<B>(
         &'static self,
         request: &Request<B>,
         id: &HeaderValue,
-        micros: u64,
-        connection: &ConnectionInfo<'_>,
+        (micros, began): (u64, Duration),
+        (connection, client): (&ConnectionFields, Option<IpAddr>),
         received: Option<ExchangeProgress>,
     ) -> AccessLogLine {
         let mut line = LogLine::new(self.format, micros);
@@ -86,30 +99,27 @@ impl AccessLog {
         if let Some(host) = authority.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes)) {
             line.bytes(key!("server.address"), host);
         }
-        line.word(key!("url.scheme"), connection.scheme);
-        line.word(
-            key!("network.protocol.version"),
-            match request.version() {
-                Version::HTTP_2 => "2",
-                Version::HTTP_10 => "1.0",
-                _ => "1.1",
-            },
-        );
-        if let Some(tls) = connection.tls {
-            line.word(key!("tls.protocol.version"), tls);
+        match request.version() {
+            Version::HTTP_2 => line.word(key!("network.protocol.version"), "2"),
+            Version::HTTP_10 => line.word(key!("network.protocol.version"), "1.0"),
+            _ => line.word(key!("network.protocol.version"), "1.1"),
         }
-        match connection.client {
-            Some(client) => line.address(key!("client.address"), client),
-            None => line.word(key!("client.address"), connection.peer.text()),
+        match client {
+            None => line.add(&connection.fields),
+            Some(client) => {
+                line.add(connection.fields.get(..connection.without_client).unwrap_or_default());
+                line.address(key!("client.address"), client);
+            }
         }
-        line.word(key!("network.peer.address"), connection.peer.text());
-        if let Some(agent) = request.headers().get(USER_AGENT).filter(|_| self.user_agent) {
+        if self.user_agent
+            && let Some(agent) = request.headers().get(USER_AGENT)
+        {
             line.bytes(key!("user_agent.original"), agent.as_bytes());
         }
         AccessLogLine {
             log: self,
             line: Some(line),
-            began: self.time.monotonic(),
+            began,
             is_answered: false,
             is_stream: false,
             is_begin_logged: false,
@@ -126,15 +136,16 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl AccessLogLine {
-    /// Adds the fields of the response head.
+    /// Adds the fields of the response head, which came at `now` of [`TimeSource::monotonic`].
     pub(crate) fn set_response(
         &mut self,
+        now: Duration,
         status: StatusCode,
         reason: Reason,
         verdict: Option<&Verdict>,
         sent: Option<&UpstreamInfo<'_>>,
     ) {
-        let took = self.log.time.monotonic().saturating_sub(self.began);
+        let took = now.saturating_sub(self.began);
         let Some(line) = &mut self.line else { return };
         self.is_answered = true;
         line.number(key!("http.response.status_code"), u64::from(status.as_u16()));
@@ -177,11 +188,11 @@ impl AccessLogLine {
                 Some(Who::Refused(refused)) => {
                     let says = &refused.says;
                     for (key, text) in [
-                        (key!("user.id"), &says.subject),
-                        (key!("rotogate.client.id"), &says.client),
-                        (key!("session.id"), &says.session),
-                        (key!("rotogate.token.id"), &says.token_id),
-                        (key!("rotogate.token.kid"), &says.kid),
+                        ("user.id", &says.subject),
+                        ("rotogate.client.id", &says.client),
+                        ("session.id", &says.session),
+                        ("rotogate.token.id", &says.token_id),
+                        ("rotogate.token.kid", &says.kid),
                     ] {
                         if let Some(text) = text.as_deref() {
                             line.text(key, text);
@@ -241,8 +252,8 @@ impl AccessLogLine {
 
     /// The status of a gRPC response.
     pub(crate) fn set_grpc_status(&mut self, status: Option<&HeaderValue>) {
-        if let Some(status) = status {
-            self.grpc = Some(status.clone());
+        if let Some(status) = status.and_then(|status| status.to_str().ok()?.parse().ok()) {
+            self.grpc = Some(status);
         }
     }
 
@@ -258,7 +269,7 @@ impl Drop for AccessLogLine {
         if !self.is_answered {
             line.word(key!("rotogate.outcome"), Reason::CLIENT_GONE.word());
         }
-        if let Some(status) = self.grpc.as_ref().and_then(|status| status.to_str().ok()?.parse().ok()) {
+        if let Some(status) = self.grpc {
             line.number(key!("rpc.grpc.status_code"), status);
         }
         line.number(key!("event.duration"), nanos(self.log.time.monotonic().saturating_sub(self.began)));

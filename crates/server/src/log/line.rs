@@ -47,19 +47,22 @@ pub(crate) struct Known {
     pub(crate) text: &'static str,
 }
 
+// Inlined, so that the compiler knows the length of each key: a copy of known length needs no call.
 impl Key for Known {
+    #[inline(always)]
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(match format {
-            LogFormat::Json => self.json.as_bytes(),
-            LogFormat::Text => self.text.as_bytes(),
-        });
+        match format {
+            LogFormat::Json => bytes.extend_from_slice(self.json.as_bytes()),
+            LogFormat::Text => bytes.extend_from_slice(self.text.as_bytes()),
+        }
     }
 
+    #[inline(always)]
     fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(match format {
-            LogFormat::Json => self.json_string.as_bytes(),
-            LogFormat::Text => self.text.as_bytes(),
-        });
+        match format {
+            LogFormat::Json => bytes.extend_from_slice(self.json_string.as_bytes()),
+            LogFormat::Text => bytes.extend_from_slice(self.text.as_bytes()),
+        }
     }
 }
 
@@ -100,9 +103,7 @@ const BUFFER_BYTES: usize = 1024;
 impl LogLine {
     /// A line of this moment, in microseconds since 1970.
     pub(crate) fn new(format: LogFormat, micros: u64) -> Self {
-        let spare = SPARE.with_borrow_mut(Vec::pop);
-        let mut line =
-            Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), format, truncated: false };
+        let mut line = Self::fields(format);
         if format == LogFormat::Json {
             line.bytes.extend_from_slice(b"{\"timestamp\":\"");
         }
@@ -111,6 +112,22 @@ impl LogLine {
             line.bytes.push(b'"');
         }
         line
+    }
+
+    /// Fields alone, which are part of other lines.
+    pub(super) fn fields(format: LogFormat) -> Self {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), format, truncated: false }
+    }
+
+    /// What was written so far.
+    pub(super) fn written(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds fields that were written before.
+    pub(super) fn add(&mut self, fields: &[u8]) {
+        self.bytes.extend_from_slice(fields);
     }
 
     fn time(&mut self, micros: u64) {
@@ -134,11 +151,13 @@ impl LogLine {
         self.bytes.extend_from_slice(&digits);
     }
 
+    #[inline(always)]
     fn key(&mut self, key: impl Key) {
         key.write(self.format, &mut self.bytes);
     }
 
     /// A fixed word: visible ASCII without quotes and backslashes.
+    #[inline(always)]
     pub(crate) fn word(&mut self, key: impl Key, word: impl AsRef<[u8]>) {
         key.write_before_string(self.format, &mut self.bytes);
         self.bytes.extend_from_slice(word.as_ref());
@@ -154,16 +173,17 @@ impl LogLine {
     }
 
     /// A text from outside, cut and escaped.
+    #[inline(always)]
     pub(crate) fn text(&mut self, key: impl Key, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_FOREIGN_BYTES && is_plain(text.as_bytes()) {
             return self.word(key, text);
         }
         self.key(key);
-        let is_cut = self.value(text, MAX_FOREIGN_BYTES, MAX_ESCAPED_BYTES);
-        self.truncated |= is_cut;
+        self.value(text, MAX_FOREIGN_BYTES, MAX_ESCAPED_BYTES);
     }
 
     /// The same for bytes that may not be UTF-8.
+    #[inline(always)]
     pub(crate) fn bytes(&mut self, key: impl Key, bytes: &[u8]) {
         if self.format == LogFormat::Json && bytes.len() <= MAX_FOREIGN_BYTES && is_plain(bytes) {
             return self.word(key, bytes);
@@ -175,15 +195,16 @@ impl LogLine {
     }
 
     /// A text of the program itself, which may quote text from outside.
+    #[inline(always)]
     pub(crate) fn own(&mut self, key: impl Key, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_OWN_BYTES && is_plain(text.as_bytes()) {
             return self.word(key, text);
         }
         self.key(key);
-        let is_cut = self.value(text, MAX_OWN_BYTES, MAX_OWN_BYTES);
-        self.truncated |= is_cut;
+        self.value(text, MAX_OWN_BYTES, MAX_OWN_BYTES);
     }
 
+    #[inline(always)]
     pub(crate) fn number(&mut self, key: impl Key, number: u64) {
         self.key(key);
         self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
@@ -223,17 +244,18 @@ impl LogLine {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// Returns whether the text was cut.
-    fn value(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
+    /// A text that has to be cut, quoted or escaped.
+    #[inline(never)]
+    fn value(&mut self, text: &str, most: usize, most_escaped: usize) {
         let is_bare = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/+@,;*{}()[]!?&%$#|^".contains(&b);
         if self.format == LogFormat::Text && !text.is_empty() && text.len() <= most && text.bytes().all(is_bare) {
             self.bytes.extend_from_slice(text.as_bytes());
-            return false;
+            return;
         }
         self.bytes.push(b'"');
         let is_cut = self.escaped(text, most, most_escaped);
         self.bytes.push(b'"');
-        is_cut
+        self.truncated |= is_cut;
     }
 
     /// Writes the text up to the bound, escaped as in JSON. Also escapes characters that JSON allows but that affect a

@@ -18,7 +18,7 @@ pub(crate) mod request_id;
 mod settings;
 mod writer;
 
-pub(crate) use access::{AccessLog, AccessLogLine, ConnectionInfo, TunnelLine, UpstreamInfo};
+pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, TunnelLine, UpstreamInfo};
 pub(crate) use exchange::ExchangeProgress;
 pub use settings::{AccessLogConfig, LogConfig, LogFormat, LogLevel, LogOutput};
 use writer::{Counts, Sink};

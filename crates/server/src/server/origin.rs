@@ -1,11 +1,12 @@
 //! Where the requests of a connection come from, and which servers they may be for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Request;
 
 use super::min_rate::MinRate;
 use super::tls::Certificates;
+use crate::log::{AccessLog, ConnectionFields};
 use rotogate::headers::Peer;
 use rotogate::overload::{Holder, LastRejection};
 use rotogate::route::authority;
@@ -23,6 +24,7 @@ pub(super) struct Origin {
     pub(super) last_rejection: LastRejection,
     /// The TLS version.
     pub(super) tls: Option<&'static str>,
+    log_fields: OnceLock<ConnectionFields>,
     requested: Option<RequestedServer>,
 }
 
@@ -38,11 +40,24 @@ pub(super) struct RequestedServer {
 impl Origin {
     pub(super) fn clear(peer: Peer, is_proxy: bool, min_rate: MinRate) -> Self {
         let holder = (!is_proxy).then(|| peer.holder());
-        Self { peer, min_rate, holder, last_rejection: LastRejection::default(), tls: None, requested: None }
+        Self {
+            peer,
+            min_rate,
+            holder,
+            last_rejection: LastRejection::default(),
+            tls: None,
+            log_fields: OnceLock::new(),
+            requested: None,
+        }
     }
 
     pub(super) fn tls(peer: Peer, is_proxy: bool, min_rate: MinRate, requested: RequestedServer) -> Self {
         Self { requested: Some(requested), ..Self::clear(peer, is_proxy, min_rate) }
+    }
+
+    /// The fields of the access log that its requests have in common.
+    pub(super) fn log_fields(&self, log: &AccessLog) -> &ConnectionFields {
+        self.log_fields.get_or_init(|| log.connection(&self.peer, self.tls))
     }
 
     /// Whether a request is for another server than the one whose certificate the client saw (RFC 9110 §15.5.20,

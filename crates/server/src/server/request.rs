@@ -103,7 +103,7 @@ pub(super) fn serve(
 ) -> impl Future<Output = Result<Response<PermitBody<LoggedBody>>, Infallible>> + use<> {
     let began = state.time.monotonic();
     let received = (!request.body().is_end_stream()).then(ExchangeProgress::default);
-    let record = RequestRecord::new(&state, origin, &mut request, received.as_ref());
+    let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
     let answer = record.context().enter(|| match permit {
@@ -129,9 +129,9 @@ pub(super) fn serve(
         if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
             response = reply::grpc_status(reply::GrpcCode::Internal, "internal error").map(GateBody::own);
         }
-        let took = state.time.monotonic().saturating_sub(began);
-        state.metrics.record(verdict.as_ref(), Some(response.status()), took);
-        let response = record.complete(&state, response, verdict.as_ref());
+        let now = state.time.monotonic();
+        state.metrics.record(verdict.as_ref(), Some(response.status()), now.saturating_sub(began));
+        let response = record.complete(&state, response, verdict.as_ref(), now);
         Ok(response.map(|body| PermitBody::new(body, permit)))
     }
 }

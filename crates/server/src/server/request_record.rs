@@ -1,7 +1,9 @@
 //! What the server records about a request: its id, its access-log line, and the context for log events that it causes.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as Polled, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_TYPE, UPGRADE};
@@ -12,17 +14,17 @@ use pin_project_lite::pin_project;
 use super::metrics;
 use super::origin::Origin;
 use super::request::{ReplyBody, State};
-use crate::log::{self, AccessLogLine, ConnectionInfo, ExchangeProgress, TunnelLine, UpstreamInfo, request_id};
+use crate::log::{self, AccessLogLine, ExchangeProgress, TunnelLine, UpstreamInfo, request_id};
 use crate::proxy::ProxyBody;
 use rotogate::clock::wall_micros;
 use rotogate::context::Context;
 use rotogate::gate::Verdict;
 use rotogate::headers;
 use rotogate::lease::UntilClosed;
-use std::sync::Arc;
 
 const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";
+const GRPC: &[u8] = b"application/grpc";
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The record of one request. Dropped before the response, it logs that the client disconnected.
@@ -40,6 +42,7 @@ impl RequestRecord {
         state: &State,
         origin: &Origin,
         request: &mut Request<B>,
+        began: Duration,
         received: Option<&ExchangeProgress>,
     ) -> Self {
         let micros = wall_micros();
@@ -48,13 +51,10 @@ impl RequestRecord {
         let given = (!proxies.is_empty()).then(|| request_id::trusted(request.headers(), &state.request_id)).flatten();
         let id = given.unwrap_or_else(|| request_id::new(micros));
         let client = if proxies.is_empty() { peer } else { headers::client_ip(request.headers(), peer, proxies) };
-        let connection = || ConnectionInfo {
-            peer: &origin.peer,
-            client: (client != peer).then_some(client),
-            scheme: origin.peer.scheme(),
-            tls: origin.tls,
-        };
-        let line = log::access().map(|access| access.begin(request, &id, micros, &connection(), received.cloned()));
+        let line = log::access().map(|log| {
+            let connection = (origin.log_fields(log), (client != peer).then_some(client));
+            log.begin(request, &id, (micros, began), connection, received.cloned())
+        });
         let tunnel = (line.is_some() && request.headers().contains_key(UPGRADE)).then(TunnelLine::default);
         if let Some(tunnel) = &tunnel {
             request.extensions_mut().insert(tunnel.clone());
@@ -76,11 +76,12 @@ impl RequestRecord {
         state: &State,
         mut response: Response<ReplyBody>,
         verdict: Option<&Verdict>,
+        now: Duration,
     ) -> Response<LoggedBody> {
         let Self { context: Context { id, .. }, line, tunnel, is_head } = self;
-        if response.headers().get(CONTENT_TYPE).is_some_and(|media| media.as_bytes() == PROBLEM)
-            && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes)
-        {
+        let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+        let (is_problem, is_grpc, is_events) = (media == PROBLEM, media.starts_with(GRPC), media.starts_with(EVENTS));
+        if is_problem && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes) {
             add_request_id(bytes, &id);
         }
         response.headers_mut().insert(state.request_id.clone(), id);
@@ -91,16 +92,19 @@ impl RequestRecord {
         match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
             (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
                 let sent = UpstreamInfo { upstream, address, attempts, took };
-                line.set_response(status, reason, verdict, Some(&sent));
+                line.set_response(now, status, reason, verdict, Some(&sent));
             }),
-            (Some(_) | None, _) => line.set_response(status, reason, verdict, None),
+            (Some(_) | None, _) => line.set_response(now, status, reason, verdict, None),
         }
-        line.set_grpc_status(response.headers().get(&GRPC_STATUS));
+        // A response without a message has its status here, not in trailers.
+        if is_grpc {
+            line.set_grpc_status(response.headers().get(&GRPC_STATUS));
+        }
         if let Some(tunnel) = tunnel.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
             tunnel.begin(line);
             return response.map(|body| LoggedBody { body, line: None });
         }
-        if response.headers().get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(EVENTS)) {
+        if is_events {
             line.begin_stream();
         }
         let is_bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
