@@ -7,7 +7,7 @@
 # kills        a process ends 1 000 times under concurrent chains          CRASH_ROUNDS=334, three ends each
 # fuzz         every target for its share of an hour, bytes at random      FUZZ_SECONDS=3600
 # simulation   ten million histories of the engine                         SIM_HISTORIES=10000000
-# overload     a minute of four times what the machine carries             OVERLOAD_SECONDS=60
+# overload     a minute of four times what the machine carries; memory after a flood   OVERLOAD_SECONDS=60
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
 #
 # CRASH_SEED, SIM_SEED and SOAK_SEED bring a run back as far as choices go; each prints its own.
@@ -45,7 +45,7 @@ simulation() {
 }
 
 overload() {
-    cargo test --all-features --test overload -- --ignored --nocapture a4_
+    cargo test --all-features --test overload -- --ignored --nocapture a4_ a15_
 }
 
 # The release binary on a processor of its own; attackers, upstreams and the others on the rest.

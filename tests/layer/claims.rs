@@ -15,6 +15,7 @@ use rotogate::gate::{Claims, Endpoint, NewSession, Verdict};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::Scope;
 use rotogate::token::keyring::Keyring;
+use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::{Gate, Identity, SecretString};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
@@ -159,7 +160,10 @@ async fn claims_of_another_shape_are_403_with_a_reason_and_never_500() {
 
 #[tokio::test]
 async fn i17_require_asks_for_scopes_roles_claims_and_the_application_and_says_why_it_refuses() {
-    let gate = gate().await;
+    // `kc` is known: else `kc:boss` would be a role of that whole name.
+    let theirs = IssuerKeys::from_jwks(Keyring::ephemeral().unwrap().jwks().to_string().as_bytes(), None).unwrap();
+    let kc = IssuerRules::external("https://kc.test", vec!["https://api.test".into()], theirs).named("kc");
+    let gate = builder().trusted_issuer(kc).build().await.unwrap();
     let require = || gate.require();
     let routes = [
         ("/any", require().any_scope(["write", "read"]), ""),
