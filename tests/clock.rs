@@ -1,9 +1,5 @@
 //! O9 on the real binary: a wall clock that jumps or is stepped back, while a gate runs or between two of its starts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -19,7 +15,7 @@ struct Moved(Place);
 
 impl Moved {
     fn new() -> Self {
-        let config = CONFIG.replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"1s\"");
+        let config = support::with(CONFIG, "issuer", "audience = [\"api\"]\nleeway = \"1s\"");
         let moved = Self(Place::new(&format!("{config}[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n")));
         moved.ahead(0);
         moved

@@ -2,41 +2,32 @@
 //! of its own with an upstream of its own behind it, which writes down what it receives; "refused" is never only a
 //! status, but also that nothing arrived there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+pub(crate) mod frames;
+pub(crate) mod issuer;
 
-mod corpus;
-mod support;
-
-mod edge {
-    pub(crate) mod frames;
-    pub(crate) mod issuer;
-    pub(crate) mod stub;
-    pub(crate) mod wire;
-
-    mod abuse;
-    mod bodies;
-    mod cookies;
-    mod cors;
-    mod credentials;
-    mod downgrade;
-    mod endpoints;
-    mod failures;
-    mod fairness;
-    mod headers;
-    mod identity;
-    mod isolation;
-    mod issuers;
-    mod logs;
-    mod long_replies;
-    mod metrics;
-    mod overload;
-    mod path_corpus;
-    mod sessions;
-    mod small_print;
-    mod smuggling;
-    mod streams;
-    mod targets;
-    mod tokens;
-    mod upgrades;
-    mod websockets;
-}
+mod abuse;
+mod bodies;
+mod cookies;
+mod cors;
+mod credentials;
+mod downgrade;
+mod endpoints;
+mod failures;
+mod fairness;
+mod headers;
+mod identity;
+mod isolation;
+mod issuers;
+mod logs;
+mod long_replies;
+mod metrics;
+mod overload;
+mod path_corpus;
+mod sessions;
+mod small_print;
+mod smuggling;
+mod streams;
+mod targets;
+mod tokens;
+mod upgrades;
+mod websockets;

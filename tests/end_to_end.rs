@@ -1,9 +1,5 @@
 //! A login's whole life on the real binary: call, refresh, replay, theft, revocation, and the same after a restart.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,7 +132,7 @@ async fn keeps_what_was_acknowledged(end: impl Fn(Gate)) {
 async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_published_keys() {
     for (algorithm, kty) in [("EdDSA", Some("OKP")), ("ES256", Some("EC")), ("RS256", Some("RSA")), ("HS256", None)] {
         let config = with_sessions("grace = \"60s\"");
-        let place = Place::new(&config.replace("[issuer]", &format!("[issuer]\nalgorithm = \"{algorithm}\"")));
+        let place = Place::new(&support::with(&config, "issuer", &format!("algorithm = \"{algorithm}\"")));
         let gate = place.start();
         let first = gate.login().await;
         let header = part(&first.access, 0);

@@ -10,15 +10,17 @@
 # docs          the examples in the documentation and in the README
 # integration   the integration tests, except those that run an outside program
 #
-# For one integration test: cargo test --all-features --test edge NAME. tests/README.md lists all of them.
+# For one integration test: cargo test --all-features --test gate NAME. tests/README.md lists all of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
 
-# Files whose tests run outside programs, and the soak, which only tests/long.sh runs. tests/interop/ is a folder.
-outside=" clients interop_grpc interop_oauth2 soak "
-# Tests that run outside programs, in files whose other tests do not.
+# The soak, which only tests/long.sh runs.
+outside=" soak "
+# Modules and tests that run outside programs.
 skipped=(
+    --skip clients::
+    --skip interop::
     --skip a_cached_token_costs_so_many_instructions                                  # cost: valgrind
     --skip a4_four_times_too_much                                                     # overload: wrk, h2load
     --skip t12_what_is_public_is_private_in_no_servers_reading                        # readings: nginx, Go, Python
@@ -54,11 +56,9 @@ docs() {
 }
 
 integration() {
-    local file name tests=()
-    for file in tests/*.rs tests/*/main.rs; do
-        name=${file#tests/}
-        name=${name%/main.rs}
-        name=${name%.rs}
+    local name tests=()
+    # The names of all [[test]] targets.
+    for name in $(sed -n '/^\[\[test\]\]/{n;s/^name = "\(.*\)"/\1/p}' Cargo.toml crates/server/Cargo.toml); do
         [[ $outside == *" $name "* ]] || tests+=(--test "$name")
     done
     cargo test --all-features "${tests[@]}" -- "${skipped[@]}"

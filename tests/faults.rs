@@ -2,19 +2,12 @@
 //! test needs a privilege; where root could do what nobody else can, it gives that up first.
 //!
 //! A clock that jumps back and forth is in the engine's own tests (`o9_…`), in those of `clock`, and in the simulation
-//! (`tests/simulation.rs`), with restarts in between: the time of a process cannot be changed from outside it.
+//! (`tests/simulation/`), with restarts in between: the time of a process cannot be changed from outside it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-
-#[path = "faults/corrupt.rs"]
 mod corrupt;
-#[path = "faults/descriptors.rs"]
 mod descriptors;
-#[path = "faults/full.rs"]
 mod full;
-#[path = "faults/read_only.rs"]
 mod read_only;
-mod support;
 
 use http::{Method, Request, StatusCode};
 use support::{Answer, CONFIG, Gate, Tokens, send};

@@ -1,22 +1,15 @@
 //! Kuzzle's clients on the real binary: the requests that their SDKs send, in their order.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+pub(crate) mod client;
+#[cfg(feature = "kuzzle")]
+mod socket;
 
-mod support;
-
-mod kuzzle {
-    pub(crate) mod client;
-    #[cfg(feature = "kuzzle")]
-    mod socket;
-}
-
-#[path = "kuzzle/jvm.rs"]
 mod jvm;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use client::{Client, error, invalid, jwt, result};
 use http::{Method, StatusCode};
-use kuzzle::client::{Client, error, invalid, jwt, result};
 use serde_json::{Value, json};
 use support::{Answer, CONFIG, Gate, Place};
 

@@ -3,23 +3,15 @@
 //! decide on the spellings of `tests/corpus/paths.tsv`, and on thousands made from them and from their pieces; what is
 //! forwarded is then read by hyper, axum, nginx, Go's and Python's servers. No sockets but nginx's.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+pub(crate) mod made;
+pub(crate) mod others;
+pub(crate) mod rust;
 
-mod corpus;
-
-mod readings {
-    pub(crate) mod made;
-    pub(crate) mod others;
-    pub(crate) mod rust;
-
-    /// The paths that a server may take a target for; none if it refuses it.
-    pub(crate) type Readings = Vec<String>;
-}
+/// The paths that a server may take a target for; none if it refuses it.
+pub(crate) type Readings = Vec<String>;
 
 use http::{Method, Request};
-use readings::Readings;
-use readings::others::{self, Nginx};
-use readings::{made, rust};
+use others::Nginx;
 use rotogate::route::path::CanonicalPath;
 use rotogate::route::{Auth, EncodedSlash, Match, Route, RoutePolicy, RouteTable, authority};
 use rotogate::session::Scope;
@@ -103,7 +95,7 @@ fn is_private(reading: &str) -> bool {
 
 /// All the spellings.
 fn targets() -> Vec<Vec<u8>> {
-    let mut targets: Vec<Vec<u8>> = corpus::paths().into_iter().map(|spelling| spelling.target).collect();
+    let mut targets: Vec<Vec<u8>> = crate::corpus::paths().into_iter().map(|spelling| spelling.target).collect();
     targets.extend(made::targets(&targets, 60_000));
     targets.sort_unstable();
     targets.dedup();

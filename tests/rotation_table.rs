@@ -2,28 +2,13 @@
 //!
 //! A new dialect has one type that implements [`Speaks`], and a line in [`dialects`]; the cases are as they are.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
-#[cfg(feature = "grpc")]
-#[allow(dead_code, reason = "the table needs a part of it")]
-mod grpc {
-    pub(crate) mod client;
-}
-#[allow(dead_code, reason = "the table needs a part of it")]
-mod kuzzle {
-    pub(crate) mod client;
-}
-mod table {
-    pub(crate) mod dialects;
-}
+pub(crate) mod dialects;
 
 use std::time::Duration;
 
+use dialects::{Kuzzle, Speaks, dialects, is_same, log_out, presented};
 use http::StatusCode;
 use support::{Gate, Place, Tokens};
-use table::dialects::{Kuzzle, Speaks, dialects, is_same, log_out, presented};
 
 /// One step of a case. Pairs are numbered as they are handed out, from the login's, which is 0.
 #[derive(Clone, Copy, Debug)]

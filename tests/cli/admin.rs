@@ -7,17 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 
-use super::support::{Answer, CONFIG, Gate, Place, raw, try_send, until};
-
-impl Gate {
-    pub(super) async fn admin(&self, method: Method, path: &str, token: Option<&str>) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.admin));
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        try_send(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap()
-    }
-}
+use support::{CONFIG, Place, raw, try_send, until};
 
 #[tokio::test]
 async fn o1_health_is_open_and_what_reads_the_store_needs_the_token() {

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::support::{CONFIG, Place, keep_secret};
+use support::{CONFIG, Place, keep_secret};
 
 #[tokio::test]
 async fn a_secret_that_was_made_is_the_one_that_its_hash_takes() {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::support::{CONFIG, Place};
+use support::{CONFIG, Place};
 
 /// Everything below a folder, and itself.
 fn tree(path: &Path) -> Vec<PathBuf> {

@@ -11,7 +11,7 @@ use rotogate::token::Algorithm;
 use rotogate::token::keyring::KeyMaterial;
 use serde_json::Value;
 
-use super::support::{CONFIG, Gate, Place, until};
+use support::{CONFIG, Gate, Place, until};
 
 /// A new key in a file of mode 0600: made by OpenSSL, where it is there and knows the kind, or by us.
 fn new_key(place: &Place, name: &str, algorithm: Algorithm) -> String {

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use http::StatusCode;
 
 use super::assert_invalid_grant;
-use super::support::{CONFIG, Place};
+use support::{CONFIG, Place};
 
 #[test]
 fn a_port_in_use_is_named_with_its_key() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use http::StatusCode;
 
-use super::support::{self, CONFIG, NOBODY, Place, until};
+use support::{self, CONFIG, NOBODY, Place, until};
 
 const PASSWORD: &str = "correct horse battery staple";
 

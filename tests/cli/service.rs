@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::support::{CONFIG, Place};
+use support::{CONFIG, Place};
 
 #[test]
 fn the_manager_is_told_when_the_gate_listens_and_when_it_stops() {
@@ -47,6 +47,6 @@ fn the_packaged_configuration_is_a_good_one_and_writes_to_the_folder_of_the_serv
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/rotogate ")).unwrap();
     let arguments = start.replace("/etc/rotogate/gateway.toml", config.to_str().unwrap());
     let arguments: Vec<_> = arguments.split(' ').map(|word| if word == "serve" { "check" } else { word }).collect();
-    let checked = Command::new(super::support::BINARY).args(arguments).output().unwrap();
+    let checked = Command::new(support::binary()).args(arguments).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }

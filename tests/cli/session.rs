@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::assert_invalid_grant;
-use super::support::{self, CONFIG, Gate, Place, Tokens};
+use support::{self, CONFIG, Gate, Place, Tokens};
 
 /// The id of a token's session.
 fn sid(place: &Place, tokens: &Tokens) -> String {

@@ -7,7 +7,7 @@ use std::path::Path;
 use http::StatusCode;
 
 use super::assert_invalid_grant;
-use super::support::{CONFIG, Place};
+use support::{CONFIG, Place};
 
 const STORE: &str = "data/rotogate.redb";
 

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::support::{CONFIG, Place};
+use support::{CONFIG, Place};
 
 #[tokio::test]
 async fn a_token_on_standard_input_is_looked_into() {

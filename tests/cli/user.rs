@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::assert_invalid_grant;
-use super::support::{CONFIG, Place, until};
+use support::{CONFIG, Place, until};
 
 const PASSWORD: &str = "correct horse battery staple";
 

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::nginx::Nginx;
-use super::pki::Pki;
 use super::scene::{Scene, missing, program};
-use super::server::Server;
-use crate::stub::{Received, Stub};
-use crate::support::until;
+use crate::upstreams::server::Server;
+use support::pki::Pki;
+use support::stub::{Received, Stub};
+use support::until;
 
 /// A browser without a window, and all that belongs to it.
 struct Chromium {

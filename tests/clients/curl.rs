@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use super::nginx::{Nginx, WAYS};
-use super::pki::Pki;
 use super::scene::{Scene, missing, program};
+use support::pki::Pki;
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 

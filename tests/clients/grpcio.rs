@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::pki::Pki;
 use super::scene::{HOSTS, Scene, program};
 use super::tonic;
+use support::pki::Pki;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn grpcio_calls_what_tonic_describes() {

@@ -3,9 +3,9 @@
 use std::fs;
 
 use super::nginx::{Nginx, WAYS};
-use super::pki::Pki;
 use super::scene::{Scene, missing, program};
-use crate::stub::Stub;
+use support::pki::Pki;
+use support::stub::Stub;
 
 /// What it says of the frames that it sent and received.
 fn nghttp(scene: &Scene, path: &str, arguments: &[&str]) -> String {

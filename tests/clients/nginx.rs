@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::pki::Pki;
 use super::scene::missing;
+use support::pki::Pki;
 
 /// Below which its files are, in the order of their ports: in clear, over TLS, and over TLS with HTTP/2.
 pub(crate) const WAYS: [&str; 3] = ["clear", "tls", "http2"];
@@ -39,7 +39,7 @@ impl Nginx {
         fs::create_dir(folder.path().join("up")).unwrap();
         let pair = pki.issue(&["127.0.0.1"]);
         fs::write(folder.path().join("nginx.pem"), &pair.cert).unwrap();
-        super::pki::write_private(&folder.path().join("nginx.key"), &pair.key);
+        support::pki::write_private(&folder.path().join("nginx.key"), &pair.key);
         drop(listeners);
         let mut command = Command::new("nginx");
         // Debian has it where only root looks.

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use super::pki::Pki;
-use crate::support::{CONFIG, Gate, Place};
+use support::pki::Pki;
+use support::{CONFIG, Gate, Place};
 
 /// Of the gate; no other name is in its certificate.
 pub(crate) const HOSTS: [&str; 3] = ["gate.test", "rpc-clear.test", "rpc-tls.test"];

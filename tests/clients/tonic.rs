@@ -18,8 +18,8 @@ use tonic::server::NamedService;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_reflection::server::Builder;
 
-use super::pki::Pair;
-use super::rpc;
+use crate::grpc::upstream as rpc;
+use support::pki::Pair;
 
 #[derive(Clone)]
 struct Echo;

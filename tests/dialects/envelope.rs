@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gate, Place, Tokens};
+use support::{Answer, Gate, Place, Tokens};
 
 const CONFIG: &str = r#"
 [server]

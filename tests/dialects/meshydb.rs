@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::support::{Gate, Place, keep_secret, raw, until};
+use support::{Gate, Place, keep_secret, raw, until};
 
 const CONFIG: &str = r#"
 [server]

@@ -1,7 +1,7 @@
 //! A1, A3: who may try how often, and that a flood of logins stops nothing else.
 
-use super::stub::{Edge, HEAD, ROUTES, tokens};
-use super::wire::Reply;
+use support::stub::{Edge, HEAD, ROUTES, tokens};
+use support::wire::Reply;
 
 fn limited(limits: &str) -> Edge {
     let config = format!("{HEAD}{ROUTES}\n[limits]\n{limits}")
@@ -160,8 +160,8 @@ fn a13_whoever_guesses_with_a_client_locks_nobody_else_out() {
 /// A gate with a confidential client, and the client's secret.
 fn with_secret(limits: &str) -> (Edge, String) {
     let secret = uuid::Uuid::new_v4().to_string();
-    crate::support::keep_secret(&secret);
-    let made = crate::support::Place::new(crate::support::CONFIG);
+    support::keep_secret(&secret);
+    let made = support::Place::new(support::CONFIG);
     let made = made.run(&["client", "secret", "--stdin", "--json"], &secret).stdout;
     let made: serde_json::Value = serde_json::from_str(&made).unwrap();
     let client = format!(
@@ -262,7 +262,7 @@ username = "slow"
 password = "$argon2id$v=19$m=65536,t=10,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObGRdescudvJCs"
 "#;
     let config = format!("{HEAD}{ROUTES}\n[limits]\nmax_password_checks = 1\npassword_queue = 1\n");
-    let put = |place: &crate::support::Place| {
+    let put = |place: &support::Place| {
         use std::os::unix::fs::PermissionsExt;
         std::fs::create_dir(place.path("data")).unwrap();
         std::fs::set_permissions(place.path("data"), std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -284,7 +284,7 @@ password = "$argon2id$v=19$m=65536,t=10,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt
         })
         .collect();
     assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
-    let replies: Vec<Reply> = flood.iter_mut().map(super::wire::Wire::reply).collect();
+    let replies: Vec<Reply> = flood.iter_mut().map(support::wire::Wire::reply).collect();
     let busy: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 503).collect();
     assert!(!busy.is_empty(), "{replies:?}");
     for reply in &busy {

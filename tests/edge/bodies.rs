@@ -1,6 +1,6 @@
 //! T8, A4 and what goes through: bodies, bounds and connections that are used again.
 
-use super::stub::{Edge, HEAD, ROUTES};
+use support::stub::{Edge, HEAD, ROUTES};
 
 const BOUNDED: &str = r#"
 [[routes]]

@@ -1,6 +1,6 @@
 //! T18: a token in a cookie, which a browser sends along with whatever any site asks of it.
 
-use super::stub::Edge;
+use support::stub::Edge;
 
 const ROUTES: &str = r#"
 [cors]

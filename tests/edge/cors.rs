@@ -1,7 +1,7 @@
 //! T19: CORS.
 
-use super::stub::{Edge, HEAD, ROUTES};
-use super::wire::Reply;
+use support::stub::{Edge, HEAD, ROUTES};
+use support::wire::Reply;
 
 const GOOD: &str = "Origin: https://app.test";
 const METHOD: &str = "Access-Control-Request-Method: PUT";

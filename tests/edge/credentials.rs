@@ -1,6 +1,6 @@
 //! T1, T2, T13: where a credential may stand, and how often.
 
-use super::stub::{Edge, ROUTES};
+use support::stub::{Edge, ROUTES};
 
 #[test]
 fn t1_a_bearer_token_is_taken_in_one_form_and_refused_in_every_other() {

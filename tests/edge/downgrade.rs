@@ -2,7 +2,7 @@
 //! upstream. None of them arrives, or it does as the one that it is.
 
 use super::frames::{self, Field, Outcome, Part, fields};
-use super::stub::{Edge, ROUTES};
+use support::stub::{Edge, ROUTES};
 
 const HIDDEN: &str = "GET /private/hidden HTTP/1.1\r\nHost: gate.test\r\n\r\n";
 

@@ -1,7 +1,7 @@
 //! R7, R12, A2: our own endpoints, what comes close to them, and what their answers give away.
 
-use super::stub::{Edge, HEAD, tokens};
-use super::wire::Reply;
+use support::stub::{Edge, HEAD, tokens};
+use support::wire::Reply;
 
 /// The widest public route that there is: what is not ours, and no near miss, goes through.
 const WIDE: &str = r#"

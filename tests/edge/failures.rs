@@ -1,7 +1,7 @@
 //! A8: what is answered when the upstream fails.
 
-use super::stub::{Edge, HEAD, ROUTES};
-use super::wire::Reply;
+use support::stub::{Edge, HEAD, ROUTES};
+use support::wire::Reply;
 
 fn is_plain_problem(edge: &Edge, reply: &Reply, status: u16, what: &str) {
     assert_eq!(reply.status, status, "{what}");

@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpSocket;
 
-use super::stub::{Edge, HEAD, ROUTES};
 use super::upgrades;
-use super::wire::{Reply, Wire};
-use crate::support::{CONFIG, until};
+use support::stub::{Edge, HEAD, ROUTES};
+use support::wire::{Reply, Wire};
+use support::{CONFIG, until};
 
 /// Forty places: four of one address, two of one caller, four for bodies that do not come.
-const SMALL: &str = "[server]\nmax_requests = 40\n";
+const SMALL: &str = "max_requests = 40\n";
 
 fn edge(upstream: &str) -> Edge {
-    let head = HEAD.replace("[server]\n", SMALL);
+    let head = support::with(HEAD, "server", SMALL);
     Edge::with(&format!("{head}{upstream}{ROUTES}"), |_| {}, |_| {})
 }
 
@@ -77,7 +77,7 @@ async fn a9_one_address_has_its_part_of_the_requests_and_others_have_the_rest() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a9_behind_a_trusted_proxy_each_client_is_an_address_and_the_proxy_none() {
-    let head = HEAD.replace("[server]\n", &format!("{SMALL}trusted_proxies = [\"127.0.0.1\"]\n"));
+    let head = support::with(HEAD, "server", &format!("{SMALL}trusted_proxies = [\"127.0.0.1\"]"));
     let edge = Edge::with(&format!("{head}{ROUTES}"), |_| {}, |_| {});
     let _held = hold(&edge, 1, "GET /public/silent", &["X-Forwarded-For: 203.0.113.1"], 4).await;
     is_shed(&edge.ask("GET /public/x", &["X-Forwarded-For: 203.0.113.1"]));
@@ -129,8 +129,7 @@ async fn a9_at_an_upstream_one_caller_and_one_address_have_their_part() {
 async fn a9_a10_tunnels_of_one_caller_are_counted_apart_from_requests() {
     let (port, _heads) = upgrades::upstream();
     let mut place = None;
-    let config =
-        CONFIG.replace("[server]\n", "[server]\nmax_tunnels = 3\nmax_tunnels_per_caller = 2\nmax_requests = 40\n");
+    let config = support::with(CONFIG, "server", "max_tunnels = 3\nmax_tunnels_per_caller = 2\nmax_requests = 40");
     let gate = upgrades::gate_with(&config, port, &mut place);
     let token = gate.login().await.access;
     let open = || upgrades::ask(&gate, "/ws", "websocket", &format!("authorization: Bearer {token}"));

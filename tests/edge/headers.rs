@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::issuer::{Issuer, URL};
-use super::stub::{Edge, HEAD, ROUTES};
+use support::stub::{Edge, HEAD, ROUTES};
 
 /// Spellings of headers that only the gate may set, as a client would send them.
 const FORGED: [&str; 24] = [

@@ -2,7 +2,7 @@
 //! What the client says of itself never arrives; what the gate says arrives once.
 
 use super::frames::{self, Field, Outcome, Part, fields};
-use super::stub::{Edge, HEAD, Received};
+use support::stub::{Edge, HEAD, Received};
 
 /// The names that the gate sets here, and how often for the caller of these tests, who has no account.
 const SET: [(&str, usize); 5] =

@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, URL, claims};
-use super::stub::{Edge, HEAD, tokens};
-use super::wire::Reply;
-use crate::support::{CONFIG, Place, Tokens, keep_secret};
+use support::stub::{Edge, HEAD, tokens};
+use support::wire::Reply;
+use support::{CONFIG, Place, Tokens, keep_secret};
 
 const CONFIG_OF_ISSUERS: &str = r#"
 [[issuers]]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, URL, claims, header};
-use super::stub::{Edge, HEAD};
+use support::stub::{Edge, HEAD};
 
 const ROUTES: &str = r#"
 [[issuers]]
@@ -365,7 +365,7 @@ async fn j22_the_same_keys_in_other_words_and_files_that_are_broken_empty_no_cac
     let keys = json!({ "keys": [Issuer::new(3).jwk("k2"), world.idp.jwk("k1")], "more": [] });
     put(&world, "idp.json", &serde_json::to_string_pretty(&keys).unwrap());
     let again = "issuer keys reloaded";
-    crate::support::until("they are read", async || world.edge.gate.log().contains(again)).await;
+    support::until("they are read", async || world.edge.gate.log().contains(again)).await;
     for n in 0..20 {
         std::fs::write(world.edge.place.path(&format!("other-{n}")), "x").unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -375,5 +375,5 @@ async fn j22_the_same_keys_in_other_words_and_files_that_are_broken_empty_no_cac
     assert_eq!(log.matches("cannot be used").count(), 1, "what is broken is told once: {log}");
     assert_eq!(log.matches(again).count(), 1, "{log}");
     put(&world, "pem.pem", "broken otherwise");
-    crate::support::until("it is told", async || world.edge.gate.log().matches("cannot be used").count() == 2).await;
+    support::until("it is told", async || world.edge.gate.log().matches("cannot be used").count() == 2).await;
 }

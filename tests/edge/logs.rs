@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 
 use super::issuer::{Issuer, URL};
-use super::stub::{Edge, HEAD, ROUTES};
 use serde_json::{Value, json};
+use support::stub::{Edge, HEAD, ROUTES};
 
 const FORGED: &str = "FORGED-LINE";
 
@@ -13,7 +13,7 @@ fn provoked(format: &str) -> String {
     let config = format!(
         "{HEAD}{ROUTES}\n[log]\nformat = \"{format}\"\n[[issuers]]\nurl = \"{URL}\"\naudience = [\"api\"]\njwks_file = \"idp.json\"\neverywhere = true\n"
     );
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-output");
+    let folder = support::target_folder("test-output");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join(format!("edge-logs-{format}-{}.log", std::process::id()));
     let issuer = Issuer::new(1);
@@ -161,7 +161,7 @@ impl Logging {
 fn o18_json_is_flat_and_plain_and_a_logout_is_no_warning() {
     let logging = logging("");
     let tokens = logging.edge.login();
-    let next = super::stub::tokens(&logging.edge.refresh(&[], &tokens.refresh));
+    let next = support::stub::tokens(&logging.edge.refresh(&[], &tokens.refresh));
     assert_eq!(logging.edge.try_login(&[], "hunter2-typed-here", "x").status, 400);
     let revoked = logging.edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &next.refresh)]);
     assert_eq!(revoked.status, 200, "{revoked:?}");

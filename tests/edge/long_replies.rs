@@ -1,9 +1,9 @@
 //! Long replies end with their authority: a revocation ends them within a second or so, a rotation carries them on, expiry
 //! ends them unless the route keeps them. What is cut is seen to be cut.
 
-use super::stub::{Edge, HEAD, tokens};
-use super::wire::Wire;
-use crate::support::until;
+use support::stub::{Edge, HEAD, tokens};
+use support::until;
+use support::wire::Wire;
 
 const ROUTES: &str = r#"
 [[routes]]
@@ -66,7 +66,7 @@ fn a_rotation_carries_a_stream_on_though_it_ends_the_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expiry_cuts_a_stream_unless_its_route_keeps_it_and_then_a_revocation_does() {
-    let head = HEAD.replace("[issuer]", "[issuer]\nleeway = \"0s\"");
+    let head = support::with(HEAD, "issuer", "leeway = \"0s\"");
     let sessions = "[sessions]\naccess_ttl = \"2s\"\ngrace = \"1s\"\nlost_response_window = \"1s\"\n";
     let edge = Edge::with(&format!("{head}{ROUTES}{sessions}"), |_| {}, |_| {});
     let held = edge.login();

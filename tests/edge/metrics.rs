@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use http::{Method, Request};
 use http_body_util::Full;
 
-use crate::support::{CONFIG, Gate, Place};
+use support::{CONFIG, Gate, Place};
 
 /// The names of all series.
 async fn series(gate: &Gate) -> BTreeSet<String> {
@@ -79,7 +79,7 @@ async fn a7_no_request_makes_another_series() {
 /// Sends `GET /metrics` with this `Accept`, and gives media type and text.
 async fn scraped(gate: &Gate, accept: &str) -> (String, String) {
     let request = Request::get(format!("http://{}/metrics", gate.admin)).header("accept", accept);
-    let answer = crate::support::send(request.body(Full::default()).unwrap()).await;
+    let answer = support::send(request.body(Full::default()).unwrap()).await;
     (answer.headers["content-type"].to_str().unwrap().to_owned(), String::from_utf8(answer.body.to_vec()).unwrap())
 }
 

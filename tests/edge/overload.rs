@@ -8,10 +8,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 
-use super::stub::{Edge, HEAD, ROUTES};
 use super::upgrades;
-use super::wire::{Reply, Wire};
-use crate::support::{CONFIG, Gate, until};
+use support::stub::{Edge, HEAD, ROUTES};
+use support::wire::{Reply, Wire};
+use support::{CONFIG, Gate, until};
 
 const KUZZLE: &str = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n\
     [[routes]]\npath = \"/documents/{*rest}\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
@@ -20,7 +20,7 @@ const KUZZLE: &str = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\n\
 const ALL: &str = "max_requests_per_address = \"100%\"\nmax_requests_per_caller = \"100%\"\n";
 
 fn edge(most: usize) -> Edge {
-    let config = HEAD.replace("[server]\n", &format!("[server]\nmax_requests = {most}\n{ALL}"));
+    let config = support::with(HEAD, "server", &format!("max_requests = {most}\n{ALL}"));
     Edge::with(&format!("{config}{KUZZLE}{ROUTES}"), |_| {}, |_| {})
 }
 
@@ -140,7 +140,7 @@ async fn a4_a_reply_counts_until_its_last_byte() {
 async fn a4_an_upgraded_connection_holds_no_request_s_place() {
     let (port, _heads) = upgrades::upstream();
     let mut place = None;
-    let gate = upgrades::gate_with(&CONFIG.replace("[server]\n", "[server]\nmax_requests = 1\n"), port, &mut place);
+    let gate = upgrades::gate_with(&support::with(CONFIG, "server", "max_requests = 1"), port, &mut place);
     let token = gate.login().await.access;
     let open = || upgrades::ask(&gate, "/ws", "websocket", &format!("authorization: Bearer {token}"));
     under_way(&gate, 0).await;

@@ -1,7 +1,7 @@
 //! T12, T20: one spelling of a path, matched and forwarded. The spellings are those of `tests/corpus/paths.tsv`.
 
-use super::stub::Edge;
 use crate::corpus;
+use support::stub::Edge;
 
 /// As the head of the corpus says.
 const ROUTES: &str = r#"

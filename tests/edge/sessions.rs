@@ -1,9 +1,9 @@
 //! R5, R6, R9, R10: whose a refresh token is, and how far the end of a session reaches.
 
-use super::stub::{Edge, HEAD, ROUTES, tokens};
-use crate::support::{CONFIG, Gate, Place, Tokens, keep_secret};
+use support::stub::{Edge, HEAD, ROUTES, tokens};
+use support::{CONFIG, Gate, Place, Tokens, keep_secret};
 
-fn invalid_grant(reply: &super::wire::Reply, what: &str) {
+fn invalid_grant(reply: &support::wire::Reply, what: &str) {
     assert_eq!((reply.status, reply.json()["error"].as_str()), (400, Some("invalid_grant")), "{what}");
 }
 
@@ -194,7 +194,7 @@ async fn r22_a_user_has_so_many_sessions_and_the_oldest_ends_first() {
 }
 
 async fn support_until(gate: &Gate, line: &str) {
-    crate::support::until(line, async || gate.log().contains(line)).await;
+    support::until(line, async || gate.log().contains(line)).await;
 }
 
 #[test]

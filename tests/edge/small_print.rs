@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::frames::{self, Outcome, Part, fields};
-use super::stub::{Edge, HEAD, ROUTES};
+use support::stub::{Edge, HEAD, ROUTES};
 
 /// The head of a `POST` over HTTP/2.
 fn post(path: &str, more: &[(&str, &str)]) -> Vec<frames::Field> {

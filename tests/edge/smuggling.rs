@@ -2,7 +2,7 @@
 //! with an upstream on kept connections; what counts is what arrives there: exactly the requests that were answered, and
 //! on the same connection afterwards nothing of what was left over.
 
-use super::stub::{Edge, ROUTES};
+use support::stub::{Edge, ROUTES};
 
 /// What is hidden in a body, or behind it. It asks for what needs a token, so whoever takes it for a request of its own
 /// and has judged it answers 401; whoever forwards it has been deceived.

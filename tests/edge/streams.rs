@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::upgrades::{ask, gate_with, is, upstream};
-use crate::support::{CONFIG, Gate, keep_secret, until};
+use support::{CONFIG, Gate, keep_secret, until};
 
 /// Longer than the gate takes to look at a connection. A test that waits so long for nothing to happen cannot fail for
 /// being too slow.
@@ -18,7 +18,7 @@ const SEVERAL_LOOKS: Duration = Duration::from_millis(1700);
 /// Tokens of any life, by Kuzzle's login; by the other endpoint, such as end with their exchange.
 pub(super) fn config() -> String {
     let rules = "[sessions]\ngrace = \"0s\"\nlost_response_window = \"0s\"\nrevoke_previous_after = \"0s\"\n";
-    let text = CONFIG.replace("audience = [\"api\"]", "audience = [\"api\"]\nleeway = \"0s\"");
+    let text = support::with(CONFIG, "issuer", "audience = [\"api\"]\nleeway = \"0s\"");
     // Its old tokens live to their own end.
     let kuzzle = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/k\"\nprofile = { revoke_previous_after = \"1h\" }\n";
     format!("{text}{rules}{kuzzle}")
@@ -105,7 +105,7 @@ async fn t9_a_tunnel_ends_with_its_token_and_a_rotation_moves_that_end() {
 async fn a_tunnel_lasts_no_longer_than_any_may() {
     let (port, _heads) = upstream();
     let mut place = None;
-    let gate = gate_with(&config().replace("[sessions]\n", "[sessions]\nmax_stream = \"1s\"\n"), port, &mut place);
+    let gate = gate_with(&support::with(&config(), "sessions", "max_stream = \"1s\""), port, &mut place);
     let tokens = gate.login().await;
     ends(&mut open(&gate, &tokens.access));
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK, "its token is as good as ever");

@@ -1,6 +1,6 @@
 //! T10, T11: for whom a request is.
 
-use super::stub::{Edge, HEAD, ROUTES};
+use support::stub::{Edge, HEAD, ROUTES};
 
 /// Sends bytes and says the status, 0 for a connection that was closed without one.
 fn status(edge: &Edge, request: &str) -> u16 {
@@ -172,14 +172,14 @@ fn t23_a_host_that_nobody_named_is_421_and_goes_nowhere() {
     assert_eq!(status(&edge, "GET http://evil.example/public/x HTTP/1.1\r\nHost: evil.example\r\n\r\n"), 421);
     assert!(edge.gate.log().contains("unknown_host"));
 
-    let named = HEAD.replace("[server]", "[server]\nhosts = [\"*.apps.test\", \"192.0.2.7\"]");
+    let named = support::with(HEAD, "server", "hosts = [\"*.apps.test\", \"192.0.2.7\"]");
     let edge = Edge::with(&format!("{named}{ROUTES}"), |_| {}, |_| {});
     for (host, expected) in
         [("a.apps.test", 200), ("192.0.2.7:80", 200), ("gate.test", 200), ("apps.test", 421), ("evil.example", 421)]
     {
         assert_eq!(status(&edge, &format!("GET /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n")), expected, "{host}");
     }
-    let any = HEAD.replace("[server]", "[server]\nhosts = [\"*\"]");
+    let any = support::with(HEAD, "server", "hosts = [\"*\"]");
     let edge = Edge::with(&format!("{any}{ROUTES}"), |_| {}, |_| {});
     assert_eq!(status(&edge, "GET /public/x HTTP/1.1\r\nHost: any.example\r\n\r\n"), 200);
 }

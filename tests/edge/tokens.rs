@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::issuer::{Issuer, claims, header};
 use super::issuers::world;
-use super::stub::{Edge, HEAD, ROUTES};
-use crate::support::{CONFIG, Place};
+use support::stub::{Edge, HEAD, ROUTES};
+use support::{CONFIG, Place};
 
 #[test]
 fn j10_sizes_and_depth_are_bounded_before_anything_is_believed() {
@@ -145,7 +145,7 @@ fn j2_a_public_key_is_no_secret_and_a_short_secret_none_either() {
         assert!(matches!(ran.code, Some(1 | 2)), "{what}: {ran:?}");
         assert!(ran.stderr.contains("secret"), "{what}: {ran:?}");
     }
-    let short = Place::new(&CONFIG.replace("[issuer]", "[issuer]\nalgorithm = \"HS256\""));
+    let short = Place::new(&support::with(CONFIG, "issuer", "algorithm = \"HS256\""));
     std::fs::write(short.path("short"), "0123456789abcdef0123456789abcde").unwrap();
     let ran = short.run(&["keys", "import", "short", "--algorithm", "HS256"], "");
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -204,15 +204,13 @@ async fn j15_a_token_from_the_cache_is_refused_once_it_is_revoked_or_expired() {
     assert_eq!(edge.gate.revoke(&tokens.refresh).await.status, 200);
     assert_eq!(edge.ask_as(&tokens.access, "GET /private", &[]).status, 401, "the very next request");
 
-    let head = HEAD.replace("[issuer]", "[issuer]\nleeway = \"0s\"");
+    let head = support::with(HEAD, "issuer", "leeway = \"0s\"");
     let sessions = "[sessions]\naccess_ttl = \"1s\"\ngrace = \"0s\"\nlost_response_window = \"0s\"\n";
     let short = Edge::with(&format!("{head}{ROUTES}{sessions}"), |_| {}, |_| {});
     let tokens = short.login();
     assert_eq!(short.ask_as(&tokens.access, "GET /private", &[]).status, 200);
-    crate::support::until("the token has expired", async || {
-        short.ask_as(&tokens.access, "GET /private", &[]).status == 401
-    })
-    .await;
+    support::until("the token has expired", async || short.ask_as(&tokens.access, "GET /private", &[]).status == 401)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +220,7 @@ async fn a5_a_flood_of_forged_tokens_costs_no_place_in_the_cache() {
     assert_eq!(world.status(&held, "/x"), 200);
     let cached = async || {
         let request = http::Request::get(format!("http://{}/metrics", world.edge.gate.admin));
-        let answer = crate::support::send(request.body(http_body_util::Full::default()).unwrap()).await;
+        let answer = support::send(request.body(http_body_util::Full::default()).unwrap()).await;
         let text = String::from_utf8(answer.body.to_vec()).unwrap();
         text.lines().find_map(|line| line.strip_prefix("rotogate_verified_tokens ")).unwrap().to_owned()
     };

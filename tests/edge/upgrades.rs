@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::support::{CONFIG, Gate, Place};
+use support::{CONFIG, Gate, Place};
 
 /// Longer than anything here takes; only a hang ends by it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);

@@ -14,7 +14,7 @@ use tungstenite::{Error, Message, WebSocket};
 
 use super::streams::{config, kuzzle};
 use super::upgrades::{PATIENCE, ask_with, gate_with, head, is};
-use crate::support::{CONFIG, Gate};
+use support::{CONFIG, Gate};
 
 /// An upstream that takes every upgrade, and leaves to the test what comes then.
 fn upstream() -> (u16, Receiver<TcpStream>) {
@@ -103,7 +103,7 @@ async fn t9_both_sides_are_told_that_a_token_expired_or_that_it_lasted_long_enou
     assert_eq!(both_closed(&mut ends), (1008, 1008));
 
     let mut place = None;
-    let gate = gate_with(&config().replace("[sessions]\n", "[sessions]\nmax_stream = \"1s\"\n"), port, &mut place);
+    let gate = gate_with(&support::with(&config(), "sessions", "max_stream = \"1s\""), port, &mut place);
     let mut ends = sides(open(&gate, &sockets, &gate.login().await.access));
     assert_eq!(both_closed(&mut ends), (1012, 1012));
 }
@@ -112,7 +112,7 @@ async fn t9_both_sides_are_told_that_a_token_expired_or_that_it_lasted_long_enou
 async fn both_sides_are_told_that_the_gate_stops_and_it_waits_for_them() {
     let (port, sockets) = upstream();
     let mut place = None;
-    let config = CONFIG.replace("drain_timeout = \"2s\"", "drain_timeout = \"1h\"");
+    let config = support::with(CONFIG, "server", "drain_timeout = \"1h\"");
     let mut gate = gate_with(&config, port, &mut place);
     let mut ends = sides(open(&gate, &sockets, &gate.login().await.access));
     talk(&mut ends);

@@ -4,8 +4,8 @@ use std::fs;
 
 use http::StatusCode;
 
-use super::support::Place;
 use super::{Acknowledged, STORE, config};
+use support::Place;
 
 /// How many places are damaged, one after the other.
 const PLACES: usize = 24;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::support::{Gate, Place, until};
 use super::{Acknowledged, config, readyz};
+use support::{Gate, Place, until};
 
 const DESCRIPTORS: usize = 64;
 
@@ -51,7 +51,7 @@ impl Kept {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a4_without_file_descriptors_nobody_new_gets_in_and_everybody_inside_goes_on() {
     // Idle connections stay for as long as the test needs them.
-    let place = Place::new(&config().replace("[server]", "[server]\nhead_timeout = \"120s\""));
+    let place = Place::new(&support::with(&config(), "server", "head_timeout = \"120s\""));
     let gate = place.start_in_shell(&format!("ulimit -n {DESCRIPTORS}; exec \"$@\""));
     let tokens = gate.login().await;
     let mut inside = Kept::open(&gate);

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use http::StatusCode;
 
-use super::support::{Gate, Place, until};
 use super::{Acknowledged, config, is_fault, readyz};
+use support::{Gate, Place, until};
 
 /// Refreshes before the disk is full.
 const TURNS: usize = 40;

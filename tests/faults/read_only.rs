@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use http::StatusCode;
 
-use super::support::{Place, in_shell};
 use super::{Acknowledged, STORE, config, readyz};
+use support::{Place, in_shell};
 
 /// Root may write what nobody may: not this one.
 const PLAIN: &str =

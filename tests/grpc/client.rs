@@ -18,7 +18,7 @@ use tonic::Status;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
-use crate::support::{CONFIG, Gate, Place};
+use support::{CONFIG, Gate, Place};
 
 pub(crate) const AUTHN: &str = "/user_api.v1.UserApiService/AuthnWithPassword";
 pub(crate) const REFRESH: &str = "/user_api.v1.UserApiService/RefreshAccessToken";

@@ -8,7 +8,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::client::{GET_ME, REFRESH, authn, framed, gate, get_me_with, login, refresh, send};
-use crate::support::{CONFIG, Place};
+use support::{CONFIG, Place};
 
 #[tokio::test]
 async fn an_empty_field_is_an_invalid_argument_that_is_named() {
@@ -110,7 +110,7 @@ async fn what_is_not_grpc_is_refused_plainly() {
 
 #[tokio::test]
 async fn too_many_logins_are_told_when_to_come_again() {
-    let config = CONFIG.replace("login_per_account = \"1000/1s\"", "login_per_account = \"2/1h\"");
+    let config = support::with(CONFIG, "limits", "login_per_account = \"2/1h\"");
     let place = Place::new(&format!("{config}\n[[endpoints]]\ndialect = \"knox\"\n"));
     let gate = place.start();
     let mut last = None;

@@ -17,7 +17,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 use super::client::{authn, call, config, gate, get_me, grpc, login, refresh};
-use crate::support::{Place, keep_secret, until};
+use support::{Place, keep_secret, until};
 
 #[tokio::test]
 async fn a_user_logs_in_refreshes_and_asks_who_it_is() {
@@ -143,7 +143,7 @@ async fn reflection_answers_each_request_before_the_next_one_is_sent() {
 
 #[tokio::test]
 async fn a10_health_is_told_at_once_and_watched_by_so_many_of_one_address() {
-    let config = config("").replace("[server]\n", "[server]\nmax_own_streams = 4\nmax_own_streams_per_address = 2\n");
+    let config = support::with(&config(""), "server", "max_own_streams = 4\nmax_own_streams_per_address = 2");
     let place = Place::new(&config);
     let gate = place.start();
     let check = |service: &str| {

@@ -4,12 +4,6 @@
 //! The suite is honest: with a fault planted in what the gate does, and with an earlier run played again, a script says so,
 //! and where.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-
-#[path = "../support/mod.rs"]
-mod support;
-
-#[path = "kuzzle/between.rs"]
 mod between;
 
 use std::fs;
@@ -306,7 +300,7 @@ fn installed() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
         let ours = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/kuzzle");
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("interop-cache/kuzzle");
+        let cache = support::target_folder("interop-cache/kuzzle");
         fs::create_dir_all(&cache).unwrap();
         let lock = fs::read(ours.join("package-lock.json")).unwrap();
         let is_there =

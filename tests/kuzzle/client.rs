@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gate};
+use support::{Answer, Gate};
 
 /// One client.
 pub(crate) struct Client<'a> {

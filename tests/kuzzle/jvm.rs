@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use crate::kuzzle::client::jwt;
-use crate::support::{Gate, Place, until};
+use support::{Gate, Place, until};
 
 enum Way {
     Query,

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 
 use crate::kuzzle::client::{Client, jwt, result};
-use crate::support::{CONFIG, Gate, Place};
+use support::{CONFIG, Gate, Place};
 
 /// Longer than anything here takes; only a hang ends by it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -314,9 +314,9 @@ async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_addres
          [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"ws\"\n\
          [[endpoints]]\ndialect = \"kuzzle\"\n"
     );
-    let bounds = "[server]\nmax_anonymous_sockets = 4\nmax_anonymous_sockets_per_address = 2\nmax_tunnels = 10\n\
+    let bounds = "max_anonymous_sockets = 4\nmax_anonymous_sockets_per_address = 2\nmax_tunnels = 10\n\
                   max_tunnels_per_caller = 2\n";
-    let config = CONFIG.replace("[server]\n", bounds);
+    let config = support::with(CONFIG, "server", bounds);
     let gate = place.insert(Place::new(&format!("{config}{kuzzle}"))).start();
     let token = Client { gate: &gate }.login("").await;
     let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt(&token) }).to_string();
@@ -334,5 +334,5 @@ async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_addres
     let Message::Close(Some(close)) = four.next().await else { panic!("it was taken") };
     assert_eq!(u16::from(close.code), 1013);
     drop(one);
-    crate::support::until("its place is free", async || gate.metric("rotogate_tunnels").await == 1).await;
+    support::until("its place is free", async || gate.metric("rotogate_tunnels").await == 1).await;
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::resident;
-use crate::support::{CONFIG, Place, until};
+use support::{CONFIG, Place, until};
 
 #[path = "attacks/attack.rs"]
 mod attack;
@@ -47,7 +47,7 @@ const fn memory_bound() -> u64 {
 
 fn config(quick: SocketAddr, hanging: SocketAddr) -> String {
     let server = format!(
-        "[server]\nworkers = {WORKERS}\nmax_connections = {MAX_CONNECTIONS}\nmax_requests = {MAX_REQUESTS}\n\
+        "workers = {WORKERS}\nmax_connections = {MAX_CONNECTIONS}\nmax_requests = {MAX_REQUESTS}\n\
          max_buffered = \"{MAX_BUFFERED_MIB}MiB\"\n"
     );
     // The limits as they are shipped: those of the other tests are out of the way of everything.
@@ -62,7 +62,7 @@ fn config(quick: SocketAddr, hanging: SocketAddr) -> String {
          [[routes]]\npath = \"/public-hanging/{{*rest}}\"\nauth = \"none\"\nupstream = \"hanging\"\n"
     );
     let config = format!("{head}{limits}{rest}{routes}");
-    config.replace("[server]\n", &server).replace("urls = [\"echo:\"]", &format!("urls = [\"http://{quick}\"]"))
+    support::with(&config, "server", &server).replace("urls = [\"echo:\"]", &format!("urls = [\"http://{quick}\"]"))
 }
 
 /// What happened while an attack ran.

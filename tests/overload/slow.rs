@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, get};
+use support::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame, get};
 
 const SLOW_HEADS: usize = 300;
 const SLOW_BODIES: usize = 100;

@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::client::Connection;
-use crate::support::try_send;
+use support::tls_client::Connection;
+use support::try_send;
 
 /// Far longer than a health check is given anywhere: only a hang ends by it.
 const PATIENCE: Duration = Duration::from_secs(20);

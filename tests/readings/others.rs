@@ -24,7 +24,7 @@ pub(crate) fn python(targets: &[Vec<u8>]) -> Vec<Readings> {
 /// Go's server.
 pub(crate) fn go(targets: &[Vec<u8>]) -> Vec<Readings> {
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/readings/go/main.go");
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go");
+    let cache = support::target_folder("tmp/go");
     let mut command = Command::new("go");
     command.arg("run").arg(source).env("GOCACHE", &cache).env("GO111MODULE", "off").env("GOTOOLCHAIN", "local");
     by_lines(&mut command, "golang-go", targets)

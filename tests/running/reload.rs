@@ -5,9 +5,9 @@ use std::net::TcpStream;
 
 use http::{Method, StatusCode};
 
-use crate::support::{CONFIG, Gate, Place, until};
-use crate::upstreams::pki::Pki;
 use crate::upstreams::server::Server;
+use support::pki::Pki;
+use support::{CONFIG, Gate, Place, until};
 
 const TAKEN: &str = "configuration reloaded";
 
@@ -91,7 +91,7 @@ async fn a4_bounds_of_connections_hold_for_those_that_begin_afterwards() {
     let gate = place.start();
     let mut early: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(gate.address).unwrap()).collect();
     early.iter_mut().for_each(|connection| assert_eq!(ask(connection), "HTTP/1.1 200 OK"));
-    let server = |lines: &str| CONFIG.replacen("[server]", &format!("[server]\n{lines}"), 1);
+    let server = |lines: &str| support::with(CONFIG, "server", lines);
 
     reload(&place, &gate, &server("max_connections_per_address = 3")).await;
     let mut fourth = TcpStream::connect(gate.address).unwrap();
@@ -162,7 +162,7 @@ async fn a4_another_bound_of_requests_holds_from_the_next_one_and_those_under_wa
     let mut held = TcpStream::connect(gate.address).unwrap();
     held.write_all(b"GET /other/x HTTP/1.1\r\nhost: gate.test\r\n\r\n").unwrap();
     until("it is under way", async || gate.metric("rotogate_requests_in_flight").await == 1).await;
-    reload(&place, &gate, &open.replace("[server]\n", "[server]\nmax_requests = 1\n")).await;
+    reload(&place, &gate, &support::with(&open, "server", "max_requests = 1")).await;
     assert_eq!(status(&gate, "/public/x").await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(gate.metric("rotogate_requests_in_flight").await, 1);
     reload(&place, &gate, &open).await;

@@ -10,7 +10,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
-use crate::support::{CONFIG, Gate, Place, until};
+use support::{CONFIG, Gate, Place, until};
 
 /// A place whose gate is passed its sockets; this process does not keep them open.
 fn place_with_sockets(config: &str) -> (Place, Gate) {
@@ -45,7 +45,7 @@ fn more_routes(place: &Place) {
 async fn is_started_anew(gate: &Gate) {
     until("the successor answers", async || {
         let asked = Request::get(gate.url("/more/x")).body(http_body_util::Full::default()).unwrap();
-        crate::support::try_send(asked).await.is_ok_and(|answer| answer.status == StatusCode::OK)
+        support::try_send(asked).await.is_ok_and(|answer| answer.status == StatusCode::OK)
     })
     .await;
 }
@@ -92,7 +92,7 @@ async fn a_successor_takes_over_and_no_connection_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_that_comes_while_a_takeover_waits_for_requests_is_a_stop() {
-    let (_place, gate) = place_with_sockets(&CONFIG.replace("drain_timeout = \"2s\"", "drain_timeout = \"5m\""));
+    let (_place, gate) = place_with_sockets(&support::with(CONFIG, "server", "drain_timeout = \"5m\""));
     let mut slow = TcpStream::connect(gate.address).unwrap();
     slow.write_all(b"POST /public/x HTTP/1.1\r\nhost: gate.test\r\ncontent-length: 10\r\n\r\nhalf ").unwrap();
     let series = "rotogate_requests_in_flight";
@@ -148,10 +148,10 @@ async fn connections_wait_at_a_passed_socket_from_one_gate_to_the_next() {
 }
 
 /// The gate of this process serves, as it did before, with its routes and sessions.
-async fn goes_on(gate: &Gate, tokens: &crate::support::Tokens) {
+async fn goes_on(gate: &Gate, tokens: &support::Tokens) {
     until("the gate goes on", async || {
         let asked = Request::get(gate.url("/public/x")).body(http_body_util::Full::default()).unwrap();
-        crate::support::try_send(asked).await.is_ok_and(|answer| answer.status == StatusCode::OK)
+        support::try_send(asked).await.is_ok_and(|answer| answer.status == StatusCode::OK)
     })
     .await;
     assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::OK);
@@ -162,7 +162,7 @@ async fn process(place: &Place, gate: &Gate) -> u64 {
     let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
     let asked = Request::get(format!("http://{}/v1/status", gate.admin));
     let asked = asked.header("authorization", format!("Bearer {}", token.trim()));
-    let answer = crate::support::send(asked.body(http_body_util::Full::default()).unwrap()).await;
+    let answer = support::send(asked.body(http_body_util::Full::default()).unwrap()).await;
     assert_eq!(answer.status, StatusCode::OK);
     answer.json()["pid"].as_u64().unwrap()
 }

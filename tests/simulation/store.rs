@@ -15,7 +15,7 @@ use rotogate::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
 
 use crate::oracle::Commits;
-use crate::random::Random;
+use support::random::Random;
 
 pub(crate) const ISSUER: &str = "https://gate.test";
 pub(crate) const LEEWAY: Duration = Duration::from_secs(30);

@@ -12,8 +12,8 @@ use rotogate::session::rotation::REVOKED;
 use rotogate::session::{Generation, SessionId};
 
 use crate::gate::{Done, GRACE, Gate, WINDOW, Work, generation, poll};
-use crate::random::Random;
 use crate::store::{Faulty, Plant, Trust};
+use support::random::Random;
 
 const T0: Timestamp = Timestamp::from_millis(1_700_000_000_400);
 /// Steps of a history.

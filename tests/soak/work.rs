@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::chain::Pace;
-use crate::random::Random;
+use support::chain::Pace;
+use support::random::Random;
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::pki::with_server;
-use crate::support::{Gate, Place, until};
+use support::pki::with_server;
+use support::{Gate, Place, until};
 
 /// A connection from this address of ours, if a request on it is answered.
 async fn served(gate: &Gate, from: &str) -> Option<TcpStream> {

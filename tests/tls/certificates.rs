@@ -2,9 +2,9 @@
 
 use http::StatusCode;
 
-use super::client::{Client, refusal};
-use super::pki::{Pki, with_server};
-use crate::support::{Gate, Place};
+use support::pki::{Pki, with_server};
+use support::tls_client::{Client, refusal};
+use support::{Gate, Place};
 
 const TWO: &str =
     "tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }, { cert = \"b.pem\", key = \"b.key\" }] }";

@@ -1,16 +1,16 @@
 //! T15: what a client may do to an HTTP/2 connection ends that connection, and nobody else's.
 
-use super::frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame, get};
-use crate::stub::{Edge, HEAD, ROUTES};
-use crate::support::until;
-use crate::tls::client::Connection;
+use support::frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame, get};
+use support::stub::{Edge, HEAD, ROUTES};
+use support::tls_client::Connection;
+use support::until;
 
 const NO_ERROR: u32 = 0;
 const ENHANCE_YOUR_CALM: u32 = 11;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
 fn edge(server: &str) -> Edge {
-    let config = HEAD.replace("[server]\n", &format!("[server]\n{server}\n"));
+    let config = support::with(HEAD, "server", server);
     Edge::with(&format!("{config}{ROUTES}"), |_| {}, |_| {})
 }
 

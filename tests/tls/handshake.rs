@@ -6,9 +6,9 @@ use http::StatusCode;
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::client::{Client, refusal};
-use super::pki::{Pki, secure_place};
-use crate::support::{raw, until};
+use support::pki::{Pki, secure_place};
+use support::tls_client::{Client, refusal};
+use support::{raw, until};
 
 #[tokio::test]
 async fn t16_alpn_decides_between_http_2_and_http_1() {
@@ -121,7 +121,7 @@ async fn t16_a_session_is_resumed_and_never_with_early_data() {
 async fn clear_text_and_tls_listen_side_by_side() {
     let pki = Pki::new();
     let place = secure_place(&pki, "");
-    let config = super::pki::with_server("").replace(
+    let config = support::pki::with_server("").replace(
         "[admin]",
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }\n[admin]",
     );

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::client::Client;
-use super::pki::{Pki, secure_place, with_server, write_private};
-use crate::support::Place;
+use support::Place;
+use support::pki::{Pki, secure_place, with_server, write_private};
+use support::tls_client::Client;
 
 /// Both say it, and both name the key of gateway.toml.
 fn both_say(place: &Place, texts: &[&str]) {

@@ -3,9 +3,9 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::client::{Client, Connection};
-use super::pki::{Pki, with_server};
-use crate::support::{Gate, Place};
+use support::pki::{Pki, with_server};
+use support::tls_client::{Client, Connection};
+use support::{Gate, Place};
 
 /// Signature, version 2 and this command, TCP over IPv4, and an address.
 fn header(command: u8, client: [u8; 4]) -> Vec<u8> {

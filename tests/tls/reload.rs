@@ -3,9 +3,9 @@
 use http::StatusCode;
 use rustls::pki_types::CertificateDer;
 
-use super::client::Client;
-use super::pki::{Pki, secure_place, write_private};
-use crate::support::{Gate, until};
+use support::pki::{Pki, secure_place, write_private};
+use support::tls_client::Client;
+use support::{Gate, until};
 
 async fn served(client: &Client, gate: &Gate) -> CertificateDer<'static> {
     client.open(gate.address, "gate.test").await.unwrap().certificate

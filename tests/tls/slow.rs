@@ -8,17 +8,17 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::io::AsyncWriteExt;
 
-use super::client::{Client, Connection};
-use super::pki::Pki;
-use crate::stub::{Edge, HEAD, ROUTES};
-use crate::support::until;
+use support::pki::Pki;
+use support::stub::{Edge, HEAD, ROUTES};
+use support::tls_client::{Client, Connection};
+use support::until;
 
 fn edge(server: &str) -> Edge {
     edge_with(server, |_| {})
 }
 
-fn edge_with(server: &str, files: impl FnOnce(&crate::support::Place)) -> Edge {
-    let config = HEAD.replace("[server]\n", &format!("[server]\n{server}\n"));
+fn edge_with(server: &str, files: impl FnOnce(&support::Place)) -> Edge {
+    let config = support::with(HEAD, "server", server);
     Edge::with(&format!("{config}{ROUTES}"), files, |_| {})
 }
 

@@ -1,7 +1,7 @@
 //! T8 over HTTP/2: what becomes of the rest of a request that was answered already.
 
-use super::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, frame};
-use crate::stub::{Edge, ROUTES};
+use support::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, frame};
+use support::stub::{Edge, ROUTES};
 
 /// `POST` of a path at `gate.test`, as a header block without compression (RFC 7541 §6).
 fn post(path: &str) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::server::Server;
-use crate::support::{CONFIG, Gate, Place, until};
+use support::{CONFIG, Gate, Place, until};
 
 const LINES: &str = "max_failures = 3\n\
                      [upstreams.health]\npath = \"/healthz\"\ninterval = \"100ms\"\nunhealthy_after = 2\n";

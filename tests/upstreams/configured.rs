@@ -1,7 +1,7 @@
 //! What is wrong with an upstream's files is said at the start, with line and key.
 
-use super::pki::{Pki, write_private};
 use super::secure::{place, upstream};
+use support::pki::{Pki, write_private};
 
 #[test]
 fn t16_certificates_that_cannot_be_used_are_refused_with_the_key_that_names_them() {

@@ -3,10 +3,10 @@
 use http::{Method, StatusCode};
 use rcgen::date_time_ymd;
 
-use super::pki::Pki;
-use super::rpc::{CHAT, UNARY};
 use super::server::Server;
-use crate::support::{CONFIG, Gate, Place};
+use crate::grpc::upstream::{CHAT, UNARY};
+use support::pki::Pki;
+use support::{CONFIG, Gate, Place};
 
 const BOTH: &[&str] = &["h2", "http/1.1"];
 
@@ -25,7 +25,7 @@ pub(super) fn place(pki: &Pki, more: &str) -> Place {
     place
 }
 
-async fn get(gate: &Gate, path: &str) -> crate::support::Answer {
+async fn get(gate: &Gate, path: &str) -> support::Answer {
     gate.call(Method::GET, path, &[("te", "trailers"), ("connection", "te")], "").await
 }
 
@@ -184,7 +184,7 @@ async fn t27_a_connection_over_tls_carries_as_many_requests_as_it_may_and_http_2
     let place = place(&pki, &more);
     // Each thread has connections of its own.
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
-    std::fs::write(place.path("gateway.toml"), config.replacen("[server]\n", "[server]\nworkers = 1\n", 1)).unwrap();
+    std::fs::write(place.path("gateway.toml"), support::with(&config, "server", "workers = 1")).unwrap();
     let gate = place.start();
     for (index, expected) in [(0, 2), (1, 4), (2, 1)] {
         for _ in 0..4 {

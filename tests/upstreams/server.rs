@@ -22,8 +22,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::pki::{Pair, Pki};
-use super::rpc;
+use crate::grpc::upstream as rpc;
+use support::pki::{Pair, Pki};
 
 type Body = tonic::body::Body;
 

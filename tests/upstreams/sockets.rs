@@ -7,10 +7,10 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use super::pki::Pki;
 use super::secure::place;
 use super::server::Server;
-use crate::support::{Gate, until};
+use support::pki::Pki;
+use support::{Gate, until};
 
 async fn connect(gate: &Gate, path: &str, token: Option<&str>) -> WebSocketStream<TcpStream> {
     let mut request = format!("ws://{}{path}", gate.address).into_client_request().unwrap();

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::support::{CONFIG, Place, until};
+use support::{CONFIG, Place, until};
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 

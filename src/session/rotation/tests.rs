@@ -1,4 +1,4 @@
-//! The table, row by row. Its exploration is in `tests/exploration.rs`.
+//! The table, row by row. Its exploration is in `tests/exploration/`.
 
 use super::*;
 use crate::session::{RevokedBecause, Scope, SessionId, SessionSecret};

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Drives a gate with a real gRPC client: run.sh python|node, or run.sh python SCRIPT. The client is installed, as it is pinned here, into
-# target/interop-cache the first time. tests/interop_grpc.rs says in the environment where the gate is and who logs in.
+# target/interop-cache the first time. tests/interop/grpc.rs says in the environment where the gate is and who logs in.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)

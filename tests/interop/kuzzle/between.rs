@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::World;
-use crate::support::try_send;
+use support::try_send;
 
 /// What the gate does wrong, as far as a client can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

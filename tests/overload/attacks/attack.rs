@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use super::others::connect;
-use crate::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
-use crate::support::Gate;
+use support::Gate;
+use support::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 
 /// How often each client of an attack comes again.
 const AGAIN: Duration = Duration::from_millis(100);

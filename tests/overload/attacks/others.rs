@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::keep_secret;
+use support::keep_secret;
 
 /// Far longer than anybody waits: only a hang ends by it.
 const PATIENCE: Duration = Duration::from_secs(20);

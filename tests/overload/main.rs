@@ -7,33 +7,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[path = "overload/attacks.rs"]
 mod attacks;
-#[path = "tls/client.rs"]
-#[allow(dead_code, reason = "a part of it is used")]
-mod client;
-#[path = "tls/frames.rs"]
-#[allow(dead_code, reason = "a part of it is used")]
-mod frames;
-#[path = "tls/pki.rs"]
-#[allow(dead_code, reason = "a part of it is used")]
-mod pki;
-#[path = "overload/slow.rs"]
 mod slow;
-mod support;
-#[path = "overload/tools.rs"]
 mod tools;
-#[path = "overload/upstream.rs"]
 mod upstream;
-#[path = "overload/watch.rs"]
 mod watch;
 
 use std::fs;
 use std::time::Duration;
 
-use client::Client;
-use pki::Pki;
 use slow::Slow;
+use support::pki::Pki;
+use support::tls_client::Client;
 use support::{CONFIG, Gate, Place, until};
 use tokio::time::Instant;
 use tools::{Load, h2load, wrk};
@@ -53,7 +38,7 @@ const MEMORY: u64 = 500;
 
 fn config(upstream: std::net::SocketAddr) -> String {
     let server = format!(
-        "[server]\nmax_requests = {MAX_REQUESTS}\nmax_connections = {MAX_CONNECTIONS}\n\
+        "max_requests = {MAX_REQUESTS}\nmax_connections = {MAX_CONNECTIONS}\n\
          max_requests_per_address = \"100%\"\nmax_requests_per_caller = \"100%\"\n\
          max_connections_per_address = 100000\nhead_timeout = \"3s\"\nidle_timeout = \"3s\"\n"
     );
@@ -62,7 +47,7 @@ fn config(upstream: std::net::SocketAddr) -> String {
     let upstreams = format!(
         "urls = [\"http://{upstream}\"]\nmax_requests = 4096\nmax_requests_per_caller = 4096\nmax_requests_per_address = 4096\nidle_timeout = \"30s\""
     );
-    let config = CONFIG.replace("[server]\n", &server).replace("urls = [\"echo:\"]", &upstreams);
+    let config = support::with(CONFIG, "server", &server).replace("urls = [\"echo:\"]", &upstreams);
     config.replace("[admin]\n", &format!("{tls}[admin]\n"))
 }
 
@@ -171,8 +156,8 @@ async fn memory(rest: Duration) {
 
     let bounds = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: bounds.maximum, ..bounds }).unwrap();
-    let server = "[server]\nmax_connections_per_address = 10000\nhead_timeout = \"60s\"\n";
-    let gate_place = Place::new(&CONFIG.replace("[server]\n", server));
+    let server = "max_connections_per_address = 10000\nhead_timeout = \"60s\"\n";
+    let gate_place = Place::new(&support::with(CONFIG, "server", server));
     let gate = gate_place.start();
     assert_eq!(gate.get("/public/x", "").await.status, 200);
     let before = resident(&gate);

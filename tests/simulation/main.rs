@@ -14,23 +14,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[path = "simulation/gate.rs"]
 mod gate;
-#[path = "simulation/oracle.rs"]
 mod oracle;
-#[path = "crash/random.rs"]
-mod random;
-#[path = "simulation/store.rs"]
 mod store;
-#[path = "simulation/world.rs"]
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use random::Random;
 use store::{Plant, Trust};
+use support::random::Random;
 use world::{Counts, World};
 
 const HISTORIES: u64 = 100_000;

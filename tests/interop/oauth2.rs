@@ -5,10 +5,6 @@
 //! Between them and the gate stands a proxy. It loses a reply when it is asked to: the gate has answered, the client's
 //! connection closes. And it makes the gate seem faulty, to show that the clients notice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -122,7 +118,7 @@ fn edited(body: &Bytes, from: &str, to: &str) -> Bytes {
 fn clients() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("interop-cache/oauth2");
+        let cache = support::target_folder("interop-cache/oauth2");
         let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/oauth2");
         let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");

@@ -6,30 +6,30 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use super::wire::{Reply, Wire};
-use crate::support::{Gate, Place, Tokens};
+use crate::wire::{Reply, Wire};
+use crate::{Gate, Place, Tokens};
 
 /// A request as it arrived, byte for byte up to its body.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Received {
-    pub(crate) method: String,
-    pub(crate) target: String,
+pub struct Received {
+    pub method: String,
+    pub target: String,
     /// Names as they were written.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-    pub(crate) trailers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub trailers: Vec<(String, String)>,
     /// Which connection it came over, in the order in which they were made.
-    pub(crate) connection: usize,
+    pub connection: usize,
 }
 
 impl Received {
     /// The values of a header, in any letter case.
-    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+    pub fn all(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
     /// The values of every header that an upstream like CGI would take for `name`.
-    pub(crate) fn confusable(&self, name: &str) -> Vec<&str> {
+    pub fn confusable(&self, name: &str) -> Vec<&str> {
         let fold = |text: &str| text.to_ascii_lowercase().replace(['_', '.', ' '], "-");
         self.headers.iter().filter(|(n, _)| fold(n) == fold(name)).map(|(_, v)| v.as_str()).collect()
     }
@@ -54,8 +54,8 @@ impl Received {
 /// | `same` | 304 with the length of what it does not send |
 /// | `both` | a length that is wrong, and chunks |
 /// | anything else | 200, `ok` |
-pub(crate) struct Stub {
-    pub(crate) address: SocketAddr,
+pub struct Stub {
+    pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     /// The body of a request as it comes in.
     arriving: Mutex<Receiver<Vec<u8>>>,
@@ -69,7 +69,7 @@ struct Shared {
 }
 
 impl Stub {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -85,24 +85,24 @@ impl Stub {
     }
 
     /// What arrived since the last time, oldest first.
-    pub(crate) fn take(&self) -> Vec<Received> {
+    pub fn take(&self) -> Vec<Received> {
         std::mem::take(&mut self.received.lock().unwrap())
     }
 
     /// The one request that arrived since the last time.
-    pub(crate) fn one(&self) -> Received {
+    pub fn one(&self) -> Received {
         let mut all = self.take();
         assert_eq!(all.len(), 1, "{all:#?}");
         all.remove(0)
     }
 
     /// Waits for the next piece of a request body, as it comes in.
-    pub(crate) fn piece(&self) -> Vec<u8> {
+    pub fn piece(&self) -> Vec<u8> {
         self.arriving.lock().unwrap().recv().unwrap()
     }
 
     /// Sends the next chunk of `parts`; an empty one ends it.
-    pub(crate) fn push(&self, chunk: &[u8]) {
+    pub fn push(&self, chunk: &[u8]) {
         self.parts.send(chunk.to_vec()).unwrap();
     }
 }
@@ -239,7 +239,7 @@ fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> s
 const UPSTREAM: &str = "@upstream@";
 
 /// What stands before the routes of most tests.
-pub(crate) const HEAD: &str = r#"
+pub const HEAD: &str = r#"
 [server]
 listen = "127.0.0.1:0"
 public_url = "http://gate.test"
@@ -261,7 +261,7 @@ urls = ["http://@upstream@"]
 "#;
 
 /// The routes of most tests.
-pub(crate) const ROUTES: &str = r#"
+pub const ROUTES: &str = r#"
 [[routes]]
 path = "/public/{*rest}"
 auth = "none"
@@ -276,20 +276,20 @@ upstream = "app"
 "#;
 
 /// A gate before a stub. The gate ends with it.
-pub(crate) struct Edge {
-    pub(crate) gate: Gate,
-    pub(crate) stub: Stub,
-    pub(crate) place: Place,
+pub struct Edge {
+    pub gate: Gate,
+    pub stub: Stub,
+    pub place: Place,
 }
 
 impl Edge {
     /// With [`HEAD`] and these routes.
-    pub(crate) fn new(routes: &str) -> Self {
+    pub fn new(routes: &str) -> Self {
         Self::with(&format!("{HEAD}{routes}"), |_| {}, |_| {})
     }
 
     /// With this configuration, after `files` has put files into its folder and `change` has changed the command.
-    pub(crate) fn with(config: &str, files: impl FnOnce(&Place), change: impl FnOnce(&mut Command)) -> Self {
+    pub fn with(config: &str, files: impl FnOnce(&Place), change: impl FnOnce(&mut Command)) -> Self {
         let stub = Stub::start();
         let place = Place::new(&config.replace(UPSTREAM, &stub.address.to_string()));
         files(&place);
@@ -299,31 +299,31 @@ impl Edge {
 
     /// A connection.
     /// What `/metrics` says.
-    pub(crate) fn metrics(&self) -> String {
+    pub fn metrics(&self) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answer = runtime.block_on(self.gate.admin_get("/metrics"));
         String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
-    pub(crate) fn wire(&self) -> Wire {
+    pub fn wire(&self) -> Wire {
         Wire::open(self.gate.address)
     }
 
     /// Sends one request on a connection of its own: a head without its last empty line, and `Host` added.
-    pub(crate) fn ask(&self, line: &str, headers: &[&str]) -> Reply {
+    pub fn ask(&self, line: &str, headers: &[&str]) -> Reply {
         let mut wire = self.wire();
         wire.head(line, &[&["Host: gate.test"], headers].concat());
         wire.reply()
     }
 
     /// The same with a bearer token.
-    pub(crate) fn ask_as(&self, token: &str, line: &str, headers: &[&str]) -> Reply {
+    pub fn ask_as(&self, token: &str, line: &str, headers: &[&str]) -> Reply {
         let authorization = format!("Authorization: Bearer {token}");
         self.ask(line, &[headers, &[authorization.as_str()]].concat())
     }
 
     /// Sends a form to an endpoint.
-    pub(crate) fn form(&self, path: &str, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
+    pub fn form(&self, path: &str, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let length = format!("Content-Length: {}", body.len());
         let own = ["Host: gate.test", "Content-Type: application/x-www-form-urlencoded", &length];
@@ -334,28 +334,28 @@ impl Edge {
     }
 
     /// Asks the token endpoint as `web`.
-    pub(crate) fn token(&self, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
+    pub fn token(&self, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
         self.form("/connect/token", headers, &[&[("client_id", "web")], fields].concat())
     }
 
     /// Tries to log in.
-    pub(crate) fn try_login(&self, headers: &[&str], username: &str, password: &str) -> Reply {
+    pub fn try_login(&self, headers: &[&str], username: &str, password: &str) -> Reply {
         self.token(headers, &[("grant_type", "password"), ("username", username), ("password", password)])
     }
 
     /// Logs `demo` in.
-    pub(crate) fn login(&self) -> Tokens {
+    pub fn login(&self) -> Tokens {
         tokens(&self.try_login(&[], "demo", &self.gate.password))
     }
 
     /// Exchanges a refresh token.
-    pub(crate) fn refresh(&self, headers: &[&str], token: &str) -> Reply {
+    pub fn refresh(&self, headers: &[&str], token: &str) -> Reply {
         self.token(headers, &[("grant_type", "refresh_token"), ("refresh_token", token)])
     }
 }
 
 /// The tokens of an answer.
-pub(crate) fn tokens(reply: &Reply) -> Tokens {
+pub fn tokens(reply: &Reply) -> Tokens {
     assert_eq!(reply.status, 200, "{reply:?}");
     let json = reply.json();
     let field = |name: &str| json[name].as_str().unwrap().to_owned();

@@ -7,16 +7,16 @@ use std::time::Duration;
 /// Longer than anything here takes; only a hang ends by it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(crate) struct Wire {
+pub struct Wire {
     reader: BufReader<TcpStream>,
 }
 
 /// An answer.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl std::fmt::Debug for Reply {
@@ -28,76 +28,76 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
-    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+    pub fn all(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
     /// A header that is there once.
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         let all = self.all(name);
         assert_eq!(all.len(), 1, "{name}: {self:?}");
         all[0]
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub(crate) fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
     /// The OAuth error code.
-    pub(crate) fn error(&self) -> String {
+    pub fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Without the headers that differ from second to second, and from request to request.
-    pub(crate) fn without_date(mut self) -> Self {
+    pub fn without_date(mut self) -> Self {
         self.headers.retain(|(name, _)| !["date", "x-request-id"].contains(&name.to_ascii_lowercase().as_str()));
         self
     }
 }
 
 impl Wire {
-    pub(crate) fn open(address: SocketAddr) -> Self {
+    pub fn open(address: SocketAddr) -> Self {
         Self::on(TcpStream::connect(address).unwrap())
     }
 
-    pub(crate) fn on(stream: TcpStream) -> Self {
+    pub fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { reader: BufReader::new(stream) }
     }
 
     /// Writes bytes as they are. The gate may have closed the connection already.
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.reader.get_mut().write_all(bytes.as_ref());
     }
 
     /// A request line (`GET /x`, the version is added) and headers.
-    pub(crate) fn head(&mut self, line: &str, headers: &[&str]) {
+    pub fn head(&mut self, line: &str, headers: &[&str]) {
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
         self.send(format!("{line} HTTP/1.1\r\n{headers}\r\n"));
     }
 
     /// The next answer.
-    pub(crate) fn reply(&mut self) -> Reply {
+    pub fn reply(&mut self) -> Reply {
         self.try_reply(false).expect("the gate closed the connection without an answer")
     }
 
     /// The next answer, to a `HEAD`.
-    pub(crate) fn reply_to_head(&mut self) -> Reply {
+    pub fn reply_to_head(&mut self) -> Reply {
         self.try_reply(true).expect("the gate closed the connection without an answer")
     }
 
     /// The head of the next answer, and nothing of its body.
-    pub(crate) fn reply_head(&mut self) -> Reply {
+    pub fn reply_head(&mut self) -> Reply {
         self.read_head().expect("the gate closed the connection without an answer")
     }
 
     /// The next chunk of a chunked body; empty at its end.
-    pub(crate) fn chunk(&mut self) -> Vec<u8> {
+    pub fn chunk(&mut self) -> Vec<u8> {
         let mut size = String::new();
         self.reader.read_line(&mut size).unwrap();
         let size = usize::from_str_radix(size.trim(), 16).unwrap();
@@ -108,7 +108,7 @@ impl Wire {
     }
 
     /// All that comes until the gate closes the connection.
-    pub(crate) fn rest(&mut self) -> String {
+    pub fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {
             Ok(_) => {}
@@ -118,7 +118,7 @@ impl Wire {
     }
 
     /// `None` if the gate closed the connection.
-    pub(crate) fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
+    pub fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
         let mut reply = self.read_head()?;
         if !to_head && !matches!(reply.status, 100..=199 | 204 | 304) {
             reply.body = match (reply.all("content-length").as_slice(), reply.all("transfer-encoding").as_slice()) {
@@ -161,7 +161,7 @@ impl Wire {
     }
 
     /// Did the gate close the connection, with nothing more on it?
-    pub(crate) fn is_closed(&mut self) -> bool {
+    pub fn is_closed(&mut self) -> bool {
         self.line().is_none()
     }
 }

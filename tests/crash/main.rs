@@ -12,18 +12,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[path = "crash/chain.rs"]
-mod chain;
-#[path = "crash/random.rs"]
-mod random;
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chain::{Chain, Http, Wrong, work};
-use random::Random;
+use support::chain::{Chain, Http, Wrong, work};
+use support::random::Random;
 use support::{CONFIG, Gate, Place};
 use tokio::task::JoinSet;
 use tokio::time::sleep;

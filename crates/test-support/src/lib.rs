@@ -1,14 +1,13 @@
-//! What the tests of the real binary share: a gate in a process of its own, and a small HTTP client.
+//! What the tests of the real binary share: a gate in a process of its own, a small HTTP client, upstreams, raw sockets,
+//! certificates.
 //!
 //! Everything that a gate prints goes to `target/test-output/`, where `tests/all.sh` looks for secrets afterwards.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    dead_code,
     missing_docs,
-    unreachable_pub,
-    reason = "each test uses a part of it"
+    reason = "a test that cannot go on has failed, and the documentation is for those who write tests here"
 )]
 
 use std::fs::{self, File, OpenOptions};
@@ -16,7 +15,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -30,8 +29,24 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_rotogate");
+pub mod chain;
+pub mod frames;
+pub mod pki;
+pub mod random;
+pub mod stub;
+pub mod tls_client;
+pub mod wire;
+
+/// The folder of this build's results, `target/debug` say: tests run in its folder `deps`.
+fn build_folder() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).expect("a test is in target/*/deps").to_owned()
+}
+
+/// The binary under test, which cargo builds for the tests of its package.
+pub fn binary() -> PathBuf {
+    build_folder().join("rotogate")
+}
 
 /// The configuration of most tests: ports of the system's choice, an echo upstream, a public and a protected route.
 pub const CONFIG: &str = r#"
@@ -67,6 +82,45 @@ path = "/{*rest}"
 upstream = "app"
 "#;
 
+/// A configuration with these keys in a section. Keys that the section has get the new value; a section that is missing is
+/// added before the first array of tables.
+///
+/// ```
+/// use support::{CONFIG, with};
+///
+/// let config = with(&with(CONFIG, "server", "max_requests = 1\ndrain_timeout = \"1h\""), "store", "cache_size = \"1MiB\"");
+/// assert!(config.contains("[server]\nmax_requests = 1\ndrain_timeout = \"1h\"\nlisten"));
+/// ```
+pub fn with(config: &str, section: &str, keys: &str) -> String {
+    let head = format!("[{section}]");
+    let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let set: Vec<_> = keys.lines().map(name).collect();
+    let mut lines: Vec<String> = Vec::new();
+    let mut is_inside = false;
+    let mut is_set = false;
+    let is_there = config.lines().any(|line| line == head);
+    for line in config.lines() {
+        if line.starts_with("[[") && !is_there && !is_set {
+            lines.extend([head.clone(), keys.trim_end().to_owned()]);
+            is_set = true;
+        }
+        if line.starts_with('[') {
+            is_inside = line == head;
+        } else if is_inside && set.contains(&name(line)) {
+            continue;
+        }
+        lines.push(line.to_owned());
+        if line == head {
+            lines.push(keys.trim_end().to_owned());
+            is_set = true;
+        }
+    }
+    if !is_set {
+        lines.extend([head, keys.trim_end().to_owned()]);
+    }
+    lines.join("\n") + "\n"
+}
+
 /// A folder with a `gateway.toml`, outliving the processes that use it.
 pub struct Place {
     folder: TempDir,
@@ -100,14 +154,14 @@ impl Place {
     /// A copy of the binary in this folder, for users who may not look elsewhere.
     pub fn copy_of_binary(&self) -> PathBuf {
         let copy = self.path("rotogate-copy");
-        fs::copy(BINARY, &copy).unwrap();
+        fs::copy(binary(), &copy).unwrap();
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         copy
     }
 
     /// The binary, to be run in this folder.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROTOGATE_")) {
             command.env_remove(name);
@@ -254,6 +308,27 @@ impl Place {
         }
         ran
     }
+
+    /// A command that must succeed.
+    pub fn done(&self, arguments: &[&str], input: &str) -> Ran {
+        let ran = self.run(arguments, input);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+        ran
+    }
+
+    /// The same with `--json`.
+    pub fn json(&self, arguments: &[&str], input: &str) -> Value {
+        let arguments = [arguments, &["--json"]].concat();
+        serde_json::from_str(&self.done(&arguments, input).stdout).unwrap()
+    }
+
+    /// A command that must fail with exit code 1, and what it says.
+    pub fn fails(&self, arguments: &[&str], input: &str) -> String {
+        let ran = self.run(arguments, input);
+        assert_eq!(ran.code, Some(1), "{arguments:?}: {ran:?}");
+        assert_eq!(ran.stdout, "", "errors go to standard error");
+        ran.stderr
+    }
 }
 
 /// Has a command run by a shell that says something first, about the limits of the process, say: `"$@"` is the command.
@@ -290,7 +365,7 @@ pub fn of_another_user(place: &Place) -> (Command, bool) {
         command
     } else {
         fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o000)).unwrap();
-        Command::new(BINARY)
+        Command::new(binary())
     };
     command.arg("--config").arg(place.path("gateway.toml")).current_dir(place.path(""));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROTOGATE_")) {
@@ -370,6 +445,29 @@ impl Gate {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Logs a user in.
+    pub async fn log_in(&self, username: &str, password: &str) -> Answer {
+        self.token(&[("grant_type", "password"), ("username", username), ("password", password)]).await
+    }
+
+    /// Waits until the access token is refused, and sees that it is refused as RFC 6750 says.
+    pub async fn until_refused(&self, access: &str) {
+        until("the access token is refused", async || self.get("/", access).await.status == StatusCode::UNAUTHORIZED)
+            .await;
+        let answer = self.get("/", access).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert!(answer.headers["www-authenticate"].to_str().unwrap().contains("invalid_token"), "{answer:?}");
+    }
+
+    /// Asks the admin listener, with a token if there is one.
+    pub async fn admin(&self, method: Method, path: &str, token: Option<&str>) -> Answer {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.admin));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        try_send(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap()
     }
 
     /// Logs `demo` in.
@@ -543,8 +641,9 @@ pub fn keep_secret(secret: &str) {
     file.unwrap().write_all(lines.as_bytes()).unwrap();
 }
 
-fn target_folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(name);
+/// A folder in `target`, made if it is missing.
+pub fn target_folder(name: &str) -> PathBuf {
+    let folder = build_folder().parent().unwrap().join(name);
     fs::create_dir_all(&folder).unwrap();
     folder
 }

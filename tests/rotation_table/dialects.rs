@@ -7,7 +7,7 @@ use serde_json::json;
 #[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::kuzzle;
-use crate::support::{Gate, Tokens};
+use support::{Gate, Tokens};
 
 /// One dialect, as its clients speak it.
 #[async_trait]

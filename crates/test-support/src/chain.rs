@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, Interval, timeout};
 
 use crate::random::Random;
-use crate::support::{Answer, Tokens};
+use crate::{Answer, Tokens};
 
 /// A reply or the end of the connection comes within it, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ const KEPT: usize = 3;
 
 /// Requests to one process; once it is gone, there are no more replies.
 #[derive(Clone)]
-pub(crate) struct Http {
+pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
     password: String,
@@ -36,17 +36,17 @@ pub(crate) struct Http {
 }
 
 /// No more requests than so many in a time, of all that share it.
-pub(crate) type Pace = Arc<Mutex<Interval>>;
+pub type Pace = Arc<Mutex<Interval>>;
 
 impl Http {
-    pub(crate) fn new(address: SocketAddr, password: &str) -> Self {
+    pub fn new(address: SocketAddr, password: &str) -> Self {
         // What was perhaps sent is not sent again behind the back of the test.
         let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
         Self { client, address, password: password.to_owned(), pace: None }
     }
 
     #[allow(dead_code, reason = "the soak keeps a pace, the crashes do not")]
-    pub(crate) fn at_pace(self, pace: &Pace) -> Self {
+    pub fn at_pace(self, pace: &Pace) -> Self {
         Self { pace: Some(Arc::clone(pace)), ..self }
     }
 
@@ -85,7 +85,7 @@ impl Http {
 
 /// What the gate did wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub enum Wrong {
     /// Something acknowledged does not count any more: a pair, or a revocation.
     Lost(String),
     /// One generation has two successors, or a superseded token works.
@@ -104,7 +104,7 @@ enum End {
 }
 
 /// See the module.
-pub(crate) struct Chain {
+pub struct Chain {
     random: Random,
     /// The last pair that came.
     last: Tokens,
@@ -120,14 +120,14 @@ pub(crate) struct Chain {
 }
 
 /// A client's work for the time of one process.
-pub(crate) struct Worked {
-    pub(crate) chains: Vec<Chain>,
-    pub(crate) wrong: Vec<Wrong>,
+pub struct Worked {
+    pub chains: Vec<Chain>,
+    pub wrong: Vec<Wrong>,
 }
 
 /// Works until the process is gone, or does something wrong: goes on with a session, or logs in; when a session is ended,
 /// logs in again.
-pub(crate) async fn work(http: Http, chain: Option<Chain>, mut random: Random, replies: &AtomicU64) -> Worked {
+pub async fn work(http: Http, chain: Option<Chain>, mut random: Random, replies: &AtomicU64) -> Worked {
     let mut worked = Worked { chains: Vec::new(), wrong: Vec::new() };
     let mut next = chain;
     loop {
@@ -178,12 +178,12 @@ impl Chain {
     }
 
     /// Whether the session's end was acknowledged.
-    pub(crate) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.end == End::Acknowledged
     }
 
     /// Whether a reply to its last request did not come.
-    pub(crate) fn is_in_doubt(&self) -> bool {
+    pub fn is_in_doubt(&self) -> bool {
         self.in_doubt || self.end == End::Asked
     }
 
@@ -268,7 +268,7 @@ impl Chain {
     }
 
     /// What must hold after a restart. The process does not end meanwhile, so every reply comes.
-    pub(crate) async fn check(&mut self, http: &Http) -> Result<(), Wrong> {
+    pub async fn check(&mut self, http: &Http) -> Result<(), Wrong> {
         match self.end {
             End::Acknowledged => self.check_over(http).await,
             End::Asked => {

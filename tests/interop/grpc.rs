@@ -2,13 +2,6 @@
 //! (Node). `tests/interop/grpc/run.sh` installs them, pinned, into `target/interop-cache`. User, password and profile are
 //! new in each run.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
-#[path = "grpc/upstream.rs"]
-mod upstream;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -63,7 +56,7 @@ async fn sees_faults(client: &str) {
 
 /// Drives a gate, whose endpoint has what else is said, with a client.
 async fn drive(client: &str, more: &str) -> Output {
-    let upstream = upstream::start().await;
+    let upstream = crate::grpc::upstream::start().await;
     let config = format!(
         "{CONFIG}\n[[clients]]\nid = \"knox\"\n[[endpoints]]\ndialect = \"knox\"\n{more}\
          [[upstreams]]\nname = \"rpc\"\nurls = [\"h2c://{upstream}\"]\n\

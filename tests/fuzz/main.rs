@@ -8,23 +8,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[path = "fuzz/config.rs"]
 mod config;
-#[path = "fuzz/dialects.rs"]
 mod dialects;
-#[path = "fuzz/files.rs"]
 mod files;
-#[path = "fuzz/headers.rs"]
 mod headers;
-#[path = "fuzz/input.rs"]
 mod input;
-#[path = "fuzz/json.rs"]
 mod json;
-#[path = "fuzz/kuzzle.rs"]
 mod kuzzle;
-#[path = "fuzz/path.rs"]
 mod path;
-#[path = "fuzz/refresh.rs"]
 mod refresh;
-#[path = "fuzz/tokens.rs"]
 mod tokens;

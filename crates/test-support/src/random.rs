@@ -4,12 +4,12 @@ use std::hash::{BuildHasher, RandomState};
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// With the seed that the environment names in `variable`, or a new one. The seed is printed: choices come back with
     /// it, the moments at which requests meet do not.
-    pub(crate) fn new(test: &str, variable: &str) -> Self {
+    pub fn new(test: &str, variable: &str) -> Self {
         let seed = match std::env::var(variable) {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is a number")),
             Err(_) => RandomState::new().hash_one(()),
@@ -19,12 +19,12 @@ impl Random {
     }
 
     /// With this seed.
-    pub(crate) const fn from_seed(seed: u64) -> Self {
+    pub const fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A number below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,12 +32,12 @@ impl Random {
         (z ^ (z >> 31)) % end
     }
 
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+    pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
     /// Another row of choices.
-    pub(crate) fn fork(&mut self) -> Self {
+    pub fn fork(&mut self) -> Self {
         Self(self.below(u64::MAX))
     }
 }

@@ -4,32 +4,32 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PING: u8 = 6;
-pub(crate) const GOAWAY: u8 = 7;
-pub(crate) const CONTINUATION: u8 = 9;
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 /// What a PING says that is sent last.
 const LAST: [u8; 8] = [7; 8];
 
-pub(crate) struct Frame {
-    pub(crate) kind: u8,
-    pub(crate) flags: u8,
-    pub(crate) payload: Vec<u8>,
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub payload: Vec<u8>,
 }
 
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// `GET` of a path at `gate.test`, as a header block without compression (RFC 7541 §6).
-pub(crate) fn get(path: &str) -> Vec<u8> {
+pub fn get(path: &str) -> Vec<u8> {
     let literal = |index: u8, value: &str| [&[index, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
     // From the static table: `:method: GET`, `:scheme: http`; then `:path` and `:authority`.
     [vec![0x82, 0x86], literal(0x04, path), literal(0x01, "gate.test")].concat()
@@ -40,11 +40,11 @@ fn code(goaway: &Frame) -> u32 {
     u32::from_be_bytes(goaway.payload[4..8].try_into().unwrap())
 }
 
-pub(crate) struct Frames(TcpStream);
+pub struct Frames(TcpStream);
 
 impl Frames {
     /// A connection with both sides' settings exchanged, as far as we are concerned.
-    pub(crate) fn open(address: SocketAddr) -> Self {
+    pub fn open(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
@@ -53,17 +53,8 @@ impl Frames {
     }
 
     /// The gate may have closed the connection already: false then.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
+    pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
-    }
-
-    /// The next frame; `None` at the end.
-    pub(crate) fn next(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.fill(&mut head)?;
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        self.fill(&mut payload)?;
-        Some(Frame { kind: head[3], flags: head[4], payload })
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Option<()> {
@@ -77,7 +68,7 @@ impl Frames {
 
     /// Waits until the gate has taken everything that was sent: `None`, or the connection is told to go or closed. Then
     /// the error code with which it is, if it says one.
-    pub(crate) fn ended(&mut self) -> Option<Option<u32>> {
+    pub fn ended(&mut self) -> Option<Option<u32>> {
         self.send(&frame(PING, 0, 0, &LAST));
         loop {
             match self.next() {
@@ -90,12 +81,25 @@ impl Frames {
     }
 
     /// The error code with which the gate ends the connection, if it says one.
-    pub(crate) fn goaway(&mut self) -> Option<u32> {
+    pub fn goaway(&mut self) -> Option<u32> {
         loop {
             let frame = self.next()?;
             if frame.kind == GOAWAY {
                 return Some(code(&frame));
             }
         }
+    }
+}
+
+/// The frames until the end of the connection.
+impl Iterator for Frames {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.fill(&mut head)?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        self.fill(&mut payload)?;
+        Some(Frame { kind: head[3], flags: head[4], payload })
     }
 }

@@ -11,21 +11,27 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::support::{CONFIG, Place, keep_secret};
+use crate::{CONFIG, Place, keep_secret};
 
 /// An authority, and what it issues.
-pub(crate) struct Pki {
+pub struct Pki {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// A certificate with its key, in PEM.
-pub(crate) struct Pair {
-    pub(crate) cert: String,
-    pub(crate) key: String,
+pub struct Pair {
+    pub cert: String,
+    pub key: String,
+}
+
+impl Default for Pki {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Pki {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Two authorities are not to be taken for one.
@@ -36,11 +42,11 @@ impl Pki {
     }
 
     /// A certificate for these names.
-    pub(crate) fn issue(&self, names: &[&str]) -> Pair {
+    pub fn issue(&self, names: &[&str]) -> Pair {
         self.issue_with(names, |_| {})
     }
 
-    pub(crate) fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+    pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         change(&mut params);
@@ -51,11 +57,11 @@ impl Pki {
         Pair { cert: cert.pem(), key }
     }
 
-    pub(crate) fn root_pem(&self) -> String {
+    pub fn root_pem(&self) -> String {
         self.issuer.as_ref().pem()
     }
 
-    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+    pub fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.as_ref().der().clone()).unwrap();
         Arc::new(roots)
@@ -64,29 +70,29 @@ impl Pki {
 
 impl Pair {
     /// Writes `name.pem`, and `name.key` for its owner alone.
-    pub(crate) fn write(&self, place: &Place, name: &str) {
+    pub fn write(&self, place: &Place, name: &str) {
         fs::write(place.path(&format!("{name}.pem")), &self.cert).unwrap();
         write_private(&place.path(&format!("{name}.key")), &self.key);
     }
 
-    pub(crate) fn der(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub fn der(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let cert = CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap();
         (cert, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
     }
 }
 
-pub(crate) fn write_private(path: &Path, text: &str) {
+pub fn write_private(path: &Path, text: &str) {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
     std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
 }
 
 /// The configuration of most tests with these lines in `[server]`.
-pub(crate) fn with_server(lines: &str) -> String {
+pub fn with_server(lines: &str) -> String {
     CONFIG.replace("[server]\n", &format!("[server]\n{lines}\n"))
 }
 
 /// A place with a certificate for `gate.test`, and the lines that use it.
-pub(crate) fn secure_place(pki: &Pki, more: &str) -> Place {
+pub fn secure_place(pki: &Pki, more: &str) -> Place {
     let place = Place::new(&with_server(&format!("tls = {{ cert = \"server.pem\", key = \"server.key\" }}\n{more}")));
     pki.issue(&["gate.test"]).write(&place, "server");
     place

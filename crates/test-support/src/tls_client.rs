@@ -16,23 +16,23 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::pki::{Pair, Pki};
-use crate::support::Answer;
+use crate::Answer;
+use crate::pki::{Pair, Pki};
 
 /// What a client knows and offers.
 #[derive(Clone)]
-pub(crate) struct Client {
-    pub(crate) config: ClientConfig,
+pub struct Client {
+    pub config: ClientConfig,
 }
 
 impl Client {
     /// Trusts the authority, and offers these protocols.
-    pub(crate) fn new(pki: &Pki, protocols: &[&str]) -> Self {
+    pub fn new(pki: &Pki, protocols: &[&str]) -> Self {
         Self::with(pki, protocols, None)
     }
 
     /// The same, with a certificate to show.
-    pub(crate) fn with(pki: &Pki, protocols: &[&str], pair: Option<&Pair>) -> Self {
+    pub fn with(pki: &Pki, protocols: &[&str], pair: Option<&Pair>) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let builder = builder.with_root_certificates(pki.roots());
@@ -48,24 +48,24 @@ impl Client {
     }
 
     /// A connection to the server of that name; an address is a server without one.
-    pub(crate) async fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         self.connect_over(TcpStream::connect(to).await?, name).await
     }
 
     /// The same on a connection on which something was sent already.
-    pub(crate) async fn connect_over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn connect_over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream).await
     }
 
     /// A connection on which requests can be made.
-    pub(crate) async fn open(&self, to: SocketAddr, name: &str) -> std::io::Result<Connection> {
+    pub async fn open(&self, to: SocketAddr, name: &str) -> std::io::Result<Connection> {
         Ok(Connection::over(self.connect(to, name).await?).await)
     }
 }
 
 /// What the other side says when a handshake is refused may come with the first byte that is read (TLS 1.3).
-pub(crate) async fn refusal(connected: std::io::Result<TlsStream<TcpStream>>) -> String {
+pub async fn refusal(connected: std::io::Result<TlsStream<TcpStream>>) -> String {
     use tokio::io::AsyncReadExt;
     match connected {
         Err(error) => error.to_string(),
@@ -81,14 +81,14 @@ enum Sender {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-pub(crate) struct Connection {
+pub struct Connection {
     sender: Sender,
     /// The server's; empty without TLS.
-    pub(crate) certificate: CertificateDer<'static>,
+    pub certificate: CertificateDer<'static>,
 }
 
 impl Connection {
-    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
+    pub async fn over(stream: TlsStream<TcpStream>) -> Self {
         let (_, session) = stream.get_ref();
         let certificate = session.peer_certificates().unwrap()[0].clone().into_owned();
         let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -106,18 +106,18 @@ impl Connection {
     }
 
     /// HTTP/2 in clear.
-    pub(crate) async fn h2c(to: SocketAddr) -> Self {
+    pub async fn h2c(to: SocketAddr) -> Self {
         let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
         let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
         tokio::spawn(connection);
         Self { sender: Sender::Http2(sender), certificate: Vec::new().into() }
     }
 
-    pub(crate) fn is_http2(&self) -> bool {
+    pub fn is_http2(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
     }
 
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await?;
@@ -131,7 +131,7 @@ impl Connection {
     }
 
     /// A `GET`.
-    pub(crate) async fn get(&mut self, host: &str, path: &str) -> hyper::Result<Answer> {
+    pub async fn get(&mut self, host: &str, path: &str) -> hyper::Result<Answer> {
         let request = match &self.sender {
             Sender::Http1(_) => Request::get(path).header("host", host),
             Sender::Http2(_) => Request::get(format!("https://{host}{path}")),

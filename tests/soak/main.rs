@@ -6,24 +6,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[path = "crash/chain.rs"]
-#[allow(dead_code, reason = "what is for crashes")]
-mod chain;
-#[path = "soak/memory.rs"]
 mod memory;
-#[path = "crash/random.rs"]
-mod random;
-mod support;
-#[path = "soak/work.rs"]
 mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chain::{Http, Pace};
 use memory::Samples;
-use random::Random;
+use support::chain::{Http, Pace};
+use support::random::Random;
 use support::{CONFIG, Place};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -66,7 +58,7 @@ async fn ten_minutes_of_everything_leave_memory_flat() {
     for _ in 0..CLIENTS {
         let http = Http::new(gate.address, &gate.password).at_pace(&sessions_pace);
         let (random, replies) = (random.fork(), Arc::clone(replies));
-        clients.spawn(async move { chain::work(http, None, random, &replies).await.wrong });
+        clients.spawn(async move { support::chain::work(http, None, random, &replies).await.wrong });
     }
     let mut others = JoinSet::new();
     others.spawn(work::bad_tokens(gate.address, random.fork(), Arc::clone(refused), refusals_pace));

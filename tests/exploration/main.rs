@@ -21,19 +21,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[path = "exploration/anyone.rs"]
 mod anyone;
-#[path = "exploration/cluster.rs"]
 mod cluster;
-#[path = "exploration/gate.rs"]
 mod gate;
-#[path = "exploration/histories.rs"]
 mod histories;
-#[path = "exploration/holders.rs"]
 mod holders;
-#[path = "exploration/nodes.rs"]
 mod nodes;
-#[path = "exploration/search.rs"]
 mod search;
-#[path = "exploration/table.rs"]
 mod table;

@@ -1,0 +1,25 @@
+//! What the real binary does, in one test binary: each module is one question. tests/README.md says which.
+//!
+//! Each test starts the program with a `gateway.toml` of its own, on ports that the system chooses. Tests that need a
+//! process of their own, or that count or measure, are test binaries of their own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod cli;
+mod clients;
+// Moves the clock of the process by a fail point.
+#[cfg(feature = "failpoints")]
+mod clock;
+mod corpus;
+mod dialects;
+mod edge;
+mod end_to_end;
+mod faults;
+mod grpc;
+mod interop;
+mod kuzzle;
+mod readings;
+mod rotation_table;
+mod running;
+mod tls;
+mod upstreams;

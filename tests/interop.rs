@@ -1,0 +1,5 @@
+//! Real clients, pinned and installed into `target/interop-cache` at the first run.
+
+mod grpc;
+mod kuzzle;
+mod oauth2;
