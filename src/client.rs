@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use aws_lc_rs::{constant_time, hmac, rand};
+use aws_lc_rs::hmac;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::denial::Denial;
 use crate::fault::Error;
 use crate::limit::Limits;
-pub use crate::password::NoRandomness;
 use crate::password::Passwords;
 use crate::password::SecretHash;
+pub use crate::random::NoRandomness;
+use crate::random::{are_equal, random};
 use crate::session::Scope;
 use crate::session::profile::ProfileOverride;
 
@@ -98,8 +99,7 @@ impl Clients {
     /// # Errors
     /// If the system has no randomness.
     pub fn new(clients: Vec<Client>, passwords: Arc<Passwords>) -> Result<Self, NoRandomness> {
-        let digest_key =
-            hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).map_err(|_| NoRandomness)?;
+        let digest_key = hmac::Key::new(hmac::HMAC_SHA256, random::<32>()?.as_slice());
         let by_id = clients
             .into_iter()
             .map(|client| (client.id.clone(), KnownClient { client: Arc::new(client), good: ArcSwapOption::empty() }))
@@ -129,9 +129,8 @@ impl Clients {
             (None, Some(_)) | (Some(_), None) => Err(Denial::InvalidClient.into()),
             (Some(hash), Some(secret)) => {
                 let digest: [u8; 32] = self.digest(secret);
-                let was_good = known.good.load().as_deref().is_some_and(|good| {
-                    constant_time::verify_slices_are_equal(good.as_slice(), digest.as_slice()).is_ok()
-                });
+                let was_good =
+                    known.good.load().as_deref().is_some_and(|good| are_equal(good.as_slice(), digest.as_slice()));
                 if was_good {
                     return Ok(Arc::clone(&known.client));
                 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::denial::Denial;
+use crate::random::NoRandomness;
 
 /// A store that failed, or that cannot be opened. The text says what failed, where, and how to repair it.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,12 @@ pub enum Fault {
     /// Other requests changed the session at every attempt.
     #[error("the session changed during every attempt")]
     Contention,
+}
+
+impl From<NoRandomness> for Fault {
+    fn from(_: NoRandomness) -> Self {
+        Self::Signing("the system returned no random bytes")
+    }
 }
 
 impl From<DirectoryError> for Fault {

@@ -109,6 +109,8 @@ pub mod policy;
 #[doc(hidden)]
 pub mod private_file;
 #[doc(hidden)]
+pub mod random;
+#[doc(hidden)]
 pub mod reason;
 #[doc(hidden)]
 pub mod reply;

@@ -5,6 +5,7 @@
 //! the same, whatever is wrong, so its time reveals nothing (requirement A2): if stored hashes differ in cost, a second
 //! run on a dummy hash makes up for a cheaper one.
 
+use crate::random::{NoRandomness, are_equal, random};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
-use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -139,7 +139,7 @@ impl StoredHash {
             memory.resize(self.params.block_count(), Block::new());
         }
         let run = argon2.hash_password_into_with_memory(password, &self.salt, out, memory.as_mut_slice());
-        run.is_ok() && bool::from(self.output.as_bytes().ct_eq(out))
+        run.is_ok() && are_equal(self.output.as_bytes(), out)
     }
 }
 
@@ -173,17 +173,16 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
     if bytes.len() > MAX_PASSWORD {
         return Err(BadPassword::TooLong);
     }
-    let mut salt = [0; 16];
-    aws_lc_rs::rand::fill(&mut salt).map_err(|_| BadPassword::Failed("no random bytes"))?;
+    let salt = random::<16>().map_err(|_| BadPassword::Failed("no random bytes"))?;
     let failed = |_| BadPassword::Failed("argon2");
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(failed)?;
     let mut out = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(bytes, &salt, out.as_mut_slice())
+        .hash_password_into(bytes, salt.as_slice(), out.as_mut_slice())
         .map_err(failed)?;
     let text = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, bytes);
     let Cost { memory_kib, passes, lanes } = cost;
-    Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", text(&salt), text(out.as_slice())))
+    Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", text(salt.as_slice()), text(out.as_slice())))
 }
 
 /// Checks passwords: a bounded number at once, and a bounded number that wait.
@@ -325,11 +324,6 @@ impl Passwords {
     }
 }
 
-/// The system returned no random bytes.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the system returned no random bytes")]
-pub struct NoRandomness;
-
 /// An argon2id hash in PHC form. Does not print.
 #[derive(Clone)]
 pub struct SecretHash(SecretString);
@@ -346,8 +340,7 @@ impl SecretHash {
     /// If the system has no randomness.
     pub fn of_nobody() -> Result<Self, NoRandomness> {
         use base64::Engine as _;
-        let mut bytes = [0; 48];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+        let bytes = random::<48>()?;
         let (salt, digest) = bytes.split_at(16);
         let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
         Ok(Self::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))

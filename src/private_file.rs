@@ -9,11 +9,15 @@
 //! Root works on a service's files on its behalf (requirement O17): it reads files that belong to the owner of their
 //! folder, and gives new files to that owner, so that the service can use them.
 //!
+//! `fs-mistrust` trusts one group at most, where orchestrators mount secrets for a group of their choice, and knows
+//! nothing of root's work on behalf of a service. `atomic-write-file` writes, and judges nothing.
+//!
 //! Files that are not secret but decide about trust use [`trusted`].
 
 pub mod trusted;
 mod user;
 
+use crate::random::random;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -318,8 +322,7 @@ impl Unpublished {
     /// # Errors
     /// I/O, or `path` names no file.
     pub fn beside(path: &Path) -> io::Result<(Self, File)> {
-        let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
+        let random = *random::<8>()?;
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
         // O_EXCL, which follows no link either.
         let file = private_options().read(true).create_new(true).open(&name)?;

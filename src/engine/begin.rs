@@ -12,6 +12,7 @@ use crate::denial::Denial;
 use crate::directory::{Directory, DirectoryError, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Attempt;
+use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
@@ -146,8 +147,8 @@ impl Engine {
             refresh_key: keyring.refresh_keys().current(),
         };
         let session = Session {
-            id: SessionId::new(created, self.random_bytes()?),
-            secret: SessionSecret::new(self.random_bytes()?),
+            id: SessionId::new(created, *random().map_err(Fault::from)?),
+            secret: SessionSecret::new(*random().map_err(Fault::from)?),
             subject: new.subject.into(),
             account: new.account.map(Into::into),
             client: new.client.into(),
@@ -241,7 +242,7 @@ impl Engine {
         }
         let now = self.stamp_sessionless(&subject, &client.id)?;
         let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
-        let jti = uuid::Builder::from_random_bytes(self.random_bytes()?).into_uuid().to_string();
+        let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
         let claims = MintedClaims {
             issuer: &self.issuer,
             subject: &subject,

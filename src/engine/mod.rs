@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use crate::clock::{ClockState, EngineClock, Timestamp};
 use crate::directory::{Directory, User};
@@ -91,7 +90,6 @@ pub struct Engine {
     counts: Counts,
     /// A write failed, but may have reached the store.
     is_behind: AtomicBool,
-    random: SystemRandom,
 }
 
 impl Engine {
@@ -114,7 +112,6 @@ impl Engine {
             keep_login_origin: parts.keep_login_origin,
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
-            random: SystemRandom::new(),
         }
     }
 
@@ -245,12 +242,6 @@ impl Engine {
 
     fn style(&self, dialect: &str) -> TokenStyle {
         self.styles.iter().find(|(name, _)| **name == *dialect).map(|(_, style)| *style).unwrap_or_default()
-    }
-
-    fn random_bytes<const N: usize>(&self) -> Result<[u8; N], Fault> {
-        let mut bytes = [0; N];
-        self.random.fill(&mut bytes).map_err(|_| Fault::Signing("the system returned no random bytes"))?;
-        Ok(bytes)
     }
 }
 

@@ -1,4 +1,7 @@
-//! A request body that is answered while it comes, and that must come to an end.
+//! The deadline of a request body that is answered while it arrives.
+//!
+//! tower-http's `TimeoutBody` starts anew with each frame, so a client that sends a byte now and then would never meet it.
+//! This deadline is for the whole body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,12 +13,12 @@ use tokio::time::Sleep;
 
 use crate::dialect::StreamedBody;
 
-/// Why it ended.
+/// The deadline passed.
 #[derive(Debug, thiserror::Error)]
 #[error("it did not end in time")]
 struct Stalled;
 
-/// Ends with an error once somebody waits after so long a time, whatever moved until then.
+/// Ends with an error when a frame is awaited after the deadline, whatever arrived before.
 pub(super) struct StallTimeout {
     body: StreamedBody,
     end: Pin<Box<Sleep>>,

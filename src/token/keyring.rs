@@ -13,10 +13,12 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::algorithm::{Algorithm, UnknownAlgorithm};
+use crate::random::{NoRandomness, random};
 
 mod hmac_secret;
 mod public;
 mod refresh_keys;
+mod signature;
 mod signing;
 
 #[cfg(feature = "key-folder")]
@@ -199,11 +201,10 @@ impl Keyring {
     }
 }
 
-/// Random bytes from the system.
-pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, KeyError> {
-    let mut bytes = Zeroizing::new([0; N]);
-    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
-    Ok(bytes)
+impl From<NoRandomness> for KeyError {
+    fn from(_: NoRandomness) -> Self {
+        Self::Random
+    }
 }
 
 fn new_id() -> Result<Uuid, KeyError> {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
@@ -13,6 +12,7 @@ use super::claims::MintedClaims;
 use super::keyring::SigningKey;
 use super::verify::{MAX_TOKEN, is_name, is_subject};
 use crate::fault::Fault;
+use crate::random::random;
 
 /// A minted access token. Does not print; zeroised when dropped.
 #[derive(Clone)]
@@ -111,7 +111,7 @@ fn escaped_for_plain_base64(json: &str) -> String {
 /// process, and reveal nothing of it (requirement A6).
 pub fn fingerprint(token: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
-        LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
+        LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
     let Some(key) = KEY.as_ref() else { return "-".to_owned() };
     let tag = hmac::sign(key, token.as_bytes());
     URL_SAFE_NO_PAD.encode(tag.as_ref().get(..12).unwrap_or_default())

@@ -10,10 +10,10 @@ use std::fmt;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::keyring::{RefreshKeys, truncated};
+use crate::random::are_equal;
 use crate::session::{Generation, SessionId, SessionSecret};
 
 /// The prefix of every refresh token, so that secret scanners find leaks.
@@ -102,7 +102,7 @@ impl Authentic {
     /// Was it made for the session with this secret and this client? Takes the same time for either answer.
     pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
         let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
-        expected.as_slice().ct_eq(&self.tag_b).into()
+        are_equal(expected.as_slice(), &self.tag_b)
     }
 }
 
@@ -126,8 +126,7 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let generation = read_varint(varint)?;
     let session = SessionId::from_bytes(*id);
     let expected = Zeroizing::new(keys.tag(key_id, &message(key_id, session, generation))?);
-    let holds: bool = expected.as_slice().ct_eq(tag_a).into();
-    holds.then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
+    are_equal(expected.as_slice(), tag_a).then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
 }
 
 /// The input of both tags. The varint is self-delimiting, so what follows cannot be read as part of it.

@@ -12,6 +12,7 @@ use super::frame_copy::FrameCopy;
 use super::frames::CLOSE;
 use crate::gate::LeaseEnd;
 use crate::linger::linger;
+use crate::random::random;
 
 /// How long both sides may take until they have been told of the end: the frame to the client that is under way must come
 /// whole from the upstream, and be taken by the client, the Close frame too.
@@ -108,9 +109,8 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
 
 /// As a client must (§5.3): nobody may foresee what it looks like on the wire.
 fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
-    let mut mask = [0; 4];
-    match aws_lc_rs::rand::fill(&mut mask) {
-        Ok(()) => close_frame(why, Some(mask)),
+    match random::<4>() {
+        Ok(mask) => close_frame(why, Some(*mask)),
         // Without a frame the connection is closed all the same.
         Err(_) => Vec::new(),
     }

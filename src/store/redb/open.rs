@@ -21,6 +21,7 @@ use super::staged::StagedFile;
 use super::writer::{Marker, failed};
 use crate::clock::Timestamp;
 use crate::private_file::{self, Unpublished};
+use crate::random::random;
 
 /// The room that a failed store needs before it is reopened, in bytes: a few changes of the usual size.
 const MIN_FREE_BYTES: usize = 256 << 10;
@@ -279,9 +280,8 @@ fn write(
 }
 
 fn random_id() -> Result<Uuid, Failure> {
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| Failure::Broken(StoreError::new("no random bytes")))?;
-    Ok(uuid::Builder::from_random_bytes(random).into_uuid())
+    let random = random::<16>().map_err(|error| Failure::Broken(StoreError::new(error.to_string())))?;
+    Ok(uuid::Builder::from_random_bytes(*random).into_uuid())
 }
 
 fn cannot_open(path: &Path, error: std::io::Error) -> StoreError {

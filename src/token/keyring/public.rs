@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::signature::{self, EcdsaVerificationAlgorithm, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, PublicKeyUse, ThumbprintHash};
 
+use super::super::algorithm::Family;
+use super::signature::{KeySigner, KeyVerifier, point_verifier, rsa_verifier, secret};
 use super::{Algorithm, KeyError, hmac_secret, install_provider};
 
 /// The longest `kid` that is looked up, in bytes (J3).
@@ -20,7 +21,7 @@ pub(crate) const MAX_KID: usize = 128;
 pub struct VerifyingKey {
     kid: Option<Arc<str>>,
     algorithm: Algorithm,
-    check: Check,
+    verifier: KeyVerifier,
     signature_len: usize,
     /// `None` for a secret.
     public: Option<Jwk>,
@@ -39,9 +40,9 @@ impl KeyPrint {
     }
 
     /// The print of a secret, which reveals nothing of it: an HMAC over a text that no token can be.
-    fn of_secret(key: &hmac::Key, algorithm: Algorithm) -> Self {
-        let tag = hmac::sign(key, format!("rotogate: which key is this? {algorithm}").as_bytes());
-        Self::of(&digest::digest(&digest::SHA256, tag.as_ref()))
+    fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
+        let tag = key.try_sign(format!("rotogate: which key is this? {algorithm}").as_bytes()).ok()?;
+        Some(Self::of(&digest::digest(&digest::SHA256, &tag)))
     }
 
     fn of(digest: &digest::Digest) -> Self {
@@ -55,13 +56,6 @@ impl fmt::Debug for KeyPrint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyPrint(…)")
     }
-}
-
-/// A key in the form of the cryptographic library: parsed once, so that a check costs no more than the signature.
-#[derive(Clone)]
-enum Check {
-    Public(Arc<ParsedPublicKey>),
-    Secret(Arc<hmac::Key>),
 }
 
 impl fmt::Debug for VerifyingKey {
@@ -82,11 +76,10 @@ impl VerifyingKey {
     pub fn from_jwk(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
-        let (parsed, signature_len) = parse(jwk, algorithm).map_err(refuse)?;
+        let (verifier, signature_len) = parse(jwk, algorithm).map_err(refuse)?;
         let kid = jwk.common.key_id.as_deref().map(checked_kid).transpose()?;
-        let check = Check::Public(Arc::new(parsed));
         let print = KeyPrint::of_public(jwk, algorithm).ok_or_else(|| refuse("a malformed JWK"))?;
-        Ok(Self { kid, algorithm, check, signature_len, public: Some(jwk.clone()), print })
+        Ok(Self { kid, algorithm, verifier, signature_len, public: Some(jwk.clone()), print })
     }
 
     /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.
@@ -94,7 +87,6 @@ impl VerifyingKey {
     /// # Errors
     /// As [`VerifyingKey::from_jwk`]; and a PEM that contains something else, or more than one key.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
-        use super::super::algorithm::Family;
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
         let parts = pem::parse_many(text).map_err(|_| refuse("not a PEM file"))?;
@@ -123,18 +115,14 @@ impl VerifyingKey {
         Self::from_jwk(&jwk, algorithm)
     }
 
-    pub(super) fn from_secret(secret: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
-        hmac_secret::check(algorithm, secret)?;
-        let hash = match algorithm {
-            Algorithm::Hs256 => hmac::HMAC_SHA256,
-            Algorithm::Hs384 => hmac::HMAC_SHA384,
-            Algorithm::Hs512 => hmac::HMAC_SHA512,
-            _ => return Err(KeyError::Unusable { algorithm, why: "a secret is for HMAC" }),
-        };
-        let key = hmac::Key::new(hash, secret);
-        let print = KeyPrint::of_secret(&key, algorithm);
-        let check = Check::Secret(Arc::new(key));
-        Ok(Self { kid: None, algorithm, check, signature_len: algorithm.hash_len(), public: None, print })
+    /// A secret, as the key that signs and the key that verifies.
+    pub(super) fn from_secret(text: &[u8], algorithm: Algorithm) -> Result<(KeySigner, Self), KeyError> {
+        hmac_secret::check(algorithm, text)?;
+        let refuse = |why| KeyError::Unusable { algorithm, why };
+        let (signer, verifier) = secret(algorithm, text).ok_or_else(|| refuse("a secret is for HMAC"))?;
+        let print = KeyPrint::of_secret(&signer, algorithm).ok_or_else(|| refuse("it does not sign"))?;
+        let signature_len = algorithm.hash_len();
+        Ok((signer, Self { kid: None, algorithm, verifier, signature_len, public: None, print }))
     }
 
     pub(super) fn named(mut self, kid: &str) -> Result<Self, KeyError> {
@@ -168,11 +156,8 @@ impl VerifyingKey {
     }
 
     /// Is `signature` a signature of this key over `message`?
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        match &self.check {
-            Check::Public(key) => key.verify_sig(message, signature).is_ok(),
-            Check::Secret(key) => hmac::verify(key, message, signature).is_ok(),
-        }
+    pub(crate) fn verifies(&self, message: &[u8], signature: &Vec<u8>) -> bool {
+        self.verifier.verify(message, signature).is_ok()
     }
 
     /// The key's JWK thumbprint (RFC 7638, SHA-256); `None` for a secret.
@@ -198,52 +183,46 @@ fn checked_kid(kid: &str) -> Result<Arc<str>, KeyError> {
     if fits { Ok(kid.into()) } else { Err(KeyError::BadKid) }
 }
 
-/// The parsed key, checked against the algorithm, and the length of its signatures.
-fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(ParsedPublicKey, usize), &'static str> {
+/// The key that verifies, checked against the algorithm, and the length of its signatures.
+fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'static str> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| "a malformed JWK");
-    let rsa = |parameters: &'static RsaParameters| {
-        let AlgorithmParameters::RSA(p) = &jwk.algorithm else { return Err(OF_ANOTHER_KIND) };
-        let (n, e) = (decode(&p.n)?, decode(&p.e)?);
-        let n = n.get(n.iter().take_while(|b| **b == 0).count()..).unwrap_or_default();
-        let bits = n.first().map_or(0, |b| n.len() * 8 - b.leading_zeros() as usize);
-        if bits < 2048 {
-            return Err("an RSA key must have at least 2048 bits");
+    match (algorithm.family(), &jwk.algorithm) {
+        (Family::Rsa, AlgorithmParameters::RSA(p)) => {
+            let (n, e) = (decode(&p.n)?, decode(&p.e)?);
+            let n = n.get(n.iter().take_while(|b| **b == 0).count()..).unwrap_or_default();
+            let bits = n.first().map_or(0, |b| n.len() * 8 - b.leading_zeros() as usize);
+            if bits < 2048 {
+                return Err("an RSA key must have at least 2048 bits");
+            }
+            let key = rsa_verifier(algorithm, n, &e).ok_or("not an RSA key of 2048 to 8192 bits")?;
+            Ok((key, n.len()))
         }
-        let key = RsaPublicKeyComponents { n, e: e.as_slice() }.to_parsed_public_key(parameters);
-        Ok((key.map_err(|_| "not an RSA key of 2048 to 8192 bits")?, n.len()))
-    };
-    let point = |on: EllipticCurve, curve: &'static EcdsaVerificationAlgorithm, len: usize| match &jwk.algorithm {
-        AlgorithmParameters::EllipticCurve(p) if p.curve == on => {
+        (Family::Ecdsa, AlgorithmParameters::EllipticCurve(p)) => {
+            let (curve, len) = match algorithm {
+                Algorithm::Es384 => (EllipticCurve::P384, 48),
+                _ => (EllipticCurve::P256, 32),
+            };
+            if p.curve != curve {
+                return Err(OF_ANOTHER_KIND);
+            }
             let (x, y) = (decode(&p.x)?, decode(&p.y)?);
             if x.len() != len || y.len() != len {
                 return Err("a coordinate of the wrong length");
             }
-            let key = ParsedPublicKey::new(curve, [&[4], x.as_slice(), &y].concat());
-            Ok((key.map_err(|_| "not a point of the curve")?, 2 * len))
+            let key =
+                point_verifier(algorithm, &[&[4], x.as_slice(), &y].concat()).ok_or("not a point of the curve")?;
+            Ok((key, 2 * len))
         }
-        _ => Err(OF_ANOTHER_KIND),
-    };
-    match algorithm {
-        Algorithm::EdDsa => match &jwk.algorithm {
-            AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 => {
-                let x: [u8; 32] = decode(&p.x)?.try_into().map_err(|_| "an Ed25519 key has 32 bytes")?;
-                if is_small_order(&x) {
-                    // With such a key, one signature fits (nearly) every message.
-                    return Err("an Ed25519 key of small order");
-                }
-                Ok((ParsedPublicKey::new(&signature::ED25519, x).map_err(|_| "not a point of the curve")?, 64))
+        (Family::Edwards, AlgorithmParameters::OctetKeyPair(p)) if p.curve == EllipticCurve::Ed25519 => {
+            let x: [u8; 32] = decode(&p.x)?.try_into().map_err(|_| "an Ed25519 key has 32 bytes")?;
+            if is_small_order(&x) {
+                // With such a key, one signature fits (nearly) every message.
+                return Err("an Ed25519 key of small order");
             }
-            _ => Err(OF_ANOTHER_KIND),
-        },
-        Algorithm::Es256 => point(EllipticCurve::P256, &signature::ECDSA_P256_SHA256_FIXED, 32),
-        Algorithm::Es384 => point(EllipticCurve::P384, &signature::ECDSA_P384_SHA384_FIXED, 48),
-        Algorithm::Rs256 => rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::Rs384 => rsa(&signature::RSA_PKCS1_2048_8192_SHA384),
-        Algorithm::Rs512 => rsa(&signature::RSA_PKCS1_2048_8192_SHA512),
-        Algorithm::Ps256 => rsa(&signature::RSA_PSS_2048_8192_SHA256),
-        Algorithm::Ps384 => rsa(&signature::RSA_PSS_2048_8192_SHA384),
-        Algorithm::Ps512 => rsa(&signature::RSA_PSS_2048_8192_SHA512),
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => Err("a public key is never an HMAC secret"),
+            Ok((point_verifier(algorithm, &x).ok_or("not a point of the curve")?, 64))
+        }
+        (Family::Hmac, _) => Err("a public key is never an HMAC secret"),
+        (Family::Rsa | Family::Ecdsa | Family::Edwards, _) => Err(OF_ANOTHER_KIND),
     }
 }
 

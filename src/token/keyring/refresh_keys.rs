@@ -8,8 +8,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Algorithm, KeyError, encode, hmac_secret, random};
+use super::{Algorithm, KeyError, encode, hmac_secret};
 use crate::clock::Timestamp;
+use crate::random::random;
 use crate::session::{Generation, SessionId};
 
 /// Separates this use of a secret from every other use.

@@ -4,19 +4,21 @@ use std::fmt;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
     Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
     RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
-use aws_lc_rs::{hmac, rsa};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::algorithm::Family;
-use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret, random};
+use super::signature::{KeySigner, ecdsa_signer, edwards_signer, rsa_signer};
+use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
+use crate::random::random;
 
 /// The text of a key file: PKCS #8 in PEM, or for HMAC the secret in base64url. Does not print; zeroised when dropped.
 pub struct KeyMaterial(Zeroizing<Vec<u8>>);
@@ -69,22 +71,10 @@ impl KeyMaterial {
     }
 }
 
-/// The key in the form of the cryptographic library.
-enum Signer {
-    /// Ed25519.
-    Edwards(Ed25519KeyPair),
-    /// ECDSA, fixed-length signatures.
-    Ecdsa(EcdsaKeyPair),
-    /// RSA with its padding.
-    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
-    /// A shared secret.
-    Hmac(Box<hmac::Key>),
-}
-
 /// A private key or secret of our own, bound to one algorithm. Does not print; the cryptographic library cleanses keys
 /// when they are dropped.
 pub struct SigningKey {
-    signer: Signer,
+    signer: KeySigner,
     verifying: VerifyingKey,
     kid: Box<str>,
     /// The header of every token that it signs, prepared once.
@@ -132,7 +122,7 @@ impl SigningKey {
         Self::assemble(signer, verifying, kid)
     }
 
-    fn assemble(signer: Signer, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
+    fn assemble(signer: KeySigner, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
         let verifying = verifying.named(kid)?;
         // Written by hand, so that the order of the members never changes; the value escapes the characters of a kid.
         let header = format!(
@@ -166,16 +156,7 @@ impl SigningKey {
 
     /// Signs. `None` if the cryptographic library fails.
     pub(in crate::token) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
-        match &self.signer {
-            Signer::Edwards(pair) => pair.try_sign(message).ok().map(|s| s.as_ref().to_vec()),
-            Signer::Ecdsa(pair) => pair.sign(&SystemRandom::new(), message).ok().map(|s| s.as_ref().to_vec()),
-            Signer::Rsa(pair, padding) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*padding, &SystemRandom::new(), message, &mut signature).ok()?;
-                Some(signature)
-            }
-            Signer::Hmac(key) => Some(hmac::sign(key, message).as_ref().to_vec()),
-        }
+        self.signer.try_sign(message).ok()
     }
 }
 
@@ -183,21 +164,21 @@ fn curve(algorithm: Algorithm) -> &'static EcdsaSigningAlgorithm {
     if algorithm == Algorithm::Es384 { &ECDSA_P384_SHA384_FIXED_SIGNING } else { &ECDSA_P256_SHA256_FIXED_SIGNING }
 }
 
-fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(Signer, VerifyingKey), KeyError> {
+fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(KeySigner, VerifyingKey), KeyError> {
     let padding: &'static dyn RsaEncoding = match algorithm {
-        Algorithm::Hs256 => return secret(algorithm, hmac::HMAC_SHA256, material),
-        Algorithm::Hs384 => return secret(algorithm, hmac::HMAC_SHA384, material),
-        Algorithm::Hs512 => return secret(algorithm, hmac::HMAC_SHA512, material),
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => {
+            return VerifyingKey::from_secret(&hmac_secret::decode(algorithm, material.expose())?, algorithm);
+        }
         Algorithm::EdDsa => {
             let pair = Ed25519KeyPair::from_pkcs8(&pkcs8(algorithm, material)?).map_err(|_| other_kind(algorithm))?;
             let public = DecodingKey::from_ed_der(pair.public_key().as_ref());
-            return Ok((Signer::Edwards(pair), VerifyingKey::from_decoding(&public, algorithm)?));
+            return Ok((edwards_signer(pair), VerifyingKey::from_decoding(&public, algorithm)?));
         }
         Algorithm::Es256 | Algorithm::Es384 => {
             let pair = EcdsaKeyPair::from_pkcs8(curve(algorithm), &pkcs8(algorithm, material)?)
                 .map_err(|_| other_kind(algorithm))?;
             let public = DecodingKey::from_ec_der(pair.public_key().as_ref());
-            return Ok((Signer::Ecdsa(pair), VerifyingKey::from_decoding(&public, algorithm)?));
+            return Ok((ecdsa_signer(algorithm, pair), VerifyingKey::from_decoding(&public, algorithm)?));
         }
         Algorithm::Rs256 => &RSA_PKCS1_SHA256,
         Algorithm::Rs384 => &RSA_PKCS1_SHA384,
@@ -211,17 +192,7 @@ fn parse(algorithm: Algorithm, material: &KeyMaterial) -> Result<(Signer, Verify
         why: "the file contains a key of another kind, or one outside 2048 to 8192 bits",
     })?;
     let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
-    Ok((Signer::Rsa(pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))
-}
-
-fn secret(
-    algorithm: Algorithm,
-    hash: hmac::Algorithm,
-    material: &KeyMaterial,
-) -> Result<(Signer, VerifyingKey), KeyError> {
-    let secret = hmac_secret::decode(algorithm, material.expose())?;
-    let verifying = VerifyingKey::from_secret(&secret, algorithm)?;
-    Ok((Signer::Hmac(Box::new(hmac::Key::new(hash, &secret))), verifying))
+    Ok((rsa_signer(algorithm, pair, padding), VerifyingKey::from_decoding(&public, algorithm)?))
 }
 
 fn other_kind(algorithm: Algorithm) -> KeyError {

@@ -1,5 +1,6 @@
 //! The members of a token's header or payload, read in one pass and borrowed from its bytes: the gate reads most claims
-//! once, and never builds a whole document.
+//! once, and never builds a whole document. `strict_json` is the same reader for documents that are kept whole; a
+//! property test holds both to the same texts.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,16 +1,15 @@
 //! `rotogate client`.
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::output::Output;
 use super::{CommandResult, Failure, prompt};
 use rotogate::password;
+use rotogate::random::random;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -32,7 +31,7 @@ struct SecretReport<'a> {
 
 pub(super) fn run(command: &Command, output: Output) -> CommandResult {
     let Command::Secret { stdin } = *command;
-    let secret = if stdin { prompt::piped("the secret")? } else { random()? };
+    let secret = if stdin { prompt::piped("the secret")? } else { new_secret()? };
     let hash = password::hash(&secret).map_err(Failure::of)?;
     let shown = (!stdin).then(|| secret.expose_secret());
     output.write(&SecretReport { client_secret: shown, secret_hash: &hash }, || {
@@ -45,9 +44,7 @@ pub(super) fn run(command: &Command, output: Output) -> CommandResult {
 }
 
 /// 256 random bits.
-fn random() -> Result<SecretString, Failure> {
-    let mut bytes = Zeroizing::new([0_u8; 32]);
-    let failed = |_| Failure::Failed("the system provided no random bytes".into());
-    SystemRandom::new().fill(bytes.as_mut_slice()).map_err(failed)?;
+fn new_secret() -> Result<SecretString, Failure> {
+    let bytes = random::<32>().map_err(Failure::of)?;
     Ok(SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
 }

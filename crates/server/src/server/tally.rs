@@ -1,5 +1,8 @@
 //! Counts answered requests: how many, with what outcome, how fast. Each thread has a counter of its own, so that no
 //! thread waits for another; a scrape adds them up.
+//!
+//! prometheus-client encodes the result. Its `Family` of histograms is not used to count: it shares a lock and atomic
+//! counters among all threads, and looks the labels up for each metric of a request.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

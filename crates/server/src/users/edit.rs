@@ -16,6 +16,7 @@ use super::{FirstUser, private_file};
 use rotogate::clock::Timestamp;
 use rotogate::directory::{User, is_valid_subject};
 use rotogate::password::{self, BadPassword};
+use rotogate::random::random;
 use rotogate::session::Scope;
 
 const HEADER: &str = "\
@@ -145,9 +146,8 @@ pub fn set_active(path: &Path, who: UserKey<'_>, active: bool, now: Timestamp) -
 
 /// Creates the file with its first user.
 pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError> {
-    let mut random = [0; 15];
-    fill(&mut random)?;
-    let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random);
+    let secret = random::<15>().map_err(io::Error::from)?;
+    let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret.as_slice());
     let first = FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
     let scopes = Scope::parse("read write").unwrap_or_default();
     let who = UserKey { account: None, username: &first.username };
@@ -278,11 +278,5 @@ fn moment(at: Timestamp) -> toml_edit::Value {
 const LAST_WRITABLE: Timestamp = Timestamp::from_secs(253_402_300_800);
 
 fn random_subject() -> Result<String, EditError> {
-    let mut random = [0; 16];
-    fill(&mut random)?;
-    Ok(uuid::Builder::from_random_bytes(random).into_uuid().to_string())
-}
-
-fn fill(bytes: &mut [u8]) -> Result<(), EditError> {
-    aws_lc_rs::rand::fill(bytes).map_err(|_| EditError::Io(io::Error::other("no random bytes")))
+    Ok(uuid::Builder::from_random_bytes(*random::<16>().map_err(io::Error::from)?).into_uuid().to_string())
 }

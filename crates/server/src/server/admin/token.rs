@@ -3,14 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
-use aws_lc_rs::constant_time;
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use rotogate::private_file;
+use rotogate::random::{are_equal, random};
 
 /// The minimum length of a token.
 const MIN_CHARS: usize = 32;
@@ -31,10 +30,7 @@ impl AdminToken {
     /// The file cannot be read or created, others may access it, or it has fewer than 32 characters.
     pub fn load_or_create(path: &Path) -> Result<Self, String> {
         if !path.exists() {
-            let mut random = Zeroizing::new([0_u8; 32]);
-            SystemRandom::new()
-                .fill(random.as_mut_slice())
-                .map_err(|_| "the system provided no random bytes".to_owned())?;
+            let random = random::<32>().map_err(|error| error.to_string())?;
             let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(random.as_slice())));
             let failed = |error| format!("the admin token {} cannot be created: {error}", path.display());
             if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -63,7 +59,7 @@ impl AdminToken {
 
     /// Whether `presented` is the token. Compares in constant time.
     pub(crate) fn is(&self, presented: &str) -> bool {
-        constant_time::verify_slices_are_equal(self.0.expose_secret().as_bytes(), presented.as_bytes()).is_ok()
+        are_equal(self.0.expose_secret().as_bytes(), presented.as_bytes())
     }
 
     /// The token, to send it to a running gate.

@@ -1,0 +1,30 @@
+//! Random bytes from the operating system, and comparison in constant time: the one place for both.
+
+use aws_lc_rs::constant_time;
+use zeroize::Zeroizing;
+
+/// The operating system returned no random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system returned no random bytes")]
+pub struct NoRandomness;
+
+impl From<NoRandomness> for std::io::Error {
+    fn from(error: NoRandomness) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Random bytes, zeroised when dropped.
+///
+/// # Errors
+/// The system returns none.
+pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
+    let mut bytes = Zeroizing::new([0; N]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
+    Ok(bytes)
+}
+
+/// Are they equal? Takes the same time for all texts of one length.
+pub fn are_equal(a: &[u8], b: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(a, b).is_ok()
+}
