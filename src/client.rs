@@ -65,6 +65,7 @@ impl Client {
 
 /// The client credentials of a request.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct PresentedClient {
     /// `client_id`.
     pub id: String,
@@ -73,6 +74,7 @@ pub struct PresentedClient {
 }
 
 /// The registered clients.
+#[doc(hidden)]
 pub struct Clients {
     by_id: HashMap<Box<str>, KnownClient>,
     passwords: Arc<Passwords>,

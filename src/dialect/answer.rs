@@ -49,6 +49,7 @@ impl fmt::Debug for Answer {
 
 /// A request that is authorised like any other on the route of its path and sent on without its body. The service's
 /// answer becomes part of the gate's own reply.
+#[doc(hidden)]
 pub struct Consult {
     /// Makes the reply, with its outcome for the access log.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
@@ -56,6 +57,7 @@ pub struct Consult {
 
 /// What the service behind the gate answered.
 #[derive(Debug)]
+#[doc(hidden)]
 pub enum ConsultResult {
     /// There is no service to ask.
     NoService,
@@ -89,6 +91,7 @@ pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
 }
 
 /// The outcome of a command, for the access log.
+#[doc(hidden)]
 pub fn reason(outcome: &Result<Outcome, Error>) -> Reason {
     outcome.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED)
 }

@@ -29,6 +29,7 @@ use crate::token::verify::strict_json;
 mod tests;
 
 /// The dialect's name in `gateway.toml`.
+#[doc(hidden)]
 pub const NAME: &str = "envelope";
 
 const MALFORMED: &str = "AUTH_1000";

@@ -14,10 +14,12 @@ use crate::lease::Lease;
 use crate::overload::SocketPermit;
 
 /// Selects the upstream connection of a message: callers of one identity share it.
+#[doc(hidden)]
 pub type Identity = Box<[u8]>;
 
 /// The gate, for the messages of one connection.
 #[async_trait]
+#[doc(hidden)]
 pub trait SocketGate: CommandHandler {
     /// Authorises a message like a request to the route of the connection's path, and as the call that it makes.
     ///
@@ -42,9 +44,11 @@ pub trait SocketGate: CommandHandler {
 }
 
 /// Serves a connection to its end.
+#[doc(hidden)]
 pub type Serve = Box<dyn FnOnce(Upgraded, Arc<dyn SocketGate>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// A connection that a dialect takes over.
+#[doc(hidden)]
 pub struct Upgrade {
     /// 101, with the headers of the protocol.
     pub reply: Reply,

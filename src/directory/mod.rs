@@ -41,6 +41,7 @@ pub struct User {
 /// Distinguishes a user's password from the previous one, and reveals nothing of either: a digest of what the directory
 /// stores, such as a salted hash. Never a digest of the password itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {
@@ -85,6 +86,7 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
 
 /// Is this usable as a user's `sub`: visible ASCII, 1 to 256 bytes (requirement J9), and unlike a client's own subject
 /// (requirement R21)?
+#[doc(hidden)]
 pub fn is_valid_subject(subject: &str) -> bool {
     is_subject(subject) && !subject.starts_with(CLIENT_PREFIX)
 }

@@ -36,10 +36,13 @@ use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenCh
 mod sound;
 
 /// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
+#[doc(hidden)]
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
 /// The longest that a connection lasts which passes through, however often its token is exchanged meanwhile.
+#[doc(hidden)]
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 /// The tolerance for clocks that differ.
+#[doc(hidden)]
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Why a gate could not be put together.

@@ -43,6 +43,7 @@ pub use table::envelopes;
 pub(super) use table::{Endpoints, Hit, Operation};
 
 /// Where the public keys are.
+#[doc(hidden)]
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long others may keep keys and metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";

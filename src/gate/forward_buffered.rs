@@ -21,6 +21,7 @@ const MAX_CONSULTED: usize = 1024 * 1024;
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// See the module. The two there are: [`NoForward`] and [`BufferedForward`].
+#[doc(hidden)]
 pub trait ForwardBuffered<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
@@ -54,6 +55,7 @@ where
 /// Why a call was not passed on, for the developer who put the gate in front of the service.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
+#[doc(hidden)]
 pub struct NotForwarded {
     status: StatusCode,
     why: &'static str,
@@ -86,10 +88,12 @@ impl NotForwarded {
 
 /// It cannot.
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct NoForward;
 
 /// It can: the service is cloned, and its body made from bytes. See [`super::GateLayer::forward_buffered`].
 #[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
 pub struct BufferedForward;
 
 impl<S, B> ForwardBuffered<S, B> for NoForward

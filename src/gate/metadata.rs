@@ -10,8 +10,10 @@ use crate::dialect::OAuthPaths;
 use crate::gate::JWKS_PATH;
 
 /// RFC 8414 §3. An issuer's path comes behind it.
+#[doc(hidden)]
 pub const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 /// OpenID Connect Discovery §4. An issuer's path comes before it.
+#[doc(hidden)]
 pub const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
 /// Of an authorization server without an authorization endpoint: no response types, and no ID tokens.

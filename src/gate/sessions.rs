@@ -113,6 +113,7 @@ pub enum Whose<'a> {
 
 /// What came of a revocation of many sessions.
 #[derive(Clone, Copy, Debug, Default)]
+#[doc(hidden)]
 pub struct Tally {
     /// How many sessions it was about.
     pub matched: u64,

@@ -30,6 +30,7 @@ pub struct Verdict {
 /// An operation at one of the gate's own endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct Operation {
     /// The name of the dialect.
     pub dialect: &'static str,
@@ -48,6 +49,7 @@ impl Operation {
 
 /// Who a request is of.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),
@@ -60,6 +62,7 @@ pub enum Who {
 /// Whom tokens were issued to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct Recipient {
     /// `sub`.
     pub subject: Box<str>,
@@ -70,6 +73,7 @@ pub struct Recipient {
 /// What a token that was refused says, each text cut at 256 bytes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct RefusedToken {
     /// Was its signature proved? Otherwise all of this is only what somebody wrote.
     pub is_proved: bool,

@@ -61,6 +61,7 @@ impl fmt::Display for CallPattern {
 /// Finds an envelope's route that is less strict than another route, with no rule for its calls: a call whose path is
 /// unknown would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
 /// `envelopes` are the requests that enclose calls of any kind.
+#[doc(hidden)]
 pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
     if routes.iter().any(|route| !route.kuzzle.is_empty()) {
         return None;

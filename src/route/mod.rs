@@ -3,11 +3,13 @@
 
 use http::Method;
 
+#[doc(hidden)]
 pub mod authority;
 mod calls;
 pub(crate) mod hosts;
 mod loose;
 mod methods;
+#[doc(hidden)]
 pub mod path;
 mod pattern;
 mod policy;
@@ -26,6 +28,7 @@ pub use warnings::{RouteWarning, warnings};
 ///
 /// # Errors
 /// What is wrong with it, and how to write what was probably meant.
+#[doc(hidden)]
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
     pattern::parse(pattern).map(drop)
 }

@@ -130,6 +130,7 @@ pub enum Auth {
 
 /// `bad_credential_on_optional` (T13).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum BadCredential {
     /// 401.
     #[default]
@@ -150,6 +151,7 @@ pub enum EncodedSlash {
 
 /// `loose_match`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum LooseMatch {
     /// 404: servers behind a gate fold case, cut parameters, and treat `/p` as `/p/`.
     #[default]

@@ -24,6 +24,7 @@ use super::{LooseMatch, Route};
 
 /// The routes. The module describes the order.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct RouteTable {
     by_host: HashMap<Box<str>, Site, foldhash::fast::RandomState>,
     other_hosts: Site,
@@ -55,6 +56,7 @@ pub struct RouteError {
 
 /// What can be wrong with a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[doc(hidden)]
 pub enum RouteProblem {
     /// A host with a port, a wildcard, or something that is no host name.
     #[error("{0:?} is not a host name without port")]

@@ -11,6 +11,7 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 /// The largest `max_sessions_per_subject`. A login counts its subject's sessions one by one, so more would make it
 /// slow.
+#[doc(hidden)]
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
 /// What a superseded token causes beyond its windows (RFC 9700 §4.14.2).
@@ -94,6 +95,7 @@ impl Default for Profile {
 /// Rules that differ from those of a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of Profile")]
+#[doc(hidden)]
 pub struct ProfileOverride {
     pub access_ttl: Option<Duration>,
     pub max_access_ttl: Option<Duration>,

@@ -20,10 +20,12 @@ use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
 
 /// A minimum generation that no token reaches: the session is revoked.
+#[doc(hidden)]
 pub const REVOKED: Generation = Generation::MAX;
 
 /// An authentic refresh credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct PresentedGeneration {
     /// The generation that it was issued at.
     pub generation: Generation,
@@ -31,6 +33,7 @@ pub struct PresentedGeneration {
 
 /// The facts besides the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Facts {
     /// Does the directory know the user, and is the user active and still in the session's account?
     pub user_active: bool,
@@ -164,6 +167,7 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
 
 /// What a rotation does to the session's earlier access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct RaisedMinimum {
     /// Access tokens below this generation are refused …
     pub minimum: Generation,
@@ -177,6 +181,7 @@ pub struct RaisedMinimum {
 
 /// The record after a decision that issues a new generation, and what it revokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct RecordChange {
     /// The record to swap in.
     pub record: Session,
@@ -191,6 +196,7 @@ fn successor(generation: Generation) -> Option<Generation> {
 
 /// The change of the record when `decision` issues a new generation; `None` if it issues none, or if the record's
 /// counters are used up.
+#[doc(hidden)]
 pub fn apply_decision(
     s: &Session,
     decision: Decision,

@@ -19,6 +19,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 pub mod conformance;
 #[cfg(feature = "redb")]
 mod highwater;
+#[doc(hidden)]
 pub mod memory;
 #[cfg(feature = "redb")]
 pub mod redb;

@@ -41,6 +41,7 @@ use crate::session::rotation::REVOKED;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
 /// How long ended records are kept, for clocks that disagree and for requests in flight.
+#[doc(hidden)]
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
 pub(crate) const MAX_SWEPT: usize = 128;
@@ -51,6 +52,7 @@ const MAX_PAGE: usize = 1000;
 
 /// Why an operation failed.
 #[derive(Debug)]
+#[doc(hidden)]
 pub enum Failure {
     /// This operation is refused, and has written nothing.
     Refused(StoreError),

@@ -36,6 +36,7 @@ pub enum Algorithm {
 
 /// The kind of key of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub enum Family {
     /// Ed25519.
     Edwards,
@@ -52,6 +53,7 @@ pub enum Family {
 #[error(
     "{0:?} is not an algorithm; accepted are EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512 HS256 HS384 HS512"
 )]
+#[doc(hidden)]
 pub struct UnknownAlgorithm(pub String);
 
 impl Algorithm {

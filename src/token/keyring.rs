@@ -90,6 +90,7 @@ pub enum KeyError {
 /// The use of a signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[doc(hidden)]
 pub enum KeyState {
     /// It signs and verifies. Exactly one key has this state.
     Signing,

@@ -16,6 +16,7 @@ use crate::random::random;
 
 /// A minted access token. Does not print; zeroised when dropped.
 #[derive(Clone)]
+#[doc(hidden)]
 pub struct AccessTokenText(Zeroizing<String>);
 
 impl AccessTokenText {
@@ -109,6 +110,7 @@ fn escaped_for_plain_base64(json: &str) -> String {
 
 /// What a log may contain of a token of any kind: sixteen characters that are the same for the same token during this
 /// process, and reveal nothing of it (requirement A6).
+#[doc(hidden)]
 pub fn fingerprint(token: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));

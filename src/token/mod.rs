@@ -5,13 +5,17 @@
 //! both.
 
 pub mod algorithm;
+#[doc(hidden)]
 pub mod claims;
 pub mod keyring;
+#[doc(hidden)]
 pub mod mint;
+#[doc(hidden)]
 pub mod refresh;
 pub mod verify;
 
 /// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.
+#[doc(hidden)]
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub use algorithm::Algorithm;

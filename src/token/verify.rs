@@ -57,6 +57,7 @@ impl From<Denial> for Refusal {
 
 /// Verifies access tokens. Immutable: a change of keys or rules replaces it.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
     /// Another issuer's token with a type that is not accepted has been reported.
@@ -193,6 +194,7 @@ impl Verifier {
 /// The claims of a token, unverified: for logs, never for a decision. Each text is cut at 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct Peeked {
     /// `iss`.
     pub issuer: Option<Box<str>>,
@@ -212,6 +214,7 @@ pub struct Peeked {
 const MAX_PEEKED_BYTES: usize = 256;
 
 /// The longest prefix of a text that fits into `most` bytes.
+#[doc(hidden)]
 pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()

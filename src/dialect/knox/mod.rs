@@ -26,12 +26,14 @@ use crate::reason::Reason;
 use crate::reply;
 
 mod calls;
+#[doc(hidden)]
 pub mod proto;
 mod streams;
 mod user;
 mod words;
 
 /// The dialect's name in `gateway.toml`.
+#[doc(hidden)]
 pub const NAME: &str = "knox";
 
 /// The service's full name.

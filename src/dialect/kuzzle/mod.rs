@@ -53,6 +53,7 @@ pub use self::http::{COOKIE, HOST_COOKIE};
 mod tests;
 
 /// The dialect's name in `gateway.toml`.
+#[doc(hidden)]
 pub const NAME: &str = "kuzzle";
 
 /// The outcome of a call that cannot be executed, for the access log.

@@ -57,6 +57,7 @@ pub struct EndpointError {
 }
 
 /// The requests that bring calls of any kind to an endpoint of this dialect at `base`.
+#[doc(hidden)]
 pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
     let served = dialect.serves(base).into_iter().filter(|served| dialect.is_envelope(served.operation));
     served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()

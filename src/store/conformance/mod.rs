@@ -11,19 +11,27 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{LastPair, Scope, Session, SessionId, SessionSecret, Status};
 
+#[doc(hidden)]
 pub mod races;
+#[doc(hidden)]
 pub mod revocations;
+#[doc(hidden)]
 pub mod sessions;
 
 /// The issuer that a store under test must be given.
+#[doc(hidden)]
 pub const ISSUER: &str = "https://auth.example";
 /// The leeway that a store under test must be given.
+#[doc(hidden)]
 pub const LEEWAY: Duration = Duration::from_secs(30);
 /// When the sessions of these tests begin.
+#[doc(hidden)]
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// How long they live.
+#[doc(hidden)]
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// How long their access tokens live.
+#[doc(hidden)]
 pub const ACCESS_TTL: Duration = Duration::from_secs(600);
 
 macro_rules! behaviours {
@@ -78,6 +86,7 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
 }
 
 /// A live session of `subject` that began at `created`; `number` distinguishes those of one millisecond.
+#[doc(hidden)]
 pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());
@@ -107,6 +116,7 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
 }
 
 /// The record after a rotation at `now`.
+#[doc(hidden)]
 pub fn rotated(session: &Session, now: Timestamp) -> Session {
     Session {
         current: session.current + 1,
@@ -121,37 +131,44 @@ pub fn rotated(session: &Session, now: Timestamp) -> Session {
 }
 
 /// The end of a session, with the shortest valid `until`.
+#[doc(hidden)]
 pub fn gone(id: SessionId) -> Revocation {
     Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO }
 }
 
 /// A raised minimum.
+#[doc(hidden)]
 pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
     let effect = Effect::Minimum { minimum, effective_from: START, before: 0 };
     Revocation { target: Target::Session(id), effect, until }
 }
 
 /// A not-before, with the shortest valid `until`.
+#[doc(hidden)]
 pub fn not_before(target: Target, moment: Timestamp) -> Revocation {
     Revocation { target, effect: Effect::NotBefore(moment), until: Timestamp::ZERO }
 }
 
 /// Everything of one subject of ours.
+#[doc(hidden)]
 pub fn subject(name: &str) -> Target {
     Target::Subject { issuer: ISSUER.into(), subject: name.into() }
 }
 
 /// Everything issued to one client of ours.
+#[doc(hidden)]
 pub fn client(name: &str) -> Target {
     Target::Client { issuer: ISSUER.into(), client: name.into() }
 }
 
 /// Inserts a session, and expects success.
+#[doc(hidden)]
 pub async fn insert(store: &dyn Store, session: &Session) {
     assert_eq!(store.insert(session.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
 }
 
 /// `n` milliseconds later.
+#[doc(hidden)]
 pub fn later(t: Timestamp, ms: u64) -> Timestamp {
     t.plus(Duration::from_millis(ms))
 }

@@ -49,8 +49,10 @@ mod tests;
 
 /// The default size of the cache in memory: 16 MiB. The system also keeps the file in unused memory, so more makes
 /// little difference (docs/state.md).
+#[doc(hidden)]
 pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
 /// The default size up to which a file is verified in full when it is opened: 256 MiB.
+#[doc(hidden)]
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// How many revocations are read at a time, so that other tasks run in between.
 const REVOCATIONS_PER_READ: usize = 2048;
@@ -119,6 +121,7 @@ struct Inner {
 }
 
 /// Checks what a start on these files would find: a readable mark beside the keys, and the store that it names.
+#[doc(hidden)]
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = super::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;

@@ -168,6 +168,7 @@ fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
 /// Reads bytes as a record of each kind. Does everything that can be read stay the same when it is written and read
 /// again? For the fuzz targets.
 #[cfg(feature = "test-util")]
+#[doc(hidden)]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     fn holds<T: Serialize + DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
         let again = |record: &T| decode::<T>("a record", &encode(record).ok()?).ok();

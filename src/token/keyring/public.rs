@@ -18,6 +18,7 @@ pub(crate) const MAX_KID: usize = 128;
 
 /// A key that verifies signatures of exactly one algorithm. Does not print.
 #[derive(Clone)]
+#[doc(hidden)]
 pub struct VerifyingKey {
     kid: Option<Arc<str>>,
     algorithm: Algorithm,

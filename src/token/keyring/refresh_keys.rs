@@ -19,6 +19,7 @@ const PURPOSE_TAG: &[u8] = b"refresh token tag A";
 const PURPOSE_JTI: &[u8] = b"access token jti";
 
 /// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
+#[doc(hidden)]
 pub struct RefreshSecret(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for RefreshSecret {
@@ -59,6 +60,7 @@ struct DerivedKeys {
 
 /// The server's keys for refresh tokens: one makes new tokens, the others still recognise theirs. Does not print; the
 /// cryptographic library cleanses keys when they are dropped.
+#[doc(hidden)]
 pub struct RefreshKeys {
     current: u8,
     keys: Vec<DerivedKeys>,

@@ -16,6 +16,7 @@ use crate::token::claims::TYP;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 
 /// The longest JWK set, in bytes.
+#[doc(hidden)]
 pub const MAX_JWKS: usize = 1024 * 1024;
 /// The largest tolerated difference between an issuer's clock and ours.
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
@@ -58,6 +59,7 @@ fn listed(ignored: &[Ignored]) -> String {
 
 /// A key of a JWK set that is ignored, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
 pub struct Ignored {
     /// Its `kid`, if it has one, shortened and escaped for a log.
     pub kid: Option<String>,
@@ -243,6 +245,7 @@ impl AllowedScopes {
 }
 
 /// The name of our own issuer on routes.
+#[doc(hidden)]
 pub const OWN: &str = "self";
 /// The longest prefix of an issuer's subjects, in bytes.
 const MAX_PREFIX: usize = 64;
@@ -400,6 +403,7 @@ impl IssuerRules {
 }
 
 /// The host of an issuer's URL; the whole text if it is no URL.
+#[doc(hidden)]
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""The public API of the library, as docs.rs shows it: one line for each name, in docs/api.txt.
+
+    tests/api.py            is docs/api.txt what the sources say? Part of tests/all.sh
+    tests/api.py --write    writes it
+
+A change of the API is a change of that file, so that a review sees it. What is `#[doc(hidden)]` has no line: the program
+and the tests use it, and it changes with them. The lines come from rustdoc's JSON, which a stable toolchain writes with
+RUSTC_BOOTSTRAP=1.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RECORD = ROOT / "docs" / "api.txt"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
+def documented():
+    """rustdoc's JSON of the library with all features."""
+    command = ["cargo", "rustdoc", "--quiet", "--package", "rotogate", "--lib", "--all-features", "--message-format", "json"]
+    command += ["--", "-Z", "unstable-options", "--output-format", "json", "--document-hidden-items"]
+    metadata = subprocess.run(
+        ["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    target = pathlib.Path(json.loads(metadata.stdout)["target_directory"])
+    run = subprocess.run(command, cwd=ROOT, env={**os.environ, "RUSTC_BOOTSTRAP": "1"}, capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(f"tests/api.py: rustdoc failed: {run.stderr}")
+    return json.loads((target / "doc" / "rotogate.json").read_text())
+
+
+def is_hidden(item):
+    return any("doc(hidden)" in str(attribute) for attribute in item["attrs"])
+
+
+def is_open(item):
+    return not any("non_exhaustive" in str(attribute) for attribute in item["attrs"])
+
+
+class Names:
+    def __init__(self, document):
+        self.index = document["index"]
+        self.lines = set()
+        self.top = set()
+        self.module(self.index[str(document["root"])], "rotogate")
+
+    def get(self, number):
+        return self.index.get(str(number))
+
+    def module(self, item, path):
+        for number in item["inner"]["module"]["items"]:
+            child = self.get(number)
+            if child is None or is_hidden(child):
+                continue
+            if "use" in child["inner"]:
+                used = child["inner"]["use"]
+                target = self.get(used["id"]) if used["id"] is not None else None
+                if target is None:
+                    self.lines.add(f"{path}::{used['name']} (of another crate)")
+                    self.top.add(used["name"])
+                elif not is_hidden(target):
+                    self.item(target, f"{path}::{used['name']}")
+            else:
+                self.item(child, f"{path}::{child['name']}")
+
+    def item(self, item, path):
+        (kind,) = item["inner"]
+        inner = item["inner"][kind]
+        if kind == "module":
+            self.lines.add(f"{path}: module")
+            self.module(item, path)
+            return
+        if kind in ("impl", "macro"):
+            return
+        self.top.add(item["id"])
+        mark = " non_exhaustive" if kind in ("struct", "enum") and not is_open(item) else ""
+        self.lines.add(f"{path}: {kind}{mark}")
+        if kind == "enum":
+            self.named(inner["variants"], path)
+        if kind == "trait":
+            self.named(inner["items"], path)
+        if kind == "struct" and "plain" in inner["kind"]:
+            self.named(inner["kind"]["plain"]["fields"], path)
+        for number in inner.get("impls", []) if kind in ("struct", "enum") else []:
+            implementation = self.get(number)
+            if implementation is None:
+                continue
+            details = implementation["inner"]["impl"]
+            if details["trait"] is None:
+                self.named(details["items"], path)
+            elif not details["is_synthetic"] and details["blanket_impl"] is None:
+                self.lines.add(f"{path}: {details['trait']['path']}")
+
+    def named(self, numbers, path):
+        for number in numbers:
+            member = self.get(number)
+            if member is None or is_hidden(member) or member["visibility"] not in ("public", "default"):
+                continue
+            (kind,) = member["inner"]
+            kind = {"struct_field": "field", "assoc_type": "type", "assoc_const": "constant"}.get(kind, kind)
+            self.lines.add(f"{path}::{member['name']}: {kind}")
+
+
+names = Names(documented())
+text = "\n".join(sorted(names.lines)) + "\n"
+if sys.argv[1:] == ["--write"]:
+    RECORD.write_text(text)
+    print(f"{len(names.top)} names, {len(names.lines)} lines")
+elif RECORD.read_text() != text:
+    before = set(RECORD.read_text().splitlines())
+    for line in sorted(names.lines - before):
+        print(f"+ {line}", file=sys.stderr)
+    for line in sorted(before - names.lines):
+        print(f"- {line}", file=sys.stderr)
+    sys.exit("tests/api.py: the public API differs from docs/api.txt: if it should, run tests/api.py --write")
