@@ -4,7 +4,7 @@
 //! cargo run --example hyper
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rotogate::client::Client;
-use rotogate::clock::Timestamp;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::password::{self, Cost, Passwords};
 use rotogate::directory::{Directory, DirectoryError, User};
@@ -40,16 +39,7 @@ struct Users {
 
 impl Users {
     fn new(name: &str, password: &str, passwords: Arc<Passwords>) -> Result<Self, Box<dyn Error>> {
-        let user = User {
-            subject: name.into(),
-            account: None,
-            active: true,
-            sessions_valid_from: Timestamp::ZERO,
-            password_mark: None,
-            claims: rotogate::claim::OwnClaims::default(),
-            scopes: Scope::parse("read write")?,
-            profile: BTreeMap::new(),
-        };
+        let user = User::new(name).scopes(Scope::parse("read write")?);
         let hash = password::hash(&SecretString::from(password))?;
         Ok(Self { passwords, users: HashMap::from([(name.to_owned(), (hash, user))]) })
     }

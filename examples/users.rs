@@ -4,7 +4,6 @@
 //! cargo run --example users
 //! ```
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,12 +15,10 @@ use axum::middleware::map_request;
 use axum::routing::get;
 use rotogate::claim::{OwnClaims, ROLES};
 use rotogate::client::Client;
-use rotogate::clock::Timestamp;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::password::{self, Cost, Passwords};
 use rotogate::directory::{Directory, DirectoryError, PasswordMark, User};
 use rotogate::gate::{Endpoint, Peer};
-use rotogate::session::Scope;
 use rotogate::token::keyring::Keyring;
 use rotogate::{Gate, Identity, SecretString};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -83,17 +80,11 @@ impl Users {
         let mut claims = OwnClaims::new();
         let roles: Vec<&str> = roles.split_whitespace().collect();
         claims.insert(ROLES, roles).map_err(|error| unavailable(error.to_string()))?;
-        let user = User {
-            subject: id.into(),
-            account: None,
-            active,
-            sessions_valid_from: Timestamp::ZERO,
+        let user = User::new(id)
+            .active(active)
+            .claims(claims)
             // Another password ends a login that is under way.
-            password_mark: Some(PasswordMark::of(hash.as_bytes())),
-            scopes: Scope::default(),
-            claims,
-            profile: BTreeMap::new(),
-        };
+            .password_mark(PasswordMark::of(hash.as_bytes()));
         Ok(Some((user, hash)))
     }
 }

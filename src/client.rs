@@ -21,6 +21,7 @@ use crate::session::profile::ProfileOverride;
 
 /// A grant of RFC 6749.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Grant {
     /// §4.3.
     Password,
@@ -28,6 +29,17 @@ pub enum Grant {
     RefreshToken,
     /// §4.4; confidential clients only.
     ClientCredentials,
+}
+
+impl Grant {
+    /// Its `grant_type` (RFC 6749).
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+        }
+    }
 }
 
 /// A registered client.

@@ -13,6 +13,7 @@ use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 /// A refused credential, request or login: the rule that refused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Denial {
     // The request itself.
     /// The path is not canonical, or contains what no path may contain (T12).
@@ -130,6 +131,7 @@ pub enum Denial {
 
 /// What a denial says about the credential that was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Standing {
     /// The credential is refused everywhere here, for all time.
     Dead,
@@ -165,6 +167,7 @@ impl NotGood {
 
 /// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Class {
     /// The head of the request is unusable.
     Head(BadHead),
@@ -220,6 +223,7 @@ pub enum Class {
 
 /// An unusable request head, and what replies say about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BadHead {
     /// The status of a reply in HTTP's own terms.
     pub status: StatusCode,
@@ -233,6 +237,7 @@ pub struct BadHead {
 
 /// What is wrong with an access token, as far as a reply or the access log differs by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TokenFlaw {
     /// It does not parse.
     Malformed,
@@ -499,6 +504,7 @@ impl std::error::Error for Denial {}
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.what())]
+#[non_exhaustive]
 pub enum PathError {
     /// It does not begin with a slash.
     NotAbsolute,

@@ -29,6 +29,7 @@ impl StoreError {
 
 /// A directory that cannot answer now.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DirectoryError {
     /// More password checks wait than the bound allows. The caller may try again soon.
     #[error("too many password checks are waiting")]
@@ -40,6 +41,7 @@ pub enum DirectoryError {
 
 /// A failure on our side. Nothing was decided and nothing consumed: the caller may try again.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
     /// The store failed or is closed.
     #[error("the store failed")]

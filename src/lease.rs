@@ -76,6 +76,7 @@ pub struct Lease {
 
 /// Why a long-lived connection ends.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum LeaseEnd {
     /// Its token or session is no longer valid.
     Denied(Denial),

@@ -79,8 +79,9 @@ pub mod store;
 pub mod test;
 pub mod token;
 
-// What rotogate-server is built of beyond the API, and what the tests and benches of this repository look into. No promise of
-// compatibility: it changes with the program.
+// Hidden, here and in the modules above: what rotogate-server is built of beyond the API, and what the tests and benches of
+// this repository look into. No promise of compatibility: it changes with the program. docs/api.txt has the names that are
+// not hidden.
 #[doc(hidden)]
 pub mod context;
 #[doc(hidden)]

@@ -46,6 +46,7 @@ step "lints" cargo clippy --all-targets --all-features -- -D warnings
 step "lints without features" cargo clippy --package rotogate --all-targets --no-default-features -- -D warnings
 step "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
+step "the public API is the recorded one" python3 tests/api.py
 step "the other scripts can be started" bash -c 'bash -n tests/long.sh && bash -n tests/fast.sh'
 # Its hundreds of packages are for those who measure.
 step "the bench of peers is formatted, and can be started" bash -c \

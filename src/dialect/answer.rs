@@ -17,6 +17,7 @@ use crate::reason::Reason;
 use crate::reply::{Reply, ReplyBody};
 
 /// What a dialect makes of a request.
+#[non_exhaustive]
 pub enum Answer {
     /// A reply, and its outcome for the access log.
     Reply(Reply, Reason),
@@ -70,6 +71,7 @@ pub enum ConsultResult {
 }
 
 /// A request that is authorised like any other on the route of its path, and then forwarded.
+#[non_exhaustive]
 pub struct Forward {
     /// The credential of the body. It replaces the one in `Authorization`.
     pub credential: Option<SecretString>,

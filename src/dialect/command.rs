@@ -16,6 +16,7 @@ use crate::session::{Scope, SessionId};
 
 /// A credential presented for an exchange.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum RefreshCredential {
     /// A refresh token.
     Refresh(SecretString),
@@ -35,6 +36,7 @@ pub enum RefreshCredential {
 /// What a client asks of the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names
 /// none.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Command {
     /// A login with a password.
     Login {
@@ -99,6 +101,7 @@ pub enum Command {
 
 /// The outcome of a command.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// Tokens.
     Issued(Box<IssuedTokens>),
@@ -110,6 +113,7 @@ pub enum Outcome {
 
 /// A token that is good now.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CheckedToken {
     /// `sub`.
     pub subject: Box<str>,

@@ -17,6 +17,7 @@ pub use crate::password;
 
 /// A user, as the directory knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct User {
     /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9). It does not begin with
     /// `client:`.
@@ -38,10 +39,77 @@ pub struct User {
     pub profile: BTreeMap<String, serde_json::Value>,
 }
 
+impl User {
+    /// An active user without account, scopes, claims and profile, whose sessions are all valid.
+    ///
+    /// ```
+    /// use rotogate::directory::{PasswordMark, User};
+    /// use rotogate::session::Scope;
+    ///
+    /// # fn user(hash: &str) -> Result<User, Box<dyn std::error::Error>> {
+    /// let user = User::new("u-17").scopes(Scope::parse("read write")?).password_mark(PasswordMark::of(hash.as_bytes()));
+    /// # Ok(user) }
+    /// ```
+    pub fn new(subject: impl Into<Box<str>>) -> Self {
+        Self {
+            subject: subject.into(),
+            account: None,
+            active: true,
+            sessions_valid_from: Timestamp::ZERO,
+            password_mark: None,
+            scopes: Scope::default(),
+            claims: OwnClaims::default(),
+            profile: BTreeMap::new(),
+        }
+    }
+
+    /// Sets the account.
+    #[must_use]
+    pub fn account(self, account: impl Into<Box<str>>) -> Self {
+        Self { account: Some(account.into()), ..self }
+    }
+
+    /// Sets whether the user may log in and refresh.
+    #[must_use]
+    pub fn active(self, active: bool) -> Self {
+        Self { active, ..self }
+    }
+
+    /// Ends the sessions that were created at this moment or before.
+    #[must_use]
+    pub fn sessions_valid_from(self, moment: Timestamp) -> Self {
+        Self { sessions_valid_from: moment, ..self }
+    }
+
+    /// Sets the mark of the password: another mark ends a login that is under way.
+    #[must_use]
+    pub fn password_mark(self, mark: PasswordMark) -> Self {
+        Self { password_mark: Some(mark), ..self }
+    }
+
+    /// Sets the scopes.
+    #[must_use]
+    pub fn scopes(self, scopes: Scope) -> Self {
+        Self { scopes, ..self }
+    }
+
+    /// Sets the claims of the user's access tokens.
+    #[must_use]
+    pub fn claims(self, claims: OwnClaims) -> Self {
+        Self { claims, ..self }
+    }
+
+    /// Adds a field for the dialects that report a profile.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.profile.insert(name.into(), value.into());
+        self
+    }
+}
+
 /// Distinguishes a user's password from the previous one, and reveals nothing of either: a digest of what the directory
 /// stores, such as a salted hash. Never a digest of the password itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {

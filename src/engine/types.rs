@@ -139,6 +139,7 @@ pub enum IssueKind {
 
 /// Tokens for a client.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct IssuedTokens {
     /// The access token.
     pub access_token: AccessTokenText,

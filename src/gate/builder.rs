@@ -47,6 +47,7 @@ pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Why a gate could not be put together.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// [`GateBuilder::issuer`] was not called.
     #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]

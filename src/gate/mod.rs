@@ -129,6 +129,7 @@ impl Inner {
 
 /// Is the gate able to do its work?
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Readiness {
     /// Yes.
     Ready,

@@ -102,6 +102,7 @@ impl NewSession {
 
 /// Whose sessions to end.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Whose<'a> {
     /// Those of a subject of this gate's own issuer.
     Subject(&'a str),

@@ -49,8 +49,25 @@ pub struct Route {
     pub kuzzle: Vec<CallPattern>,
     /// What it requires.
     pub policy: RoutePolicy,
-    /// The index of its upstream in the configuration. `None` for the service inside the layer.
-    pub upstream: Option<usize>,
+    /// Its upstream. `None` for the service inside the layer.
+    pub upstream: Option<UpstreamId>,
+}
+
+/// An upstream of a proxy around the layer: its position among the upstreams that the proxy knows. The layer carries it
+/// from the route to the proxy, and reads nothing into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamId(usize);
+
+impl UpstreamId {
+    /// The upstream at this position.
+    pub const fn new(position: usize) -> Self {
+        Self(position)
+    }
+
+    /// The position.
+    pub const fn position(self) -> usize {
+        self.0
+    }
 }
 
 impl Route {

@@ -118,6 +118,7 @@ impl RoutePolicy {
 
 /// `auth`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Auth {
     /// Public: no token is examined.
     None,
@@ -126,6 +127,17 @@ pub enum Auth {
     /// Only with a token.
     #[default]
     Required,
+}
+
+impl Auth {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+            Self::None => "none",
+        }
+    }
 }
 
 /// `bad_credential_on_optional` (T13).
@@ -141,12 +153,23 @@ pub enum BadCredential {
 
 /// `encoded_slash`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EncodedSlash {
     /// 400.
     #[default]
     Refuse,
     /// The slash is data within its segment, and stays escaped.
     Keep,
+}
+
+impl EncodedSlash {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Keep => "keep",
+        }
+    }
 }
 
 /// `loose_match`.
@@ -162,12 +185,23 @@ pub enum LooseMatch {
 
 /// `on_expiry`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnExpiry {
     /// It ends, unless the token was exchanged before.
     #[default]
     Close,
     /// It continues until its session is revoked.
     Keep,
+}
+
+impl OnExpiry {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Keep => "keep",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub struct RouteTable {
 
 /// The result of a look-up.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Match<'t> {
     /// This route.
     Found(&'t Arc<Route>),
@@ -47,6 +48,7 @@ pub enum Match<'t> {
 /// A route that the table cannot contain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {route}: {problem}")]
+#[non_exhaustive]
 pub struct RouteError {
     /// Its index in the list, from 0.
     pub route: usize,

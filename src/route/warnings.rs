@@ -136,6 +136,7 @@ fn written(pattern: &[Segment<'_>], named: &str, rest: &str) -> String {
 mod tests {
     use super::*;
     use crate::route::RoutePolicy;
+    use crate::route::UpstreamId;
     use crate::session::Scope;
 
     fn admin() -> RoutePolicy {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     fn route(path: &str, policy: RoutePolicy) -> Route {
-        Route { upstream: Some(0), ..Route::new(path, policy) }
+        Route { upstream: Some(UpstreamId::new(0)), ..Route::new(path, policy) }
     }
 
     fn warned(routes: &[Route]) -> Vec<(usize, String)> {

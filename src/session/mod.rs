@@ -108,6 +108,7 @@ pub enum Status {
 /// Why a session was ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum RevokedBecause {
     /// Its holder logged out, or revoked one of its tokens (RFC 7009).
     Logout,
@@ -119,6 +120,19 @@ pub enum RevokedBecause {
     Operator,
     /// Its subject exceeded the number of live sessions, and this was the oldest.
     TooMany,
+}
+
+impl RevokedBecause {
+    /// Its word in lists of sessions.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Logout => "logout",
+            Self::Reuse => "reuse",
+            Self::OtherClient => "other-client",
+            Self::Operator => "operator",
+            Self::TooMany => "too-many",
+        }
+    }
 }
 
 /// What the last pair of tokens was made from, so that the same bytes can be made again.

@@ -17,6 +17,7 @@ pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 /// What a superseded token causes beyond its windows (RFC 9700 §4.14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum OnReuse {
     /// The session ends, with its live access tokens.
     RevokeSession,
@@ -26,9 +27,21 @@ pub enum OnReuse {
     Deny,
 }
 
+impl OnReuse {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RevokeSession => "revoke-session",
+            Self::RevokeSubject => "revoke-subject",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// What a refresh token causes when another client presents it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum OnOtherClient {
     /// The token is refused and nothing else happens.
     Deny,
@@ -36,14 +49,35 @@ pub enum OnOtherClient {
     RevokeSession,
 }
 
+impl OnOtherClient {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::RevokeSession => "revoke-session",
+        }
+    }
+}
+
 /// What a login causes when its subject has as many live sessions as allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum OnTooMany {
     /// The subject's oldest session ends.
     EndOldest,
     /// The login is refused until one of the sessions has ended.
     Refuse,
+}
+
+impl OnTooMany {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::EndOldest => "end-oldest",
+            Self::Refuse => "refuse",
+        }
+    }
 }
 
 /// The rules for a session's tokens. The defaults are those of `gateway.toml`.
@@ -94,7 +128,6 @@ impl Default for Profile {
 
 /// Rules that differ from those of a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of Profile")]
 #[doc(hidden)]
 pub struct ProfileOverride {
     pub access_ttl: Option<Duration>,
@@ -131,6 +164,7 @@ impl ProfileOverride {
 
 /// A rule that a profile breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProfileError {
     /// The wrong key of `gateway.toml`.
     pub key: &'static str,

@@ -54,6 +54,7 @@ pub struct Facts {
 
 /// Why a session counts as revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SessionEnd {
     /// Its record says so.
     Record,
@@ -67,6 +68,7 @@ pub enum SessionEnd {
 
 /// The lifetime that a session has outlived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lifetime {
     /// `session_ttl`.
     Session,

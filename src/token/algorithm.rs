@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A signature algorithm. There is no `none`, and nothing with a broken hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// Ed25519 (RFC 8037). The default: deterministic, fast, short.
     EdDsa,

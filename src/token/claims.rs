@@ -93,6 +93,7 @@ impl Serialize for MintedClaims<'_> {
 /// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
 /// (audience, scope), were not.
 #[derive(Clone, PartialEq)]
+#[non_exhaustive]
 pub struct AccessToken {
     /// The token itself, as it was sent.
     pub(crate) text: Arc<str>,

@@ -34,6 +34,7 @@ pub use signing::{KeyMaterial, SigningKey};
 /// What is wrong with a key, a secret or their folder. The text is for the operator: it names the problem, the place
 /// and the remedy, and never contains a secret.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// The name of an unknown algorithm.
     #[error(transparent)]

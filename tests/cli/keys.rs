@@ -26,7 +26,7 @@ fn new_key(place: &Place, name: &str, algorithm: Algorithm) -> String {
         | Algorithm::Ps256
         | Algorithm::Ps384
         | Algorithm::Ps512 => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => &[],
+        _ => &[],
     };
     let made = !arguments.is_empty()
         && Command::new("openssl").arg("genpkey").args(arguments).output().is_ok_and(|output| {

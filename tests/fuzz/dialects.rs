@@ -55,6 +55,7 @@ pub(crate) fn plain(command: &Command) -> String {
                 RefreshCredential::Pair { access, refresh, expired_for_at_most } => {
                     format!("{:?} {:?} {expired_for_at_most:?}", access.expose_secret(), refresh.expose_secret())
                 }
+                _ => panic!("a credential that this test does not know"),
             };
             format!("refresh {} {credential} {scope:?} {access_ttl:?}", client(by.as_ref()))
         }
@@ -66,6 +67,7 @@ pub(crate) fn plain(command: &Command) -> String {
         Command::Check { access, superseded_in_grace } => {
             format!("check {:?} {superseded_in_grace}", access.expose_secret())
         }
+        _ => panic!("a command that this test does not know"),
     }
 }
 

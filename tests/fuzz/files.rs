@@ -78,10 +78,8 @@ target!(
         let public = kinds(input).iter().filter(|kind| ["RSA", "EC", "OKP"].contains(&kind.as_str())).count();
         assert!((1..=public).contains(&keys.len()), "{} of {public}", keys.len());
         assert!(keys.len() + keys.ignored().len() >= kinds(input).len());
-        let rules = IssuerRules {
-            max_lifetime: Some(Duration::from_secs(60)),
-            ..IssuerRules::external("https://idp.test", vec!["api".into()], keys)
-        };
+        let mut rules = IssuerRules::external("https://idp.test", vec!["api".into()], keys);
+        rules.max_lifetime = Some(Duration::from_secs(60));
         assert!(Verifier::new(vec![rules]).is_ok(), "taken, and no verifier");
     }
 );

@@ -21,7 +21,7 @@ static ROUTES: LazyLock<RouteTable> = LazyLock::new(|| {
 fn found(path: &CanonicalPath<'_>) -> Option<&'static str> {
     match ROUTES.find(None, &Method::GET, path) {
         Match::Found(route) => Some(&route.path),
-        Match::Ambiguous(_) | Match::MethodNotAllowed(_) | Match::None => None,
+        _ => None,
     }
 }
 

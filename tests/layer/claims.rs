@@ -1,6 +1,5 @@
 //! Claims of the caller, those of our own tokens, and what `require()` asks of them.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -8,7 +7,6 @@ use axum::routing::get;
 use http::{HeaderValue, Response, StatusCode};
 use rotogate::claim::OwnClaims;
 use rotogate::client::Client;
-use rotogate::clock::Timestamp;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::gate::{Claims, Endpoint, NewSession, Verdict};
@@ -75,16 +73,7 @@ struct Users(Mutex<OwnClaims>);
 
 impl Users {
     fn user(&self) -> Option<User> {
-        Some(User {
-            subject: "eve".into(),
-            account: None,
-            active: true,
-            sessions_valid_from: Timestamp::ZERO,
-            password_mark: None,
-            scopes: Scope::default(),
-            claims: self.0.lock().unwrap().clone(),
-            profile: BTreeMap::new(),
-        })
+        Some(User::new("eve").claims(self.0.lock().unwrap().clone()))
     }
 
     fn has(&self, roles: &[&str]) {

@@ -115,16 +115,7 @@ impl Ada {
         match *self.0.lock().unwrap() {
             Some(Busy) => Err(DirectoryError::Busy),
             Some(Trouble::Directory) => Err(DirectoryError::Unavailable("told to fail".to_owned())),
-            Some(Limiter | StoreFault) | None => Ok(Some(User {
-                subject: "ada".into(),
-                account: None,
-                active: true,
-                sessions_valid_from: Timestamp::ZERO,
-                password_mark: None,
-                claims: rotogate::claim::OwnClaims::default(),
-                scopes: Scope::parse("read").unwrap(),
-                profile: std::collections::BTreeMap::new(),
-            })),
+            Some(Limiter | StoreFault) | None => Ok(Some(User::new("ada").scopes(Scope::parse("read").unwrap()))),
         }
     }
 }

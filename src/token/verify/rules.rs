@@ -23,6 +23,7 @@ const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Invalid rules.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RulesError {
     /// Two sets of rules for one issuer, or two that are ours.
     #[error("the issuer {0:?} is repeated, or is not the only own issuer")]
@@ -252,6 +253,7 @@ const MAX_PREFIX: usize = 64;
 
 /// The rules for one issuer's tokens.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: Arc<str>,

@@ -45,7 +45,7 @@ use self::upgrade::UpgradeRequest;
 use rotogate::headers::Peer;
 use rotogate::policy::Permitted;
 use rotogate::reply;
-use rotogate::route::RoutePolicy;
+use rotogate::route::{RoutePolicy, UpstreamId};
 
 mod address;
 mod body;
@@ -228,14 +228,14 @@ impl Proxy {
     }
 
     /// The position of the upstream of this name.
-    pub fn upstream(&self, name: &str) -> Option<usize> {
-        self.0.all().iter().position(|running| running.pool.upstream.name == name)
+    pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
+        self.0.all().iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
     }
 
     /// Calls `work` with the name of an upstream.
-    pub(crate) fn with_name<T>(&self, upstream: usize, work: impl FnOnce(Option<&str>) -> T) -> T {
+    pub(crate) fn with_name<T>(&self, upstream: UpstreamId, work: impl FnOnce(Option<&str>) -> T) -> T {
         let pools = self.0.pools.load();
-        work(pools.get(upstream).map(|running| running.pool.upstream.name.as_str()))
+        work(pools.get(upstream.position()).map(|running| running.pool.upstream.name.as_str()))
     }
 
     /// Sends a request to an upstream. A failure is a response too, with its [`ProxyError`] in the extensions.
@@ -243,7 +243,7 @@ impl Proxy {
     /// Dropping the future, or the response body before its end, closes the connection to the upstream.
     fn forward<B>(
         &self,
-        upstream: usize,
+        upstream: UpstreamId,
         policy: &RoutePolicy,
         request: Request<B>,
         upgrade: Option<UpgradeRequest>,
@@ -264,7 +264,7 @@ impl Proxy {
                 (Some(pool), Ok(body)) => inner.send(&pool, parts, body, upgrade, holders).await,
                 (Some(_), Err(_)) => Err(ProxyError::TooLarge.into()),
                 (None, _) => {
-                    tracing::error!(upstream, "route names an unknown upstream");
+                    tracing::error!(upstream = upstream.position(), "route names an unknown upstream");
                     Err(ProxyError::Miswired.into())
                 }
             };
@@ -286,8 +286,8 @@ impl Inner {
         self.pools.load_full()
     }
 
-    fn pool(&self, upstream: usize) -> Option<Arc<Pool>> {
-        self.pools.load().get(upstream).map(|running| Arc::clone(&running.pool))
+    fn pool(&self, upstream: UpstreamId) -> Option<Arc<Pool>> {
+        self.pools.load().get(upstream.position()).map(|running| Arc::clone(&running.pool))
     }
 
     fn idle_timeout(&self, pool: Option<&Pool>) -> Duration {

@@ -229,20 +229,14 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
     let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
     let TrustedIssuer { name, url, scopes, everywhere, subject_prefix, audience, keys: _, typ, max_lifetime, leeway } =
         issuer;
-    Ok(IssuerRules {
-        issuer: url.as_str().into(),
-        name: name.as_str().into(),
-        scopes: scopes.clone(),
-        role_claims: Arc::default(),
-        everywhere: *everywhere,
-        subject_prefix: subject_prefix.as_str().into(),
-        ours: false,
-        audience: audience.iter().map(|audience| audience.as_str().into()).collect(),
-        typ: typ.iter().map(|typ| typ.as_str().into()).collect(),
-        keys,
-        leeway: *leeway,
-        max_lifetime: Some(*max_lifetime),
-    })
+    let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
+    let mut rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
+    rules.everywhere = *everywhere;
+    rules.subject_prefix = subject_prefix.as_str().into();
+    rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();
+    rules.leeway = *leeway;
+    rules.max_lifetime = Some(*max_lifetime);
+    Ok(rules)
 }
 
 /// The upstreams, with the defaults that other sections set.

@@ -7,7 +7,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::UserChange;
 use crate::config::raw::{self, Problems, Section, Value};
 use crate::config::value;
-use rotogate::claim::OwnClaims;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{PasswordMark, User, is_valid_subject};
 use rotogate::password::SecretHash;
@@ -138,9 +137,12 @@ fn entry(section: &Section<'_>) -> Option<Entry> {
     let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).unwrap_or_default();
     let profile = profile(&section.section("profile"));
     let hash = password?;
-    let password_mark = Some(PasswordMark::of(hash.expose().as_bytes()));
-    let claims = OwnClaims::default();
-    let user = User { subject: subject?, account, active, sessions_valid_from, password_mark, scopes, claims, profile };
+    let mut user = User::new(subject?)
+        .active(active)
+        .sessions_valid_from(sessions_valid_from)
+        .password_mark(PasswordMark::of(hash.expose().as_bytes()))
+        .scopes(scopes);
+    (user.account, user.profile) = (account, profile);
     Some(Entry { user, username: username?, hash })
 }
 

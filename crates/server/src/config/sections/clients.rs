@@ -113,13 +113,7 @@ fn grants(section: &Section<'_>) -> Vec<Grant> {
 
 pub(super) fn print(client: &ClientConfig) -> Value {
     let Client { id, secret_hash, grants, scopes, profile } = client;
-    let grant = |grant: &Grant| {
-        Value::from(match grant {
-            Grant::Password => "password",
-            Grant::RefreshToken => "refresh_token",
-            Grant::ClientCredentials => "client_credentials",
-        })
-    };
+    let grant = |grant: &Grant| Value::from(grant.word());
     let mut table = Table::new();
     put(&mut table, "id", &**id);
     put_some(&mut table, "secret_hash", secret_hash.as_ref().map(|_| MASK));

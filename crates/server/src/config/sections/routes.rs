@@ -9,7 +9,9 @@ use super::clients::scopes;
 use super::endpoints::dialect_name;
 use super::{TrustedIssuer, dangling};
 use crate::proxy::Upstream;
-use rotogate::route::{Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Route, RoutePolicy};
+use rotogate::route::{
+    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Route, RoutePolicy, UpstreamId,
+};
 use rotogate::token::verify::OWN;
 
 /// `issuers` of a route.
@@ -130,7 +132,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         hosts: section.list("hosts", value::host).unwrap_or_default(),
         methods: section.list("methods", value::method).unwrap_or_default(),
         policy,
-        upstream: upstreams.iter().position(|known| *known == upstream),
+        upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
     }
 }
 
@@ -161,14 +163,9 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
     // A rule for calls only has no path.
     put_some(&mut table, "path", Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()));
     put_some(&mut table, "kuzzle", Some(texts(kuzzle)).filter(|_| !kuzzle.is_empty()));
-    let upstream = upstream.and_then(|position| upstreams.get(position));
+    let upstream = upstream.and_then(|upstream| upstreams.get(upstream.position()));
     put_some(&mut table, "upstream", upstream.map(|upstream| upstream.name.as_str()));
-    let auth_word = match auth {
-        Auth::Required => "required",
-        Auth::Optional => "optional",
-        Auth::None => "none",
-    };
-    put(&mut table, "auth", auth_word);
+    put(&mut table, "auth", auth.word());
     put(&mut table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
     put_some(&mut table, "issuers", Some(texts(issuers)).filter(|_| !issuers.is_empty()));
     put(&mut table, "audiences", texts(audiences));
@@ -180,11 +177,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
         put(&mut table, "bad_credential", word);
     }
     put(&mut table, "forward_token", *forward_token);
-    let slash = match encoded_slash {
-        EncodedSlash::Refuse => "refuse",
-        EncodedSlash::Keep => "keep",
-    };
-    put(&mut table, "encoded_slash", slash);
+    put(&mut table, "encoded_slash", encoded_slash.word());
     put(&mut table, "keep_underscore_headers", *keep_underscore_headers);
     put(&mut table, "keep_override_headers", *keep_override_headers);
     put_some(&mut table, "max_body", max_body.map(number));
@@ -192,11 +185,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
     put_some(&mut table, "dialect", dialect.as_deref());
     put_some(&mut table, "cookie", cookie.as_deref());
     put(&mut table, "upgrade", *upgrade);
-    let end = match on_expiry {
-        OnExpiry::Close => "close",
-        OnExpiry::Keep => "keep",
-    };
-    put(&mut table, "on_expiry", end);
+    put(&mut table, "on_expiry", on_expiry.word());
     put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
     table.into()
 }

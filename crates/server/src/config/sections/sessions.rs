@@ -177,19 +177,9 @@ fn print_profile(rules: &ProfileOverride) -> Table {
     ] {
         put_some(&mut table, key, duration.map(time));
     }
-    let reuse = on_reuse.map(|rule| match rule {
-        OnReuse::RevokeSession => "revoke-session",
-        OnReuse::RevokeSubject => "revoke-subject",
-        OnReuse::Deny => "deny",
-    });
-    let other = on_other_client.map(|rule| match rule {
-        OnOtherClient::Deny => "deny",
-        OnOtherClient::RevokeSession => "revoke-session",
-    });
-    let too_many = on_too_many.map(|rule| match rule {
-        OnTooMany::EndOldest => "end-oldest",
-        OnTooMany::Refuse => "refuse",
-    });
+    let reuse = on_reuse.map(OnReuse::word);
+    let other = on_other_client.map(OnOtherClient::word);
+    let too_many = on_too_many.map(OnTooMany::word);
     put_some(&mut table, "max_sessions_per_subject", max_sessions_per_subject.map(number));
     put_some(&mut table, "on_too_many", too_many);
     put_some(&mut table, "on_reuse", reuse);

@@ -1,5 +1,6 @@
 //! Several addresses, over real sockets.
 
+use rotogate::route::UpstreamId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -51,7 +52,8 @@ async fn a_request_of_which_nothing_was_written_goes_to_another_address_whatever
         assert_eq!(text(response).await, "hello");
     }
     assert_eq!(seen.lock().unwrap().len(), 30);
-    let aside: Vec<bool> = proxy.0.pool(0).unwrap().all().iter().map(|address| address.is_ejected()).collect();
+    let aside: Vec<bool> =
+        proxy.0.pool(UpstreamId::new(0)).unwrap().all().iter().map(|address| address.is_ejected()).collect();
     assert_eq!(aside, [true, false, true]);
 }
 
@@ -92,8 +94,8 @@ async fn an_address_that_breaks_every_connection_is_put_aside() {
     for _ in 0..100 {
         assert_eq!(forward(&proxy, get("/", &[])).await.status(), StatusCode::OK);
     }
-    assert!(proxy.0.pool(0).unwrap().all()[0].is_ejected());
-    assert!(!proxy.0.pool(0).unwrap().all()[1].is_ejected());
+    assert!(proxy.0.pool(UpstreamId::new(0)).unwrap().all()[0].is_ejected());
+    assert!(!proxy.0.pool(UpstreamId::new(0)).unwrap().all()[1].is_ejected());
 }
 
 #[tokio::test]
@@ -106,7 +108,7 @@ async fn what_an_upstream_answers_is_no_failure_of_its_address() {
     for _ in 0..50 {
         assert_eq!(forward(&proxy, get("/", &[])).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
-    assert!(!proxy.0.pool(0).unwrap().all()[0].is_ejected());
+    assert!(!proxy.0.pool(UpstreamId::new(0)).unwrap().all()[0].is_ejected());
 }
 
 #[tokio::test]
@@ -115,7 +117,7 @@ async fn a_request_counts_until_its_answer_ends_or_is_dropped_and_beyond_the_bou
     let proxy = proxy_to(&[address], |upstream| {
         (upstream.max_requests, upstream.queue_timeout) = (1, Duration::from_millis(20));
     });
-    let load = || proxy.0.pool(0).unwrap().all()[0].load();
+    let load = || proxy.0.pool(UpstreamId::new(0)).unwrap().all()[0].load();
     let mut first = forward(&proxy, get("/", &[])).await;
     assert_eq!(load(), 1);
     let second = forward(&proxy, get("/", &[])).await;
@@ -172,7 +174,7 @@ async fn checks_put_an_address_aside_and_bring_it_back() {
     let other = http(|_| async { Response::new(Full::<Bytes>::default()) }).await;
     let check = HealthCheck { interval: Duration::from_millis(10), ..HealthCheck::new("/healthz".parse().unwrap()) };
     let proxy = proxy_to(&[checked, other], |upstream| upstream.health = Some(check));
-    let address = Arc::clone(&proxy.0.pool(0).unwrap().all()[0]);
+    let address = Arc::clone(&proxy.0.pool(UpstreamId::new(0)).unwrap().all()[0]);
     assert!(!address.is_ejected());
     well.store(false, Ordering::SeqCst);
     until("it is put aside", || address.is_ejected()).await;
@@ -189,6 +191,6 @@ async fn a_check_that_is_not_answered_in_time_is_a_bad_one() {
     let tick = Duration::from_millis(10);
     let check = HealthCheck { interval: tick, timeout: tick, ..HealthCheck::new("/".parse().unwrap()) };
     let proxy = proxy_to(&[hangs], |upstream| upstream.health = Some(check));
-    let address = Arc::clone(&proxy.0.pool(0).unwrap().all()[0]);
+    let address = Arc::clone(&proxy.0.pool(UpstreamId::new(0)).unwrap().all()[0]);
     until("it is put aside", || address.is_ejected()).await;
 }

@@ -1,3 +1,4 @@
+use rotogate::route::UpstreamId;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -159,7 +160,15 @@ async fn a_body_longer_than_the_route_allows_is_a_413() {
     let (address, seen) = mirror().await;
     let proxy = proxy(address);
     let policy = RoutePolicy { max_body: Some(5), ..RoutePolicy::default() };
-    let send = |body| proxy.forward(0, &policy, request(Method::POST, "/", &[], body), None, RequestHolders::default());
+    let send = |body| {
+        proxy.forward(
+            UpstreamId::new(0),
+            &policy,
+            request(Method::POST, "/", &[], body),
+            None,
+            RequestHolders::default(),
+        )
+    };
     let Ok(response) = send(Full::new(Bytes::from("12345"))).await;
     assert_eq!(response.status(), StatusCode::OK);
     let Ok(response) = send(Full::new(Bytes::from("123456"))).await;
@@ -168,8 +177,9 @@ async fn a_body_longer_than_the_route_allows_is_a_413() {
 
     let frames = ["123", "456"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
     let body = StreamBody::new(futures_util::stream::iter(frames));
-    let Ok(response) =
-        proxy.forward(0, &policy, request(Method::POST, "/", &[], body), None, RequestHolders::default()).await;
+    let Ok(response) = proxy
+        .forward(UpstreamId::new(0), &policy, request(Method::POST, "/", &[], body), None, RequestHolders::default())
+        .await;
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(response.extensions().get(), Some(&ProxyError::TooLarge));
 }

@@ -1,5 +1,6 @@
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body_util::{Empty, Full};
+use rotogate::route::UpstreamId;
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
@@ -39,7 +40,7 @@ async fn the_host_of_the_address_is_sent_where_the_upstream_wants_it() {
     let (address, seen) = mirror().await;
     let upstream = Upstream { preserve_host: false, ..upstream(&[&format!("http://{address}/v1/")]) };
     let proxy = Proxy::new(vec![upstream], Settings::default()).unwrap();
-    assert_eq!(proxy.upstream("app"), Some(0));
+    assert_eq!(proxy.upstream("app"), Some(UpstreamId::new(0)));
     forward(&proxy, get("/x", &[])).await;
     let seen = seen.lock().unwrap();
     assert_eq!(seen[0].1, "/v1/x");
@@ -145,7 +146,8 @@ async fn a_tunnel_is_not_given_and_a_miswired_request_is_refused() {
     let mut stranger = get("/", &[]);
     stranger.extensions_mut().clear();
     assert_eq!(forward(&app, stranger).await.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    let Ok(response) = app.forward(7, &RoutePolicy::default(), get("/", &[]), None, RequestHolders::default()).await;
+    let Ok(response) =
+        app.forward(UpstreamId::new(7), &RoutePolicy::default(), get("/", &[]), None, RequestHolders::default()).await;
     assert_eq!(response.extensions().get(), Some(&ProxyError::Miswired));
     let mut service = app;
     let response = tower::Service::call(&mut service, get("/", &[])).await.unwrap();
@@ -165,7 +167,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         methods: vec![],
         path: "/x".to_owned(),
         policy: RoutePolicy::default(),
-        upstream: Some(0),
+        upstream: Some(UpstreamId::new(0)),
     };
     let by = rotogate::policy::By { gate: rotogate::policy::GateId::next(), layer: true, defers: false };
     request.extensions_mut().insert(rotogate::policy::permit_anonymous(&std::sync::Arc::new(route), by));

@@ -1,5 +1,6 @@
 //! The choice among addresses, without sockets.
 
+use rotogate::route::UpstreamId;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -253,15 +254,15 @@ async fn replacing_upstreams_keeps_places_by_name_and_whatever_is_the_same() {
     let named = |name: &str, url: &str| Upstream { name: name.into(), ..upstream(&[url]) };
     let (a, b) = (named("a", "http://127.0.0.1:1"), named("b", "http://127.0.0.1:2"));
     let proxy = Proxy::new(vec![a.clone(), b.clone()], Settings::default()).unwrap();
-    let before = [0, 1].map(|place| proxy.0.pool(place).unwrap());
+    let before = [0, 1].map(|place| proxy.0.pool(UpstreamId::new(place)).unwrap());
 
     let other = named("b", "http://127.0.0.1:3");
     proxy.replace(vec![named("c", "http://127.0.0.1:4"), other.clone(), a.clone()]).unwrap();
-    assert!(Arc::ptr_eq(&proxy.0.pool(0).unwrap(), &before[0]));
-    assert_eq!(proxy.0.pool(1).unwrap().upstream, other);
-    assert_eq!(proxy.upstream("c"), Some(2));
+    assert!(Arc::ptr_eq(&proxy.0.pool(UpstreamId::new(0)).unwrap(), &before[0]));
+    assert_eq!(proxy.0.pool(UpstreamId::new(1)).unwrap().upstream, other);
+    assert_eq!(proxy.upstream("c"), Some(UpstreamId::new(2)));
 
-    let after = proxy.0.pool(1).unwrap();
+    let after = proxy.0.pool(UpstreamId::new(1)).unwrap();
     assert!(matches!(proxy.replace(vec![b]), Err(ReplaceError::Gone(name)) if name == "a"));
-    assert!(Arc::ptr_eq(&proxy.0.pool(1).unwrap(), &after), "nothing has changed");
+    assert!(Arc::ptr_eq(&proxy.0.pool(UpstreamId::new(1)).unwrap(), &after), "nothing has changed");
 }

@@ -1,5 +1,6 @@
 //! Upstreams for tests: real sockets, and peers that behave as badly as a test needs.
 
+use rotogate::route::UpstreamId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ pub(super) async fn serve(proxy: Proxy) -> SocketAddr {
             let proxy = proxy.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(Peer::new(peer.ip(), false));
-                proxy.forward(0, &RoutePolicy::default(), request, None, RequestHolders::default())
+                proxy.forward(UpstreamId::new(0), &RoutePolicy::default(), request, None, RequestHolders::default())
             });
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
@@ -146,7 +147,8 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<crate::proxy::BoxError>,
 {
-    let Ok(response) = proxy.forward(0, &RoutePolicy::default(), request, None, RequestHolders::default()).await;
+    let Ok(response) =
+        proxy.forward(UpstreamId::new(0), &RoutePolicy::default(), request, None, RequestHolders::default()).await;
     response
 }
 

@@ -214,6 +214,7 @@ async fn ready(state: &State) -> Response<Body> {
     match state.gate.readiness().await {
         Readiness::Ready => plain(StatusCode::OK, "ready\n"),
         Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
+        _ => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
     }
 }
 

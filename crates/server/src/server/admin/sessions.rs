@@ -14,7 +14,7 @@ use rotogate::fault::{Chain, Error};
 use rotogate::gate::Gate;
 use rotogate::gate::{Tally, Whose};
 use rotogate::reply;
-use rotogate::session::{RevokedBecause, Session, SessionId, Status};
+use rotogate::session::{Session, SessionId, Status};
 use rotogate::store::Filter;
 
 /// The number of sessions on a page: by default, and at most.
@@ -64,11 +64,7 @@ struct Page {
 
 fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     let status = match session.status {
-        Status::Revoked(RevokedBecause::Logout) => "logout",
-        Status::Revoked(RevokedBecause::Reuse) => "reuse",
-        Status::Revoked(RevokedBecause::OtherClient) => "other-client",
-        Status::Revoked(RevokedBecause::Operator) => "operator",
-        Status::Revoked(RevokedBecause::TooMany) => "too-many",
+        Status::Revoked(because) => because.word(),
         Status::Live => gate.sessions().is_over(session).unwrap_or("live"),
     };
     SessionInfo {
@@ -245,6 +241,8 @@ async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Erro
             }
             Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
         }
+        // A kind of target that this program does not know: nothing is said to be unknown.
+        _ => Ok(None),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::{Config, ServerConfig};
 use crate::proxy::Upstream;
 use crate::server::assemble;
 use crate::server::tls::Tls;
-use rotogate::route::Route;
+use rotogate::route::{Route, UpstreamId};
 
 impl Reloadable {
     /// Applies every key that a reload can. If one of them cannot be used, applies nothing.
@@ -99,7 +99,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
     let (old_routes, new_routes) = (by_name(&old.routes, &old.upstreams), by_name(&routes, &upstreams));
     let repositioned = |(name, route): (Option<String>, Route)| {
         let upstream = name.and_then(|name| upstreams.iter().position(|upstream| upstream.name == name));
-        Route { upstream, ..route }
+        Route { upstream: upstream.map(UpstreamId::new), ..route }
     };
     let now = Config {
         server,
@@ -126,7 +126,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
 
 /// Each route without the position of its upstream, and the upstream's name.
 fn by_name(routes: &[Route], upstreams: &[Upstream]) -> Vec<(Option<String>, Route)> {
-    let name = |position: usize| upstreams.get(position).map(|upstream| upstream.name.clone());
+    let name = |upstream: UpstreamId| upstreams.get(upstream.position()).map(|upstream| upstream.name.clone());
     routes.iter().map(|route| (route.upstream.and_then(name), Route { upstream: None, ..route.clone() })).collect()
 }
 
