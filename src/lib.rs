@@ -1,5 +1,5 @@
 //! rotogate validates bearer tokens on requests before they reach a service, and answers the refresh route itself, to
-//! rotate tokens: a revoked token is refused on the next request, and a lost refresh response costs nobody a login.
+//! rotate tokens: a revoked token is refused on the next request, and a lost refresh response costs no login.
 //!
 //! [`Gate`] is everything: keys, sessions, revocations, verified tokens, route policies and dialects.
 //! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, axum's and hyper's among
@@ -121,7 +121,7 @@ pub mod revocation;
 pub mod verify_cache;
 
 pub use gate::{Gate, Identity};
-/// How passwords come in, for whoever implements a [`Directory`](directory::Directory).
+/// The type of passwords, for implementations of [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 
 /// The README's program compiles.

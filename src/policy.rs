@@ -8,7 +8,7 @@ use crate::denial::Denial;
 use crate::route::{Auth, Route, RoutePolicy};
 use crate::verify_cache::Verified;
 
-/// A request that its route lets pass: who the caller is, and where it goes. Found in the extensions of the request that
+/// A permitted request: its caller and its route. Found in the extensions of the request that
 /// the inner service gets.
 #[derive(Clone, Debug)]
 pub struct Permitted {
@@ -50,7 +50,7 @@ impl Permitted {
         Self { caller: other.caller, ..self }
     }
 
-    /// Who the caller is; `None` where the route asks nobody, or where nobody said.
+    /// The caller; `None` if the route asks for none, or if no credential was sent.
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.caller.as_ref()
     }
@@ -68,7 +68,7 @@ impl Permitted {
     }
 }
 
-/// Lets a request of nobody pass, on a route that asks nobody or leaves it open.
+/// Permits a request without a caller, on a route that asks for none or where one is optional.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted { route: Arc::clone(route), caller: None, by }
 }

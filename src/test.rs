@@ -20,7 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! The layer stands in the place of [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A gate does
+//! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A gate does
 //! not believe it: `require()` behind it asks for a token. To test a router with its gate, begin a session and send its token:
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! How a gate is put together.
+//! Building a gate.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,14 +38,14 @@ mod sound;
 /// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
 #[doc(hidden)]
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
-/// The longest that a connection lasts which passes through, however often its token is exchanged meanwhile.
+/// The longest that a tunnel or a long reply lasts, however often its token is exchanged meanwhile.
 #[doc(hidden)]
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 /// The tolerance for clocks that differ.
 #[doc(hidden)]
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
-/// Why a gate could not be put together.
+/// Why a gate was not built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -63,10 +63,10 @@ pub enum BuildError {
     /// A public URL with a path, or none.
     #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
     PublicUrl(String),
-    /// An origin that no browser writes so.
+    /// A text that is not an origin as browsers write it.
     #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
     Origin(String),
-    /// A client that cannot be, or is not there.
+    /// A client that is invalid or not registered.
     #[error("the client {client:?}: {why}")]
     Client {
         /// Its id.
@@ -83,7 +83,7 @@ pub enum BuildError {
     /// [`GateBuilder::keys`] was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
-    /// A profile's rules do not hold together.
+    /// The rules of a profile contradict each other.
     #[error("the profile does not hold together: {0}")]
     Profile(#[from] ProfileError),
     /// The leeway is larger than requirement J7 allows.
@@ -92,10 +92,10 @@ pub enum BuildError {
     /// Routes conflict, or a pattern is malformed.
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Routes(Vec<RouteError>),
-    /// One of [`GateBuilder::hosts`] is none.
+    /// One of [`GateBuilder::hosts`] is not a host pattern.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// Calls in envelopes would go around a route.
+    /// Calls in envelopes would bypass a route.
     #[error(
         "route {strict:?} asks for more than {envelope:?}, by which calls in envelopes go, and a call whose path is not \
          known would go around it: say on one of them for which calls it is (`Route::kuzzle`)"
@@ -106,10 +106,10 @@ pub enum BuildError {
         /// That of the envelopes' route.
         envelope: String,
     },
-    /// A route names an issuer that there is not.
+    /// A route names an unknown issuer.
     #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
     UnknownIssuer(String),
-    /// A route names a dialect that there is not.
+    /// A route names an unknown dialect.
     #[error("there is no dialect {0:?}")]
     Dialect(String),
     /// Endpoints conflict, or a template is malformed.
@@ -126,7 +126,7 @@ pub enum BuildError {
     Random(#[from] NoRandomness),
 }
 
-/// Builds a [`Gate`]. What is not said has the default of `gateway.toml`.
+/// Builds a [`Gate`]. What is not set has the default of `gateway.toml`.
 #[derive(Debug, Default)]
 pub struct GateBuilder {
     issuer: Option<Arc<str>>,
@@ -168,207 +168,204 @@ impl std::fmt::Debug for TimeArc {
 }
 
 impl GateBuilder {
-    /// `iss` of the tokens minted: an https URL without query or fragment; http on loopback.
+    /// Sets `iss` of minted tokens: an https URL without query or fragment; http only on loopback.
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<Arc<str>>) -> Self {
         self.issuer = Some(issuer.into());
         self
     }
 
-    /// Takes an issuer of plain http that is not on loopback. Whoever is on the way to it can answer for it, with keys of
-    /// his own.
+    /// Accepts a plain http issuer that is not on loopback. An attacker on the network path to it can then publish keys in its
+    /// name.
     #[must_use]
     pub const fn dangerous_plain_issuer(mut self) -> Self {
         self.plain_issuer = true;
         self
     }
 
-    /// `aud` of the tokens minted, one of which a token must name on every route that asks for no other. The issuer, if
-    /// this is not called.
+    /// Sets `aud` of minted tokens. A token must name one of these on every route that asks for no other audience. Default:
+    /// the issuer.
     #[must_use]
     pub fn audience(mut self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.audience = audience.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The keys that tokens are made with.
+    /// Sets the keys of minted tokens.
     #[must_use]
     pub fn keys(mut self, keyring: Keyring) -> Self {
         self.keyring = Some(keyring);
         self
     }
 
-    /// Another issuer whose access tokens are good here: on routes that name it, unless its rules say everywhere, and with
-    /// the scopes that they list.
+    /// Trusts another issuer: its access tokens are accepted on routes that name it (or everywhere, if its rules say so), with
+    /// the scopes that its rules list.
     #[must_use]
     pub fn trusted_issuer(mut self, rules: IssuerRules) -> Self {
         self.trusted.push(rules);
         self
     }
 
-    /// Where sessions are kept; in memory, if this is not called.
+    /// Sets the store of sessions. Default: memory.
     #[must_use]
     pub fn store(self, store: impl Store) -> Self {
         self.shared_store(Arc::new(store))
     }
 
-    /// The same, for a store that others **in this process** hold as well, to close it for example. One gate alone may use
-    /// it: a gate reads revocations at its start, and does not hear of those that another one writes later.
+    /// The same for a store that other code **of this process** holds too, for example to close it. Only one gate may use it: a
+    /// gate loads revocations at its start, and does not see those that another gate writes later.
     #[must_use]
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Who the users are. Without one, sessions are begun by the application: [`Gate::sessions`].
+    /// Sets the directory of users. Without one, only the application begins sessions: [`Gate::sessions`].
     #[must_use]
     pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
         self.directory = Some(directory);
         self
     }
 
-    /// What checks the secrets of confidential clients; shared with a directory, it bounds both together.
+    /// Sets the checker for secrets of confidential clients. If a directory shares it, its bounds hold for both together.
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
         self.passwords = Some(passwords);
         self
     }
 
-    /// A client that may ask for tokens.
+    /// Registers a client.
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
         self.clients.push(client);
         self
     }
 
-    /// An endpoint.
+    /// Adds an endpoint.
     #[must_use]
     pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
         self.endpoints.push(endpoint);
         self
     }
 
-    /// The rules of sessions at endpoints that have none of their own.
+    /// Sets the rules of sessions at endpoints without rules of their own.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// A route. Without any, every path asks for a token of this gate; with some, what matches none is 404.
+    /// Adds a route. Without routes, every path needs a token of this gate; with routes, a request that matches none gets 404.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.routes.push(route);
         self
     }
 
-    /// Which headers tell the inner service who the caller is. A client's own copies never pass, in any spelling.
+    /// Sets the headers that identify the caller to the service. Copies from the client are removed, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
         self.identity = Some(IdentityHeaders { headers: headers.into_iter().collect() });
         self
     }
 
-    /// Who may try how often.
+    /// Sets the rate limits.
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
         self
     }
 
-    /// The tolerance for clocks that differ, at most 30 s.
+    /// Sets the tolerance for clock differences: at most 30 s.
     #[must_use]
     pub const fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = Some(leeway);
         self
     }
 
-    /// Whose `X-Forwarded-For` counts.
+    /// Sets the proxies whose `X-Forwarded-For` counts.
     #[must_use]
     pub fn trusted_proxies(mut self, proxies: Vec<IpNet>) -> Self {
         self.trusted_proxies = proxies;
         self
     }
 
-    /// Where time comes from.
+    /// Sets the source of time.
     #[must_use]
     pub fn time(mut self, time: Arc<dyn TimeSource>) -> Self {
         self.time = Some(TimeArc(time));
         self
     }
 
-    /// How much memory the verified tokens may take that all threads share, in bytes: 64 MiB, if this is not called. Zero
-    /// keeps none.
+    /// Sets the memory of the shared cache of verified tokens, in bytes. Default: 64 MiB. Zero turns it off.
     #[must_use]
     pub const fn verified_cache(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// The largest body of a request to an endpoint, in bytes.
+    /// Sets the largest body of a request to an endpoint, in bytes.
     #[must_use]
     pub const fn max_endpoint_body(mut self, bytes: usize) -> Self {
         self.max_endpoint_body = Some(bytes);
         self
     }
 
-    /// The longest that a connection lasts which passes through, however often its token is exchanged meanwhile.
+    /// The longest that a tunnel or a long reply lasts, however often its token is exchanged meanwhile.
     #[must_use]
     pub const fn max_stream(mut self, longest: Duration) -> Self {
         self.max_stream = Some(longest);
         self
     }
 
-    /// What is borne at once: bodies of requests to endpoints, streams and WebSockets that the gate answers itself, bytes
-    /// that it keeps. What is beyond it gets 503 with `Retry-After`.
+    /// Sets what the gate serves at once: bodies of requests to endpoints, streams and WebSockets that the gate answers itself,
+    /// buffered bytes. Requests beyond these bounds get 503 with `Retry-After`.
     #[must_use]
     pub const fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
         self
     }
 
-    /// Keeps neither the address nor the user agent of a login with its session. A reuse then cannot say whether they
-    /// were the same.
+    /// Stores neither the address nor the user agent of a login. The report of a reuse then cannot compare them.
     #[must_use]
     pub const fn forget_login_origin(mut self) -> Self {
         self.forget_login_origin = true;
         self
     }
 
-    /// The gate as its clients see it: `scheme://host[:port]`. Metadata (RFC 8414) names its endpoints there, and a request
-    /// from there is same-origin. The issuer, if this is not called.
+    /// Sets the URL under which clients reach the gate: `scheme://host[:port]`. Metadata (RFC 8414) names the endpoints under
+    /// it, and requests from it are same-origin. Default: the issuer.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = Some(url.into());
         self
     }
 
-    /// The hosts that are served besides that of [`GateBuilder::public_url`] and those that routes name: `example.com`,
-    /// `*.example.com`, or `*` for any. Requests for others are 421 (requirement T23). If this is not called, every host
-    /// is served: whatever stands before the layer has chosen.
+    /// Sets the hosts that the gate serves besides those of [`GateBuilder::public_url`] and of routes: `example.com`,
+    /// `*.example.com`, or `*` for any. Requests for others get 421. Default: every host, because whatever is in front of the
+    /// layer has chosen.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.hosts = Some(hosts.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Headers of clients that never pass, besides those by which known products tell who is asking (requirement T24).
+    /// Removes further headers of clients, besides the identity headers of known products.
     #[must_use]
     pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
         self.strip = patterns.into_iter().collect();
         self
     }
 
-    /// Headers of such products that do pass, because that product stands before the gate and sets them. The headers of
-    /// [`GateBuilder::identity_headers`] never do.
+    /// Keeps identity headers of a known product, because that product is in front of the gate and sets them. The headers of
+    /// [`GateBuilder::identity_headers`] are removed in any case.
     #[must_use]
     pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
         self.keep = patterns.into_iter().collect();
         self
     }
 
-    /// The origins besides our own, as a browser writes them, from which a request that brings its token in a cookie may
-    /// change something (requirement T18).
+    /// Sets further origins, as browsers write them, from which a request with its token in a cookie may change something.
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.allowed_origins = origins.into_iter().map(Into::into).collect();

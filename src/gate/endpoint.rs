@@ -47,7 +47,7 @@ pub(super) use table::{Endpoints, Hit, Operation};
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long others may keep keys and metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
-/// How long a request may come that is answered meanwhile, whatever moves.
+/// The deadline for the rest of a request body whose reply has begun.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An endpoint: a dialect at a path, with its rules.
@@ -109,7 +109,7 @@ impl Endpoint {
         self
     }
 
-    /// For this account alone: who logs in here belongs to it, and no session or token of another account is known here.
+    /// Binds the endpoint to an account: logins here are for it, and sessions and tokens of other accounts are unknown here.
     /// Not together with `{account}` in the path.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
@@ -132,14 +132,14 @@ impl Endpoint {
 
 /// What an endpoint makes of a request.
 pub(super) enum EndpointResponse {
-    /// A reply, and why, for the access log.
+    /// A reply, and its reason for the access log.
     Reply(Reply, Reason, Option<Recipient>),
-    /// The service is to be asked the same, and the dialect then makes the reply.
+    /// The service gets the same request, and the dialect rewrites its reply.
     Consult(Box<Parts>, Consult),
     /// The request is to be decided like one that is not ours, with another body.
     /// The last is the room that it takes.
     Forward(Box<Parts>, Forward, Option<PoolPermit>),
-    /// The connection is to be the dialect's.
+    /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
     Upgrade(Box<TakenOver>),
 }
@@ -251,7 +251,8 @@ where
     if let Some(denial) = unread {
         return EndpointResponse::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
     }
-    // A browser sends a cookie unasked: what may change something must come from a page that may (requirement T18).
+    // A browser adds cookies to requests of any page: a request that changes something must come from a permitted page
+    // (requirement T18).
     let cookie = endpoint.dialect.sources().cookie;
     let by_cookie = cookie.is_some_and(|name| credential::cookies(&parts.headers, name).next().is_some());
     if by_cookie && !gate.origins.admit(&parts, &RoutePolicy::default()) {
@@ -265,7 +266,7 @@ where
     let handler =
         EndpointHandler { gate: &gate, endpoint: index, account: call.account(), origin, recipient: OnceLock::new() };
     match endpoint.dialect.answer(&call, &handler).await {
-        // Each dialect asks before it acts. What one forgot sets no cookie all the same (requirement T25).
+        // Each dialect asks before it acts. If one forgets, this still sets no cookie (requirement T25).
         Answer::Reply(reply, _)
             if reply.headers().contains_key(SET_COOKIE) && (!call.from_own_origin || call.method.is_safe()) =>
         {
@@ -285,13 +286,13 @@ where
     }
 }
 
-/// Where commands are handed in.
+/// Accepts the commands of a dialect.
 pub(super) struct EndpointHandler<'a> {
     pub(super) gate: &'a Arc<Inner>,
     pub(super) endpoint: usize,
     pub(super) account: Option<&'a str>,
     pub(super) origin: Origin,
-    /// Whom tokens were issued to, for the access log.
+    /// The subject that got tokens, for the access log.
     pub(super) recipient: OnceLock<Recipient>,
 }
 
@@ -343,7 +344,7 @@ pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
 }
 
-/// What there is, for clients that are told nothing but the issuer (RFC 8414 §3.2).
+/// The metadata, for clients that know only the issuer (RFC 8414 §3.2).
 pub(super) fn metadata(gate: &Inner, method: &Method) -> (Reply, Reason) {
     document(method, "application/json", gate.endpoints.metadata())
 }

@@ -52,7 +52,7 @@ where
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
-/// Why a call was not passed on, for the developer who put the gate in front of the service.
+/// Why a call was not forwarded. For the developer of the service behind the gate.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
 #[doc(hidden)]

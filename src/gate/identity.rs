@@ -66,7 +66,7 @@ impl Identity {
         Self { verified, claims: OnceLock::new() }
     }
 
-    /// Leaves the claims to those who ask for the same caller later, if they were read.
+    /// Shares the claims with later readers of the same caller, if they were read.
     pub(super) fn share_claims(&self, extensions: &mut Extensions) {
         if let Some(claims) = self.claims.get() {
             extensions.insert(ReadClaims { of: Arc::clone(&self.verified), claims: Arc::clone(claims) });

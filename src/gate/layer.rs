@@ -1,5 +1,5 @@
-//! The path of a request, as tower sees it. [`GateService::call`] is the whole of it, in order; each step says why it
-//! stands where it does.
+//! The path of a request through the layer. [`GateService::call`] has all of its steps, in order; each step says why it has
+//! its place.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -70,9 +70,9 @@ impl GateLayer {
         Self { gate, rewrite: false, annotate: false, edge: false, defer_audience: false, forward: PhantomData }
     }
 
-    /// Passes on what some protocols wrap up: a request to an endpoint whose body turns out to be for the service behind
-    /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). For a
-    /// service that can be cloned, and takes a body made from bytes. Without this such a request is answered with 501.
+    /// Forwards requests that arrive inside of another one: an endpoint's body that is for the service behind the gate
+    /// (Kuzzle's `POST /_query`), and messages of a connection that a dialect serves (Kuzzle's WebSocket). The service must
+    /// be `Clone` and accept a body made from bytes. Without this, such a request gets 501.
     #[must_use]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer {
@@ -87,9 +87,9 @@ impl GateLayer {
 }
 
 impl<M> GateLayer<M> {
-    /// Forwards the canonical path in the place of one that was spelt otherwise; without this such a request is refused.
-    /// For a gate that stands *outside* of what routes by path: inside an axum `Router` the routing has happened already,
-    /// and what was matched would not be what is served.
+    /// Replaces the path of a request by its canonical form. Without this, a path in another form is refused. Only for a
+    /// gate *outside* of whatever routes by path: inside an axum `Router`, routing has already happened, and the service
+    /// would answer another path than the one that the gate matched.
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
         self.rewrite = true;
@@ -97,29 +97,29 @@ impl<M> GateLayer<M> {
     }
 
     /// Lets [`require().audience(…)`](super::RequireLayer::audience) replace the gate's own audience behind this layer. Without
-    /// it a token for another audience ends here, because nothing outside of a handler can know what stands in front of it.
+    /// this, the layer refuses a token for another audience: it cannot know which handlers have a `require()`.
     ///
-    /// With it such a token goes on, on routes that ask for no audience themselves, as nobody's: a `require()` that asks
-    /// for its audience makes it the caller's; [`Identity`](super::Identity) and every other `require()` refuse it. **Each handler that
-    /// takes no `Identity` has to stand behind a `require()` then.** The reply of one that does not is dropped, the client
-    /// gets 401, and the log an ERROR; but the handler has run.
+    /// With this, such a token passes without a caller, on routes that ask for no audience themselves. A `require()` that asks
+    /// for the token's audience makes its subject the caller; [`Identity`](super::Identity) and every other `require()` refuse it.
+    /// **Each handler that takes no `Identity` must then be behind a `require()`.** If one is not, its reply is dropped, the
+    /// client gets 401, and the log an ERROR; but the handler has run.
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
         self.defer_audience = true;
         self
     }
 
-    /// For the proxy: nothing stands in front, and the service inside obeys the policy's `upgrade`, and ends what was
-    /// upgraded with its [`Lease`].
+    /// For a proxy as the service: nothing is in front of this layer; the service obeys the policy's `upgrade`, and ends an
+    /// upgraded connection with its [`Lease`].
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.edge = true;
-        // Its listeners say themselves where a request comes from, and report such a peer.
+        // The proxy's listeners set the peer of a request, and report an unlisted one themselves.
         self.gate.0.notices.first(Notice::UntrustedProxy);
         self
     }
 
-    /// Leaves a [`Verdict`] in the extensions of each reply.
+    /// Adds a [`Verdict`] to the extensions of each reply.
     #[must_use]
     pub const fn annotated(mut self) -> Self {
         self.annotate = true;
@@ -142,20 +142,20 @@ pub struct GateService<S, M = NoForward> {
     layer: GateLayer<M>,
 }
 
-/// The reply to a request that was not to be passed on, why, and its route.
+/// The reply to a refused request, the reason, and the route.
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
 
 /// Where a request goes.
 pub(super) enum Admission {
-    /// Into the service. What its policy permits rides along.
+    /// To the service, with what its policy permits.
     In(Permitted),
     /// To one of our endpoints.
     Endpoint(Hit),
-    /// Into the service, as nobody's, for a `require()` to judge.
+    /// To the service without a caller; a `require()` decides.
     Undecided(Undecided, Permitted),
     /// Nowhere.
     Refused(Denial, Option<Arc<Route>>),
-    /// Nowhere: the route knows other methods alone.
+    /// Nowhere: the route serves other methods only.
     WrongMethod(Reply),
 }
 
@@ -214,7 +214,7 @@ where
                 {
                     parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
                 }
-                // Whoever is watched, or told of, is remembered; the rest costs nothing here.
+                // The caller is kept only for a long reply or for an annotation.
                 let passed = (annotate || caller.is_some()).then(|| PassedRequest {
                     gate: Arc::clone(gate),
                     permitted: permitted.clone(),
@@ -247,14 +247,14 @@ where
             }
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let (layer, kept) = (self.layer.clone(), M::keep(&self.inner));
-                // Boxed: a rotation costs a disk write, and the passing path knows nothing of it.
+                // Boxed: a rotation costs a disk write anyway, and the future of a forwarded request stays small.
                 let answer = Box::pin(async move {
                     let gate = &layer.gate.0;
                     let address = gate.client_address(&parts);
                     let index = operation.endpoint();
                     let named =
                         Operation::new(gate.endpoints.dialect(index).map_or("", Dialect::name), operation.name());
-                    // Told here, once, whatever part of an endpoint refused.
+                    // Reported once, here, whichever part of an endpoint refused.
                     let verdict = |reason: Reason| {
                         reason.tell();
                         annotate.then(|| Verdict::at(named, reason))
@@ -351,7 +351,7 @@ where
     }
 }
 
-/// A request that its route permits, and that is not borne.
+/// A permitted request that is shed for overload.
 fn shed<F>(gate: &Inner, parts: &Parts, refusal: Refusal, permitted: Permitted, annotate: bool) -> ResponseFuture<F> {
     let reply = overloaded(refusal, gate.dialect(&permitted.route().policy), &parts.headers);
     let reason = Reason::shed(refusal);
@@ -359,12 +359,12 @@ fn shed<F>(gate: &Inner, parts: &Parts, refusal: Refusal, permitted: Permitted, 
     ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed(permitted) }))
 }
 
-/// May a path be one of our endpoints'?
+/// Whether a path may belong to one of our endpoints.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndpointMatch {
-    /// Then it is for the endpoint.
+    /// If it does, the endpoint serves it.
     Serve,
-    /// It is, and the endpoint says that its route decides.
+    /// It does, and the endpoint leaves the decision to the route.
     Skip,
 }
 
@@ -374,15 +374,15 @@ impl<M> GateLayer<M> {
         &self.gate.0
     }
 
-    /// What this gate's layer has permitted already: one outside of this one, which saw the whole path, and whose endpoints
-    /// and routes are the same.
+    /// What an outer layer of the same gate has permitted already. It saw the whole path, and has the same endpoints and
+    /// routes.
     fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
         let permitted = if self.edge { None } else { parts.extensions.get::<Permitted>() }?;
         let by = permitted.by();
         (by.gate == self.gate.0.id && by.layer).then_some(permitted)
     }
 
-    /// The whole of a path of which this layer sees a part: it stands inside a nest, and routes are of whole paths.
+    /// The whole path, where this layer is inside a nest and sees only a part: route patterns are for whole paths.
     #[cfg(feature = "axum")]
     fn whole(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.edge { None } else { nested::whole(parts) }?;
@@ -405,7 +405,7 @@ impl<M> GateLayer<M> {
         By { gate: self.gate.0.id, layer: true, defers: self.defer_audience }
     }
 
-    /// The decision on a request that an endpoint passes on: what its path's route says.
+    /// The decision on a request that an endpoint forwards: that of the path's route.
     fn forwarded(
         &self,
         endpoint: usize,
@@ -442,20 +442,21 @@ impl<M> GateLayer<M> {
             }
         };
         prepare(gate, &mut parts, &permitted);
-        // Wherever the protocol takes a token from, whether this one won or lost, and whatever the route says of it (R13).
+        // Remove the token from every place that the protocol allows, whether it was used or not, and whatever the route
+        // says (R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None] });
         }
         parts.extensions.insert(permitted.clone());
-        // The body is another one, and whole.
+        // The body is new, and complete.
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         Ok((parts, body, permitted, counted))
     }
 
-    /// What the route of its path says of a request to an endpoint.
+    /// The decision of the path's route on a request to an endpoint.
     pub(super) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         match self.admit(parts, EndpointMatch::Skip) {
             Admission::In(permitted) => Ok(permitted),
@@ -466,8 +467,8 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Makes a permitted request ready for the service, whose whole reply is wanted, as it is: no part of it, no form
-    /// that the client alone can read.
+    /// Prepares a permitted request whose reply the gate itself reads: no ranges, and no content coding that only the client
+    /// can decode.
     fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
         upgrade::refuse(parts);
         prepare(&self.gate.0, parts, &permitted);
@@ -489,11 +490,11 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The decision. No await: whatever it needs is in memory.
+    /// The decision. No await: everything that it needs is in memory.
     pub(super) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let gate = &self.gate.0;
-        // 1. What no rule below could save: a tunnel, whose bytes nobody would judge, and a body of unclear extent. Then
-        //    host and target, before anything that depends on them.
+        // 1. Reject what no later step can make safe: CONNECT, whose bytes the gate never sees, and a body with ambiguous
+        //    framing. Then host and target, before anything that depends on them.
         if parts.method == Method::CONNECT {
             return Admission::Refused(Denial::Tunnel, None);
         }
@@ -510,14 +511,14 @@ impl<M> GateLayer<M> {
         {
             return Admission::Refused(Denial::UnknownHost, None);
         }
-        // 2. One canonical path: what is matched from here on is what is forwarded.
+        // 2. One canonical path: it is what is matched and what is forwarded.
         let whole = self.whole(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match CanonicalPath::parse(raw) {
             Ok(path) => path,
             Err(error) => return Admission::Refused(error.into(), None),
         };
-        // 3. Our own endpoints before any route: no route, however wide, can shadow or forward them.
+        // 3. Our own endpoints before any route: no route can shadow or forward them.
         if endpoints == EndpointMatch::Serve
             && let Some(hit) = gate.endpoints.find(&path, raw)
         {
@@ -527,7 +528,7 @@ impl<M> GateLayer<M> {
                 return Admission::Endpoint(hit);
             }
         }
-        // 4. The route, and with it what is asked of the caller.
+        // 4. The route, and with it what the caller needs.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => route,
@@ -536,7 +537,7 @@ impl<M> GateLayer<M> {
                 return Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
-                    // Any of the path's routes: they differ in what they serve, not in whom.
+                    // Any of the path's routes will do: they differ in their methods only.
                     let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, &path) {
                         Match::Found(route) | Match::Ambiguous(route) => Some(route),
                         Match::MethodNotAllowed(_) | Match::None => None,
@@ -559,18 +560,18 @@ impl<M> GateLayer<M> {
                     return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
                 }
             } else if !path.equals_but_for_hex_case(raw) || gate.routes.has_escapes() {
-                // Routing has happened, by the spelling that came. Letter case in an escape can change what was matched
-                // only where a pattern has an escape.
+                // The service has routed by the received form already. Letter case in an escape changes the match only where
+                // a pattern has an escape.
                 return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials; one that comes along was verified by nobody, and a route that
-            // forwards tokens would pass it on as if it had been.
+            // Browsers send preflights without credentials. A credential on one is not verified, and a route that forwards
+            // tokens must not forward it.
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()));
         }
-        // 5. to 7. The credential, what it is, and what the route asks of it.
+        // 5. to 7. Extract the credential, verify it, and authorise it for the route.
         match permit(gate, parts, route, self.by()) {
             Ok(permitted) => Admission::In(permitted),
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
@@ -597,7 +598,8 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// In the words of the dialect, of the one that knows its client where nothing else tells, of gRPC, or plainly.
+/// Renders a denial: in the route's dialect; without one, in the dialect whose client this looks like; else as a gRPC status
+/// or a problem document.
 fn refused(
     gate: &Inner,
     parts: &Parts,
@@ -625,27 +627,27 @@ fn refused(
 }
 
 impl Inner {
-    /// What the token says that a request was refused for.
+    /// The claims of the token for which a request was refused.
     fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
         let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
         RefusedToken::of(denial, &found.token)
     }
 
-    /// Where a token may stand on a route besides `Authorization`.
+    /// The places of a token on a route besides `Authorization`.
     fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
         let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
         Places { query: sources.query, cookies: [policy.cookie.as_deref(), sources.cookie] }
     }
 
-    /// The dialect in whose words a route refuses.
+    /// The dialect that renders a route's refusals.
     pub(super) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
-        // That of an endpoint first: it has the options that its clients know.
+        // An endpoint's dialect first: it has the options that its clients expect.
         let own = self.endpoints.dialect_named(name);
         own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
     }
 
-    /// The client's address: the peer's, or what trusted proxies say of it.
+    /// The client's address: the peer's, or the one that trusted proxies name.
     pub(super) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let Some(peer) = parts.extensions.get::<Peer>() else {
             if self.notices.first(Notice::NoPeer) {

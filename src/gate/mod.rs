@@ -103,7 +103,7 @@ pub(crate) struct Inner {
     /// Those in whose words routes refuse.
     dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,
-    /// Those that are served; `None` where nobody asked.
+    /// The permitted hosts; `None`: all.
     hosts: Option<Hosts>,
     pub(crate) protected: ProtectedNames,
     pub(crate) profile: Profile,
@@ -168,7 +168,7 @@ impl Gate {
         Sessions(self.clone())
     }
 
-    /// Does the route of this CORS preflight leave the answer to its upstream? For whoever answers the others.
+    /// Whether the route of this CORS preflight leaves the answer to its upstream. For code that answers the others.
     pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
@@ -312,10 +312,10 @@ async fn maintain(gate: Weak<Inner>) {
     }
 }
 
-/// What is told at once, and then once a minute, for as long as it lasts.
+/// Reports a condition at once, and then once a minute while it lasts.
 #[derive(Default)]
 struct Seldom {
-    /// Until it is told again; none, if it was not told yet.
+    /// When the next report is due; `None` if there was none yet.
     wait: Option<Duration>,
 }
 

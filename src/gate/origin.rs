@@ -1,6 +1,6 @@
-//! Where a request comes from that a browser sent with a cookie (requirement T18). A browser sends cookies along with what
-//! any site asks of it, and says which site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata): whatever
-//! may change something must come from us, or from a site that the operator has listed.
+//! Cross-site request forgery (requirement T18). A browser adds cookies to the requests of any site, and names that site in
+//! `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a cookie that may change something must
+//! come from our own origin or from a listed one.
 
 use http::header::{ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Uri};
 use crate::headers;
 use crate::route::RoutePolicy;
 
-/// The origins that may ask.
+/// The permitted origins.
 #[derive(Debug)]
 pub(crate) struct Origins {
     /// Ours; none where the public URL has none.
@@ -45,8 +45,8 @@ impl Origins {
     }
 }
 
-/// Does the request, by what its method says (RFC 9110 §9.2.1), change nothing? One that opens a WebSocket may say
-/// anything afterwards, and one whose upstream looks at an overridden method is of that method.
+/// Whether the method is safe (RFC 9110 §9.2.1). A WebSocket handshake is not, because any message may follow; and an
+/// upstream may read an overridden method.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
         && !parts.headers.contains_key(UPGRADE)

@@ -1,4 +1,4 @@
-//! CORS preflights (requirement T19): who answers them, and that a route can leave it to its upstream.
+//! CORS preflights (requirement T19): the gate answers them, or a route leaves them to its upstream.
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri};

@@ -1,5 +1,5 @@
 //! Long replies end with their authority: server-sent events, streams of gRPC, downloads. A reply of unknown length, or of
-//! a long one, hangs on its caller's session like a tunnel does ([`Lease`]), and is looked at every second.
+//! a long one, ends with its caller's session like a tunnel ([`Lease`]), and is checked every second.
 //!
 //! What ends it breaks it off, so that nobody takes a half for the whole: over HTTP/1.1 the connection closes without the
 //! last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`. What was handed on
@@ -110,7 +110,7 @@ impl ReplyGuard {
                 let Caller { gate, verified, route } = &self.caller;
                 let lease = Lease::of(&gate.leases, Some(verified), route.policy.on_expiry);
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
-                // A reply that nobody took for long is looked at once, not once for each second.
+                // After a pause in reading, one check is enough.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.state = State::Checking { lease, ticks };
             }

@@ -133,8 +133,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Denial::InvalidClient`] for a client that is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
-    /// whose refresh token nobody could use; a subject that cannot stand in a token; too many
-    /// sessions; a fault of store or clock.
+    /// whose refresh token would be useless; an invalid subject; too many sessions; a fault of store or clock.
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.0.0;
         if gate.clients.get(&new.client).is_none() {

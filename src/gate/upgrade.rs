@@ -78,7 +78,7 @@ pub(super) fn refuse(parts: &mut Parts) {
     parts.headers.remove(CONNECTION);
 }
 
-/// Another upgrade in the place of a client's, which ends with a lease. None where there is no runtime to carry it.
+/// Replaces a client's upgrade by one that ends with a lease. `None` without a tokio runtime.
 fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgrade> {
     let runtime = tokio::runtime::Handle::try_current().ok()?;
     let (mut near, far) = tokio::io::duplex(PIPE);

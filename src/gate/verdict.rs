@@ -23,7 +23,7 @@ pub struct Verdict {
     pub route: Option<Arc<Route>>,
     /// The operation of ours that it was for.
     pub operation: Option<Operation>,
-    /// Who asked, as far as it is known.
+    /// The caller, if known.
     pub who: Option<Who>,
 }
 
@@ -47,19 +47,19 @@ impl Operation {
     }
 }
 
-/// Who a request is of.
+/// The caller of a request.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),
-    /// Whom one of our endpoints gave tokens to.
+    /// The subject that one of our endpoints gave tokens to.
     Issued(Box<Recipient>),
-    /// What a refused token says of itself.
+    /// The claims of a refused token.
     Refused(Box<RefusedToken>),
 }
 
-/// Whom tokens were issued to.
+/// The subject that tokens were issued to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[doc(hidden)]
@@ -75,7 +75,7 @@ pub struct Recipient {
 #[non_exhaustive]
 #[doc(hidden)]
 pub struct RefusedToken {
-    /// Was its signature proved? Otherwise all of this is only what somebody wrote.
+    /// Whether its signature was verified. If not, these claims prove nothing.
     pub is_proved: bool,
     /// What it says.
     pub says: verify::Peeked,

@@ -1,4 +1,4 @@
-//! What a builder is told that cannot work, found before anything is served.
+//! Finds settings that cannot work, before anything is served.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! Commands, carried out.
+//! Executes the commands of dialects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::session::Status;
 use crate::token::claims::AccessToken;
 use crate::verify_cache::Verified;
 
-/// Carries a command out.
+/// Executes a command.
 pub(super) async fn execute(
     gate: &Inner,
     endpoint: &Ready,
@@ -88,11 +88,11 @@ pub(super) async fn execute(
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
         Command::Introspect { client, token } => {
             let client = at.client(Some(client), None).await?;
-            // RFC 7662 §2.1: whoever asks must be authorised to, or tokens could be fished for.
+            // RFC 7662 §2.1: the caller must be authorised, or tokens could be guessed by introspection.
             if client.secret_hash.is_none() {
                 return Err(Denial::UnauthorizedClient.into());
             }
-            // Whoever can send a resource server junk does not decide what it is told of others' tokens.
+            // A client that sends junk to a resource server must not influence its introspection of other tokens.
             let checked = at.check(&token, Source::Client(&client.id));
             let checked = checked.map(|verified| Box::new(checked_of(verified.token())));
             Ok(Outcome::Checked(decided(checked)?))
@@ -201,7 +201,7 @@ impl EndpointCommand<'_> {
             Err(denial) => Err(denial.into()),
         };
         let mut found = found?;
-        // Another issuer's subject is nobody in our directory, whatever its name.
+        // Our directory does not know another issuer's subjects, whatever their names.
         if *found.issuer == **self.gate.engine.issuer() {
             found.user = self.gate.engine.user(&found.subject).await?;
         }
@@ -255,7 +255,7 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// RFC 7009: what the token belongs to ends, whichever kind of token it is. One that nobody knows needs no revoking.
+    /// RFC 7009: ends what the token belongs to, whichever kind of token it is. An unknown token needs no revocation.
     async fn revoke(&self, client: &Client, token: &SecretString) -> Result<(), Error> {
         let engine = &self.gate.engine;
         if engine.revoke_refresh_token(token.expose_secret(), &client.id, self.account, self.origin).await? {
@@ -263,7 +263,7 @@ impl EndpointCommand<'_> {
         }
         let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
-        // Its issuer is the one to end it.
+        // Only its issuer can end it.
         let Ok(own) = access.own() else { return Ok(()) };
         if access.client.as_deref() == Some(&*client.id) {
             self.is_of_account(&access)?;

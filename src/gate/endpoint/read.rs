@@ -1,6 +1,6 @@
-//! The body of a request to an endpoint (requirements A4, A10, A11). A small one is read from anybody. What is longer is
-//! read once a good token is seen, in the head or in what has come by then, because it costs memory and the time to
-//! parse it. Whoever lets the gate wait for a body takes a place of a small pool meanwhile.
+//! The body of a request to an endpoint (requirements A4, A10, A11). A small body is read from any client. A larger one is
+//! read only after a valid token is found, in the head or in the first part of the body, because it costs memory and
+//! parsing. An unfinished body holds a permit of a small pool.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -20,9 +20,9 @@ use crate::denial::{Denial, NotGood};
 use crate::dialect::Dialect;
 use crate::overload::{Holder, PoolPermit, Refusal};
 
-/// How long a small body may take to come.
+/// The deadline of a small body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one of somebody known may take.
+/// The deadline of the body of an authenticated client.
 const KNOWN_CALLER_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a body was not read.

@@ -1,4 +1,4 @@
-//! The reply to come, from the service, an endpoint or the gate itself.
+//! The response future: the reply of the service, of an endpoint, or of the gate itself.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::reason::Reason;
 use crate::reply;
 use crate::session::Scope;
 
-/// What a request to an endpoint turned into.
+/// The result of a request to an endpoint.
 pub(super) enum EndpointOutcome<F> {
     /// A reply.
     Reply(Box<(Reply, Option<Verdict>)>),
@@ -30,15 +30,15 @@ pub(super) enum EndpointOutcome<F> {
     In { future: F, passed: PassedRequest, annotate: bool },
 }
 
-/// What is remembered of a request that went in.
+/// What is kept of a request that went to the service.
 pub(super) struct PassedRequest {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
-    /// Its place among those of its caller.
+    /// The caller's permit for it.
     pub(super) counted: Option<InFlightSlot>,
-    /// Does a long reply to it end with its caller's session?
+    /// Whether a long reply ends with the caller's session.
     pub(super) is_guarded: bool,
-    /// Who may be the caller, if somebody inside says so.
+    /// The possible caller, if a `require()` accepts the audience.
     pub(super) undecided: Option<Box<Undecided>>,
 }
 
@@ -60,7 +60,7 @@ impl PassedRequest {
         Some(ReplyGuard::new(Arc::clone(&self.gate), caller, route, reply::is_grpc(response.headers())))
     }
 
-    /// In the place of what a handler answers a token for another audience, where nobody in front of it has judged that.
+    /// Replaces the reply of a handler to a token for another audience, if no `require()` has accepted that audience.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
@@ -81,7 +81,7 @@ impl PassedRequest {
 }
 
 pin_project! {
-    /// The reply to come.
+    /// The response future.
     pub struct ResponseFuture<F> {
         #[pin]
         pub(super) kind: Kind<F>,
@@ -150,7 +150,7 @@ where
                 let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
                 let verdict = passed.filter(|_| *annotate).map(|passed| {
                     let verdict = Verdict::passed(passed.permitted);
-                    // A layer of ours behind the gate, an extractor, or the proxy may know better.
+                    // A layer of ours behind the gate, an extractor, or the proxy may have a more specific reason.
                     match response.extensions_mut().remove::<Reason>() {
                         Some(reason) => Verdict { reason, ..verdict },
                         None => verdict,
@@ -158,7 +158,7 @@ where
                 });
                 (response.map(|body| GateBody::inner(body, guard, counted)), verdict)
             }
-            // It has just turned into one of the others.
+            // The state has just changed to one of the others.
             KindProjection::Endpoint { .. } => return Poll::Pending,
             // Polled again after it was ready: forbidden to callers, and no reason to panic.
             KindProjection::Own { reply } => match reply.take() {

@@ -1,4 +1,4 @@
-//! The steps of a decision: credential and permission, and what the service is told.
+//! The steps of a decision: credential, permission, and the headers that the service receives.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use crate::token::verify::IssuerRules;
 use crate::verify_cache::Verified;
 
-/// Credential, verification, authorisation: each needs what the one before it made. What this gate has permitted before
-/// is not asked again who it is; its credential is gone.
+/// Credential, verification, authorisation: each step takes the result of the one before. A request that this gate has
+/// permitted already is not authenticated again, because its credential is removed.
 pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
     match parts.extensions.get::<Permitted>() {
         None => permit_first(gate, parts, route, by),
@@ -43,7 +43,7 @@ pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, b
 
 fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
     match (route.policy.auth, route.policy.bad_credential_on_optional) {
-        // Nobody is asked; still no request passes with two Authorization headers, for the upstream to choose from.
+        // The route asks for no caller. Still, no request with two Authorization headers passes: the upstream would choose.
         (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route, by)),
         (Auth::Required, _) => permit_caller(gate, parts, route, by)?.ok_or(Denial::NoCredential),
         (Auth::Optional, BadCredential::Refuse) => {
@@ -53,9 +53,9 @@ fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Resu
             credential::at_most_one(&parts.headers)?;
             match permit_caller(gate, parts, route, by) {
                 Ok(Some(caller)) => Ok(caller),
-                // Two credentials are never a mistake to look over.
+                // Two credentials are never ignored.
                 Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
-                // One that was not looked at is not a bad one (requirement R15).
+                // A credential that was not examined is not a bad one (requirement R15).
                 Err(denial) => NotGood::of(denial).map(|_| policy::permit_anonymous(route, by)),
                 Ok(None) => Ok(policy::permit_anonymous(route, by)),
             }
@@ -63,7 +63,7 @@ fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Resu
     }
 }
 
-/// `None` where no credential was sent.
+/// `None` if no credential was sent.
 fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Option<Permitted>, Denial> {
     permit_as(gate, parts, route, &route.policy, by)
 }
@@ -78,21 +78,21 @@ fn permit_as(
 ) -> Result<Option<Permitted>, Denial> {
     let Some((verified, first_sight)) = caller(gate, parts, &route.policy, places_of)? else { return Ok(None) };
     let authorised = policy::authorise(route, verified, &gate.audiences, by);
-    // It was verified in vain, unless somebody inside asks for its audience. Shown again, it costs nothing.
+    // A `require()` behind the layer may ask for this audience. Otherwise the verification is wasted, but cached.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
         gate.engine.limits().record_refused(address);
     }
     authorised.map(Some)
 }
 
-/// The caller of a request whose route does not take the audience of its token, but the rest.
+/// The caller of a request whose token fits the route in everything but its audience.
 pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Undecided, Denial> {
     let (verified, _) = caller(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
     let caller = policy::authorise_again(route, verified, by)?;
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
 
-/// Who a token says that the caller is, and where it came from if it was never seen.
+/// The caller that a token names, and its source if the token is unseen.
 type CheckedCaller = (Arc<Verified>, Option<Option<IpAddr>>);
 
 fn caller(
@@ -103,7 +103,7 @@ fn caller(
 ) -> Result<Option<CheckedCaller>, Denial> {
     let places = gate.places(places_of);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
-    // Before the token is looked at: whoever cannot send the request learns nothing, and its use confirms nothing.
+    // Before the token is examined: a page of another site learns nothing, and confirms no generation.
     if found.by_cookie && !gate.origins.admit(parts, places_of) {
         return Err(Denial::CrossOrigin);
     }
@@ -114,13 +114,13 @@ fn caller(
     Ok(Some((verified, first_sight)))
 }
 
-/// Judges what stands in an envelope, beside the envelope itself (requirement T22): by the rule that names the call, or
-/// else by the routes of the requests that are the same call. Each of those must let it pass that any route serves; where
-/// none does, nobody could send the call without an envelope either. What has no such request goes by the envelope's route
-/// alone.
+/// Authorises a call in an envelope, besides the envelope itself (requirement T22): by the rule that names the call, or else
+/// by the routes of the requests that are the same call. Each of those requests that a route serves must be permitted. If
+/// no route serves one, the call cannot be sent without an envelope either, and is refused. A call without such a request
+/// is authorised by the envelope's route alone.
 ///
 /// # Errors
-/// Why it may not pass, and which route says so.
+/// The denial, and the route that it comes from.
 pub(in crate::gate) fn permit_call(
     gate: &Inner,
     parts: &Parts,
@@ -149,7 +149,7 @@ pub(in crate::gate) fn permit_call(
     })
 }
 
-/// Holds what one route permitted against what another one asks. The token stands where the first has it.
+/// Authorises for another route what one route permitted. The token is in the place that the first route allows.
 fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Route>) -> Result<Permitted, Denial> {
     let caller = match (rule.policy.auth, permitted.caller()) {
         (Auth::None, _) => return Ok(permitted),
@@ -157,7 +157,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
             policy::judge(&rule.policy, caller, &gate.audiences)?;
             return Ok(permitted);
         }
-        // The envelope's route asked nobody, or took a bad token for none.
+        // The envelope's route asks for no caller, or took a bad token for none.
         (Auth::Optional | Auth::Required, None) => {
             permit_as(gate, parts, rule, &permitted.route().policy, permitted.by())
         }
@@ -172,7 +172,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
     }
 }
 
-/// Makes a permitted request ready for the service: nothing that a client said of identities, then what the gate knows.
+/// Prepares a permitted request for the service: removes identity headers of the client, then adds those of the gate.
 pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
     let policy = &permitted.route().policy;
     gate.protected.strip_untrusted(&mut parts.headers, policy);
@@ -196,7 +196,7 @@ pub(super) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_query_token(parts, places.query);
 }
 
-/// A token in the query is nobody's credential, and goes nowhere (requirement T2).
+/// A token in the query is no credential, and is not forwarded (requirement T2).
 fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
     let Some(query) = parts.uri.query() else { return };
     let mut rest = credential::strip_query_token(query);
@@ -209,14 +209,14 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
         if !set_target(parts, target) {
-            // Cannot happen to a part of a good target; if it does, the path alone is forwarded.
+            // Cannot happen, because these are parts of a valid target. If it does, the path alone is forwarded.
             let path = parts.uri.path().to_owned();
             set_target(parts, path);
         }
     }
 }
 
-/// Puts the canonical path into the request, its query untouched.
+/// Sets the canonical path of the request. The query stays as it is.
 pub(super) fn set_path(parts: &mut Parts, path: &str) -> bool {
     let whole = match parts.uri.query() {
         Some(query) => format!("{path}?{query}"),

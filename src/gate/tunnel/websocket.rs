@@ -107,7 +107,7 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// As a client must (§5.3): nobody may foresee what it looks like on the wire.
+/// A close frame of a client is masked with random bytes, so that its bytes are unpredictable (RFC 6455 §5.3).
 fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
     match random::<4>() {
         Ok(mask) => close_frame(why, Some(*mask)),
