@@ -1,4 +1,13 @@
 //! OAuth clients (RFC 6749 §2): which clients may ask for tokens, and how they authenticate.
+//!
+//! ```
+//! use rotogate::client::{Client, Grant};
+//!
+//! let web = Client::public("web");
+//! assert!(web.may(Grant::RefreshToken) && web.secret_hash.is_none());
+//! let builder = rotogate::Gate::builder().client(web);
+//! # let _ = builder;
+//! ```
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +23,7 @@ use crate::fault::Error;
 use crate::limit::Limits;
 use crate::password::Passwords;
 use crate::password::SecretHash;
+#[doc(hidden)]
 pub use crate::random::NoRandomness;
 use crate::random::{are_equal, random};
 use crate::session::Scope;

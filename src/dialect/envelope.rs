@@ -9,6 +9,14 @@
 //! On success `errorCode` is empty and `content` an array of one; on failure `content` and `pageable` are empty
 //! strings. The protocol documents one code, `AUTH_1002`, for every bad token, and no status: here it is 401, or 200
 //! for clients that read only the code.
+//!
+//! ```
+//! use rotogate::dialect::envelope::Envelope;
+//! use rotogate::gate::Endpoint;
+//!
+//! let endpoint = Endpoint::new(Envelope::default()).path("/api/v2/auth/token");
+//! # let _ = endpoint;
+//! ```
 
 use std::time::Duration;
 

@@ -4,6 +4,16 @@
 //! Most dialects need only [`Dialect::read`], which turns a request into a [`Command`], and [`Dialect::write`], which
 //! turns its outcome into a reply; [`oauth2`] is the example to follow. A dialect whose messages are not one command
 //! each implements [`Dialect::answer`] instead.
+//!
+//! ```
+//! use rotogate::Gate;
+//! use rotogate::dialect::oauth2::OAuth2;
+//! use rotogate::gate::Endpoint;
+//!
+//! // Clients refresh with `POST /oauth/token`; logout and metadata are beside it.
+//! let builder = Gate::builder().endpoint(Endpoint::new(OAuth2).path("/oauth/token"));
+//! # let _ = builder;
+//! ```
 
 mod answer;
 mod call;

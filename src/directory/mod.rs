@@ -1,4 +1,30 @@
 //! The users. The gate asks a [`Directory`] at a login, and again at each refresh.
+//!
+//! ```
+//! use rotogate::SecretString;
+//! use rotogate::directory::{Directory, DirectoryError, User};
+//!
+//! #[derive(Debug)]
+//! struct Legacy;
+//!
+//! #[async_trait::async_trait]
+//! impl Directory for Legacy {
+//!     async fn authenticate(
+//!         &self,
+//!         account: Option<&str>,
+//!         username: &str,
+//!         password: &SecretString,
+//!     ) -> Result<Option<User>, DirectoryError> {
+//!         // Ask the login service here. `None`: unknown user and wrong password alike.
+//!         # let _ = (account, password);
+//!         Ok((username == "ada").then(|| User::new("u-17")))
+//!     }
+//!
+//!     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+//!         Ok((subject == "u-17").then(|| User::new("u-17")))
+//!     }
+//! }
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;

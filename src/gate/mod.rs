@@ -1,5 +1,25 @@
 //! The gate: everything that belongs together, wired once. [`Gate::layer`] puts it in front of a service; the binary is
 //! that layer around a reverse proxy, and nothing else.
+//!
+//! ```
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use rotogate::Gate;
+//! use rotogate::client::Client;
+//! use rotogate::route::{Route, RoutePolicy};
+//! use rotogate::token::Keyring;
+//!
+//! let gate = Gate::builder()
+//!     .issuer("https://api.example.com")
+//!     .keys(Keyring::ephemeral()?)
+//!     .client(Client::public("web"))
+//!     .route(Route::new("/health", RoutePolicy::public()))
+//!     .route(Route::catch_all(RoutePolicy::default()))
+//!     .build()
+//!     .await?;
+//! let layer = gate.layer();
+//! # let _ = layer;
+//! # Ok(()) }
+//! ```
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};

@@ -3,6 +3,14 @@
 //!
 //! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential causes;
 //! [`engine`](crate::engine) executes the decision.
+//!
+//! ```
+//! use rotogate::session::Scope;
+//!
+//! let scope = Scope::parse("read write").unwrap();
+//! assert_eq!(scope.iter().collect::<Vec<_>>(), ["read", "write"]);
+//! assert!(Scope::parse("quote\"").is_err());
+//! ```
 
 pub mod profile;
 pub mod rotation;

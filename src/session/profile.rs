@@ -1,4 +1,14 @@
 //! The session rules of an endpoint or a client.
+//!
+//! ```
+//! use std::time::Duration;
+//! use rotogate::session::profile::Profile;
+//!
+//! let profile = Profile { grace: Duration::from_secs(10), ..Profile::default() };
+//! assert!(profile.problems().is_empty());
+//! let builder = rotogate::Gate::builder().profile(profile);
+//! # let _ = builder;
+//! ```
 
 use std::fmt;
 use std::time::Duration;
@@ -128,7 +138,7 @@ impl Default for Profile {
 
 /// Rules that differ from those of a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[doc(hidden)]
+#[expect(missing_docs, reason = "the fields are those of Profile")]
 pub struct ProfileOverride {
     pub access_ttl: Option<Duration>,
     pub max_access_ttl: Option<Duration>,

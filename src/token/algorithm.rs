@@ -1,4 +1,11 @@
 //! The signature algorithms that a key may be bound to (RFC 7518 §3.1, RFC 8037 §3.1).
+//!
+//! ```
+//! use rotogate::token::Algorithm;
+//!
+//! assert_eq!("ES256".parse::<Algorithm>().unwrap(), Algorithm::Es256);
+//! assert!("none".parse::<Algorithm>().is_err());
+//! ```
 
 use std::fmt;
 use std::str::FromStr;

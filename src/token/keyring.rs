@@ -2,6 +2,14 @@
 //!
 //! A key is permanently bound to one algorithm, so a token's header never chooses. One signing key signs; the others
 //! only verify. So keys can be added, used and retired without a valid token failing.
+//!
+//! ```
+//! use rotogate::token::{Algorithm, Keyring};
+//!
+//! let keyring = Keyring::generate(Algorithm::Es256)?;
+//! assert_eq!(keyring.jwks()["keys"][0]["alg"], "ES256");
+//! # Ok::<(), rotogate::token::KeyError>(())
+//! ```
 
 use std::fmt;
 

@@ -3,6 +3,15 @@
 //! An access token is a JWT (RFC 9068): [`mint`](mod@mint) makes ours, [`verify`] verifies ours and other issuers'. A
 //! [`refresh`] token is opaque to clients, and the gate can compute it again. The [`keyring`] holds the secrets of
 //! both.
+//!
+//! ```
+//! use rotogate::token::Keyring;
+//!
+//! // Keys that end with the process. `Keyring::load_or_create` (feature `key-folder`) keeps them in a folder.
+//! let builder = rotogate::Gate::builder().keys(Keyring::ephemeral()?);
+//! # let _ = builder;
+//! # Ok::<(), rotogate::token::KeyError>(())
+//! ```
 
 pub mod algorithm;
 #[doc(hidden)]

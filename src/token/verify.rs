@@ -5,6 +5,20 @@
 //! and `kid` select a key; the key determines the algorithm. A library checks the signature. This module does
 //! everything else, because that library is lenient where a gateway must not be: duplicate members, `crit`, `typ`,
 //! claims of the wrong type.
+//!
+//! ```
+//! use rotogate::token::verify::{AllowedScopes, IssuerKeys, IssuerRules};
+//! use rotogate::session::Scope;
+//!
+//! # fn example(jwks: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+//! let keys = IssuerKeys::from_jwks(jwks, None)?;
+//! let rules = IssuerRules::external("https://idp.example.com", vec!["api".into()], keys)
+//!     .named("idp")
+//!     .scopes(AllowedScopes::Only(Scope::parse("read")?));
+//! let builder = rotogate::Gate::builder().trusted_issuer(rules);
+//! # let _ = builder;
+//! # Ok(()) }
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -12,6 +12,14 @@
 //!
 //! User fields are those of the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`, `"admin"`),
 //! `avatar`, `phone`, `dids` (a list), `external_ids` (a table of texts), `metadata` (a table of anything).
+//!
+//! ```
+//! use rotogate::dialect::knox::Knox;
+//! use rotogate::gate::Endpoint;
+//!
+//! let endpoint = Endpoint::new(Knox::default());
+//! # let _ = endpoint;
+//! ```
 
 use async_trait::async_trait;
 use http::{HeaderMap, Method, StatusCode};

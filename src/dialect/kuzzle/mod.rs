@@ -14,6 +14,14 @@
 //! | `POST /_query` | any of the `auth` actions in an envelope; any other call goes to the upstream |
 //!
 //! Unknown arguments are ignored, an empty body is no error, and `null` counts as absent, because the SDKs need it.
+//!
+//! ```
+//! use rotogate::dialect::kuzzle::Kuzzle;
+//! use rotogate::gate::Endpoint;
+//!
+//! let endpoint = Endpoint::new(Kuzzle::default());
+//! # let _ = endpoint;
+//! ```
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -13,6 +13,14 @@
 //! Where clients deviate from the RFC, the dialect follows the clients: an empty parameter counts as absent (RFC 6749
 //! §3.2 says so, too), `invalid_client` is 400 unless the client used Basic, and a public client may send `Basic
 //! base64("id:")`.
+//!
+//! ```
+//! use rotogate::dialect::oauth2::OAuth2;
+//! use rotogate::gate::Endpoint;
+//!
+//! let endpoint = Endpoint::new(OAuth2).path("/{account}/connect/token");
+//! # let _ = endpoint;
+//! ```
 
 use http::Method;
 use secrecy::SecretString;

@@ -10,6 +10,19 @@
 //! use is refused and left unchanged, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
 //! a larger file is verified in full only after a crash. A store older than its high-water mark is refused until the
 //! operator accepts it.
+//!
+//! ```
+//! # fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use rotogate::store::RedbStore;
+//! use rotogate::store::redb::Options;
+//!
+//! let options = Options::new("https://api.example.com", keyring.id(), Duration::from_secs(30));
+//! let store = RedbStore::open("data/rotogate.redb", options.high_water("data/keys/high-water"))?;
+//! let builder = rotogate::Gate::builder().store(store);
+//! # let _ = builder;
+//! # Ok(()) }
+//! ```
 
 use std::fmt;
 use std::ops::Bound;
