@@ -243,17 +243,17 @@ where
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
-            Admission::Undecided(undecided, nobody) => {
+            Admission::Undecided(undecided, anonymous) => {
                 let counted = match InFlightSlot::enter(gate, undecided.caller()) {
                     Ok(counted) => counted,
-                    Err(refusal) => return shed(gate, &parts, refusal, nobody, annotate),
+                    Err(refusal) => return shed(gate, &parts, refusal, anonymous, annotate),
                 };
                 upgrade::refuse(&mut parts);
-                prepare(gate, &mut parts, &nobody);
+                prepare(gate, &mut parts, &anonymous);
                 parts.extensions.insert(undecided.clone());
                 let passed = Some(PassedRequest {
                     gate: Arc::clone(gate),
-                    permitted: nobody,
+                    permitted: anonymous,
                     counted: Some(counted),
                     is_guarded: true,
                     undecided: Some(Box::new(undecided)),
