@@ -1,5 +1,5 @@
-//! Step 7 of a request: judges a [`Verified`] token by the policy of a route. Only this module makes a [`Permitted`] request,
-//! and only a [`Permitted`] request can be forwarded.
+//! Step 7 of a request: judges a [`Verified`] token by the policy of a route. Only this module makes a [`Permitted`]
+//! request, and only a [`Permitted`] request can be forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +8,8 @@ use crate::denial::Denial;
 use crate::route::{Auth, Route, RoutePolicy};
 use crate::verify_cache::Verified;
 
-/// The permit of a request: its route and its caller. It is in the extensions of the request that the inner service gets.
+/// The permit of a request: its route and its caller. It is in the extensions of the request that the inner service
+/// gets.
 #[derive(Clone, Debug)]
 pub struct Permitted {
     route: Arc<Route>,
@@ -72,8 +73,8 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted { route: Arc::clone(route), caller: None, by }
 }
 
-/// Judges a caller by a second policy of the same gate, after a first one has admitted it. Only the first asks for the gate's
-/// own audience.
+/// Judges a caller by a second policy of the same gate, after a first one has admitted it. Only the first asks for the
+/// gate's own audience.
 ///
 /// # Errors
 /// Those of [`authorise`].
@@ -89,7 +90,8 @@ pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: B
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
 }
 
-/// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can permit it.
+/// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
+/// permit it.
 #[derive(Clone, Debug)]
 pub(crate) struct Undecided {
     caller: Arc<Verified>,

@@ -145,8 +145,9 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the thread of the load and the upstream from sleeping. Over loopback the sender spends CPU time to wake a sleeping
-/// receiver, and a slower gateway would find it asleep more often; over a network a gateway never pays for that.
+/// Keeps the thread of the load and the upstream from sleeping. Over loopback the sender spends CPU time to wake a
+/// sleeping receiver, and a slower gateway would find it asleep more often; over a network a gateway never pays for
+/// that.
 async fn stay_awake() {
     loop {
         tokio::task::yield_now().await;
