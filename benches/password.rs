@@ -28,7 +28,7 @@ use support::{Case, Heads, Inner, exchange, interleave, measures, quantile};
 use tower::{Layer, ServiceExt};
 
 const CLIENT: &str = "web";
-/// How many logins the flood keeps going: more than may wait, so that some are told to come again.
+/// Concurrent logins of the flood: more than the queue holds, so that some are rejected unchecked.
 const FLOOD: usize = 128;
 
 async fn login(service: &GateService<Inner>, username: &str, password: &str) -> StatusCode {
@@ -138,7 +138,7 @@ fn main() {
         println!("{name:<38} {idle:>10.1} {flood:>10.1} {:>7.2}x", flood / idle);
     }
     println!(
-        "logins checked {}, told to come again {}",
+        "logins checked {}, rejected unchecked {}",
         checked.load(Ordering::SeqCst),
         turned_away.load(Ordering::SeqCst)
     );

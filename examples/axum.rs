@@ -23,7 +23,7 @@ use rotogate::token::keyring::Keyring;
 use rotogate::{Gate, Identity, SecretString};
 use serde_json::{Value, json};
 
-/// The client of `gateway.toml` fame: whoever asks for tokens says who he is.
+/// The client id that requests for tokens carry, as in `gateway.toml`.
 const CLIENT: &str = "web";
 
 /// Everything that the login needs.

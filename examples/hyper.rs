@@ -55,14 +55,14 @@ impl Directory for Users {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError> {
         let Some((hash, user)) = self.users.get(username).filter(|(_, user)| user.account.as_deref() == account) else {
-            // As much work as for a user who is there: the time must not tell who is.
+            // As much work as for a known user: the time must not reveal which users exist.
             self.passwords.verify_dummy(password, Cost::default()).await?;
             return Ok(None);
         };
         Ok(self.passwords.verify(password, hash).await?.then(|| user.clone()))
     }
 
-    /// Asked at each refresh: who is gone or inactive has no session any more.
+    /// Called at each refresh: the session of a removed or inactive user ends.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
         Ok(self.users.get(subject).map(|(_, user)| user.clone()))
     }
@@ -86,7 +86,7 @@ pub async fn gate(password: &str) -> Result<Gate, Box<dyn Error>> {
         .await?)
 }
 
-/// What stands behind the gate. Only what a route permits gets here.
+/// The service behind the gate. Only permitted requests reach it.
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let text = match Identity::of(request.extensions()) {
         Some(identity) => format!("Hello, {}!", identity.subject()),

@@ -1,4 +1,4 @@
-//! A gRPC service of tonic behind the gate. What tonic-build makes of a `.proto` file stands at its end.
+//! A tonic gRPC service behind the gate. The code that tonic-build generates from a `.proto` file is at the end.
 //!
 //! ```sh
 //! cargo run --example tonic --features grpc

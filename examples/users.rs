@@ -98,7 +98,7 @@ impl Directory for Users {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError> {
         let Some((user, hash)) = self.find("name", username).await? else {
-            // As much work as for a user who is there: the time must not tell who is.
+            // As much work as for a known user: the time must not reveal which users exist.
             self.passwords.verify_dummy(password, Cost::default()).await?;
             return Ok(None);
         };

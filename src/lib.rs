@@ -1,5 +1,5 @@
 //! rotogate validates bearer tokens on requests before they reach a service, and answers the refresh route itself, to
-//! rotate tokens: a revoked token is refused on the next request, and a lost refresh response costs no login.
+//! rotate tokens: a revoked token is refused on the next request, and a lost refresh response logs no user out.
 //!
 //! [`Gate`] is everything: keys, sessions, revocations, verified tokens, route policies and dialects.
 //! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, axum's and hyper's among
@@ -38,7 +38,7 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | what a refresh token brings on | [`session::rotation`] |
+//! | what a refresh token causes | [`session::rotation`] |
 //! | the path of a request | [`gate`] |
 //! | what is checked of an access token | [`token::verify`] |
 //! | a wire protocol of your own | [`dialect`] |
@@ -60,7 +60,7 @@
 //!
 //! The standalone proxy is another crate, `rotogate-server`.
 //!
-//! A feature adds API and changes no behaviour, but for `kuzzle`: its dialect serves `GET /` with it.
+//! A feature adds API and changes no behaviour, with one exception: with `kuzzle`, its dialect serves `GET /`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -79,9 +79,9 @@ pub mod store;
 pub mod test;
 pub mod token;
 
-// Hidden, here and in the modules above: what rotogate-server is built of beyond the API, and what the tests and benches of
-// this repository look into. No promise of compatibility: it changes with the program. docs/api.txt has the names that are
-// not hidden.
+// Hidden, here and in the modules above: items that rotogate-server, and the tests and benches of this repository, use
+// beyond the API. They have no promise of compatibility, and change with the program. docs/api.txt has the names that
+// are not hidden.
 #[doc(hidden)]
 pub mod context;
 #[doc(hidden)]

@@ -1,5 +1,5 @@
-//! From a [`Verified`] token and what a route asks to a [`Permitted`] request. Only this module makes one, and only a
-//! [`Permitted`] can be forwarded.
+//! Step 7 of a request: judges a [`Verified`] token by the policy of a route. Only this module makes a [`Permitted`]
+//! request, and only a [`Permitted`] request can be forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,8 +8,8 @@ use crate::denial::Denial;
 use crate::route::{Auth, Route, RoutePolicy};
 use crate::verify_cache::Verified;
 
-/// A permitted request: its caller and its route. Found in the extensions of the request that
-/// the inner service gets.
+/// The permit of a request: its route and its caller. It is in the extensions of the request that the inner service
+/// gets.
 #[derive(Clone, Debug)]
 pub struct Permitted {
     route: Arc<Route>,
@@ -17,18 +17,18 @@ pub struct Permitted {
     by: By,
 }
 
-/// Who permitted a request.
+/// The issuer of a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct By {
     /// The gate.
     pub gate: GateId,
-    /// Did its layer, by its routes? Otherwise `require()` did, which knows nothing of them.
+    /// Whether the gate's layer issued it, by its routes. Otherwise a `require()` did, which has no routes.
     pub layer: bool,
-    /// Does it leave the audience to `require()`?
+    /// Whether the layer leaves the audience to `require()`.
     pub defers: bool,
 }
 
-/// Tells gates apart: one believes what it has permitted itself, and nothing else.
+/// Identifies a gate. A gate accepts its own permits only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateId(u64);
 
@@ -45,17 +45,17 @@ impl Permitted {
         &self.route
     }
 
-    /// The same request, by the caller of another route that it must pass too.
+    /// The same permit with the caller of another one, for a request that must pass two routes.
     pub(crate) fn of(self, other: Self) -> Self {
         Self { caller: other.caller, ..self }
     }
 
-    /// The caller; `None` if the route asks for none, or if no credential was sent.
+    /// The caller; `None` on a public route, and on an optional route without a token.
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.caller.as_ref()
     }
 
-    /// Who permitted it.
+    /// The issuer of this permit.
     pub(crate) fn by(&self) -> By {
         self.by
     }
@@ -68,13 +68,13 @@ impl Permitted {
     }
 }
 
-/// Permits a request without a caller, on a route that asks for none or where one is optional.
+/// Permits a request without a caller, on a public or optional route.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted { route: Arc::clone(route), caller: None, by }
 }
 
-/// What a second policy of the same gate says of a caller whom a first one has let pass. That the token is for an audience
-/// of ours is known then: the gate's own audience is asked for by the first policy alone.
+/// Judges a caller by a second policy of the same gate, after a first one has admitted it. Only the first asks for the
+/// gate's own audience.
 ///
 /// # Errors
 /// Those of [`authorise`].
@@ -90,8 +90,8 @@ pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: B
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
 }
 
-/// A request whose token holds, for another audience than the gate's own, on its way to a `require()` that asks for that
-/// audience. Nobody else takes it for permitted.
+/// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
+/// permit it.
 #[derive(Clone, Debug)]
 pub(crate) struct Undecided {
     caller: Arc<Verified>,
@@ -112,12 +112,12 @@ impl Undecided {
         self.by
     }
 
-    /// Has anybody judged it since?
+    /// Whether a `require()` has judged it since.
     pub(crate) fn is_decided(&self) -> bool {
         self.decided.load(Ordering::Acquire)
     }
 
-    /// The judgement of a route that asks for audiences.
+    /// Judges it by the route of a `require()`.
     ///
     /// # Errors
     /// Those of [`authorise`].
@@ -130,7 +130,7 @@ impl Undecided {
     }
 }
 
-/// Judges what the route asks: issuer first, then audience, then scopes.
+/// Judges a token by the policy of a route: issuer first, then audience, then scopes.
 ///
 /// # Errors
 /// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`].
@@ -167,7 +167,7 @@ fn judge_scopes(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial>
     if policy.scopes.is_within(&verified.token().scope) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
-/// Audiences by issuer, of which its tokens must name one.
+/// The audiences of each issuer. Its tokens must name one of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audiences(pub(crate) Vec<(Arc<str>, Vec<Box<str>>)>);
 

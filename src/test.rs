@@ -20,8 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A gate does
-//! not believe it: `require()` behind it asks for a token. To test a router with its gate, begin a session and send its token:
+//! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A gate does not
+//! accept its callers: `require()` behind it asks for a token. To test a router with its gate, start a session and send
+//! its token:
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -100,7 +101,8 @@ pub fn identity(subject: impl Into<String>) -> TestIdentity {
     }
 }
 
-/// A layer for requests without a caller, as a gate lets them pass on public and optional routes: `Option<Identity>` is `None`.
+/// A layer for requests without a caller, which a gate admits on public and optional routes: `Option<Identity>` is
+/// `None`.
 ///
 /// ```
 /// # use axum::{Router, routing::get};

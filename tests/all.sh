@@ -48,7 +48,7 @@ step "lints of the program without features" cargo clippy --package rotogate-ser
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
 step "the public API is the recorded one" python3 tests/api.py
 step "the other scripts can be started" bash -c 'bash -n tests/long.sh && bash -n tests/fast.sh'
-# Its hundreds of packages are for those who measure.
+# Its hundreds of packages are needed only to measure.
 step "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run'
 step "tests" run_tests

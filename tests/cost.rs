@@ -73,8 +73,8 @@ async fn a_cached_token_costs_three_allocations() {
     let (mut service, mut heads) = service().await;
     let bare = allocations(|| exchange(&mut Inner, heads.request()));
     let gated = allocations(|| exchange(&mut service, heads.request()));
-    // All three are what the service is told: `http::Extensions`, its table, and in it `Permitted`. The check itself makes
-    // none.
+    // All three are for the extensions of the request: `http::Extensions`, its table, and in it `Permitted`. The check
+    // itself allocates nothing.
     assert_eq!((gated - bare) / (10 * TOKENS as u64), 3, "{gated} of 1000 requests, {bare} of them without the gate");
 }
 

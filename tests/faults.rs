@@ -1,5 +1,5 @@
 //! Faults of the machine under the real binary: each ends in a clear error, with nothing lost that was acknowledged. No
-//! test needs a privilege; where root could do what nobody else can, it gives that up first.
+//! test needs a privilege; run as root, a test first drops the privileges that would hide the fault.
 //!
 //! A clock that jumps back and forth is in the engine's own tests (`o9_…`), in those of `clock`, and in the simulation
 //! (`tests/simulation/`), with restarts in between: the time of a process cannot be changed from outside it.
@@ -24,7 +24,7 @@ async fn readyz(gate: &Gate) -> Answer {
     send(request.body(Default::default()).unwrap()).await
 }
 
-/// A fault of ours: 503 and when to come again.
+/// A fault of the gate: 503 with `Retry-After`.
 fn is_fault(answer: &Answer) -> bool {
     answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
 }

@@ -93,7 +93,7 @@ async fn r1_the_javascript_sequence_refreshes_and_the_old_token_is_refused_at_on
     assert_eq!(gate.get("/hello", jwt(&second)).await.status, StatusCode::OK);
     assert_eq!(error(&gate.get("/hello", jwt(&first)).await), invalid());
     assert_eq!(error(&client.send(Method::GET, "/_me", Some(jwt(&first)), "").await), invalid());
-    // Tabs that race converge, and whoever asks is not told to throw its token away meanwhile.
+    // Racing tabs converge, and no tab gets the error of a dead token meanwhile.
     assert_eq!(jwt(&result(&client.refresh(jwt(&first)).await)), jwt(&second));
     assert_eq!(client.is_valid(jwt(&first)).await["valid"], true);
 
@@ -220,7 +220,8 @@ async fn t22_a_call_whose_path_no_route_serves_is_not_served_in_an_envelope_eith
     let client = Client { gate: &gate };
     let reset = json!({ "controller": "admin", "action": "resetDatabase" });
     assert_eq!(error(&client.query(&reset).await), (404, "network.http.url_not_found".into()));
-    // The envelope asks nobody, but the call's own path does: then the token counts, and the upstream is told whose it is.
+    // The envelope's route is public, but the call's own path is not: the token counts, and the upstream gets the
+    // caller.
     let get = |token: Option<&str>| {
         let args = json!({ "index": "i", "collection": "c", "_id": "1" });
         let mut envelope = json!({ "controller": "document", "action": "get", "jwt": token });
@@ -344,7 +345,7 @@ async fn a11_a_large_document_passes_from_who_is_known_and_one_beyond_the_bound_
     let headers = [("content-type", "application/json"), ("cookie", cookie.as_str()), ("origin", "http://gate.test")];
     let envelope = format!("{{{}}}", body(500_000));
     assert_eq!(gate.call(Method::POST, "/_query", &headers, &envelope).await.status, StatusCode::OK);
-    // Nobody known, as far as anybody looks; and more than anybody may send.
+    // No valid token in the bytes that are examined; and more than any caller may send.
     let too_large = (413, "network.http.request_too_large".to_owned());
     let forged = format!("{}x", &jwt[..jwt.len() - 1]);
     for (header, envelope) in [
@@ -382,7 +383,7 @@ async fn t18_t25_with_a_cookie_no_script_ever_sees_the_token() {
     let json = ("content-type", "application/json");
     let own = ("origin", "https://gate.test");
     let path = "/_login/local?cookieAuth=true";
-    // Whoever sets the cookie says as whom the browser goes on: as much proof as for using it (requirement T25).
+    // Setting the cookie logs the browser in, so it takes the same proof of origin as using it (requirement T25).
     for (headers, status) in [
         (&[json, ("origin", "https://evil.test")][..], StatusCode::FORBIDDEN),
         (&[json], StatusCode::FORBIDDEN),
@@ -436,7 +437,7 @@ async fn gate_call(gate: &Gate, method: Method, path: &str, cookie: &str) -> Ans
     gate.call(method, path, &[("cookie", cookie), ("sec-fetch-site", "same-origin"), json], "").await
 }
 
-/// As Kuzzle has it: nobody is a user, too, and may ask who that is, however little else.
+/// As in Kuzzle: an anonymous caller is a user too, and may ask for the current user, but little else.
 #[tokio::test]
 async fn whoever_is_not_logged_in_is_the_anonymous_user() {
     let place = Place::new(&config(""));
@@ -448,7 +449,7 @@ async fn whoever_is_not_logged_in_is_the_anonymous_user() {
     for answer in [client.send(Method::GET, "/_me", None, "").await, client.query(&by_query).await] {
         assert_eq!(result(&answer), nobody);
     }
-    // A token that does not hold makes nobody anonymous.
+    // A bad token does not make a caller anonymous.
     assert_eq!(error(&client.send(Method::GET, "/_me", Some("stale"), "").await), invalid());
 }
 
@@ -592,7 +593,7 @@ async fn t25_the_cookie_can_be_for_this_host_alone() {
     assert!(attributes.contains("Path=/;") && !attributes.contains("Domain"), "{attributes}");
     let hello = gate_call(&gate, Method::GET, "/hello", &format!("a=1; {cookie}")).await;
     assert_eq!((hello.status, hello.echoed("cookie")), (StatusCode::OK, vec!["a=1".to_owned()]));
-    // The other name is nobody's credential here.
+    // The other name is not a credential here.
     let planted = cookie.replacen("__Host-", "", 1);
     assert_eq!(gate_call(&gate, Method::GET, "/hello", &planted).await.status, StatusCode::UNAUTHORIZED);
     let gone = gate_call(&gate, Method::POST, "/_logout?cookieAuth", cookie).await;

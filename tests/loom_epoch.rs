@@ -1,6 +1,6 @@
 //! The revocation counter under every interleaving that the memory model allows: what a cached token's hit check promises
-//! after a revocation has returned. The file under test is taken in whole, with loom's atomics in the place of std's; the
-//! list behind it is a lock around a number here, since loom does not see into a dashmap.
+//! after a revocation has returned. The file under test is included as a whole, with loom's atomics instead of std's;
+//! the list behind it is a lock around a number here, since loom does not see into a dashmap.
 //!
 //! Each promise is shown to rest on what the file does: with one thing done wrong, loom finds the history that breaks it.
 

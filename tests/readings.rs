@@ -20,9 +20,9 @@ use rotogate::session::Scope;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Decision {
     Refused,
-    /// Forwarded as this, for everybody, or for more than the others.
+    /// Forwarded as this, without a token, or with fewer requirements than the others.
     Public(String),
-    /// Forwarded as this, to whom the strictest routes let in.
+    /// Forwarded as this, for callers that the strictest routes admit.
     Protected(String),
 }
 use Decision::{Protected, Public, Refused};
@@ -78,7 +78,7 @@ fn open() -> RouteTable {
     .unwrap()
 }
 
-/// Everything is open to who has a token, and what is named to who has a scope.
+/// Every path requires a token, and the named ones a scope as well.
 fn restricted() -> RouteTable {
     let few = RoutePolicy { scopes: admin(), ..RoutePolicy::default() };
     RouteTable::build(vec![

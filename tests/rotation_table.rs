@@ -286,7 +286,7 @@ async fn r11_dialects_that_are_joined_share_one_generation() {
             let place = format!("{} at {}", own.name(), other.name());
             let first = own.login(&gate).await;
             if !own.has_refresh_tokens() {
-                // An access token is no refresh token, whoever accepts the session.
+                // An access token is no refresh token, whichever endpoint accepts the session.
                 assert!(other.refresh(&gate, &first).await.is_none(), "{place}");
                 assert!(own.refresh(&gate, &first).await.is_some(), "{place}");
                 continue;

@@ -54,7 +54,7 @@ fn o11_one_library_does_the_cryptography() {
         assert!(!locked.iter().any(|(name, _)| name == unwanted), "{unwanted}");
         assert!(denied.contains(&format!("name = \"{unwanted}\"")), "deny.toml stops {unwanted}, too");
     }
-    // Locked as a choice that others offer, and built by nobody: `cargo deny` looks at what is built.
+    // In the lock file as an optional dependency of others, but never built: `cargo deny` looks at what is built.
     assert!(denied.contains("name = \"ring\""));
     let manifest = fs::read_to_string(root("Cargo.toml")).unwrap();
     for line in manifest.lines().filter(|line| line.contains("rustls = {") || line.contains("rcgen = {")) {

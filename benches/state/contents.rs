@@ -121,7 +121,7 @@ pub(super) fn fill(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
 pub(super) fn crash(folder: &Path) {
     let (opened, crashed) = (store(folder), folder.join("crashed"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // Ends nothing: all that this writes is the time, a little later each time. A file that nobody wrote to is clean.
+    // Ends no session: it only writes the time, so that the file is not clean.
     static AFTER: AtomicU64 = AtomicU64::new(0);
     let after = DAY + Duration::from_secs(3599) + Duration::from_millis(AFTER.fetch_add(1, Ordering::Relaxed));
     assert_eq!(runtime.block_on(opened.sweep(BEGUN.plus(after))).unwrap(), Swept::default());

@@ -34,8 +34,8 @@ pub(super) fn print() {
     }
 }
 
-/// For each number in flight: rotations and commits a second, p50 and p99 in milliseconds. [`child`] has told the process
-/// how slow the disk is.
+/// For each number in flight: rotations and commits a second, p50 and p99 in milliseconds. [`child`] has set the delay
+/// of the disk.
 pub(super) fn measure(folder: &Path) -> Vec<f64> {
     let store = store(folder);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();

@@ -2,8 +2,8 @@
 //!
 //! The machines that these run on are shared, so a figure alone says little. Every case is measured once a round, the
 //! order turned around every other round, and a ratio is the median of the ratios *within* rounds: what slows a round
-//! slows both sides of it. What does not wait for others is measured in CPU time of its thread, where Linux tells it:
-//! time in which somebody else had the processor is not ours.
+//! slows both sides of it. A case that does not wait is measured in CPU time of its thread on Linux, which excludes the
+//! time of other processes.
 
 #![allow(dead_code, reason = "each bench uses its part")]
 #![allow(

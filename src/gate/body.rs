@@ -1,4 +1,4 @@
-//! The body of a reply: the inner service's as it is, or one of ours. No box around either.
+//! The body of a reply: the inner service's, unchanged, or the gate's own. Neither is boxed.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -15,7 +15,7 @@ use super::in_flight::InFlightSlot;
 use super::reply_guard::{Cut, ReplyGuard};
 use crate::dialect::ReplyBody;
 
-/// What a body may fail with.
+/// The error of a body.
 type BoxError = Box<dyn Error + Send + Sync>;
 
 pin_project! {
@@ -54,7 +54,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The whole body, if it is one of ours: the gate's, or what `of_inner` says is the inner service's own.
+    /// The whole body, if it is in memory: the gate's own, or what `of_inner` returns for the inner service's.
     pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
             Kind::Inner { body, .. } => of_inner(body),
@@ -77,7 +77,7 @@ impl<B> GateBody<B> {
     }
 }
 
-/// Nothing.
+/// An empty body.
 impl<B> Default for GateBody<B> {
     fn default() -> Self {
         Self::own(ReplyBody::default())

@@ -1,4 +1,4 @@
-//! Building a gate.
+//! Builds a gate from its parts.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,24 +35,24 @@ use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenCh
 
 mod sound;
 
-/// The largest body of a request to an endpoint of ours, in bytes (requirement A4).
+/// The largest body of a request to an endpoint, in bytes (requirement A4).
 #[doc(hidden)]
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
-/// The longest that a tunnel or a long reply lasts, however often its token is exchanged meanwhile.
+/// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
 #[doc(hidden)]
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
-/// The tolerance for clocks that differ.
+/// The tolerance for clock differences.
 #[doc(hidden)]
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
-/// Why a gate was not built.
+/// Why a gate could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// [`GateBuilder::issuer`] was not called.
     #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
     NoIssuer,
-    /// An issuer that clients could not use.
+    /// Clients could not use this issuer.
     #[error("the issuer {issuer:?}: {why}")]
     Issuer {
         /// The issuer.
@@ -60,13 +60,13 @@ pub enum BuildError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A public URL with a path, or none.
+    /// The public URL has a path, or is no URL.
     #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
     PublicUrl(String),
-    /// A text that is not an origin as browsers write it.
+    /// An origin that no browser spells so.
     #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
     Origin(String),
-    /// A client that is invalid or not registered.
+    /// A client is invalid, or not registered.
     #[error("the client {client:?}: {why}")]
     Client {
         /// Its id.
@@ -74,17 +74,17 @@ pub enum BuildError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A store to which other processes write.
+    /// Other processes write to the store.
     #[error(
-        "the store says that other processes write to it as well, and this version reads their revocations at its start \
-         alone: run one gate on it (`Store::is_shared`)"
+        "other processes write to this store (`Store::is_shared`), and this version reads their revocations only at its \
+         start: run one gate on it"
     )]
     SharedStore,
     /// [`GateBuilder::keys`] was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
     /// The rules of a profile contradict each other.
-    #[error("the profile does not hold together: {0}")]
+    #[error("the profile contradicts itself: {0}")]
     Profile(#[from] ProfileError),
     /// The leeway is larger than requirement J7 allows.
     #[error("leeway must be at most 30s")]
@@ -92,18 +92,18 @@ pub enum BuildError {
     /// Routes conflict, or a pattern is malformed.
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Routes(Vec<RouteError>),
-    /// One of [`GateBuilder::hosts`] is not a host pattern.
+    /// One of [`GateBuilder::hosts`] is not a host.
     #[error(transparent)]
     Host(#[from] HostError),
     /// Calls in envelopes would bypass a route.
     #[error(
-        "route {strict:?} asks for more than {envelope:?}, by which calls in envelopes go, and a call whose path is not \
-         known would go around it: say on one of them for which calls it is (`Route::kuzzle`)"
+        "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, and a call whose path is \
+         unknown would bypass it: state on one of them which calls it is for (`Route::kuzzle`)"
     )]
     Ungoverned {
-        /// The id of the route that asks for more.
+        /// The id of the stricter route.
         strict: String,
-        /// That of the envelopes' route.
+        /// The id of the envelopes' route.
         envelope: String,
     },
     /// A route names an unknown issuer.
@@ -118,7 +118,7 @@ pub enum BuildError {
     /// The keys of an issuer cannot be used.
     #[error(transparent)]
     Verifier(#[from] RulesError),
-    /// The store failed while revocations were loaded: nothing is served without them.
+    /// The store failed while revocations were loaded. Without them the gate fails closed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system gave no random bytes.
@@ -126,7 +126,7 @@ pub enum BuildError {
     Random(#[from] NoRandomness),
 }
 
-/// Builds a [`Gate`]. What is not set has the default of `gateway.toml`.
+/// Builds a [`Gate`]. A value that is not set has the default of `gateway.toml`.
 #[derive(Debug, Default)]
 pub struct GateBuilder {
     issuer: Option<Arc<str>>,
@@ -168,66 +168,66 @@ impl std::fmt::Debug for TimeArc {
 }
 
 impl GateBuilder {
-    /// Sets `iss` of minted tokens: an https URL without query or fragment; http only on loopback.
+    /// The `iss` of minted tokens: an https URL without query or fragment. Plain http is accepted on loopback.
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<Arc<str>>) -> Self {
         self.issuer = Some(issuer.into());
         self
     }
 
-    /// Accepts a plain http issuer that is not on loopback. An attacker on the network path to it can then publish keys in its
-    /// name.
+    /// Accepts a plain http issuer that is not on loopback. An attacker on the network can then answer in its name,
+    /// with other keys.
     #[must_use]
     pub const fn dangerous_plain_issuer(mut self) -> Self {
         self.plain_issuer = true;
         self
     }
 
-    /// Sets `aud` of minted tokens. A token must name one of these on every route that asks for no other audience. Default:
-    /// the issuer.
+    /// The `aud` of minted tokens. A token must name one of them on every route without its own `audiences`. The
+    /// default is the issuer.
     #[must_use]
     pub fn audience(mut self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.audience = audience.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sets the keys of minted tokens.
+    /// The keys that sign and verify the gate's own tokens.
     #[must_use]
     pub fn keys(mut self, keyring: Keyring) -> Self {
         self.keyring = Some(keyring);
         self
     }
 
-    /// Trusts another issuer: its access tokens are accepted on routes that name it (or everywhere, if its rules say so), with
-    /// the scopes that its rules list.
+    /// Another issuer whose access tokens are accepted: on routes that name it, or on all routes if its rules say
+    /// `everywhere`, and with the scopes that its rules list.
     #[must_use]
     pub fn trusted_issuer(mut self, rules: IssuerRules) -> Self {
         self.trusted.push(rules);
         self
     }
 
-    /// Sets the store of sessions. Default: memory.
+    /// The store of sessions. The default is in memory.
     #[must_use]
     pub fn store(self, store: impl Store) -> Self {
         self.shared_store(Arc::new(store))
     }
 
-    /// The same for a store that other code **of this process** holds too, for example to close it. Only one gate may use it: a
-    /// gate loads revocations at its start, and does not see those that another gate writes later.
+    /// The same, for a store that other code **in this process** holds as well, to close it for example. Only one gate
+    /// may use it: a gate reads revocations when it is built, and never sees those that another one writes later.
     #[must_use]
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Sets the directory of users. Without one, only the application begins sessions: [`Gate::sessions`].
+    /// The source of users. Without one, only the application starts sessions: [`Gate::sessions`].
     #[must_use]
     pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
         self.directory = Some(directory);
         self
     }
 
-    /// Sets the checker for secrets of confidential clients. If a directory shares it, its bounds hold for both together.
+    /// The checker for secrets of confidential clients. Shared with a directory, its concurrency bound covers both.
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
         self.passwords = Some(passwords);
@@ -248,56 +248,58 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the rules of sessions at endpoints without rules of their own.
+    /// The default profile of sessions. Clients and endpoints override single keys.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
-    /// Adds a route. Without routes, every path needs a token of this gate; with routes, a request that matches none gets 404.
+    /// Adds a route. Without any route, every path requires a token of this gate. With routes, a request that matches
+    /// none is 404.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.routes.push(route);
         self
     }
 
-    /// Sets the headers that identify the caller to the service. Copies from the client are removed, in any spelling.
+    /// The headers that name the caller to the inner service. The client's own copies are removed, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
         self.identity = Some(IdentityHeaders { headers: headers.into_iter().collect() });
         self
     }
 
-    /// Sets the rate limits.
+    /// The rate limits of logins, refreshes and bad tokens.
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
         self
     }
 
-    /// Sets the tolerance for clock differences: at most 30 s.
+    /// The tolerance for clock differences, at most 30 s.
     #[must_use]
     pub const fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = Some(leeway);
         self
     }
 
-    /// Sets the proxies whose `X-Forwarded-For` counts.
+    /// The peers whose `X-Forwarded-For` is trusted.
     #[must_use]
     pub fn trusted_proxies(mut self, proxies: Vec<IpNet>) -> Self {
         self.trusted_proxies = proxies;
         self
     }
 
-    /// Sets the source of time.
+    /// The source of time.
     #[must_use]
     pub fn time(mut self, time: Arc<dyn TimeSource>) -> Self {
         self.time = Some(TimeArc(time));
         self
     }
 
-    /// Sets the memory of the shared cache of verified tokens, in bytes. Default: 64 MiB. Zero turns it off.
+    /// The size of the cache of verified tokens that all threads share, in bytes. The default is 64 MiB. Zero caches
+    /// none.
     #[must_use]
     pub const fn verified_cache(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
@@ -311,74 +313,75 @@ impl GateBuilder {
         self
     }
 
-    /// The longest that a tunnel or a long reply lasts, however often its token is exchanged meanwhile.
+    /// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
     #[must_use]
     pub const fn max_stream(mut self, longest: Duration) -> Self {
         self.max_stream = Some(longest);
         self
     }
 
-    /// Sets what the gate serves at once: bodies of requests to endpoints, streams and WebSockets that the gate answers itself,
-    /// buffered bytes. Requests beyond these bounds get 503 with `Retry-After`.
+    /// The bounds on concurrency and buffers: pending bodies of requests to endpoints, streams and WebSockets that the
+    /// gate answers itself, buffered bytes. A request beyond a bound gets 503 with `Retry-After`.
     #[must_use]
     pub const fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
         self
     }
 
-    /// Stores neither the address nor the user agent of a login. The report of a reuse then cannot compare them.
+    /// Does not store the address and user agent of a login. The audit event of a reuse then cannot compare them.
     #[must_use]
     pub const fn forget_login_origin(mut self) -> Self {
         self.forget_login_origin = true;
         self
     }
 
-    /// Sets the URL under which clients reach the gate: `scheme://host[:port]`. Metadata (RFC 8414) names the endpoints under
-    /// it, and requests from it are same-origin. Default: the issuer.
+    /// The URL of the gate for its clients: `scheme://host[:port]`. Metadata (RFC 8414) use it, and a request from this
+    /// origin is same-origin. The default is the origin of the issuer.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = Some(url.into());
         self
     }
 
-    /// Sets the hosts that the gate serves besides those of [`GateBuilder::public_url`] and of routes: `example.com`,
-    /// `*.example.com`, or `*` for any. Requests for others get 421. Default: every host, because whatever is in front of the
-    /// layer has chosen.
+    /// The hosts that are served besides the host of [`GateBuilder::public_url`] and those that routes name:
+    /// `example.com`, `*.example.com`, or `*` for any. Requests for others are 421 (requirement T23). By default every
+    /// host is served: a layer leaves this check to the server in front of it.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.hosts = Some(hosts.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Removes further headers of clients, besides the identity headers of known products.
+    /// Client headers to remove, besides the identity headers of known products (requirement T24).
     #[must_use]
     pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
         self.strip = patterns.into_iter().collect();
         self
     }
 
-    /// Keeps identity headers of a known product, because that product is in front of the gate and sets them. The headers of
-    /// [`GateBuilder::identity_headers`] are removed in any case.
+    /// Identity headers of known products to keep, because the product is in front of the gate and sets them. The
+    /// headers of [`GateBuilder::identity_headers`] are always removed.
     #[must_use]
     pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
         self.keep = patterns.into_iter().collect();
         self
     }
 
-    /// Sets further origins, as browsers write them, from which a request with its token in a cookie may change something.
+    /// Origins besides the gate's own, spelt as a browser spells them, whose pages may make changes with a token in a
+    /// cookie (requirement T18).
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.allowed_origins = origins.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Answers refused requests in the application's own words: those that [`Gate::layer`] and [`Gate::require`] refuse, and
-    /// those that [`Identity`](super::Identity) and [`Claims`](super::Claims) refuse as extractors. `None` leaves the reply as
-    /// it is. [`Denial::reason`](crate::denial::Denial::reason) is the word for a log, not for the client.
+    /// A hook that replaces the replies to refused requests: those that [`Gate::layer`] and [`Gate::require`] refuse,
+    /// and those that the extractors [`Identity`](super::Identity) and [`Claims`](super::Claims) refuse. `None` keeps
+    /// the gate's reply. [`Denial::reason`](crate::denial::Denial::reason) is the word for a log, not for the client.
     ///
-    /// The gate adds what a client relies on, where the hook's reply lacks it: `WWW-Authenticate`, `Allow`, `Retry-After`,
-    /// `Cache-Control`. The hook is not called for gRPC, which has statuses of its own, for a route whose dialect has words of
-    /// its own, nor at the gate's endpoints, whose protocols fix the replies.
+    /// The gate adds headers that clients rely on, unless the hook's reply has them: `WWW-Authenticate`, `Allow`,
+    /// `Retry-After`, `Cache-Control`. The hook is not called where a protocol fixes the reply: for gRPC, on a route
+    /// whose dialect has its own refusal, and at the gate's endpoints.
     ///
     /// ```
     /// # use rotogate::Gate;
@@ -400,8 +403,8 @@ impl GateBuilder {
         self
     }
 
-    /// Puts the gate together and loads the revocations in force. Needs a tokio runtime, and keeps a task in it for as
-    /// long as the gate lives.
+    /// Builds the gate, and loads the revocations in force. It needs a tokio runtime, where a background task runs for
+    /// as long as the gate lives.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -426,7 +429,7 @@ impl GateBuilder {
         }
         let time = self.time.map_or_else(system_time, |time| time.0);
         let clock = Arc::new(EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway));
-        // Before anything is served (requirement R10).
+        // Loaded before anything is served (requirement R10).
         let revocations = Arc::new(store.revocations().await?.0);
         let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
         audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
@@ -501,7 +504,7 @@ impl GateBuilder {
     }
 }
 
-/// The hosts that were given, that of the public URL, and those that routes name.
+/// The configured hosts, the host of the public URL, and those that routes name.
 fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<Hosts, HostError> {
     let mut hosts = Hosts::default();
     let uri = public_url.parse::<http::Uri>().ok();
@@ -537,7 +540,7 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<Vec<String>, Build
     }
 }
 
-/// Of each issuer, its own audience and those of every route that takes its tokens.
+/// For each issuer, its own audience and those of every route that accepts its tokens.
 fn known_audiences(own: &[(Arc<str>, Vec<Box<str>>)], trusted: &[IssuerRules], routes: &[Route]) -> Audiences {
     let known = own.iter().map(|(issuer, audience)| {
         let rules = trusted.iter().find(|rules| rules.issuer == *issuer);
@@ -549,7 +552,7 @@ fn known_audiences(own: &[(Arc<str>, Vec<Box<str>>)], trusted: &[IssuerRules], r
     Audiences(known.collect())
 }
 
-/// Our own keys first, then those of the issuers trusted besides.
+/// The verifier for the gate's own keys, then for those of the other issuers.
 pub(super) fn verifier(
     engine: &Engine,
     keyring: &Keyring,
@@ -561,7 +564,7 @@ pub(super) fn verifier(
     Verifier::new(rules)
 }
 
-/// With others besides us, a subject says little without its issuer.
+/// With several issuers, a subject is ambiguous without its issuer, so the issuer has a header too.
 fn default_identity_headers(several_issuers: bool) -> IdentityHeaders {
     let issuer = several_issuers.then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     IdentityHeaders {

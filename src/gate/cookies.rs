@@ -1,4 +1,4 @@
-//! Tokens in the cookies of a single-page client, which no script can read.
+//! Tokens in cookies of a single-page client. No script can read them.
 //!
 //! The access token is in `__Host-access`, the refresh token in `__Host-refresh`. A login sets both, a refresh replaces both,
 //! a logout clears both. The routes take the access token from its cookie:
@@ -51,17 +51,17 @@ pub const ACCESS_COOKIE: &str = "__Host-access";
 /// The cookie of the refresh token.
 #[doc(hidden)]
 pub const REFRESH_COOKIE: &str = "__Host-refresh";
-/// Browsers keep no cookie whose name and value are longer together, in bytes (RFC 6265 §6.1).
+/// The longest cookie that browsers keep: name and value together, in bytes (RFC 6265 §6.1).
 const LONGEST_COOKIE: usize = 4096;
 
-/// From which pages a browser sends the cookies along (RFC 6265bis §5.4.7).
+/// The pages whose requests carry the cookies (RFC 6265bis §5.4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SameSite {
     /// From pages of the same site only.
     #[default]
     Strict,
-    /// Also when a link of another site leads here.
+    /// Also when the user follows a link from another site.
     Lax,
     /// From every page: for a client on another site, whose origin is among
     /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
@@ -73,7 +73,7 @@ pub enum SameSite {
 /// Both cookies are `HttpOnly`, `Secure`, and of this host alone (`__Host-`). They last as long as their tokens, unless
 /// [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
 ///
-/// Changes take a proof that a page of ours sent the request, or one of the allowed origins (requirement T18):
+/// A change requires proof that a page of our own or of an allowed origin sent the request (requirement T18):
 /// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse others with [`Denial::CrossOrigin`].
 #[derive(Clone, Debug)]
 pub struct Cookies {
@@ -90,21 +90,21 @@ impl Gate {
 }
 
 impl Cookies {
-    /// Sent from these pages; from those of the same site only, if this is not called.
+    /// The pages whose requests carry the cookies. The default is [`SameSite::Strict`].
     #[must_use]
     pub const fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;
         self
     }
 
-    /// Forgotten when the browser is closed.
+    /// Makes them session cookies: the browser drops them when it is closed.
     #[must_use]
     pub const fn until_closed(mut self) -> Self {
         self.until_closed = true;
         self
     }
 
-    /// The headers of a reply that gives these tokens: two `Set-Cookie`, and `Cache-Control: no-store`.
+    /// The headers of a reply that sets these tokens: two `Set-Cookie`, and `Cache-Control: no-store`.
     pub fn set(&self, issued: &IssuedTokens) -> HeaderMap {
         let mut headers = HeaderMap::new();
         self.put(&mut headers, ACCESS_COOKIE, issued.access_token.expose(), Some(issued.expires_in));
@@ -115,7 +115,7 @@ impl Cookies {
         headers
     }
 
-    /// The headers of a reply that takes the tokens away.
+    /// The headers of a reply that clears the tokens.
     pub fn clear(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for name in [ACCESS_COOKIE, REFRESH_COOKIE] {
@@ -127,7 +127,7 @@ impl Cookies {
 
     fn put(&self, headers: &mut HeaderMap, name: &str, value: &str, seconds: Option<u64>) {
         if name.len() + value.len() > LONGEST_COOKIE {
-            tracing::error!(cookie = name, "a token is too long for a cookie: browsers drop it. Give it fewer claims");
+            tracing::error!(cookie = name, "token too long for a cookie: browsers drop it. Give it fewer claims");
         }
         let same_site = match self.same_site {
             SameSite::Strict => "Strict",
@@ -145,8 +145,8 @@ impl Cookies {
         }
     }
 
-    /// May a request with these headers log in, or change anything else for which a browser sends cookies along? It must say
-    /// by `Origin` or `Sec-Fetch-Site` that a page of ours sent it, or of an allowed origin.
+    /// Whether a request with these headers may log in, or make any other change by cookie. `Origin` or
+    /// `Sec-Fetch-Site` must show that a page of our own or of an allowed origin sent it.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`].

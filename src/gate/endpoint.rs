@@ -1,7 +1,7 @@
-//! Our own endpoints: which request is for one, and how it is answered.
+//! The gate's own endpoints: how they are found, and how they answer.
 //!
-//! `dialect reads → engine acts → dialect writes`. What the engine does runs in a task of its own: a client that goes
-//! away in the middle of a rotation must not stop it between the store and the revocation list.
+//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task: a client that disconnects in the
+//! middle of a rotation must not stop it between the store and the revocation list.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -42,12 +42,12 @@ pub use table::EndpointError;
 pub use table::envelopes;
 pub(super) use table::{Endpoints, Hit, Operation};
 
-/// Where the public keys are.
+/// The path of the JWK set, the public keys.
 #[doc(hidden)]
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
-/// How long others may keep keys and metadata.
+/// How long caches may keep the JWK set and the metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
-/// The deadline for the rest of a request body whose reply has begun.
+/// The time limit for the body of a streamed request, whatever arrives meanwhile.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An endpoint: a dialect at a path, with its rules.
@@ -81,48 +81,48 @@ impl Endpoint {
         }
     }
 
-    /// At another path: a `matchit` template.
+    /// Serves another path than the dialect's default: a `matchit` template.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// With rules that differ from the dialect's, which differ from the gate's.
+    /// Overrides keys of the dialect's profile, which overrides keys of the gate's.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
         self.profile = profile;
         self
     }
 
-    /// Under this client, where the protocol names none.
+    /// The client of the sessions, if the protocol names none.
     #[must_use]
     pub fn client(mut self, client: impl Into<Box<str>>) -> Self {
         self.client = Some(client.into());
         self
     }
 
-    /// For these clients alone.
+    /// Restricts the endpoint to these clients.
     #[must_use]
     pub fn clients(mut self, clients: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.clients = Some(clients.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Binds the endpoint to an account: logins here are for it, and sessions and tokens of other accounts are unknown here.
-    /// Not together with `{account}` in the path.
+    /// Binds the endpoint to one account: users log in to it, and sessions and tokens of other accounts are unknown
+    /// here. It excludes `{account}` in the path.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// The clients that it names.
+    /// The clients that the endpoint names.
     pub(super) fn named_clients(&self) -> impl Iterator<Item = &str> {
         self.clients.iter().flatten().chain(&self.client).map(AsRef::as_ref)
     }
 
-    /// Takes sessions begun in this dialect, too.
+    /// Also refreshes sessions that began in this dialect.
     #[must_use]
     pub fn accepts(mut self, dialect: impl Into<Box<str>>) -> Self {
         self.accepts.push(dialect.into());
@@ -130,14 +130,13 @@ impl Endpoint {
     }
 }
 
-/// What an endpoint makes of a request.
+/// The response of an endpoint to a request.
 pub(super) enum EndpointResponse {
-    /// A reply, and its reason for the access log.
+    /// A reply, with its reason and recipient for the access log.
     Reply(Reply, Reason, Option<Recipient>),
-    /// The service gets the same request, and the dialect rewrites its reply.
+    /// The service gets the same request, and the dialect makes the reply from the service's.
     Consult(Box<Parts>, Consult),
-    /// The request is to be decided like one that is not ours, with another body.
-    /// The last is the room that it takes.
+    /// The request, with another body, is decided by its route like any other. The permit is for the buffered body.
     Forward(Box<Parts>, Forward, Option<PoolPermit>),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
@@ -150,7 +149,7 @@ impl EndpointResponse {
     }
 }
 
-/// What is known of a connection that a dialect takes over.
+/// A connection that a dialect takes over.
 #[cfg(feature = "kuzzle")]
 pub(super) struct TakenOver {
     pub(super) endpoint: usize,
@@ -251,8 +250,8 @@ where
     if let Some(denial) = unread {
         return EndpointResponse::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
     }
-    // A browser adds cookies to requests of any page: a request that changes something must come from a permitted page
-    // (requirement T18).
+    // A browser adds cookies to any site's requests, so a change by cookie must come from an allowed page (requirement
+    // T18).
     let cookie = endpoint.dialect.sources().cookie;
     let by_cookie = cookie.is_some_and(|name| credential::cookies(&parts.headers, name).next().is_some());
     if by_cookie && !gate.origins.admit(&parts, &RoutePolicy::default()) {
@@ -266,11 +265,14 @@ where
     let handler =
         EndpointHandler { gate: &gate, endpoint: index, account: call.account(), origin, recipient: OnceLock::new() };
     match endpoint.dialect.answer(&call, &handler).await {
-        // Each dialect asks before it acts. If one forgets, this still sets no cookie (requirement T25).
+        // Each dialect checks this before it acts. This is the second line of defence (requirement T25).
         Answer::Reply(reply, _)
             if reply.headers().contains_key(SET_COOKIE) && (!call.from_own_origin || call.method.is_safe()) =>
         {
-            tracing::error!(dialect = endpoint.dialect.name(), "a reply would set a cookie without a proof of origin");
+            tracing::error!(
+                dialect = endpoint.dialect.name(),
+                "reply dropped: it sets a cookie without proof of origin"
+            );
             let denial = Denial::CrossOrigin;
             let reply = endpoint.dialect.write(&call, Err(denial.into()));
             EndpointResponse::Reply(reply, denial.into(), handler.recipient.into_inner())
@@ -286,13 +288,13 @@ where
     }
 }
 
-/// Accepts the commands of a dialect.
+/// Executes the commands of one request.
 pub(super) struct EndpointHandler<'a> {
     pub(super) gate: &'a Arc<Inner>,
     pub(super) endpoint: usize,
     pub(super) account: Option<&'a str>,
     pub(super) origin: Origin,
-    /// The subject that got tokens, for the access log.
+    /// The recipient of issued tokens, for the access log.
     pub(super) recipient: OnceLock<Recipient>,
 }
 
@@ -316,21 +318,21 @@ impl CommandHandler for EndpointHandler<'_> {
                 target: "rotogate::fault",
                 reason = fault.reason(),
                 error = ?crate::fault::Chain(fault),
-                "a request could not be decided, and was told to come again"
+                "request not decided: fault of the gate or a backend"
             );
         }
         outcome
     }
 }
 
-/// Does work of the engine in a task of its own: a client that goes away must not stop it between the store and the revocation
-/// list.
+/// Runs work of the engine in a separate task, to its end: a client that disconnects must not stop it between the store
+/// and the revocation list.
 pub(super) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::spawn(inherited(Context::current(), work.in_current_span())).await {
         Ok(done) => done,
-        // Goes on in the task of the request, which answers 500.
+        // Resumes the panic in the task of the request, which answers 500.
         Err(panicked) => match panicked.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Fault::Busy.into()),
@@ -344,7 +346,7 @@ pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
 }
 
-/// The metadata, for clients that know only the issuer (RFC 8414 §3.2).
+/// The authorization server metadata (RFC 8414 §3.2).
 pub(super) fn metadata(gate: &Inner, method: &Method) -> (Reply, Reason) {
     document(method, "application/json", gate.endpoints.metadata())
 }
@@ -361,7 +363,7 @@ fn document(method: &Method, media: &'static str, body: Bytes) -> (Reply, Reason
     (reply, Reason::ANSWERED)
 }
 
-/// A user agent, as far as it is worth keeping.
+/// A user agent, cut at 256 characters.
 fn shortened(agent: &str) -> Box<str> {
     agent.chars().take(256).collect::<String>().into()
 }

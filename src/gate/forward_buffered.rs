@@ -1,4 +1,4 @@
-//! Whether a request whose body the gate has read can still go to the service behind it.
+//! Forwards requests whose body the gate has read to the service behind it, if the service allows that.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,44 +15,45 @@ use super::socket::Dialer;
 use crate::dialect::{ConsultResult, Dialect, Reply};
 use crate::reply;
 
-/// The longest reply that is read, in bytes.
+/// The longest reply that a consult reads, in bytes.
 const MAX_CONSULTED: usize = 1024 * 1024;
-/// How long it may take to arrive.
+/// The time limit for that reply.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// See the module. The two there are: [`NoForward`] and [`BufferedForward`].
+/// Whether a request whose body the gate has read can be forwarded. There are two: [`NoForward`] and
+/// [`BufferedForward`].
 #[doc(hidden)]
 pub trait ForwardBuffered<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
-    /// What is kept of the service until the body was read.
+    /// What the layer keeps of the service until the body was read.
     type Kept: Send + 'static;
 
-    /// Keeps it.
+    /// Takes it from the service.
     fn keep(service: &S) -> Self::Kept;
 
     /// Calls the service.
     ///
     /// # Errors
-    /// Where it cannot be called.
+    /// When the service cannot be called.
     fn forward(
         kept: Self::Kept,
         parts: Parts,
         body: Bytes,
     ) -> impl Future<Output = Result<S::Future, NotForwarded>> + Send;
 
-    /// Calls the service without a body, and reads what it says.
+    /// Calls the service without a body, and reads its reply.
     #[doc(hidden)]
     fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = ConsultResult> + Send;
 
-    /// What calls the service as often as it likes, with requests of its own.
+    /// A function that calls the service with any number of requests.
     #[cfg(feature = "kuzzle")]
     #[doc(hidden)]
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
-/// Why a call was not forwarded. For the developer of the service behind the gate.
+/// Why a call was not forwarded: a mistake in how the gate is put in front of the service.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
 #[doc(hidden)]
@@ -64,20 +65,20 @@ pub struct NotForwarded {
 impl NotForwarded {
     const NOT_FORWARD_BUFFERED: Self = Self {
         status: StatusCode::NOT_IMPLEMENTED,
-        why: "the layer in front of this service passes on no call that came wrapped up; make it with \
-              `gate.layer().forward_buffered()`",
+        why: "wrapped call not forwarded: the layer in front of this service does not forward buffered bodies; make it \
+              with `gate.layer().forward_buffered()`",
     };
     const NEVER_READY: Self = Self {
         status: StatusCode::SERVICE_UNAVAILABLE,
-        why: "the service behind the gate is not ready, and never will be",
+        why: "request not forwarded: the service behind the gate failed in `poll_ready`",
     };
     #[cfg(feature = "kuzzle")]
     pub(super) const NO_CONNECTION: Self = Self {
         status: StatusCode::NOT_IMPLEMENTED,
-        why: "the connection cannot be taken over: make the layer with `gate.layer().forward_buffered()`, in a server of hyper's",
+        why: "WebSocket not served: make the layer with `gate.layer().forward_buffered()`, in a hyper server",
     };
 
-    /// Says so, in the log and in the words of the endpoint's dialect.
+    /// Logs the mistake, and renders the reply in the endpoint's dialect.
     pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
@@ -86,12 +87,13 @@ impl NotForwarded {
     }
 }
 
-/// It cannot.
+/// Requests whose body the gate has read are not forwarded.
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct NoForward;
 
-/// It can: the service is cloned, and its body made from bytes. See [`super::GateLayer::forward_buffered`].
+/// Requests whose body the gate has read are forwarded: the service is cloned, and the body made from bytes. See
+/// [`super::GateLayer::forward_buffered`].
 #[derive(Clone, Copy, Debug)]
 #[doc(hidden)]
 pub struct BufferedForward;
@@ -149,7 +151,7 @@ where
 
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: S) -> Option<Dialer> {
-        // The lock is for a service that cannot be shared, only cloned.
+        // The lock is for services that are `Send` but not `Sync`.
         let kept = std::sync::Mutex::new(kept);
         Some(std::sync::Arc::new(move |parts| {
             let service = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
@@ -161,7 +163,7 @@ where
     }
 }
 
-/// Reads a whole body, if it is not too long.
+/// Reads a whole body of at most [`MAX_CONSULTED`] bytes.
 async fn read<R: Body>(body: R) -> Option<Bytes> {
     let mut body = std::pin::pin!(body);
     let mut all = BytesMut::new();
@@ -177,7 +179,7 @@ async fn read<R: Body>(body: R) -> Option<Bytes> {
 }
 
 mod sealed {
-    /// The two there are, and no others.
+    /// Implemented for the two types above only.
     pub trait Sealed {}
     impl Sealed for super::NoForward {}
     impl Sealed for super::BufferedForward {}

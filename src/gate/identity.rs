@@ -36,11 +36,11 @@ use crate::verify_cache::Verified;
 #[derive(Clone, Debug)]
 pub struct Identity {
     verified: Arc<Verified>,
-    /// All claims of the token, once they were read.
+    /// All claims of the token, once read.
     claims: OnceLock<Arc<Map<String, Value>>>,
 }
 
-/// The claims that were read of a token before, in the extensions of its request.
+/// The claims of a token once read, in the extensions of its request.
 #[derive(Clone)]
 struct ReadClaims {
     of: Arc<Verified>,
@@ -66,15 +66,15 @@ impl Identity {
         Self { verified, claims: OnceLock::new() }
     }
 
-    /// Shares the claims with later readers of the same caller, if they were read.
+    /// Stores the claims in the extensions, if they were read, for later readers of the same request.
     pub(super) fn share_claims(&self, extensions: &mut Extensions) {
         if let Some(claims) = self.claims.get() {
             extensions.insert(ReadClaims { of: Arc::clone(&self.verified), claims: Arc::clone(claims) });
         }
     }
 
-    /// `sub`, behind the prefix that its issuer's rules put in front of it, if any. Another issuer's subject is not ours
-    /// of the same name: see [`Self::issuer`].
+    /// `sub`, with the prefix of its issuer's rules, if any. Equal subjects of two issuers are different users: see
+    /// [`Self::issuer`].
     pub fn subject(&self) -> &str {
         &self.verified.token().subject
     }
@@ -94,7 +94,7 @@ impl Identity {
         self.verified.token().client.as_deref()
     }
 
-    /// The scope granted; of another issuer's token, what its rules let count.
+    /// The granted scope; of another issuer's token, the part that its rules accept.
     pub fn scope(&self) -> &Scope {
         &self.verified.token().scope
     }
@@ -138,8 +138,8 @@ impl Identity {
         token.role_claims.iter().any(|path| path.holds(self.all_claims(), &wanted))
     }
 
-    /// All claims of the token in a type of the application's, as they stand there: `scope` too, whatever counts of it. The
-    /// token is read once per request.
+    /// All claims of the token as a type of the application, unchanged: `scope` in full too, whatever part of it is
+    /// accepted. The token is read once per request.
     ///
     /// ```
     /// #[derive(serde::Deserialize)]
@@ -157,7 +157,7 @@ impl Identity {
     /// ```
     ///
     /// # Errors
-    /// Where the claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) answers 403 then.
+    /// When the claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) answers 403 then.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, ClaimsError> {
         Ok(T::deserialize(self.all_claims())?)
     }
@@ -228,7 +228,7 @@ mod extract {
         Undecided,
         #[error("the claims do not have the expected shape")]
         Shape,
-        /// A mistake of the application: without a gate every caller would be anonymous, unnoticed.
+        /// A mistake of the application: without a gate every caller would silently be anonymous.
         #[error(
             "no gate has seen this request: put `gate.layer()` around the router, or `gate.require()` on the route"
         )]
@@ -263,7 +263,7 @@ mod extract {
             reason.tell();
             let mut reply =
                 respond::refused(respond::RefusalHook::of(&parts.extensions), parts, denial, &Scope::default());
-            // For the gate's layer, which reports this reply as passed otherwise.
+            // For the gate's layer, which otherwise reports this reply as `passed`.
             reply.extensions_mut().insert(reason);
             Self { why, reply: Box::new(reply.map(|body| body.data)) }
         }

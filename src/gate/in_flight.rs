@@ -1,4 +1,4 @@
-//! A request that is counted among those of its caller.
+//! Counts the concurrent requests of each caller.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use super::Inner;
 use crate::overload::{PoolPermit, Refusal};
 use crate::verify_cache::Verified;
 
-/// See the module; from the decision on it to the last byte of its reply.
+/// One request of a caller, counted from its admission to the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
-    /// The room that the body takes, where the gate keeps one.
+    /// The buffer permit of the request body, if the gate buffers it.
     room: Option<Box<PoolPermit>>,
 }
 
@@ -28,13 +28,13 @@ impl InFlightSlot {
         }
     }
 
-    /// With the room that its body takes, until it is answered.
+    /// Keeps the buffer permit of the request body until the reply begins.
     pub(super) fn keeping(mut self, room: Option<PoolPermit>) -> Self {
         self.room = room.map(Box::new);
         self
     }
 
-    /// Whoever answers has read the body.
+    /// Releases the buffer permit: the service has read the body by the time it answers.
     pub(super) fn answered(&mut self) {
         self.room = None;
     }

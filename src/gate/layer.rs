@@ -1,5 +1,17 @@
-//! The path of a request through the layer. [`GateService::call`] has all of its steps, in order; each step says why it has
-//! its place.
+//! The path of a request, as tower sees it. A request takes nine steps, numbered as in README.md:
+//!
+//! 1. Framing and host
+//! 2. Canonical path
+//! 3. Endpoint
+//! 4. Route
+//! 5. Credential
+//! 6. Verify
+//! 7. Authorise
+//! 8. Prepare
+//! 9. Service
+//!
+//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::call`] steps 8 and 9. The comment at each step says why the
+//! step stands there.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -70,9 +82,10 @@ impl GateLayer {
         Self { gate, rewrite: false, annotate: false, edge: false, defer_audience: false, forward: PhantomData }
     }
 
-    /// Forwards requests that arrive inside of another one: an endpoint's body that is for the service behind the gate
-    /// (Kuzzle's `POST /_query`), and messages of a connection that a dialect serves (Kuzzle's WebSocket). The service must
-    /// be `Clone` and accept a body made from bytes. Without this, such a request gets 501.
+    /// Forwards calls that a protocol wraps: a request to an endpoint whose body turns out to be for the service behind
+    /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). The
+    /// service must be `Clone`, and its request body must be made from [`Bytes`]. Without this such a request is
+    /// answered with 501.
     #[must_use]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer {
@@ -87,34 +100,35 @@ impl GateLayer {
 }
 
 impl<M> GateLayer<M> {
-    /// Replaces the path of a request by its canonical form. Without this, a path in another form is refused. Only for a
-    /// gate *outside* of whatever routes by path: inside an axum `Router`, routing has already happened, and the service
-    /// would answer another path than the one that the gate matched.
+    /// Replaces a path that is not in canonical form by its canonical form; without this such a request is refused.
+    /// Only for a gate *outside* of the router: inside an axum `Router` the routing has happened already, so the path
+    /// that was matched would not be the path that is served.
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
         self.rewrite = true;
         self
     }
 
-    /// Lets [`require().audience(…)`](super::RequireLayer::audience) replace the gate's own audience behind this layer. Without
-    /// this, the layer refuses a token for another audience: it cannot know which handlers have a `require()`.
+    /// Lets [`require().audience(…)`](super::RequireLayer::audience) replace the gate's own audience behind this layer.
+    /// Without it this layer refuses a token for another audience, because it cannot know which `require()` follows.
     ///
-    /// With this, such a token passes without a caller, on routes that ask for no audience themselves. A `require()` that asks
-    /// for the token's audience makes its subject the caller; [`Identity`](super::Identity) and every other `require()` refuse it.
-    /// **Each handler that takes no `Identity` must then be behind a `require()`.** If one is not, its reply is dropped, the
-    /// client gets 401, and the log an ERROR; but the handler has run.
+    /// With it the layer lets such a request pass without a caller, on routes that require no audience themselves. A
+    /// `require()` for the token's audience then makes the token's subject the caller;
+    /// [`Identity`](super::Identity) and every other `require()` refuse the request. **Each handler that takes no
+    /// `Identity` must then be behind a `require()`.** The reply of a handler that is not is dropped: the client gets
+    /// 401, and the log an ERROR, but the handler has run.
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
         self.defer_audience = true;
         self
     }
 
-    /// For a proxy as the service: nothing is in front of this layer; the service obeys the policy's `upgrade`, and ends an
+    /// For the proxy: no other layer is in front, and the service inside obeys the policy's `upgrade` and ends an
     /// upgraded connection with its [`Lease`].
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.edge = true;
-        // The proxy's listeners set the peer of a request, and report an unlisted one themselves.
+        // The listeners set each request's peer themselves, and report an untrusted proxy.
         self.gate.0.notices.first(Notice::UntrustedProxy);
         self
     }
@@ -142,20 +156,20 @@ pub struct GateService<S, M = NoForward> {
     layer: GateLayer<M>,
 }
 
-/// The reply to a refused request, the reason, and the route.
+/// The reply to a request that may not be forwarded, the reason, and its route.
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
 
 /// Where a request goes.
 pub(super) enum Admission {
-    /// To the service, with what its policy permits.
+    /// Into the service, with the permit of its route's policy.
     In(Permitted),
     /// To one of our endpoints.
     Endpoint(Hit),
-    /// To the service without a caller; a `require()` decides.
+    /// Into the service, without a caller: a `require()` there decides.
     Undecided(Undecided, Permitted),
     /// Nowhere.
     Refused(Denial, Option<Arc<Route>>),
-    /// Nowhere: the route serves other methods only.
+    /// Nowhere: no route of this path serves the method.
     WrongMethod(Reply),
 }
 
@@ -194,6 +208,7 @@ where
         }
         match self.layer.admit(&mut parts, EndpointMatch::Serve) {
             Admission::In(permitted) => {
+                // 8. Prepare. Concurrency bounds first: a request that they reject is not changed.
                 let policy = &permitted.route().policy;
                 let caller = permitted.caller();
                 let counted = match caller.map(|caller| InFlightSlot::enter(gate, caller)).transpose() {
@@ -214,7 +229,7 @@ where
                 {
                     parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
                 }
-                // The caller is kept only for a long reply or for an annotation.
+                // Kept for requests with a caller or a verdict; the others cost nothing here.
                 let passed = (annotate || caller.is_some()).then(|| PassedRequest {
                     gate: Arc::clone(gate),
                     permitted: permitted.clone(),
@@ -224,20 +239,21 @@ where
                 });
                 prepare(gate, &mut parts, &permitted);
                 parts.extensions.insert(permitted);
+                // 9. Service.
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
-            Admission::Undecided(undecided, nobody) => {
+            Admission::Undecided(undecided, anonymous) => {
                 let counted = match InFlightSlot::enter(gate, undecided.caller()) {
                     Ok(counted) => counted,
-                    Err(refusal) => return shed(gate, &parts, refusal, nobody, annotate),
+                    Err(refusal) => return shed(gate, &parts, refusal, anonymous, annotate),
                 };
                 upgrade::refuse(&mut parts);
-                prepare(gate, &mut parts, &nobody);
+                prepare(gate, &mut parts, &anonymous);
                 parts.extensions.insert(undecided.clone());
                 let passed = Some(PassedRequest {
                     gate: Arc::clone(gate),
-                    permitted: nobody,
+                    permitted: anonymous,
                     counted: Some(counted),
                     is_guarded: true,
                     undecided: Some(Box::new(undecided)),
@@ -247,14 +263,14 @@ where
             }
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let (layer, kept) = (self.layer.clone(), M::keep(&self.inner));
-                // Boxed: a rotation costs a disk write anyway, and the future of a forwarded request stays small.
+                // Boxed: a rotation costs a disk write anyway, and forwarded requests then have a small future.
                 let answer = Box::pin(async move {
                     let gate = &layer.gate.0;
                     let address = gate.client_address(&parts);
                     let index = operation.endpoint();
                     let named =
                         Operation::new(gate.endpoints.dialect(index).map_or("", Dialect::name), operation.name());
-                    // Reported once, here, whichever part of an endpoint refused.
+                    // The one place that reports the outcome of an endpoint, whichever part of it refused.
                     let verdict = |reason: Reason| {
                         reason.tell();
                         annotate.then(|| Verdict::at(named, reason))
@@ -351,7 +367,7 @@ where
     }
 }
 
-/// A permitted request that is shed for overload.
+/// Sheds a request that its route permits: a concurrency bound is reached.
 fn shed<F>(gate: &Inner, parts: &Parts, refusal: Refusal, permitted: Permitted, annotate: bool) -> ResponseFuture<F> {
     let reply = overloaded(refusal, gate.dialect(&permitted.route().policy), &parts.headers);
     let reason = Reason::shed(refusal);
@@ -359,12 +375,12 @@ fn shed<F>(gate: &Inner, parts: &Parts, refusal: Refusal, permitted: Permitted, 
     ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed(permitted) }))
 }
 
-/// Whether a path may belong to one of our endpoints.
+/// Whether a path may match one of our endpoints (step 3).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndpointMatch {
-    /// If it does, the endpoint serves it.
+    /// A match is served by the endpoint.
     Serve,
-    /// It does, and the endpoint leaves the decision to the route.
+    /// Endpoints are skipped: the endpoint itself asks for the decision of the route.
     Skip,
 }
 
@@ -374,23 +390,24 @@ impl<M> GateLayer<M> {
         &self.gate.0
     }
 
-    /// What an outer layer of the same gate has permitted already. It saw the whole path, and has the same endpoints and
-    /// routes.
+    /// The permit of an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
+    /// routes, so this one repeats nothing.
     fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
         let permitted = if self.edge { None } else { parts.extensions.get::<Permitted>() }?;
         let by = permitted.by();
         (by.gate == self.gate.0.id && by.layer).then_some(permitted)
     }
 
-    /// The whole path, where this layer is inside a nest and sees only a part: route patterns are for whole paths.
+    /// The whole path of a request, if this layer is inside a nest and sees only a part of it. Routes match whole
+    /// paths.
     #[cfg(feature = "axum")]
     fn whole(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.edge { None } else { nested::whole(parts) }?;
         if self.gate.0.notices.first(Notice::Nested) {
             tracing::error!(
-                "`gate.layer()` stands inside a nest, whose prefix its requests come without: routes and endpoints are matched \
-                 with the whole path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` \
-                 into nests. Said once"
+                "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
+                 path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` into nests. \
+                 Logged once"
             );
         }
         Some(whole)
@@ -405,7 +422,7 @@ impl<M> GateLayer<M> {
         By { gate: self.gate.0.id, layer: true, defers: self.defer_audience }
     }
 
-    /// The decision on a request that an endpoint forwards: that of the path's route.
+    /// Decides on a request that an endpoint forwards: the route of its path decides.
     fn forwarded(
         &self,
         endpoint: usize,
@@ -442,21 +459,21 @@ impl<M> GateLayer<M> {
             }
         };
         prepare(gate, &mut parts, &permitted);
-        // Remove the token from every place that the protocol allows, whether it was used or not, and whatever the route
-        // says (R13).
+        // Remove the token from each place where the protocol may have it, used or not, whatever the route's policy
+        // (R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None] });
         }
         parts.extensions.insert(permitted.clone());
-        // The body is new, and complete.
+        // The dialect replaced the body, and its length is known.
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         Ok((parts, body, permitted, counted))
     }
 
-    /// The decision of the path's route on a request to an endpoint.
+    /// Decides on a request to an endpoint by the route of its path.
     pub(super) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         match self.admit(parts, EndpointMatch::Skip) {
             Admission::In(permitted) => Ok(permitted),
@@ -467,8 +484,8 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Prepares a permitted request whose reply the gate itself reads: no ranges, and no content coding that only the client
-    /// can decode.
+    /// Prepares a permitted request whose reply the gate reads itself. It removes the headers that could make the reply
+    /// partial, conditional or compressed.
     fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
         upgrade::refuse(parts);
         prepare(&self.gate.0, parts, &permitted);
@@ -490,11 +507,11 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The decision. No await: everything that it needs is in memory.
+    /// The decision: steps 1 to 7. No await: all that it needs is in memory.
     pub(super) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let gate = &self.gate.0;
-        // 1. Reject what no later step can make safe: CONNECT, whose bytes the gate never sees, and a body with ambiguous
-        //    framing. Then host and target, before anything that depends on them.
+        // 1. Framing and host. Reject what no later check can make safe: CONNECT, whose bytes the gate never sees, and
+        //    a body with ambiguous framing. Then host and target, before anything that depends on them.
         if parts.method == Method::CONNECT {
             return Admission::Refused(Denial::Tunnel, None);
         }
@@ -511,14 +528,14 @@ impl<M> GateLayer<M> {
         {
             return Admission::Refused(Denial::UnknownHost, None);
         }
-        // 2. One canonical path: it is what is matched and what is forwarded.
+        // 2. Canonical path. All later steps match the path that is forwarded.
         let whole = self.whole(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match CanonicalPath::parse(raw) {
             Ok(path) => path,
             Err(error) => return Admission::Refused(error.into(), None),
         };
-        // 3. Our own endpoints before any route: no route can shadow or forward them.
+        // 3. Endpoint. Before any route, so that no route, however wide, can shadow or forward one.
         if endpoints == EndpointMatch::Serve
             && let Some(hit) = gate.endpoints.find(&path, raw)
         {
@@ -528,7 +545,7 @@ impl<M> GateLayer<M> {
                 return Admission::Endpoint(hit);
             }
         }
-        // 4. The route, and with it what the caller needs.
+        // 4. Route. Its policy says what steps 5 to 7 require.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => route,
@@ -537,7 +554,7 @@ impl<M> GateLayer<M> {
                 return Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
-                    // Any of the path's routes will do: they differ in their methods only.
+                    // Any route of the path will do for the dialect: they differ in methods.
                     let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, &path) {
                         Match::Found(route) | Match::Ambiguous(route) => Some(route),
                         Match::MethodNotAllowed(_) | Match::None => None,
@@ -560,18 +577,18 @@ impl<M> GateLayer<M> {
                     return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
                 }
             } else if !path.equals_but_for_hex_case(raw) || gate.routes.has_escapes() {
-                // The service has routed by the received form already. Letter case in an escape changes the match only where
-                // a pattern has an escape.
+                // A router outside of this layer has matched the path as the client spelt it. Letter case in an escape
+                // can change its match only where a pattern has an escape.
                 return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials. A credential on one is not verified, and a route that forwards
-            // tokens must not forward it.
+            // Browsers send preflights without credentials. A credential here was not verified, and a route that
+            // forwards tokens would forward it as if it had been.
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()));
         }
-        // 5. to 7. Extract the credential, verify it, and authorise it for the route.
+        // 5. Credential, 6. verify, 7. authorise: each takes what the one before it made.
         match permit(gate, parts, route, self.by()) {
             Ok(permitted) => Admission::In(permitted),
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
@@ -587,9 +604,9 @@ impl<M> GateLayer<M> {
                     && gate.notices.first(Notice::Audience)
                 {
                     tracing::warn!(
-                        "a token for another audience than the gate's own ends at `gate.layer()`, and `require().audience(…)` \
-                         behind it does not see it: say `gate.layer().deferring_audience()`, or put the audience into a \
-                         route of the gate (`RoutePolicy::audiences`). Said once"
+                        "token for another audience refused by `gate.layer()`: a `require().audience(…)` behind it \
+                         never sees the token. Use `gate.layer().deferring_audience()`, or add the audience to a \
+                         route of the gate (`RoutePolicy::audiences`). Logged once"
                     );
                 }
                 Admission::Refused(denial, Some(Arc::clone(route)))
@@ -598,8 +615,8 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Renders a denial: in the route's dialect; without one, in the dialect whose client this looks like; else as a gRPC status
-/// or a problem document.
+/// Renders a denial: in the route's dialect; without a route, in the dialect whose client this looks like; else as a
+/// gRPC status or a problem document.
 fn refused(
     gate: &Inner,
     parts: &Parts,
@@ -633,13 +650,13 @@ impl Inner {
         RefusedToken::of(denial, &found.token)
     }
 
-    /// The places of a token on a route besides `Authorization`.
+    /// The places of a token that a route accepts besides `Authorization`.
     fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
         let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
         Places { query: sources.query, cookies: [policy.cookie.as_deref(), sources.cookie] }
     }
 
-    /// The dialect that renders a route's refusals.
+    /// The dialect in which a route refuses.
     pub(super) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
         // An endpoint's dialect first: it has the options that its clients expect.
@@ -647,14 +664,14 @@ impl Inner {
         own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
     }
 
-    /// The client's address: the peer's, or the one that trusted proxies name.
+    /// The client's address: the peer's, or the one that trusted proxies state.
     pub(super) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let Some(peer) = parts.extensions.get::<Peer>() else {
             if self.notices.first(Notice::NoPeer) {
                 tracing::warn!(
-                    "no `Peer` in a request's extensions: logins, refreshes and forged tokens are not limited by address. \
-                     Whoever accepts connections puts one there: `request.extensions_mut().insert(Peer::new(address, tls))`. \
-                     Said once"
+                    "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
+                     address. Insert one where you accept connections: \
+                     `request.extensions_mut().insert(Peer::new(address, tls))`. Logged once"
                 );
             }
             return None;
@@ -669,8 +686,8 @@ impl Inner {
         {
             tracing::warn!(
                 peer = %client,
-                "a peer says for whom it speaks (X-Forwarded-For), and is no trusted proxy: all that come through it count as \
-                 one address, whose limits they share. If it is yours, list it: `GateBuilder::trusted_proxies`. Said once"
+                "X-Forwarded-For ignored: the peer is not a trusted proxy, so all clients behind it count as one \
+                 address and share its limits. If it is your proxy, list it: `GateBuilder::trusted_proxies`. Logged once"
             );
         }
         Some(client)

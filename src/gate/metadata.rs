@@ -1,5 +1,5 @@
-//! Authorization server metadata (RFC 8414), at the paths of RFC 8414 §3 and of OpenID Connect Discovery §4: clients that
-//! know nothing but the issuer find the rest there.
+//! Authorization server metadata (RFC 8414), at the paths of RFC 8414 §3 and of OpenID Connect Discovery §4. Clients
+//! that know only the issuer find the endpoints there.
 
 use bytes::Bytes;
 use http::Uri;
@@ -9,14 +9,14 @@ use crate::client::{Client, Grant};
 use crate::dialect::OAuthPaths;
 use crate::gate::JWKS_PATH;
 
-/// RFC 8414 §3. An issuer's path comes behind it.
+/// RFC 8414 §3. An issuer's path is appended to it.
 #[doc(hidden)]
 pub const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
-/// OpenID Connect Discovery §4. An issuer's path comes before it.
+/// OpenID Connect Discovery §4. An issuer's path is put before it.
 #[doc(hidden)]
 pub const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
-/// Of an authorization server without an authorization endpoint: no response types, and no ID tokens.
+/// Metadata of an authorization server without an authorization endpoint: no response types, and no ID tokens.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
@@ -35,8 +35,8 @@ pub(super) struct Metadata<'a> {
 const METHODS: &[&str] = &["none", "client_secret_basic", "client_secret_post"];
 
 impl<'a> Metadata<'a> {
-    /// `public_url` has no path; `clients` are those that the endpoint serves. Nobody logs in by password where there is no
-    /// directory.
+    /// `public_url` has no path. `clients` are those that the endpoint serves. Without a directory there is no password
+    /// grant.
     pub(super) fn new<'c>(
         issuer: &'a str,
         public_url: &str,
@@ -46,7 +46,7 @@ impl<'a> Metadata<'a> {
     ) -> Self {
         let base = public_url.trim_end_matches('/');
         let account = path_of(issuer);
-        // An issuer of one segment is that account's; otherwise the path goes without, for the default account.
+        // The one segment of an issuer's path is the account. Any other path stands for the default account.
         let account = if account.matches('/').count() == 1 { account } else { String::new() };
         let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
         let mut grants = Vec::new();
@@ -85,7 +85,7 @@ const fn name(grant: Grant) -> &'static str {
     }
 }
 
-/// Where the metadata of this issuer is looked for (RFC 8414 §3.1, OpenID Connect Discovery §4.1).
+/// The paths at which clients look for the metadata of this issuer (RFC 8414 §3.1, OpenID Connect Discovery §4.1).
 pub(super) fn paths(issuer: &str) -> [String; 2] {
     let path = path_of(issuer);
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]

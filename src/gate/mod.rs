@@ -1,5 +1,5 @@
-//! The gate: everything that belongs together, wired once. [`Gate::layer`] puts it in front of a service; the binary is
-//! that layer around a reverse proxy, and nothing else.
+//! The gate: keys, sessions, revocations, verified tokens, routes and dialects, wired together. [`Gate::layer`] puts it
+//! in front of a service; the binary is that layer around a reverse proxy.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -94,36 +94,36 @@ pub use crate::reason::Reason;
 
 /// How often engine time follows the wall clock.
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// How often what has expired is removed.
+/// How often expired records are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Gate(pub(crate) Arc<Inner>);
 
-/// What a gate holds.
+/// The shared state of a gate.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) id: GateId,
     notices: notice::Notices,
-    /// Does any `require()` ask for an audience?
+    /// Whether any `require()` asks for an audience.
     asks_audience: AtomicBool,
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
-    /// What each issuer's tokens must name on routes that ask for no audience of their own.
+    /// The audiences that each issuer's tokens must name on routes without their own `audiences`.
     pub(crate) audiences: Audiences,
-    /// Whatever any route asks of them: what they must name to be good at our own endpoints (requirement J20).
+    /// The audiences of all routes: a token must name one of them to be good at our own endpoints (requirement J20).
     pub(crate) known_audiences: Audiences,
     /// The names of all issuers.
     pub(crate) issuers: Vec<String>,
     endpoints: endpoint::Endpoints,
     origins: origin::Origins,
-    /// Those in whose words routes refuse.
+    /// The dialects in which routes refuse.
     dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,
-    /// The permitted hosts; `None`: all.
+    /// The hosts that are served; `None` serves every host.
     hosts: Option<Hosts>,
     pub(crate) protected: ProtectedNames,
     pub(crate) profile: Profile,
@@ -131,92 +131,93 @@ pub(crate) struct Inner {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
     pub(crate) overload: Overload,
-    /// What the application answers a refused request.
+    /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
 }
 
 impl Inner {
-    /// What is to be known of a token that was never seen, shown from there.
+    /// The context for a token that is not in the cache, presented from `source`.
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
         MissContext::new(&self.engine, source)
     }
 
-    /// Whose a request is, for what is bounded by address.
+    /// The holder of a request in pools that count by address.
     fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
         parts.extensions.get::<Peer>()?.client_of(&parts.headers, &self.trusted_proxies)
     }
 }
 
-/// Is the gate able to do its work?
+/// Whether the gate can serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// Yes.
+    /// It can.
     Ready,
-    /// No, and why, for the operator.
+    /// It cannot; the text says why, for the operator.
     NotReady(String),
 }
 
 impl Gate {
-    /// Other bounds of what is borne, for what comes from now on.
+    /// Replaces the bounds on concurrency and buffers for new requests.
     pub fn set_bounds(&self, bounds: &Bounds) {
         self.0.overload.set(bounds);
         self.0.checker.callers().set(bounds.requests_per_caller);
     }
 
-    /// Begins a gate.
+    /// Starts building a gate.
     pub fn builder() -> GateBuilder {
         GateBuilder::default()
     }
 
     /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request
     /// that its route permits reaches the service, with a [`crate::policy::Permitted`] in its extensions, from which
-    /// [`Identity::of`] says who the caller is. Its headers are the client's without those that tell who is asking; trailers
-    /// come with the body, which is not looked into: take nothing of that kind from them.
+    /// [`Identity::of`] reads the caller. The client's own identity headers are removed. Trailers are part of the body,
+    /// which the layer does not read: never take an identity from trailers.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())
     }
 
-    /// What some routes ask beyond the rest: `Router::route_layer(gate.require().scope("admin"))`. Works behind
-    /// [`Gate::layer`], whose verification it does not repeat, and alone.
+    /// Requires a token, and more, on single routes: `Router::route_layer(gate.require().scope("admin"))`. It works
+    /// alone, and behind [`Gate::layer`], whose verification it does not repeat.
     pub fn require(&self) -> RequireLayer {
         RequireLayer::new(self.clone())
     }
 
-    /// Sessions, in the hands of the application.
+    /// Starts, lists and revokes sessions from the application.
     pub fn sessions(&self) -> Sessions {
         Sessions(self.clone())
     }
 
-    /// Whether the route of this CORS preflight leaves the answer to its upstream. For code that answers the others.
+    /// Whether the route of this CORS preflight leaves the answer to its upstream. For a CORS layer in front of the
+    /// gate.
     pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
 
-    /// Mints and verifies with other keys from the next request on. What the old keys verified is forgotten, unless the new
-    /// ones are the same.
+    /// Mints and verifies with other keys from the next request on. Unless the new keys are the same, this empties the
+    /// cache of verified tokens.
     ///
     /// # Errors
-    /// When the keys do not make a verifier; then the old ones stay.
+    /// When no verifier can be made of the keys; the old ones stay in use then.
     pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         self.swap_keys(Arc::new(keyring), trusted).map(drop)
     }
 
-    /// The same. True if tokens are verified otherwise from now on; otherwise nothing is forgotten.
+    /// The same. Returns whether the keys differ, so that the cache was emptied.
     pub fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
-        // What verifies before what signs: no token goes out that is refused.
+        // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
         self.0.engine.set_keyring(keyring);
         Ok(other)
     }
 
-    /// The keys that tokens are minted with.
+    /// The gate's own keys.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.0.engine.keyring()
     }
 
-    /// Is the gate able to do its work?
+    /// Whether the gate can serve: checks the clock and the store.
     pub async fn readiness(&self) -> Readiness {
         match self.0.engine.clock().tick() {
             ClockState::Good => {}
@@ -245,25 +246,25 @@ impl Gate {
         &self.0.trusted_proxies
     }
 
-    /// Removes from trailers what only the gate may say, as [`Self::layer`] does from headers: for a server that reads
-    /// bodies itself.
+    /// Removes identity fields from trailers, as [`Self::layer`] does from headers. For a server that reads bodies
+    /// itself.
     pub fn strip_trailers(&self, trailers: &mut http::HeaderMap) {
         self.0.protected.strip_trailers(trailers);
     }
 
-    /// The pools of what the gate bears at once.
+    /// The pools that bound concurrency and buffers.
     #[doc(hidden)]
     pub fn overload(&self) -> &Overload {
         &self.0.overload
     }
 
-    /// Ends long connections: those upgraded, which no server waits for by itself. For a process that is about to stop.
+    /// Ends upgraded connections, for which no server waits. For a process that is about to stop.
     pub fn close_connections(&self) {
         self.0.leases.close();
     }
 
-    /// Writes what waits to be written. To be awaited before the process ends; what is lost otherwise errs to the safe
-    /// side, but may cost a user a login.
+    /// Writes queued confirmations to the store. Await it before the process ends. Lost confirmations are no security
+    /// risk, but may force a user to log in again.
     ///
     /// # Errors
     /// Those of the store.
@@ -271,23 +272,24 @@ impl Gate {
         self.0.engine.confirmations().flush(self.0.engine.store().as_ref()).await
     }
 
-    /// Is there a client of that id?
+    /// Whether a client of this id is registered.
     pub fn has_client(&self, id: &str) -> bool {
         self.0.clients.get(id).is_some()
     }
 
-    /// How often sessions have begun, gone on and ended in this process.
+    /// Counters of session events in this process.
     pub fn events(&self) -> &crate::engine::Counts {
         self.0.engine.counts()
     }
 
-    /// Number of verified tokens kept, of revocations in force.
+    /// The number of verified tokens in the cache, and of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())
     }
 }
 
-/// Keeps a gate going until it is dropped: confirmations are written, time is followed, what expired is removed.
+/// The background task of a gate, until the gate is dropped: writes confirmations, follows the clock, removes expired
+/// records.
 async fn maintain(gate: Weak<Inner>) {
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -309,7 +311,7 @@ async fn maintain(gate: Weak<Inner>) {
             Ok(()) => unwritten = Seldom::default(),
             Err(error) if unwritten.is_due() => tracing::error!(
                 error = ?crate::fault::Chain(&error),
-                "confirmations could not be written; they are kept and tried again"
+                "confirmations not written; kept and retried"
             ),
             Err(_) => {}
         }
@@ -319,7 +321,7 @@ async fn maintain(gate: Weak<Inner>) {
             match engine.clock().tick() {
                 ClockState::Jumped if jumped.is_due() => tracing::error!(
                     "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is \
-                     swept, nothing is minted. Set it right; if it is, start the gate anew"
+                     swept or minted. Correct it; if it is correct, restart the gate"
                 ),
                 ClockState::Jumped => {}
                 ClockState::Good | ClockState::Behind => jumped = Seldom::default(),
@@ -332,10 +334,10 @@ async fn maintain(gate: Weak<Inner>) {
     }
 }
 
-/// Reports a condition at once, and then once a minute while it lasts.
+/// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
 #[derive(Default)]
 struct Seldom {
-    /// When the next report is due; `None` if there was none yet.
+    /// Time until the next message; `None` before the first.
     wait: Option<Duration>,
 }
 
@@ -354,7 +356,7 @@ impl Seldom {
 }
 
 async fn sweep(engine: &Engine) {
-    // A clock that jumped ahead would have everything swept.
+    // With a clock that jumped ahead, a sweep would remove live records.
     if engine.clock().state() != ClockState::Good {
         return;
     }
@@ -365,7 +367,7 @@ async fn sweep(engine: &Engine) {
             tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
         }
         Err(error) => {
-            tracing::error!(error = ?crate::fault::Chain(&error), "the store could not be swept; tried again in a minute");
+            tracing::error!(error = ?crate::fault::Chain(&error), "store sweep failed; next attempt in a minute");
         }
     }
 }

@@ -1,28 +1,28 @@
-//! What the developer or operator of a gate should hear once, not with each request that shows it.
+//! Warnings that are logged once, not for each request that reveals the mistake.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Mistakes around a gate that a request gives away.
+/// Mistakes in the setup around a gate that a request reveals.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Notice {
-    /// An upgrade on a route that passes none.
+    /// An upgrade on a route that does not allow upgrades.
     Upgrade,
-    /// Nobody says from which address a request comes.
+    /// A request has no `Peer`.
     NoPeer,
-    /// A peer that is no trusted proxy says for whom it speaks.
+    /// A peer that is not a trusted proxy sends forwarding headers.
     UntrustedProxy,
-    /// Another gate stands in front, and took the credential.
+    /// Another gate in front removed the credential.
     OtherGate,
     /// `require().audience(…)` behind a layer that asks for the gate's own audience first.
     Audience,
-    /// A handler behind a layer that leaves the audience to `require()`, and no `require()` there.
+    /// A handler without `require()` behind a layer that defers the audience.
     Unjudged,
-    /// The layer stands in a nest, where the path is a part of the whole.
+    /// The layer is inside a nest, where it sees only a part of the path.
     #[cfg(feature = "axum")]
     Nested,
 }
 
-/// Which of them were given.
+/// The notices that were logged.
 #[derive(Debug, Default)]
 pub(super) struct Notices([AtomicBool; 7]);
 

@@ -1,6 +1,6 @@
-//! Cross-site request forgery (requirement T18). A browser adds cookies to the requests of any site, and names that site in
-//! `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a cookie that may change something must
-//! come from our own origin or from a listed one.
+//! CSRF protection for tokens in cookies (requirement T18). A browser adds cookies to requests that any site causes,
+//! and states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a token
+//! cookie that may change something must come from the gate's own origin, or from one that the operator has listed.
 
 use http::header::{ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -9,10 +9,10 @@ use http::{HeaderMap, Method, Uri};
 use crate::headers;
 use crate::route::RoutePolicy;
 
-/// The permitted origins.
+/// The origins from which a request with a token cookie is accepted.
 #[derive(Debug)]
 pub(crate) struct Origins {
-    /// Ours; none where the public URL has none.
+    /// The gate's own; none if the public URL has none.
     own: Option<String>,
     allowed: Vec<Box<str>>,
 }
@@ -27,11 +27,11 @@ impl Origins {
         is_safe(parts, policy) || self.asked(&parts.headers)
     }
 
-    /// Does a request prove that a page of ours, or of a listed origin, sent it?
+    /// Whether a request proves that a page of our own or of a listed origin sent it.
     pub(super) fn asked(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
-            // What it says counts, whatever else is there; `null` is on no list.
+            // `Origin` decides, whatever `Sec-Fetch-Site` says. `null` is on no list.
             (Some(origin), None) => {
                 let is = |known: &str| origin.as_bytes() == known.as_bytes();
                 self.own.as_deref().is_some_and(is) || self.allowed.iter().any(|known| is(known))
@@ -45,15 +45,15 @@ impl Origins {
     }
 }
 
-/// Whether the method is safe (RFC 9110 §9.2.1). A WebSocket handshake is not, because any message may follow; and an
-/// upstream may read an overridden method.
+/// Whether the method is safe (RFC 9110 §9.2.1). A request that opens a WebSocket is not, because any message may
+/// follow, nor is one with a method override that the upstream obeys.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
         && !parts.headers.contains_key(UPGRADE)
         && !(policy.keep_override_headers && headers::has_override(&parts.headers))
 }
 
-/// As a browser writes it: in lower case, without a default port, without a path.
+/// The origin of a URL as a browser writes it: in lower case, without a default port and path.
 pub(super) fn origin_of(url: &str) -> Option<String> {
     let uri = url.parse::<Uri>().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);

@@ -1,6 +1,6 @@
-//! The reply to a request that is not borne. Of one for which there is no place at all nothing is judged: it finds no
-//! credential, asks no limit and reads no body. What is looked for is only in whose words it is refused, because some
-//! clients take any other words for a success.
+//! Load shedding: the reply to a request beyond a bound. [`Gate::overloaded`] judges nothing: it reads no credential
+//! and no body, and counts for no limit. It only looks up the dialect of the reply, because some clients take a reply
+//! in another format for a success.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
 }
 
 impl Gate {
-    /// The reply to a request for which there is no place.
+    /// The reply to a request that is shed before the gate examines it.
     pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
         let (dialect, route) = self.0.speaks(request);
         let reason = Reason::shed(refusal);
@@ -38,7 +38,7 @@ impl Gate {
 }
 
 impl Inner {
-    /// In whose words a request would be refused, and its route. One that is malformed has neither.
+    /// The dialect in which a request would be refused, and its route. A malformed request has neither.
     fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
         let uri = request.uri();
         let Ok(path) = CanonicalPath::parse(uri.path()) else { return (None, None) };

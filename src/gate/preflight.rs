@@ -1,4 +1,4 @@
-//! CORS preflights (requirement T19): the gate answers them, or a route leaves them to its upstream.
+//! CORS preflights (requirement T19): the gate answers them, unless a route leaves the answer to its upstream.
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri};

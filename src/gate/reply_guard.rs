@@ -1,9 +1,9 @@
-//! Long replies end with their authority: server-sent events, streams of gRPC, downloads. A reply of unknown length, or of
-//! a long one, ends with its caller's session like a tunnel ([`Lease`]), and is checked every second.
+//! Ends long replies with their caller's session: server-sent events, gRPC streams, downloads. A reply of unknown
+//! length, or of more than [`LONG_REPLY_BYTES`], has a [`Lease`] like a tunnel, which is checked every second.
 //!
-//! What ends it breaks it off, so that nobody takes a half for the whole: over HTTP/1.1 the connection closes without the
-//! last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`. What was handed on
-//! to the connection before may still arrive; nothing else does.
+//! A reply that ends early is broken off, so that no client takes a part for the whole: over HTTP/1.1 the connection
+//! closes without the last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`.
+//! Bytes that the connection already has may still arrive, no others.
 
 use std::sync::Arc;
 use std::task;
@@ -20,33 +20,33 @@ use crate::reply::GrpcCode;
 use crate::route::Route;
 use crate::verify_cache::Verified;
 
-/// How often a long reply is looked at: what ends it has ended it within this time (requirement T9's bound for tunnels).
+/// How often a long reply is checked, and so the longest delay of its end (requirement T9's bound for tunnels).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A reply of more bytes is long, though its length is known.
+/// A reply of known length is long if it has more bytes than this.
 const LONG_REPLY_BYTES: u64 = 1024 * 1024;
-/// A reply that never makes anybody wait is looked at after so many frames.
+/// A reply whose frames are always ready is checked after this many of them.
 const FRAMES_UNCHECKED: u32 = 64;
 
-/// On whom a reply hangs.
+/// The caller whose session ends a reply, and the route of the request.
 struct Caller {
     gate: Arc<Inner>,
     verified: Arc<Verified>,
     route: Arc<Route>,
 }
 
-/// Is a reply over before it would be looked at?
+/// Whether a reply is too short to be checked.
 pub(super) fn is_short(size: &SizeHint) -> bool {
     size.exact().is_some_and(|length| length <= LONG_REPLY_BYTES)
 }
 
-/// Looks at a reply.
+/// Checks a reply's lease, and ends the reply with it.
 pub(super) struct ReplyGuard {
     caller: Caller,
     state: State,
     is_grpc: bool,
-    /// Why it was cut.
+    /// The reason, once the reply was cut.
     cut: Option<&'static str>,
-    /// The request that it answers.
+    /// Log context of the request.
     context: Option<Context>,
 }
 
@@ -57,7 +57,7 @@ impl std::fmt::Debug for ReplyGuard {
 }
 
 enum State {
-    /// Most replies are over before this changes.
+    /// No lease yet. Most replies end in this state.
     New {
         frames: u32,
     },
@@ -68,18 +68,18 @@ enum State {
     Over,
 }
 
-/// The caller may have this reply no more.
+/// The body error of a reply that was cut.
 #[derive(Debug, thiserror::Error)]
-#[error("a reply ended with its caller's session: {0}")]
+#[error("reply ended by its lease: {0}")]
 struct Ended(&'static str);
 
-/// How a reply ends that was cut.
+/// The end of a reply that was cut.
 pub(super) enum Cut {
-    /// With a status.
+    /// Trailers with a gRPC status.
     Trailers(HeaderMap),
-    /// In the middle.
+    /// An error in the middle of the body.
     Broken(Box<dyn std::error::Error + Send + Sync>),
-    /// It is over already.
+    /// The reply has ended already.
     Silence,
 }
 
@@ -94,12 +94,12 @@ impl ReplyGuard {
         }
     }
 
-    /// Why it was cut, if it was.
+    /// The reason, if the reply was cut.
     pub(super) fn cut(&self) -> Option<&'static str> {
         self.cut
     }
 
-    /// To be asked before each frame; `waits` if there is none yet.
+    /// Called before each frame. `waits`: no frame is ready.
     pub(super) fn poll_expired(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
             State::New { frames } if !waits && *frames < FRAMES_UNCHECKED => {
@@ -110,7 +110,7 @@ impl ReplyGuard {
                 let Caller { gate, verified, route } = &self.caller;
                 let lease = Lease::of(&gate.leases, Some(verified), route.policy.on_expiry);
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
-                // After a pause in reading, one check is enough.
+                // After a pause of several seconds, check once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.state = State::Checking { lease, ticks };
             }
@@ -130,7 +130,7 @@ impl ReplyGuard {
                     rotogate.route = self.caller.route.id,
                     http.request.id = request.and_then(|request| request.id.to_str().ok()),
                     client.address = request.and_then(|request| request.client).map(tracing::field::display),
-                    "a reply was cut with its caller's session"
+                    "reply ended by its lease"
                 );
                 self.cut = Some(ending.end());
                 self.state = State::Over;

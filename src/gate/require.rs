@@ -1,4 +1,4 @@
-//! What some routes of an application ask beyond the gate in front of them, or without one.
+//! Requirements of single routes of an application, behind the gate's layer or without it.
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -36,11 +36,11 @@ use crate::route::{Auth, Route, RoutePolicy};
 use crate::session::Scope;
 use crate::token::verify::OWN;
 
-/// Lets a request pass whose caller has what is asked. See [`Gate::require`].
+/// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
 /// Each method adds a condition, and all of them must hold. A refusal is 401 where the token is missing or is not good here,
-/// and 403 where it lacks something; it is logged (`rotogate::denial`) and stands in the [`Verdict`](super::Verdict) of an
-/// annotated layer.
+/// and 403 where it lacks something. A refusal is logged (`rotogate::denial`), and is in the
+/// [`Verdict`](super::Verdict) of an annotated layer.
 #[derive(Clone, Debug)]
 pub struct RequireLayer {
     gate: Gate,
@@ -48,18 +48,18 @@ pub struct RequireLayer {
     conditions: Arc<Conditions>,
 }
 
-/// What a caller must have besides what a route's policy asks.
+/// Conditions on a caller besides those of a route's policy.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
     /// One scope of each set.
     any_scopes: Vec<Scope>,
     roles: Vec<Role>,
-    /// A claim, and the values of which it must have one. `None`: a path that cannot be parsed, which no token has.
+    /// A claim and its required value. `None`: a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
 }
 
-/// A role, and the issuer whose tokens may say it.
+/// A role, and the issuer whose tokens may carry it.
 #[derive(Clone, Debug)]
 struct Role {
     issuer: Option<Box<str>>,
@@ -91,8 +91,8 @@ impl RequireLayer {
         })
     }
 
-    /// Asks for one of these scopes, beside those of [`Self::scope`], which are all asked for. A second call asks for one of
-    /// its own as well. The reply's challenge names them all.
+    /// Asks for one of these scopes, in addition to all of those of [`Self::scope`]. Each call adds a set, and the
+    /// token needs one scope of each. The reply's challenge names them all.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -110,8 +110,8 @@ impl RequireLayer {
     /// our own tokens the claim `roles`, of another issuer's the claims that
     /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names.
     ///
-    /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is one of the only
-    /// issuer that [`Self::issuer`] names, and of our own tokens otherwise.
+    /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is of the
+    /// issuer that [`Self::issuer`] names, if it names exactly one, and otherwise of our own tokens.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -131,7 +131,8 @@ impl RequireLayer {
     /// Asks that a claim have this value, or be a list with this value in it. For the path see
     /// [`ClaimPath`]: `realm_access.roles`, `"https://example.com/tenant"` with its quotes.
     ///
-    /// Claims say what their issuer means: where tokens of several issuers are taken, ask for the [`issuer`](Self::issuer) too.
+    /// The meaning of a claim depends on its issuer: if tokens of several issuers are accepted, ask for the
+    /// [`issuer`](Self::issuer) too.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -142,14 +143,14 @@ impl RequireLayer {
     pub fn claim(self, path: &str, value: impl Into<Value>) -> Self {
         let parsed = ClaimPath::parse(path);
         if let Err(error) = &parsed {
-            tracing::error!(%error, "a claim that `require()` asks for is in no token: every request is refused");
+            tracing::error!(%error, "malformed claim path in `require()`: every request is refused");
         }
         let value = value.into();
         self.condition(|conditions| conditions.claims.push((parsed.ok(), value)))
     }
 
-    /// Asks the application: a caller for whom it says `false` is refused with 403 and the reason `predicate`. It is called for
-    /// each request, so it must not block.
+    /// Adds a check by the application: if it returns `false`, the caller is refused with 403 and the reason
+    /// `predicate`. It is called for each request, so it must not block.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -163,10 +164,10 @@ impl RequireLayer {
 
     /// Asks that the token be meant for this audience (or one of those named before), instead of the gate's own.
     ///
-    /// Behind [`Gate::layer`], whose route asks for the gate's own audience first, a token must be for both: it cannot know
-    /// that this `require()` follows, and lets no other token through to handlers. There, say
-    /// [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or put the audience into a route of the
-    /// gate ([`RoutePolicy::audiences`]).
+    /// Behind [`Gate::layer`] a token must be for both, because the layer's route asks for the gate's own audience
+    /// first, and the layer cannot know that this `require()` follows. To change that, use
+    /// [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or add the audience to a route of
+    /// the gate ([`RoutePolicy::audiences`]).
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
@@ -174,21 +175,21 @@ impl RequireLayer {
         self.policy(|policy| policy.audiences.push(audience))
     }
 
-    /// Takes the tokens of the issuer of this name (`self`: our own; of another see
-    /// [`IssuerRules::name`](crate::token::verify::IssuerRules::name)), and of those named before. Without it, our own, and
-    /// those of issuers that are taken everywhere.
+    /// Accepts tokens of the issuer with this name, and of those named before. `self` is our own; other names are those
+    /// of [`IssuerRules::name`](crate::token::verify::IssuerRules::name). Without it, tokens of our own issuer and of
+    /// issuers that are accepted everywhere.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
         if !self.gate.0.issuers.contains(&name) {
-            tracing::error!(issuer = name, "`require()` names an unknown issuer: no token passes by this name");
+            tracing::error!(issuer = name, "unknown issuer in `require()`: it admits no token");
         }
         self.policy(|policy| policy.issuers.push(name))
     }
 
-    /// Takes the access token from this cookie, too. A request that may change something must then come from a page of ours
-    /// or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins) (requirement T18). Behind [`Gate::layer`]
-    /// the `cookie` of the layer's route decides instead.
+    /// Also accepts the access token from this cookie. A request that may change something must then come from a page
+    /// of our own or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins) (requirement T18). Behind
+    /// [`Gate::layer`] the `cookie` of the layer's route decides instead.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -201,8 +202,8 @@ impl RequireLayer {
         self.policy(|policy| policy.cookie = Some(name))
     }
 
-    /// Lets a request without any credential pass, without a caller. A bad credential is refused still, and what else is asked
-    /// is asked of those that have one.
+    /// Admits a request without any credential, without a caller. A bad credential is still refused, and the other
+    /// conditions apply to requests with a credential.
     #[must_use]
     pub fn optional(self) -> Self {
         self.policy(|policy| policy.auth = Auth::Optional)
@@ -273,7 +274,7 @@ where
                 reason.tell();
                 let asked = self.layer.asked_scopes();
                 let mut reply = respond::refused(self.layer.gate.0.refusals.as_ref(), &parts, denial, &asked);
-                // For the gate's layer around us, which reports this reply as passed otherwise.
+                // For the gate's layer around this one, which otherwise reports this reply as `passed`.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None)
             }
@@ -293,7 +294,7 @@ impl RequireLayer {
             parts.extensions.insert(permitted);
             return Ok(());
         }
-        // The gate's layer in front of us has verified the token already; only what this route asks is judged.
+        // If the gate's layer in front has verified the token, only the conditions of this route are judged.
         let known = parts.extensions.get::<Permitted>().filter(|known| known.by().gate == gate.id);
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
@@ -309,7 +310,7 @@ impl RequireLayer {
         Ok(())
     }
 
-    /// Scopes first, then roles and claims, then what the application says.
+    /// Judges scopes first, then roles and claims, then the application's checks.
     fn judge_conditions(&self, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
         let Conditions { any_scopes, roles, claims, checks } = &*self.conditions;
         let Some(caller) = permitted.caller() else { return Ok(()) };
@@ -336,7 +337,7 @@ impl RequireLayer {
         Ok(())
     }
 
-    /// Does the issuer of the caller's token say this role?
+    /// Whether the issuer of the caller's token may assert this role.
     fn may_say(&self, role: &Role, caller: &Identity) -> bool {
         match (&role.issuer, self.route.policy.issuers.as_slice()) {
             (Some(issuer), _) => caller.issuer_name() == &**issuer,
@@ -345,7 +346,7 @@ impl RequireLayer {
         }
     }
 
-    /// The scopes of which the reply's challenge tells.
+    /// The scopes that the reply's challenge names.
     fn asked_scopes(&self) -> Scope {
         let asked = &self.route.policy.scopes;
         let Some(any) = self.conditions.any_scopes.first() else { return asked.clone() };

@@ -1,5 +1,5 @@
-//! Replies to refused requests on data routes, the one place for them: RFC 6750 §3 challenges and RFC 9457 problem
-//! documents. Endpoints answer in the words of their dialect instead.
+//! The one place that renders refusals on data routes: RFC 6750 §3 challenges and RFC 9457 problem documents. Endpoints
+//! answer in their dialect instead.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::session::Scope;
 
 type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
 
-/// What the application answers a refused request. See [`GateBuilder::refusals`](super::GateBuilder::refusals).
+/// The application's hook for refused requests. See [`GateBuilder::refusals`](super::GateBuilder::refusals).
 #[derive(Clone)]
 pub(crate) struct RefusalHook(Arc<Hook>);
 
@@ -41,7 +41,8 @@ impl RefusalHook {
         extensions.get()
     }
 
-    /// The application's reply, with what a client relies on; the plain one, where the application has none.
+    /// The application's reply, completed by the headers that clients rely on; the plain reply if the hook returns
+    /// none.
     fn instead_of(&self, plain: Reply, denial: Denial, parts: &Parts) -> Reply {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);
@@ -54,7 +55,7 @@ impl RefusalHook {
     }
 }
 
-/// The reply to a refused request: a gRPC status, what the hook says, or the plain one.
+/// The reply to a refused request: a gRPC status, the hook's reply, or the plain one.
 pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &Scope) -> Reply {
     if reply::is_grpc(&parts.headers) {
         denied_grpc(denial)
@@ -63,7 +64,7 @@ pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial,
     }
 }
 
-/// A plain reply, or what the hook says instead.
+/// The hook's reply, or else the plain one.
 pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, plain: Reply) -> Reply {
     match hook {
         Some(hook) if !reply::is_grpc(&parts.headers) => hook.instead_of(plain, denial, parts),
@@ -155,7 +156,7 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
     grpc_status(code, message)
 }
 
-/// The reply in the words of a dialect, where it has words of its own for the refusal. `plain` is the reply otherwise.
+/// The refusal in a dialect's own format, if the dialect has one for it. `plain` is the reply otherwise.
 pub(crate) fn worded(
     dialect: Option<&dyn Dialect>,
     headers: &HeaderMap,

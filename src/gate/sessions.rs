@@ -1,4 +1,4 @@
-//! Sessions in the hands of the application: begin, list, revoke.
+//! Sessions under control of the application: start, refresh, list, revoke.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::session::{RevokedBecause, Scope, Session, SessionId};
 use crate::store::{Filter, Page};
 use crate::token::refresh;
 
-/// See [`Gate::sessions`].
+/// Starts, refreshes, lists and revokes sessions. See [`Gate::sessions`].
 #[derive(Clone, Debug)]
 pub struct Sessions(pub(super) Gate);
 
-/// A session to begin. See [`Sessions::start`].
+/// A session to start. See [`Sessions::start`].
 #[derive(Clone, Debug)]
 pub struct NewSession {
     subject: Box<str>,
@@ -39,7 +39,7 @@ pub struct NewSession {
 }
 
 impl NewSession {
-    /// For this user, logged in by the application, with this client.
+    /// A session of this user, whom the application has logged in, with this client.
     pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
         Self {
             subject: subject.into(),
@@ -52,14 +52,14 @@ impl NewSession {
         }
     }
 
-    /// With this scope; none otherwise.
+    /// Sets the scope. The default is empty.
     #[must_use]
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self
     }
 
-    /// With a claim in each of its access tokens, until it ends: a role, a tenant. Roles are the claim `roles`, a text or a
+    /// Adds a claim to every access token of the session: a role, a tenant. Roles are the claim `roles`, a text or a
     /// list of texts.
     ///
     /// ```
@@ -71,28 +71,29 @@ impl NewSession {
     /// ```
     ///
     /// # Errors
-    /// A claim that the gate itself sets, a name or a value that cannot be, or more than 2 KiB together (requirement I42).
+    /// For a claim that the gate itself sets, for an invalid name or value, and for more than 2 KiB of claims
+    /// (requirement I42).
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, ClaimError> {
         self.claims.insert(name, value)?;
         Ok(self)
     }
 
-    /// In this account. An endpoint with `{account}` in its path refreshes the session under that account alone.
+    /// Sets the account. An endpoint with `{account}` in its path refreshes the session under that account only.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// With another lifetime, and another one of its first access token, than the gate's profile says. Its refreshes live
-    /// by the rules of the endpoint.
+    /// Overrides the gate's profile for the lifetime of the session and of its first access token. Refreshes follow the
+    /// profile of the endpoint.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = Some(profile);
         self
     }
 
-    /// From this address.
+    /// Sets the client's address.
     #[must_use]
     pub fn address(mut self, address: IpAddr) -> Self {
         self.origin.address = Some(address);
@@ -100,40 +101,41 @@ impl NewSession {
     }
 }
 
-/// Whose sessions to end.
+/// Selects the sessions to end.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Whose<'a> {
-    /// Those of a subject of this gate's own issuer.
+    /// The sessions of a subject of this gate's own issuer.
     Subject(&'a str),
-    /// Those of a client.
+    /// The sessions of a client.
     Client(&'a str),
-    /// All.
+    /// All sessions.
     Everyone,
 }
 
-/// What came of a revocation of many sessions.
+/// The result of a revocation of many sessions.
 #[derive(Clone, Copy, Debug, Default)]
 #[doc(hidden)]
 pub struct Tally {
-    /// How many sessions it was about.
+    /// The number of sessions that it selects.
     pub matched: u64,
-    /// How many of them lived until then.
+    /// The number of them that were live until then.
     pub ended: u64,
-    /// What began up to this moment is over.
+    /// Sessions that began up to this moment are over.
     pub not_before: Timestamp,
 }
 
 impl Sessions {
-    /// Begins a session for a user whom the application has logged in itself. No directory is asked about it, now or at
-    /// its refreshes: it ends when it is revoked or expires. Its tokens are refreshed at endpoints that say
+    /// Starts a session for a user whom the application has logged in itself. No directory is asked about the user, now
+    /// or at a refresh: the session ends when it is revoked or expires. Its tokens are refreshed at endpoints with
     /// `accepts("application")`.
     ///
-    /// Where the user has as many sessions as the profile allows, the oldest ends, or this one does not begin.
+    /// If the user has as many sessions as the profile allows, the oldest ends, or this one is refused.
     ///
     /// # Errors
     /// [`Denial::InvalidClient`] for a client that is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
-    /// whose refresh token would be useless; an invalid subject; too many sessions; a fault of store or clock.
+    /// whose refresh token would be useless; a subject that cannot stand in a token; too many sessions; a fault of
+    /// store or clock.
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.0.0;
         if gate.clients.get(&new.client).is_none() {
@@ -152,11 +154,10 @@ impl Sessions {
     }
 
     /// The next tokens for a refresh token of a session that [`Self::start`] began: rotation, replay within grace, and reuse
-    /// detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. For a login page or
-    /// a single-page client of the application's own, whose requests come to no endpoint of the gate; see also
-    /// [`Gate::cookies`].
+    /// detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. For an
+    /// application whose login page or single-page client uses no endpoint of the gate; see also [`Gate::cookies`].
     ///
-    /// It runs to its end, also where the caller is dropped meanwhile.
+    /// It runs to its end even if the future is dropped.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -172,12 +173,12 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh; [`Denial::OtherDialect`] for a
-    /// session that began at an endpoint; [`Denial::TooManyRequests`]; a fault, after which the same token works.
+    /// session that began at an endpoint; [`Denial::TooManyRequests`]; a fault, after which the same token still works.
     pub async fn refresh(&self, token: &str) -> Result<IssuedTokens, Error> {
         self.refresh_at(SecretString::from(token), None).await
     }
 
-    /// The same, counted among those of a client's address.
+    /// The same, counted for the rate limit of a client's address.
     ///
     /// # Errors
     /// As [`Self::refresh`].
@@ -212,7 +213,7 @@ impl Sessions {
         .inspect_err(|error| Reason::from(error).tell())
     }
 
-    /// Ends the session of a refresh token. One that is unknown needs no ending.
+    /// Ends the session of a refresh token. An unknown token is not an error.
     pub(super) async fn log_out(&self, token: SecretString, address: Option<IpAddr>) -> Result<(), Error> {
         let gate = Arc::clone(&self.0.0);
         let origin = Origin { address, user_agent: None };
@@ -240,8 +241,8 @@ impl Sessions {
         Ok(self.0.0.engine.store().list(filter, after, limit).await?)
     }
 
-    /// Why a session whose record is live is over all the same: `expired`, or `not-before` where all sessions as old as
-    /// it were revoked.
+    /// Why a session is over although its record is live: `expired`, or `not-before` if all sessions of its age were
+    /// revoked.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         let engine = &self.0.0.engine;
         if session.expires <= engine.clock().now() {
@@ -251,7 +252,7 @@ impl Sessions {
         (session.created() <= not_before).then_some("not-before")
     }
 
-    /// The moment to put into [`Self::subject_before`] for every session that has begun so far.
+    /// The moment to pass to [`Self::subject_before`] for every session that has begun so far.
     pub fn now(&self) -> Timestamp {
         self.0.0.engine.clock().stamp_not_before()
     }
@@ -262,13 +263,13 @@ impl Sessions {
         self.0.0.engine.subject_before(subject, moment)
     }
 
-    /// Refuses what a revocation names from the next request on, on this node, until it ends or the process does: for a
-    /// change that must count before a store has it.
+    /// Refuses the target of a revocation from the next request on, on this node, until the entry expires or the
+    /// process ends. For a change that must take effect before the store has it.
     pub fn refuse(&self, revocation: &Revocation) {
         self.0.0.engine.refuse(revocation, RevokedBecause::Operator);
     }
 
-    /// Makes a revocation durable, and refuses what it names.
+    /// Makes a revocation durable, and refuses its target.
     ///
     /// # Errors
     /// A fault of the store; call again until it is durable.
@@ -312,8 +313,8 @@ impl Sessions {
         self.0.0.engine.revoke_all(RevokedBecause::Operator).await.map(drop)
     }
 
-    /// Ends sessions, and then counts them: however many there are, the first request after this call has begun to wait
-    /// is refused already.
+    /// Ends sessions, and then counts them. The revocation takes effect before the count, however many sessions there
+    /// are.
     ///
     /// # Errors
     /// As [`Self::revoke`].
@@ -338,7 +339,7 @@ impl Sessions {
                 return true;
             }
             tally.matched += 1;
-            // What ended it before, if anything did, apart from what ends it now.
+            // The other not-befores: they may have ended the session before this one.
             let (subject, client) = match whose {
                 Whose::Subject(_) => ("", Some(session.client.as_ref())),
                 Whose::Client(_) => (session.subject.as_ref(), None),
@@ -354,7 +355,7 @@ impl Sessions {
         Ok(tally)
     }
 
-    /// Does the store have any such session?
+    /// Whether the store has any such session.
     ///
     /// # Errors
     /// A fault of the store.
@@ -368,7 +369,7 @@ impl Sessions {
         Ok(found)
     }
 
-    /// Shows sessions to `look`, page after page, until it says that it has seen enough.
+    /// Passes sessions to `look`, page by page, until it returns `false`.
     async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
         let filter = || match whose {
             Whose::Subject(subject) => Filter::Subject(subject.into()),
@@ -391,7 +392,7 @@ impl Sessions {
         }
     }
 
-    /// Ends a session, and says whether it lived until then. `None` if there is none of this id.
+    /// Ends a session, and returns whether it was live until then. `None` if there is none of this id.
     ///
     /// # Errors
     /// As [`Self::revoke`].
@@ -416,8 +417,8 @@ impl Sessions {
         gate.engine.revoke(entry, RevokedBecause::Operator).await.map(drop)
     }
 
-    /// Refuses what another issuer has issued to a subject so far: tokens whose `iat` is not later than now. `lifetime`
-    /// is the longest that such a token may live; the entry is kept as long.
+    /// Refuses all tokens that another issuer has issued to a subject so far: those whose `iat` is not later than now.
+    /// `lifetime` is the longest lifetime of such a token; the entry is kept as long.
     ///
     /// # Errors
     /// As [`Self::revoke`].
@@ -439,7 +440,7 @@ impl Sessions {
     }
 }
 
-/// The record of the session that a refresh token names. Whether the token proves it is the engine's to say.
+/// The record of the session that a refresh token names. The engine decides whether the token is good.
 async fn record_of(gate: &Inner, token: &SecretString) -> Result<Option<Session>, Error> {
     let keyring = gate.engine.keyring();
     let Some(named) = refresh::authenticate(keyring.refresh_keys(), token.expose_secret()) else { return Ok(None) };

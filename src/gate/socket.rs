@@ -1,4 +1,4 @@
-//! A connection that a dialect takes over: the gate, as its messages see it, and the way to the upstream.
+//! A connection that a dialect takes over: the gate's decisions for its messages, and its connections to the upstream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,10 +29,10 @@ use crate::lease::{Dialled, Lease, UntilClosed};
 use crate::overload::SocketPermit;
 use crate::policy::Permitted;
 
-/// Calls the service behind the gate; its reply comes without its body.
+/// Calls the service behind the gate, and returns the head of its reply.
 pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
 
-/// Lets a dialect have the connection of a request, once it is free.
+/// Hands the connection of a request to a dialect, once the upgrade is complete.
 pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,
     taken: TakenOver,
@@ -44,7 +44,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
         return Err(NotForwarded::NO_CONNECTION);
     };
     let tunnel = head.extensions.remove::<UntilClosed>();
-    // The connection's own credential is the dialect's to hand in, like that of any message.
+    // The dialect presents the credential of the connection itself, like that of each message.
     head.headers.remove(AUTHORIZATION);
     if let Some(cookie) = sources.cookie {
         credential::remove_cookie(&mut head.headers, cookie);
@@ -53,7 +53,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     set_target(&mut head, path);
     let connection: Arc<dyn SocketGate> = Arc::new(SocketConnection { layer, endpoint, head, origin, place, dialer });
     let Upgrade { reply, serve } = upgrade;
-    // The access log tells of the connection's end when this is dropped.
+    // Dropping `tunnel` writes the access line of the connection's end.
     tokio::spawn(inherited(Context::current(), async move {
         if let Ok(client) = client.await {
             serve(client, connection).await;
@@ -66,7 +66,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
 struct SocketConnection<M> {
     layer: GateLayer<M>,
     endpoint: usize,
-    /// Of the request that the connection began with, without its credentials.
+    /// The head of the request that opened the connection, without its credentials.
     head: Parts,
     origin: Origin,
     place: SocketPermit,
@@ -110,7 +110,8 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
 impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
         let (_, permitted) = self.decide(token, called)?;
-        // Of two issuers' subjects of one name each has a connection of its own, whatever headers the upstream is sent.
+        // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even
+        // where the headers to the upstream are equal.
         let mut identity =
             permitted.caller().map(|caller| caller.token().issuer.as_bytes().to_vec()).unwrap_or_default();
         identity.push(b'\n');
@@ -150,7 +151,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         parts.extensions.insert(Dialled);
         let mut response = (self.dialer)(parts).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            tracing::warn!(status = response.status().as_u16(), "the upstream does not speak WebSocket there");
+            tracing::warn!(status = response.status().as_u16(), "upstream did not accept a WebSocket");
             return None;
         }
         hyper::upgrade::on(&mut response).await.ok()

@@ -1,6 +1,6 @@
-//! The deadline of a request body that is answered while it arrives.
+//! The deadline of a request body that is processed while it arrives.
 //!
-//! tower-http's `TimeoutBody` starts anew with each frame, so a client that sends a byte now and then would never meet it.
+//! tower-http's `TimeoutBody` restarts with each frame, so a client that sends a byte now and then never reaches it.
 //! This deadline is for the whole body.
 
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::dialect::StreamedBody;
 
 /// The deadline passed.
 #[derive(Debug, thiserror::Error)]
-#[error("it did not end in time")]
+#[error("request body did not end in time")]
 struct Stalled;
 
 /// Ends with an error when a frame is awaited after the deadline, whatever arrived before.

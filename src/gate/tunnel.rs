@@ -1,5 +1,5 @@
-//! An upgraded connection (RFC 9110 §7.8), carried between its two ends for as long as a [`Lease`] holds. The proxy and the
-//! layer around a service both end it here.
+//! Copies the bytes of an upgraded connection (RFC 9110 §7.8) for as long as its [`Lease`] holds. The proxy and the
+//! layer around a service both use this.
 
 use std::io;
 use std::time::Duration;
@@ -15,10 +15,11 @@ mod frame_copy;
 mod frames;
 mod websocket;
 
-/// How often the token is looked at.
+/// How often the token is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The one protocol that is asked for, unless it is another form of HTTP, whose requests the gate would not see.
+/// The one protocol that a request upgrades to. `None` for several, and for another form of HTTP, because the gate
+/// would not see its requests.
 pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
@@ -32,7 +33,7 @@ pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_token && !is_http).then(|| value.clone())
 }
 
-/// Carries bytes both ways until both sides have ended, or the lease has: then it says why.
+/// Copies bytes both ways until both sides have ended, or the lease has: then it returns the reason.
 pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<LeaseEnd>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -49,11 +50,11 @@ where
     }
 }
 
-/// Why it was ended, if it did not end by itself.
+/// The reason, if the lease ended the connection.
 async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Lease) -> Option<LeaseEnd> {
     tokio::select! {
         ended = carried => {
-            tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
+            tracing::debug!(error = ended.err().map(tracing::field::display), "upgraded connection closed");
             None
         }
         ending = lease.ended(LOOK_EVERY) => {
@@ -62,7 +63,7 @@ async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Le
                 target: "rotogate::denial",
                 reason,
                 session.id = lease.session().map(tracing::field::display),
-                "an upgraded connection was ended"
+                "upgraded connection ended by its lease"
             );
             Some(ending)
         }

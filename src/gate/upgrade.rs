@@ -1,10 +1,10 @@
-//! Upgrades of requests to the service inside: nothing where the policy passes none, and otherwise a connection that ends
-//! with its session, whatever the service does with it.
+//! Upgrades of requests to the service inside. Where the policy allows none, the layer removes the upgrade. Otherwise
+//! the upgraded connection ends with its session, whatever the service does with it.
 //!
-//! A server of hyper's leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Nobody but
-//! hyper can make one, so the layer has hyper make another: a connection of hyper's own over a pipe, whose upgrade the
-//! service gets in its place. Once the client has been told of the switch, the gate carries the bytes between the client
-//! and the pipe ([`tunnel`](super::tunnel)), and stops when the lease ends.
+//! A hyper server leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Only hyper can
+//! make an `OnUpgrade`, so the layer makes hyper serve a second connection over a pipe, and gives the service the
+//! upgrade of that connection instead. After the 101 to the client the gate copies bytes between the client and the
+//! pipe ([`tunnel`](super::tunnel)), and stops when the lease ends.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -31,12 +31,12 @@ use crate::lease::Lease;
 use crate::overload::PoolPermit;
 use crate::policy::Permitted;
 
-/// What waits in the pipe, either way, at most.
+/// The buffer of the pipe in each direction, in bytes.
 const PIPE: usize = 8 * 1024;
-/// What the pipe's own connection of HTTP begins with.
+/// The request that opens the HTTP connection over the pipe.
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
-/// Leaves a request its upgrade, tied to a lease, if its policy passes one; otherwise nothing of it.
+/// Ties the upgrade of a request to a lease, if its policy allows one; otherwise removes the upgrade.
 pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<PoolPermit>) {
     if !parts.headers.contains_key(UPGRADE) {
         return;
@@ -47,8 +47,8 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
             let route = &*permitted.route().id;
             tracing::warn!(
                 route,
-                "a request asks for an upgrade (a WebSocket, say) on a route that passes none: its service never sees it. \
-                 If it is to pass, say `upgrade: true` in the RoutePolicy of a route. Said once"
+                "upgrade (WebSocket) removed from a request: its route does not allow upgrades. To allow them, set \
+                 `upgrade: true` in the route's RoutePolicy. Logged once"
             );
         }
         refuse(parts);
@@ -71,7 +71,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
     }
 }
 
-/// A server may ignore that a client would rather speak another protocol (RFC 9110 §7.8).
+/// Removes the upgrade from a request. A server may ignore `Upgrade` (RFC 9110 §7.8).
 pub(super) fn refuse(parts: &mut Parts) {
     parts.extensions.remove::<OnUpgrade>();
     parts.headers.remove(UPGRADE);
@@ -92,7 +92,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
             let agreed = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
             async move {
                 if let Some(agreed) = agreed {
-                    // Whoever drops the other end drops this connection, too.
+                    // An error: the other end was dropped, and this connection with it.
                     let _ = agreed.await;
                 }
                 Ok::<_, Infallible>(switching())
@@ -100,8 +100,8 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
         })
     };
     let mut pipe = Box::pin(http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades());
-    // Both find what they need at once: nobody has to wait until the service may be called. The poll wakes nobody; the
-    // task below polls again.
+    // One poll suffices: the pipe has room for the request, and hyper reads it at once, so the service can be called
+    // without waiting. The noop waker is harmless, because the task below polls again.
     let mut cx = Context::from_waker(Waker::noop());
     let mut begin = tokio::task::unconstrained(std::future::poll_fn(|cx| {
         let asked = Pin::new(&mut near).poll_write(cx, ASKS);
@@ -111,7 +111,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
     let _ = Pin::new(&mut begin).poll(&mut cx);
     let own = made.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     runtime.spawn(async move {
-        // An error: the service has answered otherwise, or the client is gone. Then the service's upgrade fails as well.
+        // An error: the service did not answer 101, or the client is gone. Then the service's upgrade fails as well.
         let Ok(client) = client.await else { return };
         let _ = agree.send(());
         if pipe.await.is_ok() && skip_head(&mut near).await.is_some() {
@@ -129,7 +129,7 @@ fn switching() -> Response<Empty<Bytes>> {
     response
 }
 
-/// Takes the head of the pipe's own answer, and not a byte more.
+/// Reads the response head of the connection over the pipe, and not a byte more.
 async fn skip_head(near: &mut DuplexStream) -> Option<()> {
     let mut last = [0; 4];
     while last != *b"\r\n\r\n" {

@@ -1,4 +1,4 @@
-//! What became of a request, for an access log.
+//! The outcome of a request, for an access log.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use crate::token::verify;
 
 use super::Identity;
 
-/// What became of a request: in the extensions of the reply, where [`GateLayer::annotated`](super::GateLayer::annotated)
-/// asked for it.
+/// The outcome of a request. It is in the extensions of the reply if the layer is
+/// [`annotated`](super::GateLayer::annotated).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// How it ended, from a closed set. A layer or an extractor of this crate behind the gate that refuses the request
-    /// is heard, too.
+    /// How the request ended, from a closed set. It includes refusals by a layer or an extractor of this crate behind
+    /// the gate.
     pub reason: Reason,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// The operation of ours that it was for.
+    /// The operation, if the request was for one of the gate's endpoints.
     pub operation: Option<Operation>,
-    /// The caller, if known.
+    /// The sender of the request, as far as it is known.
     pub who: Option<Who>,
 }
 
@@ -39,7 +39,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// The public keys, and the metadata that says where everything is.
+    /// The JWK set and the authorization server metadata.
     pub(super) const PUBLIC: Self = Self { dialect: "oauth2", name: "metadata" };
 
     pub(super) const fn new(dialect: &'static str, name: &'static str) -> Self {
@@ -47,19 +47,19 @@ impl Operation {
     }
 }
 
-/// The caller of a request.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 #[doc(hidden)]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),
-    /// The subject that one of our endpoints gave tokens to.
+    /// The party to which an endpoint of the gate issued tokens.
     Issued(Box<Recipient>),
     /// The claims of a refused token.
     Refused(Box<RefusedToken>),
 }
 
-/// The subject that tokens were issued to.
+/// The party to which tokens were issued.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[doc(hidden)]
@@ -70,14 +70,14 @@ pub struct Recipient {
     pub session: Option<SessionId>,
 }
 
-/// What a token that was refused says, each text cut at 256 bytes.
+/// The claims of a refused token, each text cut at 256 bytes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[doc(hidden)]
 pub struct RefusedToken {
-    /// Whether its signature was verified. If not, these claims prove nothing.
+    /// Whether its signature was verified. Otherwise the claims are unproved.
     pub is_proved: bool,
-    /// What it says.
+    /// The claims.
     pub says: verify::Peeked,
 }
 
@@ -100,7 +100,7 @@ impl Verdict {
         }
     }
 
-    /// The session that it is known to be of, by a verified token or by our own hand.
+    /// The session of the request, if a verified token or an issued one names it.
     pub fn session(&self) -> Option<SessionId> {
         match self.who.as_ref()? {
             Who::Caller(identity) => identity.session(),
@@ -111,8 +111,8 @@ impl Verdict {
 }
 
 impl RefusedToken {
-    /// What a token says that was refused for this reason; `None` where the reason is not the token, or it does not
-    /// parse.
+    /// The claims of a token that was refused for this reason. `None` if the reason is not the token, or the token does
+    /// not parse.
     pub(super) fn of(denial: &Denial, token: &str) -> Option<Who> {
         let is_proved = denial.token_is_proved()?;
         verify::peek(token).map(|says| Who::Refused(Box::new(Self { is_proved, says })))

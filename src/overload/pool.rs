@@ -177,7 +177,7 @@ mod tests {
         let (one, other) = (from([192, 0, 2, 1]), from([192, 0, 2, 2]));
         let held = [pool.enter(one).unwrap(), pool.enter(one).unwrap()];
         assert_eq!(pool.enter(one).unwrap_err(), Full::Holder);
-        assert_eq!(pool.now(), 2, "who was refused holds nothing");
+        assert_eq!(pool.now(), 2, "a refused holder holds nothing");
         let third = pool.enter(other).unwrap();
         assert_eq!(pool.enter(other).unwrap_err(), Full::All);
         assert_eq!(pool.enter(None).unwrap_err(), Full::All);

@@ -71,7 +71,7 @@ fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Who may write although they should not, and the command that takes the right away.
+/// The users with a write permission that they should not have, and the command that removes it.
 fn writers(meta: &Metadata) -> Option<(String, &'static str)> {
     objection(meta.mode(), user::is_our_group(meta.gid())).map(|(who, cure)| match who {
         Writers::Everyone => ("everyone".to_owned(), cure),

@@ -164,7 +164,7 @@ impl Verifier {
                 issuer = &*rules.issuer,
                 typ,
                 "a genuine token of this issuer is refused because of its `typ` (empty: it has none). If these are its \
-                 access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. Said once"
+                 access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. Logged once"
             );
         }
         Refusal::Authentic(Denial::WrongType)

@@ -55,7 +55,7 @@ async fn o1_the_public_port_never_leads_to_the_admin_listener() {
         let answer = raw(gate.address, request.as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{request}: {answer}");
     }
-    // Whoever may call gets the upstream.
+    // A permitted caller reaches the upstream.
     let user = gate.login().await;
     let answer = gate.get("/readyz", &user.access).await;
     assert_eq!((answer.status, answer.echoed("host").len()), (StatusCode::OK, 1), "{answer:?}");
@@ -148,7 +148,7 @@ async fn o25_the_admin_listener_has_so_many_connections_and_more_wait() {
         stream.set_read_timeout(Some(std::time::Duration::from_millis(within))).unwrap();
         stream.read_exact(&mut [0; 12]).is_ok()
     };
-    // Whoever started the gate may have asked it, too, and its connection may not be closed yet.
+    // The start of the gate may have sent a request too, whose connection may not be closed yet.
     let mut held: Vec<_> = (0..60).map(|_| open()).collect();
     assert!(held.iter_mut().all(|stream| answered(stream, 10_000)));
     let mut late: Vec<_> = (0..40).map(|_| open()).collect();

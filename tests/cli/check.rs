@@ -158,7 +158,7 @@ fn set(place: &Place, name: &str, mode: u32) {
     fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A file that nobody else may read.
+/// A file that only its owner may read.
 fn write(place: &Place, name: &str, text: &str) {
     fs::write(place.path(name), text).unwrap();
     set(place, name, 0o600);

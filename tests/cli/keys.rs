@@ -102,7 +102,7 @@ async fn j16_a_key_that_is_taken_out_of_the_keyring_ends_its_tokens() {
     take_out(&place, &old.access);
     gate.until_refused(&old.access).await;
     assert_eq!(gate.get("/", &new.access).await.status, StatusCode::OK);
-    // The session goes on: its refresh token was never signed by that key.
+    // The session continues: its refresh token was never signed by that key.
     let next = gate.refresh(&old.refresh).await.tokens();
     assert_eq!(gate.get("/", &next.access).await.status, StatusCode::OK);
 }

@@ -56,7 +56,7 @@ async fn a_wrong_password_is_invalid_grant_and_does_not_say_which_part_is_wrong(
     assert_eq!(wrong.body, unknown.body);
     let log = gate.log();
     assert!(!log.contains("not the password"));
-    // What stands in the field for the name may be a password, too; the name of nobody is not written.
+    // The name field may contain a password, so the name of an unknown user is not written.
     assert!(log.contains("event=login_refused") && !log.contains("nobody"), "{log}");
 }
 

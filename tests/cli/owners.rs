@@ -1,5 +1,5 @@
-//! Requirement O17: root and the user of the service can both use the command line. Only root can try the former; everybody
-//! else sees that the advice is right.
+//! Requirement O17: root and the user of the service can both use the command line. Only root can try the former; as
+//! any other user, the tests check the advice.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -14,7 +14,7 @@ const PASSWORD: &str = "correct horse battery staple";
 async fn o17_root_can_use_the_command_line_beside_a_service_of_another_user() {
     let place = Place::new(CONFIG);
     if !rustix::process::geteuid().is_root() {
-        // Of root, and for nobody else's eyes.
+        // Owned by root, and readable by root only.
         place.write_config(&CONFIG.replace("[issuer]", "[directory]\npath = \"/etc/shadow\"\n[issuer]"));
         let said = place.fails(&["user", "list"], "");
         assert!(said.contains("Permission denied") && said.contains("run sudo -u root rotogate"), "{said}");
@@ -62,7 +62,7 @@ fn o17_whoever_may_not_read_a_file_is_told_whom_to_run_as_and_never_to_take_the_
     }
     fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o700)).unwrap();
     if is_another {
-        // Readable, and somebody else's all the same.
+        // Readable, but owned by another user.
         chown(place.path("data/users.toml"), Some(NOBODY + 1), Some(NOBODY)).unwrap();
         fs::set_permissions(place.path("data/users.toml"), fs::Permissions::from_mode(0o640)).unwrap();
         fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! The gate as a service: what the manager is told, and what the package installs.
+//! The gate as a service: its notifications to the service manager, and the files that the package installs.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;

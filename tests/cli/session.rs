@@ -129,7 +129,7 @@ async fn o16_a_revocation_says_how_many_sessions_it_ended_and_never_succeeds_for
     assert!(
         place.fails(&["session", "revoke", "--user", "demo", "--account", "acme"], "").contains("no session of demo")
     );
-    // What nobody knows can be entered on purpose.
+    // An unknown name can be entered on purpose.
     place.done(&["session", "revoke", "--subject", "nosuch", "--force"], "");
 }
 
@@ -141,7 +141,7 @@ async fn o16_a_reader_that_goes_away_is_no_failure() {
     gate.login().await;
     let mut command = place.command();
     command.args(["session", "list"]);
-    // Nobody reads, from the beginning.
+    // The output has no reader from the beginning.
     support::in_shell("set -o pipefail; \"$@\" | true")(&mut command);
     for _ in 0..3 {
         let ran = command.output().unwrap();

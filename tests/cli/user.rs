@@ -23,7 +23,7 @@ async fn a_user_who_is_added_can_log_in_and_is_listed() {
     assert_eq!((&ada["subject"], &ada["active"], &ada["scopes"]), (&"ada-1".into(), &true.into(), &"read".into()));
     assert!(place.done(&["user", "list"], "").stdout.contains("ada  sub=ada-1  active  scopes=[read]"));
 
-    // The same name in an account is somebody else.
+    // The same name in an account is another user.
     let added = place.json(&["user", "add", "ada", "--account", "acme"], PASSWORD);
     assert_eq!((&added["username"], &added["account"]), (&"ada".into(), &"acme".into()));
     until("ada of acme can log in", async || {

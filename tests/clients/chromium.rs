@@ -23,7 +23,7 @@ impl Chromium {
     fn start(scene: &Scene, url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = program("chromium");
-        // The authority of the tests is nobody's but theirs; and whoever is root has no sandbox.
+        // No system trusts the authority of the tests, and Chromium has no sandbox for root.
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
         command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
         command.args(["--disable-dev-shm-usage", "--no-proxy-server", "--ignore-certificate-errors"]);

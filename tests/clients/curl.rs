@@ -103,7 +103,7 @@ async fn curl_uploads_to_nginx() {
     let nginx = Nginx::start(&pki);
     let scene = Scene::new(&pki, &nginx.routes());
     let bearer = format!("Authorization: Bearer {}", scene.gate.login().await.access);
-    // Not among the arguments, which everybody on the machine can read.
+    // Not among the arguments, which every user of the machine can read.
     fs::write(scene.place.path("bearer"), &bearer).unwrap();
     let bearer = format!("@{}", scene.place.path("bearer").display());
     for (name, length) in [("empty", 0), ("small", 1000), ("large", 3_000_001)] {

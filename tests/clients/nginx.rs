@@ -76,7 +76,7 @@ impl Nginx {
         self.folder.path().join("up").join(name)
     }
 
-    /// The upstreams, with public routes to them; `up/` is for who has a token.
+    /// The upstreams, with public routes to them; `up/` requires a token.
     pub(crate) fn routes(&self) -> String {
         let route = |(way, port): (&str, u16)| {
             let (scheme, lines) = if way == "clear" { ("http", "") } else { ("https", "ca = \"ca.pem\"\n") };

@@ -1,11 +1,12 @@
 //! What the gate has acknowledged survives the death of its process at any moment (requirement R2): the real binary on
-//! its real store is killed again and again, at random moments and between commit and reply, under clients who remember
-//! exactly the replies that they got. After each restart, everything that follows from those replies must hold:
+//! its real store is killed again and again, at random moments and between commit and reply, under clients that
+//! remember exactly the replies that they got. After each restart, everything that follows from those replies must
+//! hold:
 //!
-//! - the last refresh token that a client got goes on, also where the reply to its exchange was lost;
+//! - the last refresh token that a client got still works, even if the reply to its exchange was lost;
 //! - an acknowledged revocation stays, for the refresh token and for the access tokens;
-//! - one generation has one successor: a predecessor gets the acknowledged pair again or nothing, and two generations
-//!   back means the end of the session.
+//! - one generation has one successor: the previous token gets the acknowledged pair again or nothing, and a token two
+//!   generations back ends the session.
 //!
 //! The checker is shown to find a store that answers before it commits. `CRASH_ROUNDS` makes a longer run, `CRASH_SEED`
 //! brings random choices back.

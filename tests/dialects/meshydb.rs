@@ -164,7 +164,7 @@ async fn both_clients_log_in_refresh_by_hand_and_sign_out() {
         assert_eq!(sdk.post(&gate, path, &body).status, 200, "{path}");
         assert_eq!(sdk.post(&gate, "/acme/connect/token", &sdk.refresh(&second.1)).error(), invalid_grant());
         assert_eq!(gate.get("/private/x", &second.0).await.status, StatusCode::UNAUTHORIZED);
-        // Once more, and for a token that nobody knows: nothing is left to do.
+        // A second time, and for an unknown token: there is nothing to do.
         assert_eq!(sdk.post(&gate, path, &body).status, 200);
         assert_eq!(sdk.post(&gate, path, &sdk.sign_out("ab23cd3343e9328g").1).status, 200);
     }

@@ -1,4 +1,4 @@
-//! What a client that knows nothing but the issuer is told (RFC 8414).
+//! Metadata for clients that know only the issuer (RFC 8414).
 
 use http::{Method, StatusCode};
 use serde_json::json;

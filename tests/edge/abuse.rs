@@ -1,4 +1,4 @@
-//! A1, A3: who may try how often, and that a flood of logins stops nothing else.
+//! A1, A3: rate limits, and that a flood of logins does not slow other requests.
 
 use support::stub::{Edge, HEAD, ROUTES, tokens};
 use support::wire::Reply;
@@ -210,7 +210,7 @@ fn a13_forged_tokens_count_wherever_they_are_shown_and_hold_up_no_introspection(
     is_limited(&revoke(&forged(&new.access, 4), 1));
     is_limited(&revoke(&new.access, 1));
     is_limited(&edge.ask_as(&new.access, "GET /private", &[&from(1)]));
-    // Who has proved itself, and asks about the tokens of others, is not held up by what comes from its address.
+    // An authenticated client that introspects others' tokens is not limited by the forged ones from its address.
     for number in 5..12 {
         assert_eq!(introspect(&forged(&new.access, number), 1).json()["active"], false);
     }

@@ -14,7 +14,7 @@ upstream = "app"
 fn t8_after_a_refusal_with_an_unread_body_the_connection_is_sound_or_closed() {
     let edge = Edge::new(&format!("{BOUNDED}{ROUTES}"));
     let token = edge.login().access;
-    // A body that looks like a request: whoever takes up reading in the wrong place would answer it.
+    // A body that looks like a request: a parser that resumes at the wrong place would answer it.
     let smuggled = format!("GET /public/smuggled HTTP/1.1\r\nHost: gate.test\r\n\r\n{}", "x".repeat(200));
     let length = format!("Content-Length: {}", smuggled.len());
     let chunked = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
@@ -51,7 +51,7 @@ fn t8_a_refusal_does_not_wait_for_a_body_that_never_comes() {
         let status = wire.reply().status;
         assert!([400, 401, 404].contains(&status), "{line}: {status}");
         assert!(wire.is_closed(), "{line}");
-        // Nor is anybody told to send it.
+        // Nor is there a 100 Continue.
         let mut wire = edge.wire();
         wire.head(line, &["Host: gate.test", "Content-Length: 5", "Expect: 100-continue"]);
         assert_eq!(wire.reply().status, status, "{line}");

@@ -35,7 +35,7 @@ fn t18_a_token_in_the_routes_cookie_counts_and_stays_here() {
     assert_eq!(seen.all("x-auth-client"), ["web"]);
     assert_eq!(seen.all("cookie"), ["theme=dark; lang=en"]);
     assert!(seen.all("authorization").is_empty());
-    // On a route that names no cookie it is nobody's.
+    // On a route without a cookie setting the cookie is not a credential.
     assert_eq!(edge.ask("GET /plain/x", &[&cookie]).status, 401);
     for bad in ["Cookie: token=x", "Cookie: Token=x", "Cookie: theme=dark", "Cookie: token="] {
         assert_eq!(edge.ask("GET /x", &[bad]).status, 401, "{bad}");
@@ -87,7 +87,7 @@ fn t18_a_change_by_cookie_must_come_from_us_or_from_a_listed_origin() {
             assert_eq!(post(path, more), 403, "{path} {more:?}");
         }
         assert!(edge.stub.take().is_empty());
-        // A route that forgives forgets who it was.
+        // A route that treats a bad credential as none forwards the request without a caller.
         assert_eq!(post("/open/x", more), 200);
         assert!(edge.stub.one().all("x-auth-subject").is_empty(), "{more:?}");
     }

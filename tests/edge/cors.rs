@@ -75,7 +75,7 @@ fn t19_an_origin_that_is_not_listed_is_allowed_nothing() {
         }
         assert_eq!(edge.stub.one().method, "GET");
     }
-    // The other side: a listed one may read answers and refusals, with credentials, which are never for everybody.
+    // A listed origin may read answers and refusals, with credentials. No answer allows every origin.
     for reply in [
         edge.ask_as(&token, "GET /public/store", &[GOOD]),
         edge.ask("GET /private", &[GOOD]),

@@ -163,7 +163,7 @@ async fn a10_bodies_that_never_come_take_neither_the_places_nor_the_endpoint() {
     is_shed(&refused.reply());
     assert_eq!(counted(&edge, "_endpoint", "bodies_overloaded").await, 1);
     assert_eq!(edge.ask("GET /public/x", &[]).status, 200);
-    // From elsewhere a login goes on, though it comes in two pieces.
+    // From another address a login succeeds, although it arrives in two pieces.
     let body = format!("client_id=web&grant_type=password&username=demo&password={}", edge.gate.password);
     let mut login = wire_from(2, edge.gate.address).await;
     login.head("POST /connect/token", &[&form[..2], &[&format!("Content-Length: {}", body.len())]].concat());

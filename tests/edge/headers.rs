@@ -33,7 +33,7 @@ const FORGED: [&str; 24] = [
     "X-Forwarded-Client-Cert: forged",
 ];
 
-/// Headers in which other products tell who is asking.
+/// Headers in which other products name the caller.
 const OF_PRODUCTS: [&str; 34] = [
     "Client-Cert: forged",
     "Client-Cert-Chain: forged",
@@ -400,7 +400,7 @@ preflight = "upstream"
         assert_eq!(received.confusable("authorization").len(), expected, "{path}");
         assert_eq!(received.confusable("proxy-authorization"), Vec::<&str>::new(), "{path}");
     }
-    // What nobody verified is not forwarded as if somebody had.
+    // An unverified token is not forwarded as if it had been verified.
     let preflight = ["Origin: https://a.test", "Access-Control-Request-Method: GET"];
     assert_eq!(edge.ask_as("forged", "OPTIONS /preflighted/x", &preflight).status, 200);
     assert_eq!(edge.stub.one().confusable("authorization"), Vec::<&str>::new());

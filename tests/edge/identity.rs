@@ -31,7 +31,7 @@ path = "/private/{*rest}"
 upstream = "app"
 "#;
 
-/// All that tells who is asking: what is configured, and what is protected anyhow.
+/// All identity headers: the configured ones, and those that are always protected.
 const NAMES: [&str; 33] = [
     "x-auth-subject",
     "x-auth-client",
@@ -68,7 +68,7 @@ const NAMES: [&str; 33] = [
     "x-forwarded-client-cert",
 ];
 
-/// What a name may look like and still be taken for it by somebody. Every byte is one that a name may have.
+/// Spellings of a name that some server could take for the name. Every byte is allowed in a header name.
 fn spellings(name: &str) -> Vec<String> {
     let separators = ['_', '.', '~', '!', '\'', '*', '+', '`', '|', '^', '#', '$', '%', '&'];
     let mut all = vec![name.to_owned(), name.to_ascii_uppercase(), title(name), format!("{name}-bin")];
@@ -100,7 +100,7 @@ fn batches() -> Vec<Vec<String>> {
     all.chunks(40).map(<[String]>::to_vec).collect()
 }
 
-/// Nothing forged arrived, and what the gate says arrived once, or not at all where there is nobody to speak of.
+/// No forged header arrived. The gate's headers arrived once, or not at all for a request without a caller.
 #[track_caller]
 fn check(received: &Received, known: bool, what: &str) {
     let fold = |name: &str| {
@@ -117,7 +117,7 @@ fn check(received: &Received, known: bool, what: &str) {
     assert_eq!(received.all("x-auth-client"), if known { vec!["web"] } else { vec![] }, "{what}");
 }
 
-/// Path, with a token, and whether the upstream is told of somebody.
+/// The path, whether a token is sent, and whether the upstream gets a caller.
 const ASKED: [(&str, bool, bool); 6] = [
     ("/public/x", false, false),
     ("/public/x", true, false),
@@ -139,7 +139,7 @@ fn t3_no_spelling_of_an_identity_header_arrives_from_a_client() {
     for (path, with_token, known) in ASKED {
         let mut wire = edge.wire();
         for batch in batches() {
-            // Twice each: who removes the first must remove the second.
+            // Twice each: the gate must remove both.
             let forged: String = batch.iter().map(|name| format!("{name}: forged\r\n{name}: forged2\r\n")).collect();
             let bearer = if with_token { format!("Authorization: Bearer {token}\r\n") } else { String::new() };
             wire.send(format!("GET {path} HTTP/1.1\r\nHost: gate.test\r\n{bearer}{forged}\r\n"));

@@ -152,7 +152,7 @@ fn j18_j19_a_token_of_another_issuer_counts_where_it_is_let_in_with_the_scopes_t
     let reply = world.edge.ask_as(&own.access, "GET /partner/x", &[]);
     assert!(reply.header("www-authenticate").contains("invalid_token"), "{reply:?}");
     world.edge.stub.take();
-    // The upstream is told whose subject it is, and by nobody else.
+    // The upstream gets the issuer of the subject, from the gate only.
     let lies =
         ["X-Auth-Issuer: http://gate.test", "x_auth_issuer: http://gate.test", "X-Auth.Issuer: http://gate.test"];
     for (token, path, issuer, sub, scope) in [
@@ -216,7 +216,7 @@ fn r19_a_foreign_token_ends_continues_and_reaches_nothing_of_ours() {
     }
     assert_eq!(world.status(&world.posing(&sub, "api"), "/both/x"), 200, "and the foreign one is where it was");
     let next = tokens(&world.edge.refresh(&[], &own.refresh));
-    // Our own logout reaches nobody but ourselves.
+    // Our own logout affects our own user only.
     let bearer = format!("Authorization: Bearer {}", next.access);
     // An oauth2 session is ended by kuzzle's logout, too.
     assert_eq!(world.json("POST /_logout?global=true", &[&bearer], &json!({})).status, 200);

@@ -300,7 +300,7 @@ fn j16_a_key_that_is_gone_from_the_file_is_refused_and_a_new_one_is_taken() {
     assert_eq!(URL, "https://idp.test/");
 }
 
-/// Puts a file in the place of another, as a whole, with the time that the old one had.
+/// Replaces a file by another atomically, and keeps the old one's modification time.
 fn put(world: &World, name: &str, text: &str) {
     let path = world.edge.place.path(name);
     let time = std::fs::metadata(&path).unwrap().modified().unwrap();

@@ -93,7 +93,7 @@ fn a6_hostile_texts_make_no_line_of_their_own_in_a_text_log() {
         let is_ours = line.get(..4).is_some_and(|year| year.bytes().all(|b| b.is_ascii_digit()))
             && line.get(4..5) == Some("-")
             && line.contains(" rotogate");
-        // Time, level, the request's span, and who speaks.
+        // Time, level, the request's span, and the target.
         let mut words = line.split_whitespace().skip(1);
         let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let is_access = first == "event.dataset=rotogate.access";

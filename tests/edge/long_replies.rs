@@ -39,7 +39,7 @@ async fn a_revocation_cuts_a_stream_and_who_comes_again_with_the_token_is_refuse
         assert_eq!(edge.gate.revoke(&held.refresh).await.status, 200);
         is_cut(stream);
         assert_eq!(edge.ask_as(&held.access, &format!("GET {path}"), &[]).status, 401, "{path}");
-        // The upstream is told nothing more; what it says now is for nobody.
+        // The upstream gets nothing more, and its further bytes are dropped.
         edge.stub.push(b"");
     }
 }

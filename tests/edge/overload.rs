@@ -86,7 +86,7 @@ async fn a4_a_connection_goes_on_after_a_503_unless_a_body_is_left_on_it_that_no
         kept.head("GET /public/x", &["Host: gate.test"]);
         is_shed(&kept.reply());
     }
-    // Nobody says that the body may come.
+    // No 100 Continue.
     let mut waiting = edge.wire();
     waiting.head("POST /public/x", &["Host: gate.test", "Content-Length: 100000000", "Expect: 100-continue"]);
     is_shed(&waiting.reply());

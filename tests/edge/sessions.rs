@@ -88,7 +88,7 @@ async fn r6_a_refresh_token_is_its_clients_alone_and_its_scope_never_grows() {
     let reply = refresh("narrow", &tokens(&narrow).refresh, &[("scope", "read write")]);
     assert_eq!(reply.json()["error"], "invalid_scope");
 
-    // What names somebody else in the body has no effect.
+    // Another user's name in the body has no effect.
     let mine = tokens(&login("web", &[]));
     let posing =
         [("sub", "demo"), ("username", "demo"), ("sid", "0190a0a0-0000-7000-8000-000000000000"), ("account", "x")];
@@ -96,7 +96,7 @@ async fn r6_a_refresh_token_is_its_clients_alone_and_its_scope_never_grows() {
     assert_eq!(edge.ask_as(&tokens(&reply).access, "GET /private", &[]).status, 200);
     assert_ne!(edge.stub.one().all("x-auth-subject"), ["demo"]);
 
-    // A confidential client proves who it is, or gets nothing; what it sent is not used up by that.
+    // A confidential client must authenticate; otherwise it gets nothing, and the token that it sent stays unused.
     let with_secret = [("client_secret", secret.as_str())];
     let held = tokens(&login("confidential", &with_secret));
     for wrong in [&[][..], &[("client_secret", "")], &[("client_secret", "wrong")]] {
@@ -218,7 +218,7 @@ fn r22_where_none_gives_way_each_dialect_refuses_the_login_in_its_words() {
     assert_eq!((kuzzle.status, kuzzle.json()["error"]["id"].as_str()), (403, Some("security.rights.forbidden")));
     let envelope = post("/api/v2/auth/token");
     assert_eq!((envelope.status, envelope.json()["errorMessage"].as_str()), (401, Some("Too many sessions")));
-    // The one that is there goes on, and its end makes room.
+    // The existing session continues, and its end makes room.
     let next = tokens(&edge.refresh(&[], &held.refresh));
     edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &next.refresh)]);
     edge.login();

@@ -44,7 +44,7 @@ fn a_client_that_asks_first_is_told_to_go_on_by_the_gate_and_the_upstream_is_not
             assert_eq!((received.body.as_slice(), received.all("expect").len()), (&b"hello"[..], 0));
         }
     }
-    // An answer that needs no body comes in the place of the 100.
+    // An answer that needs no body comes instead of the 100.
     let mut wire = edge.wire();
     wire.head("POST /private", &["Host: gate.test", "Content-Length: 5", "Expect: 100-continue"]);
     assert_eq!(wire.reply().status, 401);
@@ -70,7 +70,7 @@ fn what_has_no_body_by_its_nature_is_answered_without_one() {
         wire.head("GET /public/x", &["Host: gate.test"]);
         assert_eq!((wire.reply().status, edge.stub.take().len()), (200, 1));
     }
-    // An upstream that sends a body all the same spoils nobody else's answer.
+    // An upstream that sends a body nevertheless does not corrupt another answer.
     for path in ["/public/both", "/public/trailers", "/public/cut", "/public/cut-chunk"] {
         wire.head(&format!("HEAD {path}"), &["Host: gate.test"]);
         assert_eq!(wire.reply_to_head().status, 200, "{path}");

@@ -4,8 +4,8 @@
 
 use support::stub::{Edge, ROUTES};
 
-/// What is hidden in a body, or behind it. It asks for what needs a token, so whoever takes it for a request of its own
-/// and has judged it answers 401; whoever forwards it has been deceived.
+/// The request that is hidden in a body, or behind it. Its path needs a token. A gate that treats it as a request
+/// answers 401; a gate that forwards it was deceived.
 const HIDDEN: &str = "GET /private/hidden HTTP/1.1\r\nHost: gate.test\r\n\r\n";
 
 /// What the gate does with some bytes.
@@ -380,7 +380,7 @@ fn t7_chunks_are_what_they_say() {
 #[test]
 fn t7_what_follows_a_request_is_the_next_one_or_nothing() {
     let mut cases = Vec::new();
-    // A body that nobody would expect is a body.
+    // An unexpected body is a body.
     for method in ["GET", "DELETE", "OPTIONS"] {
         let length = HIDDEN.len();
         let head = format!("{method} /public/x HTTP/1.1\r\nHost: gate.test\r\nContent-Length: {length}\r\n\r\n");

@@ -1,4 +1,4 @@
-//! Upgrades (requirement T9): who may have one, what the upstream sees of it, and when it ends.
+//! Upgrades (requirement T9): which requests may upgrade, what the upstream sees, and when the connection ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

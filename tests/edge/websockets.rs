@@ -1,5 +1,5 @@
-//! What both sides of a WebSocket are told when the gate ends it, and what becomes of what was under way. Where time
-//! decides, the tests are beside the code: `src/proxy/upgrade/websocket/tests.rs`.
+//! What both sides of a WebSocket get when the gate ends it, and what happens to the current frame. Tests that depend
+//! on time are beside the code: `src/proxy/upgrade/websocket/tests.rs`.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -87,7 +87,7 @@ async fn t9_both_sides_are_told_that_a_session_was_revoked_and_nothing_passes_th
     let late = Frame::message("late", OpCode::Data(Data::Text), true);
     let mut bytes = Vec::new();
     late.format(&mut bytes).unwrap();
-    // The gate takes it, for nobody.
+    // The gate reads it, and drops it.
     let _ = client.get_mut().write_all(&bytes);
     assert_eq!(closed(upstream), 1008);
 }

@@ -97,8 +97,8 @@ impl Cluster {
         }
     }
 
-    /// May this node serve refreshes? After a failover only once every node has put its list back: until then, nobody
-    /// knows what the store has lost.
+    /// Whether this node may serve refreshes. After a failover it may only once every node has written its list back:
+    /// until then it is unknown what the store has lost.
     pub(crate) fn may_serve(&self, at: usize, around: &Around) -> bool {
         if around.serves_at_once { self.nodes[at].put_back } else { self.nodes.iter().all(|node| node.put_back) }
     }
@@ -183,8 +183,8 @@ impl Cluster {
         self.settles(around);
     }
 
-    /// Would the end of the session be forgotten with this node? Then it was acknowledged to nobody, or is lost with the
-    /// last who knew: no protocol helps.
+    /// Whether only this node knows the end of the session. If the node dies, the end is lost; either it was never
+    /// acknowledged, or no protocol could keep it.
     fn is_last_to_know(&self, at: usize) -> bool {
         let knows = |(other, node): (usize, &Node)| other != at && node.list == REVOKED && !node.put_back;
         self.nodes[at].list == REVOKED && self.minimum != REVOKED && !self.nodes.iter().enumerate().any(knows)

@@ -170,7 +170,7 @@ impl Gate {
             add(Happening::LateEntryArrives, &|g| g.arrive(around));
         }
         add(Happening::Restart, &|g| {
-            // From a store that has lost writes, nobody learns what was in them.
+            // A store that has lost writes does not reveal them.
             g.unbroken &= g.rollbacks == around.rollbacks || around.claims_unbroken;
             g.queued = 0;
             g.late = 0;

@@ -143,7 +143,7 @@ impl World for Holders {
 
     fn next(&mut self, s: &State, out: &mut Vec<(Event, State)>) {
         if s.gate.acknowledged {
-            // The session has ended, for good: proof 4.
+            // The session has ended permanently: proof 4.
             return;
         }
         for who in [Who::Victim, Who::Thief] {

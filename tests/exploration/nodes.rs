@@ -113,7 +113,7 @@ fn anyone(around: Around, revoke_previous: bool) -> Anyone {
     Anyone { around, table: Table::new(revoke_previous) }
 }
 
-/// Proof 2: one holder, who asks whichever node he meets.
+/// Proof 2: one holder, whose requests reach any node.
 struct SoleHolder {
     around: Around,
     table: Table,

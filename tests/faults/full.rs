@@ -25,7 +25,7 @@ async fn begun(gate: &Gate) -> Acknowledged {
     kept
 }
 
-/// The store cannot be written: the gate says so, goes on with what needs no store, and acknowledges nothing.
+/// The store cannot be written: the gate reports it, serves requests that need no write, and acknowledges nothing.
 async fn says_so(gate: &Gate, kept: &Acknowledged) {
     let refused = gate.refresh(&kept.live[1].refresh).await;
     assert!(is_fault(&refused), "{refused:?}");

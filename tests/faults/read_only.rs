@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::{Acknowledged, STORE, config, readyz};
 use support::{Place, in_shell};
 
-/// Root may write what nobody may: not this one.
+/// As root, drops the capabilities that override file modes.
 const PLAIN: &str =
     r#"[ "$(id -u)" = 0 ] || exec "$@"; exec setpriv --bounding-set=-dac_override,-dac_read_search "$@""#;
 

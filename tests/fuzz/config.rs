@@ -14,8 +14,8 @@ fn read(text: &str) -> Result<Config, ConfigErrors> {
 }
 
 target!(
-    /// Every problem names a line of the file, and says something; the same text is read the same way; a table that nobody
-    /// knows is refused behind any configuration that is taken (O10).
+    /// Every problem names a line of the file, and has a text. The same text is read the same way. An unknown table
+    /// after any valid configuration is refused (O10).
     config,
     &[
         "[", "]", "[[", "]]", "=", "\"", "\n", "'''", "\"\"\"", "[server]\n", "[[routes]]\n", "[[upstreams]]\n", "[issuer]\n",

@@ -28,8 +28,8 @@ fn users_are(text: &str) -> Result<(), String> {
 }
 
 target!(
-    /// The same text is read the same way; a table that nobody knows is refused behind any users that are taken (O10);
-    /// what stands in the place of a hash is never repeated (A6).
+    /// The same text is read the same way. An unknown table after any valid users is refused (O10). An error never
+    /// repeats the text in place of a hash (A6).
     users,
     &[
         "[[users]]\n", "subject = \"s\"\n", "username = \"u\"\n", "account = \"a\"\n", "password = \"Hunter2-in-clear\"\n",
@@ -55,7 +55,7 @@ target!(
 
 const PASSWORD: &str = "password = \"Hunter2-in-clear\"";
 
-/// Of which kind are the keys, if that can be told?
+/// The kind of each key, if it is known.
 fn kinds(text: &[u8]) -> Vec<String> {
     let set: Value = serde_json::from_slice(text).unwrap_or_default();
     let keys = set["keys"].as_array().cloned().unwrap_or_default();

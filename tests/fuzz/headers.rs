@@ -36,8 +36,8 @@ fn headers(lines: &[u8]) -> HeaderMap {
 }
 
 target!(
-    /// T6: from a stranger, nothing is believed; what is said to the upstream stands there once, and whoever trusts us and
-    /// our proxies reads the same client out of it.
+    /// T6: forwarding headers of an untrusted peer are ignored. Those to the upstream are there once, and an upstream
+    /// that trusts the gate and its proxies reads the same client from them.
     forwarding,
     &[
         "x-forwarded-for: ", "x-forwarded-proto: ", "x-forwarded-host: ", "forwarded: ", "for=", "10.0.0.2", "203.0.113.7", ", ",

@@ -1,4 +1,4 @@
-//! Every parser of ours on inputs that nobody wrote: the stored corpus (`tests/fuzz/__fuzz__/<target>/corpus`), changes
+//! Every parser of ours on generated inputs: the stored corpus (`tests/fuzz/__fuzz__/<target>/corpus`), changes
 //! of it, and bytes at random, for a bounded time in each run. What is asked is more than "no panic": each target says
 //! what must hold of what its parser lets through.
 //!

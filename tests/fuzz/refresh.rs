@@ -44,7 +44,7 @@ fn bytes_of(token: &str) -> Vec<u8> {
     URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX).unwrap()).unwrap()
 }
 
-/// A store that nobody may ask.
+/// A store that must not be used.
 struct Untouched;
 
 impl fmt::Debug for Untouched {

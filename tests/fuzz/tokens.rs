@@ -18,7 +18,7 @@ use crate::json::names_members_once;
 const ISSUER: &str = "https://gate.test";
 const LEEWAY: u64 = 30;
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
-/// Known to everybody who reads this.
+/// The secret of the HS256 key of these targets.
 const SECRET: &[u8; 32] = b"a secret of the fuzz targets: 32";
 const GOOD: &str = "{\"alg\":\"HS256\",\"kid\":\"fuzz\",\"typ\":\"at+jwt\"}\n{\"iss\":\"https://gate.test\",\"sub\":\"ada\",\
                     \"aud\":\"api\",\"exp\":1700000600,\"iat\":1700000000,\"jti\":\"j\",\"client_id\":\"web\"}";
@@ -48,7 +48,7 @@ fn signed(header: &[u8], claims: &[u8]) -> String {
 }
 
 target!(
-    /// Nobody else can sign, and a token has one spelling: of all texts, one is taken.
+    /// Only the key's holder can sign, and a token has one spelling: of all texts, one is accepted.
     access_token,
     &["@", "~", ".", "=", "==", "..", "-_", "+/", "A", "\0", " ", "\n", "eyJhbGciOiJub25lIn0", "%2e"],
     |input| {

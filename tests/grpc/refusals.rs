@@ -91,7 +91,7 @@ async fn what_is_not_grpc_is_refused_plainly() {
         let request = Request::builder().method(method).uri(gate.url(REFRESH)).header("content-type", media);
         assert_eq!(send(request.body(Full::default()).unwrap()).await.0.status(), status, "{method} {media}");
     }
-    // Whoever says that it speaks gRPC is answered in it.
+    // A client that announces gRPC gets a gRPC answer.
     let request = Request::get(gate.url(REFRESH)).header("content-type", "application/grpc");
     let (answer, _) = send(request.body(Full::default()).unwrap()).await;
     assert_eq!((answer.status().as_u16(), answer.headers()["grpc-status"].to_str().unwrap()), (200, "12"));

@@ -81,7 +81,7 @@ async fn both_sides_stream_at_once_and_the_trailers_come_last() {
     let request = with_token(requests, &token);
     let mut answers = grpc.streaming(request, PathAndQuery::from_static(CHAT), codec).await.unwrap().into_inner();
     for n in 0..3 {
-        // The answer is here before the next message is sent: nobody gathers the body.
+        // The answer arrives before the next message is sent: the gate does not buffer the body.
         say.send(format!("{n}")).await.unwrap();
         assert_eq!(answers.next().await.unwrap().unwrap(), format!("re: {n}"));
     }

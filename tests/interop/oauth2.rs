@@ -1,6 +1,6 @@
 //! Real OAuth 2 clients against the real binary: each logs in, refreshes with ten other requests in flight, calls a
-//! protected route, loses a reply, finds the old credential refused, and is refused after revocation. All that they know
-//! is the issuer, who they are, and a user's name and password, all of which are new in each run.
+//! protected route, loses a reply, finds the old credential refused, and is refused after revocation. They know only
+//! the issuer, their client id, and a user's name and password, all of which are new in each run.
 //!
 //! Between them and the gate stands a proxy. It loses a reply when it is asked to: the gate has answered, the client's
 //! connection closes. And it makes the gate seem faulty, to show that the clients notice.

@@ -163,7 +163,7 @@ impl<'a> Jvm<'a> {
         result
     }
 
-    /// A call that is not the gate's. One whose route it was not told is made by hand, as it would make it.
+    /// A call that the gate forwards. For a route that the SDK does not know, the request is written by hand.
     async fn document(&mut self) -> Value {
         let query = json!({ "controller": "document", "action": "get", "index": "i", "collection": "c", "_id": "d" });
         match &self.way {
@@ -206,7 +206,7 @@ fn refusal(reply: &Value) -> &str {
     reply["error"]["id"].as_str().unwrap()
 }
 
-/// Who called, as the upstream was told.
+/// The caller that the upstream got.
 fn subject(reply: &Value) -> Vec<&Value> {
     let headers = reply["headers"].as_array().unwrap();
     headers.iter().filter(|pair| pair[0] == "x-auth-subject").map(|pair| &pair[1]).collect()

@@ -206,7 +206,7 @@ async fn t9_t18_a_cookie_is_the_identity_of_a_connection_from_a_page_that_may() 
     assert_eq!(answer["result"]["caller"]["cookie"], "a=1");
     assert_eq!(answer["result"]["caller"]["jwt"], Value::Null);
     assert!(answer["result"]["caller"]["session"].is_string());
-    // No frame sets a cookie: the SDK exchanges over HTTP, and comes again.
+    // No frame can set a cookie: the SDK refreshes over HTTP, and reconnects.
     wire.send(json!({ "controller": "auth", "action": "refreshToken" }).to_string()).await;
     assert_eq!(wire.hear().await["error"]["id"], "security.cookie.unsupported");
 
@@ -224,7 +224,7 @@ async fn t9_t18_a_cookie_is_the_identity_of_a_connection_from_a_page_that_may() 
     let (status, body) = Wire::try_open(gate.address, &both).await.err().expect("it was let in");
     let expected = (StatusCode::INTERNAL_SERVER_ERROR, &json!("security.token.verification_error"));
     assert_eq!((status, &body["error"]["id"]), expected);
-    // A page without a cookie says in each message who it is: where it comes from is nothing to us.
+    // A page without a cookie sends its token in each message, so its origin does not matter.
     let mut other = Wire::try_open(gate.address, &[("origin", "https://other.test")]).await.unwrap();
     assert_eq!(other.call(None).await["error"]["id"], "security.rights.unauthorized");
 }
@@ -240,7 +240,7 @@ async fn a11_messages_pass_as_they_were_written_and_not_beyond_their_bound() {
     wire.send(format!(r#"{{"jwt":"{}", {rest}"#, jwt(&token))).await;
     assert_eq!(wire.hear().await["result"]["text"], format!("{{{rest}"));
 
-    // Of nobody known less is taken: a token must have been good on the connection.
+    // Lower limits hold until a token was good on the connection.
     let mut stranger = Wire::open(&gate).await;
     stranger.send(format!(r#"{{"body":"{}"}}"#, "x".repeat(20_000))).await;
     let Message::Close(Some(close)) = stranger.next().await else { panic!("it was taken") };
@@ -324,7 +324,7 @@ async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_addres
     let _two = Wire::open(&gate).await;
     let (status, body) = Wire::try_open(gate.address, &[]).await.err().expect("it was let in");
     assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(503)));
-    // Who is known gives its place back, and is counted among the tunnels of its caller.
+    // A connection with a good token returns its permit, and counts among the tunnels of its caller.
     assert_eq!(connection(&one.call(Some(jwt(&token))).await), 1);
     assert_eq!(gate.metric("rotogate_tunnels").await, 1);
     let mut three = Wire::open(&gate).await;

@@ -5,32 +5,32 @@ use tokio::net::TcpListener;
 
 use crate::client::{Server, send};
 
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/axum.rs"]
 mod axum_example;
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/chat.rs"]
 mod chat_example;
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/hyper.rs"]
 mod hyper_example;
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/readme.rs"]
 mod readme_example;
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/resource_server.rs"]
 mod resource_server_example;
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/spa.rs"]
 mod spa_example;
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/store.rs"]
 mod store_example;
 #[cfg(feature = "grpc")]
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/tonic.rs"]
 mod tonic_example;
-#[allow(dead_code, reason = "main is for those who run it")]
+#[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/users.rs"]
 mod users_example;
 

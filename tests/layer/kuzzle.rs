@@ -1,4 +1,5 @@
-//! Kuzzle's dialect in front of an application: its calls come wrapped up, and only a layer that is told so unwraps them.
+//! Kuzzle's dialect in front of an application: its calls are wrapped, and only a layer with `forward_buffered()`
+//! unwraps them.
 
 use axum::Router;
 use axum::routing::post;

@@ -35,7 +35,7 @@ async fn a_router_behind_the_gate_knows_its_callers_and_serves_the_gates_endpoin
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
     assert!(refused.challenge().contains("invalid_token"), "{}", refused.challenge());
     assert_eq!(server.get_with("/me", &access).await.body, "ada");
-    // What the application does not have is the application's to say, to those who may ask.
+    // For permitted callers, the application answers for a path that it does not have.
     assert_eq!(server.get("/nothing").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(server.get_with("/nothing", &access).await.status, StatusCode::NOT_FOUND);
 
@@ -164,7 +164,7 @@ async fn require_asks_for_scopes_behind_the_gate_and_alone() {
     }
     assert_eq!(behind.get_with("/me", &reader).await.body, "ada");
     assert_eq!(alone.get("/open").await.status, StatusCode::INTERNAL_SERVER_ERROR, "no gate in front");
-    // A scope that cannot be is a mistake of ours, and lets nobody pass.
+    // An impossible scope is a mistake of the application, and admits no caller.
     let misspelt = Router::new().route("/x", get(me)).route_layer(gate.require().scope("ad\"min"));
     assert_eq!(Server::axum(misspelt).await.get_with("/x", &root).await.status, StatusCode::FORBIDDEN);
 }

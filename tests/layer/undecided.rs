@@ -1,5 +1,5 @@
-//! A refusal to decide is never told as a decision: every command of every dialect, while a limit is reached, while too
-//! much waits, while the store or the directory fails. Nothing is consumed by it, and nothing acknowledged.
+//! A refusal to decide is never reported as a decision: every command of every dialect, while a limit is reached, while
+//! too much waits, while the store or the directory fails. Nothing is consumed by it, and nothing acknowledged.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -583,7 +583,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Is this «not now», in the words of the dialect, with a time to come again?
+/// Whether this is the dialect's «not now», with a time to retry.
 fn is_undecided(dialect: &str, trouble: Trouble, came: &Came) -> bool {
     if dialect == "knox" {
         let code = if trouble == Limiter { "8" } else { "14" };
@@ -619,7 +619,7 @@ async fn r15_r16_what_cannot_be_decided_is_said_as_such_by_every_command_of_ever
             *world.switch.lock().unwrap() = None;
             if is_undecided(row.dialect, trouble, &came) {
                 // Nothing was used up: the same is carried out a moment later. What a faulty store did not write may hold
-                // here already; then the end is told as what it is.
+                // here already; then the end is reported as such.
                 let again = world.ask(&asked).await;
                 let ended = row.leaves == Leaves::AnEnd && trouble == StoreFault;
                 assert!((row.is_good)(&again) || ended, "{place}: afterwards {again:?}");
@@ -660,7 +660,7 @@ async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_no
     let second = world.ask(&bearer(kuzzle("/_refreshToken", &json!({})), &first.access)).await.json();
     let second = Held { access: second["result"]["jwt"].as_str().unwrap().to_owned(), refresh: String::new() };
     assert!(world.opens(&second).await);
-    // Everywhere is for whoever is still logged in.
+    // A logout everywhere requires a live session.
     let everywhere = world.ask(&cookie(kuzzle("/_logout?global", &json!({})), &first.access)).await;
     assert_eq!(everywhere.head.status, StatusCode::UNAUTHORIZED, "{everywhere:?}");
     assert!(everywhere.header("set-cookie").is_empty());
@@ -669,7 +669,7 @@ async fn r16_a_logout_by_cookie_ends_the_session_of_a_superseded_token_and_is_no
     assert!(acknowledged(&came) && came.header("set-cookie").contains("authToken=null"), "{came:?}");
     assert!(!world.opens(&second).await, "the session goes on");
     assert!(world.opens(&third).await, "another session");
-    // A page of another site ends nothing, and is told so.
+    // A page of another site ends nothing, and gets a refusal.
     let elsewhere = Asked::new(Method::POST, "/_logout").json(&json!({})).with("origin", "https://evil.test");
     let came = world.ask(&elsewhere.with("cookie", &format!("authToken={}", third.access))).await;
     assert_eq!(came.head.status, StatusCode::FORBIDDEN, "{came:?}");

@@ -105,7 +105,7 @@ async fn t30_no_upgrade_passes_where_the_policy_passes_none() {
     }
     assert_eq!(ask(behind, "/up", "websocket", Some(&access)).await.0, 101);
     assert_eq!(ask(behind, "/up", "websocket", None).await.0, 401);
-    // Another form of HTTP would pass requests that nobody judges.
+    // Another form of HTTP would carry requests that the gate never judges.
     assert_eq!(ask(behind, "/up", "h2c", Some(&access)).await.0, 400);
 }
 

@@ -1,4 +1,4 @@
-//! A16: what one address, one token, one client or one upstream does costs everybody else next to nothing.
+//! A16: the load of one address, one token, one client or one upstream hardly affects the others.
 //!
 //! Each attack runs alone, then all of them together, from addresses of their own. Meanwhile clients at other addresses
 //! read, refresh and log in: at least 99 % of what they ask gets the right answer, and the gate's memory stays below the

@@ -1,5 +1,5 @@
 //! A4: four times what the machine carries, from wrk and h2load at once, with slow clients of every kind beside them. The
-//! gate refuses what is too much, says when to come again, answers health checks throughout, stays within its memory, and
+//! gate sheds the excess with `Retry-After`, answers health checks throughout, stays within its memory, and
 //! is as before once they are gone.
 //!
 //! A few seconds of it run with all tests; `bash tests/long.sh overload` takes a minute, in two rounds. Everything is on

@@ -1,4 +1,4 @@
-//! Clients that are slow on purpose, some hundred of them, each of which comes again when it is cut off.
+//! Some hundred deliberately slow clients, each of which reconnects when it is cut off.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ const WINDOW_UPDATE: u8 = 8;
 pub(crate) struct Cut([u64; 4]);
 
 impl Cut {
-    /// Was anybody? Those whose reads stand still see it late.
+    /// Whether any client was cut off. Clients that do not read notice it late.
     pub(crate) fn are_cut(&self) -> bool {
         let [heads, bodies, ..] = self.0;
         heads + bodies > 0
@@ -90,7 +90,7 @@ impl Slow {
     }
 }
 
-/// A hundred requests in HTTP/2 from one who has room for every reply, and takes none.
+/// A hundred HTTP/2 requests of a client that opens its window for every reply, and reads none.
 fn unread() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let window = 0x7fff_ffff_u32.to_be_bytes();
@@ -103,7 +103,7 @@ fn unread() -> Vec<u8> {
     bytes
 }
 
-/// Sends a little and then a very little again and again, until somebody answers or has enough of it.
+/// Sends some bytes, then a few more at a time, until the gate answers or closes the connection.
 async fn trickle(address: SocketAddr, begin: &[u8], more: &[u8]) -> Option<()> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(begin).await.ok()?;

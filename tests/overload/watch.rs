@@ -1,4 +1,4 @@
-//! Who looks on: health checks, and clients that wait for each answer before they ask again.
+//! Observers: health checks, and clients that wait for each answer before the next request.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use support::try_send;
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// One who looks on, until it is told to end.
+/// An observer, until it is stopped.
 pub(crate) struct Watching<T> {
     task: JoinHandle<T>,
     ending: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ impl<T> Watching<T> {
 pub(crate) struct Seen {
     took: Vec<Duration>,
     served: usize,
-    /// 503, and when to come again.
+    /// 503 with `Retry-After`.
     told: usize,
     /// Anything else.
     wrong: Vec<String>,

@@ -1,5 +1,5 @@
-//! Spellings that nobody thought of: pieces put together, and spellings of the corpus with a byte changed. The same ones
-//! in every run.
+//! Generated spellings: combinations of pieces, and spellings of the corpus with a byte changed. They are the same in
+//! every run.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 
 use super::Readings;
 
-/// hyper hands on what `http` makes of it; whoever is behind it may decode that once.
+/// hyper passes on the target as `http` parses it; a service behind it may decode it once.
 pub(crate) fn hyper(targets: &[Vec<u8>]) -> Vec<Readings> {
     let read = |target: &Vec<u8>| {
         let Ok(uri) = Uri::try_from(target.as_slice()) else { return vec![] };

@@ -35,12 +35,12 @@ pub(crate) trait Speaks: Sync {
     }
 }
 
-/// What the holder presents where a refresh token is wanted: whoever was given none has but the access token.
+/// The credential that the holder presents for a refresh: the access token, if there was no refresh token.
 pub(crate) fn presented(held: &Tokens) -> &str {
     if held.refresh.is_empty() { &held.access } else { &held.refresh }
 }
 
-/// The same pair, as far as both were told of it.
+/// Whether two replies have the same pair, as far as both contain it.
 pub(crate) fn is_same(one: &Tokens, other: &Tokens) -> bool {
     let both_refresh = !one.refresh.is_empty() && !other.refresh.is_empty();
     one.access == other.access && (!both_refresh || one.refresh == other.refresh)

@@ -101,8 +101,8 @@ async fn a4_bounds_of_connections_hold_for_those_that_begin_afterwards() {
     assert_eq!(said, "", "it has no place");
     early.iter_mut().for_each(|connection| assert_eq!(ask(connection), "HTTP/1.1 200 OK"));
 
-    // All connections together. The listener held a place already for the next that comes; who comes then waits until
-    // there are fewer than three.
+    // All connections together. The listener already held a permit for the next connection; the one after it waits
+    // until there are fewer than three.
     reload(&place, &gate, &server("max_connections = 3")).await;
     let mut fourth = TcpStream::connect(gate.address).unwrap();
     assert_eq!(ask(&mut fourth), "HTTP/1.1 200 OK");

@@ -1,4 +1,4 @@
-//! SIGUSR2, and sockets that are passed: another program takes the place of the gate, and nobody is refused.
+//! SIGUSR2 and socket handover: another program replaces the gate, and no connection is refused.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -71,7 +71,7 @@ async fn a_successor_takes_over_and_no_connection_is_refused() {
     more_routes(&place);
     gate.signal("USR2");
     is_started_anew(&gate).await;
-    // More than one could have had under way while nobody answered.
+    // More than one client could have had in flight while there was no answer.
     let before = asked.load(Ordering::SeqCst);
     until("clients still come", async || asked.load(Ordering::SeqCst) > before + 100).await;
     over.store(true, Ordering::SeqCst);
@@ -227,7 +227,7 @@ async fn o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", gate.child.id())).unwrap();
         assert_eq!(name.trim_end(), "rotogate");
     }
-    // And from there it goes on as from any start.
+    // From there it runs as after any start.
     place.write_config(&config);
     more_routes(&place);
     gate.signal("USR2");

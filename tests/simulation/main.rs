@@ -2,12 +2,12 @@
 //! brings it back: a store that is slow, fails before or after it has written, loses its last writes or says that it has
 //! written what it has not; a process that dies at any await; replies that are lost; a clock that steps and jumps; several
 //! holders at once, a thief, an operator. Time is virtual, and no request runs in a thread of its own: in each step, the
-//! number says who goes on.
+//! number selects the request that continues.
 //!
 //! What must hold of every history stands in `simulation/oracle.rs`: what the holders of tokens were promised, and what a
 //! commit may change. While the store keeps its word, an acknowledged rotation and an acknowledged revocation survive
-//! (R2), one presented token has one successor (R1), and nobody loses a session by lost replies and crashes; when it does
-//! not, what is ahead of the store is refused, and still nobody is taken for a thief (O5).
+//! (R2), one presented token has one successor (R1), and lost replies and crashes end no session. When it does
+//! not, a token ahead of the store is refused, and still not reported as reuse (O5).
 //!
 //! `SIM_HISTORIES` makes a longer run. A history that breaks a promise prints its `SIM_SEED`, which alone runs again, and
 //! tells what happens, with `SIM_SEED=… SIM_HISTORIES=1`. Each planted fault shows that the promises can be seen broken.

@@ -6,7 +6,7 @@ use rotogate::clock::Timestamp;
 use rotogate::revocation::{Effect, Revocation};
 use rotogate::session::{Generation, Session, SessionId};
 
-/// What every commit must keep to, whoever asks for it. Proof 1 of the rotation table, on the disk.
+/// The rules of every commit, whatever its cause. Proof 1 of the rotation table, on the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     /// When each generation was issued.

@@ -37,7 +37,7 @@ pub(crate) enum Plant {
     Nothing,
     /// A swap is acknowledged now and done with the next operation, if the process lives that long.
     AcknowledgesFirst,
-    /// Whoever looks at a record finds its current pair just issued, if it was within grace the last time.
+    /// A read of a record finds its current pair just issued, if it was within grace the last time.
     ReplayExtendsTheWindow,
     RevocationIsForgotten,
     SwapsWithoutComparing,
@@ -193,7 +193,7 @@ impl Faulty {
             return Err(StoreError::new("writing fails"));
         }
         let wrote = if self.trust == Trust::LosesWrites && self.happens(LIES_ONE_IN) {
-            // As if it were there, in a store that nobody sees again.
+            // As if it were written, to a store that is never read again.
             let aside = MemoryStore::new(ISSUER, LEEWAY);
             for earlier in self.disk.lock().unwrap().log.clone() {
                 let _ = earlier.to(&aside);

@@ -74,7 +74,7 @@ impl Counts {
     }
 }
 
-/// Who holds a refresh token.
+/// A holder of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Owner,
@@ -100,12 +100,12 @@ struct Chain {
     thief: Option<Holder>,
     /// Every refresh token that was made, lost replies too.
     made: BTreeMap<Generation, String>,
-    /// The highest generation that anybody got.
+    /// The highest generation that any holder got.
     received: Generation,
     rotations_since_theft: u32,
     /// Both acted within each other's grace: they share one pair.
     together: bool,
-    /// Somebody asked for its end, or did what ends it.
+    /// A holder asked for its end, or did something that ends it.
     end_asked: bool,
     /// And it was acknowledged.
     ended: bool,
@@ -274,7 +274,7 @@ impl World {
         }
     }
 
-    /// A thief who has an older token, or an old back-up of the owner's.
+    /// A thief with an older token, or with an old back-up of the owner's.
     fn present_old(&mut self, at: usize) {
         let chain = &mut self.chains[at];
         if chain.is_sole() || chain.over {
@@ -282,7 +282,7 @@ impl World {
         }
         let nth = usize::try_from(self.random.below(chain.made.len() as u64)).unwrap();
         let token = chain.made.values().nth(nth).unwrap().clone();
-        // Nobody keeps to any distance here.
+        // The holders keep no distance in time here.
         chain.together = true;
         let work = self.gate.refresh(&token);
         self.take_off(at, What::Refresh(Who::Thief, token), work);
@@ -594,7 +594,7 @@ impl World {
         Ok(())
     }
 
-    /// Nothing goes wrong any more: whoever may go on goes on, and whoever may not does not.
+    /// Nothing fails any more: exactly the holders that may continue do.
     fn at_the_end(&mut self) -> Result<(), String> {
         self.store.set_quiet(true);
         while let Some(mut flight) = self.flights.pop() {
@@ -693,7 +693,7 @@ impl Chain {
         }
     }
 
-    /// No promise is made to a holder who waits longer than grace with two requests under way.
+    /// There is no promise for a holder that waits longer than grace with two requests in flight.
     fn excuse(&mut self) {
         if self.thief.is_none() {
             self.thief = Some(Holder::default());

@@ -57,7 +57,7 @@ async fn t16_a_request_for_another_certificate_than_the_one_shown_is_421() {
         {
             assert_eq!(status(name, host).await, StatusCode::OK, "{protocol}: {name} {host}");
         }
-        // The connection goes on, and each request is judged for itself.
+        // The connection stays open, and each request is judged by itself.
         let mut connection = client.open(gate.address, "b.test").await.unwrap();
         assert_eq!(connection.get("a.test", "/public/x").await.unwrap().status, StatusCode::MISDIRECTED_REQUEST);
         assert_eq!(connection.get("b.test", "/public/x").await.unwrap().status, StatusCode::OK);

@@ -1,4 +1,4 @@
-//! T15: what a client may do to an HTTP/2 connection ends that connection, and nobody else's.
+//! T15: abuse of an HTTP/2 connection ends that connection, and no other.
 
 use support::frames::{CONTINUATION, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, frame, get};
 use support::stub::{Edge, HEAD, ROUTES};
@@ -149,7 +149,7 @@ async fn a4_a_connection_on_which_nothing_is_asked_is_told_to_go() {
     let edge = &edge;
     until("the connection is told to go", async || edge.gate.log().contains("idle timeout")).await;
     until("the client has heard it", async || connection.get("gate.test", "/public/x").await.is_err()).await;
-    // One that says nothing at all is told, too, and closed.
+    // A silent connection gets GOAWAY too, and is closed.
     let mut silent = Frames::open(edge.gate.address);
     assert_eq!(
         tokio::task::spawn_blocking(move || (silent.goaway(), silent.next().is_none())).await.unwrap().0,

@@ -89,7 +89,7 @@ async fn t6_only_a_trusted_proxy_may_say_who_the_client_is() {
     let (_place, gate) = gate("trusted_proxies = [\"198.51.100.1\"]");
     let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
     assert_eq!(answer(&gate, &[&header(PROXY, CLIENT), request]).await, "");
-    // And a listener that expects none takes none, whoever sends it.
+    // And a listener that expects none accepts none, from any peer.
     let plain_place = Place::new(&with_server("trusted_proxies = [\"127.0.0.1\"]"));
     let plain = plain_place.start();
     assert!(!answer(&plain, &[&header(PROXY, CLIENT), request]).await.contains("200"));

@@ -22,7 +22,7 @@ fn edge_with(server: &str, files: impl FnOnce(&support::Place)) -> Edge {
     Edge::with(&format!("{config}{ROUTES}"), files, |_| {})
 }
 
-/// Sends a byte of a body every tenth of a second, until it is whole or somebody answers, and gives the answer's status.
+/// Sends a byte of a body every tenth of a second, until it is whole or the gate answers, and returns the status.
 fn trickled(edge: &Edge, path: &str, length: usize) -> String {
     let mut stream = TcpStream::connect(edge.gate.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();

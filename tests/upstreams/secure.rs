@@ -1,4 +1,4 @@
-//! `https://` upstreams: who is believed, which version is spoken, and who we say that we are.
+//! `https://` upstreams: which certificates are trusted, which HTTP version is used, and the gate's client certificate.
 
 use http::{Method, StatusCode};
 use rcgen::date_time_ymd;

@@ -84,7 +84,7 @@ impl Server {
         Self::with_tls(pair, alpn, None).await
     }
 
-    /// Whoever connects must have a certificate of this authority.
+    /// Clients must have a certificate of this authority.
     pub(crate) async fn mutual(pair: &Pair, clients: &Pki) -> Self {
         Self::with_tls(pair, &["h2", "http/1.1"], Some(clients)).await
     }

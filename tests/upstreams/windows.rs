@@ -1,4 +1,4 @@
-//! A4: clients that do not read keep nobody else waiting, though they share a connection of HTTP/2 to the upstream.
+//! A4: clients that do not read do not delay others, although they share an HTTP/2 connection to the upstream.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

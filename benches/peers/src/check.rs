@@ -16,7 +16,7 @@ const START: Duration = Duration::from_secs(60);
 /// Waits until it lets a good token through; says how long that took.
 pub async fn until_it_answers(running: &mut Running, good: &str) -> Result<Duration> {
     let began = Instant::now();
-    // Before that it may not listen, or what stands behind it may not.
+    // Until then the gateway, or its auth server, may not listen yet.
     while !load::ask(running.address, running.contender.path(), Some(good)).await.is_ok_and(|(status, _)| status == 200)
     {
         running.check()?;

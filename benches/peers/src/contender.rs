@@ -1,4 +1,4 @@
-//! Who is measured, and how each is started.
+//! The gateways that are measured, and how each is started.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -19,11 +19,11 @@ pub const GATEWAY: usize = 0;
 /// Load and upstream share this one.
 pub const LOAD: usize = 1;
 
-/// The path that nobody lets pass without a token, and one of rotogate's that everybody may use.
+/// A path that requires a token at every gateway, and a public one of rotogate's.
 const GUARDED: &str = "/orders/4711/lines?page=2";
 const PUBLIC: &str = "/public/4711/lines?page=2";
 
-/// Who.
+/// A gateway that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
     /// One of the servers of this program.
@@ -80,8 +80,7 @@ impl Contender {
         }
     }
 
-    /// The status of a refusal. This crate takes an `alg` that it does not know for a fault of its own; it lets nobody
-    /// in.
+    /// The status of a refusal. axum-jwt-auth answers an unknown `alg` with 500, which is a refusal too.
     pub fn refuses_with(self, what: Bad) -> u16 {
         match (self, what) {
             (Rust(Kind::AxumJwtAuth), Bad::Unsigned | Bad::NoAlgorithm) => 500,
@@ -97,7 +96,7 @@ impl Contender {
     }
 }
 
-/// What the bench has for everybody.
+/// The parts of the bench that all gateways share.
 pub struct Stage {
     /// This program.
     pub program: PathBuf,
@@ -259,7 +258,7 @@ backend app
 /// One worker, connections kept on both sides and to the auth server.
 fn nginx(folder: &Path, listen: SocketAddr, upstream: SocketAddr, auth: Option<SocketAddr>) -> String {
     let folder = folder.display();
-    // A worker of root's nginx is somebody else, who could not enter our folder.
+    // By default root's nginx runs its workers as another user, which has no access to our folder.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let (server, rule, ask) = match auth {
         None => Default::default(),

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use crate::load::{Connection, Driven, Picker};
 use crate::serve::BODY;
 
-/// Connections of good clients, and of whoever forges.
+/// Connections of the good clients, and as many of the attackers.
 const CLIENTS: usize = 16;
 /// How many requests good clients send in a second, all together.
 const GOOD: u32 = 2000;

@@ -1,4 +1,4 @@
-//! What was to be reached, and whether it was.
+//! The goals, and whether this run meets them.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::serve::Kind;
 use crate::sets::{CONTENDERS, REFRESH, REVOCATIONS, ROTOGATE, ROTOGATE_LOGS, UNGUARDED, UNGUARDED_LOGS};
 use crate::statistics::{Sample, Spread};
 
-/// The table, with what this run says of each. Whatever it does not measure is named, with the place that does.
+/// The table of goals with the figures of this run. A goal that it does not measure names the place that does.
 pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
     let set = |key| measured.iter().find(move |measured| measured.set.key == key);
     let ratio = |of: Contender, to: Contender| {
@@ -91,7 +91,7 @@ impl Rows {
         let verdict = measured.map_or("", |Spread { low, median, high }| match bound {
             _ if high <= bound => "met",
             _ if low > bound => "**not met**",
-            _ if high - low > bound => "cannot be told: the rounds differ by more than that",
+            _ if high - low > bound => "unknown: the rounds differ by more than that",
             _ if median <= bound => "met in the median, not in every round",
             _ => "**not met** in the median",
         });

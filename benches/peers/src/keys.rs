@@ -1,4 +1,4 @@
-//! The keys that everybody verifies with, in the forms that the contenders take: made once a run, in a folder.
+//! The keys that all gateways verify with, in the formats that they read: made once a run, in a folder.
 //!
 //! The folder is rotogate's own keyring, with a key for each algorithm; beside it lie the public keys in PEM, the HMAC
 //! secret as text, and the JWK set.
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use rotogate::token::algorithm::{Algorithm, Family};
 use rotogate::token::keyring::{KeyState, Keyring};
 
-/// Who issued every token of the bench, and for whom.
+/// Issuer and audience of every token of the bench.
 pub const ISSUER: &str = "https://auth.example.com";
 pub const AUDIENCE: &str = "api";
 

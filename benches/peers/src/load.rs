@@ -108,7 +108,7 @@ pub async fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result
 pub enum Mix {
     /// One that was used before, whichever.
     Cached,
-    /// One that nobody has used.
+    /// An unused one.
     New,
     /// The one and the other in turn.
     Half,
@@ -121,7 +121,7 @@ pub struct Picker {
     /// So many of the first are those that were used before.
     known: usize,
     sent: Cell<usize>,
-    /// The next that nobody has used.
+    /// The next unused token.
     fresh: Cell<usize>,
     random: Cell<u64>,
 }
@@ -195,7 +195,7 @@ impl Load {
         Ok(Self { connections, path })
     }
 
-    /// Sends the tokens that are to be known, and goes on for `at_least`.
+    /// Sends each token that counts as used before, then continues for `at_least`.
     pub async fn warm_up(&mut self, picker: &Picker, at_least: Duration) -> Result<()> {
         self.drive(|| picker.warm_up(), None).await?;
         let known = Picker::new(Arc::clone(&picker.tokens), Mix::Cached, picker.known);

@@ -1,4 +1,4 @@
-//! The bench of peers: rotogate's release binary beside what one would put in its place, each in front of the same
+//! The bench of peers: rotogate's release binary and other gateways, each in front of the same
 //! upstream and under the same load, measured in turn. `./run` builds and starts it; `docs/peers.md` is what it writes.
 
 use std::net::SocketAddr;

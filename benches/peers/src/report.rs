@@ -79,7 +79,7 @@ pub fn write(options: &Options, folder: &Path, machine: &Machine, measured: &[Me
 
 fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Duration) -> Result<String> {
     let Machine { processor, kernel, load, date, versions } = machine;
-    let mut text = String::from("# rotogate and what one would put in its place\n\n");
+    let mut text = String::from("# rotogate compared with other gateways\n\n");
     writeln!(text, "Written by a run of\n\n    {}\n", options.command())?;
     writeln!(
         text,
@@ -103,17 +103,25 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
     }
     writeln!(
         text,
-        "Each gateway has one worker thread and a processor of its own; the load and the upstream share another. HTTP/1.1 in \
-         clear over loopback, {CONNECTIONS} connections that are kept and each send their next request when the last was \
-         answered, a GET, an answer of 1 KiB. Load and upstream never sleep, so that no gateway pays for waking them, the slow \
-         ones most. Everybody has a turn in each round, on a process started for it, and the \
-         order is turned around every other round. Before it is measured, each answers 200 with the upstream's body to a \
-         good token and 401 to none, to a bad signature, forged claims, `alg` none and an expired token; and each answer \
-         that counts is 200 with that body: otherwise there is no report. *CPU* is user and system time of the gateway's \
-         processes, nginx's auth server among them, divided by the answers. Figures are medians of the rounds, with the \
-         lowest and the highest; a ratio is taken within each round. Read ratios of CPU first: latencies are those of a \
-         gateway that is driven as fast as it can, and *busy* below 0.9 says that the load, or a neighbour on the machine, \
-         was the bound.\n"
+        "How it is measured:\n\n\
+         - **Processors.** Each gateway has one worker thread and a processor of its own. The load generator and the upstream \
+         share another one. They never sleep, so no gateway pays for waking them.\n\
+         - **Load.** HTTP/1.1 in clear text over loopback: GET requests on {CONNECTIONS} keep-alive connections, responses \
+         of 1 KiB. Each connection sends its next request when the last was answered.\n\
+         - **Rounds.** Every gateway is measured once in each round, in a process started for it. The order is reversed every \
+         other round.\n\
+         - **Correctness.** Before it is measured, each gateway answers 200 with the upstream's body to a good token, and 401 \
+         to no token, a bad signature, forged claims, `alg` none and an expired token. Each counted answer is 200 with that \
+         body. Otherwise there is no report.\n\n\
+         What the columns say:\n\n\
+         - **CPU us**: user and system time of the gateway's processes, nginx's auth server included, divided by the \
+         answers.\n\
+         - **x**: the ratio of CPU to the named row, taken within each round. Read this first.\n\
+         - **a second**, **p50 ms**, **p99 ms**: rate and latency of a gateway that is driven as fast as it can.\n\
+         - **busy**: the share of its processor that the gateway used. Below 0.9, the load generator or another process of \
+         the machine was the bound.\n\
+         - **MiB**: resident memory at the end.\n\n\
+         Figures are medians of the rounds; the lowest and the highest are in parentheses.\n"
     )?;
     if measured.iter().any(|measured| measured.set.key == crate::sets::CONTENDERS) {
         writeln!(text, "![CPU time of a request, by gateway](peers.svg)\n")?;

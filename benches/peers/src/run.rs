@@ -1,4 +1,4 @@
-//! The run: everybody in turn, round after round.
+//! The run: measures all cells in turn, round after round.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Options {
     /// The binary to measure.
     #[arg(long)]
     pub rotogate: PathBuf,
-    /// How often everybody has a turn.
+    /// How often each gateway is measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each is measured in a round.
@@ -145,8 +145,9 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the thread of the load and the upstream from sleeping. To wake it, over loopback, is work of whoever sends to it,
-/// and the slower a gateway is, the more often it would find it asleep; over a network that is nobody's work but its own.
+/// Keeps the thread of the load and the upstream from sleeping. Over loopback the sender spends CPU time to wake a
+/// sleeping receiver, and a slower gateway would find it asleep more often; over a network a gateway never pays for
+/// that.
 async fn stay_awake() {
     loop {
         tokio::task::yield_now().await;

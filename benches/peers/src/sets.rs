@@ -1,4 +1,4 @@
-//! What is measured. Everything with everything would take days: each set varies one thing.
+//! The sets of measurements. All combinations would take days, so each set varies one thing.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::load::Mix;
 use crate::serve::Kind;
 use crate::template::Contents;
 
-/// Tokens that were used before, where nothing else is said.
+/// The default number of tokens that were used before.
 const KNOWN: usize = 1000;
 
 /// What the gateway does while it is measured.
@@ -20,9 +20,9 @@ const KNOWN: usize = 1000;
 pub enum Work {
     /// Requests.
     Requests,
-    /// Requests, and beside them so many clients that refresh every so often.
+    /// Requests, and beside them this many clients, each refreshing at this interval.
     Beside(usize, Duration),
-    /// Nothing but refreshing, by so many clients without a pause.
+    /// Refreshes only, by this many clients without a pause.
     Rotations(usize),
     /// Requests at a fixed rate, and forged tokens beside them.
     Flooded(Flood),
@@ -84,7 +84,7 @@ pub struct Set {
     pub base: &'static str,
 }
 
-/// How much of it.
+/// The size of a run.
 pub struct Scale {
     /// Distinct tokens, the most.
     pub tokens: usize,
@@ -133,11 +133,11 @@ fn contenders() -> Set {
     ];
     Set {
         key: CONTENDERS,
-        title: "Everybody: RS256, 1000 tokens that were used before",
-        note: "No peer writes an access log, and rotogate writes one unless it is told not to: the rows without one are \
-               those to compare. rotogate tells the upstream subject, client, scope and session, HAProxy and the hyper \
-               proxy with jsonwebtoken the subject, the others nothing. axum-jwt-auth \
-               refuses `alg` none with 500 in the place of 401.",
+        title: "All gateways: RS256, 1000 tokens used before",
+        note: "No peer writes an access log, so compare the rows of rotogate without one; its default is to write one. \
+               rotogate sends subject, client, scope and session to the upstream; HAProxy and the hyper proxy with \
+               jsonwebtoken send the subject, the others nothing. axum-jwt-auth refuses `alg` none with 500 instead of \
+               401.",
         cells: cells.map(Cell::of).into(),
         base: BASE,
     }
@@ -161,8 +161,8 @@ fn algorithms() -> Set {
     Set {
         key: "algorithms",
         title: "Algorithms; tokens used before, new ones, and both in turn",
-        note: "The peers remember nothing, so that each token is a new one to them. A token that is new to rotogate is also \
-               the first sight of its session, which is written to the store.",
+        note: "The peers cache nothing, so each token is new to them. A token that is new to rotogate is also the first of \
+               its session, and the confirmation of the session is written to the store.",
         cells,
         base: BASE,
     }
@@ -177,7 +177,7 @@ fn tokens(scale: &Scale) -> Set {
     Set {
         key: "tokens",
         title: "Number of distinct tokens: RS256, used before",
-        note: "Each request takes one of them at random.",
+        note: "Each request has one of them, chosen at random.",
         cells,
         base: BASE,
     }
@@ -197,7 +197,7 @@ fn revocations(scale: &Scale) -> Set {
     Set {
         key: REVOCATIONS,
         title: "Live revocations: RS256, 1000 tokens",
-        note: "Sessions that were revoked before the gate started; none of the tokens is of one.",
+        note: "The sessions were revoked before the gate started. None of the tokens belongs to one of them.",
         cells,
         base: BASE,
     }
@@ -208,8 +208,8 @@ fn rotations() -> Set {
     Set {
         key: "rotations",
         title: "Rotations beside: RS256, 1000 tokens used before",
-        note: "Eight clients that each refresh fifty times a second, on connections of their own. The CPU time of the \
-               rotations is in the figure: it is divided by the requests alone.",
+        note: "Eight clients each refresh fifty times a second, on separate connections. The CPU time includes that of the \
+               rotations, and is divided by the number of requests only.",
         cells: vec![
             Cell::of(HYPER),
             Cell::of(ROTOGATE).named("rotogate, no rotations"),
@@ -228,10 +228,10 @@ fn forged() -> Set {
     Set {
         key: "forged",
         title: "Forged tokens beside: RS256, 1000 tokens used before",
-        note: "Good clients send 2000 requests a second whatever happens, and latencies are theirs alone, from when a request \
-               was due. Beside them come 10,000 tokens a second whose signature is false. The CPU time that those take is \
-               in the figure: it is divided by the good requests alone; *busy* says how much of the processor all of it \
-               took.",
+        note: "Good clients send 2000 requests a second at a fixed rate. Latencies are theirs only, counted from when a \
+               request was due. Beside them, other clients send 10,000 tokens with a bad signature a second. The CPU time \
+               includes that of the forged tokens, and is divided by the number of good requests only; *busy* covers \
+               both.",
         cells: vec![
             flooded(ROTOGATE, 0, false, alone),
             flooded(ROTOGATE, 10_000, false, one),
@@ -248,9 +248,9 @@ fn forged() -> Set {
 fn refresh() -> Set {
     Set {
         key: REFRESH,
-        title: "Refreshing, and nothing else",
-        note: "`POST /connect/token`, each rotation on the disk before it is answered; the new access token is EdDSA. The \
-               unit is a rotation.",
+        title: "Refreshes only",
+        note: "`POST /connect/token`. Each rotation is on the disk before it is answered; the new access token is EdDSA. \
+               Figures are per rotation.",
         cells: vec![Cell { work: Work::Rotations(64), ..Cell::of(ROTOGATE) }.named("rotogate, 64 clients")],
         base: "rotogate, 64 clients",
     }

@@ -35,7 +35,7 @@ const REVOKED_FROM: usize = 1 << 32;
 /// What a store holds when a gate opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Contents {
-    /// Live sessions, whose tokens nobody has used yet.
+    /// Live sessions whose tokens are unused.
     pub sessions: usize,
     /// Live revocations, of other sessions.
     pub revoked: usize,

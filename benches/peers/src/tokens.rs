@@ -1,4 +1,4 @@
-//! Access tokens: as many as asked for, and the bad ones that everybody must refuse.
+//! Access tokens: any number of good ones, and the bad ones that every gateway must refuse.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::keys::{AUDIENCE, ISSUER};
 
 /// Longer than any run.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// More than anybody's leeway.
+/// More than any gateway's leeway.
 const LONG_AGO: Duration = Duration::from_secs(3600);
 
 pub const CLIENT: &str = "web";

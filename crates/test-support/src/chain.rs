@@ -1,5 +1,5 @@
-//! A client with a session, who remembers exactly the replies that he got, and what must hold after a crash because of
-//! them.
+//! A client with a session that remembers exactly the replies that it got, and the promises that follow from them after
+//! a crash.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -125,7 +125,7 @@ pub struct Worked {
     pub wrong: Vec<Wrong>,
 }
 
-/// Works until the process is gone, or does something wrong: goes on with a session, or logs in; when a session is ended,
+/// Works until the process is gone, or does something wrong: continues a session, or logs in; when a session has ended,
 /// logs in again.
 pub async fn work(http: Http, chain: Option<Chain>, mut random: Random, replies: &AtomicU64) -> Worked {
     let mut worked = Worked { chains: Vec::new(), wrong: Vec::new() };
@@ -307,7 +307,8 @@ impl Chain {
             return Ok(());
         }
         let before = self.before.clone();
-        // If a reply was lost, this is the same request again, and it is answered. Else the session just goes on.
+        // If a reply was lost, this is the same request again, and it is answered. Otherwise the session simply
+        // continues.
         self.refresh(http).await?.ok_or_else(silent)?;
         if self.random.one_in(3) && !self.repeat(http).await? {
             return Err(silent());

@@ -66,8 +66,8 @@ impl Frames {
         }
     }
 
-    /// Waits until the gate has taken everything that was sent: `None`, or the connection is told to go or closed. Then
-    /// the error code with which it is, if it says one.
+    /// Waits until the gate has read everything that was sent: `None`. If it sends GOAWAY or closes the connection
+    /// instead, the error code, if there is one.
     pub fn ended(&mut self) -> Option<Option<u32>> {
         self.send(&frame(PING, 0, 0, &LAST));
         loop {

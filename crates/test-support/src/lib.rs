@@ -231,8 +231,8 @@ impl Place {
         }
     }
 
-    /// Makes a user with a password that is shorter than `rotogate user add` takes one: it stands in somebody's document.
-    /// Before the first start.
+    /// Makes a user with a password that is shorter than `rotogate user add` takes one: it is from a protocol's
+    /// document. Before the first start.
     pub fn user_of_a_document(&self, username: &str, subject: &str, password: &str) {
         let made = self.run(&["--json", "client", "secret", "--stdin"], &format!("{password}\n"));
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -349,12 +349,12 @@ pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
     }
 }
 
-/// A user of no name, who has nothing.
+/// A user id without a name and without any rights.
 pub const NOBODY: u32 = 4242;
 
-/// The binary, to be run in a place by somebody who may read its configuration and none of its secrets, and whether that
-/// is another user: only root can make that true. Else what is secret is closed to everyone. A copy of the binary is made,
-/// because that user may not see ours.
+/// The binary, to be run in a place by a user who may read its configuration and none of its secrets, and whether that
+/// is another user: only root can switch users. Without root, the secrets are made unreadable for every user. A copy of
+/// the binary is made, because that user may not see ours.
 pub fn of_another_user(place: &Place) -> (Command, bool) {
     let is_root = rustix::process::geteuid().is_root();
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! Finds settings that cannot work, before anything is served.
+//! Checks of a builder's values, so that mistakes are found before anything is served.
 
 use std::collections::HashSet;
 
@@ -10,8 +10,8 @@ use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
 use crate::token::verify::is_name;
 
-/// An issuer is an https URL without query and fragment (RFC 8414 §2); over plain http anyone on the way could answer for
-/// it.
+/// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
+/// answer in its name.
 pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     let refuse = |why| Err(BuildError::Issuer { issuer: issuer.to_owned(), why });
     let Some((uri, host)) = url(issuer) else {
@@ -20,7 +20,7 @@ pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if plain || is_loopback(&host) => Ok(()),
-        Some("http") => refuse("plain http is for loopback; `dangerous_plain_issuer()` takes it all the same"),
+        Some("http") => refuse("plain http is for loopback only; `dangerous_plain_issuer()` accepts it all the same"),
         Some(_) | None => refuse("its scheme is not https"),
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn public_url(public: &str) -> Result<(), BuildError> {
     if is_origin { Ok(()) } else { Err(BuildError::PublicUrl(public.to_owned())) }
 }
 
-/// As a browser writes it, or no request ever comes from there.
+/// Each origin must be spelt as a browser spells it, or no request would ever match it.
 pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     match allowed.iter().find(|origin| origin_of(origin).as_deref() != Some(origin)) {
         Some(origin) => Err(BuildError::Origin(origin.to_string())),
@@ -40,7 +40,7 @@ pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     }
 }
 
-/// Each client once, with a name that can stand in a token, and with grants that it may have.
+/// Each client is registered once, its id can stand in a token, and it may have its grants.
 pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), BuildError> {
     let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
     let mut known = HashSet::new();
@@ -49,7 +49,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
             return refuse(&client.id, "its id cannot stand in a token");
         }
         if !known.insert(&*client.id) {
-            return refuse(&client.id, "it is there twice");
+            return refuse(&client.id, "it is registered twice");
         }
         if client.secret_hash.is_none() && client.may(Grant::ClientCredentials) {
             return refuse(&client.id, "client_credentials are for clients with a secret (RFC 6749 §4.4)");
@@ -57,12 +57,12 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
     }
     let named = endpoints.iter().flat_map(Endpoint::named_clients);
     match named.into_iter().find(|client| !known.contains(client)) {
-        Some(client) => refuse(client, "an endpoint names it, and it is not registered: call `.client(…)`"),
+        Some(client) => refuse(client, "an endpoint names it, but it is not registered: call `.client(…)`"),
         None => Ok(()),
     }
 }
 
-/// The URL and its host, without anything that an issuer or an origin may not have.
+/// Parses a URL, and its host. `None` if it has a part that neither an issuer nor an origin may have.
 fn url(text: &str) -> Option<(Uri, String)> {
     if text.contains(['#', '?']) {
         return None;

@@ -1,4 +1,4 @@
-//! Executes the commands of dialects.
+//! Carries out the commands of dialects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub(super) async fn execute(
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             gate.engine.limits().refresh(origin.address)?;
             let (token, access) = read_credential(gate, credential, origin)?;
-            // Another issuer's token is no refresh credential of ours, and learns no more than that.
+            // Another issuer's token is not a refresh credential here, and the reply says no more than that.
             let own = access.as_ref().map(AccessToken::own).transpose().map_err(|_| Denial::UnknownRefreshToken)?;
             let credential = match (&token, own) {
                 (Some(token), Some(own)) => Exchange::Pair(token, own),
@@ -88,11 +88,12 @@ pub(super) async fn execute(
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
         Command::Introspect { client, token } => {
             let client = at.client(Some(client), None).await?;
-            // RFC 7662 §2.1: the caller must be authorised, or tokens could be guessed by introspection.
+            // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
             if client.secret_hash.is_none() {
                 return Err(Denial::UnauthorizedClient.into());
             }
-            // A client that sends junk to a resource server must not influence its introspection of other tokens.
+            // The limits count the resource server, not an address: forged tokens that one client sends to it must not
+            // block the introspection of other clients' tokens.
             let checked = at.check(&token, Source::Client(&client.id));
             let checked = checked.map(|verified| Box::new(checked_of(verified.token())));
             Ok(Outcome::Checked(decided(checked)?))
@@ -103,7 +104,7 @@ pub(super) async fn execute(
     }
 }
 
-/// A decision about a token, apart from what kept it from being made.
+/// Separates a decision about a token from a failure to decide.
 fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, NotGood>, Error> {
     match found.map_err(Into::into) {
         Ok(good) => Ok(Ok(good)),
@@ -112,7 +113,7 @@ fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, NotGood>, 
     }
 }
 
-/// What was presented, verified as far as it can be without the session's record.
+/// The presented credential, verified as far as possible without the session's record.
 fn read_credential(
     gate: &Inner,
     credential: RefreshCredential,
@@ -135,18 +136,18 @@ struct EndpointCommand<'a> {
     gate: &'a Inner,
     endpoint: &'a Ready,
     origin: &'a Origin,
-    /// Whose tokens and sessions it knows.
+    /// The account whose tokens and sessions the endpoint serves.
     account: AccountRule<'a>,
 }
 
 impl EndpointCommand<'_> {
-    /// The client that asks, if it is known, proved itself, and may use this endpoint and grant.
+    /// The authenticated client, if it may use this endpoint and grant.
     async fn client(&self, presented: Option<PresentedClient>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
         let client = match presented {
             Some(presented) => {
                 self.gate.clients.authenticate(&presented, self.gate.engine.limits(), self.origin.address).await?
             }
-            // The protocol names none: the endpoint's own, which is public (requirement R20).
+            // The protocol names no client: use the endpoint's, which is public (requirement R20).
             None => Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?),
         };
         if self.endpoint.clients.as_ref().is_some_and(|allowed| !allowed.contains(&client.id)) {
@@ -158,7 +159,7 @@ impl EndpointCommand<'_> {
         Ok(client)
     }
 
-    /// A token that is good here and now.
+    /// Checks a token completely: it must be valid now, and for this endpoint.
     fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::new(token.expose_secret());
         let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
@@ -166,7 +167,7 @@ impl EndpointCommand<'_> {
         Ok(verified)
     }
 
-    /// What an authentic token says, revoked or not, and expired for no longer than that.
+    /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.
     fn verify_ignoring_expiry(
         &self,
         token: &SecretString,
@@ -176,7 +177,7 @@ impl EndpointCommand<'_> {
         self.gate.checker.verify_ignoring_expiry(token.expose_secret(), expired_for_at_most, shown)
     }
 
-    /// Is a token good for anything that this gate serves, and is it this endpoint's to know?
+    /// Whether a token is for an audience that this gate serves, and for this endpoint's account.
     fn concerns(&self, token: &AccessToken) -> Result<(), Denial> {
         if !self.gate.known_audiences.of(&token.issuer).is_some_and(|audience| token.is_for(audience)) {
             return Err(Denial::WrongAudience);
@@ -184,7 +185,7 @@ impl EndpointCommand<'_> {
         self.is_of_account(token)
     }
 
-    /// A client's own token is of no account, and no account's secret.
+    /// Whether a token is of the endpoint's account. A client's own token has no account, and passes.
     fn is_of_account(&self, token: &AccessToken) -> Result<(), Denial> {
         let known = self.account.has(token.account.as_deref()) || token.is_clients_own();
         if known { Ok(()) } else { Err(Denial::OtherAccount) }
@@ -201,14 +202,14 @@ impl EndpointCommand<'_> {
             Err(denial) => Err(denial.into()),
         };
         let mut found = found?;
-        // Our directory does not know another issuer's subjects, whatever their names.
+        // The directory knows subjects of our own issuer only; a foreign subject may have an equal name.
         if *found.issuer == **self.gate.engine.issuer() {
             found.user = self.gate.engine.user(&found.subject).await?;
         }
         Ok(Box::new(found))
     }
 
-    /// A token that its own rotation revoked, as long as it may be exchanged for the same successor again.
+    /// Checks a token that its own rotation revoked: it is good while a replay of that rotation is allowed.
     async fn check_superseded(&self, token: &SecretString) -> Result<CheckedToken, Error> {
         let access = self.verify_ignoring_expiry(token, Duration::ZERO)?;
         self.concerns(&access)?;
@@ -233,8 +234,8 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// A token that expired, or that a rotation ended, is refused; the session that it belongs to may go on with a later
-    /// one, and its holder wants it to end (requirement R16).
+    /// Ends the session of a token that has expired or was rotated away. The token is refused, but its session may
+    /// still be live, and its holder wants it to end (requirement R16).
     async fn log_out_dead(&self, access: &SecretString, denial: Denial) -> Result<(), Error> {
         if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
             return Ok(());
@@ -255,7 +256,7 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// RFC 7009: ends what the token belongs to, whichever kind of token it is. An unknown token needs no revocation.
+    /// RFC 7009: ends the session of an access or refresh token. An unknown token is not an error.
     async fn revoke(&self, client: &Client, token: &SecretString) -> Result<(), Error> {
         let engine = &self.gate.engine;
         if engine.revoke_refresh_token(token.expose_secret(), &client.id, self.account, self.origin).await? {
@@ -263,7 +264,7 @@ impl EndpointCommand<'_> {
         }
         let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
-        // Only its issuer can end it.
+        // Only its issuer can end another issuer's token.
         let Ok(own) = access.own() else { return Ok(()) };
         if access.client.as_deref() == Some(&*client.id) {
             self.is_of_account(&access)?;

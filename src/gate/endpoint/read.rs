@@ -1,6 +1,7 @@
-//! The body of a request to an endpoint (requirements A4, A10, A11). A small body is read from any client. A larger one is
-//! read only after a valid token is found, in the head or in the first part of the body, because it costs memory and
-//! parsing. An unfinished body holds a permit of a small pool.
+//! Reads the body of a request to an endpoint (requirements A4, A10, A11). A small body is read from any client. A
+//! longer one costs memory and parsing time, so it is read only after a good token was found, in the head or in the
+//! first bytes of the body. While the gate waits for a body without a good token, the request holds a permit of a small
+//! pool.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -20,9 +21,9 @@ use crate::denial::{Denial, NotGood};
 use crate::dialect::Dialect;
 use crate::overload::{Holder, PoolPermit, Refusal};
 
-/// The deadline of a small body.
+/// The time limit for a small body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(3);
-/// The deadline of the body of an authenticated client.
+/// The time limit for the body of a caller with a good token.
 const KNOWN_CALLER_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a body was not read.
@@ -32,11 +33,11 @@ pub(super) enum Unread {
     TooSlow,
     Broken,
     Shed(Refusal),
-    /// Its token was not looked at.
+    /// Its token was not examined.
     Undecided(Denial),
 }
 
-/// Where a body belongs to.
+/// The request that a body belongs to.
 pub(super) struct Reading<'a> {
     pub(super) gate: &'a Inner,
     pub(super) dialect: &'a dyn Dialect,
@@ -45,7 +46,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads it, and the room that it takes.
+    /// Reads the body, and returns it with its buffer permit.
     pub(super) async fn read<B>(&self, body: B) -> Result<(Bytes, Option<PoolPermit>), Unread>
     where
         B: Body,
@@ -61,7 +62,7 @@ impl Reading<'_> {
         let (began, mut time) = (Instant::now(), BODY_TIMEOUT);
         let (mut known, mut waits) = (false, None);
         let mut room = self.gate.overload.buffered.take(holder, 0).map_err(|_| Unread::Shed(Refusal::Buffered))?;
-        // Most come in one piece, and are not copied.
+        // Most bodies arrive in one piece, and are not copied.
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         let mut body = pin!(body.map_err(Into::into));
         loop {
@@ -110,10 +111,10 @@ impl Reading<'_> {
         self.gate.overload.buffered.take(holder, bytes).map_err(|_| Unread::Shed(Refusal::Buffered))
     }
 
-    /// Whose good token stands in the head, or in the beginning of the body.
+    /// The holder of the good token in the head or in the beginning of the body.
     ///
     /// # Errors
-    /// A denial that decides nothing: a token that a limiter kept from being verified is not a bad one (requirement R15).
+    /// An undecided denial: a token that a limiter kept from being verified is not a bad one (requirement R15).
     fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None] };

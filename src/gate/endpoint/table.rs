@@ -1,4 +1,4 @@
-//! Which request is for which endpoint.
+//! The table of endpoints: finds the endpoint of a request by its path.
 
 use std::sync::Arc;
 
@@ -19,18 +19,18 @@ pub(super) struct Ready {
     pub(super) dialect: Box<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
-    /// Of sessions whose protocol names none: a public one.
+    /// The client of sessions whose protocol names none. It is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
-    /// Those of `accepts` in which an access token is its own refresh credential.
+    /// The dialects of `accepts` whose access token is its own refresh credential.
     pub(super) by_access: Vec<Box<str>>,
-    /// The one account that it is for.
+    /// The one account that the endpoint is for.
     pub(super) account: Option<Box<str>>,
-    /// Has any of its paths a place for an account?
+    /// Whether any of its paths contains `{account}`.
     pub(super) names_accounts: bool,
 }
 
-/// What a path of ours serves.
+/// What one of our paths serves.
 #[derive(Clone, Debug)]
 enum Entry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
@@ -47,7 +47,7 @@ impl Entry {
     }
 }
 
-/// Two endpoints, or one and a template, that do not fit together.
+/// Endpoints or path templates that conflict.
 #[derive(Debug, thiserror::Error)]
 #[error("endpoint {dialect} at {path}: {problem}")]
 pub struct EndpointError {
@@ -56,7 +56,7 @@ pub struct EndpointError {
     problem: String,
 }
 
-/// The requests that bring calls of any kind to an endpoint of this dialect at `base`.
+/// The requests that carry wrapped calls to an endpoint of this dialect at `base`.
 #[doc(hidden)]
 pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
     let served = dialect.serves(base).into_iter().filter(|served| dialect.is_envelope(served.operation));
@@ -68,12 +68,12 @@ pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
 pub(in crate::gate) struct Endpoints {
     ready: Vec<Ready>,
     exact: matchit::Router<Entry>,
-    /// The same templates in lower case, to find spellings that come close.
+    /// The same templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
     metadata: Bytes,
 }
 
-/// An operation that a request is for.
+/// The operation of an endpoint that a request names.
 #[derive(Debug)]
 pub(in crate::gate) struct Operation {
     pub(super) endpoint: usize,
@@ -87,29 +87,29 @@ impl Operation {
         self.endpoint
     }
 
-    /// The dialect's name for it.
+    /// The dialect's name for the operation.
     pub(in crate::gate) fn name(&self) -> &'static str {
         self.served.operation
     }
 }
 
-/// A request that is for us.
+/// A request for one of our endpoints.
 #[derive(Debug)]
 pub(in crate::gate) enum Hit {
     Operation(Operation),
     Jwks,
     Metadata,
-    /// Of a path of this endpoint; of one of the gate's own, if there is none.
+    /// A near miss of a path of this endpoint; `None`: of one of the gate's own paths.
     NearMiss(Option<usize>),
 }
 
-/// The client of an endpoint's sessions, where the protocol names none: the registered one, with its grants and scopes; or
-/// a public one of the dialect's own name, where nothing of that name is registered. A confidential one is none: it could
-/// not prove itself (requirement R20).
+/// The client of an endpoint's sessions, if the protocol names none: the registered client, with its grants and scopes;
+/// or a public one of the dialect's default name, if none of that name is registered. A confidential client is an
+/// error, because it could not authenticate (requirement R20).
 fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
     let default = endpoint.dialect.client();
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
-    // Of several of one id the last one counts.
+    // Of several clients of one id the last one counts.
     match clients.iter().rev().find(|client| *client.id == *id) {
         Some(client) if client.secret_hash.is_some() => Err(format!(
             "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
@@ -121,12 +121,12 @@ fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Clie
 }
 
 impl Endpoints {
-    /// What the clients of each dialect need of an access token.
+    /// The style of access token that the clients of each dialect need.
     pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
         endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), endpoint.dialect.token_style())).collect()
     }
 
-    /// The requests that bring calls of any kind.
+    /// The requests that carry wrapped calls.
     pub(crate) fn envelopes(endpoints: &[Endpoint]) -> Vec<(Method, String)> {
         let of = |endpoint: &Endpoint| {
             let base = endpoint.path.as_deref().unwrap_or_else(|| endpoint.dialect.default_path());
@@ -166,7 +166,7 @@ impl Endpoints {
                 let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
                 all.insert(endpoint.dialect.name(), &template, entry)?;
             }
-            // Of several, the first is what a client finds by metadata alone.
+            // The metadata describe the first OAuth endpoint.
             if all.metadata.is_empty()
                 && let Some(paths) = endpoint.dialect.oauth(base)
             {
@@ -184,20 +184,20 @@ impl Endpoints {
             };
             let client = own_client(&endpoint, clients).map_err(failed)?;
             if names_accounts && endpoint.account.is_some() {
-                return Err(failed("is for one account, and its path names another".to_owned()));
+                return Err(failed("is bound to one account, and its path contains {account}".to_owned()));
             }
             let impossible = endpoint.accepts.iter().find(|other| !by_access.contains(other));
             if endpoint.dialect.refreshes_by_access()
                 && let Some(other) = impossible
             {
                 return Err(failed(format!(
-                    "accepts {other:?}, whose access tokens are no refresh credentials: a session of it never goes on here"
+                    "accepts {other:?}, whose access tokens are no refresh credentials: its sessions could never refresh here"
                 )));
             }
             let mut accepts = endpoint.accepts;
             accepts.push(endpoint.dialect.name().into());
             let profile = endpoint.profile.over(&endpoint.dialect.profile().over(profile));
-            // Rules that do not hold together are found here, not at a client's refresh.
+            // Contradictory rules are found here, not at a client's refresh.
             let of_clients = clients.iter().map(|client| client.profile.over(&profile));
             let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
             if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
@@ -229,7 +229,7 @@ impl Endpoints {
         };
         let endpoint = entry.endpoint();
         self.exact.insert(template, entry).map_err(failed)?;
-        // Two templates that differ in case alone are one loose template.
+        // Templates that differ in case only are one loose template.
         match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
@@ -241,12 +241,12 @@ impl Endpoints {
         self.ready.get(index)
     }
 
-    /// What there is, for clients that are told nothing but the issuer.
+    /// The authorization server metadata, for clients that know only the issuer.
     pub(super) fn metadata(&self) -> Bytes {
         self.metadata.clone()
     }
 
-    /// Is an operation for upgrades alone?
+    /// Whether an operation serves upgrades only.
     pub(in crate::gate) fn upgrades(&self, operation: &Operation) -> bool {
         let endpoint = self.ready.get(operation.endpoint);
         endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
@@ -257,17 +257,17 @@ impl Endpoints {
         self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
     }
 
-    /// The dialect of this name, as the first endpoint that speaks it has it.
+    /// The dialect of this name, with the options of the first endpoint that has it.
     pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
     }
 
-    /// The dialect that knows a request's sender as a client of its own, wherever the request went.
+    /// The dialect that recognises the sender of a request as its client, whatever the path.
     pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }
 
-    /// Is a request with this path for us? `raw` is the path as it came.
+    /// The endpoint for a request with this path. `raw` is the path as the client spelt it.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
         match self.exact.at(path.as_str()) {
             Ok(found) => {

@@ -30,15 +30,15 @@ pub(super) enum EndpointOutcome<F> {
     In { future: F, passed: PassedRequest, annotate: bool },
 }
 
-/// What is kept of a request that went to the service.
+/// State of a request that was passed to the service.
 pub(super) struct PassedRequest {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
-    /// The caller's permit for it.
+    /// Its slot among the concurrent requests of its caller.
     pub(super) counted: Option<InFlightSlot>,
     /// Whether a long reply ends with the caller's session.
     pub(super) is_guarded: bool,
-    /// The possible caller, if a `require()` accepts the audience.
+    /// The caller-to-be, if a `require()` inside accepts the token's audience.
     pub(super) undecided: Option<Box<Undecided>>,
 }
 
@@ -60,15 +60,15 @@ impl PassedRequest {
         Some(ReplyGuard::new(Arc::clone(&self.gate), caller, route, reply::is_grpc(response.headers())))
     }
 
-    /// Replaces the reply of a handler to a token for another audience, if no `require()` has accepted that audience.
+    /// The reply that replaces the handler's if the token is for another audience and no `require()` has decided on it.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
         }
         if self.gate.notices.first(Notice::Unjudged) {
             tracing::error!(
-                "a handler behind `gate.layer().deferring_audience()` answered a token for another audience: put it behind \
-                 `gate.require()`, or have it take an `Identity`. Its reply was dropped. Said once"
+                "reply dropped: a handler behind `gate.layer().deferring_audience()` answered a token for another \
+                 audience. Put the handler behind `gate.require()`, or let it take an `Identity`. Logged once"
             );
         }
         let denial = Denial::WrongAudience;
@@ -150,7 +150,7 @@ where
                 let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
                 let verdict = passed.filter(|_| *annotate).map(|passed| {
                     let verdict = Verdict::passed(passed.permitted);
-                    // A layer of ours behind the gate, an extractor, or the proxy may have a more specific reason.
+                    // A `require()` behind the gate, an extractor, or the proxy may have set a more exact reason.
                     match response.extensions_mut().remove::<Reason>() {
                         Some(reason) => Verdict { reason, ..verdict },
                         None => verdict,
@@ -158,9 +158,9 @@ where
                 });
                 (response.map(|body| GateBody::inner(body, guard, counted)), verdict)
             }
-            // The state has just changed to one of the others.
+            // Replaced above by another kind.
             KindProjection::Endpoint { .. } => return Poll::Pending,
-            // Polled again after it was ready: forbidden to callers, and no reason to panic.
+            // Polled after completion: a caller's error, which need not panic.
             KindProjection::Own { reply } => match reply.take() {
                 Some((reply, verdict)) => (reply.map(GateBody::own), verdict),
                 None => return Poll::Pending,

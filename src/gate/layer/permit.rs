@@ -1,4 +1,4 @@
-//! The steps of a decision: credential, permission, and the headers that the service receives.
+//! Steps 5 to 8 of a request: credential, verify, authorise, prepare.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use crate::token::verify::IssuerRules;
 use crate::verify_cache::Verified;
 
-/// Credential, verification, authorisation: each step takes the result of the one before. A request that this gate has
-/// permitted already is not authenticated again, because its credential is removed.
+/// Steps 5 to 7: each takes what the one before it made. A request that this gate has permitted before keeps its caller
+/// and is only authorised again; its credential is gone.
 pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
     match parts.extensions.get::<Permitted>() {
         None => permit_first(gate, parts, route, by),
@@ -32,8 +32,8 @@ pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, b
             let permitted = permit_first(gate, parts, route, by);
             if matches!(permitted, Err(Denial::NoCredential)) && gate.notices.first(Notice::OtherGate) {
                 tracing::error!(
-                    "a request without a credential comes through another gate, which takes the Authorization header away: \
-                     have its route say `forward_token: true`, or put one gate around both. Said once"
+                    "request without a credential: another gate in front removed the Authorization header. Set \
+                     `forward_token: true` on its route, or put one gate around both. Logged once"
                 );
             }
             permitted
@@ -43,7 +43,7 @@ pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, b
 
 fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
     match (route.policy.auth, route.policy.bad_credential_on_optional) {
-        // The route asks for no caller. Still, no request with two Authorization headers passes: the upstream would choose.
+        // No token is required, but two Authorization headers are refused: the upstream could choose either.
         (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route, by)),
         (Auth::Required, _) => permit_caller(gate, parts, route, by)?.ok_or(Denial::NoCredential),
         (Auth::Optional, BadCredential::Refuse) => {
@@ -53,7 +53,7 @@ fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Resu
             credential::at_most_one(&parts.headers)?;
             match permit_caller(gate, parts, route, by) {
                 Ok(Some(caller)) => Ok(caller),
-                // Two credentials are never ignored.
+                // Two credentials are refused even on an optional route.
                 Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
                 // A credential that was not examined is not a bad one (requirement R15).
                 Err(denial) => NotGood::of(denial).map(|_| policy::permit_anonymous(route, by)),
@@ -63,12 +63,12 @@ fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Resu
     }
 }
 
-/// `None` if no credential was sent.
+/// The permit for the caller; `None` without a credential.
 fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Option<Permitted>, Denial> {
     permit_as(gate, parts, route, &route.policy, by)
 }
 
-/// The same, with the token where another route has it.
+/// The same, with the token in a place that the policy `places_of` accepts.
 fn permit_as(
     gate: &Inner,
     parts: &Parts,
@@ -77,22 +77,24 @@ fn permit_as(
     by: By,
 ) -> Result<Option<Permitted>, Denial> {
     let Some((verified, first_sight)) = caller(gate, parts, &route.policy, places_of)? else { return Ok(None) };
+    // 7. Authorise.
     let authorised = policy::authorise(route, verified, &gate.audiences, by);
-    // A `require()` behind the layer may ask for this audience. Otherwise the verification is wasted, but cached.
+    // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
+    // requests with this token hit the cache.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
         gate.engine.limits().record_refused(address);
     }
     authorised.map(Some)
 }
 
-/// The caller of a request whose token fits the route in everything but its audience.
+/// The caller of a request whose token meets the policy of its route in all but the audience.
 pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Undecided, Denial> {
     let (verified, _) = caller(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
     let caller = policy::authorise_again(route, verified, by)?;
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
 
-/// The caller that a token names, and its source if the token is unseen.
+/// The verified caller, and the client's address if the token was not in the cache.
 type CheckedCaller = (Arc<Verified>, Option<Option<IpAddr>>);
 
 fn caller(
@@ -101,12 +103,14 @@ fn caller(
     policy: &RoutePolicy,
     places_of: &RoutePolicy,
 ) -> Result<Option<CheckedCaller>, Denial> {
+    // 5. Credential.
     let places = gate.places(places_of);
     let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
-    // Before the token is examined: a page of another site learns nothing, and confirms no generation.
+    // Before the token is examined: a page that may not send the request learns nothing, and confirms no generation.
     if found.by_cookie && !gate.origins.admit(parts, places_of) {
         return Err(Denial::CrossOrigin);
     }
+    // 6. Verify.
     let mut first_sight = None;
     let shown = || gate.shown(*first_sight.insert(gate.client_address(parts)));
     let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
@@ -114,13 +118,13 @@ fn caller(
     Ok(Some((verified, first_sight)))
 }
 
-/// Authorises a call in an envelope, besides the envelope itself (requirement T22): by the rule that names the call, or else
-/// by the routes of the requests that are the same call. Each of those requests that a route serves must be permitted. If
-/// no route serves one, the call cannot be sent without an envelope either, and is refused. A call without such a request
-/// is authorised by the envelope's route alone.
+/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). A rule that names the call
+/// decides. Without one, the routes of all requests that are equivalent to the call decide: each that any route serves
+/// must be permitted. If no route serves any of them, the call is refused, because no client could send it without an
+/// envelope either. A call without equivalent requests is decided by the envelope's route alone.
 ///
 /// # Errors
-/// The denial, and the route that it comes from.
+/// The denial, and the route that refuses.
 pub(in crate::gate) fn permit_call(
     gate: &Inner,
     parts: &Parts,
@@ -149,7 +153,7 @@ pub(in crate::gate) fn permit_call(
     })
 }
 
-/// Authorises for another route what one route permitted. The token is in the place that the first route allows.
+/// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
 fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Route>) -> Result<Permitted, Denial> {
     let caller = match (rule.policy.auth, permitted.caller()) {
         (Auth::None, _) => return Ok(permitted),
@@ -157,7 +161,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
             policy::judge(&rule.policy, caller, &gate.audiences)?;
             return Ok(permitted);
         }
-        // The envelope's route asks for no caller, or took a bad token for none.
+        // The envelope's route required no token, or treated a bad one as none.
         (Auth::Optional | Auth::Required, None) => {
             permit_as(gate, parts, rule, &permitted.route().policy, permitted.by())
         }
@@ -172,7 +176,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
     }
 }
 
-/// Prepares a permitted request for the service: removes identity headers of the client, then adds those of the gate.
+/// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
     let policy = &permitted.route().policy;
     gate.protected.strip_untrusted(&mut parts.headers, policy);
@@ -188,7 +192,7 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
     }
 }
 
-/// Removes the tokens of these places.
+/// Removes the tokens in these places.
 pub(super) fn withhold(parts: &mut Parts, places: Places<'_>) {
     for cookie in places.cookies.into_iter().flatten() {
         credential::remove_cookie(&mut parts.headers, cookie);
@@ -196,7 +200,7 @@ pub(super) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_query_token(parts, places.query);
 }
 
-/// A token in the query is no credential, and is not forwarded (requirement T2).
+/// Removes tokens in the query: they are never forwarded (requirement T2).
 fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
     let Some(query) = parts.uri.query() else { return };
     let mut rest = credential::strip_query_token(query);
@@ -209,14 +213,14 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
         if !set_target(parts, target) {
-            // Cannot happen, because these are parts of a valid target. If it does, the path alone is forwarded.
+            // A part of a valid target is valid, so this cannot happen. If it does, the path alone is forwarded.
             let path = parts.uri.path().to_owned();
             set_target(parts, path);
         }
     }
 }
 
-/// Sets the canonical path of the request. The query stays as it is.
+/// Sets the canonical path, and keeps the query.
 pub(super) fn set_path(parts: &mut Parts, path: &str) -> bool {
     let whole = match parts.uri.query() {
         Some(query) => format!("{path}?{query}"),

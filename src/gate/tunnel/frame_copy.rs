@@ -8,18 +8,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// As much as is held of either direction; while it waits to be taken, nothing more is read.
+/// The buffer of each direction, in bytes. While it is not written out, nothing more is read (back-pressure).
 const BUFFER: usize = 8 * 1024;
 
 pub(super) struct FrameCopy {
     buffer: Box<[u8]>,
-    /// What of the buffer waits to be written.
+    /// The part of the buffer that waits to be written.
     start: usize,
     end: usize,
-    /// What was written.
+    /// Frame boundaries of the bytes written.
     frames: Frames,
     unflushed: bool,
-    /// Nothing more is read.
+    /// Whether reading has ended.
     is_over: bool,
     is_shut: bool,
 }
@@ -37,7 +37,7 @@ impl FrameCopy {
         }
     }
 
-    /// Copies until `from` ends, which is then told to `to`.
+    /// Copies until `from` ends, then shuts `to` down.
     pub(super) fn poll_copy<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
     where
         F: AsyncRead + Unpin,
@@ -56,7 +56,7 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Copies the rest of the frame that is under way, and nothing after it.
+    /// Copies the rest of the current frame, and nothing after it.
     pub(super) fn poll_rest<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
     where
         F: AsyncRead + Unpin,
@@ -79,7 +79,7 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Drops what waits, and has this Close frame be the last that is written, if one may stand here.
+    /// Drops the buffered bytes, and makes this Close frame the last that is written, if a frame may begin here.
     pub(super) fn end_with(&mut self, close: &[u8]) {
         (self.start, self.end, self.is_over) = (0, 0, true);
         if self.frames.is_between()
@@ -91,7 +91,7 @@ impl FrameCopy {
         }
     }
 
-    /// Was the last of it written?
+    /// Whether the last byte was written and the side shut down.
     pub(super) fn is_shut(&self) -> bool {
         self.is_shut
     }
@@ -128,7 +128,7 @@ impl FrameCopy {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
-                // Whoever has nothing to say for now has been heard to the end.
+                // Flush while the sender pauses: then the receiver has all bytes so far.
                 if self.unflushed {
                     ready!(Pin::new(to).poll_flush(cx))?;
                     self.unflushed = false;

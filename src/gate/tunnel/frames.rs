@@ -1,7 +1,7 @@
-//! Where the frames of a WebSocket begin and end (RFC 6455 §5.2), told from the bytes that pass. Payloads are counted, not
-//! looked at.
+//! Finds where the frames of a WebSocket begin and end (RFC 6455 §5.2) in the bytes that pass. Payloads are counted,
+//! not read.
 
-/// No header is longer.
+/// The longest header, in bytes.
 const MAX_HEADER: usize = 14;
 
 /// Follows one direction of a connection.
@@ -10,14 +10,14 @@ pub(super) struct Frames {
     /// The part of a header that has passed.
     head: [u8; MAX_HEADER],
     known: usize,
-    /// So many bytes of the payload are still to come.
+    /// Bytes of the payload that are still to come.
     payload: u64,
     has_close: bool,
     is_lost: bool,
 }
 
 impl Frames {
-    /// Takes note of bytes that pass.
+    /// Follows bytes that pass.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let passed = self.pass_some(bytes);
@@ -25,8 +25,8 @@ impl Frames {
         }
     }
 
-    /// How many of these bytes, which come next, belong to the frame that is under way: all of them, if it does not end
-    /// there, and none, if it turns out to be no frame.
+    /// How many of the next bytes belong to the current frame: all of them if it does not end there, none if they turn
+    /// out not to be a frame.
     pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut passed = 0;
@@ -46,12 +46,12 @@ impl Frames {
         self.has_close
     }
 
-    /// Was there something that is no frame? Then nothing is known of what follows.
+    /// Whether some bytes were not a frame. The boundaries of all that follows are unknown then.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
-    /// The same, for one header or one payload at most: says how many bytes that were.
+    /// Follows one header or one payload at most, and returns how many bytes that took.
     fn pass_some(&mut self, bytes: &[u8]) -> usize {
         if self.is_lost {
             return bytes.len();
@@ -76,19 +76,19 @@ impl Frames {
         self.known = before + passed;
         let head = self.head;
         match self.take_header(head.get(..self.known).unwrap_or_default()) {
-            // More than the header's own bytes may have been put there.
+            // `head` may hold bytes beyond the header's own.
             Some(length) => length.saturating_sub(before),
             None => passed,
         }
     }
 
-    /// Its length, if there is all of a header.
+    /// The length of the header, if it is complete.
     fn take_header(&mut self, bytes: &[u8]) -> Option<usize> {
         let header = Header::read(bytes)?;
         match header.opcode {
             CONTINUATION | TEXT | BINARY | PING | PONG => {}
             CLOSE => self.has_close = true,
-            // Nobody has defined it: what follows may be anything.
+            // An opcode that no standard defines: anything may follow.
             _ => {
                 self.is_lost = true;
                 return None;
@@ -107,7 +107,7 @@ pub(super) const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 
-/// What a frame's header says of its extent.
+/// The part of a frame's header that gives its length.
 struct Header {
     opcode: u8,
     /// The bytes of the header.
@@ -117,7 +117,7 @@ struct Header {
 }
 
 impl Header {
-    /// `None` as long as it is not whole.
+    /// `None` as long as the header is incomplete.
     fn read(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let (payload, extended) = match second & 0x7f {

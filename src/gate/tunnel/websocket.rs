@@ -1,5 +1,5 @@
-//! A WebSocket through the gate. Its frames pass as they are; the gate only knows where each ends, so that it can end the
-//! whole with a Close frame of its own (RFC 6455 §5.5.1).
+//! A WebSocket through the gate. Its frames pass unchanged. The gate tracks frame boundaries only, so that it can end
+//! the connection with a Close frame of its own (RFC 6455 §5.5.1).
 
 use std::future::poll_fn;
 use std::io;
@@ -14,8 +14,8 @@ use crate::gate::LeaseEnd;
 use crate::linger::linger;
 use crate::random::random;
 
-/// How long both sides may take until they have been told of the end: the frame to the client that is under way must come
-/// whole from the upstream, and be taken by the client, the Close frame too.
+/// The time limit for the Close frames to both sides. Within it the upstream must send the rest of the current frame,
+/// and the client must read that rest and the Close frame.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// A WebSocket between two sockets.
@@ -47,8 +47,8 @@ where
         .await
     }
 
-    /// Tells both sides that this is the end, and why. What waits to be written is dropped; of the frame that is under way
-    /// the client gets the rest, the upstream nothing. Who cannot be told in time is cut off.
+    /// Closes both sides, with the reason. Buffered bytes are dropped, except that the client gets the rest of the
+    /// current frame. A side that does not take its Close frame in time is disconnected.
     pub(super) async fn end(mut self, why: &LeaseEnd) {
         let _ = tokio::time::timeout(FAREWELL, self.farewell(why)).await;
         let Self { mut client, mut upstream, to_client, to_upstream } = self;
@@ -72,7 +72,7 @@ where
         self.to_upstream.end_with(&masked_close_frame(why));
         let mut has_rest = false;
         poll_fn(|cx| {
-            // Neither side waits for the other, nor for one that is broken.
+            // Neither side waits for the other, nor for a broken one.
             let upstream = self.to_upstream.poll_copy(cx, &mut self.client, &mut self.upstream).map(drop);
             let client = self.poll_tell_client(cx, &mut has_rest, &to_client).map(drop);
             ready!(upstream);
@@ -91,7 +91,7 @@ where
     }
 }
 
-/// What is said: that of the `kuzzle` dialect, where it has a word for it.
+/// The Close frame for a reason: the code and text of the `kuzzle` dialect, where it has one.
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer good"),
@@ -107,7 +107,7 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// A close frame of a client is masked with random bytes, so that its bytes are unpredictable (RFC 6455 §5.3).
+/// The Close frame with a random mask, as a client must send it (§5.3): its bytes on the wire must be unpredictable.
 fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
     match random::<4>() {
         Ok(mask) => close_frame(why, Some(*mask)),

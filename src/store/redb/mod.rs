@@ -4,7 +4,7 @@
 //! answers: an `Ok` is durable. Operations of one batch see each other in their order; a refused one writes nothing. If
 //! a commit fails, every operation of its batch fails, and nothing more is written until the file is opened again: the
 //! failed writes may or may not be in it. The writer reopens it by itself, with back-off, once there is room; reading
-//! goes on meanwhile. A caller that stops waiting does not undo its operation.
+//! continues meanwhile. A caller that stops waiting does not undo its operation.
 //!
 //! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in
 //! use is refused and left unchanged, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;

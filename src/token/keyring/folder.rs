@@ -250,13 +250,13 @@ impl Writing {
     }
 
     /// Writes a file that must not exist yet.
-    #[expect(clippy::unused_self, reason = "only whoever holds the lock may write")]
+    #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn create(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
         private_file::create_private_new(path, text).map_err(|e| io(path, e))
     }
 
     /// Writes a file, and replaces an existing one.
-    #[expect(clippy::unused_self, reason = "only whoever holds the lock may write")]
+    #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn replace(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
         private_file::write_private_atomic(path, text).map_err(|e| io(path, e))
     }

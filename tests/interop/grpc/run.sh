@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Drives a gate with a real gRPC client: run.sh python|node, or run.sh python SCRIPT. The client is installed, as it is pinned here, into
-# target/interop-cache the first time. tests/interop/grpc.rs says in the environment where the gate is and who logs in.
+# target/interop-cache the first time. tests/interop/grpc.rs passes the gate's address and the user in the environment.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -12,7 +12,7 @@ missing() {
     exit 1
 }
 
-# Calls $3 to fill the folder $1, whose contents depend on the file $2 alone; once, whoever else wants it too.
+# Calls $3 to fill the folder $1, whose contents depend on the file $2 only. Concurrent runs fill it once.
 install() {
     local sum
     sum=$(sha256sum "$2" | cut -c1-16)

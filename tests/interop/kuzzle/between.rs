@@ -47,7 +47,7 @@ const INVALID: &str = "security.token.invalid";
 /// What a gate said, by what it was asked for.
 pub(crate) type Recording = HashMap<String, VecDeque<Value>>;
 
-/// Who answers.
+/// The server that answers.
 pub(crate) enum Behind {
     Gate(SocketAddr),
     Recording(Recording),
@@ -242,7 +242,7 @@ async fn carry(
     }
 }
 
-/// A WebSocket that says what was said before: to who asks now.
+/// A WebSocket that repeats an earlier answer for the present request.
 fn play(world: Arc<World>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
     let accept = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());
     tokio::spawn(async move {

@@ -11,7 +11,7 @@ export const subject = USER_SUBJECT;
 export const credentials = { username: USER_NAME, password: PASSWORD };
 // The gate lets the old token pass for requests that are under way (`revoke_previous_after`).
 export const tolerant = process.env.TOLERANT === '1';
-// Nothing that the SDK tells is held back because it told the same a moment ago.
+// No event of the SDK is suppressed as a repetition.
 export const options = { eventTimeout: 0, tokenExpiredInterval: 0 };
 
 let at = 'the beginning';
@@ -55,8 +55,8 @@ export async function until(what, holds) {
   assert.fail(`never happened: ${what}`);
 }
 
-// When it is connected, the SDK asks by itself who it is. It takes the answer for its own state, which a login that is
-// answered in the same breath would not survive.
+// Once connected, the SDK asks for the current user by itself, and takes the answer for its own state. A login that is
+// answered at the same time would be lost.
 export async function connected(kuzzle) {
   const turn = () => new Promise((resolve) => setImmediate(resolve));
   await kuzzle.connect();
@@ -96,7 +96,7 @@ export async function hello(kuzzle, action = 'hello') {
 const five = (make) => Array.from({ length: 5 }, make);
 
 // The token is exchanged with ten requests at the upstream that it had let through, and ten more around it. None of them
-// is lost: the first ten succeed, the others do or are told that their token is dead.
+// is lost: the first ten succeed, the others succeed or get the error of a dead token.
 export async function refreshWithRequestsInFlight(kuzzle, arrivesInOrder) {
   const old = kuzzle.jwt;
   const letThrough = [...five(() => hello(kuzzle, 'hold')), ...five(() => hello(kuzzle, 'hold'))];

@@ -9,7 +9,7 @@ import {
 
 const { Http, Kuzzle } = kuzzleSdk;
 
-// Data routes are the application's: the SDK is told where they are.
+// Data routes are the application's, so the SDK is configured with them.
 const customRoutes = { app: { hello: { verb: 'GET', url: '/hello' }, hold: { verb: 'GET', url: '/hold' } } };
 
 async function client(jwt) {
@@ -62,7 +62,7 @@ run(async () => {
   await theOldTokenIsRefused(old);
   await hello(kuzzle);
 
-  // A tab that missed it all is told that its token is dead, and drops it. Nobody else suffers.
+  // A tab that missed the refresh gets the error of a dead token, and drops the token. Other tabs are unaffected.
   step('a token that comes again late');
   const stale = await client(first);
   const stalled = event(stale, 'tokenExpired');

@@ -75,7 +75,7 @@ run(async () => {
   await theOldTokenIsRefused(old);
   assert.equal((await hello(kuzzle)).connection, connection);
 
-  // A tab that missed it all is told that its token is dead, and drops it. Nobody else suffers.
+  // A tab that missed the refresh gets the error of a dead token, and drops the token. Other tabs are unaffected.
   step('a token that comes again late');
   const stale = await client(first);
   const stalled = event(stale, 'tokenExpired');
@@ -106,7 +106,7 @@ run(async () => {
   await hello(kuzzle);
   assert.deepEqual([lost, drops], [1, 0]);
 
-  // The connection is told, and its next request is refused.
+  // The connection gets an event, and its next request is refused.
   step('logout elsewhere');
   const gone = kuzzle.jwt;
   const expired = event(kuzzle, 'tokenExpired');
@@ -175,7 +175,7 @@ run(async () => {
   const [code] = await once(socket, 'close');
   assert.ok(code !== 1000, `closed with ${code}`);
 
-  // A connection that is quiet is told.
+  // An idle connection gets the event.
   step('revocation');
   const revoked = kuzzle.jwt;
   const told = event(kuzzle, 'tokenExpired');

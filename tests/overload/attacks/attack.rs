@@ -1,4 +1,4 @@
-//! The attacks: each takes what it can get of one thing, and comes again at a bounded rate.
+//! The attacks: each takes as much as it can get of one resource, and retries at a bounded rate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::others::connect;
 use support::Gate;
 use support::frames::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 
-/// How often each client of an attack comes again.
+/// How often each client of an attack retries.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Longer than an attack lasts.
 const LONG: Duration = Duration::from_secs(600);
@@ -20,7 +20,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The gate, and what the attackers have of it.
 pub(super) struct Target {
     gate: SocketAddr,
-    /// Of mallory, who may log in like anybody.
+    /// Tokens of mallory, a user with a normal login.
     good: String,
     /// Authentic, and revoked.
     revoked: String,
@@ -43,7 +43,7 @@ pub(super) enum Attack {
     Watch,
     /// 2: bodies of the token endpoint that never come.
     Bodies,
-    /// 2b: WebSockets of nobody known, with a message that never ends.
+    /// 2b: WebSockets without a valid token, with a message that never ends.
     Sockets,
     /// 6: logins of unknown users with the public client, from many addresses.
     Logins,
@@ -86,7 +86,7 @@ impl Attack {
         }
     }
 
-    /// Who offers it, and how much.
+    /// The source of the load, and its amount.
     pub(super) const fn offered(self) -> &'static str {
         match self {
             Self::Watch | Self::Bodies => {

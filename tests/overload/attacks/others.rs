@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use support::keep_secret;
 
-/// Far longer than anybody waits: only a hang ends by it.
+/// Far longer than any client waits: only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -56,7 +56,7 @@ pub(super) struct Client {
     asked: usize,
 }
 
-/// Clients that have logged in once from where they are, as users have who come back.
+/// Clients that have logged in from their address before, like returning users.
 pub(super) async fn prepare(gate: SocketAddr, users: &[String], password: &'static str) -> Vec<Client> {
     let mut clients = Vec::new();
     for (user, last) in users.iter().zip(1..) {

@@ -45,7 +45,7 @@ impl Kind {
     }
 }
 
-/// Serves until the process is ended. One worker thread, as everybody in the bench has.
+/// Serves until the process is ended, with one worker thread, like every gateway of the bench.
 pub fn run(kind: Kind, listen: SocketAddr, upstream: SocketAddr, keys: (Algorithm, &Path)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! What somebody writes who verifies tokens by hand: jsonwebtoken with all its checks on.
+//! A hand-written verifier: jsonwebtoken with all its checks on.
 
 use std::fs;
 use std::path::Path;

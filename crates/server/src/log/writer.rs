@@ -258,7 +258,7 @@ impl Writer {
             self.report_dropped();
             if !has_written {
                 self.sink.pending.store(false, Ordering::SeqCst);
-                // A line that came between the pass and this found `pending` set, and woke nobody.
+                // A line that arrived between the pass and this found `pending` set, and did not wake this thread.
                 if self.sink.has_work() {
                     self.sink.pending.store(true, Ordering::SeqCst);
                 }

@@ -296,7 +296,7 @@ where
     }
 }
 
-/// Resolves when the gate is told to stop.
+/// Resolves when the gate stops.
 async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop too.
     let _ = stopped.wait_for(|stopped| *stopped).await;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `rotogate_requests_total` | `route`, `outcome`, `code` | requests answered; `outcome` as in the access log (docs/logs.md) |
 //! | `rotogate_request_duration_seconds` | `route` | from the request's head to the response's head |
-//! | `rotogate_session_events_total` | `event` | logins, rotations, replays, reuses, revocations … |
+//! | `rotogate_session_events_total` | `event` | events of sessions, by the names of [`Event`] |
 //! | `rotogate_revocations` | | entries of the revocation list |
 //! | `rotogate_verified_tokens` | | access tokens in the cache |
 //! | `rotogate_requests_in_flight` | | requests in flight, streams included; bounded by `max_requests` |
@@ -189,8 +189,7 @@ impl Collector for GateCollector {
             let mut of_labels = durations.encode_family(&labels)?;
             of_labels.encode_histogram::<NoLabelSet>(of_route.sum, of_route.buckets.iter().sum(), &buckets, None)?;
         }
-        let mut events =
-            encoder.encode_descriptor("session_events", "What happened to sessions", None, MetricType::Counter)?;
+        let mut events = encoder.encode_descriptor("session_events", "Session events", None, MetricType::Counter)?;
         for event in Event::ALL {
             let count = ConstCounter::new(self.gate.events().get(event));
             count.encode(events.encode_family(&[("event", event.name())])?)?;
@@ -213,11 +212,11 @@ impl Collector for GateCollector {
         let overload = self.gate.overload();
         for (name, help, value) in [
             ("revocations", "Entries of the revocation list", revocations),
-            ("requests_in_flight", "Requests under way", held(&overload.requests)),
-            ("pending_bodies", "Requests to endpoints whose body is not there yet", held(&overload.bodies)),
+            ("requests_in_flight", "Requests in flight", held(&overload.requests)),
+            ("pending_bodies", "Requests to endpoints whose body has not arrived yet", held(&overload.bodies)),
             ("own_streams", "Streams that the gate answers itself", held(&overload.streams)),
             ("tunnels", "Upgraded connections", held(&overload.tunnels)),
-            ("buffered_bytes", "Bytes kept of bodies, messages and queues", held(&overload.buffered)),
+            ("buffered_bytes", "Buffered bytes of bodies, messages and queues", held(&overload.buffered)),
             ("verified_tokens", "Access tokens in the cache", tokens),
         ] {
             let gauge = ConstGauge::new(value);

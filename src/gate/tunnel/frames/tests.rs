@@ -76,7 +76,7 @@ fn what_is_no_frame_is_not_followed_any_further() {
     let mut follower = Frames::default();
     follower.pass(&frame(OPCODES[1], 5, None, true));
     assert!(follower.is_between());
-    // An opcode that nobody has defined.
+    // An undefined opcode.
     follower.pass(&[0x83]);
     assert!(!follower.is_between() && !follower.is_lost());
     assert_eq!(follower.rest_of_frame(&[0x05, 1]), 0);

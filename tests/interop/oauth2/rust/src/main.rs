@@ -1,4 +1,4 @@
-//! The `oauth2` crate, told nothing but the issuer.
+//! The `oauth2` crate, configured with the issuer only.
 
 use std::env::var;
 use std::io::{Error, Read, Write};
