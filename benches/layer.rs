@@ -1,7 +1,7 @@
 //! What the gate adds to a request: whole requests through `Gate::layer`, no socket.
 //!
-//! The table at the end sets a token that was verified before beside one verified anew, RS256 first: that ratio is what
-//! the cache of verified tokens is for.
+//! The last table compares a new token with a cached one, RS256 first: the ratio is the gain of the cache of verified
+//! tokens.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ use tower::Layer;
 const ISSUER: &str = "https://auth.example.com";
 const LEEWAY: Duration = Duration::from_secs(30);
 const REVOKED: u32 = 100_000;
-/// The memory for verified tokens, in bytes: room for all of a case.
+/// The memory for verified tokens, in bytes: enough for all tokens of a case.
 const CACHE: u64 = 64 << 20;
 
 struct Bench {
@@ -39,7 +39,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// A gate with so many sessions, and the access token of each.
+    /// A gate with this many sessions, and the access token of each.
     async fn new(algorithm: Algorithm, tokens: usize, capacity: u64, revoked: u32) -> Self {
         let store = MemoryStore::new(ISSUER, LEEWAY);
         let now = SystemTime::new().wall();
@@ -69,7 +69,7 @@ impl Bench {
         bench
     }
 
-    /// Whole requests, the tokens in turn.
+    /// Whole requests; the tokens take turns.
     fn run(&self) -> impl FnMut() + Send + use<> {
         let mut heads = self.heads();
         let mut service = self.service.clone();
@@ -81,7 +81,7 @@ impl Bench {
     }
 }
 
-/// The end of a session that never was, in force for an hour.
+/// The revocation of a session that does not exist, in force for an hour.
 fn revocation(now: Timestamp, number: u32) -> Revocation {
     let mut random = [0; 10];
     random[5..9].copy_from_slice(&number.to_le_bytes());
@@ -98,7 +98,7 @@ fn bare(tokens: &[String]) -> impl FnMut() + Send + use<> {
     move || exchange(&mut Inner, heads.request())
 }
 
-/// The same on two threads at once: what one of them was busy for, on average.
+/// The same on two threads at once: the mean CPU time of one of them.
 fn on_two_threads(make: impl Fn() -> Box<dyn FnMut() + Send>) -> impl FnMut(u64) -> Duration {
     move |operations| {
         let barrier = Arc::new(Barrier::new(2));
@@ -125,7 +125,7 @@ fn main() {
     let rs256_revoked = bench(Algorithm::Rs256, many, CACHE, revoked);
     let others =
         [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256].map(|algorithm| bench(algorithm, many, CACHE, 0));
-    // None is kept, so that each is verified anew.
+    // The cache keeps none, so each request verifies its token.
     let anew = bench(Algorithm::Rs256, many, 0, 0);
     let anew_revoked = bench(Algorithm::Rs256, many, 0, revoked);
 

@@ -1,7 +1,7 @@
 //! Rotations of refresh tokens on the embedded store, each durable before it is answered: one at a time, and many in
 //! flight that share a commit.
 //!
-//! 20 000 sessions take turns, so that no case enjoys a smaller set of pages than another. The store lies in the build
+//! 20 000 sessions take turns, so that every case touches as many pages. The store is in the build
 //! directory, on its real disk.
 
 #![allow(
@@ -51,7 +51,7 @@ const IN_FLIGHT: [usize; 3] = [1, 64, 256];
 
 type Answer<'a> = Pin<Box<dyn Future<Output = String> + Send + 'a>>;
 
-/// Something that exchanges a refresh token for the next.
+/// Exchanges a refresh token for the next one.
 trait Rotate: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     fn begin(&self, number: usize) -> Answer<'_>;
@@ -187,7 +187,7 @@ impl Rotate for ByLayer {
     }
 }
 
-/// What one round of one case did.
+/// The result of one case in one round.
 struct Round {
     per_second: f64,
     commits_per_second: f64,
@@ -196,7 +196,7 @@ struct Round {
     latencies: Vec<f64>,
 }
 
-/// A store with its sessions, and the refresh token of each.
+/// A store with sessions, and the refresh token of each.
 struct Bench {
     rotate: Arc<dyn Rotate>,
     store: RedbStore,
@@ -275,8 +275,8 @@ impl Bench {
             "ratio",
             "best to best"
         );
-        // On a busy machine one at a time suffers most, and would flatter the ratio: the best rounds compare what a quiet
-        // machine would do.
+        // Other load slows the case of one at a time most, which makes the ratio too good. The best rounds had the
+        // least of it.
         let best_alone = all[0].iter().map(|round| round.per_second).fold(0.0, f64::max);
         for (rounds, in_flight) in all.iter().zip(IN_FLIGHT) {
             let rates: Vec<f64> = rounds.iter().map(|round| round.per_second).collect();

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What takes too long for every change: run it before a release. The figures of the last run stand in docs/security.md.
+# The checks that take too long for every change: run them before a release. docs/security.md has the last figures.
 #
 #   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks]     all of them without an argument
 #
@@ -10,7 +10,7 @@
 # overload     a minute of four times what the machine carries; memory after a flood   OVERLOAD_SECONDS=60
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
 #
-# CRASH_SEED, SIM_SEED and SOAK_SEED bring a run back as far as choices go; each prints its own.
+# CRASH_SEED, SIM_SEED and SOAK_SEED repeat the choices of a run; each check prints its seed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -48,7 +48,7 @@ overload() {
     cargo test --all-features --test overload -- --ignored --nocapture a4_ a15_
 }
 
-# The release binary on a processor of its own; attackers, upstreams and the others on the rest.
+# The release binary has its own processor; attackers, upstreams and other clients share the rest.
 attacks() {
     local others
     others=1-$(($(nproc) - 1))

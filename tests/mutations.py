@@ -23,7 +23,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-# Nothing is left beside the sources.
+# No bytecode files beside the sources.
 sys.dont_write_bytecode = True
 from requirements import LATER, NUMBERS  # noqa: E402
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target/mutations"
 # Seconds after which tests that still run count as failed. The slowest take ten.
 HANGS_AFTER = 180
-# What asks for several nodes, and what is shown by reading, not by running.
+# Requirements for several nodes, and those that a review shows, not a run.
 EXCEPT = LATER | {"O11"}
 COPIED = ["src", "crates", "tests", "proto", "benches", "examples", "docs", "packaging"]
 FILES = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "SECURITY.md", "gateway.toml", "clippy.toml", "deny.toml"]

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs/security.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
-# What asks for several nodes, or for what later versions bring. The document says so, too.
+# Requirements for several nodes or later versions. The document marks them, too.
 LATER = {"O6", "O7", "O8"}
 NUMBERS = (
     [f"J{n}" for n in [*range(1, 17), 17]]

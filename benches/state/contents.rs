@@ -19,12 +19,12 @@ pub(super) const CLIENT: &str = "web";
 const LEEWAY: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const KEYRING: Uuid = Uuid::from_u128(7);
-/// How many writes are on their way at once.
+/// The number of writes in flight.
 const AT_ONCE: usize = 4096;
 
-/// When all this began.
+/// The creation time of the oldest session.
 pub(super) const BEGUN: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-/// When all of it has ended, and its grace too.
+/// A time at which every record has expired, grace included.
 pub(super) const OVER: Timestamp = BEGUN.plus(Duration::from_secs(10 * 24 * 3600));
 
 pub(super) fn store(folder: &Path) -> RedbStore {
@@ -35,16 +35,16 @@ pub(super) fn store(folder: &Path) -> RedbStore {
     RedbStore::open(folder.join("rotogate.redb"), options).unwrap()
 }
 
-/// The id of a session. They were created over a day, as many in each moment.
+/// The id of a session. Creation times are spread evenly over a day.
 pub(super) fn id(number: usize, of: usize) -> SessionId {
     let created = BEGUN.plus(Duration::from_micros(DAY.as_micros() as u64 * number as u64 / of.max(1) as u64));
     let mut random = [0; 10];
-    // Spread, as random bytes are; the same each time.
+    // Spread like random bytes, but the same in every run.
     random[2..].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     SessionId::new(created, random)
 }
 
-/// The id of a session that there is not, among those that there are.
+/// An id that no session has; in key order it lies among the existing ones.
 pub(super) fn unknown(number: usize, of: usize) -> SessionId {
     let mut bytes = *id(number, of).as_bytes();
     bytes[9] ^= 0xff;
@@ -90,7 +90,7 @@ pub(super) fn revocation(number: usize, of: usize) -> Revocation {
     Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: id.created().plus(DAY) }
 }
 
-/// Fills a store, and says how long that took in seconds, and how large its file is.
+/// Fills a store. Returns the seconds that it took, and the size of the file.
 pub(super) fn fill(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
     let store = store(folder);
     let start = Instant::now();
@@ -129,6 +129,6 @@ pub(super) fn crash(folder: &Path) {
     std::fs::create_dir(&crashed).unwrap();
     let copy = crashed.join("rotogate.redb");
     std::fs::copy(opened.path(), &copy).unwrap();
-    // Otherwise the system writes it later, while something else is measured.
+    // Otherwise the kernel writes it later, during another measurement.
     std::fs::File::open(copy).unwrap().sync_all().unwrap();
 }

@@ -1,4 +1,4 @@
-//! What a slow disk does: one whose every sync takes so much longer. Nothing is signed.
+//! Rotations on a slow disk: a delay is added to each sync. Nothing is signed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::contents::store;
 use super::used::{long, rotations};
 use super::{Kind, child};
 
-/// How much longer, in milliseconds.
+/// The delays, in milliseconds.
 const SLOWER: [usize; 3] = [0, 5, 20];
 const IN_FLIGHT: [usize; 4] = [1, 64, 256, 1024];
 const SESSIONS: usize = 20_000;

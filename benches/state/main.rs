@@ -1,13 +1,13 @@
-//! What it costs to keep much: stores of ten thousand to ten million sessions or revocations. How long they take to
-//! fill, how large they are, how long a gate takes to start on them and how much memory it needs then; what a look-up, a
-//! check, a rotation and the sweep cost at that size; and what a slow disk does.
+//! The cost of large stores: ten thousand to ten million sessions or revocations. Measures the time to fill a store,
+//! its size, the start of a gate on it and the memory that it needs then; look-up, check, rotation and sweep at that
+//! size; and rotations on a slow disk.
 //!
 //!     cargo bench --bench state                             # 10 000 to 1 000 000
 //!     cargo bench --bench state -- revocations 10000000     # one part, one size
 //!     cargo bench --bench state --features failpoints -- disk
 //!
-//! What is measured runs in processes of its own, with the allocator of the program, so that memory is that of the store
-//! and of nothing else. The file was just written: it comes from the memory of the system, not from the disk.
+//! Each measurement runs in its own process, with the allocator of the program, so that its memory is that of the store
+//! only. The file was just written: it is read from the page cache, not from the disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,12 +33,12 @@ use support::measures;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Tells a child that this is only a test that the bench runs.
+/// Set for a child process if this is only a test that the bench works.
 const SHORT: &str = "ROTOGATE_BENCH_SHORT";
-/// How often a store is opened; the median counts.
+/// How often a store is opened. The median is printed.
 const OPENED: usize = 5;
 
-/// What a store is filled with.
+/// The contents of a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Sessions,
@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-/// Runs this program anew for one part of the work, and gives back what it printed: numbers.
+/// Runs one part of the work in a new process of this program, and returns the numbers that it printed.
 fn child(part: &str, kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["child", part, kind.name(), &number.to_string()]).arg(folder);
@@ -87,14 +87,14 @@ fn as_child(arguments: &[String]) {
     numbers.iter().for_each(|number| println!("{number}"));
 }
 
-/// The median of what a child says about each, over several runs.
+/// The median of each number that a child prints, over several runs.
 fn medians(runs: usize, run: impl Fn() -> Vec<f64>) -> Vec<f64> {
     let all: Vec<Vec<f64>> = (0..runs).map(|_| run()).collect();
     let of = |index: usize| support::quantile(&all.iter().map(|one| one[index]).collect::<Vec<_>>(), 0.5);
     (0..all[0].len()).map(of).collect()
 }
 
-/// The figures of an empty store, which are taken off.
+/// The figures of an empty store. They are subtracted.
 fn empty(runs: usize) -> Vec<f64> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     child("fill", Kind::Sessions, 0, folder.path());

@@ -1,4 +1,4 @@
-//! What a start costs, and a check of the list then.
+//! The cost of a start, and of a check of the list after it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use rotogate::store::Store;
 use super::contents::{self, BEGUN, ISSUER, id, store, unknown};
 use super::support::busy;
 
-/// How many look-ups are timed: enough for the processor's caches to forget the first.
+/// The number of timed look-ups: enough to evict the first from the processor's caches.
 const CHECKS: usize = 1 << 20;
 
 fn load(store: &impl Store) -> RevocationList {
@@ -20,7 +20,7 @@ fn load(store: &impl Store) -> RevocationList {
     runtime.block_on(store.revocations()).unwrap().0
 }
 
-/// Milliseconds to open a store and to load its revocations; bytes of memory after, and at the most.
+/// Milliseconds to open a store and to load its revocations; bytes of memory afterwards, and at the peak.
 pub(super) fn open(folder: &Path) -> Vec<f64> {
     let before = memory("VmRSS:");
     let start = Instant::now();
@@ -59,7 +59,7 @@ pub(super) fn check(number: usize, folder: &Path) -> Vec<f64> {
     vec![time(&ids(unknown), false), time(&ids(id), number > 0)]
 }
 
-/// A line of what the system says of this process, in bytes.
+/// The value of a line in `/proc/self/status`, in bytes.
 pub(super) fn memory(line: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let found = status.lines().find_map(|one| one.strip_prefix(line));

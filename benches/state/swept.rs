@@ -11,10 +11,10 @@ use super::Kind;
 use super::contents::{OVER, store};
 use super::support::quantile;
 
-/// Sweeps all of it, and says how many went a second, and how long a step took in milliseconds: median, p99, longest.
+/// Sweeps a whole store. Returns the records removed a second, and the milliseconds of a step: median, p99, longest.
 ///
-/// The sweep asks for its next step when the last is done, and nothing else is asked: so the time from one time that it
-/// is woken to the next is that of a step.
+/// The sweep requests its next step when the last one is done, and the store has no other work. So the time between two
+/// wake-ups is that of a step.
 pub(super) fn measure(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
     let store = store(folder);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -34,7 +34,7 @@ pub(super) fn measure(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
     let took = start.elapsed();
     let there = number as u64;
     match kind {
-        // Those that were rotated have left entries, too.
+        // Rotated sessions have left entries, too.
         Kind::Sessions => assert_eq!(swept.sessions, there),
         Kind::Revocations => assert_eq!(swept, Swept { sessions: 0, revocations: there }),
     }

@@ -1,4 +1,4 @@
-//! What a look-up of a session and a rotation cost at a size. The rotations are those of the store alone: nothing is
+//! The cost of a session look-up and of a rotation at a size. The rotations are in the store only: nothing is
 //! signed.
 
 use std::path::Path;
@@ -17,8 +17,8 @@ const IN_FLIGHT: usize = 256;
 const LEEWAY: Duration = Duration::from_secs(30);
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
-/// Microseconds of a look-up of a session that is there, and of one that is not; rotations a second, CPU microseconds of
-/// each, and the p99 of their latencies in milliseconds; the same of rotations that end the access tokens before them.
+/// Microseconds of a look-up of a session that exists, and of one that does not; rotations a second, CPU microseconds
+/// of each, and their p99 latency in milliseconds; the same for rotations that revoke earlier access tokens.
 pub(super) fn measure(number: usize, folder: &Path) -> Vec<f64> {
     let store = store(folder);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
@@ -40,7 +40,7 @@ pub(super) fn measure(number: usize, folder: &Path) -> Vec<f64> {
     figures
 }
 
-/// Any of them, the next far from the last; the same each time.
+/// Sessions in an order where neighbours are far apart; the same in every run.
 fn any(n: usize, number: usize) -> usize {
     (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) as usize % number
 }
@@ -49,7 +49,7 @@ pub(super) fn long() -> bool {
     std::env::var_os(super::SHORT).is_none()
 }
 
-/// What many rotations came to.
+/// The result of many rotations.
 pub(super) struct Rotations {
     pub(super) per_second: f64,
     pub(super) commits_per_second: f64,
@@ -58,7 +58,7 @@ pub(super) struct Rotations {
     pub(super) p99_millis: f64,
 }
 
-/// Rotates sessions of a store for so long, with so many in flight.
+/// Rotates sessions of a store for this time, with this many in flight.
 pub(super) async fn rotations(
     store: &RedbStore,
     number: usize,
@@ -100,7 +100,7 @@ pub(super) async fn rotations(
     }
 }
 
-/// What the store does of a rotation.
+/// The store's part of a rotation.
 async fn rotate(store: &dyn Store, id: SessionId, ends_previous: bool) {
     let known = store.load(id).await.unwrap().unwrap();
     let now = known.issued_at.plus(Duration::from_secs(60));
@@ -123,6 +123,6 @@ async fn rotate(store: &dyn Store, id: SessionId, ends_previous: bool) {
     next.last.access_expires = access_expires;
     let revocation = ends_previous.then(|| Revocation::raised(id, raised, LEEWAY));
     let swap = store.compare_and_swap(known.revision, next, revocation).await.unwrap();
-    // Two workers may meet at one session of few.
+    // With few sessions, two workers may choose the same one.
     assert!(matches!(swap, Swap::Swapped | Swap::Changed(_)));
 }

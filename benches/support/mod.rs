@@ -1,4 +1,4 @@
-//! What the benches share: interleaved measuring, a table of ratios, and requests through a service without a socket.
+//! Shared by the benches: interleaved measuring, a table of ratios, and requests through a service without a socket.
 //!
 //! The machines that these run on are shared, so a figure alone says little. Every case is measured once a round, the
 //! order turned around every other round, and a ratio is the median of the ratios *within* rounds: what slows a round
@@ -26,12 +26,12 @@ use tower::Service;
 /// How long one case runs in one round.
 const SLICE: Duration = Duration::from_millis(15);
 
-/// Is this `cargo bench`, not a test that it runs at all?
+/// Is this `cargo bench`, not only a test that the bench works?
 pub(crate) fn measures() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
-/// Something to measure: does so many operations and says how long they took.
+/// A case to measure: runs this many operations and returns the time that they took.
 pub(crate) struct Case<'a> {
     name: String,
     run: Box<dyn FnMut(u64) -> Duration + 'a>,
@@ -43,7 +43,7 @@ impl<'a> Case<'a> {
         Self::timed(name, move |operations| busy(|| (0..operations).for_each(|_| operation())))
     }
 
-    /// Something that waits: in time on the clock.
+    /// A case that waits, measured in wall-clock time.
     pub(crate) fn waiting(name: impl Into<String>, mut operation: impl FnMut() + 'a) -> Self {
         Self::timed(name, move |operations| {
             let start = Instant::now();
@@ -52,13 +52,13 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// What takes its own time.
+    /// A case that measures its own time.
     pub(crate) fn timed(name: impl Into<String>, run: impl FnMut(u64) -> Duration + 'a) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
 }
 
-/// How long this thread was busy with it: CPU time, or time on the clock where the system does not tell.
+/// The CPU time of this thread for the work; wall-clock time where the system does not report CPU time.
 pub(crate) fn busy(work: impl FnOnce()) -> Duration {
     let (cpu, start) = (thread_time(), Instant::now());
     work();
@@ -67,16 +67,16 @@ pub(crate) fn busy(work: impl FnOnce()) -> Duration {
 }
 
 fn thread_time() -> Option<Duration> {
-    // The kernel brings the account up to date when a thread gives way.
+    // The kernel updates the figure when a thread yields.
     std::thread::yield_now();
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     stat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// What came of the rounds.
+/// The results of the rounds.
 pub(crate) struct Measured {
     names: Vec<String>,
-    /// Nanoseconds an operation, by case and round.
+    /// Nanoseconds per operation, by case and round.
     rounds: Vec<Vec<f64>>,
 }
 
@@ -119,7 +119,7 @@ impl Measured {
         &self.rounds[index]
     }
 
-    /// The table of all cases, each against the one named.
+    /// Prints all cases, each with its ratio to the named one.
     pub(crate) fn print(&self, title: &str, base: &str) {
         println!("\n{title}");
         println!("{:<58} {:>10} {:>21} {:>9}", "case", "median ns", "quartiles ns", "ratio");
@@ -134,7 +134,7 @@ impl Measured {
         }
     }
 
-    /// How often `cheap` goes into `dear`, as they are and with `bare` taken off both, round by round.
+    /// Prints the ratio of `dear` to `cheap`, and the ratio with `bare` subtracted from both; each within rounds.
     pub(crate) fn print_ratio(&self, dear: &str, cheap: &str, bare: &str) {
         let whole = median_ratio(self.of(dear), self.of(cheap), &[]);
         let net = median_ratio(self.of(dear), self.of(cheap), self.of(bare));
@@ -172,7 +172,7 @@ pub(crate) fn open_rates() -> Rates {
     }
 }
 
-/// The service inside: answers 1 KiB at once.
+/// The inner service: answers 1 KiB immediately.
 #[derive(Clone, Copy)]
 pub(crate) struct Inner;
 
@@ -192,7 +192,7 @@ impl Service<Request<Full<Bytes>>> for Inner {
     }
 }
 
-/// The heads of requests, one for each token: built anew each time, as a server does, the bytes shared.
+/// The heads of requests, one for each token. Each request gets a new head, as in a server; the bytes are shared.
 pub(crate) struct Heads {
     uri: Uri,
     authorization: Vec<HeaderValue>,

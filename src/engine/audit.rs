@@ -68,7 +68,7 @@ pub(crate) fn gave_way(session: &Session, ended: usize) {
         session.id = %session.id,
         user.id = &*session.subject,
         ended,
-        "sessions gave way to a new one",
+        "sessions ended to make room for a new one",
     );
 }
 

@@ -131,7 +131,7 @@ async fn a_broken_users_file_is_kept_out_loudly_while_the_gate_serves() {
     for (broken, said) in [("[[users]\n", "users.toml:1:"), ("[[users]]\nsubjct = \"x\"\n", "subjct")] {
         std::fs::write(&file, broken).unwrap();
         until("the log says so", async || {
-            gate.log().lines().any(|line| line.contains("the users file is broken") && line.contains(said))
+            gate.log().lines().any(|line| line.contains("users file broken") && line.contains(said))
         })
         .await;
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);

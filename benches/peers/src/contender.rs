@@ -14,9 +14,9 @@ use crate::serve::{Kind, LEEWAY};
 use crate::template::Template;
 use crate::tokens::Bad;
 
-/// The gateway has this processor for itself.
+/// The gateway's processor: nothing else runs on it.
 pub const GATEWAY: usize = 0;
-/// Load and upstream share this one.
+/// The processor of load and upstream.
 pub const LOAD: usize = 1;
 
 /// A path that requires a token at every gateway, and a public one of rotogate's.
@@ -70,7 +70,7 @@ impl Contender {
         matches!(self, Rotogate { .. })
     }
 
-    /// Does it ask for a token?
+    /// Does it require a token?
     pub const fn checks(self) -> bool {
         match self {
             Rust(kind) => !matches!(kind, Kind::Relay | Kind::Hyper),
@@ -106,11 +106,11 @@ pub struct Stage {
     pub upstream: SocketAddr,
 }
 
-/// A contender that runs, in a folder that goes with it.
+/// A running contender, in a folder that is removed with it.
 pub struct Running {
     pub contender: Contender,
     pub address: SocketAddr,
-    /// Ended before the folder goes.
+    /// Dropped, and so ended, before the folder is removed.
     processes: Vec<Process>,
     folder: tempfile::TempDir,
 }
@@ -158,7 +158,7 @@ impl Running {
                 if behind {
                     command.env("ROTOGATE_SERVER__TRUSTED_PROXIES", "127.0.0.1");
                 }
-                // In full, into a file beside its other files.
+                // With all fields, into a file beside its other files.
                 command.env("ROTOGATE_ACCESS_LOG__ENABLED", access_log.to_string());
                 command.env("ROTOGATE_ACCESS_LOG__FORMAT", "json");
                 command.env("ROTOGATE_ACCESS_LOG__OUTPUT", place.join("access.log"));
@@ -177,7 +177,7 @@ impl Running {
         self.folder.path().join("log")
     }
 
-    /// Whose CPU time counts: of nginx with `auth_request` that of both.
+    /// The processes whose CPU time counts; for nginx with `auth_request` also the auth server.
     pub fn processes(&self) -> Vec<u32> {
         self.processes.iter().map(Process::id).collect()
     }
@@ -209,7 +209,7 @@ pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// One thread, connections kept on both sides. With a key: what `jwt_verify` does not look at is looked at by hand.
+/// One thread, keep-alive on both sides. With a key, it also checks the claims that `jwt_verify` ignores.
 fn haproxy(listen: SocketAddr, upstream: SocketAddr, jwt: Option<(Algorithm, &Path)>) -> Result<String> {
     let rules = match jwt {
         None => String::new(),
@@ -255,7 +255,7 @@ backend app
     ))
 }
 
-/// One worker, connections kept on both sides and to the auth server.
+/// One worker, keep-alive on both sides and to the auth server.
 fn nginx(folder: &Path, listen: SocketAddr, upstream: SocketAddr, auth: Option<SocketAddr>) -> String {
     let folder = folder.display();
     // By default root's nginx runs its workers as another user, which has no access to our folder.
@@ -265,7 +265,7 @@ fn nginx(folder: &Path, listen: SocketAddr, upstream: SocketAddr, auth: Option<S
         Some(auth) => (
             format!("upstream auth {{ server {auth}; keepalive 64; keepalive_requests 1000000000; }}"),
             "auth_request /auth;",
-            // A header set here takes away those set above: `Connection` too, and with it the kept connections.
+            // A header set here removes the inherited ones, `Connection` included, and with it keep-alive.
             r#"location = /auth {
             internal;
             proxy_pass http://auth;

@@ -1,4 +1,4 @@
-//! Good clients at a fixed rate, and forged tokens beside them: what the one costs the other.
+//! Good clients at a fixed rate, with forged tokens beside them: how the flood affects the good clients.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use crate::serve::BODY;
 
 /// Connections of the good clients, and as many of the attackers.
 const CLIENTS: usize = 16;
-/// How many requests good clients send in a second, all together.
+/// The requests a second of all good clients together.
 const GOOD: u32 = 2000;
 
 /// What is sent besides what good clients send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flood {
-    /// How many forged tokens a second, as far as they are answered.
+    /// Forged tokens a second; fewer, if the gateway does not answer in time.
     pub forged: u32,
-    /// Does each come from an address of its own?
+    /// Does each come from a different address?
     pub everywhere: bool,
 }
 
-/// Connections of both.
+/// The connections of good clients and attackers.
 pub struct Clients {
     good: Vec<Connection>,
     bad: Vec<Connection>,
@@ -36,8 +36,8 @@ impl Clients {
         Ok(Self { good: open().await?, bad: open().await? })
     }
 
-    /// Runs for so long. What good clients waited, from when their request was due; and how many forged tokens were
-    /// answered in a second.
+    /// Runs for this time. Returns the latencies of good clients, counted from when each request was due, and the
+    /// forged tokens answered a second.
     pub async fn measure(
         self,
         path: &str,
@@ -56,13 +56,13 @@ impl Clients {
     }
 }
 
-/// When each of `CLIENTS` is due, at so many a second between them.
+/// The times at which requests of one of `CLIENTS` are due; all together send `rate` a second.
 fn schedule(began: Instant, client: usize, rate: u32) -> impl Iterator<Item = Instant> {
     let every = Duration::from_secs(1) / rate.max(1);
     (0_u32..).map(move |turn| began + every * (turn * CLIENTS as u32 + client as u32))
 }
 
-/// Timers are too coarse, and this thread does not sleep anyway.
+/// Polls the clock: timers are too coarse, and this thread never sleeps.
 async fn wait_until(due: Instant) {
     while Instant::now() < due {
         tokio::task::yield_now().await;
@@ -91,7 +91,7 @@ async fn send_good(connections: &mut [Connection], path: &str, picker: &Picker, 
     Ok(Driven { took, latency })
 }
 
-/// How many were answered.
+/// Returns the number of answers.
 async fn send_forged(
     connections: &mut [Connection],
     path: &str,

@@ -77,7 +77,7 @@ pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
 
 struct Rows {
     text: String,
-    /// Too short to judge by.
+    /// The run is too short to judge by.
     trial: bool,
 }
 

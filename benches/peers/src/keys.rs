@@ -24,7 +24,7 @@ const SECRET_TEXT: &str = "MGYxZTJkM2M0YjVhNjk3ODg3OTZhNWI0YzNkMmUxZjAwMTIzNDU2N
 /// The algorithms of the bench.
 pub const ALGORITHMS: [Algorithm; 4] = [Algorithm::Hs256, Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
 
-/// Where things are in the folder.
+/// The folder of the keyring.
 pub fn keyring(folder: &Path) -> PathBuf {
     folder.join("keys")
 }
@@ -42,7 +42,7 @@ pub const fn secret() -> &'static str {
     SECRET
 }
 
-/// Makes all of it. Refresh tokens' access tokens are signed with EdDSA, the default.
+/// Makes the keyring and its exports. Access tokens issued on a refresh are signed with EdDSA, the default.
 pub fn make(folder: &Path) -> Result<Keyring> {
     let dir = keyring(folder);
     Keyring::create(&dir, Algorithm::EdDsa)?;

@@ -1,4 +1,4 @@
-//! The load: connections that each send their next request when the last was answered. Every answer is looked at.
+//! The load: connections that each send their next request when the last was answered. Every answer is checked.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -13,15 +13,15 @@ use tokio::net::TcpStream;
 
 use crate::serve::BODY;
 
-/// How many connections there are.
+/// The number of connections.
 pub const CONNECTIONS: usize = 32;
-/// Nothing takes longer on this machine, however busy.
+/// No answer takes longer on this machine, however busy it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection that is kept.
+/// A keep-alive connection.
 pub struct Connection {
     stream: TcpStream,
-    /// What is sent next.
+    /// The next request.
     pub request: Vec<u8>,
     answer: Vec<u8>,
 }
@@ -53,14 +53,14 @@ impl Connection {
         self.request.extend(b"\r\n");
     }
 
-    /// The same through a proxy that says where it came from.
+    /// The same through a proxy that adds the client's address.
     pub fn get_from(&mut self, path: &str, token: &str, from: std::net::Ipv4Addr) {
         self.get(path, Some(token));
         self.request.truncate(self.request.len() - 2);
         self.request.extend(format!("x-forwarded-for: {from}\r\n\r\n").as_bytes());
     }
 
-    /// Sends the request and takes the answer, in full.
+    /// Sends the request and reads the whole answer.
     pub async fn exchange(&mut self) -> Result<Answer<'_>> {
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
@@ -85,7 +85,7 @@ impl Connection {
 const HEAD: &str = " HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: bench/1\r\naccept: application/json\r\n\
                     accept-encoding: gzip, br\r\n";
 
-/// Status, length of the head and of the body, if the head is there.
+/// Status, length of the head and of the body, if the head is complete.
 fn head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut headers);
@@ -95,7 +95,7 @@ fn head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>> {
     Ok(Some((head.code.context("a status")?, end, std::str::from_utf8(length.value)?.parse()?)))
 }
 
-/// One request on a connection of its own.
+/// One request on a new connection.
 pub async fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16, Vec<u8>)> {
     let mut connection = Connection::open(address).await?;
     connection.get(path, token);
@@ -103,14 +103,14 @@ pub async fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result
     Ok((answer.status, answer.body.to_vec()))
 }
 
-/// Which token is next.
+/// The choice of the next token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mix {
-    /// One that was used before, whichever.
+    /// Any token that was used before.
     Cached,
     /// An unused one.
     New,
-    /// The one and the other in turn.
+    /// Both in turn.
     Half,
 }
 
@@ -118,7 +118,7 @@ pub enum Mix {
 pub struct Picker {
     tokens: Arc<[String]>,
     mix: Mix,
-    /// So many of the first are those that were used before.
+    /// The number of tokens used before; they come first in `tokens`.
     known: usize,
     sent: Cell<usize>,
     /// The next unused token.
@@ -138,13 +138,13 @@ impl Picker {
         }
     }
 
-    /// Before the measuring: each of those that are to be known, once.
+    /// Before the measurement: each token that must count as used, once.
     fn warm_up(&self) -> Option<&str> {
         let next = self.sent.replace(self.sent.get() + 1);
         (next < self.known).then(|| self.tokens[next].as_str())
     }
 
-    /// `None` when all were used.
+    /// `None` when all tokens were used.
     pub fn next(&self) -> Option<&str> {
         let sent = self.sent.replace(self.sent.get() + 1);
         let fresh = match self.mix {
@@ -165,7 +165,7 @@ impl Picker {
     }
 }
 
-/// What was measured.
+/// The result of a measurement.
 pub struct Driven {
     pub took: Duration,
     /// In nanoseconds.
@@ -202,7 +202,7 @@ impl Load {
         self.drive(|| known.next(), Some(at_least)).await.map(drop)
     }
 
-    /// Drives until the time is over, or the tokens are.
+    /// Drives until the time is over or all tokens were used.
     pub async fn measure(&mut self, picker: &Picker, time: Duration) -> Result<Driven> {
         self.drive(|| picker.next(), Some(time)).await
     }
@@ -239,7 +239,7 @@ impl Load {
     }
 }
 
-/// A client that refreshes, and refreshes again with what it got.
+/// A client that refreshes again and again, each time with the token that it got last.
 pub struct Chain {
     connection: Connection,
     refresh_token: String,
@@ -274,12 +274,12 @@ impl Chain {
     }
 }
 
-/// Refreshes on `chains`, each `every` so often or without a pause, until the time is over. How long each took.
+/// Refreshes on `chains`, each at this interval or without a pause, until the time is over. Returns the latencies.
 pub async fn refresh_all(chains: &mut [Chain], every: Option<Duration>, time: Duration) -> Result<Driven> {
     let began = Instant::now();
     let each = chains.iter_mut().enumerate().map(|(number, chain)| async move {
         let mut latency = Histogram::<u64>::new(3)?;
-        // Not all at once.
+        // Staggered starts.
         let mut due = began + every.unwrap_or_default().mul_f64(number as f64 / CONNECTIONS as f64);
         while began.elapsed() < time {
             if let Some(every) = every {

@@ -1,4 +1,4 @@
-//! What is made before anything is measured: keys, tokens, stores.
+//! Prepares a run: keys, tokens, stores.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,17 +16,17 @@ use crate::sets::Set;
 use crate::template::{Contents, Template};
 use crate::tokens::{self, Bad};
 
-/// Everything that is there when the measuring begins.
+/// The results of the preparation.
 pub struct Ready {
     pub stage: Stage,
-    /// Where the upstream is to listen.
+    /// The address of the upstream.
     pub upstream: TcpListener,
     tokens: BTreeMap<&'static str, Tokens>,
     templates: BTreeMap<Contents, Template>,
     _folder: tempfile::TempDir,
 }
 
-/// Of one algorithm.
+/// The tokens of one algorithm.
 pub struct Tokens {
     pub good: Arc<[String]>,
     pub bad: Vec<(Bad, Option<String>)>,
@@ -42,13 +42,13 @@ impl Ready {
     }
 }
 
-/// From here on this thread, and what it starts, stays on the processor of the load.
+/// Pins this thread, and whatever it starts later, to the processor of the load.
 pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
     for (program, package) in
         [("haproxy", "haproxy"), ("nginx", "nginx-light"), ("taskset", "util-linux"), ("setpriv", "util-linux")]
     {
         let mut look = Command::new(program);
-        // A usage text or a complaint: either says that it is there.
+        // A usage text or an error: both show that the program is installed.
         let there = look.arg("-h").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         ensure!(there.is_ok(), "{program} is missing: apt install {package}");
     }

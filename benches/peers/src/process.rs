@@ -1,4 +1,4 @@
-//! Processes of the bench: started on one processor, ended with all that they started, and their CPU time.
+//! Processes of the bench: each runs on one processor, and ends together with its children. Also their CPU time.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How long a process may take to end when asked.
+/// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A process in a group of its own; ended when dropped.
+/// A process with its own process group; ended when dropped.
 pub struct Process {
     child: Child,
 }
 
 impl Process {
-    /// Starts `command` on one processor. What it prints goes into `log`.
+    /// Starts `command` on one processor, with its output in `log`.
     pub fn start(command: &Command, processor: usize, log: &Path) -> Result<Self> {
-        // Told to end when we are gone, however.
+        // The kernel ends it when this process is gone, for whatever reason.
         let mut pinned = Command::new("setpriv");
         pinned
             .args(["--pdeathsig", "TERM", "taskset", "-c", &processor.to_string()])
@@ -66,21 +66,21 @@ impl Drop for Process {
     }
 }
 
-/// What a tree of processes has used.
+/// The resources of a process tree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// User and system time of all of them, and of their children that have ended.
+    /// User and system time of all of its processes, and of their children that have ended.
     pub cpu: Duration,
-    /// Memory resident now, in bytes.
+    /// Resident memory, in bytes.
     pub resident: u64,
 }
 
-/// The sum over the trees below these processes, them included.
+/// The sum over these processes and all of their descendants.
 pub fn usage(roots: &[u32]) -> Result<Usage> {
     let mut all = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // It may have ended meanwhile.
+        // The process may have ended meanwhile.
         if let Some(stat) = Stat::of(id) {
             all.insert(id, stat);
         }
@@ -109,7 +109,7 @@ impl Stat {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The name may hold anything; what follows it is numbers, from the third field on.
+        // The name may contain any character. Numbers follow it, from the third field on.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         // utime, stime, and the same of children that were waited for.

@@ -1,4 +1,4 @@
-//! What a run says: `peers.md`, and the plot beside it.
+//! The report of a run: `peers.md`, and the plot beside it.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::run::{Measured, Options};
 use crate::statistics::Spread;
 use crate::{goals, plot};
 
-/// Where it was measured, and what.
+/// The machine, and the versions of the measured programs.
 pub struct Machine {
     processor: String,
     kernel: String,
@@ -30,7 +30,7 @@ const CRATES: [&str; 7] =
     ["hyper", "tokio", "axum", "jsonwebtoken", "jwt-authorizer", "axum-jwt-auth", "tower-oauth2-resource-server"];
 
 impl Machine {
-    /// Before the run: it makes a load of its own.
+    /// Call this before the run, which changes the load average.
     pub fn look() -> Result<Self> {
         let processors = fs::read_to_string("/proc/cpuinfo")?;
         let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -51,7 +51,7 @@ impl Machine {
 
 fn first_line(program: &str, argument: &str) -> Result<String> {
     let output = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;
-    // nginx says it on the other channel.
+    // nginx prints it to standard error.
     let said = [output.stdout, output.stderr].concat();
     let line = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
     Ok(line.split(" - ").next().unwrap_or_default().to_owned())

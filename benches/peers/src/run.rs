@@ -33,7 +33,7 @@ pub struct Options {
     /// How long each is measured in a round.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// These sets alone: contenders, algorithms, tokens, revocations, rotations, forged, refresh.
+    /// Only these sets: contenders, algorithms, tokens, revocations, rotations, forged, refresh.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The row of that name alone, and no report: for a look at what a change does. Several, if given several times.
@@ -60,7 +60,7 @@ impl Options {
         if self.quick { 1 } else { self.rounds.max(1) }
     }
 
-    /// Is it too little to judge by?
+    /// Is the run too short to judge by?
     pub fn is_trial(&self) -> bool {
         self.rounds() < 3
     }
@@ -101,14 +101,14 @@ impl Options {
     }
 }
 
-/// A set and what came of it: samples by cell and round.
+/// A set and its samples, by cell and round.
 pub struct Measured {
     pub set: Set,
     pub samples: Vec<Vec<Sample>>,
 }
 
 impl Measured {
-    /// The samples of the cell of that name.
+    /// The samples of the cell with this name.
     pub fn of(&self, name: &str) -> Option<&[Sample]> {
         let index = self.set.cells.iter().position(|cell| cell.name == name)?;
         self.samples.get(index).map(Vec::as_slice)

@@ -1,4 +1,4 @@
-//! Samples of a cell, one a round, and what is said of them.
+//! The samples of a cell, one for each round, and their summary.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ pub struct Sample {
     pub cpu: f64,
     /// Answers a second.
     pub rate: f64,
-    /// In milliseconds.
+    /// Median latency, in milliseconds.
     pub p50: f64,
     /// In milliseconds.
     pub p99: f64,
-    /// How much of its processor the gateway had.
+    /// The share of its processor that the gateway used.
     pub busy: f64,
     /// Resident memory at the end, in MiB.
     pub resident: f64,
     /// From the start of the process until its first answer, in milliseconds.
     pub start: f64,
-    /// Rotations a second, where there were some beside.
+    /// Rotations a second beside the requests, if any.
     pub rotations: f64,
-    /// Forged tokens a second that were answered beside.
+    /// Forged tokens a second answered beside the requests.
     pub forged: f64,
 }
 
-/// A median with the lowest and the highest.
+/// A median with the lowest and the highest value.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     pub low: f64,

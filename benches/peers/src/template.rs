@@ -1,5 +1,5 @@
-//! The folder that a gate is started in: configuration, keys and store, made once and copied for each start, so that no
-//! cell finds what another left behind.
+//! The folder of a gate: configuration, keys and store. It is made once and copied for each start, so that no cell sees
+//! changes of another.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -29,10 +29,10 @@ const LEEWAY: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(24 * 3600);
 /// How many writes share a commit.
 const AT_ONCE: usize = 8192;
-/// Revoked sessions are others than those of the tokens.
+/// The first number of the revoked sessions: none of them has a token.
 const REVOKED_FROM: usize = 1 << 32;
 
-/// What a store holds when a gate opens it.
+/// The contents of a store when a gate opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Contents {
     /// Live sessions whose tokens are unused.
@@ -84,7 +84,7 @@ impl Template {
             }
         }
         store.close().await?;
-        // As a gate finds it that is started again.
+        // A gate that restarts finds these files, too.
         let made = AdminToken::load_or_create(&folder.join("admin.token"));
         made.map_err(|error| anyhow::anyhow!(error))?;
         FileDirectory::create_with_first_user(&folder.join("users.toml"), Arc::default(), begun)?;
@@ -98,7 +98,7 @@ impl Template {
     }
 }
 
-/// What differs from the shipped configuration, and why.
+/// The configuration: only the differences from the shipped one, with reasons.
 fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
     format!(
         r#"[server]
@@ -153,7 +153,7 @@ fn batches(number: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..number).step_by(AT_ONCE).map(move |from| from..number.min(from + AT_ONCE))
 }
 
-/// A session as its login leaves it.
+/// A session after its login.
 fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
     Session {
         id: tokens::session(begun, number),
@@ -192,7 +192,7 @@ fn private_dir(folder: &Path) -> Result<()> {
     Ok(fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?)
 }
 
-/// All of a folder; modes stay.
+/// Copies a folder with its file modes.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     private_dir(to)?;
     for entry in fs::read_dir(from)? {

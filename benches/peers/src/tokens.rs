@@ -10,7 +10,7 @@ use rotogate::token::{Algorithm, Keyring, MintedClaims, SigningKey, mint};
 
 use crate::keys::{AUDIENCE, ISSUER};
 
-/// Longer than any run.
+/// The lifetime of tokens: longer than any run.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// More than any gateway's leeway.
 const LONG_AGO: Duration = Duration::from_secs(3600);
@@ -22,7 +22,7 @@ pub fn now() -> Timestamp {
     Timestamp::from_secs(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
-/// The session of the token of that number, the same for every algorithm.
+/// The session of the token with this number, the same for every algorithm.
 pub fn session(begun: Timestamp, number: usize) -> SessionId {
     let mut random = [0; 10];
     random[1..9].copy_from_slice(&(number as u64).to_be_bytes());
@@ -68,7 +68,7 @@ impl<'a> Mint<'a> {
     }
 }
 
-/// So many tokens, each of a session of its own that began at `begun`. On all processors: RSA takes its time.
+/// Makes this many tokens, each of another session that began at `begun`. On all processors, because RSA is slow.
 pub fn make(keyring: &Keyring, algorithm: Algorithm, begun: Timestamp, number: usize) -> Result<Arc<[String]>> {
     let mint = Mint::new(keyring, algorithm, begun)?;
     let expires = begun.plus(LIFETIME);
@@ -91,19 +91,19 @@ pub fn make(keyring: &Keyring, algorithm: Algorithm, begun: Timestamp, number: u
 pub enum Bad {
     /// No token.
     None,
-    /// One character of the signature is another.
+    /// One character of the signature was changed.
     Signature,
     /// The claims of one token with the signature of another.
     Claims,
     /// `alg` is `none`, and there is no signature.
     Unsigned,
-    /// `alg` is `none`, with the signature of the token that it was.
+    /// `alg` is `none`, with the signature of the original token.
     NoAlgorithm,
-    /// Good until an hour ago.
+    /// Expired an hour ago.
     Expired,
 }
 
-/// What must be refused.
+/// All that must be refused.
 pub fn bad(keyring: &Keyring, algorithm: Algorithm, begun: Timestamp) -> Result<Vec<(Bad, Option<String>)>> {
     let mint = Mint::new(keyring, algorithm, begun)?;
     let one = mint.token(0, begun.plus(LIFETIME))?;

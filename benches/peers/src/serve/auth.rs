@@ -1,4 +1,4 @@
-//! The auth server that nginx asks at each request.
+//! The auth server for nginx `auth_request`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::proxy;
 use super::verifier::{Verifier, bearer};
 
-/// Answers 200 or 401. What it remembers of a token is when it expires; it forgets nothing, as a bench may.
+/// Answers 200 or 401. It can cache the expiry of each good token. The cache has no bound: a run has few tokens.
 pub async fn serve(listener: TcpListener, verifier: Verifier, remember: bool) -> Result<()> {
     let state = Arc::new((verifier, DashMap::<String, u64>::new()));
     let service = service_fn(move |request: Request<Incoming>| {

@@ -1,5 +1,5 @@
-//! The auth layers of the package registry, as their documentation says, around the same proxy in an axum `Router`.
-//! None of them sets a header with the caller's name, and none is asked to.
+//! Auth layers from the package registry, set up as their documentation says, around the same proxy in an axum
+//! `Router`. None of them sends the caller's name to the upstream.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use crate::keys;
 
 type Keys<'a> = (Algorithm, &'a Path);
 
-/// Passes everything on.
+/// Forwards every request.
 fn proxy(upstream: SocketAddr) -> Router {
     let upstream = Upstream::<Body>::new(upstream);
     Router::new().fallback(move |request: Request| forward(Arc::clone(&upstream), request, Body::new))

@@ -18,12 +18,12 @@ mod verifier;
 pub use raw::{BODY, upstream};
 pub use verifier::LEEWAY;
 
-/// Which one.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// Copies bytes, parses nothing: the floor.
     Relay,
-    /// A plain hyper proxy: the ceiling of what a proxy on this library reaches.
+    /// A plain hyper proxy: the best that a proxy on this library can do.
     Hyper,
     /// The same, and jsonwebtoken at each request.
     Jsonwebtoken,
@@ -35,7 +35,7 @@ pub enum Kind {
     ResourceServer,
     /// For nginx `auth_request`: verifies at each request.
     Auth,
-    /// For nginx `auth_request`: remembers what it verified.
+    /// For nginx `auth_request`: caches verified tokens.
     AuthCached,
 }
 
@@ -50,7 +50,7 @@ pub fn run(kind: Kind, listen: SocketAddr, upstream: SocketAddr, keys: (Algorith
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
-        // Spawned: what runs in `block_on` is not on the worker thread.
+        // Spawned, because `block_on` would run it outside the worker thread.
         let server = match kind {
             Kind::Relay => tokio::spawn(raw::relay(listener, upstream)),
             Kind::Hyper => tokio::spawn(proxy::plain(listener, upstream)),

@@ -1,5 +1,5 @@
-//! The plain proxy: hyper on both sides and kept connections between, nothing else. It takes out no header, sets no limit
-//! and knows no timeout. The Rust peers are this with a layer around it.
+//! The plain proxy: hyper on both sides and keep-alive connections. It removes no header and has no limit and no
+//! timeout. The Rust peers are this proxy with a layer around it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,7 @@ where
             None => self.connect().await?,
         };
         let response = connection.send_request(request).await?;
-        // It is ready again once the body was read.
+        // The connection is free again when the body was read.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok(response)
     }
@@ -84,7 +84,7 @@ pub async fn plain(listener: TcpListener, upstream: SocketAddr) -> Result<()> {
     serve(listener, service).await
 }
 
-/// A token verified at each request, and its subject in a header.
+/// Verifies the token of each request, and sends its subject in a header.
 pub async fn verifying(listener: TcpListener, upstream: SocketAddr, verifier: Verifier) -> Result<()> {
     let (upstream, verifier) = (Upstream::new(upstream), Arc::new(verifier));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -103,7 +103,7 @@ pub async fn verifying(listener: TcpListener, upstream: SocketAddr, verifier: Ve
     serve(listener, service).await
 }
 
-/// The same as a handler of axum, of whichever version.
+/// The same as an axum handler, for each axum version.
 pub async fn forward<B>(
     upstream: Arc<Upstream<B>>,
     request: Request<B>,

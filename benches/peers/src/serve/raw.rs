@@ -1,4 +1,4 @@
-//! The two that speak no HTTP worth the name: the upstream and the relay.
+//! The servers without an HTTP library: the upstream and the byte relay.
 
 use std::net::SocketAddr;
 
@@ -6,10 +6,10 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the upstream answers with.
+/// The body of the upstream's answers.
 pub const BODY: [u8; 1024] = body();
 
-/// Something that no gateway answers by itself, and in which a missing or doubled piece shows.
+/// A body that no gateway produces itself, and in which a missing or repeated piece is visible.
 const fn body() -> [u8; 1024] {
     let mut body = [0; 1024];
     let mut at = 0;
@@ -20,7 +20,8 @@ const fn body() -> [u8; 1024] {
     body
 }
 
-/// Answers every request with the same 1 KiB. Requests have no body, and one comes after the other: the end of a head is the end of a request.
+/// Answers every request with the same 1 KiB. Requests have no body and are not pipelined, so the end of a head is the
+/// end of a request.
 pub async fn upstream(listener: TcpListener) -> Result<()> {
     let mut answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\n\r\n".to_vec();
     answer.extend(BODY);
@@ -42,7 +43,7 @@ pub async fn upstream(listener: TcpListener) -> Result<()> {
     }
 }
 
-/// A connection for a connection.
+/// Opens an upstream connection for each client connection, and copies bytes.
 pub async fn relay(listener: TcpListener, upstream: SocketAddr) -> Result<()> {
     loop {
         let (mut client, _) = listener.accept().await?;

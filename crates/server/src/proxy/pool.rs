@@ -253,7 +253,7 @@ impl Pool {
             "address ejected"
         );
         if self.all().iter().all(|address| address.is_ejected()) && !self.all_ejected.swap(true, Ordering::Relaxed) {
-            tracing::warn!(upstream = name, "all addresses ejected; all are used");
+            tracing::warn!(upstream = name, "all addresses ejected; all stay in use");
         }
         if let Some(time) = time {
             let (pool, address) = (Arc::downgrade(self), Arc::downgrade(address));

@@ -117,7 +117,7 @@ impl FileDirectory {
                 // Once for each change, however often the file is read.
                 if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
                     for problem in what.lines() {
-                        tracing::error!(problem, "the users file is broken; the users stay as they were");
+                        tracing::error!(problem, "users file broken; the old users stay in force");
                     }
                 }
                 return Err(DirectoryError::Unavailable(what));
