@@ -1,5 +1,8 @@
 //! Messages that pass through the gate. Members that the gate does not need pass byte for byte: a number of thirty
 //! digits, or `1.10`, would not survive parsing and serialisation.
+//!
+//! The readers here are not those of `strict_json`, which keep no value as it was written, and need a whole text where
+//! [`text_of`] has a beginning.
 
 use std::fmt;
 
