@@ -22,7 +22,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// The claim with the roles of our own users: a text, or a list of texts.
-#[doc(hidden)]
 pub const ROLES: &str = "roles";
 /// The largest size of the claims of one token, in bytes of JSON. A character beyond ASCII counts as its escape.
 #[doc(hidden)]

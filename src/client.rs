@@ -87,7 +87,6 @@ impl Client {
 
 /// The client credentials of a request.
 #[derive(Clone, Debug)]
-#[doc(hidden)]
 pub struct PresentedClient {
     /// `client_id`.
     pub id: String,

@@ -153,7 +153,6 @@ pub enum Standing {
 /// Why a credential is not good: a decision. An undecided denial is not a decision and never becomes a `NotGood`
 /// (requirement R15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct NotGood(Denial);
 
 impl NotGood {

@@ -42,7 +42,6 @@ pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
 #[doc(hidden)]
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 /// The tolerance for clock differences.
-#[doc(hidden)]
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Why a gate could not be built.

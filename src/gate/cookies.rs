@@ -46,10 +46,8 @@ use crate::engine::IssuedTokens;
 use crate::fault::Error;
 
 /// The cookie of the access token.
-#[doc(hidden)]
 pub const ACCESS_COOKIE: &str = "__Host-access";
 /// The cookie of the refresh token.
-#[doc(hidden)]
 pub const REFRESH_COOKIE: &str = "__Host-refresh";
 /// The longest cookie that browsers keep: name and value together, in bytes (RFC 6265 §6.1).
 const LONGEST_COOKIE: usize = 4096;

@@ -35,7 +35,6 @@ pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// service are not bounded. The program reads all bounds from `gateway.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[doc(hidden)]
 pub struct Bounds {
     /// Requests in flight, and of them from one address. Only the program counts them; a layer does not.
     pub requests: Bound,

@@ -142,7 +142,6 @@ impl Auth {
 
 /// `bad_credential_on_optional` (T13).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum BadCredential {
     /// 401.
     #[default]
@@ -174,7 +173,6 @@ impl EncodedSlash {
 
 /// `loose_match`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum LooseMatch {
     /// 404: servers behind a gate fold case, cut parameters, and treat `/p` as `/p/`.
     #[default]

@@ -58,7 +58,6 @@ pub struct RouteError {
 
 /// What can be wrong with a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[doc(hidden)]
 pub enum RouteProblem {
     /// A host with a port, a wildcard, or something that is no host name.
     #[error("{0:?} is not a host name without port")]

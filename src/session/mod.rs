@@ -82,7 +82,6 @@ impl fmt::Debug for SessionId {
 /// A session's own random secret: half of the secret in its refresh tokens. It never leaves the store and the engine.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
-#[doc(hidden)]
 pub struct SessionSecret([u8; 16]);
 
 impl SessionSecret {
@@ -145,7 +144,6 @@ impl RevokedBecause {
 
 /// What the last pair of tokens was made from, so that the same bytes can be made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[doc(hidden)]
 pub struct LastPair {
     /// The scope granted.
     pub scope: Scope,

@@ -52,7 +52,6 @@ const MAX_PAGE: usize = 1000;
 
 /// Why an operation failed.
 #[derive(Debug)]
-#[doc(hidden)]
 pub enum Failure {
     /// This operation is refused, and has written nothing.
     Refused(StoreError),

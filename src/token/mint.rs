@@ -16,7 +16,6 @@ use crate::random::random;
 
 /// A minted access token. Does not print; zeroised when dropped.
 #[derive(Clone)]
-#[doc(hidden)]
 pub struct AccessTokenText(Zeroizing<String>);
 
 impl AccessTokenText {

@@ -28,7 +28,6 @@ const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 
 /// A refresh token. Does not print; zeroised when dropped.
 #[derive(Clone)]
-#[doc(hidden)]
 pub struct RefreshToken(Zeroizing<String>);
 
 impl RefreshToken {
