@@ -1,11 +1,5 @@
 //! The corpora of this folder, read.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "each test uses a part of it; a file that cannot be read is a failure"
-)]
-
 /// One line of `paths.tsv`, whose head says what the columns are.
 #[derive(Debug)]
 pub(crate) struct Spelling {

@@ -16,9 +16,7 @@ use tokio::time::Instant;
 use crate::resident;
 use support::{CONFIG, Place, until};
 
-#[path = "attacks/attack.rs"]
 mod attack;
-#[path = "attacks/others.rs"]
 mod others;
 
 use attack::{Attack, Target};

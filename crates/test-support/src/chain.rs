@@ -45,7 +45,6 @@ impl Http {
         Self { client, address, password: password.to_owned(), pace: None }
     }
 
-    #[allow(dead_code, reason = "the soak keeps a pace, the crashes do not")]
     pub fn at_pace(self, pace: &Pace) -> Self {
         Self { pace: Some(Arc::clone(pace)), ..self }
     }
