@@ -2,6 +2,8 @@
 //!
 //! tower-http's `TimeoutBody` restarts with each frame, so a client that sends a byte now and then never reaches it.
 //! This deadline is for the whole body.
+//! tower-http's `DeadlineBody` is for the whole body too, but is one crate more for every user, and refuses data that
+//! arrived in time and is read later.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -375,5 +375,5 @@ async fn j22_the_same_keys_in_other_words_and_files_that_are_broken_empty_no_cac
     assert_eq!(log.matches("cannot be used").count(), 1, "what is broken is told once: {log}");
     assert_eq!(log.matches(again).count(), 1, "{log}");
     put(&world, "pem.pem", "broken otherwise");
-    support::until("it is told", async || world.edge.gate.log().matches("cannot be used").count() == 2).await;
+    support::until("the log reports both", async || world.edge.gate.log().matches("cannot be used").count() == 2).await;
 }

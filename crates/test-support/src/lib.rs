@@ -7,7 +7,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     missing_docs,
-    reason = "a test that cannot go on has failed, and the documentation is for those who write tests here"
+    reason = "a test that cannot go on has failed, and the documentation is for authors of tests"
 )]
 
 use std::fs::{self, File, OpenOptions};
@@ -352,7 +352,7 @@ pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
 /// A user id without a name and without any rights.
 pub const NOBODY: u32 = 4242;
 
-/// The binary, to be run in a place by a user who may read its configuration and none of its secrets, and whether that
+/// A command that runs the binary in a place as a user with access to its configuration and none of its secrets, and whether that
 /// is another user: only root can switch users. Without root, the secrets are made unreadable for every user. A copy of
 /// the binary is made, because that user may not see ours.
 pub fn of_another_user(place: &Place) -> (Command, bool) {

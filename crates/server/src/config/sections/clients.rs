@@ -98,11 +98,7 @@ fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
 }
 
 fn grants(section: &Section<'_>) -> Vec<Grant> {
-    let known = [
-        ("password", Grant::Password),
-        ("refresh_token", Grant::RefreshToken),
-        ("client_credentials", Grant::ClientCredentials),
-    ];
+    let known = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials].map(|grant| (grant.word(), grant));
     let later = ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
     let grants = section.list("grants", value::word(&known, &later));
     if grants.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {

@@ -76,7 +76,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
         section.blame("upstream", dangling("upstream", &upstream, upstreams));
     }
-    let modes = [("required", Auth::Required), ("optional", Auth::Optional), ("none", Auth::None)];
+    let modes = [Auth::Required, Auth::Optional, Auth::None].map(|auth| (auth.word(), auth));
     let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(Auth::Required);
     let scopes = scopes(section).unwrap_or_default();
     let audiences = section.list("audiences", value::text).unwrap_or_default();
@@ -95,8 +95,8 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
             }
         }
     }
-    let slashes = [("refuse", EncodedSlash::Refuse), ("keep", EncodedSlash::Keep)];
-    let ends = [("close", OnExpiry::Close), ("keep", OnExpiry::Keep)];
+    let slashes = [EncodedSlash::Refuse, EncodedSlash::Keep].map(|slash| (slash.word(), slash));
+    let ends = [OnExpiry::Close, OnExpiry::Keep].map(|end| (end.word(), end));
     let preflights = [("gate", false), ("upstream", true)];
     let exact = section.get("loose_match", value::boolean) == Some(false);
     let flag = |key| section.get(key, value::boolean).unwrap_or(false);

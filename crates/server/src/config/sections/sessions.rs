@@ -46,13 +46,9 @@ pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
 
 /// Reads the profile keys of a table.
 fn read_profile(section: &Section<'_>) -> ProfileOverride {
-    let reuse = [
-        ("revoke-session", OnReuse::RevokeSession),
-        ("revoke-subject", OnReuse::RevokeSubject),
-        ("deny", OnReuse::Deny),
-    ];
-    let other = [("deny", OnOtherClient::Deny), ("revoke-session", OnOtherClient::RevokeSession)];
-    let too_many = [("end-oldest", OnTooMany::EndOldest), ("refuse", OnTooMany::Refuse)];
+    let reuse = [OnReuse::RevokeSession, OnReuse::RevokeSubject, OnReuse::Deny].map(|rule| (rule.word(), rule));
+    let other = [OnOtherClient::Deny, OnOtherClient::RevokeSession].map(|rule| (rule.word(), rule));
+    let too_many = [OnTooMany::EndOldest, OnTooMany::Refuse].map(|rule| (rule.word(), rule));
     ProfileOverride {
         access_ttl: section.get("access_ttl", value::duration),
         max_access_ttl: section.get("max_access_ttl", value::duration),
