@@ -60,7 +60,7 @@ use crate::limit::{Limits, Rates};
 use crate::policy::{Audiences, By, GateId, Permitted, authorise, permit_anonymous};
 use crate::revocation::RevocationList;
 use crate::route::{Route, RoutePolicy};
-use crate::session::{Scope, SessionId};
+use crate::session::{Generation, Scope, SessionId};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::mint::mint;
@@ -203,7 +203,7 @@ impl TestIdentity {
             jti: "test",
             client: &self.client,
             scope: &scope,
-            session: self.session.then(|| (SessionId::new(now, [7; 10]), 1)),
+            session: self.session.then(|| (SessionId::new(now, [7; 10]), Generation::FIRST)),
             account: self.account.as_deref(),
             own: Some(&self.claims),
             style: TokenStyle::default(),

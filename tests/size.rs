@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use rotogate::clock::Timestamp;
 use rotogate::revocation::list::ListFilling;
 use rotogate::revocation::{Effect, Revocation, RevocationList, Target};
-use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::Options;
 use rotogate::store::{RedbStore, Store, SubjectBound};
 use uuid::Uuid;
@@ -52,8 +52,8 @@ fn session(number: usize) -> Session {
         dialect: "oauth2".into(),
         expires: BEGUN.plus(DAY),
         latest_access_expires: BEGUN.plus(LEEWAY),
-        current: 1,
-        previous: 0,
+        current: Generation::FIRST,
+        previous: Generation::NONE,
         rotated_at: Timestamp::ZERO,
         issued_at: BEGUN,
         confirmed: false,

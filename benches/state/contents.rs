@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use rotogate::clock::Timestamp;
 use rotogate::revocation::{Effect, Revocation, Target};
-use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound, Swept};
 use uuid::Uuid;
@@ -66,8 +66,8 @@ pub(super) fn session(number: usize, of: usize) -> Session {
         dialect: "oauth2".into(),
         expires,
         latest_access_expires: id.created().plus(Duration::from_secs(300)),
-        current: 1,
-        previous: 0,
+        current: Generation::new(1),
+        previous: Generation::new(0),
         rotated_at: Timestamp::ZERO,
         issued_at: id.created(),
         confirmed: false,

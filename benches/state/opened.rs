@@ -6,7 +6,7 @@ use std::time::Instant;
 use rotogate::clock::Timestamp;
 use rotogate::revocation::RevocationList;
 use rotogate::revocation::list::TokenFacts;
-use rotogate::session::SessionId;
+use rotogate::session::{Generation, SessionId};
 use rotogate::store::Store;
 
 use super::contents::{self, BEGUN, ISSUER, id, store, unknown};
@@ -47,7 +47,7 @@ pub(super) fn check(number: usize, folder: &Path) -> Vec<f64> {
                     issuer: ISSUER,
                     subject: "ada",
                     client: Some(contents::CLIENT),
-                    session: Some((*id, 1)),
+                    session: Some((*id, Generation::new(1))),
                     jti: None,
                     issued_at: None,
                 };

@@ -106,13 +106,13 @@ async fn rotate(store: &dyn Store, id: SessionId, ends_previous: bool) {
     let now = known.issued_at.plus(Duration::from_secs(60));
     let access_expires = now.plus(FIVE_MINUTES);
     let raised = RaisedMinimum {
-        minimum: known.current + 1,
+        minimum: known.current.next().unwrap(),
         effective_from: now.plus(Duration::from_secs(10)),
         before: known.current,
         until: known.latest_access_expires,
     };
     let mut next = Session {
-        current: known.current + 1,
+        current: known.current.next().unwrap(),
         previous: known.current,
         rotated_at: now,
         issued_at: now,

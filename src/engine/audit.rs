@@ -92,7 +92,7 @@ pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
             how = if how == IssueKind::Reissued { "reissued" } else { "fast_forwarded" },
             session.id = %session.id,
             user.id = &*session.subject,
-            rotogate.generation = session.current,
+            rotogate.generation = session.current.get(),
             client.address = address(origin),
             "reissue",
         ),
@@ -101,7 +101,7 @@ pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
                 target: "rotogate::session",
                 event = "rotation",
                 session.id = %session.id,
-                rotogate.generation = session.current,
+                rotogate.generation = session.current.get(),
                 "rotation",
             );
         }
@@ -140,8 +140,8 @@ pub(crate) fn ahead(session: &Session, presented: Generation, origin: &Origin) {
         event = "ahead_of_store",
         session.id = %session.id,
         user.id = &*session.subject,
-        presented,
-        current = session.current,
+        presented = presented.get(),
+        current = session.current.get(),
         client.address = address(origin),
         "ahead of store",
     );

@@ -15,7 +15,7 @@ use crate::limit::Attempt;
 use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
-use crate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use crate::store::{Inserted, SubjectBound};
 use crate::token::claims::CLIENT_PREFIX;
 use crate::token::claims::{MintedClaims, TokenStyle};
@@ -156,8 +156,8 @@ impl Engine {
             dialect: new.dialect.into(),
             expires,
             latest_access_expires: last.access_expires,
-            current: 1,
-            previous: 0,
+            current: Generation::FIRST,
+            previous: Generation::NONE,
             rotated_at: created,
             issued_at: created,
             confirmed: false,

@@ -96,17 +96,17 @@ mod tests {
     fn the_latest_generation_seen_is_the_one_that_waits() {
         let notes = Confirmations::default();
         for generation in [2, 5, 3] {
-            notes.seen(id(1), generation);
+            notes.seen(id(1), Generation::new(generation));
         }
-        assert!(notes.has(id(1), 5) && notes.has(id(1), 4));
-        assert!(!notes.has(id(1), 6) && !notes.has(id(2), 1));
+        assert!(notes.has(id(1), Generation::new(5)) && notes.has(id(1), Generation::new(4)));
+        assert!(!notes.has(id(1), Generation::new(6)) && !notes.has(id(2), Generation::FIRST));
     }
 
     #[tokio::test]
     async fn more_notes_than_one_batch_holds_are_written_in_several() {
         let notes = Confirmations::default();
         for n in 0..(MAX_FLUSHED_NOTES as u64 + NOTES_PER_WRITE as u64 + 1) {
-            notes.seen(id(n), 1);
+            notes.seen(id(n), Generation::FIRST);
         }
         notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
         assert!(notes.pending.is_empty());
@@ -117,9 +117,9 @@ mod tests {
     fn memory_is_bounded_while_the_store_is_away() {
         let notes = Confirmations::default();
         for n in 0..=MAX_PENDING_NOTES as u64 {
-            notes.seen(id(n), 1);
+            notes.seen(id(n), Generation::FIRST);
         }
         assert_eq!(notes.pending.len(), MAX_PENDING_NOTES);
-        assert!(notes.has(id(0), 1) && !notes.has(id(MAX_PENDING_NOTES as u64), 1));
+        assert!(notes.has(id(0), Generation::FIRST) && !notes.has(id(MAX_PENDING_NOTES as u64), Generation::FIRST));
     }
 }

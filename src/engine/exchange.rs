@@ -15,7 +15,7 @@ use crate::engine::live_sessions::SuccessorToken;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
-use crate::session::rotation::{self, Decision, Facts, PresentedGeneration, Reuse, decide};
+use crate::session::rotation::{self, Decision, Facts, Reuse, decide};
 use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
 use crate::store::{Cursor, StoreError, Swap};
 use crate::token::claims::OwnChecked;
@@ -36,7 +36,7 @@ impl Engine {
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
         let keyring = self.keyring();
         let held = PresentedCredential::of(refresh.credential, &keyring)?;
-        let presented = PresentedGeneration { generation: held.generation };
+        let presented = held.generation;
         let _turn = self.turns.take(held.session).await;
         let mut user = None;
         let mut counted = false;
@@ -67,7 +67,7 @@ impl Engine {
                 Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
                 Decision::Ahead { fast_forward: false } => {
                     self.counts.add(Event::Ahead);
-                    audit::ahead(&session, presented.generation, refresh.origin);
+                    audit::ahead(&session, presented, refresh.origin);
                     return Err(Denial::Ahead.into());
                 }
                 Decision::Reuse(reuse) => return Err(self.reused(&session, reuse, &refresh).await?.into()),
@@ -102,7 +102,7 @@ impl Engine {
             match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
                     if let Some(successor) = successor_token(&keyring, &step.record) {
-                        self.live_sessions.advance(session.id, presented.generation, successor);
+                        self.live_sessions.advance(session.id, presented, successor);
                     }
                     if let Some(raised) = &raised {
                         self.revocations.apply(raised);
@@ -272,7 +272,7 @@ impl Engine {
             Some(_) | None => None,
         };
         let facts = self.facts(&session, user.as_ref(), minimum_known);
-        Ok(decide(&session, PresentedGeneration { generation }, facts, self.clock.now(), profile) == Decision::Replay)
+        Ok(decide(&session, generation, facts, self.clock.now(), profile) == Decision::Replay)
     }
 }
 
@@ -301,7 +301,7 @@ impl PresentedCredential {
                 let held = by_refresh(token)?;
                 let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
                 let fits = session == held.session
-                    && (generation == held.generation || generation.checked_add(1) == Some(held.generation));
+                    && (generation == held.generation || generation.next() == Some(held.generation));
                 if fits { Ok(held) } else { Err(Denial::MismatchedPair) }
             }
         }

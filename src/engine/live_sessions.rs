@@ -120,32 +120,32 @@ mod tests {
     #[test]
     fn a_rotation_carries_what_hangs_on_the_generation_presented_and_nothing_else() {
         let all = LiveSessions::default();
-        let (one, two) = (all.begin(id(), 1), all.begin(id(), 2));
+        let (one, two) = (all.begin(id(), Generation::FIRST), all.begin(id(), Generation::new(2)));
         assert_eq!((one.advanced_to(), one.session()), (None, id()));
-        all.advance(id(), 2, to(3));
-        assert_eq!((one.advanced_to(), two.advanced_to()), (None, Some(to(3))));
-        all.advance(id(), 3, to(4));
-        assert_eq!((one.generation(), two.generation()), (1, 4));
-        all.advance(SessionId::from_bytes([8; 16]), 4, to(5));
-        assert_eq!(two.generation(), 4, "another session's");
+        all.advance(id(), Generation::new(2), to(Generation::new(3)));
+        assert_eq!((one.advanced_to(), two.advanced_to()), (None, Some(to(Generation::new(3)))));
+        all.advance(id(), Generation::new(3), to(Generation::new(4)));
+        assert_eq!((one.generation(), two.generation()), (Generation::FIRST, Generation::new(4)));
+        all.advance(SessionId::from_bytes([8; 16]), Generation::new(4), to(Generation::new(5)));
+        assert_eq!(two.generation(), Generation::new(4), "another session's");
     }
 
     #[test]
     fn a_reissue_carries_its_presenter_over_and_leaves_what_it_abandons() {
         let all = LiveSessions::default();
-        let victim = all.begin(id(), 1);
-        all.advance(id(), 1, to(2));
-        let thief = all.begin(id(), 2);
+        let victim = all.begin(id(), Generation::FIRST);
+        all.advance(id(), Generation::FIRST, to(Generation::new(2)));
+        let thief = all.begin(id(), Generation::new(2));
         for issued in [3, 4] {
-            all.advance(id(), 1, to(issued));
-            assert_eq!((victim.generation(), thief.generation()), (issued, 2));
+            all.advance(id(), Generation::FIRST, to(Generation::new(issued)));
+            assert_eq!((victim.generation(), thief.generation()), (Generation::new(issued), Generation::new(2)));
         }
     }
 
     #[test]
     fn what_has_ended_is_forgotten() {
         let all = LiveSessions::default();
-        let (one, two) = (all.begin(id(), 1), all.begin(id(), 1));
+        let (one, two) = (all.begin(id(), Generation::FIRST), all.begin(id(), Generation::FIRST));
         drop(one);
         assert_eq!(all.0.get(&id()).unwrap().len(), 1);
         drop(two);

@@ -272,7 +272,7 @@ impl RevocationList {
     /// 0 if nothing is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): read it
     /// before the record is loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {
-        self.sessions.get(session, SessionEntry::highest).unwrap_or(0)
+        self.sessions.get(session, SessionEntry::highest).unwrap_or_default()
     }
 
     /// The latest not-before of a subject, a client and all; [`Timestamp::ZERO`] if there is none.

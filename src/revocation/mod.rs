@@ -71,7 +71,8 @@ pub enum Effect {
 
 impl Effect {
     /// Ends a session at once.
-    pub const SESSION_REVOKED: Self = Self::Minimum { minimum: REVOKED, effective_from: Timestamp::ZERO, before: 0 };
+    pub const SESSION_REVOKED: Self =
+        Self::Minimum { minimum: REVOKED, effective_from: Timestamp::ZERO, before: Generation::NONE };
 
     /// Merges two effects on one target: the higher minimum and the later not-before win, and `Gone` absorbs all. The
     /// operation is commutative, associative and idempotent, so the order of arrival does not matter.
@@ -88,7 +89,7 @@ impl Effect {
                 let (minimum, effective_from, lower) = match a.cmp(&b) {
                     std::cmp::Ordering::Greater => (a, a_from, b),
                     std::cmp::Ordering::Less => (b, b_from, a),
-                    std::cmp::Ordering::Equal => (a, a_from.min(b_from), 0),
+                    std::cmp::Ordering::Equal => (a, a_from.min(b_from), Generation::NONE),
                 };
                 Self::Minimum { minimum, effective_from, before: a_before.max(b_before).max(lower) }
             }

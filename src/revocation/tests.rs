@@ -12,9 +12,9 @@ fn config() -> ProptestConfig {
 
 fn minimum() -> impl Strategy<Value = Effect> {
     let ordinary = (0..5u64, 0..5u64, 0..5u64).prop_map(|(minimum, from, before)| Effect::Minimum {
-        minimum,
+        minimum: Generation::new(minimum),
         effective_from: Timestamp::from_millis(from),
-        before,
+        before: Generation::new(before),
     });
     prop_oneof![6 => ordinary, 1 => Just(Effect::SESSION_REVOKED)]
 }
@@ -57,8 +57,8 @@ proptest! {
     #[test]
     fn merging_never_loosens((a, b, _) in three(), generation in 0..6u64, created in 0..6u64, now in 0..6u64) {
         let (created, now) = (Timestamp::from_millis(created), Timestamp::from_millis(now));
-        if refuses(a, generation, created, now) || refuses(b, generation, created, now) {
-            prop_assert!(refuses(a.merge(b), generation, created, now));
+        if refuses(a, Generation::new(generation), created, now) || refuses(b, Generation::new(generation), created, now) {
+            prop_assert!(refuses(a.merge(b), Generation::new(generation), created, now));
         }
     }
 
@@ -76,8 +76,9 @@ proptest! {
 
 #[test]
 fn gone_absorbs_every_minimum_and_its_schedule() {
-    let later = Effect::Minimum { minimum: REVOKED, effective_from: Timestamp::MAX, before: 0 };
-    let raised = Effect::Minimum { minimum: 9, effective_from: Timestamp::MAX, before: 8 };
+    let later = Effect::Minimum { minimum: REVOKED, effective_from: Timestamp::MAX, before: Generation::NONE };
+    let raised =
+        Effect::Minimum { minimum: Generation::new(9), effective_from: Timestamp::MAX, before: Generation::new(8) };
     for (a, b) in
         [(Effect::SESSION_REVOKED, raised), (raised, Effect::SESSION_REVOKED), (later, raised), (later, later)]
     {
@@ -87,9 +88,20 @@ fn gone_absorbs_every_minimum_and_its_schedule() {
 
 #[test]
 fn an_entry_that_comes_before_the_last_took_effect_brings_the_last_into_effect() {
-    let at = |minimum, from| Effect::Minimum { minimum, effective_from: Timestamp::from_millis(from), before: 0 };
-    let both = at(2, 60).merge(at(3, 90));
-    assert_eq!(both, Effect::Minimum { minimum: 3, effective_from: Timestamp::from_millis(90), before: 2 });
+    let at = |minimum, from| Effect::Minimum {
+        minimum,
+        effective_from: Timestamp::from_millis(from),
+        before: Generation::NONE,
+    };
+    let both = at(Generation::new(2), 60).merge(at(Generation::new(3), 90));
+    assert_eq!(
+        both,
+        Effect::Minimum {
+            minimum: Generation::new(3),
+            effective_from: Timestamp::from_millis(90),
+            before: Generation::new(2)
+        }
+    );
 }
 
 #[test]

@@ -28,8 +28,49 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 pub use scope::Scope;
 
-/// The generation of a pair of tokens. The first pair of a session is 1; 0 stands for "none".
-pub type Generation = u64;
+/// The generation of a pair of tokens of one session. It rises by one with each pair.
+///
+/// ```
+/// use rotogate::session::Generation;
+///
+/// assert!(Generation::FIRST > Generation::NONE);
+/// assert_eq!(Generation::new(7).get(), 7);
+/// assert_eq!(Generation::new(7).to_string(), "7");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// No pair: the generation before [`FIRST`](Self::FIRST).
+    pub const NONE: Self = Self(0);
+    /// The pair that a login issues.
+    pub const FIRST: Self = Self(1);
+
+    /// From the number in a token or a record.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number, as a token's `gen` claim has it.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The generation after this one; `None` after the last number.
+    pub const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The id of a session: a UUIDv7 whose time is the session's creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -179,7 +220,7 @@ pub struct Session {
 
     /// The last generation issued.
     pub current: Generation,
-    /// The generation that was exchanged for `current`; 0 before the first refresh.
+    /// The generation that was exchanged for `current`; [`Generation::NONE`] before the first refresh.
     pub previous: Generation,
     /// When `previous` was first exchanged.
     pub rotated_at: Timestamp,

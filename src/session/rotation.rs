@@ -21,15 +21,7 @@ use crate::clock::Timestamp;
 
 /// A minimum generation that no token reaches: the session is revoked.
 #[doc(hidden)]
-pub const REVOKED: Generation = Generation::MAX;
-
-/// An authentic refresh credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
-pub struct PresentedGeneration {
-    /// The generation that it was issued at.
-    pub generation: Generation,
-}
+pub const REVOKED: Generation = Generation::new(u64::MAX);
 
 /// The facts besides the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +32,8 @@ pub struct Facts {
     /// The latest of the directory's, the subject's, the client's and the global not-before. A session created in that
     /// very millisecond is not valid.
     pub sessions_valid_from: Timestamp,
-    /// The minimum generation that the revocation list has for this session, in effect yet or not; 0 for none.
+    /// The minimum generation that the revocation list has for this session, in effect yet or not;
+    /// [`Generation::NONE`] without one.
     ///
     /// Read it **before** the record is loaded. A rotation writes the store first and the list after it, so a record
     /// loaded later is no older than the list's entry. In the other order, another request's rotation in between would
@@ -108,20 +101,13 @@ pub enum Decision {
 }
 
 /// Decides, without I/O, clock or randomness.
-pub fn decide(
-    s: &Session,
-    presented: PresentedGeneration,
-    facts: Facts,
-    now: Timestamp,
-    profile: &Profile,
-) -> Decision {
+pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
     if let Some(why) = ended(s, facts) {
         return Decision::Revoked(why);
     }
     if let Some(which) = lapsed(s, now, profile) {
         return Decision::Expired(which);
     }
-    let generation = presented.generation;
     if generation > s.current || facts.minimum_known > s.current {
         // The list shows the least that was lost: only a token at or past it can be the latest one.
         let latest = generation > s.current && generation >= facts.minimum_known;
@@ -131,8 +117,8 @@ pub fn decide(
     if generation == s.current {
         return Decision::Rotate;
     }
-    // Generation 0 was never issued: it marks a session that was never refreshed.
-    if generation == s.previous && generation != 0 {
+    // `NONE` was never issued: it marks a session that was never refreshed.
+    if generation == s.previous && generation != Generation::NONE {
         if now.since(s.issued_at) < profile.grace {
             return Decision::Replay;
         }
@@ -141,8 +127,8 @@ pub fn decide(
         }
     }
     Decision::Reuse(Reuse {
-        generations_old: s.current - generation,
-        superseded_for: (generation == s.previous && generation != 0).then(|| now.since(s.rotated_at)),
+        generations_old: s.current.get() - generation.get(),
+        superseded_for: (generation == s.previous && generation != Generation::NONE).then(|| now.since(s.rotated_at)),
     })
 }
 
@@ -193,7 +179,7 @@ pub struct RecordChange {
 
 /// The generation after this one. None reaches [`REVOKED`], which therefore never denotes a token.
 fn successor(generation: Generation) -> Option<Generation> {
-    generation.checked_add(1).filter(|next| *next < REVOKED)
+    generation.next().filter(|next| *next < REVOKED)
 }
 
 /// The change of the record when `decision` issues a new generation; `None` if it issues none, or if the record's
@@ -202,7 +188,7 @@ fn successor(generation: Generation) -> Option<Generation> {
 pub fn apply_decision(
     s: &Session,
     decision: Decision,
-    presented: PresentedGeneration,
+    presented: Generation,
     pair: LastPair,
     now: Timestamp,
     profile: &Profile,
@@ -219,8 +205,7 @@ pub fn apply_decision(
         // The record does not have the access tokens whose issue it lost, but no token lives longer than this.
         Decision::Ahead { fast_forward: true } => {
             let lost = now.plus(profile.max_access_ttl).min(s.expires);
-            let generation = presented.generation;
-            (generation, successor(generation)?, now, raise_by_profile, s.latest_access_expires.max(lost))
+            (presented, successor(presented)?, now, raise_by_profile, s.latest_access_expires.max(lost))
         }
         Decision::Revoked(_)
         | Decision::Expired(_)
@@ -231,7 +216,7 @@ pub fn apply_decision(
     let raised = raise_after.map(|after| RaisedMinimum {
         minimum: current,
         effective_from: now.plus(after),
-        before: 0,
+        before: Generation::NONE,
         until: abandoned_end,
     });
     let record = Session {

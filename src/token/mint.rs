@@ -13,6 +13,7 @@ use super::keyring::SigningKey;
 use super::verify::{MAX_TOKEN, is_name, is_subject};
 use crate::fault::Fault;
 use crate::random::random;
+use crate::session::Generation;
 
 /// A minted access token. Does not print; zeroised when dropped.
 #[derive(Clone)]
@@ -74,7 +75,7 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenTe
     holds(is_name(claims.jti), "jti")?;
     holds(is_name(claims.client), "client_id")?;
     holds(claims.account.is_none_or(is_name), "account")?;
-    holds(claims.session.is_none_or(|(_, generation)| generation > 0), "gen")?;
+    holds(claims.session.is_none_or(|(_, generation)| generation != Generation::NONE), "gen")?;
 
     let mut payload = Zeroizing::new(serde_json::to_string(claims).map_err(|_| MintError::Signing)?);
     if claims.style.plain_base64 {

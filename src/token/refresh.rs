@@ -123,22 +123,23 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let (signed, tag_a) = rest.split_last_chunk::<TAG>()?;
     let (&key_id, rest) = signed.split_first()?;
     let (id, varint) = rest.split_first_chunk::<16>()?;
-    let generation = read_varint(varint)?;
+    let generation = read_varint(varint).map(Generation::new)?;
     let session = SessionId::from_bytes(*id);
     let expected = Zeroizing::new(keys.tag(key_id, &message(key_id, session, generation))?);
     are_equal(expected.as_slice(), tag_a).then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
 }
 
 /// The input of both tags. The varint is self-delimiting, so what follows cannot be read as part of it.
-fn message(key_id: u8, id: SessionId, mut generation: Generation) -> Zeroizing<Vec<u8>> {
+fn message(key_id: u8, id: SessionId, generation: Generation) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(PREFIX.len() + MAX_BODY));
     out.extend_from_slice(PREFIX.as_bytes());
     out.push(key_id);
     out.extend_from_slice(id.as_bytes());
+    let mut number = generation.get();
     loop {
-        let low = (generation & 0x7f) as u8;
-        generation >>= 7;
-        if generation == 0 {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
             out.push(low);
             return out;
         }

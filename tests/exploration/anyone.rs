@@ -149,7 +149,7 @@ fn o5_proof_1_and_4_hold_when_the_store_loses_writes_twice() {
 fn accepting_whatever_is_newer_than_the_predecessor_is_found() {
     let mut world = anyone(Around::sound(5, 0), false);
     world.table.decide = |s, presented, facts, now, profile| match decide(s, presented, facts, now, profile) {
-        Decision::Reuse(_) if presented.generation > s.previous => Decision::Rotate,
+        Decision::Reuse(_) if presented > s.previous => Decision::Rotate,
         sound => sound,
     };
     finds("anything newer than the predecessor", TWO_LIVE, world);
@@ -159,7 +159,7 @@ fn accepting_whatever_is_newer_than_the_predecessor_is_found() {
 fn a_fast_forward_that_does_not_look_at_the_minimum_is_found() {
     let mut world = anyone(Around::sound(5, 1), false);
     world.table.decide = |s, presented, facts, now, profile| match decide(s, presented, facts, now, profile) {
-        Decision::Ahead { .. } if presented.generation > s.current => {
+        Decision::Ahead { .. } if presented > s.current => {
             Decision::Ahead { fast_forward: facts.unbroken_revocations }
         }
         sound => sound,

@@ -2,7 +2,7 @@
 
 use rotogate::clock::Timestamp;
 use rotogate::revocation::Effect;
-use rotogate::session::rotation;
+use rotogate::session::{Generation, rotation};
 
 use super::table::{Outcome, REVOKED, Record, Table};
 
@@ -230,11 +230,15 @@ pub(crate) enum Happening {
 pub(crate) fn merge(a: u8, b: u8) -> u8 {
     let effect = |m: u8| match m {
         REVOKED => Effect::SESSION_REVOKED,
-        _ => Effect::Minimum { minimum: m.into(), effective_from: Timestamp::ZERO, before: 0 },
+        _ => Effect::Minimum {
+            minimum: Generation::new(m.into()),
+            effective_from: Timestamp::ZERO,
+            before: Generation::NONE,
+        },
     };
     match effect(a).merge(effect(b)) {
         Effect::Minimum { minimum: rotation::REVOKED, .. } => REVOKED,
-        Effect::Minimum { minimum, .. } => u8::try_from(minimum).unwrap(),
+        Effect::Minimum { minimum, .. } => u8::try_from(minimum.get()).unwrap(),
         other @ (Effect::NotBefore(_) | Effect::Gone) => unreachable!("{other:?}"),
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{Decision, Facts, PresentedGeneration, REVOKED, apply_decision, decide};
+use rotogate::session::rotation::{Decision, Facts, REVOKED, apply_decision, decide};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 const CREATED: Timestamp = Timestamp::from_millis(1_732_000_000_123);
@@ -48,7 +48,7 @@ enum Token {
     Previous,
     Older(u64),
     Newer(u64),
-    Any(Generation),
+    Any(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ enum Move {
     /// Time passes: so much, or a window of the profile and a millisecond less or more.
     Pass(u64),
     PassWindow(Index, i8),
-    Known(Generation),
+    Known(u64),
     Forget,
     Broken(bool),
     UserInactive,
@@ -113,8 +113,8 @@ impl Run {
             dialect: "oauth2".into(),
             expires: CREATED.plus(profile.session_ttl),
             latest_access_expires: access_expires,
-            current: 1,
-            previous: 0,
+            current: Generation::FIRST,
+            previous: Generation::NONE,
             rotated_at: CREATED,
             issued_at: CREATED,
             confirmed: false,
@@ -128,7 +128,7 @@ impl Run {
         let facts = Facts {
             user_active: true,
             sessions_valid_from: Timestamp::ZERO,
-            minimum_known: 0,
+            minimum_known: Generation::NONE,
             unbroken_revocations: true,
         };
         Self { s, now: CREATED, facts, profile, reused: BTreeSet::new(), longest: access_expires }
@@ -150,9 +150,10 @@ impl Run {
                 };
             }
             Move::Known(beyond) => {
-                self.facts.minimum_known = self.facts.minimum_known.max(self.s.current.saturating_add(beyond));
+                self.facts.minimum_known =
+                    self.facts.minimum_known.max(Generation::new(self.s.current.get().saturating_add(beyond)));
             }
-            Move::Forget => self.facts.minimum_known = 0,
+            Move::Forget => self.facts.minimum_known = Generation::NONE,
             Move::Broken(broken) => self.facts.unbroken_revocations = !broken,
             Move::UserInactive => self.facts.user_active = false,
             Move::NotBefore(off) => self.facts.sessions_valid_from = CREATED.minus(ms(1)).plus(ms(off)),
@@ -162,21 +163,20 @@ impl Run {
     }
 
     fn present(&mut self, token: Token) -> Result<(), TestCaseError> {
-        let generation = match token {
+        let presented = match token {
             Token::Current => self.s.current,
             Token::Previous => self.s.previous,
-            Token::Older(by) => self.s.previous.saturating_sub(by),
-            Token::Newer(by) => self.s.current.saturating_add(by),
-            Token::Any(generation) => generation,
+            Token::Older(by) => Generation::new(self.s.previous.get().saturating_sub(by)),
+            Token::Newer(by) => Generation::new(self.s.current.get().saturating_add(by)),
+            Token::Any(generation) => Generation::new(generation),
         };
-        let presented = PresentedGeneration { generation };
         let decision = decide(&self.s, presented, self.facts, self.now, &self.profile);
         prop_assert_eq!(decide(&self.s, presented, self.facts, self.now, &self.profile), decision);
-        self.judge(decision, generation)?;
+        self.judge(decision, presented)?;
         let access_expires = self.now.plus(self.profile.access_ttl).min(self.s.expires);
         let pair = LastPair { access_expires, ..self.s.last.clone() };
         let Some(made) = apply_decision(&self.s, decision, presented, pair, self.now, &self.profile) else {
-            let used_up = generation >= REVOKED - 1;
+            let used_up = presented.get() >= REVOKED.get() - 1;
             prop_assert!(used_up || !matches!(decision, Decision::Rotate | Decision::Reissue));
             let forward = Decision::Ahead { fast_forward: true };
             prop_assert!(used_up || decision != forward);
@@ -188,15 +188,17 @@ impl Run {
             decision
         );
         let (old, new) = (&self.s, &made.record);
-        prop_assert!(new.current > old.current && new.current > generation && new.current < REVOKED);
-        prop_assert!(new.previous < new.current && new.previous >= old.previous && new.previous == generation);
+        prop_assert!(new.current > old.current && new.current > presented && new.current < REVOKED);
+        prop_assert!(new.previous < new.current && new.previous >= old.previous && new.previous == presented);
         prop_assert!(new.rotated_at >= old.rotated_at && new.issued_at >= old.issued_at);
         prop_assert!(new.issued_at == self.now && new.rotated_at <= self.now);
         prop_assert_eq!((new.confirmed, new.revision), (false, old.revision + 1));
         // No access token outlives what the record says, and none that the raised minimum refuses outlives its entry.
         prop_assert!(new.latest_access_expires >= self.longest.max(access_expires));
         if let Some(raised) = made.raised {
-            prop_assert!(raised.until >= self.longest && raised.minimum == new.current && raised.before == 0);
+            prop_assert!(
+                raised.until >= self.longest && raised.minimum == new.current && raised.before == Generation::NONE
+            );
             prop_assert!(raised.effective_from >= self.now);
             prop_assert!(decision != Decision::Reissue || raised.effective_from == self.now);
         } else {
@@ -241,9 +243,9 @@ impl Run {
                 prop_assert!(!ended && !expired && !ahead);
             }
         }
-        let in_grace = generation == s.previous && generation != 0 && now.since(s.issued_at) < p.grace;
+        let in_grace = generation == s.previous && generation != Generation::NONE && now.since(s.issued_at) < p.grace;
         let in_window = generation == s.previous
-            && generation != 0
+            && generation != Generation::NONE
             && !s.confirmed
             && now.since(s.rotated_at) < p.lost_response_window;
         match decision {
@@ -252,7 +254,7 @@ impl Run {
             Decision::Reissue => prop_assert!(in_window && !in_grace),
             Decision::Reuse(how) => {
                 prop_assert!(generation < s.current && !in_grace && !in_window);
-                prop_assert_eq!(how.generations_old, s.current - generation);
+                prop_assert_eq!(how.generations_old, s.current.get() - generation.get());
                 self.reused.insert(generation);
             }
             Decision::Revoked(_) | Decision::Expired(_) | Decision::Ahead { .. } => {}

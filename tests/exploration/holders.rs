@@ -5,6 +5,7 @@ use rotogate::session::rotation::{Decision, apply_decision, decide};
 use super::gate::{Around, Gate, Happening};
 use super::search::{World, finds, proves};
 use super::table::{GRACE, Table, Verdict, WINDOW};
+use rotogate::session::Generation;
 
 const SOLE_HOLDER: &str = "the sole holder is answered Reuse inside the window";
 const SHARED: &str = "victim and thief both hold live tokens after two further rotations";
@@ -290,7 +291,7 @@ fn a_rotation_that_keeps_an_older_predecessor_is_found() {
     let mut world = with_thief(Around::sound(6, 0), false);
     world.table.step = |s, decision, presented, pair, now, profile| {
         let mut made = apply_decision(s, decision, presented, pair, now, profile)?;
-        if decision == Decision::Rotate && s.previous != 0 {
+        if decision == Decision::Rotate && s.previous != Generation::NONE {
             made.record.previous = s.previous;
         }
         Some(made)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{self, Decision, Facts, PresentedGeneration, RecordChange};
-use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::rotation::{self, Decision, Facts, RecordChange};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 /// One unit of the small world's time.
 const UNIT: Duration = Duration::from_millis(300);
@@ -77,8 +77,8 @@ pub(crate) struct Outcome {
     pub(crate) next: Option<(Record, Option<u8>)>,
 }
 
-type Decide = fn(&Session, PresentedGeneration, Facts, Timestamp, &Profile) -> Decision;
-type Steps = fn(&Session, Decision, PresentedGeneration, LastPair, Timestamp, &Profile) -> Option<RecordChange>;
+type Decide = fn(&Session, Generation, Facts, Timestamp, &Profile) -> Decision;
+type Steps = fn(&Session, Decision, Generation, LastPair, Timestamp, &Profile) -> Option<RecordChange>;
 
 /// Production's functions, or those with a fault.
 pub(crate) struct Table {
@@ -110,8 +110,8 @@ impl Table {
             dialect: "oauth2".into(),
             expires: CREATED.plus(profile.session_ttl),
             latest_access_expires: NOW.plus(profile.access_ttl),
-            current: 0,
-            previous: 0,
+            current: Generation::NONE,
+            previous: Generation::NONE,
             rotated_at: NOW,
             issued_at: NOW,
             confirmed: false,
@@ -138,17 +138,17 @@ impl Table {
 
     fn work_out(&mut self, record: Record, generation: u8, minimum: u8, unbroken: bool) -> Outcome {
         let s = &mut self.session;
-        s.current = record.current.into();
-        s.previous = record.previous.into();
+        s.current = Generation::new(record.current.into());
+        s.previous = Generation::new(record.previous.into());
         s.rotated_at = NOW.minus(UNIT * u32::from(record.rotated));
         s.issued_at = NOW.minus(UNIT * u32::from(record.issued));
         s.confirmed = record.confirmed;
         s.status = if record.live { Status::Live } else { Status::Revoked(RevokedBecause::Logout) };
-        let presented = PresentedGeneration { generation: generation.into() };
+        let presented = Generation::new(generation.into());
         let facts = Facts {
             user_active: true,
             sessions_valid_from: Timestamp::ZERO,
-            minimum_known: if minimum == REVOKED { rotation::REVOKED } else { minimum.into() },
+            minimum_known: if minimum == REVOKED { rotation::REVOKED } else { Generation::new(minimum.into()) },
             unbroken_revocations: unbroken,
         };
         let decision = (self.decide)(s, presented, facts, NOW, &self.profile);
@@ -165,16 +165,16 @@ impl Table {
         let next = (self.step)(s, decision, presented, pair(&self.profile), NOW, &self.profile).map(|step| {
             let age = |at: Timestamp| u8::try_from(NOW.since(at).as_millis() / UNIT.as_millis()).unwrap();
             let record = Record {
-                current: small(step.record.current),
-                previous: small(step.record.previous),
+                current: small(step.record.current.get()),
+                previous: small(step.record.previous.get()),
                 rotated: age(step.record.rotated_at),
                 issued: age(step.record.issued_at),
                 confirmed: step.record.confirmed,
                 live: step.record.status == Status::Live,
             };
             let raised = step.raised.map(|raised| {
-                assert_eq!((raised.effective_from, raised.before), (NOW, 0));
-                small(raised.minimum)
+                assert_eq!((raised.effective_from, raised.before), (NOW, Generation::NONE));
+                small(raised.minimum.get())
             });
             (record, raised)
         });

@@ -33,7 +33,8 @@ const PLACEHOLDER: char = '@';
 const SHORTENED: char = '~';
 
 static KEYS: LazyLock<Arc<Keyring>> = LazyLock::new(|| Arc::new(Keyring::ephemeral().unwrap()));
-static TOKEN: LazyLock<String> = LazyLock::new(|| made(SessionId::new(Timestamp::from_secs(1), [7; 10]), 3));
+static TOKEN: LazyLock<String> =
+    LazyLock::new(|| made(SessionId::new(Timestamp::from_secs(1), [7; 10]), Generation::new(3)));
 
 fn made(id: SessionId, generation: Generation) -> String {
     let keys = KEYS.refresh_keys();
@@ -153,7 +154,7 @@ target!(
         let mut bytes = [0; 28];
         let length = input.len().min(bytes.len());
         bytes[..length].copy_from_slice(&input[..length]);
-        let generation = u64::from_be_bytes(bytes[..8].try_into().unwrap());
+        let generation = Generation::new(u64::from_be_bytes(bytes[..8].try_into().unwrap()));
         let id = SessionId::from_bytes(bytes[8..24].try_into().unwrap());
         let token = made(id, generation);
         let authentic = refresh::authenticate(KEYS.refresh_keys(), &token).unwrap();

@@ -19,7 +19,7 @@ use rotogate::limit::{Limits, Rate, Rates};
 use rotogate::revocation::RevocationList;
 use rotogate::revocation::list::TokenFacts;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{Decision, Facts, PresentedGeneration, decide};
+use rotogate::session::rotation::{Decision, Facts, decide};
 use rotogate::session::{Generation, RevokedBecause, Scope, SessionId};
 use rotogate::store::{Cursor, Store};
 use rotogate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
@@ -196,7 +196,7 @@ impl Gate {
             minimum_known: self.engine.revocations().minimum(id),
             unbroken_revocations: false,
         };
-        match decide(&session, PresentedGeneration { generation }, facts, self.now(), self.profile) {
+        match decide(&session, generation, facts, self.now(), self.profile) {
             Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Ahead { fast_forward: true } => true,
             Decision::Revoked(_)
             | Decision::Expired(_)

@@ -361,7 +361,7 @@ impl World {
         for chain in &mut self.chains {
             if self.trust == Trust::LosesWrites {
                 // What only this process still knew, after the store had lost it, is gone with it.
-                chain.ended &= !self.gate.passes(chain.id, &chain.subject, REVOKED - 1);
+                chain.ended &= !self.gate.passes(chain.id, &chain.subject, Generation::new(REVOKED.get() - 1));
             }
         }
         // The wall clock is set right while the machine starts.
@@ -558,7 +558,7 @@ impl World {
             }
         }
         if issued.how == IssueKind::Reissued {
-            let lies_between = presented + 1..got;
+            let lies_between = (presented.get() + 1..got.get()).map(Generation::new);
             if lies_between.clone().any(|gone| self.gate.passes(chain.id, &chain.subject, gone)) {
                 return Err("R3: an access token of an abandoned generation passes".to_owned());
             }
@@ -663,10 +663,10 @@ impl Chain {
         Self {
             id: issued.session.expect("a session"),
             subject,
-            owner: Holder { token: token.clone(), generation: 1, ..Holder::default() },
+            owner: Holder { token: token.clone(), generation: Generation::FIRST, ..Holder::default() },
             thief: None,
-            made: BTreeMap::from([(1, token)]),
-            received: 1,
+            made: BTreeMap::from([(Generation::FIRST, token)]),
+            received: Generation::FIRST,
             rotations_since_theft: 0,
             together: false,
             end_asked: false,

@@ -11,7 +11,7 @@ use crate::engine::{AccountRule, IssueKind, Origin};
 use crate::limit::{Limits, Rate, Rates};
 use crate::policy::{Audiences, judge};
 use crate::route::{OnExpiry, RoutePolicy};
-use crate::session::RevokedBecause;
+use crate::session::{Generation, RevokedBecause};
 use crate::verify_cache::MissContext;
 
 #[tokio::test]
@@ -197,7 +197,8 @@ async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     assert_eq!(w.checker.check_again(&verified, None, OnExpiry::Close), Err(Denial::TokenExpired));
     let now = w.engine.clock().now();
     let key = verified.token().key;
-    let successor = |expires| Some(crate::engine::live_sessions::SuccessorToken { generation: 2, expires, key });
+    let successor =
+        |expires| Some(crate::engine::live_sessions::SuccessorToken { generation: Generation::new(2), expires, key });
     assert_eq!(w.checker.check_again(&verified, successor(now), OnExpiry::Close), Err(Denial::TokenExpired));
     let later = now.plus(Duration::from_millis(1));
     assert_eq!(w.checker.check_again(&verified, successor(later), OnExpiry::Close), Ok(()));

@@ -3,22 +3,23 @@
 use super::support::{HOUR, Mode, World, denied, secs};
 use crate::denial::Denial;
 use crate::engine::{AccountRule, IssueKind, Origin};
+use crate::session::Generation;
 
 #[tokio::test]
 async fn a_token_seen_for_the_first_time_confirms_its_generation() {
     let w = World::new().await;
     let first = w.login().await;
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
-    assert!(!w.engine.confirmations().has(first.session, 2), "minting confirms nothing");
+    assert!(!w.engine.confirmations().has(first.session, Generation::new(2)), "minting confirms nothing");
     w.check(&second.access).unwrap();
-    assert!(w.engine.confirmations().has(first.session, 2));
+    assert!(w.engine.confirmations().has(first.session, Generation::new(2)));
     w.engine.confirmations().flush(w.store.as_ref()).await.unwrap();
-    assert!(!w.engine.confirmations().has(first.session, 2), "written, and forgotten here");
+    assert!(!w.engine.confirmations().has(first.session, Generation::new(2)), "written, and forgotten here");
     let record = w.record(first.session).await;
-    assert!(record.confirmed && record.current == 2);
+    assert!(record.confirmed && record.current == Generation::new(2));
     // A hit in the cache makes no further note.
     w.check(&second.access).unwrap();
-    assert!(!w.engine.confirmations().has(first.session, 2));
+    assert!(!w.engine.confirmations().has(first.session, Generation::new(2)));
 }
 
 #[tokio::test]
@@ -39,12 +40,12 @@ async fn a_token_that_is_refused_confirms_nothing() {
     let first = w.login().await;
     w.engine.revoke_refresh_token(&first.refresh, "web", AccountRule::Any, &Origin::default()).await.unwrap();
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked);
-    assert!(!w.engine.confirmations().has(first.session, 1));
+    assert!(!w.engine.confirmations().has(first.session, Generation::FIRST));
 
     let late = w.login().await;
     w.advance(secs(700));
     assert_eq!(w.check(&late.access).unwrap_err(), Denial::TokenExpired);
-    assert!(!w.engine.confirmations().has(late.session, 1));
+    assert!(!w.engine.confirmations().has(late.session, Generation::FIRST));
 }
 
 #[tokio::test]
@@ -56,7 +57,7 @@ async fn a_note_that_could_not_be_written_is_kept_and_tried_again() {
     w.store.set(Mode::WritesFail);
     for _ in 0..2 {
         w.engine.confirmations().flush(w.store.as_ref()).await.unwrap_err();
-        assert!(w.engine.confirmations().has(first.session, 2));
+        assert!(w.engine.confirmations().has(first.session, Generation::new(2)));
     }
     w.store.set(Mode::Good);
     w.engine.confirmations().flush(w.store.as_ref()).await.unwrap();

@@ -10,7 +10,7 @@ use crate::denial::Denial;
 use crate::engine::{AccountRule, IssueKind, Origin};
 use crate::fault::Fault;
 use crate::session::rotation::SessionEnd;
-use crate::session::{RevokedBecause, Status};
+use crate::session::{Generation, RevokedBecause, Status};
 use crate::store::{Filter, Store};
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn r2_a_store_that_fails_is_a_fault_and_consumes_nothing() {
         assert_eq!(w.record(first.session).await, before);
     }
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
-    assert_eq!(w.record(second.session).await.current, 2);
+    assert_eq!(w.record(second.session).await.current, Generation::new(2));
 }
 
 #[tokio::test]
@@ -63,14 +63,14 @@ async fn r2_after_a_crash_between_commit_and_reply_the_repeat_gets_the_pair_that
         assert!(poll!(&mut lost).is_pending());
     }
     let committed = w.record(first.session).await;
-    assert_eq!(committed.current, 2, "the commit is there");
+    assert_eq!(committed.current, Generation::new(2), "the commit is there");
 
     w.restart().await;
     let pair = w.refreshed(&first.refresh, IssueKind::Replayed).await;
     assert_eq!(w.refreshed(&first.refresh, IssueKind::Replayed).await, pair);
     assert_eq!(w.record(first.session).await, committed);
     let token = w.check(&pair.access).unwrap();
-    assert_eq!(token.token().session, Some((first.session, 2)));
+    assert_eq!(token.token().session, Some((first.session, Generation::new(2))));
     w.refreshed(&pair.refresh, IssueKind::Rotated).await;
 }
 
@@ -110,7 +110,7 @@ async fn a_session_revoked_between_decision_and_commit_is_not_rotated() {
         engine.revoke_session(&record, RevokedBecause::Operator).await.unwrap();
     });
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::Record));
-    assert_eq!(w.record(first.session).await.current, 1);
+    assert_eq!(w.record(first.session).await.current, Generation::FIRST);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::engine::{AccountRule, Exchange, IssueKind, Origin, Refresh};
 use crate::limit::Rate;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::{OnOtherClient, Profile};
-use crate::session::{RevokedBecause, Status};
+use crate::session::{Generation, RevokedBecause, Status};
 use crate::token::refresh;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -35,7 +35,7 @@ async fn r1_two_hundred_presentations_at_once_make_one_successor_and_count_as_on
     assert_eq!(rotated, 1);
     assert!(pairs.iter().all(|pair| *pair == pairs[0]), "one successor, byte for byte");
     let record = w.record(first.session).await;
-    assert_eq!((record.current, record.previous, record.revision), (2, 1, 2));
+    assert_eq!((record.current.get(), record.previous.get(), record.revision), (2, 1, 2));
 
     // Two rotations an hour are allowed: the 199 repeats took none of them.
     let third = w.refreshed(&pairs[0].refresh, IssueKind::Rotated).await;
@@ -61,7 +61,7 @@ async fn r1_two_nodes_on_one_store_make_one_successor() {
         pairs.push(super::support::Pair::from(task.await.unwrap()));
     }
     assert!(pairs.iter().all(|pair| *pair == pairs[0]));
-    assert_eq!(w.record(first.session).await.current, 2);
+    assert_eq!(w.record(first.session).await.current, Generation::new(2));
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn r1_whoever_loses_the_swap_to_another_node_gets_the_winners_pair() {
     });
     let ours = w.refreshed(&first.refresh, IssueKind::Replayed).await;
     assert_eq!(ours, winner.await.unwrap());
-    assert_eq!(w.record(first.session).await.current, 2);
+    assert_eq!(w.record(first.session).await.current, Generation::new(2));
 }
 
 #[tokio::test]
@@ -233,7 +233,9 @@ async fn r5_the_server_key_alone_makes_no_token_of_a_session() {
     let keyring = w.engine.keyring();
     let guessed = crate::session::SessionSecret::new([7; 16]);
     for generation in [1, 2] {
-        let forged = refresh::make(keyring.refresh_keys(), 1, first.session, generation, &guessed, "web").unwrap();
+        let forged =
+            refresh::make(keyring.refresh_keys(), 1, first.session, Generation::new(generation), &guessed, "web")
+                .unwrap();
         assert_eq!(denied(w.refresh(forged.expose()).await), Denial::UnknownRefreshToken);
     }
     assert_eq!(w.record(first.session).await.status, Status::Live, "no alarm for what proves nothing");
@@ -263,7 +265,8 @@ async fn o5_a_token_ahead_of_the_store_is_refused_and_the_session_left_alone() {
     let first = w.login().await;
     let before = w.record(first.session).await;
     let keyring = w.engine.keyring();
-    let ahead = refresh::make(keyring.refresh_keys(), 1, first.session, 5, &before.secret, "web").unwrap();
+    let ahead =
+        refresh::make(keyring.refresh_keys(), 1, first.session, Generation::new(5), &before.secret, "web").unwrap();
     assert_eq!(denied(w.refresh(ahead.expose()).await), Denial::Ahead);
     assert_eq!(w.record(first.session).await, before);
     w.refreshed(&first.refresh, IssueKind::Rotated).await;
@@ -276,7 +279,11 @@ async fn o5_a_list_ahead_of_the_store_says_that_writes_were_lost() {
     let before = w.record(first.session).await;
     w.engine.revocations().apply(&Revocation {
         target: Target::Session(first.session),
-        effect: Effect::Minimum { minimum: 4, effective_from: w.engine.clock().now().plus(secs(60)), before: 0 },
+        effect: Effect::Minimum {
+            minimum: Generation::new(4),
+            effective_from: w.engine.clock().now().plus(secs(60)),
+            before: Generation::NONE,
+        },
         until: before.expires,
     });
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::Ahead);

@@ -5,7 +5,7 @@ use crate::denial::Denial;
 use crate::engine::{AccountRule, IssueKind, Origin};
 use crate::fault::Fault;
 use crate::session::rotation::SessionEnd;
-use crate::session::{RevokedBecause, Status};
+use crate::session::{Generation, RevokedBecause, Status};
 
 #[tokio::test]
 async fn r3_a_repeat_within_grace_is_identical_and_says_what_is_left() {
@@ -65,7 +65,7 @@ async fn r3_without_the_old_signing_key_a_repeat_has_the_same_refresh_token_and_
     let repeat = w.refreshed(&first.refresh, IssueKind::Replayed).await;
     assert_eq!(repeat.refresh, second.refresh);
     let token = w.check(&repeat.access).unwrap();
-    assert_eq!(token.token().session, Some((first.session, 2)), "the same generation");
+    assert_eq!(token.token().session, Some((first.session, Generation::new(2))), "the same generation");
     let after = w.record(first.session).await;
     assert_eq!(after.latest_access_expires, before.latest_access_expires.plus(secs(5)));
     assert_eq!(after.latest_access_expires, token.token().expires);
@@ -105,7 +105,7 @@ async fn r3_a_repeat_with_less_than_half_a_life_left_gets_a_fresh_access_token_o
     assert_ne!(repeat.access, second.access);
     let after = w.record(first.session).await;
     assert_eq!(after.latest_access_expires, before.latest_access_expires.max(after.last.access_expires));
-    assert_eq!((after.current, after.issued_at), (2, before.issued_at));
+    assert_eq!((after.current, after.issued_at), (Generation::new(2), before.issued_at));
     w.check(&repeat.access).unwrap();
 
     w.advance(secs(3));
@@ -183,7 +183,7 @@ async fn r3_a_lost_reply_is_made_good_while_nobody_used_it_and_what_was_lost_is_
     let lost = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.advance(secs(300));
     let third = w.refreshed(&first.refresh, IssueKind::Reissued).await;
-    assert_eq!(w.record(first.session).await.current, 3);
+    assert_eq!(w.record(first.session).await.current, Generation::new(3));
     assert_eq!(w.check(&lost.access).unwrap_err(), Denial::TokenRevoked, "abandoned, at once");
     assert_eq!(w.check(&first.access).unwrap_err(), Denial::TokenRevoked, "and what came before it");
     w.check(&third.access).unwrap();
@@ -217,7 +217,7 @@ async fn r3_a_reissue_may_be_lost_as_well() {
         w.advance(HOUR);
         let how = if generation == 2 { IssueKind::Rotated } else { IssueKind::Reissued };
         w.refreshed(&first.refresh, how).await;
-        assert_eq!(w.record(first.session).await.current, generation);
+        assert_eq!(w.record(first.session).await.current, Generation::new(generation));
     }
     // From the first exchange on: no reissue moves the window.
     w.advance(DAY - HOUR * 3);

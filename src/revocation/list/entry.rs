@@ -65,7 +65,7 @@ impl SessionEntry {
     fn effect(&self) -> Effect {
         match self {
             Self::Plain { minimum, .. } => {
-                Effect::Minimum { minimum: *minimum, effective_from: Timestamp::ZERO, before: 0 }
+                Effect::Minimum { minimum: *minimum, effective_from: Timestamp::ZERO, before: Generation::NONE }
             }
             Self::Scheduled(scheduled) => {
                 let Scheduled { minimum, effective_from, before, .. } = **scheduled;

@@ -24,7 +24,7 @@ fn entry(target: Target, effect: Effect) -> Revocation {
 }
 
 fn raised(id: SessionId, minimum: Generation, effective_from: Timestamp) -> Revocation {
-    entry(Target::Session(id), Effect::Minimum { minimum, effective_from, before: 0 })
+    entry(Target::Session(id), Effect::Minimum { minimum, effective_from, before: Generation::NONE })
 }
 
 fn gone(id: SessionId) -> Revocation {
@@ -83,10 +83,11 @@ fn refused(list: &RevocationList, facts: TokenFacts<'_>) -> bool {
 #[test]
 fn an_empty_list_refuses_nothing() {
     let list = RevocationList::new();
-    for facts in [of(session(1), 0), LOOSE, FOREIGN, TokenFacts { issued_at: None, jti: None, ..LOOSE }] {
+    for facts in [of(session(1), Generation::NONE), LOOSE, FOREIGN, TokenFacts { issued_at: None, jti: None, ..LOOSE }]
+    {
         assert_eq!(list.judge(facts, NOW), Judgement { refuse_from: Timestamp::MAX });
     }
-    assert_eq!((list.len(), list.minimum(session(1))), (0, 0));
+    assert_eq!((list.len(), list.minimum(session(1))), (0, Generation::NONE));
     assert_eq!(list.not_before(OURS, "ada", Some("web")), Timestamp::ZERO);
     assert!(list.is_empty());
 }
@@ -95,59 +96,59 @@ fn an_empty_list_refuses_nothing() {
 fn a_gone_session_refuses_all_its_tokens_and_no_others() {
     let list = list(&[gone(session(1))]);
     for generation in [0, 1, 9, u64::MAX - 1, u64::MAX] {
-        assert!(refused(&list, of(session(1), generation)));
+        assert!(refused(&list, of(session(1), Generation::new(generation))));
     }
-    assert!(!refused(&list, of(session(2), 1)));
+    assert!(!refused(&list, of(session(2), Generation::FIRST)));
     assert!(!refused(&list, LOOSE));
     assert_eq!(list.minimum(session(1)), REVOKED);
 }
 
 #[test]
 fn a_minimum_refuses_what_is_below_it() {
-    let list = list(&[raised(session(1), 5, NOW)]);
-    assert!(refused(&list, of(session(1), 4)));
-    assert!(!refused(&list, of(session(1), 5)));
-    assert_eq!(list.minimum(session(1)), 5);
+    let list = list(&[raised(session(1), Generation::new(5), NOW)]);
+    assert!(refused(&list, of(session(1), Generation::new(4))));
+    assert!(!refused(&list, of(session(1), Generation::new(5))));
+    assert_eq!(list.minimum(session(1)), Generation::new(5));
 }
 
 #[test]
 fn a_rotation_entry_that_is_delayed_past_a_revoke_revives_nothing() {
-    let list = list(&[gone(session(1)), raised(session(1), 7, NOW)]);
-    assert!(refused(&list, of(session(1), 7)) && refused(&list, of(session(1), 8)));
+    let list = list(&[gone(session(1)), raised(session(1), Generation::new(7), NOW)]);
+    assert!(refused(&list, of(session(1), Generation::new(7))) && refused(&list, of(session(1), Generation::new(8))));
     assert_eq!(list.minimum(session(1)), REVOKED);
     assert_eq!(list.len(), 1);
 }
 
 #[test]
 fn revoke_previous_after_refuses_when_it_says_and_not_before() {
-    let list = list(&[raised(session(1), 2, NOW.plus(ms(60)))]);
-    let judged = list.judge(of(session(1), 1), NOW);
+    let list = list(&[raised(session(1), Generation::new(2), NOW.plus(ms(60)))]);
+    let judged = list.judge(of(session(1), Generation::FIRST), NOW);
     assert_eq!(judged.refuse_from, NOW.plus(ms(60)));
     assert!(!judged.refuses(NOW.plus(ms(59))) && judged.refuses(NOW.plus(ms(60))));
-    assert_eq!(list.judge(of(session(1), 1), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
-    assert_eq!(list.judge(of(session(1), 2), NOW).refuse_from, Timestamp::MAX);
+    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(of(session(1), Generation::new(2)), NOW).refuse_from, Timestamp::MAX);
     // The decision sees the minimum at once.
-    assert_eq!(list.minimum(session(1)), 2);
+    assert_eq!(list.minimum(session(1)), Generation::new(2));
 
     // A further rotation brings the last minimum into effect and sets the next one's time.
-    list.apply(&raised(session(1), 3, NOW.plus(ms(90))));
-    assert_eq!(list.judge(of(session(1), 1), NOW).refuse_from, Timestamp::ZERO);
-    assert_eq!(list.judge(of(session(1), 2), NOW).refuse_from, NOW.plus(ms(90)));
-    assert_eq!(list.judge(of(session(1), 3), NOW).refuse_from, Timestamp::MAX);
+    list.apply(&raised(session(1), Generation::new(3), NOW.plus(ms(90))));
+    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(of(session(1), Generation::new(2)), NOW).refuse_from, NOW.plus(ms(90)));
+    assert_eq!(list.judge(of(session(1), Generation::new(3)), NOW).refuse_from, Timestamp::MAX);
 
     // A logout in between wins over both.
     list.apply(&gone(session(1)));
-    assert_eq!(list.judge(of(session(1), 3), NOW).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(of(session(1), Generation::new(3)), NOW).refuse_from, Timestamp::ZERO);
 }
 
 #[test]
 fn a_schedule_that_has_run_out_is_forgotten_by_the_sweep_and_refuses_the_same() {
-    let list = list(&[raised(session(1), 2, NOW.plus(ms(60)))]);
+    let list = list(&[raised(session(1), Generation::new(2), NOW.plus(ms(60)))]);
     assert_eq!(list.sweep(NOW.plus(ms(59))), 0);
-    assert_eq!(list.judge(of(session(1), 1), NOW.plus(ms(59))).refuse_from, NOW.plus(ms(60)));
+    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW.plus(ms(59))).refuse_from, NOW.plus(ms(60)));
     assert_eq!(list.sweep(NOW.plus(ms(60))), 0);
-    assert_eq!(list.judge(of(session(1), 1), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
-    assert_eq!(list.judge(of(session(1), 2), NOW.plus(ms(60))).refuse_from, Timestamp::MAX);
+    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(of(session(1), Generation::new(2)), NOW.plus(ms(60))).refuse_from, Timestamp::MAX);
 }
 
 #[test]
@@ -157,9 +158,9 @@ fn a_not_before_is_compared_with_the_creation_of_the_session_to_the_millisecond(
         [|at| subject(OURS, at), |at| client(OURS, at), |at| entry(Target::Global, Effect::NotBefore(at))];
     for make in all {
         // Issued long after the not-before, but of a session that began at it.
-        assert!(refused(&list(&[make(CREATED)]), of(session(1), 9)));
-        assert!(refused(&list(&[make(CREATED.plus(ms(1)))]), of(session(1), 9)));
-        assert!(!refused(&list(&[make(CREATED.minus(ms(1)))]), of(session(1), 9)));
+        assert!(refused(&list(&[make(CREATED)]), of(session(1), Generation::new(9))));
+        assert!(refused(&list(&[make(CREATED.plus(ms(1)))]), of(session(1), Generation::new(9))));
+        assert!(!refused(&list(&[make(CREATED.minus(ms(1)))]), of(session(1), Generation::new(9))));
         assert!(!refused(&list(&[make(CREATED)]), LOOSE), "a token without a session goes by its iat");
         assert!(refused(&list(&[make(NOW)]), LOOSE));
         assert!(!refused(&list(&[make(NOW.minus(ms(1)))]), LOOSE));
@@ -216,12 +217,12 @@ fn a_token_of_another_issuer_that_looks_like_one_of_our_sessions_is_unaffected()
 
 #[test]
 fn an_effect_that_does_not_fit_its_target_refuses() {
-    let minimum = Effect::Minimum { minimum: 3, effective_from: LATE, before: 0 };
+    let minimum = Effect::Minimum { minimum: Generation::new(3), effective_from: LATE, before: Generation::NONE };
     for effect in [Effect::NotBefore(CREATED), Effect::Gone] {
-        assert!(refused(&list(&[entry(Target::Session(session(1)), effect)]), of(session(1), 9)));
+        assert!(refused(&list(&[entry(Target::Session(session(1)), effect)]), of(session(1), Generation::new(9))));
     }
     for effect in [minimum, Effect::Gone] {
-        assert!(refused(&list(&[entry(subject(OURS, NOW).target, effect)]), of(session(1), 9)));
+        assert!(refused(&list(&[entry(subject(OURS, NOW).target, effect)]), of(session(1), Generation::new(9))));
         assert!(refused(&list(&[entry(Target::Global, effect)]), FOREIGN));
     }
     for effect in [minimum, Effect::NotBefore(CREATED)] {
@@ -231,7 +232,7 @@ fn an_effect_that_does_not_fit_its_target_refuses() {
 
 #[test]
 fn j15_an_entry_raises_the_counter_of_every_token_that_it_can_match() {
-    let own = of(session(1), 1);
+    let own = of(session(1), Generation::FIRST);
     let nameless = TokenFacts { jti: None, ..FOREIGN };
     for (revocation, touched) in [
         (gone(session(1)), vec![own]),
@@ -269,10 +270,10 @@ fn r10_entries_leave_an_hour_after_their_end_and_not_before() {
     let list = list(&all);
     assert_eq!(list.len(), 5);
     assert_eq!(list.sweep(LATE.plus(HOUR)), 0);
-    assert!(refused(&list, of(session(1), 1)) && refused(&list, FOREIGN));
+    assert!(refused(&list, of(session(1), Generation::FIRST)) && refused(&list, FOREIGN));
     assert_eq!(list.sweep(LATE.plus(HOUR).plus(ms(1))), 5);
     assert_eq!(list.len(), 0);
-    assert!(!refused(&list, of(session(1), 1)) && !refused(&list, FOREIGN));
+    assert!(!refused(&list, of(session(1), Generation::FIRST)) && !refused(&list, FOREIGN));
 }
 
 #[test]
@@ -352,8 +353,8 @@ fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
     let entries = || {
         let sessions = (0..200_000).map(|n| match n % 3 {
             0 => gone(id(n)),
-            1 => raised(id(n / 2), 7, LATE),
-            _ => raised(id(n), 5, Timestamp::ZERO),
+            1 => raised(id(n / 2), Generation::new(7), LATE),
+            _ => raised(id(n), Generation::new(5), Timestamp::ZERO),
         });
         sessions.chain([subject(OURS, NOW), client(THEIRS, NOW), token(OURS, "loose")])
     };
@@ -367,7 +368,7 @@ fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
     assert_eq!(at_once.len(), one_by_one.len());
     for n in 0..200_001 {
         for generation in [1, 6, 9] {
-            let facts = TokenFacts { subject: "bob", ..of(id(n), generation) };
+            let facts = TokenFacts { subject: "bob", ..of(id(n), Generation::new(generation)) };
             assert_eq!(at_once.judge(facts, NOW), one_by_one.judge(facts, NOW), "{n}");
         }
     }
@@ -376,21 +377,24 @@ fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
 
 #[test]
 fn an_entry_without_an_end_stays() {
-    for effect in [Effect::SESSION_REVOKED, Effect::Minimum { minimum: 5, effective_from: NOW, before: 0 }] {
+    for effect in [
+        Effect::SESSION_REVOKED,
+        Effect::Minimum { minimum: Generation::new(5), effective_from: NOW, before: Generation::NONE },
+    ] {
         let list = list(&[Revocation { until: Timestamp::MAX, ..entry(Target::Session(session(1)), effect) }]);
         let minimum = list.minimum(session(1));
         assert_eq!(list.sweep(LATE), 0);
-        list.apply(&raised(session(1), 3, Timestamp::ZERO));
+        list.apply(&raised(session(1), Generation::new(3), Timestamp::ZERO));
         assert_eq!((list.sweep(LATE.plus(HOUR * 2)), list.minimum(session(1))), (0, minimum));
-        assert!(list.judge(of(session(1), 4), LATE).refuses(LATE));
+        assert!(list.judge(of(session(1), Generation::new(4)), LATE).refuses(LATE));
     }
 }
 
 fn entries() -> impl Strategy<Value = Vec<Revocation>> {
     let minimum = (0..6u64, 0..6u64, 0..6u64).prop_map(|(minimum, from, before)| Effect::Minimum {
-        minimum,
+        minimum: Generation::new(minimum),
         effective_from: Timestamp::from_millis(from),
-        before,
+        before: Generation::new(before),
     });
     let one = prop_oneof![8 => minimum, 1 => Just(Effect::SESSION_REVOKED)]
         .prop_map(|e| entry(Target::Session(session(1)), e));
@@ -412,7 +416,7 @@ proptest! {
             // A sweep in between may neither bring forward a future effect nor undo one.
             back.sweep(Timestamp::from_millis(swept).min(now));
         }
-        let facts = of(session(1), generation);
+        let facts = of(session(1), Generation::new(generation));
         let refused = |l: &RevocationList| l.judge(facts, now).refuses(now);
         if entries.iter().any(|e| refused(&list(std::slice::from_ref(e)))) {
             prop_assert!(refused(&forth) && refused(&back));
@@ -428,8 +432,8 @@ proptest! {
 fn r23_an_entry_that_refuses_nothing_new_raises_no_counter() {
     let entries = [
         gone(session(1)),
-        raised(session(2), 5, NOW),
-        raised(session(3), 5, NOW.plus(Duration::from_secs(9))),
+        raised(session(2), Generation::new(5), NOW),
+        raised(session(3), Generation::new(5), NOW.plus(Duration::from_secs(9))),
         Revocation {
             target: Target::Subject { issuer: OURS.into(), subject: "ada".into() },
             effect: Effect::NotBefore(NOW),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Inserted, Store, SubjectBound};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{LastPair, Scope, Session, SessionId, SessionSecret, Status};
+use crate::session::{Generation, LastPair, Scope, Session, SessionId, SessionSecret, Status};
 
 #[doc(hidden)]
 pub mod races;
@@ -27,6 +27,8 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 /// When the sessions of these tests begin.
 #[doc(hidden)]
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
+/// The generation of the first refresh.
+const SECOND: Generation = Generation::new(2);
 /// How long they live.
 #[doc(hidden)]
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 86_400);
@@ -101,8 +103,8 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
         dialect: "oauth2".into(),
         expires: created.plus(SESSION_TTL),
         latest_access_expires: access_expires,
-        current: 1,
-        previous: 0,
+        current: Generation::FIRST,
+        previous: Generation::NONE,
         rotated_at: created,
         issued_at: created,
         confirmed: false,
@@ -119,7 +121,7 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
 #[doc(hidden)]
 pub fn rotated(session: &Session, now: Timestamp) -> Session {
     Session {
-        current: session.current + 1,
+        current: session.current.next().unwrap(),
         previous: session.current,
         rotated_at: now,
         issued_at: now,
@@ -139,7 +141,7 @@ pub fn gone(id: SessionId) -> Revocation {
 /// A raised minimum.
 #[doc(hidden)]
 pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
-    let effect = Effect::Minimum { minimum, effective_from: START, before: 0 };
+    let effect = Effect::Minimum { minimum: Generation::new(minimum), effective_from: START, before: Generation::NONE };
     Revocation { target: Target::Session(id), effect, until }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{START, gone, insert, later, minimum, not_before, rotated, session, subject};
+use super::{SECOND, START, gone, insert, later, minimum, not_before, rotated, session, subject};
 use crate::session::profile::OnTooMany;
-use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap};
 
 const ROUNDS: u64 = 40;
@@ -76,7 +76,7 @@ pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
         let came_through = rotations.join_all().await.into_iter().filter(|&won| won).count() as u64;
         let known = store.load(s.id).await.unwrap().unwrap();
         assert_eq!(known, at_once, "nothing changes a revoked session");
-        assert_eq!(known.current, 1 + came_through);
+        assert_eq!(known.current.get(), 1 + came_through);
         assert_eq!(known.revision, 2 + came_through);
     }
 }
@@ -93,7 +93,7 @@ pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
             both.spawn(async move {
                 barrier.wait().await;
                 if confirms {
-                    store.confirm(vec![(id, 1)]).await.unwrap();
+                    store.confirm(vec![(id, Generation::FIRST)]).await.unwrap();
                 } else {
                     assert!(rotate(&*store, id).await);
                 }
@@ -101,9 +101,9 @@ pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
         }
         both.join_all().await;
         let known = store.load(s.id).await.unwrap().unwrap();
-        assert_eq!((known.current, known.previous, known.confirmed), (2, 1, false));
+        assert_eq!((known.current, known.previous, known.confirmed), (SECOND, Generation::FIRST, false));
         assert!(known.revision == 2 || known.revision == 3, "{}", known.revision);
-        store.confirm(vec![(s.id, 2)]).await.unwrap();
+        store.confirm(vec![(s.id, SECOND)]).await.unwrap();
         let confirmed = Session { confirmed: true, revision: known.revision + 1, ..known };
         assert_eq!(store.load(s.id).await.unwrap(), Some(confirmed));
     }
@@ -138,7 +138,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
             }
         }
     }
-    assert!(store.list(Filter::All, None, 1000).await.unwrap().sessions.iter().all(|s| s.current == 1));
+    assert!(store.list(Filter::All, None, 1000).await.unwrap().sessions.iter().all(|s| s.current == Generation::FIRST));
 }
 
 /// A reader that follows with a cursor ends with what the store has.

@@ -7,7 +7,7 @@ use super::{LEEWAY, START, client, gone, insert, later, minimum, not_before, rot
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::rotation::REVOKED;
-use crate::session::{RevokedBecause, Session, Status};
+use crate::session::{Generation, RevokedBecause, Session, Status};
 use crate::store::{Cursor, Inserted, Store, SubjectBound, Swap};
 
 const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
@@ -195,7 +195,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     for (n, wanted) in [(3, 3), (2, 3), (5, 5)] {
         let entry = store.revoke(minimum(s.id, n, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
         let Effect::Minimum { minimum, .. } = entry.effect else { panic!("{entry:?}") };
-        assert_eq!(minimum, wanted);
+        assert_eq!(minimum.get(), wanted);
     }
     store.revoke(gone(s.id), BY_OPERATOR).await.unwrap();
     // A rotation's entry that arrives late.
@@ -243,6 +243,6 @@ pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let (list, loaded_to) = store.revocations().await.unwrap();
     assert_eq!((list.len(), loaded_to), (entries.len(), end));
     assert!(sessions.iter().all(|id| list.minimum(*id) == REVOKED));
-    assert_eq!(list.minimum(session("alice", 100, START).id), 0);
+    assert_eq!(list.minimum(session("alice", 100, START).id), Generation::NONE);
     assert_eq!(list.not_before(super::ISSUER, "bob", None), START);
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{ACCESS_TTL, LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
+use super::{
+    ACCESS_TTL, LEEWAY, SECOND, START, client, gone, insert, later, minimum, not_before, rotated, session, subject,
+};
 use crate::clock::Timestamp;
 use crate::revocation::Revocation;
 use crate::session::profile::OnTooMany;
-use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, Swept};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -89,14 +91,21 @@ pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation
     }
     store.revoke(gone(c.id), RevokedBecause::Operator).await.unwrap();
     let revoked = store.load(c.id).await.unwrap();
-    let seen = vec![(unknown, 1), (b.id, 2), (b.id, 0), (c.id, 1), (a.id, 1), (a.id, 1)];
+    let seen = vec![
+        (unknown, Generation::FIRST),
+        (b.id, SECOND),
+        (b.id, Generation::NONE),
+        (c.id, Generation::FIRST),
+        (a.id, Generation::FIRST),
+        (a.id, Generation::FIRST),
+    ];
     store.confirm(seen).await.unwrap();
     let confirmed = Session { confirmed: true, revision: 2, ..a.clone() };
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed.clone()));
     assert_eq!(store.load(b.id).await.unwrap(), Some(b));
     assert_eq!(store.load(c.id).await.unwrap(), revoked);
     // Confirmed already: nothing changes, so no swap is disturbed.
-    store.confirm(vec![(a.id, 1)]).await.unwrap();
+    store.confirm(vec![(a.id, Generation::FIRST)]).await.unwrap();
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
 }
 

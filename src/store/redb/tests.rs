@@ -80,7 +80,7 @@ async fn fill(store: &RedbStore) {
     }
     assert_eq!(store.compare_and_swap(1, rotated(&a, later(START, 500)), None).await.unwrap(), Swap::Swapped);
     store.revoke(gone(b.id), RevokedBecause::Logout).await.unwrap();
-    store.confirm(vec![(c.id, 1)]).await.unwrap();
+    store.confirm(vec![(c.id, Generation::FIRST)]).await.unwrap();
     store.revoke(not_before(subject("bob"), START), RevokedBecause::Operator).await.unwrap();
 }
 
@@ -189,7 +189,7 @@ async fn what_is_queued_together_is_one_commit_and_what_changes_nothing_is_none(
     assert_eq!(results.iter().filter(|r| matches!(r, Ok(Inserted::Inserted(_)))).count() as u64, N);
     assert_eq!(results.iter().filter(|r| r.is_err()).count(), 1);
     assert_eq!(store.commits(), 1);
-    store.confirm(vec![(session("alice", 1, START).id, 9)]).await.unwrap();
+    store.confirm(vec![(session("alice", 1, START).id, Generation::new(9))]).await.unwrap();
     assert_eq!(store.commits(), 1);
 }
 

@@ -132,7 +132,7 @@ impl RefreshKeys {
         let (head, tail) = message.split_at_mut(16);
         head.copy_from_slice(session.as_bytes());
         let (middle, end) = tail.split_at_mut(8);
-        middle.copy_from_slice(&generation.to_be_bytes());
+        middle.copy_from_slice(&generation.get().to_be_bytes());
         end.copy_from_slice(&access_expires.as_secs().to_be_bytes());
         let mut tag = truncated(&hmac::sign(&self.key(id)?.jti, &message));
         let text = URL_SAFE_NO_PAD.encode(tag);

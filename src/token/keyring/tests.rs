@@ -1,6 +1,6 @@
 use super::*;
 use crate::clock::Timestamp;
-use crate::session::SessionId;
+use crate::session::{Generation, SessionId};
 use crate::token::algorithm::Family;
 
 fn id() -> SessionId {
@@ -173,18 +173,18 @@ fn a_jti_does_not_change_when_a_refresh_key_is_added() {
     let exp = Timestamp::from_secs(1_800_000_000);
     let old = RefreshKeys::new(1, &[(1, secret(1))]).unwrap();
     let new = RefreshKeys::new(2, &[(2, secret(2)), (1, secret(1))]).unwrap();
-    let jti = old.derive_jti(1, id(), 3, exp).unwrap();
+    let jti = old.derive_jti(1, id(), Generation::new(3), exp).unwrap();
     assert_eq!(jti.len(), 22);
-    assert_eq!(new.derive_jti(1, id(), 3, exp).as_ref(), Some(&jti));
+    assert_eq!(new.derive_jti(1, id(), Generation::new(3), exp).as_ref(), Some(&jti));
     for other in [
-        new.derive_jti(2, id(), 3, exp),
-        new.derive_jti(1, id(), 4, exp),
-        new.derive_jti(1, SessionId::new(exp, [7; 10]), 3, exp),
-        new.derive_jti(1, id(), 3, Timestamp::from_secs(1_800_000_001)),
+        new.derive_jti(2, id(), Generation::new(3), exp),
+        new.derive_jti(1, id(), Generation::new(4), exp),
+        new.derive_jti(1, SessionId::new(exp, [7; 10]), Generation::new(3), exp),
+        new.derive_jti(1, id(), Generation::new(3), Timestamp::from_secs(1_800_000_001)),
     ] {
         assert_ne!(other.unwrap(), jti);
     }
-    assert_eq!(old.derive_jti(9, id(), 3, exp), None);
+    assert_eq!(old.derive_jti(9, id(), Generation::new(3), exp), None);
 }
 
 #[test]

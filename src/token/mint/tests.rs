@@ -19,7 +19,7 @@ fn claims<'a>(scope: &'a Scope, audience: &'a [Box<str>]) -> MintedClaims<'a> {
         jti: "one",
         client: "web",
         scope,
-        session: Some((SessionId::new(NOW, [1; 10]), 3)),
+        session: Some((SessionId::new(NOW, [1; 10]), Generation::new(3))),
         account: Some("acme"),
         own: None,
         style: crate::token::claims::TokenStyle::default(),
@@ -108,7 +108,7 @@ fn j9_what_we_would_refuse_is_not_minted() {
         ("jti", MintedClaims { jti: "", ..good }),
         ("client_id", MintedClaims { client: "a\nb", ..good }),
         ("account", MintedClaims { account: Some(""), ..good }),
-        ("gen", MintedClaims { session: Some((SessionId::new(NOW, [1; 10]), 0)), ..good }),
+        ("gen", MintedClaims { session: Some((SessionId::new(NOW, [1; 10]), Generation::NONE)), ..good }),
     ];
     for (claim, claims) in cases {
         assert_eq!(mint(&key, &claims).unwrap_err(), MintError::Claim(claim));

@@ -21,7 +21,7 @@ fn own() -> SessionSecret {
 }
 
 fn token() -> String {
-    make(&keys(), 2, id(), 5, &own(), "web").unwrap().expose().to_owned()
+    make(&keys(), 2, id(), Generation::new(5), &own(), "web").unwrap().expose().to_owned()
 }
 
 #[test]
@@ -52,10 +52,10 @@ fn the_format_is_fixed() {
 fn r5_it_takes_the_server_key_and_the_session_secret() {
     // An attacker with only the store (and so the session's secret) lacks tag A.
     let other_server = RefreshKeys::new(2, &[(2, secret(77))]).unwrap();
-    let without_key = make(&other_server, 2, id(), 5, &own(), "web").unwrap();
+    let without_key = make(&other_server, 2, id(), Generation::new(5), &own(), "web").unwrap();
     assert!(authenticate(&keys(), without_key.expose()).is_none());
     // An attacker with only the key file lacks tag B.
-    let without_secret = make(&keys(), 2, id(), 5, &SessionSecret::new([0; 16]), "web").unwrap();
+    let without_secret = make(&keys(), 2, id(), Generation::new(5), &SessionSecret::new([0; 16]), "web").unwrap();
     let authentic = authenticate(&keys(), without_secret.expose()).unwrap();
     assert!(!authentic.proves(&own(), "web"));
 }
@@ -79,7 +79,7 @@ fn r7_a_token_of_another_key_is_unknown() {
     let mut body = URL_SAFE_NO_PAD.decode(&token[4..]).unwrap();
     body[0] = 3;
     assert!(authenticate(&renamed, &format!("rg1_{}", URL_SAFE_NO_PAD.encode(body))).is_none());
-    assert!(make(&keys(), 3, id(), 5, &own(), "web").is_none());
+    assert!(make(&keys(), 3, id(), Generation::new(5), &own(), "web").is_none());
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_generation_has_one_spelling() {
 
 #[test]
 fn o3_nothing_prints() {
-    let token = make(&keys(), 2, id(), 5, &own(), "web").unwrap();
+    let token = make(&keys(), 2, id(), Generation::new(5), &own(), "web").unwrap();
     let authentic = authenticate(&keys(), token.expose()).unwrap();
     let shown = format!("{token:?} {authentic:?} {:?} {:?}", keys(), secret(2));
     assert!(!shown.contains(&token.expose()[4..20]), "{shown}");
@@ -147,11 +147,11 @@ proptest! {
     ) {
         let id = SessionId::from_bytes(id);
         let secret = SessionSecret::new(secret);
-        let token = make(&keys(), key_id, id, generation, &secret, &client).unwrap();
-        let again = make(&keys(), key_id, id, generation, &secret, &client).unwrap();
+        let token = make(&keys(), key_id, id, Generation::new(generation), &secret, &client).unwrap();
+        let again = make(&keys(), key_id, id, Generation::new(generation), &secret, &client).unwrap();
         prop_assert_eq!(token.expose(), again.expose());
         let authentic = authenticate(&keys(), token.expose()).unwrap();
-        prop_assert_eq!((authentic.key_id, authentic.session, authentic.generation), (key_id, id, generation));
+        prop_assert_eq!((authentic.key_id, authentic.session, authentic.generation), (key_id, id, Generation::new(generation)));
         prop_assert!(authentic.proves(&secret, &client));
         let longer = format!("{client}x");
         prop_assert!(!authentic.proves(&secret, &longer));
@@ -165,7 +165,7 @@ proptest! {
             let token = make(&keys, 2, id, generation, &own(), "web").unwrap();
             URL_SAFE_NO_PAD.decode(&token.expose()[4..]).unwrap()
         };
-        let (mine, next) = (body(generation), body(generation + 1));
+        let (mine, next) = (body(Generation::new(generation)), body(Generation::new(generation + 1)));
         let tags = |body: &[u8]| (body[body.len() - 32..body.len() - 16].to_vec(), body[body.len() - 16..].to_vec());
         prop_assert_ne!(tags(&mine).0, tags(&next).0);
         prop_assert_ne!(tags(&mine).1, tags(&next).1);

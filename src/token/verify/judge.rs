@@ -204,7 +204,7 @@ fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<
         (Some(sid), Some(generation)) => {
             let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is not one of ours"))?;
             let generation = match generation {
-                Member::Number(number) => number.as_u64().filter(|generation| *generation > 0),
+                Member::Number(number) => number.as_u64().map(Generation::new).filter(|it| *it >= Generation::FIRST),
                 Member::Text(_) | Member::Array(_) | Member::Other => None,
             };
             let generation = generation.ok_or(Denial::BadClaim("gen must be a count"))?;

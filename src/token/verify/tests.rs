@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::session::{Scope, SessionId};
+use crate::session::{Generation, Scope, SessionId};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::MintedClaims;
 use crate::token::keyring::{Keyring, RefreshKeys, SigningKey};
@@ -151,7 +151,7 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
             jti: "one",
             client: "web",
             scope: &scope,
-            session: Some((session, 3)),
+            session: Some((session, Generation::new(3))),
             account: Some("acme"),
             own: None,
             style: crate::token::claims::TokenStyle::default(),
@@ -161,7 +161,7 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
         assert_eq!((&*token.issuer, &*token.subject), (OWN, "ada"));
         assert_eq!((token.account.as_deref(), token.client.as_deref()), (Some("acme"), Some("web")));
         assert_eq!(token.scope, scope);
-        assert_eq!(token.session, Some((session, 3)));
+        assert_eq!(token.session, Some((session, Generation::new(3))));
         assert_eq!(token.jti.as_deref(), Some("one"));
         assert_eq!((token.issued_at, token.expires), (Some(NOW), NOW.plus(Duration::from_secs(600))));
         assert_eq!(token.kid.as_deref(), Some(world.own.signer().kid()));
@@ -551,7 +551,7 @@ fn j9_a_session_and_its_generation_go_together() {
     for generation in [json!(0), json!(-1), json!(1.5), json!("2"), json!([2]), json!(true)] {
         assert!(bad_claim(&world.own_claims(json!({ "gen": generation }))), "{generation}");
     }
-    assert_eq!(world.own_claims(json!({ "gen": u64::MAX })).unwrap().session.unwrap().1, u64::MAX);
+    assert_eq!(world.own_claims(json!({ "gen": u64::MAX })).unwrap().session.unwrap().1, Generation::new(u64::MAX));
 }
 
 #[test]
@@ -559,7 +559,8 @@ fn r7_a_refresh_token_is_no_access_token() {
     let world = world();
     let secret = crate::session::SessionSecret::new([1; 16]);
     let keys: &RefreshKeys = world.own.refresh_keys();
-    let token = crate::token::refresh::make(keys, 1, SessionId::new(NOW, [1; 10]), 1, &secret, "web").unwrap();
+    let token =
+        crate::token::refresh::make(keys, 1, SessionId::new(NOW, [1; 10]), Generation::FIRST, &secret, "web").unwrap();
     assert!(malformed(&world.verify(token.expose())));
 }
 

@@ -87,7 +87,7 @@ fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<TokenRepor
         return Ok(TokenReport::RefreshToken {
             authentic: authentic.is_some(),
             session: authentic.as_ref().map(|known| known.session.to_string()),
-            generation: authentic.as_ref().map(|known| known.generation),
+            generation: authentic.as_ref().map(|known| known.generation.get()),
         });
     }
     let issuer: Arc<str> = config.issuer.url.as_str().into();

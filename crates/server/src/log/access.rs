@@ -176,7 +176,7 @@ impl AccessLogLine {
                     }
                     if let (Some(session), Some(generation)) = (caller.session(), caller.generation()) {
                         line.session(key!("session.id"), session);
-                        line.number(key!("rotogate.generation"), generation);
+                        line.number(key!("rotogate.generation"), generation.get());
                     }
                 }
                 Some(Who::Issued(recipient)) => {

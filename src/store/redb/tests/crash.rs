@@ -25,7 +25,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
     let mut acknowledged = vec![(0, s.revision, head.sequence)];
     for n in 0..3 {
         let next = rotated(&s, later(START, n));
-        let entry = conformance::minimum(s.id, next.current, later(START, 600_000));
+        let entry = conformance::minimum(s.id, next.current.get(), later(START, 600_000));
         let mut transaction = database.begin_write().unwrap();
         transaction.set_durability(Durability::Immediate).unwrap();
         let mut state = Writing::open(&transaction, head).unwrap();
@@ -62,12 +62,12 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
             assert!(acknowledged.iter().any(|&(_, r, q)| (r, q) == (known.revision, sequence)), "step {steps}");
             let (entries, _) = store.revocations_since(Cursor::default()).await.unwrap();
             let minimum = entries.first().map_or(1, |entry| match entry.effect {
-                Effect::Minimum { minimum, .. } => minimum,
+                Effect::Minimum { minimum, .. } => minimum.get(),
                 Effect::NotBefore(_) | Effect::Gone => panic!("{entry:?}"),
             });
-            assert_eq!(minimum, known.current);
+            assert_eq!(minimum, known.current.get());
             let bobs = store.list(Filter::Subject("bob".into()), None, 100).await.unwrap().sessions.len();
-            assert_eq!(bobs as u64, known.current - 1);
+            assert_eq!(bobs as u64, known.current.get() - 1);
             // And it works from there.
             insert(&store, &session("carol", 99, START)).await;
         }

@@ -71,7 +71,7 @@ async fn a_rotation_asked_for_while_much_is_confirmed_is_durable_before_that_end
         let last = store.load(sessions[sessions.len() - 1].id).await.unwrap().unwrap();
         (swap, last.confirmed)
     };
-    let seen = sessions.iter().map(|s| (s.id, 1)).collect();
+    let seen = sessions.iter().map(|s| (s.id, Generation::FIRST)).collect();
     let (confirmed, (swap, last_confirmed)) = tokio::join!(store.confirm(seen), rotation);
     confirmed.unwrap();
     assert_eq!((swap, last_confirmed), (Swap::Swapped, false));

@@ -121,7 +121,7 @@ async fn o4_a_record_of_an_unknown_version_is_an_error_and_can_still_be_revoked(
         assert!(text.contains("version 7") && text.contains(&a.id.to_string()), "{text}");
     }
     // The others continue, and its revocation holds at least as long as it could.
-    store.confirm(vec![(a.id, 1), (b.id, 1)]).await.unwrap();
+    store.confirm(vec![(a.id, Generation::FIRST), (b.id, Generation::FIRST)]).await.unwrap();
     assert!(store.load(b.id).await.unwrap().unwrap().confirmed);
     let entry = store.revoke(gone(a.id), RevokedBecause::Operator).await.unwrap();
     assert_eq!(entry.effect, Effect::SESSION_REVOKED);

@@ -78,7 +78,7 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
         created: rfc3339(session.created()),
         expires: rfc3339(session.expires),
         refreshed: rfc3339(session.issued_at),
-        generation: session.current,
+        generation: session.current.get(),
         confirmed: session.confirmed,
         address: session.address.map(|address| address.to_string()),
         user_agent: session.user_agent.as_deref().map(str::to_owned),
