@@ -22,7 +22,7 @@ use crate::denial::Denial;
 use crate::fault::Error;
 use crate::limit::Limits;
 use crate::password::Passwords;
-use crate::password::SecretHash;
+pub use crate::password::SecretHash;
 #[doc(hidden)]
 pub use crate::random::NoRandomness;
 use crate::random::{are_equal, random};

@@ -338,6 +338,7 @@ impl SecretHash {
     ///
     /// # Errors
     /// If the system has no randomness.
+    #[doc(hidden)]
     pub fn of_nobody() -> Result<Self, NoRandomness> {
         use base64::Engine as _;
         let bytes = random::<48>()?;

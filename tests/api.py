@@ -47,7 +47,27 @@ class Names:
         self.index = document["index"]
         self.lines = set()
         self.top = set()
+        self.mentions = set()
         self.module(self.index[str(document["root"])], "rotogate")
+
+    def unnamed(self):
+        """The types of ours that a visible signature mentions, and that have no visible name."""
+        for number, path in sorted(self.mentions, key=str):
+            mentioned = self.get(number)
+            ours = mentioned is not None and mentioned["crate_id"] == 0
+            if ours and number not in self.top and "trait_alias" not in mentioned["inner"]:
+                yield f"{path} mentions {mentioned['name']}"
+
+    def mention(self, part, path):
+        """Notes each type below `part` of a declaration."""
+        if isinstance(part, dict):
+            if "resolved_path" in part and part["resolved_path"]:
+                self.mentions.add((part["resolved_path"]["id"], path))
+            for below in part.values():
+                self.mention(below, path)
+        elif isinstance(part, list):
+            for below in part:
+                self.mention(below, path)
 
     def get(self, number):
         return self.index.get(str(number))
@@ -78,6 +98,8 @@ class Names:
         if kind in ("impl", "macro"):
             return
         self.top.add(item["id"])
+        if kind in ("function", "type_alias", "constant", "static"):
+            self.mention(inner, path)
         mark = " non_exhaustive" if kind in ("struct", "enum") and not is_open(item) else ""
         self.lines.add(f"{path}: {kind}{mark}")
         if kind == "enum":
@@ -102,11 +124,15 @@ class Names:
             if member is None or is_hidden(member) or member["visibility"] not in ("public", "default"):
                 continue
             (kind,) = member["inner"]
+            self.mention(member["inner"][kind], f"{path}::{member['name']}")
             kind = {"struct_field": "field", "assoc_type": "type", "assoc_const": "constant"}.get(kind, kind)
             self.lines.add(f"{path}::{member['name']}: {kind}")
 
 
 names = Names(documented())
+if unnamed := list(names.unnamed()):
+    print("\n".join(unnamed), file=sys.stderr)
+    sys.exit("tests/api.py: make these types visible, or the signature private: a user cannot name them")
 text = "\n".join(sorted(names.lines)) + "\n"
 if sys.argv[1:] == ["--write"]:
     RECORD.write_text(text)

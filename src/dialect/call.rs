@@ -66,7 +66,6 @@ impl fmt::Debug for Call<'_> {
 /// A call inside an envelope. It obeys the rules that routes have for the call, and those of the envelope's own path
 /// (requirement T22).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct EnclosedCall {
     /// The name that rules use for it.
     pub name: String,
@@ -77,7 +76,6 @@ pub struct EnclosedCall {
 
 /// Where a dialect's clients put their access token on a data route, besides `Authorization`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct Sources {
     /// A parameter of the query. `Authorization` takes precedence over it, and it is never forwarded.
     pub query: Option<&'static str>,
@@ -87,7 +85,6 @@ pub struct Sources {
 
 /// The templates of an OAuth 2 server's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct OAuthPaths {
     /// RFC 6749 §3.2.
     pub token: String,

@@ -29,6 +29,7 @@ mod registry;
 mod socket;
 
 pub use crate::reply::{Reply, ReplyBody, StreamedBody};
+pub use crate::token::TokenStyle;
 pub use answer::{Answer, Consult, ConsultResult, Forward, reason};
 pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
 pub use command::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};

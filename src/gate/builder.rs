@@ -228,6 +228,7 @@ impl GateBuilder {
 
     /// The checker for secrets of confidential clients. Shared with a directory, its concurrency bound covers both.
     #[must_use]
+    #[doc(hidden)]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
         self.passwords = Some(passwords);
         self

@@ -45,6 +45,7 @@ use crate::verify_cache::{MissContext, TokenChecker};
 
 mod body;
 mod builder;
+#[doc(hidden)]
 pub mod cookies;
 mod endpoint;
 mod forward_buffered;
@@ -70,14 +71,14 @@ pub mod tunnel;
 mod upgrade;
 mod verdict;
 
-pub use crate::engine::IssuedTokens;
-pub use crate::headers::Peer;
+pub use crate::engine::{IssueKind, IssuedTokens};
+pub use crate::headers::{HeaderPattern, Peer};
 pub use crate::lease::{Lease, LeaseEnd};
 pub use crate::limit::{Rate, Rates};
-pub use crate::overload::Bounds;
+pub use crate::overload::{Bound, Bounds};
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
-pub use cookies::{Cookies, SameSite};
+pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};
 pub use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};
@@ -91,6 +92,7 @@ pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
 pub use crate::reason::Reason;
+pub use crate::verify_cache::IdentityField;
 
 /// How often engine time follows the wall clock.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -278,6 +280,7 @@ impl Gate {
     }
 
     /// Counters of session events in this process.
+    #[doc(hidden)]
     pub fn events(&self) -> &crate::engine::Counts {
         self.0.engine.counts()
     }

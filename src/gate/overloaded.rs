@@ -29,6 +29,7 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
 
 impl Gate {
     /// The reply to a request that is shed before the gate examines it.
+    #[doc(hidden)]
     pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
         let (dialect, route) = self.0.speaks(request);
         let reason = Reason::shed(refusal);

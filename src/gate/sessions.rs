@@ -115,7 +115,6 @@ pub enum Whose<'a> {
 
 /// The result of a revocation of many sessions.
 #[derive(Clone, Copy, Debug, Default)]
-#[doc(hidden)]
 pub struct Tally {
     /// The number of sessions that it selects.
     pub matched: u64,

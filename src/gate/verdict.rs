@@ -30,7 +30,6 @@ pub struct Verdict {
 /// An operation at one of the gate's own endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[doc(hidden)]
 pub struct Operation {
     /// The name of the dialect.
     pub dialect: &'static str,
@@ -49,7 +48,6 @@ impl Operation {
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
-#[doc(hidden)]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),

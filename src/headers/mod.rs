@@ -93,12 +93,14 @@ impl Peer {
     }
 
     /// The holder that its resources count for.
+    #[doc(hidden)]
     pub const fn holder(&self) -> Holder {
         self.holder
     }
 
     /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client: it
     /// stands for all its clients.
+    #[doc(hidden)]
     pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
         let address = self.address.to_canonical();
         if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {

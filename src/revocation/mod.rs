@@ -115,6 +115,7 @@ pub struct Revocation {
 
 impl Revocation {
     /// What a rotation revokes: the session's access tokens of earlier generations.
+    #[doc(hidden)]
     pub fn raised(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Self {
         Self {
             target: Target::Session(id),

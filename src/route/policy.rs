@@ -108,6 +108,7 @@ impl RoutePolicy {
     ///
     /// # Errors
     /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
+    #[doc(hidden)]
     pub fn admits(&self, path: &CanonicalPath<'_>) -> Result<(), Denial> {
         match self.encoded_slash {
             EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod profile;
+#[doc(hidden)]
 pub mod rotation;
 #[doc(hidden)]
 pub mod scope;
@@ -26,7 +27,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
-pub use scope::Scope;
+pub use rotation::{Lifetime, Reuse, SessionEnd};
+pub use scope::{InvalidScope, Scope};
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
 ///

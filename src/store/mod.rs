@@ -158,6 +158,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// A list of every live entry, and the cursor of their end: what a gate loads before it serves. The default uses
     /// [`revocations_since`](Self::revocations_since), which has all of them in memory twice for a moment.
+    #[doc(hidden)]
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
         let (entries, end) = self.revocations_since(Cursor::default()).await?;
         let mut list = ListFilling::expecting(entries.len());

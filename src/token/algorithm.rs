@@ -100,6 +100,7 @@ impl Algorithm {
     }
 
     /// The kind of key that it takes.
+    #[doc(hidden)]
     pub const fn family(self) -> Family {
         match self {
             Self::EdDsa => Family::Edwards,

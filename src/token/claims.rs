@@ -179,6 +179,7 @@ impl AccessToken {
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`].
+    #[doc(hidden)]
     pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
         if self.ours { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
     }

@@ -149,6 +149,7 @@ impl Keyring {
     ///
     /// # Errors
     /// Two keys with one `kid`.
+    #[doc(hidden)]
     pub fn from_parts(
         id: Uuid,
         signer: SigningKey,
@@ -170,21 +171,25 @@ impl Keyring {
     }
 
     /// The key that signs.
+    #[doc(hidden)]
     pub fn signer(&self) -> &SigningKey {
         &self.signer
     }
 
     /// The key with that name, in any state: to make the very bytes again that an older key once signed.
+    #[doc(hidden)]
     pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
         self.signing_keys().find(|k| k.kid() == kid)
     }
 
     /// All signing keys, the active one first.
+    #[doc(hidden)]
     pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
         std::iter::once(&self.signer).chain(&self.keys)
     }
 
     /// The keys of refresh tokens.
+    #[doc(hidden)]
     pub fn refresh_keys(&self) -> &RefreshKeys {
         &self.refresh
     }

@@ -67,6 +67,7 @@ impl From<MintError> for Fault {
 ///
 /// # Errors
 /// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
+#[doc(hidden)]
 pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenText, MintError> {
     let holds = |good, claim| if good { Ok(()) } else { Err(MintError::Claim(claim)) };
     holds(!claims.issuer.is_empty(), "iss")?;

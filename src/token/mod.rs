@@ -13,14 +13,17 @@
 //! # Ok::<(), rotogate::token::KeyError>(())
 //! ```
 
+#[doc(hidden)]
 pub mod algorithm;
 #[doc(hidden)]
 pub mod claims;
+#[doc(hidden)]
 pub mod keyring;
 #[doc(hidden)]
 pub mod mint;
 #[doc(hidden)]
 pub mod refresh;
+#[doc(hidden)]
 pub mod verify;
 
 /// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.
@@ -28,8 +31,8 @@ pub mod verify;
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub use algorithm::Algorithm;
-pub use claims::{AccessToken, MintedClaims};
+pub use claims::{AccessToken, MintedClaims, TokenStyle};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
 pub use mint::{AccessTokenText, fingerprint, mint};
 pub use refresh::RefreshToken;
-pub use verify::{IssuerKeys, IssuerRules, Verifier};
+pub use verify::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, RulesError, Verifier};

@@ -159,9 +159,7 @@ fn accepting_whatever_is_newer_than_the_predecessor_is_found() {
 fn a_fast_forward_that_does_not_look_at_the_minimum_is_found() {
     let mut world = anyone(Around::sound(5, 1), false);
     world.table.decide = |s, presented, facts, now, profile| match decide(s, presented, facts, now, profile) {
-        Decision::Ahead { .. } if presented > s.current => {
-            Decision::Ahead { fast_forward: facts.unbroken_revocations }
-        }
+        Decision::Ahead { .. } if presented > s.current => Decision::Ahead { fast_forward: facts.unbroken_revocations },
         sound => sound,
     };
     finds("a fast-forward without the minimum", TWO_LIVE, world);

@@ -15,7 +15,7 @@ use rotogate::client::Client;
 use rotogate::clock::Timestamp;
 use rotogate::gate::NewSession;
 use rotogate::revocation::{Effect, Revocation, Target};
-use rotogate::session::{LastPair, RevokedBecause, Scope, Session, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
@@ -165,8 +165,8 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
         dialect: "application".into(),
         expires: begun.plus(LONG),
         latest_access_expires: begun.plus(LONG),
-        current: 1,
-        previous: 0,
+        current: Generation::FIRST,
+        previous: Generation::NONE,
         rotated_at: Timestamp::ZERO,
         issued_at: begun,
         confirmed: false,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use rotogate::clock::Timestamp;
-use rotogate::session::{Scope, SessionId};
+use rotogate::session::{Generation, Scope, SessionId};
 use rotogate::token::{Algorithm, Keyring, MintedClaims, SigningKey, mint};
 
 use crate::keys::{AUDIENCE, ISSUER};
@@ -59,7 +59,7 @@ impl<'a> Mint<'a> {
             jti: &format!("{number:022}"),
             client: CLIENT,
             scope: &self.scope,
-            session: Some((session(self.begun, number), 1)),
+            session: Some((session(self.begun, number), Generation::FIRST)),
             account: None,
             own: None,
             style: Default::default(),

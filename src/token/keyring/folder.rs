@@ -130,6 +130,7 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Keyring::load`]; the file is not a key for `algorithm`, or open to others; the folder cannot be written.
+    #[doc(hidden)]
     pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
         let material = KeyMaterial::new(read_secret(from)?.to_vec());
         add(dir, &material, algorithm, state).map_err(|e| located(from, e))
@@ -139,6 +140,7 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Keyring::load`]; the folder cannot be written.
+    #[doc(hidden)]
     pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
         add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
     }

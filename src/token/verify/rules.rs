@@ -60,7 +60,6 @@ fn listed(ignored: &[Ignored]) -> String {
 
 /// A key of a JWK set that is ignored, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct Ignored {
     /// Its `kid`, if it has one, shortened and escaped for a log.
     pub kid: Option<String>,
