@@ -8,6 +8,18 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 /// One operation that a dialect serves at an endpoint.
+///
+/// ```
+/// use http::Method;
+/// use rotogate::dialect::ServedPath;
+///
+/// /// `Dialect::serves` of a protocol with one operation.
+/// fn serves(base: &str) -> Vec<ServedPath> {
+///     let template = format!("{base}/refresh");
+///     vec![ServedPath { operation: "refresh", template, methods: &[Method::POST], spellings: &[] }]
+/// }
+/// assert_eq!(serves("/auth")[0].template, "/auth/refresh");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedPath {
     /// The dialect's own name for the operation.
@@ -16,12 +28,32 @@ pub struct ServedPath {
     pub template: String,
     /// The methods; others are 405.
     pub methods: &'static [Method],
-    /// Raw spellings of this path besides the canonical one, because a real client sends them (requirement R12). A
-    /// `{account}` in one has the meaning that it has in the template.
+    /// Raw spellings of this path besides the canonical one, because a real client sends them. Any other spelling
+    /// close to the path is 404, and never forwarded. A `{account}` in one has the meaning that it has in the template.
+    // Requirement R12.
     pub spellings: &'static [&'static str],
 }
 
 /// A request to an endpoint, with its complete body.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::dialect::Call;
+///
+/// /// The user of a login, in a `Dialect::read`.
+/// fn user(call: &Call<'_>) -> Result<String, Denial> {
+///     let body: serde_json::Value =
+///         serde_json::from_slice(call.body).map_err(|_| Denial::MalformedRequest("the body is not JSON"))?;
+///     body["user"].as_str().map(str::to_owned).ok_or(Denial::MalformedRequest("user is missing"))
+/// }
+/// # let (method, headers) = (http::Method::POST, http::HeaderMap::new());
+/// # let body = bytes::Bytes::from_static(b"{\"user\":\"ada\"}");
+/// # let call = Call {
+/// #     operation: "login", params: &[], method: &method, headers: &headers, path: "/login", query: None, body: &body,
+/// #     address: None, from_own_origin: false,
+/// # };
+/// # assert_eq!(user(&call), Ok("ada".to_owned()));
+/// ```
 pub struct Call<'a> {
     /// The operation.
     pub operation: &'static str,
@@ -39,8 +71,9 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// The client's address, if it is known.
     pub address: Option<IpAddr>,
-    /// Does the request prove that a page of our origin, or of a listed origin, sent it (requirement T18)? A reply that
-    /// sets a cookie needs this proof.
+    /// Does the request prove that a page of our origin, or of a listed origin, sent it? A reply that sets a cookie
+    /// needs this proof.
+    // Requirements T18, T25.
     pub from_own_origin: bool,
 }
 

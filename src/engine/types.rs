@@ -138,6 +138,20 @@ pub enum IssueKind {
 }
 
 /// Tokens for a client.
+///
+/// ```
+/// use rotogate::gate::IssuedTokens;
+///
+/// /// The body of the reply to a login (RFC 6749 §5.1).
+/// fn body(tokens: &IssuedTokens) -> serde_json::Value {
+///     serde_json::json!({
+///         "access_token": tokens.access_token.expose(),
+///         "refresh_token": tokens.refresh_token.as_ref().map(|token| token.expose()),
+///         "token_type": "Bearer",
+///         "expires_in": tokens.expires_in,
+///     })
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct IssuedTokens {
