@@ -13,6 +13,20 @@ use super::Identity;
 
 /// The outcome of a request. It is in the extensions of the reply if the layer is
 /// [`annotated`](super::GateLayer::annotated).
+///
+/// ```
+/// use rotogate::gate::Verdict;
+///
+/// /// A line of an access log, around `gate.layer().annotated()`.
+/// fn line<B>(reply: &http::Response<B>) -> Option<String> {
+///     let verdict = reply.extensions().get::<Verdict>()?;
+///     let route = verdict.route.as_ref().map_or("-", |route| &route.id);
+///     Some(format!("{} {route} {}", reply.status().as_u16(), verdict.reason))
+/// }
+/// # let mut reply = http::Response::new(());
+/// # reply.extensions_mut().insert(Verdict::new(rotogate::gate::Reason::PASSED));
+/// # assert_eq!(line(&reply).as_deref(), Some("200 - passed"));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
