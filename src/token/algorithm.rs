@@ -13,6 +13,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A signature algorithm. There is no `none`, and nothing with a broken hash.
+///
+/// ```
+/// use rotogate::token::{Algorithm, Keyring};
+///
+/// let keyring = Keyring::generate(Algorithm::Ps256)?;
+/// assert_eq!(keyring.jwks()["keys"][0]["alg"], Algorithm::Ps256.name());
+/// assert!(!Algorithm::Ps256.is_deterministic());
+/// # Ok::<(), rotogate::token::KeyError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {

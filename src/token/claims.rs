@@ -92,6 +92,15 @@ impl Serialize for MintedClaims<'_> {
 
 /// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
 /// (audience, scope), were not.
+///
+/// ```
+/// use rotogate::token::AccessToken;
+///
+/// /// Is it a user's token, good for a report?
+/// fn may_report(token: &AccessToken) -> bool {
+///     token.is_for(&["https://reports.example.com"]) && token.scope.contains("report") && !token.is_clients_own()
+/// }
+/// ```
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AccessToken {

@@ -15,6 +15,18 @@ use crate::fault::Fault;
 use crate::random::random;
 
 /// A minted access token. Does not print; zeroised when dropped.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// assert_eq!(format!("{:?}", tokens.access_token), "AccessTokenText(…)", "no log has it");
+/// let header = format!("Bearer {}", tokens.access_token.expose());
+/// # assert!(header.starts_with("Bearer ey"));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct AccessTokenText(Zeroizing<String>);
 
@@ -66,6 +78,32 @@ impl From<MintError> for Fault {
 ///
 /// # Errors
 /// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
+///
+/// ```
+/// # use rotogate::clock::Timestamp;
+/// # use rotogate::session::Scope;
+/// # use rotogate::token::{Keyring, MintedClaims, claims::TokenStyle, mint};
+/// let keyring = Keyring::ephemeral()?;
+/// # let (audience, scope) = (["https://api.example.com".into()], Scope::default());
+/// let claims = MintedClaims {
+///     issuer: "https://api.example.com",
+///     subject: "ada",
+///     // … and the other claims
+///     # audience: &audience,
+///     # expires: Timestamp::from_secs(1_800_000_600),
+///     # issued_at: Timestamp::from_secs(1_800_000_000),
+///     # jti: "t-42",
+///     # client: "web",
+///     # scope: &scope,
+///     # session: None,
+///     # account: None,
+///     # own: None,
+///     # style: TokenStyle::default(),
+/// };
+/// let token = mint(keyring.signer(), &claims)?;
+/// assert_eq!(token.expose().split('.').count(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenText, MintError> {
     let holds = |good, claim| if good { Ok(()) } else { Err(MintError::Claim(claim)) };
     holds(!claims.issuer.is_empty(), "iss")?;

@@ -22,6 +22,15 @@ pub const MAX_JWKS: usize = 1024 * 1024;
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Invalid rules.
+///
+/// ```
+/// use rotogate::token::IssuerKeys;
+/// use rotogate::token::verify::RulesError;
+///
+/// let error = IssuerKeys::from_jwks(br#"{"keys":[]}"#, None).unwrap_err();
+/// assert!(matches!(error, RulesError::NoUsableKey(_)));
+/// assert_eq!(error.to_string(), "no usable key: the set is empty");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
@@ -78,6 +87,16 @@ impl fmt::Display for Ignored {
 }
 
 /// The keys of one issuer, each bound to one algorithm.
+///
+/// ```
+/// use rotogate::token::IssuerKeys;
+///
+/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+/// // The JWK set of another issuer, as it publishes it.
+/// let keys = IssuerKeys::from_jwks(jwks.as_bytes(), None)?;
+/// assert_eq!((keys.len(), keys.ignored()), (1, &[][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: HashMap<Box<str>, VerifyingKey>,
@@ -227,6 +246,18 @@ fn algorithm_of(name: KeyAlgorithm) -> Result<Algorithm, &'static str> {
 }
 
 /// The scopes that an issuer's tokens may have here.
+///
+/// ```
+/// use rotogate::session::Scope;
+/// use rotogate::token::verify::AllowedScopes;
+/// use rotogate::token::{IssuerKeys, IssuerRules};
+///
+/// # fn example(keys: IssuerKeys) -> Result<IssuerRules, Box<dyn std::error::Error>> {
+/// let rules = IssuerRules::external("https://login.partner.example", vec!["api".into()], keys);
+/// // `admin` in the partner's tokens is nothing here.
+/// Ok(rules.scopes(AllowedScopes::Only(Scope::parse("orders.read")?)))
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedScopes {
     /// Any scope that the issuer grants.
@@ -252,6 +283,20 @@ pub const OWN: &str = "self";
 const MAX_PREFIX: usize = 64;
 
 /// The rules for one issuer's tokens.
+///
+/// ```
+/// use rotogate::token::{IssuerKeys, IssuerRules};
+///
+/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+/// # let keys = IssuerKeys::from_jwks(jwks.as_bytes(), None)?;
+/// let rules = IssuerRules::external("https://login.partner.example", vec!["api".into()], keys)
+///     .named("partner")
+///     .typ(["JWT"])
+///     .roles(["realm_access.roles"])?;
+/// let builder = rotogate::Gate::builder().trusted_issuer(rules);
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IssuerRules {
