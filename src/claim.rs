@@ -51,6 +51,15 @@ const RESERVED: [&str; 15] = [
 ];
 
 /// Why a claim is not allowed in our own tokens.
+///
+/// ```
+/// use rotogate::claim::{ClaimError, OwnClaims};
+///
+/// let mut claims = OwnClaims::new();
+/// let error = claims.insert("exp", 1_800_000_000).unwrap_err();
+/// assert_eq!(error, ClaimError::Reserved("exp".to_owned()));
+/// assert!(claims.is_empty(), "nothing was added");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {
@@ -71,7 +80,7 @@ pub enum ClaimError {
     Path(String),
 }
 
-/// Claims for tokens of our own (requirement I42): not reserved, at most 2 KiB together.
+/// Claims for tokens of our own: none that the gate itself sets, at most 2 KiB together.
 ///
 /// ```
 /// use rotogate::claim::OwnClaims;
@@ -82,6 +91,7 @@ pub enum ClaimError {
 /// # Ok::<(), rotogate::claim::ClaimError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+// Requirement I42.
 pub struct OwnClaims(Map<String, Value>);
 
 impl OwnClaims {

@@ -30,6 +30,14 @@ use crate::session::Scope;
 use crate::session::profile::ProfileOverride;
 
 /// A grant of RFC 6749.
+///
+/// ```
+/// use rotogate::client::{Client, Grant};
+///
+/// // The application logs its users in itself; the client only refreshes.
+/// let mobile = Client { grants: vec![Grant::RefreshToken], ..Client::public("mobile") };
+/// assert!(mobile.may(Grant::RefreshToken) && !mobile.may(Grant::Password));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Grant {
@@ -53,6 +61,16 @@ impl Grant {
 }
 
 /// A registered client.
+///
+/// ```
+/// use rotogate::client::Client;
+/// use rotogate::session::Scope;
+///
+/// let web = Client { scopes: Some(Scope::parse("read write")?), ..Client::public("web") };
+/// let builder = rotogate::Gate::builder().client(web);
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// `client_id`.
@@ -86,6 +104,15 @@ impl Client {
 }
 
 /// The client credentials of a request.
+///
+/// ```
+/// use rotogate::SecretString;
+/// use rotogate::client::PresentedClient;
+///
+/// // `client_id` and `client_secret` of a request, as a dialect reads them.
+/// let client = PresentedClient { id: "billing".to_owned(), secret: Some(SecretString::from("of this client")) };
+/// assert!(!format!("{client:?}").contains("of this client"), "a secret does not print");
+/// ```
 #[derive(Clone, Debug)]
 pub struct PresentedClient {
     /// `client_id`.

@@ -30,6 +30,16 @@ use serde::{Deserialize, Serialize};
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 
 /// A point in time: milliseconds since the Unix epoch.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::clock::Timestamp;
+///
+/// let expires = Timestamp::from_secs(1_800_000_000);
+/// let refresh_at = expires.minus(Duration::from_secs(30));
+/// assert_eq!(refresh_at.as_secs(), 1_799_999_970);
+/// assert_eq!(expires.plus(Duration::MAX), Timestamp::MAX, "arithmetic saturates");
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
@@ -93,6 +103,21 @@ const fn millis(d: Duration) -> u64 {
 }
 
 /// A source of time. Production uses [`SystemTime`]; tests move a [`ManualTime`] by hand.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::clock::{TimeSource, Timestamp};
+///
+/// /// A clock that stands still, for runs that can be repeated.
+/// struct Fixed;
+///
+/// impl TimeSource for Fixed {
+///     fn wall(&self) -> Timestamp { Timestamp::from_secs(1_800_000_000) }
+///     fn monotonic(&self) -> Duration { Duration::ZERO }
+/// }
+/// let builder = rotogate::Gate::builder().time(std::sync::Arc::new(Fixed));
+/// # let _ = builder;
+/// ```
 pub trait TimeSource: Send + Sync + 'static {
     /// The wall clock. It may step either way.
     fn wall(&self) -> Timestamp;
@@ -182,6 +207,17 @@ impl TimeSource for SystemTime {
 }
 
 /// A clock that stands still until a test moves it.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::clock::{ManualTime, TimeSource, Timestamp};
+///
+/// let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+/// let builder = rotogate::Gate::builder().time(time.clone());
+/// # let _ = builder;
+/// time.advance(Duration::from_secs(600));
+/// assert_eq!(time.wall(), Timestamp::from_secs(1_800_000_600));
+/// ```
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug)]
 pub struct ManualTime {

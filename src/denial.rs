@@ -21,33 +21,51 @@ use http::StatusCode;
 use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 /// A refused credential, request or login: the rule that refused it.
+///
+/// ```
+/// use rotogate::denial::Denial;
+///
+/// let denial = Denial::BadClaim("no exp");
+/// assert_eq!((denial.reason(), denial.detail()), ("bad_claim", Some("no exp")));
+/// assert_eq!(denial.to_string(), "bad_claim: no exp", "for a log, not for the caller");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denial {
     // The request itself.
-    /// The path is not canonical, or contains what no path may contain (T12).
+    /// The path is not canonical, or contains what no path may contain.
+    // Requirement T12.
     BadPath(PathError),
-    /// `Host` is missing, repeated, malformed or contradicts the target (T11).
+    /// `Host` is missing, repeated, malformed or contradicts the target.
+    // Requirement T11.
     BadHost,
-    /// The request target is not in origin form (T11).
+    /// The request target is not in origin form.
+    // Requirement T11.
     BadTarget,
-    /// The body is framed neither by one length nor by chunked coding alone (T7).
+    /// The body is framed neither by one length nor by chunked coding alone.
+    // Requirement T7.
     BadFraming,
-    /// `CONNECT` asks for a tunnel, which the gate does not serve (T10).
+    /// `CONNECT` asks for a tunnel, which the gate does not serve.
+    // Requirement T10.
     Tunnel,
-    /// The request target is longer than the bound (A4).
+    /// The request target is longer than the bound.
+    // Requirement A4.
     TargetTooLong,
-    /// More than one `Authorization` header, or a token in two places (T1, T2).
+    /// More than one `Authorization` header, or a token in two places.
+    // Requirements T1, T2.
     TwoCredentials,
-    /// `Host` names no host that the gate serves (T23).
+    /// `Host` names no host that the gate serves.
+    // Requirement T23.
     UnknownHost,
     /// No route matches.
     NoRoute,
-    /// A common reading of the path leads to a stricter route than the one that matches (T20).
+    /// A common reading of the path leads to a stricter route than the one that matches.
+    // Requirement T20.
     AmbiguousPath,
     /// The route, or our endpoint, does not serve this method.
     MethodNotAllowed,
-    /// A spelling close to one of our endpoints, which no honest client sends (R12).
+    /// A spelling close to one of our endpoints, which no honest client sends.
+    // Requirement R12.
     NearMiss,
     /// The body of a request to one of our endpoints is too large.
     BodyTooLarge,
@@ -59,8 +77,9 @@ pub enum Denial {
     NoCredential,
     /// A credential of another scheme, or in a place that the route does not allow.
     UnusableCredential,
-    /// A browser sent a cookie with a request that changes something, without proof that one of our own origins sent it
-    /// (T18).
+    /// A browser sent a cookie with a request that changes something, without proof that one of our own origins sent
+    /// it.
+    // Requirement T18.
     CrossOrigin,
     /// The token is not a JWS that the gate accepts: shape, size, encoding, header.
     MalformedToken(&'static str),
@@ -90,7 +109,8 @@ pub enum Denial {
     WrongIssuer,
     /// The token lacks a scope that the route requires.
     InsufficientScope,
-    /// It lacks a role that the route asks for (I17).
+    /// It lacks a role that the route asks for.
+    // Requirement I17.
     MissingRole,
     /// A claim does not have the value that the route asks for.
     MissingClaim,
@@ -102,7 +122,8 @@ pub enum Denial {
     // A refresh credential.
     /// Not a refresh token of ours, or of a session that no longer exists.
     UnknownRefreshToken,
-    /// Another client's refresh token (R6).
+    /// Another client's refresh token.
+    // Requirement R6.
     OtherClient,
     /// Another account's refresh token.
     OtherAccount,
@@ -112,7 +133,8 @@ pub enum Denial {
     SessionRevoked(SessionEnd),
     /// The session outlived a lifetime.
     SessionExpired(Lifetime),
-    /// The token is ahead of the store, and the session must not continue from it (O5).
+    /// The token is ahead of the store, and the session must not continue from it.
+    // Requirement O5.
     Ahead,
     /// A superseded token (RFC 9700 §4.14.2).
     Reuse(Reuse),
@@ -124,7 +146,8 @@ pub enum Denial {
     InvalidScope,
 
     // A login or a client.
-    /// Unknown user or wrong password: the caller never learns which (A2).
+    /// Unknown user or wrong password: the caller never learns which.
+    // Requirement A2.
     WrongPassword,
     /// Unknown client, or it failed to authenticate.
     InvalidClient,
@@ -139,6 +162,16 @@ pub enum Denial {
 }
 
 /// What a denial says about the credential that was presented.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::denial::{Denial, Standing};
+///
+/// // A client discards a credential only if it is refused for all time.
+/// let discards = |denial: Denial| denial.standing() == Standing::Dead;
+/// assert!(discards(Denial::TokenRevoked));
+/// assert!(!discards(Denial::TooManyRequests(Duration::from_secs(1))));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {
@@ -150,9 +183,20 @@ pub enum Standing {
     Undecided,
 }
 
-/// Why a credential is not good: a decision. An undecided denial is not a decision and never becomes a `NotGood`
-/// (requirement R15).
+/// Why a credential is not good: a decision. An undecided denial is not a decision and never becomes a `NotGood`.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::denial::{Denial, NotGood};
+///
+/// let expired = NotGood::of(Denial::TokenExpired);
+/// assert_eq!(expired.map(NotGood::denial), Ok(Denial::TokenExpired));
+/// // A rate limit decides nothing about the credential.
+/// let limited = Denial::TooManyRequests(Duration::from_secs(1));
+/// assert_eq!(NotGood::of(limited), Err(limited));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Requirement R15.
 pub struct NotGood(Denial);
 
 impl NotGood {
@@ -174,6 +218,20 @@ impl NotGood {
 }
 
 /// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial};
+///
+/// // The status of a refusal, in a protocol of your own.
+/// fn status(denial: &Denial) -> u16 {
+///     match denial.class() {
+///         Class::BadGrant { .. } | Class::BadToken(_) => 401,
+///         Class::Limited(_) => 429,
+///         _ => 400,
+///     }
+/// }
+/// assert_eq!(status(&Denial::UnknownRefreshToken), status(&Denial::OtherClient));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Class {
@@ -230,6 +288,18 @@ pub enum Class {
 }
 
 /// An unusable request head, and what replies say about it.
+///
+/// ```
+/// use rotogate::denial::{BadHead, Class, Denial};
+///
+/// fn reply(head: &BadHead) -> http::Response<&'static str> {
+///     let mut reply = http::Response::new(head.detail.unwrap_or(head.summary));
+///     *reply.status_mut() = head.status;
+///     reply
+/// }
+/// let Class::Head(head) = Denial::BadHost.class() else { unreachable!() };
+/// assert_eq!(reply(&head).status(), 400);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadHead {
@@ -244,6 +314,15 @@ pub struct BadHead {
 }
 
 /// What is wrong with an access token, as far as a reply or the access log differs by it.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial, TokenFlaw};
+///
+/// // Only an expired token is worth a refresh.
+/// let is_expired = |denial: Denial| denial.class() == Class::BadToken(TokenFlaw::Expired);
+/// assert!(is_expired(Denial::TokenExpired));
+/// assert!(!is_expired(Denial::BadSignature));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenFlaw {
@@ -510,6 +589,14 @@ impl std::fmt::Display for Denial {
 impl std::error::Error for Denial {}
 
 /// Why a path is refused.
+///
+/// ```
+/// use rotogate::denial::{Denial, PathError};
+///
+/// let denial = Denial::from(PathError::DotSegment);
+/// assert_eq!(denial, Denial::BadPath(PathError::DotSegment));
+/// assert_eq!(PathError::DotSegment.what(), "the path has a dot segment");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.what())]
 #[non_exhaustive]

@@ -20,6 +20,14 @@ use crate::denial::Denial;
 use crate::random::NoRandomness;
 
 /// A store that failed, or that cannot be opened. The text says what failed, where, and how to repair it.
+///
+/// ```
+/// use rotogate::store::StoreError;
+///
+/// let cause = std::io::Error::other("no space left on device");
+/// let error = StoreError::caused_by("sessions.db cannot be written: make room on its disk", cause);
+/// assert!(std::error::Error::source(&error).is_some(), "the log has both");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
@@ -41,6 +49,15 @@ impl StoreError {
 }
 
 /// A directory that cannot answer now.
+///
+/// ```
+/// use rotogate::directory::DirectoryError;
+/// use rotogate::fault::Fault;
+///
+/// // A login service that does not answer has not said that a password is wrong: the client gets 503.
+/// let error = DirectoryError::Unavailable("ldap.example.com: timed out".to_owned());
+/// assert_eq!(Fault::from(error).reason(), "directory_failed");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
@@ -53,6 +70,16 @@ pub enum DirectoryError {
 }
 
 /// A failure on our side. Nothing was decided and nothing consumed: the caller may try again.
+///
+/// ```
+/// use rotogate::fault::Fault;
+///
+/// /// The value of `Retry-After`.
+/// fn retry_after(fault: &Fault) -> u64 {
+///     fault.retry_after().as_secs()
+/// }
+/// assert_eq!(retry_after(&Fault::Contention), 1);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
@@ -116,6 +143,16 @@ impl Fault {
 }
 
 /// Refused or failed, never both.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::fault::{Error, Fault};
+///
+/// let refused = Error::from(Denial::WrongPassword);
+/// assert!(matches!(refused, Error::Denied(_)), "4xx, in the words of the protocol");
+/// let failed = Error::from(Fault::Clock);
+/// assert!(matches!(failed, Error::Failed(_)), "503: the same request may succeed later");
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An error of the caller.

@@ -75,6 +75,19 @@ pub struct Lease {
 }
 
 /// Why a long-lived connection ends.
+///
+/// ```
+/// use rotogate::gate::LeaseEnd;
+///
+/// /// The close code of a WebSocket (RFC 6455 §7.4.1).
+/// fn close_code(end: &LeaseEnd) -> u16 {
+///     match end {
+///         LeaseEnd::Closing => 1001,
+///         _ => 1008,
+///     }
+/// }
+/// assert_eq!(close_code(&LeaseEnd::Closing), 1001);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LeaseEnd {

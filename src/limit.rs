@@ -73,6 +73,15 @@ fn remembered() -> RememberedKeys {
 }
 
 /// A burst, and the time that earns one further attempt.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::gate::Rate;
+///
+/// // Five attempts at once, then one each minute.
+/// let rate = Rate::new(5, Duration::from_secs(60));
+/// assert_eq!(rate.burst.get(), 5);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// The number of attempts at once.
@@ -94,6 +103,15 @@ impl Rate {
 }
 
 /// The rates of a gate.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::gate::{Rate, Rates};
+///
+/// let rates = Rates { login_per_account: Rate::new(5, Duration::from_secs(60)), ..Rates::default() };
+/// let builder = rotogate::Gate::builder().rates(rates);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     /// Logins from one address. Logins of a user from an address where that user logged in before have this rate for

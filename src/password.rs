@@ -325,6 +325,16 @@ impl Passwords {
 }
 
 /// An argon2id hash in PHC form. Does not print.
+///
+/// ```
+/// use rotogate::client::{Client, SecretHash};
+///
+/// let mut client = Client::public("backend");
+/// // The line that `rotogate hash` printed for the client's secret.
+/// let line = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$yFl2Zn4Ldm0lJg8bB6m9Yd5gYcT7rJ3k5xw0iVq1h2E";
+/// client.secret_hash = Some(SecretHash::new(line));
+/// assert!(!format!("{client:?}").contains("yFl2"));
+/// ```
 #[derive(Clone)]
 pub struct SecretHash(SecretString);
 

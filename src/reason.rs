@@ -8,8 +8,17 @@ use crate::denial::Denial;
 use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
-/// See the module. A reason is made from a [`Denial`], a [`Fault`] or an error of the proxy, or is one of the constants
-/// here. No other part of the program invents a word.
+/// The outcome of a request, in one word of a closed set, for logs and metrics. A reason is made from a [`Denial`], a
+/// [`Fault`] or an error of the proxy, or is one of the constants here. No other part of the program invents a word.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::gate::Reason;
+///
+/// let reason = Reason::from(Denial::TokenExpired);
+/// assert_eq!(reason.word(), "token_expired", "the label of a metric");
+/// assert!(reason.is_refusal() && Reason::PASSED.is_served());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Reason {
     word: &'static str,

@@ -13,6 +13,15 @@ use serde::Serialize;
 use crate::overload::{PermitBody, PoolPermit};
 
 /// A reply of ours.
+///
+/// ```
+/// use http::HeaderValue;
+/// use rotogate::dialect::{Reply, ReplyBody};
+///
+/// let mut reply = Reply::new(ReplyBody::from(b"{}".to_vec()));
+/// reply.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+/// assert_eq!(reply.body().data(), "{}");
+/// ```
 pub type Reply = Response<ReplyBody>;
 
 /// The body of a request that is answered while it still arrives
@@ -21,6 +30,18 @@ pub type Reply = Response<ReplyBody>;
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Complete bytes, with trailers if the protocol has them (gRPC); or a stream.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{HeaderMap, HeaderValue};
+/// use rotogate::dialect::ReplyBody;
+///
+/// // A gRPC message, and its status.
+/// let mut trailers = HeaderMap::new();
+/// trailers.insert("grpc-status", HeaderValue::from_static("0"));
+/// let body = ReplyBody::with_trailers(Bytes::from_static(&[0; 5]), trailers);
+/// assert_eq!(body.data().len(), 5);
+/// ```
 #[derive(Debug, Default)]
 pub struct ReplyBody {
     pub data: Bytes,

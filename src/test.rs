@@ -73,6 +73,16 @@ const ISSUER: &str = "https://test.invalid";
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A caller for tests. See [`identity`].
+///
+/// ```
+/// use rotogate::test::{TestIdentity, identity};
+///
+/// /// The caller of most tests of this application.
+/// fn editor() -> TestIdentity {
+///     identity("ada").account("acme").role("editor").scope("articles.write")
+/// }
+/// assert_eq!(editor().build().account(), Some("acme"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct TestIdentity {
     subject: String,
@@ -223,6 +233,18 @@ impl TestIdentity {
 }
 
 /// Makes one caller that of every request. See [`TestIdentity::layer`].
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use rotogate::test::{TestLayer, anonymous, identity};
+///
+/// /// The application, with the caller that a test names.
+/// fn app(caller: TestLayer) -> Router {
+///     Router::new().route("/", get(async || "hello")).layer(caller)
+/// }
+/// let (known, unknown) = (app(identity("ada").layer()), app(anonymous()));
+/// # let _ = (known, unknown);
+/// ```
 #[derive(Clone, Debug)]
 pub struct TestLayer(Permitted);
 
@@ -235,6 +257,20 @@ impl<S> Layer<S> for TestLayer {
 }
 
 /// A service behind a [`TestLayer`].
+///
+/// ```
+/// use rotogate::Identity;
+/// use rotogate::test::{WithCaller, identity};
+/// use tower::{Layer, ServiceExt};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # async fn subject(request: http::Request<()>) -> Result<Option<String>, std::convert::Infallible> {
+/// #     Ok(Identity::of(request.extensions()).map(|caller| caller.subject().to_owned()))
+/// # }
+/// let service: WithCaller<_> = identity("ada").layer().layer(tower::service_fn(subject));
+/// assert_eq!(service.oneshot(http::Request::new(())).await, Ok(Some("ada".to_owned())));
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 pub struct WithCaller<S> {
     inner: S,

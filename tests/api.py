@@ -7,17 +7,24 @@
 A change of the API is a change of that file, so that a review sees it. What is `#[doc(hidden)]` has no line: the program
 and the tests use it, and it changes with them. The lines come from rustdoc's JSON, which a stable toolchain writes with
 RUSTC_BOOTSTRAP=1.
+
+Either way it checks what docs.rs shows. Each module, type, trait and function has an example that `cargo test --doc`
+compiles. No text has a requirement number (`R12`): docs/security.md explains those, and docs.rs does not show it.
 """
 
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "api.txt"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+# What has an example of its own. The fields, variants and methods of a type are in the type's.
+WITH_EXAMPLE = {"module", "struct", "enum", "trait", "function"}
+NUMBER = re.compile(r"\b[JTRAOI][0-9]{1,2}\b")
 
 
 def documented():
@@ -42,13 +49,38 @@ def is_open(item):
     return not any("non_exhaustive" in str(attribute) for attribute in item["attrs"])
 
 
+def has_example(docs):
+    """Is there a code block in the text that `cargo test --doc` compiles as a program that works?"""
+    fences = [line.strip()[3:] for line in docs.splitlines() if line.strip().startswith("```")]
+    # Every second one ends a block.
+    return any(set(re.split(r"[\s,]+", words)) <= {"", "rust", "no_run"} for words in fences[::2])
+
+
 class Names:
     def __init__(self, document):
         self.index = document["index"]
         self.lines = set()
         self.top = set()
         self.mentions = set()
-        self.module(self.index[str(document["root"])], "rotogate")
+        # The texts of all visible items, each once, and what must have an example: by the first of their paths.
+        self.docs = {}
+        self.examples = {}
+        root = self.index[str(document["root"])]
+        self.text(root, "rotogate", "module")
+        self.module(root, "rotogate")
+
+    def text(self, item, path, kind):
+        self.docs.setdefault(item["id"], (path, item["docs"] or ""))
+        if kind in WITH_EXAMPLE:
+            self.examples.setdefault(item["id"], path)
+
+    def without_example(self):
+        return sorted(path for number, path in self.examples.items() if not has_example(self.docs[number][1]))
+
+    def numbered(self):
+        """The items whose text has a requirement number, with the number."""
+        found = ((path, NUMBER.search(docs)) for path, docs in self.docs.values())
+        return sorted((path, number.group()) for path, number in found if number)
 
     def unnamed(self):
         """The types of ours that a visible signature mentions, and that have no visible name."""
@@ -91,6 +123,8 @@ class Names:
     def item(self, item, path):
         (kind,) = item["inner"]
         inner = item["inner"][kind]
+        if kind != "impl":
+            self.text(item, path, kind)
         if kind == "module":
             self.lines.add(f"{path}: module")
             self.module(item, path)
@@ -125,6 +159,14 @@ class Names:
                 continue
             (kind,) = member["inner"]
             self.mention(member["inner"][kind], f"{path}::{member['name']}")
+            self.text(member, f"{path}::{member['name']}", "member")
+            if kind == "variant" and "tuple" in member["inner"][kind]["kind"]:
+                for field in filter(None, map(self.get, member["inner"][kind]["kind"]["tuple"])):
+                    self.mention(field["inner"], f"{path}::{member['name']}")
+            if kind == "variant" and "struct" in member["inner"][kind]["kind"]:
+                for field in map(self.get, member["inner"][kind]["kind"]["struct"]["fields"]):
+                    self.text(field, f"{path}::{member['name']}::{field['name']}", "member")
+                    self.mention(field["inner"], f"{path}::{member['name']}::{field['name']}")
             kind = {"struct_field": "field", "assoc_type": "type", "assoc_const": "constant"}.get(kind, kind)
             self.lines.add(f"{path}::{member['name']}: {kind}")
 
@@ -133,6 +175,16 @@ names = Names(documented())
 if unnamed := list(names.unnamed()):
     print("\n".join(unnamed), file=sys.stderr)
     sys.exit("tests/api.py: make these types visible, or the signature private: a user cannot name them")
+without = names.without_example()
+for path in without:
+    print(f"tests/api.py: {path} has no example in its documentation", file=sys.stderr)
+numbered = names.numbered()
+for path, number in numbered:
+    print(f"tests/api.py: the documentation of {path} names {number}: say what it means", file=sys.stderr)
+total = len(names.examples)
+print(f"{total - len(without)} of {total} modules, types, traits and functions have an example")
+if without or numbered:
+    sys.exit(1)
 text = "\n".join(sorted(names.lines)) + "\n"
 if sys.argv[1:] == ["--write"]:
     RECORD.write_text(text)

@@ -17,16 +17,27 @@ use crate::reason::Reason;
 use crate::reply::{Reply, ReplyBody};
 
 /// What a dialect makes of a request.
+///
+/// ```
+/// use rotogate::dialect::{Answer, Reply, ReplyBody};
+/// use rotogate::gate::Reason;
+///
+/// // What `Dialect::answer` returns for an operation without a command.
+/// let answer = Answer::from((Reply::new(ReplyBody::default()), Reason::ANSWERED));
+/// assert!(matches!(answer, Answer::Reply(reply, _) if reply.status() == 200));
+/// ```
 #[non_exhaustive]
 pub enum Answer {
     /// A reply, and its outcome for the access log.
     Reply(Reply, Reason),
     /// The reply depends on what the service behind the gate answers to the same request.
+    #[doc(hidden)]
     Consult(Consult),
     /// The request is not the gate's: the enclosed call goes to the route of its path.
     Forward(Forward),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
+    #[doc(hidden)]
     Upgrade(Upgrade),
 }
 
@@ -71,6 +82,20 @@ pub enum ConsultResult {
 }
 
 /// A request that is authorised like any other on the route of its path, and then forwarded.
+///
+/// ```
+/// use rotogate::dialect::{Answer, Forward};
+///
+/// /// How much a dialect inside this one forwards.
+/// fn forwarded(answer: &Answer) -> usize {
+///     match answer {
+///         Answer::Forward(Forward { body, .. }) => body.len(),
+///         _ => 0,
+///     }
+/// }
+/// # let reply = rotogate::dialect::Reply::new(rotogate::dialect::ReplyBody::default());
+/// # assert_eq!(forwarded(&Answer::from((reply, rotogate::gate::Reason::ANSWERED))), 0);
+/// ```
 #[non_exhaustive]
 pub struct Forward {
     /// The credential of the body. It replaces the one in `Authorization`.

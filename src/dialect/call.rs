@@ -8,6 +8,18 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 /// One operation that a dialect serves at an endpoint.
+///
+/// ```
+/// use http::Method;
+/// use rotogate::dialect::ServedPath;
+///
+/// /// `Dialect::serves` of a protocol with one operation.
+/// fn serves(base: &str) -> Vec<ServedPath> {
+///     let template = format!("{base}/refresh");
+///     vec![ServedPath { operation: "refresh", template, methods: &[Method::POST], spellings: &[] }]
+/// }
+/// assert_eq!(serves("/auth")[0].template, "/auth/refresh");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedPath {
     /// The dialect's own name for the operation.
@@ -16,12 +28,32 @@ pub struct ServedPath {
     pub template: String,
     /// The methods; others are 405.
     pub methods: &'static [Method],
-    /// Raw spellings of this path besides the canonical one, because a real client sends them (requirement R12). A
-    /// `{account}` in one has the meaning that it has in the template.
+    /// Raw spellings of this path besides the canonical one, because a real client sends them. Any other spelling
+    /// close to the path is 404, and never forwarded. A `{account}` in one has the meaning that it has in the template.
+    // Requirement R12.
     pub spellings: &'static [&'static str],
 }
 
 /// A request to an endpoint, with its complete body.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::dialect::Call;
+///
+/// /// The user of a login, in a `Dialect::read`.
+/// fn user(call: &Call<'_>) -> Result<String, Denial> {
+///     let body: serde_json::Value =
+///         serde_json::from_slice(call.body).map_err(|_| Denial::MalformedRequest("the body is not JSON"))?;
+///     body["user"].as_str().map(str::to_owned).ok_or(Denial::MalformedRequest("user is missing"))
+/// }
+/// # let (method, headers) = (http::Method::POST, http::HeaderMap::new());
+/// # let body = bytes::Bytes::from_static(b"{\"user\":\"ada\"}");
+/// # let call = Call {
+/// #     operation: "login", params: &[], method: &method, headers: &headers, path: "/login", query: None, body: &body,
+/// #     address: None, from_own_origin: false,
+/// # };
+/// # assert_eq!(user(&call), Ok("ada".to_owned()));
+/// ```
 pub struct Call<'a> {
     /// The operation.
     pub operation: &'static str,
@@ -39,8 +71,9 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// The client's address, if it is known.
     pub address: Option<IpAddr>,
-    /// Does the request prove that a page of our origin, or of a listed origin, sent it (requirement T18)? A reply that
-    /// sets a cookie needs this proof.
+    /// Does the request prove that a page of our origin, or of a listed origin, sent it? A reply that sets a cookie
+    /// needs this proof.
+    // Requirements T18, T25.
     pub from_own_origin: bool,
 }
 
@@ -64,7 +97,20 @@ impl fmt::Debug for Call<'_> {
 }
 
 /// A call inside an envelope. It obeys the rules that routes have for the call, and those of the envelope's own path
-/// (requirement T22).
+/// too.
+///
+/// ```
+/// use http::Method;
+/// use rotogate::dialect::EnclosedCall;
+///
+/// // A message whose action `get` of the controller `document` a client may also call by `GET /documents/7`.
+/// let call = EnclosedCall {
+///     name: "document:get".to_owned(),
+///     requests: vec![(Method::GET, "/documents/7".to_owned())],
+/// };
+/// assert_eq!(call.requests.len(), 1);
+/// ```
+// Requirement T22.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclosedCall {
     /// The name that rules use for it.
@@ -75,6 +121,13 @@ pub struct EnclosedCall {
 }
 
 /// Where a dialect's clients put their access token on a data route, besides `Authorization`.
+///
+/// ```
+/// use rotogate::dialect::Sources;
+///
+/// let sources = Sources { cookie: Some("authToken"), ..Sources::default() };
+/// assert_eq!(sources.cookie, Some("authToken"));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// A parameter of the query. `Authorization` takes precedence over it, and it is never forwarded.
@@ -84,6 +137,15 @@ pub struct Sources {
 }
 
 /// The templates of an OAuth 2 server's endpoints.
+///
+/// ```
+/// use rotogate::dialect::oauth2::OAuth2;
+/// use rotogate::dialect::Dialect;
+///
+/// let paths = OAuth2.oauth("/auth/token").ok_or("its endpoints are an OAuth 2 server's")?;
+/// assert!(paths.revocation.starts_with("/auth/"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthPaths {
     /// RFC 6749 §3.2.

@@ -15,6 +15,19 @@ use crate::fault::Error;
 use crate::session::{Scope, SessionId};
 
 /// A credential presented for an exchange.
+///
+/// ```
+/// use rotogate::dialect::{Command, RefreshCredential};
+///
+/// // `POST /refresh` of a protocol with refresh tokens.
+/// let command = Command::Refresh {
+///     client: None,
+///     credential: RefreshCredential::Refresh("rg1_…".into()),
+///     scope: None,
+///     access_ttl: None,
+/// };
+/// # let _ = command;
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RefreshCredential {
@@ -35,6 +48,14 @@ pub enum RefreshCredential {
 
 /// What a client asks of the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names
 /// none.
+///
+/// ```
+/// use rotogate::dialect::Command;
+///
+/// // What `Dialect::read` makes of a logout that names one token.
+/// let command = Command::Revoke { client: None, token: "rg1_…".into() };
+/// assert!(!format!("{command:?}").contains("rg1_"), "no secret prints");
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Command {
@@ -100,6 +121,21 @@ pub enum Command {
 }
 
 /// The outcome of a command.
+///
+/// ```
+/// use rotogate::dialect::Outcome;
+/// use serde_json::json;
+///
+/// /// The body of a reply, in a `Dialect::write`.
+/// fn body(outcome: &Outcome) -> serde_json::Value {
+///     match outcome {
+///         Outcome::Issued(tokens) => json!({ "token": tokens.access_token.expose() }),
+///         Outcome::Checked(result) => json!({ "active": result.is_ok() }),
+///         _ => json!({}),
+///     }
+/// }
+/// assert_eq!(body(&Outcome::Revoked), json!({}));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -112,6 +148,20 @@ pub enum Outcome {
 }
 
 /// A token that is good now.
+///
+/// ```
+/// use rotogate::dialect::CheckedToken;
+///
+/// /// An introspection response (RFC 7662 §2.2).
+/// fn introspected(token: &CheckedToken) -> serde_json::Value {
+///     serde_json::json!({
+///         "active": true,
+///         "sub": token.subject,
+///         "scope": token.scope.as_str(),
+///         "exp": token.expires.as_secs(),
+///     })
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CheckedToken {
@@ -142,6 +192,21 @@ pub struct CheckedToken {
 }
 
 /// Executes commands: the gate, at the endpoint where a request arrived.
+///
+/// ```
+/// use rotogate::dialect::{Command, CommandHandler, Outcome};
+/// use rotogate::fault::{Error, Fault};
+///
+/// /// Replaces the gate in tests of a dialect: is a fault worded as 503?
+/// struct Failing;
+///
+/// #[async_trait::async_trait]
+/// impl CommandHandler for Failing {
+///     async fn execute(&self, _: Command) -> Result<Outcome, Error> {
+///         Err(Fault::Clock.into())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait CommandHandler: Send + Sync {
     /// Executes a command.

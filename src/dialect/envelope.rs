@@ -45,6 +45,17 @@ const BAD_CREDENTIALS: &str = "AUTH_1001";
 const BAD_TOKEN: &str = "AUTH_1002";
 
 /// The dialect and its options. See the module.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::dialect::envelope::Envelope;
+/// use rotogate::gate::Endpoint;
+///
+/// // For clients that refresh with an expired access token.
+/// let dialect = Envelope { expired_for_at_most: Duration::from_secs(3600), ..Envelope::default() };
+/// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// How long ago the access token of a refresh may have expired. Zero, as the protocol documents it: not at all.

@@ -16,6 +16,35 @@ use crate::session::profile::ProfileOverride;
 use crate::token::claims::TokenStyle;
 
 /// One wire protocol.
+///
+/// ```
+/// # use rotogate::denial::Denial;
+/// # use rotogate::dialect::{Call, Command, Dialect, Outcome, Reply, ReplyBody, ServedPath};
+/// # use rotogate::fault::Error;
+/// # #[derive(Debug)]
+/// # struct Logout;
+/// # fn reply(status: u16) -> Reply {
+/// #     let head = http::Response::builder().status(status).header("retry-after", "5");
+/// #     head.body(ReplyBody::default()).unwrap()
+/// # }
+/// impl Dialect for Logout {
+///     # fn name(&self) -> &'static str { "logout" }
+///     # fn default_path(&self) -> &'static str { "/logout" }
+///     # fn serves(&self, base: &str) -> Vec<ServedPath> {
+///     #     let methods = &[http::Method::POST];
+///     #     vec![ServedPath { operation: "logout", template: base.to_owned(), methods, spellings: &[] }]
+///     # }
+///     // … `name`, `serves` and `default_path`
+///     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+///         let token = std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("not a token"))?;
+///         Ok(Command::Revoke { client: None, token: token.into() })
+///     }
+///     fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+///         reply(match outcome { Ok(_) => 204, Err(Error::Denied(_)) => 400, Err(Error::Failed(_)) => 503 })
+///     }
+/// }
+/// # let _ = rotogate::Gate::builder().endpoint(rotogate::gate::Endpoint::new(Logout));
+/// ```
 #[async_trait]
 pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Its name in `gateway.toml`.
@@ -38,7 +67,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Does the protocol exchange an access token for the next one, without another refresh credential? Then an access
-    /// token of this dialect's sessions, and of no other dialect's, is a refresh credential (requirement R17).
+    /// token of this dialect's sessions, and of no other dialect's, is a refresh credential.
+    // Requirement R17.
     fn refreshes_by_access(&self) -> bool {
         false
     }

@@ -5,6 +5,15 @@ use super::knox;
 use super::{Dialect, envelope, kuzzle, oauth2};
 
 /// The options of an endpoint's dialect in `gateway.toml`, besides its path.
+///
+/// ```
+/// use rotogate::dialect::Options;
+/// use rotogate::dialect::kuzzle::Kuzzle;
+///
+/// let kuzzle = Kuzzle { secure_cookies: true, ..Kuzzle::default() };
+/// let options = Options { kuzzle, ..Options::default() };
+/// assert_eq!(options.envelope.failure_status, 401);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Of [`envelope`].

@@ -42,11 +42,22 @@ pub use crate::fault::DirectoryError;
 pub use crate::password;
 
 /// A user, as the directory knows it.
+///
+/// ```
+/// use rotogate::claim::{OwnClaims, ROLES};
+/// use rotogate::directory::User;
+///
+/// let mut claims = OwnClaims::new();
+/// claims.insert(ROLES, ["editor"])?;
+/// let user = User::new("u-17").account("acme").claims(claims).field("email", "ada@example.com");
+/// assert!(user.active);
+/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct User {
-    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes (requirement J9). It does not begin with
-    /// `client:`.
+    /// The `sub` of the user's tokens: visible ASCII, 1 to 256 bytes. It does not begin with `client:`.
+    // Requirements J9, R21.
     pub subject: Box<str>,
     /// The user's account, if any.
     pub account: Option<Box<str>>,
@@ -135,6 +146,15 @@ impl User {
 
 /// Distinguishes a user's password from the previous one, and reveals nothing of either: a digest of what the directory
 /// stores, such as a salted hash. Never a digest of the password itself.
+///
+/// ```
+/// use rotogate::directory::{PasswordMark, User};
+///
+/// // The column `password_changed_at` of a table of users.
+/// let before = User::new("u-17").password_mark(PasswordMark::of(b"2026-10-01T08:00:00Z"));
+/// let after = User::new("u-17").password_mark(PasswordMark::of(b"2026-11-20T17:30:00Z"));
+/// assert_ne!(before, after, "a login that began with the old password is checked again");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PasswordMark([u8; 32]);
 
@@ -163,10 +183,37 @@ impl fmt::Debug for PasswordMark {
 /// directory that knows when a password changes must show it in one of the last two. A refresh asks
 /// [`lookup`](Self::lookup). It ends a session whose user is inactive or in another account, or that was created at or
 /// before `sessions_valid_from`.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use rotogate::SecretString;
+/// use rotogate::directory::{Directory, DirectoryError, User};
+///
+/// // The staff among the users of another directory. The module has a whole one.
+/// # #[derive(Debug)]
+/// # struct Staff(Arc<dyn Directory>);
+/// #[async_trait::async_trait]
+/// impl Directory for Staff {
+///     # async fn authenticate(
+///     #     &self,
+///     #     account: Option<&str>,
+///     #     username: &str,
+///     #     password: &SecretString,
+///     # ) -> Result<Option<User>, DirectoryError> {
+///     #     let user = self.0.authenticate(account, username, password).await?;
+///     #     Ok(user.filter(|user| user.account.as_deref() == Some("staff")))
+///     # }
+///     // … and `authenticate`, with the same filter
+///     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+///         Ok(self.0.lookup(subject).await?.filter(|user| user.account.as_deref() == Some("staff")))
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// The user with this name and password in this account. `None` for an unknown user, an inactive user and a wrong
-    /// password alike, after the same amount of work (requirement A2).
+    /// password alike, after the same amount of work.
+    // Requirement A2.
     async fn authenticate(
         &self,
         account: Option<&str>,

@@ -121,7 +121,20 @@ impl AccountRule<'_> {
 }
 
 /// How tokens were issued.
+///
+/// ```
+/// use rotogate::gate::IssueKind;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let issued = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// assert_eq!(issued.how, IssueKind::Login);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IssueKind {
     /// A login.
     Login,
@@ -138,6 +151,20 @@ pub enum IssueKind {
 }
 
 /// Tokens for a client.
+///
+/// ```
+/// use rotogate::gate::IssuedTokens;
+///
+/// /// The body of the reply to a login (RFC 6749 §5.1).
+/// fn body(tokens: &IssuedTokens) -> serde_json::Value {
+///     serde_json::json!({
+///         "access_token": tokens.access_token.expose(),
+///         "refresh_token": tokens.refresh_token.as_ref().map(|token| token.expose()),
+///         "token_type": "Bearer",
+///         "expires_in": tokens.expires_in,
+///     })
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct IssuedTokens {

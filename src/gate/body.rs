@@ -20,6 +20,20 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 pin_project! {
     /// The body of a reply that went through the gate.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::{BodyExt, Full};
+    /// use rotogate::dialect::ReplyBody;
+    /// use rotogate::gate::GateBody;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// // A layer around the gate reads its replies, the service's and the gate's own alike.
+    /// let body = GateBody::<Full<Bytes>>::own(ReplyBody::from(b"refused".to_vec()));
+    /// assert!(body.inner_ref().is_none(), "it does not come from the service");
+    /// assert_eq!(body.collect().await?.to_bytes(), "refused");
+    /// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(()) }).unwrap();
+    /// ```
     #[derive(Debug)]
     pub struct GateBody<B> {
         #[pin]

@@ -45,6 +45,17 @@ pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Why a gate could not be built.
+///
+/// ```
+/// use rotogate::Gate;
+/// use rotogate::gate::BuildError;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let error = Gate::builder().issuer("https://api.example.com").build().await.unwrap_err();
+/// assert!(matches!(error, BuildError::NoKeys));
+/// assert!(error.to_string().contains("call `.keys(Keyring::…)`"), "it says what to do");
+/// # });
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -85,7 +96,8 @@ pub enum BuildError {
     /// The rules of a profile contradict each other.
     #[error("the profile contradicts itself: {0}")]
     Profile(#[from] ProfileError),
-    /// The leeway is larger than requirement J7 allows.
+    /// The leeway is more than 30 s.
+    // Requirement J7.
     #[error("leeway must be at most 30s")]
     Leeway,
     /// Routes conflict, or a pattern is malformed.
@@ -126,6 +138,22 @@ pub enum BuildError {
 }
 
 /// Builds a [`Gate`]. A value that is not set has the default of `gateway.toml`.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::Gate;
+/// use rotogate::token::Keyring;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let gate = Gate::builder()
+///     .issuer("https://api.example.com")
+///     .keys(Keyring::ephemeral()?)
+///     .leeway(Duration::from_secs(5))
+///     .build()
+///     .await?;
+/// # let _ = gate;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug, Default)]
 pub struct GateBuilder {
     issuer: Option<Arc<str>>,
@@ -344,15 +372,17 @@ impl GateBuilder {
     }
 
     /// The hosts that are served besides the host of [`GateBuilder::public_url`] and those that routes name:
-    /// `example.com`, `*.example.com`, or `*` for any. Requests for others are 421 (requirement T23). By default every
-    /// host is served: a layer leaves this check to the server in front of it.
+    /// `example.com`, `*.example.com`, or `*` for any. Requests for others are 421. By default every host is served: a
+    /// layer leaves this check to the server in front of it.
+    // Requirement T23.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.hosts = Some(hosts.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Client headers to remove, besides the identity headers of known products (requirement T24).
+    /// Client headers to remove, besides the identity headers of known products.
+    // Requirement T24.
     #[must_use]
     pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
         self.strip = patterns.into_iter().collect();
@@ -368,7 +398,8 @@ impl GateBuilder {
     }
 
     /// Origins besides the gate's own, spelt as a browser spells them, whose pages may make changes with a token in a
-    /// cookie (requirement T18).
+    /// cookie.
+    // Requirement T18.
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.allowed_origins = origins.into_iter().map(Into::into).collect();

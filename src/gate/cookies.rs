@@ -53,6 +53,20 @@ pub const REFRESH_COOKIE: &str = "__Host-refresh";
 const LONGEST_COOKIE: usize = 4096;
 
 /// The pages whose requests carry the cookies (RFC 6265bis §5.4.7).
+///
+/// ```
+/// use rotogate::gate::SameSite;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// // A link in a mail opens the application with the reader's session.
+/// let cookies = gate.cookies().same_site(SameSite::Lax);
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// assert!(cookies.set(&tokens)["set-cookie"].to_str()?.contains("SameSite=Lax"));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SameSite {
@@ -71,9 +85,23 @@ pub enum SameSite {
 /// Both cookies are `HttpOnly`, `Secure`, and of this host alone (`__Host-`). They last as long as their tokens, unless
 /// [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
 ///
-/// A change requires proof that a page of our own or of an allowed origin sent the request (requirement T18):
+/// A change requires proof that a page of our own or of an allowed origin sent the request:
 /// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse others with [`Denial::CrossOrigin`].
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let cookies = gate.cookies().until_closed();
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// let mut reply = http::Response::new("welcome");
+/// reply.headers_mut().extend(cookies.set(&tokens));
+/// assert_eq!(reply.headers().get_all("set-cookie").iter().count(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
+// Requirement T18.
 pub struct Cookies {
     gate: Gate,
     same_site: SameSite,

@@ -51,6 +51,16 @@ const PUBLIC_MAX_AGE: &str = "public, max-age=300";
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An endpoint: a dialect at a path, with its rules.
+///
+/// ```
+/// use rotogate::dialect::oauth2::OAuth2;
+/// use rotogate::gate::Endpoint;
+///
+/// // Refreshes the sessions that began here, and those that the application started.
+/// let endpoint = Endpoint::new(OAuth2).path("/oauth/token").accepts("application");
+/// let builder = rotogate::Gate::builder().endpoint(endpoint);
+/// # let _ = builder;
+/// ```
 #[derive(Debug)]
 pub struct Endpoint {
     dialect: Box<dyn Dialect>,

@@ -48,6 +48,20 @@ struct ReadClaims {
 }
 
 /// The claims of a token do not have the shape that was asked for.
+///
+/// ```
+/// use rotogate::Identity;
+/// use rotogate::gate::ClaimsError;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Tenant {
+///     tenant: String,
+/// }
+///
+/// fn tenant(caller: &Identity) -> Result<String, ClaimsError> {
+///     caller.claims::<Tenant>().map(|claims| claims.tenant)
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the claims do not have the expected shape")]
 pub struct ClaimsError(#[from] serde_json::Error);
@@ -131,7 +145,8 @@ impl Identity {
     }
 
     /// Does the caller have this role? Of our own tokens the claim `roles` decides, of another issuer's the claims that
-    /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names (requirement I17).
+    /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names.
+    // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
         let wanted = Value::from(role);
         let token = self.verified.token();
@@ -212,6 +227,21 @@ mod extract {
     pub struct Claims<T>(pub T);
 
     /// Why an extractor has nothing to extract, with the reply for it.
+    ///
+    /// ```
+    /// use axum::response::{IntoResponse, Response};
+    /// use rotogate::Identity;
+    /// use rotogate::gate::NoIdentity;
+    ///
+    /// async fn home(caller: Result<Identity, NoIdentity>) -> Response {
+    ///     match caller {
+    ///         Ok(caller) => format!("Hello, {}!", caller.subject()).into_response(),
+    ///         Err(refusal) => refusal.into_response(),
+    ///     }
+    /// }
+    /// # let app: axum::Router = axum::Router::new().route("/", axum::routing::get(home));
+    /// # let _ = app;
+    /// ```
     #[derive(Debug, thiserror::Error)]
     #[error("{why}")]
     pub struct NoIdentity {

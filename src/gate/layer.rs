@@ -67,6 +67,20 @@ pub(super) use permit::{permit, permit_call, prepare};
 use permit::{set_path, undecided, withhold};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
+///
+/// ```
+/// use axum::{Router, routing::get};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let app = Router::new().route("/", get(async || "hello"));
+/// // `annotated`: each reply has a `Verdict`, for an access log around the gate.
+/// let app: Router = app.layer(gate.layer().annotated());
+/// # let _ = app;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct GateLayer<M = NoForward> {
     gate: Gate,
@@ -151,6 +165,25 @@ impl<S, M: Clone> Layer<S> for GateLayer<M> {
 }
 
 /// The gate in front of a service.
+///
+/// ```
+/// use rotogate::gate::GateService;
+/// use tower::{Layer, ServiceExt};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # use {bytes::Bytes, http::{Request, Response}, http_body_util::Full, std::convert::Infallible};
+/// # async fn handler(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// #     Ok(Response::default())
+/// # }
+/// # let request = Request::get("/").header("host", "api.example.com").body(Full::<Bytes>::default())?;
+/// let service: GateService<_> = gate.layer().layer(tower::service_fn(handler));
+/// let reply = service.oneshot(request).await?;
+/// assert_eq!(reply.status(), 401, "the handler was not called: the request has no token");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct GateService<S, M = NoForward> {
     inner: S,

@@ -91,6 +91,7 @@ pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
+pub use crate::random::NoRandomness;
 pub use crate::reason::Reason;
 pub use crate::verify_cache::IdentityField;
 
@@ -100,6 +101,20 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// // Clones share everything: one for the layer, others for handlers.
+/// let admin = gate.clone();
+/// let tokens = admin.sessions().start(NewSession::new("ada", "web")).await?;
+/// admin.sessions().revoke_subject(&tokens.subject).await?;
+/// let (_, revocations) = gate.counts();
+/// assert_eq!(revocations, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Gate(pub(crate) Arc<Inner>);
 
@@ -150,6 +165,22 @@ impl Inner {
 }
 
 /// Whether the gate can serve.
+///
+/// ```
+/// use rotogate::gate::Readiness;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// // `GET /ready`, for an orchestrator.
+/// let status = match gate.readiness().await {
+///     Readiness::Ready => http::StatusCode::OK,
+///     _ => http::StatusCode::SERVICE_UNAVAILABLE,
+/// };
+/// assert_eq!(status, 200);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {

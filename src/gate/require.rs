@@ -41,6 +41,19 @@ use crate::token::verify::OWN;
 /// Each method adds a condition, and all of them must hold. A refusal is 401 where the token is missing or is not good here,
 /// and 403 where it lacks something. A refusal is logged (`rotogate::denial`), and is in the
 /// [`Verdict`](super::Verdict) of an annotated layer.
+///
+/// ```
+/// use axum::{Router, routing::get};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let admins = gate.require().role("admin").any_scope(["users.read", "users.write"]);
+/// let app: Router = Router::new().route("/users", get(async || "all of them")).route_layer(admins);
+/// # let _ = app;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequireLayer {
     gate: Gate,
@@ -106,8 +119,8 @@ impl RequireLayer {
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
-    /// Asks for a role (and for each of those asked before). Roles are those of the token's own issuer (requirement I17): of
-    /// our own tokens the claim `roles`, of another issuer's the claims that
+    /// Asks for a role (and for each of those asked before). Roles are those of the token's own issuer: of our own
+    /// tokens the claim `roles`, of another issuer's the claims that
     /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names.
     ///
     /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is of the
@@ -119,6 +132,7 @@ impl RequireLayer {
     /// # }
     /// ```
     #[must_use]
+    // Requirement I17.
     pub fn role(self, role: &str) -> Self {
         let named = role.split_once(':').filter(|(issuer, _)| self.gate.0.issuers.iter().any(|known| known == issuer));
         let role = match named {
@@ -188,7 +202,7 @@ impl RequireLayer {
     }
 
     /// Also accepts the access token from this cookie. A request that may change something must then come from a page
-    /// of our own or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins) (requirement T18). Behind
+    /// of our own or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins). Behind
     /// [`Gate::layer`] the `cookie` of the layer's route decides instead.
     ///
     /// ```
@@ -197,6 +211,7 @@ impl RequireLayer {
     /// # }
     /// ```
     #[must_use]
+    // Requirement T18.
     pub fn cookie(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.policy(|policy| policy.cookie = Some(name))
@@ -245,6 +260,24 @@ impl<S> Layer<S> for RequireLayer {
 }
 
 /// A service behind a [`RequireLayer`].
+///
+/// ```
+/// use rotogate::gate::Require;
+/// use tower::{Layer, ServiceExt};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # use {bytes::Bytes, http::{Request, Response}, http_body_util::Full, std::convert::Infallible};
+/// # async fn handler(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// #     Ok(Response::default())
+/// # }
+/// # let request = Request::get("/").header("host", "api.example.com").body(Full::<Bytes>::default())?;
+/// let reports: Require<_> = gate.require().scope("reports").layer(tower::service_fn(handler));
+/// assert_eq!(reports.oneshot(request).await?.status(), 401, "the request has no token");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Require<S> {
     inner: S,

@@ -23,10 +23,35 @@ use crate::store::{Filter, Page};
 use crate::token::refresh;
 
 /// Starts, refreshes, lists and revokes sessions. See [`Gate::sessions`].
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let sessions = gate.sessions();
+/// let tokens = sessions.start(NewSession::new("ada", "web")).await?;
+/// let id = tokens.session.ok_or("a login has a session")?;
+/// assert!(sessions.revoke(id).await?, "its tokens are refused from now on");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sessions(pub(super) Gate);
 
 /// A session to start. See [`Sessions::start`].
+///
+/// ```
+/// use rotogate::session::Scope;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let new = NewSession::new("ada", "web").account("acme").scope(Scope::parse("read")?);
+/// let tokens = gate.sessions().start(new).await?;
+/// assert_eq!(tokens.scope.as_str(), "read");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct NewSession {
     subject: Box<str>,
@@ -71,8 +96,8 @@ impl NewSession {
     /// ```
     ///
     /// # Errors
-    /// For a claim that the gate itself sets, for an invalid name or value, and for more than 2 KiB of claims
-    /// (requirement I42).
+    /// For a claim that the gate itself sets, for an invalid name or value, and for more than 2 KiB of claims.
+    // Requirement I42.
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, ClaimError> {
         self.claims.insert(name, value)?;
         Ok(self)
@@ -102,6 +127,19 @@ impl NewSession {
 }
 
 /// Selects the sessions to end.
+///
+/// ```
+/// use rotogate::gate::Whose;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// let ended = gate.sessions().end(Whose::Client("web")).await?;
+/// assert_eq!((ended.matched, ended.ended), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Whose<'a> {
@@ -114,6 +152,19 @@ pub enum Whose<'a> {
 }
 
 /// The result of a revocation of many sessions.
+///
+/// ```
+/// use rotogate::gate::Whose;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// let tally = gate.sessions().end(Whose::Subject("ada")).await?;
+/// assert_eq!((tally.matched, tally.ended), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// The number of sessions that it selects.

@@ -13,6 +13,20 @@ use super::Identity;
 
 /// The outcome of a request. It is in the extensions of the reply if the layer is
 /// [`annotated`](super::GateLayer::annotated).
+///
+/// ```
+/// use rotogate::gate::Verdict;
+///
+/// /// A line of an access log, around `gate.layer().annotated()`.
+/// fn line<B>(reply: &http::Response<B>) -> Option<String> {
+///     let verdict = reply.extensions().get::<Verdict>()?;
+///     let route = verdict.route.as_ref().map_or("-", |route| &route.id);
+///     Some(format!("{} {route} {}", reply.status().as_u16(), verdict.reason))
+/// }
+/// # let mut reply = http::Response::new(());
+/// # reply.extensions_mut().insert(Verdict::new(rotogate::gate::Reason::PASSED));
+/// # assert_eq!(line(&reply).as_deref(), Some("200 - passed"));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
@@ -28,6 +42,16 @@ pub struct Verdict {
 }
 
 /// An operation at one of the gate's own endpoints.
+///
+/// ```
+/// use rotogate::gate::{Operation, Verdict};
+///
+/// /// The field of an access log: `oauth2.token`, for instance.
+/// fn operation(verdict: &Verdict) -> Option<String> {
+///     verdict.operation.map(|Operation { dialect, name, .. }| format!("{dialect}.{name}"))
+/// }
+/// # assert_eq!(operation(&Verdict::new(rotogate::gate::Reason::PASSED)), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Operation {
@@ -47,20 +71,43 @@ impl Operation {
 }
 
 /// The sender of a request.
+///
+/// ```
+/// use rotogate::gate::{Verdict, Who};
+///
+/// /// The user of a line of an access log. The claims of a refused token prove nothing.
+/// fn user(verdict: &Verdict) -> Option<&str> {
+///     match verdict.who.as_ref()? {
+///         Who::Caller(identity) => Some(identity.subject()),
+///         Who::Issued(recipient) => Some(&recipient.subject),
+///         _ => None,
+///     }
+/// }
+/// # assert_eq!(user(&Verdict::new(rotogate::gate::Reason::PASSED)), None);
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),
     /// The party to which an endpoint of the gate issued tokens.
     Issued(Box<Recipient>),
-    /// The claims of a refused token.
+    /// The claims of a refused token, for a log. Hidden, because an unproved claim is easily taken for a proved one.
+    #[doc(hidden)]
     Refused(Box<RefusedToken>),
 }
 
-/// The party to which tokens were issued.
+/// The party to which tokens were issued: see [`Who`].
+///
+/// ```
+/// use rotogate::gate::Recipient;
+///
+/// fn line(to: &Recipient) -> String {
+///     format!("tokens issued to {}", to.subject)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-#[doc(hidden)]
 pub struct Recipient {
     /// `sub`.
     pub subject: Box<str>,

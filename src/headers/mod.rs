@@ -39,6 +39,17 @@ pub use pattern::HeaderPattern;
 
 /// The other end of a request's connection, which the listener inserts into the request's extensions. It is made once
 /// for a connection, and cheap to clone for each request.
+///
+/// ```
+/// use rotogate::gate::Peer;
+///
+/// // A server of your own inserts it: limits count by its address.
+/// let peer = Peer::new("192.0.2.7".parse()?, true);
+/// assert_eq!(peer.scheme(), "https");
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(peer);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     address: IpAddr,

@@ -5,6 +5,15 @@ use http::HeaderName;
 use super::{names, products};
 
 /// The name of a header, or, with a trailing `*`, all names with a prefix.
+///
+/// ```
+/// use rotogate::gate::HeaderPattern;
+///
+/// let pattern = HeaderPattern::parse("x-vouch-*")?;
+/// assert!(pattern.matches("X-Vouch-User") && !pattern.matches("x-user"));
+/// assert!(HeaderPattern::parse("host").is_err(), "it has a meaning of its own");
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderPattern {
     /// In lower case.

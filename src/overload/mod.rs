@@ -33,6 +33,16 @@ pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a gate carries at once. The default is that of a layer: the requests of one caller and the tunnels to the
 /// service are not bounded. The program reads all bounds from `gateway.toml`.
+///
+/// ```
+/// use rotogate::gate::Bounds;
+///
+/// let mut bounds = Bounds::default();
+/// bounds.requests_per_caller = 50;
+/// bounds.tunnels.each = 10;
+/// let builder = rotogate::Gate::builder().bounds(bounds);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {

@@ -9,6 +9,13 @@ use super::Holder;
 const COUNTERS: usize = 4096;
 
 /// The bounds of a pool.
+///
+/// ```
+/// use rotogate::gate::{Bound, Bounds};
+///
+/// let mut bounds = Bounds::default();
+/// bounds.tunnels = Bound { all: 10_000, each: 32 };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// In total.

@@ -21,6 +21,20 @@ pub use list::RevocationList;
 
 /// The target of a revocation. Keys include the issuer, because `sub`, `client_id` and `jti` have a meaning only
 /// together with it. Sessions and generations are always our own.
+///
+/// ```
+/// use rotogate::store::Target;
+///
+/// /// A column of a store's table of revocations.
+/// fn kind(target: &Target) -> &'static str {
+///     match target {
+///         Target::Session(_) => "session",
+///         Target::Subject { .. } | Target::Client { .. } | Target::Global => "not-before",
+///         Target::Token { .. } => "token",
+///     }
+/// }
+/// assert_eq!(kind(&Target::Global), "not-before");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Target {
     /// One session of ours.
@@ -51,6 +65,16 @@ pub enum Target {
 }
 
 /// From which moment, or from which generation, a target's tokens are accepted.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::Effect;
+///
+/// let monday = Effect::NotBefore(Timestamp::from_secs(1_800_000_000));
+/// let tuesday = Effect::NotBefore(Timestamp::from_secs(1_800_086_400));
+/// assert_eq!(monday.merge(tuesday), tuesday, "the later one also covers the earlier one");
+/// assert_eq!(tuesday.merge(monday), tuesday, "whichever arrives first");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// For a [`Target::Session`]: tokens below a generation are refused.
@@ -103,6 +127,17 @@ impl Effect {
 }
 
 /// An entry of the revocation list.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::{Effect, Revocation, Target};
+///
+/// let target = Target::Token { issuer: "https://login.example.com".into(), jti: "t-42".into() };
+/// let entry = |until| Revocation { target: target.clone(), effect: Effect::Gone, until: Timestamp::from_secs(until) };
+/// let mut known = entry(1_800_000_000);
+/// known.absorb(&entry(1_800_000_600));
+/// assert_eq!(known, entry(1_800_000_600), "the later end counts");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// The target.

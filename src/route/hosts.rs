@@ -6,11 +6,27 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::authority::is_host;
 
 /// Not a valid host.
+///
+/// ```
+/// use rotogate::route::Hosts;
+///
+/// let error = Hosts::default().add("example.com:8443").unwrap_err();
+/// assert!(error.to_string().starts_with("\"example.com:8443\" is not a host name without port"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"")]
 pub struct HostError(String);
 
-/// See the module.
+/// The hosts that are served: by name, below a domain, or any.
+///
+/// ```
+/// use rotogate::route::Hosts;
+///
+/// let mut hosts = Hosts::default();
+/// hosts.add("*.example.com")?;
+/// assert!(hosts.admit("api.example.com") && !hosts.admit("example.com"));
+/// # Ok::<(), rotogate::route::HostError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     any: bool,

@@ -46,6 +46,16 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 }
 
 /// One `[[routes]]` entry.
+///
+/// ```
+/// use http::Method;
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// let read = Route { methods: vec![Method::GET], ..Route::new("/orders/{id}", RoutePolicy::public()) };
+/// let change = Route { methods: vec![Method::PUT], ..Route::new("/orders/{id}", RoutePolicy::default()) };
+/// let builder = rotogate::Gate::builder().route(read).route(change);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The name in logs and metrics. It comes from the configuration, never from a request.
@@ -56,8 +66,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` everything that remains, even nothing.
     pub path: String,
-    /// The enclosed calls that it is a rule for, on any path (requirement T22). A route for calls alone has an empty
-    /// path.
+    /// The enclosed calls that it is a rule for, on any path. A route for calls alone has an empty path.
+    // Requirement T22.
     pub kuzzle: Vec<CallPattern>,
     /// What it requires.
     pub policy: RoutePolicy,
@@ -67,6 +77,14 @@ pub struct Route {
 
 /// An upstream of a proxy around the layer: its position among the upstreams that the proxy knows. The layer carries it
 /// from the route to the proxy, and reads nothing into it.
+///
+/// ```
+/// use rotogate::route::{Route, RoutePolicy, UpstreamId};
+///
+/// // The proxy around the layer knows which server is at position 1.
+/// let orders = Route { upstream: Some(UpstreamId::new(1)), ..Route::new("/orders", RoutePolicy::default()) };
+/// assert_eq!(orders.upstream.map(UpstreamId::position), Some(1));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamId(usize);
 

@@ -5,6 +5,16 @@ use crate::denial::Denial;
 use crate::session::scope::Scope;
 
 /// The rules of one route. The default is the strictest: a token is required, and nothing unusual passes.
+///
+/// ```
+/// use rotogate::route::RoutePolicy;
+/// use rotogate::session::Scope;
+///
+/// let write = RoutePolicy { scopes: Scope::parse("orders.write")?, max_body: Some(65_536), ..RoutePolicy::default() };
+/// assert!(write.is_stricter_than(&RoutePolicy::default()));
+/// assert!(RoutePolicy::default().is_stricter_than(&RoutePolicy::public()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutePolicy {
     /// Is a token required?
@@ -17,27 +27,34 @@ pub struct RoutePolicy {
     pub audiences: Vec<String>,
     /// What an invalid credential causes if none is required.
     pub bad_credential_on_optional: BadCredential,
-    /// The upstream also gets the `Authorization` header (T14).
+    /// The upstream also gets the `Authorization` header.
+    // Requirement T14.
     pub forward_token: bool,
     /// Paths with `%2F`.
     pub encoded_slash: EncodedSlash,
-    /// Headers with `_` in their names pass, unless they could be read as one of ours (T4).
+    /// Headers with `_` in their names pass, unless they could be read as one of ours.
+    // Requirement T4.
     pub keep_underscore_headers: bool,
-    /// Headers that override method or URL pass (T6).
+    /// Headers that override method or URL pass.
+    // Requirement T6.
     pub keep_override_headers: bool,
     /// The longest request body, in bytes. `None`: no bound.
     pub max_body: Option<u64>,
-    /// CORS preflight goes to the upstream (T19).
+    /// CORS preflight goes to the upstream.
+    // Requirement T19.
     pub preflight_to_upstream: bool,
     /// The dialect that words this route's refusals, and whose clients' places for a token are accepted.
     pub dialect: Option<String>,
-    /// A cookie that may contain the access token (requirement T18).
+    /// A cookie that may contain the access token.
+    // Requirement T18.
     pub cookie: Option<String>,
-    /// A WebSocket or another upgrade passes to the upstream (requirement T9).
+    /// A WebSocket or another upgrade passes to the upstream.
+    // Requirement T9.
     pub upgrade: bool,
     /// What happens to a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
-    /// What happens to a path that a common reading takes for that of a stricter route (requirement T20).
+    /// What happens to a path that a common reading takes for that of a stricter route.
+    // Requirement T20.
     pub loose_match: LooseMatch,
 }
 
@@ -59,9 +76,10 @@ impl RoutePolicy {
     }
 
     /// Is there a request that this policy refuses and `other` admits? Then no spelling of a path of this route may
-    /// reach the other one (requirement T20).
+    /// reach the other one.
     ///
     /// This is not an order: each of two policies may be stricter than the other.
+    // Requirement T20.
     pub fn is_stricter_than(&self, other: &Self) -> bool {
         // Each field is named, so that a new one needs a decision here.
         let Self {
@@ -104,10 +122,11 @@ impl RoutePolicy {
             || (!upgrade && other.upgrade)
     }
 
-    /// May a request with this path take the route (T12)?
+    /// May a request with this path take the route?
     ///
     /// # Errors
     /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
+    // Requirement T12.
     #[doc(hidden)]
     pub fn admits(&self, path: &CanonicalPath<'_>) -> Result<(), Denial> {
         match self.encoded_slash {
@@ -118,6 +137,14 @@ impl RoutePolicy {
 }
 
 /// `auth`.
+///
+/// ```
+/// use rotogate::route::{Auth, RoutePolicy};
+///
+/// assert_eq!(RoutePolicy::default().auth, Auth::Required);
+/// assert_eq!(RoutePolicy::optional().auth, Auth::Optional);
+/// assert_eq!(RoutePolicy::public().auth, Auth::None);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Auth {
@@ -141,8 +168,17 @@ impl Auth {
     }
 }
 
-/// `bad_credential_on_optional` (T13).
+/// `bad_credential_on_optional`: a bad credential is no missing one, unless the route says so.
+///
+/// ```
+/// use rotogate::route::{BadCredential, RoutePolicy};
+///
+/// // The front page of a shop: a visitor with an expired token is a visitor.
+/// let page = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
+/// assert!(RoutePolicy::optional().is_stricter_than(&page), "it refuses that visitor");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+// Requirement T13.
 pub enum BadCredential {
     /// 401.
     #[default]
@@ -152,6 +188,15 @@ pub enum BadCredential {
 }
 
 /// `encoded_slash`.
+///
+/// ```
+/// use rotogate::route::{EncodedSlash, Route, RoutePolicy};
+///
+/// // Names of objects may have slashes: `/objects/reports%2F2026`.
+/// let policy = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
+/// let builder = rotogate::Gate::builder().route(Route::new("/objects/{name}", policy));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodedSlash {
@@ -173,6 +218,15 @@ impl EncodedSlash {
 }
 
 /// `loose_match`.
+///
+/// ```
+/// use rotogate::route::{LooseMatch, Route, RoutePolicy};
+///
+/// // Behind it is an object store, for which `/Private` and `/private` are two names.
+/// let policy = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };
+/// let builder = rotogate::Gate::builder().route(Route::new("/{*name}", policy));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LooseMatch {
     /// 404: servers behind a gate fold case, cut parameters, and treat `/p` as `/p/`.
@@ -183,6 +237,15 @@ pub enum LooseMatch {
 }
 
 /// `on_expiry`.
+///
+/// ```
+/// use rotogate::route::{OnExpiry, Route, RoutePolicy};
+///
+/// // A live feed whose clients do not refresh while it runs. A revocation ends it all the same.
+/// let policy = RoutePolicy { upgrade: true, on_expiry: OnExpiry::Keep, ..RoutePolicy::default() };
+/// let builder = rotogate::Gate::builder().route(Route::new("/feed", policy));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnExpiry {

@@ -32,6 +32,19 @@ pub struct RouteTable {
 }
 
 /// The result of a look-up.
+///
+/// ```
+/// use rotogate::route::Match;
+///
+/// fn refusal(found: &Match<'_>) -> Option<u16> {
+///     match found {
+///         Match::Found(_) => None,
+///         Match::MethodNotAllowed(_) => Some(405),
+///         _ => Some(404),
+///     }
+/// }
+/// assert_eq!(refusal(&Match::None), Some(404));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Match<'t> {
@@ -46,6 +59,21 @@ pub enum Match<'t> {
 }
 
 /// A route that the table cannot contain.
+///
+/// ```
+/// use rotogate::gate::BuildError;
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
+/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
+/// let orders = Route::new("/orders", RoutePolicy::default());
+/// let Err(BuildError::Routes(errors)) = builder.route(orders.clone()).route(orders).build().await else {
+///     panic!("one of them would never be used");
+/// };
+/// assert_eq!(errors[0].to_string(), "route 1: it serves the same host, path and method as route 0");
+/// # });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {route}: {problem}")]
 #[non_exhaustive]
@@ -57,6 +85,20 @@ pub struct RouteError {
 }
 
 /// What can be wrong with a route.
+///
+/// ```
+/// use rotogate::gate::BuildError;
+/// use rotogate::route::{Route, RoutePolicy, RouteProblem};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
+/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
+/// // The notation of other products.
+/// let route = Route::new("/orders/:id", RoutePolicy::default());
+/// let Err(BuildError::Routes(errors)) = builder.route(route).build().await else { panic!("it would match nothing") };
+/// assert!(matches!(errors[0].problem, RouteProblem::Pattern { .. }));
+/// # });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
     /// A host with a port, a wildcard, or something that is no host name.

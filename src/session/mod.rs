@@ -75,6 +75,16 @@ impl fmt::Display for Generation {
 }
 
 /// The id of a session: a UUIDv7 whose time is the session's creation.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::session::SessionId;
+///
+/// let login = Timestamp::from_secs(1_800_000_000);
+/// let id = SessionId::new(login, [7; 10]);
+/// assert_eq!(SessionId::parse(&id.to_string()), Some(id), "the claim `sid`");
+/// assert_eq!(id.created(), login);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId([u8; 16]);
@@ -123,6 +133,16 @@ impl fmt::Debug for SessionId {
 }
 
 /// A session's own random secret: half of the secret in its refresh tokens. It never leaves the store and the engine.
+///
+/// ```
+/// use rotogate::session::SessionSecret;
+///
+/// // Part of a record: a store writes it as it is.
+/// let secret = SessionSecret::new([7; 16]);
+/// assert_eq!(serde_json::to_string(&secret)?, format!("{:?}", [7; 16]).replace(' ', ""));
+/// assert_eq!(format!("{secret:?}"), "SessionSecret(…)", "no log has it");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionSecret([u8; 16]);
@@ -146,6 +166,19 @@ impl fmt::Debug for SessionSecret {
 }
 
 /// The state of a session.
+///
+/// ```
+/// use rotogate::session::{RevokedBecause, Status};
+///
+/// /// A column of a list of sessions.
+/// fn state(status: Status) -> &'static str {
+///     match status {
+///         Status::Live => "live",
+///         Status::Revoked(because) => because.word(),
+///     }
+/// }
+/// assert_eq!(state(Status::Revoked(RevokedBecause::Logout)), "logout");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
@@ -156,6 +189,16 @@ pub enum Status {
 }
 
 /// Why a session was ended early.
+///
+/// ```
+/// use rotogate::session::{RevokedBecause, Session, Status};
+///
+/// /// Was a refresh token of the session copied?
+/// fn was_copied(session: &Session) -> bool {
+///     matches!(session.status, Status::Revoked(RevokedBecause::Reuse | RevokedBecause::OtherClient))
+/// }
+/// assert_eq!(RevokedBecause::Reuse.word(), "reuse");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -186,6 +229,18 @@ impl RevokedBecause {
 }
 
 /// What the last pair of tokens was made from, so that the same bytes can be made again.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::session::{LastPair, Scope};
+///
+/// let access_expires = Timestamp::from_secs(1_800_000_600);
+/// let last = LastPair { scope: Scope::parse("read")?, access_expires, kid: "2026-11".into(), refresh_key: 1 };
+/// // A store of your own may write it as JSON.
+/// let written = serde_json::to_string(&last)?;
+/// assert_eq!(serde_json::from_str::<LastPair>(&written)?, last);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastPair {
     /// The scope granted.
@@ -199,6 +254,20 @@ pub struct LastPair {
 }
 
 /// The record of a session.
+///
+/// ```
+/// use rotogate::session::Status;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// let id = tokens.session.ok_or("a login has a session")?;
+/// let session = gate.sessions().get(id).await?.ok_or("and a record")?;
+/// assert_eq!((&*session.subject, session.status), ("ada", Status::Live));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Its id, which contains its creation time.

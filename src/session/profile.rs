@@ -25,6 +25,15 @@ const DAY: u64 = 86_400;
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
 /// What a superseded token causes beyond its windows (RFC 9700 §4.14.2).
+///
+/// ```
+/// use rotogate::session::profile::{OnReuse, Profile};
+///
+/// // A copied refresh token ends every session of its user.
+/// let profile = Profile { on_reuse: OnReuse::RevokeSubject, ..Profile::default() };
+/// let builder = rotogate::Gate::builder().profile(profile);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -49,6 +58,14 @@ impl OnReuse {
 }
 
 /// What a refresh token causes when another client presents it.
+///
+/// ```
+/// use rotogate::session::profile::{OnOtherClient, Profile};
+///
+/// let profile = Profile { on_other_client: OnOtherClient::RevokeSession, ..Profile::default() };
+/// assert!(profile.problems().is_empty());
+/// assert_eq!(profile.on_other_client.word(), "revoke-session", "as in `gateway.toml`");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -70,6 +87,15 @@ impl OnOtherClient {
 }
 
 /// What a login causes when its subject has as many live sessions as allowed.
+///
+/// ```
+/// use rotogate::session::profile::{OnTooMany, Profile};
+///
+/// // One login at a time; the next one waits until the user has logged out.
+/// let profile = Profile { max_sessions_per_subject: 1, on_too_many: OnTooMany::Refuse, ..Profile::default() };
+/// let builder = rotogate::Gate::builder().profile(profile);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -91,6 +117,16 @@ impl OnTooMany {
 }
 
 /// The rules for a session's tokens. The defaults are those of `gateway.toml`.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::session::profile::Profile;
+///
+/// let profile = Profile { access_ttl: Duration::from_secs(120), ..Profile::default() };
+/// assert!(profile.problems().is_empty());
+/// let builder = rotogate::Gate::builder().profile(profile);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// The lifetime of an access token, unless the client requests another.
@@ -137,6 +173,18 @@ impl Default for Profile {
 }
 
 /// Rules that differ from those of a profile.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::client::Client;
+/// use rotogate::session::profile::ProfileOverride;
+///
+/// // A television: its user logs in once a year.
+/// let year = Duration::from_secs(365 * 86_400);
+/// let profile = ProfileOverride { session_ttl: Some(year), ..ProfileOverride::default() };
+/// let builder = rotogate::Gate::builder().client(Client { profile, ..Client::public("tv") });
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of Profile")]
 pub struct ProfileOverride {
@@ -173,6 +221,16 @@ impl ProfileOverride {
 }
 
 /// A rule that a profile breaks.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::session::profile::Profile;
+///
+/// let profile = Profile { access_ttl: Duration::from_secs(5), ..Profile::default() };
+/// let problems = profile.problems();
+/// assert_eq!(problems[0].key, "access_ttl");
+/// assert!(problems[0].expected.starts_with("must be at least twice grace"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProfileError {

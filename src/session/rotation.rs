@@ -12,6 +12,20 @@
 //! | live | anything else | [`Reuse`](Decision::Reuse) |
 //!
 //! A window of `d` is open while less than `d` has passed, so zero means never.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+//! # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+//! # let gate = gate.client(Client::public("web")).build().await?;
+//! let sessions = gate.sessions();
+//! let first = sessions.start(NewSession::new("ada", "web")).await?.refresh_token.ok_or("a login has one")?;
+//! let second = sessions.refresh(first.expose()).await?;
+//! // The reply was lost, and the client repeats the request within `grace`: the same tokens again.
+//! let again = sessions.refresh(first.expose()).await?;
+//! assert_eq!(second.access_token.expose(), again.access_token.expose());
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
 
 use std::time::Duration;
 
@@ -46,6 +60,14 @@ pub struct Facts {
 }
 
 /// Why a session counts as revoked.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial};
+/// use rotogate::session::rotation::SessionEnd;
+///
+/// let denial = Denial::SessionRevoked(SessionEnd::UserInactive);
+/// assert_eq!(denial.class(), Class::BadGrant { expired: false }, "the reply does not say why");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEnd {
@@ -60,6 +82,14 @@ pub enum SessionEnd {
 }
 
 /// The lifetime that a session has outlived.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial};
+/// use rotogate::session::rotation::Lifetime;
+///
+/// let denial = Denial::SessionExpired(Lifetime::Idle);
+/// assert_eq!(denial.class(), Class::BadGrant { expired: true }, "the reply may say that it expired");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lifetime {
@@ -70,6 +100,20 @@ pub enum Lifetime {
 }
 
 /// The circumstances of a reuse, for the audit event and never for the reply.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::session::rotation::Reuse;
+///
+/// /// A line for the user's support: was it a copy, or a client that repeats itself?
+/// fn age(denial: &Denial) -> Option<String> {
+///     match denial {
+///         Denial::Reuse(Reuse { superseded_for: Some(age), .. }) => Some(format!("superseded {age:?} ago")),
+///         _ => None,
+///     }
+/// }
+/// # assert_eq!(age(&Denial::UnknownRefreshToken), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
     /// How many generations older than the current one the token is.
@@ -79,13 +123,27 @@ pub struct Reuse {
 }
 
 /// What a presented refresh credential causes. See the module's table.
+///
+/// ```
+/// use rotogate::session::rotation::Decision;
+///
+/// fn issues_tokens(decision: Decision) -> bool {
+///     match decision {
+///         Decision::Rotate | Decision::Replay | Decision::Reissue => true,
+///         Decision::Ahead { fast_forward } => fast_forward,
+///         Decision::Revoked(_) | Decision::Expired(_) | Decision::Reuse(_) => false,
+///     }
+/// }
+/// assert!(issues_tokens(Decision::Rotate) && !issues_tokens(Decision::Ahead { fast_forward: false }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The session was ended.
     Revoked(SessionEnd),
     /// The session outlived a lifetime.
     Expired(Lifetime),
-    /// Store or record have lost writes. Fast-forward if that is safe (requirement O5), else refuse.
+    /// Store or record have lost writes. Fast-forward if that is safe, else refuse.
+    // Requirement O5.
     Ahead {
         /// The session may continue from the presented generation.
         fast_forward: bool,

@@ -5,11 +5,27 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A set of scope tokens, in the order in which they were granted.
+///
+/// ```
+/// use rotogate::session::Scope;
+///
+/// let granted = Scope::parse("read write")?;
+/// let asked = Scope::parse("write admin")?;
+/// assert!(!asked.is_within(&granted));
+/// assert_eq!(asked.intersection(&granted).as_str(), "write");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Scope(Box<str>);
 
 /// A scope with a character that RFC 6749 §3.3 does not allow.
+///
+/// ```
+/// use rotogate::session::{InvalidScope, Scope};
+///
+/// assert_eq!(Scope::parse("read \"write\""), Err(InvalidScope));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a scope token may contain visible ASCII characters except \" and \\")]
 pub struct InvalidScope;

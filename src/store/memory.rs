@@ -15,6 +15,19 @@ use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 /// A store that loses everything when the process ends. Its rules are those of every other store.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::gate::DEFAULT_LEEWAY;
+/// use rotogate::store::{MemoryStore, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let store = MemoryStore::for_a_trial("https://api.example.com", DEFAULT_LEEWAY);
+/// assert_eq!(store.last_known_time().await?, Timestamp::ZERO, "it is new");
+/// let builder = rotogate::Gate::builder().store(store);
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct MemoryStore {
     rules: Rules,
     /// Never held across an await: each operation is one short critical section.

@@ -42,6 +42,26 @@ pub use memory::MemoryStore;
 pub use redb::RedbStore;
 
 /// The result of a compare-and-swap.
+///
+/// ```
+/// use rotogate::session::Session;
+/// use rotogate::store::{MemoryStore, Store, SubjectBound, Swap};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
+/// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// store.insert(session.clone(), SubjectBound::NONE).await?;
+/// let read = session.revision;
+/// let next = Session { confirmed: true, revision: read + 1, ..session };
+/// assert_eq!(store.compare_and_swap(read, next.clone(), None).await?, Swap::Swapped);
+/// // Another writer that read the same revision gets the record as it is now.
+/// assert_eq!(store.compare_and_swap(read, next.clone(), None).await?, Swap::Changed(Some(Box::new(next))));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swap {
     /// The new record is stored and durable.
@@ -53,6 +73,25 @@ pub enum Swap {
 }
 
 /// How many live sessions a subject may have, and what happens to one more.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::session::profile::OnTooMany;
+/// use rotogate::store::{Inserted, MemoryStore, Store, SubjectBound};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
+/// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// let idle_ttl = Duration::from_secs(3600);
+/// let none = SubjectBound { most: 0, idle_ttl, on_too_many: OnTooMany::Refuse };
+/// assert_eq!(store.insert(session.clone(), none).await?, Inserted::TooMany);
+/// assert_eq!(store.insert(session, SubjectBound { most: 1, ..none }).await?, Inserted::Inserted(Vec::new()));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubjectBound {
     /// The number, including the new session.
@@ -69,6 +108,19 @@ impl SubjectBound {
 }
 
 /// The result of an insert.
+///
+/// ```
+/// use rotogate::store::Inserted;
+///
+/// /// The sessions that ended for a new one; `None` if there is no new one.
+/// fn gave_way(inserted: &Inserted) -> Option<usize> {
+///     match inserted {
+///         Inserted::Inserted(ended) => Some(ended.len()),
+///         Inserted::NoLongerValid(_) | Inserted::TooMany => None,
+///     }
+/// }
+/// assert_eq!(gave_way(&Inserted::TooMany), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
     /// The session is stored and durable. So is the end of the sessions of its subject that gave way, with these
@@ -81,10 +133,35 @@ pub enum Inserted {
 }
 
 /// A position in the store's sequence of revocations.
+///
+/// ```
+/// use rotogate::store::{Cursor, MemoryStore, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// let (all, end) = store.revocations_since(Cursor::default()).await?;
+/// let (since, _) = store.revocations_since(end).await?;
+/// assert!(all.is_empty() && since.is_empty(), "nothing was revoked, then or later");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor(pub u64);
 
 /// The sessions to list.
+///
+/// ```
+/// use rotogate::store::Filter;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// gate.sessions().start(NewSession::new("bob", "web")).await?;
+/// let page = gate.sessions().list(Filter::Subject("ada".into()), None, 50).await?;
+/// assert_eq!(page.sessions.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// All sessions.
@@ -94,6 +171,23 @@ pub enum Filter {
 }
 
 /// One page of sessions, in the order of their ids (oldest first).
+///
+/// ```
+/// use rotogate::store::{Filter, Page};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let mut after = None;
+/// loop {
+///     let Page { sessions, next, .. } = gate.sessions().list(Filter::All, after, 100).await?;
+///     sessions.iter().for_each(|session| println!("{} {}", session.id, session.subject));
+///     after = next;
+///     if after.is_none() { break }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The sessions.
@@ -103,6 +197,17 @@ pub struct Page {
 }
 
 /// What a sweep removed.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::{MemoryStore, Store, Swept};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// let swept = store.sweep(Timestamp::from_secs(1_800_000_000)).await?;
+/// assert_eq!(swept, Swept { sessions: 0, revocations: 0 }, "nothing has ended");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Sessions past their end.
@@ -114,6 +219,20 @@ pub struct Swept {
 /// A store of sessions and revocations. **For one gate in one process:** a gate reads the revocations at its start, and
 /// afterwards knows only its own. Another gate on the same store would still accept tokens that were revoked here. The
 /// conformance suite does not test for that. A store that other processes may write to says so: [`Store::is_shared`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use rotogate::store::{MemoryStore, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// // A handle for readiness, beside that of the gate. `store::rules` says how to write a store.
+/// let store: Arc<dyn Store> = Arc::new(store);
+/// let builder = rotogate::Gate::builder().shared_store(Arc::clone(&store));
+/// assert!(store.check().await.is_ok(), "it can write");
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The record of a session.

@@ -51,6 +51,18 @@ const MAX_ENDED: usize = 1000;
 const MAX_PAGE: usize = 1000;
 
 /// Why an operation failed.
+///
+/// ```
+/// use rotogate::store::StoreError;
+/// use rotogate::store::rules::Failure;
+///
+/// /// After a broken operation the whole transaction rolls back.
+/// fn may_commit(failure: &Failure) -> bool {
+///     matches!(failure, Failure::Refused(_))
+/// }
+/// let failure = Failure::Broken(StoreError::new("the connection to the database is lost"));
+/// assert!(!may_commit(&failure));
+/// ```
 #[derive(Debug)]
 pub enum Failure {
     /// This operation is refused, and has written nothing.
@@ -73,6 +85,16 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
 }
 
 /// Sessions and revocations inside one transaction: reads see the writes before them.
+///
+/// ```
+/// use rotogate::session::SessionId;
+/// use rotogate::store::rules::{Failure, State, is_revoked};
+///
+/// /// In a transaction of your tables: may this session still be refreshed?
+/// fn is_live(tables: &impl State, id: SessionId) -> Result<bool, Failure> {
+///     Ok(tables.session(id)?.is_some_and(|record| !is_revoked(&record)))
+/// }
+/// ```
 pub trait State {
     /// The record of a session. A record that cannot be read is [`Failure::Refused`].
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
@@ -97,6 +119,19 @@ pub trait State {
 }
 
 /// The parameters of the rules.
+///
+/// ```
+/// use rotogate::session::RevokedBecause;
+/// use rotogate::store::rules::{Rules, State};
+/// use rotogate::store::{Revocation, StoreError};
+///
+/// /// The middle of a `Store::revoke`, between the begin of a transaction and its commit.
+/// fn revoke(rules: &Rules, tables: &mut impl State, entry: Revocation) -> Result<Revocation, StoreError> {
+///     Ok(rules.revoke(tables, entry, RevokedBecause::Operator)?)
+/// }
+/// let rules = Rules::new("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// # let _ = rules;
+/// ```
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Our own issuer: all sessions are its.
@@ -349,6 +384,20 @@ struct GivesWay {
 
 /// The end of a session and of everything issued in it. A revoked session is kept only while its access tokens would
 /// live: otherwise a client that logs in and out all day would fill the store.
+///
+/// ```
+/// use rotogate::store::rules::end_of;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
+/// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
+/// // A column of your table of sessions, for `State::remove_ended`.
+/// assert_eq!(end_of(&session), session.expires);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub fn end_of(session: &Session) -> Timestamp {
     match session.status {
         Status::Live => session.expires.max(session.latest_access_expires),
@@ -357,6 +406,14 @@ pub fn end_of(session: &Session) -> Timestamp {
 }
 
 /// How many sessions a page may have if `limit` was requested.
+///
+/// ```
+/// use rotogate::store::rules::page_size;
+///
+/// assert_eq!(page_size(50), 50);
+/// assert_eq!(page_size(0), 1);
+/// assert_eq!(page_size(usize::MAX), 1000);
+/// ```
 pub fn page_size(limit: usize) -> usize {
     limit.clamp(1, MAX_PAGE)
 }
@@ -386,6 +443,21 @@ fn apply_confirm(record: &Session, generation: Generation) -> Option<Session> {
 }
 
 /// Was a session ended before its time?
+///
+/// ```
+/// use rotogate::store::rules::is_revoked;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
+/// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
+/// assert!(!is_revoked(&session));
+/// gate.sessions().revoke(session.id).await?;
+/// assert!(gate.sessions().get(session.id).await?.is_some_and(|session| is_revoked(&session)));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub fn is_revoked(record: &Session) -> bool {
     match record.status {
         Status::Live => false,

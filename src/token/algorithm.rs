@@ -13,6 +13,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A signature algorithm. There is no `none`, and nothing with a broken hash.
+///
+/// ```
+/// use rotogate::token::{Algorithm, Keyring};
+///
+/// let keyring = Keyring::generate(Algorithm::Ps256)?;
+/// assert_eq!(keyring.jwks()["keys"][0]["alg"], Algorithm::Ps256.name());
+/// assert!(!Algorithm::Ps256.is_deterministic());
+/// # Ok::<(), rotogate::token::KeyError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
@@ -57,11 +66,17 @@ pub enum Family {
 }
 
 /// A name that is not one of [`Algorithm::ALL`].
+///
+/// ```
+/// use rotogate::token::Algorithm;
+///
+/// let error = "none".parse::<Algorithm>().unwrap_err();
+/// assert_eq!(error.0, "none");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not an algorithm; accepted are EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512 HS256 HS384 HS512"
 )]
-#[doc(hidden)]
 pub struct UnknownAlgorithm(pub String);
 
 impl Algorithm {

@@ -17,6 +17,14 @@ use crate::token::verify;
 pub const TYP: &str = "at+jwt";
 
 /// The form of access token that a dialect's clients need, besides the claims.
+///
+/// ```
+/// use rotogate::token::TokenStyle;
+///
+/// // For clients that read the user's id from `_id`.
+/// let style = TokenStyle { subject_claim: Some("_id"), ..TokenStyle::default() };
+/// assert!(!style.plain_base64);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenStyle {
     /// A claim that repeats `sub`, for clients that look for it under this name.
@@ -92,6 +100,15 @@ impl Serialize for MintedClaims<'_> {
 
 /// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
 /// (audience, scope), were not.
+///
+/// ```
+/// use rotogate::token::AccessToken;
+///
+/// /// Is it a user's token, good for a report?
+/// fn may_report(token: &AccessToken) -> bool {
+///     token.is_for(&["https://reports.example.com"]) && token.scope.contains("report") && !token.is_clients_own()
+/// }
+/// ```
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AccessToken {

@@ -41,6 +41,14 @@ pub use signing::{KeyMaterial, SigningKey};
 
 /// What is wrong with a key, a secret or their folder. The text is for the operator: it names the problem, the place
 /// and the remedy, and never contains a secret.
+///
+/// ```
+/// use rotogate::token::verify::RulesError;
+/// use rotogate::token::{Algorithm, IssuerKeys, KeyError};
+///
+/// let error = IssuerKeys::from_public_pem(b"not a key", Algorithm::Es256).unwrap_err();
+/// assert!(matches!(error, RulesError::Key(KeyError::Unusable { algorithm: Algorithm::Es256, .. })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -108,6 +116,16 @@ pub enum KeyState {
 }
 
 /// All keys that are needed to mint and verify our own tokens.
+///
+/// ```
+/// use rotogate::token::Keyring;
+///
+/// let keyring = Keyring::ephemeral()?;
+/// // For other verifiers, as at `/.well-known/jwks.json`: the public half alone.
+/// let jwks = keyring.jwks();
+/// assert!(jwks["keys"][0].get("x").is_some() && jwks["keys"][0].get("d").is_none());
+/// # Ok::<(), rotogate::token::KeyError>(())
+/// ```
 pub struct Keyring {
     id: Uuid,
     keys: Vec<SigningKey>,

@@ -16,6 +16,18 @@ use crate::random::random;
 use crate::session::Generation;
 
 /// A minted access token. Does not print; zeroised when dropped.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// assert_eq!(format!("{:?}", tokens.access_token), "AccessTokenText(…)", "no log has it");
+/// let header = format!("Bearer {}", tokens.access_token.expose());
+/// # assert!(header.starts_with("Bearer ey"));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct AccessTokenText(Zeroizing<String>);
 

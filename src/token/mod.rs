@@ -30,7 +30,7 @@ pub mod verify;
 #[doc(hidden)]
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
-pub use algorithm::Algorithm;
+pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::{AccessToken, MintedClaims, TokenStyle};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
 pub use mint::{AccessTokenText, fingerprint, mint};

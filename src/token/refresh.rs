@@ -27,6 +27,18 @@ const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
 const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 
 /// A refresh token. Does not print; zeroised when dropped.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// let refresh_token = tokens.refresh_token.ok_or("a login has one")?;
+/// assert_eq!(format!("{refresh_token:?}"), "RefreshToken(…)", "no log has it");
+/// assert!(refresh_token.expose().starts_with("rg1_"), "for scanners of leaked secrets");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct RefreshToken(Zeroizing<String>);
 

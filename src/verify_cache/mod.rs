@@ -66,7 +66,20 @@ pub struct IdentityHeaders {
 }
 
 /// The content of an identity header.
+///
+/// ```
+/// use http::HeaderName;
+/// use rotogate::gate::IdentityField;
+///
+/// let headers = vec![
+///     (HeaderName::from_static("x-user"), IdentityField::Subject),
+///     (HeaderName::from_static("x-email"), IdentityField::Claim("email".into())),
+/// ];
+/// let builder = rotogate::Gate::builder().identity_headers(headers);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IdentityField {
     /// `sub`.
     Subject,

@@ -538,7 +538,7 @@ impl World {
             IssueKind::FastForwarded => {
                 return Err("O5: a node that held no unbroken copy took a session on".to_owned());
             }
-            IssueKind::Login | IssueKind::ClientCredentials => unreachable!("a refresh"),
+            other => unreachable!("a refresh is no {other:?}"),
         }
         if honest {
             let commits = self.store.commits.lock().unwrap();

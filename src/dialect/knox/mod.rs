@@ -53,6 +53,16 @@ const GET_ME: &str = "GetMe";
 const STREAMED: &str = "reflection or health";
 
 /// The dialect. See the module.
+///
+/// ```
+/// use rotogate::client::Client;
+/// use rotogate::dialect::knox::Knox;
+/// use rotogate::gate::Endpoint;
+///
+/// let endpoint = Endpoint::new(Knox::default()).client("mobile");
+/// let builder = rotogate::Gate::builder().client(Client::public("mobile")).endpoint(endpoint);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Debug)]
 pub struct Knox {
     streams: Streams,

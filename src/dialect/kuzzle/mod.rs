@@ -72,6 +72,16 @@ const QUERY_PATH: &str = "/_query";
 const MAX_ENVELOPE: usize = 1024 * 1024;
 
 /// The dialect and its options. See the module.
+///
+/// ```
+/// use rotogate::dialect::kuzzle::Kuzzle;
+/// use rotogate::gate::Endpoint;
+///
+/// // The public URL is https: the cookie is for this very host.
+/// let dialect = Kuzzle { secure_cookies: true, host_cookie: true };
+/// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kuzzle {
     /// Cookies are for https alone. Set it if the public URL is https.

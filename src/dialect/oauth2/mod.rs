@@ -44,6 +44,16 @@ const REVOCATION: &str = "revocation";
 const INTROSPECTION: &str = "introspection";
 
 /// The dialect. See the module.
+///
+/// ```
+/// use rotogate::client::Client;
+/// use rotogate::dialect::oauth2::OAuth2;
+/// use rotogate::gate::Endpoint;
+///
+/// let endpoint = Endpoint::new(OAuth2).path("/oauth/token").clients(["web"]);
+/// let builder = rotogate::Gate::builder().client(Client::public("web")).endpoint(endpoint);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OAuth2;
 

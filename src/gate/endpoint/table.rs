@@ -48,6 +48,19 @@ impl Entry {
 }
 
 /// Endpoints or path templates that conflict.
+///
+/// ```
+/// use rotogate::dialect::oauth2::OAuth2;
+/// use rotogate::gate::{BuildError, Endpoint};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
+/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
+/// let at_one_path = || Endpoint::new(OAuth2).path("/oauth/token");
+/// let built = builder.endpoint(at_one_path()).endpoint(at_one_path()).build().await;
+/// assert!(matches!(built, Err(BuildError::Endpoint(_))));
+/// # });
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("endpoint {dialect} at {path}: {problem}")]
 pub struct EndpointError {

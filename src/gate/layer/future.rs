@@ -82,6 +82,25 @@ impl PassedRequest {
 
 pin_project! {
     /// The response future.
+    ///
+    /// ```
+    /// use rotogate::gate::ResponseFuture;
+    /// use tower::{Layer, Service};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+    /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// # use {bytes::Bytes, http::{Request, Response}, http_body_util::Full, std::convert::Infallible};
+    /// # async fn handler(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    /// #     Ok(Response::default())
+    /// # }
+    /// # let request = Request::get("/").header("host", "api.example.com").body(Full::<Bytes>::default())?;
+    /// let mut service = gate.layer().layer(tower::service_fn(handler));
+    /// let future: ResponseFuture<_> = service.call(request);
+    /// assert_eq!(future.await?.status(), 401);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub struct ResponseFuture<F> {
         #[pin]
         pub(super) kind: Kind<F>,

@@ -73,6 +73,17 @@ const REVOCATIONS_PER_READ: usize = 2048;
 const CONFIRMATIONS_PER_WRITE: usize = 256;
 
 /// The options of a store.
+///
+/// ```
+/// use rotogate::gate::DEFAULT_LEEWAY;
+/// use rotogate::store::redb::Options;
+/// # let keyring = rotogate::token::Keyring::ephemeral()?;
+///
+/// let options = Options::new("https://api.example.com", keyring.id(), DEFAULT_LEEWAY);
+/// let options = Options { cache_size: 64 << 20, ..options }.high_water("data/keys/high-water");
+/// assert!(!options.accept_restored, "an older copy of the store is refused");
+/// # Ok::<(), rotogate::token::KeyError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Our own issuer. The sessions belong to its subjects and clients.
@@ -117,6 +128,22 @@ impl Options {
 }
 
 /// A handle to the store. Clones are handles to the same store; dropping the last one closes it.
+///
+/// ```
+/// use rotogate::store::RedbStore;
+/// use rotogate::store::redb::Options;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let (folder, keyring) = (tempfile::tempdir()?, rotogate::token::Keyring::ephemeral()?);
+/// # let (file, copy) = (folder.path().join("rotogate.redb"), folder.path().join("copy.redb"));
+/// # let options = Options::new("https://api.example.com", keyring.id(), rotogate::gate::DEFAULT_LEEWAY);
+/// let store = RedbStore::open(&file, options)?;
+/// let builder = rotogate::Gate::builder().store(store.clone());
+/// # let _ = builder;
+/// store.backup_to(&copy).await?; // while the gate serves
+/// store.close().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct RedbStore {
     inner: Arc<Inner>,

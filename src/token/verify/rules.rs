@@ -22,6 +22,15 @@ pub const MAX_JWKS: usize = 1024 * 1024;
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
 /// Invalid rules.
+///
+/// ```
+/// use rotogate::token::IssuerKeys;
+/// use rotogate::token::verify::RulesError;
+///
+/// let error = IssuerKeys::from_jwks(br#"{"keys":[]}"#, None).unwrap_err();
+/// assert!(matches!(error, RulesError::NoUsableKey(_)));
+/// assert_eq!(error.to_string(), "no usable key: the set is empty");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
@@ -59,6 +68,18 @@ fn listed(ignored: &[Ignored]) -> String {
 }
 
 /// A key of a JWK set that is ignored, and why.
+///
+/// ```
+/// use rotogate::token::{IssuerKeys, Keyring};
+///
+/// # let mut jwks = Keyring::ephemeral()?.jwks().clone();
+/// # let mut jwks: serde_json::Value = serde_json::from_str(&jwks.to_string())?;
+/// # jwks["keys"].as_array_mut().unwrap().push(serde_json::json!({"kty": "RSA", "kid": "enc", "use": "enc"}));
+/// // A provider that publishes a key for encryption beside the one for signatures.
+/// let keys = IssuerKeys::from_jwks(jwks.to_string().as_bytes(), None)?;
+/// assert_eq!(keys.ignored()[0].kid.as_deref(), Some("enc"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ignored {
     /// Its `kid`, if it has one, shortened and escaped for a log.
@@ -77,6 +98,16 @@ impl fmt::Display for Ignored {
 }
 
 /// The keys of one issuer, each bound to one algorithm.
+///
+/// ```
+/// use rotogate::token::IssuerKeys;
+///
+/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+/// // The JWK set of another issuer, as it publishes it.
+/// let keys = IssuerKeys::from_jwks(jwks.as_bytes(), None)?;
+/// assert_eq!((keys.len(), keys.ignored()), (1, &[][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: HashMap<Box<str>, VerifyingKey>,
@@ -226,6 +257,18 @@ fn algorithm_of(name: KeyAlgorithm) -> Result<Algorithm, &'static str> {
 }
 
 /// The scopes that an issuer's tokens may have here.
+///
+/// ```
+/// use rotogate::session::Scope;
+/// use rotogate::token::verify::AllowedScopes;
+/// use rotogate::token::{IssuerKeys, IssuerRules};
+///
+/// # fn example(keys: IssuerKeys) -> Result<IssuerRules, Box<dyn std::error::Error>> {
+/// let rules = IssuerRules::external("https://login.partner.example", vec!["api".into()], keys);
+/// // `admin` in the partner's tokens is nothing here.
+/// Ok(rules.scopes(AllowedScopes::Only(Scope::parse("orders.read")?)))
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedScopes {
     /// Any scope that the issuer grants.
@@ -251,6 +294,20 @@ pub const OWN: &str = "self";
 const MAX_PREFIX: usize = 64;
 
 /// The rules for one issuer's tokens.
+///
+/// ```
+/// use rotogate::token::{IssuerKeys, IssuerRules};
+///
+/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+/// # let keys = IssuerKeys::from_jwks(jwks.as_bytes(), None)?;
+/// let rules = IssuerRules::external("https://login.partner.example", vec!["api".into()], keys)
+///     .named("partner")
+///     .typ(["JWT"])
+///     .roles(["realm_access.roles"])?;
+/// let builder = rotogate::Gate::builder().trusted_issuer(rules);
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IssuerRules {

@@ -205,7 +205,7 @@ impl AccessLogLine {
                         line.flag(key!("rotogate.token.unverified"), true);
                     }
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         line.number(key!("rotogate.duration.head"), nanos(took));
