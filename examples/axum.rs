@@ -19,7 +19,7 @@ use rotogate::directory::password::{self, Passwords};
 use rotogate::gate::{Endpoint, NewSession, Peer};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::Scope;
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Keyring;
 use rotogate::{Gate, Identity, SecretString};
 use serde_json::{Value, json};
 

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use rotogate::client::Client;
 use rotogate::gate::{Lease, NewSession};
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Keyring;
 use rotogate::{Gate, Identity};
 use tokio::sync::broadcast;
 

@@ -24,7 +24,7 @@ use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::gate::{Endpoint, Peer};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::Scope;
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Keyring;
 use rotogate::{Gate, Identity, SecretString};
 use tokio::net::TcpListener;
 use tower::{Layer, service_fn};

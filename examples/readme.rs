@@ -15,7 +15,7 @@ use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::password::{self, Passwords};
 use rotogate::gate::{Endpoint, NewSession, Peer};
 use rotogate::route::{Route, RoutePolicy};
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Keyring;
 use rotogate::{Gate, Identity};
 use serde_json::{Value, json};
 

@@ -10,8 +10,8 @@ use axum::Router;
 use axum::routing::get;
 use rotogate::gate::Claims;
 use rotogate::session::Scope;
-use rotogate::token::keyring::Keyring;
-use rotogate::token::verify::{AllowedScopes, IssuerKeys, IssuerRules};
+use rotogate::token::Keyring;
+use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules};
 use rotogate::{Gate, Identity};
 
 /// What the provider's tokens say besides (Keycloak's names).

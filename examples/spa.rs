@@ -17,9 +17,9 @@ use axum::routing::{get, post};
 use rotogate::client::Client;
 use rotogate::directory::password::{self, Passwords};
 use rotogate::fault;
-use rotogate::gate::cookies::ACCESS_COOKIE;
+use rotogate::gate::ACCESS_COOKIE;
 use rotogate::gate::{NewSession, Peer};
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Keyring;
 use rotogate::{Gate, Identity};
 
 /// The page: it calls `/api/me`, and after a 401 refreshes once.

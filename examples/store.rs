@@ -269,7 +269,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     use rotogate::Gate;
     use rotogate::client::Client;
     use rotogate::gate::{DEFAULT_LEEWAY, NewSession};
-    use rotogate::token::keyring::Keyring;
+    use rotogate::token::Keyring;
 
     const ISSUER: &str = "https://api.example.com";
     let file = std::env::temp_dir().join("rotogate-sessions.sqlite");

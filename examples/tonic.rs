@@ -8,7 +8,7 @@ use std::error::Error;
 
 use rotogate::client::Client;
 use rotogate::gate::NewSession;
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Keyring;
 use rotogate::{Gate, Identity};
 use tonic::{Request, Response, Status};
 

@@ -19,7 +19,7 @@ use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::password::{self, Cost, Passwords};
 use rotogate::directory::{Directory, DirectoryError, PasswordMark, User};
 use rotogate::gate::{Endpoint, Peer};
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Keyring;
 use rotogate::{Gate, Identity, SecretString};
 use rusqlite::{Connection, OptionalExtension, params};
 

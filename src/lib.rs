@@ -10,7 +10,7 @@
 //! use rotogate::Gate;
 //! use rotogate::client::Client;
 //! use rotogate::gate::NewSession;
-//! use rotogate::token::keyring::Keyring;
+//! use rotogate::token::Keyring;
 //!
 //! let gate = Gate::builder()
 //!     .issuer("https://api.example.com")
@@ -36,14 +36,19 @@
 //!
 //! # Where to look
 //!
-//! | for | see |
+//! | you write | you need |
 //! |---|---|
-//! | what a refresh token causes | [`session::rotation`] |
-//! | the path of a request | [`gate`] |
-//! | what is checked of an access token | [`token::verify`] |
-//! | a wire protocol of your own | [`dialect`] |
-//! | a store of your own | [`store`] |
+//! | a service behind the layer | [`Gate`], [`GateBuilder`](gate::GateBuilder), [`Identity`], [`Require`](gate::Require), [`Claims`](gate::Claims), [`Reason`](gate::Reason) |
+//! | where the layer refuses and lets in | [`Route`](route::Route), [`RoutePolicy`](route::RoutePolicy), [`Auth`](route::Auth), [`Endpoint`](gate::Endpoint), [`Rates`](gate::Rates), [`Bounds`](gate::Bounds) |
+//! | a login, a logout, an administration page | [`Sessions`](gate::Sessions), [`NewSession`](gate::NewSession), [`IssuedTokens`](gate::IssuedTokens), [`Cookies`](gate::Cookies), [`Whose`](gate::Whose), [`Session`](session::Session), [`Profile`](session::profile::Profile) |
+//! | keys and other issuers | [`Keyring`](token::Keyring), [`IssuerRules`](token::IssuerRules), [`IssuerKeys`](token::IssuerKeys), [`Algorithm`](token::Algorithm) |
+//! | replies to what is refused | [`Denial`](denial::Denial), [`Class`](denial::Class), [`Fault`](fault::Fault) |
+//! | tests of handlers | `rotogate::test` (feature `test`) |
 //! | users of your own | [`directory`] |
+//! | a store of your own | [`store`], and its [`rules`](store::rules) |
+//! | a wire protocol of your own | [`dialect`] |
+//!
+//! [`session::rotation`] says what a refresh token causes, [`gate`] has the path of a request.
 //!
 //! # Features
 //!

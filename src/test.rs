@@ -26,7 +26,7 @@
 //!
 //! ```
 //! # use axum::{Router, routing::get};
-//! # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+//! # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 //! # use tower::ServiceExt;
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);

@@ -119,7 +119,7 @@ impl Identity {
     }
 
     /// The short name of the issuer: `self` for this gate, or what
-    /// [`IssuerRules::name`](crate::token::verify::IssuerRules::name) says.
+    /// [`IssuerRules::name`](crate::token::IssuerRules::name) says.
     pub fn issuer_name(&self) -> &str {
         &self.verified.token().issuer_name
     }
@@ -145,7 +145,7 @@ impl Identity {
     }
 
     /// Does the caller have this role? Of our own tokens the claim `roles` decides, of another issuer's the claims that
-    /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names.
+    /// [`IssuerRules::roles`](crate::token::IssuerRules::roles) names.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
         let wanted = Value::from(role);

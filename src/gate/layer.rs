@@ -72,7 +72,7 @@ use permit::{set_path, undecided, withhold};
 /// use axum::{Router, routing::get};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let app = Router::new().route("/", get(async || "hello"));
@@ -171,7 +171,7 @@ impl<S, M: Clone> Layer<S> for GateLayer<M> {
 /// use tower::{Layer, ServiceExt};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// # use {bytes::Bytes, http::{Request, Response}, http_body_util::Full, std::convert::Infallible};

@@ -46,7 +46,7 @@ use crate::token::verify::OWN;
 /// use axum::{Router, routing::get};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let admins = gate.require().role("admin").any_scope(["users.read", "users.write"]);
@@ -121,7 +121,7 @@ impl RequireLayer {
 
     /// Asks for a role (and for each of those asked before). Roles are those of the token's own issuer: of our own
     /// tokens the claim `roles`, of another issuer's the claims that
-    /// [`IssuerRules::roles`](crate::token::verify::IssuerRules::roles) names.
+    /// [`IssuerRules::roles`](crate::token::IssuerRules::roles) names.
     ///
     /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is of the
     /// issuer that [`Self::issuer`] names, if it names exactly one, and otherwise of our own tokens.
@@ -190,7 +190,7 @@ impl RequireLayer {
     }
 
     /// Accepts tokens of the issuer with this name, and of those named before. `self` is our own; other names are those
-    /// of [`IssuerRules::name`](crate::token::verify::IssuerRules::name). Without it, tokens of our own issuer and of
+    /// of [`IssuerRules::name`](crate::token::IssuerRules::name). Without it, tokens of our own issuer and of
     /// issuers that are accepted everywhere.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
@@ -266,7 +266,7 @@ impl<S> Layer<S> for RequireLayer {
 /// use tower::{Layer, ServiceExt};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// # use {bytes::Bytes, http::{Request, Response}, http_body_util::Full, std::convert::Infallible};

@@ -26,7 +26,7 @@ use crate::token::refresh;
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let sessions = gate.sessions();
@@ -44,7 +44,7 @@ pub struct Sessions(pub(super) Gate);
 /// use rotogate::session::Scope;
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let new = NewSession::new("ada", "web").account("acme").scope(Scope::parse("read")?);
@@ -132,7 +132,7 @@ impl NewSession {
 /// use rotogate::gate::Whose;
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// gate.sessions().start(NewSession::new("ada", "web")).await?;
@@ -211,7 +211,7 @@ impl Sessions {
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
     /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
     /// # let gate = gate.client(Client::public("web")).build().await?;
     /// let first = gate.sessions().start(NewSession::new("ada", "web")).await?;

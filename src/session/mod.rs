@@ -2,7 +2,7 @@
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
 //!
 //! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential causes;
-//! [`engine`](crate::engine) executes the decision.
+//! the gate's engine executes the decision.
 //!
 //! ```
 //! use rotogate::session::Scope;
@@ -13,7 +13,6 @@
 //! ```
 
 pub mod profile;
-#[doc(hidden)]
 pub mod rotation;
 #[doc(hidden)]
 pub mod scope;
@@ -27,7 +26,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
-pub use rotation::{Lifetime, Reuse, SessionEnd};
 pub use scope::{InvalidScope, Scope};
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
@@ -259,7 +257,7 @@ pub struct LastPair {
 /// use rotogate::session::Status;
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;

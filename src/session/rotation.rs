@@ -15,7 +15,7 @@
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+//! # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 //! # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 //! # let gate = gate.client(Client::public("web")).build().await?;
 //! let sessions = gate.sessions();
@@ -159,6 +159,7 @@ pub enum Decision {
 }
 
 /// Decides, without I/O, clock or randomness.
+#[doc(hidden)]
 pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
     if let Some(why) = ended(s, facts) {
         return Decision::Revoked(why);

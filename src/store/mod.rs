@@ -48,7 +48,7 @@ pub use redb::RedbStore;
 /// use rotogate::store::{MemoryStore, Store, SubjectBound, Swap};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
@@ -80,7 +80,7 @@ pub enum Swap {
 /// use rotogate::store::{Inserted, MemoryStore, Store, SubjectBound};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
@@ -153,7 +153,7 @@ pub struct Cursor(pub u64);
 /// use rotogate::store::Filter;
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// gate.sessions().start(NewSession::new("ada", "web")).await?;
@@ -176,7 +176,7 @@ pub enum Filter {
 /// use rotogate::store::{Filter, Page};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let mut after = None;

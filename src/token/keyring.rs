@@ -43,7 +43,7 @@ pub use signing::{KeyMaterial, SigningKey};
 /// and the remedy, and never contains a secret.
 ///
 /// ```
-/// use rotogate::token::verify::RulesError;
+/// use rotogate::token::RulesError;
 /// use rotogate::token::{Algorithm, IssuerKeys, KeyError};
 ///
 /// let error = IssuerKeys::from_public_pem(b"not a key", Algorithm::Es256).unwrap_err();

@@ -30,7 +30,7 @@ const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;

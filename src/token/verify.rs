@@ -7,7 +7,7 @@
 //! claims of the wrong type.
 //!
 //! ```
-//! use rotogate::token::verify::{AllowedScopes, IssuerKeys, IssuerRules};
+//! use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules};
 //! use rotogate::session::Scope;
 //!
 //! # fn example(jwks: &[u8]) -> Result<(), Box<dyn std::error::Error>> {

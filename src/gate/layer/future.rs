@@ -88,7 +88,7 @@ pin_project! {
     /// use tower::{Layer, Service};
     ///
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::keyring::Keyring};
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
     /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
     /// # let gate = gate.client(Client::public("web")).build().await?;
     /// # use {bytes::Bytes, http::{Request, Response}, http_body_util::Full, std::convert::Infallible};

@@ -25,7 +25,7 @@ const MAX_LEEWAY: Duration = Duration::from_secs(30);
 ///
 /// ```
 /// use rotogate::token::IssuerKeys;
-/// use rotogate::token::verify::RulesError;
+/// use rotogate::token::RulesError;
 ///
 /// let error = IssuerKeys::from_jwks(br#"{"keys":[]}"#, None).unwrap_err();
 /// assert!(matches!(error, RulesError::NoUsableKey(_)));
@@ -260,7 +260,7 @@ fn algorithm_of(name: KeyAlgorithm) -> Result<Algorithm, &'static str> {
 ///
 /// ```
 /// use rotogate::session::Scope;
-/// use rotogate::token::verify::AllowedScopes;
+/// use rotogate::token::AllowedScopes;
 /// use rotogate::token::{IssuerKeys, IssuerRules};
 ///
 /// # fn example(keys: IssuerKeys) -> Result<IssuerRules, Box<dyn std::error::Error>> {
