@@ -490,7 +490,7 @@ impl GateBuilder {
             TokenChecker::new(verifier, clock, revocations, identity, capacity, self.bounds.requests_per_caller);
         let dialects = dialects(&self.routes)?;
         if let Some((strict, envelope)) = ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints)) {
-            let id = |place: usize| self.routes.get(place).map(|route| route.id.clone()).unwrap_or_default();
+            let id = |place: usize| self.routes.get(place).map(|route| route.id.to_string()).unwrap_or_default();
             return Err(BuildError::Ungoverned { strict: id(strict), envelope: id(envelope) });
         }
         let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };

@@ -44,7 +44,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
     let policy = &permitted.route().policy;
     if !policy.upgrade {
         if gate.notices.first(Notice::Upgrade) {
-            let route = &*permitted.route().id;
+            let route = permitted.route().id.as_str();
             tracing::warn!(
                 route,
                 "upgrade (WebSocket) removed from a request: its route does not allow upgrades. To allow them, set \

@@ -13,6 +13,9 @@
 //! # Ok(()) }
 //! ```
 
+use std::fmt;
+use std::sync::Arc;
+
 use http::Method;
 
 #[doc(hidden)]
@@ -59,7 +62,7 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The name in logs and metrics. It comes from the configuration, never from a request.
-    pub id: String,
+    pub id: RouteId,
     /// The hosts that it serves, without port. Empty: every host that no route names.
     pub hosts: Vec<String>,
     /// The methods that it serves; `GET` includes `HEAD`. Empty: [`DEFAULT_METHODS`] and [`REGISTERED_METHODS`].
@@ -73,6 +76,48 @@ pub struct Route {
     pub policy: RoutePolicy,
     /// Its upstream. `None` for the service inside the layer.
     pub upstream: Option<UpstreamId>,
+}
+
+/// The name of a route in logs and metrics.
+///
+/// ```
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// let orders = Route { id: "orders".into(), ..Route::new("/orders/{*rest}", RoutePolicy::default()) };
+/// assert_eq!(orders.id.as_str(), "orders");
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(Arc<str>);
+
+impl RouteId {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for RouteId {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for RouteId {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// An upstream of a proxy around the layer: its position among the upstreams that the proxy knows. The layer carries it
@@ -104,7 +149,7 @@ impl Route {
     /// A route for a path pattern on every host, to the service inside the layer. Its name in logs is its pattern.
     pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
         let path = path.into();
-        let id = path.clone();
+        let id = path.as_str().into();
         Self { id, hosts: Vec::new(), methods: Vec::new(), path, kuzzle: Vec::new(), policy, upstream: None }
     }
 

@@ -436,7 +436,7 @@ mod tests {
 
     fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
         Route {
-            id: id.to_owned(),
+            id: id.into(),
             hosts: hosts.iter().map(|&h| h.to_owned()).collect(),
             methods: methods.to_vec(),
             path: path.to_owned(),
@@ -448,7 +448,7 @@ mod tests {
 
     fn find(table: &RouteTable, host: Option<&str>, method: &Method, path: &str) -> String {
         match table.find(host, method, &CanonicalPath::parse(path).unwrap()) {
-            Match::Found(route) => route.id.clone(),
+            Match::Found(route) => route.id.to_string(),
             Match::Ambiguous(route) => format!("ambiguous {}", route.id),
             Match::MethodNotAllowed(allow) => {
                 format!("405 {}", allow.iter().map(Method::as_str).collect::<Vec<_>>().join(","))

@@ -155,7 +155,7 @@ impl AccessLogLine {
         }
         if let Some(verdict) = verdict {
             if let Some(route) = &verdict.route {
-                line.own(key!("rotogate.route"), &route.id);
+                line.own(key!("rotogate.route"), route.id.as_str());
                 line.own(key!("http.route"), &route.path);
             }
             if let Some(operation) = verdict.operation {

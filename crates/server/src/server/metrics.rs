@@ -54,7 +54,7 @@ pub(super) enum RouteLabel {
 impl RouteLabel {
     pub(super) fn id(&self) -> &str {
         match self {
-            Self::Route(route) => &route.id,
+            Self::Route(route) => route.id.as_str(),
             Self::Endpoint => "_endpoint",
             Self::Preflight => "_preflight",
             Self::None => "_none",

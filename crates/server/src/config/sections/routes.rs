@@ -10,7 +10,7 @@ use super::endpoints::dialect_name;
 use super::{TrustedIssuer, dangling};
 use crate::proxy::Upstream;
 use rotogate::route::{
-    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Route, RoutePolicy, UpstreamId,
+    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Route, RouteId, RoutePolicy, UpstreamId,
 };
 use rotogate::token::verify::OWN;
 
@@ -39,13 +39,13 @@ pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[
             section.blame("path", message);
         }
         let mut id = route.id.clone();
-        if !id.is_empty() && routes.iter().any(|other| other.id == id) {
+        if !id.as_str().is_empty() && routes.iter().any(|other| other.id == id) {
             if section.has("id") {
                 section.blame("id", format!("\"{id}\" is listed twice"));
             }
             // Several routes have one path and differ by hosts or methods.
             id = (2_usize..)
-                .map(|n| format!("{}#{n}", route.id))
+                .map(|n| RouteId::from(format!("{}#{n}", route.id)))
                 .find(|id| routes.iter().all(|r| r.id != *id))
                 .unwrap_or(id);
         }
@@ -123,10 +123,13 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         section.blame("bad_credential", "only applies with auth = \"optional\"; remove it");
     }
     Route {
-        id: section.get("id", value::text).unwrap_or_else(|| match is_path {
-            true => path.clone(),
-            false => format!("kuzzle {}", kuzzle.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
-        }),
+        id: section
+            .get("id", value::text)
+            .unwrap_or_else(|| match is_path {
+                true => path.clone(),
+                false => format!("kuzzle {}", kuzzle.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+            })
+            .into(),
         path,
         kuzzle,
         hosts: section.list("hosts", value::host).unwrap_or_default(),

@@ -17,7 +17,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     let routes = &config.routes;
     for error in RouteTable::build(routes.clone()).err().into_iter().flatten() {
         let Some(section) = sections.get(error.route) else { continue };
-        let named = |position: usize| routes.get(position).map(|route| route.id.clone()).unwrap_or_default();
+        let named = |position: usize| routes.get(position).map(|route| route.id.to_string()).unwrap_or_default();
         match error.problem {
             RouteProblem::Host(host) => section.blame("hosts", format!("{host:?} is not a host name without port")),
             RouteProblem::Pattern { pattern, reason } => {

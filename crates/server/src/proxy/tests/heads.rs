@@ -162,7 +162,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
     let mut request = get("/x", &[]);
     let route = rotogate::route::Route {
         kuzzle: Vec::new(),
-        id: "r".to_owned(),
+        id: "r".into(),
         hosts: vec![],
         methods: vec![],
         path: "/x".to_owned(),
