@@ -59,6 +59,7 @@
 //! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
+//! | `relay` | no | the engine of the relay, for refresh tokens of a provider that rotates by itself |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |

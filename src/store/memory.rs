@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "relay")]
+use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayRows, RelayStore, RelaySwapped, RelayVersion};
 use super::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
@@ -43,6 +45,8 @@ struct Tables {
     log: BTreeMap<u64, Target>,
     sequence: u64,
     last_known_time: Timestamp,
+    #[cfg(feature = "relay")]
+    relays: BTreeMap<RelayId, RelayRecord>,
 }
 
 impl MemoryStore {
@@ -219,10 +223,83 @@ impl State for Tables {
     }
 }
 
+#[cfg(feature = "relay")]
+#[async_trait]
+impl RelayStore for MemoryStore {
+    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+        Ok(self.tables()?.relays.get(&id).cloned())
+    }
+
+    async fn insert_relay(
+        &self,
+        id: RelayId,
+        record: RelayRecord,
+        now: Timestamp,
+    ) -> Result<RelayInserted, StoreError> {
+        self.run(|_, tables| relay::insert(tables, id, &record, now))
+    }
+
+    async fn swap_relay(
+        &self,
+        id: RelayId,
+        expected: RelayVersion,
+        record: RelayRecord,
+    ) -> Result<RelaySwapped, StoreError> {
+        self.run(|_, tables| relay::swap(tables, id, expected, &record))
+    }
+
+    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
+        self.run(|_, tables| relay::remove(tables, id, expected))
+    }
+
+    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut total = 0;
+        loop {
+            match self.run(|_, tables| relay::sweep_step(tables, now))? {
+                0 => return Ok(total),
+                step => total += step,
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[cfg(feature = "relay")]
+impl RelayRows for Tables {
+    fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure> {
+        Ok(self.relays.get(&id).cloned())
+    }
+
+    fn put_relay(&mut self, id: RelayId, _old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure> {
+        self.relays.insert(id, new.clone());
+        Ok(())
+    }
+
+    fn take_relay(&mut self, id: RelayId, _old: &RelayRecord) -> Result<(), Failure> {
+        self.relays.remove(&id);
+        Ok(())
+    }
+
+    fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure> {
+        let ended = self.relays.iter().filter(|(_, record)| record.until <= now).map(|(id, _)| *id).take(limit);
+        let ended: Vec<_> = ended.collect();
+        for id in &ended {
+            self.relays.remove(id);
+        }
+        Ok(ended.len() as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::conformance;
+
+    #[cfg(feature = "relay")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_memory_store_keeps_the_records_of_the_relay() {
+        conformance::run_relay(|| Arc::new(MemoryStore::for_a_trial(conformance::ISSUER, conformance::LEEWAY))).await;
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_memory_store_passes_the_conformance_suite() {

@@ -33,6 +33,9 @@ mod highwater;
 pub mod memory;
 #[cfg(feature = "redb")]
 pub mod redb;
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub mod relay;
 pub mod rules;
 
 pub use crate::fault::StoreError;

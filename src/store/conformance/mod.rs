@@ -24,6 +24,9 @@ use crate::session::{Generation, LastPair, Scope, Session, SessionId, SessionSec
 
 #[doc(hidden)]
 pub mod races;
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub mod relay;
 #[doc(hidden)]
 pub mod revocations;
 #[doc(hidden)]
@@ -106,6 +109,19 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
         races::a_reader_of_revocations_misses_none,
         races::however_many_begin_at_once_no_more_live_than_may,
     );
+}
+
+/// The same for the records of the relay.
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) {
+    relay::what_was_inserted_is_loaded_and_inserted_once(make()).await;
+    relay::an_ended_record_gives_way(make()).await;
+    relay::a_swap_needs_the_expected_version(make()).await;
+    relay::a_record_is_removed_once_and_only_in_its_version(make()).await;
+    relay::a_sweep_removes_what_ended_to_the_millisecond(make()).await;
+    relay::too_much_is_refused_and_changes_nothing(make()).await;
+    relay::one_of_many_inserts_wins(make()).await;
 }
 
 /// A live session of `subject` that began at `created`; `number` distinguishes those of one millisecond.

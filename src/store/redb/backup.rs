@@ -45,6 +45,7 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, REVOCATIONS)?;
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
+    // Records of the relay end within a minute, and a copy has no use for them.
     copy_table(read, into, META)?;
     // All earlier commits were left in memory; this one makes them durable.
     let mut last = into.begin_write()?;

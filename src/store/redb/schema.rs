@@ -9,6 +9,8 @@
 //! | `revocations` | target | place in the log, effect, until; versioned |
 //! | `revocations_by_until` | until in ms, target | |
 //! | `revocation_log` | place | target |
+//! | `relay_records` | id | record, versioned; only with the feature `relay` |
+//! | `relay_records_by_until` | until in ms, id | |
 //! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`Head`], versioned | |
 //!
 //! Records are postcard behind one byte that names their version: what this program does not know is an error.
@@ -19,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+#[cfg(feature = "relay")]
+use super::super::relay::{RelayId, RelayRecord, RelayRows};
 use super::super::rules::{Failure, State, end_of, is_revoked};
 use super::super::{StoreError, Swept};
 use crate::clock::Timestamp;
@@ -26,6 +30,8 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
 
 pub(super) type Id = [u8; 16];
+#[cfg(feature = "relay")]
+pub(super) type RelayKey = [u8; 32];
 
 pub(super) const SESSIONS: TableDefinition<&Id, &[u8]> = TableDefinition::new("sessions");
 pub(super) const BY_SUBJECT: TableDefinition<(&str, &Id), u64> = TableDefinition::new("sessions_by_subject");
@@ -34,6 +40,12 @@ pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new(
 pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
+/// Created by the first write: a store may lack it, and an earlier program leaves it alone.
+#[cfg(feature = "relay")]
+pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
+#[cfg(feature = "relay")]
+pub(super) const RELAYS_BY_UNTIL: TableDefinition<(u64, &RelayKey), ()> =
+    TableDefinition::new("relay_records_by_until");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("rotogate_meta");
 
 /// The row of [`META`] with the version of the tables.
@@ -137,6 +149,11 @@ fn empty(what: impl std::fmt::Display) -> StoreError {
     StoreError::new(format!("the store is damaged: {what} is empty"))
 }
 
+#[cfg(feature = "relay")]
+pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
+    decode(format_args!("{id:?}"), bytes)
+}
+
 pub(super) fn decode_session(id: &Id, bytes: &[u8]) -> Result<Session, StoreError> {
     let id = SessionId::from_bytes(*id);
     let session = decode_record(format_args!("session {id}"), bytes)?;
@@ -197,6 +214,10 @@ pub(super) struct Writing<'t> {
     revocations: Table<'t, &'static [u8], &'static [u8]>,
     by_until: Table<'t, (u64, &'static [u8]), ()>,
     log: Table<'t, u64, &'static [u8]>,
+    #[cfg(feature = "relay")]
+    relays: Table<'t, &'static RelayKey, &'static [u8]>,
+    #[cfg(feature = "relay")]
+    relays_by_until: Table<'t, (u64, &'static RelayKey), ()>,
     meta: Table<'t, &'static str, &'static [u8]>,
     head: Head,
     changed: bool,
@@ -213,6 +234,10 @@ impl<'t> Writing<'t> {
             revocations: transaction.open_table(REVOCATIONS)?,
             by_until: transaction.open_table(BY_UNTIL)?,
             log: transaction.open_table(LOG)?,
+            #[cfg(feature = "relay")]
+            relays: transaction.open_table(RELAYS)?,
+            #[cfg(feature = "relay")]
+            relays_by_until: transaction.open_table(RELAYS_BY_UNTIL)?,
             meta: transaction.open_table(META)?,
             head,
             changed: false,
@@ -414,6 +439,49 @@ impl State for Writing<'_> {
         let sessions = self.remove_ended_sessions(before.as_millis(), limit)?;
         self.changed |= sessions + revocations > 0;
         Ok(Swept { sessions, revocations })
+    }
+}
+
+#[cfg(feature = "relay")]
+impl RelayRows for Writing<'_> {
+    fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure> {
+        let row = self.relays.get(&id.0).map_err(broken)?;
+        row.map(|row| decode_relay(id, row.value())).transpose().map_err(Failure::Refused)
+    }
+
+    fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure> {
+        let bytes = encode(new).map_err(Failure::Refused)?;
+        if let Some(old) = old {
+            self.relays_by_until.remove((old.until.as_millis(), &id.0)).map_err(broken)?;
+        }
+        self.relays_by_until.insert((new.until.as_millis(), &id.0), ()).map_err(broken)?;
+        self.relays.insert(&id.0, bytes.as_slice()).map_err(broken)?;
+        self.raise_time(new.since)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure> {
+        self.relays_by_until.remove((old.until.as_millis(), &id.0)).map_err(broken)?;
+        self.relays.remove(&id.0).map_err(broken)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure> {
+        let mut ended: Vec<(u64, RelayKey)> = Vec::new();
+        let to = (now.as_millis(), &[0xff; 32]);
+        for row in self.relays_by_until.range::<(u64, &RelayKey)>(..=to).map_err(broken)?.take(limit) {
+            let (key, ()) = row.map(|(key, unit)| (key, unit.value())).map_err(broken)?;
+            let (until, id) = key.value();
+            ended.push((until, *id));
+        }
+        for (until, id) in &ended {
+            self.relays_by_until.remove((*until, id)).map_err(broken)?;
+            self.relays.remove(id).map_err(broken)?;
+        }
+        self.changed |= !ended.is_empty();
+        Ok(ended.len() as u64)
     }
 }
 

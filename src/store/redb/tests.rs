@@ -12,6 +12,8 @@ use crate::store::conformance::{self, START, gone, insert, later, not_before, ro
 mod crash;
 mod holding;
 mod opening;
+#[cfg(feature = "relay")]
+mod relay;
 
 const KEYRING: Uuid = Uuid::from_u128(0x6b65_7973);
 

@@ -1,0 +1,160 @@
+//! The records of the relay.
+
+use std::sync::Arc;
+
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use super::{START, later};
+use crate::clock::Timestamp;
+use crate::store::relay::{
+    MAX_SEALED, RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion,
+};
+
+/// An id.
+pub fn id(n: u8) -> RelayId {
+    RelayId([n; 32])
+}
+
+/// A record before its token is sent, which ends a minute later.
+pub fn pending(since: Timestamp) -> RelayRecord {
+    RelayRecord {
+        state: RelayState::Pending,
+        attempt: 1,
+        owner: [7; 16],
+        since,
+        lease: later(since, 35_000),
+        until: later(since, 60_000),
+        params: [9; 32],
+        sealed: vec![1, 2, 3],
+    }
+}
+
+/// The record of an answer.
+pub fn done(before: &RelayRecord, since: Timestamp) -> RelayRecord {
+    RelayRecord { state: RelayState::Done, since, until: later(since, 30_000), sealed: vec![4; 2000], ..before.clone() }
+}
+
+/// There is one record of an id, and reading changes nothing.
+pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RelayStore>) {
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
+    let first = pending(START);
+    assert_eq!(store.insert_relay(id(1), first.clone(), START).await.unwrap(), RelayInserted::Inserted);
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first.clone()));
+    let second = RelayRecord { owner: [8; 16], ..pending(later(START, 1)) };
+    let present = RelayInserted::Present(Box::new(first.clone()));
+    assert_eq!(store.insert_relay(id(1), second.clone(), later(START, 59_999)).await.unwrap(), present);
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first));
+    assert_eq!(store.insert_relay(id(2), second.clone(), START).await.unwrap(), RelayInserted::Inserted);
+    assert_eq!(store.load_relay(id(2)).await.unwrap(), Some(second));
+}
+
+/// At its end, not a millisecond before.
+pub async fn an_ended_record_gives_way(store: Arc<dyn RelayStore>) {
+    let old = pending(START);
+    store.insert_relay(id(1), old.clone(), START).await.unwrap();
+    let new = pending(old.until);
+    assert_eq!(store.insert_relay(id(1), new.clone(), old.until).await.unwrap(), RelayInserted::Inserted);
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(new));
+    // Its place among the ends is the new one.
+    assert_eq!(store.sweep_relay(old.until).await.unwrap(), 0);
+}
+
+/// Each part of a version counts.
+pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
+    let first = pending(START);
+    let next = done(&first, later(START, 5));
+    let version = first.version();
+    assert_eq!(store.swap_relay(id(1), version, next.clone()).await.unwrap(), RelaySwapped::Changed(None));
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
+    store.insert_relay(id(1), first.clone(), START).await.unwrap();
+    let others = [
+        RelayVersion { state: RelayState::Unknown, ..version },
+        RelayVersion { attempt: 2, ..version },
+        RelayVersion { owner: [8; 16], ..version },
+        RelayVersion { since: later(START, 1), ..version },
+    ];
+    for other in others {
+        let changed = RelaySwapped::Changed(Some(Box::new(first.clone())));
+        assert_eq!(store.swap_relay(id(1), other, next.clone()).await.unwrap(), changed, "{other:?}");
+    }
+    assert!(store.swap_relay(id(1), version, first.clone()).await.is_err(), "it would be swapped twice");
+    assert_eq!(store.swap_relay(id(1), version, next.clone()).await.unwrap(), RelaySwapped::Swapped);
+    let changed = RelaySwapped::Changed(Some(Box::new(next.clone())));
+    assert_eq!(store.swap_relay(id(1), version, next.clone()).await.unwrap(), changed);
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(next));
+}
+
+/// By its version, or whatever it is.
+pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn RelayStore>) {
+    let first = pending(START);
+    assert!(!store.remove_relay(id(1), None).await.unwrap());
+    store.insert_relay(id(1), first.clone(), START).await.unwrap();
+    let next = done(&first, later(START, 5));
+    assert!(!store.remove_relay(id(1), Some(next.version())).await.unwrap());
+    assert!(store.remove_relay(id(1), Some(first.version())).await.unwrap());
+    assert!(!store.remove_relay(id(1), Some(first.version())).await.unwrap());
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
+    store.insert_relay(id(1), next, START).await.unwrap();
+    assert!(store.remove_relay(id(1), None).await.unwrap());
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
+}
+
+/// More of them than one step removes.
+pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayStore>) {
+    let of = |n: u16| {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        RelayId(bytes)
+    };
+    for n in 0..300 {
+        store.insert_relay(of(n), pending(later(START, n.into())), START).await.unwrap();
+    }
+    assert_eq!(store.sweep_relay(later(START, 59_999)).await.unwrap(), 0);
+    assert_eq!(store.sweep_relay(later(START, 60_199)).await.unwrap(), 200);
+    assert_eq!(store.load_relay(of(199)).await.unwrap(), None);
+    assert!(store.load_relay(of(200)).await.unwrap().is_some());
+    // A swap moves the end.
+    let last = pending(later(START, 299));
+    let longer = RelayRecord { until: later(START, 90_000), ..done(&last, later(START, 300)) };
+    store.swap_relay(of(299), last.version(), longer).await.unwrap();
+    assert_eq!(store.sweep_relay(later(START, 89_999)).await.unwrap(), 99);
+    assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 1);
+    assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 0);
+}
+
+/// A store is not filled by one large answer.
+pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>) {
+    let first = pending(START);
+    let large = RelayRecord { sealed: vec![0; MAX_SEALED + 1], ..done(&first, later(START, 1)) };
+    assert!(store.insert_relay(id(1), large.clone(), START).await.is_err());
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
+    store.insert_relay(id(1), first.clone(), START).await.unwrap();
+    assert!(store.swap_relay(id(1), first.version(), large.clone()).await.is_err());
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first.clone()));
+    let fits = RelayRecord { sealed: vec![0; MAX_SEALED], ..large };
+    assert_eq!(store.swap_relay(id(1), first.version(), fits.clone()).await.unwrap(), RelaySwapped::Swapped);
+    assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(fits));
+}
+
+/// Of a hundred that claim one token, one may send it.
+pub async fn one_of_many_inserts_wins(store: Arc<dyn RelayStore>) {
+    const CALLERS: u8 = 100;
+    let barrier = Arc::new(Barrier::new(CALLERS.into()));
+    let mut callers = JoinSet::new();
+    for n in 0..CALLERS {
+        let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
+        callers.spawn(async move {
+            barrier.wait().await;
+            let mine = RelayRecord { owner: [n; 16], ..pending(START) };
+            (store.insert_relay(id(1), mine.clone(), START).await.unwrap(), mine)
+        });
+    }
+    let results = callers.join_all().await;
+    let winners: Vec<_> = results.iter().filter(|(result, _)| *result == RelayInserted::Inserted).collect();
+    assert_eq!(winners.len(), 1);
+    let known = store.load_relay(id(1)).await.unwrap().unwrap();
+    assert_eq!(known, winners[0].1);
+    let shown = RelayInserted::Present(Box::new(known));
+    assert_eq!(results.iter().filter(|(result, _)| *result == shown).count(), usize::from(CALLERS) - 1);
+}

@@ -1,0 +1,207 @@
+//! The records of the relay: for each refresh token of a provider that was exchanged lately, what became of it.
+//!
+//! A store that keeps them implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`] decide what
+//! each operation does; behind [`RelayRows`] are the tables.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::rules::{Failure, MAX_SWEPT};
+use crate::clock::Timestamp;
+
+/// The largest sealed part of a record: an answer of at most 64 KiB, and what surrounds it.
+pub const MAX_SEALED: usize = (64 << 10) + 1024;
+
+/// The key of a record. It is derived from the refresh token, and says nothing without the keyring.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayId(pub [u8; 32]);
+
+impl fmt::Debug for RelayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Enough to tell two of them apart in a log.
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "RelayId({a:02x}{b:02x}{c:02x}{d:02x}…)")
+    }
+}
+
+/// What became of a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RelayState {
+    /// It is about to be sent, or was sent, and no answer is stored.
+    Pending,
+    /// The provider exchanged it. The answer is in the record.
+    Done,
+    /// The provider refused it. The refusal is in the record.
+    Dead,
+    /// It was sent, and no whole answer came back: the provider may have exchanged it, or not.
+    Unknown,
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayRecord {
+    /// What became of the token.
+    pub state: RelayState,
+    /// How often it was sent within the life of this record, or is about to be.
+    pub attempt: u32,
+    /// The run of the program that made the attempt.
+    pub owner: [u8; 16],
+    /// When the record got this state.
+    pub since: Timestamp,
+    /// Until when an answer to a pending attempt may still come.
+    pub lease: Timestamp,
+    /// The end of the record: from here on it is as if it were not there.
+    pub until: Timestamp,
+    /// A keyed digest of the parameters that an answer depends on: the same only for the same parameters.
+    pub params: [u8; 32],
+    /// The answer, sealed under the refresh token and its presenter. For a record without an answer, a sealed nothing,
+    /// which only the same presenter can open.
+    pub sealed: Vec<u8>,
+}
+
+impl RelayRecord {
+    /// What a writer must know to replace the record.
+    pub fn version(&self) -> RelayVersion {
+        RelayVersion { state: self.state, attempt: self.attempt, owner: self.owner, since: self.since }
+    }
+}
+
+/// The record that a writer read. Each change makes another version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayVersion {
+    /// Its state.
+    pub state: RelayState,
+    /// Its attempt.
+    pub attempt: u32,
+    /// Its owner.
+    pub owner: [u8; 16],
+    /// The time of its state.
+    pub since: Timestamp,
+}
+
+/// The result of an insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayInserted {
+    /// The record is stored and durable.
+    Inserted,
+    /// There is this record, and its end has not come.
+    Present(Box<RelayRecord>),
+}
+
+/// The result of a compare-and-swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelaySwapped {
+    /// The new record is stored and durable.
+    Swapped,
+    /// There is another version now, or none.
+    Changed(Option<Box<RelayRecord>>),
+}
+
+/// A store of the relay's records. As with [`Store`](super::Store), an `Ok` of a method that writes means durable, and
+/// one process writes.
+#[async_trait]
+pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
+    /// The record of an id, ended or not.
+    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError>;
+
+    /// Inserts a record if there is none whose end is after `now`.
+    ///
+    /// # Errors
+    /// Also if its sealed part is larger than [`MAX_SEALED`].
+    async fn insert_relay(&self, id: RelayId, record: RelayRecord, now: Timestamp)
+    -> Result<RelayInserted, StoreError>;
+
+    /// Replaces the record if it still is the version `expected`.
+    ///
+    /// # Errors
+    /// Also if its sealed part is larger than [`MAX_SEALED`], or the new record is of the same version.
+    async fn swap_relay(
+        &self,
+        id: RelayId,
+        expected: RelayVersion,
+        record: RelayRecord,
+    ) -> Result<RelaySwapped, StoreError>;
+
+    /// Removes the record: of the version `expected` only, or of any. Was there such a record?
+    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError>;
+
+    /// Removes the records whose end is not after `now`, and returns how many.
+    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// The records inside one transaction: reads see the writes before them.
+pub trait RelayRows {
+    /// The record of an id.
+    fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure>;
+    /// Writes a record; `old` is the one that it replaces.
+    fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure>;
+    /// Removes a record, which is `old`.
+    fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure>;
+    /// Removes at most `limit` records whose end is not after `now`, readable or not, and returns how many.
+    fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure>;
+}
+
+/// [`RelayStore::insert_relay`].
+pub fn insert(
+    rows: &mut impl RelayRows,
+    id: RelayId,
+    record: &RelayRecord,
+    now: Timestamp,
+) -> Result<RelayInserted, Failure> {
+    fits(record)?;
+    let old = rows.relay(id)?;
+    match old {
+        Some(old) if old.until > now => Ok(RelayInserted::Present(Box::new(old))),
+        old => {
+            rows.put_relay(id, old.as_ref(), record)?;
+            Ok(RelayInserted::Inserted)
+        }
+    }
+}
+
+/// [`RelayStore::swap_relay`].
+pub fn swap(
+    rows: &mut impl RelayRows,
+    id: RelayId,
+    expected: RelayVersion,
+    record: &RelayRecord,
+) -> Result<RelaySwapped, Failure> {
+    fits(record)?;
+    if record.version() == expected {
+        return Err(Failure::Refused(StoreError::new("a changed record of the relay needs another version")));
+    }
+    match rows.relay(id)? {
+        Some(old) if old.version() == expected => {
+            rows.put_relay(id, Some(&old), record)?;
+            Ok(RelaySwapped::Swapped)
+        }
+        other => Ok(RelaySwapped::Changed(other.map(Box::new))),
+    }
+}
+
+/// [`RelayStore::remove_relay`].
+pub fn remove(rows: &mut impl RelayRows, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, Failure> {
+    match rows.relay(id)? {
+        Some(old) if expected.is_none_or(|expected| old.version() == expected) => {
+            rows.take_relay(id, &old)?;
+            Ok(true)
+        }
+        Some(_) | None => Ok(false),
+    }
+}
+
+/// One step of [`RelayStore::sweep_relay`]: 0 means that it is done.
+pub fn sweep_step(rows: &mut impl RelayRows, now: Timestamp) -> Result<u64, Failure> {
+    rows.take_ended_relays(now, MAX_SWEPT)
+}
+
+fn fits(record: &RelayRecord) -> Result<(), Failure> {
+    if record.sealed.len() <= MAX_SEALED {
+        return Ok(());
+    }
+    let length = record.sealed.len();
+    Err(Failure::Refused(StoreError::new(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
+}
