@@ -119,6 +119,9 @@ pub mod private_file;
 pub mod random;
 #[doc(hidden)]
 pub mod reason;
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub mod relay;
 #[doc(hidden)]
 pub mod reply;
 #[doc(hidden)]

@@ -17,6 +17,8 @@ use crate::session::{Generation, SessionId};
 const SALT: &[u8] = b"rotogate refresh keys v1";
 const PURPOSE_TAG: &[u8] = b"refresh token tag A";
 const PURPOSE_JTI: &[u8] = b"access token jti";
+#[cfg(feature = "relay")]
+const PURPOSE_RELAY: &[u8] = b"relay records";
 
 /// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
 #[doc(hidden)]
@@ -56,6 +58,8 @@ struct DerivedKeys {
     id: u8,
     tag: hmac::Key,
     jti: hmac::Key,
+    #[cfg(feature = "relay")]
+    relay: hmac::Key,
 }
 
 /// The server's keys for refresh tokens: one makes new tokens, the others still recognise theirs. Does not print; the
@@ -89,7 +93,13 @@ impl RefreshKeys {
                 let okm = root.expand(&[purpose], HMAC_SHA256).map(hmac::Key::from);
                 okm.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))
             };
-            keys.push(DerivedKeys { id: *id, tag: derive(PURPOSE_TAG)?, jti: derive(PURPOSE_JTI)? });
+            keys.push(DerivedKeys {
+                id: *id,
+                tag: derive(PURPOSE_TAG)?,
+                jti: derive(PURPOSE_JTI)?,
+                #[cfg(feature = "relay")]
+                relay: derive(PURPOSE_RELAY)?,
+            });
         }
         if !keys.iter().any(|k| k.id == current) {
             return Err(KeyError::BadSet(format!("the current refresh key {current} is missing")));
@@ -119,6 +129,13 @@ impl RefreshKeys {
     /// Tag A over `message`.
     pub(in crate::token) fn tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
+    }
+
+    /// A secret of the relay for `message`, under each key; the current key's is the first.
+    #[cfg(feature = "relay")]
+    pub(crate) fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
+        let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
+        current.into_iter().chain(others).map(|key| hmac::sign(&key.relay, message)).collect()
     }
 
     pub(super) fn derive_jti(

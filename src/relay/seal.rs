@@ -1,0 +1,223 @@
+//! What a record is stored under, and what opens it.
+//!
+//! For a refresh token T, with every field behind its length (32 bits, big-endian):
+//!
+//! ```text
+//! PRK    = HKDF-Extract(salt = HMAC(relay secret of the keyring, endpoint ‖ token URL), IKM = T)
+//! id     = HKDF-Expand(PRK, "rotogate relay id", 32)
+//! key    = HKDF-Expand(PRK, "rotogate relay seal" ‖ client id ‖ SHA-256(credential) ‖ jkt, 32)
+//! params = HMAC(HKDF-Expand(PRK, "rotogate relay params"), scope ‖ resource ‖ audience)
+//! sealed = nonce ‖ AES-256-GCM(key, nonce, answer, aad = version ‖ id ‖ the record's other fields)
+//! ```
+//!
+//! HMAC, HKDF and the digest use SHA-256. So the store alone tells nothing of T: an id cannot even be recomputed from a
+//! known T. Store and keyring together open only the records whose T is known, for the client that exchanged it.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use crate::random::are_equal;
+use crate::store::relay::{RelayId, RelayRecord, RelayState};
+use crate::token::Keyring;
+
+const LABEL_ID: &[u8] = b"rotogate relay id";
+const LABEL_SEAL: &[u8] = b"rotogate relay seal";
+const LABEL_PARAMS: &[u8] = b"rotogate relay params";
+/// The version of all of this.
+const VERSION: u8 = 1;
+const NONCE: usize = 12;
+
+/// A key could not be derived, or an answer not sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an answer of the relay could not be sealed")]
+pub struct NotSealed;
+
+/// The presenter of a refresh token, as its request showed it.
+#[derive(Clone, Debug, Default)]
+pub struct Presenter {
+    /// The client's id; empty if it sent none.
+    pub client: String,
+    /// The client's secret or assertion.
+    pub credential: Option<SecretString>,
+    /// The thumbprint of the DPoP key whose proof was good (RFC 9449).
+    pub jkt: Option<String>,
+}
+
+/// The parameters that an answer depends on. Order and repetitions within one do not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    /// `scope`, one entry for each.
+    pub scope: Vec<String>,
+    /// `resource` (RFC 8707).
+    pub resource: Vec<String>,
+    /// `audience`.
+    pub audience: Vec<String>,
+}
+
+/// The keyring's part for one endpoint.
+pub struct Sealer {
+    /// One for each refresh key; the current key's is the first.
+    salts: Vec<Salt>,
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("keys", &self.salts.len()).finish()
+    }
+}
+
+impl Sealer {
+    /// For the endpoint of this name in front of this token URL: a token means nothing at another one.
+    pub fn new(keyring: &Keyring, endpoint: &str, token_url: &str) -> Self {
+        let message = fields([endpoint.as_bytes(), token_url.as_bytes()]);
+        let secrets = keyring.refresh_keys().relay_secrets(&message);
+        Self { salts: secrets.iter().map(|secret| Salt::new(HKDF_SHA256, secret.as_ref())).collect() }
+    }
+
+    /// The keys of a token, under each refresh key: records are written under the first, and read under all.
+    ///
+    /// # Errors
+    /// The library fails.
+    pub fn keys(&self, token: &SecretString, presenter: &Presenter) -> Result<Vec<RelayKeys>, NotSealed> {
+        let token = token.expose_secret().as_bytes();
+        self.salts.iter().map(|salt| RelayKeys::of(&salt.extract(token), presenter)).collect()
+    }
+}
+
+/// The keys of one token and one presenter.
+pub struct RelayKeys {
+    id: RelayId,
+    seal: Zeroizing<[u8; 32]>,
+    params: hmac::Key,
+}
+
+impl fmt::Debug for RelayKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayKeys").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl RelayKeys {
+    fn of(prk: &Prk, presenter: &Presenter) -> Result<Self, NotSealed> {
+        let credential = presenter.credential.as_ref().map(|secret| digest(&SHA256, secret.expose_secret().as_bytes()));
+        let credential = credential.as_ref().map_or([].as_slice(), AsRef::as_ref);
+        let jkt = presenter.jkt.as_deref().unwrap_or_default().as_bytes();
+        let info = fields([LABEL_SEAL, presenter.client.as_bytes(), credential, jkt]);
+        let label = fields([LABEL_PARAMS]);
+        let label = [label.as_slice()];
+        let params = prk.expand(&label, HMAC_SHA256).map_err(|_| NotSealed)?;
+        Ok(Self {
+            id: RelayId(*expand(prk, &fields([LABEL_ID]))?),
+            seal: expand(prk, &info)?,
+            params: hmac::Key::from(params),
+        })
+    }
+
+    /// What the token's record is stored under: the same for every presenter.
+    pub fn id(&self) -> RelayId {
+        self.id
+    }
+
+    /// Were they derived for the same token and presenter? Takes the same time for either answer.
+    pub fn is_same(&self, other: &Self) -> bool {
+        are_equal(self.seal.as_slice(), other.seal.as_slice())
+    }
+
+    /// The digest of these parameters.
+    pub fn params(&self, params: &Params) -> [u8; 32] {
+        let list = |entries: &[String]| {
+            let mut entries: Vec<&[u8]> = entries.iter().map(String::as_bytes).collect();
+            entries.sort_unstable();
+            entries.dedup();
+            fields(entries)
+        };
+        let [scope, resource, audience] = [&params.scope, &params.resource, &params.audience].map(|l| list(l));
+        let tag = hmac::sign(&self.params, &fields([scope.as_slice(), &resource, &audience]));
+        let mut bytes = [0; 32];
+        for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        bytes
+    }
+
+    /// The record with this answer, sealed together with all its other fields.
+    ///
+    /// # Errors
+    /// The library or the random source fails.
+    pub fn seal(&self, mut record: RelayRecord, answer: &[u8]) -> Result<RelayRecord, NotSealed> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).map_err(|_| NotSealed)?;
+        let mut body = Zeroizing::new(answer.to_vec());
+        // Room for the tag, so that the plain answer is not left behind by a reallocation.
+        body.reserve_exact(AES_256_GCM.tag_len());
+        let nonce = key.seal_in_place_append_tag(Aad::from(self.aad(&record)), &mut *body).map_err(|_| NotSealed)?;
+        let mut sealed = Vec::with_capacity(NONCE + body.len());
+        sealed.extend_from_slice(nonce.as_ref());
+        sealed.extend_from_slice(&body);
+        record.sealed = sealed;
+        Ok(record)
+    }
+
+    /// The answer of a record; `None` if another token, client, credential or DPoP key sealed it, or if it was changed.
+    pub fn open(&self, record: &RelayRecord) -> Option<Zeroizing<Vec<u8>>> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).ok()?;
+        let (nonce, sealed) = record.sealed.split_first_chunk::<NONCE>()?;
+        let mut body = Zeroizing::new(sealed.to_vec());
+        let length = key.open_in_place(Nonce::from(nonce), Aad::from(self.aad(record)), &mut body).ok()?.len();
+        body.truncate(length);
+        Some(body)
+    }
+
+    fn aad(&self, record: &RelayRecord) -> Vec<u8> {
+        let state: u8 = match record.state {
+            RelayState::Pending => 0,
+            RelayState::Done => 1,
+            RelayState::Dead => 2,
+            RelayState::Unknown => 3,
+        };
+        let times = [record.since, record.lease, record.until].map(|time| time.as_millis().to_be_bytes());
+        let mut aad = vec![VERSION, state];
+        aad.extend_from_slice(&record.attempt.to_be_bytes());
+        aad.extend_from_slice(&times.concat());
+        aad.extend_from_slice(&self.id.0);
+        aad.extend_from_slice(&record.owner);
+        aad.extend_from_slice(&record.params);
+        aad
+    }
+}
+
+/// Each field behind its length, so that no two lists of fields have the same bytes.
+fn fields<'a>(list: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in list {
+        // No field is longer than a request.
+        bytes.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(field);
+    }
+    bytes
+}
+
+/// 32 bytes of output.
+struct Bytes32;
+
+impl KeyType for Bytes32 {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+fn expand(prk: &Prk, info: &[u8]) -> Result<Zeroizing<[u8; 32]>, NotSealed> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    let info = [info];
+    let okm = prk.expand(&info, Bytes32).map_err(|_| NotSealed)?;
+    okm.fill(bytes.as_mut_slice()).map_err(|_| NotSealed)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
