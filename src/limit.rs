@@ -48,7 +48,7 @@ use crate::fault::{Error, Fault};
 use crate::network::network;
 pub use crate::network::{SITE_48, SITE_56};
 use crate::session::SessionId;
-use buckets::Buckets;
+pub(crate) use buckets::Buckets;
 use by_network::ByNetwork;
 
 mod buckets;

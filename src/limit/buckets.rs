@@ -18,7 +18,7 @@ const BUCKETS_PER_PAGE: usize = 512;
 type Page = Box<[AtomicU64]>;
 
 /// See the module.
-pub(super) struct Buckets {
+pub(crate) struct Buckets {
     pages: Box<[OnceLock<Page>]>,
     /// The time that earns one take, in ns.
     every: u64,
@@ -30,7 +30,7 @@ pub(super) struct Buckets {
 
 impl Buckets {
     /// 2^`bits` buckets of a rate.
-    pub(super) fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
+    pub(crate) fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
         let pages = (1_usize << bits).div_ceil(BUCKETS_PER_PAGE);
         let every = nanos(rate.every).max(1);
         Self {
@@ -43,7 +43,7 @@ impl Buckets {
     }
 
     /// Takes one token, or returns how long it is until there is one.
-    pub(super) fn take(&self, key: impl Hash) -> Result<(), Duration> {
+    pub(crate) fn take(&self, key: impl Hash) -> Result<(), Duration> {
         let now = self.now();
         let mut wait = 0;
         let taken = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {

@@ -1,0 +1,334 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Barrier, Semaphore};
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::clock::ManualTime;
+use crate::relay::oauth;
+use crate::store::relay::RelayVersion;
+use crate::store::{MemoryStore, conformance};
+use crate::token::Keyring;
+
+#[cfg(feature = "redb")]
+mod durable;
+mod faults;
+mod model;
+mod presenters;
+mod steps;
+
+/// What the provider does with a request.
+#[derive(Clone)]
+enum Step {
+    Reply(ProviderReply),
+    NotSent,
+    Lost,
+    /// It never replies.
+    Silent,
+}
+
+/// A provider that follows its script, and then grants every request.
+#[derive(Default)]
+struct Scripted {
+    script: Mutex<VecDeque<Step>>,
+    sent: AtomicUsize,
+    revoked: AtomicUsize,
+    /// Holds its replies back, unless open.
+    held: Mutex<Option<Arc<Semaphore>>>,
+    events: Events,
+    revocation: Mutex<Option<Step>>,
+}
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl Events {
+    fn add(&self, event: impl Into<String>) {
+        self.0.lock().unwrap().push(event.into());
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+fn reply(status: u16, body: &str) -> ProviderReply {
+    ProviderReply { status, body: Zeroizing::new(body.as_bytes().to_vec()), ..ProviderReply::default() }
+}
+
+fn granted(n: usize) -> ProviderReply {
+    reply(200, &format!(r#"{{"access_token":"access-{n}","expires_in":300,"refresh_token":"refresh-{n}"}}"#))
+}
+
+fn dead() -> ProviderReply {
+    reply(400, r#"{"error":"invalid_grant","error_description":"reused"}"#)
+}
+
+impl Scripted {
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
+    }
+
+    fn next(&self, step: Step) {
+        self.script.lock().unwrap().push_back(step);
+    }
+
+    /// Holds replies back until permits are added.
+    fn hold(&self) -> Arc<Semaphore> {
+        let held = Arc::new(Semaphore::new(0));
+        *self.held.lock().unwrap() = Some(Arc::clone(&held));
+        held
+    }
+
+    /// Lets other tasks run until it was sent so many requests.
+    async fn was_sent(&self, n: usize) {
+        while self.sent() < n {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Scripted {
+    async fn send(&self, _request: &ProviderRequest) -> Result<ProviderReply, SendError> {
+        let n = self.sent.fetch_add(1, Ordering::SeqCst) + 1;
+        self.events.add("sent");
+        let step = self.script.lock().unwrap().pop_front().unwrap_or_else(|| Step::Reply(granted(n)));
+        let held = self.held.lock().unwrap().clone();
+        if let Some(held) = held {
+            held.acquire().await.unwrap().forget();
+        }
+        match step {
+            Step::Reply(reply) => Ok(reply),
+            Step::NotSent => Err(SendError::NotSent("no connection".to_owned())),
+            Step::Lost => Err(SendError::Lost("closed".to_owned())),
+            Step::Silent => std::future::pending().await,
+        }
+    }
+
+    fn read(&self, token: &str, reply: &ProviderReply) -> Meaning {
+        oauth::read(token, reply)
+    }
+
+    fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply {
+        oauth::aged(reply, passed)
+    }
+
+    fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
+        oauth::access_token(reply)
+    }
+
+    async fn revoke(&self, _request: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
+        self.revoked.fetch_add(1, Ordering::SeqCst);
+        self.events.add("revoked at the provider");
+        match self.revocation.lock().unwrap().take().unwrap_or_else(|| Step::Reply(reply(200, ""))) {
+            Step::Reply(reply) => Ok((reply.status == 200, reply)),
+            Step::NotSent => Err(SendError::NotSent("no connection".to_owned())),
+            Step::Lost | Step::Silent => Err(SendError::Lost("closed".to_owned())),
+        }
+    }
+}
+
+/// The access tokens that were ended.
+#[derive(Default)]
+struct Ended(Mutex<Vec<String>>, Events);
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ended")
+    }
+}
+
+#[async_trait]
+impl EndTokens for Ended {
+    async fn end(&self, access_token: &str) -> Result<(), StoreError> {
+        self.0.lock().unwrap().push(access_token.to_owned());
+        self.1.add("tokens ended");
+        Ok(())
+    }
+}
+
+/// A store that notes what it made durable, and fails if a test wants it to.
+#[derive(Debug)]
+struct Watched {
+    inner: MemoryStore,
+    events: Events,
+    fails: Mutex<Option<&'static str>>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+impl Watched {
+    fn fails(&self, operation: &'static str) -> Result<(), StoreError> {
+        match *self.fails.lock().unwrap() {
+            Some(failing) if failing == operation => Err(StoreError::new("the disk is full")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl RelayStore for Watched {
+    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+        self.fails("load")?;
+        self.inner.load_relay(id).await
+    }
+
+    async fn insert_relay(
+        &self,
+        id: RelayId,
+        record: RelayRecord,
+        now: Timestamp,
+    ) -> Result<RelayInserted, StoreError> {
+        self.fails("insert")?;
+        let event = format!("stored {:?}", record.state);
+        let inserted = self.inner.insert_relay(id, record, now).await;
+        self.events.add(event);
+        inserted
+    }
+
+    async fn swap_relay(
+        &self,
+        id: RelayId,
+        expected: RelayVersion,
+        record: RelayRecord,
+    ) -> Result<RelaySwapped, StoreError> {
+        self.fails("swap")?;
+        let event = format!("stored {:?}", record.state);
+        let swapped = self.inner.swap_relay(id, expected, record).await;
+        self.events.add(event);
+        swapped
+    }
+
+    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
+        self.fails("remove")?;
+        let removed = self.inner.remove_relay(id, expected).await;
+        self.events.add("removed");
+        removed
+    }
+
+    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.inner.sweep_relay(now).await
+    }
+}
+
+/// A provider, a store and a clock. Any number of programs run on them, one after the other.
+struct World {
+    time: Arc<ManualTime>,
+    clock: Arc<EngineClock>,
+    store: Arc<Watched>,
+    provider: Arc<Scripted>,
+    ended: Arc<Ended>,
+    keyring: Keyring,
+    events: Events,
+}
+
+impl World {
+    fn new() -> Self {
+        let events = Events::default();
+        let time = ManualTime::at(conformance::START);
+        Self {
+            clock: Arc::new(EngineClock::start(time.clone(), Timestamp::ZERO, conformance::LEEWAY)),
+            time,
+            store: Arc::new(Watched {
+                inner: MemoryStore::for_a_trial(conformance::ISSUER, conformance::LEEWAY),
+                events: events.clone(),
+                fails: Mutex::default(),
+            }),
+            provider: Arc::new(Scripted { events: events.clone(), ..Scripted::default() }),
+            ended: Arc::new(Ended(Mutex::default(), events.clone())),
+            keyring: Keyring::ephemeral().unwrap(),
+            events,
+        }
+    }
+
+    fn relay(&self) -> Relay {
+        self.relay_with(RelayRules::default())
+    }
+
+    fn relay_with(&self, rules: RelayRules) -> Relay {
+        Relay::new(RelayParts {
+            endpoint: "/auth/token".to_owned(),
+            sealer: Sealer::new(&self.keyring, "/auth/token", "https://id.example/token"),
+            rules,
+            store: self.store.clone(),
+            provider: self.provider.clone(),
+            end_tokens: self.ended.clone(),
+            clock: self.clock.clone(),
+            time: self.time.clone(),
+        })
+        .unwrap()
+    }
+
+    fn pass(&self, secs: u64) {
+        self.time.advance(Duration::from_secs(secs));
+    }
+
+    /// The one record.
+    async fn record(&self, token: &str) -> Option<RelayRecord> {
+        let sealer = Sealer::new(&self.keyring, "/auth/token", "https://id.example/token");
+        let keys = sealer.keys(&token.into(), &Presenter::default()).unwrap();
+        self.store.inner.load_relay(keys[0].id()).await.unwrap()
+    }
+}
+
+fn presented(token: &str) -> Presented {
+    Presented {
+        token: token.into(),
+        presenter: Presenter { client: "spa".into(), ..Presenter::default() },
+        params: Params::default(),
+        request: ProviderRequest { headers: http::HeaderMap::new(), body: Zeroizing::new(Vec::new()) },
+        address: None,
+    }
+}
+
+impl Relay {
+    /// Lets other tasks run until no exchange is under way. What is left behind makes this hang.
+    async fn landed(&self) {
+        while !self.core.flights.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// An exchange in a task of its own.
+fn start(relay: &Arc<Relay>, presented: Presented) -> tokio::task::JoinHandle<Answer> {
+    let relay = Arc::clone(relay);
+    tokio::spawn(async move { relay.exchange(presented).await })
+}
+
+/// The body of a reply, and where it came from.
+#[track_caller]
+fn body(answer: Answer) -> (String, Source) {
+    match answer {
+        Answer::Reply(reply, source) => (String::from_utf8(reply.body.to_vec()).unwrap(), source),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Why there is no answer, and for how many seconds.
+#[track_caller]
+fn unavailable(answer: Answer) -> (&'static str, u64) {
+    match answer {
+        Answer::Unavailable { retry_after, reason } => (reason, retry_after.as_secs()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn text(reply: &ProviderReply) -> String {
+    String::from_utf8(reply.body.to_vec()).unwrap()
+}

@@ -1,0 +1,169 @@
+//! A provider that fails, and a program that is killed.
+
+use super::*;
+
+#[tokio::test]
+async fn i39_a_provider_that_did_not_take_it_leaves_nothing_behind() {
+    let busy = |status, retry_after: Option<u64>| {
+        let retry_after = retry_after.map(Duration::from_secs);
+        Step::Reply(ProviderReply { retry_after, ..reply(status, "internal words") })
+    };
+    let cases = [
+        (Step::NotSent, ("provider_unreachable", 1)),
+        (busy(429, Some(7)), ("provider_busy", 7)),
+        (busy(501, None), ("provider_busy", 1)),
+        (busy(503, Some(86_400)), ("provider_busy", 300)),
+    ];
+    for (step, expected) in cases {
+        let world = World::new();
+        let relay = world.relay();
+        world.provider.next(step);
+        assert_eq!(unavailable(relay.exchange(presented("T")).await), expected);
+        assert_eq!(world.record("T").await, None);
+        assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
+    }
+}
+
+#[tokio::test]
+async fn i39_other_errors_are_passed_on_and_leave_nothing_behind() {
+    let world = World::new();
+    let relay = world.relay();
+    let nonce = ProviderReply {
+        dpop_nonce: Some("n".to_owned()),
+        challenge: Some("DPoP".to_owned()),
+        ..reply(401, r#"{"error":"use_dpop_nonce"}"#)
+    };
+    world.provider.next(Step::Reply(nonce.clone()));
+    match relay.exchange(presented("T")).await {
+        Answer::Reply(passed, Source::Asked) => assert_eq!(passed, nonce),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.record("T").await, None);
+    body(relay.exchange(presented("T")).await);
+}
+
+/// All ways to have sent a token without a whole reply.
+fn unclear() -> Vec<Step> {
+    let replies = [(500, "x"), (502, "x"), (504, "x"), (302, "x"), (200, r#"{"access_token":"cut"#)];
+    let replies = replies.map(|(status, body)| Step::Reply(reply(status, body)));
+    [Step::Lost, Step::Silent].into_iter().chain(replies).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn i39_without_a_whole_reply_the_clients_retry_is_sent_once_more_and_the_gate_repeats_nothing() {
+    for step in unclear() {
+        let world = World::new();
+        let relay = world.relay();
+        world.provider.next(step.clone());
+        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("unknown", 1));
+        assert_eq!(world.record("T").await.unwrap().state, RelayState::Unknown);
+        assert_eq!(world.provider.sent(), 1);
+        assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
+        assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Replayed);
+
+        let world = World::new();
+        let relay = world.relay();
+        world.provider.next(step.clone());
+        world.provider.next(step.clone());
+        unavailable(relay.exchange(presented("T")).await);
+        unavailable(relay.exchange(presented("T")).await);
+        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("unknown", 30), "once more, and no more");
+        assert_eq!(world.provider.sent(), 2);
+        world.pass(30);
+        body(relay.exchange(presented("T")).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i39_with_refuse_a_retry_after_no_reply_is_refused() {
+    for step in unclear() {
+        let world = World::new();
+        let relay = world.relay_with(RelayRules { after_unknown: AfterUnknown::Refuse, ..RelayRules::default() });
+        world.provider.next(step);
+        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("unknown", 1));
+        assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant));
+        assert_eq!(world.provider.sent(), 1);
+        world.pass(30);
+        body(relay.exchange(presented("T")).await);
+    }
+}
+
+#[tokio::test]
+async fn i39_a_second_try_that_the_provider_did_not_take_does_not_count() {
+    for step in [Step::NotSent, Step::Reply(reply(503, "")), Step::Reply(reply(401, r#"{"error":"invalid_client"}"#))] {
+        let world = World::new();
+        let relay = world.relay();
+        world.provider.next(Step::Lost);
+        unavailable(relay.exchange(presented("T")).await);
+        let until = world.record("T").await.unwrap().until;
+        world.pass(1);
+        world.provider.next(step);
+        relay.exchange(presented("T")).await;
+        let record = world.record("T").await.unwrap();
+        assert_eq!((record.state, record.attempt, record.until), (RelayState::Unknown, 1, until));
+        world.provider.next(Step::Lost);
+        unavailable(relay.exchange(presented("T")).await);
+        assert_eq!(unavailable(relay.exchange(presented("T")).await).0, "unknown");
+        assert_eq!(world.provider.sent(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i39_those_that_wait_for_a_silent_provider_get_a_fault() {
+    let world = World::new();
+    let relay = Arc::new(world.relay());
+    world.provider.next(Step::Silent);
+    let mut callers = JoinSet::new();
+    for _ in 0..20 {
+        let relay = Arc::clone(&relay);
+        callers.spawn(async move { unavailable(relay.exchange(presented("T")).await) });
+    }
+    let answers = callers.join_all().await;
+    assert!(answers.iter().all(|(_, retry_after)| *retry_after == 1), "{answers:?}");
+    assert_eq!(world.provider.sent(), 1);
+}
+
+/// The program is killed while the provider has the token: the runtime ends with its tasks.
+fn killed_while_asking(world: &World) {
+    world.provider.hold();
+    let (relay, provider) = (world.relay(), Arc::clone(&world.provider));
+    let run = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::select! {
+                _ = relay.exchange(presented("T")) => panic!("the reply is held"),
+                () = provider.was_sent(1) => {}
+            }
+        });
+    });
+    run.join().unwrap();
+    *world.provider.held.lock().unwrap() = None;
+}
+
+#[tokio::test]
+async fn i39_the_token_of_a_killed_program_waits_for_the_lease_and_is_then_sent_once_more() {
+    let world = World::new();
+    killed_while_asking(&world);
+    let relay = world.relay();
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 35));
+    world.pass(34);
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 1));
+    assert_eq!(world.provider.sent(), 1);
+    world.pass(1);
+    let other = Presented { presenter: Presenter::default(), ..presented("T") };
+    assert_eq!(unavailable(relay.exchange(other).await), ("unknown", 30));
+    assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
+    assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Replayed);
+    assert_eq!(world.provider.sent(), 2);
+}
+
+#[tokio::test]
+async fn i39_with_refuse_the_token_of_a_killed_program_is_refused_after_the_lease() {
+    let world = World::new();
+    killed_while_asking(&world);
+    let relay = world.relay_with(RelayRules { after_unknown: AfterUnknown::Refuse, ..RelayRules::default() });
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 35));
+    world.pass(35);
+    assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant));
+    assert_eq!(world.provider.sent(), 1);
+}

@@ -1,0 +1,119 @@
+//! A token in other hands, or with other parameters.
+
+use super::*;
+
+/// Each differs from [`presented`] in one thing.
+fn others() -> Vec<(&'static str, Presented)> {
+    let who = || presented("T").presenter;
+    let with = |presenter| Presented { presenter, ..presented("T") };
+    vec![
+        ("client", with(Presenter { client: "other".into(), ..who() })),
+        ("no client", with(Presenter { client: String::new(), ..who() })),
+        ("secret", with(Presenter { credential: Some("guess".into()), ..who() })),
+        ("DPoP key", with(Presenter { jkt: Some("thumb".into()), ..who() })),
+    ]
+}
+
+fn other_params() -> [Presented; 3] {
+    let one = || vec!["x".to_owned()];
+    [
+        Params { scope: one(), ..Params::default() },
+        Params { resource: one(), ..Params::default() },
+        Params { audience: one(), ..Params::default() },
+    ]
+    .map(|params| Presented { params, ..presented("T") })
+}
+
+#[tokio::test]
+async fn i38_another_client_secret_key_or_scope_gets_nothing_within_grace_and_nothing_is_sent() {
+    let world = World::new();
+    let relay = world.relay();
+    body(relay.exchange(presented("T")).await);
+    for (what, other) in others() {
+        assert!(matches!(relay.exchange(other).await, Answer::InvalidGrant), "{what}");
+    }
+    for other in other_params() {
+        assert!(matches!(relay.exchange(other).await, Answer::InvalidScope));
+    }
+    assert_eq!(world.provider.sent(), 1);
+    assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Replayed, "the owner is not harmed");
+}
+
+#[tokio::test]
+async fn i38_the_answer_of_a_confidential_client_needs_its_secret() {
+    let world = World::new();
+    let relay = world.relay();
+    let mine = || {
+        let credential = Some("s3cret".into());
+        Presented { presenter: Presenter { credential, ..presented("T").presenter }, ..presented("T") }
+    };
+    body(relay.exchange(mine()).await);
+    assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant), "the same client without it");
+    assert_eq!(body(relay.exchange(mine()).await).1, Source::Replayed);
+    assert_eq!(world.provider.sent(), 1);
+}
+
+#[tokio::test]
+async fn i38_the_order_of_scopes_is_no_difference() {
+    let world = World::new();
+    let relay = world.relay();
+    let with = |list: &[&str]| {
+        let scope = list.iter().map(|&one| one.to_owned()).collect();
+        Presented { params: Params { scope, ..Params::default() }, ..presented("T") }
+    };
+    body(relay.exchange(with(&["openid", "mail"])).await);
+    assert_eq!(body(relay.exchange(with(&["mail", "openid"])).await).1, Source::Replayed);
+    assert!(matches!(relay.exchange(with(&["mail"])).await, Answer::InvalidScope));
+}
+
+#[tokio::test]
+async fn i38_while_the_exchange_is_under_way_others_wait_and_get_nothing_of_it() {
+    let world = World::new();
+    let relay = Arc::new(world.relay());
+    let held = world.provider.hold();
+    let first = start(&relay, presented("T"));
+    world.provider.was_sent(1).await;
+    let clients: Vec<_> = others().into_iter().map(|(_, other)| start(&relay, other)).collect();
+    let params: Vec<_> = other_params().into_iter().map(|other| start(&relay, other)).collect();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    held.add_permits(1);
+    assert_eq!(body(first.await.unwrap()).0, text(&granted(1)));
+    for other in clients {
+        assert!(matches!(other.await.unwrap(), Answer::InvalidGrant));
+    }
+    for other in params {
+        assert!(matches!(other.await.unwrap(), Answer::InvalidScope));
+    }
+    assert_eq!(world.provider.sent(), 1);
+}
+
+#[tokio::test]
+async fn i38_a_refusal_of_another_client_is_not_given_to_the_right_one() {
+    let world = World::new();
+    let relay = world.relay();
+    world.provider.next(Step::Reply(dead()));
+    let thief = || others().swap_remove(0).1;
+    assert_eq!(body(relay.exchange(thief()).await).0, text(&dead()), "the token was issued to another client");
+    assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
+    assert!(matches!(relay.exchange(thief()).await, Answer::InvalidGrant));
+    assert_eq!(world.provider.sent(), 2);
+}
+
+#[tokio::test]
+async fn i38_a_token_without_an_answer_is_not_sent_for_another_presenter() {
+    let world = World::new();
+    let relay = world.relay();
+    world.provider.next(Step::Lost);
+    unavailable(relay.exchange(presented("T")).await);
+    world.pass(3);
+    for (_, other) in others() {
+        assert_eq!(unavailable(relay.exchange(other).await), ("unknown", 27), "a fault, not a decision");
+    }
+    for other in other_params() {
+        assert_eq!(unavailable(relay.exchange(other).await), ("unknown", 27));
+    }
+    assert_eq!(world.provider.sent(), 1);
+    assert_eq!(body(relay.exchange(presented("T")).await).0, text(&granted(2)), "the try is still its owner's");
+}

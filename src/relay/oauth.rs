@@ -1,0 +1,95 @@
+//! The words of RFC 6749 §5: what a reply of a token endpoint means.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::provider::{Meaning, ProviderReply};
+use crate::token::verify::object_of_depth;
+
+/// The largest body of a reply, in bytes.
+pub const MAX_BODY: usize = 64 << 10;
+/// The deepest body: what comes beside the tokens may be structured.
+const MAX_DEPTH: usize = 16;
+
+/// See [`Provider::read`](super::provider::Provider::read).
+pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
+    match reply.status {
+        200 => granted(token, reply),
+        400 | 401 => match member(reply, "error").as_deref() {
+            Some("invalid_grant") => Meaning::Dead,
+            Some(_) => Meaning::Refused,
+            // Not the words of a token endpoint.
+            None => Meaning::Unclear,
+        },
+        // The provider itself did not take it on.
+        429 | 501 | 503 => Meaning::Busy,
+        // 500: it may have failed after the rotation. 502, 504: an intermediary, which does not know.
+        _ => Meaning::Unclear,
+    }
+}
+
+/// See [`Provider::aged`](super::provider::Provider::aged). All bytes but those of `expires_in` stay the same.
+pub fn aged(mut reply: ProviderReply, passed: Duration) -> ProviderReply {
+    if passed.as_secs() > 0
+        && let Some((from, to, old, quoted)) = expires_in(&reply.body)
+        && let (Some(head), Some(tail)) = (reply.body.get(..from), reply.body.get(to..))
+    {
+        let left = old.saturating_sub(passed.as_secs());
+        let left = if quoted { format!("\"{left}\"") } else { left.to_string() };
+        let mut body = Zeroizing::new(Vec::with_capacity(reply.body.len()));
+        body.extend_from_slice(head);
+        body.extend_from_slice(left.as_bytes());
+        body.extend_from_slice(tail);
+        reply.body = body;
+    }
+    reply
+}
+
+/// See [`Provider::access_token`](super::provider::Provider::access_token).
+pub fn access_token(reply: &ProviderReply) -> Option<Zeroizing<String>> {
+    member(reply, "access_token").map(Zeroizing::new)
+}
+
+fn granted(token: &str, reply: &ProviderReply) -> Meaning {
+    let Some(object) = object(reply) else { return Meaning::Unclear };
+    if text(&object, "access_token").is_none_or(str::is_empty) {
+        return Meaning::Unclear;
+    }
+    let lifetime = expires_in(&reply.body).map(|(_, _, seconds, _)| Duration::from_secs(seconds));
+    let rotates = text(&object, "refresh_token").is_some_and(|new| !new.is_empty() && new != token);
+    Meaning::Granted { rotates, lifetime }
+}
+
+/// The body, if it is one JSON object without repeated members, and not too large.
+fn object(reply: &ProviderReply) -> Option<Map<String, Value>> {
+    (reply.body.len() <= MAX_BODY).then(|| object_of_depth(&reply.body, MAX_DEPTH).ok()).flatten()
+}
+
+fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    object.get(name).and_then(Value::as_str)
+}
+
+fn member(reply: &ProviderReply, name: &str) -> Option<String> {
+    text(&object(reply)?, name).map(str::to_owned)
+}
+
+/// Where the value of `expires_in` begins and ends, its whole seconds, and whether it is a string, as some providers
+/// write it.
+fn expires_in(body: &[u8]) -> Option<(usize, usize, u64, bool)> {
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).ok()?;
+    let raw = members.get("expires_in")?.get();
+    let from = (raw.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    let bare = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let number: f64 = bare.unwrap_or(raw).parse().ok()?;
+    let whole = number.is_finite() && (0.0..=9e15).contains(&number);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked in the line before")]
+    whole.then_some((from, from + raw.len(), number as u64, bare.is_some()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What the relay needs of a provider, in no particular form: a way to send, and a way to read what came back.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// A request to the provider, in its form: the relay does not read it. Does not print.
+pub struct ProviderRequest {
+    /// The header fields, such as `authorization` and `dpop`.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for ProviderRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProviderRequest(…)")
+    }
+}
+
+/// A whole reply of the provider. Does not print.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProviderReply {
+    /// The status.
+    pub status: u16,
+    /// When to try again, if the reply says so.
+    pub retry_after: Option<Duration>,
+    /// `WWW-Authenticate`.
+    pub challenge: Option<String>,
+    /// `DPoP-Nonce` (RFC 9449).
+    pub dpop_nonce: Option<String>,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for ProviderReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderReply").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// What a record has of a reply.
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    status: u16,
+    #[serde(borrow)]
+    challenge: Option<&'a str>,
+    #[serde(borrow)]
+    dpop_nonce: Option<&'a str>,
+    #[serde(borrow)]
+    body: &'a [u8],
+}
+
+impl ProviderReply {
+    /// The bytes to seal.
+    pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let kept = Kept {
+            status: self.status,
+            challenge: self.challenge.as_deref(),
+            dpop_nonce: self.dpop_nonce.as_deref(),
+            body: &self.body,
+        };
+        postcard::to_stdvec(&kept).ok().map(Zeroizing::new)
+    }
+
+    /// What [`encode`](Self::encode) made.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let Kept { status, challenge, dpop_nonce, body } = postcard::from_bytes(bytes).ok()?;
+        Some(Self {
+            status,
+            retry_after: None,
+            challenge: challenge.map(str::to_owned),
+            dpop_nonce: dpop_nonce.map(str::to_owned),
+            body: Zeroizing::new(body.to_vec()),
+        })
+    }
+}
+
+/// Why there is no whole reply. The text is for the log, and has nothing of the request.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Not a byte of the request was processed: no name, no connection, no TLS, a refused stream.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// The provider may have processed it.
+    #[error("no whole reply: {0}")]
+    Lost(String),
+}
+
+/// What a whole reply means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// New tokens.
+    Granted {
+        /// There is a new refresh token among them.
+        rotates: bool,
+        /// How long the access token lives, if the reply says so.
+        lifetime: Option<Duration>,
+    },
+    /// The refresh token is not good.
+    Dead,
+    /// Something else of the request is not good. Nothing was rotated.
+    Refused,
+    /// The provider did not process it. Nothing was rotated.
+    Busy,
+    /// Anything else: the provider may have rotated.
+    Unclear,
+}
+
+/// A provider, in one form. It sends what it is given once: it repeats nothing, by itself or by its connections.
+#[async_trait]
+pub trait Provider: fmt::Debug + Send + Sync + 'static {
+    /// Sends a request to exchange a refresh token. The relay bounds the time.
+    async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError>;
+
+    /// What the reply to the exchange of `token` means.
+    fn read(&self, token: &str, reply: &ProviderReply) -> Meaning;
+
+    /// The same reply, given again after this time: what lives for a time lives for less.
+    fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply;
+
+    /// The access token of such a reply.
+    fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>>;
+
+    /// Sends a request to revoke a token. True in `Ok` if the provider accepted it.
+    async fn revoke(&self, request: &ProviderRequest) -> Result<(bool, ProviderReply), SendError>;
+}
