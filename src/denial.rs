@@ -92,6 +92,8 @@ pub enum Denial {
     InsufficientScope,
     /// It lacks a role that the route asks for (I17).
     MissingRole,
+    /// It lacks a role that the route asks for, and its issuer left roles out because there are too many (I18).
+    RolesOverage,
     /// A claim does not have the value that the route asks for.
     MissingClaim,
     /// A check of the application refuses its caller.
@@ -312,7 +314,9 @@ impl Denial {
             }
             Self::TokenExpired => Class::BadToken(TokenFlaw::Expired),
             Self::InsufficientScope => Class::InsufficientScope,
-            Self::MissingRole | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => Class::Forbidden,
+            Self::MissingRole | Self::RolesOverage | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => {
+                Class::Forbidden
+            }
             Self::SessionExpired(_) => Class::BadGrant { expired: true },
             Self::UnknownRefreshToken
             | Self::OtherClient
@@ -370,6 +374,7 @@ impl Denial {
             | Self::WrongIssuer
             | Self::InsufficientScope
             | Self::MissingRole
+            | Self::RolesOverage
             | Self::MissingClaim
             | Self::Predicate
             | Self::ClaimsShape
@@ -463,6 +468,7 @@ impl Denial {
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",
             Self::MissingRole => "missing_role",
+            Self::RolesOverage => "roles_overage",
             Self::MissingClaim => "missing_claim",
             Self::Predicate => "predicate",
             Self::ClaimsShape => "claims_shape",

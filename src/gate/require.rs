@@ -321,8 +321,11 @@ impl RequireLayer {
             return Ok(());
         }
         let caller = Identity::new(Arc::clone(caller));
-        if !roles.iter().all(|role| self.may_say(role, &caller) && caller.has_role(&role.name)) {
-            return Err(Denial::MissingRole);
+        for role in roles {
+            if !self.may_say(role, &caller) {
+                return Err(Denial::MissingRole);
+            }
+            caller.roles().judge(|name| *name == *role.name)?;
         }
         let has = |(path, value): &(Option<ClaimPath>, Value)| {
             path.as_ref().is_some_and(|path| path.holds(caller.all_claims(), value))

@@ -91,14 +91,16 @@ impl IdentityHeaders {
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
         let claim = |field: &IdentityField| -> Option<Cow<'_, str>> {
             Some(match field {
-                IdentityField::Subject => (&*token.subject).into(),
+                IdentityField::Subject => token.header_subject(),
                 IdentityField::Account => token.account.as_deref()?.into(),
                 IdentityField::Client => token.client.as_deref()?.into(),
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
                 IdentityField::Issuer => (&*token.issuer).into(),
                 // The scope as this gate grants it, not as another issuer writes it.
-                IdentityField::Claim(name) if **name == *"scope" => token.scope.as_str().into(),
+                IdentityField::Claim(name) if **name == *"scope" || token.mapping.has_scope_in(name) => {
+                    token.scope.as_str().into()
+                }
                 IdentityField::Claim(name) => match others.get(name.as_ref())? {
                     serde_json::Value::String(text) => Cow::Owned(text.clone()),
                     serde_json::Value::Number(number) => number.to_string().into(),
@@ -531,13 +533,16 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
     let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
     let texts = [token.account.as_deref(), token.client.as_deref(), token.jti.as_deref()];
     let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+    let roles: usize = token.roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
     as_weight(
         ENTRY_OVERHEAD_BYTES
             + headers
             + audience
             + texts
+            + roles
             + token.text.len()
             + token.subject.len()
+            + token.raw_subject.as_ref().map_or(0, |raw| raw.len())
             + token.scope.as_str().len(),
     )
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use serde_json::Value;
 
+use super::mapping::ClaimMapping;
 use super::strict_json;
-use crate::claim::{ClaimError, ClaimPath, ROLES};
+use crate::claim::{ClaimError, ClaimPath};
 use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
@@ -264,9 +265,8 @@ pub struct IssuerRules {
     pub scopes: AllowedScopes,
     /// Are its tokens accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// The paths of the subject's roles in its tokens; the roles of all paths count. In our own tokens, the claim
-    /// `roles`.
-    pub role_claims: Arc<[ClaimPath]>,
+    /// The claims that the gate reads, and what it makes of them.
+    pub claims: Arc<ClaimMapping>,
     /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations name them
     /// without it.
     pub subject_prefix: Box<str>,
@@ -295,7 +295,7 @@ impl IssuerRules {
             name: OWN.into(),
             scopes: AllowedScopes::Any,
             everywhere: true,
-            role_claims: ClaimPath::parse(ROLES).into_iter().collect(),
+            claims: Arc::new(ClaimMapping::own()),
             subject_prefix: "".into(),
             ours: true,
             audience: audience.into(),
@@ -315,7 +315,7 @@ impl IssuerRules {
             issuer,
             scopes: AllowedScopes::Only(Scope::default()),
             everywhere: false,
-            role_claims: Arc::default(),
+            claims: Arc::default(),
             subject_prefix: "".into(),
             ours: false,
             audience: audience.into(),
@@ -346,8 +346,15 @@ impl IssuerRules {
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
     pub fn roles<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Result<Self, ClaimError> {
-        self.role_claims = paths.into_iter().map(ClaimPath::parse).collect::<Result<_, _>>()?;
+        let roles = ClaimPath::list(paths)?;
+        Arc::make_mut(&mut self.claims).roles = roles;
         Ok(self)
+    }
+
+    /// Reads these claims instead of those of RFC 9068.
+    #[must_use]
+    pub fn claims(self, claims: ClaimMapping) -> Self {
+        Self { claims: Arc::new(claims), ..self }
     }
 
     /// Does it judge every token as `other` does?
@@ -357,7 +364,7 @@ impl IssuerRules {
             name,
             scopes,
             everywhere,
-            role_claims,
+            claims,
             subject_prefix,
             ours,
             audience,
@@ -368,8 +375,8 @@ impl IssuerRules {
         } = self;
         (issuer, ours, audience, typ, leeway, max_lifetime)
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
-            && (name, scopes, everywhere, role_claims, subject_prefix)
-                == (&other.name, &other.scopes, &other.everywhere, &other.role_claims, &other.subject_prefix)
+            && (name, scopes, everywhere, claims, subject_prefix)
+                == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
             && keys.equals(&other.keys)
     }
 
@@ -392,7 +399,7 @@ impl IssuerRules {
     }
 
     pub(super) fn granted(&self, scope: Scope) -> Scope {
-        self.scopes.of(scope)
+        self.scopes.of(self.claims.mapped(scope))
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {
@@ -442,6 +449,9 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         let prefix = &rules.subject_prefix;
         if prefix.len() > MAX_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
             return refuse("subject_prefix must be at most 64 visible ASCII characters");
+        }
+        if let Some(why) = rules.claims.problem() {
+            return refuse(why);
         }
         if rules.typ.is_empty() {
             return refuse("typ must list at least one type");
