@@ -227,10 +227,22 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
     };
     let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
-    let TrustedIssuer { name, url, scopes, everywhere, subject_prefix, audience, keys: _, typ, max_lifetime, leeway } =
-        issuer;
+    let TrustedIssuer {
+        name,
+        url,
+        scopes,
+        everywhere,
+        subject_prefix,
+        claims,
+        audience,
+        keys: _,
+        typ,
+        max_lifetime,
+        leeway,
+    } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
-    let mut rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
+    let rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
+    let mut rules = rules.claims(claims.clone());
     rules.everywhere = *everywhere;
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();

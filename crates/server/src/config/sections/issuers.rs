@@ -9,12 +9,12 @@ use super::super::print::{path, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
-use super::{DAY, SECOND, path_in};
+use super::{DAY, SECOND, mapping, path_in};
 use rotogate::route::{Auth, Route};
 use rotogate::session::Scope;
 use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
-use rotogate::token::verify::{AllowedScopes, OWN, host_of};
+use rotogate::token::verify::{AllowedScopes, ClaimMapping, OWN, host_of};
 
 /// An entry of `[[issuers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct TrustedIssuer {
     pub everywhere: bool,
     /// The prefix of its subjects.
     pub subject_prefix: String,
+    /// Which of its claims are read, and what they mean here.
+    pub claims: ClaimMapping,
     /// The accepted `aud` values; at least one.
     pub audience: Vec<String>,
     /// Its keys.
@@ -59,7 +61,7 @@ impl TrustedIssuer {
 pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
     let mut issuers: Vec<TrustedIssuer> = Vec::new();
     for section in sections {
-        section.later(&["discovery", "jwks_url", "fetch", "preset", "scope_map", "claims", "require", "introspection"]);
+        section.later(&["discovery", "jwks_url", "fetch", "preset", "introspection"]);
         let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
         if !url.is_empty() && url == own.url {
             section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
@@ -81,6 +83,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
             scopes: allowed_scopes(section),
             everywhere: section.get("everywhere", value::boolean).unwrap_or(false),
             subject_prefix: section.get("subject_prefix", subject_prefix).unwrap_or_default(),
+            claims: mapping::read(section, ClaimMapping::default()),
             audience: audience(section),
             keys: issuer_keys(section, dir),
             typ: typ.unwrap_or_else(|| vec![TrustedIssuer::TYP.to_owned()]),
@@ -175,8 +178,19 @@ pub(super) fn check_used(sections: &[Section<'_>], issuers: &[TrustedIssuer], ro
 }
 
 pub(super) fn print(issuer: &TrustedIssuer) -> Value {
-    let TrustedIssuer { name, url, audience, scopes, everywhere, subject_prefix, keys, typ, max_lifetime, leeway } =
-        issuer;
+    let TrustedIssuer {
+        name,
+        url,
+        audience,
+        scopes,
+        everywhere,
+        subject_prefix,
+        claims,
+        keys,
+        typ,
+        max_lifetime,
+        leeway,
+    } = issuer;
     let mut table = Table::new();
     put(&mut table, "name", name.as_str());
     let scopes = match scopes {
@@ -186,6 +200,7 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
     put(&mut table, "scopes", scopes);
     put(&mut table, "everywhere", *everywhere);
     put(&mut table, "subject_prefix", subject_prefix.as_str());
+    mapping::print(&mut table, claims);
     put(&mut table, "url", url.as_str());
     put(&mut table, "audience", texts(audience));
     match keys {

@@ -32,6 +32,7 @@ mod issuers;
 mod limits;
 mod listeners;
 mod log;
+mod mapping;
 mod overload;
 mod routes;
 mod routing;
