@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use crate::clock::Timestamp;
 use crate::policy::Permitted;
 use crate::session::{Generation, Scope, SessionId};
+use crate::token::claims::AccessToken;
 use crate::token::verify::Roles;
 use crate::verify_cache::Verified;
 
@@ -177,8 +178,8 @@ impl Identity {
         self.claims.get_or_init(|| Arc::new(self.verified.token().claims()))
     }
 
-    pub(super) fn is_own(&self) -> bool {
-        self.verified.token().ours
+    pub(super) fn token(&self) -> &AccessToken {
+        self.verified.token()
     }
 }
 

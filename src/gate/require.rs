@@ -30,11 +30,10 @@ use super::layer::ResponseFuture;
 use super::{Gate, layer, respond, upgrade};
 use crate::claim::ClaimPath;
 use crate::denial::Denial;
-use crate::policy::{By, Permitted, Undecided};
+use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
-use crate::route::{Auth, Route, RoutePolicy};
+use crate::route::{Auth, Role, Route, RoutePolicy};
 use crate::session::Scope;
-use crate::token::verify::OWN;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -57,13 +56,6 @@ struct Conditions {
     /// A claim and its required value. `None`: a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
-}
-
-/// A role, and the issuer whose tokens may carry it.
-#[derive(Clone, Debug)]
-struct Role {
-    issuer: Option<Box<str>>,
-    name: Box<str>,
 }
 
 #[derive(Clone)]
@@ -120,11 +112,7 @@ impl RequireLayer {
     /// ```
     #[must_use]
     pub fn role(self, role: &str) -> Self {
-        let named = role.split_once(':').filter(|(issuer, _)| self.gate.0.issuers.iter().any(|known| known == issuer));
-        let role = match named {
-            Some((issuer, name)) => Role { issuer: Some(issuer.into()), name: name.into() },
-            None => Role { issuer: None, name: role.into() },
-        };
+        let role = Role::parse(role, |issuer| self.gate.0.issuers.iter().any(|known| known == issuer));
         self.condition(|conditions| conditions.roles.push(role))
     }
 
@@ -322,10 +310,10 @@ impl RequireLayer {
         }
         let caller = Identity::new(Arc::clone(caller));
         for role in roles {
-            if !self.may_say(role, &caller) {
+            if !policy::may_name(&self.route.policy, role, caller.token()) {
                 return Err(Denial::MissingRole);
             }
-            caller.roles().judge(|name| *name == *role.name)?;
+            caller.roles().judge([role])?;
         }
         let has = |(path, value): &(Option<ClaimPath>, Value)| {
             path.as_ref().is_some_and(|path| path.holds(caller.all_claims(), value))
@@ -338,15 +326,6 @@ impl RequireLayer {
         }
         caller.share_claims(&mut parts.extensions);
         Ok(())
-    }
-
-    /// Whether the issuer of the caller's token may assert this role.
-    fn may_say(&self, role: &Role, caller: &Identity) -> bool {
-        match (&role.issuer, self.route.policy.issuers.as_slice()) {
-            (Some(issuer), _) => caller.issuer_name() == &**issuer,
-            (None, [only]) => caller.issuer_name() == only,
-            (None, _) => caller.is_own() && caller.issuer_name() == OWN,
-        }
     }
 
     /// The scopes that the reply's challenge names.

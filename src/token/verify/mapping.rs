@@ -20,6 +20,7 @@ use super::judge::{is_name, is_subject};
 use super::members::{Member, Members};
 use crate::claim::{ClaimPath, ROLES};
 use crate::denial::Denial;
+use crate::route::Role;
 use crate::session::Scope;
 
 /// The most roles of one token, and the most elements of a list of scopes.
@@ -183,9 +184,9 @@ impl Roles {
     ///
     /// # Errors
     /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
-    pub(crate) fn judge(&self, fits: impl Fn(&str) -> bool) -> Result<(), Denial> {
+    pub(crate) fn judge<'a>(&self, asked: impl IntoIterator<Item = &'a Role>) -> Result<(), Denial> {
         match self.are_left_out {
-            _ if self.names.iter().any(|name| fits(name)) => Ok(()),
+            _ if asked.into_iter().any(|role| self.contains(&role.name)) => Ok(()),
             true => Err(Denial::RolesOverage),
             false => Err(Denial::MissingRole),
         }

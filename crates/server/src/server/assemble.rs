@@ -268,7 +268,7 @@ fn proxy_settings(config: &Config) -> Settings {
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
     // The builder takes `strip` and `keep` on its own.
-    let IdentityConfig { subject, account, client, scope, session, issuer, claims, strip: _, keep: _ } = config;
+    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, strip: _, keep: _ } = config;
     let fixed = [
         (subject, IdentityField::Subject),
         (account, IdentityField::Account),
@@ -276,6 +276,7 @@ fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
         (scope, IdentityField::Scope),
         (session, IdentityField::Session),
         (issuer, IdentityField::Issuer),
+        (roles, IdentityField::Roles),
     ];
     let claims = claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
     fixed.into_iter().filter_map(|(name, field)| Some((name.clone()?, field))).chain(claims).collect()
