@@ -180,7 +180,7 @@ impl Roles {
         self.are_left_out
     }
 
-    /// Is a role that fits among them? If roles were left out, one that is not among them is not known to be missing.
+    /// Is one of these roles among them? If roles were left out, one that is not among them is not known to be missing.
     ///
     /// # Errors
     /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
@@ -194,6 +194,16 @@ impl Roles {
 }
 
 impl ClaimMapping {
+    /// Asks that a claim have exactly one of these values: texts, numbers or booleans. What was asked of this claim
+    /// before is asked no more.
+    pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
+        let wanted = WantedClaim::OneOf(values);
+        match self.require.iter_mut().find(|known| known.path == path) {
+            Some(known) => known.wanted = wanted,
+            None => self.require.push(RequiredClaim { path, wanted }),
+        }
+    }
+
     /// That of our own tokens.
     pub(super) fn own() -> Self {
         Self { roles: ClaimPath::parse(ROLES).into_iter().collect(), ..Self::default() }
@@ -215,7 +225,10 @@ impl ClaimMapping {
             WantedClaim::Present | WantedClaim::Absent => true,
         };
         if !self.require.iter().all(is_possible) {
-            return Some("a required claim must have at least one value, and each a text, a number or a boolean");
+            return Some(
+                "a required claim must have at least one value, and each a text, a number or a boolean; those of a preset \
+                 that has none must be named",
+            );
         }
         None
     }

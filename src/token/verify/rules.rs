@@ -9,6 +9,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, P
 use serde_json::Value;
 
 use super::mapping::ClaimMapping;
+use super::preset::Preset;
 use super::strict_json;
 use crate::claim::{ClaimError, ClaimPath};
 use crate::session::Scope;
@@ -348,6 +349,43 @@ impl IssuerRules {
     pub fn roles<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Result<Self, ClaimError> {
         let roles = ClaimPath::list(paths)?;
         Arc::make_mut(&mut self.claims).roles = roles;
+        Ok(self)
+    }
+
+    /// Takes type, claims and longest lifetime from what is known of a provider. Call it first: what is set afterwards
+    /// replaces that part of the preset.
+    ///
+    /// ```
+    /// # use rotogate::token::verify::{IssuerKeys, IssuerRules, Preset};
+    /// # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
+    /// let url = "https://token.actions.githubusercontent.com";
+    /// let rules = IssuerRules::external(url, vec!["https://github.com/acme".into()], keys)
+    ///     .preset(Preset::GithubActions)
+    ///     .require("repository_owner_id", ["4242"])?;
+    /// # let _ = rules;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn preset(self, preset: Preset) -> Self {
+        Self {
+            typ: preset.typ().map(Into::into).collect(),
+            max_lifetime: Some(preset.max_lifetime()),
+            claims: Arc::new(preset.claims()),
+            ..self
+        }
+    }
+
+    /// Asks that a claim have exactly one of these values: texts, numbers or booleans.
+    ///
+    /// # Errors
+    /// A path that cannot be parsed: see [`ClaimPath`].
+    pub fn require(
+        mut self,
+        path: &str,
+        values: impl IntoIterator<Item = impl Into<Value>>,
+    ) -> Result<Self, ClaimError> {
+        let path = ClaimPath::parse(path)?;
+        Arc::make_mut(&mut self.claims).require(path, values.into_iter().map(Into::into).collect());
         Ok(self)
     }
 

@@ -233,6 +233,8 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         scopes,
         everywhere,
         subject_prefix,
+        // Its values are in the other keys.
+        preset: _,
         claims,
         audience,
         keys: _,

@@ -27,8 +27,9 @@ pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
         subject_encoding: subject_encoding(section).unwrap_or(base.subject_encoding),
         audience: section.get("audience_claim", text_path).or(base.audience),
         scope_map: scope_map(section).unwrap_or(base.scope_map),
-        require: require(section, base.require),
+        require: base.require,
     };
+    let mapping = require(section, mapping);
     if claims.has("subject") && mapping.subject.is_empty() && !claims.is_bad() {
         claims.blame("subject", "is empty; expected at least one claim, such as \"sub\"");
     }
@@ -85,10 +86,9 @@ fn scope_map(section: &Section<'_>) -> Option<Vec<(Box<str>, Scope)>> {
     section.has("scope_map").then_some(map)
 }
 
-/// Required claims, each with its value or the list of its values; those of `base` besides.
-fn require(section: &Section<'_>, base: Vec<RequiredClaim>) -> Vec<RequiredClaim> {
+/// Required claims, each with its value or the list of its values; those of the preset besides.
+fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     let table = section.section("require");
-    let mut required = base;
     for (claim, wanted) in table.free() {
         let values = match wanted {
             Raw::List(several) => several.iter().map(|one| scalar(&one.value)).collect::<Result<Vec<_>, _>>(),
@@ -96,14 +96,20 @@ fn require(section: &Section<'_>, base: Vec<RequiredClaim>) -> Vec<RequiredClaim
         };
         match (text_path(&Raw::String(claim.to_owned())), values) {
             (Ok(_), Ok(values)) if values.is_empty() => table.blame(claim, "is empty; expected at least one value"),
-            (Ok(path), Ok(values)) => {
-                required.retain(|known| known.path != path);
-                required.push(RequiredClaim { path, wanted: WantedClaim::OneOf(values) });
-            }
+            (Ok(path), Ok(values)) => mapping.require(path, values),
             (Err(message), _) | (_, Err(message)) => table.blame(claim, message),
         }
     }
-    required
+    for RequiredClaim { path, wanted } in &mapping.require {
+        if matches!(wanted, WantedClaim::OneOf(values) if values.is_empty()) && !table.is_bad() {
+            let message = format!(
+                "needs {path}: this provider serves everybody, and without it the tokens of all its users pass; write \
+                 require = {{ {path} = \"…\" }}"
+            );
+            section.blame("require", message);
+        }
+    }
+    mapping
 }
 
 fn scalar(v: &Raw) -> Result<Json, String> {
