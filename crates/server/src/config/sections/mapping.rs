@@ -96,12 +96,18 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
         };
         match (text_path(&Raw::String(claim.to_owned())), values) {
             (Ok(_), Ok(values)) if values.is_empty() => table.blame(claim, "is empty; expected at least one value"),
+            (Ok(path), Ok(values)) if is_asked(&mapping, &path) && !values.iter().all(Json::is_string) => {
+                table.blame(
+                    claim,
+                    "is a text in the tokens of this provider, and no number: write it in quotation marks",
+                );
+            }
             (Ok(path), Ok(values)) => mapping.require(path, values),
             (Err(message), _) | (_, Err(message)) => table.blame(claim, message),
         }
     }
-    for RequiredClaim { path, wanted } in &mapping.require {
-        if matches!(wanted, WantedClaim::OneOf(values) if values.is_empty()) && !table.is_bad() {
+    for RequiredClaim { path, .. } in &mapping.require {
+        if is_asked(&mapping, path) && !table.is_bad() {
             let message = format!(
                 "needs {path}: this provider serves everybody, and without it the tokens of all its users pass; write \
                  require = {{ {path} = \"…\" }}"
@@ -110,6 +116,12 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
         }
     }
     mapping
+}
+
+/// Does the preset leave the values of this claim to the operator?
+fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
+    let is_open = |wanted: &WantedClaim| matches!(wanted, WantedClaim::OneOf(values) if values.is_empty());
+    mapping.require.iter().any(|known| known.path == *path && is_open(&known.wanted))
 }
 
 fn scalar(v: &Raw) -> Result<Json, String> {

@@ -164,6 +164,8 @@ fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
     }
     let found = said(&format!("{ISSUER}preset = \"github-actions\"\n"));
     assert!(found.len() == 1 && found[0].contains("issuers[0].require: needs repository_owner_id"), "{found:?}");
+    let found = said(&format!("{ISSUER}preset = \"github-actions\"\nrequire = {{ repository_owner_id = 65 }}\n"));
+    assert!(found.len() == 1 && found[0].contains("repository_owner_id: is a text in the tokens"), "{found:?}");
     let found = said(&format!("{ISSUER}preset = \"keyclock\"\n"));
     assert!(found.len() == 1 && found[0].contains("did you mean \"keycloak\"?"), "{found:?}");
     // Entra publishes keys without `alg`.
