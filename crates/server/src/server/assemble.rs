@@ -227,10 +227,24 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
     };
     let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
-    let TrustedIssuer { name, url, scopes, everywhere, subject_prefix, audience, keys: _, typ, max_lifetime, leeway } =
-        issuer;
+    let TrustedIssuer {
+        name,
+        url,
+        scopes,
+        everywhere,
+        subject_prefix,
+        // Its values are in the other keys.
+        preset: _,
+        claims,
+        audience,
+        keys: _,
+        typ,
+        max_lifetime,
+        leeway,
+    } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
-    let mut rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
+    let rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
+    let mut rules = rules.claims(claims.clone());
     rules.everywhere = *everywhere;
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();
@@ -256,7 +270,7 @@ fn proxy_settings(config: &Config) -> Settings {
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
     // The builder takes `strip` and `keep` on its own.
-    let IdentityConfig { subject, account, client, scope, session, issuer, claims, strip: _, keep: _ } = config;
+    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, strip: _, keep: _ } = config;
     let fixed = [
         (subject, IdentityField::Subject),
         (account, IdentityField::Account),
@@ -264,6 +278,7 @@ fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
         (scope, IdentityField::Scope),
         (session, IdentityField::Session),
         (issuer, IdentityField::Issuer),
+        (roles, IdentityField::Roles),
     ];
     let claims = claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
     fixed.into_iter().filter_map(|(name, field)| Some((name.clone()?, field))).chain(claims).collect()

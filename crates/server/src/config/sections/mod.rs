@@ -32,6 +32,7 @@ mod issuers;
 mod limits;
 mod listeners;
 mod log;
+mod mapping;
 mod overload;
 mod routes;
 mod routing;
@@ -143,7 +144,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let clients = clients::read(&client_sections, dir);
     let endpoint_sections = root.sections("endpoints");
     let endpoints = endpoints::read(&endpoint_sections, &clients, server.public_url.scheme_str() == Some("https"));
-    let identity = identity::read(&at("identity"), !issuers.is_empty());
+    let identity = identity::read(&at("identity"), &issuers);
     let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
     let route_sections = root.sections("routes");
     let routes = routes::read(&route_sections, &upstreams, &issuers);
