@@ -1,6 +1,9 @@
 //! Edits `users.toml` from the command line. Each command reads the file, changes it, checks the result and replaces
 //! the whole file, under a lock that serializes commands. Comments and the order of keys stay.
 //!
+//! Only the piece of the file with the user goes through the editor of TOML, whose document takes some twenty times the
+//! memory of its text. A file that is not in pieces (see [`super::parse`]) is edited as a whole.
+//!
 //! Passwords arrive as a [`SecretString`], from a prompt or standard input: never as arguments of a process, which
 //! every user of the machine can read (requirement O3).
 
@@ -71,8 +74,8 @@ pub struct ListedUser {
 /// # Errors
 /// The file cannot be read, is accessible to others, or is broken.
 pub fn list(path: &Path) -> Result<Vec<ListedUser>, EditError> {
-    let users = parse::read(path).map_err(EditError::File)?;
-    Ok(users.entries().iter().map(|e| ListedUser { username: e.username.to_string(), user: e.user.clone() }).collect())
+    let users = parse::read(path, &Users::default()).map_err(EditError::File)?;
+    Ok(users.entries().iter().map(|e| ListedUser { username: e.username.to_string(), user: e.user() }).collect())
 }
 
 /// Adds a user and returns its subject: `subject`, or a random one. Sessions of an earlier user of that subject stay
@@ -94,15 +97,14 @@ pub fn add_user(
     };
     let user = new_user(who, &subject, scopes, password, now)?;
     private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
-    change(path, true, |users, tables| {
-        if users.by_name(who.account, who.username).is_some() {
+    change(path, true, |draft| {
+        if draft.users.by_name(who.account, who.username).is_some() {
             return Err(EditError::Exists("its name, in this account"));
         }
-        if users.by_subject(&subject).is_some() {
+        if draft.users.by_subject(&subject).is_some() {
             return Err(EditError::Exists("its subject"));
         }
-        tables.push(user);
-        Ok(())
+        draft.add(vec![user])
     })?;
     Ok(subject)
 }
@@ -112,11 +114,7 @@ pub fn add_user(
 /// # Errors
 /// See [`EditError`].
 pub fn remove_user(path: &Path, who: UserKey<'_>) -> Result<(), EditError> {
-    change(path, false, |users, tables| {
-        users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
-        tables.retain(|table| !is(table, who));
-        Ok(())
-    })
+    change(path, false, |draft| draft.remove(who))
 }
 
 /// Sets a user's password and ends the sessions so far (requirement R8).
@@ -126,7 +124,7 @@ pub fn remove_user(path: &Path, who: UserKey<'_>) -> Result<(), EditError> {
 pub fn set_password(path: &Path, who: UserKey<'_>, password: &SecretString, now: Timestamp) -> Result<(), EditError> {
     let hash = password::hash(password)?;
     change_one(path, who, |user, table| {
-        set(table, "password", hash.into());
+        set(table, "password", hash.as_str().into());
         set(table, "sessions_valid_from", moment(now.max(user.sessions_valid_from)));
     })
 }
@@ -152,10 +150,9 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     let scopes = Scope::parse("read write").unwrap_or_default();
     let who = UserKey { account: None, username: &first.username };
     let user = new_user(who, &random_subject()?, &scopes, &first.password, now)?;
-    let mut document = DocumentMut::new();
     let mut tables = ArrayOfTables::new();
     tables.push(user);
-    document.insert("users", Item::ArrayOfTables(tables));
+    let document = document(tables);
     private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
     private_file::create_private_new(path, format!("{HEADER}{document}").as_bytes())?;
     Ok(first)
@@ -193,19 +190,14 @@ fn new_user(
     Ok(table)
 }
 
-fn change_one(path: &Path, who: UserKey<'_>, edit: impl FnOnce(&User, &mut Table)) -> Result<(), EditError> {
-    change(path, false, |users, tables| {
-        let entry = users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
-        let table = tables.iter_mut().find(|table| is(table, who)).ok_or(EditError::Unknown)?;
-        edit(&entry.user, table);
-        Ok(())
-    })
+fn change_one(path: &Path, who: UserKey<'_>, edit: impl Fn(&User, &mut Table)) -> Result<(), EditError> {
+    change(path, false, |draft| draft.edit(who, &edit))
 }
 
 fn change(
     path: &Path,
     make: bool,
-    edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<(), EditError>,
+    edit: impl FnOnce(&mut Draft<'_>) -> Result<(), EditError>,
 ) -> Result<(), EditError> {
     let _lock = private_file::lock_for_edit(path)?;
     let is_missing = matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == io::ErrorKind::NotFound);
@@ -214,24 +206,108 @@ fn change(
     } else {
         private_file::read_private(path).map_err(EditError::File)?
     };
-    let users = parse::parse(&text, path).map_err(EditError::File)?;
-    let mut document: DocumentMut =
-        text.parse().map_err(|e: toml_edit::TomlError| EditError::File(broken(path, &e)))?;
-    // A list of inline tables means the same in TOML; it is written as [[users]].
-    let item = document.remove("users").unwrap_or(Item::ArrayOfTables(ArrayOfTables::new()));
-    let Ok(mut tables) = item.into_array_of_tables() else {
-        return Err(EditError::File(format!("{}: users is not a list of tables", path.display())));
-    };
-    edit(&users, &mut tables)?;
-    document.insert("users", Item::ArrayOfTables(tables));
-    let mut outcome = document.to_string();
-    // To the TOML editor, the header comment belongs to the first user or to the end of the file. Keep it at the top.
-    let header = header(&text);
-    if !header.is_empty() && !outcome.starts_with(header) {
-        outcome = format!("{header}{}", outcome.replacen(header, "", 1));
+    let users = parse::parse(&text, path, &Users::default()).map_err(EditError::File)?;
+    let mut draft = Draft { path, text, users };
+    edit(&mut draft)?;
+    Ok(private_file::write_private_atomic(path, draft.text.as_bytes())?)
+}
+
+/// The text of the file, and its users.
+struct Draft<'a> {
+    path: &'a Path,
+    text: zeroize::Zeroizing<String>,
+    users: Users,
+}
+
+impl Draft<'_> {
+    fn add(&mut self, new: Vec<Table>) -> Result<(), EditError> {
+        let number = self.users.entries().len() + new.len();
+        let mut tables = ArrayOfTables::new();
+        new.into_iter().for_each(|table| tables.push(table));
+        let mut appended = None;
+        if self.users.are_in_pieces() {
+            let newline = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { "\n" };
+            appended = Some(format!("{}{newline}{}", *self.text, document(tables.clone())));
+        }
+        self.settle(appended, number, |all| tables.iter().for_each(|table| all.push(table.clone())))
     }
-    parse::parse(&outcome, path).map_err(EditError::File)?;
-    Ok(private_file::write_private_atomic(path, outcome.as_bytes())?)
+
+    fn edit(&mut self, who: UserKey<'_>, edit: &dyn Fn(&User, &mut Table)) -> Result<(), EditError> {
+        let user = self.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?.user();
+        let edited = self.users.piece(&self.text, who.account, who.username).and_then(|piece| {
+            let mut document: DocumentMut = self.text.get(piece.clone())?.parse().ok()?;
+            let table = document.get_mut("users")?.as_array_of_tables_mut()?.get_mut(0)?;
+            edit(&user, table);
+            Some(format!("{}{document}{}", self.text.get(..piece.start)?, self.text.get(piece.end..)?))
+        });
+        self.settle(edited, self.users.entries().len(), |tables| {
+            tables.iter_mut().filter(|table| is(table, who)).for_each(|table| edit(&user, table));
+        })
+    }
+
+    /// Removes a user, with the comments before it.
+    fn remove(&mut self, who: UserKey<'_>) -> Result<(), EditError> {
+        self.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
+        let shorter = self.users.piece(&self.text, who.account, who.username).and_then(|piece| {
+            let start = piece.start - trailing_comments(self.text.get(header(&self.text).len()..piece.start)?);
+            let end = piece.end - trailing_comments(self.text.get(piece.clone())?);
+            Some(format!("{}{}", self.text.get(..start)?, self.text.get(end..)?))
+        });
+        self.settle(shorter, self.users.entries().len() - 1, |tables| tables.retain(|table| !is(table, who)))
+    }
+
+    /// Takes the text that an edit of one piece made, if it is sound; otherwise edits the whole file.
+    fn settle(
+        &mut self,
+        text: Option<String>,
+        number: usize,
+        edit: impl FnOnce(&mut ArrayOfTables),
+    ) -> Result<(), EditError> {
+        if let Some(text) = text.map(zeroize::Zeroizing::new)
+            && let Ok(users) = parse::parse(&text, self.path, &self.users)
+            && users.entries().len() == number
+        {
+            (self.text, self.users) = (text, users);
+            return Ok(());
+        }
+        let text = zeroize::Zeroizing::new(self.edited_as_a_whole(edit)?);
+        self.users = parse::parse(&text, self.path, &self.users).map_err(EditError::File)?;
+        self.text = text;
+        Ok(())
+    }
+
+    fn edited_as_a_whole(&self, edit: impl FnOnce(&mut ArrayOfTables)) -> Result<String, EditError> {
+        let text = &*self.text;
+        let mut document: DocumentMut =
+            text.parse().map_err(|e: toml_edit::TomlError| EditError::File(broken(self.path, &e)))?;
+        // A list of inline tables means the same in TOML; it is written as [[users]].
+        let item = document.remove("users").unwrap_or(Item::ArrayOfTables(ArrayOfTables::new()));
+        let Ok(mut tables) = item.into_array_of_tables() else {
+            return Err(EditError::File(format!("{}: users is not a list of tables", self.path.display())));
+        };
+        edit(&mut tables);
+        document.insert("users", Item::ArrayOfTables(tables));
+        let mut outcome = document.to_string();
+        // To the TOML editor, the header comment belongs to the first user or to the end of the file. Keep it at the
+        // top.
+        let header = header(text);
+        if !header.is_empty() && !outcome.starts_with(header) {
+            outcome = format!("{header}{}", outcome.replacen(header, "", 1));
+        }
+        Ok(outcome)
+    }
+}
+
+/// The length of the blank lines and comments at the end of a text.
+fn trailing_comments(text: &str) -> usize {
+    let is_comment = |line: &&str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    text.split_inclusive('\n').rev().take_while(is_comment).map(str::len).sum()
+}
+
+fn document(tables: ArrayOfTables) -> DocumentMut {
+    let mut document = DocumentMut::new();
+    document.insert("users", Item::ArrayOfTables(tables));
+    document
 }
 
 /// The comment at the head of the file, which a blank line separates from the first user: ours, or an older one.

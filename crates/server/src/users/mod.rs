@@ -81,7 +81,7 @@ impl FileDirectory {
     /// # Errors
     /// It cannot be read, is accessible to others (requirement O2), or is broken: then the text names every problem.
     pub fn open(path: &Path, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
-        let users = parse::read(path).map_err(DirectoryError::Unavailable)?;
+        let users = parse::read(path, &Users::default()).map_err(DirectoryError::Unavailable)?;
         Ok(Self {
             path: path.to_owned(),
             passwords,
@@ -111,7 +111,8 @@ impl FileDirectory {
     /// As [`FileDirectory::open`]. The users stay as they were, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let users = match parse::read(&self.path) {
+        let before = self.users.load_full();
+        let users = match parse::read(&self.path, &before) {
             Ok(users) => users,
             Err(what) => {
                 // Once for each change, however often the file is read.
@@ -124,11 +125,12 @@ impl FileDirectory {
             }
         };
         self.broken.store(None);
-        if *self.users.load_full() == users {
+        let now = Arc::new(users);
+        // Also if they are the same: with the pieces of the new text, the next change is found without parsing it all.
+        self.users.store(Arc::clone(&now));
+        if *before == *now {
             return Ok(false);
         }
-        let before = self.users.swap(Arc::new(users));
-        let now = self.users.load_full();
         let changes = before.changes(&now);
         tracing::info!(users = changes.len(), "users file reloaded");
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -143,10 +145,10 @@ impl FileDirectory {
     /// The users of a name: in one account, or in all of them and in none.
     pub(crate) fn named(&self, account: Option<&str>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
-        let is_it = |entry: &&parse::Entry| {
-            &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == Some(account))
+        let is_it = |entry: &&Arc<parse::Entry>| {
+            &*entry.username == username && account.is_none_or(|account| entry.account.as_deref() == Some(account))
         };
-        users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
+        users.entries().iter().filter(is_it).map(|entry| entry.user()).collect()
     }
 
     /// The login name of a subject.
@@ -192,11 +194,11 @@ impl Directory for FileDirectory {
         }
         // The check may have waited. A user that was disabled or got another password meanwhile is refused.
         let now = self.users.load();
-        let still = now.by_name(account, username).filter(|e| e.user.active && e.hash.expose() == entry.hash.expose());
-        Ok(still.map(|e| e.user.clone()))
+        let still = now.by_name(account, username).filter(|e| e.active && e.hash == entry.hash);
+        Ok(still.map(|e| e.user()))
     }
 
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
-        Ok(self.users.load().by_subject(subject).map(|entry| entry.user.clone()))
+        Ok(self.users.load().by_subject(subject).map(|entry| entry.user()))
     }
 }

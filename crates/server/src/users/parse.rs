@@ -1,8 +1,17 @@
-//! Parses `users.toml`.
+//! Parses `users.toml`, in pieces of one user each.
+//!
+//! The tree of a whole file takes ten times the memory of its text. A file is mostly `[[users]]` tables, and each of
+//! them is a TOML document of its own, so it is cut before these lines, and the TOML parser reads piece after piece.
+//! What a piece means does not depend on the others, so a user whose piece did not change is not parsed again. A file
+//! that does not divide in this way, or has a mistake, is parsed as a whole, and every mistake is reported.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::UserChange;
 use crate::config::raw::{self, Problems, Section, Value};
@@ -16,46 +25,125 @@ use rotogate::session::Scope;
 use rotogate::token::claims::CLIENT_PREFIX;
 use rotogate::token::verify::is_subject;
 
+/// A user, in as little memory as is sensible: there may be many.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) user: User,
+    pub(super) subject: Box<str>,
     pub(super) username: Box<str>,
+    pub(super) account: Option<Box<str>>,
+    pub(super) active: bool,
+    sessions_valid_from: Timestamp,
+    scopes: Scope,
+    /// As JSON; `None` if it is empty.
+    profile: Option<Box<str>>,
     pub(super) hash: SecretHash,
+}
+
+impl Entry {
+    pub(super) fn user(&self) -> User {
+        let profile = self.profile.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let mut user = User::new(self.subject.clone())
+            .active(self.active)
+            .sessions_valid_from(self.sessions_valid_from)
+            .password_mark(PasswordMark::of(self.hash.expose().as_bytes()))
+            .scopes(self.scopes.clone());
+        (user.account, user.profile) = (self.account.clone(), profile.unwrap_or_default());
+        user
+    }
 }
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        (&self.user, &self.username, self.hash.expose()) == (&other.user, &other.username, other.hash.expose())
+        // Without `..`: a new field must be compared.
+        let Self { subject, username, account, active, sessions_valid_from, scopes, profile, hash } = self;
+        *subject == other.subject
+            && *username == other.username
+            && *account == other.account
+            && *active == other.active
+            && *sessions_valid_from == other.sessions_valid_from
+            && *scopes == other.scopes
+            && *profile == other.profile
+            && *hash == other.hash
     }
 }
 
-/// The users, indexed by subject and by name.
+/// The users, in the order of the file.
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    entries: Vec<Entry>,
-    by_subject: HashMap<Box<str>, usize>,
-    by_name: HashMap<Option<Box<str>>, HashMap<Box<str>, usize>>,
+    entries: Vec<Arc<Entry>>,
+    /// Indexes of the entries, sorted by subject, and by account and name.
+    by_subject: Vec<u32>,
+    by_name: Vec<u32>,
+    /// The digest of each entry's piece of the file; `None` if the file was parsed as a whole.
+    pieces: Option<Vec<[u8; 16]>>,
     dearest: Cost,
 }
 
 impl PartialEq for Users {
     fn eq(&self, other: &Self) -> bool {
-        self.entries == other.entries
+        self.entries.len() == other.entries.len()
+            && self.entries.iter().zip(&other.entries).all(|(one, two)| Arc::ptr_eq(one, two) || one == two)
     }
 }
 
 impl Users {
-    pub(super) fn entries(&self) -> &[Entry] {
+    fn new(entries: Vec<Arc<Entry>>, pieces: Option<Vec<[u8; 16]>>) -> Self {
+        let sorted = |order: &dyn Fn(&Entry, &Entry) -> std::cmp::Ordering| {
+            let mut indexes: Vec<u32> = (0..).take(entries.len()).collect();
+            let entry = |index: &u32| usize::try_from(*index).ok().and_then(|index| entries.get(index));
+            indexes.sort_unstable_by(|one, two| match (entry(one), entry(two)) {
+                (Some(one), Some(two)) => order(one, two),
+                _ => std::cmp::Ordering::Equal,
+            });
+            indexes
+        };
+        let by_subject = sorted(&|one, two| one.subject.cmp(&two.subject));
+        let by_name = sorted(&|one, two| one.name().cmp(&two.name()));
+        let dearest = entries.iter().filter_map(|entry| cost_of(entry.hash.expose()).ok()).max_by_key(|c| c.work());
+        Self { by_subject, by_name, pieces, dearest: dearest.unwrap_or_default(), entries }
+    }
+
+    pub(super) fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
     }
 
-    pub(super) fn by_subject(&self, subject: &str) -> Option<&Entry> {
-        self.entries.get(*self.by_subject.get(subject)?)
+    pub(super) fn by_subject(&self, subject: &str) -> Option<&Arc<Entry>> {
+        self.find(&self.by_subject, |entry| (*entry.subject).cmp(subject))
     }
 
-    pub(super) fn by_name(&self, account: Option<&str>, username: &str) -> Option<&Entry> {
-        let account: Option<Box<str>> = account.map(Into::into);
-        self.entries.get(*self.by_name.get(&account)?.get(username)?)
+    /// The piece of the text with this user, if the text is in pieces.
+    pub(super) fn piece(&self, text: &str, account: Option<&str>, username: &str) -> Option<Range<usize>> {
+        self.pieces.as_ref()?;
+        let at = self.entries.iter().position(|entry| entry.name() == (account, username))?;
+        pieces(text).into_iter().nth(at)
+    }
+
+    /// Whether the file was parsed in pieces.
+    pub(super) fn are_in_pieces(&self) -> bool {
+        self.pieces.is_some()
+    }
+
+    pub(super) fn by_name(&self, account: Option<&str>, username: &str) -> Option<&Arc<Entry>> {
+        self.find(&self.by_name, |entry| entry.name().cmp(&(account, username)))
+    }
+
+    fn find(&self, sorted: &[u32], order: impl Fn(&Entry) -> std::cmp::Ordering) -> Option<&Arc<Entry>> {
+        let entry = |index: &u32| self.entries.get(usize::try_from(*index).ok()?);
+        let at = sorted.binary_search_by(|index| entry(index).map_or(std::cmp::Ordering::Less, |e| order(e))).ok()?;
+        entry(sorted.get(at)?)
+    }
+
+    /// Whether each subject, and each name in its account, is there once.
+    fn are_distinct(&self) -> bool {
+        let entry = |index: &u32| self.entries.get(usize::try_from(*index).ok()?);
+        let differ = |sorted: &[u32], is_same: &dyn Fn(&Entry, &Entry) -> bool| {
+            sorted.iter().zip(sorted.iter().skip(1)).all(|(one, two)| match (entry(one), entry(two)) {
+                (Some(one), Some(two)) => !is_same(one, two),
+                _ => false,
+            })
+        };
+        differ(&self.by_subject, &|one, two| one.subject == two.subject)
+            && differ(&self.by_name, &|one, two| one.name() == two.name())
     }
 
     /// The cost of checking the most expensive password hash. Every check costs as much, so that its duration does not
@@ -66,33 +154,50 @@ impl Users {
 
     /// The users that differ in `now`.
     pub(super) fn changes(&self, now: &Self) -> Vec<UserChange> {
-        let user = |entry: Option<&Entry>| entry.map(|e| e.user.clone());
+        let same = |(one, two): &(&Arc<Entry>, &Arc<Entry>)| Arc::ptr_eq(one, two);
+        let head = self.entries.iter().zip(&now.entries).take_while(same).count();
+        let tail =
+            self.entries.iter().skip(head).rev().zip(now.entries.iter().skip(head).rev()).take_while(same).count();
+        let changed = |users: &Self| head..users.entries.len() - tail;
         let mut changes = Vec::new();
-        for old in &self.entries {
-            let new = now.by_subject(&old.user.subject);
-            if new.map(|e| &e.user) != Some(&old.user) {
-                changes.push(UserChange { before: Some(old.user.clone()), after: user(new) });
+        for old in self.entries.get(changed(self)).unwrap_or_default() {
+            let new = now.by_subject(&old.subject);
+            if new.is_some_and(|new| Arc::ptr_eq(new, old)) {
+                continue;
+            }
+            let (before, after) = (old.user(), new.map(|new| new.user()));
+            if after.as_ref() != Some(&before) {
+                changes.push(UserChange { before: Some(before), after });
             }
         }
-        for new in &now.entries {
-            if self.by_subject(&new.user.subject).is_none() {
-                changes.push(UserChange { before: None, after: Some(new.user.clone()) });
+        for new in now.entries.get(changed(now)).unwrap_or_default() {
+            if self.by_subject(&new.subject).is_none() {
+                changes.push(UserChange { before: None, after: Some(new.user()) });
             }
         }
         changes
     }
 }
 
-/// Reads the file, which must be private.
-pub(super) fn read(path: &Path) -> Result<Users, String> {
-    parse(&read_private(path)?, path)
+impl Entry {
+    fn name(&self) -> (Option<&str>, &str) {
+        (self.account.as_deref(), &self.username)
+    }
+}
+
+/// Reads the file, which must be private. Users that `known` has of the same text are taken from there.
+pub(super) fn read(path: &Path, known: &Users) -> Result<Users, String> {
+    parse(&read_private(path)?, path, known)
 }
 
 /// Reports every problem of the text, one on each line.
-pub(super) fn parse(text: &str, path: &Path) -> Result<Users, String> {
+pub(super) fn parse(text: &str, path: &Path, known: &Users) -> Result<Users, String> {
     let name = path.display().to_string();
+    if let Some(users) = in_pieces(text, &name, known) {
+        return Ok(users);
+    }
     let problems = Problems::new(&name, text);
-    let users = raw::parse(text, &problems).map(|root| users(&Section::root(&root, &problems)));
+    let users = raw::parse(text, &problems).map(|root| as_a_whole(&Section::root(&root, &problems)));
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
@@ -101,28 +206,118 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Users, String> {
     }
 }
 
-fn users(root: &Section<'_>) -> Users {
-    let mut users = Users::default();
-    let mut costs: Vec<Cost> = Vec::new();
+/// The pieces of a text, from each line `[[users]]` to the next one. What is before the first is none of them.
+pub(super) fn pieces(text: &str) -> Vec<Range<usize>> {
+    let is_head = |line: &str| {
+        let rest = line.strip_prefix("[[users]]").map(str::trim);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+    };
+    let mut starts = Vec::new();
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if is_head(line) {
+            starts.push(at);
+        }
+        at += line.len();
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+}
+
+/// The users of a text of which each piece is a document with one user; `None` otherwise. A cut within a text of
+/// several lines leaves a piece that is no document.
+fn in_pieces(text: &str, file: &str, known: &Users) -> Option<Users> {
+    let pieces = pieces(text);
+    let head = text.get(..pieces.first().map_or(text.len(), |first| first.start))?;
+    let problems = Problems::new(file, head);
+    match raw::parse(head, &problems)?.value {
+        Value::Table(table) if table.is_empty() => {}
+        _ => return None,
+    }
+    let texts: Vec<&str> = pieces.into_iter().map(|piece| text.get(piece)).collect::<Option<_>>()?;
+    let digests: Vec<[u8; 16]> = texts.iter().map(|piece| short_digest(piece)).collect();
+    let before = known.pieces.as_deref().unwrap_or_default();
+    let same = |(one, two): &(&[u8; 16], &[u8; 16])| one == two;
+    let head = digests.iter().zip(before).take_while(same).count();
+    let tail = digests.iter().skip(head).rev().zip(before.iter().skip(head).rev()).take_while(same).count();
+    let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(texts.len());
+    entries.extend(known.entries.get(..head)?.iter().cloned());
+    let changed = texts.get(head..texts.len() - tail)?;
+    entries.extend(parallel(changed, |piece| single(piece, file))?.into_iter().map(Arc::new));
+    entries.extend(known.entries.get(known.entries.len() - tail..)?.iter().cloned());
+    let users = Users::new(entries, Some(digests));
+    users.are_distinct().then_some(users)
+}
+
+/// Enough pieces that a further thread is worth its start.
+const PIECES_PER_THREAD: usize = 2000;
+
+/// Parses pieces on as many threads as are useful.
+fn parallel<T: Send>(pieces: &[&str], parse: impl Fn(&str) -> Option<T> + Sync) -> Option<Vec<T>> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = (pieces.len() / PIECES_PER_THREAD).clamp(1, cores.min(8));
+    if threads == 1 {
+        return pieces.iter().map(|piece| parse(piece)).collect();
+    }
+    let share = pieces.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        let parse = &parse;
+        let started: Vec<_> = pieces
+            .chunks(share)
+            .map(|share| scope.spawn(move || share.iter().map(|piece| parse(piece)).collect::<Option<Vec<T>>>()))
+            .collect();
+        let mut all = Vec::with_capacity(pieces.len());
+        for thread in started {
+            all.extend(thread.join().ok()??);
+        }
+        Some(all)
+    })
+}
+
+fn short_digest(text: &str) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.iter_mut().zip(digest(&SHA256, text.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
+    short
+}
+
+/// The user of a piece that has one and no mistake.
+fn single(piece: &str, file: &str) -> Option<Entry> {
+    let problems = Problems::new(file, piece);
+    let root = raw::parse(piece, &problems)?;
+    let root = Section::root(&root, &problems);
+    let mut users = entries(&root);
+    root.finish();
+    let user = users.pop().filter(|_| users.is_empty())?;
+    problems.into_errors().is_none().then_some(user)
+}
+
+fn entries(root: &Section<'_>) -> Vec<Entry> {
+    let read = |section: Section<'_>| {
+        let entry = entry(&section);
+        section.finish();
+        entry
+    };
+    root.sections("users").into_iter().filter_map(read).collect()
+}
+
+fn as_a_whole(root: &Section<'_>) -> Users {
+    let mut entries = Vec::new();
+    let (mut subjects, mut names) = (HashSet::new(), HashSet::new());
     for section in root.sections("users") {
         let entry = entry(&section);
         section.finish();
         let Some(entry) = entry else { continue };
-        let at = users.entries.len();
-        if users.by_subject.insert(entry.user.subject.clone(), at).is_some() {
-            section.blame("subject", format!("\"{}\" is listed twice", entry.user.subject));
+        if !subjects.insert(entry.subject.clone()) {
+            section.blame("subject", format!("\"{}\" is listed twice", entry.subject));
         }
-        let names = users.by_name.entry(entry.user.account.clone()).or_default();
-        if names.insert(entry.username.clone(), at).is_some() {
+        if !names.insert((entry.account.clone(), entry.username.clone())) {
             let name = raw::printable(&entry.username);
             section.blame("username", format!("\"{name}\" is listed twice in one account"));
         }
-        costs.extend(cost_of(entry.hash.expose()));
-        users.entries.push(entry);
+        entries.push(Arc::new(entry));
     }
     root.finish();
-    users.dearest = costs.into_iter().max_by_key(|cost| cost.work()).unwrap_or_default();
-    users
+    Users::new(entries, None)
 }
 
 /// One user; `None` if a required part was refused.
@@ -136,14 +331,16 @@ fn entry(section: &Section<'_>) -> Option<Entry> {
     let scopes = section.list("scopes", value::scope).unwrap_or_default();
     let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).unwrap_or_default();
     let profile = profile(&section.section("profile"));
-    let hash = password?;
-    let mut user = User::new(subject?)
-        .active(active)
-        .sessions_valid_from(sessions_valid_from)
-        .password_mark(PasswordMark::of(hash.expose().as_bytes()))
-        .scopes(scopes);
-    (user.account, user.profile) = (account, profile);
-    Some(Entry { user, username: username?, hash })
+    Some(Entry {
+        subject: subject?,
+        username: username?,
+        account,
+        active,
+        sessions_valid_from,
+        scopes,
+        profile: (!profile.is_empty()).then(|| serde_json::Value::from_iter(profile).to_string().into()),
+        hash: password?,
+    })
 }
 
 fn subject(v: &Value) -> Result<Box<str>, String> {

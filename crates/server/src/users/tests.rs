@@ -143,7 +143,7 @@ fn j9_a_subject_is_visible_ascii() {
     let path = Path::new("users.toml");
     for bad in ["", "a b", "caf\u{e9}", "a\\nb", &"x".repeat(257)] {
         let text = format!("[[users]]\nsubject = \"{bad}\"\nusername = \"a\"\npassword = \"{hash}\"\n");
-        let said = parse::parse(&text, path).unwrap_err();
+        let said = parse::parse(&text, path, &Users::default()).unwrap_err();
         assert!(said.starts_with("users.toml:2:11: users[0].subject: expected 1 to 256 visible ASCII"), "{said}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -333,4 +333,83 @@ fn a_change_of_the_file_is_seen() {
     edit::set_active(&path, ADA, true, NOW).unwrap();
     let changes = told.recv_timeout(Duration::from_secs(30)).unwrap();
     assert!(changes[0].after.as_ref().unwrap().active);
+}
+
+/// A hash of the right form that is fast to check and the same for all.
+fn many(number: usize) -> String {
+    let hash = hash_with(&secret("right"), CHEAP).unwrap();
+    (0..number)
+        .map(|n| {
+            format!("\n# before {n}\n[[users]] # of {n}\nsubject = \"s-{n}\"\nusername = \"user{n}\"\npassword = \"{hash}\"\n")
+        })
+        .collect()
+}
+
+#[test]
+fn a_file_in_pieces_means_what_the_whole_file_means() {
+    let whole = |text: &str| {
+        // An indented head is no cut, so these are parsed as a whole.
+        let text = text.replace("[[users]]", " [[users]]");
+        parse::parse(&text, Path::new("users.toml"), &Users::default()).unwrap()
+    };
+    let text = format!("# kept\n{}[users.profile]\nemail = \"x\"\n", many(5));
+    let parts = parse::parse(&text, Path::new("users.toml"), &Users::default()).unwrap();
+    assert!(parts.are_in_pieces() && !whole(&text).are_in_pieces());
+    assert_eq!(parts, whole(&text));
+    assert_eq!(parts.by_subject("s-4").unwrap().user().profile["email"], "x");
+    for not_divisible in [
+        "profile = { text = \"\"\"\n[[users]]\n\"\"\" }\n",
+        "profile = { text = '''\n[[users]]\nsubject = \"s\"\nusername = \"s\"\n''' }\n",
+    ] {
+        let text = format!("{}{not_divisible}", many(2));
+        let users = parse::parse(&text, Path::new("users.toml"), &Users::default()).unwrap();
+        assert!(!users.are_in_pieces());
+        assert_eq!(users.entries().len(), 2, "{not_divisible}");
+    }
+    let said = parse::parse(&format!("users = []\n{}", many(1)), Path::new("users.toml"), &Users::default());
+    assert!(said.unwrap_err().contains("users.toml:4:"), "a list cannot be continued");
+}
+
+#[test]
+fn users_of_the_same_text_are_not_parsed_again() {
+    let path = Path::new("users.toml");
+    let text = many(5);
+    let before = parse::parse(&text, path, &Users::default()).unwrap();
+    let same = |now: &Users| {
+        now.entries().iter().filter(|new| before.entries().iter().any(|old| Arc::ptr_eq(old, new))).count()
+    };
+    assert_eq!(same(&parse::parse(&text, path, &before).unwrap()), 5);
+    let changed = text.replace("\"user2\"", "\"user9\"");
+    let now = parse::parse(&changed, path, &before).unwrap();
+    assert_eq!((same(&now), now.entries().len()), (4, 5));
+    assert!(now.by_name(None, "user9").is_some() && now.by_name(None, "user2").is_none());
+    let changes = before.changes(&now);
+    assert!(changes.is_empty(), "the login name is not part of a user: {changes:?}");
+    let now = parse::parse(&text.replace("s-2", "s-9"), path, &before).unwrap();
+    assert_eq!(before.changes(&now).len(), 2, "one is gone, one is new");
+    let twice = parse::parse(&text.replace("s-2", "s-3"), path, &before);
+    assert!(twice.unwrap_err().contains("\"s-3\" is listed twice"));
+}
+
+#[test]
+fn an_edit_of_one_piece_leaves_all_other_text_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let head = "# Mine.\n";
+    let before = format!("{head}{}# the end\n", many(4));
+    private_file::write_private_atomic(&path, before.as_bytes()).unwrap();
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let user = |username| UserKey { account: None, username };
+    edit::set_active(&path, user("user1"), true, NOW).unwrap();
+    assert_eq!(text().replacen("active = true\n", "", 1), before);
+    private_file::write_private_atomic(&path, before.as_bytes()).unwrap();
+    edit::remove_user(&path, user("user2")).unwrap();
+    let from = before.find("\n# before 2").unwrap();
+    let to = before.find("\n# before 3").unwrap();
+    assert_eq!(text(), format!("{}{}", &before[..from], &before[to..]));
+    edit::remove_user(&path, user("user3")).unwrap();
+    assert!(text().ends_with("# the end\n") && !text().contains("# before 3"), "{}", text());
+    edit::add_user(&path, user("new"), Some("s-new"), &Scope::default(), &secret("p"), NOW).unwrap();
+    assert!(text().starts_with(&before[..from]), "{}", text());
+    assert_eq!(edit::list(&path).unwrap().len(), 3);
 }
