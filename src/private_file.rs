@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// The longest file of secrets that is read as text, in bytes: far above any sensible token or list of users.
-const MAX_LEN: u64 = 64 << 20;
+pub const MAX_LEN: u64 = 64 << 20;
 
 /// Opens a private file, for reading, or for reading and writing.
 ///

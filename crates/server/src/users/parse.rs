@@ -7,19 +7,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
 
-use super::UserChange;
+use super::{UserChange, UsersFile};
 use crate::config::raw::{self, Problems, Section, Value};
 use crate::config::value;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{PasswordMark, User, is_valid_subject};
-use rotogate::password::SecretHash;
-use rotogate::password::{Cost, cost_of};
+use rotogate::password::{Accepted, CostClass, PasswordHash, Passwords, SecretHash};
 use rotogate::private_file::read_private;
 use rotogate::session::Scope;
 use rotogate::token::claims::CLIENT_PREFIX;
@@ -37,15 +36,23 @@ pub(super) struct Entry {
     /// As JSON; `None` if it is empty.
     profile: Option<Box<str>>,
     pub(super) hash: SecretHash,
+    class: CostClass,
+    /// The mark of the password, if the hash was replaced while the password stayed.
+    mark: Option<Box<PasswordMark>>,
 }
 
 impl Entry {
+    /// The mark of the password: the same as long as the password is, although a login may replace its hash.
+    pub(super) fn mark(&self) -> PasswordMark {
+        self.mark.as_deref().copied().unwrap_or_else(|| PasswordMark::of(self.hash.expose().as_bytes()))
+    }
+
     pub(super) fn user(&self) -> User {
         let profile = self.profile.as_deref().and_then(|json| serde_json::from_str(json).ok());
         let mut user = User::new(self.subject.clone())
             .active(self.active)
             .sessions_valid_from(self.sessions_valid_from)
-            .password_mark(PasswordMark::of(self.hash.expose().as_bytes()))
+            .password_mark(self.mark())
             .scopes(self.scopes.clone());
         (user.account, user.profile) = (self.account.clone(), profile.unwrap_or_default());
         user
@@ -55,7 +62,8 @@ impl Entry {
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         // Without `..`: a new field must be compared.
-        let Self { subject, username, account, active, sessions_valid_from, scopes, profile, hash } = self;
+        let Self { subject, username, account, active, sessions_valid_from, scopes, profile, hash, class: _, mark } =
+            self;
         *subject == other.subject
             && *username == other.username
             && *account == other.account
@@ -64,6 +72,7 @@ impl PartialEq for Entry {
             && *scopes == other.scopes
             && *profile == other.profile
             && *hash == other.hash
+            && *mark == other.mark
     }
 }
 
@@ -76,7 +85,7 @@ pub(super) struct Users {
     by_name: Vec<u32>,
     /// The digest of each entry's piece of the file; `None` if the file was parsed as a whole.
     pieces: Option<Vec<[u8; 16]>>,
-    dearest: Cost,
+    dearest: CostClass,
 }
 
 impl PartialEq for Users {
@@ -99,8 +108,7 @@ impl Users {
         };
         let by_subject = sorted(&|one, two| one.subject.cmp(&two.subject));
         let by_name = sorted(&|one, two| one.name().cmp(&two.name()));
-        let dearest = entries.iter().filter_map(|entry| cost_of(entry.hash.expose()).ok()).max_by_key(|c| c.work());
-        Self { by_subject, by_name, pieces, dearest: dearest.unwrap_or_default(), entries }
+        Self { by_subject, by_name, pieces, dearest: CostClass::default(), entries }
     }
 
     pub(super) fn entries(&self) -> &[Arc<Entry>] {
@@ -111,11 +119,10 @@ impl Users {
         self.find(&self.by_subject, |entry| (*entry.subject).cmp(subject))
     }
 
-    /// The piece of the text with this user, if the text is in pieces.
-    pub(super) fn piece(&self, text: &str, account: Option<&str>, username: &str) -> Option<Range<usize>> {
+    /// Each entry with its piece of the text, if the text is in pieces.
+    pub(super) fn with_pieces(&self, text: &str) -> Option<Vec<(&Arc<Entry>, Range<usize>)>> {
         self.pieces.as_ref()?;
-        let at = self.entries.iter().position(|entry| entry.name() == (account, username))?;
-        pieces(text).into_iter().nth(at)
+        Some(self.entries.iter().zip(pieces(text)).collect())
     }
 
     /// Whether the file was parsed in pieces.
@@ -146,10 +153,15 @@ impl Users {
             && differ(&self.by_name, &|one, two| one.name() == two.name())
     }
 
-    /// The cost of checking the most expensive password hash. Every check costs as much, so that its duration does not
-    /// tell whether a user exists (A2).
-    pub(super) fn dearest(&self) -> Cost {
+    /// The class whose checks take the longest, of the classes in use. Every check takes as long, so that its duration
+    /// does not tell whether a user exists (A2, I32).
+    pub(super) fn dearest(&self) -> CostClass {
         self.dearest
+    }
+
+    /// Finds the dearest class. Blocks if a class was not measured yet.
+    pub(super) fn measure(&mut self, passwords: &Passwords) {
+        self.dearest = passwords.dearest(self.entries.iter().map(|entry| entry.class));
     }
 
     /// The users that differ in `now`.
@@ -186,18 +198,19 @@ impl Entry {
 }
 
 /// Reads the file, which must be private. Users that `known` has of the same text are taken from there.
-pub(super) fn read(path: &Path, known: &Users) -> Result<Users, String> {
-    parse(&read_private(path)?, path, known)
+pub(super) fn read(file: &UsersFile, known: &Users) -> Result<Users, String> {
+    parse(&read_private(file.path())?, file, known)
 }
 
 /// Reports every problem of the text, one on each line.
-pub(super) fn parse(text: &str, path: &Path, known: &Users) -> Result<Users, String> {
-    let name = path.display().to_string();
-    if let Some(users) = in_pieces(text, &name, known) {
+pub(super) fn parse(text: &str, file: &UsersFile, known: &Users) -> Result<Users, String> {
+    let name = file.path().display().to_string();
+    let accepted = file.accepted();
+    if let Some(users) = in_pieces(text, &name, accepted, known) {
         return Ok(users);
     }
     let problems = Problems::new(&name, text);
-    let users = raw::parse(text, &problems).map(|root| as_a_whole(&Section::root(&root, &problems)));
+    let users = raw::parse(text, &problems).map(|root| as_a_whole(&Section::root(&root, &problems), accepted));
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
@@ -226,7 +239,7 @@ pub(super) fn pieces(text: &str) -> Vec<Range<usize>> {
 
 /// The users of a text of which each piece is a document with one user; `None` otherwise. A cut within a text of
 /// several lines leaves a piece that is no document.
-fn in_pieces(text: &str, file: &str, known: &Users) -> Option<Users> {
+fn in_pieces(text: &str, file: &str, accepted: &Accepted, known: &Users) -> Option<Users> {
     let pieces = pieces(text);
     let head = text.get(..pieces.first().map_or(text.len(), |first| first.start))?;
     let problems = Problems::new(file, head);
@@ -243,7 +256,7 @@ fn in_pieces(text: &str, file: &str, known: &Users) -> Option<Users> {
     let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(texts.len());
     entries.extend(known.entries.get(..head)?.iter().cloned());
     let changed = texts.get(head..texts.len() - tail)?;
-    entries.extend(parallel(changed, |piece| single(piece, file))?.into_iter().map(Arc::new));
+    entries.extend(parallel(changed, |piece| single(piece, file, accepted))?.into_iter().map(Arc::new));
     entries.extend(known.entries.get(known.entries.len() - tail..)?.iter().cloned());
     let users = Users::new(entries, Some(digests));
     users.are_distinct().then_some(users)
@@ -281,30 +294,30 @@ fn short_digest(text: &str) -> [u8; 16] {
 }
 
 /// The user of a piece that has one and no mistake.
-fn single(piece: &str, file: &str) -> Option<Entry> {
+fn single(piece: &str, file: &str, accepted: &Accepted) -> Option<Entry> {
     let problems = Problems::new(file, piece);
     let root = raw::parse(piece, &problems)?;
     let root = Section::root(&root, &problems);
-    let mut users = entries(&root);
+    let mut users = entries(&root, accepted);
     root.finish();
     let user = users.pop().filter(|_| users.is_empty())?;
     problems.into_errors().is_none().then_some(user)
 }
 
-fn entries(root: &Section<'_>) -> Vec<Entry> {
+fn entries(root: &Section<'_>, accepted: &Accepted) -> Vec<Entry> {
     let read = |section: Section<'_>| {
-        let entry = entry(&section);
+        let entry = entry(&section, accepted);
         section.finish();
         entry
     };
     root.sections("users").into_iter().filter_map(read).collect()
 }
 
-fn as_a_whole(root: &Section<'_>) -> Users {
+fn as_a_whole(root: &Section<'_>, accepted: &Accepted) -> Users {
     let mut entries = Vec::new();
     let (mut subjects, mut names) = (HashSet::new(), HashSet::new());
     for section in root.sections("users") {
-        let entry = entry(&section);
+        let entry = entry(&section, accepted);
         section.finish();
         let Some(entry) = entry else { continue };
         if !subjects.insert(entry.subject.clone()) {
@@ -321,16 +334,21 @@ fn as_a_whole(root: &Section<'_>) -> Users {
 }
 
 /// One user; `None` if a required part was refused.
-fn entry(section: &Section<'_>) -> Option<Entry> {
+fn entry(section: &Section<'_>, accepted: &Accepted) -> Option<Entry> {
     let subject = section.require("subject", "the sub of the user's tokens", subject);
     let username = section.require("username", "the name to log in with", name);
     let account = section.get("account", account);
-    let password = section.require("password", "an argon2id hash; see rotogate user passwd", hash);
+    let password =
+        section.require("password", "a password hash; see rotogate user passwd and import", |v| hash(v, accepted));
     let active = section.get("active", value::boolean).unwrap_or(true);
     let sessions_valid_from = section.get("sessions_valid_from", moment).unwrap_or(Timestamp::ZERO);
     let scopes = section.list("scopes", value::scope).unwrap_or_default();
     let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).unwrap_or_default();
     let profile = profile(&section.section("profile"));
+    let rehashed = rehashed(&section.section("rehashed"));
+    let (hash, class) = password?;
+    // Of another hash: somebody changed the password by hand.
+    let mark = rehashed.filter(|(of, _)| *of == PasswordMark::of(hash.expose().as_bytes()));
     Some(Entry {
         subject: subject?,
         username: username?,
@@ -339,7 +357,9 @@ fn entry(section: &Section<'_>) -> Option<Entry> {
         sessions_valid_from,
         scopes,
         profile: (!profile.is_empty()).then(|| serde_json::Value::from_iter(profile).to_string().into()),
-        hash: password?,
+        hash,
+        class,
+        mark: mark.map(|(_, mark)| Box::new(mark)),
     })
 }
 
@@ -379,24 +399,39 @@ pub(super) fn is_valid_account(account: &str) -> bool {
 }
 
 /// The value may be a password that was mistaken for its hash: it is never repeated.
-fn hash(v: &Value) -> Result<SecretHash, String> {
+fn hash(v: &Value, accepted: &Accepted) -> Result<(SecretHash, CostClass), String> {
     match v {
-        Value::String(s) => match cost_of(s) {
-            Ok(_) => Ok(SecretHash::new(s.clone())),
+        Value::String(s) => match PasswordHash::parse(s, accepted) {
+            Ok(hash) => Ok((SecretHash::new(s.clone()), hash.class())),
             Err(e) => Err(format!("is {e}")),
         },
-        _ => Err("expected an argon2id hash, \"$argon2id$v=19$…\"".to_owned()),
+        _ => Err("expected a password hash, such as \"$argon2id$v=19$…\"".to_owned()),
     }
 }
+
+/// What the gate writes when a login replaced the hash: the mark of the new hash, and the mark that the password keeps.
+fn rehashed(section: &Section<'_>) -> Option<(PasswordMark, PasswordMark)> {
+    let (hash, mark) = (section.get("hash", mark), section.get("mark", mark));
+    section.finish();
+    hash.zip(mark)
+}
+
+fn mark(v: &Value) -> Result<PasswordMark, String> {
+    let text = match v {
+        Value::String(s) => MARK.decode(s).ok(),
+        _ => None,
+    };
+    let bytes = text.and_then(|bytes| bytes.try_into().ok());
+    bytes.map(PasswordMark::from_bytes).ok_or_else(|| "expected what the gate wrote here; remove rehashed".to_owned())
+}
+
+/// How a mark is written.
+pub(super) const MARK: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 fn moment(v: &Value) -> Result<Timestamp, String> {
     let parsed = match v {
         Value::Integer(ms) => u64::try_from(*ms).ok().map(Timestamp::from_millis),
-        Value::Datetime(d) => humantime::parse_rfc3339(&d.to_string())
-            .ok()
-            .and_then(|t| t.duration_since(UNIX_EPOCH).ok())
-            .and_then(|d| u64::try_from((d + Duration::from_nanos(999_999)).as_millis()).ok())
-            .map(Timestamp::from_millis),
+        Value::Datetime(d) => instant(&d.to_string()),
         _ => None,
     };
     parsed.ok_or_else(|| {
@@ -405,6 +440,12 @@ fn moment(v: &Value) -> Result<Timestamp, String> {
             v.describe()
         )
     })
+}
+
+/// A time in UTC, as RFC 3339 writes it. A fraction of a millisecond counts as a whole one.
+pub(super) fn instant(text: &str) -> Option<Timestamp> {
+    let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from((since + Duration::from_nanos(999_999)).as_millis()).ok().map(Timestamp::from_millis)
 }
 
 fn profile(section: &Section<'_>) -> BTreeMap<String, serde_json::Value> {
