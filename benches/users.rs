@@ -30,6 +30,7 @@ const USERS: usize = 50_000;
 /// The goals, with this many users.
 const MEMORY_MIB: f64 = 60.0;
 const ADD_SECONDS: f64 = 0.2;
+const IMPORT_SECONDS: f64 = 10.0;
 
 const CONFIG: &str = r#"
 [server]
@@ -158,4 +159,21 @@ fn main() {
         })
         .collect();
     goal("user add, without a gate: median", quantile(&seconds, 0.5), ADD_SECONDS, "s");
+
+    let empty = folder(1);
+    let path = empty.path().join("old.jsonl");
+    let lines: String = (0..users)
+        .map(|user| {
+            format!(
+                "{{\"username\":\"old{user}\",\"subject\":\"old-{user}\",\"profile\":{{\"email\":\"old{user}@example.com\"}},\
+                 \"password_hash\":\"$2b$12$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6\"}}\n"
+            )
+        })
+        .collect();
+    fs::write(&path, lines).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let gate = Gate::start(empty.path());
+    let took = timed(empty.path(), &["user", "import", path.to_str().unwrap()], "").as_secs_f64();
+    goal("user import of all, while the gate runs", took, IMPORT_SECONDS, "s");
+    goal("memory of the gate after the import", gate.memory("VmRSS:") - one, MEMORY_MIB, "MiB");
 }
