@@ -363,6 +363,15 @@ impl Passwords {
         dearest
     }
 
+    /// How long a check of this class takes. Blocks for some checks if the class is new.
+    #[doc(hidden)]
+    pub fn time_of(&self, class: CostClass) -> Duration {
+        let mut memory = self.memory.take();
+        let time = self.times.of(class, &mut memory);
+        self.memory.keep(memory);
+        time
+    }
+
     /// Hashes a password as [`hash`] does, as one of the checks that may run.
     ///
     /// # Errors
@@ -594,6 +603,23 @@ mod tests {
         drop(running);
         assert!(waiting.await.unwrap());
         assert!(passwords.verify(&right, &phc).await.unwrap(), "the queue is free again");
+    }
+
+    #[tokio::test]
+    async fn a3_a_check_of_much_memory_takes_the_places_of_several() {
+        let passwords = Passwords::new(2, 8);
+        let right = secret("right");
+        let cheap = hash_with(&right, CHEAP).unwrap();
+        let large = CostClass::Argon2(Cost { memory_kib: SHARE_KIB + 1, ..CHEAP });
+        let one = Arc::clone(&passwords.running).try_acquire_many_owned(SHARE_KIB).unwrap();
+        assert!(passwords.verify(&right, &cheap).await.unwrap(), "there is a place for a usual one");
+        let mut waiting = Box::pin(passwords.check(&right, None, large));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(one);
+        assert!(!waiting.await.unwrap(), "without a hash, no password is right");
+        // What takes more than there is runs alone.
+        let larger = CostClass::Argon2(Cost { memory_kib: 3 * SHARE_KIB, ..CHEAP });
+        assert!(!passwords.check(&right, None, larger).await.unwrap());
     }
 
     #[test]
