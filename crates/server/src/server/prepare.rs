@@ -239,7 +239,11 @@ impl Findings<'_> {
             let file = self.config.directory.users_file()?;
             FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
         };
-        self.private("directory.path", path, open).map(Arc::new)
+        let directory = self.private("directory.path", path, open)?;
+        if let Some(warning) = directory.warning() {
+            self.warn("directory.path", warning);
+        }
+        Some(Arc::new(directory))
     }
 
     /// Builds a gate on a memory store: what the builder refuses, a start refuses.

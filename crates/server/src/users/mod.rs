@@ -40,11 +40,11 @@ use rotogate::password::{Accepted, FirebaseParameters, PasswordHash, Passwords};
 use rotogate::private_file;
 pub use watch::FileWatcher;
 
-/// A user before and after a change of the file.
+/// A user before and after a change of the file. A new user is none: nothing depends on it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
-    /// Before; `None` for a new user.
-    pub before: Option<User>,
+    /// Before.
+    pub before: User,
     /// Now; `None` for a removed user.
     pub after: Option<User>,
 }
@@ -186,8 +186,8 @@ impl FileDirectory {
         if *before == *now {
             return Ok(false);
         }
-        let changes = before.changes(&now);
-        tracing::info!(users = changes.len(), "users file reloaded");
+        let (changes, added) = before.changes(&now);
+        tracing::info!(users = changes.len() + added, "users file reloaded");
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
         if !changes.is_empty() {
             for hook in hooks {
@@ -211,12 +211,21 @@ impl FileDirectory {
         self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
     }
 
+    /// What is allowed but probably not intended: few users whose hashes make every login slow.
+    pub fn warning(&self) -> Option<String> {
+        let (class, number) = self.users.load().lone_dear(&self.passwords)?;
+        Some(format!(
+            "{number} users have password hashes that take more than four times the usual time ({class:?}), and every \
+             refused login takes as long; set new passwords for them: rotogate user passwd"
+        ))
+    }
+
     /// Whether the file is broken, so that older users are in force.
     pub fn is_broken(&self) -> bool {
         self.broken.load().is_some()
     }
 
-    /// Calls `hook` after each change with the users that differ; the new users are in force by then. The hook must not
+    /// Calls `hook` after each change with the users that differ from before; the new users are in force by then. The hook must not
     /// call [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
         self.hooks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));

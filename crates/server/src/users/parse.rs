@@ -5,7 +5,8 @@
 //! What a piece means does not depend on the others, so a user whose piece did not change is not parsed again. A file
 //! that does not divide in this way, or has a mistake, is parsed as a whole, and every mistake is reported.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,10 +20,11 @@ use crate::config::value;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{PasswordMark, User, is_valid_subject};
 use rotogate::password::{Accepted, CostClass, PasswordHash, Passwords, SecretHash};
-use rotogate::private_file::read_private;
+use rotogate::private_file::{open_private, read_private};
 use rotogate::session::Scope;
 use rotogate::token::claims::CLIENT_PREFIX;
 use rotogate::token::verify::is_subject;
+use zeroize::Zeroizing;
 
 /// A user, in as little memory as is sensible: there may be many.
 #[derive(Debug)]
@@ -164,8 +166,21 @@ impl Users {
         self.dearest = passwords.dearest(self.entries.iter().map(|entry| entry.class));
     }
 
-    /// The users that differ in `now`.
-    pub(super) fn changes(&self, now: &Self) -> Vec<UserChange> {
+    /// A class that few users have and that makes every login slow: less than a thousandth of the users, and checks of
+    /// more than four times the time of the usual class. With the number of its users.
+    pub(super) fn lone_dear(&self, passwords: &Passwords) -> Option<(CostClass, usize)> {
+        let mut numbers: BTreeMap<CostClass, usize> = BTreeMap::new();
+        for entry in &self.entries {
+            *numbers.entry(entry.class).or_default() += 1;
+        }
+        let usual = *numbers.iter().max_by_key(|(_, number)| **number)?.0;
+        let number = *numbers.get(&self.dearest)?;
+        let is_dear = || passwords.time_of(self.dearest) > passwords.time_of(usual) * 4;
+        (number * 1000 < self.entries.len() && is_dear()).then_some((self.dearest, number))
+    }
+
+    /// The users that differ in `now`, and the number of new ones.
+    pub(super) fn changes(&self, now: &Self) -> (Vec<UserChange>, usize) {
         let same = |(one, two): &(&Arc<Entry>, &Arc<Entry>)| Arc::ptr_eq(one, two);
         let head = self.entries.iter().zip(&now.entries).take_while(same).count();
         let tail =
@@ -179,15 +194,11 @@ impl Users {
             }
             let (before, after) = (old.user(), new.map(|new| new.user()));
             if after.as_ref() != Some(&before) {
-                changes.push(UserChange { before: Some(before), after });
+                changes.push(UserChange { before, after });
             }
         }
-        for new in now.entries.get(changed(now)).unwrap_or_default() {
-            if self.by_subject(&new.subject).is_none() {
-                changes.push(UserChange { before: None, after: Some(new.user()) });
-            }
-        }
-        changes
+        let added = now.entries.get(changed(now)).unwrap_or_default();
+        (changes, added.iter().filter(|new| self.by_subject(&new.subject).is_none()).count())
     }
 }
 
@@ -199,18 +210,54 @@ impl Entry {
 
 /// Reads the file, which must be private. Users that `known` has of the same text are taken from there.
 pub(super) fn read(file: &UsersFile, known: &Users) -> Result<Users, String> {
-    parse(&read_private(file.path())?, file, known)
+    match read_in_blocks(file, known)? {
+        Some(users) => Ok(users),
+        None => parse(&read_private(file.path())?, file, known),
+    }
+}
+
+/// How much of a file is in memory at once.
+const BLOCK: usize = 4 << 20;
+
+/// Reads the file block by block; `None` if it is not in pieces.
+fn read_in_blocks(file: &UsersFile, known: &Users) -> Result<Option<Users>, String> {
+    let mut opened = open_private(file.path(), false)?;
+    let mut reading = Reading::new(file, known);
+    // All of it at once: a buffer that grows leaves copies behind that are not wiped.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(2 * BLOCK));
+    loop {
+        let block = u64::try_from(BLOCK).unwrap_or(u64::MAX);
+        let read = opened.by_ref().take(block).read_to_end(&mut buffer);
+        let is_end = read.map_err(|error| format!("{}: cannot be read: {error}", file.path().display()))? == 0;
+        let valid = match std::str::from_utf8(&buffer) {
+            // The end of the block may be within a character.
+            Err(error) if !is_end && error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => return Ok(None),
+            Ok(text) => text.len(),
+        };
+        let text = buffer.get(..valid).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+        // The last piece may go on in the next block.
+        let end = if is_end { valid } else { pieces(text).last().map_or(0, |last| last.start) };
+        let taken = text.get(..end).and_then(|text| reading.push(text));
+        if taken.is_none() || buffer.len() - end > BLOCK {
+            return Ok(None);
+        }
+        if is_end {
+            return Ok(reading.finish());
+        }
+        buffer.drain(..end);
+    }
 }
 
 /// Reports every problem of the text, one on each line.
 pub(super) fn parse(text: &str, file: &UsersFile, known: &Users) -> Result<Users, String> {
     let name = file.path().display().to_string();
-    let accepted = file.accepted();
-    if let Some(users) = in_pieces(text, &name, accepted, known) {
+    let mut reading = Reading::new(file, known);
+    if let Some(users) = reading.push(text).and_then(|()| reading.finish()) {
         return Ok(users);
     }
     let problems = Problems::new(&name, text);
-    let users = raw::parse(text, &problems).map(|root| as_a_whole(&Section::root(&root, &problems), accepted));
+    let users = raw::parse(text, &problems).map(|root| as_a_whole(&Section::root(&root, &problems), file.accepted()));
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
@@ -237,29 +284,87 @@ pub(super) fn pieces(text: &str) -> Vec<Range<usize>> {
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
-/// The users of a text of which each piece is a document with one user; `None` otherwise. A cut within a text of
-/// several lines leaves a piece that is no document.
-fn in_pieces(text: &str, file: &str, accepted: &Accepted, known: &Users) -> Option<Users> {
-    let pieces = pieces(text);
-    let head = text.get(..pieces.first().map_or(text.len(), |first| first.start))?;
-    let problems = Problems::new(file, head);
-    match raw::parse(head, &problems)?.value {
-        Value::Table(table) if table.is_empty() => {}
-        _ => return None,
+/// Reads a text of which each piece is a document with one user. A cut within a text of several lines leaves a piece that
+/// is no document.
+struct Reading<'a> {
+    name: String,
+    accepted: &'a Accepted,
+    known: &'a Users,
+    /// Where in `known` the next piece is, if nothing was changed there.
+    next: usize,
+    /// The pieces of `known`, once one is elsewhere.
+    by_digest: Option<HashMap<[u8; 16], usize>>,
+    entries: Vec<Arc<Entry>>,
+    digests: Vec<[u8; 16]>,
+    is_begun: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(file: &'a UsersFile, known: &'a Users) -> Self {
+        Self {
+            name: file.path().display().to_string(),
+            accepted: file.accepted(),
+            known,
+            next: 0,
+            by_digest: None,
+            entries: Vec::with_capacity(known.entries.len()),
+            digests: Vec::with_capacity(known.entries.len()),
+            is_begun: false,
+        }
     }
-    let texts: Vec<&str> = pieces.into_iter().map(|piece| text.get(piece)).collect::<Option<_>>()?;
-    let digests: Vec<[u8; 16]> = texts.iter().map(|piece| short_digest(piece)).collect();
-    let before = known.pieces.as_deref().unwrap_or_default();
-    let same = |(one, two): &(&[u8; 16], &[u8; 16])| one == two;
-    let head = digests.iter().zip(before).take_while(same).count();
-    let tail = digests.iter().skip(head).rev().zip(before.iter().skip(head).rev()).take_while(same).count();
-    let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(texts.len());
-    entries.extend(known.entries.get(..head)?.iter().cloned());
-    let changed = texts.get(head..texts.len() - tail)?;
-    entries.extend(parallel(changed, |piece| single(piece, file, accepted))?.into_iter().map(Arc::new));
-    entries.extend(known.entries.get(known.entries.len() - tail..)?.iter().cloned());
-    let users = Users::new(entries, Some(digests));
-    users.are_distinct().then_some(users)
+
+    /// Reads whole pieces. `None` if this is something else.
+    fn push(&mut self, text: &str) -> Option<()> {
+        let pieces = pieces(text);
+        let head = text.get(..pieces.first().map_or(text.len(), |first| first.start))?;
+        if self.is_begun {
+            head.is_empty().then_some(())?;
+        } else {
+            let problems = Problems::new(&self.name, head);
+            match raw::parse(head, &problems)?.value {
+                Value::Table(table) if table.is_empty() => self.is_begun = true,
+                _ => return None,
+            }
+        }
+        let mut new = Vec::new();
+        let mut found = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let piece = text.get(piece)?;
+            let digest = short_digest(piece);
+            let entry = self.known_entry(&digest);
+            if entry.is_none() {
+                new.push(piece);
+            }
+            found.push(entry);
+            self.digests.push(digest);
+        }
+        let mut new = parallel(&new, |piece| single(piece, &self.name, self.accepted))?.into_iter().map(Arc::new);
+        for entry in found {
+            self.entries.push(entry.or_else(|| new.next())?);
+        }
+        Some(())
+    }
+
+    fn known_entry(&mut self, digest: &[u8; 16]) -> Option<Arc<Entry>> {
+        let pieces = self.known.pieces.as_deref()?;
+        let at = if pieces.get(self.next) == Some(digest) {
+            self.next
+        } else {
+            let by_digest = self
+                .by_digest
+                .get_or_insert_with(|| pieces.iter().enumerate().map(|(at, digest)| (*digest, at)).collect());
+            *by_digest.get(digest)?
+        };
+        self.next = at + 1;
+        self.known.entries.get(at).cloned()
+    }
+
+    fn finish(mut self) -> Option<Users> {
+        self.entries.shrink_to_fit();
+        self.digests.shrink_to_fit();
+        let users = Users::new(self.entries, Some(self.digests));
+        users.are_distinct().then_some(users)
+    }
 }
 
 /// Enough pieces that a further thread is worth its start.

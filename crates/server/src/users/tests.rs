@@ -317,7 +317,7 @@ async fn o10_a_broken_file_changes_nothing_and_a_sound_one_tells_what_changed() 
     assert!(!directory.reload().unwrap(), "nothing changed");
     assert!(!directory.is_broken() && told.try_recv().is_err());
 
-    let before = directory.lookup("s-ada").await.unwrap();
+    let before = directory.lookup("s-ada").await.unwrap().unwrap();
     edit::remove_user(&path, ADA).unwrap();
     assert!(directory.reload().unwrap());
     assert_eq!(told.try_recv().unwrap(), [UserChange { before, after: None }]);
@@ -389,11 +389,41 @@ fn users_of_the_same_text_are_not_parsed_again() {
     assert_eq!((same(&now), now.entries().len()), (4, 5));
     assert!(now.by_name(None, "user9").is_some() && now.by_name(None, "user2").is_none());
     let changes = before.changes(&now);
-    assert!(changes.is_empty(), "the login name is not part of a user: {changes:?}");
+    assert_eq!(changes, (Vec::new(), 0), "the login name is not part of a user");
     let now = parse::parse(&text.replace("s-2", "s-9"), &path.into(), &before).unwrap();
-    assert_eq!(before.changes(&now).len(), 2, "one is gone, one is new");
+    let (changes, added) = before.changes(&now);
+    assert_eq!((changes.len(), added), (1, 1), "one is gone, one is new");
+    assert_eq!(same(&now), 4);
+    // Moved to the end, and one removed.
+    let moved = text.split_once("\n# before 2").unwrap();
+    let (third, rest) = moved.1.split_once("\n# before 3").unwrap();
+    let text = format!("{}\n# before 3{rest}\n# before 2{third}", moved.0);
+    let now = parse::parse(&text, &path.into(), &before).unwrap();
+    // A comment belongs to the piece before it, so three pieces are others.
+    assert_eq!((same(&now), now.entries().len()), (2, 5));
+    assert_eq!(before.changes(&now), (Vec::new(), 0));
     let twice = parse::parse(&text.replace("s-2", "s-3"), &path.into(), &before);
     assert!(twice.unwrap_err().contains("\"s-3\" is listed twice"));
+}
+
+#[test]
+fn a_file_of_several_blocks_means_what_its_text_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let text = format!("# kept: {}\n{}", "\u{e9}".repeat(1000), many(40_000));
+    assert!(text.len() > 6 << 20, "more than one block");
+    private_file::write_private_atomic(&path, text.as_bytes()).unwrap();
+    let read = parse::read(&(&path).into(), &Users::default()).unwrap();
+    assert!(read.are_in_pieces() && read.entries().len() == 40_000);
+    assert_eq!(read, parse::parse(&text, &(&path).into(), &Users::default()).unwrap());
+    assert!(read.by_name(None, "user39999").is_some());
+    for (cut, said) in [(text.len() - 20, "not TOML"), (text.rfind("username").unwrap(), "username: missing")] {
+        private_file::write_private_atomic(&path, &text.as_bytes()[..cut]).unwrap();
+        let error = parse::read(&(&path).into(), &read).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    private_file::write_private_atomic(&path, &[text.as_bytes(), b"\xff"].concat()).unwrap();
+    assert!(parse::read(&(&path).into(), &read).unwrap_err().contains("not UTF-8"));
 }
 
 #[test]
@@ -543,6 +573,19 @@ async fn i32_unknown_users_and_all_hashes_take_the_runs_of_the_dearest_class() {
     edit::remove_user(&path, UserKey { account: None, username: "dear" }).unwrap();
     directory.reload().unwrap();
     assert_ne!(directory.users.load().dearest(), CostClass::Bcrypt { cost: 8 });
+}
+
+#[test]
+fn i32_few_dear_hashes_are_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let write = |users: usize| {
+        let bob = format!("[[users]]\nsubject = \"b\"\nusername = \"bob\"\npassword = \"{BCRYPT}\"\n");
+        private_file::write_private_atomic(&path, (many(users) + &bob).as_bytes()).unwrap();
+        open(&path).warning()
+    };
+    assert_eq!(write(999), None);
+    assert!(write(1001).unwrap().contains("1 users have password hashes"));
 }
 
 mod import {
