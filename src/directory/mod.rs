@@ -167,6 +167,18 @@ impl PasswordMark {
         mark.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
         Self(mark)
     }
+
+    /// A mark that was kept.
+    #[doc(hidden)]
+    pub fn from_bytes(kept: [u8; 32]) -> Self {
+        Self(kept)
+    }
+
+    /// The mark, to be kept.
+    #[doc(hidden)]
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
 }
 
 impl fmt::Debug for PasswordMark {

@@ -9,8 +9,8 @@ use super::ServerError;
 use super::prepare::StartPlan;
 use super::users::LiveUsers;
 use crate::config::{
-    Config, DirectoryConfig, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
-    StoreConfig, TrustedIssuer,
+    Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
+    TrustedIssuer,
 };
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
@@ -83,8 +83,8 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let (directory, first_user) = match directory {
         Some(directory) => (directory, None),
         None => {
-            let DirectoryConfig::File { path } = &config.directory;
-            let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
+            let file = config.directory.users_file().map_err(ServerError::new)?;
+            let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
             (Arc::new(made.0), Some(made.1))
         }
     };

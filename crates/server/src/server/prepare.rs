@@ -222,9 +222,28 @@ impl Findings<'_> {
     }
 
     fn users(&mut self, passwords: &Arc<Passwords>) -> Option<Arc<FileDirectory>> {
-        let DirectoryConfig::File { path } = &self.config.directory;
-        let open = || FileDirectory::open(path, Arc::clone(passwords)).map_err(|error| error.to_string());
-        self.private("directory.path", path, open).map(Arc::new)
+        let DirectoryConfig::File { path, hashes } = &self.config.directory;
+        for (key, path) in [("firebase", &hashes.firebase), ("spring_pbkdf2_secret_file", &hashes.spring_secret_file)] {
+            let Some(path) = path else { continue };
+            let key = format!("directory.{key}");
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&key, why);
+                return None;
+            }
+            if let Err(message) = trusted::check_folders(path).and_then(|()| private_file::open_private(path, false)) {
+                self.blame(&key, message);
+                return None;
+            }
+        }
+        let open = || {
+            let file = self.config.directory.users_file()?;
+            FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
+        };
+        let directory = self.private("directory.path", path, open)?;
+        if let Some(warning) = directory.warning() {
+            self.warn("directory.path", warning);
+        }
+        Some(Arc::new(directory))
     }
 
     /// Builds a gate on a memory store: what the builder refuses, a start refuses.

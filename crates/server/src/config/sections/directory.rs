@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::super::print::{self, put};
+use super::super::print::{self, list, put, put_some};
 use super::super::raw::Section;
 use super::super::value;
 use super::path_in;
+use crate::users::UsersFile;
+use rotogate::password::{Accepted, FirebaseParameters, Legacy, Spring};
+use rotogate::private_file::read_private;
+use secrecy::SecretString;
 
 /// `[directory]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,26 +20,97 @@ pub enum DirectoryConfig {
     File {
         /// The file.
         path: PathBuf,
+        /// Which imported password hashes it may have.
+        hashes: HashesConfig,
     },
+}
+
+/// Imported password hashes: which are accepted besides those that always are, and what some of them need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HashesConfig {
+    /// The weak schemes.
+    pub allow_legacy: Vec<Legacy>,
+    /// The file with the password hash parameters of a Firebase project.
+    pub firebase: Option<PathBuf>,
+    /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults.
+    pub spring_iterations: Option<u32>,
+    /// The file with the secret of Spring's `{pbkdf2}`.
+    pub spring_secret_file: Option<PathBuf>,
+}
+
+impl HashesConfig {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A text that names the key and the file, and says what is wrong.
+    pub fn accepted(&self) -> Result<Accepted, String> {
+        let Self { allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
+        let parameters = |path: &PathBuf| {
+            let parameters = FirebaseParameters::from_json(&read_private(path)?);
+            parameters.map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let secret = |path: &PathBuf| {
+            read_private(path).map(|text| SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+        };
+        let of = |key: &str, error: String| format!("directory.{key}: {error}");
+        Ok(Accepted {
+            legacy: allow_legacy.clone(),
+            firebase: firebase.as_ref().map(parameters).transpose().map_err(|error| of("firebase", error))?,
+            spring: Spring {
+                iterations: *spring_iterations,
+                secret: spring_secret_file
+                    .as_ref()
+                    .map(secret)
+                    .transpose()
+                    .map_err(|error| of("spring_pbkdf2_secret_file", error))?,
+            },
+        })
+    }
 }
 
 /// The default of the section.
 impl DirectoryConfig {
     const PATH: &str = "data/users.toml";
+
+    /// The users file.
+    ///
+    /// # Errors
+    /// As [`HashesConfig::accepted`].
+    pub fn users_file(&self) -> Result<UsersFile, String> {
+        let Self::File { path, hashes } = self;
+        Ok(UsersFile::new(path, hashes.accepted()?))
+    }
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
     section.later(&["url"]);
     section.get("kind", value::word(&[("file", ())], &["webhook"]));
     let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(DirectoryConfig::PATH));
+    let hashes = HashesConfig {
+        allow_legacy: section.list("allow_legacy", value::word(&Legacy::NAMES, &[])).unwrap_or_default(),
+        firebase: section.get("firebase", path_in(dir)),
+        spring_iterations: section
+            .get("spring_pbkdf2_iterations", value::count(1, 5_000_000))
+            .and_then(|iterations| u32::try_from(iterations).ok()),
+        spring_secret_file: section.get("spring_pbkdf2_secret_file", path_in(dir)),
+    };
     section.finish();
-    DirectoryConfig::File { path }
+    DirectoryConfig::File { path, hashes }
 }
 
 pub(super) fn print(directory: &DirectoryConfig) -> Value {
-    let DirectoryConfig::File { path } = directory;
+    let DirectoryConfig::File { path, hashes } = directory;
     let mut table = Table::new();
     put(&mut table, "kind", "file");
     put(&mut table, "path", print::path(path));
+    let HashesConfig { allow_legacy, firebase, spring_iterations, spring_secret_file } = hashes;
+    if !allow_legacy.is_empty() {
+        let name =
+            |scheme: &Legacy| Legacy::NAMES.iter().find(|(_, known)| known == scheme).map_or("", |(name, _)| name);
+        put(&mut table, "allow_legacy", list(allow_legacy, |scheme| name(scheme).into()));
+    }
+    put_some(&mut table, "firebase", firebase.as_deref().map(print::path));
+    put_some(&mut table, "spring_pbkdf2_iterations", spring_iterations.map(i64::from));
+    put_some(&mut table, "spring_pbkdf2_secret_file", spring_secret_file.as_deref().map(print::path));
     table.into()
 }

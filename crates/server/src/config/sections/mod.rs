@@ -44,7 +44,7 @@ mod upstreams;
 pub use admin::AdminConfig;
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
-pub use directory::DirectoryConfig;
+pub use directory::{DirectoryConfig, HashesConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
 pub use issuer::IssuerConfig;
