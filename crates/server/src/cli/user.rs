@@ -87,7 +87,10 @@ struct Row {
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let DirectoryConfig::File { path } = &config.directory;
+    let DirectoryConfig::File { path } = &config.directory else {
+        let what = "the users are not in a file (directory.kind); change them where they are kept".to_owned();
+        return Err(Failure::Failed(what));
+    };
     let now = SystemTime::new().wall();
     let changed = |who: &UserArguments, done: &'static str| {
         // A running gate applies the change before this command reports success.
