@@ -26,6 +26,8 @@ programs=(
     valgrind:valgrind
     chromium:chromium
     initdb:postgresql
+    slapd:slapd
+    ldapadd:ldap-utils
 )
 
 is_there() {

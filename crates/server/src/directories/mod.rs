@@ -4,6 +4,8 @@
 #![cfg_attr(not(feature = "sql"), allow(dead_code, unused_imports, reason = "no source is built in"))]
 
 mod circuit;
+#[cfg(feature = "ldap")]
+pub mod ldap;
 mod metrics;
 mod remote;
 #[cfg(feature = "sql")]
@@ -75,6 +77,9 @@ impl SourceError {
 /// The system that keeps the users, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
+    /// `kind = "ldap"`.
+    #[cfg(feature = "ldap")]
+    Ldap(Box<ldap::LdapSettings>),
     /// `kind = "sql"`.
     #[cfg(feature = "sql")]
     Sql(Box<sql::SqlSettings>),
@@ -87,6 +92,8 @@ impl SourceSettings {
     /// The key at fault, and what is wrong.
     pub(crate) fn open(&self) -> Result<Arc<dyn Source>, (&'static str, String)> {
         match *self {
+            #[cfg(feature = "ldap")]
+            Self::Ldap(ref settings) => Ok(Arc::new(ldap::LdapSource::open(settings)?)),
             #[cfg(feature = "sql")]
             Self::Sql(ref settings) => Ok(Arc::new(sql::SqlSource::open(settings)?)),
         }
@@ -95,6 +102,8 @@ impl SourceSettings {
     /// The files that the settings name, each with its key.
     pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         match *self {
+            #[cfg(feature = "ldap")]
+            Self::Ldap(ref settings) => settings.files(),
             #[cfg(feature = "sql")]
             Self::Sql(ref settings) => settings.files(),
         }
@@ -102,7 +111,10 @@ impl SourceSettings {
 }
 
 /// What a source says of a login.
-#[allow(dead_code, reason = "each kind of source has one of them")]
+#[cfg_attr(
+    not(all(feature = "ldap", feature = "sql")),
+    allow(dead_code, reason = "each kind of source has one of them")
+)]
 pub(crate) enum Login {
     /// The source checked the password itself. `None`: unknown, inactive or wrong password.
     Checked(Option<User>),

@@ -10,6 +10,8 @@ use super::super::value;
 use super::{SECOND, path_in};
 use crate::directories::{Bounds, SourceSettings};
 
+#[cfg(feature = "ldap")]
+mod ldap;
 #[cfg(feature = "sql")]
 mod sql;
 
@@ -33,12 +35,16 @@ pub enum DirectoryConfig {
 #[derive(Clone, Copy)]
 enum Kind {
     File,
+    #[cfg(feature = "ldap")]
+    Ldap,
     #[cfg(feature = "sql")]
     Sql,
 }
 
 const KINDS: &[(&str, Kind)] = &[
     ("file", Kind::File),
+    #[cfg(feature = "ldap")]
+    ("ldap", Kind::Ldap),
     #[cfg(feature = "sql")]
     ("sql", Kind::Sql),
 ];
@@ -52,6 +58,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
     let kind = section.get("kind", value::word(KINDS, &["webhook"])).unwrap_or(Kind::File);
     let source = match kind {
         Kind::File => None,
+        #[cfg(feature = "ldap")]
+        Kind::Ldap => ldap::read(section, dir),
         #[cfg(feature = "sql")]
         Kind::Sql => sql::read(section, dir),
     };
@@ -60,7 +68,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
             let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(DirectoryConfig::PATH));
             DirectoryConfig::File { path }
         }
-        #[cfg(feature = "sql")]
+        #[cfg(any(feature = "ldap", feature = "sql"))]
         (_, source) => {
             let bounds = bounds(section);
             // Without a source there is a problem, and the result is discarded.
@@ -72,7 +80,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
     directory
 }
 
-#[cfg(feature = "sql")]
+#[cfg(any(feature = "ldap", feature = "sql"))]
 fn bounds(section: &Section<'_>) -> Bounds {
     let within = |max| value::duration_within(std::time::Duration::ZERO, max);
     let at_least = std::time::Duration::from_millis(100);
@@ -93,6 +101,8 @@ pub(super) fn print(directory: &DirectoryConfig) -> Value {
         }
         DirectoryConfig::Remote { source, bounds } => {
             match *source {
+                #[cfg(feature = "ldap")]
+                SourceSettings::Ldap(ref settings) => ldap::print(settings, &mut table),
                 #[cfg(feature = "sql")]
                 SourceSettings::Sql(ref settings) => sql::print(settings, &mut table),
             }
