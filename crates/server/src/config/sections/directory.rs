@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::super::print::{self, number, put, time};
 use super::super::raw::Section;
 use super::super::value;
-use super::{SECOND, path_in};
+use super::path_in;
 use crate::directories::{Bounds, SourceSettings};
 
 #[cfg(feature = "ldap")]
@@ -56,7 +56,7 @@ impl DirectoryConfig {
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
     let kind = section.get("kind", value::word(KINDS, &["webhook"])).unwrap_or(Kind::File);
-    let source = match kind {
+    let source: Option<SourceSettings> = match kind {
         Kind::File => None,
         #[cfg(feature = "ldap")]
         Kind::Ldap => ldap::read(section, dir),
@@ -85,10 +85,12 @@ fn bounds(section: &Section<'_>) -> Bounds {
     let within = |max| value::duration_within(std::time::Duration::ZERO, max);
     let at_least = std::time::Duration::from_millis(100);
     Bounds {
-        timeout: section.get("timeout", value::duration_within(at_least, 60 * SECOND)).unwrap_or(Bounds::TIMEOUT),
+        timeout: section
+            .get("timeout", value::duration_within(at_least, 60 * super::SECOND))
+            .unwrap_or(Bounds::TIMEOUT),
         max_requests: section.get("max_requests", value::count(1, 10_000)).unwrap_or(Bounds::MAX_REQUESTS),
-        queue_timeout: section.get("queue_timeout", within(60 * SECOND)).unwrap_or(Bounds::QUEUE_TIMEOUT),
-        lookup_cache: section.get("lookup_cache", within(60 * SECOND)).unwrap_or_default(),
+        queue_timeout: section.get("queue_timeout", within(60 * super::SECOND)).unwrap_or(Bounds::QUEUE_TIMEOUT),
+        lookup_cache: section.get("lookup_cache", within(60 * super::SECOND)).unwrap_or_default(),
     }
 }
 
@@ -100,17 +102,17 @@ pub(super) fn print(directory: &DirectoryConfig) -> Value {
             put(&mut table, "path", print::path(path));
         }
         DirectoryConfig::Remote { source, bounds } => {
+            let Bounds { timeout, max_requests, queue_timeout, lookup_cache } = bounds;
+            put(&mut table, "timeout", time(*timeout));
+            put(&mut table, "max_requests", number(*max_requests));
+            put(&mut table, "queue_timeout", time(*queue_timeout));
+            put(&mut table, "lookup_cache", time(*lookup_cache));
             match *source {
                 #[cfg(feature = "ldap")]
                 SourceSettings::Ldap(ref settings) => ldap::print(settings, &mut table),
                 #[cfg(feature = "sql")]
                 SourceSettings::Sql(ref settings) => sql::print(settings, &mut table),
             }
-            let Bounds { timeout, max_requests, queue_timeout, lookup_cache } = bounds;
-            put(&mut table, "timeout", time(*timeout));
-            put(&mut table, "max_requests", number(*max_requests));
-            put(&mut table, "queue_timeout", time(*queue_timeout));
-            put(&mut table, "lookup_cache", time(*lookup_cache));
         }
     }
     table.into()
