@@ -3,6 +3,8 @@
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]
+mod mariadb;
+#[cfg(feature = "sql")]
 mod postgres;
 mod server;
 #[cfg(feature = "sql")]

@@ -1,5 +1,6 @@
-//! Users in a database: PostgreSQL or SQLite. The configuration has the statements.
+//! Users in a database: PostgreSQL, SQLite, MySQL or MariaDB. The configuration has the statements.
 
+mod mysql;
 mod postgres;
 mod row;
 mod sqlite;
@@ -14,6 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Cause, Login, Source, SourceError};
 use crate::proxy::UpstreamTls;
+use mysql::MySql;
 use postgres::Postgres;
 use rotogate::directory::User;
 use rotogate::password::SecretHash;
@@ -108,12 +110,14 @@ struct Prepared {
 
 #[derive(Debug)]
 enum Database {
+    MySql(MySql),
     Postgres(Postgres),
     Sqlite(Sqlite),
 }
 
 /// The database of a URL.
 enum Target {
+    MySql(mysql_async::Opts),
     Postgres(Box<tokio_postgres::Config>),
     Sqlite(PathBuf),
 }
@@ -125,6 +129,7 @@ impl Target {
             Some("postgres" | "postgresql") => {
                 postgres::config(url, settings.statement_cache).map(|config| Self::Postgres(Box::new(config)))
             }
+            Some("mysql" | "mariadb") => mysql::options(url, settings.statement_cache).map(Self::MySql),
             Some("sqlite") => {
                 let path = url.trim_start_matches("sqlite:");
                 let path = path.strip_prefix("//").unwrap_or(path);
@@ -135,7 +140,7 @@ impl Target {
                 }
                 Ok(Self::Sqlite(settings.folder.join(path)))
             }
-            Some(_) | None => Err("has no scheme of a database; expected postgres:// or sqlite:".to_owned()),
+            Some(_) | None => Err("has no scheme of a database; expected postgres://, mysql:// or sqlite:".to_owned()),
         }
     }
 }
@@ -188,6 +193,10 @@ impl SqlSource {
                 let opened = Postgres::new(*config, tls, *statement_cache, *pool).map_err(in_file)?;
                 (Database::Postgres(opened), |number| format!("${number}"))
             }
+            Target::MySql(options) => {
+                let opened = MySql::new(options, settings.ca.as_deref(), *pool)?;
+                (Database::MySql(opened), |_| "?".to_owned())
+            }
             Target::Sqlite(path) => {
                 let opened = Sqlite::new(path, rehash.is_some(), *pool).map_err(in_file)?;
                 (Database::Sqlite(opened), |number| format!("?{number}"))
@@ -214,6 +223,7 @@ impl SqlSource {
     ) -> Result<Option<Row>, SourceError> {
         let values = statement.params.iter().map(|param| value(*param)).collect();
         let mut rows = match &self.database {
+            Database::MySql(database) => database.query(statement, values).await?,
             Database::Postgres(database) => database.query(statement, values).await?,
             Database::Sqlite(database) => database.query(statement, values).await?,
         };
@@ -278,6 +288,7 @@ impl Source for SqlSource {
         };
         let values = statement.params.iter().map(value).collect();
         let changed = match &self.database {
+            Database::MySql(database) => database.execute(statement, values).await?,
             Database::Postgres(database) => database.execute(statement, values).await?,
             Database::Sqlite(database) => database.execute(statement, values).await?,
         };
@@ -296,6 +307,7 @@ impl Source for SqlSource {
         ];
         for (name, statement) in all.into_iter().filter_map(|(name, statement)| Some((name, statement?))) {
             let prepared = match &self.database {
+                Database::MySql(database) => database.prepare(statement).await,
                 Database::Postgres(database) => database.prepare(statement).await,
                 Database::Sqlite(database) => database.prepare(statement).await,
             };
