@@ -207,6 +207,27 @@ async fn i26_empty_and_nul_passwords_never_reach_the_wire_and_a_bound_connection
 }
 
 #[tokio::test]
+async fn a_new_password_file_opens_the_connections_that_search_again() {
+    let liar = Liar::start();
+    let (place, gate) = liar.gate();
+    let mut held = gate.log_in("demo", PASSWORD).await.tokens();
+    liar.asked();
+    held = gate.refresh(&held.refresh).await.tokens();
+    assert!(liar.asked().iter().all(|asked| asked.operation == SEARCH), "the connection is kept");
+    support::keep_secret("another-gate-password");
+    let file = place.path("ldap.pw");
+    let before = file.metadata().unwrap().modified().unwrap();
+    support::pki::write_private(&place.path("new.pw"), "another-gate-password\n");
+    let new = std::fs::File::options().append(true).open(place.path("new.pw")).unwrap();
+    new.set_modified(before + std::time::Duration::from_secs(1)).unwrap();
+    std::fs::rename(place.path("new.pw"), file).unwrap();
+    gate.refresh(&held.refresh).await.tokens();
+    let asked = liar.asked();
+    let first = asked.first().expect("a request");
+    assert!(first.operation == BIND && first.contains("cn=gate") && first.contains("another-gate-password"));
+}
+
+#[tokio::test]
 async fn i22_no_lie_of_the_server_is_a_verdict() {
     let liar = Liar::start();
     let dn = format!("uid=demo,{BASE}");

@@ -129,6 +129,8 @@ struct Connection {
     ldap: Ldap,
     /// An operation is under way, or failed. Such a connection is not used again.
     is_spoilt: bool,
+    /// When the password file was changed last before the connection was opened.
+    password_of: Option<std::time::SystemTime>,
 }
 
 /// Opens connections of one pool.
@@ -140,6 +142,12 @@ struct Connector {
 }
 
 impl Connector {
+    /// When the password file was changed last. `None`: no password is used, or the file cannot be read.
+    fn password_changed(&self) -> Option<std::time::SystemTime> {
+        let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
+        file.metadata().ok()?.modified().ok()
+    }
+
     async fn connect(&self, url: &str) -> Result<Ldap, SourceError> {
         let settings = LdapConnSettings::new()
             .set_conn_timeout(CONNECT_TIMEOUT)
@@ -158,6 +166,8 @@ impl Connector {
     }
 
     async fn open(&self, url: &str) -> Result<Connection, SourceError> {
+        // Before the file is read: a change in between closes the connection once more.
+        let password_of = self.password_changed();
         let mut ldap = self.connect(url).await?;
         if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
             // Read again for each connection, so that a new password needs no restart.
@@ -169,7 +179,7 @@ impl Connector {
                 return Err(SourceError::new(Cause::Credentials, message));
             }
         }
-        Ok(Connection { ldap, is_spoilt: false })
+        Ok(Connection { ldap, is_spoilt: false, password_of })
     }
 }
 
@@ -193,7 +203,8 @@ impl managed::Manager for Connector {
         connection: &mut Connection,
         used: &managed::Metrics,
     ) -> managed::RecycleResult<SourceError> {
-        if connection.is_spoilt || connection.ldap.is_closed() || used.last_used() > IDLE_TIMEOUT {
+        let is_old = used.last_used() > IDLE_TIMEOUT || connection.password_of != self.password_changed();
+        if connection.is_spoilt || connection.ldap.is_closed() || is_old {
             return Err(RecycleError::message("not used again"));
         }
         Ok(())
