@@ -166,6 +166,9 @@ async fn i29_i45_a_postgresql_server_has_the_users() {
     assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::OK);
     assert!(server.sql("SELECT hash FROM users WHERE name = 'eve'").starts_with("$argon2id$v=19$m=19456,"));
 
+    let log = gate.log();
+    assert!(log.contains("Text(…)") && !log.contains("argon2id"), "the driver logs no parameter");
+
     // Two users of one name.
     server.sql("INSERT INTO users (name, hash) SELECT name, hash FROM users WHERE name = 'eve'");
     assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);

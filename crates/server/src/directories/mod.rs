@@ -1,7 +1,10 @@
-//! Users that another system keeps. A [`Source`] asks that system; [`RemoteDirectory`] bounds how often, how long and in
-//! how many requests at once, and checks passwords where the source has only hashes.
+//! Users that another system keeps. A source asks that system. A directory over a source bounds how often, how long and
+//! in how many requests at once it is asked, and checks passwords where the source has only hashes.
 
-#![cfg_attr(not(feature = "sql"), allow(dead_code, unused_imports, reason = "no source is built in"))]
+#![cfg_attr(
+    not(any(feature = "ldap", feature = "sql")),
+    allow(dead_code, unused_imports, reason = "no source is built in")
+)]
 
 mod circuit;
 #[cfg(feature = "ldap")]

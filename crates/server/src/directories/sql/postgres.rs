@@ -84,9 +84,15 @@ fn fits_no_column(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| UNFIT.contains(code))
 }
 
-/// A parameter in text form: the server parses it as the type that the statement needs.
-#[derive(Debug)]
+/// A parameter in text form: the server parses it as the type that the statement needs. Does not print: the driver logs
+/// parameters, and some are password hashes.
 struct Text(Option<String>);
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Text(…)")
+    }
+}
 
 impl ToSql for Text {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
