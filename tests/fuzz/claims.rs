@@ -140,7 +140,7 @@ target!(
             assert!(scope == "read" && scopes.contains("write") || scopes.contains(scope), "I14: {scope}");
             assert!(["read", "a:b"].contains(&scope), "I14: {scope}");
         }
-        let subject = said.get("oid").unwrap_or(&said["sub"]).as_str().expect("I18");
+        let subject = said.get("oid").or_else(|| said.get("sub")).and_then(Value::as_str).expect("I18");
         assert_eq!(token.token_subject(), subject, "I15");
         assert!(token.subject.bytes().all(|byte| byte.is_ascii_graphic()), "J9");
         assert_eq!(percent_encoding::percent_decode_str(&token.subject).decode_utf8().unwrap(), subject, "J9");
