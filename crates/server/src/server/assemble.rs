@@ -14,7 +14,7 @@ use crate::config::{
 };
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
-use crate::users::{FileDirectory, FirstUser};
+use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
@@ -83,7 +83,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let (directory, first_user) = match directory {
         Some(directory) => (directory, None),
         None => {
-            let file = config.directory.users_file().map_err(ServerError::new)?;
+            let file = UsersFile::configured(&config.directory).map_err(ServerError::new)?;
             let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
             (Arc::new(made.0), Some(made.1))
         }

@@ -9,7 +9,7 @@ use super::reload::LastRead;
 use super::{assemble, tls};
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
 use crate::server::admin::AdminToken;
-use crate::users::FileDirectory;
+use crate::users::{FileDirectory, UsersFile};
 use rotogate::fault::Chain;
 use rotogate::gate::BuildError;
 use rotogate::password::Passwords;
@@ -236,7 +236,7 @@ impl Findings<'_> {
             }
         }
         let open = || {
-            let file = self.config.directory.users_file()?;
+            let file = UsersFile::configured(&self.config.directory)?;
             FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
         };
         let directory = self.private("directory.path", path, open)?;

@@ -33,6 +33,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::config::DirectoryConfig;
 use parse::Users;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{Directory, DirectoryError, User};
@@ -60,6 +61,15 @@ impl UsersFile {
     /// The file, with these further hashes.
     pub fn new(path: impl Into<PathBuf>, accepted: Accepted) -> Self {
         Self { path: path.into(), accepted: Arc::new(accepted) }
+    }
+
+    /// The file of a configuration.
+    ///
+    /// # Errors
+    /// As [`HashesConfig::accepted`](crate::config::HashesConfig::accepted).
+    pub fn configured(config: &DirectoryConfig) -> Result<Self, String> {
+        let DirectoryConfig::File { path, hashes } = config;
+        Ok(Self::new(path, hashes.accepted()?))
     }
 
     /// Its path.

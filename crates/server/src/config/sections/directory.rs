@@ -8,7 +8,6 @@ use super::super::print::{self, list, put, put_some};
 use super::super::raw::Section;
 use super::super::value;
 use super::path_in;
-use crate::users::UsersFile;
 use rotogate::password::{Accepted, FirebaseParameters, Legacy, Spring};
 use rotogate::private_file::read_private;
 use secrecy::SecretString;
@@ -71,15 +70,6 @@ impl HashesConfig {
 /// The default of the section.
 impl DirectoryConfig {
     const PATH: &str = "data/users.toml";
-
-    /// The users file.
-    ///
-    /// # Errors
-    /// As [`HashesConfig::accepted`].
-    pub fn users_file(&self) -> Result<UsersFile, String> {
-        let Self::File { path, hashes } = self;
-        Ok(UsersFile::new(path, hashes.accepted()?))
-    }
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
