@@ -153,7 +153,7 @@ fn firebase(file: Option<&Path>, users: &UsersFile) -> Result<Option<FirebasePar
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let file = &config.directory.users_file().map_err(Failure::Failed)?;
+    let file = &UsersFile::configured(&config.directory).map_err(Failure::Failed)?;
     let now = SystemTime::new().wall();
     let changed = |who: &UserArguments, done: &'static str| {
         // A running gate applies the change before this command reports success.

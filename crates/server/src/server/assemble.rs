@@ -15,7 +15,7 @@ use crate::config::{
 use crate::directories::DirectoryMetrics;
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
-use crate::users::{FileDirectory, FirstUser};
+use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::directory::Directory;
@@ -89,7 +89,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let (file, directory): (_, Arc<dyn Directory>) = match users {
         UsersPlan::File(directory) => (Some(Arc::clone(&directory)), directory),
         UsersPlan::NewFile => {
-            let file = config.directory.users_file().map_err(ServerError::new)?;
+            let file = UsersFile::configured(&config.directory).map_err(ServerError::new)?;
             let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
             first_user = Some(made.1);
             let directory = Arc::new(made.0);

@@ -10,7 +10,7 @@ use super::{assemble, tls};
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
 use crate::directories::{RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
-use crate::users::FileDirectory;
+use crate::users::{FileDirectory, UsersFile};
 use rotogate::directory::Directory;
 use rotogate::fault::Chain;
 use rotogate::gate::BuildError;
@@ -272,7 +272,7 @@ impl Findings<'_> {
                     }
                 }
                 let open = || {
-                    let file = self.config.directory.users_file()?;
+                    let file = UsersFile::configured(&self.config.directory)?;
                     FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
                 };
                 let Some(directory) = self.private("directory.path", &path, open) else { return UsersPlan::NewFile };

@@ -33,6 +33,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::config::DirectoryConfig;
 use parse::Users;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{Directory, DirectoryError, User};
@@ -60,6 +61,19 @@ impl UsersFile {
     /// The file, with these further hashes.
     pub fn new(path: impl Into<PathBuf>, accepted: Accepted) -> Self {
         Self { path: path.into(), accepted: Arc::new(accepted) }
+    }
+
+    /// The file of a configuration.
+    ///
+    /// # Errors
+    /// As [`HashesConfig::accepted`](crate::config::HashesConfig::accepted), and if the users are not in a file.
+    pub fn configured(config: &DirectoryConfig) -> Result<Self, String> {
+        match config {
+            DirectoryConfig::File { path, hashes } => Ok(Self::new(path, hashes.accepted()?)),
+            DirectoryConfig::Remote { .. } => {
+                Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
+            }
+        }
     }
 
     /// Its path.

@@ -9,7 +9,6 @@ use super::super::raw::Section;
 use super::super::value;
 use super::path_in;
 use crate::directories::{Bounds, SourceSettings};
-use crate::users::UsersFile;
 use rotogate::password::{Accepted, FirebaseParameters, Legacy, Spring};
 use rotogate::private_file::read_private;
 use secrecy::SecretString;
@@ -100,19 +99,6 @@ const KINDS: &[(&str, Kind)] = &[
 /// The default of the section.
 impl DirectoryConfig {
     const PATH: &str = "data/users.toml";
-
-    /// The users file.
-    ///
-    /// # Errors
-    /// As [`HashesConfig::accepted`], and if the users are not in a file.
-    pub fn users_file(&self) -> Result<UsersFile, String> {
-        match self {
-            Self::File { path, hashes } => Ok(UsersFile::new(path, hashes.accepted()?)),
-            Self::Remote { .. } => {
-                Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
-            }
-        }
-    }
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
