@@ -2,7 +2,7 @@
 //! the whole file, under a lock that serializes commands. Comments and the order of keys stay.
 //!
 //! Only the piece of the file with the user goes through the editor of TOML, whose document takes some twenty times the
-//! memory of its text. A file that is not in pieces (see [`super::parse`]) is edited as a whole.
+//! memory of its text. A file that is not in pieces (see `parse`) is edited as a whole.
 //!
 //! Passwords arrive as a [`SecretString`], from a prompt or standard input: never as arguments of a process, which
 //! every user of the machine can read (requirement O3).
