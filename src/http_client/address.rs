@@ -95,9 +95,10 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Which addresses a URL may lead to. [`Reach::Never`] is in none.
+/// Which addresses a URL may lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
+    link_local: bool,
     loopback: bool,
     private: bool,
     public: bool,
@@ -106,29 +107,44 @@ pub struct Allowed {
 impl Allowed {
     /// For a URL that the operator wrote.
     pub const fn by_operator() -> Self {
-        Self { loopback: true, private: true, public: true }
+        Self { link_local: false, loopback: true, private: true, public: true }
     }
 
     /// For a URL in a document of an issuer, with the issuer's host and its addresses. The URL must not lead to a place
     /// that is less public than the issuer itself.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
         let private = addresses.iter().any(|address| Reach::of(*address) == Reach::Private);
-        Self { loopback: is_loopback(host), private, public: true }
+        Self { link_local: false, loopback: is_loopback(host), private, public: true }
+    }
+
+    /// Link-local addresses, too, and with them the metadata services that are there: the operator says so.
+    #[must_use]
+    pub const fn with_dangerous_link_local(mut self) -> Self {
+        self.link_local = true;
+        self
     }
 
     /// This machine only.
     pub(super) const fn loopback() -> Self {
-        Self { loopback: true, private: false, public: false }
+        Self { link_local: false, loopback: true, private: false, public: false }
     }
 
     /// Whether an address may be connected to.
     pub fn permits(self, address: IpAddr) -> bool {
         match Reach::of(address) {
-            Reach::Never => false,
+            Reach::Never => self.link_local && is_link_local(address),
             Reach::Loopback => self.loopback,
             Reach::Private => self.private,
             Reach::Public => self.public,
         }
+    }
+}
+
+/// Whether an address is link-local, in its plain spelling.
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 
@@ -272,5 +288,21 @@ mod tests {
         assert_eq!(by_issuer("[::1]", "::1"), [true, false, true, false]);
         assert_eq!(permits(Allowed::by_operator()), [true, true, true, false]);
         assert_eq!(permits(Allowed::loopback()), [true, false, false, false]);
+    }
+
+    #[test]
+    fn i6_link_local_alone_can_be_allowed_by_name() {
+        let allowed = Allowed::by_operator().with_dangerous_link_local();
+        for (text, expected) in [
+            ("169.254.169.254", true),
+            ("fe80::1", true),
+            ("::ffff:169.254.169.254", false),
+            ("fd00:ec2::254", false),
+            ("168.63.129.16", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+        ] {
+            assert_eq!(allowed.permits(text.parse().unwrap()), expected, "{text}");
+        }
     }
 }

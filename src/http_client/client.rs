@@ -19,8 +19,8 @@ use super::error::{FetchError, FetchErrorKind};
 use super::target::Target;
 use super::tls::{BadTls, Tls};
 
-/// The longest head of an answer, in bytes; also the most that is read at once.
-const MAX_HEAD: usize = 32 << 10;
+/// The longest head of an answer, in bytes, up to what one read brings beyond it; also the most that is read at once.
+const MAX_HEAD: usize = 16 << 10;
 
 /// A client. Clones share their settings of TLS.
 #[derive(Clone)]

@@ -30,6 +30,9 @@ mod error;
 mod target;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 pub use address::{Allowed, Reach};
 pub use client::{Document, HttpClient, bearer};
 pub use connect::{Lookup, LookupFuture};
