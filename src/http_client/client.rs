@@ -37,9 +37,8 @@ impl std::fmt::Debug for HttpClient {
     }
 }
 
-/// The answer to a conditional request.
+/// The answer to a conditional request. A caller handles both, so the enum is exhaustive.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Document {
     /// As before (304).
     #[non_exhaustive]
