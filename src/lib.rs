@@ -60,6 +60,7 @@
 //! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
+//! | `http-client` | no | the client of documents of other issuers; no visible API yet |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
@@ -99,6 +100,10 @@ pub mod engine;
 pub mod failpoint;
 #[doc(hidden)]
 pub mod headers;
+// The interface is not settled before its users are there.
+#[cfg(feature = "http-client")]
+#[doc(hidden)]
+pub mod http_client;
 #[doc(hidden)]
 pub mod lease;
 #[doc(hidden)]
