@@ -1,4 +1,5 @@
-//! Password checks: what their time tells of a user (A2), and what a flood of them does to the requests beside it (A3).
+//! Password checks: what their time tells of a user (A2) and of an imported hash (I32), and what a flood of them does to
+//! the requests beside it (A3).
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ use http_body_util::Full;
 use rotogate::client::Client;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect::oauth2::OAuth2;
+use rotogate::directory::Directory;
 use rotogate::gate::{Endpoint, Gate, GateService, NewSession};
 use rotogate::password::Passwords;
 use rotogate::token::algorithm::Algorithm;
@@ -60,8 +62,53 @@ fn data_plane(service: &GateService<Inner>, token: &str, requests: usize) -> (Ve
     (late, took)
 }
 
+/// Users whose hashes were made by other systems, so that a login takes as long with each, and without a user.
+fn imported(runtime: &tokio::runtime::Runtime) {
+    const BCRYPT: &str = "mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
+    const ARGON2ID: &str =
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
+    const KEY: &str = "ERn9ISUu7/jpw7t1FT3s5w7ZgUFStVKKigIYguwbI3A=";
+    let directories = [
+        ("bcrypt 6 and 10", [format!("$2b$06${BCRYPT}"), format!("$2b$10${BCRYPT}")]),
+        ("bcrypt 10 and ours", [ARGON2ID.to_owned(), format!("$2b$10${BCRYPT}")]),
+        ("PBKDF2 of 600 000 and ours", [ARGON2ID.to_owned(), format!("pbkdf2_sha256$600000$salt${KEY}")]),
+        ("PBKDF2 of 10 000 and ours", [format!("pbkdf2_sha256$10000$salt${KEY}"), ARGON2ID.to_owned()]),
+        ("scrypt of 16 MiB and bcrypt 6", [format!("$2b$06${BCRYPT}"), format!("scrypt$16384$salt$8$1${KEY}")]),
+    ];
+    println!("I32: a refused login with imported hashes, to be alike within 10 %");
+    println!("{:<32} {:>12} {:>12} {:>12} {:>9}", "hashes", "unknown ms", "cheap ms", "dear ms", "spread");
+    for (name, [cheap, dear]) in directories {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join("users.toml");
+        let user = |name: &str, hash: &str| {
+            format!("[[users]]\nsubject = \"{name}\"\nusername = \"{name}\"\npassword = \"{hash}\"\n")
+        };
+        let text = user("cheap", &cheap) + &user("dear", &dear);
+        rotogate::private_file::write_private_atomic(&path, text.as_bytes()).unwrap();
+        let directory = FileDirectory::open(&path, Arc::new(Passwords::new(1, 1))).unwrap();
+        let wrong = rotogate::SecretString::from("wrong".to_owned());
+        let users = ["nobody", "cheap", "dear"];
+        let mut times = [const { Vec::new() }; 3];
+        for round in 0..if measures() { 101 } else { 1 } {
+            // Each in turn, and the other way round the next time: what slows a round slows all three.
+            for index in if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] } {
+                let start = Instant::now();
+                let found = runtime.block_on(directory.authenticate(None, users[index], &wrong)).unwrap();
+                times[index].push(start.elapsed().as_secs_f64() * 1e3);
+                assert_eq!(found, None);
+            }
+        }
+        let [unknown, cheap, dear] = times.map(|times| quantile(&times, 0.5));
+        let (least, most) = (unknown.min(cheap).min(dear), unknown.max(cheap).max(dear));
+        let spread = most / least - 1.0;
+        let met = if spread <= 0.1 { "met" } else { "NOT MET" };
+        println!("{name:<32} {unknown:>12.2} {cheap:>12.2} {dear:>12.2} {:>8.1}% {met}", spread * 100.0);
+    }
+}
+
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    imported(&runtime);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let passwords = Arc::new(Passwords::default());
     let now = SystemTime::new().wall();

@@ -154,6 +154,21 @@ impl SystemTime {
 #[derive(Clone, Copy, Debug)]
 struct Monotonic(Duration);
 
+/// The processor time of this thread: what a computation takes, whatever else the machine does.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn thread_cpu_time() -> Duration {
+    let read = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (secs, nanos) = (u64::try_from(read.tv_sec).unwrap_or(0), u32::try_from(read.tv_nsec).unwrap_or(0));
+    Duration::new(secs, nanos)
+}
+
+/// The monotonic time, where the processor time of a thread is not known.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn thread_cpu_time() -> Duration {
+    static CLOCK: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::new);
+    CLOCK.monotonic()
+}
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Monotonic {
     fn now() -> Self {

@@ -112,6 +112,9 @@ pub enum Denial {
     /// It lacks a role that the route asks for.
     // Requirement I17.
     MissingRole,
+    /// It lacks a role that the route asks for, and its issuer left roles out because there are too many.
+    // Requirement I18.
+    RolesOverage,
     /// A claim does not have the value that the route asks for.
     MissingClaim,
     /// A check of the application refuses its caller.
@@ -391,7 +394,9 @@ impl Denial {
             }
             Self::TokenExpired => Class::BadToken(TokenFlaw::Expired),
             Self::InsufficientScope => Class::InsufficientScope,
-            Self::MissingRole | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => Class::Forbidden,
+            Self::MissingRole | Self::RolesOverage | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => {
+                Class::Forbidden
+            }
             Self::SessionExpired(_) => Class::BadGrant { expired: true },
             Self::UnknownRefreshToken
             | Self::OtherClient
@@ -449,6 +454,7 @@ impl Denial {
             | Self::WrongIssuer
             | Self::InsufficientScope
             | Self::MissingRole
+            | Self::RolesOverage
             | Self::MissingClaim
             | Self::Predicate
             | Self::ClaimsShape
@@ -542,6 +548,7 @@ impl Denial {
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",
             Self::MissingRole => "missing_role",
+            Self::RolesOverage => "roles_overage",
             Self::MissingClaim => "missing_claim",
             Self::Predicate => "predicate",
             Self::ClaimsShape => "claims_shape",

@@ -56,9 +56,11 @@
 //! |---|---|---|
 //! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
 //! | `redb` | yes | the embedded store |
+//! | `imported-hashes` | no | password hashes of other systems: bcrypt, PBKDF2, scrypt, Firebase's and more |
 //! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
+//! | `http-client` | no | the client of documents of other issuers; no visible API yet |
 //! | `relay` | no | the engine of the relay, for refresh tokens of a provider that rotates by itself |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
@@ -99,6 +101,10 @@ pub mod engine;
 pub mod failpoint;
 #[doc(hidden)]
 pub mod headers;
+// The interface is not settled before its users are there.
+#[cfg(feature = "http-client")]
+#[doc(hidden)]
+pub mod http_client;
 #[doc(hidden)]
 pub mod lease;
 #[doc(hidden)]

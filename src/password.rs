@@ -4,27 +4,55 @@
 //! number of checks run at once, a fixed number wait, and the next one gets 503 with `Retry-After`. Every check costs
 //! the same, whatever is wrong, so its time reveals nothing (requirement A2): if stored hashes differ in cost, a second
 //! run on a dummy hash makes up for a cheaper one.
+//!
+//! With the feature `imported-hashes`, hashes that other systems made are accepted too (requirement I30), each within a
+//! bound of its cost.
 
-use crate::random::{NoRandomness, are_equal, random};
+use crate::random::{NoRandomness, random};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::clock::thread_cpu_time;
 use crate::fault::DirectoryError;
+
+mod argon;
+#[cfg(feature = "imported-hashes")]
+mod bcrypt;
+#[cfg(feature = "imported-hashes")]
+mod firebase;
+#[cfg(feature = "imported-hashes")]
+mod legacy;
+#[cfg(feature = "imported-hashes")]
+mod pbkdf2;
+mod scheme;
+#[cfg(feature = "imported-hashes")]
+mod scrypt;
+
+use argon::Argon2Hash;
+#[cfg(feature = "imported-hashes")]
+#[doc(hidden)]
+pub use firebase::Parameters as FirebaseParameters;
+#[cfg(feature = "imported-hashes")]
+#[doc(hidden)]
+pub use pbkdf2::Spring;
+#[doc(hidden)]
+pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
 
 /// The longest password, in bytes.
 pub const MAX_PASSWORD: usize = 1024;
 
-const MAX_MEMORY_KIB: u32 = 64 * 1024;
-const MAX_PASSES: u32 = 10;
-const MAX_LANES: u32 = 4;
-const MAX_OUTPUT: usize = 64;
+/// The memory of a check of our own hashes, and what any check counts for at least.
+const SHARE_KIB: u32 = 19 * 1024;
+/// Memory above this is not kept for the next run.
+const KEPT_BLOCKS: usize = 64 * 1024;
 
 /// The cost of one argon2 run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,14 +73,23 @@ impl Cost {
 
     /// The cost of the run that makes one of `self` take as long as one of `dearest`; `None` if it would be negligible.
     fn up_to(self, dearest: Self) -> Option<Self> {
-        let missing = dearest.work().saturating_sub(self.work());
-        let least = u64::from(dearest.lanes.max(1)) * 8;
-        let passes = u64::from(dearest.passes).min(missing / least);
-        let memory_kib = missing.checked_div(passes)?;
+        dearest.with_work(dearest.work().saturating_sub(self.work()))
+    }
+
+    /// The cost of a run that takes `share` of `whole` of one of `self`; `None` if it would be negligible.
+    fn part(self, share: u32, whole: u32) -> Option<Self> {
+        self.with_work(self.work().saturating_mul(share.into()).checked_div(whole.into())?)
+    }
+
+    /// The same lanes, and as much memory and passes as make this work; `None` if it is too little.
+    fn with_work(self, work: u64) -> Option<Self> {
+        let least = u64::from(self.lanes.max(1)) * 8;
+        let passes = u64::from(self.passes).min(work / least);
+        let memory_kib = work.checked_div(passes)?;
         Some(Self {
             memory_kib: u32::try_from(memory_kib).ok()?,
             passes: u32::try_from(passes).ok()?,
-            lanes: dearest.lanes,
+            lanes: self.lanes,
         })
     }
 }
@@ -60,12 +97,12 @@ impl Cost {
 impl Default for Cost {
     /// 19 MiB, 2 passes, 1 lane: the minimum that OWASP recommends.
     fn default() -> Self {
-        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1 }
+        Self { memory_kib: SHARE_KIB, passes: 2, lanes: 1 }
     }
 }
 
-/// A stored hash that is not usable: of another kind, damaged, or more expensive than the caps (64 MiB, 10 passes, 4
-/// lanes).
+/// A stored hash that is not usable: of another kind, damaged, or more expensive than the bound of its scheme (argon2id
+/// of our own: 64 MiB, 10 passes, 4 lanes).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadHash(&'static str);
@@ -84,67 +121,14 @@ pub enum BadPassword {
     Failed(&'static str),
 }
 
-/// A stored hash: salt, output and the cost of a run. Checked against the caps.
-struct StoredHash {
-    params: Params,
-    salt: Salt,
-    output: Output,
+fn parse(phc: &str) -> Result<PasswordHash, DirectoryError> {
+    let hash = Argon2Hash::parse(phc, &argon::OURS).map_err(unusable)?;
+    Ok(PasswordHash(scheme::Scheme::Argon2(hash)))
 }
 
-impl StoredHash {
-    fn parse(phc: &str) -> Result<Self, BadHash> {
-        let hash = PasswordHash::new(phc)
-            .map_err(|_| BadHash("not a PHC string; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash"))?;
-        if hash.algorithm.as_str() != "argon2id" {
-            return Err(BadHash("another algorithm than argon2id; only argon2id is accepted"));
-        }
-        if hash.version != Some(19) {
-            return Err(BadHash("another version than v=19; only argon2id v=19 is accepted"));
-        }
-        let params = Params::try_from(&hash).map_err(|_| BadHash("its m, t and p do not make an argon2id hash"))?;
-        if params.m_cost() > MAX_MEMORY_KIB || params.t_cost() > MAX_PASSES || params.p_cost() > MAX_LANES {
-            return Err(BadHash("dearer than the caps: m at most 65536 (64 MiB), t at most 10, p at most 4"));
-        }
-        if !params.keyid().is_empty() || !params.data().is_empty() {
-            return Err(BadHash("a keyid or data parameter, which is not supported"));
-        }
-        let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
-            return Err(BadHash("the salt or the hash is missing"));
-        };
-        if !(16..=MAX_OUTPUT).contains(&output.len()) {
-            return Err(BadHash("the hash is shorter than 16 bytes or longer than 64"));
-        }
-        Ok(Self { params, salt, output })
-    }
-
-    /// A dummy hash to compare with.
-    fn nothing(cost: Cost) -> Result<Self, DirectoryError> {
-        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
-        match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
-            (Ok(params), Ok(salt), Ok(output)) => Ok(Self { params, salt, output }),
-            _ => Err(DirectoryError::Unavailable("the cost of a password check is impossible".to_owned())),
-        }
-    }
-
-    fn cost(&self) -> Cost {
-        Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost(), lanes: self.params.p_cost() }
-    }
-
-    /// One run, in this memory.
-    fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
-        let mut out = Zeroizing::new([0; MAX_OUTPUT]);
-        let Some(out) = out.get_mut(..self.output.len()) else { return false };
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
-        if memory.len() < self.params.block_count() {
-            memory.resize(self.params.block_count(), Block::new());
-        }
-        let run = argon2.hash_password_into_with_memory(password, &self.salt, out, memory.as_mut_slice());
-        run.is_ok() && are_equal(self.output.as_bytes(), out)
-    }
-}
-
-fn parse(phc: &str) -> Result<StoredHash, DirectoryError> {
-    StoredHash::parse(phc).map_err(|e| DirectoryError::Unavailable(format!("a stored password hash: {e}")))
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unusable(error: BadHash) -> DirectoryError {
+    DirectoryError::Unavailable(format!("a stored password hash: {error}"))
 }
 
 /// The cost of a run on this hash.
@@ -152,7 +136,7 @@ fn parse(phc: &str) -> Result<StoredHash, DirectoryError> {
 /// # Errors
 /// [`Passwords::verify`] does not accept the hash.
 pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
-    Ok(StoredHash::parse(phc)?.cost())
+    Ok(Argon2Hash::parse(phc, &argon::OURS)?.cost())
 }
 
 /// Hashes a password with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
@@ -185,15 +169,69 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
     Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", text(salt.as_slice()), text(out.as_slice())))
 }
 
-/// Checks passwords: a bounded number at once, and a bounded number that wait.
+/// Checks passwords: a bounded number at once, and a bounded number that wait. A check of much memory counts for as many
+/// as have that memory together.
 pub struct Passwords {
+    /// In KiB: [`SHARE_KIB`] for each check that may run.
     running: Arc<Semaphore>,
+    capacity: u32,
     /// Permits of checks that run or wait.
     admitted: Arc<Semaphore>,
     places: usize,
     runs: Arc<AtomicU64>,
     work: Arc<AtomicU64>,
     memory: Memory,
+    times: Times,
+}
+
+/// How long a check of each class takes on this machine: measured before it is needed for the first time.
+#[derive(Clone, Default)]
+struct Times(Arc<Mutex<HashMap<CostClass, Duration>>>);
+
+impl Times {
+    /// More classes than any directory has.
+    const MAX: usize = 1024;
+
+    /// Blocks for some checks if the class is new.
+    fn of(&self, class: CostClass, memory: &mut Vec<Block>) -> Duration {
+        if let Some(time) = self.lock().get(&class) {
+            return *time;
+        }
+        let Ok(dummy) = class.dummy() else { return Duration::ZERO };
+        // The least of some: what comes between only adds.
+        let mut least = Duration::MAX;
+        for _ in 0..5 {
+            let start = thread_cpu_time();
+            std::hint::black_box(dummy.matches(b"correct horse battery", memory));
+            least = least.min(thread_cpu_time().saturating_sub(start));
+            if least > Duration::from_millis(250) {
+                break;
+            }
+        }
+        let mut times = self.lock();
+        if times.len() >= Self::MAX {
+            times.clear();
+        }
+        times.insert(class, least);
+        least
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CostClass, Duration>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The dummy checks after which one of `own` took as long as one of `dearest`.
+    fn missing(&self, own: CostClass, dearest: CostClass, memory: &mut Vec<Block>) -> Vec<CostClass> {
+        if own == dearest {
+            return Vec::new();
+        }
+        if let (CostClass::Argon2(own), CostClass::Argon2(dearest)) = (own, dearest) {
+            return own.up_to(dearest).map(CostClass::Argon2).into_iter().collect();
+        }
+        let (own, whole) = (self.of(own, memory), self.of(dearest, memory));
+        let share = whole.saturating_sub(own).as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
+        dearest.share(share)
+    }
 }
 
 /// The memory of runs, kept for the next ones; no more than may run at once. If it were freed each time, the allocator
@@ -209,6 +247,9 @@ impl Memory {
     fn keep(&self, mut memory: Vec<Block>) {
         // Removes traces of the password.
         memory.iter_mut().for_each(Zeroize::zeroize);
+        if memory.len() > KEPT_BLOCKS {
+            return;
+        }
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
     }
 }
@@ -231,13 +272,16 @@ impl Passwords {
     pub fn new(max_parallel: usize, queue: usize) -> Self {
         let parallel = max_parallel.clamp(1, 1024);
         let places = parallel + queue.min(1 << 20);
+        let capacity = u32::try_from(parallel).unwrap_or(1024).saturating_mul(SHARE_KIB);
         Self {
-            running: Arc::new(Semaphore::new(parallel)),
+            running: Arc::new(Semaphore::new(usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS))),
+            capacity,
             admitted: Arc::new(Semaphore::new(places)),
             places,
             runs: Arc::default(),
             work: Arc::default(),
             memory: Memory::default(),
+            times: Times::default(),
         }
     }
 
@@ -246,13 +290,15 @@ impl Passwords {
         self.places
     }
 
-    /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never is, after the same
-    /// amount of work: a run on a dummy password replaces it.
+    /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never is, and no work is
+    /// done for it.
     ///
     /// # Errors
     /// [`DirectoryError::Busy`] if too many wait; [`DirectoryError::Unavailable`] if the stored hash is not usable.
     pub async fn verify(&self, password: &SecretString, phc: &str) -> Result<bool, DirectoryError> {
-        self.run(password, parse(phc)?, None).await
+        let hash = parse(phc)?;
+        let class = hash.class();
+        self.run(password, hash, class).await
     }
 
     /// The same, with as much work as a check of the cost `dearest`, whatever the result: for a directory whose hashes
@@ -266,9 +312,7 @@ impl Passwords {
         phc: &str,
         dearest: Cost,
     ) -> Result<bool, DirectoryError> {
-        let stored = parse(phc)?;
-        let rest = stored.cost().up_to(dearest).map(StoredHash::nothing).transpose()?;
-        self.run(password, stored, rest).await
+        self.run(password, parse(phc)?, CostClass::Argon2(dearest)).await
     }
 
     /// The work of [`Passwords::verify`] without a hash to compare with, for an unknown user (requirement A2).
@@ -276,49 +320,129 @@ impl Passwords {
     /// # Errors
     /// As [`Passwords::verify`].
     pub async fn verify_dummy(&self, password: &SecretString, cost: Cost) -> Result<(), DirectoryError> {
-        self.run(password, StoredHash::nothing(cost)?, None).await.map(|_| ())
+        self.check(password, None, CostClass::Argon2(cost)).await.map(|_| ())
     }
 
-    /// The number of argon2 runs so far.
+    /// Is this the password of the hash? Takes as long as a check of the class `dearest`, whatever the result, and also
+    /// without a hash (requirement I32).
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`].
+    #[doc(hidden)]
+    pub async fn check(
+        &self,
+        password: &SecretString,
+        hash: Option<PasswordHash>,
+        dearest: CostClass,
+    ) -> Result<bool, DirectoryError> {
+        let is_dummy = hash.is_none();
+        let hash = hash.map_or_else(|| dearest.dummy(), Ok).map_err(unusable)?;
+        Ok(self.run(password, hash, dearest).await? && !is_dummy)
+    }
+
+    /// The class whose checks take the longest; ours if there is none. Blocks for some checks of the classes that are
+    /// new, unless all are of argon2.
+    #[doc(hidden)]
+    pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
+        // Of each kind, the one with the most work: the others need not be measured.
+        let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
+        for class in classes {
+            let (kind, work) = class.work();
+            let one = most.entry(kind).or_insert((work, class));
+            if work > one.0 {
+                *one = (work, class);
+            }
+        }
+        if most.len() < 2 {
+            return most.into_values().next().map(|(_, class)| class).unwrap_or_default();
+        }
+        let mut memory = self.memory.take();
+        let timed = most.into_values().map(|(_, class)| (self.times.of(class, &mut memory), class));
+        let dearest = timed.max().map(|(_, class)| class).unwrap_or_default();
+        self.memory.keep(memory);
+        dearest
+    }
+
+    /// How long a check of this class takes. Blocks for some checks if the class is new.
+    #[doc(hidden)]
+    pub fn time_of(&self, class: CostClass) -> Duration {
+        let mut memory = self.memory.take();
+        let time = self.times.of(class, &mut memory);
+        self.memory.keep(memory);
+        time
+    }
+
+    /// Hashes a password as [`hash`] does, as one of the checks that may run.
+    ///
+    /// # Errors
+    /// As [`Passwords::verify`], or the password cannot be hashed.
+    #[doc(hidden)]
+    pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
+        let permits = self.permits(CostClass::default()).await?;
+        let password = password.clone();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let _permits = permits;
+            hash(&password)
+        });
+        match hashed.await {
+            Ok(hashed) => hashed.map_err(|error| DirectoryError::Unavailable(error.to_string())),
+            Err(_) => Err(DirectoryError::Unavailable("a password hash did not finish".to_owned())),
+        }
+    }
+
+    /// The number of runs so far.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// Their work: the sum of [`Cost::work`].
+    /// The work of those of argon2: the sum of [`Cost::work`].
     pub fn work(&self) -> u64 {
         self.work.load(Ordering::Relaxed)
     }
 
-    /// A run, and a dummy run that makes up for the rest of the cost.
+    async fn permits(&self, class: CostClass) -> Result<[tokio::sync::OwnedSemaphorePermit; 2], DirectoryError> {
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
+        // What takes more than there is runs alone.
+        let share = class.memory_kib().clamp(SHARE_KIB, self.capacity);
+        let running = Arc::clone(&self.running).acquire_many_owned(share).await.map_err(|_| DirectoryError::Busy)?;
+        Ok([admitted, running])
+    }
+
+    /// A check, and dummy checks that make up for the rest of the cost.
     async fn run(
         &self,
         password: &SecretString,
-        stored: StoredHash,
-        rest: Option<StoredHash>,
+        hash: PasswordHash,
+        dearest: CostClass,
     ) -> Result<bool, DirectoryError> {
-        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
-        let running = Arc::clone(&self.running).acquire_owned().await.map_err(|_| DirectoryError::Busy)?;
+        if password.expose_secret().len() > MAX_PASSWORD {
+            return Ok(false);
+        }
+        let own = hash.class();
+        let permits = self.permits(if own.memory_kib() > dearest.memory_kib() { own } else { dearest }).await?;
         let password = password.clone();
         let (runs, work) = (Arc::clone(&self.runs), Arc::clone(&self.work));
-        let kept = self.memory.clone();
+        let (kept, times) = (self.memory.clone(), self.times.clone());
         let checked = tokio::task::spawn_blocking(move || {
             // The permits move with the work: a caller that disconnects does not free a permit while its run goes on.
-            let _permits = (admitted, running);
+            let _permits = permits;
             let bytes = password.expose_secret().as_bytes();
-            let fits = bytes.len() <= MAX_PASSWORD;
-            let bytes = if fits { bytes } else { &[] };
             let mut memory = kept.take();
-            let mut run = |stored: &StoredHash| {
+            let run = |hash: &PasswordHash, memory: &mut Vec<Block>| {
                 runs.fetch_add(1, Ordering::Relaxed);
-                work.fetch_add(stored.cost().work(), Ordering::Relaxed);
-                stored.matches(bytes, &mut memory)
+                if let CostClass::Argon2(cost) = hash.class() {
+                    work.fetch_add(cost.work(), Ordering::Relaxed);
+                }
+                hash.matches(bytes, memory)
             };
-            let matches = run(&stored);
-            if let Some(rest) = &rest {
-                run(rest);
+            let matches = run(&hash, &mut memory);
+            for class in times.missing(own, dearest, &mut memory) {
+                if let Ok(dummy) = class.dummy() {
+                    run(&dummy, &mut memory);
+                }
             }
             kept.keep(memory);
-            matches && fits
+            matches
         });
         checked.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))
     }
@@ -461,14 +585,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a3_a_password_over_1024_bytes_is_false_after_one_run() {
+    async fn a3_a_password_over_1024_bytes_is_false_without_any_work() {
         let passwords = Passwords::new(1, 1);
         let long = secret(&"x".repeat(MAX_PASSWORD));
         let phc = hash_with(&long, CHEAP).unwrap();
         assert!(passwords.verify(&long, &phc).await.unwrap());
         let longer = secret(&"x".repeat(MAX_PASSWORD + 1));
         assert!(!passwords.verify(&longer, &phc).await.unwrap());
-        assert_eq!(passwords.runs(), 2);
+        passwords.verify_dummy(&longer, CHEAP).await.unwrap();
+        assert_eq!(passwords.runs(), 1);
         assert_eq!(hash(&longer), Err(BadPassword::TooLong));
         assert_eq!(hash(&secret("")), Err(BadPassword::Empty));
     }
@@ -489,6 +614,23 @@ mod tests {
         drop(running);
         assert!(waiting.await.unwrap());
         assert!(passwords.verify(&right, &phc).await.unwrap(), "the queue is free again");
+    }
+
+    #[tokio::test]
+    async fn a3_a_check_of_much_memory_takes_the_places_of_several() {
+        let passwords = Passwords::new(2, 8);
+        let right = secret("right");
+        let cheap = hash_with(&right, CHEAP).unwrap();
+        let large = CostClass::Argon2(Cost { memory_kib: SHARE_KIB + 1, ..CHEAP });
+        let one = Arc::clone(&passwords.running).try_acquire_many_owned(SHARE_KIB).unwrap();
+        assert!(passwords.verify(&right, &cheap).await.unwrap(), "there is a place for a usual one");
+        let mut waiting = Box::pin(passwords.check(&right, None, large));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(one);
+        assert!(!waiting.await.unwrap(), "without a hash, no password is right");
+        // What takes more than there is runs alone.
+        let larger = CostClass::Argon2(Cost { memory_kib: 3 * SHARE_KIB, ..CHEAP });
+        assert!(!passwords.check(&right, None, larger).await.unwrap());
     }
 
     #[test]

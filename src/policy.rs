@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::denial::Denial;
-use crate::route::{Auth, Route, RoutePolicy};
+use crate::route::{Auth, Role, Route, RoutePolicy};
+use crate::token::claims::AccessToken;
 use crate::verify_cache::Verified;
 
 /// The permit of a request: its route and its caller. It is in the extensions of the request that the inner service
@@ -86,6 +87,7 @@ pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: B
             return Err(Denial::WrongAudience);
         }
         judge_scopes(policy, &verified)?;
+        judge_roles(policy, &verified)?;
     }
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
 }
@@ -130,10 +132,11 @@ impl Undecided {
     }
 }
 
-/// Judges a token by the policy of a route: issuer first, then audience, then scopes.
+/// Judges a token by the policy of a route: issuer first, then audience, then scopes, then roles.
 ///
 /// # Errors
-/// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`].
+/// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`], [`Denial::MissingRole`],
+/// [`Denial::RolesOverage`].
 pub(crate) fn authorise(
     route: &Arc<Route>,
     verified: Arc<Verified>,
@@ -155,7 +158,8 @@ pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Au
     if !in_audience {
         return Err(Denial::WrongAudience);
     }
-    judge_scopes(policy, verified)
+    judge_scopes(policy, verified)?;
+    judge_roles(policy, verified)
 }
 
 fn judge_issuer(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
@@ -164,7 +168,31 @@ fn judge_issuer(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial>
 }
 
 fn judge_scopes(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
-    if policy.scopes.is_within(&verified.token().scope) { Ok(()) } else { Err(Denial::InsufficientScope) }
+    let granted = &verified.token().scope;
+    let has_one = policy.any_scope.is_empty() || policy.any_scope.iter().any(|one| granted.contains(one));
+    if has_one && policy.scopes.is_within(granted) { Ok(()) } else { Err(Denial::InsufficientScope) }
+}
+
+fn judge_roles(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
+    if policy.roles.is_empty() {
+        return Ok(());
+    }
+    let token = verified.token();
+    let mut counting = policy.roles.iter().filter(|role| may_name(policy, role, token)).peekable();
+    if counting.peek().is_none() {
+        return Err(Denial::MissingRole);
+    }
+    token.roles.judge(counting)
+}
+
+/// May this token name the role? A bare role is of the issuer that the route names, if it names exactly one, and
+/// otherwise of our own tokens.
+pub(crate) fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
+    match (&role.issuer, policy.issuers.as_slice()) {
+        (Some(issuer), _) => *token.issuer_name == **issuer,
+        (None, [only]) => *token.issuer_name == **only,
+        (None, _) => token.ours,
+    }
 }
 
 /// The audiences of each issuer. Its tokens must name one of them.

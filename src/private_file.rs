@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// The longest file of secrets that is read as text, in bytes: far above any sensible token or list of users.
-const MAX_LEN: u64 = 64 << 20;
+pub const MAX_LEN: u64 = 64 << 20;
 
 /// Opens a private file, for reading, or for reading and writing.
 ///
@@ -70,11 +70,13 @@ pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, S
 /// # Errors
 /// As [`open_private`], or the file is not UTF-8 text.
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, String> {
-    let bytes = read_private_bytes(path, MAX_LEN)?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(e) => Err(format!("{}: is not UTF-8 text, from byte {} on", path.display(), e.valid_up_to())),
-    }
+    let mut bytes = read_private_bytes(path, MAX_LEN)?;
+    String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        // Wiped as well.
+        drop(Zeroizing::new(e.into_bytes()));
+        format!("{}: is not UTF-8 text, from byte {at} on", path.display())
+    })
 }
 
 #[cfg(unix)]

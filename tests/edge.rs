@@ -7,6 +7,7 @@ pub(crate) mod issuer;
 
 mod abuse;
 mod bodies;
+mod claims;
 mod cookies;
 mod cors;
 mod credentials;

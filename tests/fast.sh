@@ -24,6 +24,9 @@ skipped=(
     --skip a_cached_token_costs_so_many_instructions                                  # cost: valgrind
     --skip a4_four_times_too_much                                                     # overload: wrk, h2load
     --skip t12_what_is_public_is_private_in_no_servers_reading                        # readings: nginx, Go, Python
+    --skip directories::ldap::i2                                                      # slapd
+    --skip directories::mariadb::                                                     # MariaDB
+    --skip directories::postgres::                                                    # PostgreSQL
     --skip a_gate_that_matches_by_prefix_is_caught_by_every_server_that_resolves_dots # the same
 )
 

@@ -12,6 +12,7 @@ mod clients;
 mod clock;
 mod corpus;
 mod dialects;
+mod directories;
 mod edge;
 mod end_to_end;
 mod faults;

@@ -145,7 +145,7 @@ const OWN: &[(&[&str], Case)] = &[
 ];
 
 /// All dialects at one gate, with these rules; each takes the sessions of those that `accepts` says.
-fn config(rules: &str, accepts: impl Fn(&str) -> Vec<&'static str>) -> String {
+pub(crate) fn config(rules: &str, accepts: impl Fn(&str) -> Vec<&'static str>) -> String {
     let mut config = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -183,7 +183,7 @@ upstream = "app"
     config
 }
 
-async fn passes(gate: &Gate, held: &Tokens) -> bool {
+pub(crate) async fn passes(gate: &Gate, held: &Tokens) -> bool {
     let status = gate.get("/data", &held.access).await.status;
     assert!(matches!(status, StatusCode::OK | StatusCode::UNAUTHORIZED), "{status}");
     status == StatusCode::OK

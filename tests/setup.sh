@@ -25,6 +25,10 @@ programs=(
     nghttp:nghttp2-client
     valgrind:valgrind
     chromium:chromium
+    initdb:postgresql
+    mariadbd:mariadb-server
+    slapd:slapd
+    ldapadd:ldap-utils
 )
 
 is_there() {
@@ -32,6 +36,8 @@ is_there() {
         cc) command -v "${CC:-cc}" ;;
         python3) python3 -c 'import venv, ensurepip, tomllib' ;;
         node) node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' ;;
+        # Debian keeps each version's programs in a folder of its own.
+        initdb) command -v initdb || ls /usr/lib/postgresql/*/bin/initdb ;;
         *) command -v "$1" ;;
     esac >/dev/null 2>&1
 }
@@ -60,6 +66,7 @@ for entry in "${programs[@]}"; do
     case $program in
         cc) what="a C compiler" how="install gcc or clang (apt install $package)" ;;
         python3) what="Python 3.11 or later with venv" how="apt install $package" ;;
+        initdb) what="PostgreSQL (server and psql)" how="apt install $package" ;;
         *) what=$program how="apt install $package" ;;
     esac
     is_there "$program" || missing "$what" "$how"

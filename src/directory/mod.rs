@@ -26,6 +26,7 @@
 //! }
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -167,6 +168,18 @@ impl PasswordMark {
         mark.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
         Self(mark)
     }
+
+    /// A mark that was kept.
+    #[doc(hidden)]
+    pub fn from_bytes(kept: [u8; 32]) -> Self {
+        Self(kept)
+    }
+
+    /// The mark, to be kept.
+    #[doc(hidden)]
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
 }
 
 impl fmt::Debug for PasswordMark {
@@ -223,6 +236,12 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
 
     /// The current entry of a subject. `None` if there is none, which ends the subject's sessions.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
+
+    /// The name that limits on logins count by: the same for all spellings of a name that the directory takes for one
+    /// user. By default the name as submitted.
+    fn limit_key<'a>(&self, username: &'a str) -> Cow<'a, str> {
+        Cow::Borrowed(username)
+    }
 }
 
 /// Is this usable as a user's `sub`: visible ASCII, 1 to 256 bytes (requirement J9), and unlike a client's own subject

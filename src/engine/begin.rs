@@ -33,15 +33,16 @@ impl Engine {
     /// fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
+        allowed_ttl(login.access_ttl, login.profile)?;
+        let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
+        let name = directory.limit_key(login.username);
         let attempt = Attempt {
             address: login.origin.address,
             account: login.account,
-            username: login.username,
+            username: &name,
             client: &login.client.id,
         };
-        allowed_ttl(login.access_ttl, login.profile)?;
         let _place = self.limits.login(attempt)?;
-        let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         // A revocation from another node may be stamped ahead of this node's time.
         let mut known = Timestamp::ZERO;
         for _ in 0..MAX_PASSWORD_CHECKS {

@@ -120,6 +120,16 @@ pub enum BuildError {
     /// A route names an unknown issuer.
     #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
     UnknownIssuer(String),
+    /// A role that a route asks for could not be judged, or no token could have it.
+    #[error("the role {role:?} of route {route:?} {why}")]
+    Role {
+        /// The id of the route.
+        route: String,
+        /// The role.
+        role: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A route names an unknown dialect.
     #[error("there is no dialect {0:?}")]
     Dialect(String),
@@ -465,9 +475,10 @@ impl GateBuilder {
         let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
         audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
         let issuers = names(&self.trusted, &self.routes)?;
+        sound::roles(&self.trusted, &self.routes)?;
         let known_audiences = known_audiences(&audiences, &self.trusted, &self.routes);
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
-        let identity = self.identity.unwrap_or_else(|| default_identity_headers(!self.trusted.is_empty()));
+        let identity = self.identity.unwrap_or_else(|| default_identity_headers(&self.trusted));
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
         let has_directory = self.directory.is_some();
         let protected = protected.with(self.strip, self.keep);
@@ -595,9 +606,12 @@ pub(super) fn verifier(
     Verifier::new(rules)
 }
 
-/// With several issuers, a subject is ambiguous without its issuer, so the issuer has a header too.
-fn default_identity_headers(several_issuers: bool) -> IdentityHeaders {
-    let issuer = several_issuers.then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
+/// With several issuers, a subject is ambiguous without its issuer, so the issuer has a header too. Roles have one if
+/// tokens of another issuer have them.
+fn default_identity_headers(trusted: &[IssuerRules]) -> IdentityHeaders {
+    let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
+    let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());
+    let roles = has_roles.then_some((HeaderName::from_static("x-auth-roles"), IdentityField::Roles));
     IdentityHeaders {
         headers: [
             (HeaderName::from_static("x-auth-subject"), IdentityField::Subject),
@@ -608,6 +622,7 @@ fn default_identity_headers(several_issuers: bool) -> IdentityHeaders {
         ]
         .into_iter()
         .chain(issuer)
+        .chain(roles)
         .collect(),
     }
 }

@@ -20,6 +20,8 @@ use serde_json::{Map, Value};
 use crate::clock::Timestamp;
 use crate::policy::Permitted;
 use crate::session::{Generation, Scope, SessionId};
+use crate::token::claims::AccessToken;
+use crate::token::verify::Roles;
 use crate::verify_cache::Verified;
 
 /// The caller of a request that the gate let pass: [`Identity::of`] its extensions, and an axum extractor (feature
@@ -87,28 +89,29 @@ impl Identity {
         }
     }
 
-    /// `sub`, with the prefix of its issuer's rules, if any. Equal subjects of two issuers are different users: see
+    /// `sub`, or the claim that its issuer's rules name, with their prefix, if any. Equal subjects of two issuers are different users: see
     /// [`Self::issuer`].
     pub fn subject(&self) -> &str {
         &self.verified.token().subject
     }
 
-    /// `sub`, as it stands in the token.
+    /// The subject as it stands in the token: without prefix, and not encoded.
     pub fn token_subject(&self) -> &str {
         self.verified.token().token_subject()
     }
 
-    /// The account, where the user belongs to one.
+    /// The account, where the user belongs to one; of another issuer's token, what its rules map, after the issuer's
+    /// name and a colon.
     pub fn account(&self) -> Option<&str> {
         self.verified.token().account.as_deref()
     }
 
-    /// `client_id`.
+    /// `client_id`, or the claim that its issuer's rules name.
     pub fn client(&self) -> Option<&str> {
         self.verified.token().client.as_deref()
     }
 
-    /// The granted scope; of another issuer's token, the part that its rules accept.
+    /// The granted scope; of another issuer's token, what its rules map and accept.
     pub fn scope(&self) -> &Scope {
         &self.verified.token().scope
     }
@@ -148,9 +151,13 @@ impl Identity {
     /// [`IssuerRules::roles`](crate::token::IssuerRules::roles) names.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
-        let wanted = Value::from(role);
-        let token = self.verified.token();
-        token.role_claims.iter().any(|path| path.holds(self.all_claims(), &wanted))
+        self.verified.token().roles.contains(role)
+    }
+
+    /// The roles of the caller, from the same claims. A token of another issuer may have left roles out because there
+    /// are too many: see [`Roles::are_left_out`].
+    pub fn roles(&self) -> &Roles {
+        &self.verified.token().roles
     }
 
     /// All claims of the token as a type of the application, unchanged: `scope` in full too, whatever part of it is
@@ -186,8 +193,8 @@ impl Identity {
         self.claims.get_or_init(|| Arc::new(self.verified.token().claims()))
     }
 
-    pub(super) fn is_own(&self) -> bool {
-        self.verified.token().ours
+    pub(super) fn token(&self) -> &AccessToken {
+        self.verified.token()
     }
 }
 

@@ -54,7 +54,6 @@ use crate::reply;
 use crate::route::hosts::is_loopback;
 use crate::route::path::{CanonicalPath, PathError};
 use crate::route::{Match, Route, RoutePolicy, authority};
-use crate::session::Scope;
 
 mod future;
 mod permit;
@@ -666,12 +665,11 @@ fn refused(
     } else {
         None
     };
-    let none = Scope::default();
-    let asked = route.as_ref().map_or(&none, |route| &route.policy.scopes);
+    let asked = route.as_ref().map(|route| route.policy.asked_scopes()).unwrap_or_default();
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain =
-        if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, asked) };
+        if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, &asked) };
     let reply = respond::worded(dialect, &parts.headers, denial, &plain)
         .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
     (reply, Verdict { route, who, ..Verdict::new(reason) })

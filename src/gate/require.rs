@@ -30,11 +30,10 @@ use super::layer::ResponseFuture;
 use super::{Gate, layer, respond, upgrade};
 use crate::claim::ClaimPath;
 use crate::denial::Denial;
-use crate::policy::{By, Permitted, Undecided};
+use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
-use crate::route::{Auth, Route, RoutePolicy};
+use crate::route::{Auth, Role, Route, RoutePolicy};
 use crate::session::Scope;
-use crate::token::verify::OWN;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -70,13 +69,6 @@ struct Conditions {
     /// A claim and its required value. `None`: a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
-}
-
-/// A role, and the issuer whose tokens may carry it.
-#[derive(Clone, Debug)]
-struct Role {
-    issuer: Option<Box<str>>,
-    name: Box<str>,
 }
 
 #[derive(Clone)]
@@ -134,11 +126,7 @@ impl RequireLayer {
     #[must_use]
     // Requirement I17.
     pub fn role(self, role: &str) -> Self {
-        let named = role.split_once(':').filter(|(issuer, _)| self.gate.0.issuers.iter().any(|known| known == issuer));
-        let role = match named {
-            Some((issuer, name)) => Role { issuer: Some(issuer.into()), name: name.into() },
-            None => Role { issuer: None, name: role.into() },
-        };
+        let role = Role::parse(role, |issuer| self.gate.0.issuers.iter().any(|known| known == issuer));
         self.condition(|conditions| conditions.roles.push(role))
     }
 
@@ -354,8 +342,11 @@ impl RequireLayer {
             return Ok(());
         }
         let caller = Identity::new(Arc::clone(caller));
-        if !roles.iter().all(|role| self.may_say(role, &caller) && caller.has_role(&role.name)) {
-            return Err(Denial::MissingRole);
+        for role in roles {
+            if !policy::may_name(&self.route.policy, role, caller.token()) {
+                return Err(Denial::MissingRole);
+            }
+            caller.roles().judge([role])?;
         }
         let has = |(path, value): &(Option<ClaimPath>, Value)| {
             path.as_ref().is_some_and(|path| path.holds(caller.all_claims(), value))
@@ -368,15 +359,6 @@ impl RequireLayer {
         }
         caller.share_claims(&mut parts.extensions);
         Ok(())
-    }
-
-    /// Whether the issuer of the caller's token may assert this role.
-    fn may_say(&self, role: &Role, caller: &Identity) -> bool {
-        match (&role.issuer, self.route.policy.issuers.as_slice()) {
-            (Some(issuer), _) => caller.issuer_name() == &**issuer,
-            (None, [only]) => caller.issuer_name() == only,
-            (None, _) => caller.is_own() && caller.issuer_name() == OWN,
-        }
     }
 
     /// The scopes that the reply's challenge names.

@@ -257,14 +257,26 @@ pub fn identity_value(claim: &str) -> HeaderValue {
     visible(Bytes::from(text))
 }
 
+/// The content of an identity header.
+#[derive(Clone, Debug)]
+pub(crate) enum IdentityText<'c> {
+    /// One claim.
+    Claim(Cow<'c, str>),
+    /// Several, joined by commas. A comma in one of them is escaped.
+    List(&'c [Box<str>]),
+}
+
 /// The [values](identity_value) of several claims in one allocation: every request of their caller takes a reference to
 /// each, and so touches one counter instead of many.
-pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = Cow<'c, str>>) -> Vec<HeaderValue> {
+pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<'c>>) -> Vec<HeaderValue> {
     let mut text = Vec::new();
     let ends: Vec<usize> = claims
         .into_iter()
         .map(|claim| {
-            encode(&claim, &mut text);
+            match claim {
+                IdentityText::Claim(claim) => encode(&claim, &mut text),
+                IdentityText::List(several) => encode_list(several, &mut text),
+            }
             text.len()
         })
         .collect();
@@ -274,15 +286,31 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = Cow<'c, str>>
 }
 
 fn encode(claim: &str, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let last = claim.len().saturating_sub(1);
     for (at, byte) in claim.bytes().enumerate() {
         let inner_space = byte == b' ' && at != 0 && at != last;
-        if inner_space || (byte.is_ascii_graphic() && byte != b'%') {
-            out.push(byte);
-        } else {
-            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+        encode_byte(byte, inner_space || (byte.is_ascii_graphic() && byte != b'%'), out);
+    }
+}
+
+/// Each is encoded on its own, spaces included, because readers of lists trim their elements.
+fn encode_list(several: &[Box<str>], out: &mut Vec<u8>) {
+    for (at, one) in several.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
         }
+        for byte in one.bytes() {
+            encode_byte(byte, byte.is_ascii_graphic() && !matches!(byte, b'%' | b','), out);
+        }
+    }
+}
+
+fn encode_byte(byte: u8, is_plain: bool, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    if is_plain {
+        out.push(byte);
+    } else {
+        out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
     }
 }
 

@@ -363,3 +363,17 @@ proptest! {
         prop_assert!(strip(&[(&spelled, "x")], &RoutePolicy::default()).is_empty(), "{}", spelled);
     }
 }
+
+#[test]
+fn t4_roles_are_joined_by_commas_that_no_role_can_bring() {
+    let list = |roles: &[&str]| {
+        let roles: Vec<Box<str>> = roles.iter().map(|role| (*role).into()).collect();
+        let values = identity_values([IdentityText::Claim("a b".into()), IdentityText::List(&roles)]);
+        assert_eq!(values[0], "a b");
+        values[1].to_str().unwrap().to_owned()
+    };
+    assert_eq!(list(&["admin", "clerk"]), "admin,clerk");
+    assert_eq!(list(&["a,b", "100%", "%2C"]), "a%2Cb,100%25,%252C");
+    assert_eq!(list(&[" x", "chef de salle", "größe", "a\r\nb"]), "%20x,chef%20de%20salle,gr%C3%B6%C3%9Fe,a%0D%0Ab");
+    assert_eq!(list(&[]), "");
+}

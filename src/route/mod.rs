@@ -35,7 +35,7 @@ pub use calls::CallPattern;
 pub use calls::ungoverned;
 pub use hosts::{HostError, Hosts};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
-pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, RoutePolicy};
+pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Role, RoutePolicy};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
 pub use warnings::{RouteWarning, warnings};
 

@@ -1,5 +1,8 @@
 //! What a route requires of a request, and what it lets through.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use super::path::{CanonicalPath, PathError};
 use crate::denial::Denial;
 use crate::session::scope::Scope;
@@ -21,6 +24,10 @@ pub struct RoutePolicy {
     pub auth: Auth,
     /// The scopes that the token must have, all of them.
     pub scopes: Scope,
+    /// The scopes of which the token must have one, besides all of `scopes`. Empty: none is asked for.
+    pub any_scope: Scope,
+    /// The roles of which the token must have one. Empty: none is asked for.
+    pub roles: Vec<Role>,
     /// The names of the accepted issuers; ours is `self`. Empty: our own, and those that are accepted everywhere.
     pub issuers: Vec<String>,
     /// The audiences of which the token must name one. Empty: any that its issuer's rules allow.
@@ -75,6 +82,29 @@ impl RoutePolicy {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
     }
 
+    /// The scopes that a refusal names.
+    pub fn asked_scopes(&self) -> Cow<'_, Scope> {
+        match self.any_scope.is_empty() {
+            true => Cow::Borrowed(&self.scopes),
+            false => Cow::Owned(Scope::of(self.scopes.iter().chain(self.any_scope.iter()))),
+        }
+    }
+
+    /// What is wrong with one of its roles, on a route that takes the tokens of these issuers.
+    #[doc(hidden)]
+    pub fn problem_of(&self, role: &Role, issuers: &[&str]) -> Option<&'static str> {
+        match &role.issuer {
+            Some(issuer) if !issuers.contains(&&**issuer) => {
+                Some("is of an issuer whose tokens the route does not take")
+            }
+            None if issuers.len() != 1 => Some(
+                "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
+                 name of an issuer instead of self",
+            ),
+            Some(_) | None => None,
+        }
+    }
+
     /// Is there a request that this policy refuses and `other` admits? Then no spelling of a path of this route may
     /// reach the other one.
     ///
@@ -85,6 +115,8 @@ impl RoutePolicy {
         let Self {
             auth,
             scopes,
+            any_scope,
+            roles,
             issuers,
             audiences,
             bad_credential_on_optional: bad_credential,
@@ -115,8 +147,14 @@ impl RoutePolicy {
             // versa.
             ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
         };
+        // What the other one asks for may contain what this one asks for.
+        let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
+            || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
+        let a_role_is_there = !other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role));
         by_auth(*auth, *bad_credential) > by_auth(other.auth, other.bad_credential_on_optional)
             || (asks && !scopes.is_within(&other.scopes))
+            || (asks && !any_scope.is_empty() && !(other.auth != Auth::None && one_is_there))
+            || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
             || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
             || (!upgrade && other.upgrade)
@@ -133,6 +171,41 @@ impl RoutePolicy {
             EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),
             EncodedSlash::Refuse | EncodedSlash::Keep => Ok(()),
         }
+    }
+}
+
+/// A role, and the issuer whose tokens may name it.
+///
+/// ```
+/// use rotogate::route::Role;
+///
+/// let role = Role::parse("kc:admin", |issuer| issuer == "kc");
+/// assert_eq!((role.issuer.as_deref(), &*role.name), (Some("kc"), "admin"));
+/// ```
+// Requirement I17.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// The name of the issuer. `None`: the only issuer of the route.
+    pub issuer: Option<Box<str>>,
+    /// The role.
+    pub name: Box<str>,
+}
+
+impl Role {
+    /// Reads `"kc:admin"`, the role `admin` of the issuer named `kc`; or `"admin"`. A text before a colon that is no name of
+    /// an issuer is a part of the role.
+    pub fn parse(text: &str, is_issuer: impl Fn(&str) -> bool) -> Self {
+        match text.split_once(':').filter(|(issuer, _)| is_issuer(issuer)) {
+            Some((issuer, name)) => Self { issuer: Some(issuer.into()), name: name.into() },
+            None => Self { issuer: None, name: text.into() },
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.issuer.as_ref().map_or(Ok(()), |issuer| write!(f, "{issuer}:"))?;
+        f.write_str(&self.name)
     }
 }
 
@@ -283,6 +356,12 @@ mod tests {
     #[test]
     fn t20_a_policy_is_stricter_in_any_respect_or_in_none() {
         let asks = |scopes: &str| RoutePolicy { scopes: Scope::parse(scopes).unwrap(), ..RoutePolicy::default() };
+        let any =
+            |of: &[&str]| RoutePolicy { any_scope: Scope::parse(&of.join(" ")).unwrap(), ..RoutePolicy::default() };
+        let roles = |of: &[&str]| RoutePolicy {
+            roles: of.iter().map(|role| Role::parse(role, |issuer| issuer == "kc")).collect(),
+            ..RoutePolicy::default()
+        };
         let audiences = |of: &[&str]| RoutePolicy {
             audiences: of.iter().map(|one| (*one).to_owned()).collect(),
             ..RoutePolicy::default()
@@ -299,6 +378,15 @@ mod tests {
             (asks("a b"), asks("a"), true, false),
             (asks("a"), asks("b"), true, true),
             (asks("a"), RoutePolicy::public(), true, false),
+            (any(&["a", "b"]), RoutePolicy::default(), true, false),
+            (any(&["a", "b"]), any(&["a"]), false, true),
+            (any(&["a", "b"]), asks("a"), false, true),
+            (any(&["a"]), any(&["b"]), true, true),
+            (any(&["a"]), RoutePolicy::public(), true, false),
+            (roles(&["a", "kc:b"]), RoutePolicy::default(), true, false),
+            (roles(&["a", "kc:b"]), roles(&["a"]), false, true),
+            (roles(&["kc:a"]), roles(&["a"]), true, true),
+            (roles(&["a"]), RoutePolicy::public(), true, false),
             (audiences(&["x"]), RoutePolicy::default(), true, true),
             (audiences(&["x"]), audiences(&["x", "y"]), true, false),
             (audiences(&["x"]), RoutePolicy::public(), true, false),
@@ -320,5 +408,20 @@ mod tests {
         assert_eq!(policy.auth, Auth::Required);
         assert_eq!(policy.bad_credential_on_optional, BadCredential::Refuse);
         assert!(!policy.forward_token && !policy.keep_override_headers && !policy.keep_underscore_headers);
+    }
+
+    #[test]
+    fn i17_a_role_has_an_issuer_if_the_text_before_its_colon_is_the_name_of_one() {
+        let parse = |text: &str| Role::parse(text, |issuer| ["self", "kc"].contains(&issuer));
+        assert_eq!(parse("kc:admin"), Role { issuer: Some("kc".into()), name: "admin".into() });
+        assert_eq!(parse("kc:a:b"), Role { issuer: Some("kc".into()), name: "a:b".into() });
+        assert_eq!(parse("urn:admin"), Role { issuer: None, name: "urn:admin".into() });
+        let policy = RoutePolicy::default();
+        let problem = |text: &str, issuers: &[&str]| policy.problem_of(&parse(text), issuers).is_some();
+        assert!(!problem("admin", &["kc"]) && !problem("kc:admin", &["self", "kc"]) && !problem("kc:admin", &["kc"]));
+        assert!(problem("admin", &["self", "kc"]) && problem("kc:admin", &["self"]));
+        for text in ["kc:admin", "admin", "urn:x"] {
+            assert_eq!(parse(text).to_string(), text);
+        }
     }
 }

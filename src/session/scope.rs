@@ -45,6 +45,11 @@ impl Scope {
         Self("\u{0}".into())
     }
 
+    /// The scope of these tokens, each from a scope.
+    pub(crate) fn of<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::collect(tokens.into_iter())
+    }
+
     fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
         let mut seen: Vec<&str> = Vec::new();
         for token in tokens {

@@ -1,17 +1,18 @@
 //! The claims of an access token (RFC 7519 §4, RFC 9068 §2.2).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::claim::{ClaimPath, OwnClaims};
+use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
 use crate::session::{Generation, Scope, SessionId};
 use crate::token::keyring::KeyPrint;
-use crate::token::verify;
+use crate::token::verify::{self, ClaimMapping, Roles};
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
@@ -122,19 +123,23 @@ pub struct AccessToken {
     pub ours: bool,
     /// Is it accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// The paths of the roles in its issuer's tokens.
-    pub(crate) role_claims: Arc<[ClaimPath]>,
-    /// `sub`, with the prefix from its issuer's rules.
+    /// Which of its claims are read.
+    pub(crate) mapping: Arc<ClaimMapping>,
+    /// The roles, from the claims that its issuer's rules name; in our own tokens, the claim `roles`.
+    pub roles: Roles,
+    /// The subject, with the prefix and the encoding of its issuer's rules.
     pub subject: Box<str>,
     /// The length of that prefix, in bytes.
     pub(crate) subject_prefix: usize,
-    /// `account`: from our own tokens only.
+    /// The subject as it is in the token, if that is not the rest of `subject`.
+    pub(crate) raw_subject: Option<Box<str>>,
+    /// `account` of our own tokens; of another issuer's, what its rules map, after its name and a colon.
     pub account: Option<Box<str>>,
-    /// `client_id`.
+    /// The client: `client_id`, or what its issuer's rules map.
     pub client: Option<Box<str>>,
-    /// `scope`, reduced to what its issuer's rules allow; empty if there is none.
+    /// The scope, in our names and reduced to what its issuer's rules allow; empty if there is none.
     pub scope: Scope,
-    /// `aud`: at least one.
+    /// `aud`, or what its issuer's rules read instead: at least one.
     pub audience: Arc<[Box<str>]>,
     /// `sid` and `gen`: from our own tokens only.
     pub session: Option<(SessionId, Generation)>,
@@ -169,9 +174,18 @@ impl AccessToken {
         self.ours && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
-    /// `sub`, as it is in the token. Revocations use this form.
+    /// The subject as it is in the token. Revocations use this form.
     pub fn token_subject(&self) -> &str {
-        self.subject.get(self.subject_prefix..).unwrap_or_default()
+        let rest = || self.subject.get(self.subject_prefix..).unwrap_or_default();
+        self.raw_subject.as_deref().unwrap_or_else(rest)
+    }
+
+    /// The subject for a header: with the prefix, not encoded yet.
+    pub(crate) fn header_subject(&self) -> Cow<'_, str> {
+        match (&self.raw_subject, self.subject.get(..self.subject_prefix)) {
+            (Some(raw), Some(prefix)) => format!("{prefix}{raw}").into(),
+            (None, _) | (_, None) => (&*self.subject).into(),
+        }
     }
 
     /// Every claim, as it is in the token. Parsed at each call: most callers need none but those above, and many tokens

@@ -39,4 +39,7 @@ pub use claims::{AccessToken, MintedClaims, TokenStyle};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
 pub use mint::{AccessTokenText, fingerprint, mint};
 pub use refresh::RefreshToken;
-pub use verify::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, RulesError, Verifier};
+pub use verify::{
+    AllowedScopes, ClaimMapping, Ignored, IssuerKeys, IssuerRules, Preset, RequiredClaim, Roles, RulesError,
+    SubjectEncoding, Verifier, WantedClaim,
+};

@@ -21,7 +21,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -30,14 +30,19 @@ use crate::token::claims::AccessToken;
 use crate::token::keyring::KeyPrint;
 
 mod judge;
+mod mapping;
 mod members;
+mod preset;
 mod rules;
 mod shape;
 pub(crate) mod strict_json;
 
 use judge::{Moments, Times};
 pub use judge::{is_name, is_subject};
+use mapping::RefusedClaim;
+pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
 use members::{Member, Members};
+pub use preset::Preset;
 pub use rules::host_of;
 pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, MAX_JWKS, OWN, RulesError};
 pub use shape::MAX_TOKEN;
@@ -76,6 +81,8 @@ pub struct Verifier {
     issuers: Vec<IssuerRules>,
     /// Another issuer's token with a type that is not accepted has been reported.
     told: AtomicBool,
+    /// For each issuer, the kinds of mapped claims of which a refused one has been reported: a bit for each.
+    told_claims: Box<[AtomicU8]>,
 }
 
 impl Verifier {
@@ -86,7 +93,8 @@ impl Verifier {
     pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, RulesError> {
         rules::check(&issuers)?;
         super::keyring::install_provider();
-        Ok(Self { issuers, told: AtomicBool::new(false) })
+        let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
+        Ok(Self { issuers, told: AtomicBool::new(false), told_claims })
     }
 
     /// The rules for the tokens of `issuer`.
@@ -118,7 +126,7 @@ impl Verifier {
         let header = shape::Header::read(parts.header)?;
         let payload = shape::decode(parts.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
-        let Some(Member::Text(issuer)) = claims.get("iss") else {
+        let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
@@ -145,7 +153,30 @@ impl Verifier {
         if !holds() {
             return Err(Refusal::Forged);
         }
-        judge::claims(token, &claims, rules, key, times).map_err(Refusal::Authentic)
+        let judged = judge::claims(token, &claims, rules, key, times);
+        judged.map_err(|refused| Refusal::Authentic(self.refused_claim(rules, refused)))
+    }
+
+    /// Names a mapped claim that refused a genuine token, in the log alone. The first of each issuer and kind is a
+    /// warning, because the mapping may be wrong, and not the token.
+    fn refused_claim(&self, rules: &IssuerRules, refused: RefusedClaim<'_>) -> Denial {
+        let RefusedClaim { denial, claim } = refused;
+        let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };
+        let (issuer, detail) = (&*rules.name, denial.detail());
+        let told = self.issuers.iter().position(|known| std::ptr::eq(known, rules));
+        let told = told.and_then(|place| self.told_claims.get(place));
+        if told.is_some_and(|told| told.fetch_or(1 << kind, Ordering::Relaxed) & (1 << kind) == 0) {
+            tracing::warn!(
+                issuer,
+                %claim,
+                detail,
+                "a genuine token of this issuer is refused because of this claim. If these are its access tokens, correct \
+                 `claims`, `require` or `preset` of the issuer. Later ones are logged at level debug"
+            );
+        } else {
+            tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");
+        }
+        denial
     }
 
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
@@ -178,7 +209,7 @@ impl Verifier {
     pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
         let payload = shape::decode(shape::TokenParts::split(token)?.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
-        let Some(Member::Text(issuer)) = claims.get("iss") else {
+        let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
             return Err(Denial::BadClaim("iss must be a string"));
         };
         self.rules(issuer).ok_or(Denial::UnknownIssuer)
@@ -241,10 +272,7 @@ pub(crate) fn peek(token: &str) -> Option<Peeked> {
     let payload = shape::decode(parts.claims).ok()?;
     let claims = Members::read(&payload).ok()?;
     let cut = |text: &str| Box::from(beginning(text, MAX_PEEKED_BYTES));
-    let text = |name| match claims.get(name) {
-        Some(Member::Text(text)) => Some(cut(text)),
-        Some(Member::Number(_) | Member::Array(_) | Member::Other) | None => None,
-    };
+    let text = |name| claims.get(name).and_then(Member::as_text).map(cut);
     Some(Peeked {
         issuer: text("iss"),
         subject: text("sub"),

@@ -34,7 +34,7 @@ use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
 use crate::engine::live_sessions::SuccessorToken;
-use crate::headers::identity_values;
+use crate::headers::{IdentityText, identity_values};
 use crate::limit::{Limits, Source};
 use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
@@ -93,6 +93,8 @@ pub enum IdentityField {
     Session,
     /// `iss`.
     Issuer,
+    /// The roles, joined by commas; none if the issuer left some out.
+    Roles,
     /// Another claim, if it is a string, a number or a boolean.
     Claim(Box<str>),
 }
@@ -102,16 +104,20 @@ impl IdentityHeaders {
     fn values(&self, token: &AccessToken) -> Box<[Option<HeaderValue>]> {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
-        let claim = |field: &IdentityField| -> Option<Cow<'_, str>> {
-            Some(match field {
-                IdentityField::Subject => (&*token.subject).into(),
+        let claim = |field: &IdentityField| -> Option<IdentityText<'_>> {
+            Some(IdentityText::Claim(match field {
+                IdentityField::Subject => token.header_subject(),
                 IdentityField::Account => token.account.as_deref()?.into(),
                 IdentityField::Client => token.client.as_deref()?.into(),
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
                 IdentityField::Issuer => (&*token.issuer).into(),
+                IdentityField::Roles if token.roles.are_left_out() || token.roles.names().is_empty() => return None,
+                IdentityField::Roles => return Some(IdentityText::List(token.roles.names())),
                 // The scope as this gate grants it, not as another issuer writes it.
-                IdentityField::Claim(name) if **name == *"scope" => token.scope.as_str().into(),
+                IdentityField::Claim(name) if **name == *"scope" || token.mapping.has_scope_in(name) => {
+                    token.scope.as_str().into()
+                }
                 IdentityField::Claim(name) => match others.get(name.as_ref())? {
                     serde_json::Value::String(text) => Cow::Owned(text.clone()),
                     serde_json::Value::Number(number) => number.to_string().into(),
@@ -120,7 +126,7 @@ impl IdentityHeaders {
                         return None;
                     }
                 },
-            })
+            }))
         };
         let claims: Vec<_> = self.headers.iter().map(|(_, field)| claim(field)).collect();
         let mut values = identity_values(claims.iter().flatten().cloned()).into_iter();
@@ -544,13 +550,16 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
     let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
     let texts = [token.account.as_deref(), token.client.as_deref(), token.jti.as_deref()];
     let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+    let roles: usize = token.roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
     as_weight(
         ENTRY_OVERHEAD_BYTES
             + headers
             + audience
             + texts
+            + roles
             + token.text.len()
             + token.subject.len()
+            + token.raw_subject.as_ref().map_or(0, |raw| raw.len())
             + token.scope.as_str().len(),
     )
 }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::assert_invalid_grant;
-use support::{CONFIG, Place, until};
+use support::{CONFIG, Place, until, with};
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -219,4 +219,64 @@ async fn r18_a_user_who_is_moved_is_out_of_the_account_before() {
     }
     assert_eq!(log_in("acme").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(gate.get("/", &log_in("other").await.tokens().access).await.echoed("x-auth-account"), ["other"]);
+}
+
+#[tokio::test]
+async fn i31_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    // Of passlib and Django: "correct horse".
+    let bcrypt = "$2b$04$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
+    let pbkdf2 = "pbkdf2_sha256$1000$seasalt8seasalt8seasalt$ERn9ISUu7/jpw7t1FT3s5w7ZgUFStVKKigIYguwbI3A=";
+    let file = place.path("old.jsonl");
+    let lines = format!(
+        "{{\"username\":\"bea\",\"password_hash\":\"{bcrypt}\"}}\n{{\"username\":\"pia\",\"password_hash\":\"{pbkdf2}\"}}\n"
+    );
+    std::fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+    assert!(place.fails(&["user", "import", file], "").contains("chmod 600"));
+    std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let dry = place.done(&["user", "import", file, "--dry-run"], "").stdout;
+    assert_eq!(dry, "2 users would be imported; nothing was changed: 1 bcrypt, 1 pbkdf2-sha256\n");
+    assert_eq!(gate.log_in("bea", "correct horse").await.status, StatusCode::BAD_REQUEST);
+    let done = place.json(&["user", "import", file, "--scopes", "read"], "");
+    assert_eq!(
+        done,
+        serde_json::json!({"users": 2, "schemes": {"bcrypt": 1, "pbkdf2-sha256": 1}, "without_password": 0, "dry_run": false})
+    );
+    assert!(place.fails(&["user", "import", file], "").contains("line 1: there is such a user already"));
+
+    // No waiting: a running gate has read the file when the command ends.
+    let tokens = gate.log_in("bea", "correct horse").await.tokens();
+    assert_invalid_grant(&gate.log_in("pia", "wrong horse").await);
+    assert_eq!(gate.log_in("pia", "correct horse").await.status, StatusCode::OK);
+    let users = || std::fs::read_to_string(place.path("data/users.toml")).unwrap();
+    until("both hashes are ours", async || !users().contains(bcrypt) && !users().contains(pbkdf2)).await;
+    assert_eq!(users().matches("rehashed = ").count(), 2);
+    place.done(&["user", "enable", "demo"], "");
+    // The gate has read the file with the new hashes: the session is alive, and the password is the same.
+    assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+    assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+    assert_eq!(gate.log_in("bea", "correct horse").await.status, StatusCode::OK);
+    assert_invalid_grant(&gate.log_in("bea", "wrong horse").await);
+}
+
+#[test]
+fn i30_keys_of_directory_name_what_is_wrong() {
+    let place = Place::new(&with(CONFIG, "directory", "allow_legacy = [\"md5\"]\nspring_pbkdf2_iterations = 0"));
+    let said = place.run(&["check"], "").stderr;
+    assert!(
+        said.contains("directory.allow_legacy[0]") && said.contains("directory.spring_pbkdf2_iterations"),
+        "{said}"
+    );
+    place.write_config(&with(CONFIG, "directory", "firebase = \"none.json\""));
+    let said = place.run(&["check"], "").stderr;
+    assert!(said.contains("directory.firebase") && said.contains("none.json"), "{said}");
+    place.write_config(&with(CONFIG, "directory", "firebase = \"bad.json\""));
+    let path = place.path("bad.json");
+    std::fs::write(&path, "{\"base64_signer_key\": 7}").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let said = place.fails(&["user", "list"], "");
+    assert!(said.contains("directory.firebase") && said.contains("bad.json: 1:"), "{said}");
 }

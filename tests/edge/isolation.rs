@@ -66,7 +66,7 @@ struct World {
 }
 
 /// The hash of a new client secret.
-fn secret() -> (String, String) {
+pub(crate) fn secret() -> (String, String) {
     let secret = uuid::Uuid::new_v4().to_string();
     keep_secret(&secret);
     let made = Place::new(CONFIG).run(&["client", "secret", "--stdin", "--json"], &secret).stdout;
@@ -117,7 +117,7 @@ impl World {
     }
 }
 
-fn introspect(edge: &Edge, path: &str, secret: &str, token: &str) -> Value {
+pub(crate) fn introspect(edge: &Edge, path: &str, secret: &str, token: &str) -> Value {
     let reply = edge.form(path, &[], &[("client_id", "svc"), ("client_secret", secret), ("token", token)]);
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.json()
@@ -131,7 +131,7 @@ fn subject(token: &str) -> String {
 }
 
 #[test]
-fn j18_j19_a_token_of_another_issuer_counts_where_it_is_let_in_with_the_scopes_that_are_listed() {
+fn j18_j19_i15_i16_a_token_of_another_issuer_counts_where_it_is_let_in_with_the_scopes_that_are_listed() {
     let world = world();
     let own = world.edge.login();
     let idp = world.idp.token(&json!({ "scope": "read write admin" }));
@@ -170,7 +170,7 @@ fn j18_j19_a_token_of_another_issuer_counts_where_it_is_let_in_with_the_scopes_t
 }
 
 #[test]
-fn j19_an_issuer_that_a_route_does_not_take_costs_no_signature() {
+fn j19_i16_an_issuer_that_a_route_does_not_take_costs_no_signature() {
     let world = world();
     // More forged tokens than an address has.
     for n in 0..120 {

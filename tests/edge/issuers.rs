@@ -215,7 +215,8 @@ fn j7_j8_j9_r14_claims_that_are_not_exactly_right_are_refused() {
         json!({ "jti": 1 }),
         json!({ "jti": "a\nb" }),
         json!({ "client_id": ["a"] }),
-        json!({ "scope": ["read"] }),
+        json!({ "scope": [["read"]] }),
+        json!({ "scope": ["read write"] }),
         json!({ "cnf": { "jkt": "x" } }),
     ] {
         world.refuses(&world.idp.token(&changes), &changes.to_string());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rotogate::password::Passwords;
+use rotogate::password::{Accepted, CostClass, FirebaseParameters, Legacy, PasswordHash, Passwords};
 use rotogate::store::redb::records_read_back_the_same;
 use rotogate::token::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_server::users::FileDirectory;
@@ -49,6 +49,52 @@ target!(
                 let is_password = text.lines().all(|line| !line.contains("Hunter2") || line.trim() == PASSWORD);
                 assert!(!is_password || !error.contains("Hunter2"), "{error}");
             }
+        }
+    }
+);
+
+/// All that a configuration can accept.
+static ACCEPTED: LazyLock<Accepted> = LazyLock::new(|| {
+    Accepted {
+    legacy: Legacy::NAMES.iter().map(|(_, scheme)| *scheme).collect(),
+    firebase: FirebaseParameters::from_json(
+        r#"{"base64_signer_key": "jxspr8Ki0RYycVU8zykbdLGjFQ3McFUH0uiiTvC8pVM=", "base64_salt_separator": "Bw==", "rounds": 8, "mem_cost": 14}"#,
+    )
+    .ok(),
+    ..Accepted::default()
+}
+});
+
+target!(
+    /// A hash that is accepted has a cost within the bounds (I30), and is not the text that a password would be: it has a
+    /// salt and a digest. Weak schemes are accepted only if they are listed.
+    password_hash,
+    &[
+        "$", "$argon2id$v=19$m=64,t=2,p=1$", "m=262145", "t=21", "p=9", "$2b$04$", "$2x$", "15", "16", "{noop}", "{bcrypt}",
+        "{pbkdf2}", "{scrypt}$", "e0801", "bcrypt_sha256$", "$bcrypt-sha256$v=2,t=2b,r=", "pbkdf2_sha256$", "5000001",
+        "99999999999", "scrypt$", "$scrypt$ln=", "r=8,p=1", "$7$", "C6..../....", "$firebase-scrypt$m=14,r=8$", "$P$", "$H$",
+        "$5$rounds=", "$6$rounds=", "AQAAAAIAAYag", "!", "=", "+", "-", "0", "\u{e9}",
+    ],
+    |input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let weak = ["$P$", "$H$", "$5$", "$6$"].iter().any(|id| text.starts_with(id));
+        let listed = PasswordHash::parse(text, &ACCEPTED);
+        let plain = PasswordHash::parse(text, &Accepted::default());
+        assert!(plain.is_err() || !weak, "a weak scheme is accepted");
+        match listed {
+            Ok(hash) => {
+                assert!(text.len() > 30 && !text.starts_with("{noop}"), "accepted: {text}");
+                let is_bounded = match hash.class() {
+                    CostClass::Argon2(cost) => cost.memory_kib <= 262_144 && cost.passes <= 20 && cost.lanes <= 8,
+                    CostClass::Bcrypt { cost } => (4..=15).contains(&cost),
+                    CostClass::Pbkdf2 { iterations, .. } => iterations <= 5_000_000,
+                    CostClass::Scrypt { p, .. } => hash.class().memory_kib() <= 65_536 && p <= 8,
+                    CostClass::Phpass { rounds } | CostClass::ShaCrypt { rounds, .. } => rounds <= 1_000_000,
+                    other => panic!("no bound for {other:?}"),
+                };
+                assert!(is_bounded, "{:?} of {text}", hash.class());
+            }
+            Err(_) => assert!(plain.is_err(), "more is accepted if less is listed"),
         }
     }
 );

@@ -1,19 +1,23 @@
 //! Claims of the caller, those of our own tokens, and what `require()` asks of them.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use http::{HeaderValue, Response, StatusCode};
 use rotogate::claim::OwnClaims;
 use rotogate::client::Client;
+use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::gate::{Claims, Endpoint, NewSession, Verdict};
-use rotogate::route::{Route, RoutePolicy};
+use rotogate::gate::{BuildError, Claims, Endpoint, NewSession, Verdict};
+use rotogate::route::{Role, Route, RoutePolicy};
 use rotogate::session::Scope;
+use rotogate::token::claims::TokenStyle;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
+use rotogate::token::{MintedClaims, mint};
 use rotogate::{Gate, Identity, SecretString};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
@@ -205,6 +209,88 @@ async fn i17_require_asks_for_scopes_roles_claims_and_the_application_and_says_w
         "any",
         "nothing is asked of a request without a caller"
     );
+}
+
+/// A token of another issuer with this key, for `ada`.
+fn foreign(keys: &Keyring, issuer: &str, claims: &[(&str, Value)]) -> String {
+    let mut own = OwnClaims::new();
+    claims.iter().for_each(|(name, value)| own.insert(*name, value).unwrap());
+    let now = SystemTime::new().wall();
+    let claims = MintedClaims {
+        issuer,
+        subject: "ada",
+        audience: &["https://api.test".into()],
+        expires: now.plus(Duration::from_secs(600)),
+        issued_at: now.minus(Duration::from_secs(5)),
+        jti: "one",
+        client: "their-client",
+        scope: &Scope::parse("read").unwrap(),
+        session: None,
+        account: None,
+        own: Some(&own),
+        style: TokenStyle::default(),
+    };
+    mint(keys.signer(), &claims).unwrap().expose().to_owned()
+}
+
+#[tokio::test]
+async fn i15_i17_roles_and_revocations_of_two_issuers_with_the_same_subject_are_apart() {
+    let keys = Keyring::ephemeral().unwrap();
+    let rules = |name: &str| {
+        let set = IssuerKeys::from_jwks(keys.jwks().to_string().as_bytes(), None).unwrap();
+        let rules = IssuerRules::external(format!("https://{name}.test"), vec!["https://api.test".into()], set);
+        rules.named(name).roles(["groups"]).unwrap()
+    };
+    let mut idp = rules("idp");
+    idp.subject_prefix = "idp|".into();
+    let gate = builder().trusted_issuer(rules("kc")).trusted_issuer(idp).build().await.unwrap();
+    let of_kc = || gate.require().issuer("kc").issuer("idp").role("kc:boss");
+    let roles = async |identity: Identity| format!("{} {:?}", identity.subject(), identity.roles().names());
+    let app = Router::new()
+        .route("/kc", get(ok).route_layer(of_kc()))
+        .route("/bare", get(ok).route_layer(gate.require().issuer("idp").role("boss")))
+        .route("/any", get(roles).route_layer(gate.require().issuer("kc").issuer("idp")));
+    let server = Server::axum(app).await;
+    let boss = [("groups", json!(["boss", "clerk"])), ("roles", json!(["root"]))];
+    let [kc, idp] = ["https://kc.test", "https://idp.test"].map(|issuer| foreign(&keys, issuer, &boss));
+    let status = async |path: &str, token: &str| server.get_with(path, token).await.status;
+    assert_eq!(status("/kc", &kc).await, StatusCode::OK);
+    assert_eq!(status("/kc", &idp).await, StatusCode::FORBIDDEN);
+    assert_eq!([status("/bare", &kc).await, status("/bare", &idp).await], [StatusCode::UNAUTHORIZED, StatusCode::OK]);
+    assert_eq!(server.get_with("/any", &kc).await.body, "ada [\"boss\", \"clerk\"]");
+    assert_eq!(server.get_with("/any", &idp).await.body, "idp|ada [\"boss\", \"clerk\"]");
+    // A revocation names the subject as it is in the token, and its issuer.
+    gate.sessions().revoke_foreign_subject("https://idp.test", "ada", Duration::from_secs(3600)).await.unwrap();
+    assert_eq!([status("/any", &kc).await, status("/any", &idp).await], [StatusCode::OK, StatusCode::UNAUTHORIZED]);
+}
+
+#[tokio::test]
+async fn i17_i45_a_route_whose_role_no_token_could_be_judged_by_is_not_built() {
+    let keys = Keyring::ephemeral().unwrap();
+    let built = async |issuers: &[&str], role: &str, paths: &[&str]| {
+        let set = IssuerKeys::from_jwks(keys.jwks().to_string().as_bytes(), None).unwrap();
+        let rules = IssuerRules::external("https://kc.test", vec!["api".into()], set).named("kc");
+        let policy = RoutePolicy {
+            issuers: issuers.iter().map(|name| (*name).to_owned()).collect(),
+            roles: vec![Role::parse(role, |issuer| ["self", "kc"].contains(&issuer))],
+            ..RoutePolicy::default()
+        };
+        let rules = rules.roles(paths.iter().copied()).unwrap();
+        builder().trusted_issuer(rules).route(Route::catch_all(policy)).build().await.map(drop)
+    };
+    for (issuers, role) in [(&[][..], "boss"), (&["kc"], "boss"), (&["self", "kc"], "kc:boss"), (&["self"], "urn:boss")]
+    {
+        assert!(built(issuers, role, &["groups"]).await.is_ok(), "{issuers:?} {role}");
+    }
+    for (issuers, role, paths) in [
+        (&["self", "kc"][..], "boss", &["groups"][..]),
+        (&["self"], "kc:boss", &["groups"]),
+        (&["kc"], "boss", &[]),
+        (&["self", "kc"], "kc:boss", &[]),
+    ] {
+        let refused = built(issuers, role, paths).await;
+        assert!(matches!(refused, Err(BuildError::Role { .. })), "{issuers:?} {role}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::json;
 #[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::kuzzle;
-use support::{Gate, Tokens};
+use support::{Answer, Gate, Tokens};
 
 /// One dialect, as its clients speak it.
 #[async_trait]
@@ -28,6 +28,10 @@ pub(crate) trait Speaks: Sync {
 
     /// Presents what a client of this dialect presents for the next pair. `None` for a refusal, whose words are checked.
     async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens>;
+
+    /// Presents what is held while no decision is possible: whether the reply asks to try again later, in the protocol's
+    /// words.
+    async fn is_undecided(&self, gate: &Gate, held: &Tokens) -> bool;
 
     /// Ends the session of what is held: by RFC 7009, where the dialect has no words for it.
     async fn revoke(&self, gate: &Gate, held: &Tokens) {
@@ -56,6 +60,10 @@ pub(crate) fn dialects() -> Vec<&'static dyn Speaks> {
     ]
 }
 
+fn is_to_be_tried_again(answer: &Answer) -> bool {
+    answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
+}
+
 pub(crate) struct OAuth2;
 
 #[async_trait]
@@ -79,6 +87,10 @@ impl Speaks for OAuth2 {
         }
         assert_eq!((answer.status, answer.error().as_str()), (StatusCode::BAD_REQUEST, "invalid_grant"));
         None
+    }
+
+    async fn is_undecided(&self, gate: &Gate, held: &Tokens) -> bool {
+        is_to_be_tried_again(&gate.refresh(presented(held)).await)
     }
 }
 
@@ -115,6 +127,11 @@ impl Speaks for Envelope {
     async fn refresh(&self, gate: &Gate, held: &Tokens) -> Option<Tokens> {
         Self::ask(gate, Method::PUT, json!({ "token": held.access, "refreshToken": presented(held) })).await
     }
+
+    async fn is_undecided(&self, gate: &Gate, held: &Tokens) -> bool {
+        let body = json!({ "token": held.access, "refreshToken": presented(held) });
+        is_to_be_tried_again(&gate.call(Method::PUT, "/api/v2/auth/token", &[], &body.to_string()).await)
+    }
 }
 
 pub(crate) struct Kuzzle;
@@ -146,6 +163,10 @@ impl Speaks for Kuzzle {
         }
         assert_eq!(kuzzle::client::error(&answer), kuzzle::client::invalid());
         None
+    }
+
+    async fn is_undecided(&self, gate: &Gate, held: &Tokens) -> bool {
+        is_to_be_tried_again(&kuzzle::client::Client { gate }.refresh(&held.access).await)
     }
 
     async fn revoke(&self, gate: &Gate, held: &Tokens) {
@@ -187,5 +208,10 @@ impl Speaks for Knox {
                 None
             }
         }
+    }
+
+    async fn is_undecided(&self, gate: &Gate, held: &Tokens) -> bool {
+        let answer = grpc::client::refresh(gate, presented(held)).await;
+        answer.is_err_and(|status| status.code() == tonic::Code::Unavailable)
     }
 }

@@ -8,10 +8,12 @@
 //! | `gateway.toml` | [`config`] |
 //! | listeners, connections, admin listener, reload | [`server`] |
 //! | the users file | [`users`] |
+//! | users in other systems | [`directories`] |
 //! | forwarding to upstreams | [`proxy`] |
 
 pub mod cli;
 pub mod config;
+pub mod directories;
 mod file_stamp;
 pub mod log;
 pub mod proxy;

@@ -8,7 +8,8 @@ use super::BuildError;
 use crate::client::{Client, Grant};
 use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
-use crate::token::verify::is_name;
+use crate::route::Route;
+use crate::token::verify::{IssuerRules, OWN, is_name};
 
 /// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
 /// answer in its name.
@@ -60,6 +61,25 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
         Some(client) => refuse(client, "an endpoint names it, but it is not registered: call `.client(…)`"),
         None => Ok(()),
     }
+}
+
+/// Each role has one issuer whose tokens the route takes, and whose rules name the claims of roles.
+pub(super) fn roles(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
+    for route in routes.iter().filter(|route| !route.policy.roles.is_empty()) {
+        let others = trusted.iter().filter(|rules| route.policy.takes(&rules.name, rules.everywhere));
+        let own = route.policy.takes(OWN, true).then_some(OWN);
+        let taken: Vec<&str> = own.into_iter().chain(others.clone().map(|rules| &*rules.name)).collect();
+        for role in &route.policy.roles {
+            let named = |rules: &&IssuerRules| role.issuer.as_ref().is_none_or(|issuer| *rules.name == **issuer);
+            let has_none = others.clone().filter(named).any(|rules| rules.claims.roles.is_empty());
+            let none =
+                has_none.then_some("is of an issuer whose rules name no claim of roles: call `IssuerRules::roles`");
+            if let Some(why) = route.policy.problem_of(role, &taken).or(none) {
+                return Err(BuildError::Role { route: route.id.to_string(), role: role.to_string(), why });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Parses a URL, and its host. `None` if it has a part that neither an issuer nor an origin may have.

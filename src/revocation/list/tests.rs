@@ -196,7 +196,7 @@ fn r9_of_several_not_befores_the_later_one_wins() {
 }
 
 #[test]
-fn the_same_names_from_another_issuer_are_other_names() {
+fn i15_the_same_names_from_another_issuer_are_other_names() {
     let list_of = |issuer| list(&[subject(issuer, NOW), token(issuer, "j1"), client(issuer, NOW)]);
     assert!(refused(&list_of(OURS), LOOSE) && !refused(&list_of(OURS), FOREIGN));
     assert!(refused(&list_of(THEIRS), FOREIGN) && !refused(&list_of(THEIRS), LOOSE));

@@ -1,13 +1,17 @@
 //! The claims of a token with a good signature.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, CONTROLS};
+
+use super::mapping::{RefusedClaim, SubjectEncoding};
 use super::members::{Member, Members};
 use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::session::{Generation, Scope, SessionId};
+use crate::session::{Generation, SessionId};
 use crate::token::claims::AccessToken;
 use crate::token::keyring::VerifyingKey;
 
@@ -29,58 +33,61 @@ pub fn is_subject(text: &str) -> bool {
 }
 
 /// Checks everything that does not depend on the route.
-pub(super) fn claims(
+pub(super) fn claims<'r>(
     text: &str,
     claims: &Members<'_>,
-    rules: &IssuerRules,
+    rules: &'r IssuerRules,
     key: &VerifyingKey,
     times: Times,
-) -> Result<AccessToken, Denial> {
+) -> Result<AccessToken, RefusedClaim<'r>> {
     if claims.get("cnf").is_some() {
-        return Err(Denial::UnprovedBinding);
+        return Err(Denial::UnprovedBinding.into());
     }
     let Times { expires, not_before, issued_at } = times;
-    let subject = word(claims, "sub", "sub must be a string")?.ok_or(Denial::BadClaim("no sub"))?;
-    if !is_subject(subject) {
-        return Err(Denial::BadClaim("sub must be 1 to 256 visible ASCII characters"));
-    }
+    let mapping = &rules.claims;
+    mapping.judge_required(claims)?;
+    let subject = mapping.subject_of(claims)?;
     let jti = name(claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
     let sid = name(claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;
-    let client = name(claims, "client_id", "client_id must be a string of 1 to 256 bytes without control characters")?;
-    let scope = match word(claims, "scope", "scope must be a string")? {
-        Some(scope) => Scope::parse(scope).map_err(|_| Denial::BadClaim("scope has a character that none may have"))?,
-        None => Scope::default(),
-    };
+    let client = mapping.client_of(claims)?;
+    let scope = mapping.scope_of(claims, rules.ours)?;
     let audience = audience(claims, rules)?;
     let (session, account) = if rules.ours {
         if jti.is_none() {
-            return Err(Denial::BadClaim("no jti"));
+            return Err(Denial::BadClaim("no jti").into());
         }
         if client.is_none() {
-            return Err(Denial::BadClaim("no client_id"));
+            return Err(Denial::BadClaim("no client_id").into());
         }
         if issued_at.is_none() {
-            return Err(Denial::BadClaim("no iat"));
+            return Err(Denial::BadClaim("no iat").into());
         }
         let account = name(claims, "account", "account must be a string of 1 to 256 bytes without control characters")?;
         (session(sid, claims.get("gen"))?, account.map(Box::from))
     } else {
-        (None, None)
+        let account = mapping.account_of(claims)?;
+        (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
     lifetime(expires, issued_at, rules)?;
+    let (shown, raw_subject) = match mapping.subject_encoding {
+        SubjectEncoding::Ascii => (Cow::Borrowed(subject), None),
+        SubjectEncoding::Percent => (percent_encoded(subject), Some(subject.into())),
+    };
     Ok(AccessToken {
         text: text.into(),
         issuer: rules.issuer.clone(),
         issuer_name: rules.name.clone(),
         ours: rules.ours,
         everywhere: rules.everywhere,
-        role_claims: Arc::clone(&rules.role_claims),
+        mapping: Arc::clone(mapping),
+        roles: mapping.roles_of(claims, rules.ours)?,
         subject: if rules.subject_prefix.is_empty() {
-            subject.into()
+            shown.into()
         } else {
-            format!("{}{subject}", rules.subject_prefix).into()
+            format!("{}{shown}", rules.subject_prefix).into()
         },
         subject_prefix: rules.subject_prefix.len(),
+        raw_subject,
         account,
         client: client.map(Box::from),
         scope: rules.granted(scope),
@@ -94,6 +101,12 @@ pub(super) fn claims(
         kid: key.shared_kid().cloned(),
         key: key.print(),
     })
+}
+
+/// All but visible ASCII, and `%`, as escapes of UTF-8: two subjects never give one text.
+fn percent_encoded(subject: &str) -> Cow<'_, str> {
+    const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+    percent_encoding::utf8_percent_encode(subject, ENCODED).into()
 }
 
 /// The times of a token.
@@ -146,19 +159,11 @@ fn lifetime(expires: Timestamp, issued_at: Option<Timestamp>, rules: &IssuerRule
     if expires.since(since) > longest { Err(Denial::BadClaim("exp is too long after iat")) } else { Ok(()) }
 }
 
-fn word<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
+fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
     match claims.get(claim) {
         None => Ok(None),
-        Some(Member::Text(text)) => Ok(Some(text)),
         // A claim of the wrong type is an error, not an absent claim.
-        Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(Denial::BadClaim(why)),
-    }
-}
-
-fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
-    match word(claims, claim, why)? {
-        Some(text) if !is_name(text) => Err(Denial::BadClaim(why)),
-        found => Ok(found),
+        Some(member) => member.as_text().filter(|text| is_name(text)).map(Some).ok_or(Denial::BadClaim(why)),
     }
 }
 
@@ -167,7 +172,9 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
     let number = match claims.get(claim) {
         None => return Ok(None),
         Some(Member::Number(number)) => number,
-        Some(Member::Text(_) | Member::Array(_) | Member::Other) => return Err(Denial::BadClaim(why)),
+        Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Array(_) | Member::Object(_)) => {
+            return Err(Denial::BadClaim(why));
+        }
     };
     let time = match (number.as_u64(), number.as_f64()) {
         (Some(seconds), _) if seconds <= LAST_SECOND => Timestamp::from_secs(seconds),
@@ -181,19 +188,23 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
 }
 
 /// Most tokens have the audience of their issuer's rules, and share that allocation.
-fn audience(claims: &Members<'_>, rules: &IssuerRules) -> Result<Arc<[Box<str>]>, Denial> {
+fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box<str>]>, RefusedClaim<'r>> {
     const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
-    let entry = |member: &Member<'_>| match member {
-        Member::Text(text) if !text.is_empty() => Ok(Box::from(&**text)),
-        Member::Text(_) | Member::Number(_) | Member::Array(_) | Member::Other => Err(WHY),
+    let entry = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY.into());
+    let one = |text: &str| match &*rules.audience {
+        [usual] if **usual == *text => Arc::clone(&rules.audience),
+        _ => [text.into()].into(),
     };
-    let usual = |text: &str| !text.is_empty() && matches!(&*rules.audience, [one] if **one == *text);
+    if let Some(text) = rules.claims.audience_of(claims) {
+        return text.map(one);
+    }
     match claims.get("aud") {
-        Some(Member::Text(text)) if usual(text) => Ok(Arc::clone(&rules.audience)),
-        Some(one @ Member::Text(_)) => Ok([entry(one)?].into()),
+        Some(Member::Text(text)) if !text.is_empty() => Ok(one(text)),
         Some(Member::Array(several)) if !several.is_empty() => several.iter().map(entry).collect(),
-        Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(WHY),
-        None => Err(Denial::BadClaim("no aud")),
+        Some(
+            Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_) | Member::Object(_),
+        ) => Err(WHY.into()),
+        None => Err(Denial::BadClaim("no aud").into()),
     }
 }
 
@@ -205,7 +216,7 @@ fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<
             let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is not one of ours"))?;
             let generation = match generation {
                 Member::Number(number) => number.as_u64().map(Generation::new).filter(|it| *it >= Generation::FIRST),
-                Member::Text(_) | Member::Array(_) | Member::Other => None,
+                Member::Null | Member::Bool(_) | Member::Text(_) | Member::Array(_) | Member::Object(_) => None,
             };
             let generation = generation.ok_or(Denial::BadClaim("gen must be a count"))?;
             Ok(Some((sid, generation)))

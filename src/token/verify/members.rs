@@ -6,25 +6,35 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use super::strict_json;
+use crate::claim::ClaimPath;
 
 /// One JSON object without repeated members.
+#[derive(Debug, PartialEq)]
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Member<'a>)>);
 
 /// The value of a member.
 #[derive(Debug, PartialEq)]
 pub(super) enum Member<'a> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
     /// A string.
     Text(Cow<'a, str>),
     /// A number.
     Number(Number),
     /// An array.
     Array(Vec<Self>),
-    /// `null`, `true`, `false` or an object: no claim that the gate reads.
-    Other,
+    /// An object.
+    Object(Members<'a>),
 }
+
+/// Something on the way to a claim is no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotAnObject;
 
 impl<'a> Members<'a> {
     /// Reads one JSON object that fills `bytes`, as strictly as [`strict_json`].
@@ -38,6 +48,49 @@ impl<'a> Members<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&Member<'a>> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, member)| member)
     }
+
+    /// The names of the members.
+    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
+    /// The value at a path; `None` if nothing is there.
+    pub(super) fn at(&self, path: &ClaimPath) -> Result<Option<&Member<'a>>, NotAnObject> {
+        let mut segments = path.segments();
+        let mut found = segments.next().and_then(|first| self.get(first));
+        for segment in segments {
+            found = match found {
+                Some(Member::Object(members)) => members.get(segment),
+                Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) => {
+                    return Err(NotAnObject);
+                }
+                None => return Ok(None),
+            };
+        }
+        Ok(found)
+    }
+}
+
+impl Member<'_> {
+    /// The text, if it is one.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Array(_) | Self::Object(_) => None,
+        }
+    }
+
+    /// Is it exactly this text, number or boolean?
+    pub(super) fn is(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Text(text), Value::String(wanted)) => *text == **wanted,
+            (Self::Number(number), Value::Number(wanted)) => number == wanted,
+            (Self::Bool(yes), Value::Bool(wanted)) => yes == wanted,
+            (Self::Null | Self::Bool(_) | Self::Text(_) | Self::Number(_) | Self::Array(_) | Self::Object(_), _) => {
+                false
+            }
+        }
+    }
 }
 
 struct Object;
@@ -49,15 +102,19 @@ impl<'de> Visitor<'de> for Object {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Members<'de>, A::Error> {
         // More than most tokens have.
-        let mut members = Vec::with_capacity(16);
-        while let Some(name) = map.next_key_seed(Name)? {
-            members.push((name, map.next_value_seed(Any)?));
-        }
-        once(members.iter().map(|(name, _)| name))?;
-        Ok(Members(members))
+        read(map, 16)
     }
+}
+
+fn read<'de, A: MapAccess<'de>>(mut map: A, expected: usize) -> Result<Members<'de>, A::Error> {
+    let mut members = Vec::with_capacity(expected);
+    while let Some(name) = map.next_key_seed(Name)? {
+        members.push((name, map.next_value_seed(Any)?));
+    }
+    once(members.iter().map(|(name, _)| name))?;
+    Ok(Members(members))
 }
 
 /// Checks that no name is repeated. Sorts if comparing all pairs would take long.
@@ -120,11 +177,11 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_unit<E: Error>(self) -> Result<Member<'de>, E> {
-        Ok(Member::Other)
+        Ok(Member::Null)
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Member<'de>, E> {
-        Ok(Member::Other)
+    fn visit_bool<E: Error>(self, yes: bool) -> Result<Member<'de>, E> {
+        Ok(Member::Bool(yes))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Member<'de>, E> {
@@ -155,21 +212,14 @@ impl<'de> Visitor<'de> for Any {
         Ok(Member::Array(array))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member<'de>, A::Error> {
-        let mut names = Vec::new();
-        while let Some(name) = map.next_key_seed(Name)? {
-            map.next_value_seed(self)?;
-            names.push(name);
-        }
-        once(names.iter())?;
-        Ok(Member::Other)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Member<'de>, A::Error> {
+        read(map, 0).map(Member::Object)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
 
@@ -178,7 +228,11 @@ mod tests {
             (Member::Text(a), Value::String(b)) => a == b,
             (Member::Number(a), Value::Number(b)) => a == b,
             (Member::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-            (Member::Other, Value::Null | Value::Bool(_) | Value::Object(_)) => true,
+            (Member::Object(a), Value::Object(b)) => {
+                a.0.len() == b.len() && b.iter().all(|(name, b)| a.get(name).is_some_and(|a| same(a, b)))
+            }
+            (Member::Bool(a), Value::Bool(b)) => a == b,
+            (Member::Null, Value::Null) => true,
             _ => false,
         }
     }

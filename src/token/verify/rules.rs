@@ -8,8 +8,10 @@ use std::time::Duration;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use serde_json::Value;
 
+use super::mapping::ClaimMapping;
+use super::preset::Preset;
 use super::strict_json;
-use crate::claim::{ClaimError, ClaimPath, ROLES};
+use crate::claim::{ClaimError, ClaimPath};
 use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
@@ -320,9 +322,8 @@ pub struct IssuerRules {
     pub scopes: AllowedScopes,
     /// Are its tokens accepted on routes that name no issuers?
     pub everywhere: bool,
-    /// The paths of the subject's roles in its tokens; the roles of all paths count. In our own tokens, the claim
-    /// `roles`.
-    pub role_claims: Arc<[ClaimPath]>,
+    /// The claims that the gate reads, and what it makes of them.
+    pub claims: Arc<ClaimMapping>,
     /// The prefix of its subjects, so that they are distinct from other issuers' subjects. Revocations name them
     /// without it.
     pub subject_prefix: Box<str>,
@@ -351,7 +352,7 @@ impl IssuerRules {
             name: OWN.into(),
             scopes: AllowedScopes::Any,
             everywhere: true,
-            role_claims: ClaimPath::parse(ROLES).into_iter().collect(),
+            claims: Arc::new(ClaimMapping::own()),
             subject_prefix: "".into(),
             ours: true,
             audience: audience.into(),
@@ -371,7 +372,7 @@ impl IssuerRules {
             issuer,
             scopes: AllowedScopes::Only(Scope::default()),
             everywhere: false,
-            role_claims: Arc::default(),
+            claims: Arc::default(),
             subject_prefix: "".into(),
             ours: false,
             audience: audience.into(),
@@ -402,8 +403,52 @@ impl IssuerRules {
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
     pub fn roles<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Result<Self, ClaimError> {
-        self.role_claims = paths.into_iter().map(ClaimPath::parse).collect::<Result<_, _>>()?;
+        let roles = ClaimPath::list(paths)?;
+        Arc::make_mut(&mut self.claims).roles = roles;
         Ok(self)
+    }
+
+    /// Takes type, claims and longest lifetime from what is known of a provider. Call it first: what is set afterwards
+    /// replaces that part of the preset.
+    ///
+    /// ```
+    /// # use rotogate::token::{IssuerKeys, IssuerRules, Preset};
+    /// # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
+    /// let url = "https://token.actions.githubusercontent.com";
+    /// let rules = IssuerRules::external(url, vec!["https://github.com/acme".into()], keys)
+    ///     .preset(Preset::GithubActions)
+    ///     .require("repository_owner_id", ["4242"])?;
+    /// # let _ = rules;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn preset(self, preset: Preset) -> Self {
+        Self {
+            typ: preset.typ().map(Into::into).collect(),
+            max_lifetime: Some(preset.max_lifetime()),
+            claims: Arc::new(preset.claims()),
+            ..self
+        }
+    }
+
+    /// Asks that a claim have exactly one of these values: texts, numbers or booleans.
+    ///
+    /// # Errors
+    /// A path that cannot be parsed: see [`ClaimPath`].
+    pub fn require(
+        mut self,
+        path: &str,
+        values: impl IntoIterator<Item = impl Into<Value>>,
+    ) -> Result<Self, ClaimError> {
+        let path = ClaimPath::parse(path)?;
+        Arc::make_mut(&mut self.claims).require(path, values.into_iter().map(Into::into).collect());
+        Ok(self)
+    }
+
+    /// Reads these claims instead of those of RFC 9068.
+    #[must_use]
+    pub fn claims(self, claims: ClaimMapping) -> Self {
+        Self { claims: Arc::new(claims), ..self }
     }
 
     /// Does it judge every token as `other` does?
@@ -413,7 +458,7 @@ impl IssuerRules {
             name,
             scopes,
             everywhere,
-            role_claims,
+            claims,
             subject_prefix,
             ours,
             audience,
@@ -424,8 +469,8 @@ impl IssuerRules {
         } = self;
         (issuer, ours, audience, typ, leeway, max_lifetime)
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
-            && (name, scopes, everywhere, role_claims, subject_prefix)
-                == (&other.name, &other.scopes, &other.everywhere, &other.role_claims, &other.subject_prefix)
+            && (name, scopes, everywhere, claims, subject_prefix)
+                == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
             && keys.equals(&other.keys)
     }
 
@@ -448,7 +493,7 @@ impl IssuerRules {
     }
 
     pub(super) fn granted(&self, scope: Scope) -> Scope {
-        self.scopes.of(scope)
+        self.scopes.of(self.claims.mapped(scope))
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {
@@ -498,6 +543,9 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         let prefix = &rules.subject_prefix;
         if prefix.len() > MAX_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
             return refuse("subject_prefix must be at most 64 visible ASCII characters");
+        }
+        if let Some(why) = rules.claims.problem() {
+            return refuse(why);
         }
         if rules.typ.is_empty() {
             return refuse("typ must list at least one type");

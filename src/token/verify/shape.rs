@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::super::keyring::MAX_KID;
-use super::members::{Member, Members};
+use super::members::Members;
 use crate::denial::Denial;
 
 /// The longest token, in bytes (J10).
@@ -68,8 +68,7 @@ impl Header {
         }
         let text = |name: &str, why| match header.get(name) {
             None => Ok(None),
-            Some(Member::Text(text)) => Ok(Some(Box::from(&**text))),
-            Some(Member::Number(_) | Member::Array(_) | Member::Other) => Err(Denial::MalformedToken(why)),
+            Some(member) => member.as_text().map(|text| Some(Box::from(text))).ok_or(Denial::MalformedToken(why)),
         };
         let algorithm = text("alg", "alg must be a string")?.ok_or(Denial::MalformedToken("no alg"))?;
         let kid: Option<Box<str>> = text("kid", "kid must be a string")?;

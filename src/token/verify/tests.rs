@@ -14,6 +14,8 @@ use crate::token::mint::mint;
 mod form;
 mod hostile;
 mod issuers;
+mod mapping;
+mod presets;
 mod signature;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);

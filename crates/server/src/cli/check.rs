@@ -27,26 +27,40 @@ struct CheckReport<'a> {
     warnings: Vec<At>,
     /// The addresses that a gate would listen on.
     listen: Vec<SocketAddr>,
+    /// With `--online`: what the directory answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    directory: Vec<String>,
     /// With `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
 }
 
-pub(super) fn run(path: &Path, print: bool, strict: bool, output: Output) -> CommandResult {
+/// The options of the command.
+#[derive(Clone, Copy)]
+pub(super) struct Options {
+    pub(super) print: bool,
+    pub(super) strict: bool,
+    pub(super) online: bool,
+}
+
+pub(super) fn run(path: &Path, options: Options, output: Output) -> CommandResult {
+    let Options { print, strict, online } = options;
     let config = config::load(path, &ProcessEnv).map_err(|errors| wrong(&errors))?;
-    let warnings = runtime()?.block_on(check(&config)).map_err(|errors| wrong(&errors))?;
+    let (warnings, found) = runtime()?.block_on(check(&config, online)).map_err(|errors| wrong(&errors))?;
     let printed = print.then(|| config.to_toml());
     let checked = CheckReport {
         file: path,
         ok: true,
         warnings: warnings.iter().map(At::of).collect(),
         listen: config.server.addresses().chain([config.admin.listen]).collect(),
+        directory: found.clone(),
         configuration: printed.clone(),
     };
     output.write(&checked, || {
         // With `--print`, everything but the configuration is a TOML comment.
         let begin = if print { "# " } else { "" };
         let mut text: String = warnings.iter().map(|warning| format!("{begin}warning: {warning}\n")).collect();
+        text.extend(found.iter().map(|line| format!("{begin}directory: {line}\n")));
         text.push_str(&format!("{begin}{}: good", path.display()));
         if let Some(printed) = printed {
             text.push('\n');
@@ -69,14 +83,16 @@ fn wrong(errors: &ConfigErrors) -> Failure {
     Failure::Configuration(at)
 }
 
-async fn check(config: &Config) -> Result<Vec<ConfigError>, ConfigErrors> {
+/// The warnings, and what the directory answered.
+async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Vec<String>), ConfigErrors> {
     let plan = server::prepare(config).await;
     let (used, mut warnings) = addresses(config).await;
     match (plan, ConfigErrors::new(used)) {
         (Ok(plan), None) => {
+            let found = if online { plan.inspect(config).await? } else { Vec::new() };
             let mut all = plan.warnings;
             all.append(&mut warnings);
-            Ok(all)
+            Ok((all, found))
         }
         (Err(wrong), None) | (Ok(_), Some(wrong)) => Err(wrong),
         (Err(wrong), Some(used)) => Err(wrong.and(used)),

@@ -57,6 +57,9 @@ enum Command {
         /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
+        /// Asks the systems that the configuration names too: the directory, if users are not in a file.
+        #[arg(long)]
+        online: bool,
     },
     /// Users of the users file; a running gate applies changes at once.
     #[command(subcommand)]
@@ -181,7 +184,7 @@ pub fn main() -> ExitCode {
     let is_gate = matches!(command, Command::Serve);
     let done = match command {
         Command::Serve => serve::run(&path, output, baton),
-        Command::Check { print, strict } => check::run(&path, print, strict, output),
+        Command::Check { print, strict, online } => check::run(&path, check::Options { print, strict, online }, output),
         Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
         Command::Client(command) => client::run(&command, output),
         Command::Session(command) => load(&path).and_then(|config| session::run(&config, command, output)),

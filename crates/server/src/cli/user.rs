@@ -1,14 +1,21 @@
 //! `rotogate user`.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, prompt, runtime};
-use crate::config::{Config, DirectoryConfig};
+use crate::config::Config;
+use crate::users::UsersFile;
 use crate::users::edit::{self, UserKey};
+use crate::users::import::{self, ImportDefaults, Imported};
 use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::password::FirebaseParameters;
+use rotogate::private_file;
 use rotogate::session::Scope;
 
 #[derive(Debug, Subcommand)]
@@ -26,6 +33,27 @@ pub(super) enum Command {
         /// Reads the password from standard input, even if that is a terminal.
         #[arg(long)]
         stdin: bool,
+    },
+    /// Adds the users of another system with their password hashes: all of a file, or none.
+    ///
+    /// The file has JSON lines, CSV with a header (if its name ends in .csv), or what `firebase auth:export` writes as
+    /// JSON. Keys and columns: username, password_hash, account, subject, active, scopes, valid_from, profile (columns:
+    /// profile.email). A login replaces an imported hash by argon2id.
+    Import {
+        /// The file. Only its owner may read it.
+        file: PathBuf,
+        /// Reports what would be imported, and changes nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// The password hash parameters of the Firebase project, as JSON; those of `[directory]` by default.
+        #[arg(long, value_name = "FILE")]
+        firebase: Option<PathBuf>,
+        /// The account of users that name none.
+        #[arg(long)]
+        account: Option<String>,
+        /// The scopes of users that name none, separated by spaces.
+        #[arg(long, default_value = "")]
+        scopes: String,
     },
     /// Lists the users.
     List,
@@ -86,8 +114,46 @@ struct Row {
     scopes: String,
 }
 
+#[derive(Serialize)]
+struct ImportReport {
+    users: usize,
+    schemes: BTreeMap<&'static str, usize>,
+    without_password: usize,
+    dry_run: bool,
+}
+
+impl ImportReport {
+    fn text(&self) -> String {
+        let of = |(scheme, number): (&&str, &usize)| format!("{number} {scheme}");
+        let schemes: Vec<String> = self.schemes.iter().map(of).collect();
+        let schemes = if schemes.is_empty() { String::new() } else { format!(": {}", schemes.join(", ")) };
+        let done = if self.dry_run { "would be imported; nothing was changed" } else { "imported" };
+        let left_out = match self.without_password {
+            0 => String::new(),
+            number => format!("\n{number} left out: they have no password"),
+        };
+        format!("{} users {done}{schemes}{left_out}", self.users)
+    }
+}
+
+/// The parameters of the Firebase project: the option's, which must be the configuration's, too.
+fn firebase(file: Option<&Path>, users: &UsersFile) -> Result<Option<FirebaseParameters>, Failure> {
+    let configured = users.firebase();
+    let Some(path) = file else { return Ok(configured.cloned()) };
+    let text = private_file::read_private(path).map_err(Failure::Failed)?;
+    let read = FirebaseParameters::from_json(&text);
+    let read = read.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+    if configured.is_some_and(|configured| *configured != read) {
+        return Err(Failure::Failed(format!(
+            "{}: not the parameters that the gate checks with: those of firebase in [directory]",
+            path.display()
+        )));
+    }
+    Ok(Some(read))
+}
+
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let DirectoryConfig::File { path } = &config.directory;
+    let file = &UsersFile::configured(&config.directory).map_err(Failure::Failed)?;
     let now = SystemTime::new().wall();
     let changed = |who: &UserArguments, done: &'static str| {
         // A running gate applies the change before this command reports success.
@@ -97,7 +163,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
     };
     match command {
         Command::List => {
-            let users = edit::list(path).map_err(Failure::of)?;
+            let users = edit::list(file).map_err(Failure::of)?;
             let rows: Vec<Row> = users
                 .into_iter()
                 .map(|listed| Row {
@@ -113,24 +179,37 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         Command::Add { who, subject, scopes, stdin } => {
             let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
             let password = prompt::new_password(&who.username, stdin)?;
-            edit::add_user(path, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
+            edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
             changed(&who, "added")
         }
+        Command::Import { file: path, dry_run, firebase: parameters, account, scopes } => {
+            let firebase = firebase(parameters.as_deref(), file)?;
+            let defaults = ImportDefaults { account, scopes: Scope::parse(&scopes).map_err(Failure::of)?, firebase };
+            let text = private_file::read_private(&path).map_err(Failure::Failed)?;
+            let name = path.to_string_lossy();
+            let done = import::import(file, &name, &text, &defaults, now, dry_run).map_err(Failure::of)?;
+            if !dry_run {
+                reload_running_gate(config)?;
+            }
+            let Imported { users, schemes, without_password } = done;
+            let report = ImportReport { users, schemes, without_password, dry_run };
+            output.write(&report, || report.text())
+        }
         Command::Remove { who } => {
-            edit::remove_user(path, who.who()).map_err(Failure::of)?;
+            edit::remove_user(file, who.who()).map_err(Failure::of)?;
             changed(&who, "removed")
         }
         Command::Passwd { who, stdin } => {
             let password = prompt::new_password(&who.username, stdin)?;
-            edit::set_password(path, who.who(), &password, now).map_err(Failure::of)?;
+            edit::set_password(file, who.who(), &password, now).map_err(Failure::of)?;
             changed(&who, "has a new password; the sessions so far are over")
         }
         Command::Disable { who } => {
-            edit::set_active(path, who.who(), false, now).map_err(Failure::of)?;
+            edit::set_active(file, who.who(), false, now).map_err(Failure::of)?;
             changed(&who, "disabled")
         }
         Command::Enable { who } => {
-            edit::set_active(path, who.who(), true, now).map_err(Failure::of)?;
+            edit::set_active(file, who.who(), true, now).map_err(Failure::of)?;
             changed(&who, "enabled")
         }
     }

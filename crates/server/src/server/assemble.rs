@@ -6,17 +6,19 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::ServerError;
-use super::prepare::StartPlan;
+use super::prepare::{StartPlan, UsersPlan};
 use super::users::LiveUsers;
 use crate::config::{
-    Config, DirectoryConfig, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
-    StoreConfig, TrustedIssuer,
+    Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
+    TrustedIssuer,
 };
+use crate::directories::DirectoryMetrics;
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
-use crate::users::{FileDirectory, FirstUser};
+use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
+use rotogate::directory::Directory;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
 use rotogate::password::Passwords;
 use rotogate::private_file::trusted;
@@ -33,8 +35,10 @@ pub struct GateParts {
     pub gate: Gate,
     /// The service behind the gate.
     pub(crate) proxy: Proxy,
-    /// Keeps the users in step with their file.
-    pub(crate) users: Arc<LiveUsers>,
+    /// Keeps the users in step with their file. `None`: another system has the users.
+    pub(crate) users: Option<Arc<LiveUsers>>,
+    /// The figures of that system.
+    pub(super) directory_metrics: Option<DirectoryMetrics>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
@@ -67,7 +71,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
-    let StartPlan { trusted, directory, passwords, warnings: _, last_read: _ } = plan;
+    let StartPlan { trusted, users, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -80,20 +84,28 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
     let (redb, store) = store(config, &keyring)?;
-    let (directory, first_user) = match directory {
-        Some(directory) => (directory, None),
-        None => {
-            let DirectoryConfig::File { path } = &config.directory;
-            let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
-            (Arc::new(made.0), Some(made.1))
+    let mut first_user = None;
+    let mut directory_metrics = None;
+    let (file, directory): (_, Arc<dyn Directory>) = match users {
+        UsersPlan::File(directory) => (Some(Arc::clone(&directory)), directory),
+        UsersPlan::NewFile => {
+            let file = UsersFile::configured(&config.directory).map_err(ServerError::new)?;
+            let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
+            first_user = Some(made.1);
+            let directory = Arc::new(made.0);
+            (Some(Arc::clone(&directory)), directory)
+        }
+        UsersPlan::Remote(directory) => {
+            directory_metrics = Some(directory.metrics().clone());
+            (None, Arc::new(directory))
         }
     };
-    let watching = directory.watch().map_err(from)?;
+    let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
-    let builder = builder(config, keyring, store, Some(&directory), passwords, &trusted)?;
+    let builder = builder(config, keyring, store, Some(directory), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
-    let users = Arc::new(LiveUsers::watch(directory, watching, &gate));
-    Ok(GateParts { gate, proxy, users, redb, admin_token, first_user, trusted, new_keys })
+    let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
+    Ok(GateParts { gate, proxy, users, directory_metrics, redb, admin_token, first_user, trusted, new_keys })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
@@ -102,7 +114,7 @@ pub(super) fn builder(
     config: &Config,
     keyring: Keyring,
     store: Arc<dyn Store>,
-    directory: Option<&Arc<FileDirectory>>,
+    directory: Option<Arc<dyn Directory>>,
     passwords: Arc<Passwords>,
     trusted: &[IssuerRules],
 ) -> Result<GateBuilder, ServerError> {
@@ -138,7 +150,7 @@ pub(super) fn builder(
         builder = builder.forget_login_origin();
     }
     if let Some(directory) = directory {
-        builder = builder.directory(Arc::clone(directory) as Arc<dyn rotogate::directory::Directory>);
+        builder = builder.directory(directory);
     }
     for rules in trusted.iter().cloned() {
         builder = builder.trusted_issuer(rules);
@@ -227,10 +239,24 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
     };
     let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
-    let TrustedIssuer { name, url, scopes, everywhere, subject_prefix, audience, keys: _, typ, max_lifetime, leeway } =
-        issuer;
+    let TrustedIssuer {
+        name,
+        url,
+        scopes,
+        everywhere,
+        subject_prefix,
+        // Its values are in the other keys.
+        preset: _,
+        claims,
+        audience,
+        keys: _,
+        typ,
+        max_lifetime,
+        leeway,
+    } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
-    let mut rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
+    let rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
+    let mut rules = rules.claims(claims.clone());
     rules.everywhere = *everywhere;
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();
@@ -256,7 +282,7 @@ fn proxy_settings(config: &Config) -> Settings {
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
     // The builder takes `strip` and `keep` on its own.
-    let IdentityConfig { subject, account, client, scope, session, issuer, claims, strip: _, keep: _ } = config;
+    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, strip: _, keep: _ } = config;
     let fixed = [
         (subject, IdentityField::Subject),
         (account, IdentityField::Account),
@@ -264,6 +290,7 @@ fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
         (scope, IdentityField::Scope),
         (session, IdentityField::Session),
         (issuer, IdentityField::Issuer),
+        (roles, IdentityField::Roles),
     ];
     let claims = claims.iter().map(|(name, claim)| (name.clone(), IdentityField::Claim(claim.as_str().into())));
     fixed.into_iter().filter_map(|(name, field)| Some((name.clone()?, field))).chain(claims).collect()

@@ -13,6 +13,8 @@
 //! | `rotogate_own_streams` | | streams that the gate answers itself |
 //! | `rotogate_tunnels` | | upgraded connections |
 //! | `rotogate_buffered_bytes` | | buffered bytes of bodies, messages and queues |
+//! | `rotogate_directory_requests_total` | `kind`, `operation`, `result` | requests to the directory, where users are in another system |
+//! | `rotogate_directory_duration_seconds` | `kind`, `operation` | the time that it took |
 //! | `rotogate_ready` | | 1, or 0 while `/readyz` fails |
 //!
 //! Each label value comes from the configuration or from a fixed set, never from a request (requirement A7): a client
@@ -34,6 +36,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::tally::{BUCKET_SECONDS, RequestEnd, Tally};
+use crate::directories::DirectoryMetrics;
 use rotogate::engine::Event;
 use rotogate::gate::{Gate, Reason, Verdict};
 use rotogate::route::Route;
@@ -95,11 +98,14 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// `threads` is the number of threads that answer requests.
-    pub(super) fn new(gate: Gate, threads: NonZeroUsize) -> Self {
+    pub(super) fn new(gate: Gate, threads: NonZeroUsize, directory: Option<&DirectoryMetrics>) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
+        if let Some(directory) = directory {
+            directory.register(&mut registry);
+        }
         registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally) }));
         Self { registry, tally, ready }
     }

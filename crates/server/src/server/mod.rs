@@ -173,7 +173,7 @@ impl Server {
             StoreConfig::Memory => None,
         };
         let workers = config.server.workers;
-        let metrics = Arc::new(Metrics::new(parts.gate.clone(), workers));
+        let metrics = Arc::new(Metrics::new(parts.gate.clone(), workers, parts.directory_metrics.as_ref()));
         let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
@@ -190,7 +190,7 @@ impl Server {
             gate: parts.gate.clone(),
             token: parts.admin_token.clone(),
             store: parts.redb.clone(),
-            users: Arc::clone(&parts.users),
+            users: parts.users.clone(),
             listening: own,
             metrics,
             hosts: config.load().admin.hosts.clone(),

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use super::reload::LastRead;
 use super::{assemble, tls};
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
+use crate::directories::{RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
-use crate::users::FileDirectory;
+use crate::users::{FileDirectory, UsersFile};
+use rotogate::directory::Directory;
 use rotogate::fault::Chain;
 use rotogate::gate::BuildError;
 use rotogate::password::Passwords;
@@ -28,9 +30,19 @@ pub struct StartPlan {
     /// The state of the files before they were read.
     pub(super) last_read: Option<LastRead>,
     pub(super) trusted: Vec<IssuerRules>,
-    /// `None`: the file does not exist yet.
-    pub(super) directory: Option<Arc<FileDirectory>>,
+    pub(super) users: UsersPlan,
     pub(super) passwords: Arc<Passwords>,
+}
+
+impl StartPlan {
+    /// Asks the systems that the configuration names. Returns what they answered, a line each.
+    ///
+    /// # Errors
+    /// A system that does not answer, or cannot do what the configuration expects of it.
+    pub(crate) async fn inspect(&self, config: &Config) -> Result<Vec<String>, ConfigErrors> {
+        let UsersPlan::Remote(directory) = &self.users else { return Ok(Vec::new()) };
+        directory.inspect().await.map_err(|message| ConfigErrors::of(config.blame("directory", message), []))
+    }
 }
 
 /// Prepares a start; see the module. Needs a tokio runtime.
@@ -47,15 +59,34 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     findings.certificates();
     let trusted = findings.trusted();
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
-    let directory = findings.users(&passwords);
+    let users = findings.users(&passwords);
     if let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
-        findings.gate(keyring, directory.as_ref(), &passwords, &trusted).await;
+        findings.gate(keyring, users.directory(), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
-        None => {
-            Ok(StartPlan { warnings: findings.warnings, last_read: Some(last_read), trusted, directory, passwords })
-        }
+        None => Ok(StartPlan { warnings: findings.warnings, last_read: Some(last_read), trusted, users, passwords }),
         Some(wrong) => Err(wrong),
+    }
+}
+
+/// Where the users are.
+#[derive(Debug)]
+pub(super) enum UsersPlan {
+    /// In this file.
+    File(Arc<FileDirectory>),
+    /// In this file, which does not exist yet.
+    NewFile,
+    /// In another system.
+    Remote(RemoteDirectory),
+}
+
+impl UsersPlan {
+    fn directory(&self) -> Option<Arc<dyn Directory>> {
+        match self {
+            Self::File(directory) => Some(Arc::clone(directory) as _),
+            Self::NewFile => None,
+            Self::Remote(directory) => Some(Arc::new(directory.clone())),
+        }
     }
 }
 
@@ -221,17 +252,58 @@ impl Findings<'_> {
         all
     }
 
-    fn users(&mut self, passwords: &Arc<Passwords>) -> Option<Arc<FileDirectory>> {
-        let DirectoryConfig::File { path } = &self.config.directory;
-        let open = || FileDirectory::open(path, Arc::clone(passwords)).map_err(|error| error.to_string());
-        self.private("directory.path", path, open).map(Arc::new)
+    fn users(&mut self, passwords: &Arc<Passwords>) -> UsersPlan {
+        match self.config.directory.clone() {
+            DirectoryConfig::File { path, hashes } => {
+                for (key, path) in
+                    [("firebase", &hashes.firebase), ("spring_pbkdf2_secret_file", &hashes.spring_secret_file)]
+                {
+                    let Some(path) = path else { continue };
+                    let key = format!("directory.{key}");
+                    if let Some(why) = private_file::denied_as_another(path) {
+                        self.unchecked(&key, why);
+                        return UsersPlan::NewFile;
+                    }
+                    if let Err(message) =
+                        trusted::check_folders(path).and_then(|()| private_file::open_private(path, false))
+                    {
+                        self.blame(&key, message);
+                        return UsersPlan::NewFile;
+                    }
+                }
+                let open = || {
+                    let file = UsersFile::configured(&self.config.directory)?;
+                    FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
+                };
+                let Some(directory) = self.private("directory.path", &path, open) else { return UsersPlan::NewFile };
+                if let Some(warning) = directory.warning() {
+                    self.warn("directory.path", warning);
+                }
+                UsersPlan::File(Arc::new(directory))
+            }
+            DirectoryConfig::Remote { source, bounds } => match self.source(&source) {
+                Some(source) => UsersPlan::Remote(RemoteDirectory::new(source, bounds, Arc::clone(passwords))),
+                // A problem was found, so this plan is not used.
+                None => UsersPlan::NewFile,
+            },
+        }
+    }
+
+    fn source(&mut self, settings: &SourceSettings) -> Option<Arc<dyn Source>> {
+        for (key, path) in settings.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&format!("directory.{key}"), why);
+                return None;
+            }
+        }
+        settings.open().map_err(|(key, message)| self.blame(&format!("directory.{key}"), message)).ok()
     }
 
     /// Builds a gate on a memory store: what the builder refuses, a start refuses.
     async fn gate(
         &mut self,
         keyring: Keyring,
-        directory: Option<&Arc<FileDirectory>>,
+        directory: Option<Arc<dyn Directory>>,
         passwords: &Arc<Passwords>,
         trusted: &[IssuerRules],
     ) {

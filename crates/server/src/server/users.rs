@@ -86,7 +86,6 @@ impl LiveUsers {
 /// The revocation that a change causes, if any: all sessions so far of a user that must log in again.
 fn revocation_for(change: &UserChange, gate: &Gate) -> Option<Revocation> {
     let UserChange { before, after } = change;
-    let before = before.as_ref()?;
     let sessions = gate.sessions();
     // The time of this moment, not of the file: a session that began in between began by the old file.
     let now = || sessions.now();

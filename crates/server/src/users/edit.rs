@@ -1,21 +1,26 @@
 //! Edits `users.toml` from the command line. Each command reads the file, changes it, checks the result and replaces
 //! the whole file, under a lock that serializes commands. Comments and the order of keys stay.
 //!
+//! Only the piece of the file with the user goes through the editor of TOML, whose document takes some twenty times the
+//! memory of its text. A file that is not in pieces (see `parse`) is edited as a whole.
+//!
 //! Passwords arrive as a [`SecretString`], from a prompt or standard input: never as arguments of a process, which
 //! every user of the machine can read (requirement O3).
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use secrecy::SecretString;
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
-use super::parse::{self, Users, is_valid_account, is_valid_name};
-use super::{FirstUser, private_file};
+use super::parse::{self, Entry, Users, is_valid_account, is_valid_name};
+use super::{FirstUser, UsersFile, private_file};
 use rotogate::clock::Timestamp;
-use rotogate::directory::{User, is_valid_subject};
-use rotogate::password::{self, BadPassword};
+use rotogate::directory::{PasswordMark, User, is_valid_subject};
+use rotogate::password::{self, BadPassword, SecretHash};
 use rotogate::random::random;
 use rotogate::session::Scope;
 
@@ -70,9 +75,9 @@ pub struct ListedUser {
 ///
 /// # Errors
 /// The file cannot be read, is accessible to others, or is broken.
-pub fn list(path: &Path) -> Result<Vec<ListedUser>, EditError> {
-    let users = parse::read(path).map_err(EditError::File)?;
-    Ok(users.entries().iter().map(|e| ListedUser { username: e.username.to_string(), user: e.user.clone() }).collect())
+pub fn list(file: impl Into<UsersFile>) -> Result<Vec<ListedUser>, EditError> {
+    let users = parse::read(&file.into(), &Users::default()).map_err(EditError::File)?;
+    Ok(users.entries().iter().map(|e| ListedUser { username: e.username.to_string(), user: e.user() }).collect())
 }
 
 /// Adds a user and returns its subject: `subject`, or a random one. Sessions of an earlier user of that subject stay
@@ -81,7 +86,7 @@ pub fn list(path: &Path) -> Result<Vec<ListedUser>, EditError> {
 /// # Errors
 /// See [`EditError`].
 pub fn add_user(
-    path: &Path,
+    file: impl Into<UsersFile>,
     who: UserKey<'_>,
     subject: Option<&str>,
     scopes: &Scope,
@@ -93,16 +98,16 @@ pub fn add_user(
         None => random_subject()?,
     };
     let user = new_user(who, &subject, scopes, password, now)?;
-    private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
-    change(path, true, |users, tables| {
-        if users.by_name(who.account, who.username).is_some() {
+    let file = file.into();
+    private_file::create_private_dir(file.path().parent().unwrap_or(Path::new("")))?;
+    change(&file, true, |draft| {
+        if draft.users.by_name(who.account, who.username).is_some() {
             return Err(EditError::Exists("its name, in this account"));
         }
-        if users.by_subject(&subject).is_some() {
+        if draft.users.by_subject(&subject).is_some() {
             return Err(EditError::Exists("its subject"));
         }
-        tables.push(user);
-        Ok(())
+        draft.add(vec![user])
     })?;
     Ok(subject)
 }
@@ -111,23 +116,25 @@ pub fn add_user(
 ///
 /// # Errors
 /// See [`EditError`].
-pub fn remove_user(path: &Path, who: UserKey<'_>) -> Result<(), EditError> {
-    change(path, false, |users, tables| {
-        users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
-        tables.retain(|table| !is(table, who));
-        Ok(())
-    })
+pub fn remove_user(file: impl Into<UsersFile>, who: UserKey<'_>) -> Result<(), EditError> {
+    change(&file.into(), false, |draft| draft.remove(who))
 }
 
 /// Sets a user's password and ends the sessions so far (requirement R8).
 ///
 /// # Errors
 /// See [`EditError`].
-pub fn set_password(path: &Path, who: UserKey<'_>, password: &SecretString, now: Timestamp) -> Result<(), EditError> {
+pub fn set_password(
+    file: impl Into<UsersFile>,
+    who: UserKey<'_>,
+    password: &SecretString,
+    now: Timestamp,
+) -> Result<(), EditError> {
     let hash = password::hash(password)?;
-    change_one(path, who, |user, table| {
-        set(table, "password", hash.into());
-        set(table, "sessions_valid_from", moment(now.max(user.sessions_valid_from)));
+    change_one(&file.into(), who, &|entry, table| {
+        set(table, "password", hash.as_str().into());
+        table.remove("rehashed");
+        set(table, "sessions_valid_from", moment(now.max(entry.user().sessions_valid_from)));
     })
 }
 
@@ -135,13 +142,46 @@ pub fn set_password(path: &Path, who: UserKey<'_>, password: &SecretString, now:
 ///
 /// # Errors
 /// See [`EditError`].
-pub fn set_active(path: &Path, who: UserKey<'_>, active: bool, now: Timestamp) -> Result<(), EditError> {
-    change_one(path, who, |user, table| {
+pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, now: Timestamp) -> Result<(), EditError> {
+    change_one(&file.into(), who, &|entry, table| {
         set(table, "active", active.into());
         if !active {
-            set(table, "sessions_valid_from", moment(now.max(user.sessions_valid_from)));
+            set(table, "sessions_valid_from", moment(now.max(entry.user().sessions_valid_from)));
         }
     })
+}
+
+/// A hash that a login replaces.
+#[derive(Debug)]
+pub(super) struct Rehash {
+    pub(super) subject: Box<str>,
+    pub(super) old: SecretHash,
+    pub(super) new: SecretHash,
+}
+
+/// Replaces hashes, each only if it still is the old one. The password stays the same, and so do its mark and the
+/// sessions (requirement I31). Returns how many were replaced.
+pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditError> {
+    let by_subject: HashMap<&str, &Rehash> = hashes.iter().map(|rehash| (&*rehash.subject, rehash)).collect();
+    let mut replaced = 0;
+    let unchanged = |entry: &Entry| by_subject.get(&*entry.subject).filter(|rehash| rehash.old == entry.hash).copied();
+    change(file, false, |draft| {
+        replaced = draft.users.entries().iter().filter(|entry| unchanged(entry).is_some()).count();
+        if replaced == 0 {
+            return Ok(());
+        }
+        draft.edit(&|entry| unchanged(entry).is_some(), &|entry, table| {
+            let Some(rehash) = unchanged(entry) else { return };
+            set(table, "password", rehash.new.expose().into());
+            let text = |mark: PasswordMark| base64::Engine::encode(&parse::MARK, mark.to_bytes());
+            let mut rehashed = InlineTable::new();
+            rehashed.insert("hash", text(PasswordMark::of(rehash.new.expose().as_bytes())).into());
+            rehashed.insert("mark", text(entry.mark()).into());
+            table.remove("rehashed");
+            set(table, "rehashed", rehashed.into());
+        })
+    })?;
+    Ok(replaced)
 }
 
 /// Creates the file with its first user.
@@ -152,13 +192,71 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     let scopes = Scope::parse("read write").unwrap_or_default();
     let who = UserKey { account: None, username: &first.username };
     let user = new_user(who, &random_subject()?, &scopes, &first.password, now)?;
-    let mut document = DocumentMut::new();
     let mut tables = ArrayOfTables::new();
     tables.push(user);
-    document.insert("users", Item::ArrayOfTables(tables));
+    let document = document(tables);
     private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
     private_file::create_private_new(path, format!("{HEADER}{document}").as_bytes())?;
     Ok(first)
+}
+
+/// A user to add.
+pub(super) struct NewUser {
+    pub(super) username: String,
+    pub(super) account: Option<String>,
+    pub(super) subject: String,
+    pub(super) hash: SecretHash,
+    pub(super) active: bool,
+    pub(super) scopes: Scope,
+    pub(super) valid_from: Timestamp,
+    pub(super) profile: serde_json::Map<String, serde_json::Value>,
+}
+
+impl NewUser {
+    fn table(&self) -> Result<Table, EditError> {
+        // Without `..`: a new field must be written.
+        let Self { username, account, subject, hash, active, scopes, valid_from, profile } = self;
+        let mut table = Table::new();
+        table.decor_mut().set_prefix("\n");
+        set(&mut table, "subject", subject.into());
+        set(&mut table, "username", username.into());
+        if let Some(account) = account {
+            set(&mut table, "account", account.into());
+        }
+        set(&mut table, "password", hash.expose().into());
+        set(&mut table, "active", (*active).into());
+        set(&mut table, "sessions_valid_from", moment(*valid_from));
+        set(&mut table, "scopes", scopes.iter().collect::<Array>().into());
+        if !profile.is_empty() {
+            let profile = serde_json::Value::from(profile.clone());
+            let no = "a profile has texts, true and false, numbers, lists and objects; an integer has at most 63 bits";
+            set(&mut table, "profile", toml(&profile).ok_or(EditError::Invalid(no))?);
+        }
+        Ok(table)
+    }
+}
+
+/// A JSON value in TOML, which has no `null`: a member that is null is left out.
+fn toml(json: &serde_json::Value) -> Option<toml_edit::Value> {
+    use serde_json::Value;
+    Some(match json {
+        Value::Null => return None,
+        Value::Bool(value) => (*value).into(),
+        Value::Number(number) => match number.as_i64() {
+            Some(integer) => integer.into(),
+            None if number.is_f64() => number.as_f64()?.into(),
+            None => return None,
+        },
+        Value::String(text) => text.into(),
+        Value::Array(list) => list.iter().map(toml).collect::<Option<Array>>()?.into(),
+        Value::Object(members) => {
+            let mut table = InlineTable::new();
+            for (key, value) in members.iter().filter(|(_, value)| !value.is_null()) {
+                table.insert(key, toml(value)?);
+            }
+            table.into()
+        }
+    })
 }
 
 fn new_user(
@@ -179,34 +277,54 @@ fn new_user(
     if !who.account.is_none_or(is_valid_account) {
         return Err(EditError::Invalid("an account is 1 to 256 visible ASCII characters, none of them /"));
     }
-    let mut table = Table::new();
-    table.decor_mut().set_prefix("\n");
-    set(&mut table, "subject", subject.into());
-    set(&mut table, "username", who.username.into());
-    if let Some(account) = who.account {
-        set(&mut table, "account", account.into());
-    }
-    set(&mut table, "password", password::hash(password)?.into());
-    set(&mut table, "active", true.into());
-    set(&mut table, "sessions_valid_from", moment(now));
-    set(&mut table, "scopes", scopes.iter().collect::<Array>().into());
-    Ok(table)
+    let user = NewUser {
+        username: who.username.to_owned(),
+        account: who.account.map(str::to_owned),
+        subject: subject.to_owned(),
+        hash: SecretHash::new(password::hash(password)?),
+        active: true,
+        scopes: scopes.clone(),
+        valid_from: now,
+        profile: serde_json::Map::new(),
+    };
+    user.table()
 }
 
-fn change_one(path: &Path, who: UserKey<'_>, edit: impl FnOnce(&User, &mut Table)) -> Result<(), EditError> {
-    change(path, false, |users, tables| {
-        let entry = users.by_name(who.account, who.username).ok_or(EditError::Unknown)?;
-        let table = tables.iter_mut().find(|table| is(table, who)).ok_or(EditError::Unknown)?;
-        edit(&entry.user, table);
+/// Adds users that `judge` does not refuse, with one write. `dry_run`: does all but write.
+pub(super) fn add_all(
+    file: &UsersFile,
+    users: Vec<(String, NewUser)>,
+    dry_run: bool,
+    judge: impl FnOnce(&Users, &[(String, NewUser)]) -> Result<(), EditError>,
+) -> Result<(), EditError> {
+    private_file::create_private_dir(file.path().parent().unwrap_or(Path::new("")))?;
+    change(file, true, |draft| {
+        judge(&draft.users, &users)?;
+        let table = |(place, user): (String, NewUser)| {
+            user.table().map_err(|error| EditError::File(format!("nothing was imported:\n{place}: {error}")))
+        };
+        draft.add(users.into_iter().map(table).collect::<Result<_, _>>()?)?;
+        draft.is_changed = !dry_run;
         Ok(())
     })
 }
 
+fn change_one(file: &UsersFile, who: UserKey<'_>, edit: Edit<'_>) -> Result<(), EditError> {
+    change(file, false, |draft| {
+        let user = Arc::clone(draft.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?);
+        draft.edit(&|entry| entry.subject == user.subject, edit)
+    })
+}
+
+/// Changes a user's table.
+type Edit<'a> = &'a dyn Fn(&Entry, &mut Table);
+
 fn change(
-    path: &Path,
+    file: &UsersFile,
     make: bool,
-    edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<(), EditError>,
+    edit: impl FnOnce(&mut Draft<'_>) -> Result<(), EditError>,
 ) -> Result<(), EditError> {
+    let path = file.path();
     let _lock = private_file::lock_for_edit(path)?;
     let is_missing = matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == io::ErrorKind::NotFound);
     let text = if make && is_missing {
@@ -214,24 +332,131 @@ fn change(
     } else {
         private_file::read_private(path).map_err(EditError::File)?
     };
-    let users = parse::parse(&text, path).map_err(EditError::File)?;
-    let mut document: DocumentMut =
-        text.parse().map_err(|e: toml_edit::TomlError| EditError::File(broken(path, &e)))?;
-    // A list of inline tables means the same in TOML; it is written as [[users]].
-    let item = document.remove("users").unwrap_or(Item::ArrayOfTables(ArrayOfTables::new()));
-    let Ok(mut tables) = item.into_array_of_tables() else {
-        return Err(EditError::File(format!("{}: users is not a list of tables", path.display())));
-    };
-    edit(&users, &mut tables)?;
-    document.insert("users", Item::ArrayOfTables(tables));
-    let mut outcome = document.to_string();
-    // To the TOML editor, the header comment belongs to the first user or to the end of the file. Keep it at the top.
-    let header = header(&text);
-    if !header.is_empty() && !outcome.starts_with(header) {
-        outcome = format!("{header}{}", outcome.replacen(header, "", 1));
+    let users = parse::parse(&text, file, &Users::default()).map_err(EditError::File)?;
+    let mut draft = Draft { file, text, users, is_changed: false };
+    edit(&mut draft)?;
+    if draft.is_changed {
+        if draft.text.len() as u64 > private_file::MAX_LEN {
+            return Err(EditError::Invalid("the users file would be longer than 64 MiB, and could not be read again"));
+        }
+        private_file::write_private_atomic(path, draft.text.as_bytes())?;
     }
-    parse::parse(&outcome, path).map_err(EditError::File)?;
-    Ok(private_file::write_private_atomic(path, outcome.as_bytes())?)
+    Ok(())
+}
+
+/// The text of the file, and its users.
+struct Draft<'a> {
+    file: &'a UsersFile,
+    text: zeroize::Zeroizing<String>,
+    users: Users,
+    is_changed: bool,
+}
+
+impl Draft<'_> {
+    fn add(&mut self, new: Vec<Table>) -> Result<(), EditError> {
+        let number = self.users.entries().len() + new.len();
+        let mut tables = ArrayOfTables::new();
+        new.into_iter().for_each(|table| tables.push(table));
+        let mut appended = None;
+        if self.users.are_in_pieces() {
+            let newline = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { "\n" };
+            appended = Some(format!("{}{newline}{}", *self.text, document(tables.clone())));
+        }
+        self.settle(appended, number, |all| tables.iter().for_each(|table| all.push(table.clone())))
+    }
+
+    /// Edits the tables of some users.
+    fn edit(&mut self, is_meant: &dyn Fn(&Entry) -> bool, edit: Edit<'_>) -> Result<(), EditError> {
+        let edited = self.users.with_pieces(&self.text).and_then(|pieces| {
+            let mut text = zeroize::Zeroizing::new(String::with_capacity(self.text.len() + 1024));
+            let mut copied = 0;
+            for (entry, piece) in pieces.into_iter().filter(|(entry, _)| is_meant(entry)) {
+                let mut document: DocumentMut = self.text.get(piece.clone())?.parse().ok()?;
+                edit(entry, document.get_mut("users")?.as_array_of_tables_mut()?.get_mut(0)?);
+                text.push_str(self.text.get(copied..piece.start)?);
+                text.push_str(&document.to_string());
+                copied = piece.end;
+            }
+            text.push_str(self.text.get(copied..)?);
+            Some(std::mem::take(&mut *text))
+        });
+        let meant: Vec<Arc<Entry>> = self.users.entries().iter().filter(|entry| is_meant(entry)).cloned().collect();
+        self.settle(edited, self.users.entries().len(), |tables| {
+            for table in tables.iter_mut() {
+                let subject = table.get("subject").and_then(Item::as_str);
+                let entry = meant.iter().find(|entry| Some(&*entry.subject) == subject);
+                if let Some(entry) = entry {
+                    edit(entry, table);
+                }
+            }
+        })
+    }
+
+    /// Removes a user, with the comments before it.
+    fn remove(&mut self, who: UserKey<'_>) -> Result<(), EditError> {
+        let user = Arc::clone(self.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?);
+        let shorter = self.users.with_pieces(&self.text).and_then(|pieces| {
+            let (_, piece) = pieces.into_iter().find(|(entry, _)| entry.subject == user.subject)?;
+            let start = piece.start - trailing_comments(self.text.get(header(&self.text).len()..piece.start)?);
+            let end = piece.end - trailing_comments(self.text.get(piece.clone())?);
+            Some(format!("{}{}", self.text.get(..start)?, self.text.get(end..)?))
+        });
+        self.settle(shorter, self.users.entries().len() - 1, |tables| tables.retain(|table| !is(table, who)))
+    }
+
+    /// Takes the text that an edit of one piece made, if it is sound; otherwise edits the whole file.
+    fn settle(
+        &mut self,
+        text: Option<String>,
+        number: usize,
+        edit: impl FnOnce(&mut ArrayOfTables),
+    ) -> Result<(), EditError> {
+        self.is_changed = true;
+        if let Some(text) = text.map(zeroize::Zeroizing::new)
+            && let Ok(users) = parse::parse(&text, self.file, &self.users)
+            && users.entries().len() == number
+        {
+            (self.text, self.users) = (text, users);
+            return Ok(());
+        }
+        let text = zeroize::Zeroizing::new(self.edited_as_a_whole(edit)?);
+        self.users = parse::parse(&text, self.file, &self.users).map_err(EditError::File)?;
+        self.text = text;
+        Ok(())
+    }
+
+    fn edited_as_a_whole(&self, edit: impl FnOnce(&mut ArrayOfTables)) -> Result<String, EditError> {
+        let text = &*self.text;
+        let mut document: DocumentMut =
+            text.parse().map_err(|e: toml_edit::TomlError| EditError::File(broken(self.file.path(), &e)))?;
+        // A list of inline tables means the same in TOML; it is written as [[users]].
+        let item = document.remove("users").unwrap_or(Item::ArrayOfTables(ArrayOfTables::new()));
+        let Ok(mut tables) = item.into_array_of_tables() else {
+            return Err(EditError::File(format!("{}: users is not a list of tables", self.file.path().display())));
+        };
+        edit(&mut tables);
+        document.insert("users", Item::ArrayOfTables(tables));
+        let mut outcome = document.to_string();
+        // To the TOML editor, the header comment belongs to the first user or to the end of the file. Keep it at the
+        // top.
+        let header = header(text);
+        if !header.is_empty() && !outcome.starts_with(header) {
+            outcome = format!("{header}{}", outcome.replacen(header, "", 1));
+        }
+        Ok(outcome)
+    }
+}
+
+/// The length of the blank lines and comments at the end of a text.
+fn trailing_comments(text: &str) -> usize {
+    let is_comment = |line: &&str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    text.split_inclusive('\n').rev().take_while(is_comment).map(str::len).sum()
+}
+
+fn document(tables: ArrayOfTables) -> DocumentMut {
+    let mut document = DocumentMut::new();
+    document.insert("users", Item::ArrayOfTables(tables));
+    document
 }
 
 /// The comment at the head of the file, which a blank line separates from the first user: ours, or an older one.
@@ -277,6 +502,6 @@ fn moment(at: Timestamp) -> toml_edit::Value {
 /// The first moment after the year 9999, which RFC 3339 cannot write.
 const LAST_WRITABLE: Timestamp = Timestamp::from_secs(253_402_300_800);
 
-fn random_subject() -> Result<String, EditError> {
+pub(super) fn random_subject() -> Result<String, EditError> {
     Ok(uuid::Builder::from_random_bytes(*random::<16>().map_err(io::Error::from)?).into_uuid().to_string())
 }

@@ -5,7 +5,8 @@
 //! subject = "0198f0a4-…"             # the sub of the user's tokens: never changed, never given to another user
 //! username = "ada"                   # unique in its account
 //! account = "acme"                   # where there are accounts; without it the user belongs to none
-//! password = "$argon2id$v=19$…"      # written by `rotogate user passwd`
+//! password = "$argon2id$v=19$…"      # written by `rotogate user passwd`, or imported; see docs/users.md
+//! rehashed = { hash = "…", mark = "…" }        # written by the gate when a login replaced an imported hash
 //! active = true
 //! sessions_valid_from = 2026-01-31T12:00:00Z   # or milliseconds since 1970; sessions begun before are not valid
 //! scopes = ["read", "write"]
@@ -16,7 +17,9 @@
 //! users stay as they were. The file holds password hashes, so only the gate's user may access it (requirement O2).
 
 pub mod edit;
+pub mod import;
 mod parse;
+mod rehash;
 mod watch;
 
 #[cfg(test)]
@@ -30,20 +33,79 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::config::DirectoryConfig;
 use parse::Users;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::password::Passwords;
+use rotogate::password::{Accepted, FirebaseParameters, PasswordHash, Passwords};
 use rotogate::private_file;
 pub use watch::FileWatcher;
 
-/// A user before and after a change of the file.
+/// A user before and after a change of the file. A new user is none: nothing depends on it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
-    /// Before; `None` for a new user.
-    pub before: Option<User>,
+    /// Before.
+    pub before: User,
     /// Now; `None` for a removed user.
     pub after: Option<User>,
+}
+
+/// A users file, and which password hashes it may have besides those that always are accepted.
+#[derive(Clone, Debug)]
+pub struct UsersFile {
+    path: PathBuf,
+    accepted: Arc<Accepted>,
+}
+
+impl UsersFile {
+    /// The file, with these further hashes.
+    pub fn new(path: impl Into<PathBuf>, accepted: Accepted) -> Self {
+        Self { path: path.into(), accepted: Arc::new(accepted) }
+    }
+
+    /// The file of a configuration.
+    ///
+    /// # Errors
+    /// As [`HashesConfig::accepted`](crate::config::HashesConfig::accepted), and if the users are not in a file.
+    pub fn configured(config: &DirectoryConfig) -> Result<Self, String> {
+        match config {
+            DirectoryConfig::File { path, hashes } => Ok(Self::new(path, hashes.accepted()?)),
+            DirectoryConfig::Remote { .. } => {
+                Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
+            }
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn firebase(&self) -> Option<&FirebaseParameters> {
+        self.accepted.firebase.as_ref()
+    }
+
+    pub(crate) fn accepted(&self) -> &Accepted {
+        &self.accepted
+    }
+}
+
+impl From<&Self> for UsersFile {
+    fn from(file: &Self) -> Self {
+        file.clone()
+    }
+}
+
+impl From<&Path> for UsersFile {
+    fn from(path: &Path) -> Self {
+        Self::new(path, Accepted::default())
+    }
+}
+
+impl From<&PathBuf> for UsersFile {
+    fn from(path: &PathBuf) -> Self {
+        Self::from(path.as_path())
+    }
 }
 
 type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
@@ -59,7 +121,7 @@ pub struct FirstUser {
 
 /// The users of a file.
 pub struct FileDirectory {
-    path: PathBuf,
+    file: UsersFile,
     passwords: Arc<Passwords>,
     users: ArcSwap<Users>,
     hooks: RwLock<Vec<Hook>>,
@@ -67,11 +129,12 @@ pub struct FileDirectory {
     reloading: Mutex<()>,
     /// The problem of the current file, if it is broken.
     broken: ArcSwapOption<String>,
+    rehasher: rehash::Rehasher,
 }
 
 impl fmt::Debug for FileDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileDirectory").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("FileDirectory").field("path", &self.file.path).finish_non_exhaustive()
     }
 }
 
@@ -80,10 +143,13 @@ impl FileDirectory {
     ///
     /// # Errors
     /// It cannot be read, is accessible to others (requirement O2), or is broken: then the text names every problem.
-    pub fn open(path: &Path, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
-        let users = parse::read(path).map_err(DirectoryError::Unavailable)?;
+    pub fn open(file: impl Into<UsersFile>, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
+        let file = file.into();
+        let mut users = parse::read(&file, &Users::default()).map_err(DirectoryError::Unavailable)?;
+        users.measure(&passwords);
         Ok(Self {
-            path: path.to_owned(),
+            rehasher: rehash::Rehasher::new(file.clone(), Arc::clone(&passwords)),
+            file,
             passwords,
             users: ArcSwap::from_pointee(users),
             hooks: RwLock::default(),
@@ -97,12 +163,13 @@ impl FileDirectory {
     /// # Errors
     /// I/O errors; also if the file exists.
     pub fn create_with_first_user(
-        path: &Path,
+        file: impl Into<UsersFile>,
         passwords: Arc<Passwords>,
         now: Timestamp,
     ) -> Result<(Self, FirstUser), DirectoryError> {
-        let first = edit::create(path, now).map_err(|e| DirectoryError::Unavailable(e.to_string()))?;
-        Ok((Self::open(path, passwords)?, first))
+        let file = file.into();
+        let first = edit::create(file.path(), now).map_err(|e| DirectoryError::Unavailable(e.to_string()))?;
+        Ok((Self::open(file, passwords)?, first))
     }
 
     /// Reads the file again. Returns whether the users changed.
@@ -111,7 +178,8 @@ impl FileDirectory {
     /// As [`FileDirectory::open`]. The users stay as they were, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let users = match parse::read(&self.path) {
+        let before = self.users.load_full();
+        let mut users = match parse::read(&self.file, &before) {
             Ok(users) => users,
             Err(what) => {
                 // Once for each change, however often the file is read.
@@ -124,13 +192,16 @@ impl FileDirectory {
             }
         };
         self.broken.store(None);
-        if *self.users.load_full() == users {
+        users.measure(&self.passwords);
+        let now = Arc::new(users);
+        // Also if they are the same: with the pieces of the new text, the next change is found without parsing it all.
+        self.users.store(Arc::clone(&now));
+        self.rehasher.forget_replaced(&now);
+        if *before == *now {
             return Ok(false);
         }
-        let before = self.users.swap(Arc::new(users));
-        let now = self.users.load_full();
-        let changes = before.changes(&now);
-        tracing::info!(users = changes.len(), "users file reloaded");
+        let (changes, added) = before.changes(&now);
+        tracing::info!(users = changes.len() + added, "users file reloaded");
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
         if !changes.is_empty() {
             for hook in hooks {
@@ -143,10 +214,10 @@ impl FileDirectory {
     /// The users of a name: in one account, or in all of them and in none.
     pub(crate) fn named(&self, account: Option<&str>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
-        let is_it = |entry: &&parse::Entry| {
-            &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == Some(account))
+        let is_it = |entry: &&Arc<parse::Entry>| {
+            &*entry.username == username && account.is_none_or(|account| entry.account.as_deref() == Some(account))
         };
-        users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
+        users.entries().iter().filter(is_it).map(|entry| entry.user()).collect()
     }
 
     /// The login name of a subject.
@@ -154,12 +225,21 @@ impl FileDirectory {
         self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
     }
 
+    /// What is allowed but probably not intended: few users whose hashes make every login slow.
+    pub fn warning(&self) -> Option<String> {
+        let (class, number) = self.users.load().lone_dear(&self.passwords)?;
+        Some(format!(
+            "{number} users have password hashes that take more than four times the usual time ({class:?}), and every \
+             refused login takes as long; set new passwords for them: rotogate user passwd"
+        ))
+    }
+
     /// Whether the file is broken, so that older users are in force.
     pub fn is_broken(&self) -> bool {
         self.broken.load().is_some()
     }
 
-    /// Calls `hook` after each change with the users that differ; the new users are in force by then. The hook must not
+    /// Calls `hook` after each change with the users that differ from before; the new users are in force by then. The hook must not
     /// call [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
         self.hooks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
@@ -183,20 +263,23 @@ impl Directory for FileDirectory {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError> {
         let users = self.users.load_full();
-        let Some(entry) = users.by_name(account, username) else {
-            self.passwords.verify_dummy(password, users.dearest()).await?;
-            return Ok(None);
-        };
-        if !self.passwords.verify_up_to(password, entry.hash.expose(), users.dearest()).await? {
-            return Ok(None);
-        }
+        let entry = users.by_name(account, username);
+        let hash = entry.map(|entry| PasswordHash::parse(entry.hash.expose(), self.file.accepted())).transpose();
+        let hash = hash.map_err(|error| DirectoryError::Unavailable(format!("a stored password hash: {error}")))?;
+        let is_ours = hash.as_ref().is_some_and(PasswordHash::is_ours);
+        let matches = self.passwords.check(password, hash, users.dearest()).await?;
+        let Some(entry) = entry.filter(|_| matches) else { return Ok(None) };
         // The check may have waited. A user that was disabled or got another password meanwhile is refused.
         let now = self.users.load();
-        let still = now.by_name(account, username).filter(|e| e.user.active && e.hash.expose() == entry.hash.expose());
-        Ok(still.map(|e| e.user.clone()))
+        let still = now.by_name(account, username).filter(|e| e.active && e.mark() == entry.mark());
+        let Some(still) = still else { return Ok(None) };
+        if !is_ours && still.hash == entry.hash {
+            self.rehasher.begin(still, password);
+        }
+        Ok(Some(still.user()))
     }
 
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
-        Ok(self.users.load().by_subject(subject).map(|entry| entry.user.clone()))
+        Ok(self.users.load().by_subject(subject).map(|entry| entry.user()))
     }
 }

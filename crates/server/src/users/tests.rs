@@ -7,7 +7,7 @@ use rotogate::private_file;
 
 use super::edit::{EditError, UserKey};
 use super::*;
-use rotogate::password::{self, Cost, hash_with};
+use rotogate::password::{self, Cost, CostClass, hash_with};
 use rotogate::session::Scope;
 
 const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_123);
@@ -74,7 +74,11 @@ async fn a2_unknown_inactive_and_wrong_cost_one_run_each_and_look_alike() {
         assert_eq!(directory.authenticate(account, name, &secret(password)).await.unwrap(), None);
         assert_eq!(directory.passwords.runs(), run as u64 + 1, "{name}");
     }
-    assert_eq!(directory.users.load().dearest(), CHEAP, "an unknown user costs what a known one does");
+    assert_eq!(
+        directory.users.load().dearest(),
+        CostClass::Argon2(CHEAP),
+        "an unknown user costs what a known one does"
+    );
     assert!(!directory.lookup("s").await.unwrap().unwrap().active);
 }
 
@@ -112,11 +116,12 @@ fn a_broken_file_is_refused_with_every_problem_and_its_line() {
         lines,
         [
             "14:1: users[1].pasword: unknown key; did you mean password?",
-            "15:12: users[1].password: is not a PHC string; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash",
+            "15:12: users[1].password: is not a hash of an accepted scheme; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash, or a salted \
+             hash that docs/users.md lists",
             "16:23: users[1].sessions_valid_from: expected a time in UTC such as 2026-01-31T12:00:00Z, or milliseconds \
              since 1970, found \"yesterday\"",
             "17:1: users[2].subject: missing; expected the sub of the user's tokens",
-            "17:1: users[2].password: missing; expected an argon2id hash; see rotogate user passwd",
+            "17:1: users[2].password: missing; expected a password hash; see rotogate user passwd and import",
             "18:12: users[2].username: expected a text of at most 256 bytes without control characters, found \
              \"a\\u{7}\"",
             "19:3: user: unknown key; did you mean users?",
@@ -143,7 +148,7 @@ fn j9_a_subject_is_visible_ascii() {
     let path = Path::new("users.toml");
     for bad in ["", "a b", "caf\u{e9}", "a\\nb", &"x".repeat(257)] {
         let text = format!("[[users]]\nsubject = \"{bad}\"\nusername = \"a\"\npassword = \"{hash}\"\n");
-        let said = parse::parse(&text, path).unwrap_err();
+        let said = parse::parse(&text, &path.into(), &Users::default()).unwrap_err();
         assert!(said.starts_with("users.toml:2:11: users[0].subject: expected 1 to 256 visible ASCII"), "{said}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -312,7 +317,7 @@ async fn o10_a_broken_file_changes_nothing_and_a_sound_one_tells_what_changed() 
     assert!(!directory.reload().unwrap(), "nothing changed");
     assert!(!directory.is_broken() && told.try_recv().is_err());
 
-    let before = directory.lookup("s-ada").await.unwrap();
+    let before = directory.lookup("s-ada").await.unwrap().unwrap();
     edit::remove_user(&path, ADA).unwrap();
     assert!(directory.reload().unwrap());
     assert_eq!(told.try_recv().unwrap(), [UserChange { before, after: None }]);
@@ -333,4 +338,387 @@ fn a_change_of_the_file_is_seen() {
     edit::set_active(&path, ADA, true, NOW).unwrap();
     let changes = told.recv_timeout(Duration::from_secs(30)).unwrap();
     assert!(changes[0].after.as_ref().unwrap().active);
+}
+
+/// A hash of the right form that is fast to check and the same for all.
+fn many(number: usize) -> String {
+    let hash = hash_with(&secret("right"), CHEAP).unwrap();
+    (0..number)
+        .map(|n| {
+            format!("\n# before {n}\n[[users]] # of {n}\nsubject = \"s-{n}\"\nusername = \"user{n}\"\npassword = \"{hash}\"\n")
+        })
+        .collect()
+}
+
+#[test]
+fn a_file_in_pieces_means_what_the_whole_file_means() {
+    let whole = |text: &str| {
+        // An indented head is no cut, so these are parsed as a whole.
+        let text = text.replace("[[users]]", " [[users]]");
+        parse::parse(&text, &Path::new("users.toml").into(), &Users::default()).unwrap()
+    };
+    let text = format!("# kept\n{}[users.profile]\nemail = \"x\"\n", many(5));
+    let parts = parse::parse(&text, &Path::new("users.toml").into(), &Users::default()).unwrap();
+    assert!(parts.are_in_pieces() && !whole(&text).are_in_pieces());
+    assert_eq!(parts, whole(&text));
+    assert_eq!(parts.by_subject("s-4").unwrap().user().profile["email"], "x");
+    for not_divisible in [
+        "profile = { text = \"\"\"\n[[users]]\n\"\"\" }\n",
+        "profile = { text = '''\n[[users]]\nsubject = \"s\"\nusername = \"s\"\n''' }\n",
+    ] {
+        let text = format!("{}{not_divisible}", many(2));
+        let users = parse::parse(&text, &Path::new("users.toml").into(), &Users::default()).unwrap();
+        assert!(!users.are_in_pieces());
+        assert_eq!(users.entries().len(), 2, "{not_divisible}");
+    }
+    let said = parse::parse(&format!("users = []\n{}", many(1)), &Path::new("users.toml").into(), &Users::default());
+    assert!(said.unwrap_err().contains("users.toml:4:"), "a list cannot be continued");
+}
+
+#[test]
+fn users_of_the_same_text_are_not_parsed_again() {
+    let path = Path::new("users.toml");
+    let text = many(5);
+    let before = parse::parse(&text, &path.into(), &Users::default()).unwrap();
+    let same = |now: &Users| {
+        now.entries().iter().filter(|new| before.entries().iter().any(|old| Arc::ptr_eq(old, new))).count()
+    };
+    assert_eq!(same(&parse::parse(&text, &path.into(), &before).unwrap()), 5);
+    let changed = text.replace("\"user2\"", "\"user9\"");
+    let now = parse::parse(&changed, &path.into(), &before).unwrap();
+    assert_eq!((same(&now), now.entries().len()), (4, 5));
+    assert!(now.by_name(None, "user9").is_some() && now.by_name(None, "user2").is_none());
+    let changes = before.changes(&now);
+    assert_eq!(changes, (Vec::new(), 0), "the login name is not part of a user");
+    let now = parse::parse(&text.replace("s-2", "s-9"), &path.into(), &before).unwrap();
+    let (changes, added) = before.changes(&now);
+    assert_eq!((changes.len(), added), (1, 1), "one is gone, one is new");
+    assert_eq!(same(&now), 4);
+    // Moved to the end, and one removed.
+    let moved = text.split_once("\n# before 2").unwrap();
+    let (third, rest) = moved.1.split_once("\n# before 3").unwrap();
+    let text = format!("{}\n# before 3{rest}\n# before 2{third}", moved.0);
+    let now = parse::parse(&text, &path.into(), &before).unwrap();
+    // A comment belongs to the piece before it, so three pieces are others.
+    assert_eq!((same(&now), now.entries().len()), (2, 5));
+    assert_eq!(before.changes(&now), (Vec::new(), 0));
+    let twice = parse::parse(&text.replace("s-2", "s-3"), &path.into(), &before);
+    assert!(twice.unwrap_err().contains("\"s-3\" is listed twice"));
+}
+
+#[test]
+fn a_file_of_several_blocks_means_what_its_text_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let text = format!("# kept: {}\n{}", "\u{e9}".repeat(1000), many(40_000));
+    assert!(text.len() > 6 << 20, "more than one block");
+    private_file::write_private_atomic(&path, text.as_bytes()).unwrap();
+    let read = parse::read(&(&path).into(), &Users::default()).unwrap();
+    assert!(read.are_in_pieces() && read.entries().len() == 40_000);
+    assert_eq!(read, parse::parse(&text, &(&path).into(), &Users::default()).unwrap());
+    assert!(read.by_name(None, "user39999").is_some());
+    for (cut, said) in [(text.len() - 20, "not TOML"), (text.rfind("username").unwrap(), "username: missing")] {
+        private_file::write_private_atomic(&path, &text.as_bytes()[..cut]).unwrap();
+        let error = parse::read(&(&path).into(), &read).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    private_file::write_private_atomic(&path, &[text.as_bytes(), b"\xff"].concat()).unwrap();
+    assert!(parse::read(&(&path).into(), &read).unwrap_err().contains("not UTF-8"));
+}
+
+#[test]
+fn an_edit_of_one_piece_leaves_all_other_text_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let head = "# Mine.\n";
+    let before = format!("{head}{}# the end\n", many(4));
+    private_file::write_private_atomic(&path, before.as_bytes()).unwrap();
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let user = |username| UserKey { account: None, username };
+    edit::set_active(&path, user("user1"), true, NOW).unwrap();
+    assert_eq!(text().replacen("active = true\n", "", 1), before);
+    private_file::write_private_atomic(&path, before.as_bytes()).unwrap();
+    edit::remove_user(&path, user("user2")).unwrap();
+    let from = before.find("\n# before 2").unwrap();
+    let to = before.find("\n# before 3").unwrap();
+    assert_eq!(text(), format!("{}{}", &before[..from], &before[to..]));
+    edit::remove_user(&path, user("user3")).unwrap();
+    assert!(text().ends_with("# the end\n") && !text().contains("# before 3"), "{}", text());
+    edit::add_user(&path, user("new"), Some("s-new"), &Scope::default(), &secret("p"), NOW).unwrap();
+    assert!(text().starts_with(&before[..from]), "{}", text());
+    assert_eq!(edit::list(&path).unwrap().len(), 3);
+}
+
+/// A bcrypt hash of "correct horse", of passlib.
+const BCRYPT: &str = "$2b$04$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
+
+/// A file with bob, whose hash was imported, and ada of [`file`].
+fn with_bob(dir: &tempfile::TempDir) -> PathBuf {
+    file(dir, &format!("# of bob\n[[users]]\nsubject = \"s-bob\"\nusername = \"bob\"\npassword = \"{BCRYPT}\" # old\n"))
+}
+
+/// Reads the file again until the hash of bob is another one than `before`, and returns it.
+fn replaced(path: &Path, before: &str) -> String {
+    for _ in 0..600 {
+        let users = parse::read(&path.into(), &Users::default()).unwrap();
+        let hash = users.by_name(None, "bob").unwrap().hash.expose().to_owned();
+        if hash != before {
+            return hash;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("the hash was not replaced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i31_a_login_replaces_an_imported_hash_once_and_keeps_the_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = with_bob(&dir);
+    let directory = open(&path);
+    let (tell, told) = mpsc::channel();
+    directory.on_change(move |changes| tell.send(changes.to_vec()).unwrap());
+    let before = directory.lookup("s-bob").await.unwrap().unwrap();
+    let right = secret("correct horse");
+    assert_eq!(directory.authenticate(None, "bob", &secret("wrong horse")).await.unwrap(), None);
+    let logins = (0..8).map(|_| directory.authenticate(None, "bob", &right));
+    for login in futures_util::future::join_all(logins).await {
+        assert_eq!(login.unwrap().as_ref(), Some(&before));
+    }
+    let hash = replaced(&path, BCRYPT);
+    assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    let written = std::fs::metadata(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("# of bob") && text.contains("# old") && text.contains("# the first"), "{text}");
+
+    assert!(directory.reload().unwrap(), "the hash is another one");
+    assert!(told.try_recv().is_err(), "no user changed: no session ends");
+    assert_eq!(directory.lookup("s-bob").await.unwrap().as_ref(), Some(&before), "the mark of the password is kept");
+    assert_eq!(directory.authenticate(None, "bob", &right).await.unwrap().as_ref(), Some(&before));
+    assert_eq!(directory.authenticate(None, "bob", &secret("wrong horse")).await.unwrap(), None);
+    // Dropped, the directory has written all that it will.
+    drop(directory);
+    assert_eq!(replaced(&path, BCRYPT), hash);
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), written.ino(), "written once");
+}
+
+#[tokio::test]
+async fn i31_a_hash_that_was_changed_meanwhile_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = with_bob(&dir);
+    let bob = UserKey { account: None, username: "bob" };
+    let rehash = |old: &str| edit::Rehash {
+        subject: "s-bob".into(),
+        old: rotogate::password::SecretHash::new(old),
+        new: rotogate::password::SecretHash::new(hash_with(&secret("correct horse"), CHEAP).unwrap()),
+    };
+    edit::set_password(&path, bob, &secret("another"), NOW).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(edit::rehash(&(&path).into(), &[rehash(BCRYPT)]).unwrap(), 0);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn i31_another_password_ends_the_sessions_also_after_a_replaced_hash() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = with_bob(&dir);
+    let directory = open(&path);
+    let mark = |directory: &FileDirectory| directory.named(None, "bob")[0].password_mark;
+    let first = mark(&directory);
+    let ours = hash_with(&secret("correct horse"), CHEAP).unwrap();
+    let rehash = |old: &str, new: &str| {
+        let (old, new) = (old.to_owned(), new.to_owned());
+        let (old, new) = (rotogate::password::SecretHash::new(old), rotogate::password::SecretHash::new(new));
+        assert_eq!(edit::rehash(&(&path).into(), &[edit::Rehash { subject: "s-bob".into(), old, new }]).unwrap(), 1);
+    };
+    rehash(BCRYPT, &ours);
+    directory.reload().unwrap();
+    assert_eq!(mark(&directory), first);
+    let dearer = hash_with(&secret("correct horse"), Cost { passes: 2, ..CHEAP }).unwrap();
+    rehash(&ours, &dearer);
+    directory.reload().unwrap();
+    assert_eq!(mark(&directory), first, "also the second time");
+
+    // By hand: `rehashed` is of another hash now. A login at another gate replaces this hash, too, before this one reads
+    // the file.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let by_hand = hash_with(&secret("by hand"), CHEAP).unwrap();
+    private_file::write_private_atomic(&path, text.replace(&dearer, &by_hand).as_bytes()).unwrap();
+    rehash(&by_hand, &hash_with(&secret("by hand"), CHEAP).unwrap());
+    directory.reload().unwrap();
+    assert_ne!(mark(&directory), first);
+
+    let bob = UserKey { account: None, username: "bob" };
+    edit::set_password(&path, bob, &secret("passwd"), NOW).unwrap();
+    directory.reload().unwrap();
+    assert!(mark(&directory) != first && !std::fs::read_to_string(&path).unwrap().contains("rehashed"));
+}
+
+#[tokio::test]
+async fn i32_unknown_users_and_all_hashes_take_the_runs_of_the_dearest_class() {
+    let dir = tempfile::tempdir().unwrap();
+    let dear = BCRYPT.replace("$04$", "$08$");
+    let path = with_bob(&dir);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let more = format!("{text}[[users]]\nsubject = \"s-dear\"\nusername = \"dear\"\npassword = \"{dear}\"\n");
+    private_file::write_private_atomic(&path, more.as_bytes()).unwrap();
+    let directory = open(&path);
+    assert_eq!(directory.users.load().dearest(), CostClass::Bcrypt { cost: 8 });
+    for (account, name, least) in [(None, "nobody", 1), (None, "dear", 1), (None, "bob", 2), (Some("acme"), "ada", 2)] {
+        let before = directory.passwords.runs();
+        assert_eq!(directory.authenticate(account, name, &secret("wrong")).await.unwrap(), None);
+        let runs = directory.passwords.runs() - before;
+        assert!((least == 1) == (runs == 1) && runs >= least, "{name}: {runs} runs");
+    }
+    edit::remove_user(&path, UserKey { account: None, username: "dear" }).unwrap();
+    directory.reload().unwrap();
+    assert_ne!(directory.users.load().dearest(), CostClass::Bcrypt { cost: 8 });
+}
+
+#[test]
+fn i32_few_dear_hashes_are_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let write = |users: usize| {
+        let bob = format!("[[users]]\nsubject = \"b\"\nusername = \"bob\"\npassword = \"{BCRYPT}\"\n");
+        private_file::write_private_atomic(&path, (many(users) + &bob).as_bytes()).unwrap();
+        open(&path).warning()
+    };
+    assert_eq!(write(999), None);
+    assert!(write(1001).unwrap().contains("1 users have password hashes"));
+}
+
+mod import {
+    use super::super::import::{self, ImportDefaults, Imported};
+    use super::*;
+
+    const FIREBASE: &str = r#"{"base64_signer_key": "jxspr8Ki0RYycVU8zykbdLGjFQ3McFUH0uiiTvC8pVMXAn210wjLNmdZJzxUECKbm0QsEmYUSDzZvpjeJ9WmXA==",
+        "base64_salt_separator": "Bw==", "rounds": 8, "mem_cost": 14}"#;
+
+    fn run(file: &UsersFile, name: &str, text: &str, defaults: &ImportDefaults) -> Result<Imported, EditError> {
+        import::import(file, name, text, defaults, NOW, false)
+    }
+
+    fn refused(name: &str, text: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, "");
+        let before = std::fs::read(&path).unwrap();
+        let said = run(&(&path).into(), name, text, &ImportDefaults::default()).unwrap_err().to_string();
+        assert_eq!(std::fs::read(&path).unwrap(), before, "nothing is written");
+        assert!(!said.contains("hunter2"), "{said}");
+        said
+    }
+
+    #[tokio::test]
+    async fn json_lines_become_users_with_their_hashes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, "");
+        let text = format!(
+            "{{\"username\":\"bob\",\"password_hash\":\"{BCRYPT}\"}}\n\n\
+             {{\"username\":\"eve\",\"password_hash\":\"{BCRYPT}\",\"subject\":\"s-eve\",\"account\":\"acme\",\
+             \"active\":false,\"scopes\":[\"a\",\"b\"],\"valid_from\":\"2026-01-31T12:00:00Z\",\
+             \"profile\":{{\"email\":\"e@x\",\"age\":7,\"none\":null,\"in\":[1.5,true,{{\"a b\":\"\\n\"}}]}}}}\n"
+        );
+        let defaults = ImportDefaults { scopes: Scope::parse("read").unwrap(), ..ImportDefaults::default() };
+        let file = UsersFile::from(&path);
+        let before = std::fs::read_to_string(&path).unwrap();
+        let expected = Imported { users: 2, schemes: [("bcrypt", 2)].into(), without_password: 0 };
+        assert_eq!(import::import(&file, "x", &text, &defaults, NOW, true).unwrap(), expected);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before, "a dry run changes nothing");
+        assert_eq!(run(&file, "x", &text, &defaults).unwrap(), expected);
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with(&before));
+        let directory = open(&path);
+        let bob = directory.authenticate(None, "bob", &secret("correct horse")).await.unwrap().unwrap();
+        assert_eq!((bob.scopes.as_str(), bob.sessions_valid_from, bob.active), ("read", NOW, true));
+        let eve = directory.lookup("s-eve").await.unwrap().unwrap();
+        assert_eq!((eve.scopes.as_str(), eve.account.as_deref(), eve.active), ("a b", Some("acme"), false));
+        assert_eq!(eve.sessions_valid_from, Timestamp::from_secs(1_769_860_800));
+        assert_eq!(
+            serde_json::to_value(&eve.profile).unwrap(),
+            serde_json::json!({"email": "e@x", "age": 7, "in": [1.5, true, {"a b": "\n"}]})
+        );
+        assert!(run(&file, "x", &text, &defaults).unwrap_err().to_string().contains("line 1: there is such a user"));
+    }
+
+    #[test]
+    fn csv_becomes_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data/users.toml");
+        let text = format!(
+            "username,password_hash,subject,active,scopes,valid_from,profile.email\n\
+             \"bob, b.\",{BCRYPT},s-bob,true,read write,1769860800,b@x\neve,{BCRYPT},,0,,,\n"
+        );
+        let defaults = ImportDefaults { account: Some("acme".to_owned()), ..ImportDefaults::default() };
+        assert_eq!(run(&(&path).into(), "USERS.CSV", &text, &defaults).unwrap().users, 2);
+        let listed = edit::list(&path).unwrap();
+        assert_eq!(listed[0].username, "bob, b.");
+        assert_eq!(listed[0].user.profile["email"], "b@x");
+        assert_eq!(listed[0].user.sessions_valid_from, Timestamp::from_secs(1_769_860_800));
+        assert_eq!((listed[1].user.active, listed[1].user.account.as_deref()), (false, Some("acme")));
+    }
+
+    #[tokio::test]
+    async fn i30_an_export_of_firebase_becomes_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.toml");
+        let text = r#"{"users": [
+            {"localId": "u1", "email": "a@x", "emailVerified": true, "displayName": "A", "salt": "42xEC+ixf3L2lw==",
+             "passwordHash": "lSrfV15cpx95/sZS2W9c9Kp6i/LVgQNDNC/qzrCnh1SAyZvqmZqAjTdn3aoItz+VHjoZilo78198JAdRuid5lQ=="},
+            {"localId": "u2", "email": "b@x", "providerUserInfo": [{"providerId": "google.com"}]}
+        ]}"#;
+        let parameters = rotogate::password::FirebaseParameters::from_json(FIREBASE).unwrap();
+        let defaults = ImportDefaults { firebase: Some(parameters.clone()), ..ImportDefaults::default() };
+        let without = run(&(&path).into(), "x.json", text, &ImportDefaults::default()).unwrap_err().to_string();
+        assert!(without.contains("--firebase"), "{without}");
+        let not_configured = run(&(&path).into(), "x.json", text, &defaults).unwrap_err().to_string();
+        assert!(not_configured.contains("users[0]") && not_configured.contains("[directory]"), "{not_configured}");
+        let file = UsersFile::new(&path, Accepted { firebase: Some(parameters), ..Accepted::default() });
+        let expected = Imported { users: 1, schemes: [("firebase-scrypt", 1)].into(), without_password: 1 };
+        assert_eq!(run(&file, "x.json", text, &defaults).unwrap(), expected);
+        let directory = FileDirectory::open(&file, passwords()).unwrap();
+        let user = directory.authenticate(None, "a@x", &secret("user1password")).await.unwrap().unwrap();
+        assert_eq!((&*user.subject, &user.profile["email_verified"]), ("u1", &serde_json::Value::Bool(true)));
+        assert_eq!(directory.authenticate(None, "a@x", &secret("user2password")).await.unwrap(), None);
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line_and_nothing_is_imported() {
+        let line = |more: &str| format!("{{\"username\":\"x\",\"password_hash\":\"{BCRYPT}\"{more}}}\n");
+        for (text, said) in [
+            ("hunter2".to_owned(), "line 1: expected a JSON object"),
+            ("[\"hunter2\"]".to_owned(), "line 1: expected a JSON object"),
+            (line(",\"hunter\":1"), "line 1: unknown field `hunter`"),
+            (line(",\"username\":\"y\""), "line 1: duplicate field `username`"),
+            (line("").replace(BCRYPT, "hunter2"), "line 1: password_hash: is not a hash of an accepted scheme"),
+            (line("").replace(BCRYPT, "{noop}hunter2"), "line 1: password_hash: is an encoder of Spring"),
+            (line("").replace("\"x\"", "[\"hunter2\"]"), "line 1: username: expected a text"),
+            (line("").replace("\"x\"", "\"\""), "line 1: username: expected 1 to 256"),
+            (line(",\"subject\":\"a b\""), "line 1: subject: expected 1 to 256"),
+            (line(",\"account\":\"a/b\""), "line 1: account: expected 1 to 256"),
+            (line(",\"active\":\"hunter2\""), "line 1: active: expected true or false"),
+            (line(",\"scopes\":7"), "line 1: scopes: expected"),
+            (line(",\"valid_from\":\"hunter2\""), "line 1: valid_from: expected"),
+            (line(",\"profile\":7"), "line 1: profile: expected an object"),
+            (line(",\"profile\":{\"x\":[null]}"), "line 1: a profile has texts"),
+            (format!("{}{}", line(""), line("")), "line 2: its name is in the import twice"),
+            (
+                line(",\"account\":\"acme\"").replace("\"x\"", "\"ada\""),
+                "line 1: there is such a user already: its name",
+            ),
+            (line(",\"subject\":\"s-ada\""), "line 1: there is such a user already: its subject"),
+            (line(",\"x\":1").repeat(30), "and 10 more"),
+        ] {
+            let all = refused("x", &text);
+            assert!(all.contains(said), "{text}: {all}");
+        }
+        for (text, said) in [
+            (format!("username,password_hash\nx,{BCRYPT},hunter2\n"), "line 2: not as many cells"),
+            (format!("username,username\nx,{BCRYPT}\n"), "\"username\" is there twice"),
+            (format!("username,password_hash,email\nx,{BCRYPT},hunter2\n"), "line 2: email: unknown"),
+            ("username\nx\n".to_owned(), "line 2: password_hash: missing"),
+        ] {
+            let all = refused("x.csv", &text);
+            assert!(all.contains(said), "{text}: {all}");
+        }
+    }
 }

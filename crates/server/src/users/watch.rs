@@ -15,7 +15,7 @@ pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the 
 
 pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, DirectoryError> {
     let clock = SystemTime::new();
-    let path = directory.path.clone();
+    let path = directory.file.path.clone();
     let mut detector = ChangeDetector::new([path.clone()], clock.wall());
     let held = Arc::downgrade(directory);
     let (watch, dropped) = channel();
@@ -29,7 +29,7 @@ pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, Direc
         }
     };
     std::thread::Builder::new().name("users-watch".to_owned()).spawn(run).map_err(|error| {
-        DirectoryError::Unavailable(format!("{}: cannot be watched: {error}", directory.path.display()))
+        DirectoryError::Unavailable(format!("{}: cannot be watched: {error}", directory.file.path.display()))
     })?;
     // Covers changes between opening the file and now. `reload` logs the error.
     let _ = directory.reload();

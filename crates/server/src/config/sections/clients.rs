@@ -32,7 +32,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
         let client = Client {
             secret_hash: secret_hash(section, dir),
             grants: grants(section),
-            scopes: scopes(section),
+            scopes: scopes(section, "scopes"),
             profile: read_override(section),
             id: id.into(),
         };
@@ -68,8 +68,8 @@ fn client_id(v: &Raw) -> Result<String, String> {
 }
 
 /// The scopes of a client or a route.
-pub(super) fn scopes(section: &Section<'_>) -> Option<Scope> {
-    let parts = section.list("scopes", value::scope)?;
+pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> {
+    let parts = section.list(key, value::scope)?;
     let joined = parts.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
     Scope::parse(&joined).ok()
 }

@@ -6,6 +6,7 @@ use toml::{Table, Value};
 use super::super::print::{put, texts};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
+use super::TrustedIssuer;
 use rotogate::headers::HeaderPattern;
 
 /// `[identity]`. A header that is `None` is not sent.
@@ -23,6 +24,8 @@ pub struct IdentityConfig {
     pub session: Option<HeaderName>,
     /// `iss`
     pub issuer: Option<HeaderName>,
+    /// The roles, joined by commas.
+    pub roles: Option<HeaderName>,
     /// Further headers, each with its claim.
     pub claims: Vec<(HeaderName, String)>,
     /// Client headers to remove, besides those of known products (requirement T24).
@@ -35,7 +38,9 @@ fn header_pattern(v: &Raw) -> Result<HeaderPattern, String> {
     HeaderPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-pub(super) fn read(section: &Section<'_>, several_issuers: bool) -> IdentityConfig {
+pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> IdentityConfig {
+    let several_issuers = !issuers.is_empty();
+    let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
     let headers = section.section("headers");
     let mut used: Vec<HeaderName> = Vec::new();
     let mut header = |key: &'static str, default: &'static str| {
@@ -55,6 +60,7 @@ pub(super) fn read(section: &Section<'_>, several_issuers: bool) -> IdentityConf
         session: header("session", "x-auth-session"),
         // With several issuers, a subject is ambiguous without its issuer.
         issuer: header("issuer", if several_issuers { "x-auth-issuer" } else { "" }),
+        roles: header("roles", if has_roles { "x-auth-roles" } else { "" }),
         claims: Vec::new(),
         strip: section.list("strip", header_pattern).unwrap_or_default(),
         keep: Vec::new(),
@@ -88,7 +94,7 @@ pub(super) fn read(section: &Section<'_>, several_issuers: bool) -> IdentityConf
 }
 
 pub(super) fn print(identity: &IdentityConfig) -> Value {
-    let IdentityConfig { subject, account, client, scope, session, issuer, claims, strip, keep } = identity;
+    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, strip, keep } = identity;
     let mut headers = Table::new();
     for (key, header) in [
         ("subject", subject),
@@ -97,6 +103,7 @@ pub(super) fn print(identity: &IdentityConfig) -> Value {
         ("scope", scope),
         ("session", session),
         ("issuer", issuer),
+        ("roles", roles),
     ] {
         put(&mut headers, key, header.as_ref().map_or("", HeaderName::as_str));
     }

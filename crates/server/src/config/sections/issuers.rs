@@ -1,20 +1,23 @@
 //! `[[issuers]]`: the issuers that are trusted besides our own.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::Scheme;
 use toml::{Table, Value};
 
 use super::super::print::{path, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
-use super::{DAY, SECOND, path_in};
+use super::{DAY, SECOND, mapping, path_in};
 use rotogate::route::{Auth, Route};
 use rotogate::session::Scope;
 use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
-use rotogate::token::verify::{AllowedScopes, OWN, host_of};
+use rotogate::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, host_of};
 
 /// An entry of `[[issuers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub struct TrustedIssuer {
     pub everywhere: bool,
     /// The prefix of its subjects.
     pub subject_prefix: String,
+    /// The provider, from which keys that are not written have their values.
+    pub preset: Option<Preset>,
+    /// Which of its claims are read, and what they mean here.
+    pub claims: ClaimMapping,
     /// The accepted `aud` values; at least one.
     pub audience: Vec<String>,
     /// Its keys.
@@ -59,19 +66,26 @@ impl TrustedIssuer {
 pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
     let mut issuers: Vec<TrustedIssuer> = Vec::new();
     for section in sections {
-        section.later(&["discovery", "jwks_url", "fetch", "preset", "scope_map", "claims", "require", "introspection"]);
+        section.later(&["discovery", "jwks_url", "fetch", "introspection"]);
         let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
         if !url.is_empty() && url == own.url {
             section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
         } else if !url.is_empty() && issuers.iter().any(|other| other.url == url) {
             section.blame("url", format!("{url} is listed twice"));
         }
+        if is_plain(&url) {
+            section.blame(
+                "url",
+                "is http: anybody on the way could answer in its name; expected https, or a loopback address",
+            );
+        }
         let name = section.get("name", issuer_name).unwrap_or_else(|| host_of(&url).to_owned());
         if !name.is_empty() && issuers.iter().any(|other| other.name == name) {
             let hint = if section.has("name") { "" } else { ", because it is the host of url; give this one a name" };
             section.blame("name", format!("\"{name}\" is listed twice{hint}"));
         }
-        let typ = section.one_or_list("typ", value::text);
+        let preset = section.get("preset", value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[]));
+        let typ = section.one_or_list("typ", token_type);
         if typ.as_ref().is_some_and(Vec::is_empty) {
             section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
         }
@@ -81,17 +95,31 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
             scopes: allowed_scopes(section),
             everywhere: section.get("everywhere", value::boolean).unwrap_or(false),
             subject_prefix: section.get("subject_prefix", subject_prefix).unwrap_or_default(),
+            preset,
+            claims: mapping::read(section, preset.map(Preset::claims).unwrap_or_default()),
             audience: audience(section),
-            keys: issuer_keys(section, dir),
-            typ: typ.unwrap_or_else(|| vec![TrustedIssuer::TYP.to_owned()]),
+            keys: with_algorithm_of(preset, issuer_keys(section, dir)),
+            typ: typ.unwrap_or_else(|| match preset {
+                Some(preset) => preset.typ().map(str::to_owned).collect(),
+                None => vec![TrustedIssuer::TYP.to_owned()],
+            }),
             max_lifetime: section
                 .get("max_lifetime", value::duration_within(SECOND, 366 * DAY))
+                .or(preset.map(Preset::max_lifetime))
                 .unwrap_or(TrustedIssuer::MAX_LIFETIME),
             leeway: leeway(section, own.leeway),
         });
         section.finish();
     }
     issuers
+}
+
+/// Is it an http URL of another machine?
+fn is_plain(url: &str) -> bool {
+    let Some(uri) = url.parse::<Uri>().ok().filter(|uri| uri.scheme() == Some(&Scheme::HTTP)) else { return false };
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    !(host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
 }
 
 fn issuer_name(v: &Raw) -> Result<String, String> {
@@ -105,6 +133,14 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
             Ok(name.clone())
         }
         other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
+    }
+}
+
+/// A `typ`, or "" for tokens that have none.
+fn token_type(v: &Raw) -> Result<String, String> {
+    match v {
+        Raw::String(none) if none.is_empty() => Ok(String::new()),
+        other => value::text(other),
     }
 }
 
@@ -129,6 +165,14 @@ fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     let listed = section.list("scopes", value::scope).unwrap_or_default();
     let joined = listed.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
     AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
+}
+
+/// The algorithm of keys without `alg`, if only the preset names one.
+fn with_algorithm_of(preset: Option<Preset>, keys: KeySource) -> KeySource {
+    match keys {
+        KeySource::Jwks(file, None) => KeySource::Jwks(file, preset.and_then(Preset::algorithm)),
+        KeySource::Jwks(..) | KeySource::PublicKey(..) => keys,
+    }
 }
 
 fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
@@ -175,8 +219,20 @@ pub(super) fn check_used(sections: &[Section<'_>], issuers: &[TrustedIssuer], ro
 }
 
 pub(super) fn print(issuer: &TrustedIssuer) -> Value {
-    let TrustedIssuer { name, url, audience, scopes, everywhere, subject_prefix, keys, typ, max_lifetime, leeway } =
-        issuer;
+    let TrustedIssuer {
+        name,
+        url,
+        audience,
+        scopes,
+        everywhere,
+        subject_prefix,
+        preset,
+        claims,
+        keys,
+        typ,
+        max_lifetime,
+        leeway,
+    } = issuer;
     let mut table = Table::new();
     put(&mut table, "name", name.as_str());
     let scopes = match scopes {
@@ -186,6 +242,8 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
     put(&mut table, "scopes", scopes);
     put(&mut table, "everywhere", *everywhere);
     put(&mut table, "subject_prefix", subject_prefix.as_str());
+    put_some(&mut table, "preset", preset.map(Preset::word));
+    mapping::print(&mut table, claims);
     put(&mut table, "url", url.as_str());
     put(&mut table, "audience", texts(audience));
     match keys {

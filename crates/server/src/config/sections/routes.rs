@@ -3,14 +3,14 @@
 use toml::{Table, Value};
 
 use super::super::print::{number, put, put_some, texts};
-use super::super::raw::{Section, Value as Raw};
+use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
 use super::{TrustedIssuer, dangling};
 use crate::proxy::Upstream;
 use rotogate::route::{
-    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Route, RouteId, RoutePolicy, UpstreamId,
+    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Role, Route, RouteId, RoutePolicy, UpstreamId,
 };
 use rotogate::token::verify::OWN;
 
@@ -25,6 +25,44 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
         section.blame_element("issuers", *index, dangling("issuer", name, &known));
     }
     named.into_iter().map(|(_, name)| name).collect()
+}
+
+/// `roles` of a route: each of one issuer that the route takes, and that has a claim of roles.
+fn route_roles(section: &Section<'_>, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
+    let policy = RoutePolicy { issuers: named.to_vec(), ..RoutePolicy::default() };
+    let takes = |issuer: &&TrustedIssuer| policy.takes(&issuer.name, issuer.everywhere);
+    let own = policy.takes(OWN, true).then_some(OWN);
+    let taken: Vec<&str> =
+        own.into_iter().chain(trusted.iter().filter(takes).map(|issuer| issuer.name.as_str())).collect();
+    let is_issuer = |name: &str| name == OWN || trusted.iter().any(|issuer| issuer.name == name);
+    let listed = section.indexed("roles", role).unwrap_or_default();
+    let mut roles = Vec::new();
+    for (index, text) in listed {
+        let role = Role::parse(&text, is_issuer);
+        match policy.problem_of(&role, &taken) {
+            Some(why) => section.blame_element("roles", index, format!("\"{}\" {why}", printable(&text))),
+            None => roles.push(role),
+        }
+    }
+    // An issuer that cannot name a role would be refused by this route for ever.
+    if let Some(issuer) = trusted.iter().filter(takes).find(|issuer| issuer.claims.roles.is_empty())
+        && !roles.is_empty()
+    {
+        let name = printable(&issuer.name);
+        let message = format!(
+            "the route takes the tokens of \"{name}\", and that entry of [[issuers]] names no claim of roles; write claims = \
+             {{ roles = \"…\" }} there, or take it out of issuers"
+        );
+        section.blame("roles", message);
+    }
+    roles
+}
+
+fn role(v: &Raw) -> Result<String, String> {
+    value::text(v).and_then(|role| match role.len() {
+        ..=256 => Ok(role),
+        _ => Err("is longer than 256 bytes, and no token has such a role".to_owned()),
+    })
 }
 
 pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[TrustedIssuer]) -> Vec<Route> {
@@ -78,13 +116,23 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
     }
     let modes = [Auth::Required, Auth::Optional, Auth::None].map(|auth| (auth.word(), auth));
     let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(Auth::Required);
-    let scopes = scopes(section).unwrap_or_default();
+    let any_scope = scopes(section, "any_scope").unwrap_or_default();
+    let scopes = scopes(section, "scopes").unwrap_or_default();
     let audiences = section.list("audiences", value::text).unwrap_or_default();
-    let issuers = route_issuers(section, issuers);
+    let trusted = issuers;
+    let issuers = route_issuers(section, trusted);
+    let roles = route_roles(section, &issuers, trusted);
+    for (key, is_empty) in [("any_scope", any_scope.is_empty()), ("roles", roles.is_empty())] {
+        if section.has(key) && is_empty && !section.is_bad() {
+            section.blame(key, "is empty; expected at least one, or remove it");
+        }
+    }
     if auth == Auth::None {
         // With both, the route looks protected but is not.
         let asked = [
             ("scopes", !scopes.is_empty()),
+            ("any_scope", !any_scope.is_empty()),
+            ("roles", !roles.is_empty()),
             ("audiences", !audiences.is_empty()),
             ("issuers", !issuers.is_empty()),
             ("cookie", section.has("cookie")),
@@ -104,6 +152,8 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
     let policy = RoutePolicy {
         auth,
         scopes,
+        any_scope,
+        roles,
         issuers,
         audiences,
         bad_credential_on_optional: section.get("bad_credential", value::word(&bad, &[])).unwrap_or_default(),
@@ -144,6 +194,8 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
     let RoutePolicy {
         auth,
         scopes,
+        any_scope,
+        roles,
         issuers,
         audiences,
         bad_credential_on_optional,
@@ -170,6 +222,12 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
     put_some(&mut table, "upstream", upstream.map(|upstream| upstream.name.as_str()));
     put(&mut table, "auth", auth.word());
     put(&mut table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
+    put_some(
+        &mut table,
+        "any_scope",
+        Some(texts(&any_scope.iter().collect::<Vec<_>>())).filter(|_| !any_scope.is_empty()),
+    );
+    put_some(&mut table, "roles", Some(texts(roles)).filter(|_| !roles.is_empty()));
     put_some(&mut table, "issuers", Some(texts(issuers)).filter(|_| !issuers.is_empty()));
     put(&mut table, "audiences", texts(audiences));
     if *auth == Auth::Optional {

@@ -67,7 +67,8 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
-    pub(crate) users: Arc<LiveUsers>,
+    /// `None`: another system has the users.
+    pub(crate) users: Option<Arc<LiveUsers>>,
     /// Every address of this gate, the admin listener's included.
     pub(crate) listening: Vec<SocketAddr>,
     pub(crate) metrics: Arc<Metrics>,
@@ -250,7 +251,10 @@ fn unauthorised() -> Reply {
 
 /// Reads the users file now. A command that changed the file waits for this.
 async fn reload_users(state: &State) -> Reply {
-    match state.users.reload().await {
+    let Some(users) = &state.users else {
+        return reply::problem(StatusCode::CONFLICT, Some("the users are not in a file (directory.kind)"));
+    };
+    match users.reload().await {
         Ok(()) => sessions::done(),
         Err(error @ ReloadError::Broken(_)) => reply::problem(StatusCode::CONFLICT, Some(&error.to_string())),
         Err(error @ ReloadError::NotDurable) => {

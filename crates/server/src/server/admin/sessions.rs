@@ -198,8 +198,12 @@ struct NoSubject(StatusCode, String);
 
 /// The subject of a user.
 fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<str>, NoSubject> {
-    let mut found = state.users.directory().named(account, user);
     let asked = shown(user);
+    let Some(users) = state.users.as_ref().map(|users| users.directory()) else {
+        let what = format!("the users are not in a file, so that {asked} is not known by name; use --subject");
+        return Err(NoSubject(StatusCode::BAD_REQUEST, what));
+    };
+    let mut found = users.named(account, user);
     match (found.pop(), found.pop()) {
         (Some(only), None) => Ok(only.subject),
         (Some(one), Some(other)) => {
@@ -210,7 +214,7 @@ fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<st
         }
         (None, _) => {
             let mut what = format!("no user has the name {asked}");
-            if let Some(name) = state.users.directory().name_of(user) {
+            if let Some(name) = users.name_of(user) {
                 let name = shown(&name);
                 what.push_str(&format!("; it is the subject of {name}: --user {name} or --subject {asked}"));
             }
@@ -225,12 +229,14 @@ async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Erro
     match whose {
         Whose::Everyone => Ok(None),
         Whose::Subject(subject) => {
-            if state.users.directory().name_of(subject).is_some() || sessions.has_any(whose).await? {
+            // Another system may have the user: nothing is said to be unknown.
+            let Some(users) = state.users.as_ref().map(|users| users.directory()) else { return Ok(None) };
+            if users.name_of(subject).is_some() || sessions.has_any(whose).await? {
                 return Ok(None);
             }
             let asked = shown(subject);
             let mut what = format!("no user, session or token has the subject {asked}");
-            if let [user] = state.users.directory().named(None, subject).as_slice() {
+            if let [user] = users.named(None, subject).as_slice() {
                 what.push_str(&format!("; a user of this name has sub {}: --user {asked}", user.subject));
             }
             Ok(Some(what))

@@ -1,0 +1,179 @@
+//! A users file with fifty thousand users: the memory that it needs in a gate, the time of a command that adds one user
+//! while the gate runs, and the time of an import.
+//!
+//!     cargo bench --bench users             # 50 000
+//!     cargo bench --bench users -- 200000   # another size
+//!
+//! The program itself runs, so the figures include its start, its password hash, the sync of the disk, and the wait
+//! until the gate has read the file.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a bench measures, and may stop"
+)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{measures, quantile};
+
+const USERS: usize = 50_000;
+/// The goals, with this many users.
+const MEMORY_MIB: f64 = 60.0;
+const ADD_SECONDS: f64 = 0.2;
+const IMPORT_SECONDS: f64 = 10.0;
+
+const CONFIG: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+public_url = "http://gate.test"
+[admin]
+listen = "127.0.0.1:ADMIN"
+[issuer]
+audience = ["api"]
+[[clients]]
+id = "web"
+[[endpoints]]
+dialect = "oauth2"
+path = "/connect/token"
+[[upstreams]]
+name = "app"
+urls = ["echo:"]
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+
+/// A gate on the files of a folder.
+struct Gate(Child);
+
+impl Gate {
+    fn start(folder: &Path) -> Self {
+        let mut child = rotogate(folder).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the gate did not start");
+        Self(child)
+    }
+
+    /// A line of its `/proc/…/status`, in MiB.
+    fn memory(&self, name: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn rotogate(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rotogate"));
+    command.arg("--config").arg(folder.join("gateway.toml")).current_dir(folder);
+    command
+}
+
+/// Runs a command to its end. Returns the time that it took.
+fn timed(folder: &Path, arguments: &[&str], input: &str) -> Duration {
+    let start = Instant::now();
+    let mut child = rotogate(folder).args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{arguments:?} failed");
+    start.elapsed()
+}
+
+/// A folder with a configuration and this many users.
+fn folder(users: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fs::write(folder.path().join("gateway.toml"), CONFIG.replace("ADMIN", &port.to_string())).unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut text = String::from("# Users of the gate.\n");
+    for user in 0..users {
+        write!(
+            text,
+            "\n[[users]]\nsubject = \"0198f0a4-0000-7000-8000-{user:012}\"\nusername = \"user{user}\"\n\
+             password = \"$argon2id$v=19$m=19456,t=2,p=1${user:021}A$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc\"\n\
+             active = true\nsessions_valid_from = 2026-01-31T12:00:00.123Z\nscopes = [\"read\", \"write\"]\n\
+             profile = {{ email = \"user{user}@example.com\" }}\n"
+        )
+        .unwrap();
+    }
+    let path = data.join("users.toml");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    folder
+}
+
+fn goal(name: &str, measured: f64, limit: f64, unit: &str) {
+    let met = if measured <= limit { "met" } else { "NOT MET" };
+    println!("{name:<58} {measured:>8.2} {unit:<3} goal {limit:>6.2} {unit:<3} {met}");
+}
+
+fn main() {
+    let asked = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
+    let users = asked.unwrap_or(if measures() { USERS } else { 200 });
+    println!("{users} users");
+
+    let one = Gate::start(folder(1).path()).memory("VmRSS:");
+    let many = folder(users);
+    let size = fs::metadata(many.path().join("data/users.toml")).unwrap().len();
+    println!("the file                                                   {:>8.2} MiB", size as f64 / 1048576.0);
+    let start = Instant::now();
+    let gate = Gate::start(many.path());
+    println!("from start to listening                                    {:>8.2} s", start.elapsed().as_secs_f64());
+    let peak = gate.memory("VmHWM:") - one;
+    goal("memory of the gate, beyond that with one user", gate.memory("VmRSS:") - one, MEMORY_MIB, "MiB");
+    println!("the same at its peak                                       {peak:>8.2} MiB");
+
+    let rounds = if measures() { 9 } else { 1 };
+    let seconds: Vec<f64> = (0..rounds)
+        .map(|round| {
+            let name = format!("added{round}");
+            timed(many.path(), &["user", "add", &name, "--stdin"], "correct horse\n").as_secs_f64()
+        })
+        .collect();
+    goal("user add, while the gate runs: median", quantile(&seconds, 0.5), ADD_SECONDS, "s");
+    let grown = gate.memory("VmRSS:") - one;
+    goal("memory of the gate after these reloads", grown, MEMORY_MIB, "MiB");
+    drop(gate);
+    let seconds: Vec<f64> = (0..rounds)
+        .map(|round| {
+            let name = format!("more{round}");
+            timed(many.path(), &["user", "add", &name, "--stdin"], "correct horse\n").as_secs_f64()
+        })
+        .collect();
+    goal("user add, without a gate: median", quantile(&seconds, 0.5), ADD_SECONDS, "s");
+
+    let empty = folder(1);
+    let path = empty.path().join("old.jsonl");
+    let lines: String = (0..users)
+        .map(|user| {
+            format!(
+                "{{\"username\":\"old{user}\",\"subject\":\"old-{user}\",\"profile\":{{\"email\":\"old{user}@example.com\"}},\
+                 \"password_hash\":\"$2b$12$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6\"}}\n"
+            )
+        })
+        .collect();
+    fs::write(&path, lines).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let gate = Gate::start(empty.path());
+    let took = timed(empty.path(), &["user", "import", path.to_str().unwrap()], "").as_secs_f64();
+    goal("user import of all, while the gate runs", took, IMPORT_SECONDS, "s");
+    goal("memory of the gate after the import", gate.memory("VmRSS:") - one, MEMORY_MIB, "MiB");
+}

@@ -1,0 +1,171 @@
+//! The keys of `[[issuers]]` that say which claims are read, and what they mean here.
+
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use super::super::print::{list, put, put_some, texts};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use rotogate::claim::ClaimPath;
+use rotogate::session::Scope;
+use rotogate::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+
+/// A claim of Supabase's tokens that users write themselves.
+const OF_THE_USER: &str = "user_metadata";
+
+/// Reads the mapping. A key that is not written keeps its value of `base`.
+pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
+    let claims = section.section("claims");
+    let paths = |key: &'static str, base: Vec<ClaimPath>| claims.one_or_list(key, path).unwrap_or(base);
+    let texts = |key: &'static str, base: Vec<ClaimPath>| claims.one_or_list(key, text_path).unwrap_or(base);
+    let mapping = ClaimMapping {
+        scope: paths("scope", base.scope),
+        client: texts("client", base.client),
+        roles: paths("roles", base.roles),
+        account: texts("account", base.account),
+        subject: texts("subject", base.subject),
+        subject_encoding: subject_encoding(section).unwrap_or(base.subject_encoding),
+        audience: section.get("audience_claim", text_path).or(base.audience),
+        scope_map: scope_map(section).unwrap_or(base.scope_map),
+        require: base.require,
+    };
+    let mapping = require(section, mapping);
+    if claims.has("subject") && mapping.subject.is_empty() && !claims.is_bad() {
+        claims.blame("subject", "is empty; expected at least one claim, such as \"sub\"");
+    }
+    for (key, paths) in [("roles", &mapping.roles), ("account", &mapping.account), ("scope", &mapping.scope)] {
+        if claims.has(key) && paths.iter().any(|path| path.segments().next() == Some(OF_THE_USER)) {
+            claims.blame(
+                key,
+                format!("{OF_THE_USER} is written by the users themselves; name a claim that they cannot change"),
+            );
+        }
+    }
+    claims.finish();
+    mapping
+}
+
+fn path(v: &Raw) -> Result<ClaimPath, String> {
+    ClaimPath::parse(&value::text(v)?).map_err(|error| error.to_string())
+}
+
+/// The path of a claim that is a text.
+fn text_path(v: &Raw) -> Result<ClaimPath, String> {
+    let path = path(v)?;
+    match path.is_of_names() {
+        true => Err("{} stands for several names, and this claim is one text".to_owned()),
+        false => Ok(path),
+    }
+}
+
+fn subject_encoding(section: &Section<'_>) -> Option<SubjectEncoding> {
+    let words = [SubjectEncoding::Ascii, SubjectEncoding::Percent].map(|encoding| (encoding.word(), encoding));
+    section.get("subject_encoding", value::word(&words, &[]))
+}
+
+/// The issuer's scopes, each with its meaning here: a scope, or a list of scopes.
+fn scope_map(section: &Section<'_>) -> Option<Vec<(Box<str>, Scope)>> {
+    let table = section.section("scope_map");
+    let of = |v: &Raw| match v {
+        Raw::List(several) => several.iter().map(|one| value::scope(&one.value)).collect::<Result<Vec<_>, _>>(),
+        one => value::scope(one).map(|one| vec![one]),
+    };
+    let mut map = Vec::new();
+    for (theirs, ours) in table.free() {
+        if theirs.contains(' ') || value::scope(&Raw::String(theirs.to_owned())).is_err() {
+            table.blame(theirs, "is not a scope of the issuer: expected one scope without blanks");
+        }
+        match of(ours) {
+            Ok(scopes) => {
+                let joined = scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+                map.push((theirs.into(), Scope::parse(&joined).unwrap_or_default()));
+            }
+            Err(message) => table.blame(theirs, message),
+        }
+    }
+    section.has("scope_map").then_some(map)
+}
+
+/// Required claims, each with its value or the list of its values; those of the preset besides.
+fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
+    let table = section.section("require");
+    for (claim, wanted) in table.free() {
+        let values = match wanted {
+            Raw::List(several) => several.iter().map(|one| scalar(&one.value)).collect::<Result<Vec<_>, _>>(),
+            one => scalar(one).map(|one| vec![one]),
+        };
+        match (text_path(&Raw::String(claim.to_owned())), values) {
+            (Ok(_), Ok(values)) if values.is_empty() => table.blame(claim, "is empty; expected at least one value"),
+            (Ok(path), Ok(values)) if is_asked(&mapping, &path) && !values.iter().all(Json::is_string) => {
+                table.blame(
+                    claim,
+                    "is a text in the tokens of this provider, and no number: write it in quotation marks",
+                );
+            }
+            (Ok(path), Ok(values)) => mapping.require(path, values),
+            (Err(message), _) | (_, Err(message)) => table.blame(claim, message),
+        }
+    }
+    for RequiredClaim { path, .. } in &mapping.require {
+        if is_asked(&mapping, path) && !table.is_bad() {
+            let message = format!(
+                "needs {path}: this provider serves everybody, and without it the tokens of all its users pass; write \
+                 require = {{ {path} = \"…\" }}"
+            );
+            section.blame("require", message);
+        }
+    }
+    mapping
+}
+
+/// Does the preset leave the values of this claim to the operator?
+fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
+    let is_open = |wanted: &WantedClaim| matches!(wanted, WantedClaim::OneOf(values) if values.is_empty());
+    mapping.require.iter().any(|known| known.path == *path && is_open(&known.wanted))
+}
+
+fn scalar(v: &Raw) -> Result<Json, String> {
+    match v {
+        Raw::String(text) | Raw::Env(text) => Ok(text.as_str().into()),
+        Raw::Integer(number) => Ok((*number).into()),
+        Raw::Bool(yes) => Ok((*yes).into()),
+        Raw::OtherNumber(_) | Raw::Datetime(_) | Raw::List(_) | Raw::Table(_) => {
+            Err(format!("expected a text, a whole number, true or false, found {}", v.describe()))
+        }
+    }
+}
+
+pub(super) fn print(table: &mut Table, mapping: &ClaimMapping) {
+    let ClaimMapping { scope, scope_map, client, roles, account, subject, subject_encoding, audience, require } =
+        mapping;
+    let mut claims = Table::new();
+    for (key, paths) in
+        [("scope", scope), ("client", client), ("roles", roles), ("account", account), ("subject", subject)]
+    {
+        put(&mut claims, key, texts(paths));
+    }
+    put(table, "claims", claims);
+    put(table, "subject_encoding", subject_encoding.word());
+    put_some(table, "audience_claim", audience.as_ref().map(ToString::to_string));
+    let mut map = Table::new();
+    for (theirs, ours) in scope_map {
+        put(&mut map, theirs, texts(&ours.iter().collect::<Vec<_>>()));
+    }
+    put(table, "scope_map", map);
+    let mut values = Table::new();
+    for RequiredClaim { path, wanted } in require {
+        // The preset has the others.
+        if let WantedClaim::OneOf(several) = wanted {
+            put(&mut values, &path.to_string(), list(several, json));
+        }
+    }
+    put(table, "require", values);
+}
+
+fn json(value: &Json) -> Value {
+    match value {
+        Json::Bool(yes) => (*yes).into(),
+        Json::Number(number) => number.as_i64().unwrap_or_default().into(),
+        other => other.as_str().unwrap_or_default().into(),
+    }
+}

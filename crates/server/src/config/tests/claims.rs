@@ -1,0 +1,201 @@
+//! Claims of other issuers: which are read, what is required of them, and what they mean here.
+
+use super::*;
+use rotogate::claim::ClaimPath;
+use rotogate::session::Scope;
+use rotogate::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use serde_json::{Value, json};
+
+const ISSUER: &str =
+    "[[issuers]]\nurl = \"https://idp.test/\"\naudience = \"x\"\njwks_file = \"idp.json\"\neverywhere = true\n";
+
+fn mapping(more: &str) -> ClaimMapping {
+    read(&format!("{MINIMAL}{ISSUER}{more}")).unwrap().issuers.remove(0).claims
+}
+
+fn paths(paths: &[&str]) -> Vec<ClaimPath> {
+    ClaimPath::list(paths.iter().copied()).unwrap()
+}
+
+fn wants(path: &str, values: &[Value]) -> RequiredClaim {
+    RequiredClaim { path: ClaimPath::parse(path).unwrap(), wanted: WantedClaim::OneOf(values.to_vec()) }
+}
+
+#[test]
+fn i14_i17_the_keys_of_a_mapping_are_read_and_printed() {
+    assert_eq!(mapping(""), ClaimMapping::default());
+    let text = r#"
+claims = { scope = ["scope", "scp"], client = "azp", roles = ['"https://example.com/roles"', "realm.roles", 'a."b c"{}'], account = "tid", subject = ["oid", "sub"] }
+scope_map = { access_as_user = "read", "api:write" = ["write", "read"] }
+require = { token_use = "access", "org.id" = [1, true], '"kubernetes.io".namespace' = ["a", "b"] }
+audience_claim = "client_id"
+subject_encoding = "percent"
+"#;
+    let scope = |text: &str| Scope::parse(text).unwrap();
+    let read_mapping = mapping(text);
+    let expected = ClaimMapping {
+        scope: paths(&["scope", "scp"]),
+        client: paths(&["azp"]),
+        roles: paths(&["\"https://example.com/roles\"", "realm.roles", "a.\"b c\"{}"]),
+        account: paths(&["tid"]),
+        subject: paths(&["oid", "sub"]),
+        subject_encoding: SubjectEncoding::Percent,
+        audience: paths(&["client_id"]).pop(),
+        scope_map: vec![("access_as_user".into(), scope("read")), ("api:write".into(), scope("write read"))],
+        // A table has an order of its own.
+        require: vec![
+            wants("\"kubernetes.io\".namespace", &[json!("a"), json!("b")]),
+            wants("org.id", &[json!(1), json!(true)]),
+            wants("token_use", &[json!("access")]),
+        ],
+    };
+    assert_eq!(read_mapping, expected);
+    let printed = read(&format!("{MINIMAL}{ISSUER}{text}")).unwrap().to_toml();
+    assert_eq!(read(&printed).unwrap().issuers[0].claims, expected, "{printed}");
+}
+
+#[test]
+fn i45_a_mapping_that_cannot_be_meant_is_refused_with_its_key() {
+    for (text, expected) in [
+        ("claims = { roles = \"groups[0]\" }", "claims.roles: the claim path \"groups[0]\": dots separate"),
+        ("claims = { roles = [\"a\", \"b.*\"] }", "claims.roles[1]: the claim path \"b.*\""),
+        ("claims = { client = \"azp{}\" }", "claims.client: {} stands for several names"),
+        ("claims = { subject = [] }", "claims.subject: is empty"),
+        ("claims = { subject = 7 }", "claims.subject: expected a list"),
+        ("claims = { role = \"groups\" }", "claims.role: unknown key; did you mean roles?"),
+        ("claims = { roles = \"user_metadata.roles\" }", "claims.roles: user_metadata is written by the users"),
+        ("claims = \"roles\"", "claims: expected"),
+        ("scope_map = { \"a b\" = \"read\" }", "scope_map.a b: is not a scope"),
+        ("scope_map = { a = 7 }", "scope_map.a: expected a text"),
+        ("scope_map = { a = \"caf\u{e9}\" }", "scope_map.a: "),
+        ("require = { typ = [] }", "require.typ: is empty"),
+        ("require = { typ = 1.5 }", "require.typ: expected a text, a whole number, true or false, found 1.5"),
+        ("require = { typ = { a = 1 } }", "require.typ: expected a text"),
+        ("require = { \"a.*\" = 1 }", "require.a.*: the claim path"),
+        ("audience_claim = \"a{}\"", "audience_claim: {} stands for"),
+        ("subject_encoding = \"utf8\"", "subject_encoding: expected \"ascii\" or \"percent\""),
+    ] {
+        let found = said(&format!("{ISSUER}{text}\n"));
+        let fits = found.len() == 1 && found[0].contains(&format!("issuers[0].{expected}"));
+        assert!(fits, "{text}: {found:?}");
+    }
+}
+
+/// Routes beside two issuers: `kc` has a claim of roles, `okta` has none.
+fn routes(more: &str) -> String {
+    let issuer = |name: &str, more: &str| {
+        format!(
+            "[[issuers]]\nname = \"{name}\"\nurl = \"https://{name}.test/\"\naudience = \"x\"\njwks_file = \"k.json\"\n{more}"
+        )
+    };
+    let taken = "[[routes]]\npath = \"/taken\"\nupstream = \"app\"\nissuers = [\"kc\", \"okta\"]\n";
+    let upstream = "[[upstreams]]\nname = \"app\"\nurls = [\"echo:\"]\n";
+    let kc = issuer("kc", "claims = { roles = \"groups\" }\n");
+    format!("{kc}{}{upstream}{taken}[[routes]]\npath = \"/x\"\nupstream = \"app\"\n{more}", issuer("okta", ""))
+}
+
+#[test]
+fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_roles() {
+    for good in [
+        "roles = [\"admin\"]\n",
+        "roles = [\"self:admin\"]\n",
+        "issuers = [\"kc\"]\nroles = [\"admin\", \"kc:clerk\", \"urn:x:boss\"]\n",
+        "issuers = [\"self\", \"kc\"]\nroles = [\"kc:admin\"]\nany_scope = [\"a\", \"b\"]\nscopes = [\"c\"]\n",
+    ] {
+        let text = format!("{MINIMAL}{}", routes(good));
+        let policy = read(&text).unwrap().routes.remove(1).policy;
+        let printed = read(&text).unwrap().to_toml();
+        assert_eq!(read(&printed).unwrap().routes.remove(1).policy, policy, "{printed}");
+    }
+    for (bad, expected) in [
+        ("issuers = [\"self\", \"kc\"]\nroles = [\"admin\"]\n", "roles[0]: \"admin\" needs its issuer"),
+        (
+            "issuers = [\"kc\", \"okta\"]\nroles = [\"kc:admin\"]\n",
+            "roles: the route takes the tokens of \"okta\", and that entry",
+        ),
+        ("issuers = [\"okta\"]\nroles = [\"admin\"]\n", "roles: the route takes the tokens of \"okta\""),
+        ("roles = [\"kc:admin\"]\n", "roles[0]: \"kc:admin\" is of an issuer whose tokens the route does not take"),
+        ("roles = []\n", "roles: is empty"),
+        ("any_scope = []\n", "any_scope: is empty"),
+        ("any_scope = \"a\"\n", "any_scope: expected a list"),
+        ("auth = \"none\"\nroles = [\"admin\"]\n", "roles: is never asked for"),
+        ("auth = \"none\"\nany_scope = [\"a\"]\n", "any_scope: is never asked for"),
+    ] {
+        let found = said(&routes(bad));
+        let fits = found.len() == 1 && found[0].contains(&format!("routes[1].{expected}"));
+        assert!(fits, "{bad}: {found:?}");
+    }
+}
+
+#[test]
+fn i17_the_header_of_roles_is_sent_where_another_issuer_has_roles() {
+    let header = |more: &str, issuer: &str| {
+        let identity = format!("[identity]\nheaders = {{ {more} }}\n");
+        read(&format!("{MINIMAL}{identity}{issuer}")).unwrap().identity.roles
+    };
+    let name = |name: &'static str| Some(http::HeaderName::from_static(name));
+    let with_roles = format!("{ISSUER}claims = {{ roles = \"groups\" }}\n");
+    assert_eq!(header("", ISSUER), None);
+    assert_eq!(header("", &with_roles), name("x-auth-roles"));
+    assert_eq!(header("roles = \"\"", &with_roles), None);
+    assert_eq!(header("roles = \"x-roles\"", ""), name("x-roles"));
+    let twice = said("[identity]\nheaders = { roles = \"x-auth-scope\" }\n");
+    assert!(twice.len() == 1 && twice[0].contains("is used for another value"), "{twice:?}");
+}
+
+#[test]
+fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
+    use rotogate::token::verify::Preset;
+    let kc = read(&format!("{MINIMAL}{ISSUER}preset = \"keycloak\"\n")).unwrap().issuers.remove(0);
+    assert_eq!((kc.preset, &kc.claims), (Some(Preset::Keycloak), &Preset::Keycloak.claims()));
+    assert_eq!(kc.typ, ["JWT", "at+jwt"]);
+    let own = "preset = \"keycloak\"\nclaims = { roles = \"groups\" }\ntyp = \"JWT\"\nmax_lifetime = \"5m\"\nrequire = { azp = \"web\" }\n";
+    let own = read(&format!("{MINIMAL}{ISSUER}{own}")).unwrap().issuers.remove(0);
+    assert_eq!((own.typ, own.max_lifetime), (vec!["JWT".to_owned()], Duration::from_secs(300)));
+    assert_eq!((own.claims.roles, &own.claims.client), (paths(&["groups"]), &kc.claims.client));
+    assert_eq!(own.claims.require, [wants("typ", &[json!("Bearer")]), wants("azp", &[json!("web")])]);
+    for preset in Preset::ALL {
+        let required =
+            if preset == Preset::GithubActions { "require = { repository_owner_id = \"65\" }\n" } else { "" };
+        let text = format!("{MINIMAL}{ISSUER}preset = \"{}\"\n{required}", preset.word());
+        let config = read(&text).unwrap();
+        let printed = config.to_toml();
+        assert_eq!(read(&printed).unwrap().issuers, config.issuers, "{printed}");
+    }
+    let found = said(&format!("{ISSUER}preset = \"github-actions\"\n"));
+    assert!(found.len() == 1 && found[0].contains("issuers[0].require: needs repository_owner_id"), "{found:?}");
+    let found = said(&format!("{ISSUER}preset = \"github-actions\"\nrequire = {{ repository_owner_id = 65 }}\n"));
+    assert!(found.len() == 1 && found[0].contains("repository_owner_id: is a text in the tokens"), "{found:?}");
+    let found = said(&format!("{ISSUER}preset = \"keyclock\"\n"));
+    assert!(found.len() == 1 && found[0].contains("did you mean \"keycloak\"?"), "{found:?}");
+    // Entra publishes keys without `alg`.
+    let keys = |more: &str| read(&format!("{MINIMAL}{ISSUER}{more}")).unwrap().issuers.remove(0).keys;
+    let of = |algorithm| KeySource::Jwks(PathBuf::from("/etc/rotogate/idp.json"), algorithm);
+    assert_eq!(keys("preset = \"entra-v2\"\n"), of(Some(rotogate::token::Algorithm::Rs256)));
+    assert_eq!(keys("preset = \"entra-v2\"\nalgorithm = \"ES256\"\n"), of(Some(rotogate::token::Algorithm::Es256)));
+    assert_eq!(keys("preset = \"keycloak\"\n"), of(None));
+}
+
+#[test]
+fn i45_an_issuer_over_plain_http_is_on_this_machine() {
+    let url = |url: &str| said(&ISSUER.replace("https://idp.test/", url));
+    for good in [
+        "http://localhost:8080/realms/x",
+        "http://127.0.0.1/",
+        "http://127.8.0.1/",
+        "http://[::1]:9/",
+        "https://idp.test",
+    ] {
+        assert_eq!(url(good), Vec::<String>::new(), "{good}");
+    }
+    for bad in [
+        "http://idp.test/",
+        "http://10.0.0.7/",
+        "http://localhost.idp.test/",
+        "http://127.0.0.1.idp.test/",
+        "HTTP://idp.test/",
+    ] {
+        let found = url(bad);
+        assert!(found.len() == 1 && found[0].contains("issuers[0].url: is http"), "{bad}: {found:?}");
+    }
+}

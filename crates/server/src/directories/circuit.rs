@@ -1,0 +1,158 @@
+//! A circuit breaker: after several faults in a row the source is left alone for a while, so that it can recover and no
+//! request waits for it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Cause, SourceError};
+
+/// The number of faults in a row that opens the circuit.
+const MAX_FAULTS: u32 = 5;
+/// The first and the longest time that it stays open. It doubles with each failed attempt.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What the circuit last reported to the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reported {
+    #[default]
+    Good,
+    Failing(Cause),
+    Open(Cause),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Faults in a row.
+    faults: u32,
+    /// While the circuit is open: when it lets an attempt through, and how long it opens if that fails.
+    open: Option<(Instant, Duration)>,
+    /// Whether that attempt is under way.
+    is_probing: bool,
+    reported: Reported,
+}
+
+/// The circuit of one source.
+#[derive(Debug)]
+pub(super) struct Circuit {
+    kind: &'static str,
+    state: Mutex<State>,
+}
+
+impl Circuit {
+    pub(super) fn new(kind: &'static str) -> Self {
+        Self { kind, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rest of the time for which the source is not asked.
+    pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
+        let state = self.state();
+        let (until, pause) = state.open?;
+        match until.saturating_duration_since(now) {
+            Duration::ZERO => state.is_probing.then_some(pause),
+            rest => Some(rest),
+        }
+    }
+
+    /// Admits a request. The first after the pause is the attempt that decides whether the circuit closes.
+    ///
+    /// # Errors
+    /// See [`Self::rest`].
+    pub(super) fn admit(&self, now: Instant) -> Result<(), Duration> {
+        if let Some(rest) = self.rest(now) {
+            return Err(rest);
+        }
+        let mut state = self.state();
+        state.is_probing = state.open.is_some();
+        Ok(())
+    }
+
+    /// The source answered.
+    pub(super) fn answered(&self) {
+        let mut state = self.state();
+        let before = std::mem::take(&mut *state);
+        drop(state);
+        if before.reported != Reported::Good {
+            tracing::info!(kind = self.kind, "directory answers again");
+        }
+    }
+
+    /// The source failed. Logs each change of the cause once.
+    pub(super) fn failed(&self, error: &SourceError, now: Instant) {
+        let mut state = self.state();
+        state.faults = state.faults.saturating_add(1);
+        match state.open {
+            // A request from before the circuit opened: it says nothing new.
+            Some((until, _)) if now < until => {}
+            Some((_, pause)) => state.open = Some((now + pause, (pause * 2).min(LAST_PAUSE))),
+            None if state.faults >= MAX_FAULTS => state.open = Some((now + FIRST_PAUSE, FIRST_PAUSE * 2)),
+            None => {}
+        }
+        state.is_probing = false;
+        let is_open = state.open.is_some();
+        let now = if is_open { Reported::Open(error.cause) } else { Reported::Failing(error.cause) };
+        let is_changed = std::mem::replace(&mut state.reported, now) != now;
+        drop(state);
+        if is_changed {
+            let (kind, cause) = (self.kind, error.cause.word());
+            if is_open {
+                tracing::error!(kind, cause, %error, "directory fails; it is asked less often until it answers");
+            } else {
+                tracing::warn!(kind, cause, %error, "directory fails; logins and refreshes get 503");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn fault() -> SourceError {
+        SourceError::new(Cause::Timeout, "no answer")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i22_after_five_faults_the_source_is_left_alone_for_one_to_thirty_seconds() {
+        let circuit = Circuit::new("test");
+        let mut now = Instant::now();
+        for _ in 0..4 {
+            circuit.admit(now).unwrap();
+            circuit.failed(&fault(), now);
+        }
+        circuit.admit(now).unwrap();
+        circuit.failed(&fault(), now);
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            let pause = SECOND * pause;
+            assert_eq!(circuit.admit(now), Err(pause));
+            now += pause;
+            circuit.admit(now).expect("one attempt");
+            assert!(circuit.admit(now).is_err(), "only one at a time");
+            circuit.failed(&fault(), now);
+        }
+        now += SECOND * 30;
+        circuit.admit(now).unwrap();
+        circuit.answered();
+        circuit.admit(now).unwrap();
+        circuit.failed(&fault(), now);
+        assert_eq!(circuit.rest(now), None, "the count began again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_from_before_it_opened_do_not_prolong_the_pause() {
+        let circuit = Circuit::new("test");
+        let now = Instant::now();
+        for _ in 0..64 {
+            circuit.failed(&fault(), now);
+        }
+        assert_eq!(circuit.rest(now), Some(SECOND));
+    }
+}

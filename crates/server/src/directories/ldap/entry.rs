@@ -1,0 +1,158 @@
+//! An entry of a search, and the user that it describes.
+
+use ldap3::SearchEntry;
+use rotogate::clock::Timestamp;
+use std::time::Duration;
+use uuid::Uuid;
+
+use super::super::{Cause, SourceError};
+
+/// Seconds from 1601, where a FILETIME begins, to 1970.
+const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
+/// A FILETIME counts these in a millisecond.
+const FILETIME_PER_MILLISECOND: u64 = 10_000;
+/// The attribute of Active Directory whose 16 bytes are a GUID.
+const OBJECT_GUID: &str = "objectGUID";
+
+/// The present as a FILETIME.
+pub(super) fn filetime(now: Timestamp) -> u64 {
+    (now.as_millis() + FILETIME_EPOCH_SECONDS * 1000) * FILETIME_PER_MILLISECOND
+}
+
+/// An entry. Attribute names are compared without regard to case.
+pub(super) struct Entry(pub(super) SearchEntry);
+
+fn wrong(attribute: &str, expected: &str) -> SourceError {
+    SourceError::new(Cause::Answer, format!("attribute {attribute}: expected {expected}"))
+}
+
+impl Entry {
+    pub(super) fn dn(&self) -> &str {
+        &self.0.dn
+    }
+
+    fn bytes(&self, attribute: &str) -> Vec<&[u8]> {
+        let is_it = |name: &str| name.eq_ignore_ascii_case(attribute);
+        // Values that are UTF-8 by chance are among the texts.
+        let texts = self.0.attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
+        let binary = self.0.bin_attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
+        texts.map(String::as_bytes).chain(binary.map(Vec::as_slice)).collect()
+    }
+
+    /// All values of an attribute.
+    pub(super) fn texts(&self, attribute: &str) -> Result<Vec<&str>, SourceError> {
+        let text = |bytes| str::from_utf8(bytes).map_err(|_| wrong(attribute, "text in UTF-8"));
+        self.bytes(attribute).into_iter().map(text).collect()
+    }
+
+    /// The only value of an attribute.
+    pub(super) fn text(&self, attribute: &str) -> Result<Option<&str>, SourceError> {
+        match self.texts(attribute)?.as_slice() {
+            [] => Ok(None),
+            [only] => Ok(Some(only)),
+            [..] => Err(wrong(attribute, "one value, found several")),
+        }
+    }
+
+    /// The subject in this attribute.
+    pub(super) fn subject(&self, attribute: &str) -> Result<String, SourceError> {
+        if !attribute.eq_ignore_ascii_case(OBJECT_GUID) {
+            let found = self.text(attribute)?.map(str::to_owned);
+            return found.ok_or_else(|| wrong(attribute, "the subject, but the entry has no such attribute"));
+        }
+        match self.bytes(attribute).as_slice() {
+            [guid] => Uuid::from_slice_le(guid).map(|guid| guid.to_string()).map_err(|_| wrong(attribute, "16 bytes")),
+            _ => Err(wrong(attribute, "one value of 16 bytes")),
+        }
+    }
+
+    /// A moment: generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. It is the end of the second, if it has no
+    /// fraction: sessions of that second are older than what happened in it.
+    pub(super) fn moment(&self, attribute: &str) -> Result<Timestamp, SourceError> {
+        let Some(text) = self.text(attribute)? else { return Ok(Timestamp::ZERO) };
+        let found = if text.ends_with('Z') { generalized(text) } else { of_filetime(text) };
+        found.ok_or_else(|| wrong(attribute, "a time such as 20260131120000Z, or a FILETIME"))
+    }
+}
+
+/// The value that a search for a subject compares the attribute with. `None`: no entry can have this subject.
+pub(super) fn subject_value(attribute: &str, subject: &str) -> Option<String> {
+    if attribute.eq_ignore_ascii_case(OBJECT_GUID) {
+        return Uuid::parse_str(subject).ok().map(|guid| super::filter::escaped(&guid.to_bytes_le()));
+    }
+    Some(ldap3::ldap_escape(subject).into_owned())
+}
+
+fn generalized(text: &str) -> Option<Timestamp> {
+    let (whole, fraction) = match text.strip_suffix('Z')?.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (text.strip_suffix('Z')?, None),
+    };
+    if whole.len() != 14 || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let part = |from, to| whole.get(from..to);
+    let (date, time) = ((part(0, 4)?, part(4, 6)?, part(6, 8)?), (part(8, 10)?, part(10, 12)?, part(12, 14)?));
+    let fraction = fraction.unwrap_or("999");
+    let text = format!("{}-{}-{}T{}:{}:{}.{fraction}Z", date.0, date.1, date.2, time.0, time.1, time.2);
+    let since = humantime::parse_rfc3339(&text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_micros().div_ceil(1000)).ok().map(Timestamp::from_millis)
+}
+
+fn of_filetime(text: &str) -> Option<Timestamp> {
+    let count: u64 = text.parse().ok()?;
+    // 0: the password must be changed.
+    let millis = count.div_ceil(FILETIME_PER_MILLISECOND);
+    Some(Timestamp::from_millis(millis).minus(Duration::from_secs(FILETIME_EPOCH_SECONDS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(attribute: &str, values: &[&[u8]]) -> Entry {
+        let mut entry = SearchEntry { dn: "cn=x".to_owned(), attrs: Default::default(), bin_attrs: Default::default() };
+        let texts: Option<Vec<String>> = values.iter().map(|value| String::from_utf8(value.to_vec()).ok()).collect();
+        match texts {
+            Some(texts) => drop(entry.attrs.insert(attribute.to_owned(), texts)),
+            None => drop(entry.bin_attrs.insert(attribute.to_owned(), values.iter().map(|v| v.to_vec()).collect())),
+        }
+        Entry(entry)
+    }
+
+    #[test]
+    fn a_guid_is_read_and_searched_for_whether_its_bytes_are_text_or_not() {
+        for bytes in
+            [*b"0123456789abcdef", [0xff; 16], [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe, 0, 1, 2, 3, 4, 5, 6, 7]]
+        {
+            let subject = entry("objectguid", &[&bytes]).subject("objectGUID").unwrap();
+            let expected: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
+            assert_eq!(subject_value("objectGUID", &subject), Some(expected));
+        }
+        let guid = [0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
+        assert_eq!(
+            entry("objectGUID", &[&guid]).subject("objectGUID").unwrap(),
+            "00112233-4455-6677-8899-aabbccddeeff"
+        );
+        assert_eq!(subject_value("objectGUID", "ada"), None);
+        assert_eq!(subject_value("uid", "a*"), Some("a\\2a".to_owned()));
+        for values in [&[][..], &[&b"short"[..]], &[&[0; 16][..], &[1; 16][..]]] {
+            assert!(entry("objectGUID", values).subject("objectGUID").is_err());
+        }
+        assert!(entry("uid", &[b"a", b"b"]).subject("uid").is_err(), "several values");
+    }
+
+    #[test]
+    fn times_of_both_kinds_are_read() {
+        let moment = |text: &str| entry("t", &[text.as_bytes()]).moment("T");
+        let noon = Timestamp::from_secs(1_769_860_800);
+        assert_eq!(moment("20260131120000Z").unwrap(), noon.plus(Duration::from_millis(999)));
+        assert_eq!(moment("20260131120000.25Z").unwrap(), noon.plus(Duration::from_millis(250)));
+        assert_eq!(moment(&filetime(noon).to_string()).unwrap(), noon);
+        assert_eq!(moment("0").unwrap(), Timestamp::ZERO);
+        for wrong in ["", "now", "2026013112Z", "20261331120000Z", "20260131120000+0100", "-1", "\u{661}0260131120000Z"]
+        {
+            assert_eq!(moment(wrong).unwrap_err().cause, Cause::Answer, "{wrong}");
+        }
+    }
+}

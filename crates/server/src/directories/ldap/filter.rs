@@ -1,0 +1,119 @@
+//! Search filters with values in braces, which are escaped (RFC 4515 §3, requirement I26).
+
+use std::fmt;
+
+use ldap3::{ldap_escape, parse_filter};
+
+/// The value that a filter may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placeholder {
+    /// `{username}`: the name of the login.
+    Username,
+    /// `{dn}`: the distinguished name of the user.
+    Dn,
+    /// `{now}`: the time as a Windows FILETIME, as `accountExpires` has it.
+    Now,
+}
+
+impl Placeholder {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Username => "{username}",
+            Self::Dn => "{dn}",
+            Self::Now => "{now}",
+        }
+    }
+}
+
+/// A filter as configured.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Filter {
+    source: String,
+    placeholder: Placeholder,
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Filter").field(&self.source).finish()
+    }
+}
+
+impl Filter {
+    /// Reads a filter in which one placeholder may stand.
+    ///
+    /// # Errors
+    /// A message that says what is wrong, and how to write it.
+    pub fn parse(source: &str, placeholder: Placeholder, is_needed: bool) -> Result<Self, String> {
+        let mark = placeholder.text();
+        let bare = source.replace(mark, "");
+        if bare.contains(['{', '}']) {
+            return Err(format!(
+                "a brace beside {mark}, which is the only value; write \\7b or \\7d for the character"
+            ));
+        }
+        if is_needed && bare == source {
+            return Err(format!("{mark} is missing"));
+        }
+        let filter = Self { source: source.to_owned(), placeholder };
+        // A name is also replaced by "*", for any name.
+        let values: &[&str] = match placeholder {
+            Placeholder::Username => &["x", "*"],
+            Placeholder::Dn | Placeholder::Now => &["0"],
+        };
+        if values.iter().any(|value| parse_filter(filter.source.replace(mark, value)).is_err()) {
+            return Err("is no LDAP filter (RFC 4515), such as \"(&(objectClass=person)(uid=…))\"".to_owned());
+        }
+        Ok(filter)
+    }
+
+    /// As configured.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The filter for a value, which is escaped.
+    pub(super) fn of(&self, value: &str) -> String {
+        self.source.replace(self.placeholder.text(), &ldap_escape(value))
+    }
+
+    /// The filter for any value.
+    pub(super) fn of_any(&self) -> String {
+        self.source.replace(self.placeholder.text(), "*")
+    }
+}
+
+/// Bytes as the value of a filter.
+pub(super) fn escaped(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i26_values_are_escaped() {
+        let filter =
+            Filter::parse("(&(objectClass=person)(|(uid={username})(mail={username})))", Placeholder::Username, true);
+        let filter = filter.unwrap();
+        let found = filter.of("a*)(uid=*\\\0 {username}å");
+        let value = "a\\2a\\29\\28uid=\\2a\\5c\\00 {username}å";
+        assert_eq!(found, format!("(&(objectClass=person)(|(uid={value})(mail={value})))"));
+        assert_eq!(filter.of_any(), "(&(objectClass=person)(|(uid=*)(mail=*)))");
+    }
+
+    #[test]
+    fn i26_i45_what_is_no_filter_is_refused() {
+        for (source, said) in [
+            ("(uid={user})", "a brace beside {username}"),
+            ("(uid={username}", "is no LDAP filter"),
+            ("(uid=ada)", "{username} is missing"),
+            ("uid={username})(x=y", "is no LDAP filter"),
+            ("(uid={username}})", "a brace beside {username}"),
+        ] {
+            let found = Filter::parse(source, Placeholder::Username, true).unwrap_err();
+            assert!(found.contains(said), "{source}: {found}");
+        }
+        Filter::parse("(!(pwdAccountLockedTime=*))", Placeholder::Now, false).unwrap();
+    }
+}

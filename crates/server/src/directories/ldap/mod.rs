@@ -1,0 +1,553 @@
+//! Users in an LDAP directory or Active Directory. A login searches for the entry and binds as it.
+//!
+//! Two pools: connections that search, and connections that bind. A bind changes the identity of a connection, so none
+//! that was bound as a user ever searches (requirement I26).
+
+mod entry;
+pub mod filter;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool::managed::{self, Object, Pool, PoolError, RecycleError};
+use ldap3::{
+    Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope as SearchScope, SearchEntry, SearchOptions,
+};
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Cause, Login, Source, SourceError};
+use crate::proxy::UpstreamTls;
+use entry::{Entry, filetime, subject_value};
+use filter::Filter;
+use rotogate::claim::{OwnClaims, ROLES};
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::directory::User;
+use rotogate::password::MAX_PASSWORD;
+use rotogate::private_file::read_private;
+use rotogate::session::Scope;
+
+/// How long a request waits for a connection of a pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long connecting to one server may take, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one operation may take.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection is kept without use.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// The most groups of one user.
+const MAX_GROUPS: usize = 1000;
+/// The filter that each entry matches.
+const ANY: &str = "(objectClass=*)";
+/// The attribute list for "no attributes" (RFC 4511 §4.5.1.8).
+const NO_ATTRIBUTES: &str = "1.1";
+
+/// The result codes that the gate tells apart (RFC 4511 appendix A).
+mod code {
+    pub(super) const SUCCESS: u32 = 0;
+    pub(super) const TIME_LIMIT_EXCEEDED: u32 = 3;
+    pub(super) const SIZE_LIMIT_EXCEEDED: u32 = 4;
+    pub(super) const STRONGER_AUTH_REQUIRED: u32 = 8;
+    pub(super) const REFERRAL: u32 = 10;
+    pub(super) const CONSTRAINT_VIOLATION: u32 = 19;
+    pub(super) const NO_SUCH_OBJECT: u32 = 32;
+    pub(super) const INAPPROPRIATE_AUTHENTICATION: u32 = 48;
+    pub(super) const INVALID_CREDENTIALS: u32 = 49;
+    pub(super) const BUSY: u32 = 51;
+    pub(super) const UNAVAILABLE: u32 = 52;
+}
+
+/// `[directory]` with `kind = "ldap"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LdapSettings {
+    /// The servers, tried in order.
+    pub urls: Vec<String>,
+    /// Whether `ldap://` connections become TLS connections before anything else is sent.
+    pub starttls: bool,
+    /// Whether connections without TLS are allowed.
+    pub dangerous_plaintext: bool,
+    /// The authorities for the servers' certificates. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The name and the password file of the account that searches. `None`: anonymous.
+    pub bind: Option<(String, PathBuf)>,
+    /// Where users are.
+    pub base: String,
+    /// Finds a user by `{username}`.
+    pub filter: Filter,
+    /// The attribute with the subject.
+    pub subject: String,
+    /// The filter that an active user matches.
+    pub active: Option<Filter>,
+    /// The attribute with the time from which sessions are valid.
+    pub valid_from: Option<String>,
+    /// The attribute with the account.
+    pub account: Option<String>,
+    /// The scopes of every user.
+    pub scopes: Scope,
+    /// Claims, and their attributes.
+    pub claims: BTreeMap<String, String>,
+    /// Fields that dialects report of the user, and their attributes.
+    pub profile: BTreeMap<String, String>,
+    /// The groups of users.
+    pub groups: Option<GroupSettings>,
+    /// The number of connections that search, and of those that bind.
+    pub pool: usize,
+}
+
+/// `[directory.groups]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Where groups are.
+    pub base: String,
+    /// Finds the groups of `{dn}`.
+    pub filter: Filter,
+    /// The attribute with the name.
+    pub name: String,
+    /// How many levels of groups in groups are followed; 0 for none.
+    pub nested: usize,
+    /// The scopes that a group gives.
+    pub scopes: BTreeMap<String, Scope>,
+    /// Whether the names become the claim `roles`.
+    pub roles: bool,
+}
+
+impl LdapSettings {
+    /// The default of `pool`.
+    pub const POOL: usize = 8;
+
+    pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
+        let password = self.bind.as_ref().map(|(_, file)| ("bind_password_file", file.as_path()));
+        password.into_iter().chain(self.ca.as_deref().map(|ca| ("ca", ca))).collect()
+    }
+}
+
+/// A connection.
+struct Connection {
+    ldap: Ldap,
+    /// An operation is under way, or failed. Such a connection is not used again.
+    is_spoilt: bool,
+    /// When the password file was changed last before the connection was opened.
+    password_of: Option<std::time::SystemTime>,
+}
+
+/// Opens connections of one pool.
+struct Connector {
+    settings: Arc<LdapSettings>,
+    tls: Arc<ClientConfig>,
+    /// Whether new connections bind as the account that searches.
+    binds: bool,
+}
+
+impl Connector {
+    /// When the password file was changed last. `None`: no password is used, or the file cannot be read.
+    fn password_changed(&self) -> Option<std::time::SystemTime> {
+        let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
+        file.metadata().ok()?.modified().ok()
+    }
+
+    async fn connect(&self, url: &str) -> Result<Ldap, SourceError> {
+        let settings = LdapConnSettings::new()
+            .set_conn_timeout(CONNECT_TIMEOUT)
+            .set_config(Arc::clone(&self.tls))
+            .set_starttls(self.settings.starttls);
+        let opened = LdapConnAsync::with_settings(settings, url).await;
+        let (connection, ldap) = opened.map_err(|error| match error {
+            LdapError::LdapResult { result } => {
+                SourceError::new(Cause::Connect, format!("{url}: StartTLS refused: {}", describe(&result)))
+            }
+            other => SourceError::new(Cause::Connect, format!("{url}: {other}")),
+        })?;
+        // Ends when the handles are dropped. Operations report its errors.
+        tokio::spawn(async move { drop(connection.drive().await) });
+        Ok(ldap)
+    }
+
+    async fn open(&self, url: &str) -> Result<Connection, SourceError> {
+        // Before the file is read: a change in between closes the connection once more.
+        let password_of = self.password_changed();
+        let mut ldap = self.connect(url).await?;
+        if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
+            // Read again for each connection, so that a new password needs no restart.
+            let password = bind_password(file).map_err(|error| SourceError::new(Cause::Credentials, error))?;
+            ldap.with_timeout(OPERATION_TIMEOUT);
+            let bound = ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
+            if bound.rc != code::SUCCESS {
+                let message = format!("{url}: the bind as bind_dn failed: {}", describe(&bound));
+                return Err(SourceError::new(Cause::Credentials, message));
+            }
+        }
+        Ok(Connection { ldap, is_spoilt: false, password_of })
+    }
+}
+
+impl managed::Manager for Connector {
+    type Type = Connection;
+    type Error = SourceError;
+
+    async fn create(&self) -> Result<Connection, SourceError> {
+        let mut last = SourceError::new(Cause::Connect, "no server is configured");
+        for url in &self.settings.urls {
+            match self.open(url).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        used: &managed::Metrics,
+    ) -> managed::RecycleResult<SourceError> {
+        let is_old = used.last_used() > IDLE_TIMEOUT || connection.password_of != self.password_changed();
+        if connection.is_spoilt || connection.ldap.is_closed() || is_old {
+            return Err(RecycleError::message("not used again"));
+        }
+        Ok(())
+    }
+}
+
+/// The password of the account that searches.
+fn bind_password(file: &Path) -> Result<SecretString, String> {
+    let text = read_private(file)?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    if password.is_empty() {
+        return Err(format!("{}: is empty; expected the password of bind_dn", file.display()));
+    }
+    Ok(SecretString::from(password.to_owned()))
+}
+
+/// A result as shown to the operator, without text of the server that could quote a request.
+fn describe(result: &LdapResult) -> String {
+    format!("result {}", result.rc)
+}
+
+fn lost(error: &LdapError) -> SourceError {
+    let cause = if matches!(error, LdapError::Timeout { .. }) { Cause::Timeout } else { Cause::Connect };
+    SourceError::new(cause, error.to_string())
+}
+
+/// A result that is no success, of a search.
+fn refused(result: &LdapResult) -> SourceError {
+    let cause = match result.rc {
+        code::TIME_LIMIT_EXCEEDED => Cause::Timeout,
+        code::BUSY | code::UNAVAILABLE => Cause::Connect,
+        code::STRONGER_AUTH_REQUIRED | code::INAPPROPRIATE_AUTHENTICATION | code::INVALID_CREDENTIALS => {
+            Cause::Credentials
+        }
+        _ => Cause::Refused,
+    };
+    let what = match result.rc {
+        code::REFERRAL => "the search was referred to another server, and referrals are not followed".to_owned(),
+        code::NO_SUCH_OBJECT => "the search failed: result 32, there is no entry with the name in base".to_owned(),
+        _ => format!("the search failed: {}", describe(result)),
+    };
+    SourceError::new(cause, what)
+}
+
+/// An LDAP directory as a source of users.
+pub(crate) struct LdapSource {
+    settings: Arc<LdapSettings>,
+    searching: Pool<Connector>,
+    binding: Pool<Connector>,
+    /// The attributes of a user that are asked for.
+    attributes: Vec<String>,
+    time: SystemTime,
+}
+
+impl std::fmt::Debug for LdapSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LdapSource").field("urls", &self.settings.urls).finish_non_exhaustive()
+    }
+}
+
+/// What a search asks for.
+struct Search<'a> {
+    base: &'a str,
+    scope: SearchScope,
+    filter: &'a str,
+    attributes: &'a [String],
+    /// More entries than this are a fault.
+    most: usize,
+}
+
+impl LdapSource {
+    /// Reads the files that the settings name. Opens no connection.
+    ///
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub(crate) fn open(settings: &LdapSettings) -> Result<Self, (&'static str, String)> {
+        let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
+        let tls = Arc::new(tls.load().map_err(|bad| ("ca", bad.message))?);
+        if let Some((_, file)) = &settings.bind {
+            bind_password(file).map_err(|error| ("bind_password_file", error))?;
+        }
+        let settings = Arc::new(settings.clone());
+        let pool = |binds| {
+            Pool::builder(Connector { settings: Arc::clone(&settings), tls: Arc::clone(&tls), binds })
+                .max_size(settings.pool)
+                .runtime(deadpool::Runtime::Tokio1)
+                .wait_timeout(Some(ACQUIRE_TIMEOUT))
+                .build()
+                .map_err(|error| ("pool", error.to_string()))
+        };
+        let single = [&settings.valid_from, &settings.account].into_iter().flatten();
+        let mapped = settings.claims.values().chain(settings.profile.values());
+        let attributes: BTreeSet<&String> = single.chain(mapped).chain([&settings.subject]).collect();
+        Ok(Self {
+            searching: pool(true)?,
+            binding: pool(false)?,
+            attributes: attributes.into_iter().cloned().collect(),
+            settings: Arc::clone(&settings),
+            time: SystemTime::new(),
+        })
+    }
+
+    async fn connection(pool: &Pool<Connector>) -> Result<Object<Connector>, SourceError> {
+        pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            other => SourceError::new(Cause::Timeout, other.to_string()),
+        })
+    }
+
+    /// The entries that match; references to other servers are skipped. A base that is not there has none if
+    /// `may_be_absent`.
+    async fn search(&self, search: Search<'_>, may_be_absent: bool) -> Result<Vec<Entry>, SourceError> {
+        let mut connection = Self::connection(&self.searching).await?;
+        connection.is_spoilt = true;
+        let Search { base, scope, filter, attributes, most } = search;
+        let limit = i32::try_from(most + 1).unwrap_or(i32::MAX);
+        connection.ldap.with_timeout(OPERATION_TIMEOUT);
+        connection.ldap.with_search_options(SearchOptions::new().sizelimit(limit));
+        let started = connection.ldap.streaming_search(base, scope, filter, attributes.to_vec());
+        let mut stream = started.await.map_err(|error| lost(&error))?;
+        let mut entries = Vec::new();
+        while let Some(entry) = stream.next().await.map_err(|error| lost(&error))? {
+            // `construct` panics on what is not an entry.
+            if entry.is_ref() || entry.is_intermediate() {
+                continue;
+            }
+            if entries.len() == most {
+                let message = if most == 1 { "the search found more than one entry" } else { "too many groups" };
+                return Err(SourceError::new(Cause::Answer, message));
+            }
+            entries.push(Entry(SearchEntry::construct(entry)));
+        }
+        let result = stream.finish().await;
+        drop(stream);
+        match result.rc {
+            code::SUCCESS => {}
+            code::NO_SUCH_OBJECT if may_be_absent => entries.clear(),
+            code::SIZE_LIMIT_EXCEEDED => {
+                return Err(SourceError::new(Cause::Answer, "the server has more entries than it returned"));
+            }
+            _ => return Err(refused(&result)),
+        }
+        connection.is_spoilt = false;
+        Ok(entries)
+    }
+
+    /// Is this the password of the entry?
+    async fn bind(&self, dn: &str, password: &SecretString) -> Result<bool, SourceError> {
+        let mut connection = Self::connection(&self.binding).await?;
+        connection.is_spoilt = true;
+        connection.ldap.with_timeout(OPERATION_TIMEOUT);
+        let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
+        let is_right = match result.rc {
+            code::SUCCESS => true,
+            // Wrong password; no password; locked, as some servers say it.
+            code::INVALID_CREDENTIALS
+            | code::INAPPROPRIATE_AUTHENTICATION
+            | code::CONSTRAINT_VIOLATION
+            | code::NO_SUCH_OBJECT => false,
+            _ => {
+                let message = format!("the bind of a user was not decided: {}", describe(&result));
+                return Err(SourceError::new(Cause::Refused, message));
+            }
+        };
+        connection.is_spoilt = false;
+        Ok(is_right)
+    }
+
+    /// The filter that active users match.
+    fn active(&self) -> String {
+        let now = || filetime(self.time.wall()).to_string();
+        self.settings.active.as_ref().map_or_else(|| ANY.to_owned(), |filter| filter.of(&now()))
+    }
+
+    /// The user of an entry.
+    async fn user(&self, entry: &Entry) -> Result<User, SourceError> {
+        let LdapSettings { subject, valid_from, account, scopes, claims, profile, groups, .. } = &*self.settings;
+        let mut own = OwnClaims::new();
+        let mut set = |name: &str, value: serde_json::Value| {
+            own.insert(name, value).map_err(|error| SourceError::new(Cause::Answer, error.to_string()))
+        };
+        for (name, attribute) in claims {
+            if let Some(value) = json(&entry.texts(attribute)?) {
+                set(name, value)?;
+            }
+        }
+        let mut granted = scopes.to_string();
+        if let Some(groups) = groups {
+            let names = self.groups_of(entry.dn(), groups).await?;
+            for scope in names.iter().filter_map(|name| groups.scopes.get(name)) {
+                granted.push(' ');
+                granted.push_str(scope.as_str());
+            }
+            if groups.roles {
+                set(ROLES, names.into_iter().collect::<Vec<_>>().into())?;
+            }
+        }
+        let granted = Scope::parse(granted.trim())
+            .map_err(|_| SourceError::new(Cause::Answer, "the scopes of the user are too long together"))?;
+        let mut user = User::new(entry.subject(subject)?).scopes(granted).claims(own);
+        if let Some(attribute) = valid_from {
+            user = user.sessions_valid_from(entry.moment(attribute)?);
+        }
+        if let Some(attribute) = account
+            && let Some(account) = entry.text(attribute)?
+        {
+            user = user.account(account);
+        }
+        for (name, attribute) in profile {
+            if let Some(value) = json(&entry.texts(attribute)?) {
+                user = user.field(name.as_str(), value);
+            }
+        }
+        Ok(user)
+    }
+
+    /// The names of the groups of an entry, and of the groups that these are in.
+    async fn groups_of(&self, dn: &str, groups: &GroupSettings) -> Result<BTreeSet<String>, SourceError> {
+        let attributes = [groups.name.clone()];
+        let (mut names, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut members = vec![dn.to_owned()];
+        for _ in 0..=groups.nested {
+            let mut next = Vec::new();
+            for member in std::mem::take(&mut members) {
+                let filter = groups.filter.of(&member);
+                let search = Search {
+                    base: &groups.base,
+                    scope: SearchScope::Subtree,
+                    filter: &filter,
+                    attributes: &attributes,
+                    most: MAX_GROUPS,
+                };
+                for group in self.search(search, false).await? {
+                    if seen.insert(group.dn().to_lowercase()) {
+                        names.extend(group.texts(&groups.name)?.into_iter().map(str::to_owned));
+                        next.push(group.dn().to_owned());
+                    }
+                }
+                if seen.len() > MAX_GROUPS {
+                    return Err(SourceError::new(Cause::Answer, "the user is in too many groups"));
+                }
+            }
+            members = next;
+        }
+        Ok(names)
+    }
+}
+
+/// One value as a text, several as a list.
+fn json(values: &[&str]) -> Option<serde_json::Value> {
+    match values {
+        [] => None,
+        [only] => Some((*only).into()),
+        [..] => Some(values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>().into()),
+    }
+}
+
+#[async_trait]
+impl Source for LdapSource {
+    fn kind(&self) -> &'static str {
+        "ldap"
+    }
+
+    async fn authenticate(
+        &self,
+        _: Option<&str>,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<Login, SourceError> {
+        let secret = password.expose_secret();
+        // A bind with an empty password succeeds without any check (RFC 4513 §5.1.2); a server may cut one at a NUL.
+        if secret.is_empty() || secret.contains('\0') || secret.len() > MAX_PASSWORD {
+            return Ok(Login::Checked(None));
+        }
+        let settings = &*self.settings;
+        let filter = settings.filter.of(username);
+        let search = Search {
+            base: &settings.base,
+            scope: SearchScope::Subtree,
+            filter: &filter,
+            attributes: &[NO_ATTRIBUTES.to_owned()],
+            most: 1,
+        };
+        let Some(found) = self.search(search, false).await?.pop() else {
+            // The same requests as for a user whose password is wrong.
+            self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await?;
+            return Ok(Login::Checked(None));
+        };
+        // An empty name would be an anonymous bind, whatever the password.
+        if found.dn().is_empty() {
+            return Err(SourceError::new(Cause::Answer, "the search found an entry without a name"));
+        }
+        if !self.bind(found.dn(), password).await? {
+            return Ok(Login::Checked(None));
+        }
+        let active = self.active();
+        let search = Search {
+            base: found.dn(),
+            scope: SearchScope::Base,
+            filter: &active,
+            attributes: &self.attributes,
+            most: 1,
+        };
+        match self.search(search, true).await?.pop() {
+            Some(entry) => Ok(Login::Checked(Some(self.user(&entry).await?))),
+            None => Ok(Login::Checked(None)),
+        }
+    }
+
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, SourceError> {
+        let settings = &*self.settings;
+        let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
+        // Whom the login would not find may not refresh either.
+        let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.of_any(), self.active());
+        let search = Search {
+            base: &settings.base,
+            scope: SearchScope::Subtree,
+            filter: &filter,
+            attributes: &self.attributes,
+            most: 1,
+        };
+        match self.search(search, false).await?.pop() {
+            Some(entry) => self.user(&entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn inspect(&self) -> Result<Vec<String>, SourceError> {
+        let groups = self.settings.groups.as_ref().map(|groups| ("groups.base", &groups.base));
+        let mut lines = Vec::new();
+        for (key, base) in [("base", &self.settings.base)].into_iter().chain(groups) {
+            let attributes = [NO_ATTRIBUTES.to_owned()];
+            let search = Search { base, scope: SearchScope::Base, filter: ANY, attributes: &attributes, most: 1 };
+            let found = self.search(search, false).await;
+            let found = found.map_err(|error| SourceError::new(error.cause, format!("{key}: {error}")))?;
+            if found.is_empty() {
+                return Err(SourceError::new(
+                    Cause::Answer,
+                    format!("{key}: the account that searches does not see it"),
+                ));
+            }
+            lines.push(format!("{key}: {base}: found"));
+        }
+        Ok(lines)
+    }
+}

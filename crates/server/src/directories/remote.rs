@@ -1,0 +1,291 @@
+//! A directory in another system, bounded.
+//!
+//! A fault is never a verdict: it is [`DirectoryError`], which consumes nothing and is answered with 503 (requirement
+//! I22). Work for the source runs in tasks of the gate's own runtime, not on the threads that serve requests, and a
+//! bulkhead bounds how many run and wait (requirement I25).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use moka::future::Cache;
+use secrecy::SecretString;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::circuit::Circuit;
+use super::{Cause, DirectoryMetrics, HashedUser, Login, Source, SourceError, username};
+use rotogate::directory::{Directory, DirectoryError, PasswordMark, User};
+use rotogate::password::{self, Cost, Passwords, SecretHash};
+
+/// The most users in the cache of lookups.
+const MAX_CACHED_LOOKUPS: u64 = 100_000;
+
+/// The bounds of a directory, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The time for one request to the directory, connecting included.
+    pub timeout: Duration,
+    /// The number of requests at once.
+    pub max_requests: usize,
+    /// How long a request waits for its turn.
+    pub queue_timeout: Duration,
+    /// How long an entry that was looked up is used again.
+    pub lookup_cache: Duration,
+}
+
+impl Bounds {
+    /// The default of `timeout`.
+    pub const TIMEOUT: Duration = Duration::from_secs(5);
+    /// The default of `max_requests`.
+    pub const MAX_REQUESTS: usize = 64;
+    /// The default of `queue_timeout`.
+    pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+}
+
+/// Why a request to the source has no result.
+#[derive(Clone, Debug)]
+enum Fault {
+    /// The bulkhead is full.
+    Busy,
+    /// The source failed, or fails so often that it is not asked now.
+    Failed(String),
+}
+
+impl From<Fault> for DirectoryError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Busy => Self::Busy,
+            Fault::Failed(message) => Self::Unavailable(message),
+        }
+    }
+}
+
+/// A directory in another system.
+#[derive(Clone)]
+pub(crate) struct RemoteDirectory(Arc<Inner>);
+
+struct Inner {
+    source: Arc<dyn Source>,
+    bounds: Bounds,
+    turns: Arc<Semaphore>,
+    circuit: Circuit,
+    lookups: Cache<Box<str>, Option<User>>,
+    passwords: Arc<Passwords>,
+    /// The cost of the dearest hash so far: every check costs as much (requirement A2).
+    dearest: Mutex<Cost>,
+    /// One password is hashed again at a time.
+    rehashing: Semaphore,
+    metrics: DirectoryMetrics,
+    runtime: Handle,
+}
+
+impl fmt::Debug for RemoteDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RemoteDirectory").field(&self.0.source).finish()
+    }
+}
+
+impl RemoteDirectory {
+    /// A directory on this runtime. Call in it.
+    pub(crate) fn new(source: Arc<dyn Source>, bounds: Bounds, passwords: Arc<Passwords>) -> Self {
+        Self(Arc::new(Inner {
+            turns: Arc::new(Semaphore::new(bounds.max_requests)),
+            circuit: Circuit::new(source.kind()),
+            lookups: Cache::builder().max_capacity(MAX_CACHED_LOOKUPS).time_to_live(bounds.lookup_cache).build(),
+            passwords,
+            dearest: Mutex::default(),
+            rehashing: Semaphore::new(1),
+            metrics: DirectoryMetrics::default(),
+            runtime: Handle::current(),
+            source,
+            bounds,
+        }))
+    }
+
+    /// Its figures.
+    pub(crate) fn metrics(&self) -> &DirectoryMetrics {
+        &self.0.metrics
+    }
+
+    /// Asks the source, within the bounds. `what` runs to its end even if the caller is gone.
+    async fn ask<T, F>(
+        &self,
+        operation: &'static str,
+        what: impl FnOnce(Arc<dyn Source>) -> F + Send + 'static,
+        result: fn(&T) -> &'static str,
+    ) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, SourceError>> + Send,
+    {
+        let inner = &self.0;
+        let kind = inner.source.kind();
+        let open = |rest: Duration| {
+            inner.metrics.count(kind, operation, "not_asked");
+            let seconds = rest.as_secs().max(1);
+            Fault::Failed(format!("the directory failed repeatedly; it is asked again in {seconds} s"))
+        };
+        if let Some(rest) = inner.circuit.rest(Instant::now()) {
+            return Err(open(rest));
+        }
+        let turn = timeout(inner.bounds.queue_timeout, Arc::clone(&inner.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            inner.metrics.count(kind, operation, "busy");
+            return Err(Fault::Busy);
+        };
+        let begun = Instant::now();
+        inner.circuit.admit(begun).map_err(open)?;
+        let this = Arc::clone(inner);
+        let task = inner.runtime.spawn(async move {
+            let _turn = turn;
+            let within = this.bounds.timeout;
+            let asked = AssertUnwindSafe(async { what(Arc::clone(&this.source)).await }).catch_unwind();
+            let answer = match timeout(within, asked).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(SourceError::new(Cause::Panic, "the answer could not be read")),
+                Err(_) => {
+                    let message = format!("no answer within {}", humantime::format_duration(within));
+                    Err(SourceError::new(Cause::Timeout, message))
+                }
+            };
+            let now = Instant::now();
+            this.metrics.took(kind, operation, now.saturating_duration_since(begun));
+            match &answer {
+                Ok(answer) => {
+                    this.metrics.count(kind, operation, result(answer));
+                    this.circuit.answered();
+                }
+                Err(error) => {
+                    this.metrics.count(kind, operation, error.cause.word());
+                    this.circuit.failed(error, now);
+                }
+            }
+            answer.map_err(|error| Fault::Failed(format!("{kind}: {error}")))
+        });
+        // The runtime ends with the gate.
+        task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate stops".to_owned())))
+    }
+
+    /// Connects to the source, and describes what it finds.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(crate) async fn inspect(&self) -> Result<Vec<String>, String> {
+        let asked = self.ask("inspect", async move |source: Arc<dyn Source>| source.inspect().await, |_| "found").await;
+        asked.map_err(|fault| DirectoryError::from(fault).to_string())
+    }
+
+    async fn ask_for(&self, subject: &str) -> Result<Option<User>, Fault> {
+        let subject: Box<str> = subject.into();
+        let what = async move |source: Arc<dyn Source>| match source.lookup(&subject).await? {
+            Some(user) if user.subject != subject => {
+                Err(SourceError::new(Cause::Answer, "the directory returned another user than the one asked for"))
+            }
+            found => Ok(found),
+        };
+        self.ask("lookup", what, |found| if found.is_some() { "found" } else { "none" }).await
+    }
+
+    /// Checks a password against the hash of the source, after the same work for every user (requirement A2).
+    async fn check(&self, found: Option<HashedUser>, password: &SecretString) -> Result<Option<User>, DirectoryError> {
+        let inner = &self.0;
+        let Some(HashedUser { mut user, hash, is_marked }) = found else {
+            inner.passwords.verify_dummy(password, self.dearest()).await?;
+            return Ok(None);
+        };
+        if let Ok(cost) = password::cost_of(hash.expose()) {
+            let mut dearest = inner.dearest.lock().unwrap_or_else(PoisonError::into_inner);
+            if cost.work() > dearest.work() {
+                *dearest = cost;
+            }
+        }
+        if !inner.passwords.verify_up_to(password, hash.expose(), self.dearest()).await? || !user.active {
+            return Ok(None);
+        }
+        let hash = match self.rehash(&user.subject, &hash, password).await {
+            Some(new) => new,
+            None => hash,
+        };
+        if is_marked {
+            user = user.password_mark(PasswordMark::of(hash.expose().as_bytes()));
+        }
+        Ok(Some(user))
+    }
+
+    fn dearest(&self) -> Cost {
+        *self.0.dearest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces a hash that is weaker than ours, after the password was found right. Returns the new hash if it counts
+    /// now. A failure is no reason to refuse the login (requirement I29).
+    async fn rehash(&self, subject: &str, old: &SecretHash, password: &SecretString) -> Option<SecretHash> {
+        let inner = &self.0;
+        let is_good = password::cost_of(old.expose()).is_ok_and(|cost| cost.work() >= Cost::default().work());
+        if is_good || !inner.source.rehashes() {
+            return None;
+        }
+        // Without a turn: the next login does it.
+        let _turn = inner.rehashing.try_acquire().ok()?;
+        let password = password.clone();
+        let new = tokio::task::spawn_blocking(move || password::hash(&password)).await.ok()?.ok()?;
+        let new = SecretHash::new(new);
+        let (subject, then, now) = (subject.to_owned(), old.clone(), new.clone());
+        let what = async move |source: Arc<dyn Source>| source.rehash(&subject, &then, &now).await;
+        match self.ask("rehash", what, |done| if *done { "replaced" } else { "changed_meanwhile" }).await {
+            Ok(true) => Some(new),
+            Ok(false) => None,
+            Err(_) => {
+                tracing::warn!(kind = inner.source.kind(), "password hash not replaced; the next login tries again");
+                None
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Directory for RemoteDirectory {
+    async fn authenticate(
+        &self,
+        account: Option<&str>,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<Option<User>, DirectoryError> {
+        if !username::is_acceptable(username) {
+            return Ok(None);
+        }
+        let (of, name, secret) = (account.map(str::to_owned), username.to_owned(), password.clone());
+        let what = async move |source: Arc<dyn Source>| source.authenticate(of.as_deref(), &name, &secret).await;
+        let result = |login: &Login| match login {
+            Login::Checked(Some(_)) => "accepted",
+            Login::Checked(None) => "rejected",
+            Login::Hashed(Some(_)) => "found",
+            Login::Hashed(None) => "none",
+        };
+        let found = match self.ask("authenticate", what, result).await? {
+            Login::Checked(found) => found,
+            Login::Hashed(found) => self.check(found, password).await?,
+        };
+        let user = found.filter(|user| user.active && user.account.as_deref() == account);
+        if let Some(user) = &user {
+            // The login looks the user up once more, and must not see an older entry.
+            self.0.lookups.invalidate(&user.subject).await;
+        }
+        Ok(user)
+    }
+
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+        // Concurrent lookups of one subject share one request.
+        let found = self.0.lookups.try_get_with(Box::from(subject), self.ask_for(subject)).await;
+        found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
+    }
+
+    fn limit_key<'a>(&self, username: &'a str) -> Cow<'a, str> {
+        Cow::Owned(username::limit_key(username))
+    }
+}

@@ -1,0 +1,237 @@
+//! MySQL and MariaDB.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{self, Object, Pool, PoolError, RecycleError};
+use mysql_async::consts::ColumnType;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, SslOpts, Value};
+use tokio::time::timeout;
+
+use super::super::{Cause, SourceError};
+use super::row::{Field, Row, of_system_time};
+use super::{ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
+
+/// Connections that were used more recently are not tested before use.
+const FRESH: Duration = Duration::from_secs(5);
+/// The first statement of a connection: times in UTC, and a bound on statements, which MariaDB and MySQL spell in
+/// different ways. Each ignores the other's comment.
+const SETUP: &str = "SET time_zone = '+00:00' /*M! , max_statement_time = 2 */ /*!50708 , max_execution_time = 2000 */";
+/// The prepared statements of a connection.
+const STATEMENT_CACHE: usize = 8;
+/// Errors of the server (its manual, "Server Error Message Reference").
+mod code {
+    pub(super) const ACCESS_DENIED_DATABASE: u16 = 1044;
+    pub(super) const ACCESS_DENIED: u16 = 1045;
+    pub(super) const SHUTDOWN: u16 = 1053;
+    pub(super) const KILLED: u16 = 1317;
+    /// MariaDB's and MySQL's bound on statements.
+    pub(super) const TOO_LONG: [u16; 2] = [1969, 3024];
+    pub(super) const LOCK_WAIT: u16 = 1205;
+}
+
+struct Connector {
+    options: Opts,
+}
+
+/// A connection.
+struct Session {
+    connection: Conn,
+    /// A statement is under way, or failed. Such a connection is not used again.
+    is_spoilt: bool,
+}
+
+impl managed::Manager for Connector {
+    type Type = Session;
+    type Error = SourceError;
+
+    async fn create(&self) -> Result<Session, SourceError> {
+        let connection = Conn::new(self.options.clone()).await.map_err(|error| fault(&error))?;
+        Ok(Session { connection, is_spoilt: false })
+    }
+
+    async fn recycle(&self, session: &mut Session, used: &managed::Metrics) -> managed::RecycleResult<SourceError> {
+        if session.is_spoilt || used.last_used() > IDLE_TIMEOUT {
+            return Err(RecycleError::message("not used again"));
+        }
+        if used.last_used() > FRESH {
+            session.connection.ping().await.map_err(|error| fault(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn fault(error: &mysql_async::Error) -> SourceError {
+    let mysql_async::Error::Server(refused) = error else {
+        return SourceError::new(Cause::Connect, format!("no connection to MySQL: {error}"));
+    };
+    let cause = match refused.code {
+        code::ACCESS_DENIED | code::ACCESS_DENIED_DATABASE => Cause::Credentials,
+        code::SHUTDOWN | code::KILLED => Cause::Connect,
+        code::LOCK_WAIT => Cause::Timeout,
+        code if code::TOO_LONG.contains(&code) => Cause::Timeout,
+        _ => Cause::Refused,
+    };
+    // The message of some errors quotes values; these are about the statement or the account.
+    let is_of_statement = refused.state.starts_with("42") || refused.state.starts_with("28");
+    let what = if is_of_statement { refused.message.as_str() } else { "the statement failed" };
+    SourceError::new(cause, format!("{what} (error {}, SQLSTATE {})", refused.code, refused.state))
+}
+
+/// Reads a URL. Away from this machine, TLS with a verified certificate is required.
+pub(super) fn options(url: &str, caches: bool) -> Result<Opts, String> {
+    let url = url.strip_prefix("mariadb:").map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
+    // Not the parser's own words, which may quote the URL.
+    let parsed =
+        Opts::from_url(&url).map_err(|_| "is no MySQL URL; expected mysql://user:password@host/database".to_owned())?;
+    let is_local = parsed.addr_is_loopback() || parsed.ip_or_hostname() == "localhost";
+    let is_encrypted = !is_local || parsed.ssl_opts().is_some();
+    let builder = OptsBuilder::from_opts(parsed)
+        .setup(vec![SETUP])
+        // A socket that the server names may belong to another server.
+        .prefer_socket(false)
+        .stmt_cache_size(if caches { STATEMENT_CACHE } else { 0 })
+        // Options that switch the verification off do not count.
+        .ssl_opts(is_encrypted.then(SslOpts::default));
+    Ok(builder.into())
+}
+
+/// TLS with these authorities for the server's certificate alone.
+fn verified(ca: Option<&Path>) -> SslOpts {
+    let roots = match ca {
+        Some(path) => vec![path.to_owned().into()],
+        None => {
+            let system = rustls_native_certs::load_native_certs().certs;
+            system.into_iter().map(|certificate| certificate.to_vec().into()).collect()
+        }
+    };
+    SslOpts::default().with_disable_built_in_roots(true).with_root_certs(roots)
+}
+
+/// A database.
+pub(super) struct MySql {
+    pool: Pool<Connector>,
+}
+
+impl std::fmt::Debug for MySql {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MySql")
+    }
+}
+
+impl MySql {
+    pub(super) fn new(options: Opts, ca: Option<&Path>, pool: usize) -> Result<Self, (&'static str, String)> {
+        let tls = options.ssl_opts().map(|_| verified(ca));
+        let options = OptsBuilder::from_opts(options).ssl_opts(tls).into();
+        let pool = Pool::builder(Connector { options })
+            .max_size(pool)
+            .runtime(deadpool::Runtime::Tokio1)
+            .wait_timeout(Some(ACQUIRE_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(ACQUIRE_TIMEOUT))
+            .build()
+            .map_err(|error| ("pool", error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    async fn session(&self) -> Result<Object<Connector>, SourceError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            other => SourceError::new(Cause::Timeout, other.to_string()),
+        })
+    }
+
+    /// At most two rows, and the number of changed rows.
+    async fn run(
+        &self,
+        statement: &Statement,
+        values: Vec<Option<String>>,
+    ) -> Result<(Vec<mysql_async::Row>, u64), SourceError> {
+        let mut session = self.session().await?;
+        session.is_spoilt = true;
+        let values: Vec<Value> =
+            values.into_iter().map(|value| value.map_or(Value::NULL, |text| Value::Bytes(text.into_bytes()))).collect();
+        let running = async {
+            let mut result = session.connection.exec_iter(statement.text.as_str(), values).await?;
+            let mut found = Vec::new();
+            while let Some(row) = result.next().await? {
+                if found.len() < 2 {
+                    found.push(row);
+                }
+            }
+            let changed = result.affected_rows();
+            result.drop_result().await?;
+            Ok((found, changed))
+        };
+        match timeout(STATEMENT_TIMEOUT, running).await {
+            Ok(Ok(done)) => {
+                session.is_spoilt = false;
+                Ok(done)
+            }
+            Ok(Err(error)) => Err(fault(&error)),
+            Err(_) => Err(SourceError::new(Cause::Timeout, "the statement took too long")),
+        }
+    }
+
+    /// At most two rows.
+    pub(super) async fn query(
+        &self,
+        statement: &Arc<Statement>,
+        values: Vec<Option<String>>,
+    ) -> Result<Vec<Row>, SourceError> {
+        self.run(statement, values).await?.0.into_iter().map(row).collect()
+    }
+
+    /// The number of changed rows.
+    pub(super) async fn execute(
+        &self,
+        statement: &Arc<Statement>,
+        values: Vec<Option<String>>,
+    ) -> Result<u64, SourceError> {
+        Ok(self.run(statement, values).await?.1)
+    }
+
+    pub(super) async fn prepare(&self, statement: &Arc<Statement>) -> Result<Prepared, SourceError> {
+        let mut session = self.session().await?;
+        let prepared = session.connection.prep(statement.text.as_str()).await.map_err(|error| fault(&error))?;
+        // The server knows no types of parameters.
+        let parameters = vec![String::new(); usize::from(prepared.num_params())];
+        let columns = prepared.columns().iter().map(|column| column.name_str().into_owned()).collect();
+        session.connection.close(prepared).await.map_err(|error| fault(&error))?;
+        Ok(Prepared { parameters, columns })
+    }
+}
+
+fn row(row: mysql_async::Row) -> Result<Row, SourceError> {
+    let columns: Vec<_> =
+        row.columns_ref().iter().map(|column| (column.name_str().into_owned(), column.column_type())).collect();
+    let field = |((name, kind), value)| {
+        let field = field(kind, value).ok_or_else(|| {
+            SourceError::new(Cause::Answer, format!("column {name}: its type is not supported; convert it to text"))
+        })?;
+        Ok((name, field))
+    };
+    columns.into_iter().zip(row.unwrap()).map(field).collect::<Result<_, _>>().map(Row)
+}
+
+fn field(kind: ColumnType, value: Value) -> Option<Field> {
+    Some(match value {
+        Value::NULL => Field::Null,
+        Value::Int(number) => Field::Integer(number),
+        Value::UInt(number) => Field::Integer(i64::try_from(number).ok()?),
+        Value::Bytes(bytes) => {
+            let text = String::from_utf8(bytes).ok()?;
+            match kind {
+                ColumnType::MYSQL_TYPE_JSON => Field::Json(serde_json::from_str(&text).ok()?),
+                _ => Field::Text(text),
+            }
+        }
+        Value::Date(year, month, day, hour, minute, second, micros) => {
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
+            Field::Time(humantime::parse_rfc3339(&text).ok().and_then(of_system_time)?)
+        }
+        Value::Float(_) | Value::Double(_) | Value::Time(..) => return None,
+    })
+}

@@ -1,0 +1,321 @@
+//! PostgreSQL.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::BytesMut;
+use deadpool::managed::{self, Object, Pool, PoolError, RecycleError};
+use futures_util::{StreamExt, pin_mut};
+use tokio::time::timeout;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Format, FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Column, Config, RowStream};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::super::{Cause, SourceError};
+use super::row::{Field, Row, of_system_time};
+use super::{ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
+
+/// Connections that were used more recently are not tested before use.
+const FRESH: Duration = Duration::from_secs(5);
+
+struct Connector {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+/// A connection.
+struct Session {
+    client: Client,
+    prepared: Vec<(String, tokio_postgres::Statement)>,
+    /// A statement is under way, or failed. Such a connection is not used again.
+    is_spoilt: bool,
+}
+
+impl managed::Manager for Connector {
+    type Type = Session;
+    type Error = SourceError;
+
+    async fn create(&self) -> Result<Session, SourceError> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(|error| fault(&error))?;
+        // Ends when the client is dropped. Statements report its errors.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Session { client, prepared: Vec::new(), is_spoilt: false })
+    }
+
+    async fn recycle(&self, session: &mut Session, used: &managed::Metrics) -> managed::RecycleResult<SourceError> {
+        if session.is_spoilt || session.client.is_closed() || used.last_used() > IDLE_TIMEOUT {
+            return Err(RecycleError::message("not used again"));
+        }
+        if used.last_used() > FRESH {
+            session.client.check_connection().await.map_err(|error| fault(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn fault(error: &tokio_postgres::Error) -> SourceError {
+    if let Some(refused) = error.as_db_error() {
+        let code = refused.code();
+        let cause = match code {
+            code if *code == SqlState::QUERY_CANCELED => Cause::Timeout,
+            code if code.code().starts_with("28") => Cause::Credentials,
+            code if code.code().starts_with("08") || code.code().starts_with("57P") => Cause::Connect,
+            _ => Cause::Refused,
+        };
+        // Not the detail, which may quote the row.
+        return SourceError::new(cause, format!("{} (SQLSTATE {})", refused.message(), code.code()));
+    }
+    let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    SourceError::new(Cause::Connect, format!("no connection to PostgreSQL: {reason}"))
+}
+
+/// Whether the value of a parameter does not fit the type of its column: then no row has it.
+fn fits_no_column(error: &tokio_postgres::Error) -> bool {
+    const UNFIT: [SqlState; 5] = [
+        SqlState::INVALID_TEXT_REPRESENTATION,
+        SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+        SqlState::INVALID_DATETIME_FORMAT,
+        SqlState::DATETIME_FIELD_OVERFLOW,
+        SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+    ];
+    error.code().is_some_and(|code| UNFIT.contains(code))
+}
+
+/// A parameter in text form: the server parses it as the type that the statement needs. Does not print: the driver logs
+/// parameters, and some are password hashes.
+struct Text(Option<String>);
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Text(…)")
+    }
+}
+
+impl ToSql for Text {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(match &self.0 {
+            Some(text) => {
+                out.extend_from_slice(text.as_bytes());
+                IsNull::No
+            }
+            None => IsNull::Yes,
+        })
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    to_sql_checked!();
+}
+
+/// A database.
+pub(super) struct Postgres {
+    pool: Pool<Connector>,
+    /// Whether statements are prepared once for each connection. Not behind a pooler that gives each transaction another
+    /// connection.
+    caches: bool,
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Postgres")
+    }
+}
+
+/// Reads a URL. Away from this machine, TLS with a verified certificate is required.
+pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
+    // rustls verifies certificate and name in any case, so the two words mean the same here.
+    let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+    // Not the parser's own words alone: they may quote the URL, which holds a password.
+    let parsed: Result<Config, _> = url.parse();
+    let mut config = parsed.map_err(|error| {
+        let reason = error.source().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("is no PostgreSQL URL{reason}; expected postgres://user:password@host/database")
+    })?;
+    let is_local = |host: &Host| match host {
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    };
+    if config.get_hosts().is_empty() {
+        return Err("names no host; expected postgres://user:password@host/database".to_owned());
+    }
+    if !config.get_hosts().iter().all(is_local) {
+        if config.get_ssl_mode() == SslMode::Disable {
+            let message = "has sslmode=disable, and its host is not this machine: passwords would cross the network in \
+                           the clear; remove it";
+            return Err(message.to_owned());
+        }
+        config.ssl_mode(SslMode::Require);
+    }
+    config.connect_timeout(CONNECT_TIMEOUT).application_name("rotogate");
+    if caches {
+        // A pooler refuses options, and a connection of a pooler is shared.
+        config.options(format!("-c statement_timeout={}", STATEMENT_TIMEOUT.as_millis()));
+    }
+    Ok(config)
+}
+
+impl Postgres {
+    pub(super) fn new(config: Config, tls: rustls::ClientConfig, caches: bool, pool: usize) -> Result<Self, String> {
+        let pool = Pool::builder(Connector { config, tls: MakeRustlsConnect::new(tls) })
+            .max_size(pool)
+            .runtime(deadpool::Runtime::Tokio1)
+            .wait_timeout(Some(ACQUIRE_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(ACQUIRE_TIMEOUT))
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { pool, caches })
+    }
+
+    async fn session(&self) -> Result<Object<Connector>, SourceError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            other => SourceError::new(Cause::Timeout, other.to_string()),
+        })
+    }
+
+    /// Runs a statement for at most its time. `None`: a value fits no column.
+    async fn run<T>(
+        &self,
+        statement: &Statement,
+        values: Vec<Option<String>>,
+        read: impl AsyncFn(RowStream) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<Option<T>, SourceError> {
+        let mut session = self.session().await?;
+        session.is_spoilt = true;
+        let running = async {
+            if !self.caches {
+                let values = values.into_iter().map(|value| (Text(value), Type::UNKNOWN));
+                return read(session.client.query_typed_raw(&statement.text, values).await?).await;
+            }
+            let values: Vec<Text> = values.into_iter().map(Text).collect();
+            let prepared = session.prepared(&statement.text).await?;
+            match session.client.query_raw(&prepared, &values).await {
+                // The table was altered since the statement was prepared.
+                Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+                    session.prepared.clear();
+                    let prepared = session.prepared(&statement.text).await?;
+                    read(session.client.query_raw(&prepared, &values).await?).await
+                }
+                rows => read(rows?).await,
+            }
+        };
+        match timeout(STATEMENT_TIMEOUT, running).await {
+            Ok(Ok(done)) => {
+                session.is_spoilt = false;
+                Ok(Some(done))
+            }
+            Ok(Err(error)) if fits_no_column(&error) => Ok(None),
+            Ok(Err(error)) => Err(fault(&error)),
+            Err(_) => Err(SourceError::new(Cause::Timeout, "the statement took too long")),
+        }
+    }
+
+    /// At most two rows.
+    pub(super) async fn query(
+        &self,
+        statement: &Arc<Statement>,
+        values: Vec<Option<String>>,
+    ) -> Result<Vec<Row>, SourceError> {
+        let first_two = async |rows: RowStream| {
+            pin_mut!(rows);
+            let mut found = Vec::new();
+            while let Some(row) = rows.next().await {
+                let row = row?;
+                if found.len() < 2 {
+                    found.push(row);
+                }
+            }
+            Ok(found)
+        };
+        let found = self.run(statement, values, first_two).await?.unwrap_or_default();
+        found.iter().map(row).collect()
+    }
+
+    /// The number of changed rows.
+    pub(super) async fn execute(
+        &self,
+        statement: &Arc<Statement>,
+        values: Vec<Option<String>>,
+    ) -> Result<u64, SourceError> {
+        let count = async |rows: RowStream| {
+            pin_mut!(rows);
+            while let Some(row) = rows.next().await {
+                row?;
+            }
+            Ok(rows.rows_affected().unwrap_or_default())
+        };
+        Ok(self.run(statement, values, count).await?.unwrap_or_default())
+    }
+
+    pub(super) async fn prepare(&self, statement: &Arc<Statement>) -> Result<Prepared, SourceError> {
+        let session = self.session().await?;
+        let prepared = session.client.prepare(&statement.text).await.map_err(|error| fault(&error))?;
+        let column = |column: &Column| format!("{} {}", column.name(), column.type_());
+        Ok(Prepared {
+            parameters: prepared.params().iter().map(ToString::to_string).collect(),
+            columns: prepared.columns().iter().map(column).collect(),
+        })
+    }
+}
+
+impl Session {
+    async fn prepared(&mut self, text: &str) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
+        if let Some((_, there)) = self.prepared.iter().find(|(of, _)| of == text) {
+            return Ok(there.clone());
+        }
+        let statement = self.client.prepare(text).await?;
+        self.prepared.push((text.to_owned(), statement.clone()));
+        Ok(statement)
+    }
+}
+
+fn row(row: &tokio_postgres::Row) -> Result<Row, SourceError> {
+    let field = |(index, column): (usize, &Column)| Ok((column.name().to_owned(), field(row, index, column)?));
+    row.columns().iter().enumerate().map(field).collect::<Result<_, _>>().map(Row)
+}
+
+fn field(row: &tokio_postgres::Row, index: usize, column: &Column) -> Result<Field, SourceError> {
+    fn get<'a, T: FromSql<'a>>(
+        row: &'a tokio_postgres::Row,
+        index: usize,
+        make: impl FnOnce(T) -> Field,
+    ) -> Result<Field, SourceError> {
+        match row.try_get::<_, Option<T>>(index) {
+            Ok(value) => Ok(value.map_or(Field::Null, make)),
+            Err(error) => Err(SourceError::new(Cause::Answer, error.to_string())),
+        }
+    }
+    let kind = column.type_();
+    match *kind {
+        Type::BOOL => get(row, index, Field::Bool),
+        Type::INT2 => get(row, index, |number: i16| Field::Integer(number.into())),
+        Type::INT4 => get(row, index, |number: i32| Field::Integer(number.into())),
+        Type::INT8 => get(row, index, Field::Integer),
+        Type::UUID => get(row, index, |id: uuid::Uuid| Field::Text(id.to_string())),
+        Type::JSON | Type::JSONB => get(row, index, Field::Json),
+        Type::TIMESTAMP | Type::TIMESTAMPTZ => {
+            get(row, index, |time: SystemTime| of_system_time(time).map_or(Field::Null, Field::Time))
+        }
+        _ if <String as FromSql<'_>>::accepts(kind) => get(row, index, Field::Text),
+        _ if matches!(kind.kind(), Kind::Array(_)) && <Vec<String> as FromSql<'_>>::accepts(kind) => {
+            get(row, index, Field::List)
+        }
+        _ => {
+            let message = format!("column {}: type {kind} is not supported; cast it to text", column.name());
+            Err(SourceError::new(Cause::Answer, message))
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A directory over a source that hangs, fails, lies and panics.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use tokio::sync::Semaphore;
+
+use super::*;
+use rotogate::directory::{Directory, DirectoryError, PasswordMark};
+use rotogate::password::{Cost, Passwords, hash_with};
+
+const SECOND: Duration = Duration::from_secs(1);
+const BOUNDS: Bounds =
+    Bounds { timeout: Duration::from_secs(5), max_requests: 2, queue_timeout: SECOND, lookup_cache: Duration::ZERO };
+const CHEAP: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Good,
+    Hangs,
+    Fails,
+    Panics,
+    NamesAnother,
+}
+
+/// A source that does what it is told.
+#[derive(Debug)]
+struct Fake {
+    mode: Mutex<Mode>,
+    asked: AtomicUsize,
+    /// Each request takes a permit.
+    permits: Semaphore,
+    hash: Mutex<Option<SecretHash>>,
+    rehash_fails: AtomicBool,
+}
+
+impl Fake {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            mode: Mutex::new(Mode::Good),
+            asked: AtomicUsize::new(0),
+            permits: Semaphore::new(Semaphore::MAX_PERMITS),
+            hash: Mutex::default(),
+            rehash_fails: AtomicBool::new(false),
+        })
+    }
+
+    fn set(&self, mode: Mode) {
+        *self.mode.lock().unwrap() = mode;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    async fn answer(&self, subject: &str) -> Result<Option<User>, SourceError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let _permit = self.permits.acquire().await.unwrap();
+        let mode = *self.mode.lock().unwrap();
+        match mode {
+            Mode::Good => Ok((subject != "none").then(|| User::new(subject))),
+            Mode::Hangs => std::future::pending().await,
+            Mode::Fails => Err(SourceError::new(Cause::Connect, "refused")),
+            Mode::Panics => panic!("told to panic"),
+            Mode::NamesAnother => Ok(Some(User::new("another"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Fake {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn authenticate(&self, _: Option<&str>, username: &str, _: &SecretString) -> Result<Login, SourceError> {
+        let user = self.answer(username).await?;
+        let hash = self.hash.lock().unwrap().clone();
+        Ok(match hash {
+            Some(hash) => Login::Hashed(user.map(|user| HashedUser { user, hash, is_marked: true })),
+            None => Login::Checked(user),
+        })
+    }
+
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, SourceError> {
+        self.answer(subject).await
+    }
+
+    fn rehashes(&self) -> bool {
+        true
+    }
+
+    async fn rehash(&self, _: &str, old: &SecretHash, new: &SecretHash) -> Result<bool, SourceError> {
+        if self.rehash_fails.load(Ordering::SeqCst) {
+            return Err(SourceError::new(Cause::Refused, "read only"));
+        }
+        let mut hash = self.hash.lock().unwrap();
+        let is_old = hash.as_ref() == Some(old);
+        if is_old {
+            *hash = Some(new.clone());
+        }
+        Ok(is_old)
+    }
+
+    async fn inspect(&self) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
+}
+
+fn directory(source: &Arc<Fake>, bounds: Bounds) -> RemoteDirectory {
+    RemoteDirectory::new(Arc::clone(source) as Arc<dyn Source>, bounds, Arc::new(Passwords::new(2, 2)))
+}
+
+fn secret(text: &str) -> SecretString {
+    SecretString::from(text.to_owned())
+}
+
+async fn login(directory: &RemoteDirectory, password: &str) -> Result<Option<User>, DirectoryError> {
+    directory.authenticate(None, "ada", &secret(password)).await
+}
+
+fn is_unavailable<T>(answer: &Result<T, DirectoryError>) -> bool {
+    matches!(answer, Err(DirectoryError::Unavailable(_)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn i22_a_source_that_hangs_fails_panics_or_names_another_is_a_fault_and_never_a_verdict() {
+    for (mode, cause) in [
+        (Mode::Hangs, "timeout"),
+        (Mode::Fails, "connect"),
+        (Mode::Panics, "panic"),
+        (Mode::NamesAnother, "bad_answer"),
+    ] {
+        let source = Fake::new();
+        let directory = directory(&source, BOUNDS);
+        source.set(mode);
+        for asked in 1..=5 {
+            assert!(is_unavailable(&directory.lookup("ada").await), "{mode:?}");
+            assert_eq!(source.asked(), asked);
+        }
+        assert_eq!(directory.metrics().get("fake", "lookup", cause), 5);
+        assert!(is_unavailable(&directory.lookup("ada").await), "{mode:?}");
+        assert_eq!(source.asked(), 5, "the circuit is open: {mode:?}");
+        assert_eq!(directory.metrics().get("fake", "lookup", "not_asked"), 1);
+        source.set(Mode::Good);
+        tokio::time::advance(SECOND).await;
+        assert!(directory.lookup("ada").await.unwrap().is_some(), "{mode:?}");
+        assert!(directory.lookup("none").await.unwrap().is_none());
+        assert!(login(&directory, "right").await.unwrap().is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i25_a_full_bulkhead_is_busy_after_its_queue_timeout_and_no_other_directory_waits() {
+    let (slow, other) = (Fake::new(), Fake::new());
+    let (directory, other) = (directory(&slow, BOUNDS), directory(&other, BOUNDS));
+    slow.set(Mode::Hangs);
+    let waiting = ["a", "b"].map(|subject| {
+        let directory = directory.clone();
+        tokio::spawn(async move { directory.lookup(subject).await })
+    });
+    while slow.asked() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(directory.lookup("c").await, Err(DirectoryError::Busy)));
+    assert_eq!(begun.elapsed().as_secs(), 1);
+    assert_eq!(slow.asked(), 2, "the third was not asked");
+    assert!(other.lookup("c").await.unwrap().is_some());
+    for waiting in waiting {
+        assert!(is_unavailable(&waiting.await.unwrap()));
+    }
+    slow.set(Mode::Good);
+    assert!(directory.lookup("c").await.unwrap().is_some(), "the circuit is closed: a full bulkhead is no fault");
+    assert_eq!(directory.metrics().get("fake", "lookup", "busy"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i25_lookups_of_one_subject_share_a_request() {
+    let source = Fake::new();
+    let directory = directory(&source, BOUNDS);
+    source.permits.forget_permits(Semaphore::MAX_PERMITS);
+    let waiting: Vec<_> = (0..10)
+        .map(|_| {
+            let directory = directory.clone();
+            tokio::spawn(async move { directory.lookup("ada").await })
+        })
+        .collect();
+    while source.asked() < 1 {
+        tokio::task::yield_now().await;
+    }
+    source.permits.add_permits(1);
+    for waiting in waiting {
+        assert!(waiting.await.unwrap().unwrap().is_some());
+    }
+    assert_eq!(source.asked(), 1);
+}
+
+#[tokio::test]
+async fn i23_a_lookup_is_cached_for_its_time_and_a_login_sees_no_older_entry() {
+    let source = Fake::new();
+    let directory = directory(&source, Bounds { lookup_cache: SECOND * 60, ..BOUNDS });
+    for _ in 0..3 {
+        assert!(directory.lookup("ada").await.unwrap().is_some());
+    }
+    assert_eq!(source.asked(), 1);
+    assert!(login(&directory, "right").await.unwrap().is_some());
+    assert!(directory.lookup("ada").await.unwrap().is_some());
+    assert_eq!(source.asked(), 3, "the lookup after a login asks");
+    let directory = self::directory(&source, BOUNDS);
+    for asked in 4..=6 {
+        directory.lookup("ada").await.unwrap();
+        assert_eq!(source.asked(), asked, "without a cache each lookup asks");
+    }
+}
+
+#[tokio::test]
+async fn i29_a_weak_hash_is_replaced_once_and_a_failure_does_not_fail_the_login() {
+    let weak = SecretHash::new(hash_with(&secret("right"), CHEAP).unwrap());
+    let source = Fake::new();
+    *source.hash.lock().unwrap() = Some(weak.clone());
+    let directory = directory(&source, BOUNDS);
+    let now = || source.hash.lock().unwrap().clone().unwrap();
+
+    assert!(login(&directory, "wrong").await.unwrap().is_none());
+    assert_eq!(now(), weak, "a wrong password replaces nothing");
+
+    source.rehash_fails.store(true, Ordering::SeqCst);
+    assert!(login(&directory, "right").await.unwrap().is_some());
+    assert_eq!(now(), weak);
+
+    source.rehash_fails.store(false, Ordering::SeqCst);
+    let user = login(&directory, "right").await.unwrap().unwrap();
+    let strong = now();
+    assert!(strong.expose().starts_with("$argon2id$v=19$m=19456,"), "ours");
+    assert_eq!(user.password_mark, Some(PasswordMark::of(strong.expose().as_bytes())), "the mark of the new one");
+
+    assert!(login(&directory, "right").await.unwrap().is_some());
+    assert_eq!(now(), strong, "a good hash stays");
+    assert_eq!(directory.metrics().get("fake", "rehash", "replaced"), 1);
+}
+
+#[tokio::test]
+async fn a2_an_unknown_user_costs_a_check_as_dear_as_the_dearest_hash() {
+    let dear = Cost { memory_kib: 32 * 1024, passes: 2, lanes: 1 };
+    let source = Fake::new();
+    *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("right"), dear).unwrap()));
+    let passwords = Arc::new(Passwords::new(2, 2));
+    let directory = RemoteDirectory::new(Arc::clone(&source) as Arc<dyn Source>, BOUNDS, Arc::clone(&passwords));
+    login(&directory, "wrong").await.unwrap();
+    let wrong = passwords.work();
+    directory.authenticate(None, "none", &secret("wrong")).await.unwrap();
+    assert_eq!(passwords.work() - wrong, wrong);
+}
+
+#[tokio::test]
+async fn i26_a_name_with_insignificant_characters_never_reaches_the_source() {
+    let source = Fake::new();
+    let directory = directory(&source, BOUNDS);
+    for name in ["", " ada", "ada ", "a  da", "a\0da", "a\nda"] {
+        assert!(directory.authenticate(None, name, &secret("right")).await.unwrap().is_none(), "{name:?}");
+    }
+    assert_eq!(source.asked(), 0);
+    assert_eq!(directory.limit_key("ADA"), directory.limit_key("ada"));
+}
+
+#[tokio::test]
+async fn a_user_of_another_account_is_not_logged_in() {
+    let source = Fake::new();
+    let directory = directory(&source, BOUNDS);
+    let login = directory.authenticate(Some("acme"), "ada", &secret("right")).await.unwrap();
+    assert_eq!(login, None, "the source names no account");
+}

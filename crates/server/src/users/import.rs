@@ -1,0 +1,329 @@
+//! Users of other systems, from a file: JSON lines, CSV with a header, or what `firebase auth:export` writes. Their
+//! password hashes stay as they are; a login replaces each by ours.
+//!
+//! An error names the line, or the user of a Firebase export, and never repeats a value: it may be a password.
+
+use std::collections::{BTreeMap, HashSet};
+
+use csv::ReaderBuilder;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::edit::{self, EditError, NewUser};
+use super::{UsersFile, parse};
+use rotogate::clock::Timestamp;
+use rotogate::directory::is_valid_subject;
+use rotogate::password::{FirebaseParameters, PasswordHash, SecretHash};
+use rotogate::session::Scope;
+
+/// How many problems an error names.
+const SHOWN: usize = 20;
+
+/// What holds for users that say nothing else.
+#[derive(Debug, Default)]
+pub struct ImportDefaults {
+    /// The account.
+    pub account: Option<String>,
+    /// The scopes.
+    pub scopes: Scope,
+    /// The parameters of the Firebase project, for its export.
+    pub firebase: Option<FirebaseParameters>,
+}
+
+/// What an import did, or would do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// The number of users.
+    pub users: usize,
+    /// The number of users of each scheme.
+    pub schemes: BTreeMap<&'static str, usize>,
+    /// Users without a password, which are left out: those of a Firebase export that log in elsewhere.
+    pub without_password: usize,
+}
+
+/// Adds the users of a text to the file, all or none, with one write. `name` tells CSV by its ending.
+///
+/// # Errors
+/// The text is in no known form, or a user is not possible, or is there already: the error names the first of them.
+pub fn import(
+    file: &UsersFile,
+    name: &str,
+    text: &str,
+    defaults: &ImportDefaults,
+    now: Timestamp,
+    dry_run: bool,
+) -> Result<Imported, EditError> {
+    let (records, without_password) = records(name, text, defaults).map_err(EditError::File)?;
+    let mut imported = Imported { without_password, ..Imported::default() };
+    let mut problems = Problems::default();
+    let mut users = Vec::with_capacity(records.len());
+    let (mut subjects, mut names) = (HashSet::new(), HashSet::new());
+    for (place, record) in records {
+        let user = record.and_then(|record| user(record, defaults, now));
+        let user = user.and_then(|user| {
+            let hash = PasswordHash::parse(user.hash.expose(), file.accepted());
+            let hash = hash.map_err(|error| format!("password_hash: is {error}"))?;
+            if !subjects.insert(user.subject.clone()) {
+                return Err("its subject is in the import twice".to_owned());
+            }
+            if !names.insert((user.account.clone(), user.username.clone())) {
+                return Err("its name is in the import twice, in one account".to_owned());
+            }
+            *imported.schemes.entry(hash.scheme()).or_default() += 1;
+            Ok(user)
+        });
+        match user {
+            Ok(user) => users.push((place, user)),
+            Err(problem) => problems.add(&place, &problem),
+        }
+    }
+    problems.none()?;
+    imported.users = users.len();
+    edit::add_all(file, users, dry_run, |known, users| {
+        let mut problems = Problems::default();
+        for (place, user) in users {
+            if known.by_name(user.account.as_deref(), &user.username).is_some() {
+                problems.add(place, "there is such a user already: its name, in this account");
+            } else if known.by_subject(&user.subject).is_some() {
+                problems.add(place, "there is such a user already: its subject");
+            }
+        }
+        problems.none()
+    })?;
+    Ok(imported)
+}
+
+/// The first problems, and the number of all.
+#[derive(Default)]
+struct Problems {
+    shown: Vec<String>,
+    number: usize,
+}
+
+impl Problems {
+    fn add(&mut self, place: &str, problem: &str) {
+        self.number += 1;
+        if self.shown.len() < SHOWN {
+            self.shown.push(format!("{place}: {problem}"));
+        }
+    }
+
+    fn none(mut self) -> Result<(), EditError> {
+        if self.number == 0 {
+            return Ok(());
+        }
+        if self.number > self.shown.len() {
+            self.shown.push(format!("and {} more", self.number - self.shown.len()));
+        }
+        Err(EditError::File(format!("nothing was imported:\n{}", self.shown.join("\n"))))
+    }
+}
+
+type Record = Map<String, Value>;
+type Placed = Vec<(String, Result<Record, String>)>;
+
+/// The records with their places, and the number of users without a password.
+fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed, usize), String> {
+    let text = text.trim_start_matches('\u{feff}');
+    if name.to_ascii_lowercase().ends_with(".csv") {
+        return Ok((csv_records(text)?, 0));
+    }
+    // An export is one object over many lines.
+    if let Ok(Value::Object(mut whole)) = serde_json::from_str(text)
+        && let Some(Value::Array(users)) = whole.remove("users")
+    {
+        let Some(parameters) = &defaults.firebase else {
+            return Err(
+                "an export of Firebase: name the password hash parameters of its project with --firebase, or as \
+                        firebase in [directory]"
+                    .to_owned(),
+            );
+        };
+        return Ok(firebase_records(users, parameters));
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let record = |(index, line): (usize, &str)| (format!("line {}", index + 1), json_record(line));
+    Ok((lines.map(record).collect(), 0))
+}
+
+/// A line of JSON. As a struct, it has each member once.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    username: Option<Value>,
+    password_hash: Option<Value>,
+    account: Option<Value>,
+    subject: Option<Value>,
+    active: Option<Value>,
+    scopes: Option<Value>,
+    valid_from: Option<Value>,
+    profile: Option<Value>,
+}
+
+fn json_record(line: &str) -> Result<Record, String> {
+    let line: Line = serde_json::from_str(line).map_err(|error| {
+        let said = error.to_string();
+        // These name a member. Others may repeat a value.
+        match said.starts_with("unknown field") || said.starts_with("duplicate field") {
+            true => said,
+            false => format!("expected a JSON object with username and password_hash, at column {}", error.column()),
+        }
+    })?;
+    let Line { username, password_hash, account, subject, active, scopes, valid_from, profile } = line;
+    let members = [
+        ("username", username),
+        ("password_hash", password_hash),
+        ("account", account),
+        ("subject", subject),
+        ("active", active),
+        ("scopes", scopes),
+        ("valid_from", valid_from),
+        ("profile", profile),
+    ];
+    Ok(members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
+}
+
+/// An empty cell is an absent key. A column `profile.x` is the field x of the profile.
+fn csv_records(text: &str) -> Result<Placed, String> {
+    let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
+    let headers = reader.headers().map_err(|_| "not CSV: its first line names no columns".to_owned())?.clone();
+    let mut seen = HashSet::new();
+    if let Some(twice) = headers.iter().find(|header| !seen.insert(header.trim())) {
+        return Err(format!("line 1: the column {twice:?} is there twice"));
+    }
+    let mut records = Placed::new();
+    for row in reader.records() {
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                records.push((format!("line {line}"), Err("not as many cells as columns, or not text".to_owned())));
+                continue;
+            }
+        };
+        let place = format!("line {}", row.position().map_or(0, csv::Position::line));
+        let mut record = Record::new();
+        let mut profile = Map::new();
+        for (header, cell) in headers.iter().map(str::trim).zip(&row).filter(|(_, cell)| !cell.is_empty()) {
+            match header.strip_prefix("profile.") {
+                Some(field) => profile.insert(field.to_owned(), cell.into()),
+                None => record.insert(header.to_owned(), cell.into()),
+            };
+        }
+        if !profile.is_empty() {
+            record.insert("profile".to_owned(), profile.into());
+        }
+        records.push((place, Ok(record)));
+    }
+    Ok(records)
+}
+
+fn firebase_records(users: Vec<Value>, parameters: &FirebaseParameters) -> (Placed, usize) {
+    let mut without_password = 0;
+    let mut records = Placed::new();
+    for (index, user) in users.into_iter().enumerate() {
+        let text = |key: &str| user.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let Some(hash) = text("passwordHash") else {
+            without_password += 1;
+            continue;
+        };
+        let place = format!("users[{index}]");
+        let Some(hash) = parameters.hash_of(text("salt").unwrap_or_default(), hash) else {
+            records.push((place, Err("passwordHash or salt is no base64".to_owned())));
+            continue;
+        };
+        let mut record = Record::new();
+        record.insert("password_hash".to_owned(), hash.into());
+        let mut put = |key: &str, from: Option<&str>| {
+            if let Some(from) = from {
+                record.insert(key.to_owned(), from.into());
+            }
+        };
+        put("subject", text("localId"));
+        put("username", text("email").or_else(|| text("phoneNumber")));
+        let fields =
+            [("email", "email"), ("name", "displayName"), ("phone_number", "phoneNumber"), ("picture", "photoUrl")];
+        let mut profile: Map<String, Value> =
+            fields.iter().filter_map(|(ours, theirs)| Some(((*ours).to_owned(), text(theirs)?.into()))).collect();
+        if let Some(Value::Bool(verified)) = user.get("emailVerified") {
+            profile.insert("email_verified".to_owned(), (*verified).into());
+        }
+        record.insert("profile".to_owned(), profile.into());
+        let is_disabled = user.get("disabled").and_then(Value::as_bool).unwrap_or(false);
+        record.insert("active".to_owned(), (!is_disabled).into());
+        records.push((place, Ok(record)));
+    }
+    (records, without_password)
+}
+
+fn user(mut record: Record, defaults: &ImportDefaults, now: Timestamp) -> Result<NewUser, String> {
+    let mut text = |key: &str| match record.remove(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{key}: expected a text")),
+    };
+    let username = text("username")?.ok_or("username: missing")?;
+    let account = text("account")?.or_else(|| defaults.account.clone());
+    let subject = text("subject")?;
+    let hash = text("password_hash")?.ok_or("password_hash: missing")?;
+    if !parse::is_valid_name(&username) {
+        return Err("username: expected 1 to 256 bytes without control characters".to_owned());
+    }
+    if !account.as_deref().is_none_or(parse::is_valid_account) {
+        return Err("account: expected 1 to 256 visible ASCII characters, none of them /".to_owned());
+    }
+    if !subject.as_deref().is_none_or(is_valid_subject) {
+        return Err("subject: expected 1 to 256 visible ASCII characters that do not begin with client:".to_owned());
+    }
+    let active = match record.remove("active") {
+        None => true,
+        Some(Value::Bool(active)) => active,
+        Some(Value::String(text)) if text == "true" || text == "1" => true,
+        Some(Value::String(text)) if text == "false" || text == "0" => false,
+        Some(_) => return Err("active: expected true or false".to_owned()),
+    };
+    let scopes = match record.remove("scopes") {
+        None => defaults.scopes.clone(),
+        Some(value) => scopes(&value).ok_or("scopes: expected scopes separated by blanks, or a list of them")?,
+    };
+    let valid_from = match record.remove("valid_from") {
+        None => now,
+        Some(value) => moment(&value)
+            .ok_or("valid_from: expected a time in UTC such as 2026-01-31T12:00:00Z, or seconds since 1970")?,
+    };
+    let profile = match record.remove("profile") {
+        None => Map::new(),
+        Some(Value::Object(profile)) => profile,
+        Some(_) => return Err("profile: expected an object".to_owned()),
+    };
+    if let Some((unknown, _)) = record.iter().next() {
+        let unknown = crate::config::raw::printable(unknown);
+        return Err(format!(
+            "{unknown}: unknown; expected username, password_hash, account, subject, active, scopes, valid_from, profile"
+        ));
+    }
+    let subject = subject.map_or_else(edit::random_subject, Ok).map_err(|error| error.to_string())?;
+    Ok(NewUser { username, account, subject, hash: SecretHash::new(hash), active, scopes, valid_from, profile })
+}
+
+fn scopes(value: &Value) -> Option<Scope> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?.join(" "),
+        _ => return None,
+    };
+    Scope::parse(&text).ok()
+}
+
+fn moment(value: &Value) -> Option<Timestamp> {
+    let seconds = match value {
+        Value::Number(seconds) => seconds.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    // Beyond the year 9999 it is milliseconds, or a mistake.
+    if let Some(seconds) = seconds {
+        return (seconds < 253_402_300_800).then(|| Timestamp::from_secs(seconds));
+    }
+    parse::instant(value.as_str()?)
+}

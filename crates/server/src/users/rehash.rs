@@ -1,0 +1,122 @@
+//! Replaces imported hashes by ours (requirement I31). A login knows the password, so its hash can be made anew: as one of
+//! the bounded password checks, after the login was answered. A thread of its own writes the file, once for all logins
+//! of a short time, because the whole file is written each time.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::UsersFile;
+use super::edit::{self, Rehash};
+use super::parse::{Entry, Users};
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::directory::DirectoryError;
+use rotogate::password::{Passwords, SecretHash};
+
+/// How long hashes are collected for one write.
+const COLLECT: Duration = Duration::from_millis(500);
+
+/// The old hash of each user whose hash is being replaced, or was in the file that has not been read again.
+type UnderWay = Arc<Mutex<HashMap<Box<str>, SecretHash>>>;
+
+pub(super) struct Rehasher {
+    file: UsersFile,
+    passwords: Arc<Passwords>,
+    under_way: UnderWay,
+    /// Of the thread, which is started for the first hash.
+    writer: OnceLock<Option<Sender<Rehash>>>,
+}
+
+impl Rehasher {
+    pub(super) fn new(file: UsersFile, passwords: Arc<Passwords>) -> Self {
+        Self { file, passwords, under_way: UnderWay::default(), writer: OnceLock::new() }
+    }
+
+    /// Begins to replace the hash of a user that has just proved to know the password. At most once for a hash; what
+    /// fails is tried again at the next login.
+    pub(super) fn begin(&self, user: &Entry, password: &SecretString) {
+        let Some(writer) = self.writer.get_or_init(|| start(self.file.clone(), Arc::clone(&self.under_way))).clone()
+        else {
+            return;
+        };
+        {
+            let mut under_way = lock(&self.under_way);
+            if under_way.get(&user.subject).is_some_and(|old| *old == user.hash) {
+                return;
+            }
+            under_way.insert(user.subject.clone(), user.hash.clone());
+        }
+        let (subject, old, password) = (user.subject.clone(), user.hash.clone(), password.clone());
+        let (passwords, under_way) = (Arc::clone(&self.passwords), Arc::clone(&self.under_way));
+        tokio::spawn(async move {
+            let sent = match passwords.hash(&password).await {
+                Ok(new) => {
+                    let rehash = Rehash { subject: subject.clone(), old, new: SecretHash::new(new) };
+                    writer.send(rehash).is_ok()
+                }
+                // Other logins come first.
+                Err(DirectoryError::Busy) => false,
+                Err(error) => {
+                    tracing::warn!(%error, subject = &*subject, "password hash not replaced; the next login tries again");
+                    false
+                }
+            };
+            if !sent {
+                lock(&under_way).remove(&subject);
+            }
+        });
+    }
+
+    /// Forgets users whose hash in the file is another one now.
+    pub(super) fn forget_replaced(&self, users: &Users) {
+        lock(&self.under_way).retain(|subject, old| users.by_subject(subject).is_some_and(|entry| entry.hash == *old));
+    }
+}
+
+fn lock(under_way: &UnderWay) -> std::sync::MutexGuard<'_, HashMap<Box<str>, SecretHash>> {
+    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
+    let (sender, receiver) = channel();
+    let run = move || write_all(&file, &receiver, &under_way);
+    match std::thread::Builder::new().name("users-rehash".to_owned()).spawn(run) {
+        Ok(_) => Some(sender),
+        Err(error) => {
+            tracing::warn!(%error, "no thread to replace password hashes; they stay until the next start");
+            None
+        }
+    }
+}
+
+/// Writes what comes, until the directory is dropped.
+fn write_all(file: &UsersFile, receiver: &Receiver<Rehash>, under_way: &UnderWay) {
+    let clock = SystemTime::new();
+    while let Ok(first) = receiver.recv() {
+        let mut hashes = vec![first];
+        let end = clock.monotonic() + COLLECT;
+        let is_over = loop {
+            match receiver.recv_timeout(end.saturating_sub(clock.monotonic())) {
+                Ok(next) => hashes.push(next),
+                Err(RecvTimeoutError::Timeout) => break false,
+                Err(RecvTimeoutError::Disconnected) => break true,
+            }
+        };
+        match edit::rehash(file, &hashes) {
+            Ok(replaced) => tracing::info!(replaced, "password hashes replaced by argon2id after logins"),
+            Err(error) => {
+                tracing::warn!(%error, hashes = hashes.len(), "password hashes not replaced; the next login tries again");
+                let mut under_way = lock(under_way);
+                for rehash in &hashes {
+                    under_way.remove(&rehash.subject);
+                }
+            }
+        }
+        if is_over {
+            return;
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One request, one answer, one connection.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper::client::conn::http1;
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::connect::{Lookup, System, Watched, connect};
+use super::error::{FetchError, FetchErrorKind};
+use super::target::Target;
+use super::tls::{BadTls, Tls};
+
+/// The longest head of an answer, in bytes, up to what one read brings beyond it; also the most that is read at once.
+const MAX_HEAD: usize = 16 << 10;
+
+/// A client. Clones share their settings of TLS.
+#[derive(Clone)]
+pub struct HttpClient {
+    tls: Arc<ClientConfig>,
+    lookup: Arc<dyn Lookup>,
+    timeout: Duration,
+    max_size: usize,
+}
+
+impl std::fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpClient").field("timeout", &self.timeout).field("max_size", &self.max_size).finish()
+    }
+}
+
+/// The answer to a conditional request. A caller handles both, so the enum is exhaustive.
+#[derive(Clone, Debug)]
+pub enum Document {
+    /// As before (304).
+    #[non_exhaustive]
+    Unchanged {
+        /// The headers of the answer.
+        headers: HeaderMap,
+    },
+    /// A document (200).
+    #[non_exhaustive]
+    New {
+        /// The headers of the answer.
+        headers: HeaderMap,
+        /// Its bytes.
+        body: Bytes,
+    },
+}
+
+/// The value of `Authorization` with a bearer token. `None` if the token cannot be in a header.
+pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    let text = zeroize::Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+impl HttpClient {
+    /// A client that trusts the authorities of the system, which are read here. A request has 10 s, a body 256 KiB.
+    ///
+    /// # Errors
+    /// The system trusts no authority.
+    pub fn new() -> Result<Self, BadTls> {
+        Self::with_tls(&Tls::default())
+    }
+
+    /// As [`new`](Self::new), with other settings of TLS.
+    ///
+    /// # Errors
+    /// A certificate or a key cannot be used.
+    pub fn with_tls(tls: &Tls) -> Result<Self, BadTls> {
+        let tls = tls.config()?;
+        Ok(Self { tls, lookup: Arc::new(System), timeout: Duration::from_secs(10), max_size: 256 << 10 })
+    }
+
+    /// The time for resolving, connecting, TLS, head and body together.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The longest body of an answer, in bytes.
+    #[must_use]
+    pub const fn with_max_size(mut self, max_size: usize) -> Self {
+        self.max_size = max_size;
+        self
+    }
+
+    /// Resolves names by other means than the system's.
+    #[must_use]
+    pub fn with_lookup(mut self, lookup: Arc<dyn Lookup>) -> Self {
+        self.lookup = lookup;
+        self
+    }
+
+    /// The addresses of the target's host, for [`Allowed::by_issuer`](super::Allowed::by_issuer).
+    ///
+    /// # Errors
+    /// The name cannot be resolved in time.
+    pub async fn addresses(&self, target: &Target) -> Result<Vec<std::net::IpAddr>, FetchError> {
+        if let Some(address) = super::address::literal(target.host()) {
+            return Ok(vec![address]);
+        }
+        let failed = |kind, cause| FetchError::new(kind, target.shown(), cause).with_not_sent(true);
+        match tokio::time::timeout(self.timeout, self.lookup.addresses(target.host())).await {
+            Ok(found) => found.map_err(|error| failed(FetchErrorKind::Dns, error.to_string())),
+            Err(_) => {
+                Err(failed(FetchErrorKind::Timeout, format!("the name is not resolved after {:?}", self.timeout)))
+            }
+        }
+    }
+
+    /// Asks for a document. With an `etag`, the answer may be that it did not change.
+    ///
+    /// # Errors
+    /// No answer, or another status than 200 and, with an `etag`, 304.
+    pub async fn get_document(
+        &self,
+        target: &Target,
+        etag: Option<&HeaderValue>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Document, FetchError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
+        let given = [(header::IF_NONE_MATCH, etag), (header::AUTHORIZATION, authorization)];
+        headers.extend(given.into_iter().filter_map(|(name, value)| Some((name, value?.clone()))));
+        let (parts, body) = self.send(target, Method::GET, headers, Bytes::new()).await?.into_parts();
+        match parts.status {
+            StatusCode::OK => Ok(Document::New { headers: parts.headers, body }),
+            StatusCode::NOT_MODIFIED if etag.is_some() => Ok(Document::Unchanged { headers: parts.headers }),
+            status => Err(FetchError::new(FetchErrorKind::Status, target.shown(), format!("answered {status}"))),
+        }
+    }
+
+    /// Sends a request, and reads its answer whole. The caller judges the status; redirects alone are errors.
+    ///
+    /// # Errors
+    /// No answer that can be used. [`FetchError::not_sent`] says whether the request may be sent again.
+    pub async fn send(
+        &self,
+        target: &Target,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let written = Arc::new(AtomicBool::new(false));
+        let exchange = self.exchange(target, request(target, method, headers, body), &written);
+        let answer = tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
+            let cause = format!("no complete answer after {:?}", self.timeout);
+            Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))
+        });
+        answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
+    }
+
+    async fn exchange(
+        &self,
+        target: &Target,
+        request: Request<Full<Bytes>>,
+        written: &Arc<AtomicBool>,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let stream = connect(target, Arc::clone(&self.lookup), Arc::clone(&self.tls)).await?;
+        let stream = Watched::new(stream, Arc::clone(written));
+        let failed = |error: hyper::Error| {
+            let kind = if error.is_parse_too_large() { FetchErrorKind::TooLarge } else { FetchErrorKind::Http };
+            FetchError::new(kind, target.shown(), causes(&error))
+        };
+        let (mut sender, connection) =
+            http1::Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await.map_err(failed)?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(failed)?;
+            self.read(target, response).await
+        };
+        // The connection is driven here, in no task of its own, and so ends with this future. When it fails, the answer
+        // fails by itself; when it is done, the rest of the answer is still to be read.
+        let driven = async {
+            let _ = connection.await;
+            std::future::pending().await
+        };
+        let (answer, driven) = (pin!(answer), pin!(driven));
+        tokio::select! {
+            answer = answer => answer,
+            never = driven => never,
+        }
+    }
+
+    async fn read(
+        &self,
+        target: &Target,
+        response: Response<hyper::body::Incoming>,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let failed = |kind, cause: String| Err(FetchError::new(kind, target.shown(), cause));
+        let (parts, body) = response.into_parts();
+        let status = parts.status;
+        if status.is_informational() {
+            return failed(FetchErrorKind::Http, format!("answered {status}, which ends no request"));
+        }
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            let location = parts.headers.get(header::LOCATION).and_then(|value| Uri::try_from(value.as_bytes()).ok());
+            // Nothing but the host: the rest may hold secrets.
+            let host = location.as_ref().and_then(Uri::host).unwrap_or("the same host");
+            return failed(
+                FetchErrorKind::Redirect,
+                format!("answered {status} to {host}, and no redirect is followed"),
+            );
+        }
+        if parts.headers.contains_key(header::CONTENT_ENCODING) {
+            let cause = "the answer has a content-encoding, and none was asked for".to_owned();
+            return failed(FetchErrorKind::Encoding, cause);
+        }
+        let too_large =
+            || failed(FetchErrorKind::TooLarge, format!("the answer is longer than {} bytes", self.max_size));
+        if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > self.max_size) {
+            return too_large();
+        }
+        match Limited::new(body, self.max_size).collect().await {
+            Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => too_large(),
+            Err(error) => failed(FetchErrorKind::Http, causes(&*error)),
+        }
+    }
+}
+
+/// The request as it is sent: with the host of its target, and no compression asked for.
+fn request(target: &Target, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from(target.path().clone());
+    *request.headers_mut() = headers;
+    let fixed = [
+        (header::HOST, target.authority().clone()),
+        (header::ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+        (header::CONNECTION, HeaderValue::from_static("close")),
+        (header::USER_AGENT, HeaderValue::from_static("rotogate")),
+    ];
+    for (name, value) in fixed {
+        request.headers_mut().insert(name, value);
+    }
+    request
+}
+
+/// The error and its causes on one line.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,178 @@
+//! Names to addresses to connections. The addresses of a name are filtered before any of them is connected to.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tower::{Service, ServiceExt};
+
+use super::address::Allowed;
+use super::error::{FetchError, FetchErrorKind};
+use super::target::Target;
+
+/// What [`Lookup::addresses`] returns.
+pub type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
+/// Finds the addresses of a name.
+pub trait Lookup: Send + Sync {
+    /// The addresses of a host name.
+    fn addresses(&self, name: &str) -> LookupFuture;
+}
+
+/// The resolver of the system.
+#[derive(Debug)]
+pub(super) struct System;
+
+impl Lookup for System {
+    fn addresses(&self, name: &str) -> LookupFuture {
+        let name = name.to_owned();
+        Box::pin(async move {
+            // The port is not used.
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// A resolver that gives only addresses that may be connected to.
+#[derive(Clone)]
+struct Guarded {
+    lookup: Arc<dyn Lookup>,
+    allowed: Allowed,
+}
+
+/// Why a name has no address that may be connected to.
+#[derive(Debug)]
+enum NoAddress {
+    Unresolved(io::Error),
+    Refused(IpAddr),
+}
+
+impl fmt::Display for NoAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved(error) => write!(f, "the name cannot be resolved: {error}"),
+            Self::Refused(address) => write!(f, "the name resolves to {address}, which must not be connected to"),
+        }
+    }
+}
+
+impl std::error::Error for NoAddress {}
+
+impl Service<Name> for Guarded {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = NoAddress;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAddress>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoAddress>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let found = self.lookup.addresses(name.as_str());
+        let allowed = self.allowed;
+        Box::pin(async move {
+            let found = found.await.map_err(NoAddress::Unresolved)?;
+            let Some(first) = found.first().copied() else {
+                return Err(NoAddress::Unresolved(io::Error::other("it has no address")));
+            };
+            let permitted: Vec<_> =
+                found.into_iter().filter(|address| allowed.permits(*address)).map(|ip| (ip, 0).into()).collect();
+            if permitted.is_empty() { Err(NoAddress::Refused(first)) } else { Ok(permitted.into_iter()) }
+        })
+    }
+}
+
+/// Connects, with TLS where the URL says https.
+pub(super) async fn connect(
+    target: &Target,
+    lookup: Arc<dyn Lookup>,
+    tls: Arc<ClientConfig>,
+) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, FetchError> {
+    // `Target::parse` has checked a host that is an address: the connector does not resolve it.
+    let mut tcp = HttpConnector::new_with_resolver(Guarded { lookup, allowed: target.allowed() });
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let connected = HttpsConnector::from((tcp, tls)).oneshot(target.uri().clone()).await;
+    connected.map_err(|error| {
+        let (kind, cause) = judge(&*error);
+        FetchError::new(kind, target.shown(), cause)
+    })
+}
+
+fn judge(error: &(dyn std::error::Error + 'static)) -> (FetchErrorKind, String) {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    if let Some(cause) = causes.clone().find_map(|cause| cause.downcast_ref::<NoAddress>()) {
+        let kind = match cause {
+            NoAddress::Unresolved(_) => FetchErrorKind::Dns,
+            NoAddress::Refused(_) => FetchErrorKind::RefusedAddress,
+        };
+        return (kind, cause.to_string());
+    }
+    // Of TCP, the connector has an error type of its own; TLS gives plain I/O errors.
+    let tls = error.is::<io::Error>();
+    let last = causes.last().unwrap_or(error);
+    match tls {
+        true => (FetchErrorKind::Tls, format!("TLS: {last}")),
+        false => (FetchErrorKind::Connect, format!("cannot connect: {last}")),
+    }
+}
+
+/// A connection that knows whether anything was written to it since TLS was there.
+pub(super) struct Watched {
+    stream: MaybeHttpsStream<TokioIo<TcpStream>>,
+    written: Arc<AtomicBool>,
+}
+
+impl Watched {
+    /// `written` becomes true with the first attempt to write.
+    pub(super) const fn new(stream: MaybeHttpsStream<TokioIo<TcpStream>>, written: Arc<AtomicBool>) -> Self {
+        Self { stream, written }
+    }
+}
+
+impl Read for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.written.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+}

@@ -1,0 +1,94 @@
+//! Why no answer came.
+
+use std::fmt;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FetchErrorKind {
+    /// The name has no address, or no server answered for it.
+    Dns,
+    /// No connection.
+    Connect,
+    /// No trusted connection.
+    Tls,
+    /// The answer was not complete in time.
+    Timeout,
+    /// The head or the body is longer than its bound.
+    TooLarge,
+    /// A redirect, which is not followed.
+    Redirect,
+    /// Another status than the caller can use.
+    Status,
+    /// The body is compressed.
+    Encoding,
+    /// The host leads to no address that the URL may lead to.
+    RefusedAddress,
+    /// Not HTTP, or an end in the middle.
+    Http,
+}
+
+/// Why a request has no answer. The text has the host and the cause, and nothing of the request.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub struct FetchError {
+    kind: FetchErrorKind,
+    host: String,
+    cause: String,
+    not_sent: bool,
+}
+
+impl FetchErrorKind {
+    /// One word, for metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too_large",
+            Self::Redirect => "redirect",
+            Self::Status => "status",
+            Self::Encoding => "encoding",
+            Self::RefusedAddress => "refused_address",
+            Self::Http => "http",
+        }
+    }
+}
+
+impl FetchError {
+    pub(super) fn new(kind: FetchErrorKind, host: &str, cause: impl fmt::Display) -> Self {
+        Self { kind, host: host.to_owned(), cause: cause.to_string(), not_sent: false }
+    }
+
+    pub(super) fn with_not_sent(mut self, not_sent: bool) -> Self {
+        self.not_sent = not_sent;
+        self
+    }
+
+    /// What went wrong.
+    pub const fn kind(&self) -> FetchErrorKind {
+        self.kind
+    }
+
+    /// One word, for metrics and logs.
+    pub const fn word(&self) -> &'static str {
+        self.kind.word()
+    }
+
+    /// The host of the URL, with its port if the URL has one.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether no byte of the request was written, so that another attempt cannot be a second one.
+    pub const fn not_sent(&self) -> bool {
+        self.not_sent
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.host, self.cause)
+    }
+}

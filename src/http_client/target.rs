@@ -1,0 +1,114 @@
+//! URLs that may be asked.
+
+use std::fmt;
+
+use http::Uri;
+use http::header::HeaderValue;
+use http::uri::{PathAndQuery, Scheme};
+use rustls::pki_types::ServerName;
+
+use super::address::{Allowed, is_loopback, literal};
+
+/// A URL that may be asked, and the addresses that it may lead to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    uri: Uri,
+    /// The host, with the port that the URL has.
+    shown: HeaderValue,
+    path: PathAndQuery,
+    allowed: Allowed,
+}
+
+/// Why a URL cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadTarget {
+    /// Not a URL with scheme, host and path.
+    #[error("expected a URL such as https://id.example.com/path")]
+    Malformed,
+    /// Another scheme, or `http` to another machine.
+    #[error("expected https; http is for localhost and loopback addresses alone")]
+    Scheme,
+    /// A name and password, or a fragment.
+    #[error("expected a URL without user, password and fragment")]
+    Extra,
+    /// The host is an address that the URL must not lead to.
+    #[error("the URL must not lead to this address")]
+    Address,
+}
+
+impl Target {
+    /// Reads a URL: `https`, or `http` for `localhost` and loopback addresses.
+    ///
+    /// # Errors
+    /// The URL cannot be asked, or its host is an address that it must not lead to.
+    pub fn parse(text: &str, allowed: Allowed) -> Result<Self, BadTarget> {
+        if text.contains('#') {
+            return Err(BadTarget::Extra);
+        }
+        let uri: Uri = text.parse().map_err(|_| BadTarget::Malformed)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return Err(BadTarget::Malformed);
+        };
+        if authority.as_str().contains('@') {
+            return Err(BadTarget::Extra);
+        }
+        let host = authority.host();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        // A port that is no number, or none after the colon, reads as no port at all.
+        let port_is_read = authority.as_str().len() == host.len() || authority.port_u16().is_some_and(|port| port > 0);
+        if !port_is_read || ServerName::try_from(bare).is_err() {
+            return Err(BadTarget::Malformed);
+        }
+        let allowed = if *scheme == Scheme::HTTPS {
+            allowed
+        } else if *scheme == Scheme::HTTP && is_loopback(host) {
+            // `localhost`, too, is asked in clear on this machine only, whatever the name resolves to.
+            if !allowed.permits(std::net::Ipv4Addr::LOCALHOST.into()) {
+                return Err(BadTarget::Address);
+            }
+            Allowed::loopback()
+        } else {
+            return Err(BadTarget::Scheme);
+        };
+        if literal(host).is_some_and(|address| !allowed.permits(address)) {
+            return Err(BadTarget::Address);
+        }
+        let shown = HeaderValue::from_str(authority.as_str()).map_err(|_| BadTarget::Malformed)?;
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok(Self { shown, path, allowed, uri })
+    }
+
+    /// The host, without its port; an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        self.uri.host().unwrap_or_default()
+    }
+
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// The host, with the port that the URL has: the header `Host`, and what messages name.
+    pub(super) fn authority(&self) -> &HeaderValue {
+        &self.shown
+    }
+
+    pub(super) fn shown(&self) -> &str {
+        self.shown.to_str().unwrap_or_default()
+    }
+
+    pub(super) fn path(&self) -> &PathAndQuery {
+        &self.path
+    }
+
+    pub(super) const fn allowed(&self) -> Allowed {
+        self.allowed
+    }
+}
+
+/// The URL without its query, which may hold a secret.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.uri.scheme_str().unwrap_or_default(), self.shown(), self.path.path())
+    }
+}

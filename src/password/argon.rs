@@ -1,0 +1,107 @@
+//! argon2: ours, and that of Django, passlib, Spring and PHP.
+
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use zeroize::Zeroizing;
+
+use super::{BadHash, Cost};
+use crate::random::are_equal;
+
+const MAX_OUTPUT: usize = 64;
+
+/// What is accepted.
+pub(super) struct Bounds {
+    cost: Cost,
+    only_argon2id: bool,
+    /// What a dearer hash is told.
+    too_dear: &'static str,
+}
+
+/// For hashes that only we make.
+pub(super) const OURS: Bounds = Bounds {
+    cost: Cost { memory_kib: 64 * 1024, passes: 10, lanes: 4 },
+    only_argon2id: true,
+    too_dear: "dearer than the caps: m at most 65536 (64 MiB), t at most 10, p at most 4",
+};
+
+/// For hashes of other systems.
+#[cfg(feature = "imported-hashes")]
+pub(super) const IMPORTED: Bounds = Bounds {
+    cost: Cost { memory_kib: 256 * 1024, passes: 20, lanes: 8 },
+    only_argon2id: false,
+    too_dear: "dearer than the bounds of argon2: m at most 262144 (256 MiB), t at most 20, p at most 8",
+};
+
+/// A stored hash: salt, output and the cost of a run.
+pub(super) struct Argon2Hash {
+    algorithm: Algorithm,
+    params: Params,
+    salt: Salt,
+    output: Output,
+}
+
+impl Argon2Hash {
+    pub(super) fn parse(phc: &str, bounds: &Bounds) -> Result<Self, BadHash> {
+        let hash = PasswordHash::new(phc)
+            .map_err(|_| BadHash("not a PHC string; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash"))?;
+        let algorithm = match hash.algorithm.as_str() {
+            "argon2id" => Algorithm::Argon2id,
+            "argon2i" if !bounds.only_argon2id => Algorithm::Argon2i,
+            _ if bounds.only_argon2id => {
+                return Err(BadHash("another algorithm than argon2id; only argon2id is accepted"));
+            }
+            _ => return Err(BadHash("another algorithm than argon2id and argon2i")),
+        };
+        if hash.version != Some(19) {
+            return Err(BadHash("another version than v=19; only argon2id v=19 is accepted"));
+        }
+        let params = Params::try_from(&hash).map_err(|_| BadHash("its m, t and p do not make an argon2id hash"))?;
+        let caps = &bounds.cost;
+        if params.m_cost() > caps.memory_kib || params.t_cost() > caps.passes || params.p_cost() > caps.lanes {
+            return Err(BadHash(bounds.too_dear));
+        }
+        if !params.keyid().is_empty() || !params.data().is_empty() {
+            return Err(BadHash("a keyid or data parameter, which is not supported"));
+        }
+        let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
+            return Err(BadHash("the salt or the hash is missing"));
+        };
+        if !(16..=MAX_OUTPUT).contains(&output.len()) {
+            return Err(BadHash("the hash is shorter than 16 bytes or longer than 64"));
+        }
+        Ok(Self { algorithm, params, salt, output })
+    }
+
+    /// A dummy hash to compare with.
+    pub(super) fn dummy(cost: Cost) -> Result<Self, BadHash> {
+        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
+        match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
+            (Ok(params), Ok(salt), Ok(output)) => Ok(Self { algorithm: Algorithm::Argon2id, params, salt, output }),
+            _ => Err(BadHash("the cost of a password check is impossible")),
+        }
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        if self.algorithm == Algorithm::Argon2id { "argon2id" } else { "argon2i" }
+    }
+
+    pub(super) fn cost(&self) -> Cost {
+        Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost(), lanes: self.params.p_cost() }
+    }
+
+    /// One run, in this memory.
+    pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
+        let mut out = Zeroizing::new([0; MAX_OUTPUT]);
+        let Some(out) = out.get_mut(..self.output.len()) else { return false };
+        let argon2 = Argon2::new(self.algorithm, Version::V0x13, self.params.clone());
+        if memory.len() < self.params.block_count() {
+            memory.resize(self.params.block_count(), Block::new());
+        }
+        let run = argon2.hash_password_into_with_memory(password, &self.salt, out, memory.as_mut_slice());
+        run.is_ok() && are_equal(self.output.as_bytes(), out)
+    }
+}

@@ -1,0 +1,367 @@
+//! Stored hashes of all kinds: [`PasswordHash::parse`] reads the text, and checks its cost before any work is done.
+//!
+//! Ours are argon2id. Hashes of other systems are accepted so that their users need no new password, with the feature
+//! `imported-hashes`; a login replaces them with ours. One file for each family. What is not salted, or not hashed, is
+//! never accepted.
+
+use argon2::{Algorithm, Block};
+
+use super::argon::Argon2Hash;
+use super::{BadHash, Cost};
+
+#[cfg(feature = "imported-hashes")]
+use super::{bcrypt, firebase, legacy, pbkdf2, scrypt};
+
+#[cfg(test)]
+#[cfg(feature = "imported-hashes")]
+mod tests;
+
+/// A scheme that is accepted only if the operator lists it: it is weak, and each login replaces its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Legacy {
+    /// `$P$` and `$H$`: MD5, many times (WordPress until 6.8, phpBB).
+    Phpass,
+    /// `$5$` of crypt(3).
+    Sha256Crypt,
+    /// `$6$` of crypt(3).
+    Sha512Crypt,
+}
+
+impl Legacy {
+    /// The schemes, with their names in the configuration.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("phpass", Self::Phpass), ("sha256-crypt", Self::Sha256Crypt), ("sha512-crypt", Self::Sha512Crypt)];
+}
+
+/// What is accepted besides the schemes that always are, and what is needed to check some of them.
+#[derive(Clone, Debug, Default)]
+pub struct Accepted {
+    /// The weak schemes.
+    pub legacy: Vec<Legacy>,
+    /// The parameters of the Firebase project, for `$firebase-scrypt$`.
+    #[cfg(feature = "imported-hashes")]
+    pub firebase: Option<firebase::Parameters>,
+    /// Spring's `{pbkdf2}` where it was not set up with its defaults.
+    #[cfg(feature = "imported-hashes")]
+    pub spring: pbkdf2::Spring,
+}
+
+/// A stored hash whose cost is within the bounds.
+pub struct PasswordHash(pub(super) Scheme);
+
+impl std::fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PasswordHash({})", self.scheme())
+    }
+}
+
+pub(super) enum Scheme {
+    Argon2(Argon2Hash),
+    #[cfg(feature = "imported-hashes")]
+    Bcrypt(bcrypt::Bcrypt),
+    #[cfg(feature = "imported-hashes")]
+    Pbkdf2(pbkdf2::Pbkdf2),
+    #[cfg(feature = "imported-hashes")]
+    Scrypt(scrypt::Scrypt),
+    #[cfg(feature = "imported-hashes")]
+    Firebase(firebase::Firebase),
+    #[cfg(feature = "imported-hashes")]
+    Phpass(legacy::Phpass),
+    #[cfg(feature = "imported-hashes")]
+    ShaCrypt(legacy::ShaCrypt),
+}
+
+/// What a check costs. Two checks of one class take the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum CostClass {
+    /// argon2id or argon2i.
+    Argon2(Cost),
+    /// bcrypt with 2^cost rounds.
+    Bcrypt {
+        /// The binary logarithm of the rounds.
+        cost: u32,
+    },
+    /// PBKDF2 with HMAC.
+    Pbkdf2 {
+        /// The bits of the hash: 160 for SHA-1, 256, 512.
+        bits: u16,
+        /// The iterations for all blocks of the output together.
+        iterations: u32,
+    },
+    /// scrypt.
+    Scrypt {
+        /// The binary logarithm of N.
+        log_n: u8,
+        /// The block size.
+        r: u32,
+        /// The parallelism, which is computed in sequence.
+        p: u32,
+    },
+    /// phpass.
+    Phpass {
+        /// Applications of MD5.
+        rounds: u32,
+    },
+    /// SHA-256 or SHA-512 of crypt(3).
+    ShaCrypt {
+        /// The bits of the hash: 256 or 512.
+        bits: u16,
+        /// Its rounds.
+        rounds: u32,
+    },
+}
+
+impl Default for CostClass {
+    /// That of our own hashes.
+    fn default() -> Self {
+        Self::Argon2(Cost::default())
+    }
+}
+
+impl CostClass {
+    /// The memory of a check, in KiB, if it is more than negligible.
+    pub fn memory_kib(self) -> u32 {
+        match self {
+            Self::Argon2(cost) => cost.memory_kib,
+            Self::Scrypt { log_n, r, .. } => {
+                (r / 8).saturating_mul(1_u32.checked_shl(log_n.into()).unwrap_or(u32::MAX))
+            }
+            Self::Bcrypt { .. } | Self::Pbkdf2 { .. } | Self::Phpass { .. } | Self::ShaCrypt { .. } => 0,
+        }
+    }
+
+    /// Its kind, and what orders the classes of a kind.
+    pub(super) fn work(self) -> ((u8, u32), u64) {
+        match self {
+            Self::Argon2(cost) => ((0, 0), cost.work()),
+            Self::Bcrypt { cost } => ((1, 0), cost.into()),
+            Self::Pbkdf2 { bits, iterations } => ((2, bits.into()), iterations.into()),
+            Self::Scrypt { log_n, r, p } => {
+                ((3, 0), (u64::from(r) * u64::from(p)).checked_shl(log_n.into()).unwrap_or(u64::MAX))
+            }
+            Self::Phpass { rounds } => ((4, 0), rounds.into()),
+            Self::ShaCrypt { bits, rounds } => ((5, bits.into()), rounds.into()),
+        }
+    }
+
+    /// A hash to run with nothing to compare with.
+    pub(super) fn dummy(self) -> Result<PasswordHash, BadHash> {
+        Ok(PasswordHash(match self {
+            Self::Argon2(cost) => Scheme::Argon2(Argon2Hash::dummy(cost)?),
+            #[cfg(feature = "imported-hashes")]
+            Self::Bcrypt { cost } => Scheme::Bcrypt(bcrypt::Bcrypt::dummy(cost)),
+            #[cfg(feature = "imported-hashes")]
+            Self::Pbkdf2 { bits, iterations } => Scheme::Pbkdf2(pbkdf2::Pbkdf2::dummy(bits, iterations)?),
+            #[cfg(feature = "imported-hashes")]
+            Self::Scrypt { log_n, r, p } => Scheme::Scrypt(scrypt::Scrypt::dummy(log_n, r, p)?),
+            #[cfg(feature = "imported-hashes")]
+            Self::Phpass { rounds } => Scheme::Phpass(legacy::Phpass::dummy(rounds)),
+            #[cfg(feature = "imported-hashes")]
+            Self::ShaCrypt { bits, rounds } => Scheme::ShaCrypt(legacy::ShaCrypt::dummy(bits, rounds)?),
+            #[cfg(not(feature = "imported-hashes"))]
+            _ => return Err(BadHash("a class of an imported hash")),
+        }))
+    }
+
+    /// The classes whose checks together take this share of a check of this class, if any share worth the name.
+    pub(super) fn share(self, share: f64) -> Vec<Self> {
+        let of = |whole: u32| {
+            let part = f64::from(whole) * share.clamp(0.0, 1.0);
+            // In range: a share of a `u32`.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a u32")]
+            let part = part.round() as u32;
+            part
+        };
+        // 2^n in parts of powers of two, down to a hundredth of it.
+        let powers = |log: u32, least: u32| {
+            let mut left = of(1 << 16);
+            let mut parts = Vec::new();
+            for part in (log.saturating_sub(7).max(least)..log).rev() {
+                let weight = 1_u32 << (16 - (log - part));
+                if left >= weight {
+                    left -= weight;
+                    parts.push(part);
+                }
+            }
+            parts
+        };
+        match self {
+            Self::Argon2(cost) => cost.part(of(1 << 16), 1 << 16).map(Self::Argon2).into_iter().collect(),
+            Self::Bcrypt { cost } => powers(cost, 4).into_iter().map(|cost| Self::Bcrypt { cost }).collect(),
+            Self::Pbkdf2 { bits, iterations } => match of(iterations) {
+                0 => Vec::new(),
+                iterations => vec![Self::Pbkdf2 { bits, iterations }],
+            },
+            Self::Scrypt { log_n, r, p } => powers(log_n.into(), 1)
+                .into_iter()
+                .filter_map(|log_n| Some(Self::Scrypt { log_n: u8::try_from(log_n).ok()?, r, p }))
+                .collect(),
+            Self::Phpass { rounds } => match of(rounds) {
+                0 => Vec::new(),
+                rounds => vec![Self::Phpass { rounds }],
+            },
+            Self::ShaCrypt { bits, rounds } => match of(rounds) {
+                // Fewer are not defined.
+                0..1000 => Vec::new(),
+                rounds => vec![Self::ShaCrypt { bits, rounds }],
+            },
+        }
+    }
+}
+
+impl PasswordHash {
+    /// Reads the text of a stored hash.
+    ///
+    /// # Errors
+    /// It is of no accepted scheme, damaged, or more expensive than the bound of its scheme. No work was done.
+    pub fn parse(text: &str, accepted: &Accepted) -> Result<Self, BadHash> {
+        #[cfg(feature = "imported-hashes")]
+        {
+            parse(text, accepted).map(Self)
+        }
+        #[cfg(not(feature = "imported-hashes"))]
+        {
+            let _ = accepted;
+            Argon2Hash::parse(text, &super::argon::OURS).map(Scheme::Argon2).map(Self)
+        }
+    }
+
+    /// The scheme, in a word.
+    pub fn scheme(&self) -> &'static str {
+        match &self.0 {
+            Scheme::Argon2(hash) => hash.name(),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Bcrypt(hash) => hash.name(),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Pbkdf2(hash) => hash.name(),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Scrypt(_) => "scrypt",
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Firebase(_) => "firebase-scrypt",
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Phpass(_) => "phpass",
+            #[cfg(feature = "imported-hashes")]
+            Scheme::ShaCrypt(hash) => hash.name(),
+        }
+    }
+
+    /// What a check of it costs.
+    pub fn class(&self) -> CostClass {
+        match &self.0 {
+            Scheme::Argon2(hash) => CostClass::Argon2(hash.cost()),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Bcrypt(hash) => CostClass::Bcrypt { cost: hash.cost() },
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Pbkdf2(hash) => hash.class(),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Scrypt(hash) => hash.class(),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Firebase(hash) => hash.class(),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Phpass(hash) => CostClass::Phpass { rounds: hash.rounds() },
+            #[cfg(feature = "imported-hashes")]
+            Scheme::ShaCrypt(hash) => hash.class(),
+        }
+    }
+
+    /// Whether it is what [`hash`](super::hash) makes today: argon2id with our cost. Anything else is replaced at a
+    /// login.
+    pub fn is_ours(&self) -> bool {
+        matches!(&self.0, Scheme::Argon2(hash) if hash.algorithm() == Algorithm::Argon2id && hash.cost() == Cost::default())
+    }
+
+    /// Whether this is the password. Blocks for the time of a check.
+    pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
+        match &self.0 {
+            Scheme::Argon2(hash) => hash.matches(password, memory),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Bcrypt(hash) => hash.matches(password),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Pbkdf2(hash) => hash.matches(password),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Scrypt(hash) => hash.matches(password),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Firebase(hash) => hash.matches(password),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::Phpass(hash) => hash.matches(password),
+            #[cfg(feature = "imported-hashes")]
+            Scheme::ShaCrypt(hash) => hash.matches(password),
+        }
+    }
+}
+
+/// The longest text of a hash: four times that of the longest that its makers write.
+#[cfg(feature = "imported-hashes")]
+const MAX_TEXT: usize = 1024;
+
+#[cfg(feature = "imported-hashes")]
+fn parse(text: &str, accepted: &Accepted) -> Result<Scheme, BadHash> {
+    const UNKNOWN: BadHash = BadHash(
+        "not a hash of an accepted scheme; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash, or a salted hash that \
+         docs/users.md lists",
+    );
+    if text.len() > MAX_TEXT {
+        return Err(BadHash("longer than any hash that is accepted"));
+    }
+    // Spring: the name of the encoder in braces.
+    if let Some((encoder, rest)) = text.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+        return match encoder.split_once('@').map_or(encoder, |(name, _)| name) {
+            "bcrypt" => bcrypt::parse(rest).map(Scheme::Bcrypt),
+            "argon2" => Argon2Hash::parse(rest, &super::argon::IMPORTED).map(Scheme::Argon2),
+            "pbkdf2" => pbkdf2::parse_spring(encoder, rest, &accepted.spring).map(Scheme::Pbkdf2),
+            "scrypt" => scrypt::parse_spring(rest).map(Scheme::Scrypt),
+            _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or without a salt")),
+        };
+    }
+    // Django: the name of the hasher, without a dollar sign before it.
+    if let Some((hasher, rest)) = text.split_once('$').filter(|(hasher, _)| !hasher.is_empty()) {
+        return match hasher {
+            "bcrypt" => bcrypt::parse(rest).map(Scheme::Bcrypt),
+            "bcrypt_sha256" => bcrypt::parse_django_sha256(rest).map(Scheme::Bcrypt),
+            "argon2" => Argon2Hash::parse(text.strip_prefix("argon2").unwrap_or_default(), &super::argon::IMPORTED)
+                .map(Scheme::Argon2),
+            "pbkdf2_sha256" => pbkdf2::parse_django(256, rest).map(Scheme::Pbkdf2),
+            "pbkdf2_sha1" => pbkdf2::parse_django(160, rest).map(Scheme::Pbkdf2),
+            "scrypt" => scrypt::parse_django(rest).map(Scheme::Scrypt),
+            _ => Err(UNKNOWN),
+        };
+    }
+    let Some((id, rest)) = text.strip_prefix('$').and_then(|rest| rest.split_once('$')) else {
+        return pbkdf2::parse_asp_net(text).map(Scheme::Pbkdf2).map_err(|error| error.unwrap_or(UNKNOWN));
+    };
+    match id {
+        "argon2id" | "argon2i" => Argon2Hash::parse(text, &super::argon::IMPORTED).map(Scheme::Argon2),
+        "2a" | "2b" | "2y" => bcrypt::parse(text).map(Scheme::Bcrypt),
+        "2x" => Err(BadHash("bcrypt 2x, which a flaw of its maker made; it is not accepted")),
+        "bcrypt-sha256" => bcrypt::parse_passlib_sha256(rest).map(Scheme::Bcrypt),
+        "pbkdf2" => pbkdf2::parse_passlib(160, rest).map(Scheme::Pbkdf2),
+        "pbkdf2-sha256" => pbkdf2::parse_passlib(256, rest).map(Scheme::Pbkdf2),
+        "pbkdf2-sha512" => pbkdf2::parse_passlib(512, rest).map(Scheme::Pbkdf2),
+        "scrypt" => scrypt::parse_passlib(rest).map(Scheme::Scrypt),
+        "7" => scrypt::parse_crypt(rest).map(Scheme::Scrypt),
+        "firebase-scrypt" => firebase::parse(rest, accepted.firebase.as_ref()).map(Scheme::Firebase),
+        "P" | "H" => listed(Legacy::Phpass, accepted).and_then(|()| legacy::parse_phpass(rest).map(Scheme::Phpass)),
+        "5" => listed(Legacy::Sha256Crypt, accepted)
+            .and_then(|()| legacy::parse_sha_crypt(256, text, rest).map(Scheme::ShaCrypt)),
+        "6" => listed(Legacy::Sha512Crypt, accepted)
+            .and_then(|()| legacy::parse_sha_crypt(512, text, rest).map(Scheme::ShaCrypt)),
+        _ => Err(UNKNOWN),
+    }
+}
+
+#[cfg(feature = "imported-hashes")]
+fn listed(scheme: Legacy, accepted: &Accepted) -> Result<(), BadHash> {
+    if accepted.legacy.contains(&scheme) {
+        return Ok(());
+    }
+    Err(BadHash(match scheme {
+        Legacy::Phpass => "phpass, which is weak; accepted only with allow_legacy = [\"phpass\"] in [directory]",
+        Legacy::Sha256Crypt => {
+            "sha256-crypt, which is weak; accepted only with allow_legacy = [\"sha256-crypt\"] in [directory]"
+        }
+        Legacy::Sha512Crypt => {
+            "sha512-crypt, which is weak; accepted only with allow_legacy = [\"sha512-crypt\"] in [directory]"
+        }
+    }))
+}

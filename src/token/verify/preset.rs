@@ -1,0 +1,330 @@
+//! What known providers write into their tokens, as data: a table for each provider. A preset is where the rules for an
+//! issuer begin; each key that is written besides replaces that key of the preset alone.
+//!
+//! ```
+//! use rotogate::token::verify::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
+//!
+//! # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
+//! let url = "https://idp.example.com/realms/x";
+//! let rules = IssuerRules::external(url, vec!["api".into()], keys).preset(Preset::Keycloak).named("kc");
+//! # let _ = rules;
+//! # Ok(()) }
+//! ```
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::mapping::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use crate::claim::ClaimPath;
+use crate::token::algorithm::Algorithm;
+
+/// A provider whose tokens are known.
+///
+/// ```
+/// use rotogate::token::{IssuerKeys, IssuerRules, Preset};
+///
+/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+/// let keys = IssuerKeys::from_jwks(jwks.as_bytes(), None)?;
+/// let rules = IssuerRules::external("https://idp.example.com/realms/x", vec!["api".into()], keys)
+///     .preset(Preset::Keycloak);
+/// # let _ = rules;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Preset {
+    /// Keycloak: access tokens of a realm. Its ID and refresh tokens have another claim `typ`.
+    Keycloak,
+    /// Entra ID, endpoint version 2.0, one tenant.
+    EntraV2,
+    /// Entra ID, endpoint version 1.0, one tenant.
+    EntraV1,
+    /// Auth0: access tokens for an API, of both token profiles.
+    Auth0,
+    /// Okta: an authorization server of its own. Tokens of the org server cannot be verified locally.
+    Okta,
+    /// Amazon Cognito: access tokens of a user pool. `audience` lists app clients.
+    Cognito,
+    /// Google: ID tokens, since its access tokens are opaque.
+    Google,
+    /// GitHub Actions: ID tokens of workflows. The owner of the repository must be required.
+    GithubActions,
+    /// Kubernetes: projected tokens of service accounts.
+    Kubernetes,
+    /// Ory Hydra with JWT access tokens.
+    Hydra,
+    /// Zitadel with JWT access tokens.
+    Zitadel,
+    /// Authentik with a signing key.
+    Authentik,
+    /// Supabase Auth with asymmetric keys.
+    Supabase,
+    /// Firebase Authentication: ID tokens.
+    Firebase,
+    /// Another OpenID provider: access tokens with the usual claims, and no ID tokens.
+    Oidc,
+}
+
+/// What a provider writes. A list of claims is read as [`ClaimMapping`] says.
+struct Provider {
+    preset: Preset,
+    name: &'static str,
+    /// The header's `typ`; empty: none.
+    typ: &'static [&'static str],
+    scope: &'static [&'static str],
+    client: &'static [&'static str],
+    roles: &'static [&'static str],
+    subject_encoding: SubjectEncoding,
+    audience: Option<&'static str>,
+    /// Claims with their only value.
+    require: &'static [(&'static str, &'static str)],
+    /// Claims that only its access tokens have.
+    present: &'static [&'static str],
+    /// Claims that only its other tokens have.
+    absent: &'static [&'static str],
+    /// Claims whose values only the operator knows. Without them everybody at the provider would be let in.
+    asked: &'static [&'static str],
+    /// Of keys whose `alg` is missing.
+    algorithm: Option<Algorithm>,
+    max_lifetime: Duration,
+}
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+/// The claims of an ID token about the tokens that came with it, and about the login (OpenID Connect Core §2, §3.3.2.11).
+const OF_ID_TOKENS: &[&str] = &["at_hash", "c_hash", "nonce"];
+
+/// A provider with nothing of its own.
+const PLAIN: Provider = Provider {
+    preset: Preset::Oidc,
+    name: "oidc",
+    typ: &["JWT", "at+jwt"],
+    scope: &["scope"],
+    client: &["azp", "client_id"],
+    roles: &[],
+    subject_encoding: SubjectEncoding::Ascii,
+    audience: None,
+    require: &[],
+    present: &[],
+    absent: &[],
+    asked: &[],
+    algorithm: None,
+    max_lifetime: hours(24),
+};
+
+const PROVIDERS: [Provider; 15] = [
+    Provider {
+        preset: Preset::Keycloak,
+        name: "keycloak",
+        roles: &["realm_access.roles"],
+        require: &[("typ", "Bearer")],
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::EntraV2,
+        name: "entra-v2",
+        typ: &["JWT"],
+        scope: &["scp"],
+        client: &["azp"],
+        roles: &["roles", "groups"],
+        require: &[("ver", "2.0")],
+        present: &["azp"],
+        absent: OF_ID_TOKENS,
+        algorithm: Some(Algorithm::Rs256),
+        // 28 hours with continuous access evaluation.
+        max_lifetime: hours(29),
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::EntraV1,
+        name: "entra-v1",
+        typ: &["JWT"],
+        scope: &["scp"],
+        client: &["appid"],
+        roles: &["roles", "groups"],
+        require: &[("ver", "1.0")],
+        present: &["appid"],
+        absent: OF_ID_TOKENS,
+        algorithm: Some(Algorithm::Rs256),
+        max_lifetime: hours(29),
+        ..PLAIN
+    },
+    Provider { preset: Preset::Auth0, name: "auth0", absent: OF_ID_TOKENS, ..PLAIN },
+    Provider {
+        preset: Preset::Okta,
+        name: "okta",
+        typ: &["", "JWT"],
+        scope: &["scp"],
+        client: &["cid"],
+        roles: &["groups"],
+        present: &["cid"],
+        absent: OF_ID_TOKENS,
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Cognito,
+        name: "cognito",
+        typ: &["", "JWT"],
+        client: &["client_id"],
+        roles: &["\"cognito:groups\""],
+        audience: Some("client_id"),
+        require: &[("token_use", "access")],
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Google,
+        name: "google",
+        typ: &["JWT"],
+        scope: &[],
+        client: &["azp"],
+        max_lifetime: hours(2),
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::GithubActions,
+        name: "github-actions",
+        typ: &["JWT"],
+        scope: &[],
+        client: &[],
+        // Names of branches and environments are in it.
+        subject_encoding: SubjectEncoding::Percent,
+        // By number: a name can be taken over by another owner.
+        asked: &["repository_owner_id"],
+        max_lifetime: hours(1),
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Kubernetes,
+        name: "kubernetes",
+        typ: &["", "JWT"],
+        scope: &[],
+        client: &[],
+        present: &["\"kubernetes.io\".serviceaccount.name"],
+        // A token outlives its pod.
+        max_lifetime: hours(2),
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Hydra,
+        name: "hydra",
+        scope: &["scp", "scope"],
+        client: &["client_id"],
+        present: &["client_id"],
+        absent: OF_ID_TOKENS,
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Zitadel,
+        name: "zitadel",
+        client: &["client_id", "azp"],
+        roles: &["\"urn:zitadel:iam:org:project:roles\"{}"],
+        present: &["jti"],
+        absent: &["at_hash", "c_hash", "nonce", "auth_time", "amr"],
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Authentik,
+        name: "authentik",
+        client: &["azp"],
+        roles: &["groups"],
+        // Its access token is its ID token with these two, and the same audience.
+        present: &["azp", "uid"],
+        absent: &["at_hash", "c_hash"],
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Supabase,
+        name: "supabase",
+        typ: &["JWT"],
+        scope: &[],
+        client: &["client_id"],
+        roles: &["role"],
+        present: &["session_id"],
+        ..PLAIN
+    },
+    Provider {
+        preset: Preset::Firebase,
+        name: "firebase",
+        typ: &["JWT"],
+        scope: &[],
+        client: &[],
+        present: &["firebase.sign_in_provider"],
+        max_lifetime: hours(2),
+        ..PLAIN
+    },
+    Provider { scope: &["scope", "scp"], client: &["client_id", "azp", "cid"], absent: OF_ID_TOKENS, ..PLAIN },
+];
+
+impl Preset {
+    /// All presets.
+    pub const ALL: [Self; 15] = [
+        Self::Keycloak,
+        Self::EntraV2,
+        Self::EntraV1,
+        Self::Auth0,
+        Self::Okta,
+        Self::Cognito,
+        Self::Google,
+        Self::GithubActions,
+        Self::Kubernetes,
+        Self::Hydra,
+        Self::Zitadel,
+        Self::Authentik,
+        Self::Supabase,
+        Self::Firebase,
+        Self::Oidc,
+    ];
+
+    fn provider(self) -> &'static Provider {
+        // `oidc` stands for what is not listed, which a test excludes.
+        PROVIDERS.iter().find(|provider| provider.preset == self).unwrap_or(const { &PLAIN })
+    }
+
+    /// Its word in `gateway.toml`.
+    pub fn word(self) -> &'static str {
+        self.provider().name
+    }
+
+    /// The types of its access tokens.
+    pub fn typ(self) -> impl Iterator<Item = &'static str> {
+        self.provider().typ.iter().copied()
+    }
+
+    /// The longest lifetime of its access tokens.
+    pub fn max_lifetime(self) -> Duration {
+        self.provider().max_lifetime
+    }
+
+    /// The algorithm of its keys without `alg`.
+    pub fn algorithm(self) -> Option<Algorithm> {
+        self.provider().algorithm
+    }
+
+    /// Its claims. A required claim without values is one whose values the operator must name: until then, the mapping
+    /// is refused.
+    pub fn claims(self) -> ClaimMapping {
+        let provider = self.provider();
+        // A test parses each of them.
+        let paths = |paths: &[&str]| paths.iter().filter_map(|path| ClaimPath::parse(path).ok()).collect::<Vec<_>>();
+        let wanted = |path: &str, wanted| Some(RequiredClaim { path: ClaimPath::parse(path).ok()?, wanted });
+        let required = provider
+            .require
+            .iter()
+            .filter_map(|(path, value)| wanted(path, WantedClaim::OneOf(vec![Value::from(*value)])));
+        let asked = provider.asked.iter().filter_map(|path| wanted(path, WantedClaim::OneOf(Vec::new())));
+        let present = provider.present.iter().filter_map(|path| wanted(path, WantedClaim::Present));
+        let absent = provider.absent.iter().filter_map(|path| wanted(path, WantedClaim::Absent));
+        ClaimMapping {
+            scope: paths(provider.scope),
+            client: paths(provider.client),
+            roles: paths(provider.roles),
+            subject_encoding: provider.subject_encoding,
+            audience: provider.audience.and_then(|path| ClaimPath::parse(path).ok()),
+            require: required.chain(asked).chain(present).chain(absent).collect(),
+            ..ClaimMapping::default()
+        }
+    }
+}

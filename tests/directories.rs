@@ -1,0 +1,11 @@
+//! Users in another system: what a fault of it does, and what a change in it does.
+
+#[cfg(feature = "ldap")]
+mod ldap;
+#[cfg(feature = "sql")]
+mod mariadb;
+#[cfg(feature = "sql")]
+mod postgres;
+mod server;
+#[cfg(feature = "sql")]
+mod sqlite;

@@ -1,0 +1,332 @@
+//! An LDAP server that answers as a test wants, and remembers what it was asked.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use http::StatusCode;
+use support::{Gate, Place};
+
+use super::{BASE, KEYS, PASSWORD};
+
+/// The operations (RFC 4511 §4): the tag of the request.
+const BIND: u8 = 0x60;
+const SEARCH: u8 = 0x63;
+
+/// An element in BER.
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    match u8::try_from(content.len()) {
+        Ok(short @ ..=127) => bytes.push(short),
+        _ => {
+            bytes.push(0x82);
+            bytes.extend(u16::try_from(content.len()).unwrap().to_be_bytes());
+        }
+    }
+    bytes.extend(content);
+    bytes
+}
+
+fn text(content: &[u8]) -> Vec<u8> {
+    element(0x04, content)
+}
+
+/// A result: code, matched name, message.
+fn result(tag: u8, code: u8) -> Vec<u8> {
+    element(tag, &[element(0x0a, &[code]), text(b""), text(b"")].concat())
+}
+
+fn bound(code: u8) -> Vec<u8> {
+    result(0x61, code)
+}
+
+fn search_done(code: u8) -> Vec<u8> {
+    result(0x65, code)
+}
+
+/// An entry with these attributes.
+fn entry(dn: &[u8], attributes: &[(&str, &[u8])]) -> Vec<u8> {
+    let attribute =
+        |(name, value): &(&str, &[u8])| element(0x30, &[text(name.as_bytes()), element(0x31, &text(value))].concat());
+    let attributes: Vec<u8> = attributes.iter().flat_map(attribute).collect();
+    element(0x64, &[text(dn), element(0x30, &attributes)].concat())
+}
+
+fn user(dn: &[u8]) -> Vec<u8> {
+    entry(dn, &[("entryUUID", b"0b2f1c1e-0000-4000-8000-000000000001"), ("pwdChangedTime", b"20200101000000Z")])
+}
+
+fn reference() -> Vec<u8> {
+    element(0x73, &text(b"ldap://other.example.com/dc=example,dc=com"))
+}
+
+fn intermediate() -> Vec<u8> {
+    element(0x79, &element(0x80, b"1.3.6.1.4.1.4203.1.9.1.4"))
+}
+
+/// A request: the connection, the tag, and everything in it.
+#[derive(Clone, Debug)]
+struct Asked {
+    connection: usize,
+    operation: u8,
+    content: Vec<u8>,
+}
+
+impl Asked {
+    fn contains(&self, part: &str) -> bool {
+        self.content.windows(part.len()).any(|window| window == part.as_bytes())
+    }
+}
+
+/// What to answer: protocol operations, or `None` for nothing at all.
+type Script = dyn Fn(&Asked) -> Option<Vec<Vec<u8>>> + Send + Sync;
+
+struct Liar {
+    port: u16,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    script: Arc<Mutex<Arc<Script>>>,
+}
+
+impl Liar {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(honest)));
+        let (seen, said) = (Arc::clone(&asked), Arc::clone(&script));
+        std::thread::spawn(move || {
+            for (connection, stream) in listener.incoming().enumerate() {
+                let (seen, said) = (Arc::clone(&seen), Arc::clone(&said));
+                std::thread::spawn(move || serve(stream.unwrap(), connection, &seen, &said));
+            }
+        });
+        Self { port, asked, script }
+    }
+
+    fn says(&self, script: impl Fn(&Asked) -> Option<Vec<Vec<u8>>> + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// What it was asked since the last call.
+    fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    fn gate(&self) -> (Place, Gate) {
+        let (keys, _) = KEYS.split_once("groups =").unwrap();
+        let keys =
+            format!("{keys}url = \"ldap://127.0.0.1:{}\"\ndangerous_plaintext = true\ntimeout = \"1s\"\n", self.port);
+        let place = super::place(&keys);
+        let gate = place.start();
+        (place, gate)
+    }
+}
+
+fn serve(mut stream: TcpStream, connection: usize, seen: &Mutex<Vec<Asked>>, script: &Mutex<Arc<Script>>) {
+    while let Some(message) = read_message(&mut stream) {
+        // The message id, then the operation.
+        let id_end = 2 + usize::from(message[1]);
+        let (id, operation) = message.split_at(id_end);
+        let asked = Asked { connection, operation: operation[0], content: operation.to_vec() };
+        seen.lock().unwrap().push(asked.clone());
+        let script = Arc::clone(&script.lock().unwrap());
+        for answer in script(&asked).unwrap_or_default() {
+            if stream.write_all(&element(0x30, &[id, &answer].concat())).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The content of the next message. `None` at the end.
+fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).ok()?;
+    let mut length = usize::from(head[1]);
+    if length > 127 {
+        let mut bytes = vec![0; length - 128];
+        stream.read_exact(&mut bytes).ok()?;
+        length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    }
+    let mut content = vec![0; length];
+    stream.read_exact(&mut content).ok()?;
+    Some(content)
+}
+
+/// One user, whose password is right, and references beside the entry.
+fn honest(asked: &Asked) -> Option<Vec<Vec<u8>>> {
+    Some(match asked.operation {
+        BIND => vec![bound(0)],
+        SEARCH => {
+            vec![reference(), intermediate(), user(format!("uid=demo,{BASE}").as_bytes()), reference(), search_done(0)]
+        }
+        _ => Vec::new(),
+    })
+}
+
+fn search(answers: Vec<Vec<u8>>) -> impl Fn(&Asked) -> Option<Vec<Vec<u8>>> {
+    move |asked| if asked.operation == SEARCH { Some(answers.clone()) } else { honest(asked) }
+}
+
+#[tokio::test]
+async fn i27_references_beside_the_entry_are_skipped_and_never_followed() {
+    let liar = Liar::start();
+    let (_place, gate) = liar.gate();
+    let held = gate.log_in("demo", PASSWORD).await.tokens();
+    gate.refresh(&held.refresh).await.tokens();
+    liar.says(search(vec![reference(), search_done(0)]));
+    assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::BAD_REQUEST, "references alone are no entry");
+}
+
+#[tokio::test]
+async fn i26_empty_and_nul_passwords_never_reach_the_wire_and_a_bound_connection_never_searches() {
+    let liar = Liar::start();
+    let (_place, gate) = liar.gate();
+    for password in ["", "\0", "correct\0", &"x".repeat(1025)] {
+        let status = gate.log_in("demo", password).await.status;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{} bytes", password.len());
+    }
+    for name in ["demo\0", " demo", "de  mo", ""] {
+        assert_eq!(gate.log_in(name, PASSWORD).await.status, StatusCode::BAD_REQUEST, "{name:?}");
+    }
+    assert!(liar.asked().is_empty(), "nothing was sent");
+    for _ in 0..3 {
+        let held = gate.log_in("demo", PASSWORD).await.tokens();
+        gate.refresh(&held.refresh).await.tokens();
+    }
+    let asked = liar.asked();
+    let of_users = asked.iter().filter(|asked| asked.operation == BIND && asked.contains("uid=demo"));
+    let bound: Vec<usize> = of_users.map(|asked| asked.connection).collect();
+    assert!(bound.len() >= 3, "{bound:?}");
+    let searches = asked.iter().filter(|asked| asked.operation == SEARCH);
+    assert!(searches.clone().count() >= 9 && searches.clone().all(|asked| !bound.contains(&asked.connection)));
+    // The name goes into the filter as one value.
+    liar.says(search(vec![search_done(0)]));
+    gate.log_in("a*)(uid=\\", PASSWORD).await;
+    assert!(liar.asked().iter().any(|asked| asked.contains("a*)(uid=\\")), "one value, not a filter of its own");
+}
+
+#[tokio::test]
+async fn a_new_password_file_opens_the_connections_that_search_again() {
+    let liar = Liar::start();
+    let (place, gate) = liar.gate();
+    let mut held = gate.log_in("demo", PASSWORD).await.tokens();
+    liar.asked();
+    held = gate.refresh(&held.refresh).await.tokens();
+    assert!(liar.asked().iter().all(|asked| asked.operation == SEARCH), "the connection is kept");
+    support::keep_secret("another-gate-password");
+    let file = place.path("ldap.pw");
+    let before = file.metadata().unwrap().modified().unwrap();
+    support::pki::write_private(&place.path("new.pw"), "another-gate-password\n");
+    let new = std::fs::File::options().append(true).open(place.path("new.pw")).unwrap();
+    new.set_modified(before + std::time::Duration::from_secs(1)).unwrap();
+    std::fs::rename(place.path("new.pw"), file).unwrap();
+    gate.refresh(&held.refresh).await.tokens();
+    let asked = liar.asked();
+    let first = asked.first().expect("a request");
+    assert!(first.operation == BIND && first.contains("cn=gate") && first.contains("another-gate-password"));
+}
+
+#[tokio::test]
+async fn i22_no_lie_of_the_server_is_a_verdict() {
+    let liar = Liar::start();
+    let dn = format!("uid=demo,{BASE}");
+    let dn = dn.as_bytes();
+    let other = entry(dn, &[("entryUUID", b"another")]);
+    let lies: Vec<(&str, Box<Script>)> = vec![
+        ("a referral in place of a result", Box::new(search(vec![search_done(10)]))),
+        ("an error of its own", Box::new(search(vec![search_done(80)]))),
+        ("two entries", Box::new(search(vec![user(dn), user(dn), search_done(0)]))),
+        ("more than it returned", Box::new(search(vec![user(dn), search_done(4)]))),
+        ("a name that is not UTF-8", Box::new(search(vec![user(b"uid=\xff"), search_done(0)]))),
+        ("an entry without attributes", Box::new(search(vec![element(0x64, &text(dn)), search_done(0)]))),
+        ("an entry that is none", Box::new(search(vec![element(0x64, b""), search_done(0)]))),
+        ("another user", Box::new(search(vec![other, search_done(0)]))),
+        ("no subject", Box::new(search(vec![entry(dn, &[]), search_done(0)]))),
+        (
+            "a wrong time",
+            Box::new(search(vec![entry(dn, &[("entryUUID", b"x"), ("pwdChangedTime", b"now")]), search_done(0)])),
+        ),
+        ("no end", Box::new(search(vec![user(dn)]))),
+        ("nothing", Box::new(|_| None)),
+        ("noise", Box::new(|_| Some(vec![vec![0xff; 64]]))),
+        ("a result for a bind", Box::new(search(vec![bound(0)]))),
+    ];
+    for (lie, script) in lies {
+        // A gate of its own: several faults in a row would open the circuit.
+        let (_place, gate) = liar.gate();
+        liar.says(honest);
+        let held = gate.log_in("demo", PASSWORD).await.tokens();
+        liar.says(script);
+        let answer = gate.refresh(&held.refresh).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{lie}: {answer:?}");
+        assert!(answer.headers.contains_key("retry-after"), "{lie}");
+        if lie != "another user" {
+            assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE, "{lie}");
+        }
+        liar.says(honest);
+        let answer = gate.refresh(&held.refresh).await;
+        assert_eq!(answer.status, StatusCode::OK, "{lie}: the same token works afterwards: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn i28_what_the_server_says_of_a_bind_decides_or_is_a_fault() {
+    let liar = Liar::start();
+    for (code, expected) in [
+        (0, StatusCode::OK),
+        (19, StatusCode::BAD_REQUEST),
+        (32, StatusCode::BAD_REQUEST),
+        (48, StatusCode::BAD_REQUEST),
+        (49, StatusCode::BAD_REQUEST),
+        (8, StatusCode::SERVICE_UNAVAILABLE),
+        (50, StatusCode::SERVICE_UNAVAILABLE),
+        (51, StatusCode::SERVICE_UNAVAILABLE),
+        (53, StatusCode::SERVICE_UNAVAILABLE),
+        (80, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let (_place, gate) = liar.gate();
+        liar.says(move |asked| match asked.operation {
+            BIND if asked.contains("uid=demo") => Some(vec![bound(code)]),
+            _ => honest(asked),
+        });
+        assert_eq!(gate.log_in("demo", PASSWORD).await.status, expected, "{code}");
+    }
+    // A bind with an empty name would be anonymous, whatever the password.
+    let (_place, gate) = liar.gate();
+    liar.says(search(vec![user(b""), search_done(0)]));
+    assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn i25_a_directory_that_hangs_delays_no_request_that_does_not_need_it() {
+    let liar = Liar::start();
+    let (_place, gate) = liar.gate();
+    let held = gate.log_in("demo", PASSWORD).await.tokens();
+    liar.says(|_| None);
+    let mut logins = Vec::new();
+    for _ in 0..40 {
+        let url = gate.url("/connect/token");
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs([
+                ("client_id", "web"),
+                ("grant_type", "password"),
+                ("username", "demo"),
+                ("password", PASSWORD),
+            ])
+            .finish();
+        let request = http::Request::post(url).header("content-type", "application/x-www-form-urlencoded");
+        logins.push(tokio::spawn(support::send(request.body(body.into()).unwrap())));
+    }
+    // All the connections that search are held by logins that wait.
+    support::until("the directory is asked", async || liar.asked.lock().unwrap().len() > 8).await;
+    let mut done = 0;
+    while !logins.iter().all(tokio::task::JoinHandle::is_finished) {
+        assert_eq!(gate.get("/x", &held.access).await.status, StatusCode::OK);
+        done += 1;
+    }
+    assert!(done > 8, "data requests were answered while logins waited: {done}");
+    for login in logins {
+        assert_eq!(login.await.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

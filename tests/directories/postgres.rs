@@ -1,0 +1,264 @@
+//! A real PostgreSQL server with the users.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use http::StatusCode;
+use support::pki::{Pki, write_private};
+use support::{Gate, Place, keep_secret, until, with};
+use tempfile::TempDir;
+
+use super::server::{Process, done, folder, free_port, program, unprivileged, write};
+use super::sqlite::{CHEAP, PASSWORD, hash};
+use rotogate::password::Cost;
+
+const ADMIN_PASSWORD: &str = "postgres-admin-password";
+
+/// The statements use types that SQLite has not.
+const STATEMENTS: &str = r#"
+authenticate = """
+SELECT id AS subject, hash AS password_hash, active, scopes, valid_from, org AS account, roles, email
+FROM users WHERE name = lower({username}) AND org IS NOT DISTINCT FROM {account}"""
+lookup = """
+SELECT id AS subject, hash AS password_hash, active, scopes, valid_from, org AS account, roles, email
+FROM users WHERE id = {subject}"""
+rehash = "UPDATE users SET hash = {new_hash} WHERE id = {subject} AND hash = {old_hash}"
+claims = ["roles"]
+profile = ["email"]
+"#;
+
+struct Postgres {
+    process: Process,
+    port: u16,
+    folder: TempDir,
+    bin: PathBuf,
+}
+
+impl Postgres {
+    fn start(pki: Option<&Pki>) -> Self {
+        let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .map(|version| version.unwrap().path().join("bin"))
+            .collect();
+        versions.sort();
+        let bin = program("initdb", &versions).canonicalize().unwrap().parent().unwrap().to_owned();
+        let folder = folder();
+        let secret = folder.path().join("password");
+        write(&secret, ADMIN_PASSWORD);
+        let data = folder.path().join("data");
+        done(
+            unprivileged(&bin.join("initdb"))
+                .args(["--username=postgres", "--auth=scram-sha-256", "--no-sync", "--encoding=UTF8", "--locale=C"])
+                .arg(format!("--pwfile={}", secret.display()))
+                .arg(format!("--pgdata={}", data.display())),
+        );
+        let mut options = vec!["fsync=off".to_owned(), "unix_socket_directories=".to_owned()];
+        if let Some(pki) = pki {
+            let pair = pki.issue(&["localhost"]);
+            write(&folder.path().join("cert.pem"), &pair.cert);
+            write(&folder.path().join("key.pem"), &pair.key);
+            let file = |name: &str| folder.path().join(name).display().to_string();
+            options.push("ssl=on".to_owned());
+            options.push(format!("ssl_cert_file={}", file("cert.pem")));
+            options.push(format!("ssl_key_file={}", file("key.pem")));
+        }
+        let (process, port) = Self::serve(&bin, &folder, &options);
+        Self { process, port, folder, bin }
+    }
+
+    fn serve(bin: &std::path::Path, folder: &TempDir, options: &[String]) -> (Process, u16) {
+        for _ in 0..5 {
+            let port = free_port();
+            let mut command = unprivileged(&bin.join("postgres"));
+            command.arg("-D").arg(folder.path().join("data"));
+            command.args(["-c", "listen_addresses=localhost", "-c", &format!("port={port}")]);
+            options.iter().for_each(|option| {
+                command.args(["-c", option]);
+            });
+            let ready = || {
+                let mut asked = Command::new(bin.join("pg_isready"));
+                asked.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]).status().unwrap().success()
+            };
+            if let Some(process) = Process::start(&mut command, ready) {
+                return (process, port);
+            }
+        }
+        panic!("PostgreSQL does not start");
+    }
+
+    fn restart(self) -> Self {
+        let Self { process, port: _, folder, bin } = self;
+        process.signal("QUIT");
+        process.wait();
+        let options = ["fsync=off".to_owned(), "unix_socket_directories=".to_owned()];
+        let (process, port) = Self::serve(&bin, &folder, &options);
+        Self { process, port, folder, bin }
+    }
+
+    fn sql(&self, statement: &str) -> String {
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
+        let mut command = Command::new(self.bin.join("psql"));
+        command.env("PGPASSWORD", ADMIN_PASSWORD).args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", statement]);
+        done(&mut command).trim().to_owned()
+    }
+
+    /// The table, and the user that the gate asks as.
+    fn with_users(self) -> Self {
+        self.sql(
+            "CREATE TABLE users (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text, hash text, \
+             active boolean DEFAULT true, scopes text[] DEFAULT '{read,write}', valid_from timestamptz, \
+             org varchar(20), roles jsonb DEFAULT '[\"boss\"]', email text DEFAULT 'demo@example.com')",
+        );
+        self.sql(&format!("INSERT INTO users (name, hash) VALUES ('demo', '{}')", hash(Cost::default())));
+        self.sql("CREATE ROLE gate LOGIN PASSWORD 'gate-database-password'");
+        self.sql("GRANT SELECT, UPDATE (hash) ON users TO gate");
+        self
+    }
+
+    fn url(&self, host: &str, more: &str) -> String {
+        format!("postgres://gate:gate-database-password@{host}:{}/postgres{more}\n", self.port)
+    }
+
+    fn place(&self, keys: &str, more: &str) -> Place {
+        for secret in ["gate-database-password", ADMIN_PASSWORD, PASSWORD] {
+            keep_secret(secret);
+        }
+        let section = format!("kind = \"sql\"\nurl_file = \"db.url\"\n{STATEMENTS}{keys}");
+        let place = Place::new(&with(support::CONFIG, "directory", &section));
+        write_private(&place.path("db.url"), &self.url("localhost", more));
+        place
+    }
+}
+
+fn start(place: &Place) -> Gate {
+    let mut gate = place.start();
+    gate.password = PASSWORD.to_owned();
+    gate
+}
+
+#[tokio::test]
+async fn i29_i45_a_postgresql_server_has_the_users() {
+    let server = Postgres::start(None).with_users();
+    let place = server.place("", "");
+    let said = place.done(&["check", "--online"], "").stdout;
+    assert!(
+        said.contains("directory: authenticate (text, text): subject uuid, password_hash text, active bool"),
+        "{said}"
+    );
+    assert!(said.contains("directory: rehash (text, uuid, text)"), "{said}");
+    let gate = start(&place);
+
+    let tokens = gate.login().await;
+    let subject = server.sql("SELECT id FROM users");
+    let answer = gate.get("/x", &tokens.access).await;
+    assert_eq!(answer.echoed("x-auth-subject"), [subject.as_str()]);
+    assert_eq!(answer.echoed("x-auth-scope"), ["read write"]);
+    let mut held = gate.refresh(&tokens.refresh).await.tokens();
+
+    for name in ["' OR 1=1 --", "demo'; DROP TABLE users --", "{username}", "$1", "\\", "demo\0"] {
+        assert_eq!(gate.log_in(name, PASSWORD).await.status, StatusCode::BAD_REQUEST, "{name:?}");
+    }
+    assert_eq!(gate.log_in("demo", "wrong password").await.status, StatusCode::BAD_REQUEST);
+
+    // A weak hash is replaced.
+    server.sql(&format!("INSERT INTO users (name, hash) VALUES ('eve', '{}')", hash(CHEAP)));
+    assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::OK);
+    assert!(server.sql("SELECT hash FROM users WHERE name = 'eve'").starts_with("$argon2id$v=19$m=19456,"));
+
+    let log = gate.log();
+    assert!(log.contains("Text(…)") && !log.contains("argon2id"), "the driver logs no parameter");
+
+    // Two users of one name.
+    server.sql("INSERT INTO users (name, hash) SELECT name, hash FROM users WHERE name = 'eve'");
+    assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+
+    // Another type of a column: the statements are prepared again.
+    server.sql("ALTER TABLE users ALTER COLUMN org TYPE text");
+    held = gate.refresh(&held.refresh).await.tokens();
+    // Every connection breaks. The next request opens another one.
+    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gate'");
+    until("the refresh works", async || {
+        let answer = gate.refresh(&held.refresh).await;
+        assert!(matches!(answer.status, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE), "{answer:?}");
+        answer.status == StatusCode::OK
+    })
+    .await;
+
+    server.sql("UPDATE users SET valid_from = now()");
+    let again = gate.refresh(&held.refresh).await;
+    assert_eq!((again.status, again.error().as_str()), (StatusCode::BAD_REQUEST, "invalid_grant"));
+}
+
+#[tokio::test]
+async fn i22_a_postgresql_server_that_is_locked_or_gone_is_a_fault_and_the_refresh_token_works_afterwards() {
+    let server = Postgres::start(None).with_users();
+    let place = server.place("statement_cache = false\n", "");
+    let gate = start(&place);
+    let tokens = gate.login().await;
+
+    // A lock that the statement waits for: the server ends the statement, or the gate does.
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", server.port);
+    let mut locking = Command::new(server.bin.join("psql"));
+    locking.env("PGPASSWORD", ADMIN_PASSWORD).args(["-qAtX", "-d", &url]);
+    locking.args(["-c", "BEGIN; LOCK TABLE users; SELECT pg_sleep(600)"]);
+    let locked = || server.sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted") == "1";
+    let locking = Process::start(&mut locking, locked).unwrap();
+    let answer = gate.refresh(&tokens.refresh).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(gate.log().contains("the statement took too long"));
+    assert_eq!(gate.get("/x", &tokens.access).await.status, StatusCode::OK);
+    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()");
+    drop(locking);
+    let held = gate.refresh(&tokens.refresh).await.tokens();
+
+    let server = server.restart();
+    assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::SERVICE_UNAVAILABLE, "another port now");
+    assert_eq!(gate.get("/x", &held.access).await.status, StatusCode::OK);
+    drop(gate);
+    write_private(&place.path("db.url"), &server.url("localhost", ""));
+    let gate = start(&place);
+    assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn i29_tls_to_the_server_is_verified() {
+    let pki = Pki::new();
+    let server = Postgres::start(Some(&pki)).with_users();
+    server.sql("CREATE VIEW tls AS SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
+    let place = server.place("ca = \"ca.pem\"\n", "?sslmode=verify-full");
+    std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
+    place.done(&["check", "--online"], "");
+    let gate = start(&place);
+    gate.login().await;
+    assert_eq!(
+        server.sql("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'gate'"),
+        "t"
+    );
+    // A certificate for another name, and another authority.
+    write_private(&place.path("db.url"), &server.url("127.0.0.1", "?sslmode=verify-full"));
+    let ran = place.run(&["check", "--online"], "");
+    assert!(ran.code == Some(2) && ran.stderr.contains("certificate"), "{ran:?}");
+    write_private(&place.path("db.url"), &server.url("localhost", "?sslmode=require"));
+    std::fs::write(place.path("ca.pem"), Pki::new().root_pem()).unwrap();
+    let ran = place.run(&["check", "--online"], "");
+    assert!(ran.code == Some(2) && ran.stderr.contains("certificate"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn wrong_credentials_of_the_gate_are_a_fault_that_names_no_password() {
+    let server = Postgres::start(None).with_users();
+    let place = server.place("", "");
+    write_private(
+        &place.path("db.url"),
+        &server.url("localhost", "").replace("gate-database-password", "wrong-database-password"),
+    );
+    keep_secret("wrong-database-password");
+    let gate = start(&place);
+    assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let log = gate.log();
+    assert!(log.contains("cause=credentials") && log.contains("password authentication failed"), "see the log");
+    let ran = place.run(&["check", "--online"], "");
+    assert!(ran.code == Some(2) && !ran.stderr.contains("wrong-database-password"), "{ran:?}");
+}

@@ -1,0 +1,101 @@
+//! Servers that a test starts: each in a folder of its own, on a port of the system's choice, without root's rights.
+
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+/// The user and group `nobody` of Debian and most other systems.
+const NOBODY: u32 = 65_534;
+
+/// A folder that the server may write to.
+pub(crate) fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    give(folder.path());
+    folder
+}
+
+/// Gives a file or folder to the user that servers run as.
+pub(crate) fn give(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+}
+
+/// Writes a file for the server alone.
+pub(crate) fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    give(path);
+}
+
+/// A program of a package; Debian has some of them outside of the path.
+pub(crate) fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = folders.iter().cloned().chain(std::env::split_paths(&path));
+    let found = all.map(|folder| folder.join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is missing: bash tests/setup.sh"))
+}
+
+/// A command that does not run as root.
+pub(crate) fn unprivileged(program: &Path) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
+    command.arg(program).env("HOME", "/nonexistent").env_remove("USER");
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn done(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A process that ends with the test.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Starts a server, and waits until `is_ready`. `None` if it ended before: another program may have taken the port.
+    pub(crate) fn start(command: &mut Command, mut is_ready: impl FnMut() -> bool) -> Option<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut process = Self(child);
+        for _ in 0..600 {
+            if is_ready() {
+                return Some(process);
+            }
+            if process.0.try_wait().unwrap().is_some() {
+                return None;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("a server did not become ready: {command:?}");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        done(Command::new("kill").args(["-s", name, &self.0.id().to_string()]));
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) {
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
