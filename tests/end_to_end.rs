@@ -131,7 +131,8 @@ async fn keeps_what_was_acknowledged(end: impl Fn(Gate)) {
 #[tokio::test]
 async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_published_keys() {
     for (algorithm, kty) in [("EdDSA", Some("OKP")), ("ES256", Some("EC")), ("RS256", Some("RSA")), ("HS256", None)] {
-        let config = with_sessions("grace = \"60s\"");
+        // Other gates take an issuer's tokens only if its URL is https.
+        let config = with_sessions("grace = \"60s\"").replace("http://gate.test", "https://gate.test");
         let place = Place::new(&support::with(&config, "issuer", &format!("algorithm = \"{algorithm}\"")));
         let gate = place.start();
         let first = gate.login().await;
@@ -163,13 +164,13 @@ async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_pub
         }
         let key = DecodingKey::from_jwk(&serde_json::from_value(keys[0].clone()).unwrap()).unwrap();
         let mut rules = Validation::new(algorithm.parse().unwrap());
-        rules.set_issuer(&["http://gate.test"]);
+        rules.set_issuer(&["https://gate.test"]);
         rules.set_audience(&["api"]);
         jsonwebtoken::decode::<Value>(&second.access, &key, &rules).unwrap();
 
         // Another gate trusts them by the same keys, and tells them from its own.
         let other = Place::new(&format!(
-            "{}\n[[issuers]]\nurl = \"http://gate.test\"\naudience = [\"api\"]\njwks_file = \"gate.jwks.json\"\neverywhere = true\n",
+            "{}\n[[issuers]]\nurl = \"https://gate.test\"\naudience = [\"api\"]\njwks_file = \"gate.jwks.json\"\neverywhere = true\n",
             CONFIG.replace("http://gate.test", "http://other.test")
         ));
         std::fs::write(other.path("gate.jwks.json"), &published.body).unwrap();
