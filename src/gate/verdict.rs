@@ -20,7 +20,7 @@ use super::Identity;
 /// /// A line of an access log, around `gate.layer().annotated()`.
 /// fn line<B>(reply: &http::Response<B>) -> Option<String> {
 ///     let verdict = reply.extensions().get::<Verdict>()?;
-///     let route = verdict.route.as_ref().map_or("-", |route| &route.id);
+///     let route = verdict.route.as_ref().map_or("-", |route| route.id.as_str());
 ///     Some(format!("{} {route} {}", reply.status().as_u16(), verdict.reason))
 /// }
 /// # let mut reply = http::Response::new(());
