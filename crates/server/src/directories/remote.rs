@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,13 +15,13 @@ use futures_util::FutureExt;
 use moka::future::Cache;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::circuit::Circuit;
 use super::{Cause, DirectoryMetrics, HashedUser, Login, Source, SourceError, username};
 use rotogate::directory::{Directory, DirectoryError, PasswordMark, User};
-use rotogate::password::{self, Cost, Passwords, SecretHash};
+use rotogate::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
 
 /// The most users in the cache of lookups.
 const MAX_CACHED_LOOKUPS: u64 = 100_000;
@@ -77,8 +77,8 @@ struct Inner {
     circuit: Circuit,
     lookups: Cache<Box<str>, Option<User>>,
     passwords: Arc<Passwords>,
-    /// The cost of the dearest hash so far: every check costs as much (requirement A2).
-    dearest: Mutex<Cost>,
+    /// The class of the dearest hash so far: every check takes as long (requirements A2, I32).
+    dearest: Mutex<CostClass>,
     /// One password is hashed again at a time.
     rehashing: Semaphore,
     metrics: DirectoryMetrics,
@@ -196,16 +196,14 @@ impl RemoteDirectory {
     async fn check(&self, found: Option<HashedUser>, password: &SecretString) -> Result<Option<User>, DirectoryError> {
         let inner = &self.0;
         let Some(HashedUser { mut user, hash, is_marked }) = found else {
-            inner.passwords.verify_dummy(password, self.dearest()).await?;
+            let dearest = *inner.dearest.lock().await;
+            inner.passwords.check(password, None, dearest).await?;
             return Ok(None);
         };
-        if let Ok(cost) = password::cost_of(hash.expose()) {
-            let mut dearest = inner.dearest.lock().unwrap_or_else(PoisonError::into_inner);
-            if cost.work() > dearest.work() {
-                *dearest = cost;
-            }
-        }
-        if !inner.passwords.verify_up_to(password, hash.expose(), self.dearest()).await? || !user.active {
+        let parsed = PasswordHash::parse(hash.expose(), &Accepted::default())
+            .map_err(|error| DirectoryError::Unavailable(format!("a stored password hash: {error}")))?;
+        let dearest = self.dearest_with(parsed.class()).await;
+        if !inner.passwords.check(password, Some(parsed), dearest).await? || !user.active {
             return Ok(None);
         }
         let hash = match self.rehash(&user.subject, &hash, password).await {
@@ -218,8 +216,15 @@ impl RemoteDirectory {
         Ok(Some(user))
     }
 
-    fn dearest(&self) -> Cost {
-        *self.0.dearest.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The dearest class, this one included. Measures a class of a new kind, during which other checks wait.
+    async fn dearest_with(&self, class: CostClass) -> CostClass {
+        let mut dearest = self.0.dearest.lock().await;
+        if *dearest != class {
+            let (passwords, known) = (Arc::clone(&self.0.passwords), *dearest);
+            let measured = tokio::task::spawn_blocking(move || passwords.dearest([known, class])).await;
+            *dearest = measured.unwrap_or(known);
+        }
+        *dearest
     }
 
     /// Replaces a hash that is weaker than ours, after the password was found right. Returns the new hash if it counts

@@ -257,6 +257,27 @@ async fn a2_an_unknown_user_costs_a_check_as_dear_as_the_dearest_hash() {
 }
 
 #[tokio::test]
+async fn i30_i32_an_imported_hash_logs_in_and_an_unknown_user_takes_as_long() {
+    let source = Fake::new();
+    // Django's PBKDF2 of "right".
+    *source.hash.lock().unwrap() = Some(SecretHash::new(
+        "pbkdf2_sha256$1000000$pepper12345678901234$9gJvJzXuX8ncxdTKk9c3+CvD0vDOuq54+fQSg88ww0I=",
+    ));
+    let passwords = Arc::new(Passwords::new(2, 2));
+    let directory = RemoteDirectory::new(Arc::clone(&source) as Arc<dyn Source>, BOUNDS, Arc::clone(&passwords));
+    assert!(login(&directory, "wrong").await.unwrap().is_none());
+    let (runs, work) = (passwords.runs(), passwords.work());
+    assert_eq!(work, 0, "no argon2: its class takes less time");
+    directory.authenticate(None, "none", &secret("wrong")).await.unwrap();
+    assert_eq!((passwords.runs(), passwords.work()), (2 * runs, 0));
+
+    assert!(login(&directory, "right").await.unwrap().is_some());
+    let replaced = source.hash.lock().unwrap().clone().unwrap();
+    assert!(replaced.expose().starts_with("$argon2id$v=19$m=19456,"), "ours");
+    assert!(login(&directory, "right").await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn i26_a_name_with_insignificant_characters_never_reaches_the_source() {
     let source = Fake::new();
     let directory = directory(&source, BOUNDS);

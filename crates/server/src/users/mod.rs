@@ -201,7 +201,7 @@ impl FileDirectory {
             return Ok(false);
         }
         let (changes, added) = before.changes(&now);
-        tracing::info!(users = changes.len() + added, "users file reloaded");
+        tracing::info!(changed = changes.len(), added, "users file reloaded");
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
         if !changes.is_empty() {
             for hook in hooks {
