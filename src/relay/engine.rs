@@ -304,9 +304,11 @@ impl Relay {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 tracing::warn!(endpoint = core.endpoint, %error, "relay: the provider did not answer");
-                return Answer::unavailable(RETRY_AFTER, "provider_unreachable");
+                let is_unsent = matches!(error, SendError::NotSent(_));
+                let reason = if is_unsent { "provider_unreachable" } else { "provider_failed" };
+                return Answer::unavailable(RETRY_AFTER, reason);
             }
-            Err(_) => return Answer::unavailable(RETRY_AFTER, "provider_unreachable"),
+            Err(_) => return Answer::unavailable(RETRY_AFTER, "provider_failed"),
         };
         match settings.provider.read("", &reply) {
             Meaning::Granted { .. } => core.limits.record_valid(address),

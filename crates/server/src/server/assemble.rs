@@ -7,6 +7,8 @@ use http::HeaderName;
 
 use super::ServerError;
 use super::prepare::{StartPlan, UsersPlan};
+#[cfg(feature = "relay")]
+use super::relays;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
@@ -23,6 +25,8 @@ use rotogate::gate::{Endpoint, Gate, GateBuilder};
 use rotogate::password::Passwords;
 use rotogate::private_file::trusted;
 use rotogate::store::redb::{Options, RedbStore};
+#[cfg(feature = "relay")]
+use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
@@ -83,7 +87,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
-    let (redb, store) = store(config, &keyring)?;
+    let (redb, stores) = stores(config, &keyring)?;
     let mut first_user = None;
     let mut directory_metrics = None;
     let (file, directory): (_, Arc<dyn Directory>) = match users {
@@ -102,7 +106,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     };
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
-    let builder = builder(config, keyring, store, Some(directory), passwords, &trusted)?;
+    let builder = builder(config, keyring, stores, Some(directory), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
     Ok(GateParts { gate, proxy, users, directory_metrics, redb, admin_token, first_user, trusted, new_keys })
@@ -113,7 +117,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
 pub(super) fn builder(
     config: &Config,
     keyring: Keyring,
-    store: Arc<dyn Store>,
+    stores: Stores,
     directory: Option<Arc<dyn Directory>>,
     passwords: Arc<Passwords>,
     trusted: &[IssuerRules],
@@ -131,7 +135,7 @@ pub(super) fn builder(
         .audience(audience.iter().map(String::as_str))
         .keys(keyring)
         .leeway(*leeway)
-        .shared_store(store)
+        .shared_store(stores.sessions)
         .passwords(passwords)
         .profile(profile.clone())
         .rates(*rates)
@@ -146,6 +150,10 @@ pub(super) fn builder(
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
+    #[cfg(feature = "relay")]
+    {
+        builder = builder.relay_store(stores.relay);
+    }
     if !keep_login_client {
         builder = builder.forget_login_origin();
     }
@@ -168,7 +176,23 @@ pub(super) fn builder(
 }
 
 fn endpoint(config: &EndpointConfig) -> Result<Endpoint, ServerError> {
-    let EndpointConfig { dialect, path, profile, clients, client, accepts, account, options } = config;
+    let EndpointConfig {
+        dialect,
+        path,
+        profile,
+        clients,
+        client,
+        accepts,
+        account,
+        options,
+        #[cfg(feature = "relay")]
+        relay,
+    } = config;
+    #[cfg(feature = "relay")]
+    if let Some(settings) = relay {
+        let relay = relays::load(settings).map_err(|wrong| ServerError::new(wrong.message))?;
+        return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).relay(relay));
+    }
     let dialect = dialect::by_name(dialect, options)
         .ok_or_else(|| ServerError::new(format!("there is no dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).profile(profile.clone());
@@ -188,11 +212,30 @@ fn from(error: impl std::error::Error) -> ServerError {
     ServerError::new(format!("{:?}", rotogate::fault::Chain(&error)))
 }
 
-fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<dyn Store>), ServerError> {
+/// The store of sessions, and the same store for the records of relays.
+#[derive(Debug)]
+pub(super) struct Stores {
+    sessions: Arc<dyn Store>,
+    #[cfg(feature = "relay")]
+    relay: Arc<dyn RelayStore>,
+}
+
+impl From<MemoryStore> for Stores {
+    fn from(store: MemoryStore) -> Self {
+        let store = Arc::new(store);
+        Self {
+            #[cfg(feature = "relay")]
+            relay: Arc::clone(&store) as _,
+            sessions: store,
+        }
+    }
+}
+
+fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
-            Ok((None, Arc::new(MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway))))
+            Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
         StoreConfig::Redb { path, accept_restored_store, cache_size, give_up: _ } => {
             let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
@@ -200,7 +243,12 @@ fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<d
             options.accept_restored = *accept_restored_store;
             options.cache_size = *cache_size;
             let store = RedbStore::open(path, options).map_err(from)?;
-            Ok((Some(store.clone()), Arc::new(store)))
+            let stores = Stores {
+                sessions: Arc::new(store.clone()),
+                #[cfg(feature = "relay")]
+                relay: Arc::new(store.clone()),
+            };
+            Ok((Some(store), stores))
         }
     }
 }

@@ -60,7 +60,8 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let trusted = findings.trusted();
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
     let users = findings.users(&passwords);
-    if let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
+    let relays_are_good = findings.relays();
+    if relays_are_good && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
         findings.gate(keyring, users.directory(), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
@@ -252,6 +253,33 @@ impl Findings<'_> {
         all
     }
 
+    /// Whether every relay can begin.
+    #[cfg(feature = "relay")]
+    fn relays(&mut self) -> bool {
+        let config = self.config;
+        let mut are_good = true;
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            let Some(relay) = &endpoint.relay else { continue };
+            let named = |key: &str| format!("endpoints[{index}].{key}");
+            let denied =
+                super::relays::files(relay).find_map(|(key, path)| Some((key, private_file::denied_as_another(path)?)));
+            if let Some((key, why)) = denied {
+                self.unchecked(&named(key), why);
+                are_good = false;
+            } else if let Err(wrong) = super::relays::load(relay) {
+                self.blame(&named(wrong.key), wrong.message);
+                are_good = false;
+            }
+        }
+        are_good
+    }
+
+    /// This build has no relays.
+    #[cfg(not(feature = "relay"))]
+    fn relays(&mut self) -> bool {
+        true
+    }
+
     fn users(&mut self, passwords: &Arc<Passwords>) -> UsersPlan {
         match self.config.directory.clone() {
             DirectoryConfig::File { path, hashes } => {
@@ -308,8 +336,8 @@ impl Findings<'_> {
         trusted: &[IssuerRules],
     ) {
         let config = self.config;
-        let store = Arc::new(MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway));
-        match assemble::builder(config, keyring, store, directory, Arc::clone(passwords), trusted) {
+        let store = MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway);
+        match assemble::builder(config, keyring, store.into(), directory, Arc::clone(passwords), trusted) {
             Ok(builder) => match builder.build().await {
                 Ok(_) => {}
                 Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),
