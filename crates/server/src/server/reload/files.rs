@@ -133,9 +133,9 @@ pub(super) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
     listener.tls.iter().flat_map(files_of).map(Path::to_owned).collect()
 }
 
-/// The certificate files for TLS to upstreams.
+/// The files of certificates and credentials for upstreams.
 pub(super) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
-    config.upstreams.iter().flat_map(|upstream| upstream.tls.files()).map(Path::to_owned).collect()
+    config.upstreams.iter().flat_map(|upstream| upstream.files()).map(Path::to_owned).collect()
 }
 
 fn digests(paths: Vec<PathBuf>) -> Digests {

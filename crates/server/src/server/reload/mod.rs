@@ -106,6 +106,8 @@ pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead) -> Relo
             tokio::select! {
                 config = asked.recv() => {
                     let Some(config) = config else { return };
+                    // Files that changed just now would otherwise count as read with the configuration.
+                    reloadable.poll_files(&mut last_read);
                     reloadable.apply(config, &mut last_read);
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read),
@@ -133,12 +135,12 @@ impl Reloadable {
                 Ok(()) => {
                     let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
                     let files = files.join(", ");
-                    tracing::info!(files, "upstream certificates reloaded");
+                    tracing::info!(files, "upstream files reloaded");
                     last_read.upstreams.mark_applied();
                 }
                 Err(error) if last_read.upstreams.mark_refused() => tracing::error!(
                     error = ?rotogate::fault::Chain(&error),
-                    "upstream certificates changed but cannot be used; the old ones stay in force"
+                    "upstream files changed but cannot be used; the old ones stay in force"
                 ),
                 Err(_) => {}
             }
