@@ -5,6 +5,7 @@ mod configured;
 mod once;
 mod provider;
 mod replay;
+mod wires;
 
 use support::{Answer, CONFIG, Gate, Place};
 

@@ -99,7 +99,7 @@ async fn i40_a_listed_grant_passes_through_each_time_and_errors_of_the_provider_
     let refused = refresh(&gate, "never-issued-by-anyone").await;
     assert_eq!((refused.status.as_u16(), refused.error().as_str()), (400, "invalid_grant"));
     assert_eq!(refused.json()["error_description"], "said by the provider");
-    assert!(gate.log().contains("\"rotogate.outcome\":\"provider_refused\""));
+    assert!(gate.log().contains("rotogate.outcome=provider_refused"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,13 +117,18 @@ async fn i40_refreshes_and_bad_tokens_of_one_address_are_limited() {
         let place = limited(key);
         let gate = place.start();
         let before = provider.count();
-        for n in 0..3 {
-            assert_eq!(refresh(&gate, &format!("guessed-token-{n}")).await.status, 400);
-        }
-        let answer = refresh(&gate, "guessed-token-3").await;
+        let mut asked = 0;
+        let answer = loop {
+            let answer = refresh(&gate, &format!("guessed-token-{asked}")).await;
+            if answer.status != 400 {
+                break answer;
+            }
+            asked += 1;
+        };
         assert_eq!((answer.status.as_u16(), answer.error().as_str()), (429, "too_many_requests"), "{key}");
         assert!(answer.headers.contains_key("retry-after"));
-        assert_eq!(provider.count(), before + 3, "{key}");
+        assert!((3..=4).contains(&asked), "{key}: {asked}");
+        assert_eq!(provider.count(), before + asked, "{key}");
     }
 }
 
@@ -151,8 +156,10 @@ async fn i38_the_gates_own_client_is_added_and_clients_send_no_secret() {
         // As other than the client that the gate is.
         support::pki::write_private(&place.path("web.secret"), "another\n");
         gate.signal("HUP");
+        let asked = std::sync::atomic::AtomicUsize::new(0);
         support::until("the secret is read again", async || {
-            refresh(&gate, "whatever").await;
+            let number = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            refresh_with(&gate, &format!("guessed-token-{number}"), &[]).await;
             let asked = provider.last();
             asked.field("client_secret") == Some("another")
                 || asked.headers.get("authorization").is_some_and(|value| value == "Basic d2ViOmFub3RoZXI=")

@@ -171,6 +171,6 @@ async fn i39_a_provider_that_is_not_there_or_silent_is_503() {
         place.write_config(&config.replace(&provider.url(), &format!("http://{address}")));
         let gate = place.start();
         assert_eq!(refresh(&gate, &provider.login()).await.status, 503);
-        assert!(gate.log().contains(&format!("\"rotogate.outcome\":\"{outcome}\"")), "{outcome}");
+        assert!(gate.log().contains(&format!("rotogate.outcome={outcome}")), "{outcome}");
     }
 }

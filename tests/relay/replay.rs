@@ -69,7 +69,7 @@ async fn i37_neither_the_store_nor_the_log_nor_the_metrics_hold_a_token() {
         assert!(!is_in(&bytes) && !is_in(log.as_bytes()) && !is_in(metrics.as_bytes()), "a token lies there");
     }
     for event in ["relay_exchanged", "relay_refused"] {
-        assert!(log.contains(&format!("\"event\":\"{event}\"")), "{event}");
+        assert!(log.contains(&format!("event={event} ")), "{event}");
     }
 }
 
@@ -131,7 +131,7 @@ async fn i41_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_acce
     let token = provider.login();
     let (access, _) = pair(&refresh(&gate, &token).await);
     assert_eq!(gate.get("/hello", &access).await.status, 200);
-    assert!(gate.log().contains("\"verified\":true"), "the audit trail names the subject");
+    assert!(gate.log().contains("verified=true"), "the audit trail names the subject");
 
     let revoked = gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &token)]).await;
     assert_eq!((revoked.status.as_u16(), revoked.body.len()), (200, 0));

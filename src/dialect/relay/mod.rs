@@ -1,22 +1,32 @@
 //! In front of a provider that rotates refresh tokens by itself: each refresh token reaches the provider once, and its
 //! answer is given again within a grace period.
 //!
-//! | wire | exchange | with `password` granted | revocation |
+//! | wire | exchange | passed through, if granted | revocation |
 //! |---|---|---|---|
-//! | [`Wire::OAuth`] | `POST` of a form at the path (RFC 6749 §6) | any other grant, by its name | RFC 7009, at a path of its own |
+//! | `oauth` | `POST` of a form at the path (RFC 6749 §6) | other grants, by their names | RFC 7009, at a path of its own |
+//! | `envelope` | `PUT` of both tokens at the path | `password`: `POST` at the path | none |
+//! | `knox` | `RefreshAccessToken` below the path | `password`: `AuthnWithPassword` below the path | none |
 //!
 //! The dialect reads requests and writes replies; [`crate::relay`] has the rules.
 
 use async_trait::async_trait;
 use http::{HeaderMap, Method};
 
+use super::envelope::Envelope;
 use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, RelayRequest, Reply, ServedPath};
 use crate::denial::Denial;
 use crate::fault::Error;
 use crate::reason::Reason;
 use crate::relay::ProviderReply;
 
+mod envelope;
+#[cfg(feature = "grpc")]
+mod knox;
 mod oauth;
+
+pub use envelope::{EnvelopeProvider, PASSWORD};
+#[cfg(feature = "grpc")]
+pub use knox::KnoxProvider;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +45,22 @@ pub enum Wire {
     /// RFC 6749.
     #[default]
     OAuth,
+    /// `PUT /api/v2/auth/token`.
+    Envelope,
+    /// gRPC.
+    #[cfg(feature = "grpc")]
+    Knox,
+}
+
+impl Wire {
+    /// Is it gRPC? Then the provider has a path for each call.
+    pub const fn is_grpc(self) -> bool {
+        match self {
+            Self::OAuth | Self::Envelope => false,
+            #[cfg(feature = "grpc")]
+            Self::Knox => true,
+        }
+    }
 }
 
 /// The dialect. See the module.
@@ -64,13 +90,18 @@ impl RelayDialect {
     fn read_request(&self, call: &Call<'_>) -> Result<RelayRequest, Denial> {
         match self.wire {
             Wire::OAuth => oauth::read(self, call),
+            Wire::Envelope => envelope::read(self, call),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => Err(Denial::MalformedRequest("a gRPC call is answered as a whole")),
         }
     }
 
     fn reply(&self, call: &Call<'_>, reply: &ProviderReply) -> (Reply, Reason) {
-        let is_granted = reply.status == 200;
-        let written = match self.wire {
-            Wire::OAuth => oauth::reply(call, reply),
+        let (written, is_granted) = match self.wire {
+            Wire::OAuth => (oauth::reply(call, reply), reply.status == 200),
+            Wire::Envelope => (envelope::reply(reply), envelope::is_granted(reply)),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => (self.refusal(call, &Denial::NoRoute.into()), false),
         };
         (written, if is_granted { Reason::ANSWERED } else { Reason::PROVIDER_REFUSED })
     }
@@ -78,6 +109,9 @@ impl RelayDialect {
     fn refusal(&self, call: &Call<'_>, error: &Error) -> Reply {
         match self.wire {
             Wire::OAuth => oauth::refusal(call.headers, error),
+            Wire::Envelope => Envelope::default().refusal(call, error),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => knox::refused(error),
         }
     }
 }
@@ -91,20 +125,30 @@ impl Dialect for RelayDialect {
     fn default_path(&self) -> &'static str {
         match self.wire {
             Wire::OAuth => "/auth/token",
+            Wire::Envelope => Envelope::default().default_path(),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => "/user_api.v1.UserApiService",
         }
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        let served = |operation, template: &str| ServedPath {
-            operation,
-            template: template.to_owned(),
-            methods: &[Method::POST],
-            spellings: &[],
-        };
+        const POST: &[Method] = &[Method::POST];
+        let served = |operation, template: String, methods| ServedPath { operation, template, methods, spellings: &[] };
+        let base_path = || base.to_owned();
         match self.wire {
             Wire::OAuth => {
-                let revocation = self.revocation_path.as_deref().map(|path| served(REVOCATION, path));
-                std::iter::once(served(TOKEN, base)).chain(revocation).collect()
+                let revocation = self.revocation_path.clone().map(|path| served(REVOCATION, path, POST));
+                std::iter::once(served(TOKEN, base_path(), POST)).chain(revocation).collect()
+            }
+            Wire::Envelope if self.serves_grant(PASSWORD) => {
+                vec![served(TOKEN, base_path(), &[Method::POST, Method::PUT])]
+            }
+            Wire::Envelope => vec![served(TOKEN, base_path(), &[Method::PUT])],
+            #[cfg(feature = "grpc")]
+            Wire::Knox => {
+                let called = |method: &'static str| served(method, format!("{base}/{method}"), POST);
+                let login = self.serves_grant(PASSWORD).then(|| called(super::knox::AUTHN));
+                std::iter::once(called(super::knox::REFRESH)).chain(login).collect()
             }
         }
     }
@@ -122,6 +166,10 @@ impl Dialect for RelayDialect {
     }
 
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
+        #[cfg(feature = "grpc")]
+        if self.wire == Wire::Knox {
+            return knox::answer(call, gate).await.into();
+        }
         let answered = match self.read_request(call) {
             Ok(request) => gate.relay(request).await,
             Err(denial) => Err(denial.into()),
@@ -134,10 +182,9 @@ impl Dialect for RelayDialect {
 
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
         match self.wire {
-            Wire::OAuth => {
-                let _ = (headers, denial);
-                None
-            }
+            Wire::OAuth | Wire::Envelope => None,
+            #[cfg(feature = "grpc")]
+            Wire::Knox => crate::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
         }
     }
 }

@@ -28,8 +28,7 @@ async fn server(text: &'static str) -> (String, Arc<AtomicUsize>, tokio::task::J
 
 fn provider(url: &str) -> OAuthProvider {
     let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let mut tls = Tls::default();
-    tls.ca = Some(authority.cert.pem());
+    let tls = Tls { ca: Some(authority.cert.pem()), ..Tls::default() };
     let caller = HttpCaller::new(HttpClient::with_tls(&tls).unwrap(), Duration::from_secs(5));
     let target = |url: &str| Target::parse(url, Allowed::by_operator()).unwrap();
     OAuthProvider::new(caller, ProviderUrls::fixed(target(url), Some(target(url))))

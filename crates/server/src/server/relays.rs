@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::RelaySettings;
-use rotogate::dialect::relay::Wire;
+#[cfg(feature = "grpc")]
+use rotogate::dialect::relay::KnoxProvider;
+use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::private_file::{read_private, trusted};
@@ -45,10 +47,22 @@ pub(super) fn load(relay: &RelaySettings) -> Result<RelayConfig, BadRelay> {
         tls.ca = Some(text);
     }
     let http = HttpClient::with_tls(&tls).map_err(|error| bad("ca")(error.message))?;
-    let caller = HttpCaller::new(http, relay.rules.timeout);
-    let urls = urls(relay)?;
     let provider: Arc<dyn Provider> = match relay.wire {
-        Wire::OAuth => Arc::new(OAuthProvider::new(caller, urls).with_client(client(relay)?)),
+        Wire::OAuth => {
+            let caller = HttpCaller::new(http, relay.rules.timeout);
+            Arc::new(OAuthProvider::new(caller, urls(relay)?).with_client(client(relay)?))
+        }
+        Wire::Envelope => Arc::new(EnvelopeProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay)?)),
+        #[cfg(feature = "grpc")]
+        Wire::Knox => {
+            let target = |method: &str| {
+                let base = relay.token_url.trim_end_matches('/');
+                let url = format!("{base}/user_api.v1.UserApiService/{method}");
+                Target::parse(&url, Allowed::by_operator()).map_err(|error| bad("token_url")(error.to_string()))
+            };
+            let (authn, refresh) = (target("AuthnWithPassword")?, target("RefreshAccessToken")?);
+            Arc::new(KnoxProvider::new(http, authn, refresh, relay.rules.timeout))
+        }
     };
     Ok(RelayConfig {
         rules: relay.rules,

@@ -178,7 +178,14 @@ fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
 
 /// An endpoint without sessions, users and clients of ours: the keys for them are unknown.
 fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> EndpointConfig {
-    let path = section.get("path", endpoint_path).unwrap_or_else(|| "/auth/token".to_owned());
+    #[cfg(feature = "relay")]
+    let wire = super::relay::wire(section);
+    #[cfg(feature = "relay")]
+    let default = dialect::relay::RelayDialect { wire, ..Default::default() };
+    #[cfg(not(feature = "relay"))]
+    let default = dialect::oauth2::OAuth2;
+    let path = section.get("path", endpoint_path);
+    let path = path.unwrap_or_else(|| dialect::Dialect::default_path(&default).to_owned());
     if path.contains('{') {
         section.blame("path", "expected a path without parameters: a provider has no {account}");
     }
@@ -191,7 +198,7 @@ fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Endpoin
         account: None,
         options: dialect::Options::default(),
         #[cfg(feature = "relay")]
-        relay: Some(super::relay::read(section, surroundings.dir, surroundings.issuers, &path)),
+        relay: Some(super::relay::read(section, surroundings.dir, surroundings.issuers, wire, &path)),
         path,
     }
 }

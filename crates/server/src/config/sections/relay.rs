@@ -10,7 +10,7 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::{SECOND, dangling, path_in};
-use rotogate::dialect::relay::{REFRESH_TOKEN, RelayDialect, Wire};
+use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::http_client::{Allowed, Target};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules, SecretPlace};
@@ -70,21 +70,41 @@ impl RelaySettings {
     }
 }
 
-const WIRES: [(&str, Wire); 1] = [("oauth", Wire::OAuth)];
+const WIRES: &[(&str, Wire)] = &[
+    ("oauth", Wire::OAuth),
+    ("envelope", Wire::Envelope),
+    #[cfg(feature = "grpc")]
+    ("knox", Wire::Knox),
+];
 const AFTER_UNKNOWN: [(&str, AfterUnknown); 2] =
     [("try-once", AfterUnknown::TryOnce), ("refuse", AfterUnknown::Refuse)];
 const SECRET_IN: [(&str, SecretPlace); 2] = [("basic", SecretPlace::Basic), ("form", SecretPlace::Form)];
 
-pub(super) fn read(section: &Section<'_>, dir: &Path, issuers: &[TrustedIssuer], own_path: &str) -> RelaySettings {
-    let wire = section.get("wire", value::word(&WIRES, &[])).unwrap_or_default();
+/// The protocol of an endpoint.
+pub(super) fn wire(section: &Section<'_>) -> Wire {
+    section.get("wire", value::word(WIRES, &[])).unwrap_or_default()
+}
+
+pub(super) fn read(
+    section: &Section<'_>,
+    dir: &Path,
+    issuers: &[TrustedIssuer],
+    wire: Wire,
+    own_path: &str,
+) -> RelaySettings {
     let issuer = section.get("issuer", value::text);
     let known: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     if let Some(name) = issuer.as_deref().filter(|name| !known.contains(name)) {
         section.blame("issuer", dangling("issuer", name, &known));
     }
     let token_url = section.require("token_url", "the provider's token endpoint, an https URL", url);
-    let revocation_url = section.get("revocation_url", url);
-    let revocation_path = section.get("revocation_path", plain_path);
+    let is_origin = |url: &str| url.parse::<http::Uri>().is_ok_and(|uri| uri.path() == "/" && uri.query().is_none());
+    if wire.is_grpc() && token_url.as_deref().is_some_and(|url| !is_origin(url)) {
+        section.blame("token_url", "expected a URL without a path: the protocol has the paths of its calls");
+    }
+    let is_oauth = wire == Wire::OAuth;
+    let revocation_url = is_oauth.then(|| section.get("revocation_url", url)).flatten();
+    let revocation_path = is_oauth.then(|| section.get("revocation_path", plain_path)).flatten();
     if revocation_path.is_some() != revocation_url.is_some() && !section.is_bad() {
         let (there, missing) = if revocation_path.is_some() {
             ("revocation_path", "revocation_url, the provider's endpoint")
@@ -106,7 +126,10 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, issuers: &[TrustedIssuer],
         timeout: section.get("timeout", value::duration_within(SECOND, 120 * SECOND)).unwrap_or(default.timeout),
         after_unknown: section.get("after_unknown", value::word(&AFTER_UNKNOWN, &[])).unwrap_or(default.after_unknown),
     };
-    let client = section.has("client").then(|| read_client(&section.section("client"), dir));
+    if let Some(other) = grants.iter().find(|grant| !is_oauth && ![REFRESH_TOKEN, PASSWORD].contains(&grant.as_str())) {
+        section.blame("grants", format!("this protocol has \"refresh_token\" and \"password\", found \"{other}\""));
+    }
+    let client = (is_oauth && section.has("client")).then(|| read_client(&section.section("client"), dir));
     RelaySettings {
         wire,
         issuer,
@@ -171,7 +194,7 @@ pub(super) fn plain_path(v: &Raw) -> Result<String, String> {
 pub(super) fn print(table: &mut Table, relay: &RelaySettings) {
     let RelaySettings { wire, issuer, token_url, revocation_url, revocation_path, grants, rules, client, ca } = relay;
     let RelayRules { grace, timeout, after_unknown } = rules;
-    put(table, "wire", word(&WIRES, wire));
+    put(table, "wire", word(WIRES, wire));
     put_some(table, "issuer", issuer.as_deref());
     put(table, "token_url", token_url.as_str());
     put_some(table, "revocation_url", revocation_url.as_deref());
