@@ -3,12 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 
 use support::pki::write_private;
-use support::stub::{Edge, HEAD};
+use support::stub::{Edge, HEAD, ROUTES};
 use support::{CONFIG, Place, until};
 
 fn edge(credential: &str) -> Edge {
     let config = HEAD.replacen("name = \"app\"", "name = \"app\"\nauthorization_file = \"app.authorization\"", 1);
-    let config = format!("{config}[[routes]]\npath = \"/open/{{*rest}}\"\nauth = \"none\"\nupstream = \"app\"\n");
+    let config = format!("{config}{ROUTES}");
     Edge::with(&config, |place| write_private(&place.path("app.authorization"), credential), |_| {})
 }
 
@@ -29,7 +29,7 @@ async fn the_gates_own_credential_replaces_the_callers_and_the_caller_is_in_the_
     assert_eq!(request.all("authorization"), ["Bearer kapikey-of-the-gate"]);
     assert_eq!(request.all("x-auth-subject").len(), 1);
     // Without a caller, too: what the upstream trusts is the gate.
-    let request = tokio::task::block_in_place(|| seen(None, "/open/x"));
+    let request = tokio::task::block_in_place(|| seen(None, "/public/x"));
     assert_eq!(request.all("authorization"), ["Bearer kapikey-of-the-gate"]);
     assert!(request.all("x-auth-subject").is_empty());
     // A changed file is read again, at once with SIGHUP; a broken one changes nothing.
