@@ -299,6 +299,7 @@ impl Relay {
             return answer;
         }
         let settings = core.settings.load_full();
+        let _task = UnderWay::new(core);
         let sent = tokio::time::timeout(settings.rules.timeout, settings.provider.send(request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
@@ -387,6 +388,8 @@ impl Relay {
 }
 
 const NOT_SEALED: Fault = Fault::Signing("an answer could not be sealed");
+/// How many exchanges of one endpoint are under way, with or without a client that waits. Each has a connection.
+const MAX_UNDER_WAY: usize = 256;
 /// Header, payload, signature.
 const JWS_PARTS: usize = 3;
 const NO_TOKEN: &str = "not a refresh token";
@@ -407,6 +410,9 @@ impl Core {
 
     /// May a token of this sender go to the provider?
     fn admit(&self, address: Option<IpAddr>) -> Result<(), Answer> {
+        if *self.under_way.borrow() >= MAX_UNDER_WAY {
+            return Err(Answer::unavailable(RETRY_AFTER, "relay_saturated"));
+        }
         self.limits.admit_unverified(address).map_err(|denial| {
             let retry_after = if let Denial::TooManyRequests(wait) = denial { wait } else { RETRY_AFTER };
             Answer::TooMany { retry_after }

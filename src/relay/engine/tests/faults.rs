@@ -167,3 +167,23 @@ async fn i39_with_refuse_the_token_of_a_killed_program_is_refused_after_the_leas
     assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)));
     assert_eq!(world.provider.sent(), 1);
 }
+
+#[tokio::test]
+async fn i39_beyond_its_bound_of_exchanges_a_relay_sends_nothing_and_gives_what_it_has() {
+    let world = World::new();
+    let relay = Arc::new(world.relay());
+    body(relay.exchange(presented("known")).await);
+    let held = world.provider.hold();
+    let running: Vec<_> = (0..MAX_UNDER_WAY).map(|n| start(&relay, presented(&format!("T{n}")))).collect();
+    world.provider.was_sent(1 + MAX_UNDER_WAY).await;
+    assert_eq!(unavailable(relay.exchange(presented("one more")).await), ("relay_saturated", 1));
+    assert!(matches!(relay.pass(&ProviderRequest::default(), None).await, Answer::Unavailable { .. }));
+    assert_eq!(body(relay.exchange(presented("known")).await).1, Source::Replayed);
+    assert_eq!(world.provider.sent(), 1 + MAX_UNDER_WAY);
+    held.add_permits(2 * MAX_UNDER_WAY);
+    for one in running {
+        body(one.await.unwrap());
+    }
+    relay.idle().await;
+    body(relay.exchange(presented("one more")).await);
+}
