@@ -169,11 +169,7 @@ impl Envelope {
     pub(super) fn refusal(&self, call: &Call<'_>, error: &Error) -> Reply {
         match error {
             Error::Denied(denial) => self.denied(call, *denial),
-            Error::Failed(fault) => {
-                let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
-                retry_after(&mut reply, fault.retry_after());
-                reply
-            }
+            Error::Failed(fault) => unavailable(fault.retry_after()),
         }
     }
 
@@ -188,6 +184,7 @@ impl Envelope {
                 retry_after(&mut reply, wait);
                 reply
             }
+            Class::Unavailable(wait) => unavailable(wait),
             // The password was right: a client that learns otherwise asks for it again and again.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
             // One reply for every failed login, and one for every bad token (requirements A2, R7).
@@ -225,6 +222,13 @@ impl Envelope {
         }
         reply
     }
+}
+
+/// Nothing was decided: the client keeps its token and tries again.
+fn unavailable(wait: Duration) -> Reply {
+    let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
+    retry_after(&mut reply, wait);
+    reply
 }
 
 fn issued_reply(issued: &IssuedTokens) -> Reply {
