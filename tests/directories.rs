@@ -1,5 +1,7 @@
 //! Users in another system: what a fault of it does, and what a change in it does.
 
+#[cfg(feature = "hook")]
+mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]

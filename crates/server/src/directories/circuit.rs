@@ -103,6 +103,9 @@ impl Circuit {
             let (kind, cause) = (self.kind, error.cause.word());
             if is_open {
                 tracing::error!(kind, cause, %error, "directory fails; it is asked less often until it answers");
+            } else if error.cause == Cause::Credentials {
+                // It does not end by itself.
+                tracing::error!(kind, cause, %error, "directory refuses the gate; logins and refreshes get 503");
             } else {
                 tracing::warn!(kind, cause, %error, "directory fails; logins and refreshes get 503");
             }

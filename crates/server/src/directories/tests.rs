@@ -24,6 +24,8 @@ enum Mode {
     Fails,
     Panics,
     NamesAnother,
+    Later,
+    Slow(Duration),
 }
 
 /// A source that does what it is told.
@@ -35,6 +37,7 @@ struct Fake {
     permits: Semaphore,
     hash: Mutex<Option<SecretHash>>,
     rehash_fails: AtomicBool,
+    pads: AtomicBool,
 }
 
 impl Fake {
@@ -45,6 +48,7 @@ impl Fake {
             permits: Semaphore::new(Semaphore::MAX_PERMITS),
             hash: Mutex::default(),
             rehash_fails: AtomicBool::new(false),
+            pads: AtomicBool::new(false),
         })
     }
 
@@ -66,6 +70,11 @@ impl Fake {
             Mode::Fails => Err(SourceError::new(Cause::Connect, "refused")),
             Mode::Panics => panic!("told to panic"),
             Mode::NamesAnother => Ok(Some(User::new("another"))),
+            Mode::Later => Err(SourceError::new(Cause::Later(SECOND * 60), "later")),
+            Mode::Slow(time) => {
+                tokio::time::sleep(time).await;
+                Ok((subject != "none").then(|| User::new(subject)))
+            }
         }
     }
 }
@@ -76,8 +85,8 @@ impl Source for Fake {
         "fake"
     }
 
-    async fn authenticate(&self, _: Option<&str>, username: &str, _: &SecretString) -> Result<Login, SourceError> {
-        let user = self.answer(username).await?;
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
+        let user = self.answer(&login.username).await?;
         let hash = self.hash.lock().unwrap().clone();
         Ok(match hash {
             Some(hash) => Login::Hashed(user.map(|user| HashedUser { user, hash, is_marked: true })),
@@ -85,12 +94,16 @@ impl Source for Fake {
         })
     }
 
-    async fn lookup(&self, subject: &str) -> Result<Option<User>, SourceError> {
+    async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         self.answer(subject).await
     }
 
     fn rehashes(&self) -> bool {
         true
+    }
+
+    fn pads_refusals(&self) -> bool {
+        self.pads.load(Ordering::SeqCst)
     }
 
     async fn rehash(&self, _: &str, old: &SecretHash, new: &SecretHash) -> Result<bool, SourceError> {
@@ -256,6 +269,41 @@ async fn a2_an_unknown_user_costs_a_check_as_dear_as_the_dearest_hash() {
     assert_eq!(passwords.work() - wrong, wrong);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a2_i24_a_refusal_takes_as_long_as_the_slowest_where_the_source_says_so() {
+    for (pads, expected) in [(true, 400), (false, 20)] {
+        let source = Fake::new();
+        source.pads.store(pads, Ordering::SeqCst);
+        let directory = directory(&source, BOUNDS);
+        let took = async |name: &str| {
+            let begun = tokio::time::Instant::now();
+            let user = directory.authenticate(None, name, &secret("wrong")).await.unwrap();
+            (user.is_some(), begun.elapsed().as_millis())
+        };
+        source.set(Mode::Slow(Duration::from_millis(400)));
+        assert_eq!(took("none").await, (false, 400));
+        source.set(Mode::Slow(Duration::from_millis(20)));
+        assert_eq!(took("none").await, (false, expected), "a refusal");
+        assert_eq!(took("ada").await, (true, 20), "a login is not held up");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i24_an_answer_that_is_put_off_is_no_fault_of_the_source() {
+    let source = Fake::new();
+    let directory = directory(&source, BOUNDS);
+    source.set(Mode::Later);
+    for _ in 0..10 {
+        let answers = [login(&directory, "right").await.map(drop), directory.lookup("ada").await.map(drop)];
+        for answer in answers {
+            assert!(matches!(answer, Err(DirectoryError::Later(wait)) if wait == SECOND * 60), "{answer:?}");
+        }
+    }
+    source.set(Mode::Good);
+    assert!(login(&directory, "right").await.unwrap().is_some(), "the circuit is closed");
+    assert_eq!(directory.metrics().get("fake", "lookup", "later"), 10);
+}
+
 #[tokio::test]
 async fn i30_i32_an_imported_hash_logs_in_and_an_unknown_user_takes_as_long() {
     let source = Fake::new();
@@ -285,7 +333,7 @@ async fn i26_a_name_with_insignificant_characters_never_reaches_the_source() {
         assert!(directory.authenticate(None, name, &secret("right")).await.unwrap().is_none(), "{name:?}");
     }
     assert_eq!(source.asked(), 0);
-    assert_eq!(directory.limit_key("ADA"), directory.limit_key("ada"));
+    assert_eq!(directory.limit_key(None, "ADA"), directory.limit_key(None, "ada"));
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use rotogate::password::{Accepted, FirebaseParameters, Legacy, Spring};
 use rotogate::private_file::read_private;
 use secrecy::SecretString;
 
+#[cfg(feature = "hook")]
+mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]
@@ -82,6 +84,8 @@ impl HashesConfig {
 #[derive(Clone, Copy)]
 enum Kind {
     File,
+    #[cfg(feature = "hook")]
+    Http,
     #[cfg(feature = "ldap")]
     Ldap,
     #[cfg(feature = "sql")]
@@ -90,6 +94,8 @@ enum Kind {
 
 const KINDS: &[(&str, Kind)] = &[
     ("file", Kind::File),
+    #[cfg(feature = "hook")]
+    ("http", Kind::Http),
     #[cfg(feature = "ldap")]
     ("ldap", Kind::Ldap),
     #[cfg(feature = "sql")]
@@ -102,9 +108,11 @@ impl DirectoryConfig {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
-    let kind = section.get("kind", value::word(KINDS, &["webhook"])).unwrap_or(Kind::File);
+    let kind = section.get("kind", value::word(KINDS, &[])).unwrap_or(Kind::File);
     let source: Option<SourceSettings> = match kind {
         Kind::File => None,
+        #[cfg(feature = "hook")]
+        Kind::Http => http::read(section, dir),
         #[cfg(feature = "ldap")]
         Kind::Ldap => ldap::read(section, dir),
         #[cfg(feature = "sql")]
@@ -115,9 +123,9 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
             let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(DirectoryConfig::PATH));
             DirectoryConfig::File { path, hashes: hashes(section, dir) }
         }
-        #[cfg(any(feature = "ldap", feature = "sql"))]
+        #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
         (_, source) => {
-            let bounds = bounds(section);
+            let bounds = bounds(section, kind);
             // Without a source there is a problem, and the result is discarded.
             let missing = DirectoryConfig::File { path: PathBuf::new(), hashes: HashesConfig::default() };
             source.map_or(missing, |source| DirectoryConfig::Remote { source, bounds })
@@ -127,14 +135,17 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
     directory
 }
 
-#[cfg(any(feature = "ldap", feature = "sql"))]
-fn bounds(section: &Section<'_>) -> Bounds {
+#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+fn bounds(section: &Section<'_>, kind: Kind) -> Bounds {
+    let timeout = match kind {
+        #[cfg(feature = "hook")]
+        Kind::Http => http::TIMEOUT,
+        _ => Bounds::TIMEOUT,
+    };
     let within = |max| value::duration_within(std::time::Duration::ZERO, max);
     let at_least = std::time::Duration::from_millis(100);
     Bounds {
-        timeout: section
-            .get("timeout", value::duration_within(at_least, 60 * super::SECOND))
-            .unwrap_or(Bounds::TIMEOUT),
+        timeout: section.get("timeout", value::duration_within(at_least, 60 * super::SECOND)).unwrap_or(timeout),
         max_requests: section.get("max_requests", value::count(1, 10_000)).unwrap_or(Bounds::MAX_REQUESTS),
         queue_timeout: section.get("queue_timeout", within(60 * super::SECOND)).unwrap_or(Bounds::QUEUE_TIMEOUT),
         lookup_cache: section.get("lookup_cache", within(60 * super::SECOND)).unwrap_or_default(),
@@ -176,6 +187,8 @@ pub(super) fn print(directory: &DirectoryConfig) -> Value {
             put(&mut table, "queue_timeout", time(*queue_timeout));
             put(&mut table, "lookup_cache", time(*lookup_cache));
             match *source {
+                #[cfg(feature = "hook")]
+                SourceSettings::Http(ref settings) => http::print(settings, &mut table),
                 #[cfg(feature = "ldap")]
                 SourceSettings::Ldap(ref settings) => ldap::print(settings, &mut table),
                 #[cfg(feature = "sql")]
