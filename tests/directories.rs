@@ -9,5 +9,7 @@ mod mariadb;
 #[cfg(feature = "sql")]
 mod postgres;
 mod server;
+#[cfg(feature = "hook")]
+mod several;
 #[cfg(feature = "sql")]
 mod sqlite;

@@ -12,15 +12,15 @@ use support::{Gate, Place, keep_secret, until, with};
 use crate::rotation_table::dialects::dialects;
 use crate::rotation_table::{config, passes};
 
-const PASSWORD: &str = "correct horse battery";
-const SECRET: &str = "hook-secret-of-this-test";
+pub(super) const PASSWORD: &str = "correct horse battery";
+pub(super) const SECRET: &str = "hook-secret-of-this-test";
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-struct Asked {
-    path: String,
+pub(super) struct Asked {
+    pub(super) path: String,
     headers: Vec<(String, String)>,
-    body: Value,
+    pub(super) body: Value,
 }
 
 impl Asked {
@@ -42,7 +42,7 @@ fn answer(status: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-fn json_answer(body: &Value) -> Option<Vec<u8>> {
+pub(super) fn json_answer(body: &Value) -> Option<Vec<u8>> {
     Some(answer("200 OK", &body.to_string()))
 }
 
@@ -60,7 +60,7 @@ fn honest(asked: &Asked) -> Option<Vec<u8>> {
 }
 
 impl Hook {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         keep_secret(PASSWORD);
         keep_secret(SECRET);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -77,7 +77,7 @@ impl Hook {
         Self { port, asked, script }
     }
 
-    fn says(&self, script: impl Fn(&Asked) -> Option<Vec<u8>> + Send + Sync + 'static) {
+    pub(super) fn says(&self, script: impl Fn(&Asked) -> Option<Vec<u8>> + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
@@ -87,11 +87,11 @@ impl Hook {
     }
 
     /// What it was asked since the last call.
-    fn asked(&self) -> Vec<Asked> {
+    pub(super) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
-    fn keys(&self) -> String {
+    pub(super) fn keys(&self) -> String {
         format!(
             "kind = \"http\"\nurl = \"http://127.0.0.1:{}/hook\"\nsecret_file = \"hook.secret\"\ntimeout = \"1s\"\n",
             self.port
@@ -111,7 +111,7 @@ impl Hook {
     }
 }
 
-fn start(place: &Place) -> Gate {
+pub(super) fn start(place: &Place) -> Gate {
     let mut gate = place.start();
     gate.password = PASSWORD.to_owned();
     gate

@@ -6,6 +6,7 @@
     allow(dead_code, unused_imports, reason = "no source is built in")
 )]
 
+mod by_account;
 mod circuit;
 #[cfg(feature = "hook")]
 pub mod http;
@@ -34,6 +35,7 @@ use rotogate::password::SecretHash;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use by_account::{AccountDirectory, Directories};
 pub(crate) use metrics::DirectoryMetrics;
 pub use remote::Bounds;
 pub(crate) use remote::RemoteDirectory;

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::Circuit;
+use super::metrics::Label;
 use super::padding::SlowestRefusal;
 use super::{Cause, DirectoryMetrics, HashedUser, Login, LoginAttempt, Source, SourceError, username};
 use rotogate::context::{Context, inherited};
@@ -76,6 +77,7 @@ impl From<Fault> for DirectoryError {
 pub(crate) struct RemoteDirectory(Arc<Inner>);
 
 struct Inner {
+    label: Label,
     source: Arc<dyn Source>,
     bounds: Bounds,
     turns: Arc<Semaphore>,
@@ -112,24 +114,32 @@ impl fmt::Debug for RemoteDirectory {
 
 impl RemoteDirectory {
     /// A directory on this runtime. Call in it.
-    pub(crate) fn new(source: Arc<dyn Source>, bounds: Bounds, passwords: Arc<Passwords>) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        source: Arc<dyn Source>,
+        bounds: Bounds,
+        passwords: Arc<Passwords>,
+        metrics: DirectoryMetrics,
+    ) -> Self {
+        let label = Label { directory: name.to_owned(), kind: source.kind() };
         Self(Arc::new(Inner {
             turns: Arc::new(Semaphore::new(bounds.max_requests)),
-            circuit: Circuit::new(source.kind()),
+            circuit: Circuit::new(label.clone()),
+            label,
             lookups: Cache::builder().max_capacity(MAX_CACHED_LOOKUPS).time_to_live(bounds.lookup_cache).build(),
             passwords,
             dearest: Mutex::default(),
             rehashing: Semaphore::new(1),
             refusals: SlowestRefusal::default(),
-            metrics: DirectoryMetrics::default(),
+            metrics,
             runtime: Handle::current(),
             source,
             bounds,
         }))
     }
 
-    /// Its figures.
-    pub(crate) fn metrics(&self) -> &DirectoryMetrics {
+    #[cfg(test)]
+    pub(super) fn figures(&self) -> &DirectoryMetrics {
         &self.0.metrics
     }
 
@@ -145,9 +155,8 @@ impl RemoteDirectory {
         F: Future<Output = Result<T, SourceError>> + Send,
     {
         let inner = &self.0;
-        let kind = inner.source.kind();
         let open = |rest: Duration| {
-            inner.metrics.count(kind, operation, "not_asked");
+            inner.metrics.count(&inner.label, operation, "not_asked");
             let seconds = rest.as_secs().max(1);
             Fault::Failed(format!("the directory failed repeatedly; it is asked again in {seconds} s"))
         };
@@ -156,7 +165,7 @@ impl RemoteDirectory {
         }
         let turn = timeout(inner.bounds.queue_timeout, Arc::clone(&inner.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
-            inner.metrics.count(kind, operation, "busy");
+            inner.metrics.count(&inner.label, operation, "busy");
             return Err(Fault::Busy);
         };
         let begun = Instant::now();
@@ -175,14 +184,14 @@ impl RemoteDirectory {
                 }
             };
             let now = Instant::now();
-            this.metrics.took(kind, operation, now.saturating_duration_since(begun));
+            this.metrics.took(&this.label, operation, now.saturating_duration_since(begun));
             match &answer {
                 Ok(answer) => {
-                    this.metrics.count(kind, operation, result(answer));
+                    this.metrics.count(&this.label, operation, result(answer));
                     this.circuit.answered();
                 }
                 Err(error) => {
-                    this.metrics.count(kind, operation, error.cause.word());
+                    this.metrics.count(&this.label, operation, error.cause.word());
                     match error.cause {
                         Cause::Later(_) => this.circuit.answered(),
                         _ => this.circuit.failed(error, now),
@@ -191,7 +200,7 @@ impl RemoteDirectory {
             }
             answer.map_err(|error| match error.cause {
                 Cause::Later(wait) => Fault::Later(wait),
-                _ => Fault::Failed(format!("{kind}: {error}")),
+                _ => Fault::Failed(format!("{}: {error}", this.label.directory)),
             })
         }));
         // The runtime ends with the gate.
@@ -272,7 +281,8 @@ impl RemoteDirectory {
             Ok(true) => Some(new),
             Ok(false) => None,
             Err(_) => {
-                tracing::warn!(kind = inner.source.kind(), "password hash not replaced; the next login tries again");
+                let Label { directory, kind } = &inner.label;
+                tracing::warn!(directory, kind, "password hash not replaced; the next login tries again");
                 None
             }
         }
