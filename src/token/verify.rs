@@ -48,6 +48,7 @@ pub use preset::Preset;
 pub use rules::host_of;
 pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, Keys, MAX_JWKS, OWN, RulesError};
 pub use shape::MAX_TOKEN;
+pub use strict_json::object as strict_object;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
 /// Why a token is refused, and how far its verification got: the limits count what costs.

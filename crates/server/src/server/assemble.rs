@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::ServerError;
-use super::prepare::{StartPlan, UsersPlan};
+use super::directories::LiveDirectories;
+use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::users::LiveUsers;
@@ -14,7 +15,6 @@ use crate::config::{
     Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
     TrustedIssuer,
 };
-use crate::directories::DirectoryMetrics;
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
@@ -39,10 +39,10 @@ pub struct GateParts {
     pub gate: Gate,
     /// The service behind the gate.
     pub(crate) proxy: Proxy,
-    /// Keeps the users in step with their file. `None`: another system has the users.
+    /// Keeps the users in step with their file. `None`: other systems have all users.
     pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The figures of that system.
-    pub(super) directory_metrics: Option<DirectoryMetrics>,
+    /// The directories, which a reload replaces.
+    pub(super) directories: Arc<LiveDirectories>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
@@ -75,7 +75,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
-    let StartPlan { trusted, users, passwords, warnings: _, last_read: _ } = plan;
+    let StartPlan { trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -89,27 +89,30 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let now = SystemTime::new().wall();
     let (redb, stores) = stores(config, &keyring)?;
     let mut first_user = None;
-    let mut directory_metrics = None;
-    let (file, directory): (_, Arc<dyn Directory>) = match users {
-        UsersPlan::File(directory) => (Some(Arc::clone(&directory)), directory),
-        UsersPlan::NewFile => {
-            let file = UsersFile::configured(&config.directory).map_err(ServerError::new)?;
-            let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
-            first_user = Some(made.1);
-            let directory = Arc::new(made.0);
-            (Some(Arc::clone(&directory)), directory)
+    let mut file = None;
+    let mut entries = Vec::new();
+    for (section, planned) in config.directories.iter().zip(planned) {
+        let users = match planned {
+            DirectoryPlan::NewFile => {
+                let path = UsersFile::configured(config).map_err(ServerError::new)?;
+                let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
+                first_user = Some(made.1);
+                DirectoryPlan::File(Arc::new(made.0))
+            }
+            planned => planned,
+        };
+        if let DirectoryPlan::File(directory) = &users {
+            file = Some(Arc::clone(directory));
         }
-        UsersPlan::Remote(directory) => {
-            directory_metrics = Some(directory.metrics().clone());
-            (None, Arc::new(directory))
-        }
-    };
+        entries.extend(users.directory().map(|directory| (section.clone(), directory)));
+    }
+    let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
-    let builder = builder(config, keyring, stores, Some(directory), passwords, &trusted)?;
+    let builder = builder(config, keyring, stores, Some(directories.shared()), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    Ok(GateParts { gate, proxy, users, directory_metrics, redb, admin_token, first_user, trusted, new_keys })
+    Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, new_keys })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a

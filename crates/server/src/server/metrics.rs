@@ -13,8 +13,8 @@
 //! | `rotogate_own_streams` | | streams that the gate answers itself |
 //! | `rotogate_tunnels` | | upgraded connections |
 //! | `rotogate_buffered_bytes` | | buffered bytes of bodies, messages and queues |
-//! | `rotogate_directory_requests_total` | `kind`, `operation`, `result` | requests to the directory, where users are in another system |
-//! | `rotogate_directory_duration_seconds` | `kind`, `operation` | the time that it took |
+//! | `rotogate_directory_requests_total` | `directory`, `kind`, `operation`, `result` | requests to a directory in another system |
+//! | `rotogate_directory_duration_seconds` | `directory`, `kind`, `operation` | the time that it took |
 //! | `rotogate_ready` | | 1, or 0 while `/readyz` fails |
 //!
 //! Each label value comes from the configuration or from a fixed set, never from a request (requirement A7): a client
@@ -98,14 +98,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// `threads` is the number of threads that answer requests.
-    pub(super) fn new(gate: Gate, threads: NonZeroUsize, directory: Option<&DirectoryMetrics>) -> Self {
+    pub(super) fn new(gate: Gate, threads: NonZeroUsize, directories: &DirectoryMetrics) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
-        if let Some(directory) = directory {
-            directory.register(&mut registry);
-        }
+        directories.register(&mut registry);
         registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally) }));
         Self { registry, tally, ready }
     }

@@ -9,6 +9,7 @@ pub(crate) mod assemble;
 mod body;
 mod connection;
 mod cors;
+mod directories;
 mod h2;
 mod listener;
 pub(crate) mod metrics;
@@ -175,7 +176,7 @@ impl Server {
             StoreConfig::Memory => None,
         };
         let workers = config.server.workers;
-        let metrics = Arc::new(Metrics::new(parts.gate.clone(), workers, parts.directory_metrics.as_ref()));
+        let metrics = Arc::new(Metrics::new(parts.gate.clone(), workers, parts.directories.metrics()));
         let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
@@ -183,6 +184,7 @@ impl Server {
             config: Arc::clone(&config),
             gate: parts.gate.clone(),
             proxy: parts.proxy.clone(),
+            directories: Arc::clone(&parts.directories),
             limits: Arc::clone(&limits),
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
             trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
