@@ -20,6 +20,16 @@ impl Reloadable {
             tracing::error!(error, "configuration not applied; the old one stays in force");
             return;
         }
+        // An unchanged upstream goes on with what it had read. From here on the new content of a file counts as read.
+        let other_files = upstreams.differing_from(&last_read.upstreams);
+        if !other_files.is_empty()
+            && let Err(error) = self.proxy.reload_certificates(&other_files)
+        {
+            tracing::error!(
+                error = ?rotogate::fault::Chain(&error),
+                "upstream files changed but cannot be used; the old ones stay in force"
+            );
+        }
         let changed = [
             ("server", now.server != old.server),
             ("directories", now.directories != old.directories),

@@ -64,6 +64,12 @@ impl FileGroup {
         Some(changed)
     }
 
+    /// The files that both groups have, with another content here.
+    pub(super) fn differing_from(&self, other: &Self) -> Vec<PathBuf> {
+        let differs = |path: &PathBuf| other.in_force.get(path).is_some_and(|old| self.in_force.get(path) != Some(old));
+        self.in_force.keys().filter(|path| differs(path)).cloned().collect()
+    }
+
     /// The content that was tried is in force.
     pub(super) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();

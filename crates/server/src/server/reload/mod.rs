@@ -108,8 +108,6 @@ pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead) -> Relo
             tokio::select! {
                 config = asked.recv() => {
                     let Some(config) = config else { return };
-                    // Files that changed just now would otherwise count as read with the configuration.
-                    reloadable.poll_files(&mut last_read);
                     reloadable.apply(config, &mut last_read);
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read),
