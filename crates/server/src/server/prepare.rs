@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::reload::LastRead;
 use super::{assemble, tls};
-use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
+use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig, TrustedIssuer};
 use crate::directories::{RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, UsersFile};
@@ -61,7 +61,12 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
     let users = findings.users(&passwords);
     let relays_are_good = findings.relays();
-    if relays_are_good && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
+    // Without the rules of an issuer, each route that takes its tokens would be another problem.
+    let is_whole = trusted.len() == config.issuers.len();
+    if relays_are_good
+        && is_whole
+        && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok())
+    {
         findings.gate(keyring, users.directory(), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
@@ -234,9 +239,13 @@ impl Findings<'_> {
             let key = match issuer.keys {
                 crate::config::KeySource::Jwks(..) => format!("issuers[{index}].jwks_file"),
                 crate::config::KeySource::PublicKey(..) => format!("issuers[{index}].public_key"),
+                crate::config::KeySource::None => format!("issuers[{index}].introspection"),
             };
-            let path: PathBuf = assemble::key_file(issuer).to_owned();
-            if let Some(why) = private_file::denied(&path) {
+            if !self.introspection(index, issuer) {
+                continue;
+            }
+            let path: PathBuf = assemble::key_file(issuer).map(Path::to_owned).unwrap_or_default();
+            if let Some(why) = assemble::key_file(issuer).and_then(private_file::denied) {
                 self.unchecked(&key, why);
                 continue;
             }
@@ -251,6 +260,25 @@ impl Findings<'_> {
             }
         }
         all
+    }
+
+    /// Checks the files of `introspection`. Returns whether they can be used.
+    fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
+        let Some(config) = &issuer.introspection else { return true };
+        let named = |key: &str| format!("issuers[{index}].introspection.{key}");
+        for (key, path) in config.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&named(key), why);
+                return false;
+            }
+        }
+        match assemble::load_introspection(config) {
+            Ok(_) => true,
+            Err((key, message)) => {
+                self.blame(&named(key), message);
+                false
+            }
+        }
     }
 
     /// Whether every relay can begin.
