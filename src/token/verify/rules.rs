@@ -14,6 +14,7 @@ use super::strict_json;
 use crate::claim::{ClaimError, ClaimPath};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::introspection::Introspection;
 use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
@@ -266,6 +267,11 @@ impl KeysNow<'_> {
 }
 
 impl Keys {
+    /// None: no JWT of the issuer is verified. For an issuer whose tokens are introspected.
+    fn none() -> Self {
+        Self::Own(Arc::new(IssuerKeys::unknown()))
+    }
+
     /// The keys that can be used now.
     pub(super) fn now(&self, engine_now: Timestamp) -> KeysNow<'_> {
         match self {
@@ -319,7 +325,7 @@ impl Keys {
     }
 
     /// Are there no keys, and will there be none?
-    fn are_missing(&self) -> bool {
+    pub(crate) fn are_missing(&self) -> bool {
         match self {
             Self::Own(keys) => keys.is_empty(),
             Self::Live(_) => false,
@@ -452,6 +458,8 @@ pub struct IssuerRules {
     pub leeway: Duration,
     /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
+    /// How its tokens are introspected, if they are.
+    pub(crate) introspection: Option<Arc<Introspection>>,
 }
 
 impl IssuerRules {
@@ -470,6 +478,7 @@ impl IssuerRules {
             keys: Keys::Own(Arc::new(IssuerKeys::own(keyring))),
             leeway,
             max_lifetime: None,
+            introspection: None,
         }
     }
 
@@ -490,7 +499,32 @@ impl IssuerRules {
             keys: Keys::Live(keys.into()),
             leeway: MAX_LEEWAY,
             max_lifetime: None,
+            introspection: None,
         }
+    }
+
+    /// The same for an issuer without keys, which is asked about each of its tokens.
+    #[doc(hidden)]
+    pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
+        let rules = Self::external(issuer, audience, IssuerKeys::unknown());
+        Self { keys: Keys::none(), ..rules.introspection(introspection) }
+    }
+
+    /// Asks the issuer about tokens that are not JWTs; its keys verify the others.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn introspection(self, introspection: Introspection) -> Self {
+        Self { introspection: Some(Arc::new(introspection)), ..self }
+    }
+
+    /// Are its JWTs introspected, too?
+    pub(crate) fn is_always_introspected(&self) -> bool {
+        self.introspection.as_ref().is_some_and(|introspection| introspection.always)
+    }
+
+    /// The rules for introspected tokens: the keys are of no use to them.
+    pub(crate) fn without_keys(&self) -> Self {
+        Self { keys: Keys::none(), ..self.clone() }
     }
 
     /// How long after its `exp` a token is accepted.
@@ -562,7 +596,7 @@ impl IssuerRules {
     }
 
     /// Does it judge every token as `other` does?
-    pub(super) fn equals(&self, other: &Self) -> bool {
+    pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
             name,
@@ -576,12 +610,19 @@ impl IssuerRules {
             keys,
             leeway,
             max_lifetime,
+            introspection,
         } = self;
+        let is_asked_alike = match (introspection, &other.introspection) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other) || own.equals(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
         (issuer, ours, audience, typ, leeway, max_lifetime)
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
             && (name, scopes, everywhere, claims, subject_prefix)
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
             && keys.equal(&other.keys)
+            && is_asked_alike
     }
 
     /// Sets the name.
@@ -663,7 +704,10 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         if rules.leeway > MAX_LEEWAY {
             return refuse("leeway must be at most 30s");
         }
-        if rules.keys.are_missing() {
+        if let Some(why) = rules.introspection.as_ref().and_then(|introspection| introspection.problem()) {
+            return refuse(why);
+        }
+        if rules.keys.are_missing() && rules.introspection.is_none() {
             return refuse("there is no key");
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderName;
+use secrecy::SecretString;
 
 use super::ServerError;
 use super::directories::LiveDirectories;
@@ -12,8 +13,8 @@ use super::prepare::{DirectoryPlan, StartPlan};
 use super::relays;
 use super::users::LiveUsers;
 use crate::config::{
-    Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
-    TrustedIssuer,
+    Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
+    StoreConfig, TrustedIssuer,
 };
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
@@ -22,8 +23,10 @@ use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::directory::Directory;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
+use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
-use rotogate::private_file::trusted;
+use rotogate::private_file::{self, trusted};
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
@@ -269,27 +272,83 @@ pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerEr
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::new)?;
+    let file = key_file(issuer).unwrap_or(Path::new("")).display();
     for ignored in rules.keys.ignored() {
-        tracing::warn!(issuer = issuer.url, file = %key_file(issuer).display(), "not used: {ignored}");
+        tracing::warn!(issuer = issuer.url, %file, "not used: {ignored}");
     }
     Ok(rules)
 }
 
-/// The key file of an issuer.
-pub(super) fn key_file(issuer: &TrustedIssuer) -> &Path {
-    let (KeySource::Jwks(path, _) | KeySource::PublicKey(path, _)) = &issuer.keys;
-    path
+/// The key file of an issuer, if it has one.
+pub(super) fn key_file(issuer: &TrustedIssuer) -> Option<&Path> {
+    match &issuer.keys {
+        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => Some(path),
+        KeySource::None => None,
+    }
 }
 
-/// The rules for an issuer, with the keys that its file holds now.
-pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
-    let path = key_file(issuer);
+/// The keys that the file of an issuer holds now; `None` if it has no file.
+fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
+    let Some(path) = key_file(issuer) else { return Ok(None) };
     let text = trusted::read(path, MAX_KEY_FILE_BYTES)?;
     let keys = match &issuer.keys {
         KeySource::Jwks(_, algorithm) => IssuerKeys::from_jwks(&text, *algorithm),
         KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
+        KeySource::None => return Ok(None),
     };
-    let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
+    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))
+}
+
+/// How an issuer is asked about opaque tokens, with the secret that its file holds now.
+///
+/// # Errors
+/// The key at fault, and what is wrong with it.
+pub(super) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, (&'static str, String)> {
+    let IntrospectionConfig {
+        url,
+        client_id,
+        secret_file,
+        cache,
+        negative,
+        stale_if_error,
+        timeout,
+        ca,
+        prefix,
+        always,
+        audience_optional,
+    } = config;
+    let in_file = |key: &'static str, file: &Path, what: &str| (key, format!("{}: {what}", file.display()));
+    let text = private_file::read_private(secret_file).map_err(|message| ("secret_file", message))?;
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.is_empty() {
+        return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+    }
+    let mut tls = Tls::default();
+    if let Some(ca) = ca {
+        let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| ("ca", message))?;
+        tls.ca = Some(String::from_utf8(bytes.to_vec()).map_err(|_| in_file("ca", ca, "is not PEM"))?);
+    }
+    let client = HttpClient::with_tls(&tls).map_err(|error| match ca {
+        Some(ca) => in_file("ca", ca, &error.message),
+        None => ("url", error.message),
+    })?;
+    let endpoint = Target::parse(url, Allowed::by_operator()).map_err(|error| ("url", error.to_string()))?;
+    let secret = SecretString::from(secret.to_owned());
+    let introspector = HttpIntrospector::new(client.with_timeout(*timeout), endpoint, client_id, &secret);
+    let mut introspection = Introspection::by(introspector)
+        .cache(*cache)
+        .negative(*negative)
+        .stale_if_error(*stale_if_error)
+        .prefix(prefix.as_str());
+    (introspection.always, introspection.audience_optional) = (*always, *audience_optional);
+    Ok(introspection)
+}
+
+/// The rules for an issuer, with the keys and the secret that its files hold now.
+pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
+    let keys = load_keys(issuer)?;
+    let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
+    let introspection = introspection.map_err(|(key, message)| format!("introspection.{key}: {message}"))?;
     let TrustedIssuer {
         name,
         url,
@@ -301,13 +360,19 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         claims,
         audience,
         keys: _,
+        introspection: _,
         typ,
         max_lifetime,
         leeway,
     } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
-    let rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
-    let mut rules = rules.claims(claims.clone());
+    let rules = match (keys, introspection) {
+        (Some(keys), None) => IssuerRules::external(url.as_str(), audience, keys),
+        (Some(keys), Some(it)) => IssuerRules::external(url.as_str(), audience, keys).introspection(it),
+        (None, Some(it)) => IssuerRules::introspected(url.as_str(), audience, it),
+        (None, None) => return Err(format!("the issuer {url} has neither keys nor introspection")),
+    };
+    let mut rules = rules.named(name.as_str()).scopes(scopes.clone()).claims(claims.clone());
     rules.everywhere = *everywhere;
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();

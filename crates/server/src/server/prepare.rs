@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::reload::LastRead;
 use super::{assemble, tls};
 use crate::config::{
-    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, StoreConfig, TlsConfig, UsersConfig,
+    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, StoreConfig, TlsConfig, TrustedIssuer,
+    UsersConfig,
 };
 use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
@@ -75,7 +76,12 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let metrics = DirectoryMetrics::default();
     let directories = findings.directories(&passwords, &metrics);
     let relays_are_good = findings.relays();
-    if relays_are_good && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
+    // Without the rules of an issuer, each route that takes its tokens would be another problem.
+    let is_whole = trusted.len() == config.issuers.len();
+    if relays_are_good
+        && is_whole
+        && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok())
+    {
         findings.gate(keyring, shared(config, &directories), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
@@ -260,9 +266,13 @@ impl Findings<'_> {
             let key = match issuer.keys {
                 crate::config::KeySource::Jwks(..) => format!("issuers[{index}].jwks_file"),
                 crate::config::KeySource::PublicKey(..) => format!("issuers[{index}].public_key"),
+                crate::config::KeySource::None => format!("issuers[{index}].introspection"),
             };
-            let path: PathBuf = assemble::key_file(issuer).to_owned();
-            if let Some(why) = private_file::denied(&path) {
+            if !self.introspection(index, issuer) {
+                continue;
+            }
+            let path: PathBuf = assemble::key_file(issuer).map(Path::to_owned).unwrap_or_default();
+            if let Some(why) = assemble::key_file(issuer).and_then(private_file::denied) {
                 self.unchecked(&key, why);
                 continue;
             }
@@ -277,6 +287,25 @@ impl Findings<'_> {
             }
         }
         all
+    }
+
+    /// Checks the files of `introspection`. Returns whether they can be used.
+    fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
+        let Some(config) = &issuer.introspection else { return true };
+        let named = |key: &str| format!("issuers[{index}].introspection.{key}");
+        for (key, path) in config.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&named(key), why);
+                return false;
+            }
+        }
+        match assemble::load_introspection(config) {
+            Ok(_) => true,
+            Err((key, message)) => {
+                self.blame(&named(key), message);
+                false
+            }
+        }
     }
 
     /// Whether every relay can begin.

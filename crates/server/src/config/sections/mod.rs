@@ -27,6 +27,7 @@ mod cors;
 mod directory;
 mod endpoints;
 mod identity;
+mod introspection;
 mod issuer;
 mod issuers;
 mod limits;
@@ -49,6 +50,7 @@ pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
+pub use introspection::IntrospectionConfig;
 pub use issuer::IssuerConfig;
 pub use issuers::{KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
@@ -174,6 +176,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let route_sections = root.sections("routes");
     let routes = routes::read(&route_sections, &upstreams, &issuers);
     issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
+    introspection::check(&route_sections, &routes, &issuers);
     root.finish();
 
     let config = Config {
