@@ -44,7 +44,7 @@ pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedCla
 use members::{Member, Members};
 pub use preset::Preset;
 pub use rules::host_of;
-pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, MAX_JWKS, OWN, RulesError};
+pub use rules::{AllowedScopes, Ignored, IgnoredCause, IssuerKeys, IssuerRules, MAX_JWKS, MAX_KEYS, OWN, RulesError};
 pub use shape::MAX_TOKEN;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
@@ -130,7 +130,7 @@ impl Verifier {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
-        let key = rules.keys.find(header.kid.as_deref()).ok_or(Denial::UnknownKey)?;
+        let key = rules.keys.find(header.kid.as_deref(), &header.algorithm).ok_or(Denial::UnknownKey)?;
         if &*header.algorithm != key.algorithm().name() {
             return Err(Denial::WrongAlgorithm.into());
         }
