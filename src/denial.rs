@@ -103,6 +103,10 @@ pub enum Denial {
     TokenNotYetValid,
     /// Revoked: the token, its session, generation, subject or client, or everything.
     TokenRevoked,
+    /// The keys of the token's issuer are not known at this moment, so the token was not examined. Another attempt may
+    /// succeed after this time.
+    // Requirement I4.
+    KeysUnavailable(Duration),
     /// The token is not meant for this route.
     WrongAudience,
     /// The route does not accept this issuer.
@@ -288,6 +292,9 @@ pub enum Class {
     GrantType,
     /// A rate limit applies; the next attempt counts after this time.
     Limited(Duration),
+    /// What is needed to decide is not available: 503. Nothing was decided, and another attempt may succeed after this
+    /// time.
+    Unavailable(Duration),
 }
 
 /// An unusable request head, and what replies say about it.
@@ -414,6 +421,7 @@ impl Denial {
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
             Self::TooManyRequests(wait) => Class::Limited(*wait),
+            Self::KeysUnavailable(wait) => Class::Unavailable(*wait),
         }
     }
 
@@ -472,7 +480,7 @@ impl Denial {
             | Self::InvalidClient
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
-            Self::TooManyRequests(_) => Standing::Undecided,
+            Self::TooManyRequests(_) | Self::KeysUnavailable(_) => Standing::Undecided,
         }
     }
 
@@ -504,7 +512,8 @@ impl Denial {
             | Class::Client
             | Class::ClientNotAllowed
             | Class::GrantType
-            | Class::Limited(_) => None,
+            | Class::Limited(_)
+            | Class::Unavailable(_) => None,
         }
     }
 
@@ -544,6 +553,7 @@ impl Denial {
             Self::TokenExpired => "token_expired",
             Self::TokenNotYetValid => "token_not_yet_valid",
             Self::TokenRevoked => "token_revoked",
+            Self::KeysUnavailable(_) => "keys_unavailable",
             Self::WrongAudience => "wrong_audience",
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",

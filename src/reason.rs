@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::denial::Denial;
+use crate::denial::{Class, Denial};
 use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
@@ -60,9 +60,13 @@ impl Reason {
         Self { word, detail: None, kind }
     }
 
-    /// A rule refused it.
+    /// A rule refused it, or nothing could be decided.
     pub const fn denied(denial: &Denial) -> Self {
-        Self { word: denial.reason(), detail: denial.detail(), kind: Kind::Refused }
+        let kind = match denial.class() {
+            Class::Unavailable(_) => Kind::Failed,
+            _ => Kind::Refused,
+        };
+        Self { word: denial.reason(), detail: denial.detail(), kind }
     }
 
     /// Refused under overload.

@@ -160,11 +160,7 @@ impl Dialect for Envelope {
                 failure(StatusCode::INTERNAL_SERVER_ERROR, MALFORMED, "Unexpected")
             }
             Err(Error::Denied(denial)) => self.denied(call, denial),
-            Err(Error::Failed(fault)) => {
-                let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
-                retry_after(&mut reply, fault.retry_after());
-                reply
-            }
+            Err(Error::Failed(fault)) => unavailable(fault.retry_after()),
         }
     }
 }
@@ -181,6 +177,7 @@ impl Envelope {
                 retry_after(&mut reply, wait);
                 reply
             }
+            Class::Unavailable(wait) => unavailable(wait),
             // The password was right: a client that learns otherwise asks for it again and again.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
             // One reply for every failed login, and one for every bad token (requirements A2, R7).
@@ -218,6 +215,13 @@ impl Envelope {
         }
         reply
     }
+}
+
+/// Nothing was decided: the client keeps its token and tries again.
+fn unavailable(wait: Duration) -> Reply {
+    let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
+    retry_after(&mut reply, wait);
+    reply
 }
 
 fn issued_reply(issued: &IssuedTokens) -> Reply {

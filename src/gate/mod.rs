@@ -40,7 +40,8 @@ use crate::policy::{Audiences, GateId};
 use crate::route::{Hosts, RouteTable};
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
-use crate::token::verify::IssuerRules;
+use crate::token::live_keys::Validity;
+use crate::token::verify::{IssuerKeys, IssuerRules};
 use crate::verify_cache::{MissContext, TokenChecker};
 
 mod body;
@@ -243,6 +244,31 @@ impl Gate {
         let other = self.0.checker.set_verifier(verifier);
         self.0.engine.set_keyring(keyring);
         Ok(other)
+    }
+
+    /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
+    /// token whose key is gone is refused, and its long-lived connections end within a second. Own tokens, other issuers
+    /// and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
+    ///
+    /// Before the first keys are there, build the gate with [`IssuerKeys::unknown`](crate::token::IssuerKeys::unknown):
+    /// until then the issuer's tokens are answered with 503 and `Retry-After`.
+    ///
+    /// ```
+    /// use rotogate::gate::{BuildError, Gate};
+    /// use rotogate::token::IssuerKeys;
+    ///
+    /// /// Called with each JWK set that the application fetched.
+    /// fn renew(gate: &Gate, jwks: &[u8]) -> Result<(), BuildError> {
+    ///     gate.set_trusted("partner", IssuerKeys::from_jwks(jwks, None)?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BuildError::UnknownIssuer`]: no trusted issuer has this name.
+    pub fn set_trusted(&self, name: &str, keys: IssuerKeys) -> Result<(), BuildError> {
+        let live = self.0.checker.keys_of(name).ok_or_else(|| BuildError::UnknownIssuer(name.to_owned()))?;
+        live.set(keys, Validity::ENDLESS);
+        Ok(())
     }
 
     /// The gate's own keys.

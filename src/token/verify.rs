@@ -20,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
 use crate::token::keyring::KeyPrint;
+use crate::token::live_keys::KeysWait;
 
 mod judge;
 mod mapping;
@@ -44,7 +46,9 @@ pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedCla
 use members::{Member, Members};
 pub use preset::Preset;
 pub use rules::host_of;
-pub use rules::{AllowedScopes, Ignored, IgnoredCause, IssuerKeys, IssuerRules, MAX_JWKS, MAX_KEYS, OWN, RulesError};
+pub use rules::{
+    AllowedScopes, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Keys, MAX_JWKS, MAX_KEYS, OWN, RulesError,
+};
 pub use shape::MAX_TOKEN;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
@@ -79,6 +83,8 @@ impl From<Denial> for Refusal {
 #[doc(hidden)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
+    /// The place of each issuer.
+    by_issuer: HashMap<Arc<str>, usize>,
     /// Another issuer's token with a type that is not accepted has been reported.
     told: AtomicBool,
     /// For each issuer, the kinds of mapped claims of which a refused one has been reported: a bit for each.
@@ -94,12 +100,13 @@ impl Verifier {
         rules::check(&issuers)?;
         super::keyring::install_provider();
         let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
-        Ok(Self { issuers, told: AtomicBool::new(false), told_claims })
+        let by_issuer = issuers.iter().enumerate().map(|(place, rules)| (rules.issuer.clone(), place)).collect();
+        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims })
     }
 
     /// The rules for the tokens of `issuer`.
     pub fn rules(&self, issuer: &str) -> Option<&IssuerRules> {
-        self.issuers.iter().find(|rules| &*rules.issuer == issuer)
+        self.issuers.get(*self.by_issuer.get(issuer)?)
     }
 
     /// Verifies a token: everything that it *is*. The caller must judge audience, scopes and revocation.
@@ -130,7 +137,19 @@ impl Verifier {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
-        let key = rules.keys.find(header.kid.as_deref(), &header.algorithm).ok_or(Denial::UnknownKey)?;
+        // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
+        let moments = if rules.ours {
+            Moments { expiry: engine_now.max(wall_now), beginning: engine_now }
+        } else {
+            Moments { expiry: wall_now, beginning: wall_now }
+        };
+        let keys = rules.keys.now(engine_now);
+        let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
+            // The times first: for an expired token no issuer is asked.
+            let times = Times::read(&claims)?;
+            times.judge(rules, moments, for_at_most)?;
+            return Err(rules.keys.missing(engine_now, times.issued_at, rules.leeway).into());
+        };
         if &*header.algorithm != key.algorithm().name() {
             return Err(Denial::WrongAlgorithm.into());
         }
@@ -139,12 +158,6 @@ impl Verifier {
         if !rules.accepts_typ(header.typ.as_deref()) {
             return Err(self.wrong_type(rules, header.typ.as_deref(), holds));
         }
-        // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
-        let moments = if rules.ours {
-            Moments { expiry: engine_now.max(wall_now), beginning: engine_now }
-        } else {
-            Moments { expiry: wall_now, beginning: wall_now }
-        };
         let times = Times::read(&claims)?;
         times.judge(rules, moments, for_at_most)?;
         if signature.len() != key.signature_len() {
@@ -221,8 +234,22 @@ impl Verifier {
     }
 
     /// Does an issuer still have this key, under any name?
-    pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint) -> bool {
-        self.rules(issuer).is_some_and(|rules| rules.keys.holds(key))
+    ///
+    /// # Errors
+    /// It does not, or its keys are not known at this moment.
+    pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
+        self.rules(issuer).ok_or(Denial::UnknownIssuer)?.keys.holds(key, engine_now)
+    }
+
+    /// The attempt to fetch keys that may decide about this token; `None` if there is no attempt under way, or too many
+    /// requests wait for it.
+    pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
+        self.claimed(token).ok()?.keys.live()?.join()
+    }
+
+    /// The rules of the issuer with this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&IssuerRules> {
+        self.issuers.iter().find(|rules| &*rules.name == name)
     }
 
     /// Does it judge every token as `other` does? Keys are compared by content, not only by name.

@@ -20,6 +20,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -42,6 +43,7 @@ use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::token::claims::AccessToken;
+use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::verify::{IssuerRules, Refusal, Verifier};
 use front::SetId;
 
@@ -151,6 +153,10 @@ pub struct Verified {
     /// Its memory, in bytes.
     weight: u32,
     watch: RevocationEpoch,
+    /// The keys of its issuer; `None` for our own, which change with the whole cache.
+    keys: Option<Arc<LiveKeys>>,
+    /// The generation of the keys for which its key was found last.
+    keys_stamp: AtomicU64,
     holder: Holder,
     shared: Arc<Shared>,
 }
@@ -181,6 +187,11 @@ impl Verified {
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let names = self.shared.identity.headers.iter().map(|(name, _)| name);
         names.zip(&self.headers).filter_map(|(name, value)| Some((name, value.as_ref()?)))
+    }
+
+    /// Is the key that signed it still one of its issuer's?
+    fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
+        self.keys.as_ref().map_or(Ok(()), |keys| keys.recheck(&self.token.key, &self.keys_stamp, now))
     }
 
     fn text(&self) -> &str {
@@ -324,6 +335,7 @@ impl TokenChecker {
         };
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
+        verified.recheck_key(now)?;
         let epoch = self.shared.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
             let judged = self.shared.revocations.judge(verified.facts(), now);
@@ -377,12 +389,16 @@ impl TokenChecker {
         let watch = RevocationEpoch::new(epoch, judged.refuse_from);
         let weight = weight(&access, &headers);
         let holder = Holder::caller(&access.issuer, &access.subject);
+        let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
         Ok(Arc::new(Verified {
             token: access,
             headers,
             shard,
             weight,
             watch,
+            keys: issuer_keys,
+            // No generation: the first check finds out.
+            keys_stamp: AtomicU64::new(0),
             holder,
             shared: Arc::clone(&self.shared),
         }))
@@ -404,9 +420,7 @@ impl TokenChecker {
         }
         // A removed key ends the tokens that it signed. A later token may have another key.
         let key = successor.map_or(token.key, |successor| successor.key);
-        if !self.keys.load().verifier.holds(&token.issuer, &key) {
-            return Err(Denial::UnknownKey);
-        }
+        self.keys.load().verifier.holds(&token.issuer, &key, now)?;
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
             // Only sessions are advanced, so this token is our own.
@@ -462,6 +476,7 @@ impl TokenChecker {
         let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();
+            keys.verifier.holds(&token.issuer, &token.key, now)?;
             self.in_time_for(&token, expired_for_at_most, now, latest)?;
             return Ok(token);
         }
@@ -481,6 +496,17 @@ impl TokenChecker {
                 Err(refusal.into_denial())
             }
         }
+    }
+
+    /// What a token waits for that could not be judged because its issuer's keys are not known; `None` if nothing is
+    /// under way that could decide about it.
+    pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
+        self.keys.load().verifier.awaited(token)
+    }
+
+    /// The keys of the issuer with this name; `None` for our own, and for an unknown one.
+    pub(crate) fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
+        self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
     }
 
     /// The requests in flight of each caller.

@@ -18,7 +18,7 @@ pub(super) fn empty_field(name: &'static str) -> Status {
 pub(super) fn status(error: &Error) -> Status {
     match error {
         Error::Denied(denial) => denied(*denial),
-        Error::Failed(fault) => later(Code::Unavailable, "try again later", fault.retry_after()),
+        Error::Failed(fault) => unavailable(fault.retry_after()),
     }
 }
 
@@ -45,7 +45,12 @@ fn denied(denial: Denial) -> Status {
         Class::TooLarge => Status::resource_exhausted("the request is too large"),
         Class::TooManySessions => Status::resource_exhausted("too many sessions"),
         Class::Limited(wait) => later(Code::ResourceExhausted, "too many requests", wait),
+        Class::Unavailable(wait) => unavailable(wait),
     }
+}
+
+fn unavailable(wait: Duration) -> Status {
+    later(Code::Unavailable, "try again later", wait)
 }
 
 fn later(code: Code, message: &str, wait: Duration) -> Status {

@@ -12,8 +12,9 @@ use crate::denial::{Denial, NotGood};
 use crate::dialect::{CheckedToken, Command, Outcome, RefreshCredential};
 use crate::engine::{AccountRule, Exchange, Login, Origin, Refresh};
 use crate::fault::Error;
-use crate::gate::Inner;
+use crate::gate::{Inner, layer};
 use crate::limit::Source;
+use crate::overload::Holder;
 use crate::session::Status;
 use crate::token::claims::AccessToken;
 use crate::verify_cache::Verified;
@@ -167,6 +168,17 @@ impl EndpointCommand<'_> {
         Ok(verified)
     }
 
+    /// The same. Waits until it is known whether the token is good.
+    async fn check_waiting(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
+        let first = self.check(token, source);
+        let wait = first.as_ref().err().and_then(|denial| {
+            layer::awaited_token(self.gate, token.expose_secret(), *denial, self.origin.address.map(Holder::address))
+        });
+        let Some(wait) = wait else { return first };
+        let settled = wait.settled().await;
+        self.check(token, source).map_err(|denial| settled.of(denial))
+    }
+
     /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.
     fn verify_ignoring_expiry(
         &self,
@@ -196,7 +208,7 @@ impl EndpointCommand<'_> {
         token: &SecretString,
         superseded_in_grace: bool,
     ) -> Result<Box<CheckedToken>, Error> {
-        let found = match self.check(token, self.origin.address.into()) {
+        let found = match self.check_waiting(token, self.origin.address.into()).await {
             Ok(verified) => Ok(checked_of(verified.token())),
             Err(Denial::TokenRevoked) if superseded_in_grace => self.check_superseded(token).await,
             Err(denial) => Err(denial.into()),

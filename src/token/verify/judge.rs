@@ -114,7 +114,7 @@ fn percent_encoded(subject: &str) -> Cow<'_, str> {
 pub(super) struct Times {
     expires: Timestamp,
     not_before: Option<Timestamp>,
-    issued_at: Option<Timestamp>,
+    pub(super) issued_at: Option<Timestamp>,
 }
 
 /// The moments for which a token is judged.

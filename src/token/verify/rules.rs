@@ -12,10 +12,13 @@ use super::mapping::ClaimMapping;
 use super::preset::Preset;
 use super::strict_json;
 use crate::claim::{ClaimError, ClaimPath};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
 use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
+use crate::token::live_keys::{LiveKeys, PresentKeys};
 
 mod published;
 
@@ -243,6 +246,19 @@ impl IssuerKeys {
         Ok(Self { named, same_name: Vec::new(), unnamed, ignored })
     }
 
+    /// Keys that are not known yet. Until [`Gate::set_trusted`](crate::Gate::set_trusted) sets others, the issuer's tokens
+    /// are answered with 503 and `Retry-After`.
+    ///
+    /// ```
+    /// use rotogate::token::{IssuerKeys, IssuerRules};
+    ///
+    /// let rules = IssuerRules::external("https://idp.example.com", vec!["api".into()], IssuerKeys::unknown());
+    /// # let _ = rules;
+    /// ```
+    pub fn unknown() -> Self {
+        Self { named: HashMap::new(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
+    }
+
     /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
     ///
     /// # Errors
@@ -262,18 +278,27 @@ impl IssuerKeys {
         self.named.len() + self.same_name.len() + usize::from(self.unnamed.is_some())
     }
 
-    /// Is it empty? Only a set made from an empty key ring would be, and no key ring is empty.
+    /// Is it empty? Only [`IssuerKeys::unknown`] is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Does it contain this key, under any name?
-    pub(super) fn holds(&self, key: &KeyPrint) -> bool {
-        self.named.values().chain(&self.same_name).chain(&self.unnamed).any(|held| held.print() == *key)
+    pub(in crate::token) fn holds(&self, key: &KeyPrint) -> bool {
+        self.all().any(|held| held.print() == *key)
+    }
+
+    /// Each key with its name.
+    pub(in crate::token) fn prints(&self) -> impl Iterator<Item = (Option<&str>, KeyPrint)> {
+        self.all().map(|key| (key.kid(), key.print()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &VerifyingKey> {
+        self.named.values().chain(&self.same_name).chain(&self.unnamed)
     }
 
     /// Does it find the same key for every token?
-    fn equals(&self, other: &Self) -> bool {
+    pub(in crate::token) fn equals(&self, other: &Self) -> bool {
         let print = |key: &VerifyingKey| key.print();
         self.unnamed.as_ref().map(print) == other.unnamed.as_ref().map(print)
             && self.named.len() == other.named.len()
@@ -309,6 +334,94 @@ impl Ignored {
 fn shown_kid(entry: &Value) -> Option<String> {
     let kid = entry.get("kid").and_then(Value::as_str)?;
     Some(kid.chars().take(64).flat_map(char::escape_default).take(64).collect())
+}
+
+/// The source of the keys that verify an issuer's tokens.
+#[derive(Clone, Debug)]
+#[doc(hidden)]
+pub enum Keys {
+    /// Those of our own key ring. Others make another verifier.
+    Own(Arc<IssuerKeys>),
+    /// Those of another issuer, which may change at any time.
+    Live(Arc<LiveKeys>),
+}
+
+/// Keys while they are looked at.
+pub(super) enum KeysNow<'a> {
+    Own(&'a IssuerKeys),
+    Live(Option<PresentKeys>),
+}
+
+impl KeysNow<'_> {
+    /// The key for a token: see [`IssuerKeys::find`].
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
+        match self {
+            Self::Own(keys) => keys.find(kid, algorithm),
+            Self::Live(keys) => keys.as_ref()?.get()?.find(kid, algorithm),
+        }
+    }
+}
+
+impl Keys {
+    /// The keys that can be used now.
+    pub(super) fn now(&self, engine_now: Timestamp) -> KeysNow<'_> {
+        match self {
+            Self::Own(keys) => KeysNow::Own(keys),
+            Self::Live(keys) => KeysNow::Live(keys.usable(engine_now)),
+        }
+    }
+
+    /// The keys of another issuer.
+    pub fn live(&self) -> Option<&Arc<LiveKeys>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Live(keys) => Some(keys),
+        }
+    }
+
+    /// The refusal of a token whose key is missing.
+    pub(super) fn missing(&self, engine_now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        match self {
+            Self::Own(_) => Denial::UnknownKey,
+            Self::Live(keys) => keys.missing(engine_now, issued_at, leeway),
+        }
+    }
+
+    /// Is this key among them?
+    ///
+    /// # Errors
+    /// It is not, or the keys are not known at this moment.
+    pub(super) fn holds(&self, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
+        match self {
+            Self::Own(keys) if keys.holds(key) => Ok(()),
+            Self::Own(_) => Err(Denial::UnknownKey),
+            Self::Live(keys) => keys.holds(key, engine_now),
+        }
+    }
+
+    /// The ignored keys of the present set.
+    pub fn ignored(&self) -> Vec<Ignored> {
+        match self {
+            Self::Own(keys) => keys.ignored().to_vec(),
+            Self::Live(keys) => keys.present().get().map(|keys| keys.ignored().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    fn equal(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Own(own), Self::Own(other)) => own.equals(other),
+            (Self::Live(own), Self::Live(other)) => own.equals(other),
+            (Self::Own(_), Self::Live(_)) | (Self::Live(_), Self::Own(_)) => false,
+        }
+    }
+
+    /// Are there no keys, and will there be none?
+    fn are_missing(&self) -> bool {
+        match self {
+            Self::Own(keys) => keys.is_empty(),
+            Self::Live(_) => false,
+        }
+    }
 }
 
 /// The key in one entry of a JWK set.
@@ -450,7 +563,7 @@ pub struct IssuerRules {
     /// tokens without `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify them.
-    pub keys: IssuerKeys,
+    pub keys: Keys,
     /// How much the issuer's clock may differ from ours: at most 30 s. Our own clock does not differ from itself: our
     /// own tokens end at their `exp`, and the leeway applies only to their `nbf` and `iat`.
     pub leeway: Duration,
@@ -471,7 +584,7 @@ impl IssuerRules {
             ours: true,
             audience: audience.into(),
             typ: vec![TYP.into()],
-            keys: IssuerKeys::own(keyring),
+            keys: Keys::Own(Arc::new(IssuerKeys::own(keyring))),
             leeway,
             max_lifetime: None,
         }
@@ -479,7 +592,7 @@ impl IssuerRules {
 
     /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime; no
     /// scope, and accepted only on the routes that name it. Its name is the host of its URL.
-    pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
+    pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: impl Into<Arc<LiveKeys>>) -> Self {
         let issuer = issuer.into();
         Self {
             name: host_of(&issuer).into(),
@@ -491,7 +604,7 @@ impl IssuerRules {
             ours: false,
             audience: audience.into(),
             typ: vec![TYP.into()],
-            keys,
+            keys: Keys::Live(keys.into()),
             leeway: MAX_LEEWAY,
             max_lifetime: None,
         }
@@ -585,7 +698,7 @@ impl IssuerRules {
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
             && (name, scopes, everywhere, claims, subject_prefix)
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
-            && keys.equals(&other.keys)
+            && keys.equal(&other.keys)
     }
 
     /// Sets the name.
@@ -667,7 +780,7 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         if rules.leeway > MAX_LEEWAY {
             return refuse("leeway must be at most 30s");
         }
-        if rules.keys.is_empty() {
+        if rules.keys.are_missing() {
             return refuse("there is no key");
         }
     }
