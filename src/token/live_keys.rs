@@ -39,7 +39,7 @@ pub struct LiveKeys {
     fetching: Mutex<Fetching>,
     /// The number of the last attempt that ended.
     ended: watch::Sender<u64>,
-    wanted: Notify,
+    wanted: Arc<Notify>,
     waiting: AtomicUsize,
     unknown_kids: AtomicU64,
 }
@@ -188,7 +188,7 @@ impl LiveKeys {
             fetch,
             fetching: Mutex::new(Fetching { fresh_until: usable_until, ..Fetching::default() }),
             ended: watch::Sender::new(0),
-            wanted: Notify::new(),
+            wanted: Arc::default(),
             waiting: AtomicUsize::new(0),
             unknown_kids: AtomicU64::new(0),
         }
@@ -375,11 +375,10 @@ impl LiveKeys {
         (waiting < MAX_WAITING).then_some(wait)
     }
 
-    /// Waits until a request wants keys to be fetched.
-    pub async fn wanted(&self) {
-        while !self.fetching().is_wanted {
-            self.wanted.notified().await;
-        }
+    /// Notified when a request wants keys to be fetched, and when the keys are dropped.
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn wants(&self) -> Arc<Notify> {
+        Arc::clone(&self.wanted)
     }
 
     /// Begins an attempt to fetch keys. `wall` is the wall clock, to which tokens refer.
@@ -408,6 +407,13 @@ impl Fetching {
             Some(AttemptResult::Failed { next }) => next.since(now).max(TRY_AGAIN),
             Some(AttemptResult::Good) | None => TRY_AGAIN,
         }
+    }
+}
+
+/// The task that fetches holds no keys while it waits: this wakes it up, and it ends.
+impl Drop for LiveKeys {
+    fn drop(&mut self) {
+        self.wanted.notify_one();
     }
 }
 
