@@ -563,6 +563,7 @@ pub struct IssuerRules {
     /// tokens without `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify them.
+    #[doc(hidden)]
     pub keys: Keys,
     /// How much the issuer's clock may differ from ours: at most 30 s. Our own clock does not differ from itself: our
     /// own tokens end at their `exp`, and the leeway applies only to their `nbf` and `iat`.
@@ -592,7 +593,7 @@ impl IssuerRules {
 
     /// The rules for the tokens of another issuer: `at+jwt` only (see [`Self::typ`]), 30 s leeway, any lifetime; no
     /// scope, and accepted only on the routes that name it. Its name is the host of its URL.
-    pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: impl Into<Arc<LiveKeys>>) -> Self {
+    pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
         let issuer = issuer.into();
         Self {
             name: host_of(&issuer).into(),
