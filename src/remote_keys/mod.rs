@@ -91,10 +91,10 @@ impl RemoteKeys {
         let rules = FetchRules { cooldown: issuer.fetch.cooldown, timeout: issuer.fetch.timeout };
         let keys = LiveKeys::fetched(rules);
         let clock = EngineClock::start(Arc::clone(&time), Timestamp::ZERO, Duration::ZERO);
-        let shared = Arc::new(Shared::new(issuer.clone()));
+        let shared = Arc::new(Shared::new(issuer.clone(), clock));
         let (commands, received) = mpsc::channel(4);
         let (first, tried) = watch::channel(false);
-        let task = Task::new(issuer, Arc::clone(&shared), kept, time, clock);
+        let task = Task::new(issuer, Arc::clone(&shared), kept, time);
         tokio::spawn(task.run(Arc::downgrade(&keys), received, first));
         Ok(Self { keys, shared, commands, tried })
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::answer::FetchFailure;
+use super::client::Client;
 use crate::http_client::{Allowed, Target};
 use crate::token::algorithm::Algorithm;
 
@@ -179,6 +181,14 @@ impl RemoteIssuer {
     #[must_use]
     pub fn fetch(self, fetch: FetchSettings) -> Self {
         Self { fetch, ..self }
+    }
+
+    /// Reads the file of authorities, and makes a client of the files.
+    ///
+    /// # Errors
+    /// Why they cannot be used.
+    pub fn check_files(&self) -> Result<(), FetchFailure> {
+        Client::new(self.files.clone(), self.fetch).current().map(drop)
     }
 
     /// Where its keys come from, as one text: another text is another source.

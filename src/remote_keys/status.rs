@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use super::answer::{CAUSES, FetchFailure, Metadata};
 use super::settings::RemoteIssuer;
-use crate::clock::Timestamp;
+use crate::clock::{EngineClock, Timestamp};
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::Ignored;
 
@@ -22,6 +22,8 @@ use crate::token::verify::Ignored;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RemoteStatus {
+    /// `empty` (no keys yet), `fresh`, `aging` (another set is due, or could not be fetched) or `stale` (too old).
+    pub state: &'static str,
     /// The number of usable keys.
     pub keys: usize,
     /// When the issuer answered last, by the wall clock.
@@ -54,6 +56,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct Shared {
     issuer: RemoteIssuer,
+    pub(super) clock: EngineClock,
     progress: Mutex<Progress>,
     metadata: ArcSwapOption<Metadata>,
     good: AtomicU64,
@@ -62,9 +65,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(issuer: RemoteIssuer) -> Self {
+    pub(super) fn new(issuer: RemoteIssuer, clock: EngineClock) -> Self {
         Self {
             issuer,
+            clock,
             progress: Mutex::default(),
             metadata: ArcSwapOption::empty(),
             good: AtomicU64::new(0),
@@ -92,8 +96,10 @@ impl Shared {
     }
 
     pub(super) fn status(&self, keys: &LiveKeys) -> RemoteStatus {
+        let state = keys.state(self.clock.now()).word();
         let Progress { last_success, failure, ignored, is_dropped, had_keys } = self.progress().clone();
         RemoteStatus {
+            state,
             keys: keys.len(),
             last_success,
             failure,

@@ -10,7 +10,7 @@ use super::fetch::{Fetched, Fetcher};
 use super::kept::{KeptKeySet, KeySetStore};
 use super::settings::RemoteIssuer;
 use super::status::Shared;
-use crate::clock::{EngineClock, TimeSource, Timestamp};
+use crate::clock::{TimeSource, Timestamp};
 use crate::random::random;
 use crate::token::live_keys::{KeyChange, KeyState, LiveKeys, Validity};
 use crate::token::verify::{Ignored, IgnoredCause, IssuerKeys};
@@ -34,7 +34,6 @@ pub(super) struct Task {
     shared: Arc<Shared>,
     kept: Option<Arc<dyn KeySetStore>>,
     time: Arc<dyn TimeSource>,
-    clock: EngineClock,
     fetcher: Fetcher,
     /// What was logged last, and when: a failure, or that the keys are too old.
     logged: Option<(&'static str, Duration)>,
@@ -44,8 +43,10 @@ pub(super) struct Task {
 
 /// Why the task goes on.
 enum Event {
-    /// A fetch is due, or a request wants one.
+    /// A fetch is due.
     Fetch,
+    /// A request wants one, or the keys are gone.
+    Wanted,
     Command(Command),
     /// All handles are gone: only the gate has the keys.
     NoCommands,
@@ -57,10 +58,9 @@ impl Task {
         shared: Arc<Shared>,
         kept: Option<Arc<dyn KeySetStore>>,
         time: Arc<dyn TimeSource>,
-        clock: EngineClock,
     ) -> Self {
         let fetcher = Fetcher::new(issuer.clone());
-        Self { issuer, shared, kept, time, clock, fetcher, logged: None, is_stale: false, is_dropped: false }
+        Self { issuer, shared, kept, time, fetcher, logged: None, is_stale: false, is_dropped: false }
     }
 
     /// Fetches until the keys are gone.
@@ -75,26 +75,29 @@ impl Task {
         self.restore(&present).await;
         drop(present);
         let mut commands = Some(commands);
-        let mut wait = Duration::ZERO;
+        let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             // The keys are not held while nothing happens: the task ends when nobody else holds them.
             let event = tokio::select! {
-                () = tokio::time::sleep(wait), if !self.is_dropped => Event::Fetch,
-                () = wants.notified() => Event::Fetch,
+                () = &mut due, if !self.is_dropped => Event::Fetch,
+                () = wants.notified() => Event::Wanted,
                 command = receive(&mut commands) => command.map_or(Event::NoCommands, Event::Command),
             };
             let Some(keys) = keys.upgrade() else { return };
             match event {
                 Event::NoCommands => commands = None,
-                Event::Fetch if self.is_dropped => {
-                    let now = self.clock.now();
-                    keys.begin(now, self.clock.wall()).fail(now.plus(DROPPED_RETRY));
+                // An attempt that began meanwhile was the one that is wanted.
+                Event::Wanted if !keys.is_wanted() => continue,
+                Event::Wanted if self.is_dropped => {
+                    let now = self.shared.clock.now();
+                    keys.begin(now, self.shared.clock.wall()).fail(now.plus(DROPPED_RETRY));
                 }
-                Event::Fetch => wait = self.attempt(&keys).await.0,
+                Event::Fetch | Event::Wanted => due.set(tokio::time::sleep(self.attempt(&keys).await.0)),
                 Event::Command(Command::Refresh(done)) => {
                     self.is_dropped = false;
-                    let (next, result) = self.attempt(&keys).await;
-                    wait = next;
+                    self.shared.progress().is_dropped = false;
+                    let (wait, result) = self.attempt(&keys).await;
+                    due.set(tokio::time::sleep(wait));
                     let _ = done.send(result);
                 }
                 Event::Command(Command::Drop(done)) => {
@@ -108,7 +111,7 @@ impl Task {
 
     /// One attempt. Returns when the next one is due.
     async fn attempt(&mut self, keys: &Arc<LiveKeys>) -> (Duration, Result<(), FetchFailure>) {
-        let (began, wall) = (self.clock.now(), self.clock.wall());
+        let (began, wall) = (self.shared.clock.now(), self.shared.clock.wall());
         let attempt = keys.begin(began, wall);
         let result = self.fetcher.attempt(self.time.monotonic()).await;
         self.shared.set_metadata(self.fetcher.metadata());
@@ -125,7 +128,7 @@ impl Task {
                 let wait = self.fetcher.schedule.after_failure(spread());
                 self.shared.count_failure(failure.cause);
                 self.shared.progress().failure = Some(failure.clone());
-                attempt.fail(self.clock.now().plus(wait));
+                attempt.fail(self.shared.clock.now().plus(wait));
                 self.log_failure(keys, &failure);
                 (wait, Err(failure))
             }
@@ -226,8 +229,8 @@ impl Task {
         if kept.issuer != self.issuer.issuer || kept.source != self.issuer.source() {
             return Err("they are of another url or source".to_owned());
         }
-        let now = self.clock.now();
-        let usable_for = kept.usable_for(self.clock.wall(), self.issuer.fetch.stale_for)?;
+        let now = self.shared.clock.now();
+        let usable_for = kept.usable_for(self.shared.clock.wall(), self.issuer.fetch.stale_for)?;
         let keys = answer::keys(kept.jwks.as_bytes(), &self.issuer.algorithms).map_err(|failure| failure.message)?;
         Ok((keys, Validity { fresh_until: now, usable_until: now.plus(usable_for) }))
     }
@@ -253,7 +256,7 @@ impl Task {
     /// Logs a failure when it begins or becomes another, and then now and then.
     fn log_failure(&mut self, keys: &LiveKeys, failure: &FetchFailure) {
         let (name, cause, now) = (&self.issuer.name, failure.cause, self.time.monotonic());
-        let is_stale = keys.state(self.clock.now()) == KeyState::Stale;
+        let is_stale = keys.state(self.shared.clock.now()) == KeyState::Stale;
         let became_stale = is_stale && !self.is_stale;
         self.is_stale = is_stale;
         let is_news = self.logged.is_none_or(|(word, at)| word != cause || now.saturating_sub(at) >= LOG_AGAIN);

@@ -381,6 +381,12 @@ impl LiveKeys {
         Arc::clone(&self.wanted)
     }
 
+    /// Does a request wait for an attempt that has not begun?
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.fetching().is_wanted
+    }
+
     /// Begins an attempt to fetch keys. `wall` is the wall clock, to which tokens refer.
     pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> Attempt {
         let mut fetching = self.fetching();

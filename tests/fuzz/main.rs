@@ -18,4 +18,5 @@ mod json;
 mod kuzzle;
 mod path;
 mod refresh;
+mod remote_keys;
 mod tokens;

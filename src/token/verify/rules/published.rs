@@ -77,6 +77,15 @@ impl IssuerKeys {
         Ok(keys)
     }
 
+    /// The name and algorithm of each key, for an operator.
+    #[doc(hidden)]
+    pub fn describe(&self) -> Vec<String> {
+        let kid = |key: &VerifyingKey| key.kid().unwrap_or("without kid").to_owned();
+        let mut all: Vec<_> = self.all().map(|key| format!("{} ({})", kid(key), key.algorithm())).collect();
+        all.sort();
+        all
+    }
+
     /// The keys as a JWK set, each with its algorithm: what [`IssuerKeys::from_published_jwks`] reads as the same keys.
     #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for sets that are kept"))]
     pub(crate) fn to_jwks(&self) -> Value {
