@@ -10,6 +10,7 @@ mod body;
 mod connection;
 mod cors;
 mod h2;
+mod issuers;
 mod listener;
 pub(crate) mod metrics;
 mod min_rate;
@@ -39,6 +40,7 @@ use crate::config::{Config, StoreConfig};
 use assemble::GateParts;
 use listener::Listener;
 use metrics::Metrics;
+pub(crate) use prepare::Inspected;
 pub use prepare::{StartPlan, prepare};
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
@@ -173,7 +175,12 @@ impl Server {
             StoreConfig::Memory => None,
         };
         let workers = config.server.workers;
-        let metrics = Arc::new(Metrics::new(parts.gate.clone(), workers, parts.directory_metrics.as_ref()));
+        let metrics = Arc::new(Metrics::new(
+            parts.gate.clone(),
+            workers,
+            parts.directory_metrics.as_ref(),
+            parts.remote_issuers.clone(),
+        ));
         let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
@@ -191,6 +198,7 @@ impl Server {
             token: parts.admin_token.clone(),
             store: parts.redb.clone(),
             users: parts.users.clone(),
+            issuers: parts.remote_issuers.clone(),
             listening: own,
             metrics,
             hosts: config.load().admin.hosts.clone(),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reload::LastRead;
-use super::{assemble, tls};
-use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
+use super::{assemble, issuers, tls};
+use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, RemoteSource, StoreConfig, TlsConfig};
 use crate::directories::{RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, UsersFile};
@@ -21,6 +21,13 @@ use rotogate::store::redb::check_mark;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
+
+/// What the systems that a configuration names answered, a line each.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    pub(crate) issuers: Vec<String>,
+    pub(crate) directory: Vec<String>,
+}
 
 /// A configuration that a gate can start with, and the files read on the way.
 #[derive(Debug)]
@@ -39,9 +46,16 @@ impl StartPlan {
     ///
     /// # Errors
     /// A system that does not answer, or cannot do what the configuration expects of it.
-    pub(crate) async fn inspect(&self, config: &Config) -> Result<Vec<String>, ConfigErrors> {
-        let UsersPlan::Remote(directory) = &self.users else { return Ok(Vec::new()) };
-        directory.inspect().await.map_err(|message| ConfigErrors::of(config.blame("directory", message), []))
+    pub(crate) async fn inspect(&self, config: &Config) -> Result<Inspected, ConfigErrors> {
+        let issuers = issuers::inspect(config).await.map_err(|(index, key, message)| {
+            ConfigErrors::of(config.blame(&format!("issuers[{index}].{key}"), message), [])
+        })?;
+        let UsersPlan::Remote(directory) = &self.users else {
+            return Ok(Inspected { issuers, directory: Vec::new() });
+        };
+        let directory = directory.inspect().await;
+        let directory = directory.map_err(|message| ConfigErrors::of(config.blame("directory", message), []))?;
+        Ok(Inspected { issuers, directory })
     }
 }
 
@@ -230,12 +244,16 @@ impl Findings<'_> {
     fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
         for (index, issuer) in self.config.issuers.iter().enumerate() {
-            let key = match issuer.keys {
-                crate::config::KeySource::Jwks(..) => format!("issuers[{index}].jwks_file"),
-                crate::config::KeySource::PublicKey(..) => format!("issuers[{index}].public_key"),
+            if let Some(source) = issuer.keys.remote() {
+                self.fetch_files(index, source);
+            }
+            let (key, path) = match issuer.keys.file() {
+                Some((key, path)) => (format!("issuers[{index}].{key}"), path.to_owned()),
+                None => (format!("issuers[{index}]"), PathBuf::new()),
             };
-            let path: PathBuf = assemble::key_file(issuer).to_owned();
-            if let Some(why) = private_file::denied(&path) {
+            if issuer.keys.file().is_some()
+                && let Some(why) = private_file::denied(&path)
+            {
                 self.unchecked(&key, why);
                 continue;
             }
@@ -250,6 +268,18 @@ impl Findings<'_> {
             }
         }
         all
+    }
+
+    /// The files that the client of an issuer's server needs.
+    fn fetch_files(&mut self, index: usize, source: &RemoteSource) {
+        let key = format!("issuers[{index}].fetch");
+        let files = &source.issuer.files;
+        let all = [&files.ca, &files.client_cert, &files.bearer].into_iter().flatten();
+        if let Some(why) = all.into_iter().find_map(|path| private_file::denied_as_another(path)) {
+            self.unchecked(&key, why);
+        } else if let Err(error) = source.issuer.check_files() {
+            self.blame(&key, error.message);
+        }
     }
 
     fn users(&mut self, passwords: &Arc<Passwords>) -> UsersPlan {

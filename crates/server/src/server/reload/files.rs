@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, KeySource, ListenerConfig, TrustedIssuer};
+use crate::config::{Config, ListenerConfig, TrustedIssuer};
 use crate::file_stamp::{ChangeDetector, Stamp};
 use crate::server::assemble;
 use crate::server::tls::files_of;
@@ -121,11 +121,9 @@ pub(super) fn own(config: &Config) -> Vec<PathBuf> {
     files.chain([config.issuer.keys.clone()]).collect()
 }
 
-/// The key file of a trusted issuer.
+/// The key file of a trusted issuer, if its keys are in one.
 pub(super) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
-    match &issuer.keys {
-        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => vec![path.clone()],
-    }
+    issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().collect()
 }
 
 /// The certificate files of a listener.
