@@ -16,7 +16,7 @@ use crate::token::verify::IssuerKeys;
 #[derive(Debug)]
 pub(super) enum Fetched {
     /// The keys of a new answer.
-    New(IssuerKeys),
+    New(Box<IssuerKeys>),
     /// The answer is as before (304).
     Unchanged,
 }
@@ -75,7 +75,7 @@ impl Fetcher {
             Document::New { headers, body } => {
                 let keys = answer::keys(&body, &self.issuer.algorithms)?;
                 self.etag = headers.get(ETAG).cloned();
-                Ok((Fetched::New(keys), answer::fresh_for(&headers, &self.issuer.fetch)))
+                Ok((Fetched::New(Box::new(keys)), answer::fresh_for(&headers, &self.issuer.fetch)))
             }
         }
     }

@@ -180,7 +180,9 @@ pub struct Inspected {
 pub async fn inspect(issuer: RemoteIssuer) -> Result<Inspected, FetchFailure> {
     let mut fetcher = Fetcher::new(issuer);
     match fetcher.attempt(Duration::ZERO).await? {
-        (Fetched::New(keys), fresh_for) => Ok(Inspected { keys, fresh_for, metadata: fetcher.metadata().cloned() }),
+        (Fetched::New(keys), fresh_for) => {
+            Ok(Inspected { keys: *keys, fresh_for, metadata: fetcher.metadata().cloned() })
+        }
         // Nothing was asked for conditionally.
         (Fetched::Unchanged, _) => Err(FetchFailure::ended()),
     }

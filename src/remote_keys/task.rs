@@ -148,7 +148,7 @@ impl Task {
             Fetched::New(new) => {
                 let ignored = new.ignored().to_vec();
                 let jwks = new.to_jwks().to_string();
-                let change = keys.set(new, validity);
+                let change = keys.set(*new, validity);
                 self.shared.count_good(change.is_empty());
                 let known = std::mem::replace(&mut self.shared.progress().ignored, ignored.clone());
                 log_ignored(name, ignored.iter().filter(|ignored| !known.contains(ignored)));

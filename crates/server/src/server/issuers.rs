@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use serde::Serialize;
 
 use super::ServerError;
-use crate::config::{Config, RemoteSource};
+use crate::config::{Config, ConfigErrors, RemoteSource};
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
 use rotogate::token::IgnoredCause;
 use rotogate::token::verify::{IssuerRules, Keys};
@@ -202,25 +202,30 @@ fn folder(config: &Config) -> PathBuf {
     config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
 }
 
-/// Asks each issuer once, for `check --online`. What it says, a line each; or the issuer's position, and what is wrong.
-pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, (usize, &'static str, String)> {
+/// Asks each issuer once, for `check --online`. What they say, a line each; or what is wrong with which of them.
+pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let remotes = config.issuers.iter().enumerate();
     let remotes = remotes.filter_map(|(index, issuer)| Some((index, issuer.keys.remote()?)));
     let asked = remotes
         .map(|(index, source)| async move { (index, source, remote_keys::inspect(source.issuer.clone()).await) });
-    let mut lines = Vec::new();
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
     for (index, source, found) in futures_util::future::join_all(asked).await {
         let name = &source.issuer.name;
-        let found = found.map_err(|failure| {
-            let key = match source.issuer.location {
-                remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
-                _ => "discovery",
-            };
-            (index, key, format!("{}: {failure}", failure.cause))
-        })?;
+        let found = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                let key = match source.issuer.location {
+                    remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
+                    _ => "discovery",
+                };
+                let message = format!("{}: {failure}", failure.cause);
+                wrong.push(config.blame(&format!("issuers[{index}].{key}"), message));
+                continue;
+            }
+        };
         let fresh = humantime::format_duration(found.fresh_for);
         lines.push(format!("issuer {name}: keys {}; fresh for {fresh}", found.keys.describe().join(", ")));
         lines.extend(found.keys.ignored().iter().map(|ignored| format!("issuer {name}: not used: {ignored}")));
     }
-    Ok(lines)
+    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
 }

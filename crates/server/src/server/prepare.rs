@@ -47,9 +47,7 @@ impl StartPlan {
     /// # Errors
     /// A system that does not answer, or cannot do what the configuration expects of it.
     pub(crate) async fn inspect(&self, config: &Config) -> Result<Inspected, ConfigErrors> {
-        let issuers = issuers::inspect(config).await.map_err(|(index, key, message)| {
-            ConfigErrors::of(config.blame(&format!("issuers[{index}].{key}"), message), [])
-        })?;
+        let issuers = issuers::inspect(config).await?;
         let UsersPlan::Remote(directory) = &self.users else {
             return Ok(Inspected { issuers, directory: Vec::new() });
         };
