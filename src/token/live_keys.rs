@@ -506,3 +506,6 @@ impl Drop for KeysWait {
         self.keys.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,7 +98,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
         if is_plain(&url) {
             section.blame(
                 "url",
-                "is http: anybody on the way could answer in its name; expected https, or a loopback address",
+                "is http: the connection is neither encrypted nor authenticated; expected https, or a loopback address",
             );
         }
         let name = section.get("name", issuer_name).unwrap_or_else(|| host_of(&url).to_owned());
