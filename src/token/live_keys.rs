@@ -375,6 +375,13 @@ impl LiveKeys {
         (waiting < MAX_WAITING).then_some(wait)
     }
 
+    /// Waits until a request wants keys to be fetched.
+    pub async fn wanted(&self) {
+        while !self.is_wanted() {
+            self.wanted.notified().await;
+        }
+    }
+
     /// Notified when a request wants keys to be fetched, and when the keys are dropped.
     #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
     pub(crate) fn wants(&self) -> Arc<Notify> {
@@ -382,7 +389,6 @@ impl LiveKeys {
     }
 
     /// Does a request wait for an attempt that has not begun?
-    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
     pub(crate) fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }

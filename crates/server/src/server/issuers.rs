@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ServerError;
 use crate::config::{Config, ConfigErrors, RemoteSource};
@@ -35,33 +35,42 @@ struct Remote {
 }
 
 /// An issuer as an operator sees it.
-#[derive(Debug, Serialize)]
-pub(super) struct IssuerReport {
-    name: String,
-    url: String,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IssuerReport {
+    pub(crate) name: String,
+    pub(crate) url: String,
     /// `empty`, `fresh`, `aging`, `stale`.
-    state: &'static str,
-    keys: usize,
+    pub(crate) state: String,
+    /// The number of usable keys.
+    pub(crate) keys: usize,
     /// Whether its keys were dropped by an operator.
-    dropped: bool,
-    required: bool,
+    pub(crate) dropped: bool,
+    pub(crate) required: bool,
     /// In RFC 3339.
-    last_success: Option<String>,
-    failure: Option<Failure>,
-    refused_keys: Vec<Refused>,
+    pub(crate) last_success: Option<String>,
+    pub(crate) failure: Option<IssuerFailure>,
+    pub(crate) refused_keys: Vec<RefusedKey>,
 }
 
-#[derive(Debug, Serialize)]
-struct Failure {
-    cause: &'static str,
-    message: String,
+/// Why the last attempt failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IssuerFailure {
+    pub(crate) cause: String,
+    pub(crate) message: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Refused {
-    kid: Option<String>,
-    cause: &'static str,
-    why: &'static str,
+/// A key of its set that is not used.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RefusedKey {
+    pub(crate) kid: Option<String>,
+    pub(crate) cause: String,
+    pub(crate) why: String,
+}
+
+/// All issuers whose keys are fetched.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IssuerReports {
+    pub(crate) issuers: Vec<IssuerReport>,
 }
 
 impl RemoteIssuers {
@@ -100,8 +109,8 @@ impl RemoteIssuers {
     }
 
     /// All issuers.
-    pub(super) fn report(&self) -> Vec<IssuerReport> {
-        self.0.iter().map(report).collect()
+    pub(super) fn report(&self) -> IssuerReports {
+        IssuerReports { issuers: self.0.iter().map(report).collect() }
     }
 
     /// Fetches the keys of an issuer now. `None`: there is no such issuer.
@@ -178,8 +187,11 @@ impl RemoteIssuers {
 
 fn report(remote: &Remote) -> IssuerReport {
     let RemoteStatus { state, keys, last_success, failure, ignored, is_dropped, .. } = remote.keys.status();
-    let refused = ignored.into_iter();
-    let refused = refused.map(|ignored| Refused { kid: ignored.kid, cause: ignored.cause.word(), why: ignored.why });
+    let refused = ignored.into_iter().map(|ignored| RefusedKey {
+        kid: ignored.kid,
+        cause: ignored.cause.word().to_owned(),
+        why: ignored.why.to_owned(),
+    });
     let at = |time: rotogate::clock::Timestamp| {
         let time = std::time::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
         time.map(|time| humantime::format_rfc3339_seconds(time).to_string())
@@ -187,12 +199,12 @@ fn report(remote: &Remote) -> IssuerReport {
     IssuerReport {
         name: remote.keys.issuer().name.clone(),
         url: remote.keys.issuer().issuer.clone(),
-        state,
+        state: state.to_owned(),
         keys,
         dropped: is_dropped,
         required: remote.required,
         last_success: last_success.and_then(at),
-        failure: failure.map(|failure| Failure { cause: failure.cause, message: failure.message }),
+        failure: failure.map(|failure| IssuerFailure { cause: failure.cause.to_owned(), message: failure.message }),
         refused_keys: refused.collect(),
     }
 }

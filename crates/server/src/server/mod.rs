@@ -10,7 +10,7 @@ mod body;
 mod connection;
 mod cors;
 mod h2;
-mod issuers;
+pub(crate) mod issuers;
 mod listener;
 pub(crate) mod metrics;
 mod min_rate;

@@ -9,7 +9,7 @@ use rotogate::dialect::Reply;
 use rotogate::reply;
 
 pub(super) fn list(state: &State) -> Reply {
-    json(&serde_json::json!({ "issuers": state.issuers.report() }))
+    json(&state.issuers.report())
 }
 
 /// Fetches the keys of an issuer now.
