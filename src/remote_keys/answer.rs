@@ -18,6 +18,13 @@ const OPENID: &str = "/.well-known/openid-configuration";
 const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 
 /// Why an attempt brought no keys.
+///
+/// ```
+/// use rotogate::remote_keys::Metadata;
+///
+/// let failure = Metadata::parse(b"<html>", "https://id.example.com").unwrap_err();
+/// assert_eq!(failure.cause, "not_json");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]

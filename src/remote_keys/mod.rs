@@ -162,6 +162,15 @@ impl RemoteKeys {
 }
 
 /// What one attempt finds, for a check of a configuration.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), rotogate::remote_keys::FetchFailure> {
+/// use rotogate::remote_keys::{RemoteIssuer, inspect};
+///
+/// let found = inspect(RemoteIssuer::new("google", "https://accounts.google.com")).await?;
+/// println!("{} keys, fresh for {:?}", found.keys.len(), found.fresh_for);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inspected {
@@ -174,6 +183,16 @@ pub struct Inspected {
 }
 
 /// Fetches the keys of an issuer once.
+///
+/// ```no_run
+/// # async fn example() {
+/// use rotogate::remote_keys::{RemoteIssuer, inspect};
+///
+/// if let Err(failure) = inspect(RemoteIssuer::new("google", "https://accounts.google.com")).await {
+///     eprintln!("{}: {failure}", failure.cause);
+/// }
+/// # }
+/// ```
 ///
 /// # Errors
 /// Why there are none.

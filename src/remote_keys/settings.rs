@@ -109,6 +109,16 @@ pub enum KeyLocation {
 }
 
 /// The files of a client, read again at each fetch.
+///
+/// ```
+/// use rotogate::remote_keys::RemoteIssuer;
+///
+/// // In a pod of Kubernetes.
+/// let mut cluster = RemoteIssuer::new("k8s", "https://kubernetes.default.svc.cluster.local");
+/// let folder = std::path::Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+/// cluster.files.ca = Some(folder.join("ca.crt"));
+/// cluster.files.bearer = Some(folder.join("token"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchFiles {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::answer::{CAUSES, FetchFailure, Metadata};
 use super::settings::RemoteIssuer;
@@ -56,7 +56,8 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct Shared {
     issuer: RemoteIssuer,
-    pub(super) clock: EngineClock,
+    /// Until the gate is there, a clock of its own.
+    clock: ArcSwap<EngineClock>,
     progress: Mutex<Progress>,
     metadata: ArcSwapOption<Metadata>,
     good: AtomicU64,
@@ -68,7 +69,7 @@ impl Shared {
     pub(super) fn new(issuer: RemoteIssuer, clock: EngineClock) -> Self {
         Self {
             issuer,
-            clock,
+            clock: ArcSwap::from_pointee(clock),
             progress: Mutex::default(),
             metadata: ArcSwapOption::empty(),
             good: AtomicU64::new(0),
@@ -79,6 +80,15 @@ impl Shared {
 
     pub(super) fn issuer(&self) -> &RemoteIssuer {
         &self.issuer
+    }
+
+    /// The clock by which the keys are judged.
+    pub(super) fn clock(&self) -> Arc<EngineClock> {
+        self.clock.load_full()
+    }
+
+    pub(super) fn set_clock(&self, clock: Arc<EngineClock>) {
+        self.clock.store(clock);
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -96,7 +106,7 @@ impl Shared {
     }
 
     pub(super) fn status(&self, keys: &LiveKeys) -> RemoteStatus {
-        let state = keys.state(self.clock.now()).word();
+        let state = keys.state(self.clock().now()).word();
         let Progress { last_success, failure, ignored, is_dropped, had_keys } = self.progress().clone();
         RemoteStatus {
             state,

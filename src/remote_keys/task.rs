@@ -39,13 +39,16 @@ pub(super) struct Task {
     logged: Option<(&'static str, Duration)>,
     is_stale: bool,
     is_dropped: bool,
+    /// How long the present set counts.
+    validity: Option<Validity>,
+    has_gate: bool,
 }
 
 /// Why the task goes on.
 enum Event {
     /// A fetch is due.
     Fetch,
-    /// A request wants one, or the keys are gone.
+    /// A request wants one, the gate is there, or the keys are gone.
     Wanted,
     Command(Command),
     /// All handles are gone: only the gate has the keys.
@@ -60,7 +63,18 @@ impl Task {
         time: Arc<dyn TimeSource>,
     ) -> Self {
         let fetcher = Fetcher::new(issuer.clone());
-        Self { issuer, shared, kept, time, fetcher, logged: None, is_stale: false, is_dropped: false }
+        Self {
+            issuer,
+            shared,
+            kept,
+            time,
+            fetcher,
+            logged: None,
+            is_stale: false,
+            is_dropped: false,
+            validity: None,
+            has_gate: false,
+        }
     }
 
     /// Fetches until the keys are gone.
@@ -84,13 +98,14 @@ impl Task {
                 command = receive(&mut commands) => command.map_or(Event::NoCommands, Event::Command),
             };
             let Some(keys) = keys.upgrade() else { return };
+            self.follow(&keys);
             match event {
                 Event::NoCommands => commands = None,
                 // An attempt that began meanwhile was the one that is wanted.
                 Event::Wanted if !keys.is_wanted() => continue,
                 Event::Wanted if self.is_dropped => {
-                    let now = self.shared.clock.now();
-                    keys.begin(now, self.shared.clock.wall()).fail(now.plus(DROPPED_RETRY));
+                    let now = self.shared.clock().now();
+                    keys.begin(now, self.shared.clock().wall()).fail(now.plus(DROPPED_RETRY));
                 }
                 Event::Fetch | Event::Wanted => due.set(tokio::time::sleep(self.attempt(&keys).await.0)),
                 Event::Command(Command::Refresh(done)) => {
@@ -109,9 +124,23 @@ impl Task {
         }
     }
 
+    /// Goes on by the clock of the gate, once there is one. The present set counts as long as before.
+    fn follow(&mut self, keys: &LiveKeys) {
+        let (false, Some(clock)) = (self.has_gate, keys.clock()) else { return };
+        self.has_gate = true;
+        let (before, now) = (self.shared.clock().now(), clock.now());
+        self.shared.set_clock(Arc::clone(clock));
+        if let Some(Validity { fresh_until, usable_until }) = self.validity {
+            let moved = |time: Timestamp| now.plus(time.since(before));
+            let validity = Validity { fresh_until: moved(fresh_until), usable_until: moved(usable_until) };
+            keys.renew(validity);
+            self.validity = Some(validity);
+        }
+    }
+
     /// One attempt. Returns when the next one is due.
     async fn attempt(&mut self, keys: &Arc<LiveKeys>) -> (Duration, Result<(), FetchFailure>) {
-        let (began, wall) = (self.shared.clock.now(), self.shared.clock.wall());
+        let (began, wall) = (self.shared.clock().now(), self.shared.clock().wall());
         let attempt = keys.begin(began, wall);
         let result = self.fetcher.attempt(self.time.monotonic()).await;
         self.shared.set_metadata(self.fetcher.metadata());
@@ -128,7 +157,7 @@ impl Task {
                 let wait = self.fetcher.schedule.after_failure(spread());
                 self.shared.count_failure(failure.cause);
                 self.shared.progress().failure = Some(failure.clone());
-                attempt.fail(self.shared.clock.now().plus(wait));
+                attempt.fail(self.shared.clock().now().plus(wait));
                 self.log_failure(keys, &failure);
                 (wait, Err(failure))
             }
@@ -137,6 +166,7 @@ impl Task {
 
     /// Puts an answer into force.
     async fn take(&mut self, keys: &Arc<LiveKeys>, fetched: Fetched, validity: Validity, wall: Timestamp) {
+        self.validity = Some(validity);
         let name = &self.issuer.name;
         let is_first = keys.is_empty();
         let kept = match fetched {
@@ -195,7 +225,7 @@ impl Task {
     }
 
     /// Puts the kept set into force.
-    async fn restore(&self, keys: &LiveKeys) {
+    async fn restore(&mut self, keys: &LiveKeys) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
         let kept = match store.load(name).await {
@@ -210,6 +240,7 @@ impl Task {
             Ok((set, validity)) => {
                 let count = set.len();
                 keys.set(set, validity);
+                self.validity = Some(validity);
                 let mut progress = self.shared.progress();
                 progress.last_success = Some(kept.fetched_at);
                 progress.had_keys = true;
@@ -229,8 +260,8 @@ impl Task {
         if kept.issuer != self.issuer.issuer || kept.source != self.issuer.source() {
             return Err("they are of another url or source".to_owned());
         }
-        let now = self.shared.clock.now();
-        let usable_for = kept.usable_for(self.shared.clock.wall(), self.issuer.fetch.stale_for)?;
+        let now = self.shared.clock().now();
+        let usable_for = kept.usable_for(self.shared.clock().wall(), self.issuer.fetch.stale_for)?;
         let keys = answer::keys(kept.jwks.as_bytes(), &self.issuer.algorithms).map_err(|failure| failure.message)?;
         Ok((keys, Validity { fresh_until: now, usable_until: now.plus(usable_for) }))
     }
@@ -238,6 +269,7 @@ impl Task {
     async fn drop_keys(&mut self, keys: &LiveKeys) {
         let name = &self.issuer.name;
         keys.clear();
+        self.validity = None;
         self.is_dropped = true;
         self.fetcher.forget();
         {
@@ -256,7 +288,7 @@ impl Task {
     /// Logs a failure when it begins or becomes another, and then now and then.
     fn log_failure(&mut self, keys: &LiveKeys, failure: &FetchFailure) {
         let (name, cause, now) = (&self.issuer.name, failure.cause, self.time.monotonic());
-        let is_stale = keys.state(self.shared.clock.now()) == KeyState::Stale;
+        let is_stale = keys.state(self.shared.clock().now()) == KeyState::Stale;
         let became_stale = is_stale && !self.is_stale;
         self.is_stale = is_stale;
         let is_news = self.logged.is_none_or(|(word, at)| word != cause || now.saturating_sub(at) >= LOG_AGAIN);

@@ -306,6 +306,33 @@ async fn i4_i12_a_kept_set_counts_while_its_issuer_is_silent() {
 }
 
 #[tokio::test]
+async fn i12_keys_count_by_the_clock_of_the_gate_once_there_is_one() {
+    let (issuer, first) = (Issuer::new().await, key());
+    issuer.publish(&[&first]);
+    // A machine without a clock of its own starts in 1970; its store remembers better.
+    let time = ManualTime::at(Timestamp::from_secs(100));
+    let remote = RemoteKeys::start_with(issuer.remote(), None, Arc::clone(&time) as _).unwrap();
+    remote.first_attempt().await;
+    let later = Timestamp::from_secs(1_800_000_000);
+    let gate = Arc::new(EngineClock::start(Arc::clone(&time) as _, later, Duration::ZERO));
+    let (keys, print) = (remote.keys(), print(&first));
+    assert!(keys.holds(&print, gate.now()).is_err(), "judged by another clock than it was set by");
+    keys.set_clock(&gate);
+    tokio::time::timeout(LONG, async {
+        while keys.holds(&print, gate.now()).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    // As long as it would have counted, and no longer.
+    time.advance(Duration::from_secs(86_400 - 1));
+    assert!(keys.holds(&print, gate.now()).is_ok());
+    time.advance(Duration::from_secs(1));
+    assert_eq!(keys.state(gate.now()), KeyState::Stale);
+}
+
+#[tokio::test]
 async fn dropped_keys_stay_away_until_they_are_refreshed() {
     let folder = tempfile::tempdir().unwrap();
     let kept = KeySetFolder::new(folder.path());

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::keyring::KeyPrint;
 use super::verify::IssuerKeys;
-use crate::clock::Timestamp;
+use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
 
 /// The most requests that wait for the keys of one issuer.
@@ -42,6 +42,8 @@ pub struct LiveKeys {
     wanted: Arc<Notify>,
     waiting: AtomicUsize,
     unknown_kids: AtomicU64,
+    /// That of the gate which has these keys: requests judge them by it.
+    clock: OnceLock<Arc<EngineClock>>,
 }
 
 /// What requests must know about the fetching of keys.
@@ -191,6 +193,7 @@ impl LiveKeys {
             wanted: Arc::default(),
             waiting: AtomicUsize::new(0),
             unknown_kids: AtomicU64::new(0),
+            clock: OnceLock::new(),
         }
     }
 
@@ -382,7 +385,20 @@ impl LiveKeys {
         }
     }
 
-    /// Notified when a request wants keys to be fetched, and when the keys are dropped.
+    /// Names the clock by which requests judge the keys. The first one counts.
+    pub(crate) fn set_clock(&self, clock: &Arc<EngineClock>) {
+        if self.clock.set(Arc::clone(clock)).is_ok() {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// The clock by which requests judge the keys, once it is known.
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn clock(&self) -> Option<&Arc<EngineClock>> {
+        self.clock.get()
+    }
+
+    /// Notified when a request wants keys to be fetched, when the clock is known, and when the keys are dropped.
     #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
     pub(crate) fn wants(&self) -> Arc<Notify> {
         Arc::clone(&self.wanted)
