@@ -147,6 +147,12 @@ pub enum Denial {
     Reuse(Reuse),
     /// An access token and a refresh token of different pairs.
     MismatchedPair,
+    /// The relay sends nothing for this refresh token: it has an answer for another presenter, or may not repeat it.
+    // Requirement I38.
+    RelayRefused(&'static str),
+    /// A DPoP proof that is not good (RFC 9449 §4.3).
+    // Requirement I38.
+    InvalidProof(&'static str),
     /// The requested lifetime exceeds the maximum.
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.
@@ -412,7 +418,9 @@ impl Denial {
             | Self::SessionRevoked(_)
             | Self::Ahead
             | Self::Reuse(_)
-            | Self::MismatchedPair => Class::BadGrant { expired: false },
+            | Self::MismatchedPair
+            | Self::RelayRefused(_) => Class::BadGrant { expired: false },
+            Self::InvalidProof(_) => Class::Request("the DPoP proof is not good"),
             Self::TtlExceeded => Class::Lifetime,
             Self::InvalidScope => Class::Scope,
             Self::WrongPassword => Class::Login,
@@ -474,6 +482,8 @@ impl Denial {
             | Self::TooManySessions
             | Self::Ahead
             | Self::MismatchedPair
+            | Self::RelayRefused(_)
+            | Self::InvalidProof(_)
             | Self::TtlExceeded
             | Self::InvalidScope
             | Self::WrongPassword
@@ -575,6 +585,8 @@ impl Denial {
             Self::Ahead => "ahead_of_store",
             Self::Reuse(_) => "reuse",
             Self::MismatchedPair => "mismatched_pair",
+            Self::RelayRefused(_) => "relay_refused",
+            Self::InvalidProof(_) => "invalid_proof",
             Self::TtlExceeded => "ttl_exceeded",
             Self::InvalidScope => "invalid_scope",
             Self::WrongPassword => "wrong_password",
@@ -589,7 +601,11 @@ impl Denial {
     /// What is wrong with the form of a request or token, for the variants that say so: a fixed text.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
-            Self::MalformedRequest(what) | Self::MalformedToken(what) | Self::BadClaim(what) => Some(what),
+            Self::MalformedRequest(what)
+            | Self::MalformedToken(what)
+            | Self::BadClaim(what)
+            | Self::RelayRefused(what)
+            | Self::InvalidProof(what) => Some(what),
             Self::BadPath(error) => Some(error.what()),
             _ => None,
         }

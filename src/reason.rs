@@ -41,6 +41,9 @@ impl Reason {
     pub const PASSED: Self = Self::new("passed", Kind::Served);
     /// One of the gate's own endpoints executed the request.
     pub const ANSWERED: Self = Self::new("answered", Kind::Served);
+    /// A relay's provider refused the request, and the gate passed its words on.
+    #[cfg(feature = "relay")]
+    pub(crate) const PROVIDER_REFUSED: Self = Self::new("provider_refused", Kind::Refused);
     /// A CORS preflight, answered by the gate.
     pub const PREFLIGHT: Self = Self::new("preflight", Kind::Served);
     /// Another connection serves this host (421).

@@ -60,6 +60,8 @@ mod notice;
 mod origin;
 mod overloaded;
 mod preflight;
+#[cfg(feature = "relay")]
+mod relay;
 mod reply_guard;
 mod require;
 mod respond;
@@ -88,6 +90,9 @@ pub use identity::{Claims, NoIdentity};
 pub use identity::{ClaimsError, Identity};
 pub use layer::{GateLayer, GateService, ResponseFuture};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub use relay::RelayConfig;
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
@@ -242,6 +247,8 @@ impl Gate {
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
         // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
+        #[cfg(feature = "relay")]
+        self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
         self.0.engine.set_keyring(keyring);
         Ok(other)
     }
@@ -322,6 +329,24 @@ impl Gate {
         self.0.leases.close();
     }
 
+    /// Resolves once no refresh token is on its way to a provider. For a process that is about to stop: a client that
+    /// went away does not end its exchange, and a record of an exchange that is cut off says only that it was begun.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    pub async fn relays_idle(&self) {
+        for relay in self.0.endpoints.relays() {
+            relay.idle().await;
+        }
+    }
+
+    /// Goes on with this provider and these rules at the endpoint of this path. False if it has no relay.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
+        let found = self.0.endpoints.relays().find(|relay| relay.path() == path);
+        found.map(|relay| relay.replace(config, &self.keyring())).is_some()
+    }
+
     /// Writes queued confirmations to the store. Await it before the process ends. Lost confirmations are no security
     /// risk, but may force a user to log in again.
     ///
@@ -390,6 +415,8 @@ async fn maintain(gate: Weak<Inner>) {
         if since_sweep >= sweep_every {
             since_sweep = Duration::ZERO;
             sweep(engine).await;
+            #[cfg(feature = "relay")]
+            sweep_relays(&gate).await;
         }
     }
 }
@@ -429,6 +456,18 @@ async fn sweep(engine: &Engine) {
         Err(error) => {
             tracing::error!(error = ?crate::fault::Chain(&error), "store sweep failed; next attempt in a minute");
         }
+    }
+}
+
+#[cfg(feature = "relay")]
+async fn sweep_relays(gate: &Inner) {
+    // All relays of a gate have one store.
+    let Some(relay) = gate.endpoints.relays().next() else { return };
+    if gate.engine.clock().state() != ClockState::Good {
+        return;
+    }
+    if let Err(error) = relay.sweep(&gate.engine).await {
+        tracing::error!(error = ?crate::fault::Chain(&error), "relay records not swept; next attempt in a minute");
     }
 }
 

@@ -50,6 +50,7 @@ pub use rules::{
     AllowedScopes, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Keys, MAX_JWKS, MAX_KEYS, OWN, RulesError,
 };
 pub use shape::MAX_TOKEN;
+pub use strict_json::object as strict_object;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
 /// Why a token is refused, and how far its verification got: the limits count what costs.

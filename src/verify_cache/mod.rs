@@ -498,6 +498,14 @@ impl TokenChecker {
         }
     }
 
+    /// Verifies an access token that a provider's answer contains. No caller presented it, so no limit counts it.
+    #[cfg(feature = "relay")]
+    pub(crate) fn verify_answer(&self, token: &str) -> Result<AccessToken, Denial> {
+        let keys = self.keys.load();
+        let verified = keys.verifier.verify_expired(token, self.clock.now(), self.clock.wall(), Duration::ZERO);
+        verified.map_err(|refusal| refusal.into_denial())
+    }
+
     /// What a token waits for that could not be judged because its issuer's keys are not known; `None` if nothing is
     /// under way that could decide about it.
     pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {

@@ -9,13 +9,13 @@ use crate::denial::{Class, Denial};
 use crate::fault::Error;
 
 /// An empty mandatory field, with the detail that names it (`google.rpc.BadRequest`).
-pub(super) fn empty_field(name: &'static str) -> Status {
+pub(in crate::dialect) fn empty_field(name: &'static str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(name, "must not be empty");
     Status::with_error_details(Code::InvalidArgument, format!("{name} is empty"), details)
 }
 
 /// The status of a failed call. If it may be tried again, it says when (`google.rpc.RetryInfo`).
-pub(super) fn status(error: &Error) -> Status {
+pub(in crate::dialect) fn status(error: &Error) -> Status {
     match error {
         Error::Denied(denial) => denied(*denial),
         Error::Failed(fault) => unavailable(fault.retry_after()),

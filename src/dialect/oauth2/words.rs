@@ -121,7 +121,7 @@ struct Refusal<'a> {
 
 /// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents
 /// five cases, and the reply distinguishes them only as far as the RFC's error codes do.
-pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
+pub(in crate::dialect) fn denied(denial: Denial, used_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
         Class::Request(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
@@ -189,6 +189,12 @@ fn unavailable(wait: Duration) -> Reply {
     );
     retry_after(&mut reply, wait);
     reply
+}
+
+/// A refusal in these words.
+#[cfg(feature = "relay")]
+pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
+    json(status, &Refusal { error, error_description })
 }
 
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {

@@ -520,7 +520,7 @@ async fn start(
         directory: Some(users.clone()),
         clock,
         revocations,
-        limits: Limits::new(rates, time.clone()),
+        limits: Arc::new(Limits::new(rates, time.clone())),
         keep_login_origin: true,
     });
     (Arc::new(engine), checker)

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::ServerError;
+use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
-use super::prepare::{StartPlan, UsersPlan};
+use super::prepare::{DirectoryPlan, StartPlan};
+#[cfg(feature = "relay")]
+use super::relays;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
     TrustedIssuer,
 };
-use crate::directories::DirectoryMetrics;
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
@@ -24,6 +26,8 @@ use rotogate::gate::{Endpoint, Gate, GateBuilder};
 use rotogate::password::Passwords;
 use rotogate::private_file::trusted;
 use rotogate::store::redb::{Options, RedbStore};
+#[cfg(feature = "relay")]
+use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
@@ -36,10 +40,10 @@ pub struct GateParts {
     pub gate: Gate,
     /// The service behind the gate.
     pub(crate) proxy: Proxy,
-    /// Keeps the users in step with their file. `None`: another system has the users.
+    /// Keeps the users in step with their file. `None`: other systems have all users.
     pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The figures of that system.
-    pub(super) directory_metrics: Option<DirectoryMetrics>,
+    /// The directories, which a reload replaces.
+    pub(super) directories: Arc<LiveDirectories>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
@@ -74,7 +78,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
-    let StartPlan { mut trusted, users, passwords, warnings: _, last_read: _ } = plan;
+    let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -86,41 +90,33 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
-    let (redb, store) = store(config, &keyring)?;
+    let (redb, stores) = stores(config, &keyring)?;
     let mut first_user = None;
-    let mut directory_metrics = None;
-    let (file, directory): (_, Arc<dyn Directory>) = match users {
-        UsersPlan::File(directory) => (Some(Arc::clone(&directory)), directory),
-        UsersPlan::NewFile => {
-            let file = UsersFile::configured(&config.directory).map_err(ServerError::new)?;
-            let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
-            first_user = Some(made.1);
-            let directory = Arc::new(made.0);
-            (Some(Arc::clone(&directory)), directory)
+    let mut file = None;
+    let mut entries = Vec::new();
+    for (section, planned) in config.directories.iter().zip(planned) {
+        let users = match planned {
+            DirectoryPlan::NewFile => {
+                let path = UsersFile::configured(config).map_err(ServerError::new)?;
+                let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
+                first_user = Some(made.1);
+                DirectoryPlan::File(Arc::new(made.0))
+            }
+            planned => planned,
+        };
+        if let DirectoryPlan::File(directory) = &users {
+            file = Some(Arc::clone(directory));
         }
-        UsersPlan::Remote(directory) => {
-            directory_metrics = Some(directory.metrics().clone());
-            (None, Arc::new(directory))
-        }
-    };
+        entries.extend(users.directory().map(|directory| (section.clone(), directory)));
+    }
+    let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
-    let builder = builder(config, keyring, store, Some(directory), passwords, &trusted)?;
+    let builder = builder(config, keyring, stores, Some(directories.shared()), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    Ok(GateParts {
-        gate,
-        proxy,
-        users,
-        directory_metrics,
-        redb,
-        admin_token,
-        first_user,
-        trusted,
-        remote_issuers,
-        new_keys,
-    })
+    Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, remote_issuers, new_keys })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
@@ -128,7 +124,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
 pub(super) fn builder(
     config: &Config,
     keyring: Keyring,
-    store: Arc<dyn Store>,
+    stores: Stores,
     directory: Option<Arc<dyn Directory>>,
     passwords: Arc<Passwords>,
     trusted: &[IssuerRules],
@@ -146,7 +142,7 @@ pub(super) fn builder(
         .audience(audience.iter().map(String::as_str))
         .keys(keyring)
         .leeway(*leeway)
-        .shared_store(store)
+        .shared_store(stores.sessions)
         .passwords(passwords)
         .profile(profile.clone())
         .rates(*rates)
@@ -161,6 +157,10 @@ pub(super) fn builder(
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
+    #[cfg(feature = "relay")]
+    {
+        builder = builder.relay_store(stores.relay);
+    }
     if !keep_login_client {
         builder = builder.forget_login_origin();
     }
@@ -183,7 +183,23 @@ pub(super) fn builder(
 }
 
 fn endpoint(config: &EndpointConfig) -> Result<Endpoint, ServerError> {
-    let EndpointConfig { dialect, path, profile, clients, client, accepts, account, options } = config;
+    let EndpointConfig {
+        dialect,
+        path,
+        profile,
+        clients,
+        client,
+        accepts,
+        account,
+        options,
+        #[cfg(feature = "relay")]
+        relay,
+    } = config;
+    #[cfg(feature = "relay")]
+    if let Some(settings) = relay {
+        let relay = relays::load(settings).map_err(|wrong| ServerError::new(wrong.message))?;
+        return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).relay(relay));
+    }
     let dialect = dialect::by_name(dialect, options)
         .ok_or_else(|| ServerError::new(format!("there is no dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).profile(profile.clone());
@@ -203,11 +219,30 @@ fn from(error: impl std::error::Error) -> ServerError {
     ServerError::new(format!("{:?}", rotogate::fault::Chain(&error)))
 }
 
-fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<dyn Store>), ServerError> {
+/// The store of sessions, and the same store for the records of relays.
+#[derive(Debug)]
+pub(super) struct Stores {
+    sessions: Arc<dyn Store>,
+    #[cfg(feature = "relay")]
+    relay: Arc<dyn RelayStore>,
+}
+
+impl From<MemoryStore> for Stores {
+    fn from(store: MemoryStore) -> Self {
+        let store = Arc::new(store);
+        Self {
+            #[cfg(feature = "relay")]
+            relay: Arc::clone(&store) as _,
+            sessions: store,
+        }
+    }
+}
+
+fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
-            Ok((None, Arc::new(MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway))))
+            Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
         StoreConfig::Redb { path, accept_restored_store, cache_size, give_up: _ } => {
             let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
@@ -215,7 +250,12 @@ fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<d
             options.accept_restored = *accept_restored_store;
             options.cache_size = *cache_size;
             let store = RedbStore::open(path, options).map_err(from)?;
-            Ok((Some(store.clone()), Arc::new(store)))
+            let stores = Stores {
+                sessions: Arc::new(store.clone()),
+                #[cfg(feature = "relay")]
+                relay: Arc::new(store.clone()),
+            };
+            Ok((Some(store), stores))
         }
     }
 }

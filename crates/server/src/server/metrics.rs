@@ -13,8 +13,8 @@
 //! | `rotogate_own_streams` | | streams that the gate answers itself |
 //! | `rotogate_tunnels` | | upgraded connections |
 //! | `rotogate_buffered_bytes` | | buffered bytes of bodies, messages and queues |
-//! | `rotogate_directory_requests_total` | `kind`, `operation`, `result` | requests to the directory, where users are in another system |
-//! | `rotogate_directory_duration_seconds` | `kind`, `operation` | the time that it took |
+//! | `rotogate_directory_requests_total` | `directory`, `kind`, `operation`, `result` | requests to a directory in another system |
+//! | `rotogate_directory_duration_seconds` | `directory`, `kind`, `operation` | the time that it took |
 //! | `rotogate_issuer_keys`, `rotogate_issuer_state`, `rotogate_issuer_last_success_timestamp_seconds`, `rotogate_issuer_waiting` | `issuer` | the fetched keys of an issuer |
 //! | `rotogate_issuer_refused_keys` | `issuer`, `cause` | keys of its set that are not used |
 //! | `rotogate_issuer_fetches_total` | `issuer`, `result` | attempts to fetch them |
@@ -106,16 +106,14 @@ impl Metrics {
     pub(super) fn new(
         gate: Gate,
         threads: NonZeroUsize,
-        directory: Option<&DirectoryMetrics>,
+        directories: &DirectoryMetrics,
         issuers: RemoteIssuers,
     ) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
-        if let Some(directory) = directory {
-            directory.register(&mut registry);
-        }
+        directories.register(&mut registry);
         registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally), issuers }));
         Self { registry, tally, ready }
     }

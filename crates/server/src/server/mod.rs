@@ -9,6 +9,7 @@ pub(crate) mod assemble;
 mod body;
 mod connection;
 mod cors;
+mod directories;
 mod h2;
 pub(crate) mod issuers;
 mod listener;
@@ -17,6 +18,8 @@ mod min_rate;
 mod origin;
 mod prepare;
 mod proxy_protocol;
+#[cfg(feature = "relay")]
+mod relays;
 mod reload;
 mod request;
 mod request_record;
@@ -178,7 +181,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new(
             parts.gate.clone(),
             workers,
-            parts.directory_metrics.as_ref(),
+            parts.directories.metrics(),
             parts.remote_issuers.clone(),
         ));
         let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
@@ -188,6 +191,7 @@ impl Server {
             config: Arc::clone(&config),
             gate: parts.gate.clone(),
             proxy: parts.proxy.clone(),
+            directories: Arc::clone(&parts.directories),
             limits: Arc::clone(&limits),
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
             trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
@@ -248,7 +252,12 @@ impl Server {
         parts.gate.close_connections();
         let drain_timeout = config.load().server.drain_timeout;
         let in_time = {
-            let drained = async { while accepting.join_next().await.is_some() {} };
+            let drained = async {
+                while accepting.join_next().await.is_some() {}
+                // A client that went away does not end its exchange.
+                #[cfg(feature = "relay")]
+                parts.gate.relays_idle().await;
+            };
             let mut drained = std::pin::pin!(tokio::time::timeout(drain_timeout, drained));
             loop {
                 tokio::select! {

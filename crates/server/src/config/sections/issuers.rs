@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use super::super::print::{path, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
+use super::EndpointConfig;
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
 use super::{DAY, SECOND, mapping, path_in, remote};
@@ -227,13 +228,21 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: 
 }
 
 /// Blames an issuer whose tokens no route accepts: probably a route should.
-pub(super) fn check_used(sections: &[Section<'_>], issuers: &[TrustedIssuer], routes: &[Route]) {
+pub(super) fn check_used(
+    sections: &[Section<'_>],
+    issuers: &[TrustedIssuer],
+    routes: &[Route],
+    endpoints: &[EndpointConfig],
+) {
     for (section, issuer) in sections.iter().zip(issuers) {
         let is_let_in = |route: &Route| {
             matches!(route.policy.auth, Auth::Required | Auth::Optional)
                 && route.policy.takes(&issuer.name, issuer.everywhere)
         };
-        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) {
+        let is_relayed = |issuer: &TrustedIssuer| {
+            endpoints.iter().any(|endpoint| endpoint.relayed_issuer() == Some(issuer.name.as_str()))
+        };
+        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) && !is_relayed(issuer) {
             let name = printable(&issuer.name);
             let message = format!(
                 "no route accepts its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that should, or \

@@ -34,6 +34,8 @@ mod listeners;
 mod log;
 mod mapping;
 mod overload;
+#[cfg(feature = "relay")]
+mod relay;
 mod remote;
 mod routes;
 mod routing;
@@ -45,13 +47,15 @@ mod upstreams;
 pub use admin::AdminConfig;
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
-pub use directory::{DirectoryConfig, HashesConfig};
+pub use directory::{DirectoryConfig, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
 pub use issuer::IssuerConfig;
 pub use issuers::{KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ListenerConfig, TlsConfig};
+#[cfg(feature = "relay")]
+pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
@@ -72,8 +76,8 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// `[store]`
     pub store: StoreConfig,
-    /// `[directory]`
-    pub directory: DirectoryConfig,
+    /// `[directory]`, or `[[directories]]` in the order of the file.
+    pub directories: Vec<DirectoryConfig>,
     /// `[limits]`
     pub limits: LimitsConfig,
     /// `[cors]`
@@ -110,6 +114,19 @@ impl Config {
         print(self)
     }
 
+    /// The directory whose users are in a file.
+    pub(crate) fn file_directory(&self) -> Option<&DirectoryConfig> {
+        self.directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }))
+    }
+
+    /// The directory of an account.
+    pub(crate) fn directory_of(&self, account: Option<&str>) -> Option<&DirectoryConfig> {
+        let has = |one: &&DirectoryConfig| {
+            one.accounts.as_ref().is_some_and(|names| names.iter().any(|name| Some(name.as_str()) == account))
+        };
+        self.directories.iter().find(has).or_else(|| self.directories.iter().find(|one| one.accounts.is_none()))
+    }
+
     /// A problem with the value of a key, at the key's position.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         self.source.blame(key, message)
@@ -136,7 +153,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let sessions_are_sound = sessions.profile.problems().is_empty() && !sessions_section.is_bad();
 
     let store = store::read(&at("store"), dir);
-    let directory = directory::read(&at("directory"), dir);
+    let directories = directory::read(root, dir);
     let limits = limits::read(&at("limits"));
     let cors = cors::read(&at("cors"));
     let log = log::read(&at("log"), dir);
@@ -145,12 +162,20 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let client_sections = root.sections("clients");
     let clients = clients::read(&client_sections, dir);
     let endpoint_sections = root.sections("endpoints");
-    let endpoints = endpoints::read(&endpoint_sections, &clients, server.public_url.scheme_str() == Some("https"));
+    let endpoints = endpoints::read(
+        &endpoint_sections,
+        &endpoints::Surroundings {
+            dir,
+            clients: &clients,
+            issuers: &issuers,
+            is_https: server.public_url.scheme_str() == Some("https"),
+        },
+    );
     let identity = identity::read(&at("identity"), &issuers);
     let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
     let route_sections = root.sections("routes");
     let routes = routes::read(&route_sections, &upstreams, &issuers);
-    issuers::check_used(&issuer_sections, &issuers, &routes);
+    issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
     root.finish();
 
     let config = Config {
@@ -160,7 +185,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         issuers,
         sessions,
         store,
-        directory,
+        directories,
         limits,
         cors,
         clients,
@@ -189,7 +214,7 @@ fn print(config: &Config) -> String {
         issuers,
         sessions,
         store,
-        directory,
+        directories,
         limits,
         cors,
         clients,
@@ -209,7 +234,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "issuers", list(issuers, issuers::print));
     put(&mut root, "sessions", sessions::print(sessions));
     put(&mut root, "store", store::print(store));
-    put(&mut root, "directory", directory::print(directory));
+    directory::print(directories, &mut root);
     put(&mut root, "limits", limits::print(limits));
     put(&mut root, "cors", cors::print(cors));
     put(&mut root, "clients", list(clients, clients::print));

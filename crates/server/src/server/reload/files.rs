@@ -64,6 +64,12 @@ impl FileGroup {
         Some(changed)
     }
 
+    /// The files that both groups have, with another content here.
+    pub(super) fn differing_from(&self, other: &Self) -> Vec<PathBuf> {
+        let differs = |path: &PathBuf| other.in_force.get(path).is_some_and(|old| self.in_force.get(path) != Some(old));
+        self.in_force.keys().filter(|path| differs(path)).cloned().collect()
+    }
+
     /// The content that was tried is in force.
     pub(super) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();
@@ -131,9 +137,9 @@ pub(super) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
     listener.tls.iter().flat_map(files_of).map(Path::to_owned).collect()
 }
 
-/// The certificate files for TLS to upstreams.
+/// The files of certificates and credentials for upstreams.
 pub(super) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
-    config.upstreams.iter().flat_map(|upstream| upstream.tls.files()).map(Path::to_owned).collect()
+    config.upstreams.iter().flat_map(|upstream| upstream.files()).map(Path::to_owned).collect()
 }
 
 fn digests(paths: Vec<PathBuf>) -> Digests {

@@ -13,6 +13,7 @@ pub(super) use self::files::LastRead;
 use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
+use super::directories::LiveDirectories;
 use super::listener::Listener;
 use super::tls::Tls;
 use crate::config::Config;
@@ -36,6 +37,7 @@ pub(super) struct Reloadable {
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) gate: Gate,
     pub(super) proxy: Proxy,
+    pub(super) directories: Arc<LiveDirectories>,
     pub(super) limits: Arc<Limits>,
     /// In the order of the configuration.
     pub(super) listeners: Vec<ReloadableListener>,
@@ -133,12 +135,12 @@ impl Reloadable {
                 Ok(()) => {
                     let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
                     let files = files.join(", ");
-                    tracing::info!(files, "upstream certificates reloaded");
+                    tracing::info!(files, "upstream files reloaded");
                     last_read.upstreams.mark_applied();
                 }
                 Err(error) if last_read.upstreams.mark_refused() => tracing::error!(
                     error = ?rotogate::fault::Chain(&error),
-                    "upstream certificates changed but cannot be used; the old ones stay in force"
+                    "upstream files changed but cannot be used; the old ones stay in force"
                 ),
                 Err(_) => {}
             }
