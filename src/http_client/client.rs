@@ -147,7 +147,10 @@ impl HttpClient {
         match parts.status {
             StatusCode::OK => Ok(Document::New { headers: parts.headers, body }),
             StatusCode::NOT_MODIFIED if etag.is_some() => Ok(Document::Unchanged { headers: parts.headers }),
-            status => Err(FetchError::new(FetchErrorKind::Status, target.shown(), format!("answered {status}"))),
+            status => {
+                let error = FetchError::new(FetchErrorKind::Status, target.shown(), format!("answered {status}"));
+                Err(error.with_status(status))
+            }
         }
     }
 

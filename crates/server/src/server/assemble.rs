@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use super::ServerError;
 use super::directories::LiveDirectories;
+use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
@@ -54,6 +55,8 @@ pub struct GateParts {
     pub first_user: Option<FirstUser>,
     /// The rules for each `[[issuers]]` entry, as read at the start.
     pub(super) trusted: Vec<IssuerRules>,
+    /// Those whose keys are fetched.
+    pub(super) remote_issuers: RemoteIssuers,
     /// Whether this start created the keys.
     pub new_keys: bool,
 }
@@ -78,7 +81,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
-    let StartPlan { trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
+    let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -112,10 +115,11 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
+    let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
     let builder = builder(config, keyring, stores, Some(directories.shared()), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, new_keys })
+    Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, remote_issuers, new_keys })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
@@ -272,28 +276,21 @@ pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerEr
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::new)?;
-    let file = key_file(issuer).unwrap_or(Path::new("")).display();
-    for ignored in rules.keys.ignored() {
-        tracing::warn!(issuer = issuer.url, %file, "not used: {ignored}");
+    if let Some((_, file)) = issuer.keys.file() {
+        for ignored in rules.keys.ignored() {
+            tracing::warn!(issuer = issuer.url, file = %file.display(), "not used: {ignored}");
+        }
     }
     Ok(rules)
 }
 
-/// The key file of an issuer, if it has one.
-pub(super) fn key_file(issuer: &TrustedIssuer) -> Option<&Path> {
-    match &issuer.keys {
-        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => Some(path),
-        KeySource::None => None,
-    }
-}
-
-/// The keys that the file of an issuer holds now; `None` if it has no file.
+/// The keys of an issuer: those that its file holds now, or unknown ones that are fetched later. `None`: it has no keys.
 fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
-    let Some(path) = key_file(issuer) else { return Ok(None) };
-    let text = trusted::read(path, MAX_KEY_FILE_BYTES)?;
-    let keys = match &issuer.keys {
-        KeySource::Jwks(_, algorithm) => IssuerKeys::from_jwks(&text, *algorithm),
-        KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
+    let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
+    let (path, keys) = match &issuer.keys {
+        KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
+        KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
+        KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
         KeySource::None => return Ok(None),
     };
     keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))

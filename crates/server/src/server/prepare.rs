@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reload::LastRead;
-use super::{assemble, tls};
+use super::{assemble, issuers, tls};
 use crate::config::{
-    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, StoreConfig, TlsConfig, TrustedIssuer,
-    UsersConfig,
+    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig,
+    TrustedIssuer, UsersConfig,
 };
 use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
@@ -24,6 +24,13 @@ use rotogate::store::redb::check_mark;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
+
+/// What the systems that a configuration names answered, a line each.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    pub(crate) issuers: Vec<String>,
+    pub(crate) directory: Vec<String>,
+}
 
 /// A configuration that a gate can start with, and the files read on the way.
 #[derive(Debug)]
@@ -45,7 +52,7 @@ impl StartPlan {
     ///
     /// # Errors
     /// A system that does not answer, or cannot do what the configuration expects of it.
-    pub(crate) async fn inspect(&self, config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    pub(crate) async fn inspect(&self, config: &Config) -> Result<Inspected, ConfigErrors> {
         let (mut lines, mut wrong) = (Vec::new(), Vec::new());
         for (section, planned) in config.directories.iter().zip(&self.directories) {
             let DirectoryPlan::Remote(directory) = planned else { continue };
@@ -55,7 +62,12 @@ impl StartPlan {
                 Err(message) => wrong.push(config.blame(&section.key, message)),
             }
         }
-        ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+        let issuers = issuers::inspect(config).await;
+        match (ConfigErrors::new(wrong), issuers) {
+            (None, Ok(issuers)) => Ok(Inspected { issuers, directory: lines }),
+            (Some(wrong), Ok(_)) | (None, Err(wrong)) => Err(wrong),
+            (Some(wrong), Err(more)) => Err(wrong.and(more)),
+        }
     }
 }
 
@@ -263,16 +275,19 @@ impl Findings<'_> {
     fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
         for (index, issuer) in self.config.issuers.iter().enumerate() {
-            let key = match issuer.keys {
-                crate::config::KeySource::Jwks(..) => format!("issuers[{index}].jwks_file"),
-                crate::config::KeySource::PublicKey(..) => format!("issuers[{index}].public_key"),
-                crate::config::KeySource::None => format!("issuers[{index}].introspection"),
-            };
             if !self.introspection(index, issuer) {
                 continue;
             }
-            let path: PathBuf = assemble::key_file(issuer).map(Path::to_owned).unwrap_or_default();
-            if let Some(why) = assemble::key_file(issuer).and_then(private_file::denied) {
+            if let Some(source) = issuer.keys.remote() {
+                self.fetch_files(index, source);
+            }
+            let (key, path) = match issuer.keys.file() {
+                Some((key, path)) => (format!("issuers[{index}].{key}"), path.to_owned()),
+                None => (format!("issuers[{index}]"), PathBuf::new()),
+            };
+            if issuer.keys.file().is_some()
+                && let Some(why) = private_file::denied(&path)
+            {
                 self.unchecked(&key, why);
                 continue;
             }
@@ -305,6 +320,18 @@ impl Findings<'_> {
                 self.blame(&named(key), message);
                 false
             }
+        }
+    }
+
+    /// The files that the client of an issuer's server needs.
+    fn fetch_files(&mut self, index: usize, source: &RemoteSource) {
+        let key = format!("issuers[{index}].fetch");
+        let files = &source.issuer.files;
+        let all = [&files.ca, &files.client_cert, &files.bearer].into_iter().flatten();
+        if let Some(why) = all.into_iter().find_map(|path| private_file::denied_as_another(path)) {
+            self.unchecked(&key, why);
+        } else if let Err(error) = source.issuer.check_files() {
+            self.blame(&key, error.message);
         }
     }
 

@@ -37,6 +37,7 @@ mod mapping;
 mod overload;
 #[cfg(feature = "relay")]
 mod relay;
+mod remote;
 mod routes;
 mod routing;
 mod server;
@@ -57,6 +58,7 @@ pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ListenerConfig, TlsConfig};
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
+pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 pub use store::StoreConfig;

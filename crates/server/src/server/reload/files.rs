@@ -130,7 +130,7 @@ pub(super) fn own(config: &Config) -> Vec<PathBuf> {
 /// The key file of a trusted issuer, and the files of its introspection.
 pub(super) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
     let introspection = issuer.introspection.iter().flat_map(|it| it.files()).map(|(_, path)| path.to_owned());
-    assemble::key_file(issuer).map(Path::to_owned).into_iter().chain(introspection).collect()
+    issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().chain(introspection).collect()
 }
 
 /// The certificate files of a listener.
