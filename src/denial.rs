@@ -103,6 +103,16 @@ pub enum Denial {
     TokenNotYetValid,
     /// Revoked: the token, its session, generation, subject or client, or everything.
     TokenRevoked,
+    /// The keys of the token's issuer are not known at this moment, so the token was not examined. Another attempt may
+    /// succeed after this time.
+    // Requirement I4.
+    KeysUnavailable(Duration),
+    /// Its issuer says that the token is not active.
+    // Requirement I20.
+    TokenInactive,
+    /// The token's issuer could not be asked about it, so nothing is known. Another attempt may succeed after this time.
+    // Requirement I20.
+    IntrospectionUnavailable(Duration),
     /// The token is not meant for this route.
     WrongAudience,
     /// The route does not accept this issuer.
@@ -143,6 +153,12 @@ pub enum Denial {
     Reuse(Reuse),
     /// An access token and a refresh token of different pairs.
     MismatchedPair,
+    /// The relay sends nothing for this refresh token: it has an answer for another presenter, or may not repeat it.
+    // Requirement I38.
+    RelayRefused(&'static str),
+    /// A DPoP proof that is not good (RFC 9449 §4.3).
+    // Requirement I38.
+    InvalidProof(&'static str),
     /// The requested lifetime exceeds the maximum.
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.
@@ -288,6 +304,9 @@ pub enum Class {
     GrantType,
     /// A rate limit applies; the next attempt counts after this time.
     Limited(Duration),
+    /// What is needed to decide is not available: 503. Nothing was decided, and another attempt may succeed after this
+    /// time.
+    Unavailable(Duration),
 }
 
 /// An unusable request head, and what replies say about it.
@@ -388,6 +407,7 @@ impl Denial {
             | Self::WrongAlgorithm
             | Self::WrongType
             | Self::BadSignature
+            | Self::TokenInactive
             | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
             Self::UnprovedBinding | Self::TokenNotYetValid | Self::TokenRevoked | Self::WrongAudience => {
                 Class::BadToken(TokenFlaw::Proved)
@@ -405,7 +425,9 @@ impl Denial {
             | Self::SessionRevoked(_)
             | Self::Ahead
             | Self::Reuse(_)
-            | Self::MismatchedPair => Class::BadGrant { expired: false },
+            | Self::MismatchedPair
+            | Self::RelayRefused(_) => Class::BadGrant { expired: false },
+            Self::InvalidProof(_) => Class::Request("the DPoP proof is not good"),
             Self::TtlExceeded => Class::Lifetime,
             Self::InvalidScope => Class::Scope,
             Self::WrongPassword => Class::Login,
@@ -414,6 +436,7 @@ impl Denial {
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
             Self::TooManyRequests(wait) => Class::Limited(*wait),
+            Self::KeysUnavailable(wait) | Self::IntrospectionUnavailable(wait) => Class::Unavailable(*wait),
         }
     }
 
@@ -429,6 +452,7 @@ impl Denial {
             | Self::BadClaim(_)
             | Self::TokenExpired
             | Self::TokenRevoked
+            | Self::TokenInactive
             | Self::UnknownRefreshToken
             | Self::SessionRevoked(_)
             | Self::SessionExpired(_)
@@ -466,13 +490,17 @@ impl Denial {
             | Self::TooManySessions
             | Self::Ahead
             | Self::MismatchedPair
+            | Self::RelayRefused(_)
+            | Self::InvalidProof(_)
             | Self::TtlExceeded
             | Self::InvalidScope
             | Self::WrongPassword
             | Self::InvalidClient
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
-            Self::TooManyRequests(_) => Standing::Undecided,
+            Self::TooManyRequests(_) | Self::KeysUnavailable(_) | Self::IntrospectionUnavailable(_) => {
+                Standing::Undecided
+            }
         }
     }
 
@@ -504,7 +532,8 @@ impl Denial {
             | Class::Client
             | Class::ClientNotAllowed
             | Class::GrantType
-            | Class::Limited(_) => None,
+            | Class::Limited(_)
+            | Class::Unavailable(_) => None,
         }
     }
 
@@ -544,6 +573,9 @@ impl Denial {
             Self::TokenExpired => "token_expired",
             Self::TokenNotYetValid => "token_not_yet_valid",
             Self::TokenRevoked => "token_revoked",
+            Self::KeysUnavailable(_) => "keys_unavailable",
+            Self::TokenInactive => "token_inactive",
+            Self::IntrospectionUnavailable(_) => "introspection_unavailable",
             Self::WrongAudience => "wrong_audience",
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",
@@ -565,6 +597,8 @@ impl Denial {
             Self::Ahead => "ahead_of_store",
             Self::Reuse(_) => "reuse",
             Self::MismatchedPair => "mismatched_pair",
+            Self::RelayRefused(_) => "relay_refused",
+            Self::InvalidProof(_) => "invalid_proof",
             Self::TtlExceeded => "ttl_exceeded",
             Self::InvalidScope => "invalid_scope",
             Self::WrongPassword => "wrong_password",
@@ -579,7 +613,11 @@ impl Denial {
     /// What is wrong with the form of a request or token, for the variants that say so: a fixed text.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
-            Self::MalformedRequest(what) | Self::MalformedToken(what) | Self::BadClaim(what) => Some(what),
+            Self::MalformedRequest(what)
+            | Self::MalformedToken(what)
+            | Self::BadClaim(what)
+            | Self::RelayRefused(what)
+            | Self::InvalidProof(what) => Some(what),
             Self::BadPath(error) => Some(error.what()),
             _ => None,
         }

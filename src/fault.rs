@@ -105,6 +105,14 @@ pub enum Fault {
     /// Other requests changed the session at every attempt.
     #[error("the session changed during every attempt")]
     Contention,
+    /// The provider behind a relay gave no answer, or none that can be passed on.
+    #[error("the provider behind the relay: {reason}")]
+    Provider {
+        /// The word for logs and metrics.
+        reason: &'static str,
+        /// When a client should try again.
+        retry_after: Duration,
+    },
 }
 
 impl From<NoRandomness> for Fault {
@@ -132,6 +140,7 @@ impl Fault {
             Self::Busy => "busy",
             Self::Signing(_) => "signing_failed",
             Self::Contention => "contention",
+            Self::Provider { reason, .. } => reason,
         }
     }
 
@@ -143,6 +152,7 @@ impl Fault {
             Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {
                 Duration::from_secs(5)
             }
+            Self::Provider { retry_after, .. } => *retry_after,
         }
     }
 }

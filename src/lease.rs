@@ -93,6 +93,8 @@ pub struct Lease {
 pub enum LeaseEnd {
     /// Its token or session is no longer valid.
     Denied(Denial),
+    /// Whether its token is still valid cannot be known at this moment.
+    Undecided(Denial),
     /// It reached the maximum length. Its token may still be valid.
     MaxStream,
     /// The gate is shutting down.
@@ -103,7 +105,7 @@ impl LeaseEnd {
     /// The word for log lines, from a fixed set.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Denied(denial) => denial.reason(),
+            Self::Denied(denial) | Self::Undecided(denial) => denial.reason(),
             Self::MaxStream => "max_stream",
             Self::Closing => "closing",
         }
@@ -116,6 +118,7 @@ impl LeaseEnd {
         match self {
             Self::Denied(Denial::TokenExpired) => "expired",
             Self::Denied(_) => "revoked",
+            Self::Undecided(_) => "undecided",
             Self::MaxStream => "max_stream",
             Self::Closing => "shutdown",
         }
@@ -193,6 +196,7 @@ impl Lease {
     /// Why it ended, if it did.
     pub(crate) fn end(&self) -> Option<LeaseEnd> {
         match self.check() {
+            Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
             Err(denial) => Some(LeaseEnd::Denied(denial)),
             Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
         }

@@ -61,7 +61,8 @@
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
 //! | `http-client` | no | the client of documents of other issuers; no visible API yet |
-//! | `relay` | no | the engine of the relay, for refresh tokens of a provider that rotates by itself |
+//! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no visible API yet |
+//! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates by itself |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
@@ -105,6 +106,8 @@ pub mod headers;
 #[cfg(feature = "http-client")]
 #[doc(hidden)]
 pub mod http_client;
+#[doc(hidden)]
+pub mod introspection;
 #[doc(hidden)]
 pub mod lease;
 #[doc(hidden)]

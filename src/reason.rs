@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::denial::Denial;
+use crate::denial::{Class, Denial};
 use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
@@ -41,6 +41,9 @@ impl Reason {
     pub const PASSED: Self = Self::new("passed", Kind::Served);
     /// One of the gate's own endpoints executed the request.
     pub const ANSWERED: Self = Self::new("answered", Kind::Served);
+    /// A relay's provider refused the request, and the gate passed its words on.
+    #[cfg(feature = "relay")]
+    pub(crate) const PROVIDER_REFUSED: Self = Self::new("provider_refused", Kind::Refused);
     /// A CORS preflight, answered by the gate.
     pub const PREFLIGHT: Self = Self::new("preflight", Kind::Served);
     /// Another connection serves this host (421).
@@ -60,9 +63,13 @@ impl Reason {
         Self { word, detail: None, kind }
     }
 
-    /// A rule refused it.
+    /// A rule refused it, or nothing could be decided.
     pub const fn denied(denial: &Denial) -> Self {
-        Self { word: denial.reason(), detail: denial.detail(), kind: Kind::Refused }
+        let kind = match denial.class() {
+            Class::Unavailable(_) => Kind::Failed,
+            _ => Kind::Refused,
+        };
+        Self { word: denial.reason(), detail: denial.detail(), kind }
     }
 
     /// Refused under overload.

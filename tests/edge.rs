@@ -17,6 +17,7 @@ mod failures;
 mod fairness;
 mod headers;
 mod identity;
+mod introspection;
 mod isolation;
 mod issuers;
 mod logs;

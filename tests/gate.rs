@@ -20,6 +20,7 @@ mod grpc;
 mod interop;
 mod kuzzle;
 mod readings;
+mod relay;
 mod rotation_table;
 mod running;
 mod tls;

@@ -3,3 +3,4 @@
 mod grpc;
 mod kuzzle;
 mod oauth2;
+mod relay;

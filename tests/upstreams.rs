@@ -3,6 +3,7 @@
 pub(crate) mod server;
 
 mod addresses;
+mod authorization;
 mod configured;
 mod secure;
 mod sockets;

@@ -8,10 +8,14 @@ use secrecy::SecretString;
 
 use crate::client::PresentedClient;
 use crate::clock::Timestamp;
+#[cfg(feature = "relay")]
+use crate::denial::Denial;
 use crate::denial::NotGood;
 use crate::directory::User;
 use crate::engine::IssuedTokens;
 use crate::fault::Error;
+#[cfg(feature = "relay")]
+use crate::relay::{Presented, ProviderReply, ProviderRequest};
 use crate::session::{Scope, SessionId};
 
 /// A credential presented for an exchange.
@@ -211,4 +215,25 @@ pub struct CheckedToken {
 pub trait CommandHandler: Send + Sync {
     /// Executes a command.
     async fn execute(&self, command: Command) -> Result<Outcome, Error>;
+
+    /// Passes a request on to the provider behind this endpoint.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
+        drop(request);
+        Err(Denial::NoRoute.into())
+    }
+}
+
+/// A request to the provider behind a relay.
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum RelayRequest {
+    /// A refresh token to exchange.
+    Exchange(Presented),
+    /// A token to revoke.
+    Revoke(Presented),
+    /// Another grant.
+    Pass(ProviderRequest),
 }

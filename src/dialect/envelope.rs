@@ -41,8 +41,8 @@ mod tests;
 pub const NAME: &str = "envelope";
 
 const MALFORMED: &str = "AUTH_1000";
-const BAD_CREDENTIALS: &str = "AUTH_1001";
-const BAD_TOKEN: &str = "AUTH_1002";
+pub(super) const BAD_CREDENTIALS: &str = "AUTH_1001";
+pub(super) const BAD_TOKEN: &str = "AUTH_1002";
 
 /// The dialect and its options. See the module.
 ///
@@ -159,17 +159,20 @@ impl Dialect for Envelope {
             Ok(Outcome::Revoked | Outcome::Checked(_)) => {
                 failure(StatusCode::INTERNAL_SERVER_ERROR, MALFORMED, "Unexpected")
             }
-            Err(Error::Denied(denial)) => self.denied(call, denial),
-            Err(Error::Failed(fault)) => {
-                let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
-                retry_after(&mut reply, fault.retry_after());
-                reply
-            }
+            Err(error) => self.refusal(call, &error),
         }
     }
 }
 
 impl Envelope {
+    /// The reply to a request that failed.
+    pub(super) fn refusal(&self, call: &Call<'_>, error: &Error) -> Reply {
+        match error {
+            Error::Denied(denial) => self.denied(call, *denial),
+            Error::Failed(fault) => unavailable(fault.retry_after()),
+        }
+    }
+
     fn denied(&self, call: &Call<'_>, denial: Denial) -> Reply {
         match denial.class() {
             Class::Request(_) | Class::Lifetime | Class::Scope => {
@@ -181,6 +184,7 @@ impl Envelope {
                 retry_after(&mut reply, wait);
                 reply
             }
+            Class::Unavailable(wait) => unavailable(wait),
             // The password was right: a client that learns otherwise asks for it again and again.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
             // One reply for every failed login, and one for every bad token (requirements A2, R7).
@@ -218,6 +222,13 @@ impl Envelope {
         }
         reply
     }
+}
+
+/// Nothing was decided: the client keeps its token and tries again.
+fn unavailable(wait: Duration) -> Reply {
+    let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
+    retry_after(&mut reply, wait);
+    reply
 }
 
 fn issued_reply(issued: &IssuedTokens) -> Reply {

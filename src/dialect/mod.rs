@@ -25,6 +25,9 @@ pub mod kuzzle;
 pub mod oauth2;
 mod protocol;
 mod registry;
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
@@ -32,6 +35,9 @@ pub use crate::reply::{Reply, ReplyBody, StreamedBody};
 pub use crate::token::TokenStyle;
 pub use answer::{Answer, Consult, ConsultResult, Forward, reason};
 pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
 pub use protocol::Dialect;
 pub use registry::{NAMES, Options, by_name};

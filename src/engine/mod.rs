@@ -65,7 +65,7 @@ pub struct EngineConfig {
     /// The revocation list.
     pub revocations: Arc<RevocationList>,
     /// The limits.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// Keep user agent and address of a login with the session?
     pub keep_login_origin: bool,
 }
@@ -83,7 +83,7 @@ pub struct Engine {
     clock: Arc<EngineClock>,
     revocations: Arc<RevocationList>,
     confirmations: Confirmations,
-    limits: Limits,
+    limits: Arc<Limits>,
     turns: Turns,
     live_sessions: LiveSessions,
     keep_login_origin: bool,
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// Engine time.
-    pub fn clock(&self) -> &EngineClock {
+    pub fn clock(&self) -> &Arc<EngineClock> {
         &self.clock
     }
 
@@ -156,7 +156,7 @@ impl Engine {
     }
 
     /// The limits.
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
     }
 

@@ -93,6 +93,11 @@ pub enum BuildError {
     /// [`GateBuilder::keys`] was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
+    /// An endpoint has a relay, and no store keeps its records.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    #[error("an endpoint with a relay needs a store for its records")]
+    NoRelayStore,
     /// The rules of a profile contradict each other.
     #[error("the profile contradicts itself: {0}")]
     Profile(#[from] ProfileError),
@@ -172,6 +177,8 @@ pub struct GateBuilder {
     keyring: Option<Keyring>,
     trusted: Vec<IssuerRules>,
     store: Option<Arc<dyn Store>>,
+    #[cfg(feature = "relay")]
+    relay_store: Option<Arc<dyn crate::store::relay::RelayStore>>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
     clients: Vec<Client>,
@@ -329,6 +336,15 @@ impl GateBuilder {
         self
     }
 
+    /// The store of the records of relays.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn relay_store(mut self, store: Arc<dyn crate::store::relay::RelayStore>) -> Self {
+        self.relay_store = Some(store);
+        self
+    }
+
     /// The source of time.
     #[must_use]
     pub fn time(mut self, time: Arc<dyn TimeSource>) -> Self {
@@ -449,7 +465,9 @@ impl GateBuilder {
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub async fn build(self) -> Result<Gate, BuildError> {
+    pub async fn build(
+        #[cfg_attr(not(feature = "relay"), expect(unused_mut, reason = "for relays"))] mut self,
+    ) -> Result<Gate, BuildError> {
         let issuer = self.issuer.ok_or(BuildError::NoIssuer)?;
         sound::issuer(&issuer, self.plain_issuer)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
@@ -492,7 +510,7 @@ impl GateBuilder {
             directory: self.directory,
             clock: Arc::clone(&clock),
             revocations: Arc::clone(&revocations),
-            limits: Limits::new(self.rates, time).with_password_places(passwords.places()),
+            limits: Arc::new(Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places())),
             keep_login_origin: !self.forget_login_origin,
         });
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
@@ -508,6 +526,12 @@ impl GateBuilder {
         let public_url = self.public_url.or_else(|| origin_of(&issuer)).unwrap_or_default();
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let (engine, checker) = (Arc::new(engine), Arc::new(checker));
+        #[cfg(feature = "relay")]
+        {
+            let (engine, checker) = (Arc::clone(&engine), Arc::clone(&checker));
+            let shared = super::relay::Shared { store: self.relay_store, engine, checker, time };
+            self.endpoints.iter_mut().try_for_each(|endpoint| endpoint.begin_relay(&shared))?;
+        }
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
         let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
         let inner = Arc::new(Inner {

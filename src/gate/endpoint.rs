@@ -70,6 +70,10 @@ pub struct Endpoint {
     client: Option<Box<str>>,
     accepts: Vec<Box<str>>,
     account: Option<Box<str>>,
+    #[cfg(feature = "relay")]
+    relay_config: Option<super::relay::RelayConfig>,
+    #[cfg(feature = "relay")]
+    relay: Option<super::relay::EndpointRelay>,
 }
 
 impl Endpoint {
@@ -88,6 +92,10 @@ impl Endpoint {
             client: None,
             accepts: Vec::new(),
             account: None,
+            #[cfg(feature = "relay")]
+            relay_config: None,
+            #[cfg(feature = "relay")]
+            relay: None,
         }
     }
 
@@ -125,6 +133,24 @@ impl Endpoint {
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
+    }
+
+    /// Passes requests of this endpoint on to a provider.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn relay(mut self, config: super::relay::RelayConfig) -> Self {
+        self.relay_config = Some(config);
+        self
+    }
+
+    /// Makes the relay, if the endpoint has one.
+    #[cfg(feature = "relay")]
+    pub(super) fn begin_relay(&mut self, shared: &super::relay::Shared) -> Result<(), super::BuildError> {
+        let Some(config) = self.relay_config.take() else { return Ok(()) };
+        let path = self.path.as_deref().unwrap_or_else(|| self.dialect.default_path());
+        self.relay = Some(shared.relay(path, config)?);
+        Ok(())
     }
 
     /// The clients that the endpoint names.
@@ -323,15 +349,33 @@ impl CommandHandler for EndpointHandler<'_> {
         if let Ok(Outcome::Issued(issued)) = &outcome {
             let _ = self.recipient.set(Recipient { subject: issued.subject.clone(), session: issued.session });
         }
-        if let Err(Error::Failed(fault)) = &outcome {
-            tracing::error!(
-                target: "rotogate::fault",
-                reason = fault.reason(),
-                error = ?crate::fault::Chain(fault),
-                "request not decided: fault of the gate or a backend"
-            );
-        }
+        tell_fault(&outcome);
         outcome
+    }
+
+    #[cfg(feature = "relay")]
+    async fn relay(&self, request: crate::dialect::RelayRequest) -> Result<crate::relay::ProviderReply, Error> {
+        let (gate, index, origin) = (Arc::clone(self.gate), self.endpoint, self.origin.clone());
+        let executing = async move {
+            match gate.endpoints.get(index).and_then(|endpoint| endpoint.relay.as_ref()) {
+                Some(relay) => relay.answer(&gate, request, &origin).await,
+                None => Err(Denial::NoRoute.into()),
+            }
+        };
+        let outcome = to_its_end(executing).await;
+        tell_fault(&outcome);
+        outcome
+    }
+}
+
+fn tell_fault<T>(outcome: &Result<T, Error>) {
+    if let Err(Error::Failed(fault)) = outcome {
+        tracing::error!(
+            target: "rotogate::fault",
+            reason = fault.reason(),
+            error = ?crate::fault::Chain(fault),
+            "request not decided: fault of the gate or a backend"
+        );
     }
 }
 

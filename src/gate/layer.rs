@@ -54,10 +54,13 @@ use crate::reply;
 use crate::route::hosts::is_loopback;
 use crate::route::path::{CanonicalPath, PathError};
 use crate::route::{Match, Route, RoutePolicy, authority};
+use crate::verify_cache::Introspected;
 
+mod awaited;
 mod future;
 mod permit;
 
+pub(super) use awaited::{Awaited, awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{EndpointOutcome, Kind, PassedRequest};
 #[cfg(feature = "kuzzle")]
@@ -208,7 +211,7 @@ pub(super) enum Admission {
 
 impl<S, B, R, M> Service<Request<B>> for GateService<S, M>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     M: ForwardBuffered<S, B>,
     B: Body + Send + 'static,
     B::Data: Send,
@@ -239,7 +242,49 @@ where
             let future = self.inner.call(Request::from_parts(parts, body));
             return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
         }
-        match self.layer.admit(&mut parts, EndpointMatch::Serve) {
+        let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
+        match self.layer.awaited(&parts, &admission) {
+            Some(wait) => self.answer_later(wait, parts, body),
+            None => self.answer(admission, parts, body),
+        }
+    }
+}
+
+impl<S, M> GateService<S, M> {
+    /// Admits the request again when it is known whether its token is good.
+    fn answer_later<B, R>(&mut self, wait: Awaited, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        M: ForwardBuffered<S, B>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        R: Body,
+        R::Data: From<Bytes>,
+    {
+        // The service that is ready goes into the future; a clone of it may not be ready.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let mut service = Self { inner, layer: self.layer.clone() };
+        let layer = self.layer.clone();
+        let admitted = async move { (layer.admit_after(wait, &mut parts, EndpointMatch::Serve).await, parts) };
+        ResponseFuture::later(admitted, move |(admission, parts)| service.answer(admission, parts, body))
+    }
+
+    /// Steps 8 and 9 of an admitted request, the reply of an endpoint, or a refusal.
+    fn answer<B, R>(&mut self, admission: Admission, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        M: ForwardBuffered<S, B>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        R: Body,
+        R::Data: From<Bytes>,
+    {
+        let annotate = self.layer.annotate;
+        let gate = &self.layer.gate.0;
+        match admission {
             Admission::In(permitted) => {
                 // 8. Prepare. Concurrency bounds first: a request that they reject is not changed.
                 let policy = &permitted.route().policy;
@@ -314,7 +359,7 @@ where
                             EndpointOutcome::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))
                         }
                         EndpointResponse::Consult(mut parts, consult) => {
-                            let said = match layer.admit_on_route(&mut parts) {
+                            let said = match layer.admit_on_route_waiting(&mut parts).await {
                                 Ok(permitted) => {
                                     layer.prepare_bare(&mut parts, permitted);
                                     M::consult(kept, *parts).await
@@ -325,7 +370,7 @@ where
                             EndpointOutcome::reply(reply, verdict(reason))
                         }
                         EndpointResponse::Forward(parts, forward, room) => {
-                            match layer.forwarded(index, *parts, forward, room) {
+                            match layer.forwarded(index, *parts, forward, room).await {
                                 Ok((parts, body, permitted, counted)) => match M::forward(kept, parts, body).await {
                                     Ok(future) => {
                                         let passed = PassedRequest {
@@ -456,7 +501,7 @@ impl<M> GateLayer<M> {
     }
 
     /// Decides on a request that an endpoint forwards: the route of its path decides.
-    fn forwarded(
+    async fn forwarded(
         &self,
         endpoint: usize,
         mut parts: Parts,
@@ -471,7 +516,7 @@ impl<M> GateLayer<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let permitted = match self.admit(&mut parts, EndpointMatch::Skip) {
+        let permitted = match self.admit_waiting(&mut parts, EndpointMatch::Skip).await {
             Admission::In(permitted) => permitted,
             Admission::Refused(denial, route) => return refuse(denial, route),
             Admission::Undecided(..) => return refuse(Denial::WrongAudience, None),
@@ -507,8 +552,18 @@ impl<M> GateLayer<M> {
     }
 
     /// Decides on a request to an endpoint by the route of its path.
+    #[cfg(feature = "kuzzle")]
     pub(super) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
-        match self.admit(parts, EndpointMatch::Skip) {
+        Self::only_permitted(self.admit(parts, EndpointMatch::Skip))
+    }
+
+    /// The same. Waits until it is known whether the token is good.
+    async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
+        Self::only_permitted(self.admit_waiting(parts, EndpointMatch::Skip).await)
+    }
+
+    fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
+        match admission {
             Admission::In(permitted) => Ok(permitted),
             Admission::Refused(denial, _) => Err(denial),
             Admission::Undecided(..) => Err(Denial::WrongAudience),
@@ -537,6 +592,36 @@ impl<M> GateLayer<M> {
             TRANSFER_ENCODING,
         ] {
             parts.headers.remove(name);
+        }
+    }
+
+    /// What a request must wait for before it can be decided; `None` if nothing is under way that could decide it, or
+    /// too many requests wait.
+    fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
+        match admission {
+            Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
+            _ => None,
+        }
+    }
+
+    /// Waits, then decides again.
+    async fn admit_after(&self, wait: Awaited, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
+        let settled = wait.settled().await;
+        settled.give(parts);
+        let admission = self.admit(parts, endpoints);
+        parts.extensions.remove::<Introspected>();
+        match admission {
+            Admission::Refused(denial, route) => Admission::Refused(settled.of(denial), route),
+            admission => admission,
+        }
+    }
+
+    /// The decision, after a wait if it takes one.
+    async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
+        let admission = self.admit(parts, endpoints);
+        match self.awaited(parts, &admission) {
+            Some(wait) => self.admit_after(wait, parts, endpoints).await,
+            None => admission,
         }
     }
 

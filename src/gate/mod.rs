@@ -40,7 +40,8 @@ use crate::policy::{Audiences, GateId};
 use crate::route::{Hosts, RouteTable};
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
-use crate::token::verify::IssuerRules;
+use crate::token::live_keys::Validity;
+use crate::token::verify::{IssuerKeys, IssuerRules};
 use crate::verify_cache::{MissContext, TokenChecker};
 
 mod body;
@@ -59,6 +60,8 @@ mod notice;
 mod origin;
 mod overloaded;
 mod preflight;
+#[cfg(feature = "relay")]
+mod relay;
 mod reply_guard;
 mod require;
 mod respond;
@@ -87,6 +90,9 @@ pub use identity::{Claims, NoIdentity};
 pub use identity::{ClaimsError, Identity};
 pub use layer::{GateLayer, GateService, ResponseFuture};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub use relay::RelayConfig;
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
@@ -241,8 +247,35 @@ impl Gate {
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
         // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
+        #[cfg(feature = "relay")]
+        self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
         self.0.engine.set_keyring(keyring);
         Ok(other)
+    }
+
+    /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
+    /// token whose key is gone is refused, and its long-lived connections end within a second. Own tokens, other issuers
+    /// and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
+    ///
+    /// Before the first keys are there, build the gate with [`IssuerKeys::unknown`](crate::token::IssuerKeys::unknown):
+    /// until then the issuer's tokens are answered with 503 and `Retry-After`.
+    ///
+    /// ```
+    /// use rotogate::gate::{BuildError, Gate};
+    /// use rotogate::token::IssuerKeys;
+    ///
+    /// /// Called with each JWK set that the application fetched.
+    /// fn renew(gate: &Gate, jwks: &[u8]) -> Result<(), BuildError> {
+    ///     gate.set_trusted("partner", IssuerKeys::from_jwks(jwks, None)?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BuildError::UnknownIssuer`]: no trusted issuer has this name.
+    pub fn set_trusted(&self, name: &str, keys: IssuerKeys) -> Result<(), BuildError> {
+        let live = self.0.checker.keys_of(name).ok_or_else(|| BuildError::UnknownIssuer(name.to_owned()))?;
+        live.set(keys, Validity::ENDLESS);
+        Ok(())
     }
 
     /// The gate's own keys.
@@ -296,6 +329,24 @@ impl Gate {
         self.0.leases.close();
     }
 
+    /// Resolves once no refresh token is on its way to a provider. For a process that is about to stop: a client that
+    /// went away does not end its exchange, and a record of an exchange that is cut off says only that it was begun.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    pub async fn relays_idle(&self) {
+        for relay in self.0.endpoints.relays() {
+            relay.idle().await;
+        }
+    }
+
+    /// Goes on with this provider and these rules at the endpoint of this path. False if it has no relay.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
+        let found = self.0.endpoints.relays().find(|relay| relay.path() == path);
+        found.map(|relay| relay.replace(config, &self.keyring())).is_some()
+    }
+
     /// Writes queued confirmations to the store. Await it before the process ends. Lost confirmations are no security
     /// risk, but may force a user to log in again.
     ///
@@ -319,6 +370,13 @@ impl Gate {
     /// The number of verified tokens in the cache, and of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())
+    }
+
+    /// How often the questions about opaque tokens of each issuer had each result: the issuer's name, the result, the
+    /// number.
+    #[doc(hidden)]
+    pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        self.0.checker.introspections()
     }
 }
 
@@ -364,6 +422,8 @@ async fn maintain(gate: Weak<Inner>) {
         if since_sweep >= sweep_every {
             since_sweep = Duration::ZERO;
             sweep(engine).await;
+            #[cfg(feature = "relay")]
+            sweep_relays(&gate).await;
         }
     }
 }
@@ -403,6 +463,18 @@ async fn sweep(engine: &Engine) {
         Err(error) => {
             tracing::error!(error = ?crate::fault::Chain(&error), "store sweep failed; next attempt in a minute");
         }
+    }
+}
+
+#[cfg(feature = "relay")]
+async fn sweep_relays(gate: &Inner) {
+    // All relays of a gate have one store.
+    let Some(relay) = gate.endpoints.relays().next() else { return };
+    if gate.engine.clock().state() != ClockState::Good {
+        return;
+    }
+    if let Err(error) = relay.sweep(&gate.engine).await {
+        tracing::error!(error = ?crate::fault::Chain(&error), "relay records not swept; next attempt in a minute");
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Inner;
 use crate::context::Context;
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseEnd};
 use crate::reply::GrpcCode;
 use crate::route::Route;
 use crate::verify_cache::Verified;
@@ -135,7 +135,7 @@ impl ReplyGuard {
                 self.cut = Some(ending.end());
                 self.state = State::Over;
                 return Some(if self.is_grpc {
-                    Cut::Trailers(unauthenticated())
+                    Cut::Trailers(trailers_of(&ending))
                 } else {
                     Cut::Broken(Ended(reason).into())
                 });
@@ -145,9 +145,15 @@ impl ReplyGuard {
     }
 }
 
-fn unauthenticated() -> HeaderMap {
+fn trailers_of(ending: &LeaseEnd) -> HeaderMap {
+    let (code, message) = match ending {
+        LeaseEnd::Undecided(_) => (GrpcCode::Unavailable, "the access token cannot be checked at this moment"),
+        LeaseEnd::Denied(_) | LeaseEnd::MaxStream | LeaseEnd::Closing => {
+            (GrpcCode::Unauthenticated, "the access token is no longer good")
+        }
+    };
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", GrpcCode::Unauthenticated.value());
-    trailers.insert("grpc-message", HeaderValue::from_static("the access token is no longer good"));
+    trailers.insert("grpc-status", code.value());
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
     trailers
 }

@@ -34,6 +34,7 @@ use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
 use crate::route::{Auth, Role, Route, RoutePolicy};
 use crate::session::Scope;
+use crate::verify_cache::Introspected;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -274,7 +275,8 @@ pub struct Require<S> {
 
 impl<S, B, R> Service<Request<B>> for Require<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    B: Send + 'static,
     R: Body,
     R::Data: From<Bytes>,
 {
@@ -288,7 +290,28 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
         let (mut parts, body) = request.into_parts();
-        match self.layer.judge(&mut parts) {
+        let judged = self.layer.judge(&mut parts);
+        let policy = &self.layer.route.policy;
+        let waiting = judged.err().and_then(|denial| layer::awaited(&self.layer.gate.0, &parts, denial, policy));
+        let Some(wait) = waiting else { return self.answer(judged, parts, body) };
+        // The service that is ready goes into the future; a clone of it may not be ready.
+        let clone = self.inner.clone();
+        let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
+        ResponseFuture::later(wait.settled(), move |settled| {
+            settled.give(&mut parts);
+            let judged = service.layer.judge(&mut parts).map_err(|denial| settled.of(denial));
+            parts.extensions.remove::<Introspected>();
+            service.answer(judged, parts, body)
+        })
+    }
+}
+
+impl<S> Require<S> {
+    fn answer<B, R>(&mut self, judged: Result<(), Denial>, parts: Parts, body: B) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+    {
+        match judged {
             Ok(()) => ResponseFuture::inner(self.inner.call(Request::from_parts(parts, body))),
             Err(denial) => {
                 let reason = Reason::from(denial);

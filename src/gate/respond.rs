@@ -117,6 +117,11 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
             retry_after(&mut reply, wait);
             reply
         }
+        Class::Unavailable(wait) => {
+            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some("nothing was decided; try the same again"));
+            retry_after(&mut reply, wait);
+            reply
+        }
         // These concern refresh credentials, logins and clients; a data route never refuses for them.
         Class::BadGrant { .. }
         | Class::Lifetime
@@ -141,6 +146,7 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
             (GrpcCode::Unimplemented, "no such method")
         }
         Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "too much, or too often"),
+        Class::Unavailable(_) => (GrpcCode::Unavailable, "nothing was decided; try the same again"),
         Class::Head(_)
         | Class::Request(_)
         | Class::TwoCredentials

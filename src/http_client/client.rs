@@ -171,6 +171,75 @@ impl HttpClient {
         answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
     }
 
+    /// The same over HTTP/2, with the trailers of the answer: for gRPC. In clear, the server must know HTTP/2 before.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[cfg(all(feature = "grpc", feature = "relay"))]
+    pub async fn send_http2(
+        &self,
+        target: &Target,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(Response<Bytes>, Option<HeaderMap>), FetchError> {
+        let written = Arc::new(AtomicBool::new(false));
+        let exchange = self.exchange_http2(target, method, headers, body, &written);
+        let answer = tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
+            let cause = format!("no complete answer after {:?}", self.timeout);
+            Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))
+        });
+        answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
+    }
+
+    #[cfg(all(feature = "grpc", feature = "relay"))]
+    async fn exchange_http2(
+        &self,
+        target: &Target,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        written: &Arc<AtomicBool>,
+    ) -> Result<(Response<Bytes>, Option<HeaderMap>), FetchError> {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = connect(target, Arc::clone(&self.lookup), Arc::new(tls)).await?;
+        let stream = Watched::new(stream, Arc::clone(written));
+        let failed = |error: hyper::Error| FetchError::new(FetchErrorKind::Http, target.shown(), causes(&error));
+        let handshake = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .handshake(stream);
+        let (mut sender, connection) = handshake.await.map_err(failed)?;
+        let mut request = request(target, method, headers, body);
+        // HTTP/2 has the host in `:authority`, and no `Connection`.
+        request.headers_mut().remove(header::HOST);
+        request.headers_mut().remove(header::CONNECTION);
+        *request.uri_mut() = target.uri().clone();
+        let answer = async {
+            let (parts, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+            let collected = match Limited::new(body, self.max_size).collect().await {
+                Ok(collected) => collected,
+                Err(error) => {
+                    let kind =
+                        if error.is::<LengthLimitError>() { FetchErrorKind::TooLarge } else { FetchErrorKind::Http };
+                    return Err(FetchError::new(kind, target.shown(), causes(&*error)));
+                }
+            };
+            let trailers = collected.trailers().cloned();
+            Ok((Response::from_parts(parts, collected.to_bytes()), trailers))
+        };
+        // As in `exchange`: the connection is driven here, and ends with this future.
+        let driven = async {
+            let _ = connection.await;
+            std::future::pending().await
+        };
+        let (answer, driven) = (pin!(answer), pin!(driven));
+        tokio::select! {
+            answer = answer => answer,
+            never = driven => never,
+        }
+    }
+
     async fn exchange(
         &self,
         target: &Target,

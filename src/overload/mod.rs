@@ -59,6 +59,8 @@ pub struct Bounds {
     /// WebSockets that the gate answers itself and that have not presented a valid token yet, and of them from one
     /// address.
     pub anonymous_sockets: Bound,
+    /// Requests that wait until it is known whether their token is good, and of them from one address.
+    pub unverified: Bound,
     /// Buffered bytes of bodies, messages and queues; and of them for one caller, or for one address if no caller is
     /// known.
     pub buffered: Bound,
@@ -74,6 +76,7 @@ impl Default for Bounds {
             own_streams: Bound { all: 200, each: 20 },
             tunnels: Bound::NONE,
             anonymous_sockets: Bound { all: 1000, each: 100 },
+            unverified: Bound { all: 4096, each: 64 },
             buffered: Bound { all: 256 * mebibyte, each: 32 * mebibyte },
         }
     }
@@ -144,6 +147,7 @@ pub struct Overload {
     pub tunnels: Pool,
     #[cfg(feature = "kuzzle")]
     pub(crate) sockets: Pool,
+    pub(crate) unverified: Pool,
     pub buffered: Pool,
 }
 
@@ -157,6 +161,7 @@ impl Overload {
             tunnels: Pool::new(bounds.tunnels),
             #[cfg(feature = "kuzzle")]
             sockets: Pool::new(bounds.anonymous_sockets),
+            unverified: Pool::new(bounds.unverified),
             buffered: Pool::new(bounds.buffered),
         }
     }
@@ -170,6 +175,7 @@ impl Overload {
         self.tunnels.set(bounds.tunnels);
         #[cfg(feature = "kuzzle")]
         self.sockets.set(bounds.anonymous_sockets);
+        self.unverified.set(bounds.unverified);
         self.buffered.set(bounds.buffered);
     }
 

@@ -8,17 +8,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
+use super::dpop::Proofs;
 use super::provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
 use super::seal::{NotSealed, Params, Presenter, RelayKeys, Sealer};
 use crate::clock::{EngineClock, TimeSource, Timestamp};
+use crate::denial::Denial;
 use crate::fault::{Chain, Fault, StoreError};
-use crate::limit::{Buckets, Rate};
+use crate::limit::{Buckets, Limits, Rate};
 use crate::random::{NoRandomness, random};
 use crate::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped};
 
@@ -75,8 +79,10 @@ impl Default for RelayRules {
 pub struct Presented {
     /// The token.
     pub token: SecretString,
-    /// Its presenter. A DPoP proof was verified.
+    /// Its presenter. Its DPoP key comes from `proof`.
     pub presenter: Presenter,
+    /// The DPoP proof of the request, which the relay verifies.
+    pub proof: Option<SecretString>,
     /// What the answer depends on.
     pub params: Params,
     /// What is sent.
@@ -107,11 +113,13 @@ pub enum Source {
 pub enum Answer {
     /// The provider's reply, to be passed on.
     Reply(ProviderReply, Source),
-    /// The token is not good for this presenter, or may not be tried again: 400. Nothing was sent.
-    InvalidGrant,
+    /// The token is not good for this presenter, or may not be tried again: 400. Nothing was sent. The text says why.
+    InvalidGrant(&'static str),
+    /// The DPoP proof is not good: 400. Nothing was sent. The text says why.
+    InvalidProof(&'static str),
     /// The parameters differ from those of the answer that there is: 400. Nothing was sent.
     InvalidScope,
-    /// The token was sent too often: 429.
+    /// The token was sent too often, or its sender presented too many bad ones: 429.
     TooMany {
         /// When it may be tried again.
         retry_after: Duration,
@@ -142,18 +150,26 @@ pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
     async fn end(&self, access_token: &str) -> Result<(), StoreError>;
 }
 
-/// What a relay is made of.
-pub struct RelayParts {
-    /// The endpoint's name, for logs.
-    pub endpoint: String,
+/// The part of a relay that can be replaced while it runs. An exchange keeps to the settings that it began with.
+pub struct RelaySettings {
     /// The keys of its records.
     pub sealer: Sealer,
     /// Its rules.
     pub rules: RelayRules,
-    /// The records.
-    pub store: Arc<dyn RelayStore>,
     /// The provider.
     pub provider: Arc<dyn Provider>,
+}
+
+/// What a relay is made of.
+pub struct RelayParts {
+    /// The endpoint's name, for logs.
+    pub endpoint: String,
+    /// Keys, rules and provider.
+    pub settings: RelaySettings,
+    /// The records.
+    pub store: Arc<dyn RelayStore>,
+    /// The limits of refused tokens.
+    pub limits: Arc<Limits>,
     /// What ends the tokens of a revoked answer.
     pub end_tokens: Arc<dyn EndTokens>,
     /// Engine time.
@@ -170,28 +186,31 @@ pub struct Relay {
 
 struct Core {
     endpoint: String,
-    sealer: Sealer,
-    rules: RelayRules,
+    settings: ArcSwap<RelaySettings>,
     store: Arc<dyn RelayStore>,
-    provider: Arc<dyn Provider>,
+    limits: Arc<Limits>,
     end_tokens: Arc<dyn EndTokens>,
     clock: Arc<EngineClock>,
     /// This run of the program.
     owner: [u8; 16],
     /// The exchanges under way, each with its outcome to come.
     flights: DashMap<RelayId, watch::Receiver<Option<Arc<Landed>>>>,
+    /// How many tasks exchange or revoke.
+    under_way: watch::Sender<usize>,
+    proofs: Proofs,
     sends: Buckets,
 }
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("endpoint", &self.endpoint).field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("Core").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
 /// A presentation with its keys.
 struct Flown {
     presented: Presented,
+    settings: Arc<RelaySettings>,
     /// The first is the current refresh key's.
     keys: Vec<RelayKeys>,
 }
@@ -246,19 +265,79 @@ impl Relay {
     /// # Errors
     /// The random source fails.
     pub fn new(parts: RelayParts) -> Result<Self, NoRandomness> {
-        let RelayParts { endpoint, sealer, mut rules, store, provider, end_tokens, clock, time } = parts;
-        rules.grace = rules.grace.min(MAX_GRACE);
+        let RelayParts { endpoint, settings, store, limits, end_tokens, clock, time } = parts;
+        let settings = ArcSwap::from_pointee(settings.bounded());
         let owner = *random::<16>()?;
         let (flights, sends) = (DashMap::new(), Buckets::new(SEND_BUCKET_BITS, SENDS, time));
-        let core = Core { endpoint, sealer, rules, store, provider, end_tokens, clock, owner, flights, sends };
+        let (under_way, proofs) = (watch::Sender::new(0), Proofs::default());
+        let core =
+            Core { endpoint, settings, store, limits, end_tokens, clock, owner, flights, under_way, proofs, sends };
         Ok(Self { core: Arc::new(core) })
     }
 
+    /// Goes on with these settings. The records stay.
+    pub fn replace(&self, settings: RelaySettings) {
+        self.core.settings.store(Arc::new(settings.bounded()));
+    }
+
+    /// Resolves once no exchange and no revocation is under way: before the process ends.
+    pub async fn idle(&self) {
+        let mut under_way = self.core.under_way.subscribe();
+        // The sender lives as long as this relay.
+        let _ = under_way.wait_for(|tasks| *tasks == 0).await;
+    }
+
+    /// The access token of an answer.
+    pub fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
+        self.core.settings.load().provider.access_token(reply)
+    }
+
+    /// Sends a request that is no refresh, and keeps nothing of it.
+    pub async fn pass(&self, request: &ProviderRequest, address: Option<IpAddr>) -> Answer {
+        let core = &self.core;
+        if let Err(answer) = core.admit(address) {
+            return answer;
+        }
+        let settings = core.settings.load_full();
+        let _task = UnderWay::new(core);
+        let sent = tokio::time::timeout(settings.rules.timeout, settings.provider.send(request)).await;
+        let reply = match sent {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => {
+                tracing::warn!(endpoint = core.endpoint, %error, "relay: the provider did not answer");
+                let is_unsent = matches!(error, SendError::NotSent(_));
+                let reason = if is_unsent { "provider_unreachable" } else { "provider_failed" };
+                return Answer::unavailable(RETRY_AFTER, reason);
+            }
+            Err(_) => return Answer::unavailable(RETRY_AFTER, "provider_failed"),
+        };
+        match settings.provider.read("", &reply) {
+            Meaning::Granted { .. } => core.limits.record_valid(address),
+            Meaning::Dead => core.limits.record_forged(address),
+            Meaning::Refused => {}
+            Meaning::Busy => {
+                let retry_after = reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER);
+                return Answer::unavailable(retry_after, "provider_busy");
+            }
+            Meaning::Unclear => {
+                tracing::warn!(endpoint = core.endpoint, status = reply.status, "relay: the provider failed");
+                return Answer::unavailable(RETRY_AFTER, "provider_failed");
+            }
+        }
+        Answer::Reply(reply, Source::Asked)
+    }
+
     /// Answers a refresh token. The provider's call is a task of its own: a caller that stops waiting cancels nothing.
-    pub async fn exchange(&self, presented: Presented) -> Answer {
+    pub async fn exchange(&self, mut presented: Presented) -> Answer {
+        if let Some(proof) = &presented.proof {
+            match self.core.proved(proof) {
+                Ok(jkt) => presented.presenter.jkt = Some(jkt),
+                Err(why) => return Answer::InvalidProof(why),
+            }
+        }
         let flown = match self.core.flown(presented) {
             Ok(Some(flown)) => flown,
-            Ok(None) => return Answer::InvalidGrant,
+            Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
             Err(NotSealed) => return Answer::failed(&NOT_SEALED),
         };
         let mut was_pending = false;
@@ -269,7 +348,10 @@ impl Relay {
             };
             let (before, pending) = match known {
                 Known::Answer(answer) => return answer,
-                Known::Ask(before) => (before, None),
+                Known::Ask(before) => match self.core.admit(flown.presented.address) {
+                    Ok(()) => (before, None),
+                    Err(answer) => return answer,
+                },
                 // Of another run of the program, unless the exchange ended a moment ago: then the store has the outcome.
                 Known::Pending(left) => {
                     (None, Some(if was_pending { Pending::Orphaned(left) } else { Pending::Perhaps }))
@@ -288,12 +370,12 @@ impl Relay {
     pub async fn revoke(&self, presented: Presented) -> Answer {
         let flown = match self.core.flown(presented) {
             Ok(Some(flown)) => flown,
-            Ok(None) => return Answer::InvalidGrant,
+            Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
             Err(NotSealed) => return Answer::failed(&NOT_SEALED),
         };
-        let core = Arc::clone(&self.core);
-        let revoked = tokio::spawn(async move { core.revoke(&flown).await }).await;
-        revoked.unwrap_or_else(|_| Answer::unavailable(RETRY_AFTER, "aborted"))
+        let task = UnderWay::new(&self.core);
+        let revoked = tokio::spawn(async move { task.core.revoke(&flown).await }).await;
+        revoked.unwrap_or_else(|_| Answer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
     /// Removes the records that have ended.
@@ -306,15 +388,45 @@ impl Relay {
 }
 
 const NOT_SEALED: Fault = Fault::Signing("an answer could not be sealed");
+/// How many exchanges of one endpoint are under way, with or without a client that waits. Each has a connection.
+const MAX_UNDER_WAY: usize = 256;
+/// Header, payload, signature.
+const JWS_PARTS: usize = 3;
+const NO_TOKEN: &str = "not a refresh token";
+
+impl RelaySettings {
+    fn bounded(mut self) -> Self {
+        self.rules.grace = self.rules.grace.min(MAX_GRACE);
+        self
+    }
+}
 
 impl Core {
+    /// The key of a good DPoP proof.
+    fn proved(&self, proof: &SecretString) -> Result<String, &'static str> {
+        let url = self.settings.load().provider.proof_url().ok_or("the provider's URL is not known")?;
+        self.proofs.check(proof.expose_secret(), &url, self.clock.now())
+    }
+
+    /// May a token of this sender go to the provider?
+    fn admit(&self, address: Option<IpAddr>) -> Result<(), Answer> {
+        if *self.under_way.borrow() >= MAX_UNDER_WAY {
+            return Err(Answer::unavailable(RETRY_AFTER, "relay_saturated"));
+        }
+        self.limits.admit_unverified(address).map_err(|denial| {
+            let retry_after = if let Denial::TooManyRequests(wait) = denial { wait } else { RETRY_AFTER };
+            Answer::TooMany { retry_after }
+        })
+    }
+
     fn flown(&self, presented: Presented) -> Result<Option<Arc<Flown>>, NotSealed> {
         let length = presented.token.expose_secret().len();
         if length == 0 || length > MAX_TOKEN {
             return Ok(None);
         }
-        let keys = self.sealer.keys(&presented.token, &presented.presenter)?;
-        Ok(Some(Arc::new(Flown { presented, keys })))
+        let settings = self.settings.load_full();
+        let keys = settings.sealer.keys(&presented.token, &presented.presenter)?;
+        Ok(Some(Arc::new(Flown { presented, settings, keys })))
     }
 
     fn store_failed(&self, error: StoreError) -> Answer {
@@ -342,13 +454,13 @@ impl Core {
                 let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
                     // The provider knew the client that it answered, so this one is another.
                     self.audit_refused(flown, "another client, credential or key");
-                    return Known::Answer(Answer::InvalidGrant);
+                    return Known::Answer(Answer::InvalidGrant("of another client, credential or key"));
                 };
                 if keys.params(&flown.presented.params) != record.params {
                     self.audit_refused(flown, "other parameters");
                     return Known::Answer(Answer::InvalidScope);
                 }
-                let reply = self.provider.aged(reply, now.since(record.since));
+                let reply = flown.settings.provider.aged(reply, now.since(record.since));
                 Known::Answer(Answer::Reply(reply, Source::Replayed))
             }
             RelayState::Dead => match opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) {
@@ -360,12 +472,14 @@ impl Core {
             // An attempt whose owner is gone is unknown once nothing can come of it any more.
             RelayState::Pending | RelayState::Unknown => {
                 let is_same = opened.is_some() && keys.params(&flown.presented.params) == record.params;
-                match self.rules.after_unknown {
+                match flown.settings.rules.after_unknown {
                     // Nothing was decided on this presenter.
-                    _ if !is_same => Known::Answer(Answer::unavailable(record.until.since(now), "unknown")),
-                    AfterUnknown::Refuse => Known::Answer(Answer::InvalidGrant),
+                    _ if !is_same => Known::Answer(Answer::unavailable(record.until.since(now), "relay_unknown")),
+                    AfterUnknown::Refuse => Known::Answer(Answer::InvalidGrant("sent before, without a whole reply")),
                     AfterUnknown::TryOnce if record.attempt == 1 => Known::Ask(Some(Before { place, record })),
-                    AfterUnknown::TryOnce => Known::Answer(Answer::unavailable(record.until.since(now), "unknown")),
+                    AfterUnknown::TryOnce => {
+                        Known::Answer(Answer::unavailable(record.until.since(now), "relay_unknown"))
+                    }
                 }
             }
         }
@@ -383,22 +497,25 @@ impl Core {
         let (mut landed, leads) = match (self.flights.entry(id), pending) {
             (Entry::Occupied(flight), _) => (flight.get().clone(), false),
             (Entry::Vacant(_), Some(Pending::Perhaps)) => return None,
-            (Entry::Vacant(_), Some(Pending::Orphaned(left))) => return Some(Answer::unavailable(left, "pending")),
+            (Entry::Vacant(_), Some(Pending::Orphaned(left))) => {
+                return Some(Answer::unavailable(left, "relay_pending"));
+            }
             (Entry::Vacant(place), None) => {
                 let (lands, landed) = watch::channel(None);
                 place.insert(landed.clone());
-                let flight = Flight { core: Arc::clone(self), id, lands };
+                let flight = Flight { task: UnderWay::new(self), id, lands };
                 tokio::spawn(flight.fly(Arc::clone(flown), before));
                 (landed, true)
             }
         };
         // The lead waits for the writes of the store, too.
-        let patience = if leads { self.rules.timeout + 2 * LEASE_MARGIN } else { self.rules.timeout };
+        let timeout = flown.settings.rules.timeout;
+        let patience = if leads { timeout + 2 * LEASE_MARGIN } else { timeout };
         let landed = match tokio::time::timeout(patience, landed.wait_for(Option::is_some)).await {
             Ok(Ok(landed)) => landed.clone()?,
             // The task was aborted. Its record says how far it came.
-            Ok(Err(_)) => return Some(Answer::unavailable(RETRY_AFTER, "aborted")),
-            Err(_) => return Some(Answer::unavailable(RETRY_AFTER, "pending")),
+            Ok(Err(_)) => return Some(Answer::unavailable(RETRY_AFTER, "relay_aborted")),
+            Err(_) => return Some(Answer::unavailable(RETRY_AFTER, "relay_pending")),
         };
         // What another presenter, or the same with other parameters, got is for that one alone.
         let is_same = leads
@@ -422,6 +539,7 @@ impl Core {
             Some(before) => flown.keys.get(before.place).ok_or(NotSealed)?,
             None => flown.current()?,
         };
+        let RelaySettings { rules, provider, sealer: _ } = &*flown.settings;
         if let Err(wait) = self.sends.take(keys.id()) {
             return Ok(End::TooMany(wait));
         }
@@ -429,14 +547,14 @@ impl Core {
         let before = before.map(|before| before.record);
         // A refusal that was said to another presenter is no attempt of this one.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
-        let lease = now.plus(self.rules.timeout).plus(LEASE_MARGIN);
+        let lease = now.plus(rules.timeout).plus(LEASE_MARGIN);
         let intent = RelayRecord {
             state: RelayState::Pending,
             attempt: unknown.map_or(1, |record| record.attempt.saturating_add(1)),
             owner: self.owner,
             since: now,
             lease,
-            until: lease.plus(self.rules.grace),
+            until: lease.plus(rules.grace),
             params: keys.params(&flown.presented.params),
             sealed: Vec::new(),
         };
@@ -462,7 +580,7 @@ impl Core {
         }
         // The intent is durable. From here on the token counts as sent.
         let token = &flown.presented.token;
-        let sent = tokio::time::timeout(self.rules.timeout, self.provider.send(&flown.presented.request)).await;
+        let sent = tokio::time::timeout(rules.timeout, provider.send(&flown.presented.request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
             Ok(Err(SendError::NotSent(why))) => {
@@ -470,12 +588,14 @@ impl Core {
                 self.undo(keys, &intent, unknown).await;
                 return Ok(End::Unavailable(RETRY_AFTER, "provider_unreachable"));
             }
-            Ok(Err(SendError::Lost(why))) => return Ok(self.unknown(keys, &intent, &why).await),
-            Err(_) => return Ok(self.unknown(keys, &intent, "timed out").await),
+            Ok(Err(SendError::Lost(why))) => return Ok(self.unknown(rules, keys, &intent, &why).await),
+            Err(_) => return Ok(self.unknown(rules, keys, &intent, "timed out").await),
         };
-        Ok(match self.provider.read(token.expose_secret(), &reply) {
+        let address = flown.presented.address;
+        Ok(match provider.read(token.expose_secret(), &reply) {
             Meaning::Granted { rotates, lifetime } => {
-                let mut grace = lifetime.map_or(self.rules.grace, |lifetime| self.rules.grace.min(lifetime / 2));
+                self.limits.record_valid(address);
+                let mut grace = lifetime.map_or(rules.grace, |lifetime| rules.grace.min(lifetime / 2));
                 if !rotates {
                     grace = grace.min(GRACE_WITHOUT_ROTATION);
                 }
@@ -483,7 +603,8 @@ impl Core {
                 End::Reply(reply)
             }
             Meaning::Dead => {
-                self.keep(keys, &intent, RelayState::Dead, &reply, self.rules.grace).await;
+                self.limits.record_forged(address);
+                self.keep(keys, &intent, RelayState::Dead, &reply, rules.grace).await;
                 End::Reply(reply)
             }
             Meaning::Refused => {
@@ -494,7 +615,7 @@ impl Core {
                 self.undo(keys, &intent, unknown).await;
                 End::Unavailable(reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER), "provider_busy")
             }
-            Meaning::Unclear => self.unknown(keys, &intent, &format!("status {}", reply.status)).await,
+            Meaning::Unclear => self.unknown(rules, keys, &intent, &format!("status {}", reply.status)).await,
         })
     }
 
@@ -520,7 +641,7 @@ impl Core {
     }
 
     /// The provider may have rotated: keeps that, for as long as an answer would have been kept.
-    async fn unknown(&self, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
+    async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
         tracing::warn!(
             endpoint = self.endpoint,
             why,
@@ -528,12 +649,12 @@ impl Core {
             "relay: no answer to a token that was sent"
         );
         let now = self.clock.now();
-        let until = now.plus(self.rules.grace);
+        let until = now.plus(rules.grace);
         let record = RelayRecord { state: RelayState::Unknown, since: now, until, ..intent.clone() };
         if let Ok(record) = keys.seal(record, &[]) {
             self.swap(keys, intent, record).await;
         }
-        End::Unavailable(RETRY_AFTER, "unknown")
+        End::Unavailable(RETRY_AFTER, "relay_unknown")
     }
 
     /// Nothing was rotated by this attempt: what was known before it is known again.
@@ -565,7 +686,8 @@ impl Core {
     }
 
     async fn revoke(&self, flown: &Flown) -> Answer {
-        let sent = tokio::time::timeout(self.rules.timeout, self.provider.revoke(&flown.presented.request)).await;
+        let RelaySettings { rules, provider, sealer: _ } = &*flown.settings;
+        let sent = tokio::time::timeout(rules.timeout, provider.revoke(&flown.presented.request)).await;
         let (accepted, reply) = match sent {
             Ok(Ok(sent)) => sent,
             // A client repeats it, which changes nothing more.
@@ -585,11 +707,16 @@ impl Core {
     }
 
     async fn forget(&self, flown: &Flown) -> Result<(), StoreError> {
+        // The presented token may be an access token itself.
+        let presented = flown.presented.token.expose_secret();
+        if presented.split('.').count() == JWS_PARTS {
+            self.end_tokens.end(presented).await?;
+        }
         for keys in &flown.keys {
             let Some(record) = self.store.load_relay(keys.id()).await? else { continue };
             let reply = (record.state == RelayState::Done).then(|| keys.open(&record)).flatten();
             let reply = reply.as_deref().and_then(|bytes| ProviderReply::decode(bytes));
-            if let Some(token) = reply.and_then(|reply| self.provider.access_token(&reply)) {
+            if let Some(token) = reply.and_then(|reply| flown.settings.provider.access_token(&reply)) {
                 self.end_tokens.end(&token).await?;
             }
             self.store.remove_relay(keys.id(), None).await?;
@@ -609,16 +736,34 @@ impl Core {
     }
 }
 
+/// A task that [`Relay::idle`] waits for.
+struct UnderWay {
+    core: Arc<Core>,
+}
+
+impl UnderWay {
+    fn new(core: &Arc<Core>) -> Self {
+        core.under_way.send_modify(|tasks| *tasks += 1);
+        Self { core: Arc::clone(core) }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.core.under_way.send_modify(|tasks| *tasks -= 1);
+    }
+}
+
 /// An exchange under way. Dropped, it is no longer: also if its task panics.
 struct Flight {
-    core: Arc<Core>,
+    task: UnderWay,
     id: RelayId,
     lands: watch::Sender<Option<Arc<Landed>>>,
 }
 
 impl Flight {
     async fn fly(self, flown: Arc<Flown>, before: Option<Before>) {
-        let end = self.core.ask(&flown, before).await;
+        let end = self.task.core.ask(&flown, before).await;
         let end = end.unwrap_or(End::Unavailable(NOT_SEALED.retry_after(), NOT_SEALED.reason()));
         self.lands.send_replace(Some(Arc::new(Landed { flown, end })));
     }
@@ -626,7 +771,7 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.core.flights.remove(&self.id);
+        self.task.core.flights.remove(&self.id);
     }
 }
 

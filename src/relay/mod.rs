@@ -4,14 +4,17 @@
 //! reply that was lost. The relay exchanges a token once, and gives every presentation within `grace` the same answer.
 //! It holds no token: an answer is sealed under the token that it answers.
 //!
-//! [`engine`] has the steps, [`provider`] what it needs of a provider, [`oauth`] the words of RFC 6749, [`seal`] the
-//! keys.
+//! [`engine`] has the steps, [`provider`] what it needs of a provider, [`http`] a provider behind URLs, [`oauth`] the
+//! words of RFC 6749, [`seal`] the keys, [`dpop`] the proofs of RFC 9449.
 
+mod dpop;
 pub mod engine;
+pub mod http;
 pub mod oauth;
 pub mod provider;
 pub mod seal;
 
-pub use engine::{AfterUnknown, Answer, EndTokens, Presented, Relay, RelayParts, RelayRules, Source};
+pub use engine::{AfterUnknown, Answer, EndTokens, Presented, Relay, RelayParts, RelayRules, RelaySettings, Source};
+pub use http::{HttpCaller, OAuthProvider, ProviderUrls, RelayClient, SecretPlace, UrlSource};
 pub use provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
 pub use seal::{Params, Presenter, Sealer};

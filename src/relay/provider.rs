@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// A request to the provider, in its form: the relay does not read it. Does not print.
+#[derive(Default)]
 pub struct ProviderRequest {
+    /// What is called, if the form has several calls: a method or a procedure.
+    pub call: &'static str,
     /// The header fields, such as `authorization` and `dpop`.
     pub headers: HeaderMap,
     /// The body.
@@ -114,6 +117,11 @@ pub enum Meaning {
 /// A provider, in one form. It sends what it is given once: it repeats nothing, by itself or by its connections.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
+    /// The URL that a DPoP proof of such a request is for (RFC 9449 §4.2), if it is known and the form has proofs.
+    fn proof_url(&self) -> Option<String> {
+        None
+    }
+
     /// Sends a request to exchange a refresh token. The relay bounds the time.
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError>;
 

@@ -24,6 +24,8 @@ pub mod claims;
 #[doc(hidden)]
 pub mod keyring;
 #[doc(hidden)]
+pub mod live_keys;
+#[doc(hidden)]
 pub mod mint;
 #[doc(hidden)]
 pub mod refresh;

@@ -20,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
@@ -28,23 +29,27 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
 use crate::token::keyring::KeyPrint;
+use crate::token::live_keys::KeysWait;
 
 mod judge;
 mod mapping;
 mod members;
 mod preset;
+mod response;
 mod rules;
 mod shape;
 pub(crate) mod strict_json;
 
-use judge::{Moments, Times};
+use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
 use members::{Member, Members};
 pub use preset::Preset;
+pub use response::{Responses, Told};
+pub(crate) use response::{introspecting, is_jwt_shaped, is_opaque};
 pub use rules::host_of;
-pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, MAX_JWKS, OWN, RulesError};
+pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, Keys, MAX_JWKS, OWN, RulesError};
 pub use shape::MAX_TOKEN;
 pub use strict_json::object as strict_object;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
@@ -80,6 +85,8 @@ impl From<Denial> for Refusal {
 #[doc(hidden)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
+    /// The place of each issuer.
+    by_issuer: HashMap<Arc<str>, usize>,
     /// Another issuer's token with a type that is not accepted has been reported.
     told: AtomicBool,
     /// For each issuer, the kinds of mapped claims of which a refused one has been reported: a bit for each.
@@ -95,12 +102,13 @@ impl Verifier {
         rules::check(&issuers)?;
         super::keyring::install_provider();
         let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
-        Ok(Self { issuers, told: AtomicBool::new(false), told_claims })
+        let by_issuer = issuers.iter().enumerate().map(|(place, rules)| (rules.issuer.clone(), place)).collect();
+        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims })
     }
 
     /// The rules for the tokens of `issuer`.
     pub fn rules(&self, issuer: &str) -> Option<&IssuerRules> {
-        self.issuers.iter().find(|rules| &*rules.issuer == issuer)
+        self.issuers.get(*self.by_issuer.get(issuer)?)
     }
 
     /// Verifies a token: everything that it *is*. The caller must judge audience, scopes and revocation.
@@ -131,7 +139,19 @@ impl Verifier {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
-        let key = rules.keys.find(header.kid.as_deref()).ok_or(Denial::UnknownKey)?;
+        // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
+        let moments = if rules.ours {
+            Moments { expiry: engine_now.max(wall_now), beginning: engine_now }
+        } else {
+            Moments { expiry: wall_now, beginning: wall_now }
+        };
+        let keys = rules.keys.now(engine_now);
+        let Some(key) = keys.find(header.kid.as_deref()) else {
+            // The times first: for an expired token no issuer is asked.
+            let times = Times::read(&claims)?;
+            times.judge(rules, moments, for_at_most)?;
+            return Err(rules.keys.missing(engine_now, times.issued_at, rules.leeway).into());
+        };
         if &*header.algorithm != key.algorithm().name() {
             return Err(Denial::WrongAlgorithm.into());
         }
@@ -140,12 +160,6 @@ impl Verifier {
         if !rules.accepts_typ(header.typ.as_deref()) {
             return Err(self.wrong_type(rules, header.typ.as_deref(), holds));
         }
-        // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
-        let moments = if rules.ours {
-            Moments { expiry: engine_now.max(wall_now), beginning: engine_now }
-        } else {
-            Moments { expiry: wall_now, beginning: wall_now }
-        };
         let times = Times::read(&claims)?;
         times.judge(rules, moments, for_at_most)?;
         if signature.len() != key.signature_len() {
@@ -154,30 +168,9 @@ impl Verifier {
         if !holds() {
             return Err(Refusal::Forged);
         }
-        let judged = judge::claims(token, &claims, rules, key, times);
-        judged.map_err(|refused| Refusal::Authentic(self.refused_claim(rules, refused)))
-    }
-
-    /// Names a mapped claim that refused a genuine token, in the log alone. The first of each issuer and kind is a
-    /// warning, because the mapping may be wrong, and not the token.
-    fn refused_claim(&self, rules: &IssuerRules, refused: RefusedClaim<'_>) -> Denial {
-        let RefusedClaim { denial, claim } = refused;
-        let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };
-        let (issuer, detail) = (&*rules.name, denial.detail());
-        let told = self.issuers.iter().position(|known| std::ptr::eq(known, rules));
-        let told = told.and_then(|place| self.told_claims.get(place));
-        if told.is_some_and(|told| told.fetch_or(1 << kind, Ordering::Relaxed) & (1 << kind) == 0) {
-            tracing::warn!(
-                issuer,
-                %claim,
-                detail,
-                "a genuine token of this issuer is refused because of this claim. If these are its access tokens, correct \
-                 `claims`, `require` or `preset` of the issuer. Later ones are logged at level debug"
-            );
-        } else {
-            tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");
-        }
-        denial
+        let judged = judge::claims(token, &claims, rules, Origin::Token(key), times);
+        let told = || self.told_claims.get(self.issuers.iter().position(|known| std::ptr::eq(known, rules))?);
+        judged.map_err(|refused| Refusal::Authentic(name_claim(rules, refused, told())))
     }
 
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
@@ -216,14 +209,33 @@ impl Verifier {
         self.rules(issuer).ok_or(Denial::UnknownIssuer)
     }
 
+    /// The rules of all issuers.
+    pub(crate) fn issuers(&self) -> &[IssuerRules] {
+        &self.issuers
+    }
+
     /// Does it have issuers besides ours?
     pub(crate) fn has_others(&self) -> bool {
         self.issuers.iter().any(|rules| !rules.ours)
     }
 
     /// Does an issuer still have this key, under any name?
-    pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint) -> bool {
-        self.rules(issuer).is_some_and(|rules| rules.keys.holds(key))
+    ///
+    /// # Errors
+    /// It does not, or its keys are not known at this moment.
+    pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
+        self.rules(issuer).ok_or(Denial::UnknownIssuer)?.keys.holds(key, engine_now)
+    }
+
+    /// The attempt to fetch keys that may decide about this token; `None` if there is no attempt under way, or too many
+    /// requests wait for it.
+    pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
+        self.claimed(token).ok()?.keys.live()?.join()
+    }
+
+    /// The rules of the issuer with this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&IssuerRules> {
+        self.issuers.iter().find(|rules| &*rules.name == name)
     }
 
     /// Does it judge every token as `other` does? Keys are compared by content, not only by name.
@@ -235,6 +247,26 @@ impl Verifier {
     pub fn own_issuer(&self) -> Option<&Arc<str>> {
         self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)
     }
+}
+
+/// Names a mapped claim that refused a genuine token, in the log alone. The first of each issuer and kind, of which `told`
+/// has a bit, is a warning, because the mapping may be wrong, and not the token.
+fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&AtomicU8>) -> Denial {
+    let RefusedClaim { denial, claim } = refused;
+    let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };
+    let (issuer, detail) = (&*rules.name, denial.detail());
+    if told.is_some_and(|told| told.fetch_or(1 << kind, Ordering::Relaxed) & (1 << kind) == 0) {
+        tracing::warn!(
+            issuer,
+            %claim,
+            detail,
+            "a genuine token of this issuer is refused because of this claim. If these are its access tokens, correct \
+             `claims`, `require` or `preset` of the issuer. Later ones are logged at level debug"
+        );
+    } else {
+        tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");
+    }
+    denial
 }
 
 /// The claims of a token, unverified: for logs, never for a decision. Each text is cut at 256 bytes.

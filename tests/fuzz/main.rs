@@ -14,6 +14,7 @@ mod dialects;
 mod files;
 mod headers;
 mod input;
+mod introspection;
 mod json;
 mod kuzzle;
 mod path;

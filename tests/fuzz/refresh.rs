@@ -106,7 +106,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         directory: None,
         clock: Arc::new(EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::from_secs(30))),
         revocations: Arc::new(RevocationList::new()),
-        limits: Limits::new(rates, time),
+        limits: std::sync::Arc::new(Limits::new(rates, time)),
         keep_login_origin: false,
     })
 });

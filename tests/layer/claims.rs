@@ -212,7 +212,7 @@ async fn i17_require_asks_for_scopes_roles_claims_and_the_application_and_says_w
 }
 
 /// A token of another issuer with this key, for `ada`.
-fn foreign(keys: &Keyring, issuer: &str, claims: &[(&str, Value)]) -> String {
+pub(crate) fn foreign(keys: &Keyring, issuer: &str, claims: &[(&str, Value)]) -> String {
     let mut own = OwnClaims::new();
     claims.iter().for_each(|(name, value)| own.insert(*name, value).unwrap());
     let now = SystemTime::new().wall();

@@ -10,6 +10,7 @@ mod examples;
 #[cfg(feature = "test")]
 mod handlers;
 mod kuzzle;
+mod live_keys;
 mod router;
 mod service;
 mod stacked;

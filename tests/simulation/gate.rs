@@ -94,7 +94,7 @@ impl Gate {
             directory: None,
             clock: Arc::new(clock),
             revocations: Arc::new(revocations),
-            limits: Limits::new(rates, Arc::clone(time) as _),
+            limits: Arc::new(Limits::new(rates, Arc::clone(time) as _)),
             keep_login_origin: false,
         });
         Self { engine: Arc::new(engine), store: Arc::clone(store), profile: &PROFILES[rules % 2] }

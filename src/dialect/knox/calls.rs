@@ -22,7 +22,7 @@ use crate::fault::Error;
 use crate::reason::Reason;
 
 /// A message that could not be decoded.
-const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message of this call"));
+pub(in crate::dialect) const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message of this call"));
 
 /// A call in progress.
 pub(super) struct Calling<'a> {
@@ -139,7 +139,7 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
 }
 
 /// A reply with the content of a service's response: one message at most, and trailers.
-pub(super) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
+pub(in crate::dialect) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
     let (parts, body) = response.into_parts();
     match body.collect().await {
         Ok(collected) => {
@@ -156,6 +156,6 @@ pub(super) async fn collected(response: http::Response<tonic::body::Body>) -> Re
 }
 
 /// A reply that consists of a status: trailers alone, HTTP 200 (requirement T17).
-pub(super) fn refusal(status: &Status) -> Reply {
+pub(in crate::dialect) fn refusal(status: &Status) -> Reply {
     status.clone().into_http::<Bytes>().map(ReplyBody::from)
 }

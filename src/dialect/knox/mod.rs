@@ -33,22 +33,22 @@ use crate::fault::Error;
 use crate::reason::Reason;
 use crate::reply;
 
-mod calls;
+pub(super) mod calls;
 #[doc(hidden)]
 pub mod proto;
 mod streams;
 mod user;
-mod words;
+pub(super) mod words;
 
 /// The dialect's name in `gateway.toml`.
 #[doc(hidden)]
 pub const NAME: &str = "knox";
 
 /// The service's full name.
-const SERVICE: &str = "user_api.v1.UserApiService";
+pub(super) const SERVICE: &str = "user_api.v1.UserApiService";
 
-const AUTHN: &str = "AuthnWithPassword";
-const REFRESH: &str = "RefreshAccessToken";
+pub(super) const AUTHN: &str = "AuthnWithPassword";
+pub(super) const REFRESH: &str = "RefreshAccessToken";
 const GET_ME: &str = "GetMe";
 const STREAMED: &str = "reflection or health";
 
@@ -137,7 +137,7 @@ impl Dialect for Knox {
     }
 }
 
-fn not_grpc() -> (Reply, Reason) {
+pub(super) fn not_grpc() -> (Reply, Reason) {
     let denial = Denial::MalformedRequest("this path speaks gRPC");
     (reply::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, denial.detail()), denial.into())
 }

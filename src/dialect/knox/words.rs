@@ -9,16 +9,16 @@ use crate::denial::{Class, Denial};
 use crate::fault::Error;
 
 /// An empty mandatory field, with the detail that names it (`google.rpc.BadRequest`).
-pub(super) fn empty_field(name: &'static str) -> Status {
+pub(in crate::dialect) fn empty_field(name: &'static str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(name, "must not be empty");
     Status::with_error_details(Code::InvalidArgument, format!("{name} is empty"), details)
 }
 
 /// The status of a failed call. If it may be tried again, it says when (`google.rpc.RetryInfo`).
-pub(super) fn status(error: &Error) -> Status {
+pub(in crate::dialect) fn status(error: &Error) -> Status {
     match error {
         Error::Denied(denial) => denied(*denial),
-        Error::Failed(fault) => later(Code::Unavailable, "try again later", fault.retry_after()),
+        Error::Failed(fault) => unavailable(fault.retry_after()),
     }
 }
 
@@ -45,7 +45,12 @@ fn denied(denial: Denial) -> Status {
         Class::TooLarge => Status::resource_exhausted("the request is too large"),
         Class::TooManySessions => Status::resource_exhausted("too many sessions"),
         Class::Limited(wait) => later(Code::ResourceExhausted, "too many requests", wait),
+        Class::Unavailable(wait) => unavailable(wait),
     }
+}
+
+fn unavailable(wait: Duration) -> Status {
+    later(Code::Unavailable, "try again later", wait)
 }
 
 fn later(code: Code, message: &str, wait: Duration) -> Status {

@@ -140,9 +140,13 @@ impl Problem {
 
     /// Nothing was decided: the client keeps its token and tries again.
     pub(super) fn of_fault(fault: &Fault) -> Self {
+        Self::unavailable(fault.retry_after())
+    }
+
+    fn unavailable(wait: Duration) -> Self {
         let message = "Request discarded: temporarily overloaded, nothing was changed.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self { wait: Some(fault.retry_after()), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
+        Self { wait: Some(wait), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
     }
 
     /// The error for a denial. Every token that is not good gets the same one.
@@ -180,6 +184,7 @@ impl Problem {
                 "wrong username or password",
             ),
             Class::Limited(wait) => Self::too_many(wait),
+            Class::Unavailable(wait) => Self::unavailable(wait),
             Class::TooLarge => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 HTTP + 1,

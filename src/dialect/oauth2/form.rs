@@ -14,12 +14,17 @@ use crate::denial::Denial;
 use crate::session::Scope;
 
 /// The parameters of a request (RFC 6749 §3.2): none repeated, an empty one as if absent.
-pub(super) struct Form {
+pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
 
 /// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), unless repeated.
 pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
+    read_with(call, &[])
+}
+
+/// The same; these parameters may be repeated.
+pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<Form, Denial> {
     let mut types = call.headers.get_all(CONTENT_TYPE).iter();
     let media =
         types.next().and_then(|value| value.to_str().ok()).map(|value| value.split(';').next().unwrap_or(value));
@@ -36,7 +41,7 @@ pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
     }
     let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
     for (name, value) in form_urlencoded::parse(call.body) {
-        if fields.iter().any(|(known, _)| *known == name) {
+        if !lists.contains(&&*name) && fields.iter().any(|(known, _)| *known == name) {
             return Err(Denial::MalformedRequest("a parameter was sent twice"));
         }
         fields.push((name.into_owned(), Zeroizing::new(value.into_owned())));
@@ -45,12 +50,18 @@ pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
 }
 
 impl Form {
+    /// All parameters, in their order.
+    #[cfg(feature = "relay")]
+    pub(in crate::dialect) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// A parameter that is not empty.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(in crate::dialect) fn get(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
     }
 
-    pub(super) fn secret(&self, name: &str) -> Option<SecretString> {
+    pub(in crate::dialect) fn secret(&self, name: &str) -> Option<SecretString> {
         self.get(name).and_then(secret)
     }
 
@@ -77,7 +88,7 @@ impl Form {
 }
 
 /// Did the client try to authenticate with Basic? Then a refusal carries a challenge (RFC 6749 §5.2).
-pub(super) fn used_basic(headers: &HeaderMap) -> bool {
+pub(in crate::dialect) fn used_basic(headers: &HeaderMap) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| scheme_and_rest(value.as_bytes()).is_some())
 }
 
@@ -87,7 +98,7 @@ fn scheme_and_rest(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// `Basic` with both parts form-encoded (RFC 6749 §2.3.1).
-fn basic(headers: &HeaderMap) -> Result<Option<PresentedClient>, Denial> {
+pub(in crate::dialect) fn basic(headers: &HeaderMap) -> Result<Option<PresentedClient>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

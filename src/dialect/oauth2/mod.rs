@@ -29,8 +29,8 @@ use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Repl
 use crate::denial::{Denial, NotGood};
 use crate::fault::Error;
 
-mod form;
-mod words;
+pub(super) mod form;
+pub(super) mod words;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The replies of RFC 6749 §5.
 
+use std::time::Duration;
+
 use http::header::{CACHE_CONTROL, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
@@ -119,7 +121,7 @@ struct Refusal<'a> {
 
 /// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents
 /// five cases, and the reply distinguishes them only as far as the RFC's error codes do.
-pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
+pub(in crate::dialect) fn denied(denial: Denial, used_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
         Class::Request(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
@@ -149,6 +151,7 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
             (StatusCode::BAD_REQUEST, "access_denied", "the user has too many sessions; end one, and log in again")
         }
         Class::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "try again later"),
+        Class::Unavailable(wait) => return unavailable(wait),
         Class::BadGrant { .. } => {
             (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
         }
@@ -176,12 +179,22 @@ pub(super) fn denied(denial: Denial, used_basic: bool) -> Reply {
 
 /// Nothing was decided: the client keeps its token and tries again.
 pub(super) fn failed(fault: &Fault) -> Reply {
+    unavailable(fault.retry_after())
+}
+
+fn unavailable(wait: Duration) -> Reply {
     let mut reply = json(
         StatusCode::SERVICE_UNAVAILABLE,
         &Refusal { error: "temporarily_unavailable", error_description: "nothing was changed; try the same again" },
     );
-    retry_after(&mut reply, fault.retry_after());
+    retry_after(&mut reply, wait);
     reply
+}
+
+/// A refusal in these words.
+#[cfg(feature = "relay")]
+pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
+    json(status, &Refusal { error, error_description })
 }
 
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {

@@ -12,11 +12,11 @@ use crate::denial::{Denial, NotGood};
 use crate::dialect::{CheckedToken, Command, Outcome, RefreshCredential};
 use crate::engine::{AccountRule, Exchange, Login, Origin, Refresh};
 use crate::fault::Error;
-use crate::gate::Inner;
+use crate::gate::{Inner, layer};
 use crate::limit::Source;
 use crate::session::Status;
 use crate::token::claims::AccessToken;
-use crate::verify_cache::Verified;
+use crate::verify_cache::{Introspected, Verified};
 
 /// Executes a command.
 pub(super) async fn execute(
@@ -161,10 +161,32 @@ impl EndpointCommand<'_> {
 
     /// Checks a token completely: it must be valid now, and for this endpoint.
     fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
+        self.check_after(token, source, None)
+    }
+
+    /// The same, after its issuer was asked about it.
+    fn check_after(
+        &self,
+        token: &SecretString,
+        source: Source<'_>,
+        introspected: Option<&Introspected>,
+    ) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::new(token.expose_secret());
-        let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
+        let verified = self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))?;
         self.concerns(verified.token())?;
         Ok(verified)
+    }
+
+    /// The same. Waits until it is known whether the token is good.
+    async fn check_waiting(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
+        let first = self.check(token, source);
+        let wait = first
+            .as_ref()
+            .err()
+            .and_then(|denial| layer::awaited_token(self.gate, token.expose_secret(), *denial, self.origin.address));
+        let Some(wait) = wait else { return first };
+        let settled = wait.settled().await;
+        self.check_after(token, source, settled.introspected()).map_err(|denial| settled.of(denial))
     }
 
     /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.
@@ -196,7 +218,7 @@ impl EndpointCommand<'_> {
         token: &SecretString,
         superseded_in_grace: bool,
     ) -> Result<Box<CheckedToken>, Error> {
-        let found = match self.check(token, self.origin.address.into()) {
+        let found = match self.check_waiting(token, self.origin.address.into()).await {
             Ok(verified) => Ok(checked_of(verified.token())),
             Err(Denial::TokenRevoked) if superseded_in_grace => self.check_superseded(token).await,
             Err(denial) => Err(denial.into()),

@@ -9,6 +9,8 @@ use super::{Endpoint, JWKS_PATH};
 use crate::client::Client;
 use crate::dialect::{Dialect, ServedPath};
 use crate::gate::metadata::{self, Metadata};
+#[cfg(feature = "relay")]
+use crate::gate::relay::EndpointRelay;
 use crate::route::path::CanonicalPath;
 use crate::session::profile::Profile;
 use crate::token::claims::TokenStyle;
@@ -24,6 +26,9 @@ pub(super) struct Ready {
     pub(super) accepts: Vec<Box<str>>,
     /// The dialects of `accepts` whose access token is its own refresh credential.
     pub(super) by_access: Vec<Box<str>>,
+    /// The exchanges with the provider behind it.
+    #[cfg(feature = "relay")]
+    pub(super) relay: Option<Arc<EndpointRelay>>,
     /// The one account that the endpoint is for.
     pub(super) account: Option<Box<str>>,
     /// Whether any of its paths contains `{account}`.
@@ -222,6 +227,8 @@ impl Endpoints {
             }
             all.ready.push(Ready {
                 client,
+                #[cfg(feature = "relay")]
+                relay: endpoint.relay.map(Arc::new),
                 account: endpoint.account,
                 by_access: accepts.iter().filter(|name| by_access.contains(name)).cloned().collect(),
                 dialect: endpoint.dialect,
@@ -247,6 +254,12 @@ impl Endpoints {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// The relays.
+    #[cfg(feature = "relay")]
+    pub(in crate::gate) fn relays(&self) -> impl Iterator<Item = &Arc<EndpointRelay>> {
+        self.ready.iter().filter_map(|endpoint| endpoint.relay.as_ref())
     }
 
     /// The endpoint of an operation.

@@ -28,6 +28,8 @@ pub(super) enum EndpointOutcome<F> {
     Reply(Box<(Reply, Option<Verdict>)>),
     /// A request that the service answers.
     In { future: F, passed: PassedRequest, annotate: bool },
+    /// The answer to a request that had to wait until it could be decided.
+    Admitted(Box<ResponseFuture<F>>),
 }
 
 /// State of a request that was passed to the service.
@@ -127,6 +129,15 @@ impl<F> ResponseFuture<F> {
         Self { kind: Kind::Own { reply: Some((reply, verdict)) } }
     }
 
+    /// An answer that begins with a wait.
+    pub(in crate::gate) fn later<T>(
+        wait: impl Future<Output = T> + Send + 'static,
+        answer: impl FnOnce(T) -> Self + Send + 'static,
+    ) -> Self {
+        let answer = Box::pin(async { EndpointOutcome::Admitted(Box::new(answer(wait.await))) });
+        Self { kind: Kind::Endpoint { answer } }
+    }
+
     pub(in crate::gate) fn inner(future: F) -> Self {
         Self { kind: Kind::Inner { future, passed: None, annotate: false } }
     }
@@ -141,12 +152,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut kind = self.project().kind;
-        if let KindProjection::Endpoint { answer } = kind.as_mut().project() {
+        while let KindProjection::Endpoint { answer } = kind.as_mut().project() {
             let next = match ready!(answer.as_mut().poll(cx)) {
                 EndpointOutcome::Reply(reply) => Kind::Own { reply: Some(*reply) },
                 EndpointOutcome::In { future, passed, annotate } => {
                     Kind::Inner { future, passed: Some(passed), annotate }
                 }
+                EndpointOutcome::Admitted(answer) => answer.kind,
             };
             kind.set(next);
         }

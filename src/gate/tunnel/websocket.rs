@@ -95,6 +95,8 @@ where
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer good"),
+        // Registered by IANA: try again later.
+        LeaseEnd::Undecided(_) => (1013, "the access token cannot be checked at this moment"),
         LeaseEnd::MaxStream => (1012, "open for as long as a connection may be"),
         LeaseEnd::Closing => (1001, "the gate stops"),
     };

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::clock::ManualTime;
+use crate::limit::Rates;
 use crate::relay::oauth;
 use crate::store::relay::RelayVersion;
 use crate::store::{MemoryStore, conformance};
@@ -263,12 +264,15 @@ impl World {
     fn relay_with(&self, rules: RelayRules) -> Relay {
         Relay::new(RelayParts {
             endpoint: "/auth/token".to_owned(),
-            sealer: Sealer::new(&self.keyring, "/auth/token", "https://id.example/token"),
-            rules,
+            settings: RelaySettings {
+                sealer: Sealer::new(&self.keyring, "/auth/token", "https://id.example/token"),
+                rules,
+                provider: self.provider.clone(),
+            },
             store: self.store.clone(),
-            provider: self.provider.clone(),
             end_tokens: self.ended.clone(),
             clock: self.clock.clone(),
+            limits: Arc::new(Limits::new(Rates::default(), self.time.clone())),
             time: self.time.clone(),
         })
         .unwrap()
@@ -291,7 +295,8 @@ fn presented(token: &str) -> Presented {
         token: token.into(),
         presenter: Presenter { client: "spa".into(), ..Presenter::default() },
         params: Params::default(),
-        request: ProviderRequest { headers: http::HeaderMap::new(), body: Zeroizing::new(Vec::new()) },
+        request: ProviderRequest::default(),
+        proof: None,
         address: None,
     }
 }

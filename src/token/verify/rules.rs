@@ -12,10 +12,14 @@ use super::mapping::ClaimMapping;
 use super::preset::Preset;
 use super::strict_json;
 use crate::claim::{ClaimError, ClaimPath};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::introspection::Introspection;
 use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
+use crate::token::live_keys::{LiveKeys, PresentKeys};
 
 /// The longest JWK set, in bytes.
 #[doc(hidden)]
@@ -170,6 +174,19 @@ impl IssuerKeys {
         Ok(Self { named, unnamed, ignored })
     }
 
+    /// Keys that are not known yet. Until [`Gate::set_trusted`](crate::Gate::set_trusted) sets others, the issuer's tokens
+    /// are answered with 503 and `Retry-After`.
+    ///
+    /// ```
+    /// use rotogate::token::{IssuerKeys, IssuerRules};
+    ///
+    /// let rules = IssuerRules::external("https://idp.example.com", vec!["api".into()], IssuerKeys::unknown());
+    /// # let _ = rules;
+    /// ```
+    pub fn unknown() -> Self {
+        Self { named: HashMap::new(), unnamed: None, ignored: Vec::new() }
+    }
+
     /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
     ///
     /// # Errors
@@ -189,18 +206,23 @@ impl IssuerKeys {
         self.named.len() + usize::from(self.unnamed.is_some())
     }
 
-    /// Is it empty? Only a set made from an empty key ring would be, and no key ring is empty.
+    /// Is it empty? Only [`IssuerKeys::unknown`] is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Does it contain this key, under any name?
-    pub(super) fn holds(&self, key: &KeyPrint) -> bool {
+    pub(in crate::token) fn holds(&self, key: &KeyPrint) -> bool {
         self.named.values().chain(&self.unnamed).any(|held| held.print() == *key)
     }
 
+    /// Each key with its name.
+    pub(in crate::token) fn prints(&self) -> impl Iterator<Item = (Option<&str>, KeyPrint)> {
+        self.named.values().chain(&self.unnamed).map(|key| (key.kid(), key.print()))
+    }
+
     /// Does it find the same key for every token?
-    fn equals(&self, other: &Self) -> bool {
+    pub(in crate::token) fn equals(&self, other: &Self) -> bool {
         let print = |key: &VerifyingKey| key.print();
         self.unnamed.as_ref().map(print) == other.unnamed.as_ref().map(print)
             && self.named.len() == other.named.len()
@@ -214,6 +236,99 @@ impl IssuerKeys {
             (Some(kid), None) => self.named.get(kid),
             (None, None) if self.named.len() == 1 => self.named.values().next(),
             (None, None) => None,
+        }
+    }
+}
+
+/// The source of the keys that verify an issuer's tokens.
+#[derive(Clone, Debug)]
+#[doc(hidden)]
+pub enum Keys {
+    /// Those of our own key ring. Others make another verifier.
+    Own(Arc<IssuerKeys>),
+    /// Those of another issuer, which may change at any time.
+    Live(Arc<LiveKeys>),
+}
+
+/// Keys while they are looked at.
+pub(super) enum KeysNow<'a> {
+    Own(&'a IssuerKeys),
+    Live(Option<PresentKeys>),
+}
+
+impl KeysNow<'_> {
+    /// The key for a token: see [`IssuerKeys::find`].
+    pub(super) fn find(&self, kid: Option<&str>) -> Option<&VerifyingKey> {
+        match self {
+            Self::Own(keys) => keys.find(kid),
+            Self::Live(keys) => keys.as_ref()?.get()?.find(kid),
+        }
+    }
+}
+
+impl Keys {
+    /// None: no JWT of the issuer is verified. For an issuer whose tokens are introspected.
+    fn none() -> Self {
+        Self::Own(Arc::new(IssuerKeys::unknown()))
+    }
+
+    /// The keys that can be used now.
+    pub(super) fn now(&self, engine_now: Timestamp) -> KeysNow<'_> {
+        match self {
+            Self::Own(keys) => KeysNow::Own(keys),
+            Self::Live(keys) => KeysNow::Live(keys.usable(engine_now)),
+        }
+    }
+
+    /// The keys of another issuer.
+    pub fn live(&self) -> Option<&Arc<LiveKeys>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Live(keys) => Some(keys),
+        }
+    }
+
+    /// The refusal of a token whose key is missing.
+    pub(super) fn missing(&self, engine_now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        match self {
+            Self::Own(_) => Denial::UnknownKey,
+            Self::Live(keys) => keys.missing(engine_now, issued_at, leeway),
+        }
+    }
+
+    /// Is this key among them?
+    ///
+    /// # Errors
+    /// It is not, or the keys are not known at this moment.
+    pub(super) fn holds(&self, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
+        match self {
+            Self::Own(keys) if keys.holds(key) => Ok(()),
+            Self::Own(_) => Err(Denial::UnknownKey),
+            Self::Live(keys) => keys.holds(key, engine_now),
+        }
+    }
+
+    /// The ignored keys of the present set.
+    pub fn ignored(&self) -> Vec<Ignored> {
+        match self {
+            Self::Own(keys) => keys.ignored().to_vec(),
+            Self::Live(keys) => keys.present().get().map(|keys| keys.ignored().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    fn equal(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Own(own), Self::Own(other)) => own.equals(other),
+            (Self::Live(own), Self::Live(other)) => own.equals(other),
+            (Self::Own(_), Self::Live(_)) | (Self::Live(_), Self::Own(_)) => false,
+        }
+    }
+
+    /// Are there no keys, and will there be none?
+    pub(crate) fn are_missing(&self) -> bool {
+        match self {
+            Self::Own(keys) => keys.is_empty(),
+            Self::Live(_) => false,
         }
     }
 }
@@ -336,12 +451,15 @@ pub struct IssuerRules {
     /// tokens without `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify them.
-    pub keys: IssuerKeys,
+    #[doc(hidden)]
+    pub keys: Keys,
     /// How much the issuer's clock may differ from ours: at most 30 s. Our own clock does not differ from itself: our
     /// own tokens end at their `exp`, and the leeway applies only to their `nbf` and `iat`.
     pub leeway: Duration,
     /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
+    /// How its tokens are introspected, if they are.
+    pub(crate) introspection: Option<Arc<Introspection>>,
 }
 
 impl IssuerRules {
@@ -357,9 +475,10 @@ impl IssuerRules {
             ours: true,
             audience: audience.into(),
             typ: vec![TYP.into()],
-            keys: IssuerKeys::own(keyring),
+            keys: Keys::Own(Arc::new(IssuerKeys::own(keyring))),
             leeway,
             max_lifetime: None,
+            introspection: None,
         }
     }
 
@@ -377,10 +496,35 @@ impl IssuerRules {
             ours: false,
             audience: audience.into(),
             typ: vec![TYP.into()],
-            keys,
+            keys: Keys::Live(keys.into()),
             leeway: MAX_LEEWAY,
             max_lifetime: None,
+            introspection: None,
         }
+    }
+
+    /// The same for an issuer without keys, which is asked about each of its tokens.
+    #[doc(hidden)]
+    pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
+        let rules = Self::external(issuer, audience, IssuerKeys::unknown());
+        Self { keys: Keys::none(), ..rules.introspection(introspection) }
+    }
+
+    /// Asks the issuer about tokens that are not JWTs; its keys verify the others.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn introspection(self, introspection: Introspection) -> Self {
+        Self { introspection: Some(Arc::new(introspection)), ..self }
+    }
+
+    /// Are its JWTs introspected, too?
+    pub(crate) fn is_always_introspected(&self) -> bool {
+        self.introspection.as_ref().is_some_and(|introspection| introspection.always)
+    }
+
+    /// The rules for introspected tokens: the keys are of no use to them.
+    pub(crate) fn without_keys(&self) -> Self {
+        Self { keys: Keys::none(), ..self.clone() }
     }
 
     /// How long after its `exp` a token is accepted.
@@ -452,7 +596,7 @@ impl IssuerRules {
     }
 
     /// Does it judge every token as `other` does?
-    pub(super) fn equals(&self, other: &Self) -> bool {
+    pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
             name,
@@ -466,12 +610,19 @@ impl IssuerRules {
             keys,
             leeway,
             max_lifetime,
+            introspection,
         } = self;
+        let is_asked_alike = match (introspection, &other.introspection) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other) || own.equals(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
         (issuer, ours, audience, typ, leeway, max_lifetime)
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
             && (name, scopes, everywhere, claims, subject_prefix)
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
-            && keys.equals(&other.keys)
+            && keys.equal(&other.keys)
+            && is_asked_alike
     }
 
     /// Sets the name.
@@ -553,7 +704,10 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         if rules.leeway > MAX_LEEWAY {
             return refuse("leeway must be at most 30s");
         }
-        if rules.keys.is_empty() {
+        if let Some(why) = rules.introspection.as_ref().and_then(|introspection| introspection.problem()) {
+            return refuse(why);
+        }
+        if rules.keys.are_missing() && rules.introspection.is_none() {
             return refuse("there is no key");
         }
     }

@@ -8,6 +8,7 @@ use rotogate::session::profile::{OnTooMany, Profile};
 use crate::log::{LogFormat, LogOutput};
 
 mod claims;
+mod introspection;
 mod isolation;
 
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -119,7 +119,7 @@ impl Inner {
             let address = Arc::clone(&in_flight.address);
             info.attempts = info.attempts.saturating_add(1);
             let (method, progress) = (template.method.clone(), body.progress());
-            let head = head_for(&address.url, template, &body, pool.upstream.preserve_host, upgrade.as_ref())?;
+            let head = head_for(&address.url, template, &body, pool, upgrade.as_ref())?;
             if address.url == UpstreamUrl::Echo {
                 return Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
                     BodyError::TooLarge => ProxyError::TooLarge,
@@ -265,9 +265,10 @@ fn head_for(
     url: &UpstreamUrl,
     template: RequestTemplate,
     body: &RequestBody,
-    preserve_host: bool,
+    pool: &Pool,
     upgrade: Option<&UpgradeRequest>,
 ) -> Result<Parts, ProxyError> {
+    let preserve_host = pool.upstream.preserve_host;
     let RequestTemplate { method, target, mut headers, host } = template;
     let uri = url.uri(&target).ok_or(ProxyError::NotCanonical)?;
     let host = match url {
@@ -281,6 +282,10 @@ fn head_for(
     match host {
         Some(host) => drop(headers.insert(HOST, host)),
         None => drop(headers.remove(HOST)),
+    }
+    if let Some(own) = &pool.authorization {
+        // The identity headers name the caller.
+        headers.insert(AUTHORIZATION, own.clone());
     }
     // Whatever version the client speaks: a pooled connection refuses a request of another version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };

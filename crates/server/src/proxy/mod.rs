@@ -48,6 +48,7 @@ use rotogate::reply;
 use rotogate::route::{RoutePolicy, UpstreamId};
 
 mod address;
+pub(crate) mod authorization;
 mod body;
 mod dial;
 mod echo;
@@ -149,7 +150,12 @@ impl ActiveUpstream {
     fn start(upstream: Upstream, settings: &Settings, resolver: &Resolver) -> Result<Arc<Self>, BadUpstream> {
         let connecting = Connector::new(&upstream, settings)
             .map_err(|source| BadUpstream { name: upstream.name.clone(), source })?;
-        let pool = Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)));
+        let authorization = upstream.authorization_file.as_deref().map(authorization::load).transpose();
+        let authorization = authorization.map_err(|message| BadUpstream {
+            name: upstream.name.clone(),
+            source: BadTls { key: "authorization_file", message },
+        })?;
+        let pool = Arc::new(Pool::new(upstream, connecting, authorization, Arc::clone(resolver)));
         let mut tasks = JoinSet::new();
         pool.start(&mut tasks);
         Ok(Arc::new(Self { pool, _tasks: tasks }))
@@ -210,7 +216,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Reads the certificates and keys of `https` upstreams again. Each upstream with a file in `changed` restarts with
+    /// Reads certificates, keys and credentials for upstreams again. Each upstream with a file in `changed` restarts with
     /// them, as by [`Self::replace`].
     ///
     /// # Errors
@@ -219,7 +225,7 @@ impl Proxy {
         let mut now = Vec::clone(&self.0.all());
         for running in &mut now {
             let upstream = &running.pool.upstream;
-            if upstream.tls.files().any(|file| changed.iter().any(|changed| changed == file)) {
+            if upstream.files().any(|file| changed.iter().any(|changed| changed == file)) {
                 *running = ActiveUpstream::start(upstream.clone(), &self.0.settings, &self.0.resolver)?;
             }
         }

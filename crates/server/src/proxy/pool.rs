@@ -18,6 +18,7 @@ use super::address::{Address, Connector};
 use super::error::ProxyError;
 use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
+use http::HeaderValue;
 use rotogate::overload::{Holder, Shares};
 
 /// The most addresses of one name.
@@ -39,6 +40,8 @@ pub(super) fn system_resolver() -> Resolver {
 pub(super) struct Pool {
     pub(super) upstream: Upstream,
     connecting: Connector,
+    /// Replaces the caller's.
+    pub(super) authorization: Option<HeaderValue>,
     resolver: Resolver,
     addresses: ArcSwap<Vec<Arc<Address>>>,
     callers: Shares,
@@ -53,10 +56,16 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(upstream: Upstream, connecting: Connector, resolver: Resolver) -> Self {
+    pub(super) fn new(
+        upstream: Upstream,
+        connecting: Connector,
+        authorization: Option<HeaderValue>,
+        resolver: Resolver,
+    ) -> Self {
         let pool = Self {
             upstream,
             connecting,
+            authorization,
             resolver,
             addresses: ArcSwap::default(),
             callers: Shares::new(0),

@@ -1,6 +1,7 @@
 //! The configuration of an upstream.
 
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -26,6 +27,8 @@ pub struct Upstream {
     pub idle_timeout: Option<Duration>,
     /// How `https://` addresses are verified, and the gate's own certificate.
     pub tls: UpstreamTls,
+    /// The file with the gate's own `Authorization`. It replaces the caller's.
+    pub authorization_file: Option<PathBuf>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
     pub max_requests: usize,
@@ -84,6 +87,7 @@ impl Upstream {
             head_timeout: None,
             idle_timeout: None,
             tls: UpstreamTls::default(),
+            authorization_file: None,
             max_requests: 1024,
             max_requests_per_caller: 103,
             max_requests_per_address: 256,
@@ -96,6 +100,11 @@ impl Upstream {
             reuse: Reuse::default(),
             max_requests_per_connection: MAX_REQUESTS_PER_CONNECTION,
         }
+    }
+
+    /// The files that it names.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tls.files().chain(self.authorization_file.as_deref())
     }
 
     /// The most requests on one HTTP/1.1 connection.

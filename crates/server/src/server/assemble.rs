@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderName;
+use secrecy::SecretString;
 
 use super::ServerError;
 use super::directories::LiveDirectories;
 use super::prepare::{DirectoryPlan, StartPlan};
+#[cfg(feature = "relay")]
+use super::relays;
 use super::users::LiveUsers;
 use crate::config::{
-    Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
-    TrustedIssuer,
+    Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
+    StoreConfig, TrustedIssuer,
 };
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
@@ -20,9 +23,13 @@ use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::directory::Directory;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
+use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
-use rotogate::private_file::trusted;
+use rotogate::private_file::{self, trusted};
 use rotogate::store::redb::{Options, RedbStore};
+#[cfg(feature = "relay")]
+use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
@@ -83,7 +90,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
-    let (redb, store) = store(config, &keyring)?;
+    let (redb, stores) = stores(config, &keyring)?;
     let mut first_user = None;
     let mut file = None;
     let mut entries = Vec::new();
@@ -105,7 +112,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
-    let builder = builder(config, keyring, store, Some(directories.shared()), passwords, &trusted)?;
+    let builder = builder(config, keyring, stores, Some(directories.shared()), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
     Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, new_keys })
@@ -116,7 +123,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
 pub(super) fn builder(
     config: &Config,
     keyring: Keyring,
-    store: Arc<dyn Store>,
+    stores: Stores,
     directory: Option<Arc<dyn Directory>>,
     passwords: Arc<Passwords>,
     trusted: &[IssuerRules],
@@ -134,7 +141,7 @@ pub(super) fn builder(
         .audience(audience.iter().map(String::as_str))
         .keys(keyring)
         .leeway(*leeway)
-        .shared_store(store)
+        .shared_store(stores.sessions)
         .passwords(passwords)
         .profile(profile.clone())
         .rates(*rates)
@@ -149,6 +156,10 @@ pub(super) fn builder(
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
+    #[cfg(feature = "relay")]
+    {
+        builder = builder.relay_store(stores.relay);
+    }
     if !keep_login_client {
         builder = builder.forget_login_origin();
     }
@@ -171,7 +182,23 @@ pub(super) fn builder(
 }
 
 fn endpoint(config: &EndpointConfig) -> Result<Endpoint, ServerError> {
-    let EndpointConfig { dialect, path, profile, clients, client, accepts, account, options } = config;
+    let EndpointConfig {
+        dialect,
+        path,
+        profile,
+        clients,
+        client,
+        accepts,
+        account,
+        options,
+        #[cfg(feature = "relay")]
+        relay,
+    } = config;
+    #[cfg(feature = "relay")]
+    if let Some(settings) = relay {
+        let relay = relays::load(settings).map_err(|wrong| ServerError::new(wrong.message))?;
+        return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).relay(relay));
+    }
     let dialect = dialect::by_name(dialect, options)
         .ok_or_else(|| ServerError::new(format!("there is no dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).profile(profile.clone());
@@ -191,11 +218,30 @@ fn from(error: impl std::error::Error) -> ServerError {
     ServerError::new(format!("{:?}", rotogate::fault::Chain(&error)))
 }
 
-fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<dyn Store>), ServerError> {
+/// The store of sessions, and the same store for the records of relays.
+#[derive(Debug)]
+pub(super) struct Stores {
+    sessions: Arc<dyn Store>,
+    #[cfg(feature = "relay")]
+    relay: Arc<dyn RelayStore>,
+}
+
+impl From<MemoryStore> for Stores {
+    fn from(store: MemoryStore) -> Self {
+        let store = Arc::new(store);
+        Self {
+            #[cfg(feature = "relay")]
+            relay: Arc::clone(&store) as _,
+            sessions: store,
+        }
+    }
+}
+
+fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
-            Ok((None, Arc::new(MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway))))
+            Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
         StoreConfig::Redb { path, accept_restored_store, cache_size, give_up: _ } => {
             let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
@@ -203,7 +249,12 @@ fn store(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Arc<d
             options.accept_restored = *accept_restored_store;
             options.cache_size = *cache_size;
             let store = RedbStore::open(path, options).map_err(from)?;
-            Ok((Some(store.clone()), Arc::new(store)))
+            let stores = Stores {
+                sessions: Arc::new(store.clone()),
+                #[cfg(feature = "relay")]
+                relay: Arc::new(store.clone()),
+            };
+            Ok((Some(store), stores))
         }
     }
 }
@@ -221,27 +272,83 @@ pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerEr
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::new)?;
+    let file = key_file(issuer).unwrap_or(Path::new("")).display();
     for ignored in rules.keys.ignored() {
-        tracing::warn!(issuer = issuer.url, file = %key_file(issuer).display(), "not used: {ignored}");
+        tracing::warn!(issuer = issuer.url, %file, "not used: {ignored}");
     }
     Ok(rules)
 }
 
-/// The key file of an issuer.
-pub(super) fn key_file(issuer: &TrustedIssuer) -> &Path {
-    let (KeySource::Jwks(path, _) | KeySource::PublicKey(path, _)) = &issuer.keys;
-    path
+/// The key file of an issuer, if it has one.
+pub(super) fn key_file(issuer: &TrustedIssuer) -> Option<&Path> {
+    match &issuer.keys {
+        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => Some(path),
+        KeySource::None => None,
+    }
 }
 
-/// The rules for an issuer, with the keys that its file holds now.
-pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
-    let path = key_file(issuer);
+/// The keys that the file of an issuer holds now; `None` if it has no file.
+fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
+    let Some(path) = key_file(issuer) else { return Ok(None) };
     let text = trusted::read(path, MAX_KEY_FILE_BYTES)?;
     let keys = match &issuer.keys {
         KeySource::Jwks(_, algorithm) => IssuerKeys::from_jwks(&text, *algorithm),
         KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
+        KeySource::None => return Ok(None),
     };
-    let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
+    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))
+}
+
+/// How an issuer is asked about opaque tokens, with the secret that its file holds now.
+///
+/// # Errors
+/// The key at fault, and what is wrong with it.
+pub(super) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, (&'static str, String)> {
+    let IntrospectionConfig {
+        url,
+        client_id,
+        secret_file,
+        cache,
+        negative,
+        stale_if_error,
+        timeout,
+        ca,
+        prefix,
+        always,
+        audience_optional,
+    } = config;
+    let in_file = |key: &'static str, file: &Path, what: &str| (key, format!("{}: {what}", file.display()));
+    let text = private_file::read_private(secret_file).map_err(|message| ("secret_file", message))?;
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.is_empty() {
+        return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+    }
+    let mut tls = Tls::default();
+    if let Some(ca) = ca {
+        let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| ("ca", message))?;
+        tls.ca = Some(String::from_utf8(bytes.to_vec()).map_err(|_| in_file("ca", ca, "is not PEM"))?);
+    }
+    let client = HttpClient::with_tls(&tls).map_err(|error| match ca {
+        Some(ca) => in_file("ca", ca, &error.message),
+        None => ("url", error.message),
+    })?;
+    let endpoint = Target::parse(url, Allowed::by_operator()).map_err(|error| ("url", error.to_string()))?;
+    let secret = SecretString::from(secret.to_owned());
+    let introspector = HttpIntrospector::new(client.with_timeout(*timeout), endpoint, client_id, &secret);
+    let mut introspection = Introspection::by(introspector)
+        .cache(*cache)
+        .negative(*negative)
+        .stale_if_error(*stale_if_error)
+        .prefix(prefix.as_str());
+    (introspection.always, introspection.audience_optional) = (*always, *audience_optional);
+    Ok(introspection)
+}
+
+/// The rules for an issuer, with the keys and the secret that its files hold now.
+pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
+    let keys = load_keys(issuer)?;
+    let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
+    let introspection = introspection.map_err(|(key, message)| format!("introspection.{key}: {message}"))?;
     let TrustedIssuer {
         name,
         url,
@@ -253,13 +360,19 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         claims,
         audience,
         keys: _,
+        introspection: _,
         typ,
         max_lifetime,
         leeway,
     } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
-    let rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
-    let mut rules = rules.claims(claims.clone());
+    let rules = match (keys, introspection) {
+        (Some(keys), None) => IssuerRules::external(url.as_str(), audience, keys),
+        (Some(keys), Some(it)) => IssuerRules::external(url.as_str(), audience, keys).introspection(it),
+        (None, Some(it)) => IssuerRules::introspected(url.as_str(), audience, it),
+        (None, None) => return Err(format!("the issuer {url} has neither keys nor introspection")),
+    };
+    let mut rules = rules.named(name.as_str()).scopes(scopes.clone()).claims(claims.clone());
     rules.everywhere = *everywhere;
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();

@@ -9,6 +9,7 @@
 //! | `rotogate_verified_tokens` | | access tokens in the cache |
 //! | `rotogate_requests_in_flight` | | requests in flight, streams included; bounded by `max_requests` |
 //! | `rotogate_log_lines_total`, `rotogate_log_dropped_lines_total`, `rotogate_log_write_errors_total` | `sink` | log lines written and dropped, and failed writes |
+//! | `rotogate_issuer_introspections_total` | `issuer`, `result` | questions about opaque tokens to their issuer |
 //! | `rotogate_pending_bodies` | | requests to endpoints whose body has not arrived yet |
 //! | `rotogate_own_streams` | | streams that the gate answers itself |
 //! | `rotogate_tunnels` | | upgraded connections |
@@ -197,6 +198,12 @@ impl Collector for GateCollector {
         for event in Event::ALL {
             let count = ConstCounter::new(self.gate.events().get(event));
             count.encode(events.encode_family(&[("event", event.name())])?)?;
+        }
+        let help = "Questions about opaque tokens to their issuer";
+        let mut introspections = encoder.encode_descriptor("issuer_introspections", help, None, MetricType::Counter)?;
+        for (issuer, result, count) in self.gate.introspections() {
+            let labels = [("issuer", &*issuer), ("result", result)];
+            ConstCounter::new(count).encode(introspections.encode_family(&labels)?)?;
         }
         let logs = crate::log::counts();
         for (index, name, help) in [

@@ -17,6 +17,8 @@ mod min_rate;
 mod origin;
 mod prepare;
 mod proxy_protocol;
+#[cfg(feature = "relay")]
+mod relays;
 mod reload;
 mod request;
 mod request_record;
@@ -242,7 +244,12 @@ impl Server {
         parts.gate.close_connections();
         let drain_timeout = config.load().server.drain_timeout;
         let in_time = {
-            let drained = async { while accepting.join_next().await.is_some() {} };
+            let drained = async {
+                while accepting.join_next().await.is_some() {}
+                // A client that went away does not end its exchange.
+                #[cfg(feature = "relay")]
+                parts.gate.relays_idle().await;
+            };
             let mut drained = std::pin::pin!(tokio::time::timeout(drain_timeout, drained));
             loop {
                 tokio::select! {

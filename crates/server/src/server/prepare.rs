@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::reload::LastRead;
 use super::{assemble, tls};
 use crate::config::{
-    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, StoreConfig, TlsConfig, UsersConfig,
+    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, StoreConfig, TlsConfig, TrustedIssuer,
+    UsersConfig,
 };
 use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
@@ -74,7 +75,13 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
     let metrics = DirectoryMetrics::default();
     let directories = findings.directories(&passwords, &metrics);
-    if let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
+    let relays_are_good = findings.relays();
+    // Without the rules of an issuer, each route that takes its tokens would be another problem.
+    let is_whole = trusted.len() == config.issuers.len();
+    if relays_are_good
+        && is_whole
+        && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok())
+    {
         findings.gate(keyring, shared(config, &directories), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
@@ -259,9 +266,13 @@ impl Findings<'_> {
             let key = match issuer.keys {
                 crate::config::KeySource::Jwks(..) => format!("issuers[{index}].jwks_file"),
                 crate::config::KeySource::PublicKey(..) => format!("issuers[{index}].public_key"),
+                crate::config::KeySource::None => format!("issuers[{index}].introspection"),
             };
-            let path: PathBuf = assemble::key_file(issuer).to_owned();
-            if let Some(why) = private_file::denied(&path) {
+            if !self.introspection(index, issuer) {
+                continue;
+            }
+            let path: PathBuf = assemble::key_file(issuer).map(Path::to_owned).unwrap_or_default();
+            if let Some(why) = assemble::key_file(issuer).and_then(private_file::denied) {
                 self.unchecked(&key, why);
                 continue;
             }
@@ -276,6 +287,52 @@ impl Findings<'_> {
             }
         }
         all
+    }
+
+    /// Checks the files of `introspection`. Returns whether they can be used.
+    fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
+        let Some(config) = &issuer.introspection else { return true };
+        let named = |key: &str| format!("issuers[{index}].introspection.{key}");
+        for (key, path) in config.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&named(key), why);
+                return false;
+            }
+        }
+        match assemble::load_introspection(config) {
+            Ok(_) => true,
+            Err((key, message)) => {
+                self.blame(&named(key), message);
+                false
+            }
+        }
+    }
+
+    /// Whether every relay can begin.
+    #[cfg(feature = "relay")]
+    fn relays(&mut self) -> bool {
+        let config = self.config;
+        let mut are_good = true;
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            let Some(relay) = &endpoint.relay else { continue };
+            let named = |key: &str| format!("endpoints[{index}].{key}");
+            let denied =
+                super::relays::files(relay).find_map(|(key, path)| Some((key, private_file::denied_as_another(path)?)));
+            if let Some((key, why)) = denied {
+                self.unchecked(&named(key), why);
+                are_good = false;
+            } else if let Err(wrong) = super::relays::load(relay) {
+                self.blame(&named(wrong.key), wrong.message);
+                are_good = false;
+            }
+        }
+        are_good
+    }
+
+    /// This build has no relays.
+    #[cfg(not(feature = "relay"))]
+    fn relays(&mut self) -> bool {
+        true
     }
 
     fn directories(&mut self, passwords: &Arc<Passwords>, metrics: &DirectoryMetrics) -> Vec<DirectoryPlan> {
@@ -351,8 +408,8 @@ impl Findings<'_> {
         trusted: &[IssuerRules],
     ) {
         let config = self.config;
-        let store = Arc::new(MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway));
-        match assemble::builder(config, keyring, store, directory, Arc::clone(passwords), trusted) {
+        let store = MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway);
+        match assemble::builder(config, keyring, store.into(), directory, Arc::clone(passwords), trusted) {
             Ok(builder) => match builder.build().await {
                 Ok(_) => {}
                 Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),

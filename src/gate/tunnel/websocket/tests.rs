@@ -61,6 +61,7 @@ async fn both_sides_are_told_why() {
     for (why, expected) in [
         (LeaseEnd::Denied(Denial::TokenRevoked), 1008),
         (LeaseEnd::Denied(Denial::TokenExpired), 1008),
+        (LeaseEnd::Undecided(Denial::KeysUnavailable(Duration::ZERO)), 1013),
         (LeaseEnd::MaxStream, 1012),
         (LeaseEnd::Closing, 1001),
     ] {

@@ -27,12 +27,15 @@ fn open(dir: &Path) -> RedbStore {
 fn relay(world: &World, store: &RedbStore) -> Relay {
     Relay::new(RelayParts {
         endpoint: "/auth/token".to_owned(),
-        sealer: Sealer::new(&world.keyring, "/auth/token", "https://id.example/token"),
-        rules: RelayRules::default(),
+        settings: RelaySettings {
+            sealer: Sealer::new(&world.keyring, "/auth/token", "https://id.example/token"),
+            rules: RelayRules::default(),
+            provider: world.provider.clone(),
+        },
         store: Arc::new(store.clone()),
-        provider: world.provider.clone(),
         end_tokens: world.ended.clone(),
         clock: world.clock.clone(),
+        limits: Arc::new(Limits::new(Rates::default(), world.time.clone())),
         time: world.time.clone(),
     })
     .unwrap()
@@ -82,7 +85,7 @@ async fn i34_i35_a_program_killed_after_a_commit_has_the_answer_or_the_intent() 
     assert!(!run_child(dir.path(), "after-commit:1").contains("answered"));
     let store = open(dir.path());
     let relay = super::durable::relay(&world, &store);
-    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 32));
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 32));
     assert_eq!(world.provider.sent(), 0);
     // And without a failpoint it answers.
     let dir = tempfile::tempdir().unwrap();

@@ -55,7 +55,7 @@ async fn i39_without_a_whole_reply_the_clients_retry_is_sent_once_more_and_the_g
         let world = World::new();
         let relay = world.relay();
         world.provider.next(step.clone());
-        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("unknown", 1));
+        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_unknown", 1));
         assert_eq!(world.record("T").await.unwrap().state, RelayState::Unknown);
         assert_eq!(world.provider.sent(), 1);
         assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
@@ -67,7 +67,7 @@ async fn i39_without_a_whole_reply_the_clients_retry_is_sent_once_more_and_the_g
         world.provider.next(step.clone());
         unavailable(relay.exchange(presented("T")).await);
         unavailable(relay.exchange(presented("T")).await);
-        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("unknown", 30), "once more, and no more");
+        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_unknown", 30), "once more, and no more");
         assert_eq!(world.provider.sent(), 2);
         world.pass(30);
         body(relay.exchange(presented("T")).await);
@@ -80,8 +80,8 @@ async fn i39_with_refuse_a_retry_after_no_reply_is_refused() {
         let world = World::new();
         let relay = world.relay_with(RelayRules { after_unknown: AfterUnknown::Refuse, ..RelayRules::default() });
         world.provider.next(step);
-        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("unknown", 1));
-        assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant));
+        assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_unknown", 1));
+        assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)));
         assert_eq!(world.provider.sent(), 1);
         world.pass(30);
         body(relay.exchange(presented("T")).await);
@@ -103,7 +103,7 @@ async fn i39_a_second_try_that_the_provider_did_not_take_does_not_count() {
         assert_eq!((record.state, record.attempt, record.until), (RelayState::Unknown, 1, until));
         world.provider.next(Step::Lost);
         unavailable(relay.exchange(presented("T")).await);
-        assert_eq!(unavailable(relay.exchange(presented("T")).await).0, "unknown");
+        assert_eq!(unavailable(relay.exchange(presented("T")).await).0, "relay_unknown");
         assert_eq!(world.provider.sent(), 3);
     }
 }
@@ -145,13 +145,13 @@ async fn i39_the_token_of_a_killed_program_waits_for_the_lease_and_is_then_sent_
     let world = World::new();
     killed_while_asking(&world);
     let relay = world.relay();
-    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 35));
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 35));
     world.pass(34);
-    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 1));
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 1));
     assert_eq!(world.provider.sent(), 1);
     world.pass(1);
     let other = Presented { presenter: Presenter::default(), ..presented("T") };
-    assert_eq!(unavailable(relay.exchange(other).await), ("unknown", 30));
+    assert_eq!(unavailable(relay.exchange(other).await), ("relay_unknown", 30));
     assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
     assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Replayed);
     assert_eq!(world.provider.sent(), 2);
@@ -162,8 +162,28 @@ async fn i39_with_refuse_the_token_of_a_killed_program_is_refused_after_the_leas
     let world = World::new();
     killed_while_asking(&world);
     let relay = world.relay_with(RelayRules { after_unknown: AfterUnknown::Refuse, ..RelayRules::default() });
-    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 35));
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 35));
     world.pass(35);
-    assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant));
+    assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)));
     assert_eq!(world.provider.sent(), 1);
+}
+
+#[tokio::test]
+async fn i39_beyond_its_bound_of_exchanges_a_relay_sends_nothing_and_gives_what_it_has() {
+    let world = World::new();
+    let relay = Arc::new(world.relay());
+    body(relay.exchange(presented("known")).await);
+    let held = world.provider.hold();
+    let running: Vec<_> = (0..MAX_UNDER_WAY).map(|n| start(&relay, presented(&format!("T{n}")))).collect();
+    world.provider.was_sent(1 + MAX_UNDER_WAY).await;
+    assert_eq!(unavailable(relay.exchange(presented("one more")).await), ("relay_saturated", 1));
+    assert!(matches!(relay.pass(&ProviderRequest::default(), None).await, Answer::Unavailable { .. }));
+    assert_eq!(body(relay.exchange(presented("known")).await).1, Source::Replayed);
+    assert_eq!(world.provider.sent(), 1 + MAX_UNDER_WAY);
+    held.add_permits(2 * MAX_UNDER_WAY);
+    for one in running {
+        body(one.await.unwrap());
+    }
+    relay.idle().await;
+    body(relay.exchange(presented("one more")).await);
 }

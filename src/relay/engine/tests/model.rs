@@ -138,6 +138,10 @@ struct History {
     presented: usize,
 }
 
+/// Large tables, so all schedules share them. No sender has an address.
+static LIMITS: std::sync::LazyLock<Arc<Limits>> =
+    std::sync::LazyLock::new(|| Arc::new(Limits::new(Rates::default(), Arc::new(crate::clock::SystemTime::new()))));
+
 /// Runs one schedule. `choose(n)` is below n.
 async fn run(
     keyring: &Keyring,
@@ -156,12 +160,15 @@ async fn run(
     let begin = || {
         let parts = RelayParts {
             endpoint: "model".to_owned(),
-            sealer: Sealer::new(keyring, "model", "https://id.example/token"),
-            rules: RelayRules { grace: GRACE, after_unknown, ..RelayRules::default() },
+            settings: RelaySettings {
+                sealer: Sealer::new(keyring, "model", "https://id.example/token"),
+                rules: RelayRules { grace: GRACE, after_unknown, ..RelayRules::default() },
+                provider: Arc::new(world.clone()),
+            },
             store: Arc::new(world.clone()),
-            provider: Arc::new(world.clone()),
             end_tokens: Arc::new(Ended::default()),
             clock: clock.clone(),
+            limits: Arc::clone(&LIMITS),
             time: time.clone(),
         };
         Arc::new(Relay::new(parts).unwrap())
@@ -185,7 +192,7 @@ async fn run(
             match client.await.unwrap() {
                 Answer::Reply(reply, _) if reply == granted(1) => history.granted += 1,
                 Answer::Reply(reply, _) if reply == dead() => history.dead += 1,
-                Answer::InvalidGrant => history.refused += 1,
+                Answer::InvalidGrant(_) => history.refused += 1,
                 Answer::Unavailable { .. } if retries > 0 => {
                     // The client tries again, perhaps after the lease.
                     retries -= 1;

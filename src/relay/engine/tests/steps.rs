@@ -97,7 +97,7 @@ async fn i35_what_cannot_be_stored_is_not_sent_and_what_was_granted_is_given_all
     *world.store.fails.lock().unwrap() = None;
     relay.landed().await;
     // The store has the intent alone: to a retry, it is a token without an answer.
-    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("pending", 35));
+    assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 35));
     assert_eq!(world.provider.sent(), 1);
 }
 
@@ -210,7 +210,7 @@ async fn a_text_that_is_no_token_is_refused_before_anything_is_derived() {
     let world = World::new();
     let relay = world.relay();
     for token in [String::new(), "x".repeat(MAX_TOKEN + 1)] {
-        assert!(matches!(relay.exchange(presented(&token)).await, Answer::InvalidGrant));
+        assert!(matches!(relay.exchange(presented(&token)).await, Answer::InvalidGrant(_)));
     }
     assert_eq!(world.provider.sent(), 0);
     body(relay.exchange(presented(&"x".repeat(MAX_TOKEN))).await);

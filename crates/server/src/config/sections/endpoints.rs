@@ -1,5 +1,6 @@
 //! `[[endpoints]]`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -8,8 +9,10 @@ use toml::{Table, Value};
 use super::super::print::{number, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
+#[cfg(feature = "relay")]
+use super::RelaySettings;
 use super::sessions::{put_override, read_override};
-use super::{ClientConfig, DAY, dangling};
+use super::{ClientConfig, DAY, TrustedIssuer, dangling};
 use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle};
 use rotogate::engine::APPLICATION;
 use rotogate::session::profile::ProfileOverride;
@@ -34,7 +37,49 @@ pub struct EndpointConfig {
     pub account: Option<String>,
     /// The options of its dialect.
     pub options: rotogate::dialect::Options,
+    /// The provider behind it.
+    #[cfg(feature = "relay")]
+    pub relay: Option<RelaySettings>,
 }
+
+impl EndpointConfig {
+    /// The issuer of the access tokens that it relays, if it names one.
+    pub(super) fn relayed_issuer(&self) -> Option<&str> {
+        #[cfg(feature = "relay")]
+        let issuer = self.relay.as_ref().and_then(|relay| relay.issuer.as_deref());
+        #[cfg(not(feature = "relay"))]
+        let issuer = None;
+        issuer
+    }
+
+    /// Whether a reload can go from one to the other: at most the provider and the rules of a relay differ.
+    pub fn serves_the_same_as(&self, other: &Self) -> bool {
+        #[cfg(feature = "relay")]
+        {
+            let same_relay = match (&self.relay, &other.relay) {
+                (Some(mine), Some(theirs)) => mine.serves_the_same_as(theirs),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            same_relay && Self { relay: other.relay.clone(), ..self.clone() } == *other
+        }
+        #[cfg(not(feature = "relay"))]
+        (self == other)
+    }
+}
+
+/// The other sections that an endpoint refers to.
+pub(super) struct Surroundings<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) clients: &'a [ClientConfig],
+    pub(super) issuers: &'a [TrustedIssuer],
+    pub(super) is_https: bool,
+}
+
+#[cfg(feature = "relay")]
+const RELAY: &str = dialect::relay::NAME;
+#[cfg(not(feature = "relay"))]
+const RELAY: &str = "relay";
 
 /// Dialects that this build does not have.
 #[cfg(feature = "grpc")]
@@ -52,11 +97,28 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
     value::word(&known, &LATER_DIALECTS)(v)
 }
 
-pub(super) fn read(sections: &[Section<'_>], clients: &[ClientConfig], is_https: bool) -> Vec<EndpointConfig> {
+/// The dialect of an endpoint: besides those with sessions of ours, the relay.
+fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
+    let relay = cfg!(feature = "relay").then_some(RELAY);
+    let known: Vec<_> = dialect::NAMES.iter().copied().chain(relay).map(|name| (name, name)).collect();
+    let missing: &[&str] = if cfg!(feature = "relay") { &[] } else { &[RELAY] };
+    let later = [LATER_DIALECTS.as_slice(), missing].concat();
+    value::word(&known, &later)(v)
+}
+
+pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) -> Vec<EndpointConfig> {
+    let Surroundings { clients, is_https, .. } = *surroundings;
     let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
-        let dialect = section.require("dialect", "\"oauth2\"", dialect_name);
+        let dialect = section.require("dialect", "\"oauth2\"", endpoint_dialect);
+        if dialect == Some(RELAY) {
+            let endpoint = read_relay(section, surroundings);
+            blame_path(section, &endpoint.path, &endpoints);
+            endpoints.push(endpoint);
+            section.finish();
+            continue;
+        }
         let path = if dialect == Some(dialect::kuzzle::NAME) {
             // The prefix of its routes; none by default.
             Some(section.get("path", kuzzle_prefix).unwrap_or_else(|| "/".to_owned()))
@@ -71,9 +133,7 @@ pub(super) fn read(sections: &[Section<'_>], clients: &[ClientConfig], is_https:
         if dialect != dialect::kuzzle::NAME {
             section.later(&["cookie"]);
         }
-        if !path.is_empty() && endpoints.iter().any(|other| other.path == path) {
-            section.blame("path", format!("{path} is listed twice"));
-        }
+        blame_path(section, &path, &endpoints);
         if section.has("account") && path.contains("{account}") {
             section.blame("account", "conflicts with {account} in path; remove one of the two");
         }
@@ -102,10 +162,45 @@ pub(super) fn read(sections: &[Section<'_>], clients: &[ClientConfig], is_https:
             accepts: accepts(section, dialect),
             account: section.get("account", account),
             options,
+            #[cfg(feature = "relay")]
+            relay: None,
         });
         section.finish();
     }
     endpoints
+}
+
+fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
+    if !path.is_empty() && others.iter().any(|other| other.path == path) {
+        section.blame("path", format!("{path} is listed twice"));
+    }
+}
+
+/// An endpoint without sessions, users and clients of ours: the keys for them are unknown.
+fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> EndpointConfig {
+    #[cfg(feature = "relay")]
+    let wire = super::relay::wire(section);
+    #[cfg(feature = "relay")]
+    let default = dialect::relay::RelayDialect { wire, ..Default::default() };
+    #[cfg(not(feature = "relay"))]
+    let default = dialect::oauth2::OAuth2;
+    let path = section.get("path", endpoint_path);
+    let path = path.unwrap_or_else(|| dialect::Dialect::default_path(&default).to_owned());
+    if path.contains('{') {
+        section.blame("path", "expected a path without parameters: a provider has no {account}");
+    }
+    EndpointConfig {
+        dialect: RELAY,
+        profile: ProfileOverride::default(),
+        clients: None,
+        client: None,
+        accepts: Vec::new(),
+        account: None,
+        options: dialect::Options::default(),
+        #[cfg(feature = "relay")]
+        relay: Some(super::relay::read(section, surroundings.dir, surroundings.issuers, wire, &path)),
+        path,
+    }
 }
 
 /// `client`, for a dialect whose protocol names none. For another dialect the key is unknown.
@@ -220,10 +315,26 @@ fn endpoint_path(v: &Raw) -> Result<String, String> {
 }
 
 pub(super) fn print(endpoint: &EndpointConfig) -> Value {
-    let EndpointConfig { dialect, path, profile, clients, client, accepts, account, options } = endpoint;
+    let EndpointConfig {
+        dialect,
+        path,
+        profile,
+        clients,
+        client,
+        accepts,
+        account,
+        options,
+        #[cfg(feature = "relay")]
+        relay,
+    } = endpoint;
     let mut table = Table::new();
     put(&mut table, "dialect", *dialect);
     put(&mut table, "path", path.as_str());
+    #[cfg(feature = "relay")]
+    if let Some(relay) = relay {
+        super::relay::print(&mut table, relay);
+        return table.into();
+    }
     put_override(&mut table, profile);
     put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
     put_some(&mut table, "client", client.as_deref());

@@ -11,6 +11,8 @@ use toml::{Table, Value};
 use super::super::print::{path, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
+use super::EndpointConfig;
+use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::{DAY, SECOND, mapping, path_in};
 use rotogate::route::{Auth, Route};
@@ -40,6 +42,8 @@ pub struct TrustedIssuer {
     pub audience: Vec<String>,
     /// Its keys.
     pub keys: KeySource,
+    /// How it is asked about opaque tokens, if it is.
+    pub introspection: Option<IntrospectionConfig>,
     /// The accepted `typ` values (requirement J6).
     pub typ: Vec<String>,
     /// The longest accepted `exp` − `iat`.
@@ -55,6 +59,8 @@ pub enum KeySource {
     Jwks(PathBuf, Option<Algorithm>),
     /// One public key in PEM, and its algorithm.
     PublicKey(PathBuf, Algorithm),
+    /// None: all its tokens are introspected.
+    None,
 }
 
 /// The defaults of an entry.
@@ -66,7 +72,7 @@ impl TrustedIssuer {
 pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
     let mut issuers: Vec<TrustedIssuer> = Vec::new();
     for section in sections {
-        section.later(&["discovery", "jwks_url", "fetch", "introspection"]);
+        section.later(&["discovery", "jwks_url", "fetch"]);
         let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
         if !url.is_empty() && url == own.url {
             section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
@@ -76,7 +82,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
         if is_plain(&url) {
             section.blame(
                 "url",
-                "is http: anybody on the way could answer in its name; expected https, or a loopback address",
+                "is http: the connection is neither encrypted nor authenticated; expected https, or a loopback address",
             );
         }
         let name = section.get("name", issuer_name).unwrap_or_else(|| host_of(&url).to_owned());
@@ -99,6 +105,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
             claims: mapping::read(section, preset.map(Preset::claims).unwrap_or_default()),
             audience: audience(section),
             keys: with_algorithm_of(preset, issuer_keys(section, dir)),
+            introspection: introspection::read(section, dir),
             typ: typ.unwrap_or_else(|| match preset {
                 Some(preset) => preset.typ().map(str::to_owned).collect(),
                 None => vec![TrustedIssuer::TYP.to_owned()],
@@ -171,7 +178,7 @@ fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
 fn with_algorithm_of(preset: Option<Preset>, keys: KeySource) -> KeySource {
     match keys {
         KeySource::Jwks(file, None) => KeySource::Jwks(file, preset.and_then(Preset::algorithm)),
-        KeySource::Jwks(..) | KeySource::PublicKey(..) => keys,
+        KeySource::Jwks(..) | KeySource::PublicKey(..) | KeySource::None => keys,
     }
 }
 
@@ -185,7 +192,16 @@ fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
     let algorithm = section.get("algorithm", algorithm);
     match (section.has("jwks_file"), section.has("public_key")) {
         (true, true) => section.blame("public_key", "conflicts with jwks_file; expected one of the two"),
-        (false, false) => section.blame("jwks_file", "missing; expected jwks_file, or public_key with algorithm"),
+        (false, false) if section.has("introspection") => {
+            if section.has("algorithm") {
+                section.blame("algorithm", "is of no use without jwks_file or public_key; remove it");
+            }
+            return KeySource::None;
+        }
+        (false, false) => section.blame(
+            "jwks_file",
+            "missing; expected jwks_file, or public_key with algorithm; for opaque tokens, introspection",
+        ),
         (false, true) if !section.has("algorithm") => {
             section.blame("algorithm", "missing; a public_key needs it, because the key fixes the algorithm");
         }
@@ -201,13 +217,21 @@ fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
 }
 
 /// Blames an issuer whose tokens no route accepts: probably a route should.
-pub(super) fn check_used(sections: &[Section<'_>], issuers: &[TrustedIssuer], routes: &[Route]) {
+pub(super) fn check_used(
+    sections: &[Section<'_>],
+    issuers: &[TrustedIssuer],
+    routes: &[Route],
+    endpoints: &[EndpointConfig],
+) {
     for (section, issuer) in sections.iter().zip(issuers) {
         let is_let_in = |route: &Route| {
             matches!(route.policy.auth, Auth::Required | Auth::Optional)
                 && route.policy.takes(&issuer.name, issuer.everywhere)
         };
-        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) {
+        let is_relayed = |issuer: &TrustedIssuer| {
+            endpoints.iter().any(|endpoint| endpoint.relayed_issuer() == Some(issuer.name.as_str()))
+        };
+        if !section.is_bad() && !routes.is_empty() && !routes.iter().any(is_let_in) && !is_relayed(issuer) {
             let name = printable(&issuer.name);
             let message = format!(
                 "no route accepts its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that should, or \
@@ -229,6 +253,7 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
         preset,
         claims,
         keys,
+        introspection,
         typ,
         max_lifetime,
         leeway,
@@ -255,7 +280,9 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
             put(&mut table, "public_key", path(file));
             put(&mut table, "algorithm", algorithm.name());
         }
+        KeySource::None => {}
     }
+    put_some(&mut table, "introspection", introspection.as_ref().map(introspection::print));
     put(&mut table, "typ", texts(typ));
     put(&mut table, "max_lifetime", time(*max_lifetime));
     put(&mut table, "leeway", time(*leeway));

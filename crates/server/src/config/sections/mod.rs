@@ -27,6 +27,7 @@ mod cors;
 mod directory;
 mod endpoints;
 mod identity;
+mod introspection;
 mod issuer;
 mod issuers;
 mod limits;
@@ -34,6 +35,8 @@ mod listeners;
 mod log;
 mod mapping;
 mod overload;
+#[cfg(feature = "relay")]
+mod relay;
 mod routes;
 mod routing;
 mod server;
@@ -47,10 +50,13 @@ pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
+pub use introspection::IntrospectionConfig;
 pub use issuer::IssuerConfig;
 pub use issuers::{KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ListenerConfig, TlsConfig};
+#[cfg(feature = "relay")]
+pub use relay::RelaySettings;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 pub use store::StoreConfig;
@@ -156,12 +162,21 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let client_sections = root.sections("clients");
     let clients = clients::read(&client_sections, dir);
     let endpoint_sections = root.sections("endpoints");
-    let endpoints = endpoints::read(&endpoint_sections, &clients, server.public_url.scheme_str() == Some("https"));
+    let endpoints = endpoints::read(
+        &endpoint_sections,
+        &endpoints::Surroundings {
+            dir,
+            clients: &clients,
+            issuers: &issuers,
+            is_https: server.public_url.scheme_str() == Some("https"),
+        },
+    );
     let identity = identity::read(&at("identity"), &issuers);
     let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
     let route_sections = root.sections("routes");
     let routes = routes::read(&route_sections, &upstreams, &issuers);
-    issuers::check_used(&issuer_sections, &issuers, &routes);
+    issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
+    introspection::check(&route_sections, &routes, &issuers);
     root.finish();
 
     let config = Config {

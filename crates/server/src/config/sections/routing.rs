@@ -50,7 +50,13 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
 }
 
 fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
-    let one = |endpoint: &super::EndpointConfig| dialect::by_name(endpoint.dialect, &endpoint.options);
+    let one = |endpoint: &super::EndpointConfig| {
+        #[cfg(feature = "relay")]
+        if let Some(relay) = &endpoint.relay {
+            return Some(Box::new(relay.dialect()) as _);
+        }
+        dialect::by_name(endpoint.dialect, &endpoint.options)
+    };
     config.endpoints.iter().filter_map(move |endpoint| Some((endpoint.path.as_str(), one(endpoint)?)))
 }
 

@@ -13,6 +13,7 @@ use super::super::print::{self, number, put, put_some, texts, time};
 use super::super::raw::Section;
 use super::super::value::{self, Share};
 use super::{AdminConfig, DAY, ServerConfig, path_in};
+use crate::proxy::authorization;
 use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 use rotogate::private_file;
 
@@ -62,6 +63,13 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
         head_timeout: Some(time("head_timeout", MIN_TIME, HEAD_TIMEOUT)),
         idle_timeout: Some(time("idle_timeout", MIN_TIME, server.idle_timeout)),
         tls: read_tls(section, &default.urls, dir),
+        authorization_file: section.get("authorization_file", path_in(dir)).inspect(|path| {
+            if let Some(why) = private_file::denied_as_another(path) {
+                section.blame_unchecked("authorization_file", why);
+            } else if let Err(message) = authorization::load(path) {
+                section.blame("authorization_file", message);
+            }
+        }),
         max_requests,
         max_requests_per_caller: part("max_requests_per_caller", 10),
         max_requests_per_address: part("max_requests_per_address", 25),
@@ -209,6 +217,7 @@ pub(super) fn print(upstream: &Upstream) -> Value {
         head_timeout,
         idle_timeout,
         tls,
+        authorization_file,
         max_requests,
         max_requests_per_caller,
         max_requests_per_address,
@@ -237,6 +246,7 @@ pub(super) fn print(upstream: &Upstream) -> Value {
         put(&mut pair, "key", print::path(key));
         put(&mut table, "client_cert", pair);
     }
+    put_some(&mut table, "authorization_file", authorization_file.as_deref().map(print::path));
     put(&mut table, "max_requests", number(*max_requests));
     put(&mut table, "max_requests_per_caller", number(*max_requests_per_caller));
     put(&mut table, "max_requests_per_address", number(*max_requests_per_address));

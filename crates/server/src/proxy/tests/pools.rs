@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn pool_with(upstream: Upstream, resolver: &Resolver) -> Arc<Pool> {
     let connecting = Connector::new(&upstream, &Settings::default()).unwrap();
-    Arc::new(Pool::new(upstream, connecting, Arc::clone(resolver)))
+    Arc::new(Pool::new(upstream, connecting, None, Arc::clone(resolver)))
 }
 
 /// A pool with this many addresses.

@@ -20,10 +20,21 @@ impl Reloadable {
             tracing::error!(error, "configuration not applied; the old one stays in force");
             return;
         }
+        // An unchanged upstream goes on with what it had read. From here on the new content of a file counts as read.
+        let other_files = upstreams.differing_from(&last_read.upstreams);
+        if !other_files.is_empty()
+            && let Err(error) = self.proxy.reload_certificates(&other_files)
+        {
+            tracing::error!(
+                error = ?rotogate::fault::Chain(&error),
+                "upstream files changed but cannot be used; the old ones stay in force"
+            );
+        }
         let changed = [
             ("server", now.server != old.server),
             ("directories", now.directories != old.directories),
             ("upstreams", now.upstreams != old.upstreams),
+            ("endpoints", now.endpoints != old.endpoints),
         ];
         let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
         tracing::info!(changed = changed.join(", "), "configuration reloaded");
@@ -49,16 +60,30 @@ impl Reloadable {
                 loaded.push((tls, Tls::load(config).map_err(|wrong| wrong.to_string())?));
             }
         }
+        #[cfg(feature = "relay")]
+        let relays = relays(now)?;
         let directories = self.directories.prepare(&now.directories)?;
         let upstreams = self.proxy.replace(assemble::upstreams(now));
         upstreams.map_err(|error| format!("{:?}", rotogate::fault::Chain(&error)))?;
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
         self.directories.replace(directories);
+        #[cfg(feature = "relay")]
+        for (path, relay) in relays {
+            self.gate.set_relay(path, relay);
+        }
         self.limits.set(&now.server);
         self.gate.set_bounds(&now.server.overload);
         of_listeners.for_each(|(listener, (_, now))| listener.addresses.set_max(now.max_connections_per_address));
         Ok(())
     }
+}
+
+/// The relays with the content that their files have now, each with the path of its endpoint.
+#[cfg(feature = "relay")]
+fn relays(config: &Config) -> Result<Vec<(&str, rotogate::gate::RelayConfig)>, String> {
+    let relays =
+        config.endpoints.iter().filter_map(|endpoint| Some((endpoint.path.as_str(), endpoint.relay.as_ref()?)));
+    relays.map(|(path, relay)| Ok((path, crate::server::relays::load(relay).map_err(|wrong| wrong.message)?))).collect()
 }
 
 /// The name, place and keys of the users file.
@@ -129,7 +154,13 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         limits: restart_only.keep("limits", &old.limits, &limits),
         cors: restart_only.keep("cors", &old.cors, &cors),
         clients: restart_only.keep("clients", &old.clients, &clients),
-        endpoints: restart_only.keep("endpoints", &old.endpoints, &endpoints),
+        endpoints: if old.endpoints.len() == endpoints.len()
+            && old.endpoints.iter().zip(&endpoints).all(|(old, new)| old.serves_the_same_as(new))
+        {
+            endpoints
+        } else {
+            restart_only.keep("endpoints", &old.endpoints, &endpoints)
+        },
         identity: restart_only.keep("identity", &old.identity, &identity),
         routes: restart_only.keep("routes", &old_routes, &new_routes).into_iter().map(repositioned).collect(),
         upstreams,

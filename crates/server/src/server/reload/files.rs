@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, KeySource, ListenerConfig, TrustedIssuer};
+use crate::config::{Config, ListenerConfig, TrustedIssuer};
 use crate::file_stamp::{ChangeDetector, Stamp};
 use crate::server::assemble;
 use crate::server::tls::files_of;
@@ -62,6 +62,12 @@ impl FileGroup {
             return None;
         }
         Some(changed)
+    }
+
+    /// The files that both groups have, with another content here.
+    pub(super) fn differing_from(&self, other: &Self) -> Vec<PathBuf> {
+        let differs = |path: &PathBuf| other.in_force.get(path).is_some_and(|old| self.in_force.get(path) != Some(old));
+        self.in_force.keys().filter(|path| differs(path)).cloned().collect()
     }
 
     /// The content that was tried is in force.
@@ -121,11 +127,10 @@ pub(super) fn own(config: &Config) -> Vec<PathBuf> {
     files.chain([config.issuer.keys.clone()]).collect()
 }
 
-/// The key file of a trusted issuer.
+/// The key file of a trusted issuer, and the files of its introspection.
 pub(super) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
-    match &issuer.keys {
-        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => vec![path.clone()],
-    }
+    let introspection = issuer.introspection.iter().flat_map(|it| it.files()).map(|(_, path)| path.to_owned());
+    assemble::key_file(issuer).map(Path::to_owned).into_iter().chain(introspection).collect()
 }
 
 /// The certificate files of a listener.
@@ -133,9 +138,9 @@ pub(super) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
     listener.tls.iter().flat_map(files_of).map(Path::to_owned).collect()
 }
 
-/// The certificate files for TLS to upstreams.
+/// The files of certificates and credentials for upstreams.
 pub(super) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
-    config.upstreams.iter().flat_map(|upstream| upstream.tls.files()).map(Path::to_owned).collect()
+    config.upstreams.iter().flat_map(|upstream| upstream.files()).map(Path::to_owned).collect()
 }
 
 fn digests(paths: Vec<PathBuf>) -> Digests {

@@ -135,12 +135,12 @@ impl Reloadable {
                 Ok(()) => {
                     let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
                     let files = files.join(", ");
-                    tracing::info!(files, "upstream certificates reloaded");
+                    tracing::info!(files, "upstream files reloaded");
                     last_read.upstreams.mark_applied();
                 }
                 Err(error) if last_read.upstreams.mark_refused() => tracing::error!(
                     error = ?rotogate::fault::Chain(&error),
-                    "upstream certificates changed but cannot be used; the old ones stay in force"
+                    "upstream files changed but cannot be used; the old ones stay in force"
                 ),
                 Err(_) => {}
             }

@@ -1,0 +1,250 @@
+//! `RefreshAccessToken` of `user_api.v1.UserApiService`, in front of a server that has it. See [`super::super::knox`].
+//!
+//! A reply is kept as a status of HTTP and, if the call succeeded, its message; else the text of the gRPC status.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{Method, Request as HttpRequest};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use secrecy::SecretString;
+use tonic::server::Grpc;
+use tonic::{Code, Request, Response, Status};
+use tonic_prost::ProstCodec;
+use zeroize::Zeroizing;
+
+use super::super::knox::calls::{collected, refusal};
+use super::super::knox::proto::{
+    AuthnWithPasswordRequest, AuthnWithPasswordResponse, RefreshAccessTokenRequest, RefreshAccessTokenResponse,
+};
+use super::super::knox::{AUTHN, REFRESH, not_grpc, words};
+use super::super::{Call, CommandHandler, RelayRequest, Reply};
+use crate::http_client::{HttpClient, Target};
+use crate::reason::Reason;
+use crate::relay::{Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, SendError};
+use crate::reply::is_grpc;
+
+/// The statuses that say of a request that it is not good. All others are read as what they say of a rotation only.
+const CODES: [(Code, u16); 6] = [
+    (Code::Unauthenticated, 401),
+    (Code::InvalidArgument, 400),
+    (Code::PermissionDenied, 403),
+    (Code::NotFound, 404),
+    (Code::FailedPrecondition, 412),
+    (Code::ResourceExhausted, 429),
+];
+
+/// Answers a call.
+pub(super) async fn answer(call: &Call<'_>, gate: &dyn CommandHandler) -> (Reply, Reason) {
+    if !is_grpc(call.headers) {
+        return not_grpc();
+    }
+    let told = Mutex::new(super::super::knox::calls::UNREAD);
+    let told = &told;
+    let mut request = HttpRequest::new(Full::new(call.body.clone()));
+    *request.headers_mut() = call.headers.clone();
+    let reply = if call.operation == AUTHN {
+        let serve = |request: Request<AuthnWithPasswordRequest>| async move {
+            let sent =
+                ProviderRequest { call: AUTHN, body: encoded(&request.into_inner()), ..ProviderRequest::default() };
+            relayed::<AuthnWithPasswordResponse>(gate, RelayRequest::Pass(sent), told).await
+        };
+        let mut grpc = Grpc::new(ProstCodec::<AuthnWithPasswordResponse, _>::default());
+        collected(grpc.unary(tower::service_fn(serve), request).await).await
+    } else {
+        let serve = |request: Request<RefreshAccessTokenRequest>| async move {
+            let message = request.into_inner();
+            if message.refresh_token.is_empty() {
+                return Err(words::empty_field("refresh_token"));
+            }
+            let sent = ProviderRequest { call: REFRESH, body: encoded(&message), ..ProviderRequest::default() };
+            let presented = Presented {
+                token: SecretString::from(message.refresh_token),
+                presenter: Presenter::default(),
+                proof: None,
+                params: Params::default(),
+                request: sent,
+                address: None,
+            };
+            relayed::<RefreshAccessTokenResponse>(gate, RelayRequest::Exchange(presented), told).await
+        };
+        let mut grpc = Grpc::new(ProstCodec::<RefreshAccessTokenResponse, _>::default());
+        collected(grpc.unary(tower::service_fn(serve), request).await).await
+    };
+    let reason = *told.lock().unwrap_or_else(PoisonError::into_inner);
+    (reply, reason)
+}
+
+fn encoded(message: &impl Message) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(message.encode_to_vec())
+}
+
+async fn relayed<M: Message + Default>(
+    gate: &dyn CommandHandler,
+    request: RelayRequest,
+    told: &Mutex<Reason>,
+) -> Result<Response<M>, Status> {
+    let tell = |reason| *told.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    match gate.relay(request).await {
+        Ok(reply) if reply.status == 200 => {
+            tell(Reason::ANSWERED);
+            M::decode(reply.body.as_slice()).map(Response::new).map_err(|_| Status::internal("unexpected"))
+        }
+        Ok(reply) => {
+            tell(Reason::PROVIDER_REFUSED);
+            let code =
+                CODES.iter().find(|(_, status)| *status == reply.status).map_or(Code::Unknown, |(code, _)| *code);
+            Err(Status::new(code, String::from_utf8_lossy(&reply.body)))
+        }
+        Err(error) => {
+            tell(Reason::from(&error));
+            Err(words::status(&error))
+        }
+    }
+}
+
+/// A server that has this service.
+#[derive(Debug)]
+pub struct KnoxProvider {
+    http: HttpClient,
+    /// A target for each call.
+    authn: Target,
+    refresh: Target,
+}
+
+impl KnoxProvider {
+    /// A server at the targets of its two calls, which has `timeout` for an answer.
+    pub fn new(http: HttpClient, authn: Target, refresh: Target, timeout: Duration) -> Self {
+        // A little less than the relay's own bound, as in `HttpCaller`.
+        let timeout = timeout - timeout / 20;
+        let http = http.with_timeout(timeout).with_max_size(crate::relay::oauth::MAX_BODY);
+        Self { http, authn, refresh }
+    }
+
+    async fn call<I, O>(&self, target: &Target, method: &'static str, body: &[u8]) -> Result<ProviderReply, SendError>
+    where
+        I: Message + Default + 'static,
+        O: Message + Default + 'static,
+    {
+        let message = I::decode(body).map_err(|_| SendError::NotSent("the request cannot be encoded".to_owned()))?;
+        let failure = Arc::new(Mutex::new(None));
+        let (http, target, failed) = (self.http.clone(), target.clone(), Arc::clone(&failure));
+        let service = tower::service_fn(move |request: HttpRequest<tonic::body::Body>| {
+            let (http, target, failed) = (http.clone(), target.clone(), Arc::clone(&failed));
+            async move { exchange(&http, &target, request, &failed).await }
+        });
+        let mut client = tonic::client::Grpc::new(service);
+        let path = PathAndQuery::try_from(format!("/{}/{method}", super::super::knox::SERVICE));
+        let path = path.map_err(|_| SendError::NotSent("not a path".to_owned()))?;
+        let answered = client.unary(Request::new(message), path, ProstCodec::<I, O>::default()).await;
+        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        Ok(match answered {
+            Ok(response) => {
+                ProviderReply { status: 200, body: encoded(response.get_ref()), ..ProviderReply::default() }
+            }
+            Err(status) => {
+                let known = CODES.iter().find(|(code, _)| *code == status.code());
+                let number = match (known, status.code()) {
+                    (Some((_, number)), _) => *number,
+                    (None, Code::Unimplemented) => 501,
+                    // An intermediary says UNAVAILABLE for a server that may have processed the call.
+                    (None, _) => 500,
+                };
+                let body = Zeroizing::new(status.message().as_bytes().to_vec());
+                ProviderReply { status: number, body, ..ProviderReply::default() }
+            }
+        })
+    }
+}
+
+/// One request and its whole answer. Why there is none is in `failed`, too: a gRPC status cannot say whether anything
+/// was sent.
+async fn exchange(
+    http: &HttpClient,
+    target: &Target,
+    request: HttpRequest<tonic::body::Body>,
+    failed: &Mutex<Option<SendError>>,
+) -> Result<http::Response<http_body_util::combinators::UnsyncBoxBody<Bytes, Status>>, Status> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    match http.send_http2(target, Method::POST, parts.headers, body).await {
+        Ok((response, trailers)) => Ok(response.map(|bytes| {
+            let body = Full::new(bytes).map_err(|never| match never {});
+            body.with_trailers(std::future::ready(trailers.map(Ok))).boxed_unsync()
+        })),
+        Err(error) => {
+            let status = Status::unavailable(error.word());
+            let error = if error.not_sent() {
+                SendError::NotSent(error.to_string())
+            } else {
+                SendError::Lost(error.to_string())
+            };
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            Err(status)
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for KnoxProvider {
+    async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
+        if request.call == AUTHN {
+            let target = &self.authn;
+            self.call::<AuthnWithPasswordRequest, AuthnWithPasswordResponse>(target, AUTHN, &request.body).await
+        } else {
+            let target = &self.refresh;
+            self.call::<RefreshAccessTokenRequest, RefreshAccessTokenResponse>(target, REFRESH, &request.body).await
+        }
+    }
+
+    fn read(&self, token: &str, reply: &ProviderReply) -> Meaning {
+        match reply.status {
+            // Both responses have the same fields.
+            200 => {
+                match RefreshAccessTokenResponse::decode(reply.body.as_slice()).ok().and_then(|read| read.auth_token) {
+                    Some(tokens) if !tokens.token.is_empty() => Meaning::Granted {
+                        rotates: !tokens.refresh_token.is_empty() && tokens.refresh_token != token,
+                        lifetime: u64::try_from(tokens.expires_in).ok().filter(|s| *s > 0).map(Duration::from_secs),
+                    },
+                    Some(_) | None => Meaning::Unclear,
+                }
+            }
+            401 => Meaning::Dead,
+            400 | 403 | 404 | 412 => Meaning::Refused,
+            429 | 501 => Meaning::Busy,
+            _ => Meaning::Unclear,
+        }
+    }
+
+    fn aged(&self, mut reply: ProviderReply, passed: Duration) -> ProviderReply {
+        if let Ok(mut read) = RefreshAccessTokenResponse::decode(reply.body.as_slice())
+            && let Some(tokens) = &mut read.auth_token
+            && reply.status == 200
+        {
+            let passed = i32::try_from(passed.as_secs()).unwrap_or(i32::MAX);
+            tokens.expires_in = tokens.expires_in.saturating_sub(passed).max(0);
+            reply.body = encoded(&read);
+        }
+        reply
+    }
+
+    fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
+        let read = RefreshAccessTokenResponse::decode(reply.body.as_slice()).ok().filter(|_| reply.status == 200)?;
+        read.auth_token.map(|tokens| Zeroizing::new(tokens.token))
+    }
+
+    async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
+        Err(SendError::NotSent("the protocol has no revocation".to_owned()))
+    }
+}
+
+/// A refusal or a fault of the gate's own.
+pub(super) fn refused(error: &crate::fault::Error) -> Reply {
+    refusal(&words::status(error))
+}

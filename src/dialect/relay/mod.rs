@@ -1,0 +1,190 @@
+//! In front of a provider that rotates refresh tokens by itself: each refresh token reaches the provider once, and its
+//! answer is given again within a grace period.
+//!
+//! | wire | exchange | passed through, if granted | revocation |
+//! |---|---|---|---|
+//! | `oauth` | `POST` of a form at the path (RFC 6749 §6) | other grants, by their names | RFC 7009, at a path of its own |
+//! | `envelope` | `PUT` of both tokens at the path | `password`: `POST` at the path | none |
+//! | `knox` | `RefreshAccessToken` below the path | `password`: `AuthnWithPassword` below the path | none |
+//!
+//! The dialect reads requests and writes replies; [`crate::relay`] has the rules.
+
+use async_trait::async_trait;
+use http::{HeaderMap, Method};
+
+use super::envelope::Envelope;
+use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, RelayRequest, Reply, ServedPath};
+use crate::denial::Denial;
+use crate::fault::Error;
+use crate::reason::Reason;
+use crate::relay::ProviderReply;
+
+mod envelope;
+#[cfg(feature = "grpc")]
+mod knox;
+mod oauth;
+
+pub use envelope::{EnvelopeProvider, PASSWORD};
+#[cfg(feature = "grpc")]
+pub use knox::KnoxProvider;
+
+#[cfg(test)]
+mod tests;
+
+/// The dialect's name in `gateway.toml`.
+pub const NAME: &str = "relay";
+/// The grant that is not passed through, but exchanged once.
+pub const REFRESH_TOKEN: &str = "refresh_token";
+
+const TOKEN: &str = "token";
+const REVOCATION: &str = "revocation";
+
+/// The protocol of clients and provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// RFC 6749.
+    #[default]
+    OAuth,
+    /// `PUT /api/v2/auth/token`.
+    Envelope,
+    /// gRPC.
+    #[cfg(feature = "grpc")]
+    Knox,
+}
+
+impl Wire {
+    /// Is it gRPC? Then the provider has a path for each call.
+    pub const fn is_grpc(self) -> bool {
+        match self {
+            Self::OAuth | Self::Envelope => false,
+            #[cfg(feature = "grpc")]
+            Self::Knox => true,
+        }
+    }
+}
+
+/// The dialect. See the module.
+#[derive(Clone, Debug)]
+pub struct RelayDialect {
+    /// The protocol.
+    pub wire: Wire,
+    /// The grants that are served. All but `refresh_token` are passed through.
+    pub grants: Vec<String>,
+    /// The id of the gate's client, which the provider adds to each request. `None`: what clients send is passed on.
+    pub client: Option<String>,
+    /// Where revocations arrive.
+    pub revocation_path: Option<String>,
+}
+
+impl Default for RelayDialect {
+    fn default() -> Self {
+        Self { wire: Wire::OAuth, grants: vec![REFRESH_TOKEN.to_owned()], client: None, revocation_path: None }
+    }
+}
+
+impl RelayDialect {
+    fn serves_grant(&self, grant: &str) -> bool {
+        self.grants.iter().any(|served| served == grant)
+    }
+
+    fn read_request(&self, call: &Call<'_>) -> Result<RelayRequest, Denial> {
+        match self.wire {
+            Wire::OAuth => oauth::read(self, call),
+            Wire::Envelope => envelope::read(self, call),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => Err(Denial::MalformedRequest("a gRPC call is answered as a whole")),
+        }
+    }
+
+    fn reply(&self, call: &Call<'_>, reply: &ProviderReply) -> (Reply, Reason) {
+        let (written, is_granted) = match self.wire {
+            Wire::OAuth => (oauth::reply(call, reply), reply.status == 200),
+            Wire::Envelope => (envelope::reply(reply), envelope::is_granted(reply)),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => (self.refusal(call, &Denial::NoRoute.into()), false),
+        };
+        (written, if is_granted { Reason::ANSWERED } else { Reason::PROVIDER_REFUSED })
+    }
+
+    fn refusal(&self, call: &Call<'_>, error: &Error) -> Reply {
+        match self.wire {
+            Wire::OAuth => oauth::refusal(call.headers, error),
+            Wire::Envelope => Envelope::default().refusal(call, error),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => knox::refused(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Dialect for RelayDialect {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        match self.wire {
+            Wire::OAuth => "/auth/token",
+            Wire::Envelope => Envelope::default().default_path(),
+            #[cfg(feature = "grpc")]
+            Wire::Knox => "/user_api.v1.UserApiService",
+        }
+    }
+
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        const POST: &[Method] = &[Method::POST];
+        let served = |operation, template: String, methods| ServedPath { operation, template, methods, spellings: &[] };
+        let base_path = || base.to_owned();
+        match self.wire {
+            Wire::OAuth => {
+                let revocation = self.revocation_path.clone().map(|path| served(REVOCATION, path, POST));
+                std::iter::once(served(TOKEN, base_path(), POST)).chain(revocation).collect()
+            }
+            Wire::Envelope if self.serves_grant(PASSWORD) => {
+                vec![served(TOKEN, base_path(), &[Method::POST, Method::PUT])]
+            }
+            Wire::Envelope => vec![served(TOKEN, base_path(), &[Method::PUT])],
+            #[cfg(feature = "grpc")]
+            Wire::Knox => {
+                let called = |method: &'static str| served(method, format!("{base}/{method}"), POST);
+                let login = self.serves_grant(PASSWORD).then(|| called(super::knox::AUTHN));
+                std::iter::once(called(super::knox::REFRESH)).chain(login).collect()
+            }
+        }
+    }
+
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        Err(Denial::MalformedRequest("a request to the provider is answered as a whole"))
+    }
+
+    fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        match outcome {
+            // No command is executed here.
+            Ok(_) => self.refusal(call, &Denial::NoRoute.into()),
+            Err(error) => self.refusal(call, &error),
+        }
+    }
+
+    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
+        #[cfg(feature = "grpc")]
+        if self.wire == Wire::Knox {
+            return knox::answer(call, gate).await.into();
+        }
+        let answered = match self.read_request(call) {
+            Ok(request) => gate.relay(request).await,
+            Err(denial) => Err(denial.into()),
+        };
+        match answered {
+            Ok(reply) => self.reply(call, &reply).into(),
+            Err(error) => (self.refusal(call, &error), Reason::from(&error)).into(),
+        }
+    }
+
+    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+        match self.wire {
+            Wire::OAuth | Wire::Envelope => None,
+            #[cfg(feature = "grpc")]
+            Wire::Knox => crate::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
+        }
+    }
+}

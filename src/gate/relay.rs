@@ -1,0 +1,249 @@
+//! Relays at endpoints: what joins an endpoint, its provider, and the gate's tokens and revocations.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Inner, builder::BuildError};
+use crate::denial::{Denial, NotGood};
+use crate::dialect::RelayRequest;
+use crate::engine::{Engine, Origin};
+use crate::fault::{Error, Fault, StoreError};
+use crate::relay::{
+    Answer, EndTokens, Presented, Provider, ProviderReply, Relay, RelayParts, RelayRules, RelaySettings, Sealer, Source,
+};
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::RevokedBecause;
+use crate::store::relay::RelayStore;
+use crate::token::keyring::Keyring;
+use crate::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};
+use crate::verify_cache::TokenChecker;
+
+/// The longest text of a client's id in the log.
+const MAX_SHOWN: usize = 128;
+
+/// The provider behind an endpoint, and the rules of its relay.
+#[derive(Clone)]
+#[doc(hidden)]
+pub struct RelayConfig {
+    /// The rules.
+    pub rules: RelayRules,
+    /// The provider.
+    pub provider: Arc<dyn Provider>,
+    /// What stands for the provider in the keys of the records: its token URL, or its issuer.
+    pub place: String,
+    /// Are the provider's access tokens those of one of the gate's issuers?
+    pub known_issuer: bool,
+}
+
+impl fmt::Debug for RelayConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayConfig").field("rules", &self.rules).field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl RelayConfig {
+    fn settings(&self, path: &str, keyring: &Keyring) -> RelaySettings {
+        RelaySettings {
+            sealer: Sealer::new(keyring, path, &self.place),
+            rules: self.rules,
+            provider: Arc::clone(&self.provider),
+        }
+    }
+}
+
+/// The relay of an endpoint.
+pub(super) struct EndpointRelay {
+    path: String,
+    config: arc_swap::ArcSwap<RelayConfig>,
+    store: Arc<dyn RelayStore>,
+    relay: Relay,
+}
+
+impl fmt::Debug for EndpointRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointRelay").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What the relays of a gate share.
+pub(super) struct Shared {
+    pub(super) store: Option<Arc<dyn RelayStore>>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) checker: Arc<TokenChecker>,
+    pub(super) time: Arc<dyn crate::clock::TimeSource>,
+}
+
+impl Shared {
+    /// The relay at this path.
+    pub(super) fn relay(&self, path: &str, config: RelayConfig) -> Result<EndpointRelay, BuildError> {
+        let store = self.store.clone().ok_or(BuildError::NoRelayStore)?;
+        let end_tokens = TokenEnder { engine: Arc::clone(&self.engine), checker: Arc::clone(&self.checker) };
+        let relay = Relay::new(RelayParts {
+            endpoint: path.to_owned(),
+            settings: config.settings(path, &self.engine.keyring()),
+            store: Arc::clone(&store),
+            limits: Arc::clone(self.engine.limits()),
+            end_tokens: Arc::new(end_tokens),
+            clock: Arc::clone(self.engine.clock()),
+            time: Arc::clone(&self.time),
+        })?;
+        Ok(EndpointRelay { path: path.to_owned(), config: arc_swap::ArcSwap::from_pointee(config), store, relay })
+    }
+}
+
+impl EndpointRelay {
+    /// Goes on with this provider and these rules.
+    pub(super) fn replace(&self, config: RelayConfig, keyring: &Keyring) {
+        self.relay.replace(config.settings(&self.path, keyring));
+        self.config.store(Arc::new(config));
+    }
+
+    /// Goes on with other keys.
+    pub(super) fn set_keyring(&self, keyring: &Keyring) {
+        self.relay.replace(self.config.load().settings(&self.path, keyring));
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Resolves once nothing is under way.
+    pub(super) async fn idle(&self) {
+        self.relay.idle().await;
+    }
+
+    /// Removes the records that have ended, of all endpoints on the same store.
+    pub(super) async fn sweep(&self, engine: &Engine) -> Result<u64, StoreError> {
+        self.store.sweep_relay(engine.clock().now()).await
+    }
+
+    /// Carries out a request.
+    pub(super) async fn answer(
+        &self,
+        gate: &Inner,
+        request: RelayRequest,
+        origin: &Origin,
+    ) -> Result<ProviderReply, Error> {
+        gate.engine.limits().refresh(origin.address)?;
+        match request {
+            RelayRequest::Exchange(presented) => {
+                let client = shortened(&presented.presenter.client);
+                let presented = Presented { address: origin.address, ..presented };
+                let (reply, source) = reply(self.relay.exchange(presented).await)?;
+                self.audit(gate, &client, &reply, source, origin);
+                Ok(reply)
+            }
+            RelayRequest::Revoke(presented) => {
+                let client = shortened(&presented.presenter.client);
+                let presented = Presented { address: origin.address, ..presented };
+                let (reply, _) = reply(self.relay.revoke(presented).await)?;
+                tracing::info!(
+                    target: "rotogate::audit",
+                    event = "relay_revoked",
+                    rotogate.endpoint = self.path,
+                    rotogate.client.id = client,
+                    client.address = origin.address.map(tracing::field::display),
+                    outcome = outcome(&reply),
+                    "revocation passed on to the provider",
+                );
+                Ok(reply)
+            }
+            RelayRequest::Pass(request) => Ok(reply(self.relay.pass(&request, origin.address).await)?.0),
+        }
+    }
+
+    fn audit(&self, gate: &Inner, client: &str, reply: &ProviderReply, source: Source, origin: &Origin) {
+        let token = self.relay.access_token(reply);
+        let read = token.as_ref().map(|token| gate.checker.verify_answer(token));
+        let verified = read.as_ref().and_then(|read| read.as_ref().ok());
+        if let Some(Err(denial)) = &read
+            && self.config.load().known_issuer
+        {
+            tracing::warn!(
+                endpoint = self.path,
+                reason = denial.reason(),
+                detail = denial.detail(),
+                "relay: the access token of the answer is not good here"
+            );
+        }
+        tracing::info!(
+            target: "rotogate::audit",
+            event = "relay_exchanged",
+            rotogate.endpoint = self.path,
+            rotogate.issuer = verified.map(|token| &*token.issuer),
+            user.id = verified.map(|token| &*token.subject),
+            rotogate.client.id = client,
+            client.address = origin.address.map(tracing::field::display),
+            outcome = outcome(reply),
+            replay = source == Source::Replayed,
+            verified = verified.is_some(),
+            "refresh token relayed",
+        );
+    }
+}
+
+fn outcome(reply: &ProviderReply) -> &'static str {
+    if reply.status == 200 { "granted" } else { "refused" }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}
+
+/// What a relay answers, as an outcome of the gate.
+fn reply(answer: Answer) -> Result<(ProviderReply, Source), Error> {
+    Err(match answer {
+        Answer::Reply(reply, source) => return Ok((reply, source)),
+        Answer::InvalidGrant(why) => Denial::RelayRefused(why).into(),
+        Answer::InvalidProof(why) => Denial::InvalidProof(why).into(),
+        Answer::InvalidScope => Denial::InvalidScope.into(),
+        Answer::TooMany { retry_after } => {
+            Denial::TooManyRequests(retry_after.max(std::time::Duration::from_secs(1))).into()
+        }
+        Answer::Unavailable { retry_after, reason } => Error::Failed(Fault::Provider { reason, retry_after }),
+    })
+}
+
+/// Ends access tokens of the gate's other issuers.
+#[derive(Debug)]
+struct TokenEnder {
+    engine: Arc<Engine>,
+    checker: Arc<TokenChecker>,
+}
+
+impl TokenEnder {
+    /// A provider's session has no entry of its own in the list, so the entry is for all tokens of the subject up to
+    /// this one: other sessions of the subject refresh once.
+    fn entry(&self, token: &AccessToken) -> Revocation {
+        let now = self.engine.clock().now();
+        let target = Target::Subject { issuer: Arc::clone(&token.issuer), subject: token.token_subject().into() };
+        let moment = token.issued_at.map_or(now, |issued_at| issued_at.min(now));
+        let until = token.expires.max(moment.plus(MAX_SESSIONLESS_LIFETIME)).plus(token.leeway);
+        Revocation { target, effect: Effect::NotBefore(moment), until }
+    }
+}
+
+#[async_trait]
+impl EndTokens for TokenEnder {
+    async fn end(&self, access_token: &str) -> Result<(), StoreError> {
+        let token = match self.checker.verify_answer(access_token).map_err(NotGood::of) {
+            Ok(token) => token,
+            // Nothing that is good here.
+            Err(Ok(_)) => return Ok(()),
+            Err(Err(undecided)) => {
+                return Err(StoreError::caused_by("a token to revoke could not be verified", undecided));
+            }
+        };
+        // Our own tokens are not the provider's to end.
+        if token.ours {
+            return Ok(());
+        }
+        match self.engine.revoke(self.entry(&token), RevokedBecause::Logout).await {
+            Ok(_) => Ok(()),
+            Err(Error::Failed(Fault::Store(error))) => Err(error),
+            Err(error) => Err(StoreError::caused_by("a token could not be revoked", error)),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A provider behind URLs: one request, one connection, one answer of at most 64 KiB.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::oauth;
+use super::provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
+use crate::http_client::{FetchError, HttpClient, Target};
+
+/// RFC 9449 §8.
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Where a URL of a provider comes from. It gives the URL as it is known now; `None` before it is known.
+pub type UrlSource = Arc<dyn Fn() -> Option<Target> + Send + Sync>;
+
+/// The URLs of a provider.
+#[derive(Clone)]
+pub struct ProviderUrls {
+    /// The token endpoint.
+    pub token: UrlSource,
+    /// The revocation endpoint (RFC 7009), if revocations are passed on.
+    pub revocation: Option<UrlSource>,
+}
+
+impl fmt::Debug for ProviderUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProviderUrls(…)")
+    }
+}
+
+impl ProviderUrls {
+    /// URLs that do not change.
+    pub fn fixed(token: Target, revocation: Option<Target>) -> Self {
+        let fixed = |target: Target| -> UrlSource { Arc::new(move || Some(target.clone())) };
+        Self { token: fixed(token), revocation: revocation.map(fixed) }
+    }
+}
+
+/// Sends requests to a provider.
+#[derive(Clone, Debug)]
+pub struct HttpCaller {
+    http: HttpClient,
+}
+
+impl HttpCaller {
+    /// Sends by this client, to a provider that has `timeout` for an answer.
+    pub fn new(http: HttpClient, timeout: Duration) -> Self {
+        // A little less than the relay's own bound: this one tells whether anything was sent.
+        let timeout = timeout - timeout / 20;
+        Self { http: http.with_timeout(timeout).with_max_size(oauth::MAX_BODY) }
+    }
+
+    /// Sends a request once.
+    ///
+    /// # Errors
+    /// The URL is not known, or there is no whole reply.
+    pub async fn send(
+        &self,
+        url: &UrlSource,
+        method: Method,
+        headers: HeaderMap,
+        body: &[u8],
+    ) -> Result<ProviderReply, SendError> {
+        let target = url().ok_or_else(|| SendError::NotSent("its URL is not known yet".to_owned()))?;
+        let sent = self.http.send(&target, method, headers, Bytes::copy_from_slice(body)).await;
+        sent.map(reply).map_err(|error| send_error(&error))
+    }
+}
+
+fn send_error(error: &FetchError) -> SendError {
+    if error.not_sent() { SendError::NotSent(error.to_string()) } else { SendError::Lost(error.to_string()) }
+}
+
+fn reply(response: Response<Bytes>) -> ProviderReply {
+    let (parts, body) = response.into_parts();
+    let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    ProviderReply {
+        status: parts.status.as_u16(),
+        // A date instead of seconds counts as if it were absent.
+        retry_after: text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs),
+        challenge: text(WWW_AUTHENTICATE),
+        dpop_nonce: text(DPOP_NONCE),
+        body: Zeroizing::new(body.to_vec()),
+    }
+}
+
+/// The client that the gate is towards the provider.
+#[derive(Clone, Debug)]
+pub struct RelayClient {
+    /// Its id.
+    pub id: String,
+    /// Its secret, and where it is sent.
+    pub secret: Option<(SecretString, SecretPlace)>,
+}
+
+/// Where a client's secret is sent (RFC 6749 §2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// In `Authorization`.
+    #[default]
+    Basic,
+    /// In the form.
+    Form,
+}
+
+/// A provider that speaks RFC 6749.
+#[derive(Debug)]
+pub struct OAuthProvider {
+    caller: HttpCaller,
+    urls: ProviderUrls,
+    client: Option<RelayClient>,
+}
+
+impl OAuthProvider {
+    /// A provider at these URLs.
+    pub const fn new(caller: HttpCaller, urls: ProviderUrls) -> Self {
+        Self { caller, urls, client: None }
+    }
+
+    /// Adds this client to each request.
+    #[must_use]
+    pub fn with_client(mut self, client: Option<RelayClient>) -> Self {
+        self.client = client;
+        self
+    }
+
+    async fn post(&self, url: &UrlSource, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
+        let mut headers = request.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let mut body = request.body.clone();
+        if let Some(client) = &self.client {
+            let added = client.add_to(&mut headers, &mut body);
+            added.ok_or_else(|| SendError::NotSent("the client's id or secret cannot be sent".to_owned()))?;
+        }
+        self.caller.send(url, Method::POST, headers, &body).await
+    }
+}
+
+impl RelayClient {
+    /// Adds the client to a form. `None`: it cannot be written.
+    fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
+        let mut pairs = Vec::new();
+        match &self.secret {
+            Some((secret, SecretPlace::Basic)) => {
+                headers.insert(AUTHORIZATION, basic(&self.id, secret)?);
+            }
+            Some((secret, SecretPlace::Form)) => {
+                pairs.extend([("client_id", self.id.as_str()), ("client_secret", secret.expose_secret())]);
+            }
+            None => pairs.push(("client_id", self.id.as_str())),
+        }
+        if !pairs.is_empty() {
+            let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+            let added = Zeroizing::new(added);
+            // Room for both, so that nothing is left behind by a reallocation.
+            let mut whole = Zeroizing::new(Vec::with_capacity(body.len() + 1 + added.len()));
+            whole.extend_from_slice(body);
+            whole.push(b'&');
+            whole.extend_from_slice(added.as_bytes());
+            *body = whole;
+        }
+        Some(())
+    }
+}
+
+/// Both parts form-encoded (RFC 6749 §2.3.1).
+fn basic(id: &str, secret: &SecretString) -> Option<HeaderValue> {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encoded(id), encoded(secret.expose_secret())));
+    let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[async_trait]
+impl Provider for OAuthProvider {
+    fn proof_url(&self) -> Option<String> {
+        (self.urls.token)().map(|target| target.to_string())
+    }
+
+    async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
+        self.post(&self.urls.token, request).await
+    }
+
+    fn read(&self, token: &str, reply: &ProviderReply) -> Meaning {
+        oauth::read(token, reply)
+    }
+
+    fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply {
+        oauth::aged(reply, passed)
+    }
+
+    fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
+        oauth::access_token(reply)
+    }
+
+    async fn revoke(&self, request: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
+        let url = self.urls.revocation.as_ref();
+        let url = url.ok_or_else(|| SendError::NotSent("it has no revocation URL".to_owned()))?;
+        let reply = self.post(url, request).await?;
+        // RFC 7009 §2.2: 200, also for a token that is not known.
+        if reply.status == StatusCode::OK {
+            return Ok((true, ProviderReply { body: Zeroizing::default(), ..reply }));
+        }
+        match oauth::read("", &reply) {
+            Meaning::Dead | Meaning::Refused => Ok((false, reply)),
+            // What its body says is not for clients.
+            Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
+                let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);
+                Ok((false, ProviderReply { status, body: Zeroizing::default(), ..reply }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

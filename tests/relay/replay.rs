@@ -1,0 +1,150 @@
+//! To whom an answer is given again, and until when: I36 to I38, I41.
+
+use http::Method;
+
+use super::provider::Provider;
+use super::{pair, place, refresh, refresh_with};
+use crate::edge::issuer::Issuer;
+use support::until;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i36_after_grace_a_token_that_comes_again_reaches_the_provider_which_ends_the_login() {
+    let provider = Provider::start().await;
+    let place = place(&provider, "grace = \"1s\"");
+    let gate = place.start();
+    let token = provider.login();
+    let first = pair(&refresh(&gate, &token).await);
+    // Within grace it is the same pair; from then on the provider is asked.
+    until("grace is over", async || {
+        let again = refresh(&gate, &token).await;
+        if again.status == 200 {
+            assert_eq!(pair(&again), first);
+        } else {
+            assert_eq!(again.error(), "invalid_grant");
+        }
+        provider.count() == 2
+    })
+    .await;
+    assert_eq!(provider.ended(), 1, "its detection is not suppressed");
+    assert_eq!(refresh(&gate, &first.1).await.error(), "invalid_grant");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i36_without_grace_nothing_is_given_again() {
+    let provider = Provider::start().await;
+    let place = place(&provider, "grace = \"0s\"");
+    let gate = place.start();
+    let token = provider.login();
+    pair(&refresh(&gate, &token).await);
+    assert_eq!(refresh(&gate, &token).await.error(), "invalid_grant");
+    assert_eq!((provider.count(), provider.ended()), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i37_neither_the_store_nor_the_log_nor_the_metrics_hold_a_token() {
+    let provider = Provider::start().await;
+    let place = place(&provider, "");
+    let gate = place.start();
+    let mut tokens = vec![provider.login()];
+    for _ in 0..3 {
+        let (access, refresh) = pair(&refresh(&gate, tokens.last().unwrap()).await);
+        tokens.extend([access, refresh]);
+    }
+    refresh_with(&gate, &tokens[0], &[("client_id", "other")]).await;
+    let log = gate.log();
+    let metrics = String::from_utf8(gate.admin_get("/metrics").await.body.to_vec()).unwrap();
+    assert_eq!(gate.stop(), Some(0));
+    let mut files = vec![place.path("data")];
+    let mut bytes = Vec::new();
+    while let Some(file) = files.pop() {
+        if file.is_dir() {
+            files.extend(std::fs::read_dir(&file).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            bytes.extend(std::fs::read(&file).unwrap());
+        }
+    }
+    assert!(bytes.len() > 10_000, "the store was read");
+    for token in &tokens {
+        let is_in = |text: &[u8]| text.windows(token.len()).any(|window| window == token.as_bytes());
+        assert!(!is_in(&bytes) && !is_in(log.as_bytes()) && !is_in(metrics.as_bytes()), "a token lies there");
+    }
+    for event in ["relay_exchanged", "relay_refused"] {
+        assert!(log.contains(&format!("event={event} ")), "{event}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i38_another_client_secret_or_scope_gets_nothing_within_grace_and_nothing_is_sent() {
+    let provider = Provider::start().await;
+    let place = place(&provider, "");
+    let gate = place.start();
+    let token = provider.login();
+    let mine = [("client_id", "spa"), ("client_secret", "s3cret-of-spa"), ("scope", "read write")];
+    let first = pair(&refresh_with(&gate, &token, &mine).await);
+    for (other, error) in [
+        (&[("client_id", "other"), ("client_secret", "s3cret-of-spa"), ("scope", "read write")][..], "invalid_grant"),
+        (&[("client_id", "spa"), ("client_secret", "guess"), ("scope", "read write")], "invalid_grant"),
+        (&[("client_id", "spa"), ("scope", "read write")], "invalid_grant"),
+        (&[], "invalid_grant"),
+        (&[("client_id", "spa"), ("client_secret", "s3cret-of-spa")], "invalid_scope"),
+        (&[("client_id", "spa"), ("client_secret", "s3cret-of-spa"), ("scope", "admin")], "invalid_scope"),
+        (
+            &[("client_id", "spa"), ("client_secret", "s3cret-of-spa"), ("scope", "read write"), ("resource", "urn:x")],
+            "invalid_scope",
+        ),
+    ] {
+        let answer = refresh_with(&gate, &token, other).await;
+        assert_eq!((answer.status.as_u16(), answer.error().as_str()), (400, error), "{other:?}");
+    }
+    let reordered = [("scope", "write read"), ("client_secret", "s3cret-of-spa"), ("client_id", "spa")];
+    assert_eq!(pair(&refresh_with(&gate, &token, &reordered).await), first, "the owner is not harmed");
+    assert_eq!((provider.count(), provider.ended()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i38_a_bad_proof_is_refused_and_nothing_is_sent() {
+    let provider = Provider::start().await;
+    let place = place(&provider, "");
+    let gate = place.start();
+    let token = provider.login();
+    let form = [("content-type", "application/x-www-form-urlencoded"), ("dpop", "a.b.c")];
+    let body = format!("grant_type=refresh_token&client_id=spa&refresh_token={token}");
+    let answer = gate.call(Method::POST, "/auth/token", &form, &body).await;
+    assert_eq!((answer.status.as_u16(), answer.error().as_str()), (400, "invalid_dpop_proof"));
+    assert_eq!(provider.count(), 0);
+}
+
+const ISSUER: &str = "[[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n\
+                      jwks_file = \"idp.json\"\neverywhere = true\nscopes = \"any\"\n[[upstreams]]";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i41_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_access_token() {
+    let provider = Provider::start().await;
+    let issuer = Issuer::new(1);
+    let place = place(&provider, "issuer = \"idp\"");
+    let jwks = serde_json::json!({ "keys": [issuer.jwk("k1")] }).to_string();
+    std::fs::write(place.path("idp.json"), jwks).unwrap();
+    provider.sign_as(issuer);
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&config.replacen("[[upstreams]]", ISSUER, 1));
+    let gate = place.start();
+    let token = provider.login();
+    let (access, _) = pair(&refresh(&gate, &token).await);
+    assert_eq!(gate.get("/hello", &access).await.status, 200);
+    assert!(gate.log().contains("verified=true"), "the audit trail names the subject");
+
+    let revoked = gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &token)]).await;
+    assert_eq!((revoked.status.as_u16(), revoked.body.len()), (200, 0));
+    assert_eq!(revoked.headers["cache-control"], "no-store");
+    assert_eq!((provider.last().path.as_str(), provider.last().field("token")), ("/revoke", Some(token.as_str())));
+    assert_eq!(gate.get("/hello", &access).await.status, 401, "its access token ended");
+    let again = refresh(&gate, &token).await;
+    assert_eq!(again.error(), "invalid_grant");
+    assert_eq!(provider.count(), 3, "the provider says so, not a record");
+
+    let other = provider.login();
+    let (access, _) = pair(&refresh(&gate, &other).await);
+    assert_eq!(gate.get("/hello", &access).await.status, 200);
+    gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &access)]).await;
+    assert_eq!(gate.get("/hello", &access).await.status, 401, "an access token is revoked by itself, too");
+}
