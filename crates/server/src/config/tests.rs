@@ -43,7 +43,7 @@ fn the_first_configuration_claims_the_defaults_that_are_meant() {
     assert_eq!(shipped.sessions, minimal.sessions);
     assert_eq!(shipped.sessions.profile, Profile::default());
     assert_eq!(shipped.store, minimal.store);
-    assert_eq!(shipped.directory, minimal.directory);
+    assert_eq!(shipped.directories, minimal.directories);
     assert_eq!(shipped.limits, minimal.limits);
     assert_eq!(shipped.cors, minimal.cors);
     assert_eq!(shipped.identity, minimal.identity);
@@ -340,7 +340,6 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         ("[sessions]\non_expiry = \"keep\"\n", "sessions.on_expiry"),
         ("[store]\nkind = \"redis\"\n", "store.kind"),
         ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
-        ("[directory]\nkind = \"webhook\"\n", "directory.kind"),
         ("[[upstreams]]\nname = \"u\"\nurls = [\"unix:/run/a\"]\n", "upstreams[0].urls[0]"),
         ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
     ] {

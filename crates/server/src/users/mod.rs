@@ -19,6 +19,7 @@
 pub mod edit;
 pub mod import;
 mod parse;
+mod plain;
 mod rehash;
 mod watch;
 
