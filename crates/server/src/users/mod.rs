@@ -19,7 +19,6 @@
 pub mod edit;
 pub mod import;
 mod parse;
-mod plain;
 mod rehash;
 mod watch;
 

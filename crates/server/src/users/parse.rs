@@ -14,7 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 
-use super::{UserChange, UsersFile, plain};
+use super::{UserChange, UsersFile};
 use crate::config::raw::{self, Problems, Section, Value};
 use crate::config::value;
 use rotogate::clock::Timestamp;
@@ -43,49 +43,7 @@ pub(super) struct Entry {
     mark: Option<Box<PasswordMark>>,
 }
 
-/// What a piece says of its user.
-pub(super) struct EntryParts {
-    pub(super) subject: Box<str>,
-    pub(super) username: Box<str>,
-    pub(super) account: Option<Box<str>>,
-    pub(super) password: (SecretHash, CostClass),
-    pub(super) active: bool,
-    pub(super) sessions_valid_from: Timestamp,
-    pub(super) scopes: Scope,
-    pub(super) profile: BTreeMap<String, serde_json::Value>,
-    /// The mark of the hash that the gate wrote, and the mark that the password keeps.
-    pub(super) rehashed: Option<(PasswordMark, PasswordMark)>,
-}
-
 impl Entry {
-    pub(super) fn new(parts: EntryParts) -> Self {
-        let EntryParts {
-            subject,
-            username,
-            account,
-            password: (hash, class),
-            active,
-            sessions_valid_from,
-            scopes,
-            profile,
-            rehashed,
-        } = parts;
-        // Of another hash: somebody changed the password by hand.
-        let mark = rehashed.filter(|(of, _)| *of == PasswordMark::of(hash.expose().as_bytes()));
-        Self {
-            subject,
-            username,
-            account,
-            active,
-            sessions_valid_from,
-            scopes,
-            profile: (!profile.is_empty()).then(|| serde_json::Value::from_iter(profile).to_string().into()),
-            hash,
-            class,
-            mark: mark.map(|(_, mark)| Box::new(mark)),
-        }
-    }
-
     /// The mark of the password: the same as long as the password is, although a login may replace its hash.
     pub(super) fn mark(&self) -> PasswordMark {
         self.mark.as_deref().copied().unwrap_or_else(|| PasswordMark::of(self.hash.expose().as_bytes()))
@@ -442,11 +400,6 @@ fn short_digest(text: &str) -> [u8; 16] {
 
 /// The user of a piece that has one and no mistake.
 fn single(piece: &str, file: &str, accepted: &Accepted) -> Option<Entry> {
-    plain::read(piece, accepted).or_else(|| by_toml(piece, file, accepted))
-}
-
-/// The same, by the TOML parser.
-pub(super) fn by_toml(piece: &str, file: &str, accepted: &Accepted) -> Option<Entry> {
     let problems = Problems::new(file, piece);
     let root = raw::parse(piece, &problems)?;
     let root = Section::root(&root, &problems);
@@ -498,20 +451,24 @@ fn entry(section: &Section<'_>, accepted: &Accepted) -> Option<Entry> {
     let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).unwrap_or_default();
     let profile = profile(&section.section("profile"));
     let rehashed = rehashed(&section.section("rehashed"));
-    Some(Entry::new(EntryParts {
+    let (hash, class) = password?;
+    // Of another hash: somebody changed the password by hand.
+    let mark = rehashed.filter(|(of, _)| *of == PasswordMark::of(hash.expose().as_bytes()));
+    Some(Entry {
         subject: subject?,
         username: username?,
         account,
-        password: password?,
         active,
         sessions_valid_from,
         scopes,
-        profile,
-        rehashed,
-    }))
+        profile: (!profile.is_empty()).then(|| serde_json::Value::from_iter(profile).to_string().into()),
+        hash,
+        class,
+        mark: mark.map(|(_, mark)| Box::new(mark)),
+    })
 }
 
-pub(super) fn subject(v: &Value) -> Result<Box<str>, String> {
+fn subject(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_subject(s) => Ok(s.as_str().into()),
         Value::String(s) if is_subject(s) => {
@@ -521,7 +478,7 @@ pub(super) fn subject(v: &Value) -> Result<Box<str>, String> {
     }
 }
 
-pub(super) fn name(v: &Value) -> Result<Box<str>, String> {
+fn name(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_name(s) => Ok(s.as_str().into()),
         other => {
@@ -530,7 +487,7 @@ pub(super) fn name(v: &Value) -> Result<Box<str>, String> {
     }
 }
 
-pub(super) fn account(v: &Value) -> Result<Box<str>, String> {
+fn account(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_account(s) => Ok(s.as_str().into()),
         other => Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", other.describe())),
@@ -547,7 +504,7 @@ pub(super) fn is_valid_account(account: &str) -> bool {
 }
 
 /// The value may be a password that was mistaken for its hash: it is never repeated.
-pub(super) fn hash(v: &Value, accepted: &Accepted) -> Result<(SecretHash, CostClass), String> {
+fn hash(v: &Value, accepted: &Accepted) -> Result<(SecretHash, CostClass), String> {
     match v {
         Value::String(s) => match PasswordHash::parse(s, accepted) {
             Ok(hash) => Ok((SecretHash::new(s.clone()), hash.class())),
@@ -564,7 +521,7 @@ fn rehashed(section: &Section<'_>) -> Option<(PasswordMark, PasswordMark)> {
     hash.zip(mark)
 }
 
-pub(super) fn mark(v: &Value) -> Result<PasswordMark, String> {
+fn mark(v: &Value) -> Result<PasswordMark, String> {
     let text = match v {
         Value::String(s) => MARK.decode(s).ok(),
         _ => None,
