@@ -18,12 +18,13 @@ mod support;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use support::program::{Gate, goal, rotogate};
 use support::{measures, quantile};
 
 const USERS: usize = 50_000;
@@ -52,39 +53,6 @@ urls = ["echo:"]
 path = "/{*rest}"
 upstream = "app"
 "#;
-
-/// A gate on the files of a folder.
-struct Gate(Child);
-
-impl Gate {
-    fn start(folder: &Path) -> Self {
-        let mut child = rotogate(folder).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the gate did not start");
-        Self(child)
-    }
-
-    /// A line of its `/proc/…/status`, in MiB.
-    fn memory(&self, name: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn rotogate(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rotogate"));
-    command.arg("--config").arg(folder.join("gateway.toml")).current_dir(folder);
-    command
-}
 
 /// Runs a command to its end. Returns the time that it took.
 fn timed(folder: &Path, arguments: &[&str], input: &str) -> Duration {
@@ -118,11 +86,6 @@ fn folder(users: usize) -> tempfile::TempDir {
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     folder
-}
-
-fn goal(name: &str, measured: f64, limit: f64, unit: &str) {
-    let met = if measured <= limit { "met" } else { "NOT MET" };
-    println!("{name:<58} {measured:>8.2} {unit:<3} goal {limit:>6.2} {unit:<3} {met}");
 }
 
 fn main() {

@@ -13,6 +13,8 @@
     reason = "a bench measures, and may stop"
 )]
 
+pub(crate) mod program;
+
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 

@@ -66,7 +66,8 @@ async fn r8_i23_a_refresh_of_a_user_who_is_disabled_moved_or_removed_ends_the_se
     let w = World::new().await;
     let inactive = Denial::SessionRevoked(SessionEnd::UserInactive);
     let over = Denial::SessionRevoked(SessionEnd::Record);
-    let changes: [(fn(&mut User), fn(&mut User)); 2] = [
+    type Change = fn(&mut User);
+    let changes: [(Change, Change); 2] = [
         (|user| user.active = false, |user| user.active = true),
         (|user| user.account = Some("another".into()), |user| user.account = None),
     ];

@@ -1,0 +1,45 @@
+//! The program itself, started by a bench.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A gate on the files of a folder: `gateway.toml` in it.
+pub(crate) struct Gate(Child);
+
+impl Gate {
+    pub(crate) fn start(folder: &Path) -> Self {
+        let mut child = rotogate(folder).arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the gate did not start");
+        Self(child)
+    }
+
+    /// A line of its `/proc/…/status`, in MiB.
+    pub(crate) fn memory(&self, name: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn rotogate(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rotogate"));
+    command.arg("--config").arg(folder.join("gateway.toml")).current_dir(folder);
+    command
+}
+
+/// Prints a figure, and whether it meets its goal.
+pub(crate) fn goal(name: &str, measured: f64, limit: f64, unit: &str) {
+    let met = if measured <= limit { "met" } else { "NOT MET" };
+    println!("{name:<58} {measured:>8.2} {unit:<3} goal {limit:>6.2} {unit:<3} {met}");
+}
