@@ -131,6 +131,8 @@ pub mod reason;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
+#[cfg(feature = "remote-keys")]
+pub mod remote_keys;
 #[doc(hidden)]
 pub mod reply;
 #[doc(hidden)]

@@ -25,6 +25,7 @@ mod long_replies;
 mod metrics;
 mod overload;
 mod path_corpus;
+mod remote_keys;
 mod sessions;
 mod small_print;
 mod smuggling;

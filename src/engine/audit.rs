@@ -192,6 +192,7 @@ pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
         RevokedBecause::OtherClient => ("other-client", false),
         RevokedBecause::Operator => ("operator", false),
         RevokedBecause::TooMany => ("too-many", false),
+        RevokedBecause::UserChanged => ("user-changed", false),
     };
     let of = of.map(display);
     if is_daily {

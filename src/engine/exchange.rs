@@ -15,7 +15,7 @@ use crate::engine::live_sessions::SuccessorToken;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
-use crate::session::rotation::{self, Decision, Facts, Reuse, decide};
+use crate::session::rotation::{self, Decision, Facts, Reuse, SessionEnd, decide};
 use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
 use crate::store::{Cursor, StoreError, Swap};
 use crate::token::claims::OwnChecked;
@@ -53,7 +53,7 @@ impl Engine {
             self.belongs(&session, &refresh).await?;
             if user.is_none() && session.dialect.as_ref() != APPLICATION {
                 user = match &self.directory {
-                    Some(directory) => Some(directory.lookup(&session.subject).await?),
+                    Some(directory) => Some(directory.lookup_in(session.account.as_deref(), &session.subject).await?),
                     None => None,
                 };
             }
@@ -63,7 +63,12 @@ impl Engine {
             let decision =
                 decide(&session, presented, self.facts(&session, user.as_ref(), minimum_known), now, refresh.profile);
             let how = match decision {
-                Decision::Revoked(why) => return Err(Denial::SessionRevoked(why).into()),
+                Decision::Revoked(why) => {
+                    if ends_for_its_user(&session, user.as_ref(), why) {
+                        self.revoke_session(&session, RevokedBecause::UserChanged).await?;
+                    }
+                    return Err(Denial::SessionRevoked(why).into());
+                }
                 Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
                 Decision::Ahead { fast_forward: false } => {
                     self.counts.add(Event::Ahead);
@@ -267,12 +272,26 @@ impl Engine {
         let Some(session) = self.store.load(session).await? else { return Ok(false) };
         let user = match &self.directory {
             Some(directory) if session.dialect.as_ref() != APPLICATION => {
-                Some(directory.lookup(&session.subject).await?)
+                Some(directory.lookup_in(session.account.as_deref(), &session.subject).await?)
             }
             Some(_) | None => None,
         };
         let facts = self.facts(&session, user.as_ref(), minimum_known);
         Ok(decide(&session, generation, facts, self.clock.now(), profile) == Decision::Replay)
+    }
+}
+
+/// Whether the directory says that the session is over. Then it ends for good, and with it its access tokens: a user who
+/// is enabled again logs in again.
+// Requirement I23.
+fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> bool {
+    match why {
+        SessionEnd::UserInactive => true,
+        // A not-before in the revocation list has the same effect by itself.
+        SessionEnd::BeforeValidFrom => {
+            user.and_then(Option::as_ref).is_some_and(|user| session.created() <= user.sessions_valid_from)
+        }
+        SessionEnd::Record | SessionEnd::List => false,
     }
 }
 

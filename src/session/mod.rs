@@ -211,6 +211,8 @@ pub enum RevokedBecause {
     Operator,
     /// Its subject exceeded the number of live sessions, and this was the oldest.
     TooMany,
+    /// A refresh found that its user is gone, inactive, in another account, or has a later `sessions_valid_from`.
+    UserChanged,
 }
 
 impl RevokedBecause {
@@ -222,6 +224,7 @@ impl RevokedBecause {
             Self::OtherClient => "other-client",
             Self::Operator => "operator",
             Self::TooMany => "too-many",
+            Self::UserChanged => "user-changed",
         }
     }
 }

@@ -49,8 +49,11 @@ pub use preset::Preset;
 pub use response::{Responses, Told};
 pub(crate) use response::{introspecting, is_jwt_shaped, is_opaque};
 pub use rules::host_of;
-pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, Keys, MAX_JWKS, OWN, RulesError};
+pub use rules::{
+    AllowedScopes, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Keys, MAX_JWKS, MAX_KEYS, OWN, RulesError,
+};
 pub use shape::MAX_TOKEN;
+pub use strict_json::object as strict_object;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
 /// Why a token is refused, and how far its verification got: the limits count what costs.
@@ -145,7 +148,7 @@ impl Verifier {
             Moments { expiry: wall_now, beginning: wall_now }
         };
         let keys = rules.keys.now(engine_now);
-        let Some(key) = keys.find(header.kid.as_deref()) else {
+        let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
             // The times first: for an expired token no issuer is asked.
             let times = Times::read(&claims)?;
             times.judge(rules, moments, for_at_most)?;

@@ -19,4 +19,5 @@ mod json;
 mod kuzzle;
 mod path;
 mod refresh;
+mod remote_keys;
 mod tokens;

@@ -34,6 +34,8 @@ impl Provider {
             .expect("node is missing: install Node.js 20 or newer");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let url = lines.next_line().await.unwrap().expect("the provider did not start");
+        // It goes on to print, and ends if that fails.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { url, _process: process }
     }
 

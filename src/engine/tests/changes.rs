@@ -66,10 +66,11 @@ async fn r18_a_login_that_a_revocation_overtakes_is_checked_once_more() {
 #[tokio::test]
 async fn r18_a_user_who_was_moved_refreshes_no_session_of_the_account_before() {
     let w = World::new().await;
-    let issued = w.login_with("eve", Some("acme"), "web", None).await.unwrap();
-    let pair = Pair::from(issued);
-    w.users.change("eve", |user| user.account = Some("other".into()));
     for account in [AccountRule::Any, AccountRule::Only(Some("acme"))] {
+        w.users.change("eve", |user| user.account = Some("acme".into()));
+        let issued = w.login_with("eve", Some("acme"), "web", None).await.unwrap();
+        let pair = Pair::from(issued);
+        w.users.change("eve", |user| user.account = Some("other".into()));
         let ask = Ask { account, ..Ask::default() };
         let denial = denied(w.ask(&pair.refresh, ask).await);
         assert_eq!(denial, Denial::SessionRevoked(SessionEnd::UserInactive));

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::support::{DAY, Pair, World, denied, scope, secs};
 use crate::denial::Denial;
+use crate::directory::User;
 use crate::engine::IssueKind;
 use crate::session::rotation::{Lifetime, SessionEnd};
+use crate::session::{RevokedBecause, Status};
 
 #[tokio::test]
 async fn r8_a_session_ends_however_often_it_is_refreshed() {
@@ -60,34 +62,42 @@ async fn r8_a_shorter_session_ttl_counts_for_sessions_that_are_there() {
 }
 
 #[tokio::test]
-async fn r8_a_user_who_is_disabled_or_removed_refreshes_no_more() {
+async fn r8_i23_a_refresh_of_a_user_who_is_disabled_moved_or_removed_ends_the_session_for_good() {
     let w = World::new().await;
-    let first = w.login().await;
-    let before = w.record(first.session).await;
+    let inactive = Denial::SessionRevoked(SessionEnd::UserInactive);
+    let over = Denial::SessionRevoked(SessionEnd::Record);
+    let changes: [(fn(&mut User), fn(&mut User)); 2] = [
+        (|user| user.active = false, |user| user.active = true),
+        (|user| user.account = Some("another".into()), |user| user.account = None),
+    ];
+    for (change, back) in changes {
+        let first = w.login().await;
+        let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
+        w.users.change("ada", change);
+        w.check(&second.access).expect("the directory is asked at a refresh only");
+        // Of a replay within grace, too.
+        assert_eq!(denied(w.refresh(&first.refresh).await), inactive);
+        assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::UserChanged));
+        w.check(&second.access).expect_err("its access tokens end with it");
+        w.users.change("ada", back);
+        assert_eq!(denied(w.refresh(&second.refresh).await), over, "it does not come back with the user");
+    }
+    let held = w.login().await;
     w.users.change("ada", |user| user.active = false);
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::UserInactive));
     assert_eq!(denied(w.login_as("ada").await), Denial::WrongPassword);
-    // Restored before anything was consumed.
-    w.users.change("ada", |user| user.active = true);
-    assert_eq!(w.record(first.session).await, before);
-    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
-
     w.users.remove("ada");
-    assert_eq!(denied(w.refresh(&second.refresh).await), Denial::SessionRevoked(SessionEnd::UserInactive));
-    assert_eq!(
-        denied(w.refresh(&first.refresh).await),
-        Denial::SessionRevoked(SessionEnd::UserInactive),
-        "grace or not"
-    );
+    assert_eq!(denied(w.refresh(&held.refresh).await), inactive);
+    assert_eq!(denied(w.refresh(&held.refresh).await), over);
 }
 
 #[tokio::test]
-async fn r8_a_changed_password_ends_the_sessions_before_it() {
+async fn r8_i23_a_later_valid_from_ends_the_sessions_before_it() {
     let w = World::new().await;
     let first = w.login().await;
     let changed = w.engine.clock().now();
     w.users.change("ada", |user| user.sessions_valid_from = changed);
     assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::BeforeValidFrom));
+    assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::UserChanged));
     let again = w.login().await;
     w.refreshed(&again.refresh, IssueKind::Rotated).await;
 }

@@ -226,7 +226,7 @@ impl EndpointCommand<'_> {
         let mut found = found?;
         // The directory knows subjects of our own issuer only; a foreign subject may have an equal name.
         if *found.issuer == **self.gate.engine.issuer() {
-            found.user = self.gate.engine.user(&found.subject).await?;
+            found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
         }
         Ok(Box::new(found))
     }

@@ -43,7 +43,7 @@ fn the_first_configuration_claims_the_defaults_that_are_meant() {
     assert_eq!(shipped.sessions, minimal.sessions);
     assert_eq!(shipped.sessions.profile, Profile::default());
     assert_eq!(shipped.store, minimal.store);
-    assert_eq!(shipped.directory, minimal.directory);
+    assert_eq!(shipped.directories, minimal.directories);
     assert_eq!(shipped.limits, minimal.limits);
     assert_eq!(shipped.cors, minimal.cors);
     assert_eq!(shipped.identity, minimal.identity);
@@ -340,7 +340,6 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         ("[sessions]\non_expiry = \"keep\"\n", "sessions.on_expiry"),
         ("[store]\nkind = \"redis\"\n", "store.kind"),
         ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
-        ("[directory]\nkind = \"webhook\"\n", "directory.kind"),
         ("[[upstreams]]\nname = \"u\"\nurls = [\"unix:/run/a\"]\n", "upstreams[0].urls[0]"),
         ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
     ] {
@@ -551,7 +550,7 @@ fn trusted_issuers_have_one_source_of_keys() {
     assert!(issuer("")[0].contains("jwks_file, or public_key"));
     assert!(issuer("public_key = \"a.pem\"\n")[0].contains("issuers[0].algorithm: missing"));
     assert!(issuer("public_key = \"a.pem\"\nalgorithm = \"HS256\"\n")[0].contains("shared-secret"));
-    assert!(issuer("public_key = \"a.pem\"\njwks_file = \"a\"\n")[0].contains("one of the two"));
+    assert!(issuer("public_key = \"a.pem\"\njwks_file = \"a\"\n")[0].contains("one source of keys"));
     assert_eq!(issuer("public_key = \"a.pem\"\nalgorithm = \"RS256\"\n"), Vec::<String>::new());
     assert!(
         said("[[issuers]]\nurl=\"http://127.0.0.1:8080\"\naudience=\"x\"\njwks_file=\"a\"\n")[0].contains("our own")

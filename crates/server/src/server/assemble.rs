@@ -7,7 +7,9 @@ use http::HeaderName;
 use secrecy::SecretString;
 
 use super::ServerError;
-use super::prepare::{StartPlan, UsersPlan};
+use super::directories::LiveDirectories;
+use super::issuers::RemoteIssuers;
+use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::users::LiveUsers;
@@ -15,7 +17,6 @@ use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
     StoreConfig, TrustedIssuer,
 };
-use crate::directories::DirectoryMetrics;
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
@@ -42,10 +43,10 @@ pub struct GateParts {
     pub gate: Gate,
     /// The service behind the gate.
     pub(crate) proxy: Proxy,
-    /// Keeps the users in step with their file. `None`: another system has the users.
+    /// Keeps the users in step with their file. `None`: other systems have all users.
     pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The figures of that system.
-    pub(super) directory_metrics: Option<DirectoryMetrics>,
+    /// The directories, which a reload replaces.
+    pub(super) directories: Arc<LiveDirectories>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
@@ -54,6 +55,8 @@ pub struct GateParts {
     pub first_user: Option<FirstUser>,
     /// The rules for each `[[issuers]]` entry, as read at the start.
     pub(super) trusted: Vec<IssuerRules>,
+    /// Those whose keys are fetched.
+    pub(super) remote_issuers: RemoteIssuers,
     /// Whether this start created the keys.
     pub new_keys: bool,
 }
@@ -78,7 +81,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
-    let StartPlan { trusted, users, passwords, warnings: _, last_read: _ } = plan;
+    let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -92,27 +95,31 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let now = SystemTime::new().wall();
     let (redb, stores) = stores(config, &keyring)?;
     let mut first_user = None;
-    let mut directory_metrics = None;
-    let (file, directory): (_, Arc<dyn Directory>) = match users {
-        UsersPlan::File(directory) => (Some(Arc::clone(&directory)), directory),
-        UsersPlan::NewFile => {
-            let file = UsersFile::configured(&config.directory).map_err(ServerError::new)?;
-            let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
-            first_user = Some(made.1);
-            let directory = Arc::new(made.0);
-            (Some(Arc::clone(&directory)), directory)
+    let mut file = None;
+    let mut entries = Vec::new();
+    for (section, planned) in config.directories.iter().zip(planned) {
+        let users = match planned {
+            DirectoryPlan::NewFile => {
+                let path = UsersFile::configured(config).map_err(ServerError::new)?;
+                let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
+                first_user = Some(made.1);
+                DirectoryPlan::File(Arc::new(made.0))
+            }
+            planned => planned,
+        };
+        if let DirectoryPlan::File(directory) = &users {
+            file = Some(Arc::clone(directory));
         }
-        UsersPlan::Remote(directory) => {
-            directory_metrics = Some(directory.metrics().clone());
-            (None, Arc::new(directory))
-        }
-    };
+        entries.extend(users.directory().map(|directory| (section.clone(), directory)));
+    }
+    let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
-    let builder = builder(config, keyring, stores, Some(directory), passwords, &trusted)?;
+    let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
+    let builder = builder(config, keyring, stores, Some(directories.shared()), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    Ok(GateParts { gate, proxy, users, directory_metrics, redb, admin_token, first_user, trusted, new_keys })
+    Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, remote_issuers, new_keys })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
@@ -269,28 +276,21 @@ pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerEr
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::new)?;
-    let file = key_file(issuer).unwrap_or(Path::new("")).display();
-    for ignored in rules.keys.ignored() {
-        tracing::warn!(issuer = issuer.url, %file, "not used: {ignored}");
+    if let Some((_, file)) = issuer.keys.file() {
+        for ignored in rules.keys.ignored() {
+            tracing::warn!(issuer = issuer.url, file = %file.display(), "not used: {ignored}");
+        }
     }
     Ok(rules)
 }
 
-/// The key file of an issuer, if it has one.
-pub(super) fn key_file(issuer: &TrustedIssuer) -> Option<&Path> {
-    match &issuer.keys {
-        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => Some(path),
-        KeySource::None => None,
-    }
-}
-
-/// The keys that the file of an issuer holds now; `None` if it has no file.
+/// The keys of an issuer: those that its file holds now, or unknown ones that are fetched later. `None`: it has no keys.
 fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
-    let Some(path) = key_file(issuer) else { return Ok(None) };
-    let text = trusted::read(path, MAX_KEY_FILE_BYTES)?;
-    let keys = match &issuer.keys {
-        KeySource::Jwks(_, algorithm) => IssuerKeys::from_jwks(&text, *algorithm),
-        KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
+    let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
+    let (path, keys) = match &issuer.keys {
+        KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
+        KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
+        KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
         KeySource::None => return Ok(None),
     };
     keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))

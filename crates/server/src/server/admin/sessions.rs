@@ -36,8 +36,8 @@ pub struct SessionInfo {
     pub dialect: String,
     /// The scope granted at login.
     pub scope: String,
-    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`;
-    /// `not-before` if all sessions of its user, of its client or of everyone were revoked.
+    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`,
+    /// `user-changed`; `not-before` if all sessions of its user, of its client or of everyone were revoked.
     pub status: String,
     /// The time of the login.
     pub created: String,

@@ -64,6 +64,12 @@ impl FileGroup {
         Some(changed)
     }
 
+    /// The files that both groups have, with another content here.
+    pub(super) fn differing_from(&self, other: &Self) -> Vec<PathBuf> {
+        let differs = |path: &PathBuf| other.in_force.get(path).is_some_and(|old| self.in_force.get(path) != Some(old));
+        self.in_force.keys().filter(|path| differs(path)).cloned().collect()
+    }
+
     /// The content that was tried is in force.
     pub(super) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();
@@ -124,7 +130,7 @@ pub(super) fn own(config: &Config) -> Vec<PathBuf> {
 /// The key file of a trusted issuer, and the files of its introspection.
 pub(super) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
     let introspection = issuer.introspection.iter().flat_map(|it| it.files()).map(|(_, path)| path.to_owned());
-    assemble::key_file(issuer).map(Path::to_owned).into_iter().chain(introspection).collect()
+    issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().chain(introspection).collect()
 }
 
 /// The certificate files of a listener.
