@@ -79,7 +79,7 @@ impl ByEngine {
             directory: None,
             clock: Arc::new(EngineClock::start(time.clone(), rotogate::clock::Timestamp::ZERO, LEEWAY)),
             revocations: Arc::new(RevocationList::new()),
-            limits: Limits::new(support::open_rates(), time),
+            limits: Arc::new(Limits::new(support::open_rates(), time)),
             keep_login_origin: true,
         });
         Self {
