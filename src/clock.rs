@@ -321,6 +321,11 @@ impl EngineClock {
         }
     }
 
+    /// The clocks behind it.
+    pub(crate) fn source(&self) -> Arc<dyn TimeSource> {
+        Arc::clone(&self.source)
+    }
+
     /// Engine time.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(self.source.monotonic())))

@@ -107,6 +107,12 @@ pub enum Denial {
     /// succeed after this time.
     // Requirement I4.
     KeysUnavailable(Duration),
+    /// Its issuer says that the token is not active.
+    // Requirement I20.
+    TokenInactive,
+    /// The token's issuer could not be asked about it, so nothing is known. Another attempt may succeed after this time.
+    // Requirement I20.
+    IntrospectionUnavailable(Duration),
     /// The token is not meant for this route.
     WrongAudience,
     /// The route does not accept this issuer.
@@ -401,6 +407,7 @@ impl Denial {
             | Self::WrongAlgorithm
             | Self::WrongType
             | Self::BadSignature
+            | Self::TokenInactive
             | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
             Self::UnprovedBinding | Self::TokenNotYetValid | Self::TokenRevoked | Self::WrongAudience => {
                 Class::BadToken(TokenFlaw::Proved)
@@ -429,7 +436,7 @@ impl Denial {
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
             Self::TooManyRequests(wait) => Class::Limited(*wait),
-            Self::KeysUnavailable(wait) => Class::Unavailable(*wait),
+            Self::KeysUnavailable(wait) | Self::IntrospectionUnavailable(wait) => Class::Unavailable(*wait),
         }
     }
 
@@ -445,6 +452,7 @@ impl Denial {
             | Self::BadClaim(_)
             | Self::TokenExpired
             | Self::TokenRevoked
+            | Self::TokenInactive
             | Self::UnknownRefreshToken
             | Self::SessionRevoked(_)
             | Self::SessionExpired(_)
@@ -490,7 +498,9 @@ impl Denial {
             | Self::InvalidClient
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
-            Self::TooManyRequests(_) | Self::KeysUnavailable(_) => Standing::Undecided,
+            Self::TooManyRequests(_) | Self::KeysUnavailable(_) | Self::IntrospectionUnavailable(_) => {
+                Standing::Undecided
+            }
         }
     }
 
@@ -564,6 +574,8 @@ impl Denial {
             Self::TokenNotYetValid => "token_not_yet_valid",
             Self::TokenRevoked => "token_revoked",
             Self::KeysUnavailable(_) => "keys_unavailable",
+            Self::TokenInactive => "token_inactive",
+            Self::IntrospectionUnavailable(_) => "introspection_unavailable",
             Self::WrongAudience => "wrong_audience",
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",

@@ -67,6 +67,10 @@ pub enum DirectoryError {
     /// The directory cannot be read or reached.
     #[error("{0}")]
     Unavailable(String),
+    /// The directory decides after this time, and not before. The caller gets
+    /// [`Denial::TooManyRequests`](crate::denial::Denial::TooManyRequests).
+    #[error("the directory answers later")]
+    Later(Duration),
 }
 
 /// A failure on our side. Nothing was decided and nothing consumed: the caller may try again.
@@ -121,7 +125,7 @@ impl From<DirectoryError> for Fault {
     fn from(error: DirectoryError) -> Self {
         match error {
             DirectoryError::Busy => Self::Busy,
-            DirectoryError::Unavailable(_) => Self::Directory(error),
+            DirectoryError::Unavailable(_) | DirectoryError::Later(_) => Self::Directory(error),
         }
     }
 }
@@ -144,6 +148,7 @@ impl Fault {
     pub const fn retry_after(&self) -> Duration {
         match self {
             Self::Busy | Self::Contention | Self::Directory(DirectoryError::Busy) => Duration::from_secs(1),
+            Self::Directory(DirectoryError::Later(wait)) => *wait,
             Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {
                 Duration::from_secs(5)
             }
@@ -181,7 +186,11 @@ impl From<Denial> for Error {
 
 impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
-        Self::Failed(fault.into())
+        match fault.into() {
+            // A limit of the directory is one of the caller's.
+            Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::TooManyRequests(wait)),
+            fault => Self::Failed(fault),
+        }
     }
 }
 

@@ -61,6 +61,7 @@
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
 //! | `http-client` | no | the client of documents of other issuers; no visible API yet |
+//! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no visible API yet |
 //! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates by itself |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
@@ -106,6 +107,8 @@ pub mod headers;
 #[doc(hidden)]
 pub mod http_client;
 #[doc(hidden)]
+pub mod introspection;
+#[doc(hidden)]
 pub mod lease;
 #[doc(hidden)]
 pub mod limit;
@@ -128,6 +131,8 @@ pub mod reason;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
+#[cfg(feature = "remote-keys")]
+pub mod remote_keys;
 #[doc(hidden)]
 pub mod reply;
 #[doc(hidden)]

@@ -224,7 +224,8 @@ impl TestIdentity {
         let list = Arc::new(RevocationList::new());
         let checker = TokenChecker::new(verifier, clock, list, IdentityHeaders::default(), 0, usize::MAX);
         let (limits, confirmations) = (Limits::new(Rates::default(), time), Confirmations::default());
-        let context = || MissContext { limits: &limits, confirmations: &confirmations, source: None.into() };
+        let context =
+            || MissContext { limits: &limits, confirmations: &confirmations, source: None.into(), introspected: None };
         let verified = checker.check(Credential::new(token.expose()), context).expect("it was made so");
         let route = Arc::new(Route::catch_all(RoutePolicy::default()));
         let audiences = Audiences(vec![(ISSUER.into(), audience.to_vec())]);

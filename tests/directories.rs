@@ -1,5 +1,7 @@
 //! Users in another system: what a fault of it does, and what a change in it does.
 
+#[cfg(feature = "hook")]
+mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]
@@ -7,5 +9,7 @@ mod mariadb;
 #[cfg(feature = "sql")]
 mod postgres;
 mod server;
+#[cfg(feature = "hook")]
+mod several;
 #[cfg(feature = "sql")]
 mod sqlite;

@@ -29,6 +29,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -188,6 +189,44 @@ impl fmt::Debug for PasswordMark {
     }
 }
 
+/// A login to decide on: the name, the password, and what is known of who asks.
+///
+/// ```
+/// use rotogate::SecretString;
+/// use rotogate::directory::{Directory, LoginRequest};
+///
+/// async fn is_right(users: &dyn Directory, password: &SecretString) -> bool {
+///     let login = LoginRequest::new(Some("acme"), "ada", password);
+///     users.log_in(&login).await.is_ok_and(|user| user.is_some())
+/// }
+/// # let _ = is_right;
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct LoginRequest<'a> {
+    /// The account, if the endpoint has one.
+    pub account: Option<&'a str>,
+    /// The submitted name.
+    pub username: &'a str,
+    /// The submitted password.
+    pub password: &'a SecretString,
+    /// The client, authenticated.
+    pub client: Option<&'a str>,
+    /// The address of the caller, if it is known.
+    pub address: Option<IpAddr>,
+    /// The caller's `User-Agent`.
+    pub user_agent: Option<&'a str>,
+    /// The requested scope; `None` for all that is allowed.
+    pub scope: Option<&'a Scope>,
+}
+
+impl<'a> LoginRequest<'a> {
+    /// A login of which nothing else is known.
+    pub fn new(account: Option<&'a str>, username: &'a str, password: &'a SecretString) -> Self {
+        Self { account, username, password, client: None, address: None, user_agent: None, scope: None }
+    }
+}
+
 /// The users of the gate.
 ///
 /// A login asks twice: [`authenticate`](Self::authenticate) first, and [`lookup`](Self::lookup) right before the
@@ -234,12 +273,24 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError>;
 
+    /// As [`authenticate`](Self::authenticate), which it calls by default, with what else is known of the login. The gate
+    /// calls this one.
+    async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
+        self.authenticate(login.account, login.username, login.password).await
+    }
+
     /// The current entry of a subject. `None` if there is none, which ends the subject's sessions.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 
-    /// The name that limits on logins count by: the same for all spellings of a name that the directory takes for one
-    /// user. By default the name as submitted.
-    fn limit_key<'a>(&self, username: &'a str) -> Cow<'a, str> {
+    /// As [`lookup`](Self::lookup), which it calls by default, with the account that the subject's session has. The gate
+    /// calls this one. The entry may be in another account by now.
+    async fn lookup_in(&self, _account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
+        self.lookup(subject).await
+    }
+
+    /// The name that limits on logins count by, within the account: the same for all names that the directory takes for
+    /// one user. By default the name as submitted.
+    fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)
     }
 }

@@ -9,7 +9,7 @@ use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::directory::{Directory, DirectoryError, User};
+use crate::directory::{Directory, DirectoryError, LoginRequest, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Attempt;
 use crate::random::random;
@@ -35,7 +35,7 @@ impl Engine {
         self.may_mint()?;
         allowed_ttl(login.access_ttl, login.profile)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
-        let name = directory.limit_key(login.username);
+        let name = directory.limit_key(login.account, login.username);
         let attempt = Attempt {
             address: login.origin.address,
             account: login.account,
@@ -48,7 +48,7 @@ impl Engine {
         for _ in 0..MAX_PASSWORD_CHECKS {
             // Every later revocation gets a stamp at or after this one.
             let asked = self.clock.stamp_creation(Timestamp::ZERO).ok_or(Fault::Clock)?;
-            let user = directory.authenticate(login.account, login.username, login.password).await?;
+            let user = directory.log_in(&asked_of(&login)).await?;
             // A directory should not return an inactive user. A session that no refresh would continue is not begun.
             let subject = user.as_ref().map(|user| user.subject.clone());
             let Some(user) = user.filter(|user| user.active) else {
@@ -200,7 +200,9 @@ impl Engine {
     /// Is the user unchanged since the password was checked?
     async fn holds(&self, checked: &CheckedUser<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
-        let Some(now) = checked.directory.lookup(&then.subject).await? else { return Ok(false) };
+        let Some(now) = checked.directory.lookup_in(then.account.as_deref(), &then.subject).await? else {
+            return Ok(false);
+        };
         let same = now.active
             && now.account == then.account
             && now.sessions_valid_from == then.sessions_valid_from
@@ -287,6 +289,17 @@ impl Engine {
         // The creation stamp moves along, so that a later not-before also lies after this token.
         let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
         self.clock.stamp_creation(end_of_second).ok_or(Fault::Clock)
+    }
+}
+
+/// What the directory is asked.
+fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
+    LoginRequest {
+        client: Some(&login.client.id),
+        address: login.origin.address,
+        user_agent: login.origin.user_agent.as_deref(),
+        scope: login.scope.as_ref(),
+        ..LoginRequest::new(login.account, login.username, login.password)
     }
 }
 

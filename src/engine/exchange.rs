@@ -53,7 +53,7 @@ impl Engine {
             self.belongs(&session, &refresh).await?;
             if user.is_none() && session.dialect.as_ref() != APPLICATION {
                 user = match &self.directory {
-                    Some(directory) => Some(directory.lookup(&session.subject).await?),
+                    Some(directory) => Some(directory.lookup_in(session.account.as_deref(), &session.subject).await?),
                     None => None,
                 };
             }
@@ -267,7 +267,7 @@ impl Engine {
         let Some(session) = self.store.load(session).await? else { return Ok(false) };
         let user = match &self.directory {
             Some(directory) if session.dialect.as_ref() != APPLICATION => {
-                Some(directory.lookup(&session.subject).await?)
+                Some(directory.lookup_in(session.account.as_deref(), &session.subject).await?)
             }
             Some(_) | None => None,
         };

@@ -170,13 +170,13 @@ impl Engine {
         self.keyring.store(keyring);
     }
 
-    /// The directory's entry of a subject; `None` if there is no directory, or no such entry.
+    /// The directory's entry of a subject with this account; `None` if there is no directory, or no such entry.
     ///
     /// # Errors
     /// A fault of the directory.
-    pub async fn user(&self, subject: &str) -> Result<Option<User>, Error> {
+    pub async fn user(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, Error> {
         match &self.directory {
-            Some(directory) => Ok(directory.lookup(subject).await?),
+            Some(directory) => Ok(directory.lookup_in(account, subject).await?),
             None => Ok(None),
         }
     }

@@ -513,6 +513,8 @@ impl GateBuilder {
             limits: Arc::new(Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places())),
             keep_login_origin: !self.forget_login_origin,
         });
+        // Keys that are fetched count by the time that requests see.
+        self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
         let checker =

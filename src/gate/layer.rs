@@ -54,6 +54,7 @@ use crate::reply;
 use crate::route::hosts::is_loopback;
 use crate::route::path::{CanonicalPath, PathError};
 use crate::route::{Match, Route, RoutePolicy, authority};
+use crate::verify_cache::Introspected;
 
 mod awaited;
 mod future;
@@ -606,7 +607,10 @@ impl<M> GateLayer<M> {
     /// Waits, then decides again.
     async fn admit_after(&self, wait: Awaited, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let settled = wait.settled().await;
-        match self.admit(parts, endpoints) {
+        settled.give(parts);
+        let admission = self.admit(parts, endpoints);
+        parts.extensions.remove::<Introspected>();
+        match admission {
             Admission::Refused(denial, route) => Admission::Refused(settled.of(denial), route),
             admission => admission,
         }

@@ -371,6 +371,13 @@ impl Gate {
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())
     }
+
+    /// How often the questions about opaque tokens of each issuer had each result: the issuer's name, the result, the
+    /// number.
+    #[doc(hidden)]
+    pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        self.0.checker.introspections()
+    }
 }
 
 /// The background task of a gate, until the gate is dropped: writes confirmations, follows the clock, removes expired

@@ -34,6 +34,7 @@ use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
 use crate::route::{Auth, Role, Route, RoutePolicy};
 use crate::session::Scope;
+use crate::verify_cache::Introspected;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -297,7 +298,9 @@ where
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         ResponseFuture::later(wait.settled(), move |settled| {
+            settled.give(&mut parts);
             let judged = service.layer.judge(&mut parts).map_err(|denial| settled.of(denial));
+            parts.extensions.remove::<Introspected>();
             service.answer(judged, parts, body)
         })
     }

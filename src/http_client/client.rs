@@ -28,6 +28,7 @@ pub struct HttpClient {
     tls: Arc<ClientConfig>,
     lookup: Arc<dyn Lookup>,
     timeout: Duration,
+    connect_timeout: Option<Duration>,
     max_size: usize,
 }
 
@@ -79,13 +80,21 @@ impl HttpClient {
     /// A certificate or a key cannot be used.
     pub fn with_tls(tls: &Tls) -> Result<Self, BadTls> {
         let tls = tls.config()?;
-        Ok(Self { tls, lookup: Arc::new(System), timeout: Duration::from_secs(10), max_size: 256 << 10 })
+        let lookup = Arc::new(System);
+        Ok(Self { tls, lookup, timeout: Duration::from_secs(10), connect_timeout: None, max_size: 256 << 10 })
     }
 
     /// The time for resolving, connecting, TLS, head and body together.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The time for resolving, connecting and TLS, where it is shorter than the one for everything.
+    #[must_use]
+    pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
         self
     }
 
@@ -138,7 +147,10 @@ impl HttpClient {
         match parts.status {
             StatusCode::OK => Ok(Document::New { headers: parts.headers, body }),
             StatusCode::NOT_MODIFIED if etag.is_some() => Ok(Document::Unchanged { headers: parts.headers }),
-            status => Err(FetchError::new(FetchErrorKind::Status, target.shown(), format!("answered {status}"))),
+            status => {
+                let error = FetchError::new(FetchErrorKind::Status, target.shown(), format!("answered {status}"));
+                Err(error.with_status(status))
+            }
         }
     }
 
@@ -237,7 +249,12 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         written: &Arc<AtomicBool>,
     ) -> Result<Response<Bytes>, FetchError> {
-        let stream = connect(target, Arc::clone(&self.lookup), Arc::clone(&self.tls)).await?;
+        let within = self.connect_timeout.unwrap_or(self.timeout);
+        let connecting = connect(target, Arc::clone(&self.lookup), Arc::clone(&self.tls));
+        let stream = tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| {
+            let cause = format!("no connection after {within:?}");
+            Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))
+        })?;
         let stream = Watched::new(stream, Arc::clone(written));
         let failed = |error: hyper::Error| {
             let kind = if error.is_parse_too_large() { FetchErrorKind::TooLarge } else { FetchErrorKind::Http };

@@ -36,6 +36,7 @@ pub struct FetchError {
     host: String,
     cause: String,
     not_sent: bool,
+    status: Option<http::StatusCode>,
 }
 
 impl FetchErrorKind {
@@ -58,7 +59,12 @@ impl FetchErrorKind {
 
 impl FetchError {
     pub(super) fn new(kind: FetchErrorKind, host: &str, cause: impl fmt::Display) -> Self {
-        Self { kind, host: host.to_owned(), cause: cause.to_string(), not_sent: false }
+        Self { kind, host: host.to_owned(), cause: cause.to_string(), not_sent: false, status: None }
+    }
+
+    pub(super) fn with_status(mut self, status: http::StatusCode) -> Self {
+        self.status = Some(status);
+        self
     }
 
     pub(super) fn with_not_sent(mut self, not_sent: bool) -> Self {
@@ -69,6 +75,11 @@ impl FetchError {
     /// What went wrong.
     pub const fn kind(&self) -> FetchErrorKind {
         self.kind
+    }
+
+    /// The status of the answer, if that is what went wrong.
+    pub const fn status(&self) -> Option<http::StatusCode> {
+        self.status
     }
 
     /// One word, for metrics and logs.

@@ -437,6 +437,7 @@ async fn i5_what_fails_before_a_connection_was_not_sent() {
     // The other side says nothing.
     let silent = Target::parse(&format!("https://{address}/"), Allowed::by_operator()).unwrap();
     assert_eq!(fails(client().with_timeout(SOON), &silent).await, "timeout");
+    assert_eq!(fails(client().with_timeout(LONG).with_connect_timeout(SOON), &silent).await, "timeout");
     drop(listener);
     let closed = Target::parse(&format!("http://{address}/"), Allowed::by_operator()).unwrap();
     assert_eq!(fails(client(), &closed).await, "connect");

@@ -154,11 +154,17 @@ pub struct AccessToken {
     /// How much the issuer's clock may differ from ours, for later checks of the times. The `exp` of our own tokens is
     /// judged without it.
     pub leeway: std::time::Duration,
-    /// The `kid` of the key that signed it, if it has one.
+    /// The `kid` of the key that signed it, if it has one; none of an introspected token.
     pub kid: Option<Arc<str>>,
     /// That key itself, whatever its name: long-lived connections end when it is removed.
     pub(crate) key: KeyPrint,
+    /// The response that told its claims, if it was introspected. Then no key verified it.
+    pub(crate) response: Option<Arc<Response>>,
 }
+
+/// The response of an introspection endpoint. Behind a thin pointer: most tokens have none.
+#[derive(PartialEq)]
+pub(crate) struct Response(pub(crate) Box<str>);
 
 /// The prefix of the subject of a client's own token. No user's subject has it (RFC 9700 §4.15).
 pub const CLIENT_PREFIX: &str = "client:";
@@ -188,10 +194,13 @@ impl AccessToken {
         }
     }
 
-    /// Every claim, as it is in the token. Parsed at each call: most callers need none but those above, and many tokens
-    /// are cached.
+    /// Every claim, as it is in the token; of an introspected token every member of the response, `active` among them.
+    /// Parsed at each call: most callers need none but those above, and many tokens are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
-        verify::claims_of(&self.text).unwrap_or_default()
+        match &self.response {
+            Some(response) => verify::strict_json::object(response.0.as_bytes()).unwrap_or_default(),
+            None => verify::claims_of(&self.text).unwrap_or_default(),
+        }
     }
 
     /// Is it meant for one of `audiences`? Compared byte for byte.

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::keyring::KeyPrint;
 use super::verify::IssuerKeys;
-use crate::clock::Timestamp;
+use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
 
 /// The most requests that wait for the keys of one issuer.
@@ -39,9 +39,11 @@ pub struct LiveKeys {
     fetching: Mutex<Fetching>,
     /// The number of the last attempt that ended.
     ended: watch::Sender<u64>,
-    wanted: Notify,
+    wanted: Arc<Notify>,
     waiting: AtomicUsize,
     unknown_kids: AtomicU64,
+    /// That of the gate which has these keys: requests judge them by it.
+    clock: OnceLock<Arc<EngineClock>>,
 }
 
 /// What requests must know about the fetching of keys.
@@ -188,9 +190,10 @@ impl LiveKeys {
             fetch,
             fetching: Mutex::new(Fetching { fresh_until: usable_until, ..Fetching::default() }),
             ended: watch::Sender::new(0),
-            wanted: Notify::new(),
+            wanted: Arc::default(),
             waiting: AtomicUsize::new(0),
             unknown_kids: AtomicU64::new(0),
+            clock: OnceLock::new(),
         }
     }
 
@@ -377,9 +380,33 @@ impl LiveKeys {
 
     /// Waits until a request wants keys to be fetched.
     pub async fn wanted(&self) {
-        while !self.fetching().is_wanted {
+        while !self.is_wanted() {
             self.wanted.notified().await;
         }
+    }
+
+    /// Names the clock by which requests judge the keys. The first one counts.
+    pub(crate) fn set_clock(&self, clock: &Arc<EngineClock>) {
+        if self.clock.set(Arc::clone(clock)).is_ok() {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// The clock by which requests judge the keys, once it is known.
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn clock(&self) -> Option<&Arc<EngineClock>> {
+        self.clock.get()
+    }
+
+    /// Notified when a request wants keys to be fetched, when the clock is known, and when the keys are dropped.
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn wants(&self) -> Arc<Notify> {
+        Arc::clone(&self.wanted)
+    }
+
+    /// Does a request wait for an attempt that has not begun?
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.fetching().is_wanted
     }
 
     /// Begins an attempt to fetch keys. `wall` is the wall clock, to which tokens refer.
@@ -408,6 +435,13 @@ impl Fetching {
             Some(AttemptResult::Failed { next }) => next.since(now).max(TRY_AGAIN),
             Some(AttemptResult::Good) | None => TRY_AGAIN,
         }
+    }
+}
+
+/// The task that fetches holds no keys while it waits: this wakes it up, and it ends.
+impl Drop for LiveKeys {
+    fn drop(&mut self) {
+        self.wanted.notify_one();
     }
 }
 

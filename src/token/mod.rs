@@ -42,6 +42,6 @@ pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};
 pub use mint::{AccessTokenText, fingerprint, mint};
 pub use refresh::RefreshToken;
 pub use verify::{
-    AllowedScopes, ClaimMapping, Ignored, IssuerKeys, IssuerRules, Preset, RequiredClaim, Roles, RulesError,
-    SubjectEncoding, Verifier, WantedClaim,
+    AllowedScopes, ClaimMapping, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Preset, RequiredClaim, Roles,
+    RulesError, SubjectEncoding, Verifier, WantedClaim,
 };

@@ -35,19 +35,25 @@ mod judge;
 mod mapping;
 mod members;
 mod preset;
+mod response;
 mod rules;
 mod shape;
 pub(crate) mod strict_json;
 
-use judge::{Moments, Times};
+use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
 use members::{Member, Members};
 pub use preset::Preset;
+pub use response::{Responses, Told};
+pub(crate) use response::{introspecting, is_jwt_shaped, is_opaque};
 pub use rules::host_of;
-pub use rules::{AllowedScopes, Ignored, IssuerKeys, IssuerRules, Keys, MAX_JWKS, OWN, RulesError};
+pub use rules::{
+    AllowedScopes, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Keys, MAX_JWKS, MAX_KEYS, OWN, RulesError,
+};
 pub use shape::MAX_TOKEN;
+pub use strict_json::object as strict_object;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
 /// Why a token is refused, and how far its verification got: the limits count what costs.
@@ -142,7 +148,7 @@ impl Verifier {
             Moments { expiry: wall_now, beginning: wall_now }
         };
         let keys = rules.keys.now(engine_now);
-        let Some(key) = keys.find(header.kid.as_deref()) else {
+        let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
             // The times first: for an expired token no issuer is asked.
             let times = Times::read(&claims)?;
             times.judge(rules, moments, for_at_most)?;
@@ -164,30 +170,9 @@ impl Verifier {
         if !holds() {
             return Err(Refusal::Forged);
         }
-        let judged = judge::claims(token, &claims, rules, key, times);
-        judged.map_err(|refused| Refusal::Authentic(self.refused_claim(rules, refused)))
-    }
-
-    /// Names a mapped claim that refused a genuine token, in the log alone. The first of each issuer and kind is a
-    /// warning, because the mapping may be wrong, and not the token.
-    fn refused_claim(&self, rules: &IssuerRules, refused: RefusedClaim<'_>) -> Denial {
-        let RefusedClaim { denial, claim } = refused;
-        let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };
-        let (issuer, detail) = (&*rules.name, denial.detail());
-        let told = self.issuers.iter().position(|known| std::ptr::eq(known, rules));
-        let told = told.and_then(|place| self.told_claims.get(place));
-        if told.is_some_and(|told| told.fetch_or(1 << kind, Ordering::Relaxed) & (1 << kind) == 0) {
-            tracing::warn!(
-                issuer,
-                %claim,
-                detail,
-                "a genuine token of this issuer is refused because of this claim. If these are its access tokens, correct \
-                 `claims`, `require` or `preset` of the issuer. Later ones are logged at level debug"
-            );
-        } else {
-            tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");
-        }
-        denial
+        let judged = judge::claims(token, &claims, rules, Origin::Token(key), times);
+        let told = || self.told_claims.get(self.issuers.iter().position(|known| std::ptr::eq(known, rules))?);
+        judged.map_err(|refused| Refusal::Authentic(name_claim(rules, refused, told())))
     }
 
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
@@ -226,6 +211,11 @@ impl Verifier {
         self.rules(issuer).ok_or(Denial::UnknownIssuer)
     }
 
+    /// The rules of all issuers.
+    pub(crate) fn issuers(&self) -> &[IssuerRules] {
+        &self.issuers
+    }
+
     /// Does it have issuers besides ours?
     pub(crate) fn has_others(&self) -> bool {
         self.issuers.iter().any(|rules| !rules.ours)
@@ -259,6 +249,26 @@ impl Verifier {
     pub fn own_issuer(&self) -> Option<&Arc<str>> {
         self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)
     }
+}
+
+/// Names a mapped claim that refused a genuine token, in the log alone. The first of each issuer and kind, of which `told`
+/// has a bit, is a warning, because the mapping may be wrong, and not the token.
+fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&AtomicU8>) -> Denial {
+    let RefusedClaim { denial, claim } = refused;
+    let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };
+    let (issuer, detail) = (&*rules.name, denial.detail());
+    if told.is_some_and(|told| told.fetch_or(1 << kind, Ordering::Relaxed) & (1 << kind) == 0) {
+        tracing::warn!(
+            issuer,
+            %claim,
+            detail,
+            "a genuine token of this issuer is refused because of this claim. If these are its access tokens, correct \
+             `claims`, `require` or `preset` of the issuer. Later ones are logged at level debug"
+        );
+    } else {
+        tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");
+    }
+    denial
 }
 
 /// The claims of a token, unverified: for logs, never for a decision. Each text is cut at 256 bytes.

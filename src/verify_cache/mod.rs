@@ -44,12 +44,15 @@ use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
-use crate::token::verify::{IssuerRules, Refusal, Verifier};
+use crate::token::verify::{IssuerRules, Refusal, Verifier, introspecting, is_jwt_shaped, is_opaque};
 use front::SetId;
 
 mod front;
+mod introspected;
 #[cfg(test)]
 pub(crate) use front::bytes as at_hand;
+use introspected::IntrospectedTokens;
+pub(crate) use introspected::{Introspected, IntrospectionWait};
 
 /// The memory of the shared cache of verified tokens, in bytes.
 pub const DEFAULT_CACHE: u64 = 64 << 20;
@@ -167,6 +170,43 @@ impl std::fmt::Debug for Verified {
     }
 }
 
+impl Shared {
+    /// A token that was verified, or introspected, with the keys of its issuer if they may change.
+    ///
+    /// # Errors
+    /// The token itself, if it is revoked.
+    fn accept(
+        self: &Arc<Self>,
+        access: AccessToken,
+        keys: Option<Arc<LiveKeys>>,
+        now: Timestamp,
+    ) -> Result<Arc<Verified>, Box<AccessToken>> {
+        let shard = self.revocations.shard_of(facts(&access));
+        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
+        let epoch = self.revocations.epoch(shard);
+        let judged = self.revocations.judge(facts(&access), now);
+        if judged.refuse_from <= now {
+            return Err(Box::new(access));
+        }
+        let headers = self.identity.values(&access);
+        let watch = RevocationEpoch::new(epoch, judged.refuse_from);
+        let weight = weight(&access, &headers);
+        let holder = Holder::caller(&access.issuer, &access.subject);
+        Ok(Arc::new(Verified {
+            token: access,
+            headers,
+            shard,
+            weight,
+            watch,
+            keys,
+            // No generation: the first check finds out.
+            keys_stamp: AtomicU64::new(0),
+            holder,
+            shared: Arc::clone(self),
+        }))
+    }
+}
+
 impl Verified {
     /// The token's claims.
     pub fn token(&self) -> &AccessToken {
@@ -219,6 +259,8 @@ struct KeySet {
     verifier: Verifier,
     cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
     refused: Cache<Arc<str>, RefusedToken, foldhash::quality::RandomState>,
+    /// The tokens of each issuer that is asked about them.
+    introspected: Vec<Arc<IntrospectedTokens>>,
     id: SetId,
 }
 
@@ -236,12 +278,20 @@ pub(crate) struct MissContext<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) confirmations: &'a Confirmations,
     pub(crate) source: Source<'a>,
+    /// What the issuer answered while the request waited.
+    pub(crate) introspected: Option<&'a Introspected>,
 }
 
 impl<'a> MissContext<'a> {
     /// The context for a token from this source.
     pub(crate) fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
-        Self { limits: engine.limits(), confirmations: engine.confirmations(), source: source.into() }
+        let (limits, confirmations) = (engine.limits(), engine.confirmations());
+        Self { limits, confirmations, source: source.into(), introspected: None }
+    }
+
+    /// The context for a request that waited for this answer.
+    pub(crate) fn after(self, introspected: Option<&'a Introspected>) -> Self {
+        Self { introspected, ..self }
     }
 }
 
@@ -279,21 +329,25 @@ impl TokenChecker {
         requests_per_caller: usize,
     ) -> Self {
         let callers = Shares::new(requests_per_caller);
-        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity));
-        Self { keys, clock, shared: Arc::new(Shared { revocations, identity, callers }), capacity }
+        let shared = Arc::new(Shared { revocations, identity, callers });
+        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, &[]));
+        Self { keys, clock, shared, capacity }
     }
 
     /// Verifies with other keys from the next request on, and forgets what the old ones verified. Returns false, and
     /// forgets nothing, if the keys are the same.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
-        let other = !self.keys.load().verifier.equals(&verifier);
+        let old = self.keys.load();
+        let other = !old.verifier.equals(&verifier);
         if other {
-            self.keys.store(Arc::new(KeySet::new(verifier, &self.clock, self.capacity)));
+            let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, &old.introspected);
+            self.keys.store(Arc::new(new));
         }
         other
     }
 
-    /// Checks a credential of any issuer. See [`Self::check_of`].
+    /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says
+    /// which one.
     ///
     /// # Errors
     /// As [`Self::check_of`].
@@ -302,7 +356,7 @@ impl TokenChecker {
         credential: Credential<'_>,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_of(credential, |_| true, shown)
+        self.check_with(credential, AskedAbout::Jwts, |_| true, shown)
     }
 
     /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. For an unseen token,
@@ -311,11 +365,21 @@ impl TokenChecker {
     ///
     /// # Errors
     /// The rule that refuses it. [`Denial::TooManyRequests`] for an unseen token, if too many forged ones came from its
-    /// source.
+    /// source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see [`Self::awaited_introspection`].
     pub(crate) fn check_of<'a>(
         &self,
         credential: Credential<'_>,
-        taken: impl FnOnce(&IssuerRules) -> bool,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: impl FnOnce() -> MissContext<'a>,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.check_with(credential, AskedAbout::All, taken, shown)
+    }
+
+    fn check_with<'a>(
+        &self,
+        credential: Credential<'_>,
+        asked_about: AskedAbout,
+        taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
@@ -325,9 +389,16 @@ impl TokenChecker {
             None => {
                 let verified = match keys.cache.get(token) {
                     Some(verified) => verified,
-                    None => self.check_new(&keys, token, taken, shown())?,
+                    None => match keys.introspecting(token, asked_about, &taken) {
+                        Some(tokens) => match tokens.known(token) {
+                            Some(known) => known?,
+                            None => self.check_unknown(&keys, tokens, token, shown())?,
+                        },
+                        None => self.check_new(&keys, token, taken, shown())?,
+                    },
                 };
-                if self.capacity > 0 {
+                // What an issuer said counts for a time, which this cache does not know.
+                if self.capacity > 0 && verified.token.response.is_none() {
                     front::keep(keys.id, &verified);
                 }
                 verified
@@ -344,11 +415,38 @@ impl TokenChecker {
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
     }
 
+    /// A token whose issuer must be asked. Begins to ask, unless each request asks for itself.
+    fn check_unknown(
+        &self,
+        keys: &KeySet,
+        tokens: &Arc<IntrospectedTokens>,
+        token: &str,
+        shown: MissContext<'_>,
+    ) -> Result<Arc<Verified>, Denial> {
+        if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
+            return outcome;
+        }
+        if let Some(refused) = keys.refused.get(token) {
+            return Err(refused.denial);
+        }
+        shown.limits.admit_unverified(shown.source)?;
+        let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
+        if is_jwt_shaped(token) && has_keys() {
+            let now = self.clock.now();
+            if let Err(refusal) = keys.verifier.verify_expired(token, now, self.clock.wall(), Duration::ZERO) {
+                keys.remember(&Arc::from(token), refusal);
+                count(refusal, shown);
+                return Err(refusal.into_denial());
+            }
+        }
+        tokens.begin(token)
+    }
+
     fn check_new(
         &self,
         keys: &KeySet,
         token: &str,
-        taken: impl FnOnce(&IssuerRules) -> bool,
+        taken: impl Fn(&IssuerRules) -> bool,
         shown: MissContext<'_>,
     ) -> Result<Arc<Verified>, Denial> {
         if let Some(refused) = keys.refused.get(token) {
@@ -374,40 +472,22 @@ impl TokenChecker {
         let mut access = verified.inspect_err(|refusal| keys.remember(&text, *refusal))?;
         // The cache key and its entry share the text.
         access.text = text;
-        let shard = self.shared.revocations.shard_of(facts(&access));
-        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
-        let epoch = self.shared.revocations.epoch(shard);
-        let judged = self.shared.revocations.judge(facts(&access), now);
-        if judged.refuse_from <= now {
-            keys.remember_revoked(access);
-            return Err(Refusal::Authentic(Denial::TokenRevoked));
-        }
-        if let Some((session, generation)) = access.session {
+        let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
+        let accepted = self.shared.accept(access, issuer_keys, now);
+        let verified = accepted.map_err(|revoked| {
+            keys.remember_revoked(*revoked);
+            Refusal::Authentic(Denial::TokenRevoked)
+        })?;
+        if let Some((session, generation)) = verified.token.session {
             confirmations.seen(session, generation);
         }
-        let headers = self.shared.identity.values(&access);
-        let watch = RevocationEpoch::new(epoch, judged.refuse_from);
-        let weight = weight(&access, &headers);
-        let holder = Holder::caller(&access.issuer, &access.subject);
-        let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
-        Ok(Arc::new(Verified {
-            token: access,
-            headers,
-            shard,
-            weight,
-            watch,
-            keys: issuer_keys,
-            // No generation: the first check finds out.
-            keys_stamp: AtomicU64::new(0),
-            holder,
-            shared: Arc::clone(&self.shared),
-        }))
+        Ok(verified)
     }
 
     /// Checks a long-lived connection again: its verified token, or the one that a rotation moved it to.
     pub(crate) fn check_again(
         &self,
-        verified: &Verified,
+        verified: &Arc<Verified>,
         successor: Option<SuccessorToken>,
         on_expiry: OnExpiry,
     ) -> Result<(), Denial> {
@@ -418,9 +498,15 @@ impl TokenChecker {
         if self.shared.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
-        // A removed key ends the tokens that it signed. A later token may have another key.
-        let key = successor.map_or(token.key, |successor| successor.key);
-        self.keys.load().verifier.holds(&token.issuer, &key, now)?;
+        let keys = self.keys.load();
+        if token.response.is_none() {
+            // A removed key ends the tokens that it signed. A later token may have another key.
+            let key = successor.map_or(token.key, |successor| successor.key);
+            keys.verifier.holds(&token.issuer, &key, now)?;
+        } else if self.clock.wall() < token.expires {
+            // Past its `exp` an issuer calls any token inactive. The route decides what that means for a connection.
+            keys.tokens_of(&token.issuer).ok_or(Denial::UnknownIssuer)?.check_again(verified)?;
+        }
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
             // Only sessions are advanced, so this token is our own.
@@ -512,6 +598,31 @@ impl TokenChecker {
         self.keys.load().verifier.awaited(token)
     }
 
+    /// What a token waits for whose issuer must be asked; `None` if too many are asked about, or the issuer did not answer.
+    /// `taken` is that of the check, or `None` if it was for any issuer.
+    pub(crate) fn awaited_introspection(
+        &self,
+        token: &str,
+        taken: Option<&dyn Fn(&IssuerRules) -> bool>,
+    ) -> Option<IntrospectionWait> {
+        let keys = self.keys.load();
+        let tokens = match taken {
+            Some(taken) => keys.introspecting(token, AskedAbout::All, taken),
+            None => keys.introspecting(token, AskedAbout::Jwts, |_| true),
+        };
+        tokens?.wait(token)
+    }
+
+    /// How often the questions about tokens of each issuer had each result: the issuer's name, the result, the number.
+    pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let keys = self.keys.load();
+        let of = |tokens: &Arc<IntrospectedTokens>| {
+            let name = Arc::clone(&tokens.rules().name);
+            tokens.results().counts().map(move |(result, count)| (Arc::clone(&name), result, count)).collect::<Vec<_>>()
+        };
+        keys.introspected.iter().flat_map(of).collect()
+    }
+
     /// The keys of the issuer with this name; `None` for our own, and for an unknown one.
     pub(crate) fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
         self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
@@ -534,12 +645,28 @@ impl TokenChecker {
     pub fn cached(&self) -> u64 {
         let keys = self.keys.load();
         keys.cache.run_pending_tasks();
-        keys.cache.entry_count()
+        keys.cache.entry_count() + keys.introspected.iter().map(|tokens| tokens.cached()).sum::<u64>()
     }
 }
 
+/// The tokens about which an issuer may be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AskedAbout {
+    /// Those that are no JWTs, and the JWTs of an issuer whose JWTs are always asked about.
+    All,
+    /// These JWTs alone.
+    Jwts,
+}
+
 impl KeySet {
-    fn new(verifier: Verifier, clock: &Arc<EngineClock>, capacity: u64) -> Self {
+    /// `old` has the introspected tokens of the set before this one. Other keys do not concern them.
+    fn new(
+        verifier: Verifier,
+        clock: &Arc<EngineClock>,
+        capacity: u64,
+        shared: &Arc<Shared>,
+        old: &[Arc<IntrospectedTokens>],
+    ) -> Self {
         let cache = Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, verified: &Arc<Verified>| verified.weight)
@@ -552,7 +679,38 @@ impl KeySet {
             .weigher(|text: &Arc<str>, _: &RefusedToken| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
             .time_to_live(REFUSED_FOR)
             .build_with_hasher(foldhash::quality::RandomState::default());
-        Self { verifier, cache, refused, id: SetId::next() }
+        let kept = |rules: &IssuerRules| old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
+        let tokens = |rules: &IssuerRules| kept(rules).or_else(|| IntrospectedTokens::new(rules, shared, clock));
+        let introspected = verifier.issuers().iter().filter_map(tokens).collect();
+        Self { verifier, cache, refused, introspected, id: SetId::next() }
+    }
+
+    /// The introspected tokens of an issuer.
+    fn tokens_of(&self, issuer: &str) -> Option<&Arc<IntrospectedTokens>> {
+        self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
+    }
+
+    /// Those among which this token belongs: its issuer decides about it, and not its signature alone.
+    fn introspecting(
+        &self,
+        token: &str,
+        asked_about: AskedAbout,
+        taken: impl Fn(&IssuerRules) -> bool,
+    ) -> Option<&Arc<IntrospectedTokens>> {
+        if self.introspected.is_empty() {
+            return None;
+        }
+        let rules = if is_jwt_shaped(token) {
+            if !self.introspected.iter().any(|tokens| tokens.rules().is_always_introspected()) {
+                return None;
+            }
+            self.verifier.claimed(token).ok().filter(|rules| rules.is_always_introspected() && taken(rules))?
+        } else if asked_about == AskedAbout::All && is_opaque(token) {
+            introspecting(self.verifier.issuers(), token, taken)?
+        } else {
+            return None;
+        };
+        self.tokens_of(&rules.issuer)
     }
 
     /// Remembers a token that is refused although its signature is good.
@@ -592,6 +750,7 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
             + texts
             + roles
             + token.text.len()
+            + token.response.as_ref().map_or(0, |response| response.0.len())
             + token.subject.len()
             + token.raw_subject.as_ref().map_or(0, |raw| raw.len())
             + token.scope.as_str().len(),

@@ -110,7 +110,7 @@ async fn i22_a_directory_that_fails_is_503_in_every_dialect_and_consumes_nothing
         assert!(next.access != tokens.access && passes(&gate, &next).await, "{}", dialect.name());
     }
     assert!(gate.log().contains("directory answers again"));
-    let failed = r#"rotogate_directory_requests_total{kind="sql",operation="lookup",result="connect"}"#;
+    let failed = r#"rotogate_directory_requests_total{directory="sql",kind="sql",operation="lookup",result="connect"}"#;
     assert!(gate.metric(failed).await >= 4);
 }
 

@@ -186,7 +186,7 @@ fn j19_i16_an_issuer_that_a_route_does_not_take_costs_no_signature() {
 }
 
 #[test]
-fn r19_a_foreign_token_ends_continues_and_reaches_nothing_of_ours() {
+fn r19_i13_a_foreign_token_ends_continues_and_reaches_nothing_of_ours() {
     let world = world();
     let own = world.edge.login();
     let sub = subject(&own.access);

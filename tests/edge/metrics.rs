@@ -48,7 +48,7 @@ async fn requests_and_what_happens_to_sessions_are_counted() {
 }
 
 #[tokio::test]
-async fn a7_no_request_makes_another_series() {
+async fn a7_i43_no_request_makes_another_series() {
     let place = Place::new(CONFIG);
     let gate = place.start();
     let held = gate.login().await;

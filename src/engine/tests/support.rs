@@ -453,7 +453,7 @@ impl World {
     }
 
     pub(super) fn shown<'a>(&'a self, confirmations: &'a Confirmations) -> MissContext<'a> {
-        MissContext { limits: self.engine.limits(), confirmations, source: None.into() }
+        MissContext { limits: self.engine.limits(), confirmations, source: None.into(), introspected: None }
     }
 
     pub(super) async fn record(&self, id: SessionId) -> Session {

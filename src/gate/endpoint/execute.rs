@@ -14,10 +14,9 @@ use crate::engine::{AccountRule, Exchange, Login, Origin, Refresh};
 use crate::fault::Error;
 use crate::gate::{Inner, layer};
 use crate::limit::Source;
-use crate::overload::Holder;
 use crate::session::Status;
 use crate::token::claims::AccessToken;
-use crate::verify_cache::Verified;
+use crate::verify_cache::{Introspected, Verified};
 
 /// Executes a command.
 pub(super) async fn execute(
@@ -162,8 +161,18 @@ impl EndpointCommand<'_> {
 
     /// Checks a token completely: it must be valid now, and for this endpoint.
     fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
+        self.check_after(token, source, None)
+    }
+
+    /// The same, after its issuer was asked about it.
+    fn check_after(
+        &self,
+        token: &SecretString,
+        source: Source<'_>,
+        introspected: Option<&Introspected>,
+    ) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::new(token.expose_secret());
-        let verified = self.gate.checker.check(credential, || self.gate.shown(source))?;
+        let verified = self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))?;
         self.concerns(verified.token())?;
         Ok(verified)
     }
@@ -171,12 +180,13 @@ impl EndpointCommand<'_> {
     /// The same. Waits until it is known whether the token is good.
     async fn check_waiting(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let first = self.check(token, source);
-        let wait = first.as_ref().err().and_then(|denial| {
-            layer::awaited_token(self.gate, token.expose_secret(), *denial, self.origin.address.map(Holder::address))
-        });
+        let wait = first
+            .as_ref()
+            .err()
+            .and_then(|denial| layer::awaited_token(self.gate, token.expose_secret(), *denial, self.origin.address));
         let Some(wait) = wait else { return first };
         let settled = wait.settled().await;
-        self.check(token, source).map_err(|denial| settled.of(denial))
+        self.check_after(token, source, settled.introspected()).map_err(|denial| settled.of(denial))
     }
 
     /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.
@@ -216,7 +226,7 @@ impl EndpointCommand<'_> {
         let mut found = found?;
         // The directory knows subjects of our own issuer only; a foreign subject may have an equal name.
         if *found.issuer == **self.gate.engine.issuer() {
-            found.user = self.gate.engine.user(&found.subject).await?;
+            found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
         }
         Ok(Box::new(found))
     }

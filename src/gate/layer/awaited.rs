@@ -1,27 +1,41 @@
 //! A request whose token cannot be judged yet: it waits for what decides, and is decided again.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use http::request::Parts;
 
 use crate::credential;
 use crate::denial::{Class, Denial};
+use crate::engine::Engine;
 use crate::gate::Inner;
 use crate::overload::{Holder, PoolPermit};
 use crate::route::RoutePolicy;
 use crate::token::live_keys::KeysWait;
+use crate::token::verify::IssuerRules;
+use crate::verify_cache::{Introspected, IntrospectionWait};
 
 /// What a request waits for.
 pub(in crate::gate) struct Awaited {
-    keys: KeysWait,
+    what: Wait,
     /// Its place among the requests that wait.
     #[expect(dead_code, reason = "it is held, not looked at")]
     place: PoolPermit,
 }
 
+enum Wait {
+    /// The keys of the token's issuer.
+    Keys(KeysWait),
+    /// What the issuer says of the token, and what counts good and bad tokens of the client's address.
+    Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
+}
+
 /// The end of a wait.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(in crate::gate) struct Settled {
     /// The issuer answered after the request was there: a key that is still missing does not exist.
     is_final: bool,
+    introspected: Option<Introspected>,
 }
 
 /// What a refused request can wait for; `None` if nothing is under way that could decide it, or too many requests wait.
@@ -30,7 +44,8 @@ pub(in crate::gate) fn awaited(gate: &Inner, parts: &Parts, denial: Denial, poli
         return None;
     }
     let found = credential::extract_from(&parts.headers, parts.uri.query(), gate.places(policy)).ok()??;
-    awaited_token(gate, &found.token, denial, gate.holder(parts))
+    let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
+    wait(gate, &found.token, denial, gate.holder(parts), gate.client_address(parts), Some(&taken))
 }
 
 /// The same for a token that a client of this holder presented.
@@ -38,25 +53,63 @@ pub(in crate::gate) fn awaited_token(
     gate: &Inner,
     token: &str,
     denial: Denial,
-    holder: Option<Holder>,
+    address: Option<IpAddr>,
 ) -> Option<Awaited> {
     if !matches!(denial.class(), Class::Unavailable(_)) {
         return None;
     }
+    wait(gate, token, denial, address.map(Holder::address), address, None)
+}
+
+fn wait(
+    gate: &Inner,
+    token: &str,
+    denial: Denial,
+    holder: Option<Holder>,
+    address: Option<IpAddr>,
+    taken: Option<&dyn Fn(&IssuerRules) -> bool>,
+) -> Option<Awaited> {
     let place = gate.overload.unverified.enter(holder).ok()?;
-    Some(Awaited { keys: gate.checker.awaited(token)?, place })
+    let what = if matches!(denial, Denial::IntrospectionUnavailable(_)) {
+        let wait = gate.checker.awaited_introspection(token, taken)?;
+        Wait::Introspection(wait, Arc::clone(&gate.engine), address)
+    } else {
+        Wait::Keys(gate.checker.awaited(token)?)
+    };
+    Some(Awaited { what, place })
 }
 
 impl Awaited {
     /// Waits, for a bounded time.
     pub(in crate::gate) async fn settled(self) -> Settled {
-        Settled { is_final: self.keys.ended().await }
+        match self.what {
+            Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None },
+            Wait::Introspection(wait, engine, address) => {
+                let introspected = wait.ended().await;
+                if let Some(answer) = &introspected {
+                    answer.record(engine.limits(), address.into());
+                }
+                Settled { is_final: false, introspected }
+            }
+        }
     }
 }
 
 impl Settled {
+    /// Gives the answer to the request, for the decision that follows.
+    pub(in crate::gate) fn give(&self, parts: &mut Parts) {
+        if let Some(answer) = &self.introspected {
+            parts.extensions.insert(answer.clone());
+        }
+    }
+
+    /// The answer.
+    pub(in crate::gate) fn introspected(&self) -> Option<&Introspected> {
+        self.introspected.as_ref()
+    }
+
     /// The refusal of the request when it was decided again.
-    pub(in crate::gate) fn of(self, denial: Denial) -> Denial {
+    pub(in crate::gate) fn of(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,
             other => other,

@@ -17,7 +17,7 @@ use crate::policy::{self, By, Permitted, Undecided};
 use crate::route::path::CanonicalPath;
 use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use crate::token::verify::IssuerRules;
-use crate::verify_cache::Verified;
+use crate::verify_cache::{Introspected, Verified};
 
 /// Steps 5 to 7: each takes what the one before it made. A request that this gate has permitted before keeps its caller
 /// and is only authorised again; its credential is gone.
@@ -112,7 +112,10 @@ fn caller(
     }
     // 6. Verify.
     let mut first_sight = None;
-    let shown = || gate.shown(*first_sight.insert(gate.client_address(parts)));
+    let shown = || {
+        let address = *first_sight.insert(gate.client_address(parts));
+        gate.shown(address).after(parts.extensions.get::<Introspected>())
+    };
     let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
     let verified = gate.checker.check_of(Credential::new(&found.token), taken, shown)?;
     Ok(Some((verified, first_sight)))

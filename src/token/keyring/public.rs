@@ -34,6 +34,9 @@ pub struct VerifyingKey {
 pub(crate) struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
+    /// Of no key: a token that its issuer told by introspection has none.
+    pub(crate) const NONE: Self = Self([0; 32]);
+
     /// The print of a public key, from its thumbprint (RFC 7638).
     fn of_public(jwk: &Jwk, algorithm: Algorithm) -> Option<Self> {
         let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;

@@ -12,8 +12,8 @@ use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId};
-use crate::token::claims::AccessToken;
-use crate::token::keyring::VerifyingKey;
+use crate::token::claims::{AccessToken, Response};
+use crate::token::keyring::{KeyPrint, VerifyingKey};
 
 /// The longest name (subject, session, token, client), in bytes (J9).
 const MAX_NAME: usize = 256;
@@ -32,12 +32,21 @@ pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// Where the claims of a token are from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// The token itself, which this key verified.
+    Token(&'a VerifyingKey),
+    /// The response of its issuer's introspection endpoint.
+    Response(&'a str),
+}
+
 /// Checks everything that does not depend on the route.
 pub(super) fn claims<'r>(
     text: &str,
     claims: &Members<'_>,
     rules: &'r IssuerRules,
-    key: &VerifyingKey,
+    origin: Origin<'_>,
     times: Times,
 ) -> Result<AccessToken, RefusedClaim<'r>> {
     if claims.get("cnf").is_some() {
@@ -46,12 +55,17 @@ pub(super) fn claims<'r>(
     let Times { expires, not_before, issued_at } = times;
     let mapping = &rules.claims;
     mapping.judge_required(claims)?;
-    let subject = mapping.subject_of(claims)?;
+    let is_introspected = matches!(origin, Origin::Response(_));
+    let subject = mapping.subject_of(claims, is_introspected)?;
     let jti = name(claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
     let sid = name(claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;
     let client = mapping.client_of(claims)?;
     let scope = mapping.scope_of(claims, rules.ours)?;
-    let audience = audience(claims, rules)?;
+    let is_optional = is_introspected && rules.introspection.as_ref().is_some_and(|it| it.audience_optional);
+    let audience = match claims.get("aud") {
+        None if is_optional && mapping.audience.is_none() => Arc::clone(&rules.audience),
+        _ => audience(claims, rules)?,
+    };
     let (session, account) = if rules.ours {
         if jti.is_none() {
             return Err(Denial::BadClaim("no jti").into());
@@ -68,7 +82,14 @@ pub(super) fn claims<'r>(
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
-    lifetime(expires, issued_at, rules)?;
+    // RFC 7662 §2.2 leaves `iat` out where the issuer likes to. Whether the token still lives was asked, not concluded.
+    if !(is_introspected && issued_at.is_none()) {
+        lifetime(expires, issued_at, rules)?;
+    }
+    let (kid, key, response) = match origin {
+        Origin::Token(key) => (key.shared_kid().cloned(), key.print(), None),
+        Origin::Response(response) => (None, KeyPrint::NONE, Some(Arc::new(Response(response.into())))),
+    };
     let (shown, raw_subject) = match mapping.subject_encoding {
         SubjectEncoding::Ascii => (Cow::Borrowed(subject), None),
         SubjectEncoding::Percent => (percent_encoded(subject), Some(subject.into())),
@@ -98,8 +119,9 @@ pub(super) fn claims<'r>(
         not_before,
         expires,
         leeway: rules.leeway,
-        kid: key.shared_kid().cloned(),
-        key: key.print(),
+        kid,
+        key,
+        response,
     })
 }
 

@@ -292,10 +292,14 @@ impl ClaimMapping {
         Ok(())
     }
 
-    /// The subject as it is in the token.
-    pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>) -> Result<&'c str, RefusedClaim<'_>> {
-        let (path, subject) =
-            text(claims, &self.subject, Kind::Subject)?.ok_or(RefusedClaim::from(Denial::BadClaim("no sub")))?;
+    /// The subject as it is in the token. A client's own token may have none in the response of an introspection
+    /// endpoint, and is then the client's.
+    pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
+        let found = match text(claims, &self.subject, Kind::Subject)? {
+            None if or_client => text(claims, &self.client, Kind::Client)?,
+            found => found,
+        };
+        let (path, subject) = found.ok_or(RefusedClaim::from(Denial::BadClaim("no sub")))?;
         let is_good = match self.subject_encoding {
             SubjectEncoding::Ascii => is_subject(subject),
             SubjectEncoding::Percent => is_name(subject),

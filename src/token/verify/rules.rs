@@ -14,11 +14,16 @@ use super::strict_json;
 use crate::claim::{ClaimError, ClaimPath};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::introspection::Introspection;
 use crate::session::Scope;
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TYP;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 use crate::token::live_keys::{LiveKeys, PresentKeys};
+
+mod published;
+
+pub use published::MAX_KEYS;
 
 /// The longest JWK set, in bytes.
 #[doc(hidden)]
@@ -53,6 +58,9 @@ pub enum RulesError {
     /// Text that is not a JWK set.
     #[error("not a JWK set: {0}")]
     NotJwks(&'static str),
+    /// A published JWK set with more keys than are read.
+    #[error("{0} keys; at most {MAX_KEYS} are read")]
+    TooManyKeys(usize),
     /// A JWK set without a usable key.
     #[error("no usable key: {}", listed(.0))]
     NoUsableKey(Vec<Ignored>),
@@ -86,11 +94,77 @@ fn listed(ignored: &[Ignored]) -> String {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ignored {
     /// Its `kid`, if it has one, shortened and escaped for a log.
     pub kid: Option<String>,
+    /// The kind of the reason.
+    pub cause: IgnoredCause,
     /// Why it is ignored.
     pub why: &'static str,
+}
+
+/// The kind of the reason that a key is ignored for.
+///
+/// ```
+/// use rotogate::token::IgnoredCause;
+///
+/// assert!(IgnoredCause::Private.is_leak() && !IgnoredCause::Use.is_leak());
+/// assert_eq!(IgnoredCause::Private.word(), "private");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum IgnoredCause {
+    /// It is not for signatures: `use` or `key_ops` says so.
+    Use,
+    /// It is a shared secret (`kty` is `oct`).
+    Secret,
+    /// It has private members.
+    Private,
+    /// It is of a kind or curve that is not verified here, or no key at all.
+    Kind,
+    /// It is of an algorithm that is not verified here, or not accepted from this issuer.
+    Algorithm,
+    /// It is malformed, too weak or too large.
+    Unusable,
+    /// Another key of the set has the same name and algorithm.
+    Ambiguous,
+    /// It has no name, and there are other keys.
+    Unnamed,
+}
+
+impl IgnoredCause {
+    /// Every cause.
+    #[doc(hidden)]
+    pub const ALL: [Self; 8] = [
+        Self::Use,
+        Self::Secret,
+        Self::Private,
+        Self::Kind,
+        Self::Algorithm,
+        Self::Unusable,
+        Self::Ambiguous,
+        Self::Unnamed,
+    ];
+
+    /// One word, for metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Use => "use",
+            Self::Secret => "secret",
+            Self::Private => "private",
+            Self::Kind => "kind",
+            Self::Algorithm => "algorithm",
+            Self::Unusable => "unusable",
+            Self::Ambiguous => "ambiguous",
+            Self::Unnamed => "unnamed",
+        }
+    }
+
+    /// Does the set publish what must be secret?
+    pub const fn is_leak(self) -> bool {
+        matches!(self, Self::Secret | Self::Private)
+    }
 }
 
 impl fmt::Display for Ignored {
@@ -116,6 +190,8 @@ impl fmt::Display for Ignored {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: HashMap<Box<str>, VerifyingKey>,
+    /// Keys with a name of `named`, each of another algorithm.
+    same_name: Vec<VerifyingKey>,
     /// A single key without a name: then there are no others.
     unnamed: Option<VerifyingKey>,
     ignored: Vec<Ignored>,
@@ -125,7 +201,7 @@ impl IssuerKeys {
     /// The keys of our own key ring.
     pub fn own(keyring: &Keyring) -> Self {
         let named = keyring.signing_keys().map(|k| (k.kid().into(), k.verifying_key().clone())).collect();
-        Self { named, unnamed: None, ignored: Vec::new() }
+        Self { named, same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
     }
 
     /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, with their algorithm in `alg`
@@ -144,12 +220,10 @@ impl IssuerKeys {
         let mut ignored = Vec::new();
         let mut usable = Vec::new();
         for entry in entries {
-            // Escaped and shortened: it comes from outside and goes into a log.
-            let kid = entry.get("kid").and_then(Value::as_str);
-            let kid = kid.map(|kid| kid.chars().take(64).flat_map(char::escape_default).collect());
+            let kid = shown_kid(&entry);
             match usable_key(entry, algorithm) {
                 Ok(key) => usable.push(key),
-                Err(why) => ignored.push(Ignored { kid, why }),
+                Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
             }
         }
         let mut named = HashMap::new();
@@ -164,13 +238,13 @@ impl IssuerKeys {
                     }
                 }
                 None if alone => unnamed = Some(key),
-                None => ignored.push(Ignored { kid: None, why: "there are others, and it has no kid" }),
+                None => ignored.push(Ignored::UNNAMED),
             }
         }
         if named.is_empty() && unnamed.is_none() {
             return Err(RulesError::NoUsableKey(ignored));
         }
-        Ok(Self { named, unnamed, ignored })
+        Ok(Self { named, same_name: Vec::new(), unnamed, ignored })
     }
 
     /// Keys that are not known yet. Until [`Gate::set_trusted`](crate::Gate::set_trusted) sets others, the issuer's tokens
@@ -183,7 +257,7 @@ impl IssuerKeys {
     /// # let _ = rules;
     /// ```
     pub fn unknown() -> Self {
-        Self { named: HashMap::new(), unnamed: None, ignored: Vec::new() }
+        Self { named: HashMap::new(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
     }
 
     /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
@@ -192,7 +266,7 @@ impl IssuerKeys {
     /// Not a public key, or not one that fits `algorithm`. HMAC never does.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
-        Ok(Self { named: HashMap::new(), unnamed: Some(key), ignored: Vec::new() })
+        Ok(Self { named: HashMap::new(), same_name: Vec::new(), unnamed: Some(key), ignored: Vec::new() })
     }
 
     /// The ignored keys of the JWK set.
@@ -202,7 +276,7 @@ impl IssuerKeys {
 
     /// The number of keys.
     pub fn len(&self) -> usize {
-        self.named.len() + usize::from(self.unnamed.is_some())
+        self.named.len() + self.same_name.len() + usize::from(self.unnamed.is_some())
     }
 
     /// Is it empty? Only [`IssuerKeys::unknown`] is.
@@ -212,12 +286,16 @@ impl IssuerKeys {
 
     /// Does it contain this key, under any name?
     pub(in crate::token) fn holds(&self, key: &KeyPrint) -> bool {
-        self.named.values().chain(&self.unnamed).any(|held| held.print() == *key)
+        self.all().any(|held| held.print() == *key)
     }
 
     /// Each key with its name.
     pub(in crate::token) fn prints(&self) -> impl Iterator<Item = (Option<&str>, KeyPrint)> {
-        self.named.values().chain(&self.unnamed).map(|key| (key.kid(), key.print()))
+        self.all().map(|key| (key.kid(), key.print()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &VerifyingKey> {
+        self.named.values().chain(&self.same_name).chain(&self.unnamed)
     }
 
     /// Does it find the same key for every token?
@@ -225,18 +303,38 @@ impl IssuerKeys {
         let print = |key: &VerifyingKey| key.print();
         self.unnamed.as_ref().map(print) == other.unnamed.as_ref().map(print)
             && self.named.len() == other.named.len()
-            && self.named.iter().all(|(kid, key)| other.named.get(kid).map(print) == Some(key.print()))
+            && self.same_name.len() == other.same_name.len()
+            && self
+                .named
+                .values()
+                .chain(&self.same_name)
+                .all(|key| other.find(key.kid(), key.algorithm().name()).map(print) == Some(key.print()))
     }
 
-    /// The key with exactly the token's `kid`; or the only key, if the token names none or the key has no name.
-    pub(super) fn find(&self, kid: Option<&str>) -> Option<&VerifyingKey> {
+    /// The key with exactly the token's `kid`; or the only key, if the token names none or the key has no name. It may be
+    /// of another algorithm than the token's, if none of that name is of it.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
         match (kid, &self.unnamed) {
             (_, Some(only)) => Some(only),
-            (Some(kid), None) => self.named.get(kid),
-            (None, None) if self.named.len() == 1 => self.named.values().next(),
+            (Some(kid), None) => {
+                let first = self.named.get(kid)?;
+                let fits = |key: &&VerifyingKey| key.algorithm().name() == algorithm && key.kid() == Some(kid);
+                Some(self.same_name.iter().find(fits).unwrap_or(first))
+            }
+            (None, None) if self.len() == 1 => self.named.values().next(),
             (None, None) => None,
         }
     }
+}
+
+impl Ignored {
+    const UNNAMED: Self = Self { kid: None, cause: IgnoredCause::Unnamed, why: "there are others, and it has no kid" };
+}
+
+/// The `kid` of an entry, escaped and shortened: it comes from outside and goes into a log.
+fn shown_kid(entry: &Value) -> Option<String> {
+    let kid = entry.get("kid").and_then(Value::as_str)?;
+    Some(kid.chars().take(64).flat_map(char::escape_default).take(64).collect())
 }
 
 /// The source of the keys that verify an issuer's tokens.
@@ -257,15 +355,20 @@ pub(super) enum KeysNow<'a> {
 
 impl KeysNow<'_> {
     /// The key for a token: see [`IssuerKeys::find`].
-    pub(super) fn find(&self, kid: Option<&str>) -> Option<&VerifyingKey> {
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
         match self {
-            Self::Own(keys) => keys.find(kid),
-            Self::Live(keys) => keys.as_ref()?.get()?.find(kid),
+            Self::Own(keys) => keys.find(kid, algorithm),
+            Self::Live(keys) => keys.as_ref()?.get()?.find(kid, algorithm),
         }
     }
 }
 
 impl Keys {
+    /// None: no JWT of the issuer is verified. For an issuer whose tokens are introspected.
+    fn none() -> Self {
+        Self::Own(Arc::new(IssuerKeys::unknown()))
+    }
+
     /// The keys that can be used now.
     pub(super) fn now(&self, engine_now: Timestamp) -> KeysNow<'_> {
         match self {
@@ -319,7 +422,7 @@ impl Keys {
     }
 
     /// Are there no keys, and will there be none?
-    fn are_missing(&self) -> bool {
+    pub(crate) fn are_missing(&self) -> bool {
         match self {
             Self::Own(keys) => keys.is_empty(),
             Self::Live(_) => false,
@@ -328,28 +431,52 @@ impl Keys {
 }
 
 /// The key in one entry of a JWK set.
-fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKey, &'static str> {
+fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
+    let jwk = public_key(entry)?;
+    let given = algorithm_of(&jwk)?;
+    let algorithm = match (given, configured) {
+        (Some(given), Some(configured)) if given != configured => {
+            return Err((IgnoredCause::Algorithm, "of another algorithm than configured"));
+        }
+        (Some(algorithm), _) | (None, Some(algorithm)) => algorithm,
+        (None, None) => return Err((IgnoredCause::Algorithm, "has no alg, and none is configured")),
+    };
+    bound(&jwk, algorithm)
+}
+
+/// The public key for signatures in one entry of a JWK set.
+fn public_key(entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
     // The library reads an unknown `alg` as unknown, but an `alg` that is no string as no key at all; both are refused.
-    let jwk: Jwk = serde_json::from_value(entry).map_err(|_| "malformed")?;
+    let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) | AlgorithmParameters::EllipticCurve(_) | AlgorithmParameters::OctetKeyPair(_) => {}
-        AlgorithmParameters::OctetKey(_) => return Err("a secret (kty oct) in a set of public keys"),
-        _ => return Err("of an unknown kind, or malformed"),
+        AlgorithmParameters::OctetKey(_) => {
+            return Err((IgnoredCause::Secret, "a secret (kty oct) in a set of public keys"));
+        }
+        _ => return Err((IgnoredCause::Kind, "of an unknown kind, or malformed")),
     }
     match &jwk.common.public_key_use {
         None | Some(PublicKeyUse::Signature) => {}
-        Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_)) => return Err("not for signatures (use)"),
+        Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_)) => {
+            return Err((IgnoredCause::Use, "not for signatures (use)"));
+        }
     }
     if jwk.common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify)) {
-        return Err("not for verifying (key_ops)");
+        return Err((IgnoredCause::Use, "not for verifying (key_ops)"));
     }
-    let given = jwk.common.key_algorithm.map(algorithm_of).transpose()?;
-    let algorithm = match (given, configured) {
-        (Some(given), Some(configured)) if given != configured => return Err("of another algorithm than configured"),
-        (Some(algorithm), _) | (None, Some(algorithm)) => algorithm,
-        (None, None) => return Err("has no alg, and none is configured"),
-    };
-    VerifyingKey::from_jwk(&jwk, algorithm).map_err(|e| match e {
+    Ok(jwk)
+}
+
+/// The `alg` of a key, if it has one.
+fn algorithm_of(jwk: &Jwk) -> Result<Option<Algorithm>, (IgnoredCause, &'static str)> {
+    let of = |name: KeyAlgorithm| name.to_string().parse();
+    let unknown = |_| (IgnoredCause::Algorithm, "of an algorithm that we do not verify");
+    jwk.common.key_algorithm.map(of).transpose().map_err(unknown)
+}
+
+/// The key, bound to its algorithm.
+fn bound(jwk: &Jwk, algorithm: Algorithm) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
+    let why = |error| match error {
         KeyError::Unusable { why, .. } => why,
         KeyError::PublicAsSecret(_) => "a public key is never an HMAC secret",
         KeyError::BadKid => "its kid is not 1 to 128 visible ASCII characters",
@@ -360,11 +487,8 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
         | KeyError::Io { .. }
         | KeyError::Refused(_)
         | KeyError::File { .. } => "not usable",
-    })
-}
-
-fn algorithm_of(name: KeyAlgorithm) -> Result<Algorithm, &'static str> {
-    name.to_string().parse().map_err(|_| "of an algorithm that we do not verify")
+    };
+    VerifyingKey::from_jwk(jwk, algorithm).map_err(|error| (IgnoredCause::Unusable, why(error)))
 }
 
 /// The scopes that an issuer's tokens may have here.
@@ -452,6 +576,8 @@ pub struct IssuerRules {
     pub leeway: Duration,
     /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
+    /// How its tokens are introspected, if they are.
+    pub(crate) introspection: Option<Arc<Introspection>>,
 }
 
 impl IssuerRules {
@@ -470,6 +596,7 @@ impl IssuerRules {
             keys: Keys::Own(Arc::new(IssuerKeys::own(keyring))),
             leeway,
             max_lifetime: None,
+            introspection: None,
         }
     }
 
@@ -490,7 +617,32 @@ impl IssuerRules {
             keys: Keys::Live(keys.into()),
             leeway: MAX_LEEWAY,
             max_lifetime: None,
+            introspection: None,
         }
+    }
+
+    /// The same for an issuer without keys, which is asked about each of its tokens.
+    #[doc(hidden)]
+    pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
+        let rules = Self::external(issuer, audience, IssuerKeys::unknown());
+        Self { keys: Keys::none(), ..rules.introspection(introspection) }
+    }
+
+    /// Asks the issuer about tokens that are not JWTs; its keys verify the others.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn introspection(self, introspection: Introspection) -> Self {
+        Self { introspection: Some(Arc::new(introspection)), ..self }
+    }
+
+    /// Are its JWTs introspected, too?
+    pub(crate) fn is_always_introspected(&self) -> bool {
+        self.introspection.as_ref().is_some_and(|introspection| introspection.always)
+    }
+
+    /// The rules for introspected tokens: the keys are of no use to them.
+    pub(crate) fn without_keys(&self) -> Self {
+        Self { keys: Keys::none(), ..self.clone() }
     }
 
     /// How long after its `exp` a token is accepted.
@@ -562,7 +714,7 @@ impl IssuerRules {
     }
 
     /// Does it judge every token as `other` does?
-    pub(super) fn equals(&self, other: &Self) -> bool {
+    pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
             name,
@@ -576,12 +728,19 @@ impl IssuerRules {
             keys,
             leeway,
             max_lifetime,
+            introspection,
         } = self;
+        let is_asked_alike = match (introspection, &other.introspection) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other) || own.equals(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
         (issuer, ours, audience, typ, leeway, max_lifetime)
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
             && (name, scopes, everywhere, claims, subject_prefix)
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
             && keys.equal(&other.keys)
+            && is_asked_alike
     }
 
     /// Sets the name.
@@ -663,7 +822,10 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         if rules.leeway > MAX_LEEWAY {
             return refuse("leeway must be at most 30s");
         }
-        if rules.keys.are_missing() {
+        if let Some(why) = rules.introspection.as_ref().and_then(|introspection| introspection.problem()) {
+            return refuse(why);
+        }
+        if rules.keys.are_missing() && rules.introspection.is_none() {
             return refuse("there is no key");
         }
     }

@@ -10,7 +10,10 @@ use serde_json::{Map, Number, Value};
 pub(crate) const MAX_DEPTH: usize = 16;
 
 /// Reads one JSON object that fills `bytes`.
-pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+///
+/// # Errors
+/// What is wrong, without anything of `bytes`.
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     object_of_depth(bytes, MAX_DEPTH)
 }
 

@@ -36,7 +36,10 @@ pub(super) async fn send(
     match client.request(request).await {
         Ok(response)
             if response.status().is_success()
-                || matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) =>
+                || matches!(
+                    response.status(),
+                    StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY
+                ) =>
         {
             Ok(Some(response))
         }
@@ -62,7 +65,7 @@ pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Fai
 pub(super) async fn request(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
     let Some(response) = send(config, method, path_and_query).await? else {
         return Err(Failure::Failed(format!(
-            "no gate answers on {} (admin.listen): start it; sessions are listed and ended through it",
+            "no gate answers on {} (admin.listen): start it; sessions and fetched keys are listed and changed through it",
             config.admin.listen
         )));
     };

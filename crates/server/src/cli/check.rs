@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::output::Output;
 use super::{At, CommandResult, Failure, admin_client, runtime};
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv, StoreConfig};
-use crate::server::{self, UnavailableAddress};
+use crate::server::{self, Inspected, UnavailableAddress};
 use rotogate::private_file;
 
 /// Names the addresses of the gate that asks for this check; its in-place upgrade need not find them free. The name
@@ -30,6 +30,9 @@ struct CheckReport<'a> {
     /// With `--online`: what the directory answered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     directory: Vec<String>,
+    /// With `--online`: what the issuers answered whose keys are fetched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    issuers: Vec<String>,
     /// With `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
@@ -53,14 +56,16 @@ pub(super) fn run(path: &Path, options: Options, output: Output) -> CommandResul
         ok: true,
         warnings: warnings.iter().map(At::of).collect(),
         listen: config.server.addresses().chain([config.admin.listen]).collect(),
-        directory: found.clone(),
+        directory: found.directory.clone(),
+        issuers: found.issuers.clone(),
         configuration: printed.clone(),
     };
     output.write(&checked, || {
         // With `--print`, everything but the configuration is a TOML comment.
         let begin = if print { "# " } else { "" };
         let mut text: String = warnings.iter().map(|warning| format!("{begin}warning: {warning}\n")).collect();
-        text.extend(found.iter().map(|line| format!("{begin}directory: {line}\n")));
+        text.extend(found.directory.iter().map(|line| format!("{begin}directory: {line}\n")));
+        text.extend(found.issuers.iter().map(|line| format!("{begin}{line}\n")));
         text.push_str(&format!("{begin}{}: good", path.display()));
         if let Some(printed) = printed {
             text.push('\n');
@@ -83,13 +88,13 @@ fn wrong(errors: &ConfigErrors) -> Failure {
     Failure::Configuration(at)
 }
 
-/// The warnings, and what the directory answered.
-async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Vec<String>), ConfigErrors> {
+/// The warnings, and what the systems answered that the configuration names.
+async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspected), ConfigErrors> {
     let plan = server::prepare(config).await;
     let (used, mut warnings) = addresses(config).await;
     match (plan, ConfigErrors::new(used)) {
         (Ok(plan), None) => {
-            let found = if online { plan.inspect(config).await? } else { Vec::new() };
+            let found = if online { plan.inspect(config).await? } else { Inspected::default() };
             let mut all = plan.warnings;
             all.append(&mut warnings);
             Ok((all, found))

@@ -15,6 +15,7 @@ mod admin_client;
 mod check;
 mod client;
 mod greeting;
+mod issuer;
 mod keys;
 mod output;
 mod prompt;
@@ -57,7 +58,8 @@ enum Command {
         /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
-        /// Asks the systems that the configuration names too: the directory, if users are not in a file.
+        /// Asks the systems that the configuration names too: the directory, if users are not in a file, and
+        /// issuers whose keys are fetched.
         #[arg(long)]
         online: bool,
     },
@@ -70,6 +72,9 @@ enum Command {
     /// Sessions of the running gate: list, show, revoke.
     #[command(subcommand)]
     Session(session::Command),
+    /// Issuers whose keys the running gate fetches: list, refresh, drop.
+    #[command(subcommand)]
+    Issuer(issuer::Command),
     /// The keys that sign tokens; a running gate applies changes at once.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -188,6 +193,7 @@ pub fn main() -> ExitCode {
         Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
         Command::Client(command) => client::run(&command, output),
         Command::Session(command) => load(&path).and_then(|config| session::run(&config, command, output)),
+        Command::Issuer(command) => load(&path).and_then(|config| issuer::run(&config, command, output)),
         Command::Keys(command) => load(&path).and_then(|config| keys::run(&config, command, output)),
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
         Command::Store(command) => load(&path).and_then(|config| store::run(&config, command, output)),

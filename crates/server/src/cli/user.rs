@@ -153,7 +153,7 @@ fn firebase(file: Option<&Path>, users: &UsersFile) -> Result<Option<FirebasePar
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let file = &UsersFile::configured(&config.directory).map_err(Failure::Failed)?;
+    let file = &UsersFile::configured(config).map_err(Failure::Failed)?;
     let now = SystemTime::new().wall();
     let changed = |who: &UserArguments, done: &'static str| {
         // A running gate applies the change before this command reports success.
@@ -177,12 +177,14 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             output.write(&rows, || table(&rows))
         }
         Command::Add { who, subject, scopes, stdin } => {
+            belongs_into_the_file(config, who.account.as_deref())?;
             let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
             let password = prompt::new_password(&who.username, stdin)?;
             edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
             changed(&who, "added")
         }
         Command::Import { file: path, dry_run, firebase: parameters, account, scopes } => {
+            belongs_into_the_file(config, account.as_deref())?;
             let firebase = firebase(parameters.as_deref(), file)?;
             let defaults = ImportDefaults { account, scopes: Scope::parse(&scopes).map_err(Failure::of)?, firebase };
             let text = private_file::read_private(&path).map_err(Failure::Failed)?;
@@ -213,6 +215,19 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             changed(&who, "enabled")
         }
     }
+}
+
+/// Whether the users of an account are in the file: another directory may have them.
+fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResult {
+    let (Some(file), found) = (config.file_directory(), config.directory_of(account)) else { return Ok(()) };
+    if found.is_some_and(|found| found.key == file.key) {
+        return Ok(());
+    }
+    let account = account.map_or_else(|| "users without an account".to_owned(), |name| format!("the account {name}"));
+    Err(Failure::Failed(match found {
+        Some(other) => format!("{account} are not in the users file: {} ({}) has them", other.name, other.key),
+        None => format!("no directory has {account}; see accounts of {}", file.key),
+    }))
 }
 
 /// Makes a running gate read the file, and waits until the change counts. Does nothing if none runs.

@@ -8,6 +8,7 @@ use rotogate::session::profile::{OnTooMany, Profile};
 use crate::log::{LogFormat, LogOutput};
 
 mod claims;
+mod introspection;
 mod isolation;
 
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
@@ -550,7 +551,7 @@ fn trusted_issuers_have_one_source_of_keys() {
     assert!(issuer("")[0].contains("jwks_file, or public_key"));
     assert!(issuer("public_key = \"a.pem\"\n")[0].contains("issuers[0].algorithm: missing"));
     assert!(issuer("public_key = \"a.pem\"\nalgorithm = \"HS256\"\n")[0].contains("shared-secret"));
-    assert!(issuer("public_key = \"a.pem\"\njwks_file = \"a\"\n")[0].contains("one of the two"));
+    assert!(issuer("public_key = \"a.pem\"\njwks_file = \"a\"\n")[0].contains("one source of keys"));
     assert_eq!(issuer("public_key = \"a.pem\"\nalgorithm = \"RS256\"\n"), Vec::<String>::new());
     assert!(
         said("[[issuers]]\nurl=\"http://127.0.0.1:8080\"\naudience=\"x\"\njwks_file=\"a\"\n")[0].contains("our own")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::metrics::Label;
 use super::{Cause, SourceError};
 
 /// The number of faults in a row that opens the circuit.
@@ -37,13 +38,13 @@ struct State {
 /// The circuit of one source.
 #[derive(Debug)]
 pub(super) struct Circuit {
-    kind: &'static str,
+    of: Label,
     state: Mutex<State>,
 }
 
 impl Circuit {
-    pub(super) fn new(kind: &'static str) -> Self {
-        Self { kind, state: Mutex::default() }
+    pub(super) fn new(of: Label) -> Self {
+        Self { of, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,7 +80,8 @@ impl Circuit {
         let before = std::mem::take(&mut *state);
         drop(state);
         if before.reported != Reported::Good {
-            tracing::info!(kind = self.kind, "directory answers again");
+            let Label { directory, kind } = &self.of;
+            tracing::info!(directory, kind, "directory answers again");
         }
     }
 
@@ -100,11 +102,14 @@ impl Circuit {
         let is_changed = std::mem::replace(&mut state.reported, now) != now;
         drop(state);
         if is_changed {
-            let (kind, cause) = (self.kind, error.cause.word());
+            let (Label { directory, kind }, cause) = (&self.of, error.cause.word());
             if is_open {
-                tracing::error!(kind, cause, %error, "directory fails; it is asked less often until it answers");
+                tracing::error!(directory, kind, cause, %error, "directory fails; it is asked less often until it answers");
+            } else if error.cause == Cause::Credentials {
+                // It does not end by itself.
+                tracing::error!(directory, kind, cause, %error, "directory refuses the gate; logins and refreshes get 503");
             } else {
-                tracing::warn!(kind, cause, %error, "directory fails; logins and refreshes get 503");
+                tracing::warn!(directory, kind, cause, %error, "directory fails; logins and refreshes get 503");
             }
         }
     }
@@ -122,7 +127,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn i22_after_five_faults_the_source_is_left_alone_for_one_to_thirty_seconds() {
-        let circuit = Circuit::new("test");
+        let circuit = Circuit::new(Label { directory: "test".to_owned(), kind: "fake" });
         let mut now = Instant::now();
         for _ in 0..4 {
             circuit.admit(now).unwrap();
@@ -148,7 +153,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn faults_from_before_it_opened_do_not_prolong_the_pause() {
-        let circuit = Circuit::new("test");
+        let circuit = Circuit::new(Label { directory: "test".to_owned(), kind: "fake" });
         let now = Instant::now();
         for _ in 0..64 {
             circuit.failed(&fault(), now);

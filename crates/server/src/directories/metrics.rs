@@ -14,12 +14,12 @@ fn durations() -> Histogram {
     Histogram::new(BUCKET_SECONDS)
 }
 
-type Durations = Family<[(&'static str, &'static str); 2], Histogram, fn() -> Histogram>;
+type Durations = Family<[(&'static str, String); 3], Histogram, fn() -> Histogram>;
 
-/// Requests to a directory, and how long they took. Labels are from fixed sets (requirement I43).
+/// Requests to directories, and how long they took. Labels are from fixed sets and the configuration (requirement I43).
 #[derive(Clone, Debug)]
 pub(crate) struct DirectoryMetrics {
-    requests: Family<[(&'static str, &'static str); 3], Counter>,
+    requests: Family<[(&'static str, String); 4], Counter>,
     durations: Durations,
 }
 
@@ -29,25 +29,44 @@ impl Default for DirectoryMetrics {
     }
 }
 
+/// A directory, as labels have it.
+#[derive(Clone, Debug)]
+pub(super) struct Label {
+    pub(super) directory: String,
+    pub(super) kind: &'static str,
+}
+
 impl DirectoryMetrics {
+    fn requests(&self, of: &Label, operation: &str, result: &str) -> Counter {
+        let labels = [
+            ("directory", of.directory.clone()),
+            ("kind", of.kind.to_owned()),
+            ("operation", operation.to_owned()),
+            ("result", result.to_owned()),
+        ];
+        self.requests.get_or_create(&labels).clone()
+    }
+
     /// Counts a request that ended.
-    pub(super) fn count(&self, kind: &'static str, operation: &'static str, result: &'static str) {
-        self.requests.get_or_create(&[("kind", kind), ("operation", operation), ("result", result)]).inc();
+    pub(super) fn count(&self, of: &Label, operation: &'static str, result: &'static str) {
+        self.requests(of, operation, result).inc();
     }
 
     /// Counts how long the source took.
-    pub(super) fn took(&self, kind: &'static str, operation: &'static str, time: Duration) {
-        self.durations.get_or_create(&[("kind", kind), ("operation", operation)]).observe(time.as_secs_f64());
+    pub(super) fn took(&self, of: &Label, operation: &'static str, time: Duration) {
+        let labels =
+            [("directory", of.directory.clone()), ("kind", of.kind.to_owned()), ("operation", operation.to_owned())];
+        self.durations.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
     #[cfg(test)]
-    pub(super) fn get(&self, kind: &'static str, operation: &'static str, result: &'static str) -> u64 {
-        self.requests.get_or_create(&[("kind", kind), ("operation", operation), ("result", result)]).get()
+    pub(super) fn get(&self, directory: &str, operation: &'static str, result: &'static str) -> u64 {
+        self.requests(&Label { directory: directory.to_owned(), kind: "fake" }, operation, result).get()
     }
 
     /// Adds the metrics to a registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register("directory_requests", "Requests to the directory", self.requests.clone());
-        registry.register("directory_duration_seconds", "Time that the directory took", self.durations.clone());
+        registry.register("directory_requests", "Requests to a directory", self.requests.clone());
+        registry.register("directory_duration_seconds", "Time that a directory took", self.durations.clone());
     }
 }

@@ -2,14 +2,18 @@
 //! in how many requests at once it is asked, and checks passwords where the source has only hashes.
 
 #![cfg_attr(
-    not(any(feature = "ldap", feature = "sql")),
+    not(any(feature = "hook", feature = "ldap", feature = "sql")),
     allow(dead_code, unused_imports, reason = "no source is built in")
 )]
 
+mod by_account;
 mod circuit;
+#[cfg(feature = "hook")]
+pub mod http;
 #[cfg(feature = "ldap")]
 pub mod ldap;
 mod metrics;
+mod padding;
 mod remote;
 #[cfg(feature = "sql")]
 pub mod sql;
@@ -19,16 +23,19 @@ mod username;
 mod tests;
 
 use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use rotogate::directory::User;
+use rotogate::directory::{LoginRequest, User};
 use rotogate::password::SecretHash;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use by_account::{AccountDirectory, Directories};
 pub(crate) use metrics::DirectoryMetrics;
 pub use remote::Bounds;
 pub(crate) use remote::RemoteDirectory;
@@ -48,6 +55,8 @@ pub(crate) enum Cause {
     Answer,
     /// The code that reads the answer panicked.
     Panic,
+    /// The source answers after this time, and not before: no fault.
+    Later(Duration),
 }
 
 impl Cause {
@@ -59,6 +68,7 @@ impl Cause {
             Self::Refused => "refused_by_source",
             Self::Answer => "bad_answer",
             Self::Panic => "panic",
+            Self::Later(_) => "later",
         }
     }
 }
@@ -80,6 +90,9 @@ impl SourceError {
 /// The system that keeps the users, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
+    /// `kind = "http"`.
+    #[cfg(feature = "hook")]
+    Http(Box<http::HttpSettings>),
     /// `kind = "ldap"`.
     #[cfg(feature = "ldap")]
     Ldap(Box<ldap::LdapSettings>),
@@ -95,6 +108,8 @@ impl SourceSettings {
     /// The key at fault, and what is wrong.
     pub(crate) fn open(&self) -> Result<Arc<dyn Source>, (&'static str, String)> {
         match *self {
+            #[cfg(feature = "hook")]
+            Self::Http(ref settings) => Ok(Arc::new(http::HttpSource::open(settings)?)),
             #[cfg(feature = "ldap")]
             Self::Ldap(ref settings) => Ok(Arc::new(ldap::LdapSource::open(settings)?)),
             #[cfg(feature = "sql")]
@@ -105,6 +120,8 @@ impl SourceSettings {
     /// The files that the settings name, each with its key.
     pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         match *self {
+            #[cfg(feature = "hook")]
+            Self::Http(ref settings) => settings.files(),
             #[cfg(feature = "ldap")]
             Self::Ldap(ref settings) => settings.files(),
             #[cfg(feature = "sql")]
@@ -133,6 +150,31 @@ pub(crate) struct HashedUser {
     pub(crate) is_marked: bool,
 }
 
+/// A login, for a task of its own. Does not print: it has the password.
+pub(crate) struct LoginAttempt {
+    pub(crate) account: Option<String>,
+    pub(crate) username: String,
+    pub(crate) password: SecretString,
+    pub(crate) client: Option<String>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) user_agent: Option<String>,
+    pub(crate) scope: Option<String>,
+}
+
+impl From<&LoginRequest<'_>> for LoginAttempt {
+    fn from(login: &LoginRequest<'_>) -> Self {
+        Self {
+            account: login.account.map(str::to_owned),
+            username: login.username.to_owned(),
+            password: login.password.clone(),
+            client: login.client.map(str::to_owned),
+            address: login.address,
+            user_agent: login.user_agent.map(str::to_owned),
+            scope: login.scope.map(ToString::to_string),
+        }
+    }
+}
+
 /// A system that keeps users.
 #[async_trait]
 pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
@@ -140,15 +182,15 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
     fn kind(&self) -> &'static str;
 
     /// Looks a user up for a login. The name is one that `username::is_acceptable` accepts.
-    async fn authenticate(
-        &self,
-        account: Option<&str>,
-        username: &str,
-        password: &SecretString,
-    ) -> Result<Login, SourceError>;
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError>;
 
-    /// The current entry of a subject.
-    async fn lookup(&self, subject: &str) -> Result<Option<User>, SourceError>;
+    /// The current entry of a subject, whose session has this account.
+    async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
+
+    /// Whether a refusal takes as long as the slowest of late.
+    fn pads_refusals(&self) -> bool {
+        false
+    }
 
     /// Whether hashes of an old kind are replaced.
     fn rehashes(&self) -> bool {

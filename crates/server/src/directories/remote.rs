@@ -16,11 +16,14 @@ use moka::future::Cache;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::Circuit;
-use super::{Cause, DirectoryMetrics, HashedUser, Login, Source, SourceError, username};
-use rotogate::directory::{Directory, DirectoryError, PasswordMark, User};
+use super::metrics::Label;
+use super::padding::SlowestRefusal;
+use super::{Cause, DirectoryMetrics, HashedUser, Login, LoginAttempt, Source, SourceError, username};
+use rotogate::context::{Context, inherited};
+use rotogate::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 use rotogate::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
 
 /// The most users in the cache of lookups.
@@ -55,6 +58,8 @@ enum Fault {
     Busy,
     /// The source failed, or fails so often that it is not asked now.
     Failed(String),
+    /// The source answers after this time.
+    Later(Duration),
 }
 
 impl From<Fault> for DirectoryError {
@@ -62,6 +67,7 @@ impl From<Fault> for DirectoryError {
         match fault {
             Fault::Busy => Self::Busy,
             Fault::Failed(message) => Self::Unavailable(message),
+            Fault::Later(wait) => Self::Later(wait),
         }
     }
 }
@@ -71,18 +77,33 @@ impl From<Fault> for DirectoryError {
 pub(crate) struct RemoteDirectory(Arc<Inner>);
 
 struct Inner {
+    label: Label,
     source: Arc<dyn Source>,
     bounds: Bounds,
     turns: Arc<Semaphore>,
     circuit: Circuit,
-    lookups: Cache<Box<str>, Option<User>>,
+    lookups: Cache<Key, Option<User>>,
     passwords: Arc<Passwords>,
     /// The class of the dearest hash so far: every check takes as long (requirements A2, I32).
     dearest: Mutex<CostClass>,
     /// One password is hashed again at a time.
     rehashing: Semaphore,
+    refusals: SlowestRefusal,
     metrics: DirectoryMetrics,
     runtime: Handle,
+}
+
+/// What a lookup asks for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    account: Option<Box<str>>,
+    subject: Box<str>,
+}
+
+impl Key {
+    fn of(account: Option<&str>, subject: &str) -> Self {
+        Self { account: account.map(Into::into), subject: subject.into() }
+    }
 }
 
 impl fmt::Debug for RemoteDirectory {
@@ -93,23 +114,32 @@ impl fmt::Debug for RemoteDirectory {
 
 impl RemoteDirectory {
     /// A directory on this runtime. Call in it.
-    pub(crate) fn new(source: Arc<dyn Source>, bounds: Bounds, passwords: Arc<Passwords>) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        source: Arc<dyn Source>,
+        bounds: Bounds,
+        passwords: Arc<Passwords>,
+        metrics: DirectoryMetrics,
+    ) -> Self {
+        let label = Label { directory: name.to_owned(), kind: source.kind() };
         Self(Arc::new(Inner {
             turns: Arc::new(Semaphore::new(bounds.max_requests)),
-            circuit: Circuit::new(source.kind()),
+            circuit: Circuit::new(label.clone()),
+            label,
             lookups: Cache::builder().max_capacity(MAX_CACHED_LOOKUPS).time_to_live(bounds.lookup_cache).build(),
             passwords,
             dearest: Mutex::default(),
             rehashing: Semaphore::new(1),
-            metrics: DirectoryMetrics::default(),
+            refusals: SlowestRefusal::default(),
+            metrics,
             runtime: Handle::current(),
             source,
             bounds,
         }))
     }
 
-    /// Its figures.
-    pub(crate) fn metrics(&self) -> &DirectoryMetrics {
+    #[cfg(test)]
+    pub(super) fn figures(&self) -> &DirectoryMetrics {
         &self.0.metrics
     }
 
@@ -125,9 +155,8 @@ impl RemoteDirectory {
         F: Future<Output = Result<T, SourceError>> + Send,
     {
         let inner = &self.0;
-        let kind = inner.source.kind();
         let open = |rest: Duration| {
-            inner.metrics.count(kind, operation, "not_asked");
+            inner.metrics.count(&inner.label, operation, "not_asked");
             let seconds = rest.as_secs().max(1);
             Fault::Failed(format!("the directory failed repeatedly; it is asked again in {seconds} s"))
         };
@@ -136,13 +165,13 @@ impl RemoteDirectory {
         }
         let turn = timeout(inner.bounds.queue_timeout, Arc::clone(&inner.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
-            inner.metrics.count(kind, operation, "busy");
+            inner.metrics.count(&inner.label, operation, "busy");
             return Err(Fault::Busy);
         };
         let begun = Instant::now();
         inner.circuit.admit(begun).map_err(open)?;
         let this = Arc::clone(inner);
-        let task = inner.runtime.spawn(async move {
+        let task = inner.runtime.spawn(inherited(Context::current(), async move {
             let _turn = turn;
             let within = this.bounds.timeout;
             let asked = AssertUnwindSafe(async { what(Arc::clone(&this.source)).await }).catch_unwind();
@@ -155,19 +184,25 @@ impl RemoteDirectory {
                 }
             };
             let now = Instant::now();
-            this.metrics.took(kind, operation, now.saturating_duration_since(begun));
+            this.metrics.took(&this.label, operation, now.saturating_duration_since(begun));
             match &answer {
                 Ok(answer) => {
-                    this.metrics.count(kind, operation, result(answer));
+                    this.metrics.count(&this.label, operation, result(answer));
                     this.circuit.answered();
                 }
                 Err(error) => {
-                    this.metrics.count(kind, operation, error.cause.word());
-                    this.circuit.failed(error, now);
+                    this.metrics.count(&this.label, operation, error.cause.word());
+                    match error.cause {
+                        Cause::Later(_) => this.circuit.answered(),
+                        _ => this.circuit.failed(error, now),
+                    }
                 }
             }
-            answer.map_err(|error| Fault::Failed(format!("{kind}: {error}")))
-        });
+            answer.map_err(|error| match error.cause {
+                Cause::Later(wait) => Fault::Later(wait),
+                _ => Fault::Failed(format!("{}: {error}", this.label.directory)),
+            })
+        }));
         // The runtime ends with the gate.
         task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate stops".to_owned())))
     }
@@ -181,9 +216,9 @@ impl RemoteDirectory {
         asked.map_err(|fault| DirectoryError::from(fault).to_string())
     }
 
-    async fn ask_for(&self, subject: &str) -> Result<Option<User>, Fault> {
-        let subject: Box<str> = subject.into();
-        let what = async move |source: Arc<dyn Source>| match source.lookup(&subject).await? {
+    async fn ask_for(&self, key: Key) -> Result<Option<User>, Fault> {
+        let Key { account, subject } = key;
+        let what = async move |source: Arc<dyn Source>| match source.lookup(account.as_deref(), &subject).await? {
             Some(user) if user.subject != subject => {
                 Err(SourceError::new(Cause::Answer, "the directory returned another user than the one asked for"))
             }
@@ -246,7 +281,8 @@ impl RemoteDirectory {
             Ok(true) => Some(new),
             Ok(false) => None,
             Err(_) => {
-                tracing::warn!(kind = inner.source.kind(), "password hash not replaced; the next login tries again");
+                let Label { directory, kind } = &inner.label;
+                tracing::warn!(directory, kind, "password hash not replaced; the next login tries again");
                 None
             }
         }
@@ -261,36 +297,52 @@ impl Directory for RemoteDirectory {
         username: &str,
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError> {
-        if !username::is_acceptable(username) {
+        self.log_in(&LoginRequest::new(account, username, password)).await
+    }
+
+    async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
+        if !username::is_acceptable(login.username) {
             return Ok(None);
         }
-        let (of, name, secret) = (account.map(str::to_owned), username.to_owned(), password.clone());
-        let what = async move |source: Arc<dyn Source>| source.authenticate(of.as_deref(), &name, &secret).await;
-        let result = |login: &Login| match login {
+        let attempt = LoginAttempt::from(login);
+        let what = async move |source: Arc<dyn Source>| {
+            let begun = Instant::now();
+            let login = source.authenticate(&attempt).await?;
+            Ok((login, begun.elapsed()))
+        };
+        let result = |(login, _): &(Login, Duration)| match login {
             Login::Checked(Some(_)) => "accepted",
             Login::Checked(None) => "rejected",
             Login::Hashed(Some(_)) => "found",
             Login::Hashed(None) => "none",
         };
-        let found = match self.ask("authenticate", what, result).await? {
+        let (found, took) = self.ask("authenticate", what, result).await?;
+        let found = match found {
             Login::Checked(found) => found,
-            Login::Hashed(found) => self.check(found, password).await?,
+            Login::Hashed(found) => self.check(found, login.password).await?,
         };
-        let user = found.filter(|user| user.active && user.account.as_deref() == account);
-        if let Some(user) = &user {
+        let user = found.filter(|user| user.active && user.account.as_deref() == login.account);
+        match &user {
             // The login looks the user up once more, and must not see an older entry.
-            self.0.lookups.invalidate(&user.subject).await;
+            Some(user) => self.0.lookups.invalidate(&Key::of(login.account, &user.subject)).await,
+            None if self.0.source.pads_refusals() => sleep(self.0.refusals.missing(took, Instant::now())).await,
+            None => {}
         }
         Ok(user)
     }
 
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+        self.lookup_in(None, subject).await
+    }
+
+    async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         // Concurrent lookups of one subject share one request.
-        let found = self.0.lookups.try_get_with(Box::from(subject), self.ask_for(subject)).await;
+        let key = Key::of(account, subject);
+        let found = self.0.lookups.try_get_with(key.clone(), self.ask_for(key)).await;
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
     }
 
-    fn limit_key<'a>(&self, username: &'a str) -> Cow<'a, str> {
+    fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Owned(username::limit_key(username))
     }
 }

@@ -24,6 +24,8 @@ enum Mode {
     Fails,
     Panics,
     NamesAnother,
+    Later,
+    Slow(Duration),
 }
 
 /// A source that does what it is told.
@@ -35,6 +37,7 @@ struct Fake {
     permits: Semaphore,
     hash: Mutex<Option<SecretHash>>,
     rehash_fails: AtomicBool,
+    pads: AtomicBool,
 }
 
 impl Fake {
@@ -45,6 +48,7 @@ impl Fake {
             permits: Semaphore::new(Semaphore::MAX_PERMITS),
             hash: Mutex::default(),
             rehash_fails: AtomicBool::new(false),
+            pads: AtomicBool::new(false),
         })
     }
 
@@ -66,6 +70,11 @@ impl Fake {
             Mode::Fails => Err(SourceError::new(Cause::Connect, "refused")),
             Mode::Panics => panic!("told to panic"),
             Mode::NamesAnother => Ok(Some(User::new("another"))),
+            Mode::Later => Err(SourceError::new(Cause::Later(SECOND * 60), "later")),
+            Mode::Slow(time) => {
+                tokio::time::sleep(time).await;
+                Ok((subject != "none").then(|| User::new(subject)))
+            }
         }
     }
 }
@@ -76,8 +85,8 @@ impl Source for Fake {
         "fake"
     }
 
-    async fn authenticate(&self, _: Option<&str>, username: &str, _: &SecretString) -> Result<Login, SourceError> {
-        let user = self.answer(username).await?;
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
+        let user = self.answer(&login.username).await?;
         let hash = self.hash.lock().unwrap().clone();
         Ok(match hash {
             Some(hash) => Login::Hashed(user.map(|user| HashedUser { user, hash, is_marked: true })),
@@ -85,12 +94,16 @@ impl Source for Fake {
         })
     }
 
-    async fn lookup(&self, subject: &str) -> Result<Option<User>, SourceError> {
+    async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         self.answer(subject).await
     }
 
     fn rehashes(&self) -> bool {
         true
+    }
+
+    fn pads_refusals(&self) -> bool {
+        self.pads.load(Ordering::SeqCst)
     }
 
     async fn rehash(&self, _: &str, old: &SecretHash, new: &SecretHash) -> Result<bool, SourceError> {
@@ -111,7 +124,12 @@ impl Source for Fake {
 }
 
 fn directory(source: &Arc<Fake>, bounds: Bounds) -> RemoteDirectory {
-    RemoteDirectory::new(Arc::clone(source) as Arc<dyn Source>, bounds, Arc::new(Passwords::new(2, 2)))
+    with_passwords(source, bounds, Arc::new(Passwords::new(2, 2)))
+}
+
+fn with_passwords(source: &Arc<Fake>, bounds: Bounds, passwords: Arc<Passwords>) -> RemoteDirectory {
+    let source: Arc<dyn Source> = Arc::clone(source) as _;
+    RemoteDirectory::new("fake", source, bounds, passwords, DirectoryMetrics::default())
 }
 
 fn secret(text: &str) -> SecretString {
@@ -141,10 +159,10 @@ async fn i22_a_source_that_hangs_fails_panics_or_names_another_is_a_fault_and_ne
             assert!(is_unavailable(&directory.lookup("ada").await), "{mode:?}");
             assert_eq!(source.asked(), asked);
         }
-        assert_eq!(directory.metrics().get("fake", "lookup", cause), 5);
+        assert_eq!(directory.figures().get("fake", "lookup", cause), 5);
         assert!(is_unavailable(&directory.lookup("ada").await), "{mode:?}");
         assert_eq!(source.asked(), 5, "the circuit is open: {mode:?}");
-        assert_eq!(directory.metrics().get("fake", "lookup", "not_asked"), 1);
+        assert_eq!(directory.figures().get("fake", "lookup", "not_asked"), 1);
         source.set(Mode::Good);
         tokio::time::advance(SECOND).await;
         assert!(directory.lookup("ada").await.unwrap().is_some(), "{mode:?}");
@@ -175,7 +193,7 @@ async fn i25_a_full_bulkhead_is_busy_after_its_queue_timeout_and_no_other_direct
     }
     slow.set(Mode::Good);
     assert!(directory.lookup("c").await.unwrap().is_some(), "the circuit is closed: a full bulkhead is no fault");
-    assert_eq!(directory.metrics().get("fake", "lookup", "busy"), 1);
+    assert_eq!(directory.figures().get("fake", "lookup", "busy"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,7 +258,7 @@ async fn i29_a_weak_hash_is_replaced_once_and_a_failure_does_not_fail_the_login(
 
     assert!(login(&directory, "right").await.unwrap().is_some());
     assert_eq!(now(), strong, "a good hash stays");
-    assert_eq!(directory.metrics().get("fake", "rehash", "replaced"), 1);
+    assert_eq!(directory.figures().get("fake", "rehash", "replaced"), 1);
 }
 
 #[tokio::test]
@@ -249,11 +267,46 @@ async fn a2_an_unknown_user_costs_a_check_as_dear_as_the_dearest_hash() {
     let source = Fake::new();
     *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("right"), dear).unwrap()));
     let passwords = Arc::new(Passwords::new(2, 2));
-    let directory = RemoteDirectory::new(Arc::clone(&source) as Arc<dyn Source>, BOUNDS, Arc::clone(&passwords));
+    let directory = with_passwords(&source, BOUNDS, Arc::clone(&passwords));
     login(&directory, "wrong").await.unwrap();
     let wrong = passwords.work();
     directory.authenticate(None, "none", &secret("wrong")).await.unwrap();
     assert_eq!(passwords.work() - wrong, wrong);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a2_i24_a_refusal_takes_as_long_as_the_slowest_where_the_source_says_so() {
+    for (pads, expected) in [(true, 400), (false, 20)] {
+        let source = Fake::new();
+        source.pads.store(pads, Ordering::SeqCst);
+        let directory = directory(&source, BOUNDS);
+        let took = async |name: &str| {
+            let begun = tokio::time::Instant::now();
+            let user = directory.authenticate(None, name, &secret("wrong")).await.unwrap();
+            (user.is_some(), begun.elapsed().as_millis())
+        };
+        source.set(Mode::Slow(Duration::from_millis(400)));
+        assert_eq!(took("none").await, (false, 400));
+        source.set(Mode::Slow(Duration::from_millis(20)));
+        assert_eq!(took("none").await, (false, expected), "a refusal");
+        assert_eq!(took("ada").await, (true, 20), "a login is not held up");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i24_an_answer_that_is_put_off_is_no_fault_of_the_source() {
+    let source = Fake::new();
+    let directory = directory(&source, BOUNDS);
+    source.set(Mode::Later);
+    for _ in 0..10 {
+        let answers = [login(&directory, "right").await.map(drop), directory.lookup("ada").await.map(drop)];
+        for answer in answers {
+            assert!(matches!(answer, Err(DirectoryError::Later(wait)) if wait == SECOND * 60), "{answer:?}");
+        }
+    }
+    source.set(Mode::Good);
+    assert!(login(&directory, "right").await.unwrap().is_some(), "the circuit is closed");
+    assert_eq!(directory.figures().get("fake", "lookup", "later"), 10);
 }
 
 #[tokio::test]
@@ -264,7 +317,7 @@ async fn i30_i32_an_imported_hash_logs_in_and_an_unknown_user_takes_as_long() {
         "pbkdf2_sha256$1000000$pepper12345678901234$9gJvJzXuX8ncxdTKk9c3+CvD0vDOuq54+fQSg88ww0I=",
     ));
     let passwords = Arc::new(Passwords::new(2, 2));
-    let directory = RemoteDirectory::new(Arc::clone(&source) as Arc<dyn Source>, BOUNDS, Arc::clone(&passwords));
+    let directory = with_passwords(&source, BOUNDS, Arc::clone(&passwords));
     assert!(login(&directory, "wrong").await.unwrap().is_none());
     let (runs, work) = (passwords.runs(), passwords.work());
     assert_eq!(work, 0, "no argon2: its class takes less time");
@@ -285,7 +338,34 @@ async fn i26_a_name_with_insignificant_characters_never_reaches_the_source() {
         assert!(directory.authenticate(None, name, &secret("right")).await.unwrap().is_none(), "{name:?}");
     }
     assert_eq!(source.asked(), 0);
-    assert_eq!(directory.limit_key("ADA"), directory.limit_key("ada"));
+    assert_eq!(directory.limit_key(None, "ADA"), directory.limit_key(None, "ada"));
+}
+
+#[tokio::test]
+async fn i25_the_account_decides_which_directory_is_asked_and_no_other_is_tried() {
+    let (acme, rest) = (Fake::new(), Fake::new());
+    let entry = |source: &Arc<Fake>, accounts: Option<&[&str]>| AccountDirectory {
+        accounts: accounts.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        directory: Arc::new(directory(source, BOUNDS)),
+    };
+    let all = Directories::new(vec![entry(&rest, None), entry(&acme, Some(&["acme", "acme-test"]))]);
+    let lookup = async |account: Option<&str>| all.lookup_in(account, "ada").await;
+    for (account, asked) in
+        [(Some("acme"), (1, 0)), (Some("acme-test"), (2, 0)), (Some("other"), (2, 1)), (None, (2, 2))]
+    {
+        lookup(account).await.unwrap();
+        assert_eq!((acme.asked(), rest.asked()), asked, "{account:?}");
+    }
+    acme.set(Mode::Fails);
+    assert!(is_unavailable(&lookup(Some("acme")).await));
+    assert_eq!(all.authenticate(None, "none", &secret("wrong")).await.unwrap(), None);
+    assert_eq!((acme.asked(), rest.asked()), (3, 3));
+
+    all.replace(vec![entry(&acme, Some(&["acme"]))]);
+    assert!(is_unavailable(&lookup(Some("other")).await), "a session of an account without a directory");
+    assert!(is_unavailable(&lookup(None).await));
+    assert_eq!(all.authenticate(Some("other"), "ada", &secret("right")).await.unwrap(), None);
+    assert_eq!(rest.asked(), 3);
 }
 
 #[tokio::test]

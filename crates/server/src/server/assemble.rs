@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderName;
+use secrecy::SecretString;
 
 use super::ServerError;
-use super::prepare::{StartPlan, UsersPlan};
+use super::directories::LiveDirectories;
+use super::issuers::RemoteIssuers;
+use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::users::LiveUsers;
 use crate::config::{
-    Config, EndpointConfig, IdentityConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig, StoreConfig,
-    TrustedIssuer,
+    Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
+    StoreConfig, TrustedIssuer,
 };
-use crate::directories::DirectoryMetrics;
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
@@ -22,8 +24,10 @@ use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::directory::Directory;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
+use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
-use rotogate::private_file::trusted;
+use rotogate::private_file::{self, trusted};
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
@@ -39,10 +43,10 @@ pub struct GateParts {
     pub gate: Gate,
     /// The service behind the gate.
     pub(crate) proxy: Proxy,
-    /// Keeps the users in step with their file. `None`: another system has the users.
+    /// Keeps the users in step with their file. `None`: other systems have all users.
     pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The figures of that system.
-    pub(super) directory_metrics: Option<DirectoryMetrics>,
+    /// The directories, which a reload replaces.
+    pub(super) directories: Arc<LiveDirectories>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
     /// The token of the admin listener.
@@ -51,6 +55,8 @@ pub struct GateParts {
     pub first_user: Option<FirstUser>,
     /// The rules for each `[[issuers]]` entry, as read at the start.
     pub(super) trusted: Vec<IssuerRules>,
+    /// Those whose keys are fetched.
+    pub(super) remote_issuers: RemoteIssuers,
     /// Whether this start created the keys.
     pub new_keys: bool,
 }
@@ -75,7 +81,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 /// # Errors
 /// Keys, store, users or another part cannot be opened. The text says which, where, and what to do.
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
-    let StartPlan { trusted, users, passwords, warnings: _, last_read: _ } = plan;
+    let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
     let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
@@ -89,27 +95,31 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let now = SystemTime::new().wall();
     let (redb, stores) = stores(config, &keyring)?;
     let mut first_user = None;
-    let mut directory_metrics = None;
-    let (file, directory): (_, Arc<dyn Directory>) = match users {
-        UsersPlan::File(directory) => (Some(Arc::clone(&directory)), directory),
-        UsersPlan::NewFile => {
-            let file = UsersFile::configured(&config.directory).map_err(ServerError::new)?;
-            let made = FileDirectory::create_with_first_user(file, Arc::clone(&passwords), now).map_err(from)?;
-            first_user = Some(made.1);
-            let directory = Arc::new(made.0);
-            (Some(Arc::clone(&directory)), directory)
+    let mut file = None;
+    let mut entries = Vec::new();
+    for (section, planned) in config.directories.iter().zip(planned) {
+        let users = match planned {
+            DirectoryPlan::NewFile => {
+                let path = UsersFile::configured(config).map_err(ServerError::new)?;
+                let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
+                first_user = Some(made.1);
+                DirectoryPlan::File(Arc::new(made.0))
+            }
+            planned => planned,
+        };
+        if let DirectoryPlan::File(directory) = &users {
+            file = Some(Arc::clone(directory));
         }
-        UsersPlan::Remote(directory) => {
-            directory_metrics = Some(directory.metrics().clone());
-            (None, Arc::new(directory))
-        }
-    };
+        entries.extend(users.directory().map(|directory| (section.clone(), directory)));
+    }
+    let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
-    let builder = builder(config, keyring, stores, Some(directory), passwords, &trusted)?;
+    let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
+    let builder = builder(config, keyring, stores, Some(directories.shared()), passwords, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    Ok(GateParts { gate, proxy, users, directory_metrics, redb, admin_token, first_user, trusted, new_keys })
+    Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, remote_issuers, new_keys })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
@@ -266,27 +276,76 @@ pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerEr
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::new)?;
-    for ignored in rules.keys.ignored() {
-        tracing::warn!(issuer = issuer.url, file = %key_file(issuer).display(), "not used: {ignored}");
+    if let Some((_, file)) = issuer.keys.file() {
+        for ignored in rules.keys.ignored() {
+            tracing::warn!(issuer = issuer.url, file = %file.display(), "not used: {ignored}");
+        }
     }
     Ok(rules)
 }
 
-/// The key file of an issuer.
-pub(super) fn key_file(issuer: &TrustedIssuer) -> &Path {
-    let (KeySource::Jwks(path, _) | KeySource::PublicKey(path, _)) = &issuer.keys;
-    path
+/// The keys of an issuer: those that its file holds now, or unknown ones that are fetched later. `None`: it has no keys.
+fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
+    let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
+    let (path, keys) = match &issuer.keys {
+        KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
+        KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
+        KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
+        KeySource::None => return Ok(None),
+    };
+    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))
 }
 
-/// The rules for an issuer, with the keys that its file holds now.
+/// How an issuer is asked about opaque tokens, with the secret that its file holds now.
+///
+/// # Errors
+/// The key at fault, and what is wrong with it.
+pub(super) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, (&'static str, String)> {
+    let IntrospectionConfig {
+        url,
+        client_id,
+        secret_file,
+        cache,
+        negative,
+        stale_if_error,
+        timeout,
+        ca,
+        prefix,
+        always,
+        audience_optional,
+    } = config;
+    let in_file = |key: &'static str, file: &Path, what: &str| (key, format!("{}: {what}", file.display()));
+    let text = private_file::read_private(secret_file).map_err(|message| ("secret_file", message))?;
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.is_empty() {
+        return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+    }
+    let mut tls = Tls::default();
+    if let Some(ca) = ca {
+        let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| ("ca", message))?;
+        tls.ca = Some(String::from_utf8(bytes.to_vec()).map_err(|_| in_file("ca", ca, "is not PEM"))?);
+    }
+    let client = HttpClient::with_tls(&tls).map_err(|error| match ca {
+        Some(ca) => in_file("ca", ca, &error.message),
+        None => ("url", error.message),
+    })?;
+    let endpoint = Target::parse(url, Allowed::by_operator()).map_err(|error| ("url", error.to_string()))?;
+    let secret = SecretString::from(secret.to_owned());
+    let introspector = HttpIntrospector::new(client.with_timeout(*timeout), endpoint, client_id, &secret);
+    let mut introspection = Introspection::by(introspector)
+        .cache(*cache)
+        .negative(*negative)
+        .stale_if_error(*stale_if_error)
+        .prefix(prefix.as_str());
+    (introspection.always, introspection.audience_optional) = (*always, *audience_optional);
+    Ok(introspection)
+}
+
+/// The rules for an issuer, with the keys and the secret that its files hold now.
 pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
-    let path = key_file(issuer);
-    let text = trusted::read(path, MAX_KEY_FILE_BYTES)?;
-    let keys = match &issuer.keys {
-        KeySource::Jwks(_, algorithm) => IssuerKeys::from_jwks(&text, *algorithm),
-        KeySource::PublicKey(_, algorithm) => IssuerKeys::from_public_pem(&text, *algorithm),
-    };
-    let keys = keys.map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))?;
+    let keys = load_keys(issuer)?;
+    let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
+    let introspection = introspection.map_err(|(key, message)| format!("introspection.{key}: {message}"))?;
     let TrustedIssuer {
         name,
         url,
@@ -298,13 +357,19 @@ pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         claims,
         audience,
         keys: _,
+        introspection: _,
         typ,
         max_lifetime,
         leeway,
     } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
-    let rules = IssuerRules::external(url.as_str(), audience, keys).named(name.as_str()).scopes(scopes.clone());
-    let mut rules = rules.claims(claims.clone());
+    let rules = match (keys, introspection) {
+        (Some(keys), None) => IssuerRules::external(url.as_str(), audience, keys),
+        (Some(keys), Some(it)) => IssuerRules::external(url.as_str(), audience, keys).introspection(it),
+        (None, Some(it)) => IssuerRules::introspected(url.as_str(), audience, it),
+        (None, None) => return Err(format!("the issuer {url} has neither keys nor introspection")),
+    };
+    let mut rules = rules.named(name.as_str()).scopes(scopes.clone()).claims(claims.clone());
     rules.everywhere = *everywhere;
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();

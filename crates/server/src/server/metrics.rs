@@ -9,12 +9,17 @@
 //! | `rotogate_verified_tokens` | | access tokens in the cache |
 //! | `rotogate_requests_in_flight` | | requests in flight, streams included; bounded by `max_requests` |
 //! | `rotogate_log_lines_total`, `rotogate_log_dropped_lines_total`, `rotogate_log_write_errors_total` | `sink` | log lines written and dropped, and failed writes |
+//! | `rotogate_issuer_introspections_total` | `issuer`, `result` | questions about opaque tokens to their issuer |
 //! | `rotogate_pending_bodies` | | requests to endpoints whose body has not arrived yet |
 //! | `rotogate_own_streams` | | streams that the gate answers itself |
 //! | `rotogate_tunnels` | | upgraded connections |
 //! | `rotogate_buffered_bytes` | | buffered bytes of bodies, messages and queues |
-//! | `rotogate_directory_requests_total` | `kind`, `operation`, `result` | requests to the directory, where users are in another system |
-//! | `rotogate_directory_duration_seconds` | `kind`, `operation` | the time that it took |
+//! | `rotogate_directory_requests_total` | `directory`, `kind`, `operation`, `result` | requests to a directory in another system |
+//! | `rotogate_directory_duration_seconds` | `directory`, `kind`, `operation` | the time that it took |
+//! | `rotogate_issuer_keys`, `rotogate_issuer_state`, `rotogate_issuer_last_success_timestamp_seconds`, `rotogate_issuer_waiting` | `issuer` | the fetched keys of an issuer |
+//! | `rotogate_issuer_refused_keys` | `issuer`, `cause` | keys of its set that are not used |
+//! | `rotogate_issuer_fetches_total` | `issuer`, `result` | attempts to fetch them |
+//! | `rotogate_issuer_unknown_kid_total` | `issuer` | tokens that name another key |
 //! | `rotogate_ready` | | 1, or 0 while `/readyz` fails |
 //!
 //! Each label value comes from the configuration or from a fixed set, never from a request (requirement A7): a client
@@ -35,6 +40,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::issuers::RemoteIssuers;
 use super::tally::{BUCKET_SECONDS, RequestEnd, Tally};
 use crate::directories::DirectoryMetrics;
 use rotogate::engine::Event;
@@ -98,15 +104,18 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// `threads` is the number of threads that answer requests.
-    pub(super) fn new(gate: Gate, threads: NonZeroUsize, directory: Option<&DirectoryMetrics>) -> Self {
+    pub(super) fn new(
+        gate: Gate,
+        threads: NonZeroUsize,
+        directories: &DirectoryMetrics,
+        issuers: RemoteIssuers,
+    ) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
-        if let Some(directory) = directory {
-            directory.register(&mut registry);
-        }
-        registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally) }));
+        directories.register(&mut registry);
+        registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally), issuers }));
         Self { registry, tally, ready }
     }
 
@@ -164,6 +173,7 @@ fn plain(open: &str) -> String {
 struct GateCollector {
     gate: Gate,
     tally: Arc<Tally>,
+    issuers: RemoteIssuers,
 }
 
 impl fmt::Debug for GateCollector {
@@ -200,6 +210,12 @@ impl Collector for GateCollector {
             let count = ConstCounter::new(self.gate.events().get(event));
             count.encode(events.encode_family(&[("event", event.name())])?)?;
         }
+        let help = "Questions about opaque tokens to their issuer";
+        let mut introspections = encoder.encode_descriptor("issuer_introspections", help, None, MetricType::Counter)?;
+        for (issuer, result, count) in self.gate.introspections() {
+            let labels = [("issuer", &*issuer), ("result", result)];
+            ConstCounter::new(count).encode(introspections.encode_family(&labels)?)?;
+        }
         let logs = crate::log::counts();
         for (index, name, help) in [
             (0, "log_lines", "Log lines written"),
@@ -228,6 +244,6 @@ impl Collector for GateCollector {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        self.issuers.encode(&mut encoder)
     }
 }

@@ -9,7 +9,9 @@ pub(crate) mod assemble;
 mod body;
 mod connection;
 mod cors;
+mod directories;
 mod h2;
+pub(crate) mod issuers;
 mod listener;
 pub(crate) mod metrics;
 mod min_rate;
@@ -41,6 +43,7 @@ use crate::config::{Config, StoreConfig};
 use assemble::GateParts;
 use listener::Listener;
 use metrics::Metrics;
+pub(crate) use prepare::Inspected;
 pub use prepare::{StartPlan, prepare};
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
@@ -175,7 +178,12 @@ impl Server {
             StoreConfig::Memory => None,
         };
         let workers = config.server.workers;
-        let metrics = Arc::new(Metrics::new(parts.gate.clone(), workers, parts.directory_metrics.as_ref()));
+        let metrics = Arc::new(Metrics::new(
+            parts.gate.clone(),
+            workers,
+            parts.directories.metrics(),
+            parts.remote_issuers.clone(),
+        ));
         let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
         let config = Arc::new(ArcSwap::from(config));
@@ -183,6 +191,7 @@ impl Server {
             config: Arc::clone(&config),
             gate: parts.gate.clone(),
             proxy: parts.proxy.clone(),
+            directories: Arc::clone(&parts.directories),
             limits: Arc::clone(&limits),
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
             trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
@@ -193,6 +202,7 @@ impl Server {
             token: parts.admin_token.clone(),
             store: parts.redb.clone(),
             users: parts.users.clone(),
+            issuers: parts.remote_issuers.clone(),
             listening: own,
             metrics,
             hosts: config.load().admin.hosts.clone(),

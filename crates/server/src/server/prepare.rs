@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reload::LastRead;
-use super::{assemble, tls};
-use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig, StoreConfig, TlsConfig};
-use crate::directories::{RemoteDirectory, Source, SourceSettings};
+use super::{assemble, issuers, tls};
+use crate::config::{
+    Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig,
+    TrustedIssuer, UsersConfig,
+};
+use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, UsersFile};
 use rotogate::directory::Directory;
@@ -22,6 +25,13 @@ use rotogate::token::Algorithm;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
 
+/// What the systems that a configuration names answered, a line each.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    pub(crate) issuers: Vec<String>,
+    pub(crate) directory: Vec<String>,
+}
+
 /// A configuration that a gate can start with, and the files read on the way.
 #[derive(Debug)]
 pub struct StartPlan {
@@ -30,7 +40,10 @@ pub struct StartPlan {
     /// The state of the files before they were read.
     pub(super) last_read: Option<LastRead>,
     pub(super) trusted: Vec<IssuerRules>,
-    pub(super) users: UsersPlan,
+    /// In the order of the configuration.
+    pub(super) directories: Vec<DirectoryPlan>,
+    /// The figures of those in other systems.
+    pub(super) metrics: DirectoryMetrics,
     pub(super) passwords: Arc<Passwords>,
 }
 
@@ -39,9 +52,22 @@ impl StartPlan {
     ///
     /// # Errors
     /// A system that does not answer, or cannot do what the configuration expects of it.
-    pub(crate) async fn inspect(&self, config: &Config) -> Result<Vec<String>, ConfigErrors> {
-        let UsersPlan::Remote(directory) = &self.users else { return Ok(Vec::new()) };
-        directory.inspect().await.map_err(|message| ConfigErrors::of(config.blame("directory", message), []))
+    pub(crate) async fn inspect(&self, config: &Config) -> Result<Inspected, ConfigErrors> {
+        let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+        for (section, planned) in config.directories.iter().zip(&self.directories) {
+            let DirectoryPlan::Remote(directory) = planned else { continue };
+            match directory.inspect().await {
+                Ok(found) if config.directories.len() == 1 => lines.extend(found),
+                Ok(found) => lines.extend(found.into_iter().map(|line| format!("{}: {line}", section.name))),
+                Err(message) => wrong.push(config.blame(&section.key, message)),
+            }
+        }
+        let issuers = issuers::inspect(config).await;
+        match (ConfigErrors::new(wrong), issuers) {
+            (None, Ok(issuers)) => Ok(Inspected { issuers, directory: lines }),
+            (Some(wrong), Ok(_)) | (None, Err(wrong)) => Err(wrong),
+            (Some(wrong), Err(more)) => Err(wrong.and(more)),
+        }
     }
 }
 
@@ -59,20 +85,38 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     findings.certificates();
     let trusted = findings.trusted();
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
-    let users = findings.users(&passwords);
+    let metrics = DirectoryMetrics::default();
+    let directories = findings.directories(&passwords, &metrics);
     let relays_are_good = findings.relays();
-    if relays_are_good && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok()) {
-        findings.gate(keyring, users.directory(), &passwords, &trusted).await;
+    // Without the rules of an issuer, each route that takes its tokens would be another problem.
+    let is_whole = trusted.len() == config.issuers.len();
+    if relays_are_good
+        && is_whole
+        && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok())
+    {
+        findings.gate(keyring, shared(config, &directories), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
-        None => Ok(StartPlan { warnings: findings.warnings, last_read: Some(last_read), trusted, users, passwords }),
+        None => {
+            let (warnings, last_read) = (findings.warnings, Some(last_read));
+            Ok(StartPlan { warnings, last_read, trusted, directories, metrics, passwords })
+        }
         Some(wrong) => Err(wrong),
     }
 }
 
-/// Where the users are.
+/// All directories as one. `None`: their only users are in a file that does not exist yet.
+fn shared(config: &Config, planned: &[DirectoryPlan]) -> Option<Arc<dyn Directory>> {
+    let entry = |(section, planned): (&DirectoryConfig, &DirectoryPlan)| {
+        Some(AccountDirectory { accounts: section.accounts.clone(), directory: planned.directory()? })
+    };
+    let all: Vec<_> = config.directories.iter().zip(planned).filter_map(entry).collect();
+    if all.is_empty() { None } else { Some(Arc::new(Directories::new(all))) }
+}
+
+/// Where the users of a directory are.
 #[derive(Debug)]
-pub(super) enum UsersPlan {
+pub(super) enum DirectoryPlan {
     /// In this file.
     File(Arc<FileDirectory>),
     /// In this file, which does not exist yet.
@@ -81,8 +125,8 @@ pub(super) enum UsersPlan {
     Remote(RemoteDirectory),
 }
 
-impl UsersPlan {
-    fn directory(&self) -> Option<Arc<dyn Directory>> {
+impl DirectoryPlan {
+    pub(super) fn directory(&self) -> Option<Arc<dyn Directory>> {
         match self {
             Self::File(directory) => Some(Arc::clone(directory) as _),
             Self::NewFile => None,
@@ -231,12 +275,19 @@ impl Findings<'_> {
     fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
         for (index, issuer) in self.config.issuers.iter().enumerate() {
-            let key = match issuer.keys {
-                crate::config::KeySource::Jwks(..) => format!("issuers[{index}].jwks_file"),
-                crate::config::KeySource::PublicKey(..) => format!("issuers[{index}].public_key"),
+            if !self.introspection(index, issuer) {
+                continue;
+            }
+            if let Some(source) = issuer.keys.remote() {
+                self.fetch_files(index, source);
+            }
+            let (key, path) = match issuer.keys.file() {
+                Some((key, path)) => (format!("issuers[{index}].{key}"), path.to_owned()),
+                None => (format!("issuers[{index}]"), PathBuf::new()),
             };
-            let path: PathBuf = assemble::key_file(issuer).to_owned();
-            if let Some(why) = private_file::denied(&path) {
+            if issuer.keys.file().is_some()
+                && let Some(why) = private_file::denied(&path)
+            {
                 self.unchecked(&key, why);
                 continue;
             }
@@ -251,6 +302,37 @@ impl Findings<'_> {
             }
         }
         all
+    }
+
+    /// Checks the files of `introspection`. Returns whether they can be used.
+    fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
+        let Some(config) = &issuer.introspection else { return true };
+        let named = |key: &str| format!("issuers[{index}].introspection.{key}");
+        for (key, path) in config.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&named(key), why);
+                return false;
+            }
+        }
+        match assemble::load_introspection(config) {
+            Ok(_) => true,
+            Err((key, message)) => {
+                self.blame(&named(key), message);
+                false
+            }
+        }
+    }
+
+    /// The files that the client of an issuer's server needs.
+    fn fetch_files(&mut self, index: usize, source: &RemoteSource) {
+        let key = format!("issuers[{index}].fetch");
+        let files = &source.issuer.files;
+        let all = [&files.ca, &files.client_cert, &files.bearer].into_iter().flatten();
+        if let Some(why) = all.into_iter().find_map(|path| private_file::denied_as_another(path)) {
+            self.unchecked(&key, why);
+        } else if let Err(error) = source.issuer.check_files() {
+            self.blame(&key, error.message);
+        }
     }
 
     /// Whether every relay can begin.
@@ -280,51 +362,68 @@ impl Findings<'_> {
         true
     }
 
-    fn users(&mut self, passwords: &Arc<Passwords>) -> UsersPlan {
-        match self.config.directory.clone() {
-            DirectoryConfig::File { path, hashes } => {
-                for (key, path) in
-                    [("firebase", &hashes.firebase), ("spring_pbkdf2_secret_file", &hashes.spring_secret_file)]
-                {
-                    let Some(path) = path else { continue };
-                    let key = format!("directory.{key}");
-                    if let Some(why) = private_file::denied_as_another(path) {
-                        self.unchecked(&key, why);
-                        return UsersPlan::NewFile;
-                    }
-                    if let Err(message) =
-                        trusted::check_folders(path).and_then(|()| private_file::open_private(path, false))
-                    {
-                        self.blame(&key, message);
-                        return UsersPlan::NewFile;
-                    }
-                }
-                let open = || {
-                    let file = UsersFile::configured(&self.config.directory)?;
-                    FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
-                };
-                let Some(directory) = self.private("directory.path", &path, open) else { return UsersPlan::NewFile };
-                if let Some(warning) = directory.warning() {
-                    self.warn("directory.path", warning);
-                }
-                UsersPlan::File(Arc::new(directory))
-            }
-            DirectoryConfig::Remote { source, bounds } => match self.source(&source) {
-                Some(source) => UsersPlan::Remote(RemoteDirectory::new(source, bounds, Arc::clone(passwords))),
-                // A problem was found, so this plan is not used.
-                None => UsersPlan::NewFile,
-            },
-        }
+    fn directories(&mut self, passwords: &Arc<Passwords>, metrics: &DirectoryMetrics) -> Vec<DirectoryPlan> {
+        let all = &self.config.directories;
+        all.iter().map(|section| self.directory(section, passwords, metrics)).collect()
     }
 
-    fn source(&mut self, settings: &SourceSettings) -> Option<Arc<dyn Source>> {
-        for (key, path) in settings.files() {
+    /// With a problem, the plan is not used.
+    fn directory(
+        &mut self,
+        section: &DirectoryConfig,
+        passwords: &Arc<Passwords>,
+        metrics: &DirectoryMetrics,
+    ) -> DirectoryPlan {
+        let planned = match &section.users {
+            UsersConfig::File { path, hashes } => self.file(&section.key, path, hashes, passwords),
+            UsersConfig::Remote { source, bounds } => self.source(&section.key, source).map(|source| {
+                let (passwords, metrics) = (Arc::clone(passwords), metrics.clone());
+                DirectoryPlan::Remote(RemoteDirectory::new(&section.name, source, bounds.clone(), passwords, metrics))
+            }),
+        };
+        planned.unwrap_or(DirectoryPlan::NewFile)
+    }
+
+    fn file(
+        &mut self,
+        table: &str,
+        path: &Path,
+        hashes: &HashesConfig,
+        passwords: &Arc<Passwords>,
+    ) -> Option<DirectoryPlan> {
+        for (key, path) in [("firebase", &hashes.firebase), ("spring_pbkdf2_secret_file", &hashes.spring_secret_file)] {
+            let Some(path) = path else { continue };
+            let key = format!("{table}.{key}");
             if let Some(why) = private_file::denied_as_another(path) {
-                self.unchecked(&format!("directory.{key}"), why);
+                self.unchecked(&key, why);
+                return None;
+            }
+            if let Err(message) = trusted::check_folders(path).and_then(|()| private_file::open_private(path, false)) {
+                self.blame(&key, message);
                 return None;
             }
         }
-        settings.open().map_err(|(key, message)| self.blame(&format!("directory.{key}"), message)).ok()
+        let config = self.config;
+        let open = || {
+            let file = UsersFile::configured(config)?;
+            FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
+        };
+        let key = format!("{table}.path");
+        let directory = self.private(&key, path, open)?;
+        if let Some(warning) = directory.warning() {
+            self.warn(&key, warning);
+        }
+        Some(DirectoryPlan::File(Arc::new(directory)))
+    }
+
+    fn source(&mut self, table: &str, settings: &SourceSettings) -> Option<Arc<dyn Source>> {
+        for (key, path) in settings.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&format!("{table}.{key}"), why);
+                return None;
+            }
+        }
+        settings.open().map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
     }
 
     /// Builds a gate on a memory store: what the builder refuses, a start refuses.

@@ -33,7 +33,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use crate::config::DirectoryConfig;
+use crate::config::{Config, DirectoryConfig, UsersConfig};
 use parse::Users;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{Directory, DirectoryError, User};
@@ -67,10 +67,12 @@ impl UsersFile {
     ///
     /// # Errors
     /// As [`HashesConfig::accepted`](crate::config::HashesConfig::accepted), and if the users are not in a file.
-    pub fn configured(config: &DirectoryConfig) -> Result<Self, String> {
-        match config {
-            DirectoryConfig::File { path, hashes } => Ok(Self::new(path, hashes.accepted()?)),
-            DirectoryConfig::Remote { .. } => {
+    pub fn configured(config: &Config) -> Result<Self, String> {
+        match config.file_directory() {
+            Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
+                Ok(Self::new(path, hashes.accepted(key)?))
+            }
+            Some(_) | None => {
                 Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
             }
         }

@@ -1,26 +1,42 @@
-//! `[directory]`.
+//! `[directory]`, or several `[[directories]]`.
 
 use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
+use toml::{Table, Value as Toml};
 
-use super::super::print::{self, list, number, put, put_some, time};
-use super::super::raw::Section;
+use super::super::print::{self, list, number, put, put_some, texts, time};
+use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
 use crate::directories::{Bounds, SourceSettings};
 use rotogate::password::{Accepted, FirebaseParameters, Legacy, Spring};
 use rotogate::private_file::read_private;
+use rotogate::token::verify::is_subject;
 use secrecy::SecretString;
 
+#[cfg(feature = "hook")]
+mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]
 mod sql;
 
-/// `[directory]`.
+/// `[directory]`, or an entry of `[[directories]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DirectoryConfig {
+pub struct DirectoryConfig {
+    /// The name of the table, such as `directories[0]`.
+    pub key: String,
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// The accounts that it has. `None`: all that no other has, and users without an account.
+    pub accounts: Option<Vec<String>>,
+    /// Where the users are.
+    pub users: UsersConfig,
+}
+
+/// Where users are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsersConfig {
     /// A users file.
     File {
         /// The file.
@@ -51,11 +67,11 @@ pub struct HashesConfig {
 }
 
 impl HashesConfig {
-    /// Reads the files.
+    /// Reads the files. `table` is the name of the table.
     ///
     /// # Errors
     /// A text that names the key and the file, and says what is wrong.
-    pub fn accepted(&self) -> Result<Accepted, String> {
+    pub fn accepted(&self, table: &str) -> Result<Accepted, String> {
         let Self { allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
         let parameters = |path: &PathBuf| {
             let parameters = FirebaseParameters::from_json(&read_private(path)?);
@@ -64,7 +80,7 @@ impl HashesConfig {
         let secret = |path: &PathBuf| {
             read_private(path).map(|text| SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
         };
-        let of = |key: &str, error: String| format!("directory.{key}: {error}");
+        let of = |key: &str, error: String| format!("{table}.{key}: {error}");
         Ok(Accepted {
             legacy: allow_legacy.clone(),
             firebase: firebase.as_ref().map(parameters).transpose().map_err(|error| of("firebase", error))?,
@@ -79,9 +95,11 @@ impl HashesConfig {
         })
     }
 }
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
+    #[cfg(feature = "hook")]
+    Http,
     #[cfg(feature = "ldap")]
     Ldap,
     #[cfg(feature = "sql")]
@@ -90,51 +108,134 @@ enum Kind {
 
 const KINDS: &[(&str, Kind)] = &[
     ("file", Kind::File),
+    #[cfg(feature = "hook")]
+    ("http", Kind::Http),
     #[cfg(feature = "ldap")]
     ("ldap", Kind::Ldap),
     #[cfg(feature = "sql")]
     ("sql", Kind::Sql),
 ];
 
-/// The default of the section.
-impl DirectoryConfig {
-    const PATH: &str = "data/users.toml";
+/// The default of `path`.
+const PATH: &str = "data/users.toml";
+
+/// Reads `[directory]`, or `[[directories]]` in its place.
+pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
+    if !root.has("directories") {
+        return vec![read_one(&root.section("directory"), dir, false)];
+    }
+    if root.has("directory") {
+        root.section("directory");
+        root.blame("directory", "stands beside [[directories]]; make it an entry of that list");
+    }
+    let sections = root.sections("directories");
+    let all: Vec<_> = sections.iter().map(|section| read_one(section, dir, true)).collect();
+    if all.is_empty() {
+        root.blame("directories", "is empty; expected an entry for each directory");
+    }
+    check_distinct(&sections, &all);
+    all
 }
 
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> DirectoryConfig {
-    let kind = section.get("kind", value::word(KINDS, &["webhook"])).unwrap_or(Kind::File);
+/// Each account has one directory, each name stands once, and one users file is all that `rotogate user` can edit.
+fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
+    for (at, (section, one)) in sections.iter().zip(all).enumerate() {
+        let before = || all.iter().take(at);
+        if let Some(other) = before().find(|other| other.name == one.name) {
+            section.blame("name", format!("\"{}\" is the name of {}, too; give each a name", one.name, other.key));
+        }
+        if one.accounts.is_none()
+            && let Some(other) = before().find(|other| other.accounts.is_none())
+        {
+            let what =
+                format!("missing, and {} has none either: only one directory can have all other accounts", other.key);
+            section.blame("accounts", what);
+        }
+        for (index, account) in one.accounts.iter().flatten().enumerate() {
+            let has = |other: &&DirectoryConfig| other.accounts.iter().flatten().any(|name| name == account);
+            let twice = one.accounts.iter().flatten().take(index).any(|name| name == account);
+            if let Some(other) = before().find(has).or_else(|| twice.then_some(one)) {
+                section.blame_element("accounts", index, format!("\"{account}\" is an account of {}", other.key));
+            }
+        }
+        let is_file = |one: &DirectoryConfig| matches!(one.users, UsersConfig::File { .. });
+        if is_file(one)
+            && !section.is_bad()
+            && let Some(other) = before().find(|other| is_file(other))
+        {
+            section.blame("kind", format!("is \"file\", and so is that of {}: there is one users file", other.key));
+        }
+    }
+}
+
+/// The name of a directory: a label of metrics.
+fn name(value: &Value) -> Result<String, String> {
+    let text = value::text(value)?;
+    let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if fits {
+        Ok(text)
+    } else {
+        Err(format!("expected letters, digits, \"-\", \"_\" and \".\", found {}", value.describe()))
+    }
+}
+
+fn account(value: &Value) -> Result<String, String> {
+    let text = value::text(value)?;
+    if is_subject(&text) && !text.contains('/') {
+        return Ok(text);
+    }
+    Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", value.describe()))
+}
+
+fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> DirectoryConfig {
+    let accounts = if is_one_of_several { section.list("accounts", account) } else { None };
+    if accounts.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("accounts", "is empty; without this key, a directory has all accounts that no other has");
+    }
+    let kind = section.get("kind", value::word(KINDS, &[])).unwrap_or(Kind::File);
+    let word = || KINDS.iter().find(|(_, known)| *known == kind).map_or("file", |(word, _)| word).to_owned();
+    let name = section.get("name", name).unwrap_or_else(word);
+    let users = read_users(section, dir, kind);
+    section.finish();
+    DirectoryConfig { key: section.path().to_owned(), name, accounts, users }
+}
+
+fn read_users(section: &Section<'_>, dir: &Path, kind: Kind) -> UsersConfig {
     let source: Option<SourceSettings> = match kind {
         Kind::File => None,
+        #[cfg(feature = "hook")]
+        Kind::Http => http::read(section, dir),
         #[cfg(feature = "ldap")]
         Kind::Ldap => ldap::read(section, dir),
         #[cfg(feature = "sql")]
         Kind::Sql => sql::read(section, dir),
     };
-    let directory = match (kind, source) {
+    match (kind, source) {
         (Kind::File, _) => {
-            let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(DirectoryConfig::PATH));
-            DirectoryConfig::File { path, hashes: hashes(section, dir) }
+            let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(PATH));
+            UsersConfig::File { path, hashes: hashes(section, dir) }
         }
-        #[cfg(any(feature = "ldap", feature = "sql"))]
+        #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
         (_, source) => {
-            let bounds = bounds(section);
+            let bounds = bounds(section, kind);
             // Without a source there is a problem, and the result is discarded.
-            let missing = DirectoryConfig::File { path: PathBuf::new(), hashes: HashesConfig::default() };
-            source.map_or(missing, |source| DirectoryConfig::Remote { source, bounds })
+            let missing = UsersConfig::File { path: PathBuf::new(), hashes: HashesConfig::default() };
+            source.map_or(missing, |source| UsersConfig::Remote { source, bounds })
         }
-    };
-    section.finish();
-    directory
+    }
 }
 
-#[cfg(any(feature = "ldap", feature = "sql"))]
-fn bounds(section: &Section<'_>) -> Bounds {
+#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+fn bounds(section: &Section<'_>, kind: Kind) -> Bounds {
+    let timeout = match kind {
+        #[cfg(feature = "hook")]
+        Kind::Http => http::TIMEOUT,
+        _ => Bounds::TIMEOUT,
+    };
     let within = |max| value::duration_within(std::time::Duration::ZERO, max);
     let at_least = std::time::Duration::from_millis(100);
     Bounds {
-        timeout: section
-            .get("timeout", value::duration_within(at_least, 60 * super::SECOND))
-            .unwrap_or(Bounds::TIMEOUT),
+        timeout: section.get("timeout", value::duration_within(at_least, 60 * super::SECOND)).unwrap_or(timeout),
         max_requests: section.get("max_requests", value::count(1, 10_000)).unwrap_or(Bounds::MAX_REQUESTS),
         queue_timeout: section.get("queue_timeout", within(60 * super::SECOND)).unwrap_or(Bounds::QUEUE_TIMEOUT),
         lookup_cache: section.get("lookup_cache", within(60 * super::SECOND)).unwrap_or_default(),
@@ -152,10 +253,21 @@ fn hashes(section: &Section<'_>, dir: &Path) -> HashesConfig {
     }
 }
 
-pub(super) fn print(directory: &DirectoryConfig) -> Value {
+/// The only directory as `[directory]`, several as `[[directories]]`.
+pub(super) fn print(directories: &[DirectoryConfig], root: &mut Table) {
+    match directories {
+        [only] if only.accounts.is_none() => put(root, "directory", print_one(only)),
+        several => put(root, "directories", list(several, print_one)),
+    }
+}
+
+fn print_one(directory: &DirectoryConfig) -> Toml {
+    let DirectoryConfig { key: _, name, accounts, users } = directory;
     let mut table = Table::new();
-    match directory {
-        DirectoryConfig::File { path, hashes } => {
+    put(&mut table, "name", name.as_str());
+    put_some(&mut table, "accounts", accounts.as_deref().map(texts));
+    match users {
+        UsersConfig::File { path, hashes } => {
             put(&mut table, "kind", "file");
             put(&mut table, "path", print::path(path));
             let HashesConfig { allow_legacy, firebase, spring_iterations, spring_secret_file } = hashes;
@@ -169,13 +281,15 @@ pub(super) fn print(directory: &DirectoryConfig) -> Value {
             put_some(&mut table, "spring_pbkdf2_iterations", spring_iterations.map(i64::from));
             put_some(&mut table, "spring_pbkdf2_secret_file", spring_secret_file.as_deref().map(print::path));
         }
-        DirectoryConfig::Remote { source, bounds } => {
+        UsersConfig::Remote { source, bounds } => {
             let Bounds { timeout, max_requests, queue_timeout, lookup_cache } = bounds;
             put(&mut table, "timeout", time(*timeout));
             put(&mut table, "max_requests", number(*max_requests));
             put(&mut table, "queue_timeout", time(*queue_timeout));
             put(&mut table, "lookup_cache", time(*lookup_cache));
             match *source {
+                #[cfg(feature = "hook")]
+                SourceSettings::Http(ref settings) => http::print(settings, &mut table),
                 #[cfg(feature = "ldap")]
                 SourceSettings::Ldap(ref settings) => ldap::print(settings, &mut table),
                 #[cfg(feature = "sql")]

@@ -12,8 +12,10 @@ use super::super::print::{path, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::EndpointConfig;
+use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
-use super::{DAY, SECOND, mapping, path_in};
+use super::remote::RemoteSource;
+use super::{DAY, SECOND, mapping, path_in, remote};
 use rotogate::route::{Auth, Route};
 use rotogate::session::Scope;
 use rotogate::token::Algorithm;
@@ -41,6 +43,8 @@ pub struct TrustedIssuer {
     pub audience: Vec<String>,
     /// Its keys.
     pub keys: KeySource,
+    /// How it is asked about opaque tokens, if it is.
+    pub introspection: Option<IntrospectionConfig>,
     /// The accepted `typ` values (requirement J6).
     pub typ: Vec<String>,
     /// The longest accepted `exp` − `iat`.
@@ -56,6 +60,29 @@ pub enum KeySource {
     Jwks(PathBuf, Option<Algorithm>),
     /// One public key in PEM, and its algorithm.
     PublicKey(PathBuf, Algorithm),
+    /// None: all its tokens are introspected.
+    None,
+    /// A JWK set that is fetched.
+    Remote(Box<RemoteSource>),
+}
+
+impl KeySource {
+    /// The key that names it, and its file, if it is in one.
+    pub fn file(&self) -> Option<(&'static str, &Path)> {
+        match self {
+            Self::Jwks(path, _) => Some(("jwks_file", path)),
+            Self::PublicKey(path, _) => Some(("public_key", path)),
+            Self::Remote(_) | Self::None => None,
+        }
+    }
+
+    /// The keys that are fetched.
+    pub fn remote(&self) -> Option<&RemoteSource> {
+        match self {
+            Self::Remote(source) => Some(source),
+            Self::Jwks(..) | Self::PublicKey(..) | Self::None => None,
+        }
+    }
 }
 
 /// The defaults of an entry.
@@ -67,7 +94,6 @@ impl TrustedIssuer {
 pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
     let mut issuers: Vec<TrustedIssuer> = Vec::new();
     for section in sections {
-        section.later(&["discovery", "jwks_url", "fetch", "introspection"]);
         let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
         if !url.is_empty() && url == own.url {
             section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
@@ -90,6 +116,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
         if typ.as_ref().is_some_and(Vec::is_empty) {
             section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
         }
+        let keys = issuer_keys(section, dir, preset, &name, &url);
         issuers.push(TrustedIssuer {
             name,
             url,
@@ -99,7 +126,8 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
             preset,
             claims: mapping::read(section, preset.map(Preset::claims).unwrap_or_default()),
             audience: audience(section),
-            keys: with_algorithm_of(preset, issuer_keys(section, dir)),
+            keys,
+            introspection: introspection::read(section, dir),
             typ: typ.unwrap_or_else(|| match preset {
                 Some(preset) => preset.typ().map(str::to_owned).collect(),
                 None => vec![TrustedIssuer::TYP.to_owned()],
@@ -168,36 +196,46 @@ fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     AllowedScopes::Only(Scope::parse(&joined).unwrap_or_default())
 }
 
-/// The algorithm of keys without `alg`, if only the preset names one.
-fn with_algorithm_of(preset: Option<Preset>, keys: KeySource) -> KeySource {
-    match keys {
-        KeySource::Jwks(file, None) => KeySource::Jwks(file, preset.and_then(Preset::algorithm)),
-        KeySource::Jwks(..) | KeySource::PublicKey(..) => keys,
-    }
-}
+/// The keys of `[[issuers]]` that name a source of keys. Exactly one of them is there.
+const SOURCES: [&str; 4] = ["discovery", "jwks_url", "jwks_file", "public_key"];
 
-fn issuer_keys(section: &Section<'_>, dir: &Path) -> KeySource {
+fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: &str, url: &str) -> KeySource {
     let file = |v: &Raw| match value::text(v)? {
-        url if url.contains("://") => Err(format!("expected a file, found the URL {}; download it", v.describe())),
+        url if url.contains("://") => Err(format!("expected a file, found the URL {}; write jwks_url", v.describe())),
         _ => path_in(dir)(v),
     };
     let jwks = section.get("jwks_file", file);
     let public_key = section.get("public_key", file);
-    let algorithm = section.get("algorithm", algorithm);
-    match (section.has("jwks_file"), section.has("public_key")) {
-        (true, true) => section.blame("public_key", "conflicts with jwks_file; expected one of the two"),
-        (false, false) => section.blame("jwks_file", "missing; expected jwks_file, or public_key with algorithm"),
-        (false, true) if !section.has("algorithm") => {
+    let written = section.get("algorithm", algorithm);
+    // The algorithm of keys without `alg`, if only the preset names one.
+    let algorithm = written.or(preset.and_then(Preset::algorithm));
+    let remote = remote::read(section, dir, name, url, algorithm);
+    let named: Vec<_> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
+    match *named.as_slice() {
+        [] if section.has("introspection") => {
+            for key in ["algorithm", "fetch", "required"].into_iter().filter(|key| section.has(key)) {
+                section.blame(key, "is of no use without keys; remove it, or add discovery = true");
+            }
+            return KeySource::None;
+        }
+        [] => {
+            let expected =
+                "discovery = true, jwks_url, jwks_file, or public_key with algorithm; for opaque tokens, introspection";
+            section.blame("discovery", format!("missing; the keys have no source: expected {expected}"));
+        }
+        ["public_key"] if !section.has("algorithm") => {
             section.blame("algorithm", "missing; a public_key needs it, because the key fixes the algorithm");
         }
-        (false, true) if algorithm.is_some_and(|a| a.family() == Family::Hmac) => {
+        ["public_key"] if written.is_some_and(|a| a.family() == Family::Hmac) => {
             section.blame("algorithm", "is a shared-secret algorithm, and a public key is not secret");
         }
-        _ => {}
+        [_] => {}
+        [first, second, ..] => section.blame(second, format!("conflicts with {first}; expected one source of keys")),
     }
-    match public_key {
-        Some(file) => KeySource::PublicKey(file, algorithm.unwrap_or(Algorithm::EdDsa)),
-        None => KeySource::Jwks(jwks.unwrap_or_default(), algorithm),
+    match (remote, public_key) {
+        (Some(source), _) => KeySource::Remote(Box::new(source)),
+        (None, Some(file)) => KeySource::PublicKey(file, written.unwrap_or(Algorithm::EdDsa)),
+        (None, None) => KeySource::Jwks(jwks.unwrap_or_default(), algorithm),
     }
 }
 
@@ -238,6 +276,7 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
         preset,
         claims,
         keys,
+        introspection,
         typ,
         max_lifetime,
         leeway,
@@ -264,7 +303,10 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
             put(&mut table, "public_key", path(file));
             put(&mut table, "algorithm", algorithm.name());
         }
+        KeySource::None => {}
+        KeySource::Remote(source) => remote::print(&mut table, source),
     }
+    put_some(&mut table, "introspection", introspection.as_ref().map(introspection::print));
     put(&mut table, "typ", texts(typ));
     put(&mut table, "max_lifetime", time(*max_lifetime));
     put(&mut table, "leeway", time(*leeway));

@@ -27,6 +27,7 @@ mod cors;
 mod directory;
 mod endpoints;
 mod identity;
+mod introspection;
 mod issuer;
 mod issuers;
 mod limits;
@@ -36,6 +37,7 @@ mod mapping;
 mod overload;
 #[cfg(feature = "relay")]
 mod relay;
+mod remote;
 mod routes;
 mod routing;
 mod server;
@@ -46,15 +48,17 @@ mod upstreams;
 pub use admin::AdminConfig;
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
-pub use directory::{DirectoryConfig, HashesConfig};
+pub use directory::{DirectoryConfig, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
+pub use introspection::IntrospectionConfig;
 pub use issuer::IssuerConfig;
 pub use issuers::{KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ListenerConfig, TlsConfig};
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
+pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 pub use store::StoreConfig;
@@ -74,8 +78,8 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// `[store]`
     pub store: StoreConfig,
-    /// `[directory]`
-    pub directory: DirectoryConfig,
+    /// `[directory]`, or `[[directories]]` in the order of the file.
+    pub directories: Vec<DirectoryConfig>,
     /// `[limits]`
     pub limits: LimitsConfig,
     /// `[cors]`
@@ -112,6 +116,19 @@ impl Config {
         print(self)
     }
 
+    /// The directory whose users are in a file.
+    pub(crate) fn file_directory(&self) -> Option<&DirectoryConfig> {
+        self.directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }))
+    }
+
+    /// The directory of an account.
+    pub(crate) fn directory_of(&self, account: Option<&str>) -> Option<&DirectoryConfig> {
+        let has = |one: &&DirectoryConfig| {
+            one.accounts.as_ref().is_some_and(|names| names.iter().any(|name| Some(name.as_str()) == account))
+        };
+        self.directories.iter().find(has).or_else(|| self.directories.iter().find(|one| one.accounts.is_none()))
+    }
+
     /// A problem with the value of a key, at the key's position.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         self.source.blame(key, message)
@@ -138,7 +155,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let sessions_are_sound = sessions.profile.problems().is_empty() && !sessions_section.is_bad();
 
     let store = store::read(&at("store"), dir);
-    let directory = directory::read(&at("directory"), dir);
+    let directories = directory::read(root, dir);
     let limits = limits::read(&at("limits"));
     let cors = cors::read(&at("cors"));
     let log = log::read(&at("log"), dir);
@@ -163,6 +180,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let route_sections = root.sections("routes");
     let routes = routes::read(&route_sections, &upstreams, &issuers);
     issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
+    introspection::check(&route_sections, &routes, &issuers);
     root.finish();
 
     let config = Config {
@@ -172,7 +190,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         issuers,
         sessions,
         store,
-        directory,
+        directories,
         limits,
         cors,
         clients,
@@ -201,7 +219,7 @@ fn print(config: &Config) -> String {
         issuers,
         sessions,
         store,
-        directory,
+        directories,
         limits,
         cors,
         clients,
@@ -221,7 +239,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "issuers", list(issuers, issuers::print));
     put(&mut root, "sessions", sessions::print(sessions));
     put(&mut root, "store", store::print(store));
-    put(&mut root, "directory", directory::print(directory));
+    directory::print(directories, &mut root);
     put(&mut root, "limits", limits::print(limits));
     put(&mut root, "cors", cors::print(cors));
     put(&mut root, "clients", list(clients, clients::print));

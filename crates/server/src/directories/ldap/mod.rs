@@ -19,7 +19,7 @@ use ldap3::{
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Cause, Login, Source, SourceError};
+use super::{Cause, Login, LoginAttempt, Source, SourceError};
 use crate::proxy::UpstreamTls;
 use entry::{Entry, filetime, subject_value};
 use filter::Filter;
@@ -468,19 +468,15 @@ impl Source for LdapSource {
         "ldap"
     }
 
-    async fn authenticate(
-        &self,
-        _: Option<&str>,
-        username: &str,
-        password: &SecretString,
-    ) -> Result<Login, SourceError> {
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
+        let password = &login.password;
         let secret = password.expose_secret();
         // A bind with an empty password succeeds without any check (RFC 4513 §5.1.2); a server may cut one at a NUL.
         if secret.is_empty() || secret.contains('\0') || secret.len() > MAX_PASSWORD {
             return Ok(Login::Checked(None));
         }
         let settings = &*self.settings;
-        let filter = settings.filter.of(username);
+        let filter = settings.filter.of(&login.username);
         let search = Search {
             base: &settings.base,
             scope: SearchScope::Subtree,
@@ -514,7 +510,7 @@ impl Source for LdapSource {
         }
     }
 
-    async fn lookup(&self, subject: &str) -> Result<Option<User>, SourceError> {
+    async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let settings = &*self.settings;
         let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
         // Whom the login would not find may not refresh either.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Cause, Login, Source, SourceError};
+use super::{Cause, Login, LoginAttempt, Source, SourceError};
 use crate::proxy::UpstreamTls;
 use mysql::MySql;
 use postgres::Postgres;
@@ -253,15 +253,10 @@ impl Source for SqlSource {
         "sql"
     }
 
-    async fn authenticate(
-        &self,
-        account: Option<&str>,
-        username: &str,
-        _: &SecretString,
-    ) -> Result<Login, SourceError> {
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
         let value = |param| match param {
-            Param::Username => Some(username.to_owned()),
-            Param::Account => account.map(str::to_owned),
+            Param::Username => Some(login.username.clone()),
+            Param::Account => login.account.clone(),
             Param::Subject | Param::OldHash | Param::NewHash => None,
         };
         let row = self.one(&self.authenticate, value).await?;
@@ -269,7 +264,7 @@ impl Source for SqlSource {
         Ok(Login::Hashed(user))
     }
 
-    async fn lookup(&self, subject: &str) -> Result<Option<User>, SourceError> {
+    async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let row = self.one(&self.lookup, |_| Some(subject.to_owned())).await?;
         row.map(|row| row.looked_up(&self.columns)).transpose()
     }

@@ -10,6 +10,9 @@
 //! | `GET /readyz` | no | 200, or 503 with the reason |
 //! | `GET /metrics` | no, on loopback; else yes | metrics, in OpenMetrics or Prometheus' text format, as `Accept` says |
 //! | `GET /v1/status` | yes | version, process id and addresses |
+//! | `GET /v1/issuers` | yes | the issuers whose keys are fetched: state, keys, last failure, refused keys |
+//! | `POST /v1/issuers/{name}/refresh` | yes | fetches the keys now; 502 with the cause if that brings none |
+//! | `POST /v1/issuers/{name}/drop` | yes | drops the keys, kept ones included: its tokens get 503 until the next refresh or start |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
 //! | `GET /sessions?user=&account=&subject=&after=&limit=` | yes | a page of sessions, the oldest first |
 //! | `GET /sessions/{id}` | yes | one session |
@@ -38,6 +41,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::io::ReaderStream;
 
 use crate::log::request_id;
+use crate::server::issuers::RemoteIssuers;
 use crate::server::metrics::Metrics;
 use crate::server::users::{LiveUsers, ReloadError};
 use rotogate::clock::wall_micros;
@@ -49,6 +53,7 @@ use rotogate::reply;
 use rotogate::route::authority;
 use rotogate::store::redb::RedbStore;
 
+mod issuers;
 mod sessions;
 mod token;
 
@@ -69,6 +74,8 @@ pub(crate) struct State {
     pub(crate) store: Option<RedbStore>,
     /// `None`: another system has the users.
     pub(crate) users: Option<Arc<LiveUsers>>,
+    /// The issuers whose keys are fetched.
+    pub(crate) issuers: RemoteIssuers,
     /// Every address of this gate, the admin listener's included.
     pub(crate) listening: Vec<SocketAddr>,
     pub(crate) metrics: Arc<Metrics>,
@@ -138,6 +145,9 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
             listeners: &state.listening,
         })),
         Some(Endpoint::Backup) => backup(&state).await,
+        Some(Endpoint::Issuers) => own(issuers::list(&state)),
+        Some(Endpoint::IssuerRefresh(name)) => own(issuers::refresh(&state, name).await),
+        Some(Endpoint::IssuerDrop(name)) => own(issuers::drop_keys(&state, name).await),
         Some(Endpoint::Sessions) => own(sessions::list(&state, request.uri().query()).await),
         Some(Endpoint::Session(id)) => own(sessions::show(&state.gate, id).await),
         Some(Endpoint::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
@@ -178,6 +188,9 @@ enum Endpoint<'a> {
     SessionRevoke(&'a str),
     UsersReload,
     Revocations,
+    Issuers,
+    IssuerRefresh(&'a str),
+    IssuerDrop(&'a str),
 }
 
 impl<'a> Endpoint<'a> {
@@ -191,7 +204,12 @@ impl<'a> Endpoint<'a> {
             "/sessions" => Self::Sessions,
             "/users/reload" => Self::UsersReload,
             "/revocations" => Self::Revocations,
+            "/v1/issuers" => Self::Issuers,
             _ => {
+                if let Some(issuer) = path.strip_prefix("/v1/issuers/") {
+                    let of = |ending| issuer.strip_suffix(ending).filter(|name| !name.is_empty());
+                    return of("/refresh").map(Self::IssuerRefresh).or_else(|| of("/drop").map(Self::IssuerDrop));
+                }
                 let id = path.strip_prefix("/sessions/")?;
                 id.strip_suffix("/revoke").map_or(Self::Session(id), Self::SessionRevoke)
             }
@@ -200,10 +218,19 @@ impl<'a> Endpoint<'a> {
 
     const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Live | Self::Ready | Self::Metrics | Self::Status | Self::Sessions | Self::Session(_) => {
-                &[Method::GET, Method::HEAD]
-            }
-            Self::Backup | Self::SessionRevoke(_) | Self::UsersReload | Self::Revocations => &[Method::POST],
+            Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Status
+            | Self::Sessions
+            | Self::Session(_)
+            | Self::Issuers => &[Method::GET, Method::HEAD],
+            Self::Backup
+            | Self::SessionRevoke(_)
+            | Self::UsersReload
+            | Self::Revocations
+            | Self::IssuerRefresh(_)
+            | Self::IssuerDrop(_) => &[Method::POST],
         }
     }
 }
@@ -212,8 +239,15 @@ async fn ready(state: &State) -> Response<Body> {
     if *state.stopping.borrow() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
+    let states = state.issuers.states();
     match state.gate.readiness().await {
-        Readiness::Ready => plain(StatusCode::OK, "ready\n"),
+        Readiness::Ready => match state.issuers.missing() {
+            None => plain(StatusCode::OK, &format!("ready\n{states}")),
+            Some(issuer) => {
+                let why = format!("not ready: issuer {issuer} has no keys yet\n{states}");
+                plain(StatusCode::SERVICE_UNAVAILABLE, &why)
+            }
+        },
         Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
         _ => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
     }
@@ -223,7 +257,9 @@ async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
     const OPEN: &str = "application/openmetrics-text";
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let is_open = accepted.flat_map(|value| value.split(',')).any(|media| media.trim().starts_with(OPEN));
-    let is_ready = !*state.stopping.borrow() && matches!(state.gate.readiness().await, Readiness::Ready);
+    let is_ready = !*state.stopping.borrow()
+        && state.issuers.missing().is_none()
+        && matches!(state.gate.readiness().await, Readiness::Ready);
     let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_open));
     let media = match is_open {
         true => "application/openmetrics-text; version=1.0.0; charset=utf-8",

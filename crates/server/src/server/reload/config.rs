@@ -1,10 +1,10 @@
-//! Applies another `gateway.toml` to a running gate: the upstreams, and the bounds and certificates of the listeners.
+//! Applies another `gateway.toml` to a running gate: the upstreams, directories in other systems, and the bounds and certificates of the listeners.
 //! Keys that decide about sessions and tokens are read at a start only; the log names those that differ.
 
 use std::sync::Arc;
 
 use super::{LastRead, Reloadable};
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, DirectoryConfig, ServerConfig, UsersConfig};
 use crate::proxy::Upstream;
 use crate::server::assemble;
 use crate::server::tls::Tls;
@@ -32,6 +32,7 @@ impl Reloadable {
         }
         let changed = [
             ("server", now.server != old.server),
+            ("directories", now.directories != old.directories),
             ("upstreams", now.upstreams != old.upstreams),
             ("endpoints", now.endpoints != old.endpoints),
         ];
@@ -61,9 +62,11 @@ impl Reloadable {
         }
         #[cfg(feature = "relay")]
         let relays = relays(now)?;
+        let directories = self.directories.prepare(&now.directories)?;
         let upstreams = self.proxy.replace(assemble::upstreams(now));
         upstreams.map_err(|error| format!("{:?}", rotogate::fault::Chain(&error)))?;
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
+        self.directories.replace(directories);
         #[cfg(feature = "relay")]
         for (path, relay) in relays {
             self.gate.set_relay(path, relay);
@@ -81,6 +84,12 @@ fn relays(config: &Config) -> Result<Vec<(&str, rotogate::gate::RelayConfig)>, S
     let relays =
         config.endpoints.iter().filter_map(|endpoint| Some((endpoint.path.as_str(), endpoint.relay.as_ref()?)));
     relays.map(|(path, relay)| Ok((path, crate::server::relays::load(relay).map_err(|wrong| wrong.message)?))).collect()
+}
+
+/// The name, place and keys of the users file.
+fn users_file(directories: &[DirectoryConfig]) -> Option<(&str, &UsersConfig)> {
+    let file = directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }));
+    file.map(|one| (one.name.as_str(), &one.users))
 }
 
 /// Keeps the old values of keys that are read at a start only, and notes those that differ.
@@ -109,7 +118,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         issuers,
         sessions,
         store,
-        directory,
+        directories,
         limits,
         cors,
         clients,
@@ -136,7 +145,12 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         issuers: restart_only.keep("issuers", &old.issuers, &issuers),
         sessions: restart_only.keep("sessions", &old.sessions, &sessions),
         store: restart_only.keep("store", &old.store, &store),
-        directory: restart_only.keep("directory", &old.directory, &directory),
+        // A users file is opened at a start only. All or nothing: with another file, no directory changes.
+        directories: if users_file(&old.directories) == users_file(&directories) {
+            directories
+        } else {
+            restart_only.keep("directories", &old.directories, &directories)
+        },
         limits: restart_only.keep("limits", &old.limits, &limits),
         cors: restart_only.keep("cors", &old.cors, &cors),
         clients: restart_only.keep("clients", &old.clients, &clients),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, KeySource, ListenerConfig, TrustedIssuer};
+use crate::config::{Config, ListenerConfig, TrustedIssuer};
 use crate::file_stamp::{ChangeDetector, Stamp};
 use crate::server::assemble;
 use crate::server::tls::files_of;
@@ -127,11 +127,10 @@ pub(super) fn own(config: &Config) -> Vec<PathBuf> {
     files.chain([config.issuer.keys.clone()]).collect()
 }
 
-/// The key file of a trusted issuer.
+/// The key file of a trusted issuer, and the files of its introspection.
 pub(super) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
-    match &issuer.keys {
-        KeySource::Jwks(path, _) | KeySource::PublicKey(path, _) => vec![path.clone()],
-    }
+    let introspection = issuer.introspection.iter().flat_map(|it| it.files()).map(|(_, path)| path.to_owned());
+    issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().chain(introspection).collect()
 }
 
 /// The certificate files of a listener.

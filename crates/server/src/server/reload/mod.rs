@@ -13,6 +13,7 @@ pub(super) use self::files::LastRead;
 use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
+use super::directories::LiveDirectories;
 use super::listener::Listener;
 use super::tls::Tls;
 use crate::config::Config;
@@ -36,6 +37,7 @@ pub(super) struct Reloadable {
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) gate: Gate,
     pub(super) proxy: Proxy,
+    pub(super) directories: Arc<LiveDirectories>,
     pub(super) limits: Arc<Limits>,
     /// In the order of the configuration.
     pub(super) listeners: Vec<ReloadableListener>,

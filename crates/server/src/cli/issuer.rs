@@ -1,0 +1,63 @@
+//! `rotogate issuer`: the issuers whose keys the running gate fetches.
+
+use bytes::Bytes;
+use clap::Subcommand;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::output::Output;
+use super::{CommandResult, Failure, admin_client, runtime};
+use crate::config::Config;
+use crate::server::issuers::{IssuerReport, IssuerReports};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Lists the issuers: state, keys, last failure.
+    List,
+    /// Fetches the keys of an issuer now.
+    Refresh {
+        /// Its name in [[issuers]].
+        name: String,
+    },
+    /// Drops the keys of an issuer: its tokens get 503 until the next refresh or start.
+    Drop {
+        /// Its name in [[issuers]].
+        name: String,
+    },
+}
+
+pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
+    let ask = |method, path: String| async move { admin_client::request(config, method, &path).await };
+    let one = |body: Bytes| {
+        let issuer: IssuerReport = serde_json::from_slice(&body).map_err(Failure::of)?;
+        output.write(&issuer, || line(&issuer))
+    };
+    runtime()?.block_on(async {
+        match command {
+            Command::List => {
+                let body = ask(Method::GET, "/v1/issuers".to_owned()).await?;
+                let all: IssuerReports = serde_json::from_slice(&body).map_err(Failure::of)?;
+                output.write(&all, || all.issuers.iter().map(line).collect::<Vec<_>>().join("\n"))
+            }
+            Command::Refresh { name } => one(ask(Method::POST, path(&name, "refresh")).await?),
+            Command::Drop { name } => one(ask(Method::POST, path(&name, "drop")).await?),
+        }
+    })
+}
+
+fn path(name: &str, operation: &str) -> String {
+    format!("/v1/issuers/{}/{operation}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+}
+
+fn line(issuer: &IssuerReport) -> String {
+    let IssuerReport { name, url, state, keys, dropped, required: _, last_success, failure, refused_keys } = issuer;
+    let last = last_success.as_deref().unwrap_or("never");
+    let mut line = format!("{name}  {state}  keys {keys}  refused {}  last answer {last}  {url}", refused_keys.len());
+    if *dropped {
+        line.push_str("  dropped");
+    }
+    if let Some(failure) = failure {
+        line.push_str(&format!("\n    {}: {}", failure.cause, failure.message));
+    }
+    line
+}

@@ -1,0 +1,145 @@
+//! The keys of `[[issuers]]` that say where an issuer's keys are fetched, and how often.
+
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Table;
+
+use super::super::print::{number, path, put, put_some, time};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use super::{SECOND, path_in};
+use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
+use rotogate::token::Algorithm;
+
+/// The keys of an issuer that are fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSource {
+    /// The issuer, and where its keys are.
+    pub issuer: RemoteIssuer,
+    /// Whether the last good set is kept on disk.
+    pub keep: bool,
+    /// Whether the gate is not ready before it has the keys for the first time.
+    pub required: bool,
+}
+
+const KEEP: bool = true;
+const REQUIRED: bool = false;
+
+/// Reads `discovery`, `jwks_url`, `fetch` and `required`. `None`: neither of the first two is there.
+pub(super) fn read(
+    section: &Section<'_>,
+    dir: &Path,
+    name: &str,
+    url: &str,
+    algorithm: Option<Algorithm>,
+) -> Option<RemoteSource> {
+    let discovery = section.get("discovery", discovery);
+    let jwks_url = section.get("jwks_url", value::text);
+    let required = section.get("required", value::boolean);
+    let fetch = section.section("fetch");
+    let settings = settings(&fetch);
+    let ca = fetch.get("ca", path_in(dir));
+    let client_cert = fetch.get("client_cert", path_in(dir));
+    let bearer = fetch.get("bearer_file", path_in(dir));
+    let keep = fetch.get("keep", value::boolean).unwrap_or(KEEP);
+    if fetch.has("proxy") {
+        fetch.blame(
+            "proxy",
+            "is not supported: keys are fetched directly, and proxies of the environment have no effect",
+        );
+    }
+    fetch.finish();
+    if !section.has("discovery") && !section.has("jwks_url") {
+        for key in ["fetch", "required"] {
+            if section.has(key) {
+                section.blame(key, "is for keys that are fetched; expected discovery or jwks_url beside it");
+            }
+        }
+        return None;
+    }
+    let mut issuer = RemoteIssuer::new(name, url).algorithms(algorithm).fetch(settings);
+    issuer.location = match (discovery, jwks_url) {
+        (Some(location), _) => location,
+        (None, Some(url)) => KeyLocation::JwksUrl(url),
+        (None, None) => return None,
+    };
+    issuer.files = FetchFiles::default();
+    (issuer.files.ca, issuer.files.client_cert, issuer.files.bearer) = (ca, client_cert, bearer);
+    if let Err(wrong) = issuer.check() {
+        match wrong.key {
+            // Blamed already, if it is not there or no URL.
+            "url" if section.is_bad() || url.is_empty() => {}
+            key @ ("url" | "discovery" | "jwks_url") => section.blame(key, wrong.message),
+            _ if fetch.is_bad() => {}
+            key => fetch.blame(key, wrong.message),
+        }
+    }
+    Some(RemoteSource { issuer, keep, required: required.unwrap_or(REQUIRED) })
+}
+
+/// `true`, or the address of the document.
+fn discovery(v: &Raw) -> Result<KeyLocation, String> {
+    match v {
+        Raw::Bool(true) => Ok(KeyLocation::Discovery),
+        Raw::Env(yes) if yes == "true" => Ok(KeyLocation::Discovery),
+        Raw::String(url) | Raw::Env(url) if url.contains("://") => Ok(KeyLocation::DiscoveryAt(url.clone())),
+        other => Err(format!(
+            "expected true, or the address of the document if it is not below url, such as \
+             \"https://login.example.com/tenant/.well-known/openid-configuration\", found {}",
+            other.describe()
+        )),
+    }
+}
+
+fn settings(fetch: &Section<'_>) -> FetchSettings {
+    let default = FetchSettings::default();
+    let time = |key, default| {
+        let read = value::duration_within(SECOND, FetchSettings::MAX_STALE_FOR);
+        fetch.get(key, read).unwrap_or(default)
+    };
+    let max_size = fetch.get("max_size", value::size(1024, FetchSettings::MAX_SIZE as u64));
+    FetchSettings {
+        fresh: time("fresh", default.fresh),
+        min: time("min", default.min),
+        max: time("max", default.max),
+        cooldown: time("cooldown", default.cooldown),
+        timeout: time("timeout", default.timeout),
+        stale_for: time("stale_for", default.stale_for),
+        max_size: max_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(default.max_size),
+    }
+}
+
+pub(super) fn print(table: &mut Table, source: &RemoteSource) {
+    let RemoteSource { issuer, keep, required } = source;
+    match &issuer.location {
+        KeyLocation::Discovery => put(table, "discovery", true),
+        KeyLocation::DiscoveryAt(url) => put(table, "discovery", url.as_str()),
+        KeyLocation::JwksUrl(url) => put(table, "jwks_url", url.as_str()),
+        // The library may have more of them than this configuration.
+        _ => {}
+    }
+    put_some(table, "algorithm", issuer.algorithms.first().map(|algorithm| algorithm.name()));
+    let FetchSettings { fresh, min, max, cooldown, timeout, stale_for, max_size } = issuer.fetch;
+    let mut fetch = Table::new();
+    let times: [(&str, Duration); 6] = [
+        ("fresh", fresh),
+        ("min", min),
+        ("max", max),
+        ("cooldown", cooldown),
+        ("timeout", timeout),
+        ("stale_for", stale_for),
+    ];
+    for (key, value) in times {
+        put(&mut fetch, key, time(value));
+    }
+    put(&mut fetch, "max_size", number(max_size));
+    let files =
+        [("ca", &issuer.files.ca), ("client_cert", &issuer.files.client_cert), ("bearer_file", &issuer.files.bearer)];
+    for (key, file) in files {
+        put_some(&mut fetch, key, file.as_deref().map(path));
+    }
+    put(&mut fetch, "keep", *keep);
+    put(table, "fetch", fetch);
+    put(table, "required", *required);
+}

@@ -1,0 +1,115 @@
+//! `introspection` of `[[issuers]]`.
+
+use super::*;
+
+fn issuer(name: &str, more: &str) -> String {
+    format!(
+        "[[issuers]]\nname = \"{name}\"\nurl = \"https://{name}.test/\"\naudience = \"x\"\nintrospection = {{ \
+         url = \"https://{name}.test/introspect\", client_id = \"gate\", secret_file = \"idp.secret\"{more} }}\n"
+    )
+}
+
+fn route(issuers: &str) -> String {
+    format!(
+        "[[upstreams]]\nname = \"app\"\nurls = [\"echo:\"]\n[[routes]]\npath = \"/x\"\nupstream = \"app\"\nissuers = \
+         [{issuers}]\n"
+    )
+}
+
+#[test]
+fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
+    let text = format!("{MINIMAL}{}", issuer("idp", ""));
+    let config = read(&text).unwrap();
+    let found = config.issuers[0].introspection.clone().unwrap();
+    assert_eq!(config.issuers[0].keys, KeySource::None);
+    let expected = IntrospectionConfig {
+        url: "https://idp.test/introspect".to_owned(),
+        client_id: "gate".to_owned(),
+        secret_file: PathBuf::from("/etc/rotogate/idp.secret"),
+        cache: Duration::from_secs(30),
+        negative: Duration::from_secs(5),
+        stale_if_error: Duration::ZERO,
+        timeout: Duration::from_secs(5),
+        ca: None,
+        prefix: String::new(),
+        always: false,
+        audience_optional: false,
+    };
+    assert_eq!(found, expected);
+    let more = ", cache = \"0s\", negative = \"1m\", stale_if_error = \"5m\", timeout = \"1s\", ca = \"ca.pem\", prefix = \
+                \"ory_at_\", always = true, audience_optional = true";
+    let all = read(&format!("{MINIMAL}{}", issuer("idp", more))).unwrap();
+    let found = all.issuers[0].introspection.clone().unwrap();
+    assert_eq!((found.cache, found.negative), (Duration::ZERO, Duration::from_secs(60)));
+    assert_eq!((&*found.prefix, found.always, found.audience_optional), ("ory_at_", true, true));
+    assert_eq!(found.files().map(|(key, _)| key).collect::<Vec<_>>(), ["secret_file", "ca"]);
+    for config in [config, all] {
+        let printed = config.to_toml();
+        assert_eq!(read(&printed).unwrap().issuers, config.issuers, "{printed}");
+        assert!(printed.contains("idp.secret"), "the file's name is no secret");
+    }
+    let beside = issuer("idp", "").replace("audience = \"x\"\n", "audience = \"x\"\njwks_file = \"idp.json\"\n");
+    assert!(matches!(read(&format!("{MINIMAL}{beside}")).unwrap().issuers[0].keys, KeySource::Jwks(..)));
+    let env = [("ROTOGATE_ISSUERS__0__INTROSPECTION__SECRET_FILE", "/run/secrets/idp")];
+    let config = with_env(&text, &env).unwrap();
+    assert_eq!(config.issuers[0].introspection.clone().unwrap().secret_file, PathBuf::from("/run/secrets/idp"));
+}
+
+#[test]
+fn i45_mistakes_of_introspection_are_reported() {
+    for (more, expected) in [
+        (", cache = \"10m\"", "issuers[0].introspection.cache: expected at most 5m"),
+        (", cache = \"-1s\"", "issuers[0].introspection.cache: expected a duration"),
+        (", negative = \"2m\"", "issuers[0].introspection.negative: expected at most 1m"),
+        (", stale_if_error = \"1h\"", "issuers[0].introspection.stale_if_error: expected at most 5m"),
+        (", timeout = \"0s\"", "issuers[0].introspection.timeout: expected at least 1s"),
+        (", timeout = \"1m\"", "issuers[0].introspection.timeout: expected at most 20s"),
+        (", prefix = \"a b\"", "issuers[0].introspection.prefix: expected at most 64 visible ASCII"),
+        (", prefix = \"\"", "issuers[0].introspection.prefix: expected a text"),
+        (", always = \"yes\"", "issuers[0].introspection.always: expected true or false"),
+        (", chache = \"1s\"", "did you mean cache?"),
+    ] {
+        let found = said(&issuer("idp", more));
+        assert!(found.len() == 1 && found[0].contains(expected), "{more}: {found:?}");
+    }
+    let with = |from: &str, to: &str| said(&issuer("idp", "").replace(from, to));
+    for (url, expected) in [
+        ("http://idp.test/introspect", "expected https"),
+        ("https://u:p@idp.test/introspect", "without user"),
+        ("https://169.254.169.254/introspect", "must not lead to this address"),
+        ("idp.test/introspect", "expected a URL"),
+    ] {
+        let found = with("https://idp.test/introspect", url);
+        assert!(found.len() == 1 && found[0].contains(expected), "{url}: {found:?}");
+        assert!(found[0].contains("issuers[0].introspection.url"), "{found:?}");
+    }
+    assert_eq!(with("https://idp.test/introspect", "http://127.0.0.1:4445/introspect"), Vec::<String>::new());
+    for key in ["client_id = \"gate\", ", ", secret_file = \"idp.secret\""] {
+        let found = with(key, "");
+        assert!(found.len() == 1 && found[0].contains("missing"), "{found:?}");
+    }
+    let found = with("audience = \"x\"\n", "audience = \"x\"\nalgorithm = \"RS256\"\n");
+    assert!(found.len() == 1 && found[0].contains("issuers[0].algorithm: is of no use"), "{found:?}");
+    let found = said("[[issuers]]\nurl = \"https://idp.test/\"\naudience = \"x\"\n");
+    assert!(found.len() == 1 && found[0].contains("for opaque tokens, introspection"), "{found:?}");
+}
+
+#[test]
+fn i20_i45_a_route_takes_opaque_tokens_of_one_issuer_unless_prefixes_part_them() {
+    let both = |a: &str, b: &str| format!("{}{}", issuer("a", a), issuer("b", b));
+    let on = |issuers: &str, named: &str| said(&format!("{issuers}{}", route(named)));
+    let found = on(&both("", ""), "\"a\", \"b\"");
+    assert!(
+        found.len() == 1
+            && found[0].contains("routes[0].issuers: takes opaque tokens of \"a\" and of \"b\", both without"),
+        "{found:?}"
+    );
+    let found = on(&both(", prefix = \"x_\"", ", prefix = \"x_\""), "\"a\", \"b\"");
+    assert!(found.len() == 1 && found[0].contains("both with the prefix \"x_\""), "{found:?}");
+    for (a, b) in [(", prefix = \"x_\"", ", prefix = \"y_\""), (", prefix = \"x_\"", "")] {
+        assert_eq!(on(&both(a, b), "\"self\", \"a\", \"b\""), Vec::<String>::new());
+    }
+    // Two routes, each with its own issuer.
+    let second = "[[routes]]\npath = \"/y\"\nupstream = \"app\"\nissuers = [\"b\"]\n";
+    assert_eq!(said(&format!("{}{}{second}", both("", ""), route("\"a\""))), Vec::<String>::new());
+}

@@ -1,0 +1,243 @@
+//! The issuers whose keys are fetched: their start, their states, and what an operator asks of them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use serde::{Deserialize, Serialize};
+
+use super::ServerError;
+use crate::config::{Config, ConfigErrors, RemoteSource};
+use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
+use rotogate::token::IgnoredCause;
+use rotogate::token::verify::{IssuerRules, Keys};
+
+/// How long a start waits for the first answers of all issuers together.
+const START_WAIT: Duration = Duration::from_secs(3);
+/// The folder of kept sets, beside that of the gate's own keys.
+const KEPT: &str = "issuers";
+/// The states, in the order of their numbers in the metrics.
+const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
+
+/// The issuers whose keys are fetched, in the order of the configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RemoteIssuers(Arc<[Remote]>);
+
+#[derive(Debug)]
+struct Remote {
+    keys: RemoteKeys,
+    required: bool,
+}
+
+/// An issuer as an operator sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IssuerReport {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    /// `empty`, `fresh`, `aging`, `stale`.
+    pub(crate) state: String,
+    /// The number of usable keys.
+    pub(crate) keys: usize,
+    /// Whether its keys were dropped by an operator.
+    pub(crate) dropped: bool,
+    pub(crate) required: bool,
+    /// In RFC 3339.
+    pub(crate) last_success: Option<String>,
+    pub(crate) failure: Option<IssuerFailure>,
+    pub(crate) refused_keys: Vec<RefusedKey>,
+}
+
+/// Why the last attempt failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IssuerFailure {
+    pub(crate) cause: String,
+    pub(crate) message: String,
+}
+
+/// A key of its set that is not used.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RefusedKey {
+    pub(crate) kid: Option<String>,
+    pub(crate) cause: String,
+    pub(crate) why: String,
+}
+
+/// All issuers whose keys are fetched.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IssuerReports {
+    pub(crate) issuers: Vec<IssuerReport>,
+}
+
+impl RemoteIssuers {
+    /// Starts to fetch, all issuers side by side, and gives the rules their keys. Waits for the first answers, but not
+    /// for long: an issuer that does not answer is no reason not to start.
+    pub(super) async fn start(config: &Config, trusted: &mut [IssuerRules]) -> Result<Self, ServerError> {
+        let mut all = Vec::new();
+        for (issuer, rules) in config.issuers.iter().zip(trusted) {
+            let Some(RemoteSource { issuer, keep, required }) = issuer.keys.remote() else { continue };
+            let kept = keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
+            let keys = RemoteKeys::start(issuer.clone(), kept)
+                .map_err(|error| ServerError::new(format!("issuer {}: {error}", issuer.name)))?;
+            rules.keys = Keys::Live(keys.keys());
+            all.push(Remote { keys, required: *required });
+        }
+        let first = futures_util::future::join_all(all.iter().map(|remote| remote.keys.first_attempt()));
+        // What is late goes on in the background.
+        let _ = tokio::time::timeout(START_WAIT, first).await;
+        Ok(Self(all.into()))
+    }
+
+    /// The required issuer that never had keys.
+    pub(super) fn missing(&self) -> Option<&str> {
+        let missing = |remote: &&Remote| remote.required && !remote.keys.status().had_keys;
+        self.0.iter().find(missing).map(|remote| remote.keys.issuer().name.as_str())
+    }
+
+    /// A line with the state of each issuer.
+    pub(super) fn states(&self) -> String {
+        let line = |remote: &Remote| {
+            let status = remote.keys.status();
+            let why = status.failure.map(|failure| format!(", {}", failure.cause)).unwrap_or_default();
+            format!("issuer {}: {}{why}\n", remote.keys.issuer().name, status.state)
+        };
+        self.0.iter().map(line).collect()
+    }
+
+    /// All issuers.
+    pub(super) fn report(&self) -> IssuerReports {
+        IssuerReports { issuers: self.0.iter().map(report).collect() }
+    }
+
+    /// Fetches the keys of an issuer now. `None`: there is no such issuer.
+    pub(super) async fn refresh(&self, name: &str) -> Option<(IssuerReport, Result<(), FetchFailure>)> {
+        let remote = self.named(name)?;
+        let result = remote.keys.refresh().await;
+        Some((report(remote), result))
+    }
+
+    /// Drops the keys of an issuer. `None`: there is no such issuer.
+    pub(super) async fn drop_keys(&self, name: &str) -> Option<IssuerReport> {
+        let remote = self.named(name)?;
+        remote.keys.drop_keys().await;
+        Some(report(remote))
+    }
+
+    fn named(&self, name: &str) -> Option<&Remote> {
+        self.0.iter().find(|remote| remote.keys.issuer().name == name)
+    }
+
+    /// Writes the metrics. Names come from the configuration, causes from closed sets (requirement I43).
+    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<(&str, RemoteStatus)> =
+            self.0.iter().map(|remote| (remote.keys.issuer().name.as_str(), remote.keys.status())).collect();
+        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        type Read = fn(&RemoteStatus) -> Option<u64>;
+        let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
+        let gauges: [(&str, &str, Read); 4] = [
+            ("issuer_keys", "Usable keys of an issuer", |status| u64::try_from(status.keys).ok()),
+            ("issuer_state", "Keys of an issuer: 0 empty, 1 fresh, 2 aging, 3 stale", state),
+            ("issuer_last_success_timestamp_seconds", "When an issuer answered last, in Unix time", |status| {
+                status.last_success.map(rotogate::clock::Timestamp::as_secs)
+            }),
+            ("issuer_waiting", "Requests that wait for the keys of an issuer", |status| {
+                u64::try_from(status.waiting).ok()
+            }),
+        ];
+        for (name, help, read) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (issuer, status) in &all {
+                if let Some(value) = read(status) {
+                    ConstGauge::new(value).encode(family.encode_family(&[("issuer", *issuer)])?)?;
+                }
+            }
+        }
+        let help = "Keys of an issuer's set that are not used";
+        let mut refused = encoder.encode_descriptor("issuer_refused_keys", help, None, MetricType::Gauge)?;
+        for (issuer, status) in &all {
+            for cause in IgnoredCause::ALL {
+                let count = number(status.ignored.iter().filter(|ignored| ignored.cause == cause).count());
+                let labels = [("issuer", *issuer), ("cause", cause.word())];
+                ConstGauge::new(count).encode(refused.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Attempts to fetch the keys of an issuer";
+        let mut fetches = encoder.encode_descriptor("issuer_fetches", help, None, MetricType::Counter)?;
+        for remote in self.0.iter() {
+            for (result, count) in remote.keys.fetches() {
+                let labels = [("issuer", remote.keys.issuer().name.as_str()), ("result", result)];
+                ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Tokens that name a key that is not in the issuer's set";
+        let mut unknown = encoder.encode_descriptor("issuer_unknown_kid", help, None, MetricType::Counter)?;
+        for (issuer, status) in &all {
+            ConstCounter::new(status.unknown_kids).encode(unknown.encode_family(&[("issuer", *issuer)])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn report(remote: &Remote) -> IssuerReport {
+    let RemoteStatus { state, keys, last_success, failure, ignored, is_dropped, .. } = remote.keys.status();
+    let refused = ignored.into_iter().map(|ignored| RefusedKey {
+        kid: ignored.kid,
+        cause: ignored.cause.word().to_owned(),
+        why: ignored.why.to_owned(),
+    });
+    let at = |time: rotogate::clock::Timestamp| {
+        let time = std::time::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+        time.map(|time| humantime::format_rfc3339_seconds(time).to_string())
+    };
+    IssuerReport {
+        name: remote.keys.issuer().name.clone(),
+        url: remote.keys.issuer().issuer.clone(),
+        state: state.to_owned(),
+        keys,
+        dropped: is_dropped,
+        required: remote.required,
+        last_success: last_success.and_then(at),
+        failure: failure.map(|failure| IssuerFailure { cause: failure.cause.to_owned(), message: failure.message }),
+        refused_keys: refused.collect(),
+    }
+}
+
+/// The folder of kept sets: the data folder, in which the gate's own keys are, too.
+fn folder(config: &Config) -> PathBuf {
+    config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
+}
+
+/// Asks each issuer once, for `check --online`. What they say, a line each; or what is wrong with which of them.
+pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    let remotes = config.issuers.iter().enumerate();
+    let remotes = remotes.filter_map(|(index, issuer)| Some((index, issuer.keys.remote()?)));
+    let asked = remotes
+        .map(|(index, source)| async move { (index, source, remote_keys::inspect(source.issuer.clone()).await) });
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (index, source, found) in futures_util::future::join_all(asked).await {
+        let name = &source.issuer.name;
+        let found = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                let key = match source.issuer.location {
+                    remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
+                    _ => "discovery",
+                };
+                let message = format!("{}: {failure}", failure.cause);
+                wrong.push(config.blame(&format!("issuers[{index}].{key}"), message));
+                continue;
+            }
+        };
+        let fresh = humantime::format_duration(found.fresh_for);
+        lines.push(format!("issuer {name}: keys {}; fresh for {fresh}", found.keys.describe().join(", ")));
+        lines.extend(found.keys.ignored().iter().map(|ignored| format!("issuer {name}: not used: {ignored}")));
+    }
+    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+}

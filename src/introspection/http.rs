@@ -1,0 +1,134 @@
+//! The request to an introspection endpoint (RFC 7662 §2.1), and its response.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::{IntrospectionFault, Introspector, MAX_RESPONSE};
+use crate::http_client::{HttpClient, Target};
+
+/// The longest `Retry-After` that counts.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Asks an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1, HTTP
+/// Basic).
+pub struct HttpIntrospector {
+    client: HttpClient,
+    endpoint: Target,
+    authorization: HeaderValue,
+    identity: Box<[u8]>,
+}
+
+impl fmt::Debug for HttpIntrospector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpIntrospector({})", self.endpoint)
+    }
+}
+
+impl HttpIntrospector {
+    /// An introspector of this endpoint.
+    pub fn new(client: HttpClient, endpoint: Target, client_id: &str, secret: &SecretString) -> Self {
+        let authorization = basic(client_id, secret);
+        let mut identity = Context::new(&SHA256);
+        identity.update(endpoint.to_string().as_bytes());
+        identity.update(&[0]);
+        identity.update(authorization.as_bytes());
+        let identity = identity.finish().as_ref().into();
+        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, authorization, identity }
+    }
+}
+
+/// Identifier and secret are form-encoded first (RFC 6749 §2.3.1): either may hold a colon.
+fn basic(client_id: &str, secret: &SecretString) -> HeaderValue {
+    let encode = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
+    let pair = Zeroizing::new(format!("{}:{}", *encode(client_id), *encode(secret.expose_secret())));
+    let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(&*pair))));
+    // Base64 is always a header value.
+    let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
+    value.set_sensitive(true);
+    value
+}
+
+/// The form of RFC 7662 §2.1.
+fn form(token: &str) -> Bytes {
+    form_urlencoded::Serializer::new(String::new())
+        .append_pair("token", token)
+        .append_pair("token_type_hint", "access_token")
+        .finish()
+        .into()
+}
+
+#[async_trait]
+impl Introspector for HttpIntrospector {
+    async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault> {
+        let headers = HeaderMap::from_iter([
+            (AUTHORIZATION, self.authorization.clone()),
+            (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+        ]);
+        let sent = self.client.send(&self.endpoint, Method::POST, headers, form(token)).await;
+        let (head, body) = sent.map_err(|error| IntrospectionFault::new(error.word(), error))?.into_parts();
+        let host = self.endpoint.host();
+        match head.status {
+            StatusCode::OK => Ok(body),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(IntrospectionFault::new(
+                IntrospectionFault::CLIENT_REFUSED,
+                format!(
+                    "{host}: answered {status} to the gate: client_id or secret is wrong, or it may not introspect"
+                ),
+            )),
+            status => Err(IntrospectionFault {
+                retry_after: retry_after(&head.headers),
+                ..IntrospectionFault::new("status", format!("{host}: answered {status}"))
+            }),
+        }
+    }
+
+    fn identity(&self) -> Box<[u8]> {
+        self.identity.clone()
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).clamp(Duration::from_secs(1), MAX_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i20_the_client_is_form_encoded_before_it_is_basic() {
+        let secret = SecretString::from("p:q &ü%+");
+        let value = basic("the gate:1", &secret);
+        let pair = STANDARD.decode(value.to_str().unwrap().strip_prefix("Basic ").unwrap()).unwrap();
+        assert_eq!(String::from_utf8(pair).unwrap(), "the+gate%3A1:p%3Aq+%26%C3%BC%25%2B");
+        assert!(value.is_sensitive() && !format!("{value:?}").contains("Basic"), "it does not print");
+    }
+
+    #[test]
+    fn i20_a_token_cannot_add_a_parameter() {
+        let body = form("a&token_type_hint=x=%26+~");
+        assert_eq!(&*body, b"token=a%26token_type_hint%3Dx%3D%2526%2B%7E&token_type_hint=access_token");
+    }
+
+    #[test]
+    fn a_server_may_ask_for_a_minute_at_most() {
+        let said =
+            |value: &'static str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]));
+        assert_eq!(said("7"), Some(Duration::from_secs(7)));
+        assert_eq!(said("0"), Some(Duration::from_secs(1)));
+        assert_eq!(said("86400"), Some(MAX_RETRY_AFTER));
+        assert_eq!(said("Sat, 21 Nov 2026 12:00:00 GMT"), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! When to fetch next, as arithmetic: no clock, no randomness, no network.
+
+use std::time::Duration;
+
+use super::settings::FetchSettings;
+
+/// The longest time between attempts that fail.
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+/// The discovery document is read again with every sixth fetch of keys, …
+const FETCHES_PER_DISCOVERY: u32 = 6;
+/// … and after this time.
+const DISCOVERY_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The state of the schedule of one issuer. Times are those of a monotonic clock.
+#[derive(Clone, Debug)]
+pub(super) struct Schedule {
+    min: Duration,
+    /// Consecutive failures.
+    failures: u32,
+    /// Fetches of keys since the discovery document was read.
+    fetches: u32,
+    /// When the discovery document was read. `None`: it must be read before keys are fetched.
+    discovered: Option<Duration>,
+}
+
+impl Schedule {
+    pub(super) fn new(settings: &FetchSettings) -> Self {
+        Self { min: settings.min, failures: 0, fetches: 0, discovered: None }
+    }
+
+    /// A good answer, fresh for this long: the next fetch is at 80 to 95 % of it, so that nodes spread.
+    pub(super) fn after_good(&mut self, fresh: Duration, random: u32) -> Duration {
+        self.failures = 0;
+        fresh.mul_f64(0.80 + 0.15 * fraction(random))
+    }
+
+    /// No good answer: 1, 2, 4 … 60 s, give or take 20 %, and never longer than `min`.
+    pub(super) fn after_failure(&mut self, random: u32) -> Duration {
+        let most = MAX_BACK_OFF.min(self.min);
+        let doubled = 1_u64.checked_shl(self.failures.min(16)).unwrap_or(u64::MAX);
+        self.failures = self.failures.saturating_add(1);
+        let base = Duration::from_secs(doubled).min(most);
+        base.mul_f64(0.8 + 0.4 * fraction(random)).min(most)
+    }
+
+    /// Is the discovery document to be read before keys are fetched?
+    pub(super) fn discovery_is_due(&self, now: Duration) -> bool {
+        self.fetches >= FETCHES_PER_DISCOVERY
+            || self.discovered.is_none_or(|at| now.saturating_sub(at) >= DISCOVERY_FOR)
+    }
+
+    /// The discovery document was read.
+    pub(super) fn discovered(&mut self, now: Duration) {
+        self.discovered = Some(now);
+        self.fetches = 0;
+    }
+
+    /// Keys were fetched, or could not be. After a failure, the place may be another.
+    pub(super) fn fetched(&mut self, is_good: bool) {
+        self.fetches = self.fetches.saturating_add(1);
+        if !is_good {
+            self.discovered = None;
+        }
+    }
+}
+
+/// A fraction from 0 to 1.
+fn fraction(random: u32) -> f64 {
+    f64::from(random) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn schedule() -> Schedule {
+        Schedule::new(&FetchSettings::default())
+    }
+
+    #[test]
+    fn i1_a_good_set_is_fetched_again_before_it_is_no_longer_fresh() {
+        assert_eq!(schedule().after_good(600 * S, 0), 480 * S);
+        assert_eq!(schedule().after_good(600 * S, u32::MAX), 570 * S);
+        let middle = schedule().after_good(600 * S, u32::MAX / 2);
+        assert!(middle > 520 * S && middle < 530 * S, "{middle:?}");
+    }
+
+    #[test]
+    fn i4_failures_are_retried_ever_slower_but_never_slower_than_min() {
+        let waits = |settings: FetchSettings, random| {
+            let mut schedule = Schedule::new(&settings);
+            (0..40).map(|_| schedule.after_failure(random)).collect::<Vec<_>>()
+        };
+        let settings = FetchSettings::default();
+        let longest = waits(settings, u32::MAX);
+        assert_eq!(longest[..3], [1200, 2400, 4800].map(Duration::from_millis));
+        assert_eq!(longest[39], 60 * S);
+        let shortest = waits(settings, 0);
+        assert_eq!(shortest[..3], [800, 1600, 3200].map(Duration::from_millis));
+        assert_eq!(shortest[39], 48 * S);
+        let hasty = FetchSettings { min: 3 * S, ..settings };
+        assert!(waits(hasty, u32::MAX).into_iter().all(|wait| wait <= 3 * S));
+        // A good answer begins anew.
+        let mut schedule = schedule();
+        schedule.after_failure(0);
+        schedule.after_failure(0);
+        schedule.after_good(600 * S, 0);
+        assert_eq!(schedule.failures, 0);
+        assert_eq!(schedule.after_failure(0), Duration::from_millis(800));
+    }
+
+    #[test]
+    fn i1_discovery_is_read_with_every_sixth_fetch_after_a_day_and_after_a_failure() {
+        let mut schedule = schedule();
+        assert!(schedule.discovery_is_due(S));
+        schedule.discovered(S);
+        let mut due = Vec::new();
+        for _ in 0..14 {
+            if schedule.discovery_is_due(2 * S) {
+                schedule.discovered(2 * S);
+                due.push(true);
+            } else {
+                due.push(false);
+            }
+            schedule.fetched(true);
+        }
+        let mut expected = vec![false; 14];
+        expected[6] = true;
+        expected[12] = true;
+        assert_eq!(due, expected);
+        schedule.discovered(S);
+        assert!(!schedule.discovery_is_due(DISCOVERY_FOR));
+        assert!(schedule.discovery_is_due(DISCOVERY_FOR + S));
+        schedule.discovered(S);
+        schedule.fetched(false);
+        assert!(schedule.discovery_is_due(S));
+    }
+}

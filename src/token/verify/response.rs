@@ -1,0 +1,141 @@
+//! The response of an introspection endpoint (RFC 7662 §2.2), read as the claims of a token.
+
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
+
+use super::judge::{self, Moments, Origin, Times};
+use super::members::{Member, Members};
+use super::name_claim;
+use super::rules::IssuerRules;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::introspection::MAX_RESPONSE;
+use crate::token::claims::AccessToken;
+
+/// Members that say of what kind a token is, at servers that tell of refresh tokens and ID tokens, too.
+const KINDS: [&str; 2] = ["token_use", "token_type"];
+/// What they say of tokens that are no access tokens.
+const OTHER_KINDS: [&str; 4] = ["refresh_token", "refresh", "id_token", "id"];
+
+/// What a response says of a token.
+#[derive(Debug)]
+pub enum Told {
+    /// It is active, and its claims are good.
+    Active(Box<AccessToken>),
+    /// It is not active.
+    Inactive,
+    /// It is active, and refused.
+    Refused(Denial),
+}
+
+/// Reads the responses of one issuer.
+#[derive(Debug)]
+pub struct Responses {
+    rules: IssuerRules,
+    /// The kinds of mapped claims of which a refused one has been reported: a bit for each.
+    told_claims: AtomicU8,
+}
+
+impl Responses {
+    /// A reader by these rules.
+    pub fn new(rules: &IssuerRules) -> Self {
+        Self { rules: rules.without_keys(), told_claims: AtomicU8::new(0) }
+    }
+
+    /// The rules.
+    pub(crate) fn rules(&self) -> &IssuerRules {
+        &self.rules
+    }
+
+    /// What the response says of `token`.
+    ///
+    /// # Errors
+    /// It is no response of RFC 7662, and says nothing.
+    // Requirement I20.
+    pub fn read(&self, token: &str, response: &[u8], now: Timestamp) -> Result<Told, &'static str> {
+        if response.len() > MAX_RESPONSE {
+            return Err("too long");
+        }
+        let text = std::str::from_utf8(response).map_err(|_| "not UTF-8")?;
+        let claims = Members::read(response)?;
+        match claims.get("active") {
+            Some(Member::Bool(true)) => {}
+            Some(Member::Bool(false)) => return Ok(Told::Inactive),
+            Some(Member::Null | Member::Text(_) | Member::Number(_) | Member::Array(_) | Member::Object(_)) | None => {
+                return Err("active must be true or false");
+            }
+        }
+        Ok(match self.judge(token, &claims, text, now) {
+            Ok(token) => Told::Active(Box::new(token)),
+            Err(denial) => Told::Refused(denial),
+        })
+    }
+
+    fn judge(&self, token: &str, claims: &Members<'_>, response: &str, now: Timestamp) -> Result<AccessToken, Denial> {
+        let rules = &self.rules;
+        match claims.get("iss") {
+            None => {}
+            Some(Member::Text(issuer)) if **issuer == *rules.issuer => {}
+            Some(_) => return Err(Denial::BadClaim("iss is another issuer than the one that was asked")),
+        }
+        for kind in KINDS {
+            let Some(said) = claims.get(kind) else { continue };
+            let said = said.as_text().ok_or(Denial::BadClaim("token_use and token_type must be strings"))?;
+            if said.eq_ignore_ascii_case("dpop") {
+                return Err(Denial::UnprovedBinding);
+            }
+            if OTHER_KINDS.iter().any(|other| said.eq_ignore_ascii_case(other)) {
+                return Err(Denial::WrongType);
+            }
+        }
+        let times = Times::read(claims)?;
+        times.judge(rules, Moments { expiry: now, beginning: now }, Duration::ZERO)?;
+        judge::claims(token, claims, rules, Origin::Response(response), times)
+            .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))
+    }
+}
+
+/// Does it have the form of a JWT: three parts of base64url (J12)? Such a token is verified with keys unless its issuer
+/// says otherwise.
+pub(crate) fn is_jwt_shaped(token: &str) -> bool {
+    let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let mut parts = token.split('.');
+    let [first, second, third, fourth] = std::array::from_fn(|_| parts.next());
+    fourth.is_none() && [first, second, third].into_iter().all(|part| part.is_some_and(is_part))
+}
+
+/// May it be the token of another issuer, and no JWT: the characters of RFC 6750 §2.1, and none of our own refresh tokens,
+/// which no other server may see?
+pub(crate) fn is_opaque(token: &str) -> bool {
+    let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    (1..=super::MAX_TOKEN).contains(&token.len())
+        && token.bytes().all(is_character)
+        && !token.starts_with(crate::token::refresh::PREFIX)
+}
+
+impl IssuerRules {
+    /// Is the issuer asked about this token?
+    pub(crate) fn introspects(&self, opaque: &str) -> bool {
+        self.introspection.as_ref().is_some_and(|introspection| opaque.starts_with(&*introspection.prefix))
+    }
+}
+
+/// The issuer to ask about a token that is no JWT: of those that `taken` accepts, the one with the longest prefix of the
+/// token. `None` if there is none, or if two have the same.
+pub(crate) fn introspecting<'r>(
+    issuers: &'r [IssuerRules],
+    opaque: &str,
+    taken: impl Fn(&IssuerRules) -> bool,
+) -> Option<&'r IssuerRules> {
+    let prefix = |rules: &IssuerRules| rules.introspection.as_ref().map_or(0, |it| it.prefix.len());
+    let mut candidates: Vec<_> = issuers.iter().filter(|rules| rules.introspects(opaque) && taken(rules)).collect();
+    candidates.sort_by_key(|rules| prefix(rules));
+    match candidates.as_slice() {
+        [.., second, first] if prefix(second) == prefix(first) => None,
+        [.., first] => Some(first),
+        [] => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! A JWK set as a provider publishes it. Whatever one of its keys is, the others stand.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
+use serde_json::Value;
+
+use super::{
+    Ignored, IgnoredCause, IssuerKeys, MAX_JWKS, RulesError, algorithm_of, bound, public_key, shown_kid, strict_json,
+};
+use crate::token::algorithm::{Algorithm, Family};
+use crate::token::keyring::VerifyingKey;
+
+/// The most keys of a published JWK set.
+#[doc(hidden)]
+pub const MAX_KEYS: usize = 100;
+/// What only the private half of a key has (RFC 7518 §6).
+const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+impl IssuerKeys {
+    /// The usable keys of a JWK set that a provider publishes. Unlike [`IssuerKeys::from_jwks`] it takes the algorithm
+    /// of a key without `alg` from the key's kind: RSA keys have the first RSA algorithm of `algorithms`, or RS256. Keys
+    /// with private members are ignored, and two keys with one `kid` and algorithm are both ignored. Keys of other
+    /// algorithms than `algorithms` are ignored, unless it is empty.
+    ///
+    /// ```
+    /// use rotogate::token::IssuerKeys;
+    ///
+    /// // As Entra publishes its keys: without alg.
+    /// let set = br#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a",
+    ///     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    /// assert_eq!(IssuerKeys::from_published_jwks(set, &[])?.len(), 1);
+    /// # Ok::<(), rotogate::token::RulesError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Not a JWK set, more than 100 keys, or no usable key.
+    pub fn from_published_jwks(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, RulesError> {
+        if text.len() > MAX_JWKS {
+            return Err(RulesError::NotJwks("too long"));
+        }
+        let mut set = strict_json::object(text).map_err(RulesError::NotJwks)?;
+        let Some(Value::Array(entries)) = set.remove("keys") else {
+            return Err(RulesError::NotJwks("keys must be an array"));
+        };
+        if entries.len() > MAX_KEYS {
+            return Err(RulesError::TooManyKeys(entries.len()));
+        }
+        let mut ignored = Vec::new();
+        let mut usable: Vec<VerifyingKey> = Vec::new();
+        for entry in entries {
+            let kid = shown_kid(&entry);
+            match published_key(entry, algorithms) {
+                // The same key twice is one key.
+                Ok(key) if usable.iter().any(|known| is_same(known, &key)) => {}
+                Ok(key) => usable.push(key),
+                Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
+            }
+        }
+        let usable = without_ambiguous(usable, &mut ignored);
+        let mut keys = Self { named: HashMap::new(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() };
+        let is_alone = usable.len() == 1;
+        for key in usable {
+            match key.kid() {
+                Some(kid) if keys.named.contains_key(kid) => keys.same_name.push(key),
+                Some(kid) => {
+                    keys.named.insert(kid.into(), key);
+                }
+                None if is_alone => keys.unnamed = Some(key),
+                None => ignored.push(Ignored::UNNAMED),
+            }
+        }
+        if keys.is_empty() {
+            return Err(RulesError::NoUsableKey(ignored));
+        }
+        keys.ignored = ignored;
+        Ok(keys)
+    }
+
+    /// The name and algorithm of each key, for an operator.
+    #[doc(hidden)]
+    pub fn describe(&self) -> Vec<String> {
+        let kid = |key: &VerifyingKey| key.kid().unwrap_or("without kid").to_owned();
+        let mut all: Vec<_> = self.all().map(|key| format!("{} ({})", kid(key), key.algorithm())).collect();
+        all.sort();
+        all
+    }
+
+    /// The keys as a JWK set, each with its algorithm: what [`IssuerKeys::from_published_jwks`] reads as the same keys.
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for sets that are kept"))]
+    pub(crate) fn to_jwks(&self) -> Value {
+        let all = self.named.values().chain(&self.same_name).chain(&self.unnamed);
+        serde_json::json!({ "keys": all.filter_map(VerifyingKey::published).collect::<Vec<_>>() })
+    }
+}
+
+fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
+    a.kid() == b.kid() && a.print() == b.print()
+}
+
+/// The keys that name and algorithm distinguish. Keys without a name are judged by the caller.
+fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> Vec<VerifyingKey> {
+    let mut count: BTreeMap<(String, &str), usize> = BTreeMap::new();
+    let id = |key: &VerifyingKey| key.kid().map(|kid| (kid.to_owned(), key.algorithm().name()));
+    for id in usable.iter().filter_map(id) {
+        *count.entry(id).or_default() += 1;
+    }
+    let (kept, ambiguous): (Vec<_>, Vec<_>) =
+        usable.into_iter().partition(|key| id(key).is_none_or(|id| count.get(&id) == Some(&1)));
+    ignored.extend(ambiguous.iter().map(|key| Ignored {
+        kid: key.kid().map(|kid| kid.chars().take(64).collect()),
+        cause: IgnoredCause::Ambiguous,
+        why: "another key has the same kid and algorithm, so neither is used",
+    }));
+    kept
+}
+
+/// The key in one entry of a published set.
+fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
+    let Some(members) = entry.as_object() else { return Err((IgnoredCause::Kind, "not an object")) };
+    if members.get("kty").and_then(Value::as_str) == Some("oct") {
+        return Err((IgnoredCause::Secret, "a secret (kty oct) in a set of public keys"));
+    }
+    if PRIVATE.iter().any(|name| members.contains_key(*name)) {
+        return Err((IgnoredCause::Private, "has private members, which everybody can read"));
+    }
+    // What the library cannot name is a kind of its own: new kinds of keys are published before we know them.
+    if let Some((cause, why)) = unknown_kind(members) {
+        return Err((cause, why));
+    }
+    let malformed = |(cause, why)| match cause {
+        // Its kind is known: a member is missing.
+        IgnoredCause::Kind => (IgnoredCause::Unusable, "malformed"),
+        _ => (cause, why),
+    };
+    let jwk = public_key(entry).map_err(malformed)?;
+    let algorithm = match algorithm_of(&jwk)? {
+        Some(given) => given,
+        None => algorithm_by_kind(&jwk, algorithms).ok_or((IgnoredCause::Kind, "of a kind that we do not verify"))?,
+    };
+    if !algorithms.is_empty() && !algorithms.contains(&algorithm) {
+        return Err((IgnoredCause::Algorithm, "of another algorithm than configured"));
+    }
+    bound(&jwk, algorithm)
+}
+
+fn unknown_kind(members: &serde_json::Map<String, Value>) -> Option<(IgnoredCause, &'static str)> {
+    let text = |name| members.get(name).and_then(Value::as_str);
+    match (text("kty"), text("crv")) {
+        // A key for encryption is named as such, whatever its kind is.
+        _ if text("use").is_some_and(|usage| usage != "sig") => Some((IgnoredCause::Use, "not for signatures (use)")),
+        (Some("RSA"), _) | (Some("EC"), Some("P-256" | "P-384")) | (Some("OKP"), Some("Ed25519")) => None,
+        _ => Some((IgnoredCause::Kind, "of a kind or curve that we do not verify")),
+    }
+}
+
+/// The algorithm of a key without `alg`. One key has one algorithm (J1).
+fn algorithm_by_kind(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Algorithm> {
+    match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => {
+            let rsa = algorithms.iter().find(|algorithm| algorithm.family() == Family::Rsa);
+            Some(rsa.copied().unwrap_or(Algorithm::Rs256))
+        }
+        AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P256 => Some(Algorithm::Es256),
+        AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P384 => Some(Algorithm::Es384),
+        AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 => Some(Algorithm::EdDsa),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

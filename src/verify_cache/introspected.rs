@@ -1,0 +1,531 @@
+//! The introspected tokens of one issuer: what the issuer said of each, for how long that counts, and the questions under
+//! way (requirements I20, I21).
+//!
+//! These tokens have a memory of their own. A client may make any number of opaque texts, and none of them may push a
+//! verified JWT out of its cache. A token that is not active is remembered under a keyed hash: it may be another's secret.
+//!
+//! Questions about one token share one request, which runs in a task of its own and ends whoever waits for it. How many
+//! questions about tokens that were never seen begin in a second is bounded for each issuer; tokens that were good before
+//! are not held up by them.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+
+use super::{Shared, Verified};
+use crate::clock::{EngineClock, Timestamp};
+use crate::denial::{Denial, NotGood};
+use crate::introspection::{Introspection, IntrospectionFault};
+use crate::limit::{Buckets, Limits, Rate, Source};
+use crate::token::verify::{IssuerRules, Responses, Told};
+
+/// The memory of an issuer's introspected tokens, in bytes.
+const CACHE_BYTES: u64 = 16 << 20;
+/// How many tokens that are not active are remembered for an issuer.
+const MAX_INACTIVE: u64 = 10_000;
+/// Questions about tokens that were never seen, of one issuer.
+const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
+/// How many questions of one issuer are under way at once.
+const MAX_FLIGHTS: usize = 256;
+/// How many of them may be about tokens that were never good.
+const MAX_UNSEEN_FLIGHTS: usize = 192;
+/// The longest that one question takes. The introspector has a bound of its own, which is shorter.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How long a token is remembered after its response counts no more: it was seen, and long connections may have it.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long after a fault, and after a question in the background, a known token is not asked about again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A fault that lasts is logged again after this time.
+const LOGGED_AGAIN: Duration = Duration::from_secs(600);
+
+/// What a question came to.
+pub(super) type Outcome = Result<Arc<Verified>, Denial>;
+/// Receives the outcome of a question.
+type Receiver = watch::Receiver<Option<Outcome>>;
+
+/// A keyed hash of a token.
+type TokenId = [u64; 2];
+
+/// The results of questions, by name.
+const RESULTS: [&str; 17] = [
+    "active",
+    "inactive",
+    "refused",
+    IntrospectionFault::CLIENT_REFUSED,
+    IntrospectionFault::MALFORMED,
+    "status",
+    "dns",
+    "connect",
+    "tls",
+    "timeout",
+    "too_large",
+    "redirect",
+    "encoding",
+    "refused_address",
+    "http",
+    "busy",
+    "other",
+];
+
+/// How often each result occurred.
+#[derive(Debug, Default)]
+pub(super) struct Results([AtomicU64; RESULTS.len()]);
+
+impl Results {
+    fn count(&self, result: &str) {
+        let place = RESULTS.iter().position(|known| *known == result).unwrap_or(RESULTS.len() - 1);
+        if let Some(counter) = self.0.get(place) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each result that occurred.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
+        RESULTS.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// See the module.
+pub(super) struct IntrospectedTokens {
+    responses: Responses,
+    introspection: Arc<Introspection>,
+    shared: Arc<Shared>,
+    clock: Arc<EngineClock>,
+    seen: Cache<Arc<str>, Arc<SeenToken>, foldhash::quality::RandomState>,
+    inactive: Cache<TokenId, InactiveToken>,
+    hashers: [RandomState; 2],
+    flights: DashMap<TokenId, Receiver>,
+    places: Arc<Semaphore>,
+    unseen_places: Arc<Semaphore>,
+    unseen: Buckets,
+    results: Arc<Results>,
+    /// The fault that was logged last, if the issuer has not answered since.
+    failing: Mutex<Option<(&'static str, Timestamp)>>,
+    runtime: Option<Handle>,
+}
+
+/// A token that was active when its issuer was asked.
+struct SeenToken {
+    verified: Arc<Verified>,
+    /// The issuer's last word is that it is not active, or not good.
+    ended: Option<Denial>,
+    /// From then on a request has it asked about in the background.
+    renew_from: Timestamp,
+    /// The response counts until then.
+    fresh_until: Timestamp,
+    /// And until then while the issuer does not answer.
+    stale_until: Timestamp,
+    /// No question in the background before this moment, in milliseconds.
+    asked_next: AtomicU64,
+    /// After a fault, no question at all before this moment, in milliseconds.
+    paused_until: AtomicU64,
+}
+
+/// A token that is refused, until this moment.
+#[derive(Clone, Copy)]
+struct InactiveToken {
+    denial: Denial,
+    until: Timestamp,
+}
+
+/// What a request waits for whose token's issuer is asked.
+pub(crate) struct IntrospectionWait {
+    issuer: Arc<str>,
+    token: Arc<str>,
+    /// `None`: the question has been answered meanwhile.
+    flight: Option<Receiver>,
+}
+
+/// What the issuer answered, for the request that waited for it.
+#[derive(Clone)]
+pub(crate) struct Introspected {
+    issuer: Arc<str>,
+    token: Arc<str>,
+    outcome: Outcome,
+}
+
+impl IntrospectionWait {
+    /// Waits for the answer. `None` if it is in the cache.
+    pub(crate) async fn ended(self) -> Option<Introspected> {
+        let mut flight = self.flight?;
+        let outcome = match flight.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            // The task that asked has ended without an outcome.
+            Err(_) => None,
+        };
+        let outcome = outcome.unwrap_or_else(|| Err(unavailable(None)));
+        Some(Introspected { issuer: self.issuer, token: self.token, outcome })
+    }
+}
+
+impl Introspected {
+    /// The outcome, if it is about this token of this issuer.
+    pub(super) fn about(&self, tokens: &IntrospectedTokens, token: &str) -> Option<Outcome> {
+        let is_it = *self.issuer == *tokens.rules().issuer && *self.token == *token;
+        is_it.then(|| self.outcome.clone())
+    }
+
+    /// Counts what the question was worth, for the limits on its source.
+    pub(crate) fn record(&self, limits: &Limits, source: Source<'_>) {
+        match &self.outcome {
+            Ok(_) => limits.record_valid(source),
+            Err(Denial::TokenInactive) => limits.record_forged(source),
+            Err(denial) if NotGood::of(*denial).is_ok() => limits.record_refused(source),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Nothing was decided.
+fn unavailable(retry_after: Option<Duration>) -> Denial {
+    Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
+}
+
+/// Removes a flight when it has landed, or crashed.
+struct Landing<'a> {
+    tokens: &'a IntrospectedTokens,
+    id: TokenId,
+    is_shared: bool,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if self.is_shared {
+            self.tokens.flights.remove(&self.id);
+        }
+    }
+}
+
+impl IntrospectedTokens {
+    /// Those of an issuer with these rules, unless it is never asked. Asks in the runtime that calls this, if there is
+    /// one.
+    pub(super) fn new(rules: &IssuerRules, shared: &Arc<Shared>, clock: &Arc<EngineClock>) -> Option<Arc<Self>> {
+        let introspection = rules.introspection.clone()?;
+        let lasting = introspection.cache + introspection.stale_if_error + REMEMBERED;
+        let seen = Cache::builder()
+            .max_capacity(CACHE_BYTES)
+            .weigher(|_, seen: &Arc<SeenToken>| seen.verified.weight)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(lasting)
+            .build_with_hasher(foldhash::quality::RandomState::default());
+        let inactive =
+            Cache::builder().max_capacity(MAX_INACTIVE).time_to_live(introspection.negative.max(PAUSE)).build();
+        Some(Arc::new(Self {
+            responses: Responses::new(rules),
+            introspection,
+            shared: Arc::clone(shared),
+            clock: Arc::clone(clock),
+            seen,
+            inactive,
+            hashers: [RandomState::new(), RandomState::new()],
+            flights: DashMap::new(),
+            places: Arc::new(Semaphore::new(MAX_FLIGHTS)),
+            unseen_places: Arc::new(Semaphore::new(MAX_UNSEEN_FLIGHTS)),
+            unseen: Buckets::new(0, UNSEEN, clock.source()),
+            results: Arc::default(),
+            failing: Mutex::new(None),
+            runtime: Handle::try_current().ok(),
+        }))
+    }
+
+    /// Are these the tokens of an issuer with these rules? Its keys do not matter.
+    pub(super) fn are_of(&self, rules: &IssuerRules) -> bool {
+        self.responses.rules().equals(&rules.without_keys())
+    }
+
+    /// The rules of the issuer, without its keys.
+    pub(super) fn rules(&self) -> &IssuerRules {
+        self.responses.rules()
+    }
+
+    fn name(&self) -> &str {
+        &self.rules().name
+    }
+
+    /// How often each result occurred.
+    pub(super) fn results(&self) -> &Results {
+        &self.results
+    }
+
+    /// The number of tokens in the cache.
+    pub(super) fn cached(&self) -> u64 {
+        self.seen.run_pending_tasks();
+        self.seen.entry_count()
+    }
+
+    fn id(&self, token: &str) -> TokenId {
+        self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
+    }
+
+    /// What is known of a token without a question; `None` if the issuer must be asked.
+    pub(super) fn known(self: &Arc<Self>, token: &str) -> Option<Outcome> {
+        let now = self.clock.now();
+        if let Some(seen) = self.seen.get(token) {
+            if now < seen.fresh_until {
+                if let Some(denial) = seen.ended {
+                    return Some(Err(denial));
+                }
+                if now >= seen.renew_from {
+                    self.ask_in_background(token, &seen, now);
+                }
+                return Some(Ok(Arc::clone(&seen.verified)));
+            }
+            // The issuer failed a moment ago.
+            if now < seen.stale_until && now.as_millis() < seen.paused_until.load(Ordering::Relaxed) {
+                return Some(Ok(Arc::clone(&seen.verified)));
+            }
+            return None;
+        }
+        let refused = self.inactive.get(&self.id(token)).filter(|refused| now < refused.until)?;
+        Some(Err(refused.denial))
+    }
+
+    /// Begins to ask about a token of which nothing is known. With `cache = 0` each request asks for itself, in
+    /// [`Self::wait`].
+    ///
+    /// # Errors
+    /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::TooManyRequests`] for a token that was never good while
+    /// too many of these come.
+    pub(super) fn begin(self: &Arc<Self>, token: &str) -> Outcome {
+        if !self.was_good(token) && !self.flights.contains_key(&self.id(token)) {
+            self.unseen.take(()).map_err(|wait| Denial::TooManyRequests(wait.max(PAUSE)))?;
+        }
+        if !self.introspection.cache.is_zero() {
+            drop(self.ask(token)?);
+        }
+        Err(unavailable(None))
+    }
+
+    fn was_good(&self, token: &str) -> bool {
+        self.seen.get(token).is_some_and(|seen| seen.ended.is_none())
+    }
+
+    /// What a request with this token waits for; `None` if too many questions are under way, or the last was answered with
+    /// a fault a moment ago.
+    pub(super) fn wait(self: &Arc<Self>, token: &str) -> Option<IntrospectionWait> {
+        let flight = if self.introspection.cache.is_zero() {
+            Some(self.ask(token).ok()?)
+        } else {
+            let flight = self.flights.get(&self.id(token)).map(|flight| flight.clone());
+            if flight.is_none() && self.known(token).is_none() {
+                return None;
+            }
+            flight
+        };
+        Some(IntrospectionWait { issuer: Arc::clone(&self.rules().issuer), token: token.into(), flight })
+    }
+
+    fn ask_in_background(self: &Arc<Self>, token: &str, seen: &SeenToken, now: Timestamp) {
+        let next = seen.asked_next.load(Ordering::Relaxed);
+        let later = now.plus(PAUSE).as_millis();
+        let is_ours = now.as_millis() >= next
+            && seen.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_ours {
+            // Without a place the next request tries again.
+            drop(self.ask(token));
+        }
+    }
+
+    /// Asks the issuer, or joins the question that is under way. With `cache = 0` each request has a question of its own.
+    ///
+    /// # Errors
+    /// Too many questions are under way.
+    fn ask(self: &Arc<Self>, token: &str) -> Result<Receiver, Denial> {
+        let id = self.id(token);
+        if self.introspection.cache.is_zero() {
+            return self.depart(token, id, false);
+        }
+        match self.flights.entry(id) {
+            dashmap::Entry::Occupied(flight) => Ok(flight.get().clone()),
+            // The flight removes its entry when it lands, which waits for this lock.
+            dashmap::Entry::Vacant(place) => Ok(place.insert(self.depart(token, id, true)?).clone()),
+        }
+    }
+
+    /// Asks in a task of its own.
+    fn depart(self: &Arc<Self>, token: &str, id: TokenId, is_shared: bool) -> Result<Receiver, Denial> {
+        let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok());
+        let unseen_place = match self.was_good(token) {
+            true => Ok(None),
+            false => Arc::clone(&self.unseen_places).try_acquire_owned().map(Some),
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let (Some(runtime), Ok(place), Ok(unseen_place)) = (runtime, place, unseen_place) else {
+            self.results.count("busy");
+            return Err(unavailable(None));
+        };
+        let (sender, receiver) = watch::channel(None);
+        let (this, token) = (Arc::clone(self), Arc::from(token));
+        runtime.spawn(async move {
+            let places = (place, unseen_place);
+            let outcome = {
+                let _landing = Landing { tokens: &this, id, is_shared };
+                this.question(token, id).await
+            };
+            drop(places);
+            sender.send_replace(Some(outcome));
+        });
+        Ok(receiver)
+    }
+
+    async fn question(&self, token: Arc<str>, id: TokenId) -> Outcome {
+        let asked = tokio::time::timeout(MAX_WAIT, self.introspection.introspector.introspect(&token)).await;
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let response = asked.unwrap_or_else(|_| {
+            Err(IntrospectionFault::new("timeout", format!("no response within {} s", MAX_WAIT.as_secs())))
+        });
+        let told = response.and_then(|response| {
+            let told = self.responses.read(&token, &response, wall);
+            told.map_err(|why| IntrospectionFault::new(IntrospectionFault::MALFORMED, format!("the response: {why}")))
+        });
+        let told = match told {
+            Ok(told) => told,
+            Err(fault) => return self.failed(&token, &fault, now),
+        };
+        self.recovered();
+        let denial = match told {
+            Told::Active(mut access) => {
+                // The cache key and its entry share the text.
+                access.text = Arc::clone(&token);
+                match self.shared.accept(*access, None, now) {
+                    Ok(verified) => {
+                        self.results.count("active");
+                        self.keep(token, &verified, now, wall);
+                        return Ok(verified);
+                    }
+                    Err(_) => {
+                        self.results.count("refused");
+                        Denial::TokenRevoked
+                    }
+                }
+            }
+            Told::Inactive => {
+                self.results.count("inactive");
+                Denial::TokenInactive
+            }
+            Told::Refused(denial) => {
+                self.results.count("refused");
+                denial
+            }
+        };
+        let until = now.plus(self.introspection.negative);
+        if let Some(seen) = self.seen.get(&token) {
+            // Long connections with this token must learn of it, so it is not forgotten.
+            let ended = SeenToken {
+                verified: Arc::clone(&seen.verified),
+                ended: Some(denial),
+                renew_from: until,
+                fresh_until: until,
+                stale_until: until,
+                asked_next: AtomicU64::new(0),
+                paused_until: AtomicU64::new(0),
+            };
+            self.seen.insert(token, Arc::new(ended));
+        } else if !self.introspection.negative.is_zero() {
+            self.inactive.insert(id, InactiveToken { denial, until });
+        }
+        Err(denial)
+    }
+
+    /// Keeps an active token, never beyond its `exp`.
+    fn keep(&self, token: Arc<str>, verified: &Arc<Verified>, now: Timestamp, wall: Timestamp) {
+        let Introspection { cache, stale_if_error, .. } = &*self.introspection;
+        let left = verified.token.expires.since(wall);
+        let lasts = left.min(*cache);
+        let seen = SeenToken {
+            verified: Arc::clone(verified),
+            ended: None,
+            renew_from: now.plus(lasts / 5 * 4),
+            fresh_until: now.plus(lasts),
+            stale_until: now.plus(left.min(*cache + *stale_if_error)),
+            asked_next: AtomicU64::new(0),
+            paused_until: AtomicU64::new(0),
+        };
+        self.seen.insert(token, Arc::new(seen));
+    }
+
+    /// A fault decides nothing. A token that was good may go on for a while.
+    fn failed(&self, token: &str, fault: &IntrospectionFault, now: Timestamp) -> Outcome {
+        self.results.count(fault.cause);
+        self.log(fault, now);
+        if let Some(seen) = self.seen.get(token) {
+            seen.paused_until.store(now.plus(PAUSE).as_millis(), Ordering::Relaxed);
+            if now < seen.stale_until && seen.ended.is_none() {
+                return Ok(Arc::clone(&seen.verified));
+            }
+        }
+        Err(unavailable(fault.retry_after))
+    }
+
+    /// Logs a fault: the first of its cause, and then every ten minutes.
+    fn log(&self, fault: &IntrospectionFault, now: Timestamp) {
+        {
+            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            if failing.is_some_and(|(cause, at)| cause == fault.cause && now.since(at) < LOGGED_AGAIN) {
+                return;
+            }
+            *failing = Some((fault.cause, now));
+        }
+        let (issuer, cause) = (self.name(), fault.cause);
+        if fault.needs_operator() {
+            tracing::error!(issuer, cause, error = %fault, "introspection failed");
+        } else {
+            tracing::warn!(issuer, cause, error = %fault, "introspection failed");
+        }
+    }
+
+    fn recovered(&self) {
+        let failed = self.failing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if failed.is_some() {
+            tracing::info!(issuer = self.name(), "introspection succeeds again");
+        }
+    }
+
+    /// Checks the token of a long connection again. Asks in the background when its response is old, and goes on with the
+    /// old one for the time that a question may take.
+    pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
+        let now = self.clock.now();
+        let token = &verified.token.text;
+        let seen = self.seen.get(&**token).unwrap_or_else(|| {
+            // Evicted: its time begins anew, and it is asked about at once.
+            let seen = Arc::new(SeenToken {
+                verified: Arc::clone(verified),
+                ended: None,
+                renew_from: now,
+                fresh_until: now,
+                stale_until: now,
+                asked_next: AtomicU64::new(0),
+                paused_until: AtomicU64::new(0),
+            });
+            self.seen.insert(Arc::clone(token), Arc::clone(&seen));
+            seen
+        });
+        match seen.ended {
+            Some(denial) => Err(denial),
+            None if now >= seen.stale_until.max(seen.fresh_until.plus(MAX_WAIT)) => Err(unavailable(None)),
+            None => {
+                if now >= seen.renew_from {
+                    self.ask_in_background(token, &seen, now);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for IntrospectedTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IntrospectedTokens").field("issuer", &self.name()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
