@@ -10,7 +10,7 @@
 //! The dialect reads requests and writes replies; [`crate::relay`] has the rules.
 
 use async_trait::async_trait;
-use http::{HeaderMap, Method};
+use http::Method;
 
 use super::envelope::Envelope;
 use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, RelayRequest, Reply, ServedPath};
@@ -180,10 +180,10 @@ impl Dialect for RelayDialect {
         }
     }
 
-    fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Reply> {
+    #[cfg(feature = "grpc")]
+    fn refuse(&self, headers: &http::HeaderMap, denial: Denial) -> Option<Reply> {
         match self.wire {
             Wire::OAuth | Wire::Envelope => None,
-            #[cfg(feature = "grpc")]
             Wire::Knox => crate::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
         }
     }

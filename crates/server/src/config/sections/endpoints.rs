@@ -1,6 +1,5 @@
 //! `[[endpoints]]`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -12,7 +11,7 @@ use super::super::value;
 #[cfg(feature = "relay")]
 use super::RelaySettings;
 use super::sessions::{put_override, read_override};
-use super::{ClientConfig, DAY, TrustedIssuer, dangling};
+use super::{ClientConfig, DAY, dangling};
 use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle};
 use rotogate::engine::APPLICATION;
 use rotogate::session::profile::ProfileOverride;
@@ -70,9 +69,11 @@ impl EndpointConfig {
 
 /// The other sections that an endpoint refers to.
 pub(super) struct Surroundings<'a> {
-    pub(super) dir: &'a Path,
+    #[cfg(feature = "relay")]
+    pub(super) dir: &'a std::path::Path,
     pub(super) clients: &'a [ClientConfig],
-    pub(super) issuers: &'a [TrustedIssuer],
+    #[cfg(feature = "relay")]
+    pub(super) issuers: &'a [super::TrustedIssuer],
     pub(super) is_https: bool,
 }
 
@@ -112,6 +113,7 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
         let dialect = section.require("dialect", "\"oauth2\"", endpoint_dialect);
+        #[cfg(feature = "relay")]
         if dialect == Some(RELAY) {
             let endpoint = read_relay(section, surroundings);
             blame_path(section, &endpoint.path, &endpoints);
@@ -177,13 +179,10 @@ fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
 }
 
 /// An endpoint without sessions, users and clients of ours: the keys for them are unknown.
+#[cfg(feature = "relay")]
 fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> EndpointConfig {
-    #[cfg(feature = "relay")]
     let wire = super::relay::wire(section);
-    #[cfg(feature = "relay")]
     let default = dialect::relay::RelayDialect { wire, ..Default::default() };
-    #[cfg(not(feature = "relay"))]
-    let default = dialect::oauth2::OAuth2;
     let path = section.get("path", endpoint_path);
     let path = path.unwrap_or_else(|| dialect::Dialect::default_path(&default).to_owned());
     if path.contains('{') {
@@ -197,7 +196,6 @@ fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Endpoin
         accepts: Vec::new(),
         account: None,
         options: dialect::Options::default(),
-        #[cfg(feature = "relay")]
         relay: Some(super::relay::read(section, surroundings.dir, surroundings.issuers, wire, &path)),
         path,
     }

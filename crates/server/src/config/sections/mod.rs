@@ -167,8 +167,10 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let endpoints = endpoints::read(
         &endpoint_sections,
         &endpoints::Surroundings {
+            #[cfg(feature = "relay")]
             dir,
             clients: &clients,
+            #[cfg(feature = "relay")]
             issuers: &issuers,
             is_https: server.public_url.scheme_str() == Some("https"),
         },
