@@ -62,7 +62,7 @@ impl FetchFailure {
         Self { cause, message: message.into() }
     }
 
-    /// There is nobody to ask any more.
+    /// There is no server to ask any more.
     pub(super) fn ended() -> Self {
         Self::new("http", "the keys of this issuer are not fetched any more")
     }

@@ -230,7 +230,7 @@ pub struct InvalidRemoteIssuer {
 }
 
 impl RemoteIssuer {
-    /// Checks the settings. Asks nobody.
+    /// Checks the settings. Sends no request.
     ///
     /// # Errors
     /// The settings contradict each other, or a URL cannot be asked.

@@ -91,7 +91,7 @@ impl Task {
         let mut commands = Some(commands);
         let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            // The keys are not held while nothing happens: the task ends when nobody else holds them.
+            // The keys are not held while nothing happens: the task ends when nothing else holds them.
             let event = tokio::select! {
                 () = &mut due, if !self.is_dropped => Event::Fetch,
                 () = wants.notified() => Event::Wanted,

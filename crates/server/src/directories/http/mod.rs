@@ -214,7 +214,7 @@ impl Source for HttpSource {
 
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
         let password = login.password.expose_secret();
-        // A hook that binds to an LDAP server with an empty password would let everybody in.
+        // A hook that binds to an LDAP server with an empty password would accept every login.
         if password.is_empty() || password.len() > MAX_PASSWORD {
             return Ok(Login::Checked(None));
         }
