@@ -85,7 +85,9 @@ impl Engine {
             };
             match self.begin(new).await? {
                 BeginOutcome::Issued(mut issued) => {
-                    self.limits.logged_in(attempt);
+                    // The directory may count the name as the user's only now.
+                    let name = directory.limit_key(login.account, login.username);
+                    self.limits.logged_in(Attempt { username: &name, ..attempt });
                     issued.user = Some(user);
                     return Ok(*issued);
                 }

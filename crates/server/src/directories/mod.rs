@@ -187,6 +187,11 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
     /// The current entry of a subject, whose session has this account.
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
 
+    /// The part of a submitted name that the source looks for: names with the same part are one user's.
+    fn significant<'a>(&self, username: &'a str) -> &'a str {
+        username
+    }
+
     /// Whether a refusal takes as long as the slowest of late.
     fn pads_refusals(&self) -> bool {
         false

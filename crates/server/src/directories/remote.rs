@@ -26,6 +26,8 @@ use rotogate::context::{Context, inherited};
 use rotogate::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 use rotogate::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
 
+/// The most names whose subjects are remembered.
+const MAX_KNOWN_NAMES: u64 = 100_000;
 /// The most users in the cache of lookups.
 const MAX_CACHED_LOOKUPS: u64 = 100_000;
 
@@ -89,9 +91,14 @@ struct Inner {
     /// One password is hashed again at a time.
     rehashing: Semaphore,
     refusals: SlowestRefusal,
+    /// The subjects of names, for limits: a user may have several names.
+    subjects: moka::sync::Cache<NameKey, Box<str>>,
     metrics: DirectoryMetrics,
     runtime: Handle,
 }
+
+/// An account, and a name as [`username::limit_key`] has it.
+type NameKey = (Option<Box<str>>, Box<str>);
 
 /// What a lookup asks for.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -131,11 +138,16 @@ impl RemoteDirectory {
             dearest: Mutex::default(),
             rehashing: Semaphore::new(1),
             refusals: SlowestRefusal::default(),
+            subjects: moka::sync::Cache::new(MAX_KNOWN_NAMES),
             metrics,
             runtime: Handle::current(),
             source,
             bounds,
         }))
+    }
+
+    fn name_key(&self, account: Option<&str>, username: &str) -> NameKey {
+        (account.map(Into::into), username::limit_key(self.0.source.significant(username)).into())
     }
 
     #[cfg(test)]
@@ -301,7 +313,7 @@ impl Directory for RemoteDirectory {
     }
 
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
-        if !username::is_acceptable(login.username) {
+        if !username::is_acceptable(self.0.source.significant(login.username)) {
             return Ok(None);
         }
         let attempt = LoginAttempt::from(login);
@@ -317,6 +329,13 @@ impl Directory for RemoteDirectory {
             Login::Hashed(None) => "none",
         };
         let (found, took) = self.ask("authenticate", what, result).await?;
+        let known = match &found {
+            Login::Checked(found) => found.as_ref(),
+            Login::Hashed(found) => found.as_ref().map(|found| &found.user),
+        };
+        if let Some(user) = known {
+            self.0.subjects.insert(self.name_key(login.account, login.username), user.subject.clone());
+        }
         let found = match found {
             Login::Checked(found) => found,
             Login::Hashed(found) => self.check(found, login.password).await?,
@@ -342,7 +361,13 @@ impl Directory for RemoteDirectory {
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
     }
 
-    fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
-        Cow::Owned(username::limit_key(username))
+    /// All names of a user share one limit, once the user is known by them. No name is mistaken for a subject: it has no
+    /// control characters.
+    fn limit_key<'a>(&self, account: Option<&str>, username: &'a str) -> Cow<'a, str> {
+        let key = self.name_key(account, username);
+        Cow::Owned(match self.0.subjects.get(&key) {
+            Some(subject) => format!("\0{subject}"),
+            None => key.1.into(),
+        })
     }
 }

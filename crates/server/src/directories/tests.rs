@@ -86,7 +86,8 @@ impl Source for Fake {
     }
 
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
-        let user = self.answer(&login.username).await?;
+        let subject = login.username.to_lowercase().replace("alias/", "");
+        let user = self.answer(&subject).await?;
         let hash = self.hash.lock().unwrap().clone();
         Ok(match hash {
             Some(hash) => Login::Hashed(user.map(|user| HashedUser { user, hash, is_marked: true })),
@@ -100,6 +101,10 @@ impl Source for Fake {
 
     fn rehashes(&self) -> bool {
         true
+    }
+
+    fn significant<'a>(&self, username: &'a str) -> &'a str {
+        username.strip_prefix("DOMAIN\\").unwrap_or(username)
     }
 
     fn pads_refusals(&self) -> bool {
@@ -366,6 +371,21 @@ async fn i25_the_account_decides_which_directory_is_asked_and_no_other_is_tried(
     assert!(is_unavailable(&lookup(None).await));
     assert_eq!(all.authenticate(Some("other"), "ada", &secret("right")).await.unwrap(), None);
     assert_eq!(rest.asked(), 3);
+}
+
+#[tokio::test]
+async fn i26_all_names_of_a_user_share_one_limit_once_the_user_is_known() {
+    let source = Fake::new();
+    let directory = directory(&source, BOUNDS);
+    let key = |name| directory.limit_key(None, name).into_owned();
+    assert_ne!(key("u-1"), key("alias/u-1"));
+    for name in ["u-1", "ALIAS/u-1"] {
+        assert!(directory.authenticate(None, name, &secret("right")).await.unwrap().is_some());
+    }
+    assert_eq!(key("u-1"), key("alias/u-1"));
+    assert_eq!(key("DOMAIN\\u-1"), key("u-1"), "what the source ignores");
+    assert_ne!(key("u-1"), directory.limit_key(Some("acme"), "u-1"), "of another account");
+    assert_ne!(key("u-1"), key("u-2"));
 }
 
 #[tokio::test]

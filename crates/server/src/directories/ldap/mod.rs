@@ -77,6 +77,8 @@ pub struct LdapSettings {
     pub base: String,
     /// Finds a user by `{username}`.
     pub filter: Filter,
+    /// Whether a name may begin with a domain, as in `EXAMPLE\ada`, which does not count.
+    pub strip_domain: bool,
     /// The attribute with the subject.
     pub subject: String,
     /// The filter that an active user matches.
@@ -476,7 +478,7 @@ impl Source for LdapSource {
             return Ok(Login::Checked(None));
         }
         let settings = &*self.settings;
-        let filter = settings.filter.of(&login.username);
+        let filter = settings.filter.of(self.significant(&login.username));
         let search = Search {
             base: &settings.base,
             scope: SearchScope::Subtree,
@@ -507,6 +509,13 @@ impl Source for LdapSource {
         match self.search(search, true).await?.pop() {
             Some(entry) => Ok(Login::Checked(Some(self.user(&entry).await?))),
             None => Ok(Login::Checked(None)),
+        }
+    }
+
+    fn significant<'a>(&self, username: &'a str) -> &'a str {
+        match username.split_once('\\') {
+            Some((_, name)) if self.settings.strip_domain => name,
+            _ => username,
         }
     }
 

@@ -67,6 +67,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<SourceSettings> 
         dangerous_plaintext: section.get("dangerous_plaintext", value::boolean).unwrap_or(false),
         ca: section.get("ca", path_in(dir)),
         bind,
+        strip_domain: section.get("strip_domain", value::boolean).unwrap_or(false),
         subject: section.get("subject", attribute).unwrap_or_else(|| preset.subject.to_owned()),
         active: section
             .get("active", filter_of(Placeholder::Now, false))
@@ -205,6 +206,7 @@ pub(super) fn print(settings: &LdapSettings, table: &mut Table) {
         bind,
         base,
         filter,
+        strip_domain,
         subject,
         active,
         valid_from,
@@ -224,6 +226,7 @@ pub(super) fn print(settings: &LdapSettings, table: &mut Table) {
     put_some(table, "bind_password_file", bind.as_ref().map(|(_, file)| path(file)));
     put(table, "base", base.as_str());
     put(table, "filter", filter.source());
+    put(table, "strip_domain", *strip_domain);
     put(table, "subject", subject.as_str());
     put_some(table, "active", active.as_ref().map(Filter::source));
     put_some(table, "valid_from", valid_from.as_deref());
