@@ -191,7 +191,8 @@ async fn unknown(http: Http, listen: u16, tokens: Arc<Vec<String>>, time: Durati
             let (start, mut sent) = (Instant::now(), 0);
             while start.elapsed() < time {
                 ticks.tick().await;
-                let (status, _) = ask(&http, listen, "/x", Some(&tokens[(sender + sent * SENDERS) % tokens.len()])).await;
+                let (status, _) =
+                    ask(&http, listen, "/x", Some(&tokens[(sender + sent * SENDERS) % tokens.len()])).await;
                 let is_refused = [StatusCode::UNAUTHORIZED, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
                 assert!(is_refused, "{status}");
                 sent += 1;
@@ -237,6 +238,10 @@ async fn main() {
     let fetches = provider.asked() - before;
     println!("unknown keys: {:.0} requests a second", sent as f64 / time.as_secs_f64());
     goal("fetches that they caused, within one cooldown", fetches as f64, 1.0, "");
-    println!("good tokens alone, and beside them: p99 {:.2} and {:.2} ms", quantile(&alone, 0.99), quantile(&beside, 0.99));
+    println!(
+        "good tokens alone, and beside them: p99 {:.2} and {:.2} ms",
+        quantile(&alone, 0.99),
+        quantile(&beside, 0.99)
+    );
     goal("p99 beside them, over p99 alone", quantile(&beside, 0.99) / quantile(&alone, 0.99), SLOWER, "x");
 }

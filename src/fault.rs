@@ -68,7 +68,7 @@ pub enum DirectoryError {
     #[error("{0}")]
     Unavailable(String),
     /// The directory decides after this time, and not before. The caller gets
-    /// [`Denial::TooManyRequests`](crate::denial::Denial::TooManyRequests).
+    /// [`Denial::TooManyRequests`].
     #[error("the directory answers later")]
     Later(Duration),
 }

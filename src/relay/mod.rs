@@ -5,7 +5,7 @@
 //! It holds no token: an answer is sealed under the token that it answers.
 //!
 //! [`engine`] has the steps, [`provider`] what it needs of a provider, [`http`] a provider behind URLs, [`oauth`] the
-//! words of RFC 6749, [`seal`] the keys, [`dpop`] the proofs of RFC 9449.
+//! words of RFC 6749, [`seal`] the keys, `dpop` the proofs of RFC 9449.
 
 mod dpop;
 pub mod engine;
