@@ -8,9 +8,9 @@ use http::header::{AGE, CACHE_CONTROL};
 use serde_json::{Map, Value};
 
 use super::settings::FetchSettings;
-use crate::http_client::FetchError;
+use crate::http_client::{Allowed, FetchError, Target};
 use crate::token::algorithm::Algorithm;
-use crate::token::verify::{IssuerKeys, RulesError, beginning, strict_json};
+use crate::token::verify::{IssuerKeys, RulesError, beginning, host_of, strict_json};
 
 /// The longest text of a discovery document that a message shows, in bytes.
 const MAX_SHOWN: usize = 200;
@@ -111,6 +111,8 @@ pub struct Metadata {
     pub introspection_endpoint: Option<String>,
     /// Where tokens are revoked (RFC 7009).
     pub revocation_endpoint: Option<String>,
+    /// Where these URLs may lead.
+    pub(super) allowed: Allowed,
 }
 
 impl Metadata {
@@ -144,7 +146,24 @@ impl Metadata {
             token_endpoint: url(&document, "token_endpoint"),
             introspection_endpoint: url(&document, "introspection_endpoint"),
             revocation_endpoint: url(&document, "revocation_endpoint"),
+            allowed: Allowed::by_issuer(host_of(issuer), &[]),
         })
+    }
+
+    /// Where tokens are exchanged, if requests may be sent there.
+    #[doc(hidden)]
+    pub fn token_target(&self) -> Option<Target> {
+        self.target(self.token_endpoint.as_deref()?)
+    }
+
+    /// Where tokens are revoked, if requests may be sent there.
+    #[doc(hidden)]
+    pub fn revocation_target(&self) -> Option<Target> {
+        self.target(self.revocation_endpoint.as_deref()?)
+    }
+
+    fn target(&self, url: &str) -> Option<Target> {
+        Target::parse(url, self.allowed).ok()
     }
 }
 

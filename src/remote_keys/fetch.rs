@@ -140,8 +140,9 @@ impl Fetcher {
             Document::New { body, .. } => body,
             Document::Unchanged { .. } => bytes::Bytes::new(),
         };
-        let metadata = Metadata::parse(&body, &self.issuer.issuer)?;
+        let mut metadata = Metadata::parse(&body, &self.issuer.issuer)?;
         let allowed = Allowed::by_issuer(target.host(), &client.addresses(&target).await?);
+        metadata.allowed = allowed;
         let url = metadata.jwks_uri.clone();
         let target = Target::parse(&url, allowed).map_err(|why| {
             let shown = answer::shown(&url);

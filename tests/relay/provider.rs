@@ -3,10 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -68,6 +69,8 @@ struct State {
     held: Mutex<Option<Arc<Semaphore>>>,
     /// Signs the access tokens.
     issuer: Mutex<Option<Issuer>>,
+    /// Whether there is a discovery document.
+    is_discovered: AtomicBool,
     lifetime: AtomicUsize,
 }
 
@@ -94,6 +97,11 @@ impl Provider {
     /// Access tokens are JWTs of this issuer.
     pub(crate) fn sign_as(&self, issuer: Issuer) {
         *self.state.issuer.lock().unwrap() = Some(issuer);
+    }
+
+    /// Publishes a discovery document of the issuer `https://idp.test/`.
+    pub(crate) fn publish(&self) {
+        self.state.is_discovered.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -155,6 +163,23 @@ impl State {
 
     fn is_over(&self, login: usize) -> bool {
         self.ended.lock().unwrap().contains(&login)
+    }
+
+    /// The discovery document and the keys. Requests for them are not counted.
+    fn document(&self, parts: &Parts) -> Option<Response<Full<Bytes>>> {
+        let url = |path: &str| format!("http://{}{path}", parts.headers["host"].to_str().unwrap());
+        let document = match parts.uri.path() {
+            "/discovery" if self.is_discovered.load(Ordering::SeqCst) => json!({
+                "issuer": "https://idp.test/",
+                "jwks_uri": url("/keys"),
+                "token_endpoint": url("/token"),
+                "revocation_endpoint": url("/revoke"),
+            }),
+            "/keys" => json!({ "keys": [self.issuer.lock().unwrap().as_ref()?.jwk("k1")] }),
+            "/discovery" => return Some(said(StatusCode::NOT_FOUND, String::new())),
+            _ => return None,
+        };
+        Some(said(StatusCode::OK, document.to_string()))
     }
 
     fn answer(&self, asked: &Asked) -> Response<Full<Bytes>> {
@@ -225,6 +250,9 @@ impl std::error::Error for Gone {}
 
 async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Gone> {
     let (parts, body) = request.into_parts();
+    if let Some(document) = state.document(&parts) {
+        return Ok(document);
+    }
     let body = body.collect().await.map_err(|_| Gone)?.to_bytes();
     let form = form_urlencoded::parse(&body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let asked = Asked { path: parts.uri.path().to_owned(), headers: parts.headers, form };

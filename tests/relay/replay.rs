@@ -114,6 +114,34 @@ async fn i38_a_bad_proof_is_refused_and_nothing_is_sent() {
     assert_eq!(provider.count(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i39_a_provider_that_is_not_discovered_yet_is_503_and_its_endpoints_are_those_of_its_document() {
+    let provider = Provider::start().await;
+    provider.sign_as(Issuer::new(1));
+    let url = provider.url();
+    let place = place(&provider, "issuer = \"idp\"");
+    let discovery = format!("discovery = \"{url}/discovery\"");
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    let config = config.replacen("[[upstreams]]", &ISSUER.replace("jwks_file = \"idp.json\"", &discovery), 1);
+    let config = config.replace(&format!("token_url = \"{url}/token\"\nrevocation_url = \"{url}/revoke\"\n"), "");
+    assert!(config.contains("[[issuers]]") && !config.contains("token_url"));
+    place.write_config(&config);
+    assert_eq!(place.run(&["check"], "").code, Some(0));
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let token = provider.login();
+    let early = refresh(&gate, &token).await;
+    assert_eq!((early.status.as_u16(), provider.count()), (503, 0), "nothing was sent");
+    assert!(early.headers.contains_key("retry-after"));
+    provider.publish();
+    place.done(&["issuer", "refresh", "idp"], "");
+    let (access, _) = pair(&refresh(&gate, &token).await);
+    assert_eq!(gate.get("/hello", &access).await.status, 200);
+    gate.form("/auth/revoke", &[("client_id", "spa"), ("token", &token)]).await;
+    assert_eq!(provider.last().path, "/revoke");
+    assert_eq!(gate.get("/hello", &access).await.status, 401);
+}
+
 const ISSUER: &str = "[[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n\
                       jwks_file = \"idp.json\"\neverywhere = true\nscopes = \"any\"\n[[upstreams]]";
 

@@ -116,7 +116,8 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
-    let builder = builder(config, keyring, stores, Some(directories.shared()), passwords, &trusted)?;
+    let given = (Some(directories.shared()), passwords, &remote_issuers);
+    let builder = builder(config, keyring, stores, given, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
     Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, remote_issuers, new_keys })
@@ -128,8 +129,7 @@ pub(super) fn builder(
     config: &Config,
     keyring: Keyring,
     stores: Stores,
-    directory: Option<Arc<dyn Directory>>,
-    passwords: Arc<Passwords>,
+    (directory, passwords, remote_issuers): (Option<Arc<dyn Directory>>, Arc<Passwords>, &RemoteIssuers),
     trusted: &[IssuerRules],
 ) -> Result<GateBuilder, ServerError> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
@@ -177,7 +177,7 @@ pub(super) fn builder(
         builder = builder.client(client);
     }
     for configured in &config.endpoints {
-        builder = builder.endpoint(endpoint(configured)?);
+        builder = builder.endpoint(endpoint(configured, remote_issuers)?);
     }
     for route in config.routes.iter().cloned() {
         builder = builder.route(route);
@@ -185,7 +185,8 @@ pub(super) fn builder(
     Ok(builder)
 }
 
-fn endpoint(config: &EndpointConfig) -> Result<Endpoint, ServerError> {
+#[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "relays alone ask other issuers"))]
+fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<Endpoint, ServerError> {
     let EndpointConfig {
         dialect,
         path,
@@ -200,7 +201,7 @@ fn endpoint(config: &EndpointConfig) -> Result<Endpoint, ServerError> {
     } = config;
     #[cfg(feature = "relay")]
     if let Some(settings) = relay {
-        let relay = relays::load(settings).map_err(|wrong| ServerError::new(wrong.message))?;
+        let relay = relays::load(settings, remote_issuers).map_err(|wrong| ServerError::new(wrong.message))?;
         return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).relay(relay));
     }
     let dialect = dialect::by_name(dialect, options)

@@ -92,6 +92,12 @@ impl RemoteIssuers {
         Ok(Self(all.into()))
     }
 
+    /// What the discovery document of an issuer said last.
+    #[cfg(feature = "relay")]
+    pub(super) fn metadata(&self, name: &str) -> Option<Arc<remote_keys::Metadata>> {
+        self.named(name)?.keys.metadata()
+    }
+
     /// The required issuer that never had keys.
     pub(super) fn missing(&self) -> Option<&str> {
         let missing = |remote: &&Remote| remote.required && !remote.keys.status().had_keys;

@@ -192,6 +192,8 @@ impl Server {
             gate: parts.gate.clone(),
             proxy: parts.proxy.clone(),
             directories: Arc::clone(&parts.directories),
+            #[cfg(feature = "relay")]
+            remote_issuers: parts.remote_issuers.clone(),
             limits: Arc::clone(&limits),
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
             trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),

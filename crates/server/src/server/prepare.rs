@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::issuers::RemoteIssuers;
 use super::reload::LastRead;
 use super::{assemble, issuers, tls};
 use crate::config::{
@@ -348,7 +349,7 @@ impl Findings<'_> {
             if let Some((key, why)) = denied {
                 self.unchecked(&named(key), why);
                 are_good = false;
-            } else if let Err(wrong) = super::relays::load(relay) {
+            } else if let Err(wrong) = super::relays::load(relay, &RemoteIssuers::default()) {
                 self.blame(&named(wrong.key), wrong.message);
                 are_good = false;
             }
@@ -436,7 +437,8 @@ impl Findings<'_> {
     ) {
         let config = self.config;
         let store = MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway);
-        match assemble::builder(config, keyring, store.into(), directory, Arc::clone(passwords), trusted) {
+        let parts = (directory, Arc::clone(passwords), &RemoteIssuers::default());
+        match assemble::builder(config, keyring, store.into(), parts, trusted) {
             Ok(builder) => match builder.build().await {
                 Ok(_) => {}
                 Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),

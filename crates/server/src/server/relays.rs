@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::issuers::RemoteIssuers;
 use crate::config::RelaySettings;
 #[cfg(feature = "grpc")]
 use rotogate::dialect::relay::KnoxProvider;
@@ -10,7 +11,8 @@ use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::private_file::{read_private, trusted};
-use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient};
+use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient, UrlSource};
+use rotogate::remote_keys::Metadata;
 use secrecy::SecretString;
 
 /// The longest file of certificate authorities, in bytes.
@@ -39,7 +41,7 @@ pub(super) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str
 ///
 /// # Errors
 /// A file cannot be used.
-pub(super) fn load(relay: &RelaySettings) -> Result<RelayConfig, BadRelay> {
+pub(super) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<RelayConfig, BadRelay> {
     let mut tls = Tls::default();
     if let Some(path) = &relay.ca {
         let text = trusted::read(path, MAX_CA_BYTES).map_err(bad("ca"))?;
@@ -50,13 +52,15 @@ pub(super) fn load(relay: &RelaySettings) -> Result<RelayConfig, BadRelay> {
     let provider: Arc<dyn Provider> = match relay.wire {
         Wire::OAuth => {
             let caller = HttpCaller::new(http, relay.rules.timeout);
-            Arc::new(OAuthProvider::new(caller, urls(relay)?).with_client(client(relay)?))
+            Arc::new(OAuthProvider::new(caller, urls(relay, issuers)?).with_client(client(relay)?))
         }
-        Wire::Envelope => Arc::new(EnvelopeProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay)?)),
+        Wire::Envelope => {
+            Arc::new(EnvelopeProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay, issuers)?))
+        }
         #[cfg(feature = "grpc")]
         Wire::Knox => {
             let target = |method: &str| {
-                let base = relay.token_url.trim_end_matches('/');
+                let base = relay.token_url.as_deref().unwrap_or_default().trim_end_matches('/');
                 let url = format!("{base}/user_api.v1.UserApiService/{method}");
                 Target::parse(&url, Allowed::by_operator()).map_err(|error| bad("token_url")(error.to_string()))
             };
@@ -67,19 +71,34 @@ pub(super) fn load(relay: &RelaySettings) -> Result<RelayConfig, BadRelay> {
     Ok(RelayConfig {
         rules: relay.rules,
         provider,
-        place: relay.token_url.clone(),
+        place: match (&relay.token_url, &relay.issuer) {
+            (Some(url), _) => url.clone(),
+            (None, issuer) => format!("issuer {}", issuer.as_deref().unwrap_or_default()),
+        },
         known_issuer: relay.issuer.is_some(),
     })
 }
 
-/// Where the provider is. An issuer whose discovery document names its endpoints has its place here: a
-/// [`rotogate::relay::UrlSource`] that reads what is known of it.
-fn urls(relay: &RelaySettings) -> Result<ProviderUrls, BadRelay> {
+/// Where the provider is: as the configuration says, or else as the discovery document of its issuer says at that moment.
+fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, BadRelay> {
     let target = |key: &'static str, url: &str| {
         Target::parse(url, Allowed::by_operator()).map_err(|error| bad(key)(error.to_string()))
     };
     let revocation = relay.revocation_url.as_deref().map(|url| target("revocation_url", url)).transpose()?;
-    Ok(ProviderUrls::fixed(target("token_url", &relay.token_url)?, revocation))
+    if let Some(url) = &relay.token_url {
+        return Ok(ProviderUrls::fixed(target("token_url", url)?, revocation));
+    }
+    let issuer: Arc<str> = relay.issuer.as_deref().unwrap_or_default().into();
+    let discovered = |which: fn(&Metadata) -> Option<Target>| -> UrlSource {
+        let (issuers, issuer) = (issuers.clone(), Arc::clone(&issuer));
+        Arc::new(move || which(&*issuers.metadata(&issuer)?))
+    };
+    let has_revocations = relay.revocation_path.is_some();
+    let revocation = match revocation {
+        Some(target) => Some(Arc::new(move || Some(target.clone())) as UrlSource),
+        None => has_revocations.then(|| discovered(Metadata::revocation_target)),
+    };
+    Ok(ProviderUrls { token: discovered(Metadata::token_target), revocation })
 }
 
 fn client(relay: &RelaySettings) -> Result<Option<RelayClient>, BadRelay> {

@@ -213,8 +213,8 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, name: 
     let named: Vec<_> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
     match *named.as_slice() {
         [] if section.has("introspection") => {
-            for key in ["algorithm", "fetch", "required"].into_iter().filter(|key| section.has(key)) {
-                section.blame(key, "is of no use without keys; remove it, or add discovery = true");
+            if section.has("algorithm") {
+                section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
             }
             return KeySource::None;
         }

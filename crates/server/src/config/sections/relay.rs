@@ -9,6 +9,7 @@ use super::super::print::{path, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
+use super::remote::RemoteSource;
 use super::{SECOND, dangling, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::http_client::{Allowed, Target};
@@ -22,9 +23,9 @@ pub struct RelaySettings {
     pub wire: Wire,
     /// The name of the issuer of the provider's access tokens, if it is one of `[[issuers]]`.
     pub issuer: Option<String>,
-    /// The provider's token endpoint.
-    pub token_url: String,
-    /// The provider's revocation endpoint.
+    /// The provider's token endpoint. `None`: the one in the discovery document of `issuer`.
+    pub token_url: Option<String>,
+    /// The provider's revocation endpoint. `None`: as for `token_url`.
     pub revocation_url: Option<String>,
     /// Where clients send revocations.
     pub revocation_path: Option<String>,
@@ -97,7 +98,15 @@ pub(super) fn read(
     if let Some(name) = issuer.as_deref().filter(|name| !known.contains(name)) {
         section.blame("issuer", dangling("issuer", name, &known));
     }
-    let token_url = section.require("token_url", "the provider's token endpoint, an https URL", url);
+    let is_discovered = |issuer: &TrustedIssuer| issuer.keys.remote().is_some_and(RemoteSource::is_discovered);
+    let has_discovery = wire == Wire::OAuth
+        && issuers.iter().any(|known| issuer.as_deref() == Some(known.name.as_str()) && is_discovered(known));
+    let token_url = if has_discovery {
+        section.get("token_url", url)
+    } else {
+        let what = "the provider's token endpoint, an https URL; or an issuer with discovery";
+        section.require("token_url", what, url)
+    };
     let is_origin = |url: &str| url.parse::<http::Uri>().is_ok_and(|uri| uri.path() == "/" && uri.query().is_none());
     if wire.is_grpc() && token_url.as_deref().is_some_and(|url| !is_origin(url)) {
         section.blame("token_url", "expected a URL without a path: the protocol has the paths of its calls");
@@ -105,7 +114,8 @@ pub(super) fn read(
     let is_oauth = wire == Wire::OAuth;
     let revocation_url = is_oauth.then(|| section.get("revocation_url", url)).flatten();
     let revocation_path = is_oauth.then(|| section.get("revocation_path", plain_path)).flatten();
-    if revocation_path.is_some() != revocation_url.is_some() && !section.is_bad() {
+    let may_be_discovered = has_discovery && token_url.is_none() && revocation_url.is_none();
+    if revocation_path.is_some() != revocation_url.is_some() && !may_be_discovered && !section.is_bad() {
         let (there, missing) = if revocation_path.is_some() {
             ("revocation_path", "revocation_url, the provider's endpoint")
         } else {
@@ -133,7 +143,7 @@ pub(super) fn read(
     RelaySettings {
         wire,
         issuer,
-        token_url: token_url.unwrap_or_default(),
+        token_url,
         revocation_url,
         revocation_path,
         grants,
@@ -196,7 +206,7 @@ pub(super) fn print(table: &mut Table, relay: &RelaySettings) {
     let RelayRules { grace, timeout, after_unknown } = rules;
     put(table, "wire", word(WIRES, wire));
     put_some(table, "issuer", issuer.as_deref());
-    put(table, "token_url", token_url.as_str());
+    put_some(table, "token_url", token_url.as_deref());
     put_some(table, "revocation_url", revocation_url.as_deref());
     put_some(table, "revocation_path", revocation_path.as_deref());
     put(table, "grants", texts(grants));

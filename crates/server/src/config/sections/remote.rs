@@ -23,6 +23,14 @@ pub struct RemoteSource {
     pub required: bool,
 }
 
+impl RemoteSource {
+    /// Whether the issuer's metadata are read, and with them the URLs of its endpoints.
+    #[cfg(feature = "relay")]
+    pub(super) fn is_discovered(&self) -> bool {
+        matches!(self.issuer.location, KeyLocation::Discovery | KeyLocation::DiscoveryAt(_))
+    }
+}
+
 const KEEP: bool = true;
 const REQUIRED: bool = false;
 

@@ -7,6 +7,8 @@ use super::{LastRead, Reloadable};
 use crate::config::{Config, DirectoryConfig, ServerConfig, UsersConfig};
 use crate::proxy::Upstream;
 use crate::server::assemble;
+#[cfg(feature = "relay")]
+use crate::server::issuers::RemoteIssuers;
 use crate::server::tls::Tls;
 use rotogate::route::{Route, UpstreamId};
 
@@ -61,7 +63,7 @@ impl Reloadable {
             }
         }
         #[cfg(feature = "relay")]
-        let relays = relays(now)?;
+        let relays = relays(now, &self.remote_issuers)?;
         let directories = self.directories.prepare(&now.directories)?;
         let upstreams = self.proxy.replace(assemble::upstreams(now));
         upstreams.map_err(|error| format!("{:?}", rotogate::fault::Chain(&error)))?;
@@ -80,10 +82,15 @@ impl Reloadable {
 
 /// The relays with the content that their files have now, each with the path of its endpoint.
 #[cfg(feature = "relay")]
-fn relays(config: &Config) -> Result<Vec<(&str, rotogate::gate::RelayConfig)>, String> {
+fn relays<'a>(
+    config: &'a Config,
+    issuers: &RemoteIssuers,
+) -> Result<Vec<(&'a str, rotogate::gate::RelayConfig)>, String> {
     let relays =
         config.endpoints.iter().filter_map(|endpoint| Some((endpoint.path.as_str(), endpoint.relay.as_ref()?)));
-    relays.map(|(path, relay)| Ok((path, crate::server::relays::load(relay).map_err(|wrong| wrong.message)?))).collect()
+    relays
+        .map(|(path, relay)| Ok((path, crate::server::relays::load(relay, issuers).map_err(|wrong| wrong.message)?)))
+        .collect()
 }
 
 /// The name, place and keys of the users file.

@@ -14,6 +14,8 @@ use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
 use super::directories::LiveDirectories;
+#[cfg(feature = "relay")]
+use super::issuers::RemoteIssuers;
 use super::listener::Listener;
 use super::tls::Tls;
 use crate::config::Config;
@@ -38,6 +40,8 @@ pub(super) struct Reloadable {
     pub(super) gate: Gate,
     pub(super) proxy: Proxy,
     pub(super) directories: Arc<LiveDirectories>,
+    #[cfg(feature = "relay")]
+    pub(super) remote_issuers: RemoteIssuers,
     pub(super) limits: Arc<Limits>,
     /// In the order of the configuration.
     pub(super) listeners: Vec<ReloadableListener>,
