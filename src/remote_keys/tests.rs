@@ -407,3 +407,5 @@ async fn settings_that_contradict_each_other_are_refused() {
     assert_eq!(with(|fetch| fetch.stale_for = Duration::from_secs(8 * 86_400)), "stale_for");
     assert_eq!(with(|fetch| fetch.max_size = 2 << 20), "max_size");
 }
+
+mod simulation;
