@@ -32,6 +32,7 @@ use crate::token::keyring::KeyPrint;
 use crate::token::live_keys::KeysWait;
 
 mod judge;
+mod keys;
 mod mapping;
 mod members;
 mod preset;
@@ -42,16 +43,14 @@ pub(crate) mod strict_json;
 
 use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};
+pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
 use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
 use members::{Member, Members};
 pub use preset::Preset;
 pub use response::{Responses, Told};
 pub(crate) use response::{introspecting, is_jwt_shaped, is_opaque};
-pub use rules::host_of;
-pub use rules::{
-    AllowedScopes, Ignored, IgnoredCause, IssuerKeys, IssuerRules, Keys, MAX_JWKS, MAX_KEYS, OWN, RulesError,
-};
+pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
 pub use strict_json::object as strict_object;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
