@@ -56,7 +56,9 @@ listen = "127.0.0.1:ADMIN"
 [issuer]
 audience = ["api"]
 [log]
-file = "gate.log"
+output = "FOLDER/gate.log"
+[access_log]
+output = "FOLDER/access.log"
 [[upstreams]]
 name = "app"
 urls = ["echo:"]
@@ -113,6 +115,7 @@ fn folder(provider: &Provider, issuers: usize) -> (tempfile::TempDir, u16, u16) 
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (listen, admin) = (free_port(), free_port());
     let mut config = CONFIG.replace("LISTEN", &listen.to_string()).replace("ADMIN", &admin.to_string());
+    config = config.replace("FOLDER", folder.path().to_str().unwrap());
     for issuer in 0..issuers {
         let url = provider.url(issuer);
         write!(

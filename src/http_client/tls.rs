@@ -1,6 +1,6 @@
 //! TLS 1.2 and 1.3, always verified.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,7 +29,23 @@ pub struct BadTls {
 }
 
 impl Tls {
+    /// The settings of a client. Clients without files of their own share one: the system's authorities take memory, and
+    /// time to read. They are read anew when no client has them any more.
     pub(super) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
+        static SHARED: Mutex<Weak<ClientConfig>> = Mutex::new(Weak::new());
+        if self.ca.is_some() || self.client_cert.is_some() {
+            return self.make();
+        }
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = shared.upgrade() {
+            return Ok(config);
+        }
+        let config = self.make()?;
+        *shared = Arc::downgrade(&config);
+        Ok(config)
+    }
+
+    fn make(&self) -> Result<Arc<ClientConfig>, BadTls> {
         let roots = self.roots().map_err(|message| BadTls { key: "ca", message })?;
         let in_client_cert = |message: String| BadTls { key: "client_cert", message };
         // The provider is named: an application may have several.
