@@ -224,7 +224,7 @@ async fn main() {
     let gate = Gate::start(many.path());
     goal("from the start to listening", begun.elapsed().as_secs_f64(), LISTENING_SECONDS, "s");
     while fresh(&http, admin).await < issuers {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     goal("from the start to the last key set", begun.elapsed().as_secs_f64(), KEYS_SECONDS, "s");
     goal("memory beyond that with one issuer", gate.memory("VmRSS:") - one, MEMORY_MIB, "MiB");

@@ -86,7 +86,8 @@ impl Task {
     ) {
         let Some(present) = keys.upgrade() else { return };
         let wants = present.wants();
-        self.restore(&present).await;
+        // Boxed, as the attempts are: what they need is not held by a thousand tasks that wait.
+        Box::pin(self.restore(&present)).await;
         drop(present);
         let mut commands = Some(commands);
         let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
@@ -107,16 +108,16 @@ impl Task {
                     let now = self.shared.clock().now();
                     keys.begin(now, self.shared.clock().wall()).fail(now.plus(DROPPED_RETRY));
                 }
-                Event::Fetch | Event::Wanted => due.set(tokio::time::sleep(self.attempt(&keys).await.0)),
+                Event::Fetch | Event::Wanted => due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0)),
                 Event::Command(Command::Refresh(done)) => {
                     self.is_dropped = false;
                     self.shared.progress().is_dropped = false;
-                    let (wait, result) = self.attempt(&keys).await;
+                    let (wait, result) = Box::pin(self.attempt(&keys)).await;
                     due.set(tokio::time::sleep(wait));
                     let _ = done.send(result);
                 }
                 Event::Command(Command::Drop(done)) => {
-                    self.drop_keys(&keys).await;
+                    Box::pin(self.drop_keys(&keys)).await;
                     let _ = done.send(());
                 }
             }
