@@ -17,9 +17,7 @@ mod support;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -35,7 +33,7 @@ use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::session::Scope;
 use rotogate::token::claims::TokenStyle;
 use rotogate::token::{Keyring, MintedClaims, mint};
-use support::program::{Gate, goal};
+use support::program::{self, Gate, free_port, goal};
 use support::{measures, quantile};
 
 const ISSUERS: usize = 1000;
@@ -68,10 +66,6 @@ upstream = "app"
 "#;
 
 type Http = Client<HttpConnector, Full<Bytes>>;
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// The server of all issuers, and how often each path was asked for.
 struct Provider {
@@ -112,23 +106,21 @@ impl Provider {
 
 /// A folder with a configuration of this many issuers.
 fn folder(provider: &Provider, issuers: usize) -> (tempfile::TempDir, u16, u16) {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (listen, admin) = (free_port(), free_port());
-    let mut config = CONFIG.replace("LISTEN", &listen.to_string()).replace("ADMIN", &admin.to_string());
-    config = config.replace("FOLDER", folder.path().to_str().unwrap());
-    for issuer in 0..issuers {
-        let url = provider.url(issuer);
-        write!(
-            config,
-            "[[issuers]]\nname = \"i{issuer}\"\nurl = \"{url}\"\njwks_url = \"{url}/keys\"\naudience = [\"api\"]\n\
-             everywhere = true\n"
-        )
-        .unwrap();
-    }
-    fs::write(folder.path().join("gateway.toml"), config).unwrap();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let folder = program::folder(|folder| {
+        let config = CONFIG.replace("LISTEN", &listen.to_string()).replace("ADMIN", &admin.to_string());
+        let mut config = config.replace("FOLDER", folder.to_str().unwrap());
+        for issuer in 0..issuers {
+            let url = provider.url(issuer);
+            write!(
+                config,
+                "[[issuers]]\nname = \"i{issuer}\"\nurl = \"{url}\"\njwks_url = \"{url}/keys\"\naudience = [\"api\"]\n\
+                 everywhere = true\n"
+            )
+            .unwrap();
+        }
+        config
+    });
     (folder, listen, admin)
 }
 

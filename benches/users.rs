@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use support::program::{Gate, goal, rotogate};
+use support::program::{self, Gate, free_port, goal, rotogate};
 use support::{measures, quantile};
 
 const USERS: usize = 50_000;
@@ -65,12 +65,7 @@ fn timed(folder: &Path, arguments: &[&str], input: &str) -> Duration {
 
 /// A folder with a configuration and this many users.
 fn folder(users: usize) -> tempfile::TempDir {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    fs::write(folder.path().join("gateway.toml"), CONFIG.replace("ADMIN", &port.to_string())).unwrap();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let folder = program::folder(|_| CONFIG.replace("ADMIN", &free_port().to_string()));
     let mut text = String::from("# Users of the gate.\n");
     for user in 0..users {
         write!(
@@ -82,7 +77,7 @@ fn folder(users: usize) -> tempfile::TempDir {
         )
         .unwrap();
     }
-    let path = data.join("users.toml");
+    let path = folder.path().join("data/users.toml");
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     folder

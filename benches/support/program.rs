@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -30,6 +31,21 @@ impl Drop for Gate {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The port of a listener that nothing else has at this moment.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A folder with this configuration, and an empty `data` for the program.
+pub(crate) fn folder(config: impl FnOnce(&Path) -> String) -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::write(folder.path().join("gateway.toml"), config(folder.path())).unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    folder
 }
 
 pub(crate) fn rotogate(folder: &Path) -> Command {

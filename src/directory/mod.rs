@@ -189,7 +189,7 @@ impl fmt::Debug for PasswordMark {
     }
 }
 
-/// A login to decide on: the name, the password, and what is known of who asks.
+/// A login to decide on: the name, the password, and what is known of the client.
 ///
 /// ```
 /// use rotogate::SecretString;

@@ -60,7 +60,8 @@ mod awaited;
 mod future;
 mod permit;
 
-pub(super) use awaited::{Awaited, awaited, awaited_token};
+use awaited::Awaited;
+pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{EndpointOutcome, Kind, PassedRequest};
 #[cfg(feature = "kuzzle")]
@@ -243,34 +244,18 @@ where
             return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
         }
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
-        match self.layer.awaited(&parts, &admission) {
-            Some(wait) => self.answer_later(wait, parts, body),
-            None => self.answer(admission, parts, body),
-        }
-    }
-}
-
-impl<S, M> GateService<S, M> {
-    /// Admits the request again when it is known whether its token is good.
-    fn answer_later<B, R>(&mut self, wait: Awaited, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
-    where
-        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
-        M: ForwardBuffered<S, B>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        R: Body,
-        R::Data: From<Bytes>,
-    {
-        // The service that is ready goes into the future; a clone of it may not be ready.
+        let Some(wait) = self.layer.awaited(&parts, &admission) else { return self.answer(admission, parts, body) };
+        // Decided again when it is known whether the token is good. The service that is ready goes into the future; a
+        // clone of it may not be ready.
         let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
-        let mut service = Self { inner, layer: self.layer.clone() };
+        let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
         let admitted = async move { (layer.admit_after(wait, &mut parts, EndpointMatch::Serve).await, parts) };
         ResponseFuture::later(admitted, move |(admission, parts)| service.answer(admission, parts, body))
     }
+}
 
+impl<S, M> GateService<S, M> {
     /// Steps 8 and 9 of an admitted request, the reply of an endpoint, or a refusal.
     fn answer<B, R>(&mut self, admission: Admission, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
     where

@@ -378,13 +378,6 @@ impl LiveKeys {
         (waiting < MAX_WAITING).then_some(wait)
     }
 
-    /// Waits until a request wants keys to be fetched.
-    pub async fn wanted(&self) {
-        while !self.is_wanted() {
-            self.wanted.notified().await;
-        }
-    }
-
     /// Names the clock by which requests judge the keys. The first one counts.
     pub(crate) fn set_clock(&self, clock: &Arc<EngineClock>) {
         if self.clock.set(Arc::clone(clock)).is_ok() {

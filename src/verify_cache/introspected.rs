@@ -4,9 +4,9 @@
 //! These tokens have a memory of their own. A client may make any number of opaque texts, and none of them may push a
 //! verified JWT out of its cache. A token that is not active is remembered under a keyed hash: it may be another's secret.
 //!
-//! Questions about one token share one request, which runs in a task of its own, whether or not a request still waits for it. How many
-//! questions about tokens that were never seen begin in a second is bounded for each issuer; tokens that were good before
-//! are not held up by them.
+//! Questions about one token share one request to the issuer. It runs in a task of its own, whether or not a client still
+//! waits for it. How many questions about tokens that were never seen begin in a second is bounded for each issuer; tokens
+//! that were good before are not held up by them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};

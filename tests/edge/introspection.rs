@@ -23,7 +23,7 @@ struct Question {
     form: BTreeMap<String, String>,
 }
 
-/// An introspection server that answers as it is told, and writes down what it is asked.
+/// An introspection server whose responses the test sets. It records the requests.
 struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,

@@ -113,7 +113,7 @@ async fn i1_i2_a_new_key_is_taken_up_and_one_that_left_is_refused() {
     let edge = edge(&provider.entry("kc", "discovery = true"));
     let first = provider.token(&old, "k1");
     assert_eq!((status(&edge, &first), status(&edge, &first)), (200, 200));
-    // The provider signs with another key, and its first token finds it; within the cooldown it is told to come again.
+    // The provider signs with another key, and its first token finds it; within the cooldown it gets 503 with Retry-After.
     provider.publish(&[old.jwk("k1"), new.jwk("k2")]);
     let second = provider.token(&new, "k2");
     until("the new key is taken up", async || match status(&edge, &second) {

@@ -74,7 +74,6 @@ async fn i1_a_request_with_an_unknown_kid_waits_for_the_keys_at_the_layer_and_at
         let good = foreign(&keys, ISSUER, &[]);
         let unknown = foreign(&Keyring::ephemeral().unwrap(), ISSUER, &[]);
         let fetching = async {
-            live.wanted().await;
             while live.waiting() < 2 {
                 tokio::task::yield_now().await;
             }

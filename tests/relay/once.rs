@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use super::provider::{Fault, Provider, silent};
 use super::{pair, place, refresh};
-use support::until;
+use support::{Gate, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i33_many_tabs_at_once_are_one_request_at_the_provider_and_get_one_pair() {
@@ -34,6 +34,16 @@ async fn i33_many_tabs_at_once_are_one_request_at_the_provider_and_get_one_pair(
     assert_eq!((provider.count(), provider.ended()), (2, 0));
 }
 
+/// A client that disconnects as soon as the provider was asked.
+async fn ask_and_leave(gate: &Gate, provider: &Provider, token: &str) {
+    let body = format!("grant_type=refresh_token&client_id=spa&refresh_token={token}");
+    let mut stream = TcpStream::connect(gate.address).unwrap();
+    let head = "POST /auth/token HTTP/1.1\r\nHost: gate.test\r\nContent-Type: application/x-www-form-urlencoded";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    until("the provider was asked", async || provider.count() == 1).await;
+    drop(stream);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i34_a_client_that_disconnects_ends_nothing_and_its_retry_gets_the_pair() {
     let provider = Provider::start().await;
@@ -41,12 +51,7 @@ async fn i34_a_client_that_disconnects_ends_nothing_and_its_retry_gets_the_pair(
     let gate = place.start();
     let token = provider.login();
     let held = provider.hold();
-    let body = format!("grant_type=refresh_token&client_id=spa&refresh_token={token}");
-    let mut stream = TcpStream::connect(gate.address).unwrap();
-    let head = "POST /auth/token HTTP/1.1\r\nHost: gate.test\r\nContent-Type: application/x-www-form-urlencoded";
-    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-    until("the provider was asked", async || provider.count() == 1).await;
-    drop(stream);
+    ask_and_leave(&gate, &provider, &token).await;
     held.add_permits(100);
     pair(&refresh(&gate, &token).await);
     assert_eq!((provider.count(), provider.ended()), (1, 0));
@@ -76,12 +81,7 @@ async fn i34_a_stop_waits_for_an_exchange_whose_client_went_away() {
     let gate = place.start();
     let token = provider.login();
     let held = provider.hold();
-    let body = format!("grant_type=refresh_token&client_id=spa&refresh_token={token}");
-    let mut stream = TcpStream::connect(gate.address).unwrap();
-    let head = "POST /auth/token HTTP/1.1\r\nHost: gate.test\r\nContent-Type: application/x-www-form-urlencoded";
-    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-    until("the provider was asked", async || provider.count() == 1).await;
-    drop(stream);
+    ask_and_leave(&gate, &provider, &token).await;
     gate.signal("TERM");
     until("it stops", async || std::fs::read_to_string(&gate.log).unwrap().contains("stopping")).await;
     held.add_permits(100);

@@ -86,6 +86,18 @@ async fn fill(store: &RedbStore) {
     store.revoke(not_before(subject("bob"), START), RevokedBecause::Operator).await.unwrap();
 }
 
+/// Whether a write that was not synced survives a crash: all of them, none, or each at random.
+fn survives(which: u32, random: &mut u64) -> bool {
+    match which {
+        0 => true,
+        1 => false,
+        _ => {
+            *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *random >> 63 == 0
+        }
+    }
+}
+
 /// Leaves the file as a killed process would: with its content, but not closed cleanly.
 fn killed_copy(from: &Place) -> Place {
     let to = Place::new();

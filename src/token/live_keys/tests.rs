@@ -163,7 +163,7 @@ async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     drop(waits);
     assert_eq!(live.waiting(), 1, "a request that goes away leaves its place");
     let fetching = async {
-        live.wanted().await;
+        live.wants().notified().await;
         attempt(&live, NOW, Some(keys(&[("a", &key())])));
     };
     let (is_final, ()) = tokio::join!(one.ended(), fetching);

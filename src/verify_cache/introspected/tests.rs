@@ -31,7 +31,7 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// An issuer that answers as it is told, and counts.
+/// An issuer whose responses the test sets. It counts the questions.
 #[derive(Debug)]
 struct Issuer {
     calls: AtomicUsize,

@@ -42,14 +42,7 @@ async fn r2_a_crash_at_any_point_loses_no_commit_that_had_returned() {
     let mut random = 7_u64;
     for steps in 0..=end {
         for survival in 0..3 {
-            let image = backend.crash(before.clone(), steps, || match survival {
-                0 => true,
-                1 => false,
-                _ => {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    random >> 63 == 0
-                }
-            });
+            let image = backend.crash(before.clone(), steps, || survives(survival, &mut random));
             place.replace(&image);
             // Without a mark, which would follow each of these stores in turn.
             let options = Options { high_water: None, ..place.options() };

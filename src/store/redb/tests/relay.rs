@@ -107,14 +107,7 @@ async fn i35_a_crash_at_any_point_keeps_the_intent_and_the_answer_that_had_retur
     let mut random = 11_u64;
     for steps in 0..=end {
         for survival in 0..3 {
-            let image = backend.crash(before.clone(), steps, || match survival {
-                0 => true,
-                1 => false,
-                _ => {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    random >> 63 == 0
-                }
-            });
+            let image = backend.crash(before.clone(), steps, || survives(survival, &mut random));
             place.replace(&image);
             let store = RedbStore::open(place.path(), Options { high_water: None, ..place.options() }).unwrap();
             let known = store.load_relay(id(1)).await.unwrap();

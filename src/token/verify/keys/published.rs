@@ -122,7 +122,7 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
         return Err((IgnoredCause::Secret, "a secret (kty oct) in a set of public keys"));
     }
     if PRIVATE.iter().any(|name| members.contains_key(*name)) {
-        return Err((IgnoredCause::Private, "has private members, which everybody can read"));
+        return Err((IgnoredCause::Private, "has private members, and the set is public"));
     }
     // What the library cannot name is a kind of its own: new kinds of keys are published before we know them.
     if let Some((cause, why)) = unknown_kind(members) {

@@ -37,7 +37,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<SourceSettings> 
     };
     if settings.url.starts_with("https://") && settings.secret_file.is_none() && settings.client_cert.is_none() {
         let message = "missing: without secret_file or client_cert, the hook cannot tell the gate from anyone else, and \
-                       answers whoever reaches it";
+                       answers every client that reaches it";
         section.warn("secret_file", message);
     }
     Some(SourceSettings::Http(Box::new(settings)))
