@@ -161,6 +161,11 @@ impl KeyChange {
     }
 }
 
+/// An empty set says that the keys are not known.
+fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
+    (!keys.is_empty()).then_some(keys)
+}
+
 /// A kid for a log: it comes from outside.
 fn shown(kid: Option<&str>) -> String {
     kid.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect()
@@ -201,13 +206,18 @@ impl LiveKeys {
         self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the keys. An equal set keeps its generation.
+    /// Replaces the keys. An equal set keeps its generation. An empty set is no set: the keys are not known.
     pub fn set(&self, keys: IssuerKeys, validity: Validity) -> KeyChange {
+        let keys = known(keys);
         let mut fetching = self.fetching();
         let old = self.current.load();
-        let change = KeyChange::between(old.as_ref().map(|set| &set.keys), Some(&keys));
-        if !old.as_ref().is_some_and(|set| set.keys.equals(&keys)) {
-            self.replace(Some(keys));
+        let change = KeyChange::between(old.as_ref().map(|set| &set.keys), keys.as_ref());
+        let is_equal = match (old.as_ref(), keys.as_ref()) {
+            (Some(old), Some(new)) => old.keys.equals(new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !is_equal {
+            self.replace(keys);
         }
         self.validate(&mut fetching, validity);
         change
@@ -398,6 +408,7 @@ impl LiveKeys {
     }
 
     /// Does a request wait for an attempt that has not begun?
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
     pub(crate) fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }
@@ -440,8 +451,7 @@ impl Drop for LiveKeys {
 
 impl From<IssuerKeys> for Arc<LiveKeys> {
     fn from(keys: IssuerKeys) -> Self {
-        let known = (!keys.is_empty()).then_some(keys);
-        Self::new(LiveKeys::new(known, None))
+        Self::new(LiveKeys::new(known(keys), None))
     }
 }
 

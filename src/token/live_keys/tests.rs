@@ -59,6 +59,23 @@ fn unavailable(secs: u64) -> Denial {
 }
 
 #[test]
+fn i4_an_empty_set_says_that_the_keys_are_not_known() {
+    let a = key();
+    let live = Arc::<LiveKeys>::from(keys(&[("a", &a)]));
+    let stamp = AtomicU64::new(0);
+    assert_eq!(live.recheck(&print(&a), &stamp, NOW), Ok(()));
+    let change = live.set(IssuerKeys::unknown(), Validity::ENDLESS);
+    assert_eq!(change.left, ["a"]);
+    assert!(live.present().get().is_none());
+    assert!(matches!(live.recheck(&print(&a), &stamp, NOW), Err(Denial::KeysUnavailable(_))));
+    let generation = live.generation.load(Ordering::Relaxed);
+    assert!(live.set(IssuerKeys::unknown(), Validity::ENDLESS).is_empty());
+    assert_eq!(live.generation.load(Ordering::Relaxed), generation);
+    assert_eq!(live.set(keys(&[("a", &a)]), Validity::ENDLESS).added, ["a"]);
+    assert_eq!(live.recheck(&print(&a), &stamp, NOW), Ok(()));
+}
+
+#[test]
 fn i10_an_equal_set_keeps_its_generation_and_a_key_that_stays_is_only_stamped_anew() {
     let (a, b, c) = (key(), key(), key());
     let live = Arc::<LiveKeys>::from(keys(&[("a", &a), ("b", &b)]));
