@@ -28,6 +28,8 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(feature = "redb")]
+mod encoding;
+#[cfg(feature = "redb")]
 mod highwater;
 #[doc(hidden)]
 pub mod memory;
@@ -38,7 +40,7 @@ pub mod redb;
 pub mod relay;
 pub mod rules;
 
-pub use crate::fault::StoreError;
+pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
@@ -135,7 +137,7 @@ pub enum Inserted {
     TooMany,
 }
 
-/// A position in the store's sequence of revocations.
+/// A position in the store's sequence of revocations. Only the store that made it can read it.
 ///
 /// ```
 /// use rotogate::store::{Cursor, MemoryStore, Store};
@@ -147,8 +149,39 @@ pub enum Inserted {
 /// assert!(all.is_empty() && since.is_empty(), "nothing was revoked, then or later");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor(pub u64);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor(Box<[u8]>);
+
+impl Cursor {
+    /// A position, in the store's own form. The beginning, which every store has, is [`Cursor::default`].
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// What [`Self::new`] was given; empty for the beginning.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The position of a store that counts its entries from 1. 0 is the beginning.
+    pub fn from_place(place: u64) -> Self {
+        if place == 0 { Self::default() } else { Self::new(place.to_be_bytes()) }
+    }
+
+    /// The position of a store that counts its entries.
+    ///
+    /// # Errors
+    /// It was made by another kind of store.
+    pub fn place(&self) -> Result<u64, StoreError> {
+        match *self.0 {
+            [] => Ok(0),
+            _ => <[u8; 8]>::try_from(&*self.0).map(u64::from_be_bytes).map_err(|_| {
+                StoreError::new("this position in the revocations was made by another kind of store")
+                    .with_outcome(WriteOutcome::Refused)
+            }),
+        }
+    }
+}
 
 /// The sessions to list.
 ///
