@@ -39,12 +39,14 @@ pub mod redb;
 #[doc(hidden)]
 pub mod relay;
 pub mod rules;
+mod shared;
 
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
+pub use shared::{Feed, FeedStep, Follow, Heard, SharedStore, Staleness};
 
 /// The result of a compare-and-swap.
 ///
@@ -252,9 +254,9 @@ pub struct Swept {
     pub revocations: u64,
 }
 
-/// A store of sessions and revocations. **For one gate in one process:** a gate reads the revocations at its start, and
-/// afterwards knows only its own. Another gate on the same store would still accept tokens that were revoked here. The
-/// conformance suite does not test for that. A store that other processes may write to says so: [`Store::is_shared`].
+/// A store of sessions and revocations. **For one gate in one process,** unless it is [shared](Store::shared): a gate reads
+/// the revocations at its start, and afterwards knows only its own. Another gate on the same store would still accept
+/// tokens that were revoked here.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -336,9 +338,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// raises it.
     async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
 
-    /// May other processes write to the store? No gate is built on such a store.
-    fn is_shared(&self) -> bool {
-        false
+    /// The store's further operations, if other processes write to it, too.
+    fn shared(&self) -> Option<&dyn SharedStore> {
+        None
     }
 
     /// Can the store write? For readiness.

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
+use super::{BY_OPERATOR, LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, RevokedBecause, Session, Status};
 use crate::store::{Cursor, Inserted, Store, SubjectBound, Swap};
-
-const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 
 async fn all(store: &dyn Store) -> Vec<Revocation> {
     store.revocations_since(Cursor::default()).await.unwrap().0
