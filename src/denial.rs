@@ -113,6 +113,10 @@ pub enum Denial {
     /// The token's issuer could not be asked about it, so nothing is known. Another attempt may succeed after this time.
     // Requirement I20.
     IntrospectionUnavailable(Duration),
+    /// Other gates may have revoked the token, and this one has not heard from their store for too long. Another attempt
+    /// may succeed after this time.
+    // Requirement C10.
+    RevocationsUnavailable(Duration),
     /// The token is not meant for this route.
     WrongAudience,
     /// The route does not accept this issuer.
@@ -436,7 +440,9 @@ impl Denial {
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
             Self::TooManyRequests(wait) => Class::Limited(*wait),
-            Self::KeysUnavailable(wait) | Self::IntrospectionUnavailable(wait) => Class::Unavailable(*wait),
+            Self::KeysUnavailable(wait) | Self::IntrospectionUnavailable(wait) | Self::RevocationsUnavailable(wait) => {
+                Class::Unavailable(*wait)
+            }
         }
     }
 
@@ -498,9 +504,10 @@ impl Denial {
             | Self::InvalidClient
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
-            Self::TooManyRequests(_) | Self::KeysUnavailable(_) | Self::IntrospectionUnavailable(_) => {
-                Standing::Undecided
-            }
+            Self::TooManyRequests(_)
+            | Self::KeysUnavailable(_)
+            | Self::IntrospectionUnavailable(_)
+            | Self::RevocationsUnavailable(_) => Standing::Undecided,
         }
     }
 
@@ -576,6 +583,7 @@ impl Denial {
             Self::KeysUnavailable(_) => "keys_unavailable",
             Self::TokenInactive => "token_inactive",
             Self::IntrospectionUnavailable(_) => "introspection_unavailable",
+            Self::RevocationsUnavailable(_) => "revocations_unavailable",
             Self::WrongAudience => "wrong_audience",
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",

@@ -139,6 +139,9 @@ impl IdentityHeaders {
     }
 }
 
+/// When a client should try again whose token could not be checked against the revocations of other gates.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
 /// What all tokens of a gate share.
 #[derive(Debug)]
 struct Shared {
@@ -171,6 +174,11 @@ impl std::fmt::Debug for Verified {
 }
 
 impl Shared {
+    /// Were the revocations of other gates heard of lately?
+    fn heard_of_revocations(&self, now: Timestamp) -> Result<(), Denial> {
+        if self.revocations.is_usable(now) { Ok(()) } else { Err(Denial::RevocationsUnavailable(TRY_AGAIN)) }
+    }
+
     /// A token that was verified, or introspected, with the keys of its issuer if they may change.
     ///
     /// # Errors
@@ -391,6 +399,7 @@ impl TokenChecker {
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
         verified.recheck_key(now)?;
+        self.shared.heard_of_revocations(now)?;
         let epoch = self.shared.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
             let judged = self.shared.revocations.judge(verified.facts(), now);
@@ -508,6 +517,7 @@ impl TokenChecker {
         let token = &verified.token;
         let session =
             token.session.map(|(id, generation)| (id, successor.map_or(generation, |successor| successor.generation)));
+        self.shared.heard_of_revocations(now)?;
         if self.shared.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }

@@ -54,7 +54,7 @@ pub(super) async fn execute(
                 return Err(Denial::UnauthorizedClient.into());
             }
             let profile = client.profile.over(&endpoint.profile);
-            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, origin)?)
+            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, origin).await?)
         }
         Command::Refresh { client, credential, scope, access_ttl } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
