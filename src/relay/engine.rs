@@ -33,13 +33,13 @@ mod revoke;
 mod settings;
 
 pub use answer::{Answer, Presented, Source};
-use flight::{Landed, Pending, UnderWay};
+use flight::{Finished, Pending, UnderWay};
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
 
 /// The longest refresh token, in bytes.
 pub const MAX_TOKEN: usize = 8 << 10;
-/// A lease is longer than the timeout by this, for the writes of the store.
+/// The time of a lease beyond the timeout, for the writes of the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// When to try again after an attempt without a reply, or where the provider does not say.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -64,11 +64,11 @@ struct Core {
     limits: Arc<Limits>,
     end_tokens: Arc<dyn EndTokens>,
     clock: Arc<EngineClock>,
-    /// This run of the program.
+    /// Names this run of the program in its records.
     owner: [u8; 16],
     /// The exchanges under way, each with its outcome to come.
-    flights: DashMap<RelayId, watch::Receiver<Option<Arc<Landed>>>>,
-    /// How many tasks exchange or revoke.
+    flights: DashMap<RelayId, watch::Receiver<Option<Arc<Finished>>>>,
+    /// The number of tasks that exchange or revoke.
     under_way: watch::Sender<usize>,
     proofs: Proofs,
     sends: Buckets,
@@ -96,7 +96,7 @@ impl Relay {
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// Goes on with these settings. The records stay.
+    /// Replaces the settings for the exchanges that begin from now on. The records stay.
     pub fn replace(&self, settings: RelaySettings) {
         self.core.settings.store(Arc::new(settings.bounded()));
     }
@@ -113,7 +113,7 @@ impl Relay {
         self.core.settings.load().provider.access_token(reply)
     }
 
-    /// Sends a request that is no refresh, and keeps nothing of it.
+    /// Forwards a request that is not a refresh. Stores nothing of it.
     pub async fn pass(&self, request: &ProviderRequest, address: Option<IpAddr>) -> Answer {
         let core = &self.core;
         if let Err(answer) = core.admit(address) {
@@ -125,7 +125,7 @@ impl Relay {
         let reply = match sent {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
-                tracing::warn!(endpoint = core.endpoint, %error, "relay: the provider did not answer");
+                tracing::warn!(endpoint = core.endpoint, %error, "relay: provider did not answer");
                 let is_unsent = matches!(error, SendError::NotSent(_));
                 let reason = if is_unsent { "provider_unreachable" } else { "provider_failed" };
                 return Answer::unavailable(RETRY_AFTER, reason);
@@ -141,7 +141,7 @@ impl Relay {
                 return Answer::unavailable(retry_after, "provider_busy");
             }
             Meaning::Unclear => {
-                tracing::warn!(endpoint = core.endpoint, status = reply.status, "relay: the provider failed");
+                tracing::warn!(endpoint = core.endpoint, status = reply.status, "relay: provider failed");
                 return Answer::unavailable(RETRY_AFTER, "provider_failed");
             }
         }
@@ -156,46 +156,46 @@ impl Relay {
                 Err(why) => return Answer::InvalidProof(why),
             }
         }
-        let flown = match self.core.flown(presented) {
-            Ok(Some(flown)) => flown,
+        let presentation = match self.core.presentation(presented) {
+            Ok(Some(presentation)) => presentation,
             Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
             Err(NotSealed) => return Answer::failed(&NOT_SEALED),
         };
         let mut was_pending = false;
         for _ in 0..MAX_ROUNDS {
-            let known = match self.core.known(&flown).await {
+            let known = match self.core.known(&presentation).await {
                 Ok(known) => known,
                 Err(error) => return self.core.store_failed(error),
             };
             let (before, pending) = match known {
                 Known::Answer(answer) => return answer,
-                Known::Ask(before) => match self.core.admit(flown.presented.address) {
+                Known::Ask(before) => match self.core.admit(presentation.presented.address) {
                     Ok(()) => (before, None),
                     Err(answer) => return answer,
                 },
-                // Of another run of the program, unless the exchange ended a moment ago: then the store has the outcome.
+                // It belongs to another run of the program, unless the exchange has just ended: then the store has its outcome.
                 Known::Pending(left) => {
-                    (None, Some(if was_pending { Pending::Orphaned(left) } else { Pending::Perhaps }))
+                    (None, Some(if was_pending { Pending::Orphaned(left) } else { Pending::MaybeOurs }))
                 }
             };
             was_pending = pending.is_some();
-            if let Some(answer) = self.core.join(&flown, before, pending).await {
+            if let Some(answer) = self.core.join(&presentation, before, pending).await {
                 return answer;
             }
         }
         Answer::failed(&Fault::Contention)
     }
 
-    /// Passes a revocation on, as a task of its own; then ends the access token of the token's answer and removes the
-    /// record, so that nothing of it is given again.
+    /// Forwards a revocation in a task of its own. If the provider accepts it, ends the access token of the stored answer
+    /// and removes the record, so that the answer is not replayed.
     pub async fn revoke(&self, presented: Presented) -> Answer {
-        let flown = match self.core.flown(presented) {
-            Ok(Some(flown)) => flown,
+        let presentation = match self.core.presentation(presented) {
+            Ok(Some(presentation)) => presentation,
             Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
             Err(NotSealed) => return Answer::failed(&NOT_SEALED),
         };
         let task = UnderWay::new(&self.core);
-        let revoked = tokio::spawn(async move { task.core.revoke(&flown).await }).await;
+        let revoked = tokio::spawn(async move { task.core.revoke(&presentation).await }).await;
         revoked.unwrap_or_else(|_| Answer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
@@ -209,7 +209,7 @@ impl Relay {
 }
 
 const NOT_SEALED: Fault = Fault::Signing("an answer could not be sealed");
-/// How many exchanges of one endpoint are under way, with or without a client that waits. Each has a connection.
+/// The most exchanges of one endpoint under way, each with a connection. An exchange goes on if its client disconnects.
 const MAX_UNDER_WAY: usize = 256;
 const NO_TOKEN: &str = "not a refresh token";
 
@@ -232,7 +232,7 @@ impl Core {
     }
 
     fn store_failed(&self, error: StoreError) -> Answer {
-        tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: the store failed");
+        tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: store failed");
         Answer::failed(&Fault::Store(error))
     }
 }

@@ -1,4 +1,4 @@
-//! What a dialect presents, and what it gets.
+//! The request that a dialect makes of a relay, and its result.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ pub enum Source {
     Replayed,
 }
 
-/// What a dialect puts into its words.
+/// The result of a request, which a dialect writes in its protocol.
 #[derive(Debug)]
 pub enum Answer {
     /// The provider's reply, to be passed on.
@@ -53,14 +53,14 @@ pub enum Answer {
     InvalidGrant(&'static str),
     /// The DPoP proof is not good: 400. Nothing was sent. The text says why.
     InvalidProof(&'static str),
-    /// The parameters differ from those of the answer that there is: 400. Nothing was sent.
+    /// The parameters differ from those of the stored answer: 400. Nothing was sent.
     InvalidScope,
     /// The token was sent too often, or its sender presented too many bad ones: 429.
     TooMany {
         /// When it may be tried again.
         retry_after: Duration,
     },
-    /// There is no answer: 503.
+    /// No answer is available: 503.
     Unavailable {
         /// When to try again.
         retry_after: Duration,

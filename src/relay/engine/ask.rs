@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::flight::{End, Flown};
+use super::flight::{End, Presentation};
 use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
 use crate::fault::{Chain, Fault};
@@ -12,23 +12,23 @@ use crate::relay::provider::{Meaning, ProviderReply, SendError};
 use crate::relay::seal::{NotSealed, RelayKeys};
 use crate::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
 
-/// The grace of an answer without a new refresh token: the token goes on working at the provider.
+/// The grace of an answer without a new refresh token: the token stays valid at the provider.
 const GRACE_WITHOUT_ROTATION: Duration = Duration::from_secs(10);
 
 impl Core {
     /// Claims the token, asks the provider once, and keeps what came back.
-    pub(super) async fn ask(&self, flown: &Flown, before: Option<Before>) -> Result<End, NotSealed> {
+    pub(super) async fn ask(&self, presentation: &Presentation, before: Option<Before>) -> Result<End, NotSealed> {
         let keys = match &before {
-            Some(before) => flown.keys.get(before.place).ok_or(NotSealed)?,
-            None => flown.current()?,
+            Some(before) => presentation.keys.get(before.place).ok_or(NotSealed)?,
+            None => presentation.current()?,
         };
-        let RelaySettings { rules, provider, sealer: _ } = &*flown.settings;
+        let RelaySettings { rules, provider, sealer: _ } = &*presentation.settings;
         if let Err(wait) = self.sends.take(keys.id()) {
             return Ok(End::TooMany(wait));
         }
         let now = self.clock.now();
         let before = before.map(|before| before.record);
-        // A refusal that was said to another presenter is no attempt of this one.
+        // A refusal of another presenter is not an attempt of this one.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
         let lease = now.plus(rules.timeout).plus(LEASE_MARGIN);
         let intent = RelayRecord {
@@ -38,7 +38,7 @@ impl Core {
             since: now,
             lease,
             until: lease.plus(rules.grace),
-            params: keys.params(&flown.presented.params),
+            params: keys.params(&presentation.presented.params),
             sealed: Vec::new(),
         };
         let intent = keys.seal(intent, &[])?;
@@ -57,24 +57,24 @@ impl Core {
             Ok(false) => return Ok(End::Again),
             Err(error) => {
                 let fault = Fault::Store(error);
-                tracing::error!(endpoint = self.endpoint, error = ?Chain(&fault), "relay: nothing sent");
+                tracing::error!(endpoint = self.endpoint, error = ?Chain(&fault), "relay: intent not stored; nothing sent");
                 return Ok(End::Unavailable(fault.retry_after(), fault.reason()));
             }
         }
         // The intent is durable. From here on the token counts as sent.
-        let token = &flown.presented.token;
-        let sent = tokio::time::timeout(rules.timeout, provider.send(&flown.presented.request)).await;
+        let token = &presentation.presented.token;
+        let sent = tokio::time::timeout(rules.timeout, provider.send(&presentation.presented.request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
             Ok(Err(SendError::NotSent(why))) => {
-                tracing::warn!(endpoint = self.endpoint, why, "relay: the provider was not reached");
+                tracing::warn!(endpoint = self.endpoint, why, "relay: provider not reached");
                 self.undo(keys, &intent, unknown).await;
                 return Ok(End::Unavailable(RETRY_AFTER, "provider_unreachable"));
             }
             Ok(Err(SendError::Lost(why))) => return Ok(self.unknown(rules, keys, &intent, &why).await),
             Err(_) => return Ok(self.unknown(rules, keys, &intent, "timed out").await),
         };
-        let address = flown.presented.address;
+        let address = presentation.presented.address;
         Ok(match provider.read(token.expose_secret(), &reply) {
             Meaning::Granted { rotates, lifetime } => {
                 self.limits.record_valid(address);
@@ -102,7 +102,7 @@ impl Core {
         })
     }
 
-    /// Replaces the intent by an answer. If that fails, the answer is given all the same: the tokens exist.
+    /// Replaces the intent by the answer. If that fails, the client gets the answer all the same: the tokens exist.
     async fn keep(
         &self,
         keys: &RelayKeys,
@@ -118,18 +118,18 @@ impl Core {
             Ok(record) if grace > Duration::ZERO => self.swap(keys, intent, record).await,
             Ok(_) => self.remove(keys, intent).await,
             Err(error) => {
-                tracing::error!(endpoint = self.endpoint, %error, "relay: an answer is given, and cannot be given again");
+                tracing::error!(endpoint = self.endpoint, %error, "relay: answer not stored; it cannot be replayed");
             }
         }
     }
 
-    /// The provider may have rotated: keeps that, for as long as an answer would have been kept.
+    /// Records that the provider may have rotated, for as long as an answer would be kept.
     async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
         tracing::warn!(
             endpoint = self.endpoint,
             why,
             attempt = intent.attempt,
-            "relay: no answer to a token that was sent"
+            "relay: no reply to a token that was sent"
         );
         let now = self.clock.now();
         let until = now.plus(rules.grace);
@@ -140,7 +140,7 @@ impl Core {
         End::Unavailable(RETRY_AFTER, "relay_unknown")
     }
 
-    /// Nothing was rotated by this attempt: what was known before it is known again.
+    /// Restores what was known before this attempt, which rotated nothing.
     async fn undo(&self, keys: &RelayKeys, intent: &RelayRecord, unknown: Option<&RelayRecord>) {
         let Some(unknown) = unknown else { return self.remove(keys, intent).await };
         let (attempt, until) = (unknown.attempt, unknown.until);
@@ -155,16 +155,16 @@ impl Core {
         match self.store.swap_relay(keys.id(), intent.version(), record).await {
             Ok(RelaySwapped::Swapped) => {}
             // A revocation removed it meanwhile.
-            Ok(RelaySwapped::Changed(_)) => tracing::debug!(endpoint = self.endpoint, "relay: the record is gone"),
+            Ok(RelaySwapped::Changed(_)) => tracing::debug!(endpoint = self.endpoint, "relay: record already removed"),
             Err(error) => {
-                tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: an outcome could not be kept");
+                tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: outcome not stored");
             }
         }
     }
 
     async fn remove(&self, keys: &RelayKeys, intent: &RelayRecord) {
         if let Err(error) = self.store.remove_relay(keys.id(), Some(intent.version())).await {
-            tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: a record could not be removed");
+            tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: record not removed");
         }
     }
 }

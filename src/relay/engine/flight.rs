@@ -16,29 +16,29 @@ use crate::store::relay::RelayId;
 /// A pending attempt.
 #[derive(Clone, Copy)]
 pub(super) enum Pending {
-    /// Perhaps of this process.
-    Perhaps,
-    /// Its answer can come for this long, and not to this process.
+    /// It may be an attempt of this process.
+    MaybeOurs,
+    /// It belongs to another run of the program. Its outcome may arrive for this long.
     Orphaned(Duration),
 }
 
 /// A presentation with its keys.
-pub(super) struct Flown {
+pub(super) struct Presentation {
     pub(super) presented: Presented,
     pub(super) settings: Arc<RelaySettings>,
     /// The first is the current refresh key's.
     pub(super) keys: Vec<RelayKeys>,
 }
 
-impl Flown {
+impl Presentation {
     pub(super) fn current(&self) -> Result<&RelayKeys, NotSealed> {
         self.keys.first().ok_or(NotSealed)
     }
 }
 
 /// How an exchange ended, with the presentation that it was made for.
-pub(super) struct Landed {
-    flown: Arc<Flown>,
+pub(super) struct Finished {
+    presentation: Arc<Presentation>,
     end: End,
 }
 
@@ -68,18 +68,18 @@ impl Drop for UnderWay {
     }
 }
 
-/// An exchange under way. Dropped, it is no longer: also if its task panics.
+/// An exchange under way. Dropping it removes its entry, also if its task panics.
 struct Flight {
     task: UnderWay,
     id: RelayId,
-    lands: watch::Sender<Option<Arc<Landed>>>,
+    sender: watch::Sender<Option<Arc<Finished>>>,
 }
 
 impl Flight {
-    async fn fly(self, flown: Arc<Flown>, before: Option<Before>) {
-        let end = self.task.core.ask(&flown, before).await;
+    async fn run(self, presentation: Arc<Presentation>, before: Option<Before>) {
+        let end = self.task.core.ask(&presentation, before).await;
         let end = end.unwrap_or(End::Unavailable(NOT_SEALED.retry_after(), NOT_SEALED.reason()));
-        self.lands.send_replace(Some(Arc::new(Landed { flown, end })));
+        self.sender.send_replace(Some(Arc::new(Finished { presentation, end })));
     }
 }
 
@@ -90,57 +90,57 @@ impl Drop for Flight {
 }
 
 impl Core {
-    pub(super) fn flown(&self, presented: Presented) -> Result<Option<Arc<Flown>>, NotSealed> {
+    pub(super) fn presentation(&self, presented: Presented) -> Result<Option<Arc<Presentation>>, NotSealed> {
         let length = presented.token.expose_secret().len();
         if length == 0 || length > MAX_TOKEN {
             return Ok(None);
         }
         let settings = self.settings.load_full();
         let keys = settings.sealer.keys(&presented.token, &presented.presenter)?;
-        Ok(Some(Arc::new(Flown { presented, settings, keys })))
+        Ok(Some(Arc::new(Presentation { presented, settings, keys })))
     }
 
-    /// Waits for the exchange under way, or begins one. `None`: what there is must be read again.
+    /// Waits for the exchange under way, or begins one. `None`: the record must be read again.
     pub(super) async fn join(
         self: &Arc<Self>,
-        flown: &Arc<Flown>,
+        presentation: &Arc<Presentation>,
         before: Option<Before>,
         pending: Option<Pending>,
     ) -> Option<Answer> {
-        let Ok(current) = flown.current() else { return Some(Answer::failed(&NOT_SEALED)) };
+        let Ok(current) = presentation.current() else { return Some(Answer::failed(&NOT_SEALED)) };
         let id = current.id();
-        let (mut landed, leads) = match (self.flights.entry(id), pending) {
+        let (mut finished, leads) = match (self.flights.entry(id), pending) {
             (Entry::Occupied(flight), _) => (flight.get().clone(), false),
-            (Entry::Vacant(_), Some(Pending::Perhaps)) => return None,
+            (Entry::Vacant(_), Some(Pending::MaybeOurs)) => return None,
             (Entry::Vacant(_), Some(Pending::Orphaned(left))) => {
                 return Some(Answer::unavailable(left, "relay_pending"));
             }
             (Entry::Vacant(place), None) => {
-                let (lands, landed) = watch::channel(None);
-                place.insert(landed.clone());
-                let flight = Flight { task: UnderWay::new(self), id, lands };
-                tokio::spawn(flight.fly(Arc::clone(flown), before));
-                (landed, true)
+                let (sender, finished) = watch::channel(None);
+                place.insert(finished.clone());
+                let flight = Flight { task: UnderWay::new(self), id, sender };
+                tokio::spawn(flight.run(Arc::clone(presentation), before));
+                (finished, true)
             }
         };
-        // The lead waits for the writes of the store, too.
-        let timeout = flown.settings.rules.timeout;
+        // The request that began the exchange waits for the writes of the store, too.
+        let timeout = presentation.settings.rules.timeout;
         let patience = if leads { timeout + 2 * LEASE_MARGIN } else { timeout };
-        let landed = match tokio::time::timeout(patience, landed.wait_for(Option::is_some)).await {
-            Ok(Ok(landed)) => landed.clone()?,
+        let finished = match tokio::time::timeout(patience, finished.wait_for(Option::is_some)).await {
+            Ok(Ok(finished)) => finished.clone()?,
             // The task was aborted. Its record says how far it came.
             Ok(Err(_)) => return Some(Answer::unavailable(RETRY_AFTER, "relay_aborted")),
             Err(_) => return Some(Answer::unavailable(RETRY_AFTER, "relay_pending")),
         };
-        // What another presenter, or the same with other parameters, got is for that one alone.
+        // An answer is never shared with another presenter, or with other parameters.
         let is_same = leads
-            || landed.flown.current().is_ok_and(|other| other.is_same(current))
-                && landed.flown.presented.params == flown.presented.params;
+            || finished.presentation.current().is_ok_and(|other| other.is_same(current))
+                && finished.presentation.presented.params == presentation.presented.params;
         if !is_same {
             return None;
         }
         let source = if leads { Source::Asked } else { Source::Joined };
-        Some(match &landed.end {
+        Some(match &finished.end {
             End::Reply(reply) => Answer::Reply(reply.clone(), source),
             End::Unavailable(retry_after, reason) => Answer::unavailable(*retry_after, reason),
             End::TooMany(retry_after) => Answer::TooMany { retry_after: *retry_after },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::flight::Flown;
+use super::flight::Presentation;
 use super::{AfterUnknown, Answer, Core, Source};
 use crate::clock::Timestamp;
 use crate::fault::StoreError;
@@ -10,7 +10,7 @@ use crate::relay::provider::ProviderReply;
 use crate::relay::seal::RelayKeys;
 use crate::store::relay::{RelayRecord, RelayState};
 
-/// A record that is replaced by the intent to send, and the place of its keys.
+/// The record that the intent to send replaces, and the index of its keys.
 pub(super) struct Before {
     pub(super) place: usize,
     pub(super) record: RelayRecord,
@@ -19,7 +19,7 @@ pub(super) struct Before {
 /// What the store says of a token.
 pub(super) enum Known {
     Answer(Answer),
-    /// An attempt is under way, if one of this process is.
+    /// An attempt is pending, for this long at most.
     Pending(Duration),
     /// It may be sent.
     Ask(Option<Before>),
@@ -27,45 +27,52 @@ pub(super) enum Known {
 
 impl Core {
     /// What the store says of a token.
-    pub(super) async fn known(&self, flown: &Flown) -> Result<Known, StoreError> {
-        for (place, keys) in flown.keys.iter().enumerate() {
+    pub(super) async fn known(&self, presentation: &Presentation) -> Result<Known, StoreError> {
+        for (place, keys) in presentation.keys.iter().enumerate() {
             if let Some(record) = self.store.load_relay(keys.id()).await? {
                 let now = self.clock.now();
                 if record.until > now {
-                    return Ok(self.judge(flown, place, keys, record, now));
+                    return Ok(self.judge(presentation, place, keys, record, now));
                 }
             }
         }
         Ok(Known::Ask(None))
     }
 
-    fn judge(&self, flown: &Flown, place: usize, keys: &RelayKeys, record: RelayRecord, now: Timestamp) -> Known {
+    fn judge(
+        &self,
+        presentation: &Presentation,
+        place: usize,
+        keys: &RelayKeys,
+        record: RelayRecord,
+        now: Timestamp,
+    ) -> Known {
         let opened = keys.open(&record);
         match record.state {
             RelayState::Done => {
                 let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
-                    // The provider knew the client that it answered, so this one is another.
-                    self.audit_refused(flown, "another client, credential or key");
+                    // The provider authenticated the client that it answered, so this is another one.
+                    self.audit_refused(presentation, "another client, credential or key");
                     return Known::Answer(Answer::InvalidGrant("of another client, credential or key"));
                 };
-                if keys.params(&flown.presented.params) != record.params {
-                    self.audit_refused(flown, "other parameters");
+                if keys.params(&presentation.presented.params) != record.params {
+                    self.audit_refused(presentation, "other parameters");
                     return Known::Answer(Answer::InvalidScope);
                 }
-                let reply = flown.settings.provider.aged(reply, now.since(record.since));
+                let reply = presentation.settings.provider.aged(reply, now.since(record.since));
                 Known::Answer(Answer::Reply(reply, Source::Replayed))
             }
             RelayState::Dead => match opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) {
                 Some(reply) => Known::Answer(Answer::Reply(reply, Source::Replayed)),
-                // Said to another client, perhaps because it was another: only the provider knows about this one.
+                // Another client was refused, perhaps because of its identity. Only the provider can judge this one.
                 None => Known::Ask(Some(Before { place, record })),
             },
             RelayState::Pending if record.lease > now => Known::Pending(record.lease.since(now)),
-            // An attempt whose owner is gone is unknown once nothing can come of it any more.
+            // An attempt without an owner is unknown once its lease is over: it can have no outcome any more.
             RelayState::Pending | RelayState::Unknown => {
-                let is_same = opened.is_some() && keys.params(&flown.presented.params) == record.params;
-                match flown.settings.rules.after_unknown {
-                    // Nothing was decided on this presenter.
+                let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
+                match presentation.settings.rules.after_unknown {
+                    // The earlier attempt says nothing about this presenter.
                     _ if !is_same => Known::Answer(Answer::unavailable(record.until.since(now), "relay_unknown")),
                     AfterUnknown::Refuse => Known::Answer(Answer::InvalidGrant("sent before, without a whole reply")),
                     AfterUnknown::TryOnce if record.attempt == 1 => Known::Ask(Some(Before { place, record })),
@@ -77,12 +84,12 @@ impl Core {
         }
     }
 
-    fn audit_refused(&self, flown: &Flown, why: &'static str) {
+    fn audit_refused(&self, presentation: &Presentation, why: &'static str) {
         tracing::warn!(
             target: "rotogate::audit",
             event = "relay_refused",
             rotogate.endpoint = self.endpoint,
-            client.address = flown.presented.address.map(tracing::field::display),
+            client.address = presentation.presented.address.map(tracing::field::display),
             why,
             "relay refused",
         );

@@ -22,7 +22,7 @@ pub enum AfterUnknown {
     /// The token is sent once more. It succeeds if the provider did not process it before, or has a window of its own.
     #[default]
     TryOnce,
-    /// A refusal: where the provider ends all that a user has when a token comes twice.
+    /// The token is refused: for providers that end all logins of a user when a token is presented twice.
     Refuse,
 }
 
@@ -47,7 +47,7 @@ impl Default for RelayRules {
     }
 }
 
-/// Ends what an access token stands for, before its refresh token's record is removed.
+/// Revokes an access token at the gate, before the record of its refresh token is removed.
 #[async_trait]
 pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
     /// Enters it into the revocation list.

@@ -306,7 +306,7 @@ fn presented(token: &str) -> Presented {
 
 impl Relay {
     /// Lets other tasks run until no exchange is under way. What is left behind makes this hang.
-    async fn landed(&self) {
+    async fn finished(&self) {
         while !self.core.flights.is_empty() {
             tokio::task::yield_now().await;
         }
