@@ -1,5 +1,5 @@
-//! How long refusals take. A source that checks passwords itself may refuse an unknown user sooner than a wrong password;
-//! so each refusal takes as long as the slowest recent one (requirement A2).
+//! How long refusals take. A source that checks passwords itself may refuse an unknown user sooner than a wrong
+//! password; so each refusal takes as long as the slowest recent one (requirement A2).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
