@@ -173,7 +173,8 @@ impl Relay {
                     Ok(()) => (before, None),
                     Err(answer) => return answer,
                 },
-                // It belongs to another run of the program, unless the exchange has just ended: then the store has its outcome.
+                // It belongs to another run of the program, unless the exchange has just ended: then the store has its
+                // outcome.
                 Known::Pending(left) => {
                     (None, Some(if was_pending { Pending::Orphaned(left) } else { Pending::MaybeOurs }))
                 }
@@ -186,8 +187,8 @@ impl Relay {
         Answer::failed(&Fault::Contention)
     }
 
-    /// Forwards a revocation in a task of its own. If the provider accepts it, ends the access token of the stored answer
-    /// and removes the record, so that the answer is not replayed.
+    /// Forwards a revocation in a task of its own. If the provider accepts it, ends the access token of the stored
+    /// answer and removes the record, so that the answer is not replayed.
     pub async fn revoke(&self, presented: Presented) -> Answer {
         let presentation = match self.core.presentation(presented) {
             Ok(Some(presentation)) => presentation,

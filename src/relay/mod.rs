@@ -1,7 +1,8 @@
 //! The relay: in front of a provider that rotates refresh tokens by itself.
 //!
-//! A provider that exchanges each refresh token once ends the login of a client that presents one twice: two tabs at once, or a
-//! reply that was lost. The relay exchanges a token once, and gives every presentation within `grace` the same answer.
+//! A provider that exchanges each refresh token once ends the login of a client that presents one twice: two tabs at
+//! once, or a reply that was lost. The relay exchanges a token once, and gives every presentation within `grace` the
+//! same answer.
 //! It holds no token: an answer is sealed under the token that it answers.
 //!
 //! [`engine`] has the steps, [`provider`] what it needs of a provider, [`http`] a provider behind URLs, [`oauth`] the
