@@ -1,4 +1,4 @@
-//! Time, as the engine sees it. Only this module reads a clock.
+//! Time, as the engine sees it. Only this module reads a clock of the machine.
 //!
 //! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
 //! the monotonic clock. So a wall clock that steps back re-opens no window, and one that jumps more than an hour ahead
@@ -7,6 +7,9 @@
 //!
 //! The monotonic clock includes the time that a machine is suspended (CLOCK_BOOTTIME), if the system has such a clock.
 //! Elsewhere a suspension of more than an hour looks like a jump of the wall clock.
+//!
+//! Timeouts, pauses between attempts and the ages of connections are measured by tokio's clock, which a test stops and
+//! moves. It decides when something is done, never whether a credential is good.
 //!
 //! `exp` of our own tokens is judged by the later of engine time and wall clock: an error in either of them prolongs no
 //! token.

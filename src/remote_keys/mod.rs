@@ -3,7 +3,7 @@
 //! One task fetches the keys of one issuer; requests only read them. A token with an unknown key waits for one fetch, at
 //! most once in `cooldown`. While the keys cannot be fetched the last good ones count, for `stale_for`. Afterwards, and
 //! while there never were any, the gate answers 503: the token may be good, and a client discards a token that is
-//! refused. Whatever an issuer answers that is not exactly a key set is no answer.
+//! refused. Only a valid key set counts as an answer.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,7 +54,7 @@ use task::{Command, Task};
 ///
 /// ```no_run
 /// # async fn example(remote: rotogate::remote_keys::RemoteKeys) {
-/// // An operator who knows of a new key need not wait for the schedule.
+/// // An operator that knows of a new key can fetch it ahead of the schedule.
 /// if let Err(failure) = remote.refresh().await {
 ///     eprintln!("{}: {failure}", failure.cause);
 /// }
@@ -126,7 +126,7 @@ impl RemoteKeys {
         let _ = self.tried.clone().wait_for(|tried| *tried).await;
     }
 
-    /// Fetches the keys now, whatever the schedule says. After [`Self::drop_keys`] it fetches again.
+    /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`] it fetches again.
     ///
     /// # Errors
     /// Why the issuer brought no keys.

@@ -192,7 +192,7 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
         username
     }
 
-    /// Whether a refusal takes as long as the slowest of late.
+    /// Whether a refusal takes as long as the slowest recent refusal.
     fn pads_refusals(&self) -> bool {
         false
     }

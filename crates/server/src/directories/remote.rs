@@ -120,7 +120,7 @@ impl fmt::Debug for RemoteDirectory {
 }
 
 impl RemoteDirectory {
-    /// A directory on this runtime. Call in it.
+    /// A directory whose requests run on the current runtime: call it inside one.
     pub(crate) fn new(
         name: &str,
         source: Arc<dyn Source>,
@@ -155,7 +155,7 @@ impl RemoteDirectory {
         &self.0.metrics
     }
 
-    /// Asks the source, within the bounds. `what` runs to its end even if the caller is gone.
+    /// Asks the source, within the bounds. `what` runs to its end even if the caller stops waiting.
     async fn ask<T, F>(
         &self,
         operation: &'static str,
@@ -282,7 +282,7 @@ impl RemoteDirectory {
         if is_good || !inner.source.rehashes() {
             return None;
         }
-        // Without a turn: the next login does it.
+        // No permit is free: the next login rehashes.
         let _turn = inner.rehashing.try_acquire().ok()?;
         let password = password.clone();
         let new = tokio::task::spawn_blocking(move || password::hash(&password)).await.ok()?.ok()?;

@@ -556,3 +556,6 @@ impl Source for LdapSource {
         Ok(lines)
     }
 }
+
+#[cfg(test)]
+mod tests;
