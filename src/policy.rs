@@ -137,24 +137,16 @@ impl Undecided {
 /// # Errors
 /// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`], [`Denial::MissingRole`],
 /// [`Denial::RolesOverage`].
-pub(crate) fn authorise(
-    route: &Arc<Route>,
-    verified: Arc<Verified>,
-    own_audience: &Audiences,
-    by: By,
-) -> Result<Permitted, Denial> {
-    judge(&route.policy, &verified, own_audience)?;
+pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
+    judge(&route.policy, &verified)?;
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
 }
 
-pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Audiences) -> Result<(), Denial> {
+pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
     let token = verified.token();
     judge_issuer(policy, verified)?;
-    let in_audience = if policy.audiences.is_empty() {
-        own_audience.of(&token.issuer).is_some_and(|audience| token.is_for(audience))
-    } else {
-        token.is_for(&policy.audiences)
-    };
+    let in_audience =
+        if policy.audiences.is_empty() { token.is_for(&token.usual_audience) } else { token.is_for(&policy.audiences) };
     if !in_audience {
         return Err(Denial::WrongAudience);
     }
@@ -192,15 +184,5 @@ pub(crate) fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -
         (Some(issuer), _) => *token.issuer_name == **issuer,
         (None, [only]) => *token.issuer_name == **only,
         (None, _) => token.ours,
-    }
-}
-
-/// The audiences of each issuer. Its tokens must name one of them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Audiences(pub(crate) Vec<(Arc<str>, Vec<Box<str>>)>);
-
-impl Audiences {
-    pub(crate) fn of(&self, issuer: &str) -> Option<&[Box<str>]> {
-        self.0.iter().find(|(known, _)| **known == *issuer).map(|(_, audience)| audience.as_slice())
     }
 }

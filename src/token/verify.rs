@@ -22,7 +22,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -92,6 +92,32 @@ pub struct Verifier {
     told: AtomicBool,
     /// For each issuer, the kinds of mapped claims of which a refused one has been reported: a bit for each.
     told_claims: Box<[AtomicU8]>,
+    /// For each issuer, the identity of its rules and keys.
+    ids: Box<[RulesId]>,
+}
+
+/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep it. No others have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RulesId {
+    rules: u64,
+    keys: u64,
+}
+
+impl RulesId {
+    fn next() -> Self {
+        let (rules, keys) = (Self::number(), Self::number());
+        Self { rules, keys }
+    }
+
+    fn number() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Do both judge every token alike, whatever the keys?
+    pub(crate) fn has_rules_of(self, other: Self) -> bool {
+        self.rules == other.rules
+    }
 }
 
 impl Verifier {
@@ -104,7 +130,39 @@ impl Verifier {
         super::keyring::install_provider();
         let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
         let by_issuer = issuers.iter().enumerate().map(|(place, rules)| (rules.issuer.clone(), place)).collect();
-        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims })
+        let ids = issuers.iter().map(|_| RulesId::next()).collect();
+        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims, ids })
+    }
+
+    /// The same verifier, in place of `old`: an issuer with the same rules and keys as before goes on with them.
+    pub(crate) fn following(mut self, old: &Self) -> Self {
+        self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
+        let states = self.ids.iter_mut().zip(&self.told_claims);
+        for (rules, (id, told)) in self.issuers.iter_mut().zip(states) {
+            let Some(place) = old.by_issuer.get(&rules.issuer) else { continue };
+            let (Some(known), Some(old_id)) = (old.issuers.get(*place), old.ids.get(*place)) else { continue };
+            if rules.equals(known) {
+                (*rules, *id) = (known.clone(), *old_id);
+            } else if rules.without_keys().equals(&known.without_keys()) {
+                id.rules = old_id.rules;
+            } else {
+                continue;
+            }
+            if let Some(already) = old.told_claims.get(*place) {
+                told.store(already.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        self
+    }
+
+    /// The identity of an issuer's rules.
+    pub(crate) fn id_of(&self, issuer: &str) -> Option<RulesId> {
+        self.ids.get(*self.by_issuer.get(issuer)?).copied()
+    }
+
+    /// Those of all issuers.
+    pub(crate) fn ids(&self) -> &[RulesId] {
+        &self.ids
     }
 
     /// The rules for the tokens of `issuer`.

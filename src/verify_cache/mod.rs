@@ -1,8 +1,8 @@
 //! The cache of verified tokens, and the check on a miss: from a `Credential` to a [`Verified`] token. Every request
 //! takes this step.
 //!
-//! The cache (moka) keys a verified token by all of its bytes, within the key set that verified it: other keys have
-//! another cache. It keeps what the token *is*. Times and revocation are checked at every hit, and [`crate::policy`]
+//! The cache (moka) keys a verified token by all of its bytes. A token counts while its issuer has the rules and keys
+//! that verified it: a change of one issuer leaves the tokens of the others. The cache keeps what the token *is*. Times and revocation are checked at every hit, and [`crate::policy`]
 //! judges what a route *requires*.
 //!
 //! If several requests present a new token at the same time, one verifies it, and all use the result. Admission is
@@ -19,8 +19,9 @@
 //! client cannot choose keys that collide.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -44,7 +45,7 @@ use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
-use crate::token::verify::{IssuerRules, Refusal, Verifier, introspecting, is_jwt_shaped, is_opaque};
+use crate::token::verify::{IssuerRules, Refusal, RulesId, Verifier, introspecting, is_jwt_shaped, is_opaque};
 use front::SetId;
 
 mod front;
@@ -160,6 +161,10 @@ pub struct Verified {
     keys: Option<Arc<LiveKeys>>,
     /// The generation of the keys for which its key was found last.
     keys_stamp: AtomicU64,
+    /// The rules and keys that judged it.
+    rules: RulesId,
+    /// The key set in which these were found last.
+    found_in: AtomicU64,
     holder: Holder,
     shared: Arc<Shared>,
 }
@@ -179,6 +184,7 @@ impl Shared {
         self: &Arc<Self>,
         access: AccessToken,
         keys: Option<Arc<LiveKeys>>,
+        rules: RulesId,
         now: Timestamp,
     ) -> Result<Arc<Verified>, Box<AccessToken>> {
         let shard = self.revocations.shard_of(facts(&access));
@@ -201,6 +207,8 @@ impl Shared {
             keys,
             // No generation: the first check finds out.
             keys_stamp: AtomicU64::new(0),
+            rules,
+            found_in: AtomicU64::new(0),
             holder,
             shared: Arc::clone(self),
         }))
@@ -234,6 +242,18 @@ impl Verified {
         self.keys.as_ref().map_or(Ok(()), |keys| keys.recheck(&self.token.key, &self.keys_stamp, now))
     }
 
+    /// Do the rules and keys that judged it still hold?
+    fn stands_in(&self, keys: &KeySet) -> bool {
+        if self.found_in.load(Ordering::Relaxed) == keys.id.0 {
+            return true;
+        }
+        let stands = keys.verifier.id_of(&self.token.issuer) == Some(self.rules);
+        if stands {
+            self.found_in.store(keys.id.0, Ordering::Relaxed);
+        }
+        stands
+    }
+
     fn text(&self) -> &str {
         &self.token.text
     }
@@ -254,10 +274,13 @@ fn facts(token: &AccessToken) -> TokenFacts<'_> {
     }
 }
 
+/// The verified tokens of all threads.
+type VerifiedCache = Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>;
+
 /// The keys that verify tokens, and the tokens that they verified.
 struct KeySet {
     verifier: Verifier,
-    cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
+    cache: VerifiedCache,
     refused: Cache<Arc<str>, RefusedToken, foldhash::quality::RandomState>,
     /// The tokens of each issuer that is asked about them.
     introspected: Vec<Arc<IntrospectedTokens>>,
@@ -330,20 +353,26 @@ impl TokenChecker {
     ) -> Self {
         let callers = Shares::new(requests_per_caller);
         let shared = Arc::new(Shared { revocations, identity, callers });
-        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, &[]));
+        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, None));
         Self { keys, clock, shared, capacity }
     }
 
-    /// Verifies with other keys from the next request on, and forgets what the old ones verified. Returns false, and
-    /// forgets nothing, if the keys are the same.
+    /// Verifies with other rules and keys from the next request on, and forgets the tokens of each issuer that has other
+    /// ones. Returns false, and forgets nothing, if all are the same.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
-        let other = !old.verifier.equals(&verifier);
-        if other {
-            let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, &old.introspected);
-            self.keys.store(Arc::new(new));
+        if old.verifier.equals(&verifier) {
+            return false;
         }
-        other
+        verifier.issuers().iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&self.clock));
+        let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, Some(&old));
+        self.keys.store(Arc::new(new));
+        true
+    }
+
+    /// Is there an issuer of this name?
+    pub(crate) fn has_issuer(&self, name: &str) -> bool {
+        self.keys.load().verifier.named(name).is_some()
     }
 
     /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says
@@ -409,7 +438,7 @@ impl TokenChecker {
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        let verified = match keys.cache.get(token) {
+        let verified = match keys.cached(token) {
             Some(verified) => verified,
             None => match keys.introspecting(token, asked_about, &taken) {
                 Some(tokens) => {
@@ -471,12 +500,20 @@ impl TokenChecker {
             return Err(Denial::WrongIssuer);
         }
         let text: Arc<str> = token.into();
-        let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
+        let verify = || self.verify(keys, Arc::clone(&text), shown.confirmations);
+        let anew = keys.cache.try_get_with(Arc::clone(&text), verify).map_err(|refusal| *refusal);
+        let anew = match anew {
+            // A request that began before a change of the rules put it there.
+            Ok(verified) if !verified.stands_in(keys) => {
+                verify().inspect(|verified| keys.cache.insert(Arc::clone(&text), Arc::clone(verified)))
+            }
+            anew => anew,
+        };
         match &anew {
             Ok(_) => shown.limits.record_valid(shown.source),
-            Err(refusal) => count(**refusal, shown),
+            Err(refusal) => count(*refusal, shown),
         }
-        anew.map_err(|refusal| refusal.into_denial())
+        anew.map_err(Refusal::into_denial)
     }
 
     fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Refusal> {
@@ -486,7 +523,8 @@ impl TokenChecker {
         // The cache key and its entry share the text.
         access.text = text;
         let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
-        let accepted = self.shared.accept(access, issuer_keys, now);
+        let rules = keys.verifier.id_of(&access.issuer).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
+        let accepted = self.shared.accept(access, issuer_keys, rules, now);
         let verified = accepted.map_err(|revoked| {
             keys.remember_revoked(*revoked);
             Refusal::Authentic(Denial::TokenRevoked)
@@ -512,6 +550,11 @@ impl TokenChecker {
             return Err(Denial::TokenRevoked);
         }
         let keys = self.keys.load();
+        let rules = keys.verifier.id_of(&token.issuer).ok_or(Denial::UnknownIssuer)?;
+        if !rules.has_rules_of(verified.rules) {
+            // The rules by which it was permitted do not hold any more, and a connection is not judged by others.
+            return Err(Denial::UnknownIssuer);
+        }
         if token.response.is_none() {
             // A removed key ends the tokens that it signed. A later token may have another key.
             let key = successor.map_or(token.key, |successor| successor.key);
@@ -571,7 +614,7 @@ impl TokenChecker {
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as ever.
-        let seen = keys.cache.get(token).map(|verified| verified.token.clone());
+        let seen = keys.cached(token).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();
@@ -671,30 +714,62 @@ enum AskedAbout {
 }
 
 impl KeySet {
-    /// `old` has the introspected tokens of the set before this one. Other keys do not concern them.
+    /// `old` is the set before this one. The tokens of issuers whose rules and keys stay the same go over; those that
+    /// were introspected even with other keys.
     fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
         capacity: u64,
         shared: &Arc<Shared>,
-        old: &[Arc<IntrospectedTokens>],
+        old: Option<&Self>,
     ) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, verified: &Arc<Verified>| verified.weight)
-            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
-            .eviction_policy(EvictionPolicy::lru())
-            .expire_after(UntilExpired(Arc::clone(clock)))
-            .build_with_hasher(foldhash::quality::RandomState::default());
+        let verifier = match old {
+            Some(old) => verifier.following(&old.verifier),
+            None => verifier,
+        };
+        let ids: HashSet<RulesId> = verifier.ids().iter().copied().collect();
+        let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
+        let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
+        if kept.is_some() {
+            // This gives their memory back. Requests that run meanwhile may add others, so each hit is checked, too.
+            let is_over = move |_: &Arc<str>, verified: &Arc<Verified>| !ids.contains(&verified.rules);
+            if let Err(error) = cache.invalidate_entries_if(is_over) {
+                tracing::error!(%error, "tokens of changed issuers not removed from the cache; refused all the same");
+            }
+        }
         let refused = Cache::builder()
             .max_capacity(REFUSED_CACHE_BYTES)
             .weigher(|text: &Arc<str>, _: &RefusedToken| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
             .time_to_live(REFUSED_FOR)
             .build_with_hasher(foldhash::quality::RandomState::default());
-        let kept = |rules: &IssuerRules| old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
-        let tokens = |rules: &IssuerRules| kept(rules).or_else(|| IntrospectedTokens::new(rules, shared, clock));
-        let introspected = verifier.issuers().iter().filter_map(tokens).collect();
+        let old = old.map(|old| old.introspected.as_slice()).unwrap_or_default();
+        let introspected = verifier.issuers().iter().zip(verifier.ids()).filter_map(|(rules, id)| {
+            let kept = old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
+            kept.or_else(|| IntrospectedTokens::new(rules, *id, shared, clock))
+        });
+        let introspected = introspected.collect();
         Self { verifier, cache, refused, introspected, id: SetId::next() }
+    }
+
+    fn cache(clock: &Arc<EngineClock>, capacity: u64) -> VerifiedCache {
+        Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, verified: &Arc<Verified>| verified.weight)
+            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(UntilExpired(Arc::clone(clock)))
+            .support_invalidation_closures()
+            .build_with_hasher(foldhash::quality::RandomState::default())
+    }
+
+    /// A token in the shared cache whose issuer has the rules and keys that judged it.
+    fn cached(&self, token: &str) -> Option<Arc<Verified>> {
+        let verified = self.cache.get(token)?;
+        if verified.stands_in(self) {
+            return Some(verified);
+        }
+        self.cache.invalidate(token);
+        None
     }
 
     /// The introspected tokens of an issuer.
@@ -772,3 +847,6 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
 fn as_weight(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
