@@ -19,6 +19,7 @@ mod headers;
 mod identity;
 mod introspection;
 mod isolation;
+mod issuer_reload;
 mod issuers;
 mod logs;
 mod long_replies;

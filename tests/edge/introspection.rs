@@ -17,14 +17,14 @@ use support::{Place, keep_secret, until};
 
 /// A question as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Question {
+pub(super) struct Question {
     target: String,
     authorization: String,
     form: BTreeMap<String, String>,
 }
 
 /// An introspection server whose responses the test sets. It records the requests.
-struct Server {
+pub(super) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
@@ -54,11 +54,11 @@ impl Server {
         Self { address, shared }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}/introspect", self.address)
     }
 
-    fn says(&self, token: &str, answer: &Value) {
+    pub(super) fn says(&self, token: &str, answer: &Value) {
         self.answers(token, ok("application/json", answer.to_string().as_bytes()));
     }
 
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// The questions since the last time.
-    fn asked(&self) -> Vec<Question> {
+    pub(super) fn asked(&self) -> Vec<Question> {
         std::mem::take(&mut self.shared.questions.lock().unwrap())
     }
 }
@@ -118,7 +118,7 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-fn active(changes: &Value) -> Value {
+pub(super) fn active(changes: &Value) -> Value {
     let mut answer = claims(changes);
     if changes.get("active").is_none() {
         answer["active"] = true.into();
@@ -161,7 +161,7 @@ upstream = "app"
     Edge::with(&config, |place| files(place, "s3cret of:the gate\n"), |_| {})
 }
 
-fn files(place: &Place, secret: &str) {
+pub(super) fn files(place: &Place, secret: &str) {
     let file = place.path("idp.secret");
     std::fs::write(&file, secret).unwrap();
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
