@@ -12,11 +12,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde::{Deserialize, Serialize};
 
-use super::ServerError;
-use crate::config::{Config, ConfigErrors, RemoteSource};
+use super::{ServerError, assemble};
+use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource};
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
 use rotogate::token::IgnoredCause;
-use rotogate::token::verify::{IssuerRules, Keys};
+use rotogate::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
@@ -275,28 +275,70 @@ fn folder(config: &Config) -> PathBuf {
 
 /// Asks each issuer once, for `check --online`. What they say, a line each; or what is wrong with which of them.
 pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    let remotes = config.issuers.iter().enumerate();
-    let remotes = remotes.filter_map(|(index, issuer)| Some((index, issuer.keys.remote()?)));
-    let asked = remotes
-        .map(|(index, source)| async move { (index, source, remote_keys::inspect(source.issuer.clone()).await) });
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    for (index, source, found) in futures_util::future::join_all(asked).await {
-        let name = &source.issuer.name;
-        let found = match found {
-            Ok(found) => found,
-            Err(failure) => {
-                let key = match source.issuer.location {
-                    remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
-                    _ => "discovery",
-                };
-                let message = format!("{}: {failure}", failure.cause);
-                wrong.push(config.blame(&format!("issuers[{index}].{key}"), message));
-                continue;
+    let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
+        let key = format!("issuers[{index}]");
+        let keys = async {
+            match issuer.keys.remote() {
+                Some(source) => Some(inspect_keys(source).await),
+                None => None,
             }
         };
-        let fresh = humantime::format_duration(found.fresh_for);
-        lines.push(format!("issuer {name}: keys {}; fresh for {fresh}", found.keys.describe().join(", ")));
-        lines.extend(found.keys.ignored().iter().map(|ignored| format!("issuer {name}: not used: {ignored}")));
+        let introspection = async {
+            match &issuer.introspection {
+                Some(settings) => Some(inspect_introspection(settings).await),
+                None => None,
+            }
+        };
+        let (keys, introspection) = tokio::join!(keys, introspection);
+        (key, issuer, [keys, introspection])
+    });
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (key, issuer, found) in futures_util::future::join_all(asked).await {
+        for found in found.into_iter().flatten() {
+            match found {
+                Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name))),
+                Err((at, message)) => wrong.push(config.blame(&format!("{key}.{at}"), message)),
+            }
+        }
     }
     ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+}
+
+/// What an issuer says when it is asked, or the key at fault and why.
+type Found = Result<Vec<String>, (&'static str, String)>;
+
+async fn inspect_keys(source: &RemoteSource) -> Found {
+    let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
+        let key = match source.issuer.location {
+            remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
+            _ => "discovery",
+        };
+        (key, format!("{}: {failure}", failure.cause))
+    })?;
+    let fresh = humantime::format_duration(found.fresh_for);
+    let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
+    Ok([keys].into_iter().chain(found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"))).collect())
+}
+
+/// Asks about a token that cannot exist. Only a server that knows the gate as its client says that it is not active.
+async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
+    const URL: &str = "introspection.url";
+    let introspection = assemble::load_introspection(settings).map_err(|(_, message)| ("introspection", message))?;
+    let token = format!("{}rotogate-check-{}", settings.prefix, uuid::Uuid::new_v4().simple());
+    let response = introspection.introspector.introspect(&token).await.map_err(|fault| {
+        let key = if fault.needs_operator() { "introspection.client_id" } else { URL };
+        (key, format!("{}: {fault}", fault.cause))
+    })?;
+    let members = strict_object(&response).map_err(|why| (URL, format!("malformed: {why}")))?;
+    match members.get("active") {
+        Some(serde_json::Value::Bool(false)) => {
+            Ok(vec![format!("introspection at {} answers; an unknown token is not active", settings.url)])
+        }
+        Some(serde_json::Value::Bool(true)) => {
+            let what =
+                "calls a token active that cannot exist; expected {\"active\":false}. It cannot decide about tokens";
+            Err((URL, what.to_owned()))
+        }
+        _ => Err((URL, "malformed: active must be true or false; is this the introspection endpoint?".to_owned())),
+    }
 }
