@@ -48,8 +48,9 @@ use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
 use members::{Member, Members};
 pub use preset::Preset;
+pub use response::is_jwt_shaped;
 pub use response::{Responses, Told};
-pub(crate) use response::{introspecting, is_jwt_shaped, is_opaque};
+pub(crate) use response::{introspecting, is_opaque};
 pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
 pub use strict_json::object as strict_object;
@@ -232,6 +233,20 @@ impl Verifier {
         judged.map_err(|refused| Refusal::Authentic(name_claim(rules, refused, told())))
     }
 
+    /// The mapped claim that refuses a token whose key is known, for an operator who asks why. It does not check the
+    /// signature.
+    pub fn refused_claim(&self, token: &str, engine_now: Timestamp) -> Option<String> {
+        let parts = shape::TokenParts::split(token).ok()?;
+        let header = shape::Header::read(parts.header).ok()?;
+        let payload = shape::decode(parts.claims).ok()?;
+        let claims = Members::read(&payload).ok()?;
+        let rules = self.rules(claims.get("iss").and_then(Member::as_text)?)?;
+        let keys = rules.keys.now(engine_now);
+        let key = keys.find(header.kid.as_deref(), &header.algorithm)?;
+        let judged = judge::claims(token, &claims, rules, Origin::Token(key), Times::read(&claims).ok()?);
+        judged.err()?.claim.map(|(claim, _)| claim.to_string())
+    }
+
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
     /// may be wrong, and not the token.
     fn wrong_type(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
@@ -358,7 +373,8 @@ pub fn beginning(text: &str, most: usize) -> &str {
 }
 
 /// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
-pub(crate) fn peek(token: &str) -> Option<Peeked> {
+#[doc(hidden)]
+pub fn peek(token: &str) -> Option<Peeked> {
     let parts = shape::TokenParts::split(token).ok()?;
     let header = shape::Header::read(parts.header).ok()?;
     let payload = shape::decode(parts.claims).ok()?;

@@ -37,7 +37,7 @@ async fn j14_what_a_route_asks_is_judged_every_time_with_one_cached_token() {
         (policy("", &["API"]), Err(Denial::WrongAudience)),
     ];
     for (policy, expected) in cases {
-        assert_eq!(judge(&policy, &w.check(&first.access).unwrap()), expected, "{policy:?}");
+        assert_eq!(judge(&policy, w.check(&first.access).unwrap().token()), expected, "{policy:?}");
     }
 }
 

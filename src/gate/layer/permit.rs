@@ -161,7 +161,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
     let caller = match (rule.policy.auth, permitted.caller()) {
         (Auth::None, _) => return Ok(permitted),
         (Auth::Optional | Auth::Required, Some(caller)) => {
-            policy::judge(&rule.policy, caller)?;
+            policy::judge(&rule.policy, caller.token())?;
             return Ok(permitted);
         }
         // The envelope's route required no token, or treated a bad one as none.

@@ -269,11 +269,6 @@ pub(crate) fn high_water(keys: &Path) -> PathBuf {
     keys.join(HIGH_WATER_FILE)
 }
 
-/// The rules for each `[[issuers]]` entry.
-pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
-    config.issuers.iter().map(load_issuer_and_log).collect()
-}
-
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::new)?;
