@@ -25,7 +25,7 @@ use crate::lease::LeaseContext;
 use crate::limit::{Limits, Rates};
 use crate::overload::{Bounds, Overload};
 use crate::password::Passwords;
-use crate::policy::{Audiences, GateId};
+use crate::policy::GateId;
 use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{Cursor, Feed, Follow, MemoryStore, Staleness, Store, StoreError};
@@ -510,9 +510,10 @@ impl GateBuilder {
         }
         let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
         audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
-        let issuers = names(&self.trusted, &self.routes)?;
+        names(&self.trusted, &self.routes)?;
         sound::roles(&self.trusted, &self.routes)?;
-        let known_audiences = known_audiences(&audiences, &self.trusted, &self.routes);
+        let asking = self.routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
+        let asking = asking.cloned().collect();
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
         let identity = self.identity.unwrap_or_else(|| default_identity_headers(&self.trusted));
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
@@ -572,9 +573,7 @@ impl GateBuilder {
             )?,
             origins: Origins::new(&public_url, self.allowed_origins),
             clients: Clients::new(self.clients, passwords)?,
-            audiences: Audiences(audiences),
-            known_audiences,
-            issuers,
+            asking,
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
             hosts,
             dialects,
@@ -633,26 +632,13 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     Ok(found)
 }
 
-/// The names of all issuers, ours first.
-fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<Vec<String>, BuildError> {
-    let known: Vec<String> =
-        [OWN.to_owned()].into_iter().chain(trusted.iter().map(|rules| rules.name.to_string())).collect();
-    match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !known.contains(name)) {
+/// Routes name known issuers.
+fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
+    let is_known = |name: &str| name == OWN || trusted.iter().any(|rules| *rules.name == *name);
+    match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !is_known(name)) {
         Some(name) => Err(BuildError::UnknownIssuer(name.clone())),
-        None => Ok(known),
+        None => Ok(()),
     }
-}
-
-/// For each issuer, its own audience and those of every route that accepts its tokens.
-fn known_audiences(own: &[(Arc<str>, Vec<Box<str>>)], trusted: &[IssuerRules], routes: &[Route]) -> Audiences {
-    let known = own.iter().map(|(issuer, audience)| {
-        let rules = trusted.iter().find(|rules| rules.issuer == *issuer);
-        let (name, everywhere) = rules.map_or((OWN, true), |rules| (&*rules.name, rules.everywhere));
-        let asked = routes.iter().filter(|route| route.policy.takes(name, everywhere));
-        let asked = asked.flat_map(|route| &route.policy.audiences).map(|audience| audience.as_str().into());
-        (Arc::clone(issuer), audience.iter().cloned().chain(asked).collect())
-    });
-    Audiences(known.collect())
 }
 
 /// The verifier for the gate's own keys, then for those of the other issuers.

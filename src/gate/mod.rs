@@ -35,12 +35,13 @@ use crate::headers::ProtectedNames;
 use crate::lease::LeaseContext;
 use crate::limit::Source;
 use crate::overload::{Holder, Overload};
-use crate::policy::{Audiences, GateId};
-use crate::route::{Hosts, RouteTable};
+use crate::policy::GateId;
+use crate::route::{Hosts, RoutePolicy, RouteTable};
 use crate::session::profile::Profile;
+use crate::token::claims::AccessToken;
 use crate::token::keyring::Keyring;
 use crate::token::live_keys::Validity;
-use crate::token::verify::{IssuerKeys, IssuerRules};
+use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use crate::verify_cache::{MissContext, TokenChecker};
 
 mod body;
@@ -133,12 +134,8 @@ pub(crate) struct Inner {
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
-    /// The audiences that each issuer's tokens must name on routes without their own `audiences`.
-    pub(crate) audiences: Audiences,
-    /// The audiences of all routes: a token must name one of them to be good at our own endpoints (requirement J20).
-    pub(crate) known_audiences: Audiences,
-    /// The names of all issuers.
-    pub(crate) issuers: Vec<String>,
+    /// The policies of the routes that ask for audiences of their own.
+    asking: Vec<RoutePolicy>,
     endpoints: endpoint::Endpoints,
     origins: origin::Origins,
     /// The dialects in which routes refuse.
@@ -162,10 +159,27 @@ impl Inner {
         MissContext::new(&self.engine, source)
     }
 
+    /// Is a token for its issuer's audience, or for that of a route which accepts its tokens? Otherwise it is no good at
+    /// our own endpoints (requirement J20).
+    fn serves_audience_of(&self, token: &AccessToken) -> bool {
+        let is_asked = |policy: &RoutePolicy| {
+            policy.takes(&token.issuer_name, token.everywhere) && token.is_for(&policy.audiences)
+        };
+        token.is_for(&token.usual_audience) || self.asking.iter().any(is_asked)
+    }
+
     /// The holder of a request in pools that count by address.
     fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
         parts.extensions.get::<Peer>()?.client_of(&parts.headers, &self.trusted_proxies)
     }
+}
+
+/// Keys and rules that a gate can go on with.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct PreparedKeys {
+    verifier: Verifier,
+    keyring: Arc<Keyring>,
 }
 
 /// Whether the gate can serve.
@@ -233,8 +247,11 @@ impl Gate {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
 
-    /// Mints and verifies with other keys from the next request on. Unless the new keys are the same, this empties the
-    /// cache of verified tokens.
+    /// Mints and verifies with other keys, and trusts these issuers and no others, from the next request on. Tokens of
+    /// an issuer whose keys and rules stay the same remain in the cache of verified tokens. Those of an issuer that is
+    /// not among `trusted` any more are refused, and their long-lived connections end within a second; so do those of an
+    /// issuer whose rules differ. Routes stay: they name issuers, and accept none that they do not name unless its rules
+    /// say `everywhere`.
     ///
     /// # Errors
     /// When no verifier can be made of the keys; the old ones stay in use then.
@@ -242,15 +259,33 @@ impl Gate {
         self.swap_keys(Arc::new(keyring), trusted).map(drop)
     }
 
-    /// The same. Returns whether the keys differ, so that the cache was emptied.
+    /// The same. Returns whether keys or rules differ.
+    ///
+    /// # Errors
+    /// As [`Self::set_keys`].
     pub fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
+        Ok(self.use_keys(self.prepare_keys(keyring, trusted)?))
+    }
+
+    /// The part of [`Self::swap_keys`] that can fail. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::set_keys`].
+    #[doc(hidden)]
+    pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
+        Ok(PreparedKeys { verifier, keyring })
+    }
+
+    /// The other part.
+    #[doc(hidden)]
+    pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
         // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
         #[cfg(feature = "relay")]
         self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
         self.0.engine.set_keyring(keyring);
-        Ok(other)
+        other
     }
 
     /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 pub use answer::{FetchFailure, Metadata};
 pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
@@ -66,6 +67,7 @@ pub struct RemoteKeys {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     tried: watch::Receiver<bool>,
+    task: AbortHandle,
 }
 
 impl RemoteKeys {
@@ -95,8 +97,8 @@ impl RemoteKeys {
         let (commands, received) = mpsc::channel(4);
         let (first, tried) = watch::channel(false);
         let task = Task::new(issuer, Arc::clone(&shared), kept, time);
-        tokio::spawn(task.run(Arc::downgrade(&keys), received, first));
-        Ok(Self { keys, shared, commands, tried })
+        let task = tokio::spawn(task.run(Arc::downgrade(&keys), received, first)).abort_handle();
+        Ok(Self { keys, shared, commands, tried, task })
     }
 
     /// The rules for the tokens of the issuer, with these keys, and otherwise those of
@@ -142,6 +144,13 @@ impl RemoteKeys {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Drop(done)).await;
         let _ = answer.await;
+    }
+
+    /// Ends the fetching at once. The keys stay as they are: for an issuer that is not trusted any more, while requests
+    /// that began before may still hold them.
+    #[doc(hidden)]
+    pub fn stop(&self) {
+        self.task.abort();
     }
 
     /// What the discovery document said last. `None` without discovery, and before it was read.

@@ -1,5 +1,6 @@
 //! The keys that verify tokens, and the caches of what they verified and refused.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,15 @@ use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR};
 use crate::clock::EngineClock;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
-use crate::token::verify::{IssuerRules, Refusal, Verifier, introspecting, is_jwt_shaped, is_opaque};
+use crate::token::verify::{IssuerRules, Refusal, RulesId, Verifier, introspecting, is_jwt_shaped, is_opaque};
+
+/// The verified tokens of all threads.
+type VerifiedCache = Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>;
 
 /// The keys that verify tokens, and the tokens that they verified.
 pub(super) struct KeySet {
     pub(super) verifier: Verifier,
-    pub(super) cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
+    pub(super) cache: VerifiedCache,
     pub(super) refused: Cache<Arc<str>, RefusedToken, foldhash::quality::RandomState>,
     /// The tokens of each issuer that is asked about them.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
@@ -53,30 +57,62 @@ pub(super) enum AskedAbout {
 }
 
 impl KeySet {
-    /// `old` has the introspected tokens of the set before this one. Other keys do not concern them.
+    /// `old` is the set before this one. The tokens of issuers whose rules and keys stay the same go over; those that
+    /// were introspected even with other keys.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
         capacity: u64,
         shared: &Arc<Shared>,
-        old: &[Arc<IntrospectedTokens>],
+        old: Option<&Self>,
     ) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, verified: &Arc<Verified>| verified.weight)
-            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
-            .eviction_policy(EvictionPolicy::lru())
-            .expire_after(UntilExpired(Arc::clone(clock)))
-            .build_with_hasher(foldhash::quality::RandomState::default());
+        let verifier = match old {
+            Some(old) => verifier.following(&old.verifier),
+            None => verifier,
+        };
+        let ids: HashSet<RulesId> = verifier.ids().iter().copied().collect();
+        let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
+        let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
+        if kept.is_some() {
+            // This gives their memory back. Requests that run meanwhile may add others, so each hit is checked, too.
+            let is_over = move |_: &Arc<str>, verified: &Arc<Verified>| !ids.contains(&verified.rules);
+            if let Err(error) = cache.invalidate_entries_if(is_over) {
+                tracing::error!(%error, "tokens of changed issuers not removed from the cache; refused all the same");
+            }
+        }
         let refused = Cache::builder()
             .max_capacity(REFUSED_CACHE_BYTES)
             .weigher(|text: &Arc<str>, _: &RefusedToken| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
             .time_to_live(REFUSED_FOR)
             .build_with_hasher(foldhash::quality::RandomState::default());
-        let kept = |rules: &IssuerRules| old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
-        let tokens = |rules: &IssuerRules| kept(rules).or_else(|| IntrospectedTokens::new(rules, shared, clock));
-        let introspected = verifier.issuers().iter().filter_map(tokens).collect();
+        let old = old.map(|old| old.introspected.as_slice()).unwrap_or_default();
+        let introspected = verifier.issuers().iter().zip(verifier.ids()).filter_map(|(rules, id)| {
+            let kept = old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
+            kept.or_else(|| IntrospectedTokens::new(rules, *id, shared, clock))
+        });
+        let introspected = introspected.collect();
         Self { verifier, cache, refused, introspected, id: SetId::next() }
+    }
+
+    fn cache(clock: &Arc<EngineClock>, capacity: u64) -> VerifiedCache {
+        Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, verified: &Arc<Verified>| verified.weight)
+            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(UntilExpired(Arc::clone(clock)))
+            .support_invalidation_closures()
+            .build_with_hasher(foldhash::quality::RandomState::default())
+    }
+
+    /// A token in the shared cache whose issuer has the rules and keys that judged it.
+    pub(super) fn cached(&self, token: &str) -> Option<Arc<Verified>> {
+        let verified = self.cache.get(token)?;
+        if verified.stands_in(self) {
+            return Some(verified);
+        }
+        self.cache.invalidate(token);
+        None
     }
 
     /// The introspected tokens of an issuer.

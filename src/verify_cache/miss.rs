@@ -46,7 +46,7 @@ impl TokenChecker {
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        let verified = match keys.cache.get(token) {
+        let verified = match keys.cached(token) {
             Some(verified) => verified,
             None => match keys.introspecting(token, asked_about, &taken) {
                 Some(tokens) => {
@@ -108,12 +108,20 @@ impl TokenChecker {
             return Err(Denial::WrongIssuer);
         }
         let text: Arc<str> = token.into();
-        let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
+        let verify = || self.verify(keys, Arc::clone(&text), shown.confirmations);
+        let anew = keys.cache.try_get_with(Arc::clone(&text), verify).map_err(|refusal| *refusal);
+        let anew = match anew {
+            // A request that began before a change of the rules put it there.
+            Ok(verified) if !verified.stands_in(keys) => {
+                verify().inspect(|verified| keys.cache.insert(Arc::clone(&text), Arc::clone(verified)))
+            }
+            anew => anew,
+        };
         match &anew {
             Ok(_) => shown.limits.record_valid(shown.source),
-            Err(refusal) => count(**refusal, shown),
+            Err(refusal) => count(*refusal, shown),
         }
-        anew.map_err(|refusal| refusal.into_denial())
+        anew.map_err(Refusal::into_denial)
     }
 
     fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Refusal> {
@@ -123,7 +131,8 @@ impl TokenChecker {
         // The cache key and its entry share the text.
         access.text = text;
         let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
-        let accepted = self.shared.accept(access, issuer_keys, now);
+        let rules = keys.verifier.id_of(&access.issuer).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
+        let accepted = self.shared.accept(access, issuer_keys, rules, now);
         let verified = accepted.map_err(|revoked| {
             keys.remember_revoked(*revoked);
             Refusal::Authentic(Denial::TokenRevoked)

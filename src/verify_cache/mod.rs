@@ -1,9 +1,9 @@
 //! The cache of verified tokens, and the check on a miss: from a `Credential` to a [`Verified`] token. Every request
 //! takes this step.
 //!
-//! The cache (moka) keys a verified token by all of its bytes, within the key set that verified it: other keys have
-//! another cache. It keeps what the token *is*. Times and revocation are checked at every hit, and [`crate::policy`]
-//! judges what a route *requires*.
+//! The cache (moka) keys a verified token by all of its bytes. A token counts while its issuer has the rules and keys
+//! that verified it: a change of one issuer leaves the tokens of the others. The cache keeps what the token *is*. Times
+//! and revocation are checked at every hit, and [`crate::policy`] judges what a route *requires*.
 //!
 //! If several requests present a new token at the same time, one verifies it, and all use the result. Admission is
 //! checked for each request: a rate limit on one address holds up no other.
@@ -91,20 +91,26 @@ impl TokenChecker {
     ) -> Self {
         let callers = Shares::new(requests_per_caller);
         let shared = Arc::new(Shared { revocations, identity, callers });
-        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, &[]));
+        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, None));
         Self { keys, clock, shared, capacity }
     }
 
-    /// Verifies with other keys from the next request on, and forgets what the old ones verified. Returns false, and
-    /// forgets nothing, if the keys are the same.
+    /// Verifies with other rules and keys from the next request on, and forgets the tokens of each issuer that has other
+    /// ones. Returns false, and forgets nothing, if all are the same.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
-        let other = !old.verifier.equals(&verifier);
-        if other {
-            let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, &old.introspected);
-            self.keys.store(Arc::new(new));
+        if old.verifier.equals(&verifier) {
+            return false;
         }
-        other
+        verifier.issuers().iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&self.clock));
+        let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, Some(&old));
+        self.keys.store(Arc::new(new));
+        true
+    }
+
+    /// Is there an issuer of this name?
+    pub(crate) fn has_issuer(&self, name: &str) -> bool {
+        self.keys.load().verifier.named(name).is_some()
     }
 
     /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says
@@ -177,6 +183,11 @@ impl TokenChecker {
             return Err(Denial::TokenRevoked);
         }
         let keys = self.keys.load();
+        let rules = keys.verifier.id_of(&token.issuer).ok_or(Denial::UnknownIssuer)?;
+        if !rules.has_rules_of(verified.rules) {
+            // The rules by which it was permitted do not hold any more, and a connection is not judged by others.
+            return Err(Denial::UnknownIssuer);
+        }
         if token.response.is_none() {
             // A removed key ends the tokens that it signed. A later token may have another key.
             let key = successor.map_or(token.key, |successor| successor.key);
@@ -236,7 +247,7 @@ impl TokenChecker {
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as ever.
-        let seen = keys.cache.get(token).map(|verified| verified.token.clone());
+        let seen = keys.cached(token).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();

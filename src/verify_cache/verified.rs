@@ -1,11 +1,12 @@
 //! A token that was verified, and what all tokens of a gate share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::key_set::KeySet;
 use super::{ENTRY_OVERHEAD_BYTES, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -15,6 +16,7 @@ use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::LiveKeys;
+use crate::token::verify::RulesId;
 
 /// When a client should try again whose token could not be checked against the revocations of other gates.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -40,6 +42,10 @@ pub struct Verified {
     keys: Option<Arc<LiveKeys>>,
     /// The generation of the keys for which its key was found last.
     keys_stamp: AtomicU64,
+    /// The rules and keys that judged it.
+    pub(super) rules: RulesId,
+    /// The key set in which these were found last.
+    found_in: AtomicU64,
     holder: Holder,
     shared: Arc<Shared>,
 }
@@ -64,6 +70,7 @@ impl Shared {
         self: &Arc<Self>,
         access: AccessToken,
         keys: Option<Arc<LiveKeys>>,
+        rules: RulesId,
         now: Timestamp,
     ) -> Result<Arc<Verified>, Box<AccessToken>> {
         let shard = self.revocations.shard_of(facts(&access));
@@ -86,6 +93,8 @@ impl Shared {
             keys,
             // No generation: the first check finds out.
             keys_stamp: AtomicU64::new(0),
+            rules,
+            found_in: AtomicU64::new(0),
             holder,
             shared: Arc::clone(self),
         }))
@@ -117,6 +126,18 @@ impl Verified {
     /// Is the key that signed it still one of its issuer's?
     pub(super) fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
         self.keys.as_ref().map_or(Ok(()), |keys| keys.recheck(&self.token.key, &self.keys_stamp, now))
+    }
+
+    /// Do the rules and keys that judged it still hold?
+    pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
+        if self.found_in.load(Ordering::Relaxed) == keys.id.0 {
+            return true;
+        }
+        let stands = keys.verifier.id_of(&self.token.issuer) == Some(self.rules);
+        if stands {
+            self.found_in.store(keys.id.0, Ordering::Relaxed);
+        }
+        stands
     }
 
     pub(super) fn text(&self) -> &str {

@@ -78,7 +78,7 @@ fn permit_as(
 ) -> Result<Option<Permitted>, Denial> {
     let Some((verified, first_sight)) = caller(gate, parts, &route.policy, places_of)? else { return Ok(None) };
     // 7. Authorise.
-    let authorised = policy::authorise(route, verified, &gate.audiences, by);
+    let authorised = policy::authorise(route, verified, by);
     // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
     // requests with this token hit the cache.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
@@ -161,7 +161,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
     let caller = match (rule.policy.auth, permitted.caller()) {
         (Auth::None, _) => return Ok(permitted),
         (Auth::Optional | Auth::Required, Some(caller)) => {
-            policy::judge(&rule.policy, caller, &gate.audiences)?;
+            policy::judge(&rule.policy, caller.token())?;
             return Ok(permitted);
         }
         // The envelope's route required no token, or treated a bad one as none.

@@ -51,7 +51,7 @@ pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
-pub use introspection::IntrospectionConfig;
+pub use introspection::{IntrospectionConfig, SecretIn};
 pub use issuer::IssuerConfig;
 pub use issuers::{KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
