@@ -83,7 +83,7 @@ impl UsersFile {
     pub fn configured(config: &Config) -> Result<Self, String> {
         match config.file_directory() {
             Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
-                Ok(Self::new(path, hashes.accepted(key)?))
+                Ok(Self::new(path, hashes.accepted(key)?).expecting(hashes.classes()))
             }
             Some(_) | None => {
                 Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
