@@ -205,18 +205,19 @@ impl Store for SqliteStore {
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        let after = i64::try_from(cursor.0).unwrap_or(i64::MAX);
+        let mut end = cursor.place()?;
+        let after = i64::try_from(end).unwrap_or(i64::MAX);
         let connection = self.connection();
         let query = "SELECT place, entry FROM revocations WHERE place > ? ORDER BY place";
         let mut statement = connection.prepare_cached(query).map_err(failed)?;
         let rows = statement.query_map([after], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)));
-        let (mut entries, mut end) = (Vec::new(), cursor);
+        let mut entries = Vec::new();
         for row in rows.map_err(failed)? {
             let (place, entry) = row.map_err(failed)?;
             entries.push(read(&entry)?);
-            end = Cursor(place.unsigned_abs());
+            end = place.unsigned_abs();
         }
-        Ok((entries, end))
+        Ok((entries, Cursor::from_place(end)))
     }
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {

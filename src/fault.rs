@@ -32,19 +32,59 @@ use crate::random::NoRandomness;
 #[error("{message}")]
 pub struct StoreError {
     message: String,
+    outcome: WriteOutcome,
+    retry_after: Option<Duration>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// What is known of a write that failed.
+///
+/// ```
+/// use rotogate::store::{StoreError, WriteOutcome};
+///
+/// let error = StoreError::new("sessions.db cannot be written").with_outcome(WriteOutcome::NotDone);
+/// assert_eq!(error.outcome(), WriteOutcome::NotDone, "the caller may send it again");
+/// assert_eq!(StoreError::new("the reply is late").outcome(), WriteOutcome::InDoubt);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteOutcome {
+    /// The store refused it and wrote nothing. To send the same again is a mistake.
+    Refused,
+    /// Nothing was written, now or later.
+    NotDone,
+    /// It may have been written, or may yet be.
+    InDoubt,
+}
+
 impl StoreError {
-    /// An error with a text for the operator.
+    /// An error with a text for the operator. Whether a write was done is in doubt, unless
+    /// [`with_outcome`](Self::with_outcome) says it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None }
+        Self { message: message.into(), outcome: WriteOutcome::InDoubt, retry_after: None, source: None }
     }
 
     /// The same, with its cause.
     pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { message: message.into(), source: Some(source.into()) }
+        Self { source: Some(source.into()), ..Self::new(message) }
+    }
+
+    /// The same, with what is known of the write.
+    #[must_use]
+    pub fn with_outcome(self, outcome: WriteOutcome) -> Self {
+        Self { outcome, ..self }
+    }
+
+    /// The same, with the time after which the store may work again, for `Retry-After`.
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// What is known of the write that failed.
+    pub const fn outcome(&self) -> WriteOutcome {
+        self.outcome
     }
 }
 
@@ -149,6 +189,7 @@ impl Fault {
         match self {
             Self::Busy | Self::Contention | Self::Directory(DirectoryError::Busy) => Duration::from_secs(1),
             Self::Directory(DirectoryError::Later(wait)) => *wait,
+            Self::Store(StoreError { retry_after: Some(wait), .. }) => *wait,
             Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {
                 Duration::from_secs(5)
             }

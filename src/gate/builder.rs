@@ -86,7 +86,7 @@ pub enum BuildError {
     },
     /// Other processes write to the store.
     #[error(
-        "other processes write to this store (`Store::is_shared`), and this version reads their revocations only at its \
+        "other processes write to this store (`Store::shared`), and this version reads their revocations only at its \
          start: run one gate on it"
     )]
     SharedStore,
@@ -483,7 +483,7 @@ impl GateBuilder {
         }
         let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
-        if store.is_shared() {
+        if store.shared().is_some() {
             return Err(BuildError::SharedStore);
         }
         let time = self.time.map_or_else(system_time, |time| time.0);

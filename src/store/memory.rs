@@ -16,6 +16,10 @@ use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub mod nodes;
+
 /// A store that loses everything when the process ends. Its rules are those of every other store.
 ///
 /// ```
@@ -101,13 +105,13 @@ impl Store for MemoryStore {
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
         let tables = self.tables()?;
-        let mut end = cursor;
+        let mut end = cursor.place()?;
         let mut entries = Vec::new();
-        for (&sequence, target) in tables.log.range((Excluded(cursor.0), Unbounded)) {
-            end = Cursor(sequence);
+        for (&sequence, target) in tables.log.range((Excluded(end), Unbounded)) {
+            end = sequence;
             entries.extend(tables.revocations.get(target).map(|(_, entry)| entry.clone()));
         }
-        Ok((entries, end))
+        Ok((entries, Cursor::from_place(end)))
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {

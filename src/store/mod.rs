@@ -28,6 +28,8 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(feature = "redb")]
+mod encoding;
+#[cfg(feature = "redb")]
 mod highwater;
 #[doc(hidden)]
 pub mod memory;
@@ -37,12 +39,14 @@ pub mod redb;
 #[doc(hidden)]
 pub mod relay;
 pub mod rules;
+mod shared;
 
-pub use crate::fault::StoreError;
+pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
+pub use shared::{Feed, FeedStep, Follow, Heard, SharedStore, Staleness};
 
 /// The result of a compare-and-swap.
 ///
@@ -135,7 +139,7 @@ pub enum Inserted {
     TooMany,
 }
 
-/// A position in the store's sequence of revocations.
+/// A position in the store's sequence of revocations. Only the store that made it can read it.
 ///
 /// ```
 /// use rotogate::store::{Cursor, MemoryStore, Store};
@@ -147,8 +151,39 @@ pub enum Inserted {
 /// assert!(all.is_empty() && since.is_empty(), "nothing was revoked, then or later");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor(pub u64);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor(Box<[u8]>);
+
+impl Cursor {
+    /// A position, in the store's own form. The beginning, which every store has, is [`Cursor::default`].
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// What [`Self::new`] was given; empty for the beginning.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The position of a store that counts its entries from 1. 0 is the beginning.
+    pub fn from_place(place: u64) -> Self {
+        if place == 0 { Self::default() } else { Self::new(place.to_be_bytes()) }
+    }
+
+    /// The position of a store that counts its entries.
+    ///
+    /// # Errors
+    /// It was made by another kind of store.
+    pub fn place(&self) -> Result<u64, StoreError> {
+        match *self.0 {
+            [] => Ok(0),
+            _ => <[u8; 8]>::try_from(&*self.0).map(u64::from_be_bytes).map_err(|_| {
+                StoreError::new("this position in the revocations was made by another kind of store")
+                    .with_outcome(WriteOutcome::Refused)
+            }),
+        }
+    }
+}
 
 /// The sessions to list.
 ///
@@ -219,9 +254,9 @@ pub struct Swept {
     pub revocations: u64,
 }
 
-/// A store of sessions and revocations. **For one gate in one process:** a gate reads the revocations at its start, and
-/// afterwards knows only its own. Another gate on the same store would still accept tokens that were revoked here. The
-/// conformance suite does not test for that. A store that other processes may write to says so: [`Store::is_shared`].
+/// A store of sessions and revocations. **For one gate in one process,** unless it is [shared](Store::shared): a gate reads
+/// the revocations at its start, and afterwards knows only its own. Another gate on the same store would still accept
+/// tokens that were revoked here.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -303,9 +338,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// raises it.
     async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
 
-    /// May other processes write to the store? No gate is built on such a store.
-    fn is_shared(&self) -> bool {
-        false
+    /// The store's further operations, if other processes write to it, too.
+    fn shared(&self) -> Option<&dyn SharedStore> {
+        None
     }
 
     /// Can the store write? For readiness.

@@ -8,8 +8,8 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
 use super::rules::{Failure, MAX_SWEPT};
+use super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 
 /// The largest sealed part of a record: an answer of at most 64 KiB, and what surrounds it.
@@ -171,7 +171,7 @@ pub fn swap(
 ) -> Result<RelaySwapped, Failure> {
     fits(record)?;
     if record.version() == expected {
-        return Err(Failure::Refused(StoreError::new("a changed record of the relay needs another version")));
+        return Err(Failure::Refused(refusal("a changed record of the relay needs another version")));
     }
     match rows.relay(id)? {
         Some(old) if old.version() == expected => {
@@ -203,5 +203,9 @@ fn fits(record: &RelayRecord) -> Result<(), Failure> {
         return Ok(());
     }
     let length = record.sealed.len();
-    Err(Failure::Refused(StoreError::new(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
+    Err(Failure::Refused(refusal(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
+}
+
+fn refusal(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }

@@ -33,7 +33,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inserted, StoreError, SubjectBound, Swap, Swept};
+use super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnTooMany;
@@ -81,7 +81,7 @@ impl From<Failure> for StoreError {
 
 /// Refuses one operation.
 fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure::Refused(StoreError::new(message)))
+    Err(Failure::Refused(StoreError::new(message).with_outcome(WriteOutcome::Refused)))
 }
 
 /// Sessions and revocations inside one transaction: reads see the writes before them.

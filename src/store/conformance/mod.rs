@@ -17,10 +17,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inserted, Store, SubjectBound};
+use super::{Inserted, SharedStore, Store, SubjectBound};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{Generation, LastPair, Scope, Session, SessionId, SessionSecret, Status};
+use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 #[doc(hidden)]
 pub mod races;
@@ -31,6 +31,8 @@ pub mod relay;
 pub mod revocations;
 #[doc(hidden)]
 pub mod sessions;
+#[doc(hidden)]
+pub mod shared;
 
 /// The issuer that a store under test must be given.
 #[doc(hidden)]
@@ -41,6 +43,8 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 /// When the sessions of these tests begin.
 #[doc(hidden)]
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
+/// The reason of most revocations here.
+const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 /// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
 /// How long they live.
@@ -82,12 +86,7 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
         sessions::a_revoked_session_is_never_swapped,
         sessions::a_confirmation_touches_one_field_and_only_of_the_current_generation,
         sessions::sessions_are_listed_page_by_page_in_order,
-        sessions::the_last_known_time_never_goes_back,
-        sessions::a_sweep_removes_what_ended_an_hour_ago_and_nothing_else,
-        sessions::a_sweep_goes_on_until_all_is_removed,
-        sessions::a_session_outlives_its_last_access_token,
         sessions::a_subject_has_so_many_live_sessions_and_no_more,
-        sessions::a_revoked_session_is_kept_while_its_access_tokens_would_live,
         sessions::a_new_store_is_ready,
         revocations::a_session_is_revoked_with_its_record_and_its_entry,
         revocations::a_repeated_revocation_changes_nothing_and_keeps_the_first_reason,
@@ -109,6 +108,26 @@ pub async fn run<S: Store, F: Fn() -> Arc<S>>(make: F) {
         races::a_reader_of_revocations_misses_none,
         races::however_many_begin_at_once_no_more_live_than_may,
     );
+    // A shared store has a time of its own.
+    if make().shared().is_none() {
+        behaviours!(make:
+            sessions::the_last_known_time_never_goes_back,
+            sessions::a_sweep_removes_what_ended_an_hour_ago_and_nothing_else,
+            sessions::a_sweep_goes_on_until_all_is_removed,
+            sessions::a_session_outlives_its_last_access_token,
+            sessions::a_revoked_session_is_kept_while_its_access_tokens_would_live,
+        );
+    }
+}
+
+/// What must hold besides for a [`SharedStore`]: `make` gives two handles on one empty store.
+pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
+    shared::c4_stamps_of_all_nodes_are_in_one_order(make().await).await;
+    shared::a_stamp_too_far_ahead_is_none(make().await).await;
+    shared::what_one_node_wrote_the_other_has(make().await).await;
+    shared::c4_a_not_before_covers_sessions_of_other_nodes(make().await).await;
+    shared::a_feed_brings_what_another_node_wrote(make().await).await;
+    shared::c8_a_complete_step_has_all_that_was_acknowledged_before(make().await).await;
 }
 
 /// The same for the records of the relay.

@@ -39,7 +39,7 @@ pub(super) async fn all(database: &Database) -> Result<(RevocationList, Cursor),
             key = (step == ENTRIES_PER_STEP).then(|| target.value().to_vec());
         }
         if key.is_none() {
-            return Ok((list.finish(), Cursor(end)));
+            return Ok((list.finish(), Cursor::from_place(end)));
         }
         last = key;
         tokio::task::yield_now().await;

@@ -37,18 +37,18 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::encoding::{decode, decode_session};
 #[cfg(feature = "relay")]
 use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion};
 use super::rules::{Failure, Rules, page_size};
-use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
+use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(feature = "test-util")]
 pub use schema::records_read_back_the_same;
 use schema::{
-    BY_SUBJECT, FIRST_ID, HEAD_ROW, Head, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, Writing, decode,
-    decode_revocation, decode_session,
+    BY_SUBJECT, FIRST_ID, HEAD_ROW, Head, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, Writing, decode_revocation,
 };
 use writer::{Call, Job, Shared, Writer, failed};
 
@@ -297,19 +297,20 @@ impl RedbStore {
         decode("the head of the store", row.value())
     }
 
-    fn revocations_step(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+    /// The entries after a place of the log, and the last place read.
+    fn revocations_step(&self, after: u64) -> Result<(Vec<Revocation>, u64), StoreError> {
         let read = self.database()?.begin_read().map_err(failed)?;
         let log = read.open_table(LOG).map_err(failed)?;
         let revocations = read.open_table(REVOCATIONS).map_err(failed)?;
         let mut entries = Vec::new();
-        let mut end = cursor;
-        let after = (Bound::Excluded(cursor.0), Bound::Unbounded);
-        for row in log.range::<u64>(after).map_err(failed)?.take(REVOCATIONS_PER_READ) {
+        let mut end = after;
+        let places = (Bound::Excluded(after), Bound::Unbounded);
+        for row in log.range::<u64>(places).map_err(failed)?.take(REVOCATIONS_PER_READ) {
             let (place, target) = row.map_err(failed)?;
             let missing = || StoreError::new("the store is damaged: a revocation in its log is missing");
             let entry = revocations.get(target.value()).map_err(failed)?.ok_or_else(missing)?;
             entries.push(decode_revocation(target.value(), entry.value())?.1);
-            end = Cursor(place.value());
+            end = place.value();
         }
         Ok((entries, end))
     }
@@ -345,15 +346,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn closed() -> StoreError {
-    StoreError::new("the store is closed")
+    StoreError::new("the store is closed").with_outcome(WriteOutcome::NotDone)
 }
 
 fn being_opened() -> StoreError {
-    StoreError::new("the store is being reopened")
+    StoreError::new("the store is being reopened").with_outcome(WriteOutcome::NotDone)
 }
 
 fn stopped() -> StoreError {
-    StoreError::new("the writer of the store has stopped: restart the gate")
+    StoreError::new("the writer of the store has stopped: restart the gate").with_outcome(WriteOutcome::NotDone)
 }
 
 #[async_trait]
@@ -384,7 +385,7 @@ impl Store for RedbStore {
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
         // In steps, each of its own moment: an entry that moves meanwhile moves to the end, which is still to come.
-        let (mut entries, mut end) = self.revocations_step(cursor)?;
+        let (mut entries, mut end) = self.revocations_step(cursor.place()?)?;
         let mut step = entries.len();
         while step == REVOCATIONS_PER_READ {
             tokio::task::yield_now().await;
@@ -393,7 +394,7 @@ impl Store for RedbStore {
             entries.extend(more);
             end = place;
         }
-        Ok((entries, end))
+        Ok((entries, Cursor::from_place(end)))
     }
 
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {

@@ -10,12 +10,13 @@ use redb::{
 use uuid::Uuid;
 
 use super::super::StoreError;
+use super::super::encoding::decode;
 use super::super::highwater::{HighWater, Mark, Verdict};
 use super::super::rules::Failure;
 use super::Options;
 use super::schema::{
     BY_END, BY_SUBJECT, BY_UNTIL, HEAD_ROW, Head, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
-    SCHEMA_WITHOUT_LIVE, SESSIONS, Writing, decode,
+    SCHEMA_WITHOUT_LIVE, SESSIONS, Writing,
 };
 use super::staged::StagedFile;
 use super::writer::{Marker, failed};

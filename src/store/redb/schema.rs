@@ -13,14 +13,13 @@
 //! | `relay_records_by_until` | until in ms, id | |
 //! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`Head`], versioned | |
 //!
-//! Records are postcard behind one byte that names their version: what this program does not know is an error.
+//! [`encoding`](super::super::encoding) has the bytes of records.
 
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
+use super::super::encoding::{decode, decode_session, decode_target, encode, encode_session, encode_target};
 #[cfg(feature = "relay")]
 use super::super::relay::{RelayId, RelayRecord, RelayRows};
 use super::super::rules::{Failure, State, end_of, is_revoked};
@@ -56,12 +55,6 @@ pub(super) const HEAD_ROW: &str = "head";
 pub(super) const SCHEMA: u32 = 2;
 /// The same without `live_sessions`, which is made when such a store is opened.
 pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
-/// The version of every record, revocation and head that is written, but for [`WITH_CLAIMS`].
-const RECORD_VERSION: u8 = 1;
-/// The version of a session's record that ends with claims. A record without claims has the previous version, so that
-/// earlier programs can read it.
-const WITH_CLAIMS: u8 = 2;
-
 /// The least and the greatest id, for the bounds of a range.
 pub(super) const FIRST_ID: Id = [0; 16];
 pub(super) const LAST_ID: Id = [0xff; 16];
@@ -89,79 +82,9 @@ struct Entry {
     until: Timestamp,
 }
 
-/// Encodes a record. The bytes may contain a session's secret.
-pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    postcard::to_extend(record, vec![RECORD_VERSION])
-        .map(Zeroizing::new)
-        .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
-}
-
-/// Encodes the record of a session.
-pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    let mut bytes = encode(session)?;
-    if let (false, Some(version)) = (session.claims.is_empty(), bytes.first_mut()) {
-        *version = WITH_CLAIMS;
-    }
-    Ok(bytes)
-}
-
-/// Decodes what [`encode`] made; `what` names it in errors.
-pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
-    match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => read(what, rest),
-        Some((version, _)) => Err(unknown_version(what, *version)),
-        None => Err(empty(what)),
-    }
-}
-
-/// Decodes what [`encode_session`] made.
-fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, StoreError> {
-    match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => {
-            // As if it ended with claims: with an empty text, whose length is one byte.
-            let mut whole = Zeroizing::new(Vec::with_capacity(rest.len() + 1));
-            whole.extend_from_slice(rest);
-            whole.push(0);
-            read(what, &whole)
-        }
-        Some((&WITH_CLAIMS, rest)) => read(what, rest),
-        Some((version, _)) => Err(unknown_version(what, *version)),
-        None => Err(empty(what)),
-    }
-}
-
-fn read<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((record, [])) => Ok(record),
-        Ok((_, more)) => Err(StoreError::new(format!("the store is damaged: {what} has {} extra bytes", more.len()))),
-        Err(error) => Err(StoreError::caused_by(format!("the store is damaged: {what} cannot be read"), error)),
-    }
-}
-
-fn unknown_version(what: impl std::fmt::Display, version: u8) -> StoreError {
-    StoreError::new(format!(
-        "{what} has record version {version}, and this program knows only {RECORD_VERSION} and {WITH_CLAIMS}: it was written \
-         by another version of rotogate, which can read it"
-    ))
-}
-
-fn empty(what: impl std::fmt::Display) -> StoreError {
-    StoreError::new(format!("the store is damaged: {what} is empty"))
-}
-
 #[cfg(feature = "relay")]
 pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
     decode(format_args!("{id:?}"), bytes)
-}
-
-pub(super) fn decode_session(id: &Id, bytes: &[u8]) -> Result<Session, StoreError> {
-    let id = SessionId::from_bytes(*id);
-    let session = decode_record(format_args!("session {id}"), bytes)?;
-    if session.id == id {
-        Ok(session)
-    } else {
-        Err(StoreError::new(format!("the store is damaged: session {} is stored under the id {id}", session.id)))
-    }
 }
 
 /// The entry of a target, and its position in the log.
@@ -171,28 +94,17 @@ pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revoca
     Ok((place, Revocation { target, effect, until }))
 }
 
-fn encode_target(target: &Target) -> Result<Vec<u8>, StoreError> {
-    postcard::to_stdvec(target).map_err(|error| StoreError::caused_by("a target cannot be encoded", error))
-}
-
-fn decode_target(key: &[u8]) -> Result<Target, StoreError> {
-    match postcard::take_from_bytes(key) {
-        Ok((target, [])) => Ok(target),
-        Ok(_) | Err(_) => Err(StoreError::new("the store is damaged: the target of a revocation cannot be read")),
-    }
-}
-
 /// Reads bytes as a record of each kind. Does everything that can be read stay the same when it is written and read
 /// again? For the fuzz targets.
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
-    fn holds<T: Serialize + DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
+    fn holds<T: Serialize + serde::de::DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
         let again = |record: &T| decode::<T>("a record", &encode(record).ok()?).ok();
         decode::<T>("a record", bytes).map_or(true, |record| again(&record) == Some(record))
     }
     let again = |target: &Target| encode_target(target).and_then(|key| decode_target(&key)).ok();
-    let session = |bytes: &[u8]| decode_record("a record", bytes).ok();
+    let session = |bytes: &[u8]| super::super::encoding::decode_record("a record", bytes).ok();
     let holds_session = session(bytes)
         .is_none_or(|record| encode_session(&record).ok().and_then(|bytes| session(&bytes)) == Some(record));
     let target = decode_target(bytes).map_or(true, |target| again(&target) == Some(target));
@@ -488,64 +400,13 @@ impl RelayRows for Writing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance;
 
     #[test]
-    fn the_bytes_of_version_1_never_change() {
-        // Every later program must be able to read a record of today. If this fails, the layout changed: raise
-        // RECORD_VERSION, and still read the old layout.
-        let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
-        let bytes = encode_session(&session).unwrap();
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, GOLDEN_SESSION);
-        assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
-
-        let target = Target::Subject { issuer: "https://i".into(), subject: "alice".into() };
-        assert_eq!(encode_target(&target).unwrap(), b"\x01\x09https://i\x05alice");
-        assert_eq!(decode_target(b"\x01\x09https://i\x05alice").unwrap(), target);
+    fn the_bytes_of_an_entry_never_change() {
         let entry = Entry { place: 7, effect: Effect::NotBefore(Timestamp::from_millis(5)), until: Timestamp::MAX };
         assert_eq!(
             encode(&entry).unwrap().as_slice(),
             [1, 7, 1, 5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]
         );
-    }
-
-    const GOLDEN_SESSION: &str = "01018bcfe56800700080000000000000015e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e05616c696365010461636d65037765620a\
-        72656164207772697465066f617574683280e090d3c631c09fbaffbc31010080d095ffbc3180d095ffbc31000472656164c0\
-        9fbaffbc31056b65792d310100010107612070686f6e650100c0000201";
-
-    #[test]
-    fn i42_a_record_with_claims_has_a_version_of_its_own_and_reads_back_the_same() {
-        let old = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
-        let mut session = old.clone();
-        session.claims.insert("roles", ["admin"]).unwrap();
-        let bytes = encode_session(&session).unwrap();
-        let without = encode_session(&old).unwrap();
-        assert_eq!((bytes[0], without[0]), (WITH_CLAIMS, RECORD_VERSION));
-        // The claims stand behind what every record holds.
-        assert_eq!(bytes[1..without.len()], without[1..]);
-        assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
-        // A record of before there were claims has none.
-        let old_bytes = GOLDEN_SESSION.replace(char::is_whitespace, "");
-        let old_bytes: Vec<u8> =
-            (0..old_bytes.len()).step_by(2).map(|at| u8::from_str_radix(&old_bytes[at..at + 2], 16).unwrap()).collect();
-        assert_eq!(decode_session(old.id.as_bytes(), &old_bytes).unwrap(), old);
-        // Neither may be longer or shorter than it is, nor hold a claim that the gate itself sets.
-        for bytes in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), [&without[..], &[0]].concat()] {
-            assert!(decode_session(session.id.as_bytes(), &bytes).is_err());
-        }
-        let mut reserved = without.to_vec();
-        reserved[0] = WITH_CLAIMS;
-        reserved.push(14);
-        reserved.extend_from_slice(br#"{"sub":"root"}"#);
-        assert!(decode_session(session.id.as_bytes(), &reserved).is_err());
-    }
-
-    #[test]
-    fn o4_an_unknown_record_version_is_an_error_that_names_it() {
-        let error = decode_record("session x", &[9, 1, 2, 3]).unwrap_err().to_string();
-        assert!(error.contains("session x") && error.contains("version 9"), "{error}");
-        assert!(decode::<u64>("x", &[]).is_err());
-        assert!(decode::<u64>("x", &[1, 5, 5]).unwrap_err().to_string().contains("1 extra bytes"));
     }
 }

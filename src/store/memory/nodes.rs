@@ -1,0 +1,237 @@
+//! Several handles on one store in memory, as several gates would have on a remote one, for tests: each can be cut off.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::super::shared::{Feed, FeedStep, Follow, Heard, SharedStore};
+use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
+use super::MemoryStore;
+use crate::clock::{TimeSource, Timestamp};
+use crate::revocation::Revocation;
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+
+/// What all handles share.
+struct Common {
+    store: MemoryStore,
+    /// The store's own clock.
+    time: Arc<dyn TimeSource>,
+    /// The last stamp: a creation and a not-before never share a millisecond.
+    last_stamp: Mutex<Timestamp>,
+    leeway: Duration,
+    /// Changed after each write.
+    written: watch::Sender<()>,
+}
+
+/// What a test does to one node's way to the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// Everything passes.
+    #[default]
+    Open,
+    /// Nothing reaches the store.
+    Cut,
+    /// Requests reach the store, and the answers to the feed wait.
+    FeedHeld,
+}
+
+/// One node's handle.
+pub struct MemoryNode {
+    common: Arc<Common>,
+    way: watch::Sender<Way>,
+}
+
+impl MemoryNode {
+    /// The first handle on a new store, whose own clock is `time`.
+    pub fn first(issuer: impl Into<Arc<str>>, leeway: Duration, time: Arc<dyn TimeSource>) -> Self {
+        let common = Common {
+            store: MemoryStore::for_a_trial(issuer, leeway),
+            time,
+            last_stamp: Mutex::default(),
+            leeway,
+            written: watch::Sender::new(()),
+        };
+        Self { common: Arc::new(common), way: watch::Sender::default() }
+    }
+
+    /// Another node's handle on the same store.
+    pub fn another(&self) -> Self {
+        Self { common: Arc::clone(&self.common), way: watch::Sender::default() }
+    }
+
+    /// Changes this node's way to the store.
+    pub fn set_way(&self, way: Way) {
+        self.way.send_replace(way);
+    }
+
+    fn reach(&self) -> Result<&MemoryStore, StoreError> {
+        reach(&self.way.borrow())?;
+        Ok(&self.common.store)
+    }
+
+    fn wrote<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.common.written.send_replace(());
+        result
+    }
+}
+
+fn reach(way: &Way) -> Result<(), StoreError> {
+    match way {
+        Way::Open | Way::FeedHeld => Ok(()),
+        Way::Cut => Err(StoreError::new("the store cannot be reached")
+            .with_outcome(WriteOutcome::NotDone)
+            .with_retry_after(Duration::from_secs(1))),
+    }
+}
+
+impl fmt::Debug for MemoryNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryNode").field("way", &*self.way.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryNode {
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.reach()?.load(id).await
+    }
+
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        self.wrote(self.reach()?.insert(session, bound).await)
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
+        self.wrote(self.reach()?.compare_and_swap(expected, record, revocation).await)
+    }
+
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        self.wrote(self.reach()?.revoke(entry, because).await)
+    }
+
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        self.reach()?.revocations_since(cursor).await
+    }
+
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+        self.reach()?.confirm(seen).await
+    }
+
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
+        self.reach()?.list(filter, after, limit).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+        self.reach()?.sweep(now).await
+    }
+
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
+        self.reach()?;
+        Ok(self.common.time.wall())
+    }
+
+    fn shared(&self) -> Option<&dyn SharedStore> {
+        Some(self)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.reach()?.check().await
+    }
+}
+
+#[async_trait]
+impl SharedStore for MemoryNode {
+    async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.reach()?;
+        let now = self.common.time.wall();
+        let floor = if after == Timestamp::ZERO { after } else { after.plus(Duration::from_millis(1)) };
+        let mut last = self.common.last_stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = now.max(*last).max(floor);
+        if stamp > now.plus(self.common.leeway) {
+            return Ok(None);
+        }
+        *last = stamp;
+        Ok(Some(stamp))
+    }
+
+    async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
+        self.reach()?;
+        let mut last = self.common.last_stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.common.time.wall().max(*last);
+        *last = stamp.plus(Duration::from_millis(1));
+        Ok(stamp)
+    }
+
+    async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
+        self.reach()?;
+        let mut written = self.common.written.subscribe();
+        written.mark_changed();
+        let (common, way) = (Arc::clone(&self.common), self.way.subscribe());
+        Ok(Box::new(NodeFeed { common, way, written, follow, cursor: from, broke: false }))
+    }
+}
+
+struct NodeFeed {
+    common: Arc<Common>,
+    way: watch::Receiver<Way>,
+    written: watch::Receiver<()>,
+    follow: Follow,
+    cursor: Cursor,
+    /// The last call failed.
+    broke: bool,
+}
+
+impl fmt::Debug for NodeFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeFeed").field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Feed for NodeFeed {
+    async fn next(&mut self) -> Result<FeedStep, StoreError> {
+        tokio::select! {
+            // The cluster lives as long as this feed, so this never fails.
+            _ = self.written.changed(), if !self.broke => {}
+            () = tokio::time::sleep(self.follow.every) => {}
+        }
+        self.broke = true;
+        reach(&self.way.borrow())?;
+        let asked = self.follow.time.monotonic();
+        let (entries, end) = self.common.store.revocations_since(self.cursor.clone()).await?;
+        let store_time = self.common.time.wall();
+        // A handle that is gone opens the way.
+        let _ = self.way.wait_for(|way| *way != Way::FeedHeld).await;
+        reach(&self.way.borrow())?;
+        self.broke = false;
+        self.cursor = end;
+        let answered = self.follow.time.monotonic();
+        Ok(FeedStep { entries, complete: Some(Heard { asked, answered, store_time, unbroken: true }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemTime;
+    use crate::store::conformance::{self, ISSUER, LEEWAY};
+
+    fn pair() -> [Arc<MemoryNode>; 2] {
+        let first = MemoryNode::first(ISSUER, LEEWAY, Arc::new(SystemTime::new()));
+        let second = first.another();
+        [Arc::new(first), Arc::new(second)]
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn c1_nodes_on_a_memory_store_pass_the_conformance_suite() {
+        conformance::run(|| pair().into_iter().next().unwrap()).await;
+        conformance::run_shared(async || pair()).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! What a store adds if several gates share it: stamps that all of them agree on, and a feed of what the others revoked.
+//!
+//! A gate on a shared store accepts a token only while it has heard of every revocation that was acknowledged more than
+//! [`Staleness::limit`] ago. Each [`FeedStep`] that is complete proves this anew: the node reads its own monotonic clock,
+//! **then** asks the store for the end of its revocations, and applies everything up to there. Whatever was acknowledged
+//! before that reading is applied then. No clocks are compared, and a slow answer only makes the proof older.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Cursor, Revocation, Store, StoreError};
+use crate::clock::{TimeSource, Timestamp};
+
+/// A store that several processes write to. Each process has a handle of its own.
+///
+/// Every write may be sent again after a reply that did not come: the store finds out that it was done, and changes
+/// nothing more.
+#[async_trait]
+pub trait SharedStore: Store {
+    /// A moment for something that is about to begin: a session, or a token without one. It is later than `after` and
+    /// than every not-before whose write was acknowledged, by any node, and no earlier than the store's time. Every later
+    /// [`stamp_not_before`](Self::stamp_not_before), on any node, is at or after it. `None` if `after` is further ahead of
+    /// the store's time than the leeway: a clock is wrong.
+    async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// A moment for a not-before: at or after every creation that was stamped so far, by any node.
+    async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
+
+    /// Follows the revocations that any node writes, from `from` on.
+    async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
+}
+
+/// How a node follows a store.
+#[derive(Clone)]
+pub struct Follow {
+    /// The node's clocks.
+    pub time: Arc<dyn TimeSource>,
+    /// How often the node asks for the end of the revocations.
+    pub every: Duration,
+}
+
+impl fmt::Debug for Follow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follow").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
+/// The revocations of a shared store, as they are written.
+#[async_trait]
+pub trait Feed: fmt::Debug + Send {
+    /// Waits for the next step. While the store answers, the next complete one comes within about [`Follow::every`].
+    ///
+    /// # Errors
+    /// The store does not answer. The next call tries again, after a pause of its own, and goes on where the feed was.
+    async fn next(&mut self) -> Result<FeedStep, StoreError>;
+}
+
+/// What a feed brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedStep {
+    /// Entries, in the order in which they may be applied. An entry may come again.
+    pub entries: Vec<Revocation>,
+    /// `None`: more follows. Else the node knows everything that was acknowledged before it asked.
+    pub complete: Option<Heard>,
+}
+
+/// The proof of a complete step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The node's [monotonic clock](TimeSource::monotonic) before it asked.
+    pub asked: Duration,
+    /// The same after the answer.
+    pub answered: Duration,
+    /// The store's time in the answer.
+    pub store_time: Timestamp,
+    /// Whether every acknowledged write since the feed began is still in the store, as far as the store can tell.
+    pub unbroken: bool,
+}
+
+/// For how long a gate goes on without hearing from a shared store.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::store::Staleness;
+///
+/// let staleness = Staleness::default();
+/// assert_eq!(staleness.limit, Duration::from_secs(2));
+/// assert_eq!(staleness.served, staleness.limit, "then requests with a token are answered with 503");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staleness {
+    /// The longest time for which a revocation that was acknowledged elsewhere may be unknown here. Past it, no token is
+    /// issued.
+    pub limit: Duration,
+    /// The longest time without news for which requests with a token pass: [`limit`](Self::limit), unless availability
+    /// counts for more.
+    pub served: Duration,
+}
+
+impl Staleness {
+    /// The shortest [`limit`](Self::limit).
+    pub const SHORTEST: Duration = Duration::from_millis(500);
+    /// The longest [`limit`](Self::limit).
+    pub const LONGEST: Duration = Duration::from_secs(60);
+
+    /// No token passes for longer than `limit` without news of the store.
+    pub const fn deny_after(limit: Duration) -> Self {
+        Self { limit, served: limit }
+    }
+
+    /// How often a node asks: a few times within [`limit`](Self::limit).
+    pub fn every(&self) -> Duration {
+        self.limit / 4
+    }
+}
+
+impl Default for Staleness {
+    fn default() -> Self {
+        Self::deny_after(Duration::from_secs(2))
+    }
+}
