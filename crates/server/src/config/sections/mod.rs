@@ -48,7 +48,7 @@ mod upstreams;
 pub use admin::AdminConfig;
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
-pub use directory::{DirectoryConfig, HashesConfig, UsersConfig};
+pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
 pub use introspection::{IntrospectionConfig, SecretIn};
