@@ -7,12 +7,12 @@ use http::uri::Scheme;
 use rustls::pki_types::ServerName;
 
 /// A proxy that passes connections on (CONNECT, RFC 9110 §9.3.6). It is asked in clear, and sees host and port of each
-/// server; TLS is with the server.
+/// server; TLS is with the server. For [`RemoteIssuer::proxy`](crate::remote_keys::RemoteIssuer::proxy).
 ///
 /// It also resolves the names of servers, so their addresses are not checked here.
 ///
 /// ```
-/// use rotogate::http_client::Proxy;
+/// use rotogate::remote_keys::Proxy;
 ///
 /// assert!(Proxy::parse("http://proxy.example.com:3128").is_ok());
 /// assert!(Proxy::parse("http://user:secret@proxy.example.com:3128").is_err());
@@ -21,6 +21,12 @@ use rustls::pki_types::ServerName;
 pub struct Proxy(Uri);
 
 /// Why a URL does not name a proxy.
+///
+/// ```
+/// use rotogate::remote_keys::{BadProxy, Proxy};
+///
+/// assert_eq!(Proxy::parse("proxy.example.com"), Err(BadProxy));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected http://host:port, without user and path")]
 pub struct BadProxy;
