@@ -141,8 +141,9 @@ impl Lease {
 
     /// Begins with a caller whose token was just checked.
     pub(crate) fn of(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        let session = caller.and_then(|caller| caller.token().session);
-        let line = session.map(|(id, generation)| context.engine.live_sessions().begin(id, generation));
+        let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
+        let line =
+            session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));
         let opened = context.engine.clock().now();
         Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
     }

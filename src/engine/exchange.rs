@@ -341,7 +341,7 @@ fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
 
 /// The terms of the session's long connections after this record was written. `None` if the key that signed its token
 /// is gone: then the token is refused, too.
-fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
+pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
     Some(SuccessorToken { generation: record.current, expires: record.last.access_expires, key })
 }

@@ -2,10 +2,21 @@
 //! any acknowledged write was lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::Engine;
+use super::exchange::successor_token;
 use crate::clock::{ClockState, Timestamp};
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::SessionId;
+use crate::session::rotation::REVOKED;
+use crate::store::rules::is_revoked;
 use crate::store::{FeedStep, Heard, Staleness};
+
+/// How many sessions the store is asked about between two entries of a feed. The long connections of the others end.
+const MAX_ASKED: usize = 256;
+/// How long before its token expires the store is asked about a long connection.
+const ASKED_BEFORE: Duration = Duration::from_secs(3);
 
 /// See the module.
 #[derive(Debug)]
@@ -61,8 +72,16 @@ impl Following {
 
 impl Engine {
     /// Applies what a feed brought.
-    pub(crate) fn take_step(&self, step: &FeedStep) {
+    pub(crate) async fn take_step(&self, step: &FeedStep) {
+        let mut rotated = Vec::new();
         for entry in &step.entries {
+            match self.rotated_elsewhere(entry) {
+                Some(session) if rotated.len() < MAX_ASKED => rotated.push((session, entry)),
+                Some(_) | None => drop(self.revocations.apply(entry)),
+            }
+        }
+        for (session, entry) in rotated {
+            self.advance_lines(session).await;
             self.revocations.apply(entry);
         }
         let (Some(heard), Some(staleness)) = (step.complete, self.following.staleness) else { return };
@@ -76,6 +95,38 @@ impl Engine {
         let since = self.clock.at(asked);
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
+    }
+
+    /// The session whose earlier access tokens end with this entry, if long connections here depend on them. Another gate
+    /// may have exchanged its token: then they go on with the new one (requirement C27).
+    fn rotated_elsewhere(&self, entry: &Revocation) -> Option<SessionId> {
+        match (&entry.target, entry.effect) {
+            (Target::Session(id), Effect::Minimum { minimum, .. }) if minimum != REVOKED => {
+                (self.revocations.minimum(*id) < minimum && self.live_sessions.has(*id)).then_some(*id)
+            }
+            _ => None,
+        }
+    }
+
+    /// Moves the long connections of a session to the token that another gate issued. If the store does not answer, they
+    /// end with theirs.
+    async fn advance_lines(&self, id: SessionId) {
+        let Ok(Some(session)) = self.store.load(id).await else { return };
+        let Some(token) = successor_token(&self.keyring(), &session).filter(|_| !is_revoked(&session)) else { return };
+        for presented in [session.previous, session.current] {
+            self.live_sessions.advance(id, presented, token);
+        }
+    }
+
+    /// Asks a shared store about long connections whose token expires soon.
+    pub(crate) async fn advance_expiring_lines(&self) {
+        if self.store.shared().is_none() {
+            return;
+        }
+        let now = self.clock.latest();
+        for session in self.live_sessions.expiring(now..now.plus(ASKED_BEFORE)) {
+            self.advance_lines(session).await;
+        }
     }
 
     /// How well the engine knows what other gates revoked.

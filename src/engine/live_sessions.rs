@@ -5,6 +5,7 @@
 //! Only sessions with connections are in the map, so a rotation costs one look-up.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dashmap::DashMap;
@@ -38,6 +39,8 @@ struct State {
     before: Option<Generation>,
     /// The access token of this generation; `None` while the connection still has the one it began with.
     advanced_to: Option<SuccessorToken>,
+    /// When the access token that it depends on expires.
+    expires: Timestamp,
 }
 
 /// The access token that a rotation moved a connection to, as far as it decides how long the connection may last.
@@ -52,9 +55,9 @@ pub struct SuccessorToken {
 }
 
 impl LiveSessions {
-    /// Adds a connection that was opened with a token of this generation.
-    pub fn begin(&self, session: SessionId, generation: Generation) -> Arc<LiveConnection> {
-        let state = Mutex::new(State { generation, before: None, advanced_to: None });
+    /// Adds a connection that was opened with a token of this generation, which expires then.
+    pub fn begin(&self, session: SessionId, generation: Generation, expires: Timestamp) -> Arc<LiveConnection> {
+        let state = Mutex::new(State { generation, before: None, advanced_to: None, expires });
         let line = Arc::new(LiveConnection { all: self.clone(), session, state });
         self.0.entry(session).or_default().push(Arc::downgrade(&line));
         line
@@ -71,9 +74,37 @@ impl LiveSessions {
         for line in lines {
             let mut state = line.state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.generation == presented || state.before == Some(presented) {
-                *state = State { generation: issued.generation, before: Some(presented), advanced_to: Some(issued) };
+                *state = State {
+                    generation: issued.generation,
+                    before: Some(presented),
+                    advanced_to: Some(issued),
+                    expires: issued.expires,
+                };
             }
         }
+    }
+
+    /// Has the session connections?
+    pub(crate) fn has(&self, session: SessionId) -> bool {
+        self.0.contains_key(&session)
+    }
+
+    /// The sessions with a connection whose token expires within this time.
+    pub(crate) fn expiring(&self, within: Range<Timestamp>) -> Vec<SessionId> {
+        let is_due = |line: &Arc<LiveConnection>| {
+            within.contains(&line.state.lock().unwrap_or_else(PoisonError::into_inner).expires)
+        };
+        let mut due = Vec::new();
+        // Kept until the map is unlocked: the last reference to a connection removes it from the map.
+        let mut seen = Vec::new();
+        for lines in self.0.iter() {
+            let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();
+            if lines_of.iter().any(is_due) {
+                due.push(*lines.key());
+            }
+            seen.extend(lines_of);
+        }
+        due
     }
 }
 
@@ -107,6 +138,8 @@ impl Drop for LiveConnection {
 mod tests {
     use super::*;
 
+    const BEGAN_WITH: Timestamp = Timestamp::from_millis(5000);
+
     fn to(generation: Generation) -> SuccessorToken {
         static KEY: std::sync::OnceLock<KeyPrint> = std::sync::OnceLock::new();
         let made = || crate::token::Keyring::ephemeral().unwrap().signer().verifying_key().print();
@@ -120,7 +153,8 @@ mod tests {
     #[test]
     fn a_rotation_carries_what_hangs_on_the_generation_presented_and_nothing_else() {
         let all = LiveSessions::default();
-        let (one, two) = (all.begin(id(), Generation::FIRST), all.begin(id(), Generation::new(2)));
+        let (one, two) =
+            (all.begin(id(), Generation::FIRST, BEGAN_WITH), all.begin(id(), Generation::new(2), BEGAN_WITH));
         assert_eq!((one.advanced_to(), one.session()), (None, id()));
         all.advance(id(), Generation::new(2), to(Generation::new(3)));
         assert_eq!((one.advanced_to(), two.advanced_to()), (None, Some(to(Generation::new(3)))));
@@ -133,9 +167,9 @@ mod tests {
     #[test]
     fn a_reissue_carries_its_presenter_over_and_leaves_what_it_abandons() {
         let all = LiveSessions::default();
-        let victim = all.begin(id(), Generation::FIRST);
+        let victim = all.begin(id(), Generation::FIRST, BEGAN_WITH);
         all.advance(id(), Generation::FIRST, to(Generation::new(2)));
-        let thief = all.begin(id(), Generation::new(2));
+        let thief = all.begin(id(), Generation::new(2), BEGAN_WITH);
         for issued in [3, 4] {
             all.advance(id(), Generation::FIRST, to(Generation::new(issued)));
             assert_eq!((victim.generation(), thief.generation()), (Generation::new(issued), Generation::new(2)));
@@ -143,9 +177,22 @@ mod tests {
     }
 
     #[test]
+    fn c27_a_connection_is_found_by_the_time_at_which_its_present_token_expires() {
+        let all = LiveSessions::default();
+        let _line = all.begin(id(), Generation::FIRST, BEGAN_WITH);
+        assert!(all.has(id()) && all.expiring(Timestamp::ZERO..BEGAN_WITH).is_empty());
+        assert_eq!(all.expiring(BEGAN_WITH..Timestamp::MAX), [id()]);
+        let next = to(Generation::new(2));
+        all.advance(id(), Generation::FIRST, next);
+        assert!(all.expiring(BEGAN_WITH..next.expires).is_empty());
+        assert_eq!(all.expiring(next.expires..Timestamp::MAX), [id()]);
+    }
+
+    #[test]
     fn what_has_ended_is_forgotten() {
         let all = LiveSessions::default();
-        let (one, two) = (all.begin(id(), Generation::FIRST), all.begin(id(), Generation::FIRST));
+        let (one, two) =
+            (all.begin(id(), Generation::FIRST, BEGAN_WITH), all.begin(id(), Generation::FIRST, BEGAN_WITH));
         drop(one);
         assert_eq!(all.0.get(&id()).unwrap().len(), 1);
         drop(two);

@@ -28,7 +28,7 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
     if let Some(mut feed) = feed {
         loop {
             let step = feed.next().await?;
-            gate.engine.take_step(&step);
+            gate.engine.take_step(&step).await;
             if step.complete.is_some() {
                 break;
             }
@@ -36,6 +36,7 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
         tokio::spawn(follow(Arc::downgrade(gate), feed));
     }
     tokio::spawn(tick(Arc::downgrade(gate)));
+    tokio::spawn(advance(Arc::downgrade(gate)));
     tokio::spawn(flush(Arc::downgrade(gate)));
     tokio::spawn(sweep(Arc::downgrade(gate)));
     Ok(())
@@ -55,7 +56,7 @@ async fn follow(gate: Weak<Inner>, mut feed: Box<dyn Feed>) {
         let Some(gate) = gate.upgrade() else { return };
         match step {
             Ok(step) => {
-                gate.engine.take_step(&step);
+                gate.engine.take_step(&step).await;
                 failing = Seldom::default();
             }
             Err(error) if failing.is_due(gate.engine.clock().source().monotonic()) => tracing::error!(
@@ -103,6 +104,16 @@ async fn tick(gate: Weak<Inner>) {
             }
             before = now;
         }
+    }
+}
+
+/// Moves long connections to tokens that other gates issued.
+async fn advance(gate: Weak<Inner>) {
+    let mut ticks = every(TICK_EVERY);
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        gate.engine.advance_expiring_lines().await;
     }
 }
 

@@ -10,12 +10,16 @@ use rotogate::Gate;
 use rotogate::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate::gate::{DEFAULT_LEEWAY, Readiness};
 use rotogate::route::{Route, RoutePolicy};
+use rotogate::session::profile::Profile;
 use rotogate::store::memory::nodes::{MemoryNode, Way};
 use rotogate::store::{Staleness, Store};
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::Keyring;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use crate::client::Server;
+use crate::upgrades::{ask, chatter, rest, upgrading};
 use crate::{builder_with, tokens};
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -26,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Node {
     gate: Gate,
     time: Arc<ManualTime>,
+    /// The store's own clock.
+    store_time: Arc<ManualTime>,
     store: Arc<MemoryNode>,
     server: Server,
 }
@@ -37,27 +43,39 @@ impl Node {
 
     /// Asks until the answer is this.
     async fn comes_to(&self, token: &str, status: StatusCode) {
-        let asked = async {
-            while self.status(token).await != status {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("the answer comes to {status}"));
+        comes("the answer", async || self.status(token).await == status).await;
     }
+}
+
+/// Waits until a condition holds.
+async fn comes(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} does not come"));
 }
 
 /// Gates whose wall clocks differ from that of their store by these seconds.
 async fn nodes<const N: usize>(staleness: Staleness, clocks: [i64; N]) -> [Node; N] {
+    nodes_with(staleness, clocks, Profile::default()).await
+}
+
+async fn nodes_with<const N: usize>(staleness: Staleness, clocks: [i64; N], profile: Profile) -> [Node; N] {
     let folder = tempfile::tempdir().unwrap();
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
-    let first = MemoryNode::first("https://api.test", DEFAULT_LEEWAY, ManualTime::at(START) as Arc<dyn TimeSource>);
+    let store_time = ManualTime::at(START);
+    let first = MemoryNode::first("https://api.test", DEFAULT_LEEWAY, Arc::clone(&store_time) as Arc<dyn TimeSource>);
     let mut nodes = Vec::new();
     for ahead in clocks {
         let time = ManualTime::at(Timestamp::from_secs(START.as_secs().saturating_add_signed(ahead)));
         let store = Arc::new(first.another());
         let keys = Keyring::load(folder.path()).unwrap();
         let gate = builder_with(keys)
+            .profile(profile.clone())
             .route(Route::new("/open", RoutePolicy::public()))
+            .route(Route::new("/ws", upgrading()))
             .route(Route::catch_all(RoutePolicy::default()))
             .shared_store(Arc::clone(&store) as Arc<dyn Store>)
             .staleness(staleness)
@@ -65,8 +83,9 @@ async fn nodes<const N: usize>(staleness: Staleness, clocks: [i64; N]) -> [Node;
             .build()
             .await
             .unwrap();
-        let app = Router::new().route("/", get(async || "ok")).route("/open", get(async || "ok")).layer(gate.layer());
-        nodes.push(Node { gate, time, store, server: Server::axum(app).await });
+        let app = Router::new().route("/", get(async || "ok")).route("/open", get(async || "ok"));
+        let app = app.route("/ws", get(chatter)).layer(gate.layer());
+        nodes.push(Node { gate, time, store_time: Arc::clone(&store_time), store, server: Server::axum(app).await });
     }
     nodes.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
 }
@@ -183,5 +202,63 @@ async fn c5_a_token_that_many_present_at_all_gates_has_one_successor() {
             successors.insert((issued.access_token.expose().to_owned(), refresh.expose().to_owned()));
         }
         assert_eq!(successors.len(), 1);
+    }
+}
+
+/// Reads what a chatter says for about a second: its connection goes on.
+async fn goes_on(stream: &mut TcpStream) {
+    let mut frame = [0; 2 + "on and on".len()];
+    for _ in 0..100 {
+        stream.read_exact(&mut frame).await.unwrap();
+        assert_eq!(frame[0], 0x81, "a text frame");
+    }
+}
+
+#[tokio::test]
+async fn c27_a_connection_at_one_gate_survives_a_rotation_at_another_and_ends_with_its_session() {
+    let profile = Profile { revoke_previous_after: Some(Duration::ZERO), ..Profile::default() };
+    let [a, b] = nodes_with(Staleness::default(), [0, 0], profile).await;
+    let (access, refresh) = tokens(&a.gate, "").await;
+    let (status, mut stream) = ask(a.server, "/ws", "websocket", Some(&access)).await;
+    assert_eq!(status, 101);
+    let next = b.server.refresh("/token", &refresh).await;
+    a.comes_to(&access, StatusCode::UNAUTHORIZED).await;
+    goes_on(&mut stream).await;
+    let again = b.server.refresh("/token", &next.member("refresh_token")).await;
+    a.comes_to(&next.member("access_token"), StatusCode::UNAUTHORIZED).await;
+    goes_on(&mut stream).await;
+    assert_eq!(a.status(&again.member("access_token")).await, StatusCode::OK);
+    b.gate.sessions().revoke_subject("ada").await.unwrap();
+    let said = rest(&mut stream).await;
+    assert!(said.windows(4).any(|four| four[0] == 0x88 && four[2..] == 1008_u16.to_be_bytes()));
+}
+
+#[tokio::test]
+async fn c27_a_connection_goes_on_past_its_token_if_another_gate_exchanged_that_in_time() {
+    // The clocks jump further than any staleness below.
+    let staleness = Staleness { limit: Duration::from_secs(60), served: Duration::from_secs(86_400) };
+    let nodes = nodes(staleness, [0, 0]).await;
+    let [a, b] = &nodes;
+    let (access, refresh) = tokens(&a.gate, "").await;
+    let (other, _) = tokens(&a.gate, "").await;
+    let (_, mut stream) = ask(a.server, "/ws", "websocket", Some(&access)).await;
+    let (_, mut unrefreshed) = ask(a.server, "/ws", "websocket", Some(&other)).await;
+    move_on(&nodes, Duration::from_secs(598)).await;
+    assert_eq!(b.server.refresh("/token", &refresh).await.status, StatusCode::OK);
+    // Both are asked about once a second now; two rounds, because one may have begun before the refresh.
+    let before = a.store.loads();
+    comes("the store is asked", async || a.store.loads() >= before + 4).await;
+    move_on(&nodes, Duration::from_secs(3)).await;
+    rest(&mut unrefreshed).await;
+    goes_on(&mut stream).await;
+}
+
+/// Moves all clocks, and waits until all gates have heard of it.
+async fn move_on(nodes: &[Node], by: Duration) {
+    nodes[0].store_time.advance(by);
+    nodes.iter().for_each(|node| node.time.advance(by));
+    nodes[0].gate.sessions().revoke_subject("nobody").await.unwrap();
+    for node in nodes {
+        comes("a gate is ready", async || node.gate.readiness().await == Readiness::Ready).await;
     }
 }

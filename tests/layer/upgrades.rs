@@ -26,7 +26,7 @@ use crate::builder;
 use crate::client::Server;
 
 /// Says something for ever, and never looks at a lease.
-async fn chatter(upgrade: WebSocketUpgrade) -> AxumResponse {
+pub async fn chatter(upgrade: WebSocketUpgrade) -> AxumResponse {
     upgrade.on_upgrade(async |mut socket| {
         while socket.send(Message::text("on and on")).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -34,7 +34,7 @@ async fn chatter(upgrade: WebSocketUpgrade) -> AxumResponse {
     })
 }
 
-fn upgrading() -> RoutePolicy {
+pub fn upgrading() -> RoutePolicy {
     RoutePolicy { upgrade: true, ..RoutePolicy::default() }
 }
 
@@ -44,7 +44,7 @@ async fn session(gate: &Gate) -> (rotogate::session::SessionId, String) {
 }
 
 /// Asks for an upgrade; the status, and the connection behind the head of the answer.
-async fn ask(server: Server, path: &str, protocol: &str, token: Option<&str>) -> (u16, TcpStream) {
+pub async fn ask(server: Server, path: &str, protocol: &str, token: Option<&str>) -> (u16, TcpStream) {
     let mut stream = TcpStream::connect(server.0).await.unwrap();
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     let request = format!(
@@ -61,7 +61,7 @@ async fn ask(server: Server, path: &str, protocol: &str, token: Option<&str>) ->
 }
 
 /// What comes until the other side ends; a minute is for a test that fails.
-async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+pub async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let reading = stream.read_to_end(&mut rest);
     tokio::time::timeout(Duration::from_secs(60), reading).await.expect("the connection goes on").unwrap();

@@ -1,6 +1,7 @@
 //! Several handles on one store in memory, as several gates would have on a remote one, for tests: each can be cut off.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ pub struct MemoryNode {
     way: watch::Sender<Way>,
     held: watch::Sender<Held>,
     release: Arc<Notify>,
+    loads: AtomicU64,
 }
 
 impl MemoryNode {
@@ -72,7 +74,18 @@ impl MemoryNode {
     }
 
     fn on(common: Arc<Common>) -> Self {
-        Self { common, way: watch::Sender::default(), held: watch::Sender::default(), release: Arc::default() }
+        Self {
+            common,
+            way: watch::Sender::default(),
+            held: watch::Sender::default(),
+            release: Arc::default(),
+            loads: AtomicU64::new(0),
+        }
+    }
+
+    /// How many records this node has read.
+    pub fn loads(&self) -> u64 {
+        self.loads.load(Ordering::SeqCst)
     }
 
     /// Waits until an answer to the feed is held.
@@ -122,7 +135,9 @@ impl fmt::Debug for MemoryNode {
 #[async_trait]
 impl Store for MemoryNode {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.reach()?.load(id).await
+        let record = self.reach()?.load(id).await;
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        record
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
