@@ -10,7 +10,7 @@ use support::pki::{Pki, write_private};
 use support::{Gate, Place, keep_secret, with};
 use tempfile::TempDir;
 
-use super::server::{Process, done, folder, free_port, program, unprivileged, write};
+use support::server::{Process, done, folder, free_port, program, unprivileged, write};
 
 const ADMIN_PASSWORD: &str = "slapd-admin-password";
 const GATE_PASSWORD: &str = "gate-directory-password";

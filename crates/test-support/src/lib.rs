@@ -33,6 +33,7 @@ pub mod chain;
 pub mod frames;
 pub mod pki;
 pub mod random;
+pub mod server;
 pub mod stub;
 pub mod tls_client;
 pub mod wire;
