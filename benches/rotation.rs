@@ -81,6 +81,7 @@ impl ByEngine {
             revocations: Arc::new(RevocationList::new()),
             limits: Arc::new(Limits::new(support::open_rates(), time)),
             keep_login_origin: true,
+            staleness: None,
         });
         Self {
             engine,

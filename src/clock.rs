@@ -1,11 +1,15 @@
-//! Time, as the engine sees it. Only this module reads a clock.
+//! Time, as the engine sees it. Only this module reads a clock of the machine.
 //!
 //! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
 //! the monotonic clock. So a wall clock that steps back re-opens no window, and one that jumps more than an hour ahead
-//! is not followed: see [`ClockState`].
+//! is not followed: see [`ClockState`]. With a store that several gates share, engine time is the store's time at its last
+//! answer, carried forward in the same way: so all gates have one time, and the wall clock is only compared with it.
 //!
 //! The monotonic clock includes the time that a machine is suspended (CLOCK_BOOTTIME), if the system has such a clock.
 //! Elsewhere a suspension of more than an hour looks like a jump of the wall clock.
+//!
+//! Timeouts, pauses between attempts and the ages of connections are measured by tokio's clock, which a test stops and
+//! moves. It decides when something is done, never whether a credential is good.
 //!
 //! `exp` of our own tokens is judged by the later of engine time and wall clock: an error in either of them prolongs no
 //! token.
@@ -282,13 +286,16 @@ pub enum ClockState {
     Jumped,
     /// The store remembers a time that the wall clock has not reached. The gate mints nothing until it has.
     Behind,
+    /// The wall clock differs from the time of the store that several gates share by more than the leeway. The gate
+    /// mints nothing until the two agree.
+    Skewed,
 }
 
 /// Engine time. A call costs one clock read and one or two atomic loads.
 #[doc(hidden)]
 pub struct EngineClock {
     source: Arc<dyn TimeSource>,
-    /// Engine time minus monotonic time, in ms. It only rises.
+    /// Engine time minus monotonic time, in ms. It only rises, but for [`Self::follow_store`].
     offset: AtomicU64,
     /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
     latest_offset: AtomicU64,
@@ -297,6 +304,8 @@ pub struct EngineClock {
     persisted_at_start: Timestamp,
     leeway: Duration,
     jumped: AtomicBool,
+    /// It follows the time of a shared store, and not the wall clock.
+    follows_store: bool,
 }
 
 impl fmt::Debug for EngineClock {
@@ -318,7 +327,36 @@ impl EngineClock {
             persisted_at_start: persisted,
             leeway,
             jumped: AtomicBool::new(false),
+            follows_store: false,
         }
+    }
+
+    /// A clock that follows the time of a store that several gates share. `store_time` was read between two readings of
+    /// the monotonic clock. The wall clock is only compared with it.
+    pub fn start_with_store(
+        source: Arc<dyn TimeSource>,
+        (asked, answered): (Duration, Duration),
+        store_time: Timestamp,
+        leeway: Duration,
+    ) -> Self {
+        let clock = Self::start(source, Timestamp::ZERO, leeway);
+        let offset = store_time.0.saturating_sub(millis((asked + answered) / 2));
+        Self { offset: AtomicU64::new(offset), follows_store: true, ..clock }
+    }
+
+    /// Takes over a further reading of the store's time. Engine time moves forward at once, and back by a millisecond at
+    /// most, so that it does not drift away.
+    pub(crate) fn follow_store(&self, (asked, answered): (Duration, Duration), store_time: Timestamp) {
+        let heard = store_time.0.saturating_sub(millis((asked + answered) / 2));
+        let _ = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
+            let is_jump = heard > known.saturating_add(millis(MAX_JUMP));
+            (!is_jump).then(|| heard.max(known.saturating_sub(1)))
+        });
+    }
+
+    /// Engine time at a reading of the monotonic clock.
+    pub(crate) fn at(&self, monotonic: Duration) -> Timestamp {
+        Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(monotonic)))
     }
 
     /// The clocks behind it.
@@ -358,7 +396,7 @@ impl EngineClock {
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
         let jumped = wall.0 > now.saturating_add(millis(MAX_JUMP));
         let wall_offset = wall.0.saturating_sub(mono);
-        if !jumped {
+        if !jumped && !self.follows_store {
             self.offset.fetch_max(wall_offset, Ordering::Relaxed);
         }
         self.latest_offset.store(wall.0.max(now).saturating_sub(mono), Ordering::Relaxed);
@@ -368,6 +406,11 @@ impl EngineClock {
 
     /// See [`ClockState`].
     pub fn state(&self) -> ClockState {
+        if self.follows_store {
+            let (wall, now) = (self.source.wall(), self.now());
+            let differs = wall > now.plus(self.leeway) || now > wall.plus(self.leeway);
+            return if differs { ClockState::Skewed } else { ClockState::Good };
+        }
         if self.jumped.load(Ordering::Relaxed) {
             ClockState::Jumped
         } else if self.persisted_at_start > self.source.wall().plus(self.leeway) {
@@ -410,6 +453,29 @@ mod tests {
 
     const T0: Timestamp = Timestamp::from_secs(1_700_000_000);
     const LEEWAY: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_clock_that_follows_a_store_hardly_steps_back_and_minds_no_wall_clock() {
+        let time = ManualTime::at(T0.plus(Duration::from_secs(20)));
+        time.advance(Duration::from_secs(100));
+        let mono = time.monotonic();
+        let clock = EngineClock::start_with_store(time.clone(), (mono, mono), T0, LEEWAY);
+        assert_eq!((clock.now(), clock.tick()), (T0, ClockState::Skewed), "the wall clock is 120 s ahead");
+        time.set_wall(T0.plus(LEEWAY));
+        assert_eq!((clock.tick(), clock.now()), (ClockState::Good, T0));
+        // The answer took four seconds: the store read its time in the middle.
+        time.advance(Duration::from_secs(4));
+        clock.follow_store((mono, time.monotonic()), T0.plus(Duration::from_secs(3)));
+        assert_eq!(clock.now(), T0.plus(Duration::from_secs(5)));
+        clock.follow_store((time.monotonic(), time.monotonic()), T0);
+        assert_eq!(clock.now(), T0.plus(Duration::from_millis(4999)));
+        // A store whose clock jumps is not followed.
+        clock.follow_store((time.monotonic(), time.monotonic()), T0.plus(2 * MAX_JUMP));
+        assert_eq!(clock.now(), T0.plus(Duration::from_millis(4999)));
+        time.set_wall(T0.minus(LEEWAY));
+        assert_eq!(clock.tick(), ClockState::Skewed);
+        assert_eq!(clock.at(mono), T0.plus(Duration::from_millis(999)));
+    }
 
     #[test]
     fn a_clock_stepped_back_reopens_nothing() {

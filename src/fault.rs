@@ -136,6 +136,9 @@ pub enum Fault {
     /// A clock is wrong. The gate mints no token until it is right.
     #[error("the clock is wrong: no token is minted until it is right")]
     Clock,
+    /// Other gates share the store, and this one has not heard from it for too long. It mints no token until it has.
+    #[error("the store was not heard of for too long: no token is minted until it is")]
+    Stale,
     /// More password checks wait than the bound allows.
     #[error("too many password checks are waiting")]
     Busy,
@@ -177,6 +180,7 @@ impl Fault {
             Self::Store(_) => "store_failed",
             Self::Directory(_) => "directory_failed",
             Self::Clock => "clock",
+            Self::Stale => "store_stale",
             Self::Busy => "busy",
             Self::Signing(_) => "signing_failed",
             Self::Contention => "contention",
@@ -187,7 +191,9 @@ impl Fault {
     /// When a client should try again.
     pub const fn retry_after(&self) -> Duration {
         match self {
-            Self::Busy | Self::Contention | Self::Directory(DirectoryError::Busy) => Duration::from_secs(1),
+            Self::Busy | Self::Contention | Self::Stale | Self::Directory(DirectoryError::Busy) => {
+                Duration::from_secs(1)
+            }
             Self::Directory(DirectoryError::Later(wait)) => *wait,
             Self::Store(StoreError { retry_after: Some(wait), .. }) => *wait,
             Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {

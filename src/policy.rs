@@ -82,12 +82,13 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
 pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
     let policy = &route.policy;
     if policy.auth != Auth::None {
-        judge_issuer(policy, &verified)?;
-        if !policy.audiences.is_empty() && !verified.token().is_for(&policy.audiences) {
+        let token = verified.token();
+        judge_issuer(policy, token)?;
+        if !policy.audiences.is_empty() && !token.is_for(&policy.audiences) {
             return Err(Denial::WrongAudience);
         }
-        judge_scopes(policy, &verified)?;
-        judge_roles(policy, &verified)?;
+        judge_scopes(policy, token)?;
+        judge_roles(policy, token)?;
     }
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
 }
@@ -137,47 +138,40 @@ impl Undecided {
 /// # Errors
 /// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`], [`Denial::MissingRole`],
 /// [`Denial::RolesOverage`].
-pub(crate) fn authorise(
-    route: &Arc<Route>,
-    verified: Arc<Verified>,
-    own_audience: &Audiences,
-    by: By,
-) -> Result<Permitted, Denial> {
-    judge(&route.policy, &verified, own_audience)?;
+pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
+    judge(&route.policy, verified.token())?;
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
 }
 
-pub(crate) fn judge(policy: &RoutePolicy, verified: &Verified, own_audience: &Audiences) -> Result<(), Denial> {
-    let token = verified.token();
-    judge_issuer(policy, verified)?;
-    let in_audience = if policy.audiences.is_empty() {
-        own_audience.of(&token.issuer).is_some_and(|audience| token.is_for(audience))
-    } else {
-        token.is_for(&policy.audiences)
-    };
+/// Judges a token by a policy. Whether its route asks for one at all is not looked at.
+///
+/// # Errors
+/// As [`authorise`].
+pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    judge_issuer(policy, token)?;
+    let in_audience =
+        if policy.audiences.is_empty() { token.is_for(&token.usual_audience) } else { token.is_for(&policy.audiences) };
     if !in_audience {
         return Err(Denial::WrongAudience);
     }
-    judge_scopes(policy, verified)?;
-    judge_roles(policy, verified)
+    judge_scopes(policy, token)?;
+    judge_roles(policy, token)
 }
 
-fn judge_issuer(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
-    let token = verified.token();
+fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if policy.takes(&token.issuer_name, token.everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-fn judge_scopes(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
-    let granted = &verified.token().scope;
+fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    let granted = &token.scope;
     let has_one = policy.any_scope.is_empty() || policy.any_scope.iter().any(|one| granted.contains(one));
     if has_one && policy.scopes.is_within(granted) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
-fn judge_roles(policy: &RoutePolicy, verified: &Verified) -> Result<(), Denial> {
+fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if policy.roles.is_empty() {
         return Ok(());
     }
-    let token = verified.token();
     let mut counting = policy.roles.iter().filter(|role| may_name(policy, role, token)).peekable();
     if counting.peek().is_none() {
         return Err(Denial::MissingRole);
@@ -192,15 +186,5 @@ pub(crate) fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -
         (Some(issuer), _) => *token.issuer_name == **issuer,
         (None, [only]) => *token.issuer_name == **only,
         (None, _) => token.ours,
-    }
-}
-
-/// The audiences of each issuer. Its tokens must name one of them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Audiences(pub(crate) Vec<(Arc<str>, Vec<Box<str>>)>);
-
-impl Audiences {
-    pub(crate) fn of(&self, issuer: &str) -> Option<&[Box<str>]> {
-        self.0.iter().find(|(known, _)| **known == *issuer).map(|(_, audience)| audience.as_slice())
     }
 }

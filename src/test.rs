@@ -57,7 +57,7 @@ use crate::credential::Credential;
 use crate::engine::confirm::Confirmations;
 use crate::gate::Identity;
 use crate::limit::{Limits, Rates};
-use crate::policy::{Audiences, By, GateId, Permitted, authorise, permit_anonymous};
+use crate::policy::{By, GateId, Permitted, authorise, permit_anonymous};
 use crate::revocation::RevocationList;
 use crate::route::{Route, RoutePolicy};
 use crate::session::{Generation, Scope, SessionId};
@@ -228,8 +228,7 @@ impl TestIdentity {
             || MissContext { limits: &limits, confirmations: &confirmations, source: None.into(), introspected: None };
         let verified = checker.check(Credential::new(token.expose()), context).expect("it was made so");
         let route = Arc::new(Route::catch_all(RoutePolicy::default()));
-        let audiences = Audiences(vec![(ISSUER.into(), audience.to_vec())]);
-        authorise(&route, verified, &audiences, by()).expect("the route asks for nothing else")
+        authorise(&route, verified, by()).expect("the route asks for nothing else")
     }
 }
 

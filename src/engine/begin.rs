@@ -47,7 +47,7 @@ impl Engine {
         let mut known = Timestamp::ZERO;
         for _ in 0..MAX_PASSWORD_CHECKS {
             // Every later revocation gets a stamp at or after this one.
-            let asked = self.clock.stamp_creation(Timestamp::ZERO).ok_or(Fault::Clock)?;
+            let asked = self.stamp_creation(Timestamp::ZERO).await?;
             let user = directory.log_in(&asked_of(&login)).await?;
             // A directory should not return an inactive user. A session that no refresh would continue is not begun.
             let subject = user.as_ref().map(|user| user.subject.clone());
@@ -141,7 +141,7 @@ impl Engine {
 
     async fn begin(&self, new: SessionDraft<'_>) -> Result<BeginOutcome, Error> {
         let keyring = self.keyring();
-        let created = self.clock.stamp_creation(new.valid_from).ok_or(Fault::Clock)?;
+        let created = self.stamp_creation(new.valid_from).await?;
         let expires = created.plus(new.profile.session_ttl);
         let last = LastPair {
             scope: new.scope.clone(),
@@ -230,7 +230,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Denial::TooManyRequests`], [`Denial::InvalidScope`]; a fault.
-    pub fn client_token(
+    pub async fn client_token(
         &self,
         client: &Client,
         scope: Option<&Scope>,
@@ -245,7 +245,7 @@ impl Engine {
         if !is_subject(&subject) {
             return Err(Denial::UnauthorizedClient.into());
         }
-        let now = self.stamp_sessionless(&subject, &client.id)?;
+        let now = self.stamp_sessionless(&subject, &client.id).await?;
         let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
         let claims = MintedClaims {
@@ -282,15 +282,15 @@ impl Engine {
 
     /// The issue time of a token without a session. `iat` holds whole seconds, so the whole second must lie after every
     /// not-before. Otherwise a token issued in the same second as a revocation would be refused from the start.
-    fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
+    async fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
         let not_before = self.revocations.not_before(&self.issuer, subject, Some(client));
-        let now = self.clock.stamp_creation(not_before).ok_or(Fault::Clock)?;
+        let now = self.stamp_creation(not_before).await?;
         if Timestamp::from_secs(now.as_secs()) > not_before {
             return Ok(now);
         }
         // The creation stamp moves along, so that a later not-before also lies after this token.
         let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
-        self.clock.stamp_creation(end_of_second).ok_or(Fault::Clock)
+        self.stamp_creation(end_of_second).await
     }
 }
 

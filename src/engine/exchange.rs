@@ -132,9 +132,11 @@ impl Engine {
         swapped
     }
 
-    /// Adds to the list what the store knows of revocations and the list does not, once the store works again.
+    /// Adds to the list what the store knows of revocations and the list does not, once the store works again. From a
+    /// shared store its feed brings that.
     pub(crate) async fn catch_up(&self) {
-        if !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err() {
+        if self.store.shared().is_some() || !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err()
+        {
             return;
         }
         self.is_behind.store(false, Ordering::SeqCst);
@@ -186,9 +188,7 @@ impl Engine {
             user_active,
             sessions_valid_from: valid_from.max(listed),
             minimum_known,
-            // The store of a single node falls behind only while no process has it open, so no process kept the
-            // revocations.
-            unbroken_revocations: false,
+            unbroken_revocations: self.following.is_unbroken(),
         }
     }
 

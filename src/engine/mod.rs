@@ -13,7 +13,7 @@ use crate::fault::{Error, Fault};
 use crate::limit::Limits;
 use crate::revocation::RevocationList;
 use crate::session::Session;
-use crate::store::Store;
+use crate::store::{Staleness, Store};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
@@ -23,6 +23,7 @@ mod begin;
 pub mod confirm;
 mod counts;
 mod exchange;
+mod following;
 mod grant;
 pub mod live_sessions;
 mod revoke;
@@ -30,6 +31,8 @@ mod turn;
 mod types;
 
 use confirm::Confirmations;
+use following::Following;
+pub use following::Freshness;
 use live_sessions::LiveSessions;
 use turn::Turns;
 
@@ -68,6 +71,8 @@ pub struct EngineConfig {
     pub limits: Arc<Limits>,
     /// Keep user agent and address of a login with the session?
     pub keep_login_origin: bool,
+    /// How long the engine goes on without news from a store that other gates write to, too; `None`: there are none.
+    pub staleness: Option<Staleness>,
 }
 
 /// See the module.
@@ -90,6 +95,8 @@ pub struct Engine {
     counts: Counts,
     /// A write failed, but may have reached the store.
     is_behind: AtomicBool,
+    /// What is known of a store that other gates write to.
+    following: Following,
 }
 
 impl Engine {
@@ -112,6 +119,7 @@ impl Engine {
             keep_login_origin: parts.keep_login_origin,
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
+            following: Following::new(parts.staleness),
         }
     }
 
@@ -183,10 +191,20 @@ impl Engine {
 
     fn may_mint(&self) -> Result<(), Fault> {
         match self.clock.tick() {
-            ClockState::Good => Ok(()),
+            ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),
+            ClockState::Good => Err(Fault::Stale),
             // A token minted on the old time would be expired by the new one.
-            ClockState::Jumped | ClockState::Behind => Err(Fault::Clock),
+            ClockState::Jumped | ClockState::Behind | ClockState::Skewed => Err(Fault::Clock),
         }
+    }
+
+    /// A stamp for what begins now, later than `after` and than every not-before so far.
+    async fn stamp_creation(&self, after: Timestamp) -> Result<Timestamp, Fault> {
+        let stamp = match self.store.shared() {
+            Some(shared) => shared.stamp_creation(after).await?,
+            None => self.clock.stamp_creation(after),
+        };
+        stamp.ok_or(Fault::Clock)
     }
 
     /// The pair of tokens that a record describes. Everything in it comes from the record.

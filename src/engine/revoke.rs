@@ -149,7 +149,21 @@ impl Engine {
     }
 
     async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<bool, Error> {
-        self.revoke(self.before(target, self.clock.stamp_not_before()), because).await
+        let Some(shared) = self.store.shared() else {
+            return self.revoke(self.before(target, self.clock.stamp_not_before()), because).await;
+        };
+        // Only the store has the stamp that covers the sessions of all gates. Until it answers, and if it does not, this
+        // gate refuses what began until the store's last answer (requirement C4).
+        let so_far = self.before(target.clone(), self.following.store_time());
+        self.revocations.apply(&so_far);
+        match shared.stamp_not_before().await {
+            Ok(moment) => self.revoke(self.before(target, moment), because).await,
+            Err(error) => {
+                self.counts.add(Event::Revoked);
+                audit::revoked(&so_far, because);
+                Err(error.into())
+            }
+        }
     }
 
     fn before(&self, target: Target, moment: Timestamp) -> Revocation {

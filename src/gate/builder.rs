@@ -15,7 +15,7 @@ use super::origin::{Origins, origin_of};
 use super::respond::RefusalHook;
 use super::{Gate, Inner, maintain, system_time};
 use crate::client::{Client, Clients, NoRandomness};
-use crate::clock::{EngineClock, TimeSource};
+use crate::clock::{EngineClock, TimeSource, Timestamp};
 use crate::denial::Denial;
 use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
@@ -25,10 +25,10 @@ use crate::lease::LeaseContext;
 use crate::limit::{Limits, Rates};
 use crate::overload::{Bounds, Overload};
 use crate::password::Passwords;
-use crate::policy::{Audiences, GateId};
+use crate::policy::GateId;
 use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::profile::{Profile, ProfileError};
-use crate::store::{MemoryStore, Store, StoreError};
+use crate::store::{Cursor, Feed, Follow, MemoryStore, Staleness, Store, StoreError};
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN, RulesError, Verifier};
 use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenChecker};
@@ -84,12 +84,9 @@ pub enum BuildError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Other processes write to the store.
-    #[error(
-        "other processes write to this store (`Store::shared`), and this version reads their revocations only at its \
-         start: run one gate on it"
-    )]
-    SharedStore,
+    /// A staleness that no gate may have.
+    #[error("staleness: a limit of {least:?} to {most:?} is needed, and `served` may not be below it", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
+    Staleness,
     /// [`GateBuilder::keys`] was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
@@ -177,6 +174,7 @@ pub struct GateBuilder {
     keyring: Option<Keyring>,
     trusted: Vec<IssuerRules>,
     store: Option<Arc<dyn Store>>,
+    staleness: Staleness,
     #[cfg(feature = "relay")]
     relay_store: Option<Arc<dyn crate::store::relay::RelayStore>>,
     directory: Option<Arc<dyn Directory>>,
@@ -336,6 +334,14 @@ impl GateBuilder {
         self
     }
 
+    /// How long the gate goes on without news from a store that other gates write to, too. The default is
+    /// [`Staleness::default`]. It has no effect on other stores.
+    #[must_use]
+    pub fn staleness(mut self, staleness: Staleness) -> Self {
+        self.staleness = staleness;
+        self
+    }
+
     /// The store of the records of relays.
     #[cfg(feature = "relay")]
     #[doc(hidden)]
@@ -483,18 +489,31 @@ impl GateBuilder {
         }
         let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
-        if store.shared().is_some() {
-            return Err(BuildError::SharedStore);
-        }
         let time = self.time.map_or_else(system_time, |time| time.0);
-        let clock = Arc::new(EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway));
+        if !self.staleness.is_sound() {
+            return Err(BuildError::Staleness);
+        }
+        let clock = Arc::new(match store.shared() {
+            None => EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway),
+            Some(_) => {
+                let asked = time.monotonic();
+                let store_time = store.last_known_time().await?;
+                EngineClock::start_with_store(Arc::clone(&time), (asked, time.monotonic()), store_time, leeway)
+            }
+        });
         // Loaded before anything is served (requirement R10).
-        let revocations = Arc::new(store.revocations().await?.0);
+        let (revocations, loaded_to) = store.revocations().await?;
+        let revocations = Arc::new(revocations);
+        let feed = begin_feed(&*store, loaded_to, &time, self.staleness).await?;
+        if feed.is_some() {
+            revocations.use_until(Timestamp::ZERO);
+        }
         let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
         audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
-        let issuers = names(&self.trusted, &self.routes)?;
+        names(&self.trusted, &self.routes)?;
         sound::roles(&self.trusted, &self.routes)?;
-        let known_audiences = known_audiences(&audiences, &self.trusted, &self.routes);
+        let asking = self.routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
+        let asking = asking.cloned().collect();
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
         let identity = self.identity.unwrap_or_else(|| default_identity_headers(&self.trusted));
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
@@ -512,6 +531,7 @@ impl GateBuilder {
             revocations: Arc::clone(&revocations),
             limits: Arc::new(Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places())),
             keep_login_origin: !self.forget_login_origin,
+            staleness: feed.is_some().then_some(self.staleness),
         });
         // Keys that are fetched count by the time that requests see.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
@@ -553,9 +573,7 @@ impl GateBuilder {
             )?,
             origins: Origins::new(&public_url, self.allowed_origins),
             clients: Clients::new(self.clients, passwords)?,
-            audiences: Audiences(audiences),
-            known_audiences,
-            issuers,
+            asking,
             routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
             hosts,
             dialects,
@@ -567,8 +585,24 @@ impl GateBuilder {
             overload: Overload::new(&self.bounds),
             refusals: self.refusals,
         });
-        tokio::spawn(maintain(Arc::downgrade(&inner)));
+        maintain::begin(&inner, feed).await?;
         Ok(Gate(inner))
+    }
+}
+
+/// What follows the revocations that other gates write, if the store is shared.
+async fn begin_feed(
+    store: &dyn Store,
+    from: Cursor,
+    time: &Arc<dyn TimeSource>,
+    staleness: Staleness,
+) -> Result<Option<Box<dyn Feed>>, StoreError> {
+    match store.shared() {
+        None => Ok(None),
+        Some(shared) => {
+            let follow = Follow { time: Arc::clone(time), every: staleness.every() };
+            shared.follow(from, follow).await.map(Some)
+        }
     }
 }
 
@@ -598,26 +632,13 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     Ok(found)
 }
 
-/// The names of all issuers, ours first.
-fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<Vec<String>, BuildError> {
-    let known: Vec<String> =
-        [OWN.to_owned()].into_iter().chain(trusted.iter().map(|rules| rules.name.to_string())).collect();
-    match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !known.contains(name)) {
+/// Routes name known issuers.
+fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
+    let is_known = |name: &str| name == OWN || trusted.iter().any(|rules| *rules.name == *name);
+    match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !is_known(name)) {
         Some(name) => Err(BuildError::UnknownIssuer(name.clone())),
-        None => Ok(known),
+        None => Ok(()),
     }
-}
-
-/// For each issuer, its own audience and those of every route that accepts its tokens.
-fn known_audiences(own: &[(Arc<str>, Vec<Box<str>>)], trusted: &[IssuerRules], routes: &[Route]) -> Audiences {
-    let known = own.iter().map(|(issuer, audience)| {
-        let rules = trusted.iter().find(|rules| rules.issuer == *issuer);
-        let (name, everywhere) = rules.map_or((OWN, true), |rules| (&*rules.name, rules.everywhere));
-        let asked = routes.iter().filter(|route| route.policy.takes(name, everywhere));
-        let asked = asked.flat_map(|route| &route.policy.audiences).map(|audience| audience.as_str().into());
-        (Arc::clone(issuer), audience.iter().cloned().chain(asked).collect())
-    });
-    Audiences(known.collect())
 }
 
 /// The verifier for the gate's own keys, then for those of the other issuers.

@@ -10,64 +10,54 @@
 //! 8. Prepare
 //! 9. Service
 //!
-//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::call`] steps 8 and 9. The comment at each step says why the
+//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::answer`] steps 8 and 9. The comment at each step says why the
 //! step stands there.
 
 use std::marker::PhantomData;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::UPGRADE;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{Request, Response};
 use http_body::Body;
-use secrecy::ExposeSecret;
 use tower::{Layer, Service};
 
+#[cfg(feature = "kuzzle")]
+use super::Inner;
 use super::body::GateBody;
 use super::endpoint::{self, EndpointResponse, Hit};
 use super::forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 use super::in_flight::InFlightSlot;
-#[cfg(feature = "axum")]
-use super::nested;
 use super::notice::Notice;
+#[cfg(feature = "kuzzle")]
 use super::overloaded::overloaded;
-use super::verdict::{Operation, RefusedToken, Verdict, Who};
-use super::{Gate, Inner, preflight, respond, upgrade};
-use crate::credential::{self, Places};
+use super::verdict::{Operation, Verdict, Who};
+use super::{Gate, upgrade};
 use crate::denial::Denial;
-use crate::dialect::{ConsultResult, Dialect, Forward, Reply};
-use crate::headers::{self, Peer};
+use crate::dialect::{ConsultResult, Dialect};
 use crate::lease::Lease;
+use crate::overload::Refusal;
 #[cfg(feature = "kuzzle")]
 use crate::overload::SocketPermit;
-use crate::overload::{PoolPermit, Refusal};
-use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
-use crate::reply;
-use crate::route::hosts::is_loopback;
-use crate::route::path::{CanonicalPath, PathError};
-use crate::route::{Match, Route, RoutePolicy, authority};
-use crate::verify_cache::Introspected;
 
+mod admit;
 mod awaited;
+mod forward;
 mod future;
 mod permit;
+mod refuse;
 
-use awaited::Awaited;
+use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{EndpointOutcome, Kind, PassedRequest};
+pub(super) use permit::{permit, prepare};
 #[cfg(feature = "kuzzle")]
-pub(super) use permit::set_target;
-pub(super) use permit::{permit, permit_call, prepare};
-use permit::{set_path, undecided, withhold};
+pub(super) use permit::{permit_call, set_target};
+use refuse::{refused, shed};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 ///
@@ -191,23 +181,6 @@ impl<S, M: Clone> Layer<S> for GateLayer<M> {
 pub struct GateService<S, M = NoForward> {
     inner: S,
     layer: GateLayer<M>,
-}
-
-/// The reply to a request that may not be forwarded, the reason, and its route.
-type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
-
-/// Where a request goes.
-pub(super) enum Admission {
-    /// Into the service, with the permit of its route's policy.
-    In(Permitted),
-    /// To one of our endpoints.
-    Endpoint(Hit),
-    /// Into the service, without a caller: a `require()` there decides.
-    Undecided(Undecided, Permitted),
-    /// Nowhere.
-    Refused(Denial, Option<Arc<Route>>),
-    /// Nowhere: no route of this path serves the method.
-    WrongMethod(Reply),
 }
 
 impl<S, B, R, M> Service<Request<B>> for GateService<S, M>
@@ -430,368 +403,9 @@ impl<S, M> GateService<S, M> {
     }
 }
 
-/// Sheds a request that its route permits: a concurrency bound is reached.
-fn shed<F>(gate: &Inner, parts: &Parts, refusal: Refusal, permitted: Permitted, annotate: bool) -> ResponseFuture<F> {
-    let reply = overloaded(refusal, gate.dialect(&permitted.route().policy), &parts.headers);
-    let reason = Reason::shed(refusal);
-    reason.tell();
-    ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed(permitted) }))
-}
-
-/// Whether a path may match one of our endpoints (step 3).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum EndpointMatch {
-    /// A match is served by the endpoint.
-    Serve,
-    /// Endpoints are skipped: the endpoint itself asks for the decision of the route.
-    Skip,
-}
-
 impl<M> GateLayer<M> {
     #[cfg(feature = "kuzzle")]
     pub(super) fn inner(&self) -> &Arc<Inner> {
         &self.gate.0
-    }
-
-    /// The permit of an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
-    /// routes, so this one repeats nothing.
-    fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
-        let permitted = if self.edge { None } else { parts.extensions.get::<Permitted>() }?;
-        let by = permitted.by();
-        (by.gate == self.gate.0.id && by.layer).then_some(permitted)
-    }
-
-    /// The whole path of a request, if this layer is inside a nest and sees only a part of it. Routes match whole
-    /// paths.
-    #[cfg(feature = "axum")]
-    fn whole(&self, parts: &Parts) -> Option<Uri> {
-        let whole = if self.edge { None } else { nested::whole(parts) }?;
-        if self.gate.0.notices.first(Notice::Nested) {
-            tracing::error!(
-                "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
-                 path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` into nests. \
-                 Logged once"
-            );
-        }
-        Some(whole)
-    }
-
-    #[cfg(not(feature = "axum"))]
-    fn whole(&self, _: &Parts) -> Option<Uri> {
-        None
-    }
-
-    fn by(&self) -> By {
-        By { gate: self.gate.0.id, layer: true, defers: self.defer_audience }
-    }
-
-    /// Decides on a request that an endpoint forwards: the route of its path decides.
-    async fn forwarded(
-        &self,
-        endpoint: usize,
-        mut parts: Parts,
-        forward: Forward,
-        room: Option<PoolPermit>,
-    ) -> Result<(Parts, Bytes, Permitted, Option<InFlightSlot>), Box<RefusedForward>> {
-        let Forward { credential, body, called, refused } = forward;
-        let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
-        if let Some(credential) = credential {
-            let value = format!("Bearer {}", credential.expose_secret());
-            let Ok(mut value) = HeaderValue::try_from(value) else { return refuse(Denial::UnusableCredential, None) };
-            value.set_sensitive(true);
-            parts.headers.insert(AUTHORIZATION, value);
-        }
-        let permitted = match self.admit_waiting(&mut parts, EndpointMatch::Skip).await {
-            Admission::In(permitted) => permitted,
-            Admission::Refused(denial, route) => return refuse(denial, route),
-            Admission::Undecided(..) => return refuse(Denial::WrongAudience, None),
-            Admission::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
-            Admission::Endpoint(_) => return refuse(Denial::NoRoute, None),
-        };
-        let permitted = match permit_call(&self.gate.0, &parts, permitted, &called) {
-            Ok(permitted) => permitted,
-            Err((denial, route)) => return refuse(denial, route),
-        };
-        upgrade::refuse(&mut parts);
-        let gate = &self.gate.0;
-        let counted = match permitted.caller().map(|caller| InFlightSlot::enter(gate, caller)).transpose() {
-            Ok(counted) => counted.map(|counted| counted.keeping(room)),
-            Err(refusal) => {
-                let reply = overloaded(refusal, gate.endpoints.dialect(endpoint), &parts.headers);
-                return Err(Box::new((reply, Reason::shed(refusal), Some(Arc::clone(permitted.route())))));
-            }
-        };
-        prepare(gate, &mut parts, &permitted);
-        // Remove the token from each place where the protocol may have it, used or not, whatever the route's policy
-        // (R13).
-        if let Some(dialect) = gate.endpoints.dialect(endpoint) {
-            let sources = dialect.sources();
-            withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None] });
-        }
-        parts.extensions.insert(permitted.clone());
-        // The dialect replaced the body, and its length is known.
-        parts.headers.remove(TRANSFER_ENCODING);
-        parts.headers.remove(CONTENT_ENCODING);
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        Ok((parts, body, permitted, counted))
-    }
-
-    /// Decides on a request to an endpoint by the route of its path.
-    #[cfg(feature = "kuzzle")]
-    pub(super) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
-        Self::only_permitted(self.admit(parts, EndpointMatch::Skip))
-    }
-
-    /// The same. Waits until it is known whether the token is good.
-    async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
-        Self::only_permitted(self.admit_waiting(parts, EndpointMatch::Skip).await)
-    }
-
-    fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
-        match admission {
-            Admission::In(permitted) => Ok(permitted),
-            Admission::Refused(denial, _) => Err(denial),
-            Admission::Undecided(..) => Err(Denial::WrongAudience),
-            Admission::WrongMethod(_) => Err(Denial::MethodNotAllowed),
-            Admission::Endpoint(_) => Err(Denial::NoRoute),
-        }
-    }
-
-    /// Prepares a permitted request whose reply the gate reads itself. It removes the headers that could make the reply
-    /// partial, conditional or compressed.
-    fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
-        upgrade::refuse(parts);
-        prepare(&self.gate.0, parts, &permitted);
-        parts.extensions.insert(permitted);
-        for name in [
-            ACCEPT_ENCODING,
-            CONTENT_ENCODING,
-            CONTENT_LENGTH,
-            EXPECT,
-            IF_MATCH,
-            IF_MODIFIED_SINCE,
-            IF_NONE_MATCH,
-            IF_RANGE,
-            IF_UNMODIFIED_SINCE,
-            RANGE,
-            TRANSFER_ENCODING,
-        ] {
-            parts.headers.remove(name);
-        }
-    }
-
-    /// What a request must wait for before it can be decided; `None` if nothing is under way that could decide it, or
-    /// too many requests wait.
-    fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
-        match admission {
-            Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
-            _ => None,
-        }
-    }
-
-    /// Waits, then decides again.
-    async fn admit_after(&self, wait: Awaited, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
-        let settled = wait.settled().await;
-        settled.give(parts);
-        let admission = self.admit(parts, endpoints);
-        parts.extensions.remove::<Introspected>();
-        match admission {
-            Admission::Refused(denial, route) => Admission::Refused(settled.of(denial), route),
-            admission => admission,
-        }
-    }
-
-    /// The decision, after a wait if it takes one.
-    async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
-        let admission = self.admit(parts, endpoints);
-        match self.awaited(parts, &admission) {
-            Some(wait) => self.admit_after(wait, parts, endpoints).await,
-            None => admission,
-        }
-    }
-
-    /// The decision: steps 1 to 7. No await: all that it needs is in memory.
-    pub(super) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
-        let gate = &self.gate.0;
-        // 1. Framing and host. Reject what no later check can make safe: CONNECT, whose bytes the gate never sees, and
-        //    a body with ambiguous framing. Then host and target, before anything that depends on them.
-        if parts.method == Method::CONNECT {
-            return Admission::Refused(Denial::Tunnel, None);
-        }
-        if !headers::is_framed_once(&parts.headers) {
-            return Admission::Refused(Denial::BadFraming, None);
-        }
-        let host = match authority::check(parts) {
-            Ok(authority) => authority.host(),
-            Err(denial) => return Admission::Refused(denial, None),
-        };
-        if let Some(hosts) = &gate.hosts
-            && !hosts.admit(host)
-            && !(is_loopback(host) && parts.extensions.get::<Peer>().is_some_and(Peer::is_at_loopback))
-        {
-            return Admission::Refused(Denial::UnknownHost, None);
-        }
-        // 2. Canonical path. All later steps match the path that is forwarded.
-        let whole = self.whole(parts);
-        let raw = whole.as_ref().unwrap_or(&parts.uri).path();
-        let path = match CanonicalPath::parse(raw) {
-            Ok(path) => path,
-            Err(error) => return Admission::Refused(error.into(), None),
-        };
-        // 3. Endpoint. Before any route, so that no route, however wide, can shadow or forward one.
-        if endpoints == EndpointMatch::Serve
-            && let Some(hit) = gate.endpoints.find(&path, raw)
-        {
-            let passes = matches!(&hit, Hit::Operation(operation) if gate.endpoints.upgrades(operation))
-                && !parts.headers.contains_key(UPGRADE);
-            if !passes {
-                return Admission::Endpoint(hit);
-            }
-        }
-        // 4. Route. Its policy says what steps 5 to 7 require.
-        let preflight = preflight::requested_method(&parts.method, &parts.headers);
-        let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
-            Match::Found(route) => route,
-            Match::Ambiguous(route) => return Admission::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
-            Match::MethodNotAllowed(allowed) => {
-                return Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
-                    respond::denied_grpc(Denial::MethodNotAllowed)
-                } else {
-                    // Any route of the path will do for the dialect: they differ in methods.
-                    let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, &path) {
-                        Match::Found(route) | Match::Ambiguous(route) => Some(route),
-                        Match::MethodNotAllowed(_) | Match::None => None,
-                    });
-                    let dialect = route.and_then(|route| gate.dialect(&route.policy));
-                    let (denial, plain) = (Denial::MethodNotAllowed, reply::method_not_allowed(allowed));
-                    respond::worded(dialect, &parts.headers, denial, &plain)
-                        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
-                });
-            }
-            Match::None => return Admission::Refused(Denial::NoRoute, None),
-        };
-        if let Err(denial) = route.policy.admits(&path) {
-            return Admission::Refused(denial, Some(Arc::clone(route)));
-        }
-        if path.is_rewritten() {
-            if self.rewrite && whole.is_none() {
-                let canonical = path.as_str().to_owned();
-                if !set_path(parts, &canonical) {
-                    return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
-                }
-            } else if !path.equals_but_for_hex_case(raw) || gate.routes.has_escapes() {
-                // A router outside of this layer has matched the path as the client spelt it. Letter case in an escape
-                // can change its match only where a pattern has an escape.
-                return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
-            }
-        }
-        if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials. A credential here was not verified, and a route that
-            // forwards tokens would forward it as if it had been.
-            parts.headers.remove(AUTHORIZATION);
-            return Admission::In(policy::permit_anonymous(route, self.by()));
-        }
-        // 5. Credential, 6. verify, 7. authorise: each takes what the one before it made.
-        match permit(gate, parts, route, self.by()) {
-            Ok(permitted) => Admission::In(permitted),
-            Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
-                match undecided(gate, parts, route, self.by()) {
-                    Ok(undecided) => Admission::Undecided(undecided, policy::permit_anonymous(route, self.by())),
-                    Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
-                }
-            }
-            Err(denial) => {
-                if denial == Denial::WrongAudience
-                    && route.policy.audiences.is_empty()
-                    && gate.asks_audience.load(Ordering::Relaxed)
-                    && gate.notices.first(Notice::Audience)
-                {
-                    tracing::warn!(
-                        "token for another audience refused by `gate.layer()`: a `require().audience(…)` behind it \
-                         never sees the token. Use `gate.layer().deferring_audience()`, or add the audience to a \
-                         route of the gate (`RoutePolicy::audiences`). Logged once"
-                    );
-                }
-                Admission::Refused(denial, Some(Arc::clone(route)))
-            }
-        }
-    }
-}
-
-/// Renders a denial: in the route's dialect; without a route, in the dialect whose client this looks like; else as a
-/// gRPC status or a problem document.
-fn refused(
-    gate: &Inner,
-    parts: &Parts,
-    denial: Denial,
-    dialect: Option<&dyn Dialect>,
-    route: Option<Arc<Route>>,
-    annotate: bool,
-) -> (Reply, Verdict) {
-    let reason = Reason::denied(&denial);
-    reason.tell();
-    let who = if annotate {
-        route.as_deref().and_then(|route| gate.refused_token(parts, &denial, &route.policy))
-    } else {
-        None
-    };
-    let asked = route.as_ref().map(|route| route.policy.asked_scopes()).unwrap_or_default();
-    let lost = dialect.is_none() && route.is_none();
-    let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
-    let plain =
-        if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, &asked) };
-    let reply = respond::worded(dialect, &parts.headers, denial, &plain)
-        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
-    (reply, Verdict { route, who, ..Verdict::new(reason) })
-}
-
-impl Inner {
-    /// The claims of the token for which a request was refused.
-    fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
-        let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
-        RefusedToken::of(denial, &found.token)
-    }
-
-    /// The places of a token that a route accepts besides `Authorization`.
-    fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
-        let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
-        Places { query: sources.query, cookies: [policy.cookie.as_deref(), sources.cookie] }
-    }
-
-    /// The dialect in which a route refuses.
-    pub(super) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
-        let name = policy.dialect.as_ref()?;
-        // An endpoint's dialect first: it has the options that its clients expect.
-        let own = self.endpoints.dialect_named(name);
-        own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
-    }
-
-    /// The client's address: the peer's, or the one that trusted proxies state.
-    pub(super) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
-        let Some(peer) = parts.extensions.get::<Peer>() else {
-            if self.notices.first(Notice::NoPeer) {
-                tracing::warn!(
-                    "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
-                     address. Insert one where you accept connections: \
-                     `request.extensions_mut().insert(Peer::new(address, tls))`. Logged once"
-                );
-            }
-            return None;
-        };
-        let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };
-        let client = headers::client_ip(&parts.headers, peer.address(), trusted);
-        if peer.may_forward()
-            && client == peer.address().to_canonical()
-            && headers::says_for_whom(&parts.headers)
-            && !headers::is_trusted(client, &self.trusted_proxies)
-            && self.notices.first(Notice::UntrustedProxy)
-        {
-            tracing::warn!(
-                peer = %client,
-                "X-Forwarded-For ignored: the peer is not a trusted proxy, so all clients behind it count as one \
-                 address and share its limits. If it is your proxy, list it: `GateBuilder::trusted_proxies`. Logged once"
-            );
-        }
-        Some(client)
     }
 }

@@ -21,8 +21,8 @@
 //! # Ok(()) }
 //! ```
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -30,18 +30,18 @@ use ipnet::IpNet;
 use crate::client::Clients;
 use crate::clock::{ClockState, TimeSource};
 use crate::dialect::Dialect;
-use crate::engine::Engine;
-use crate::engine::confirm::FLUSH_EVERY;
+use crate::engine::{Engine, Freshness};
 use crate::headers::ProtectedNames;
 use crate::lease::LeaseContext;
 use crate::limit::Source;
 use crate::overload::{Holder, Overload};
-use crate::policy::{Audiences, GateId};
-use crate::route::{Hosts, RouteTable};
+use crate::policy::GateId;
+use crate::route::{Hosts, RoutePolicy, RouteTable};
 use crate::session::profile::Profile;
+use crate::token::claims::AccessToken;
 use crate::token::keyring::Keyring;
 use crate::token::live_keys::Validity;
-use crate::token::verify::{IssuerKeys, IssuerRules};
+use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use crate::verify_cache::{MissContext, TokenChecker};
 
 mod body;
@@ -53,6 +53,7 @@ mod forward_buffered;
 mod identity;
 mod in_flight;
 mod layer;
+mod maintain;
 mod metadata;
 #[cfg(feature = "axum")]
 mod nested;
@@ -101,10 +102,8 @@ pub use crate::random::NoRandomness;
 pub use crate::reason::Reason;
 pub use crate::verify_cache::IdentityField;
 
-/// How often engine time follows the wall clock.
-const TICK_EVERY: Duration = Duration::from_secs(1);
-/// How often expired records are removed.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Why a gate is not, or only in part, ready that shares its store with others.
+const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
 ///
@@ -135,12 +134,8 @@ pub(crate) struct Inner {
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
-    /// The audiences that each issuer's tokens must name on routes without their own `audiences`.
-    pub(crate) audiences: Audiences,
-    /// The audiences of all routes: a token must name one of them to be good at our own endpoints (requirement J20).
-    pub(crate) known_audiences: Audiences,
-    /// The names of all issuers.
-    pub(crate) issuers: Vec<String>,
+    /// The policies of the routes that ask for audiences of their own.
+    asking: Vec<RoutePolicy>,
     endpoints: endpoint::Endpoints,
     origins: origin::Origins,
     /// The dialects in which routes refuse.
@@ -164,10 +159,27 @@ impl Inner {
         MissContext::new(&self.engine, source)
     }
 
+    /// Is a token for its issuer's audience, or for that of a route which accepts its tokens? Otherwise it is no good at
+    /// our own endpoints (requirement J20).
+    fn serves_audience_of(&self, token: &AccessToken) -> bool {
+        let is_asked = |policy: &RoutePolicy| {
+            policy.takes(&token.issuer_name, token.everywhere) && token.is_for(&policy.audiences)
+        };
+        token.is_for(&token.usual_audience) || self.asking.iter().any(is_asked)
+    }
+
     /// The holder of a request in pools that count by address.
     fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
         parts.extensions.get::<Peer>()?.client_of(&parts.headers, &self.trusted_proxies)
     }
+}
+
+/// Keys and rules that a gate can go on with.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct PreparedKeys {
+    verifier: Verifier,
+    keyring: Arc<Keyring>,
 }
 
 /// Whether the gate can serve.
@@ -181,7 +193,7 @@ impl Inner {
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// // `GET /ready`, for an orchestrator.
 /// let status = match gate.readiness().await {
-///     Readiness::Ready => http::StatusCode::OK,
+///     Readiness::Ready | Readiness::Degraded(_) => http::StatusCode::OK,
 ///     _ => http::StatusCode::SERVICE_UNAVAILABLE,
 /// };
 /// assert_eq!(status, 200);
@@ -192,6 +204,8 @@ impl Inner {
 pub enum Readiness {
     /// It can.
     Ready,
+    /// Tokens pass, but none is minted; the text says why, for the operator.
+    Degraded(String),
     /// It cannot; the text says why, for the operator.
     NotReady(String),
 }
@@ -233,8 +247,11 @@ impl Gate {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
 
-    /// Mints and verifies with other keys from the next request on. Unless the new keys are the same, this empties the
-    /// cache of verified tokens.
+    /// Mints and verifies with other keys, and trusts these issuers and no others, from the next request on. Tokens of
+    /// an issuer whose keys and rules stay the same remain in the cache of verified tokens. Those of an issuer that is
+    /// not among `trusted` any more are refused, and their long-lived connections end within a second; so do those of an
+    /// issuer whose rules differ. Routes stay: they name issuers, and accept none that they do not name unless its rules
+    /// say `everywhere`.
     ///
     /// # Errors
     /// When no verifier can be made of the keys; the old ones stay in use then.
@@ -242,15 +259,33 @@ impl Gate {
         self.swap_keys(Arc::new(keyring), trusted).map(drop)
     }
 
-    /// The same. Returns whether the keys differ, so that the cache was emptied.
+    /// The same. Returns whether keys or rules differ.
+    ///
+    /// # Errors
+    /// As [`Self::set_keys`].
     pub fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
+        Ok(self.use_keys(self.prepare_keys(keyring, trusted)?))
+    }
+
+    /// The part of [`Self::swap_keys`] that can fail. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::set_keys`].
+    #[doc(hidden)]
+    pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
+        Ok(PreparedKeys { verifier, keyring })
+    }
+
+    /// The other part.
+    #[doc(hidden)]
+    pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
         // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
         #[cfg(feature = "relay")]
         self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
         self.0.engine.set_keyring(keyring);
-        Ok(other)
+        other
     }
 
     /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
@@ -300,6 +335,21 @@ impl Gate {
                         .into(),
                 );
             }
+            ClockState::Skewed => {
+                return Readiness::NotReady(
+                    "the wall clock differs from the time of the store by more than the leeway; nothing is minted until \
+                     they agree"
+                        .into(),
+                );
+            }
+        }
+        match self.0.engine.freshness() {
+            Freshness::Fresh => {}
+            Freshness::Degraded => return Readiness::Degraded(NOT_HEARD.into()),
+            Freshness::Stale => return Readiness::NotReady(NOT_HEARD.into()),
+        }
+        if self.0.engine.store().shared().is_some() {
+            return Readiness::Ready;
         }
         match self.0.engine.store().check().await {
             Ok(()) => Readiness::Ready,
@@ -377,104 +427,6 @@ impl Gate {
     #[doc(hidden)]
     pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         self.0.checker.introspections()
-    }
-}
-
-/// The background task of a gate, until the gate is dropped: writes confirmations, follows the clock, removes expired
-/// records.
-async fn maintain(gate: Weak<Inner>) {
-    let mut flush = tokio::time::interval(FLUSH_EVERY);
-    flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut since_tick = Duration::ZERO;
-    let mut since_sweep = Duration::ZERO;
-    let (mut jumped, mut unwritten) = (Seldom::default(), Seldom::default());
-    let sweep_every = SWEEP_EVERY;
-    #[cfg(feature = "failpoints")]
-    let sweep_every = crate::failpoint::sweep_every(sweep_every);
-    loop {
-        flush.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        since_tick += FLUSH_EVERY;
-        since_sweep += FLUSH_EVERY;
-        jumped.pass(FLUSH_EVERY);
-        unwritten.pass(FLUSH_EVERY);
-        let engine = &gate.engine;
-        match engine.confirmations().flush(engine.store().as_ref()).await {
-            Ok(()) => unwritten = Seldom::default(),
-            Err(error) if unwritten.is_due() => tracing::error!(
-                error = ?crate::fault::Chain(&error),
-                "confirmations not written; kept and retried"
-            ),
-            Err(_) => {}
-        }
-        engine.catch_up().await;
-        if since_tick >= TICK_EVERY {
-            since_tick = Duration::ZERO;
-            match engine.clock().tick() {
-                ClockState::Jumped if jumped.is_due() => tracing::error!(
-                    "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is \
-                     swept or minted. Correct it; if it is correct, restart the gate"
-                ),
-                ClockState::Jumped => {}
-                ClockState::Good | ClockState::Behind => jumped = Seldom::default(),
-            }
-        }
-        if since_sweep >= sweep_every {
-            since_sweep = Duration::ZERO;
-            sweep(engine).await;
-            #[cfg(feature = "relay")]
-            sweep_relays(&gate).await;
-        }
-    }
-}
-
-/// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
-#[derive(Default)]
-struct Seldom {
-    /// Time until the next message; `None` before the first.
-    wait: Option<Duration>,
-}
-
-impl Seldom {
-    fn pass(&mut self, time: Duration) {
-        self.wait = self.wait.map(|wait| wait.saturating_sub(time));
-    }
-
-    fn is_due(&mut self) -> bool {
-        let is_due = self.wait.is_none_or(|wait| wait.is_zero());
-        if is_due {
-            self.wait = Some(Duration::from_secs(60));
-        }
-        is_due
-    }
-}
-
-async fn sweep(engine: &Engine) {
-    // With a clock that jumped ahead, a sweep would remove live records.
-    if engine.clock().state() != ClockState::Good {
-        return;
-    }
-    let now = engine.clock().now();
-    let listed = engine.revocations().sweep(now);
-    match engine.store().sweep(now).await {
-        Ok(swept) => {
-            tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
-        }
-        Err(error) => {
-            tracing::error!(error = ?crate::fault::Chain(&error), "store sweep failed; next attempt in a minute");
-        }
-    }
-}
-
-#[cfg(feature = "relay")]
-async fn sweep_relays(gate: &Inner) {
-    // All relays of a gate have one store.
-    let Some(relay) = gate.endpoints.relays().next() else { return };
-    if gate.engine.clock().state() != ClockState::Good {
-        return;
-    }
-    if let Err(error) = relay.sweep(&gate.engine).await {
-        tracing::error!(error = ?crate::fault::Chain(&error), "relay records not swept; next attempt in a minute");
     }
 }
 

@@ -127,7 +127,7 @@ impl RequireLayer {
     #[must_use]
     // Requirement I17.
     pub fn role(self, role: &str) -> Self {
-        let role = Role::parse(role, |issuer| self.gate.0.issuers.iter().any(|known| known == issuer));
+        let role = Role::parse(role, |issuer| self.gate.0.checker.has_issuer(issuer));
         self.condition(|conditions| conditions.roles.push(role))
     }
 
@@ -184,7 +184,7 @@ impl RequireLayer {
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        if !self.gate.0.issuers.contains(&name) {
+        if !self.gate.0.checker.has_issuer(&name) {
             tracing::error!(issuer = name, "unknown issuer in `require()`: it admits no token");
         }
         self.policy(|policy| policy.issuers.push(name))

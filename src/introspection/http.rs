@@ -15,17 +15,24 @@ use zeroize::Zeroizing;
 
 use super::{IntrospectionFault, Introspector, MAX_RESPONSE};
 use crate::http_client::{HttpClient, Target};
+use crate::token::verify::strict_object;
 
 /// The longest `Retry-After` that counts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Asks an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1, HTTP
-/// Basic).
+/// Asks an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1): by HTTP
+/// Basic, or in the form.
 pub struct HttpIntrospector {
     client: HttpClient,
     endpoint: Target,
-    authorization: HeaderValue,
+    credentials: Credentials,
     identity: Box<[u8]>,
+}
+
+/// The gate as a client of the issuer, as it is sent.
+enum Credentials {
+    Basic(HeaderValue),
+    Form { id: Box<str>, secret: SecretString },
 }
 
 impl fmt::Debug for HttpIntrospector {
@@ -37,13 +44,25 @@ impl fmt::Debug for HttpIntrospector {
 impl HttpIntrospector {
     /// An introspector of this endpoint.
     pub fn new(client: HttpClient, endpoint: Target, client_id: &str, secret: &SecretString) -> Self {
-        let authorization = basic(client_id, secret);
+        let credentials = Credentials::Basic(basic(client_id, secret));
+        let identity = Self::identity_of(&endpoint, client_id, secret, b"basic");
+        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
+    }
+
+    /// As [`new`](Self::new), for a server that expects id and secret in the form (`client_secret_post`).
+    pub fn with_secret_in_form(client: HttpClient, endpoint: Target, client_id: &str, secret: &SecretString) -> Self {
+        let credentials = Credentials::Form { id: client_id.into(), secret: secret.clone() };
+        let identity = Self::identity_of(&endpoint, client_id, secret, b"form");
+        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
+    }
+
+    fn identity_of(endpoint: &Target, client_id: &str, secret: &SecretString, place: &[u8]) -> Box<[u8]> {
         let mut identity = Context::new(&SHA256);
-        identity.update(endpoint.to_string().as_bytes());
-        identity.update(&[0]);
-        identity.update(authorization.as_bytes());
-        let identity = identity.finish().as_ref().into();
-        Self { client: client.with_max_size(MAX_RESPONSE), endpoint, authorization, identity }
+        for part in [endpoint.to_string().as_bytes(), basic(client_id, secret).as_bytes(), place] {
+            identity.update(part);
+            identity.update(&[0]);
+        }
+        identity.finish().as_ref().into()
     }
 }
 
@@ -59,28 +78,43 @@ fn basic(client_id: &str, secret: &SecretString) -> HeaderValue {
 }
 
 /// The form of RFC 7662 §2.1.
-fn form(token: &str) -> Bytes {
-    form_urlencoded::Serializer::new(String::new())
-        .append_pair("token", token)
-        .append_pair("token_type_hint", "access_token")
-        .finish()
-        .into()
+fn form(token: &str, credentials: &Credentials) -> Bytes {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("token", token).append_pair("token_type_hint", "access_token");
+    if let Credentials::Form { id, secret } = credentials {
+        form.append_pair("client_id", id).append_pair("client_secret", secret.expose_secret());
+    }
+    form.finish().into()
+}
+
+/// Does an error of RFC 6749 §5.2 refuse the gate itself?
+fn refuses_client(body: &[u8]) -> bool {
+    let members = strict_object(body).unwrap_or_default();
+    let error = members.get("error").and_then(serde_json::Value::as_str);
+    matches!(error, Some("invalid_client" | "unauthorized_client"))
 }
 
 #[async_trait]
 impl Introspector for HttpIntrospector {
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault> {
-        let headers = HeaderMap::from_iter([
-            (AUTHORIZATION, self.authorization.clone()),
+        let mut headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
             (ACCEPT, HeaderValue::from_static("application/json")),
         ]);
-        let sent = self.client.send(&self.endpoint, Method::POST, headers, form(token)).await;
+        if let Credentials::Basic(authorization) = &self.credentials {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let sent = self.client.send(&self.endpoint, Method::POST, headers, form(token, &self.credentials)).await;
         let (head, body) = sent.map_err(|error| IntrospectionFault::new(error.word(), error))?.into_parts();
         let host = self.endpoint.host();
+        let is_refused = match head.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+            StatusCode::BAD_REQUEST => refuses_client(&body),
+            _ => false,
+        };
         match head.status {
             StatusCode::OK => Ok(body),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(IntrospectionFault::new(
+            status if is_refused => Err(IntrospectionFault::new(
                 IntrospectionFault::CLIENT_REFUSED,
                 format!(
                     "{host}: answered {status} to the gate: client_id or secret is wrong, or it may not introspect"
@@ -118,8 +152,21 @@ mod tests {
 
     #[test]
     fn i20_a_token_cannot_add_a_parameter() {
-        let body = form("a&token_type_hint=x=%26+~");
+        let body = form("a&token_type_hint=x=%26+~", &Credentials::Basic(HeaderValue::from_static("Basic")));
         assert_eq!(&*body, b"token=a%26token_type_hint%3Dx%3D%2526%2B%7E&token_type_hint=access_token");
+        let credentials = Credentials::Form { id: "the gate".into(), secret: SecretString::from("p&q=ü") };
+        let body = form("t", &credentials);
+        let expected = b"token=t&token_type_hint=access_token&client_id=the+gate&client_secret=p%26q%3D%C3%BC";
+        assert_eq!(&*body, expected);
+    }
+
+    #[test]
+    fn i20_an_error_about_the_client_is_told_from_one_about_the_request() {
+        assert!(refuses_client(br#"{"error":"invalid_client","error_description":"no"}"#));
+        assert!(refuses_client(br#"{"error":"unauthorized_client"}"#));
+        for other in [&br#"{"error":"invalid_request"}"#[..], b"{}", b"<html>", br#"{"error":1}"#] {
+            assert!(!refuses_client(other));
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn reply(response: Response<Bytes>) -> ProviderReply {
     }
 }
 
-/// The client that the gate is towards the provider.
+/// The gate as a client of the provider.
 #[derive(Clone, Debug)]
 pub struct RelayClient {
     /// Its id.

@@ -1,11 +1,12 @@
 //! The relay: in front of a provider that rotates refresh tokens by itself.
 //!
-//! A provider that exchanges each refresh token once punishes a client that presents one twice: two tabs at once, or a
-//! reply that was lost. The relay exchanges a token once, and gives every presentation within `grace` the same answer.
+//! A provider that exchanges each refresh token once ends the login of a client that presents one twice: two tabs at
+//! once, or a reply that was lost. The relay exchanges a token once, and gives every presentation within `grace` the
+//! same answer.
 //! It holds no token: an answer is sealed under the token that it answers.
 //!
 //! [`engine`] has the steps, [`provider`] what it needs of a provider, [`http`] a provider behind URLs, [`oauth`] the
-//! words of RFC 6749, [`seal`] the keys, `dpop` the proofs of RFC 9449.
+//! replies of RFC 6749, [`seal`] the keys, `dpop` the proofs of RFC 9449.
 
 mod dpop;
 pub mod engine;

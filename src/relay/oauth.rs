@@ -1,4 +1,4 @@
-//! The words of RFC 6749 §5: what a reply of a token endpoint means.
+//! RFC 6749 §5: what a reply of a token endpoint means.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,10 +23,10 @@ pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
         400 | 401 => match member(reply, "error").as_deref() {
             Some("invalid_grant") => Meaning::Dead,
             Some(_) => Meaning::Refused,
-            // Not the words of a token endpoint.
+            // Not a reply of a token endpoint.
             None => Meaning::Unclear,
         },
-        // The provider itself did not take it on.
+        // The provider itself did not process the request.
         429 | 501 | 503 => Meaning::Busy,
         // 500: it may have failed after the rotation. 502, 504: an intermediary, which does not know.
         _ => Meaning::Unclear,

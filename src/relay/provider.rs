@@ -83,7 +83,7 @@ impl ProviderReply {
     }
 }
 
-/// Why there is no whole reply. The text is for the log, and has nothing of the request.
+/// Why there is no whole reply. The text is for the log and contains nothing of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// Not a byte of the request was processed: no name, no connection, no TLS, a refused stream.
@@ -114,7 +114,7 @@ pub enum Meaning {
     Unclear,
 }
 
-/// A provider, in one form. It sends what it is given once: it repeats nothing, by itself or by its connections.
+/// A provider, in one form. It sends each request once: neither it nor a connection repeats one.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// The URL that a DPoP proof of such a request is for (RFC 9449 §4.2), if it is known and the form has proofs.
@@ -128,7 +128,7 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// What the reply to the exchange of `token` means.
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning;
 
-    /// The same reply, given again after this time: what lives for a time lives for less.
+    /// The same reply, replayed after this time: its lifetimes are shorter by that time.
     fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply;
 
     /// The access token of such a reply.

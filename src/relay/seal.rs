@@ -1,4 +1,4 @@
-//! What a record is stored under, and what opens it.
+//! The id of a record, and the key that opens it.
 //!
 //! For a refresh token T, with every field behind its length (32 bits, big-endian):
 //!

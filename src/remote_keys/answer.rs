@@ -1,5 +1,5 @@
-//! What an issuer answers: its discovery document, its key set, and how long they are fresh. Whatever is not exactly
-//! what it should be is no answer.
+//! What an issuer answers: its discovery document, its key set, and how long they are fresh. Anything else counts as
+//! no answer.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl FetchFailure {
         Self { cause, message: message.into() }
     }
 
-    /// There is no server to ask any more.
+    /// The task of the issuer has ended.
     pub(super) fn ended() -> Self {
         Self::new("http", "the keys of this issuer are not fetched any more")
     }

@@ -3,7 +3,7 @@
 //! One task fetches the keys of one issuer; requests only read them. A token with an unknown key waits for one fetch, at
 //! most once in `cooldown`. While the keys cannot be fetched the last good ones count, for `stale_for`. Afterwards, and
 //! while there never were any, the gate answers 503: the token may be good, and a client discards a token that is
-//! refused. Whatever an issuer answers that is not exactly a key set is no answer.
+//! refused. Only a valid key set counts as an answer.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 pub use answer::{FetchFailure, Metadata};
 pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
@@ -54,7 +55,7 @@ use task::{Command, Task};
 ///
 /// ```no_run
 /// # async fn example(remote: rotogate::remote_keys::RemoteKeys) {
-/// // An operator who knows of a new key need not wait for the schedule.
+/// // An operator that knows of a new key can fetch it ahead of the schedule.
 /// if let Err(failure) = remote.refresh().await {
 ///     eprintln!("{}: {failure}", failure.cause);
 /// }
@@ -66,6 +67,7 @@ pub struct RemoteKeys {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     tried: watch::Receiver<bool>,
+    task: AbortHandle,
 }
 
 impl RemoteKeys {
@@ -95,8 +97,8 @@ impl RemoteKeys {
         let (commands, received) = mpsc::channel(4);
         let (first, tried) = watch::channel(false);
         let task = Task::new(issuer, Arc::clone(&shared), kept, time);
-        tokio::spawn(task.run(Arc::downgrade(&keys), received, first));
-        Ok(Self { keys, shared, commands, tried })
+        let task = tokio::spawn(task.run(Arc::downgrade(&keys), received, first)).abort_handle();
+        Ok(Self { keys, shared, commands, tried, task })
     }
 
     /// The rules for the tokens of the issuer, with these keys, and otherwise those of
@@ -126,7 +128,7 @@ impl RemoteKeys {
         let _ = self.tried.clone().wait_for(|tried| *tried).await;
     }
 
-    /// Fetches the keys now, whatever the schedule says. After [`Self::drop_keys`] it fetches again.
+    /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`] it fetches again.
     ///
     /// # Errors
     /// Why the issuer brought no keys.
@@ -142,6 +144,13 @@ impl RemoteKeys {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Drop(done)).await;
         let _ = answer.await;
+    }
+
+    /// Ends the fetching at once. The keys stay as they are: for an issuer that is not trusted any more, while requests
+    /// that began before may still hold them.
+    #[doc(hidden)]
+    pub fn stop(&self) {
+        self.task.abort();
     }
 
     /// What the discovery document said last. `None` without discovery, and before it was read.

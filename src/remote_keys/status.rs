@@ -1,4 +1,4 @@
-//! What others may know of the fetching: states, figures, the last failure.
+//! The state of the fetching, its figures and the last failure, as handles and the gate read them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::clock::{EngineClock, Timestamp};
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::Ignored;
 
-/// How the keys of an issuer stand.
+/// The state of the keys of an issuer.
 ///
 /// ```no_run
 /// # fn example(remote: rotogate::remote_keys::RemoteKeys) {
@@ -42,7 +42,7 @@ pub struct RemoteStatus {
     pub unknown_kids: u64,
 }
 
-/// How the fetching stands, as the task writes it.
+/// The state of the fetching, written by the task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     pub(super) last_success: Option<Timestamp>,
@@ -56,7 +56,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct Shared {
     issuer: RemoteIssuer,
-    /// Until the gate is there, a clock of its own.
+    /// The gate's clock, once there is a gate; before that, a clock of its own.
     clock: ArcSwap<EngineClock>,
     progress: Mutex<Progress>,
     metadata: ArcSwapOption<Metadata>,

@@ -44,14 +44,14 @@ pub(super) struct Task {
     has_gate: bool,
 }
 
-/// Why the task goes on.
+/// What wakes the task.
 enum Event {
     /// A fetch is due.
     Fetch,
-    /// A request wants one, the gate is there, or the keys are gone.
+    /// A request wants a fetch, a gate took the keys, or the keys were dropped.
     Wanted,
     Command(Command),
-    /// All handles are gone: only the gate has the keys.
+    /// All handles were dropped: only the gate has the keys.
     NoCommands,
 }
 
@@ -77,7 +77,7 @@ impl Task {
         }
     }
 
-    /// Fetches until the keys are gone.
+    /// Fetches until the keys are dropped.
     pub(super) async fn run(
         mut self,
         keys: Weak<LiveKeys>,
@@ -86,13 +86,13 @@ impl Task {
     ) {
         let Some(present) = keys.upgrade() else { return };
         let wants = present.wants();
-        // Boxed, as the attempts are: what they need is not held by a thousand tasks that wait.
+        // Boxed, as the attempts are, so that a task that waits stays small.
         Box::pin(self.restore(&present)).await;
         drop(present);
         let mut commands = Some(commands);
         let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            // The keys are not held while nothing happens: the task ends when nothing else holds them.
+            // The task does not hold the keys while it waits, so it ends when all others have dropped them.
             let event = tokio::select! {
                 () = &mut due, if !self.is_dropped => Event::Fetch,
                 () = wants.notified() => Event::Wanted,
@@ -125,7 +125,7 @@ impl Task {
         }
     }
 
-    /// Goes on by the clock of the gate, once there is one. The present set counts as long as before.
+    /// Takes the clock of the gate, once there is a gate. The present set counts as long as before.
     fn follow(&mut self, keys: &LiveKeys) {
         let (false, Some(clock)) = (self.has_gate, keys.clock()) else { return };
         self.has_gate = true;

@@ -161,6 +161,8 @@ pub struct RevocationList {
     epochs: Epochs,
     /// For the shards of `jti`s, which clients of other issuers may choose.
     jti_hasher: RandomState,
+    /// Engine time, in ms, until which the list may be used without news from a shared store.
+    usable_until: AtomicU64,
 }
 
 impl fmt::Debug for RevocationList {
@@ -190,7 +192,18 @@ impl RevocationList {
             global_not_before: AtomicU64::new(0),
             epochs: Epochs::new(),
             jti_hasher: RandomState::new(),
+            usable_until: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// May the list be used? Not if other gates may have revoked something long ago that has not come here.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.usable_until.load(Ordering::Acquire)
+    }
+
+    /// From now on the list may be used until this moment. Call it after the entries that it counts on were applied.
+    pub fn use_until(&self, until: Timestamp) {
+        self.usable_until.store(until.as_millis(), Ordering::Release);
     }
 
     /// Merges an entry into its target's. When this returns, no later request passes it. Returns false if all of it was

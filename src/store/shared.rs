@@ -18,6 +18,19 @@ use crate::clock::{TimeSource, Timestamp};
 ///
 /// Every write may be sent again after a reply that did not come: the store finds out that it was done, and changes
 /// nothing more.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::{SharedStore, Store, StoreError};
+///
+/// /// Whether what begins now is later than the moment: only the store knows, whatever the clocks of its gates say.
+/// async fn begins_after(store: &dyn Store, moment: Timestamp) -> Result<bool, StoreError> {
+///     match store.shared() {
+///         Some(shared) => Ok(shared.stamp_creation(moment).await?.is_some()),
+///         None => Ok(true),
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait SharedStore: Store {
     /// A moment for something that is about to begin: a session, or a token without one. It is later than `after` and
@@ -34,6 +47,15 @@ pub trait SharedStore: Store {
 }
 
 /// How a node follows a store.
+///
+/// ```
+/// use rotogate::store::Follow;
+///
+/// /// How long a read of the log may block, in milliseconds.
+/// fn block(follow: &Follow) -> u128 {
+///     follow.every.as_millis()
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Follow {
     /// The node's clocks.
@@ -49,6 +71,22 @@ impl fmt::Debug for Follow {
 }
 
 /// The revocations of a shared store, as they are written.
+///
+/// ```
+/// use rotogate::store::{Feed, Revocation, StoreError};
+///
+/// /// Everything up to the next proof that nothing is missing.
+/// async fn catch_up(feed: &mut dyn Feed) -> Result<Vec<Revocation>, StoreError> {
+///     let mut all = Vec::new();
+///     loop {
+///         let step = feed.next().await?;
+///         all.extend(step.entries);
+///         if step.complete.is_some() {
+///             return Ok(all);
+///         }
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Feed: fmt::Debug + Send {
     /// Waits for the next step. While the store answers, the next complete one comes within about [`Follow::every`].
@@ -59,6 +97,13 @@ pub trait Feed: fmt::Debug + Send {
 }
 
 /// What a feed brought.
+///
+/// ```
+/// use rotogate::store::FeedStep;
+///
+/// let step = FeedStep::default();
+/// assert!(step.entries.is_empty() && step.complete.is_none(), "nothing yet");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedStep {
     /// Entries, in the order in which they may be applied. An entry may come again.
@@ -68,6 +113,16 @@ pub struct FeedStep {
 }
 
 /// The proof of a complete step.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::store::Heard;
+///
+/// /// How long the store took to answer.
+/// fn round_trip(heard: &Heard) -> Duration {
+///     heard.answered.saturating_sub(heard.asked)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// The node's [monotonic clock](TimeSource::monotonic) before it asked.
@@ -109,6 +164,11 @@ impl Staleness {
     /// No token passes for longer than `limit` without news of the store.
     pub const fn deny_after(limit: Duration) -> Self {
         Self { limit, served: limit }
+    }
+
+    /// May a gate have it?
+    pub(crate) fn is_sound(&self) -> bool {
+        (Self::SHORTEST..=Self::LONGEST).contains(&self.limit) && self.served >= self.limit
     }
 
     /// How often a node asks: a few times within [`limit`](Self::limit).

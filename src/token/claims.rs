@@ -141,6 +141,8 @@ pub struct AccessToken {
     pub scope: Scope,
     /// `aud`, or what its issuer's rules read instead: at least one.
     pub audience: Arc<[Box<str>]>,
+    /// The audience of its issuer's rules: it must name one of these where a route names none.
+    pub(crate) usual_audience: Arc<[Box<str>]>,
     /// `sid` and `gen`: from our own tokens only.
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.

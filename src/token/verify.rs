@@ -22,7 +22,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -48,8 +48,9 @@ use mapping::RefusedClaim;
 pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
 use members::{Member, Members};
 pub use preset::Preset;
+pub use response::is_jwt_shaped;
 pub use response::{Responses, Told};
-pub(crate) use response::{introspecting, is_jwt_shaped, is_opaque};
+pub(crate) use response::{introspecting, is_opaque};
 pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
 pub use strict_json::object as strict_object;
@@ -92,6 +93,32 @@ pub struct Verifier {
     told: AtomicBool,
     /// For each issuer, the kinds of mapped claims of which a refused one has been reported: a bit for each.
     told_claims: Box<[AtomicU8]>,
+    /// For each issuer, the identity of its rules and keys.
+    ids: Box<[RulesId]>,
+}
+
+/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep it. No others have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RulesId {
+    rules: u64,
+    keys: u64,
+}
+
+impl RulesId {
+    fn next() -> Self {
+        let (rules, keys) = (Self::number(), Self::number());
+        Self { rules, keys }
+    }
+
+    fn number() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Do both judge every token alike, whatever the keys?
+    pub(crate) fn has_rules_of(self, other: Self) -> bool {
+        self.rules == other.rules
+    }
 }
 
 impl Verifier {
@@ -104,7 +131,39 @@ impl Verifier {
         super::keyring::install_provider();
         let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
         let by_issuer = issuers.iter().enumerate().map(|(place, rules)| (rules.issuer.clone(), place)).collect();
-        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims })
+        let ids = issuers.iter().map(|_| RulesId::next()).collect();
+        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims, ids })
+    }
+
+    /// The same verifier, in place of `old`: an issuer with the same rules and keys as before goes on with them.
+    pub(crate) fn following(mut self, old: &Self) -> Self {
+        self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
+        let states = self.ids.iter_mut().zip(&self.told_claims);
+        for (rules, (id, told)) in self.issuers.iter_mut().zip(states) {
+            let Some(place) = old.by_issuer.get(&rules.issuer) else { continue };
+            let (Some(known), Some(old_id)) = (old.issuers.get(*place), old.ids.get(*place)) else { continue };
+            if rules.equals(known) {
+                (*rules, *id) = (known.clone(), *old_id);
+            } else if rules.without_keys().equals(&known.without_keys()) {
+                id.rules = old_id.rules;
+            } else {
+                continue;
+            }
+            if let Some(already) = old.told_claims.get(*place) {
+                told.store(already.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        self
+    }
+
+    /// The identity of an issuer's rules.
+    pub(crate) fn id_of(&self, issuer: &str) -> Option<RulesId> {
+        self.ids.get(*self.by_issuer.get(issuer)?).copied()
+    }
+
+    /// Those of all issuers.
+    pub(crate) fn ids(&self) -> &[RulesId] {
+        &self.ids
     }
 
     /// The rules for the tokens of `issuer`.
@@ -172,6 +231,20 @@ impl Verifier {
         let judged = judge::claims(token, &claims, rules, Origin::Token(key), times);
         let told = || self.told_claims.get(self.issuers.iter().position(|known| std::ptr::eq(known, rules))?);
         judged.map_err(|refused| Refusal::Authentic(name_claim(rules, refused, told())))
+    }
+
+    /// The mapped claim that refuses a token whose key is known, for an operator who asks why. It does not check the
+    /// signature.
+    pub fn refused_claim(&self, token: &str, engine_now: Timestamp) -> Option<String> {
+        let parts = shape::TokenParts::split(token).ok()?;
+        let header = shape::Header::read(parts.header).ok()?;
+        let payload = shape::decode(parts.claims).ok()?;
+        let claims = Members::read(&payload).ok()?;
+        let rules = self.rules(claims.get("iss").and_then(Member::as_text)?)?;
+        let keys = rules.keys.now(engine_now);
+        let key = keys.find(header.kid.as_deref(), &header.algorithm)?;
+        let judged = judge::claims(token, &claims, rules, Origin::Token(key), Times::read(&claims).ok()?);
+        judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
@@ -300,7 +373,8 @@ pub fn beginning(text: &str, most: usize) -> &str {
 }
 
 /// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
-pub(crate) fn peek(token: &str) -> Option<Peeked> {
+#[doc(hidden)]
+pub fn peek(token: &str) -> Option<Peeked> {
     let parts = shape::TokenParts::split(token).ok()?;
     let header = shape::Header::read(parts.header).ok()?;
     let payload = shape::decode(parts.claims).ok()?;

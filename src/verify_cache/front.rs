@@ -39,11 +39,12 @@ struct Slot {
 
 /// The identity of a key set. No two sets of a process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SetId(u64);
+pub(super) struct SetId(pub(super) u64);
 
 impl SetId {
     pub(super) fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Zero is no set.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -24,7 +24,7 @@ use crate::clock::{EngineClock, Timestamp};
 use crate::denial::{Denial, NotGood};
 use crate::introspection::{Introspection, IntrospectionFault};
 use crate::limit::{Buckets, Limits, Rate, Source};
-use crate::token::verify::{IssuerRules, Responses, Told};
+use crate::token::verify::{IssuerRules, Responses, RulesId, Told};
 
 /// The memory of an issuer's introspected tokens, in bytes.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -96,6 +96,7 @@ impl Results {
 /// See the module.
 pub(super) struct IntrospectedTokens {
     responses: Responses,
+    id: RulesId,
     introspection: Arc<Introspection>,
     shared: Arc<Shared>,
     clock: Arc<EngineClock>,
@@ -207,7 +208,12 @@ impl Drop for Landing<'_> {
 impl IntrospectedTokens {
     /// Those of an issuer with these rules, unless it is never asked. Asks in the runtime that calls this, if there is
     /// one.
-    pub(super) fn new(rules: &IssuerRules, shared: &Arc<Shared>, clock: &Arc<EngineClock>) -> Option<Arc<Self>> {
+    pub(super) fn new(
+        rules: &IssuerRules,
+        id: RulesId,
+        shared: &Arc<Shared>,
+        clock: &Arc<EngineClock>,
+    ) -> Option<Arc<Self>> {
         let introspection = rules.introspection.clone()?;
         let lasting = introspection.cache + introspection.stale_if_error + REMEMBERED;
         let seen = Cache::builder()
@@ -220,6 +226,7 @@ impl IntrospectedTokens {
             Cache::builder().max_capacity(MAX_INACTIVE).time_to_live(introspection.negative.max(PAUSE)).build();
         Some(Arc::new(Self {
             responses: Responses::new(rules),
+            id,
             introspection,
             shared: Arc::clone(shared),
             clock: Arc::clone(clock),
@@ -395,7 +402,7 @@ impl IntrospectedTokens {
             Told::Active(mut access) => {
                 // The cache key and its entry share the text.
                 access.text = Arc::clone(&token);
-                match self.shared.accept(*access, None, now) {
+                match self.shared.accept(*access, None, self.id, now) {
                     Ok(verified) => {
                         self.results.count("active");
                         self.keep(token, &verified, now, wall);

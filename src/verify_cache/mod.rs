@@ -1,12 +1,15 @@
 //! The cache of verified tokens, and the check on a miss: from a `Credential` to a [`Verified`] token. Every request
 //! takes this step.
 //!
-//! The cache (moka) keys a verified token by all of its bytes, within the key set that verified it: other keys have
-//! another cache. It keeps what the token *is*. Times and revocation are checked at every hit, and [`crate::policy`]
-//! judges what a route *requires*.
+//! The cache (moka) keys a verified token by all of its bytes. A token counts while its issuer has the rules and keys
+//! that verified it: a change of one issuer leaves the tokens of the others. The cache keeps what the token *is*. Times
+//! and revocation are checked at every hit, and [`crate::policy`] judges what a route *requires*.
 //!
 //! If several requests present a new token at the same time, one verifies it, and all use the result. Admission is
 //! checked for each request: a rate limit on one address holds up no other.
+//!
+//! The files follow a check: a hit (here), a miss (`miss`), the keys and what they verified (`key_set`), the tokens of an
+//! issuer that is asked (`introspected`), a good token (`verified`) and the headers that tell it (`identity`).
 //!
 //! Each thread also has a small cache of its own (`front`). All caches are bounded by memory, because tokens differ in
 //! size by a factor of twenty.
@@ -18,41 +21,40 @@
 //! key would cost 410 ns instead of about 60, and gains nothing: only tokens with a good signature are inserted, so a
 //! client cannot choose keys that collide.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue};
-use moka::Expiry;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 
 use crate::clock::{EngineClock, Timestamp};
 use crate::credential::Credential;
 use crate::denial::Denial;
-use crate::engine::Engine;
-use crate::engine::confirm::Confirmations;
 use crate::engine::live_sessions::SuccessorToken;
-use crate::headers::{IdentityText, identity_values};
-use crate::limit::{Limits, Source};
-use crate::overload::{Holder, Shares};
+use crate::overload::Shares;
 use crate::revocation::RevocationList;
-use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
-use crate::token::verify::{IssuerRules, Refusal, Verifier, introspecting, is_jwt_shaped, is_opaque};
-use front::SetId;
+use crate::token::verify::{IssuerRules, Verifier};
 
 mod front;
+mod identity;
 mod introspected;
+mod key_set;
+mod miss;
+mod verified;
+
 #[cfg(test)]
 pub(crate) use front::bytes as at_hand;
+pub use identity::{IdentityField, IdentityHeaders};
 use introspected::IntrospectedTokens;
 pub(crate) use introspected::{Introspected, IntrospectionWait};
+use key_set::{AskedAbout, KeySet};
+pub(crate) use miss::MissContext;
+use miss::count;
+pub use verified::Verified;
+use verified::{Shared, facts};
 
 /// The memory of the shared cache of verified tokens, in bytes.
 pub const DEFAULT_CACHE: u64 = 64 << 20;
@@ -62,247 +64,6 @@ const REFUSED_CACHE_BYTES: u64 = 4 << 20;
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// The memory of a cached token besides its texts, in bytes: the structure itself, and its cache entry.
 const ENTRY_OVERHEAD_BYTES: usize = 768;
-
-/// The headers that tell an upstream the caller.
-#[derive(Clone, Debug, Default)]
-pub struct IdentityHeaders {
-    /// Each header, and its content.
-    pub headers: Vec<(HeaderName, IdentityField)>,
-}
-
-/// The content of an identity header.
-///
-/// ```
-/// use http::HeaderName;
-/// use rotogate::gate::IdentityField;
-///
-/// let headers = vec![
-///     (HeaderName::from_static("x-user"), IdentityField::Subject),
-///     (HeaderName::from_static("x-email"), IdentityField::Claim("email".into())),
-/// ];
-/// let builder = rotogate::Gate::builder().identity_headers(headers);
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum IdentityField {
-    /// `sub`.
-    Subject,
-    /// The account.
-    Account,
-    /// `client_id`.
-    Client,
-    /// `scope`.
-    Scope,
-    /// `sid`.
-    Session,
-    /// `iss`.
-    Issuer,
-    /// The roles, joined by commas; none if the issuer left some out.
-    Roles,
-    /// Another claim, if it is a string, a number or a boolean.
-    Claim(Box<str>),
-}
-
-impl IdentityHeaders {
-    /// A value for each header; `None` if the token does not have the field.
-    fn values(&self, token: &AccessToken) -> Box<[Option<HeaderValue>]> {
-        let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
-        let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
-        let claim = |field: &IdentityField| -> Option<IdentityText<'_>> {
-            Some(IdentityText::Claim(match field {
-                IdentityField::Subject => token.header_subject(),
-                IdentityField::Account => token.account.as_deref()?.into(),
-                IdentityField::Client => token.client.as_deref()?.into(),
-                IdentityField::Scope => token.scope.as_str().into(),
-                IdentityField::Session => token.session?.0.to_string().into(),
-                IdentityField::Issuer => (&*token.issuer).into(),
-                IdentityField::Roles if token.roles.are_left_out() || token.roles.names().is_empty() => return None,
-                IdentityField::Roles => return Some(IdentityText::List(token.roles.names())),
-                // The scope as this gate grants it, not as another issuer writes it.
-                IdentityField::Claim(name) if **name == *"scope" || token.mapping.has_scope_in(name) => {
-                    token.scope.as_str().into()
-                }
-                IdentityField::Claim(name) => match others.get(name.as_ref())? {
-                    serde_json::Value::String(text) => Cow::Owned(text.clone()),
-                    serde_json::Value::Number(number) => number.to_string().into(),
-                    serde_json::Value::Bool(yes) => (if *yes { "true" } else { "false" }).into(),
-                    serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-                        return None;
-                    }
-                },
-            }))
-        };
-        let claims: Vec<_> = self.headers.iter().map(|(_, field)| claim(field)).collect();
-        let mut values = identity_values(claims.iter().flatten().cloned()).into_iter();
-        claims.iter().map(|claim| claim.as_ref().and_then(|_| values.next())).collect()
-    }
-}
-
-/// What all tokens of a gate share.
-#[derive(Debug)]
-struct Shared {
-    revocations: Arc<RevocationList>,
-    identity: IdentityHeaders,
-    /// The requests in flight of each caller.
-    callers: Shares,
-}
-
-/// A token whose signature, claims, times and revocation were checked for this request.
-pub struct Verified {
-    token: AccessToken,
-    headers: Box<[Option<HeaderValue>]>,
-    shard: usize,
-    /// Its memory, in bytes.
-    weight: u32,
-    watch: RevocationEpoch,
-    /// The keys of its issuer; `None` for our own, which change with the whole cache.
-    keys: Option<Arc<LiveKeys>>,
-    /// The generation of the keys for which its key was found last.
-    keys_stamp: AtomicU64,
-    holder: Holder,
-    shared: Arc<Shared>,
-}
-
-impl std::fmt::Debug for Verified {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verified").field("token", &self.token).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// A token that was verified, or introspected, with the keys of its issuer if they may change.
-    ///
-    /// # Errors
-    /// The token itself, if it is revoked.
-    fn accept(
-        self: &Arc<Self>,
-        access: AccessToken,
-        keys: Option<Arc<LiveKeys>>,
-        now: Timestamp,
-    ) -> Result<Arc<Verified>, Box<AccessToken>> {
-        let shard = self.revocations.shard_of(facts(&access));
-        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
-        let epoch = self.revocations.epoch(shard);
-        let judged = self.revocations.judge(facts(&access), now);
-        if judged.refuse_from <= now {
-            return Err(Box::new(access));
-        }
-        let headers = self.identity.values(&access);
-        let watch = RevocationEpoch::new(epoch, judged.refuse_from);
-        let weight = weight(&access, &headers);
-        let holder = Holder::caller(&access.issuer, &access.subject);
-        Ok(Arc::new(Verified {
-            token: access,
-            headers,
-            shard,
-            weight,
-            watch,
-            keys,
-            // No generation: the first check finds out.
-            keys_stamp: AtomicU64::new(0),
-            holder,
-            shared: Arc::clone(self),
-        }))
-    }
-}
-
-impl Verified {
-    /// The token's claims.
-    pub fn token(&self) -> &AccessToken {
-        &self.token
-    }
-
-    /// The holder that the caller's resources count for.
-    pub fn holder(&self) -> Holder {
-        self.holder
-    }
-
-    /// A request of this caller ended.
-    pub(crate) fn left(&self) {
-        self.shared.callers.leave(self.holder, 1);
-    }
-
-    /// The headers that tell an upstream the caller, ready to send.
-    pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let names = self.shared.identity.headers.iter().map(|(name, _)| name);
-        names.zip(&self.headers).filter_map(|(name, value)| Some((name, value.as_ref()?)))
-    }
-
-    /// Is the key that signed it still one of its issuer's?
-    fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
-        self.keys.as_ref().map_or(Ok(()), |keys| keys.recheck(&self.token.key, &self.keys_stamp, now))
-    }
-
-    fn text(&self) -> &str {
-        &self.token.text
-    }
-
-    fn facts(&self) -> TokenFacts<'_> {
-        facts(&self.token)
-    }
-}
-
-fn facts(token: &AccessToken) -> TokenFacts<'_> {
-    TokenFacts {
-        issuer: &token.issuer,
-        subject: token.token_subject(),
-        client: token.client.as_deref(),
-        session: token.session,
-        jti: token.jti.as_deref(),
-        issued_at: token.issued_at,
-    }
-}
-
-/// The keys that verify tokens, and the tokens that they verified.
-struct KeySet {
-    verifier: Verifier,
-    cache: Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>,
-    refused: Cache<Arc<str>, RefusedToken, foldhash::quality::RandomState>,
-    /// The tokens of each issuer that is asked about them.
-    introspected: Vec<Arc<IntrospectedTokens>>,
-    id: SetId,
-}
-
-/// A token with a good signature that is refused.
-#[derive(Clone)]
-struct RefusedToken {
-    denial: Denial,
-    /// The token, if it is refused only because of a revocation.
-    token: Option<Arc<AccessToken>>,
-}
-
-/// What a cache miss needs: where the token came from, and what counts and notes it.
-#[derive(Clone, Copy)]
-pub(crate) struct MissContext<'a> {
-    pub(crate) limits: &'a Limits,
-    pub(crate) confirmations: &'a Confirmations,
-    pub(crate) source: Source<'a>,
-    /// What the issuer answered while the request waited.
-    pub(crate) introspected: Option<&'a Introspected>,
-}
-
-impl<'a> MissContext<'a> {
-    /// The context for a token from this source.
-    pub(crate) fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
-        let (limits, confirmations) = (engine.limits(), engine.confirmations());
-        Self { limits, confirmations, source: source.into(), introspected: None }
-    }
-
-    /// The context for a request that waited for this answer.
-    pub(crate) fn after(self, introspected: Option<&'a Introspected>) -> Self {
-        Self { introspected, ..self }
-    }
-}
-
-/// Evicts an entry when its token expires. The engine's clock decides at each hit.
-struct UntilExpired(Arc<EngineClock>);
-
-impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
-    fn expire_after_create(&self, _: &Arc<str>, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
-        Some(verified.token.expires.since(self.0.now()).saturating_add(Duration::from_secs(60)))
-    }
-}
 
 /// Checks tokens. See the module.
 pub struct TokenChecker {
@@ -330,20 +91,26 @@ impl TokenChecker {
     ) -> Self {
         let callers = Shares::new(requests_per_caller);
         let shared = Arc::new(Shared { revocations, identity, callers });
-        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, &[]));
+        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, None));
         Self { keys, clock, shared, capacity }
     }
 
-    /// Verifies with other keys from the next request on, and forgets what the old ones verified. Returns false, and
-    /// forgets nothing, if the keys are the same.
+    /// Verifies with other rules and keys from the next request on, and forgets the tokens of each issuer that has other
+    /// ones. Returns false, and forgets nothing, if all are the same.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
-        let other = !old.verifier.equals(&verifier);
-        if other {
-            let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, &old.introspected);
-            self.keys.store(Arc::new(new));
+        if old.verifier.equals(&verifier) {
+            return false;
         }
-        other
+        verifier.issuers().iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&self.clock));
+        let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, Some(&old));
+        self.keys.store(Arc::new(new));
+        true
+    }
+
+    /// Is there an issuer of this name?
+    pub(crate) fn has_issuer(&self, name: &str) -> bool {
+        self.keys.load().verifier.named(name).is_some()
     }
 
     /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says
@@ -391,110 +158,13 @@ impl TokenChecker {
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
         verified.recheck_key(now)?;
+        self.shared.heard_of_revocations(now)?;
         let epoch = self.shared.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
             let judged = self.shared.revocations.judge(verified.facts(), now);
             verified.watch.update(epoch, judged.refuse_from);
         }
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
-    }
-
-    /// A token that this thread does not have. Apart, so that a hit is a short way.
-    #[inline(never)]
-    fn check_absent<'a>(
-        &self,
-        keys: &KeySet,
-        token: &str,
-        asked_about: AskedAbout,
-        taken: impl Fn(&IssuerRules) -> bool,
-        shown: impl FnOnce() -> MissContext<'a>,
-    ) -> Result<Arc<Verified>, Denial> {
-        let verified = match keys.cache.get(token) {
-            Some(verified) => verified,
-            None => match keys.introspecting(token, asked_about, &taken) {
-                Some(tokens) => {
-                    return match tokens.known(token) {
-                        Some(known) => known,
-                        None => self.check_unknown(keys, tokens, token, shown()),
-                    };
-                }
-                None => self.check_new(keys, token, taken, shown())?,
-            },
-        };
-        // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
-        if self.capacity > 0 {
-            front::keep(keys.id, &verified);
-        }
-        Ok(verified)
-    }
-
-    /// A token whose issuer must be asked. Begins to ask, unless each request asks for itself.
-    fn check_unknown(
-        &self,
-        keys: &KeySet,
-        tokens: &Arc<IntrospectedTokens>,
-        token: &str,
-        shown: MissContext<'_>,
-    ) -> Result<Arc<Verified>, Denial> {
-        if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
-            return outcome;
-        }
-        if let Some(refused) = keys.refused.get(token) {
-            return Err(refused.denial);
-        }
-        shown.limits.admit_unverified(shown.source)?;
-        let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
-        if is_jwt_shaped(token) && has_keys() {
-            let now = self.clock.now();
-            if let Err(refusal) = keys.verifier.verify_expired(token, now, self.clock.wall(), Duration::ZERO) {
-                keys.remember(&Arc::from(token), refusal);
-                count(refusal, shown);
-                return Err(refusal.into_denial());
-            }
-        }
-        tokens.begin(token)
-    }
-
-    fn check_new(
-        &self,
-        keys: &KeySet,
-        token: &str,
-        taken: impl Fn(&IssuerRules) -> bool,
-        shown: MissContext<'_>,
-    ) -> Result<Arc<Verified>, Denial> {
-        if let Some(refused) = keys.refused.get(token) {
-            return Err(refused.denial);
-        }
-        shown.limits.admit_unverified(shown.source)?;
-        // Before the shared verification below: which issuers a route accepts is that route's own matter.
-        if keys.verifier.has_others() && !taken(keys.verifier.claimed(token)?) {
-            return Err(Denial::WrongIssuer);
-        }
-        let text: Arc<str> = token.into();
-        let anew = keys.cache.try_get_with(Arc::clone(&text), || self.verify(keys, text, shown.confirmations));
-        match &anew {
-            Ok(_) => shown.limits.record_valid(shown.source),
-            Err(refusal) => count(**refusal, shown),
-        }
-        anew.map_err(|refusal| refusal.into_denial())
-    }
-
-    fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Refusal> {
-        let now = self.clock.now();
-        let verified = keys.verifier.verify_expired(&text, now, self.clock.wall(), Duration::ZERO);
-        let mut access = verified.inspect_err(|refusal| keys.remember(&text, *refusal))?;
-        // The cache key and its entry share the text.
-        access.text = text;
-        let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
-        let accepted = self.shared.accept(access, issuer_keys, now);
-        let verified = accepted.map_err(|revoked| {
-            keys.remember_revoked(*revoked);
-            Refusal::Authentic(Denial::TokenRevoked)
-        })?;
-        if let Some((session, generation)) = verified.token.session {
-            confirmations.seen(session, generation);
-        }
-        Ok(verified)
     }
 
     /// Checks a long-lived connection again: its verified token, or the one that a rotation moved it to.
@@ -508,10 +178,16 @@ impl TokenChecker {
         let token = &verified.token;
         let session =
             token.session.map(|(id, generation)| (id, successor.map_or(generation, |successor| successor.generation)));
+        self.shared.heard_of_revocations(now)?;
         if self.shared.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
         let keys = self.keys.load();
+        let rules = keys.verifier.id_of(&token.issuer).ok_or(Denial::UnknownIssuer)?;
+        if !rules.has_rules_of(verified.rules) {
+            // The rules by which it was permitted do not hold any more, and a connection is not judged by others.
+            return Err(Denial::UnknownIssuer);
+        }
         if token.response.is_none() {
             // A removed key ends the tokens that it signed. A later token may have another key.
             let key = successor.map_or(token.key, |successor| successor.key);
@@ -571,7 +247,7 @@ impl TokenChecker {
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as ever.
-        let seen = keys.cache.get(token).map(|verified| verified.token.clone());
+        let seen = keys.cached(token).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();
@@ -659,116 +335,4 @@ impl TokenChecker {
         keys.cache.run_pending_tasks();
         keys.cache.entry_count() + keys.introspected.iter().map(|tokens| tokens.cached()).sum::<u64>()
     }
-}
-
-/// The tokens about which an issuer may be asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AskedAbout {
-    /// Those that are no JWTs, and the JWTs of an issuer whose JWTs are always asked about.
-    All,
-    /// These JWTs alone.
-    Jwts,
-}
-
-impl KeySet {
-    /// `old` has the introspected tokens of the set before this one. Other keys do not concern them.
-    fn new(
-        verifier: Verifier,
-        clock: &Arc<EngineClock>,
-        capacity: u64,
-        shared: &Arc<Shared>,
-        old: &[Arc<IntrospectedTokens>],
-    ) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, verified: &Arc<Verified>| verified.weight)
-            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
-            .eviction_policy(EvictionPolicy::lru())
-            .expire_after(UntilExpired(Arc::clone(clock)))
-            .build_with_hasher(foldhash::quality::RandomState::default());
-        let refused = Cache::builder()
-            .max_capacity(REFUSED_CACHE_BYTES)
-            .weigher(|text: &Arc<str>, _: &RefusedToken| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
-            .time_to_live(REFUSED_FOR)
-            .build_with_hasher(foldhash::quality::RandomState::default());
-        let kept = |rules: &IssuerRules| old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
-        let tokens = |rules: &IssuerRules| kept(rules).or_else(|| IntrospectedTokens::new(rules, shared, clock));
-        let introspected = verifier.issuers().iter().filter_map(tokens).collect();
-        Self { verifier, cache, refused, introspected, id: SetId::next() }
-    }
-
-    /// The introspected tokens of an issuer.
-    fn tokens_of(&self, issuer: &str) -> Option<&Arc<IntrospectedTokens>> {
-        self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
-    }
-
-    /// Those among which this token belongs: its issuer decides about it, and not its signature alone.
-    fn introspecting(
-        &self,
-        token: &str,
-        asked_about: AskedAbout,
-        taken: impl Fn(&IssuerRules) -> bool,
-    ) -> Option<&Arc<IntrospectedTokens>> {
-        if self.introspected.is_empty() {
-            return None;
-        }
-        let rules = if is_jwt_shaped(token) {
-            if !self.introspected.iter().any(|tokens| tokens.rules().is_always_introspected()) {
-                return None;
-            }
-            self.verifier.claimed(token).ok().filter(|rules| rules.is_always_introspected() && taken(rules))?
-        } else if asked_about == AskedAbout::All && is_opaque(token) {
-            introspecting(self.verifier.issuers(), token, taken)?
-        } else {
-            return None;
-        };
-        self.tokens_of(&rules.issuer)
-    }
-
-    /// Remembers a token that is refused although its signature is good.
-    fn remember(&self, text: &Arc<str>, refusal: Refusal) {
-        match refusal {
-            Refusal::Authentic(denial) => self.refused.insert(Arc::clone(text), RefusedToken { denial, token: None }),
-            Refusal::Unchecked(_) | Refusal::Forged => {}
-        }
-    }
-
-    fn remember_revoked(&self, token: AccessToken) {
-        let text = Arc::clone(&token.text);
-        self.refused.insert(text, RefusedToken { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
-    }
-}
-
-/// Counts a failed verification by what it cost.
-fn count(refusal: Refusal, shown: MissContext<'_>) {
-    match refusal {
-        Refusal::Unchecked(_) => {}
-        Refusal::Forged => shown.limits.record_forged(shown.source),
-        Refusal::Authentic(_) => shown.limits.record_refused(shown.source),
-    }
-}
-
-fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
-    let headers: usize =
-        headers.iter().map(|value| size_of_val(value) + value.as_ref().map_or(0, HeaderValue::len)).sum();
-    let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
-    let texts = [token.account.as_deref(), token.client.as_deref(), token.jti.as_deref()];
-    let texts: usize = texts.into_iter().flatten().map(str::len).sum();
-    let roles: usize = token.roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
-    as_weight(
-        ENTRY_OVERHEAD_BYTES
-            + headers
-            + audience
-            + texts
-            + roles
-            + token.text.len()
-            + token.response.as_ref().map_or(0, |response| response.0.len())
-            + token.subject.len()
-            + token.raw_subject.as_ref().map_or(0, |raw| raw.len())
-            + token.scope.as_str().len(),
-    )
-}
-
-fn as_weight(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

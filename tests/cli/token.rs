@@ -1,7 +1,14 @@
 //! `rotogate token`.
 
-use http::StatusCode;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 
+use http::StatusCode;
+use serde_json::json;
+
+use crate::edge::introspection::Server;
+use crate::edge::issuer::{Issuer, URL, claims};
+use crate::edge::remote_keys::Provider;
 use support::{CONFIG, Place};
 
 #[tokio::test]
@@ -62,4 +69,105 @@ fn a_token_that_lives_too_long_or_that_nobody_could_revoke_is_not_minted() {
     let unknown = ["token", "mint", "--subject", "job-1", "--client", "wbe"];
     assert!(place.fails(&unknown, "").contains("\"wbe\""), "a client that could not revoke it");
     assert_eq!(place.run(&mint("soon"), "").code, Some(2));
+}
+
+/// Another issuer with keys in a file, and routes that take its tokens.
+fn with_issuer(more: &str) -> Place {
+    let entry = format!(
+        "[[issuers]]\nname = \"idp\"\nurl = \"{URL}\"\naudience = [\"api\"]\nscopes = [\"read\"]\n\
+         require = {{ tenant = \"acme\" }}\nclaims = {{ roles = \"groups\" }}\n{more}\n\
+         [[routes]]\nid = \"theirs\"\npath = \"/theirs/{{*rest}}\"\nissuers = [\"idp\"]\nroles = [\"clerk\"]\nupstream = \"app\"\n\
+         [[routes]]\nid = \"ours\"\npath = \"/ours/{{*rest}}\"\nissuers = [\"self\"]\nupstream = \"app\"\n\
+         [[routes]]\nid = \"admin\"\npath = \"/theirs/admin\"\nissuers = [\"idp\"]\nscopes = [\"write\"]\nupstream = \"app\"\n"
+    );
+    let place = Place::new(&format!("{CONFIG}{entry}"));
+    std::fs::write(place.path("idp.json"), json!({ "keys": [Issuer::new(1).jwk("k1")] }).to_string()).unwrap();
+    std::fs::write(place.path("idp.secret"), "secret").unwrap();
+    std::fs::set_permissions(place.path("idp.secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    drop(place.start());
+    place
+}
+
+#[test]
+fn i16_i17_a_token_of_another_issuer_is_judged_as_the_gate_would() {
+    let place = with_issuer("jwks_file = \"idp.json\"");
+    let inspect = |arguments: &[&str], token: &str| place.json(&[&["token", "inspect"], arguments].concat(), token);
+    let claims = json!({ "tenant": "acme", "groups": ["clerk"] });
+    let token = Issuer::new(1).token(&claims);
+    let said = inspect(&[], &token);
+    assert_eq!(
+        (&said["authentic"], &said["issuer"], &said["judged_by"]),
+        (&json!(true), &json!("idp"), &json!("keys"))
+    );
+    let caller = json!({
+        "subject": "user-1", "client": "their-client", "scope": "read", "audience": ["api"], "roles": ["clerk"],
+    });
+    assert_eq!(said["caller"], caller, "as upstreams would see it");
+    let decisions: BTreeMap<_, _> = said["routes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|route| (route["route"].as_str().unwrap().to_owned(), route["decision"].as_str().unwrap().to_owned()))
+        .collect();
+    let expected = [("theirs", "accepted"), ("ours", "wrong_issuer"), ("admin", "insufficient_scope")];
+    for (route, decision) in expected {
+        assert_eq!(decisions[route], decision, "{said}");
+    }
+    assert_eq!(inspect(&["--issuer", "idp"], &token)["authentic"], true);
+
+    let refused = |arguments: &[&str], token: &str| {
+        let said = inspect(arguments, token);
+        assert!(said["authentic"] == false && said.get("claims").is_none() && said.get("caller").is_none(), "{said}");
+        (said["refused"].as_str().unwrap().to_owned(), said["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    // The claim at fault is named.
+    let (reason, detail) = refused(&[], &Issuer::new(1).token(&json!({ "tenant": "other" })));
+    assert!(reason == "bad_claim" && detail.starts_with("tenant: "), "{reason}: {detail}");
+    assert_eq!(refused(&[], &Issuer::new(2).token(&claims)).0, "bad_signature");
+    let elsewhere = Issuer::new(1).token(&json!({ "iss": "https://other.test/", "tenant": "acme" }));
+    for arguments in [&[][..], &["--issuer", "idp"]] {
+        let (reason, detail) = refused(arguments, &elsewhere);
+        assert!(reason == "unknown_issuer" && detail.contains("https://other.test/"), "{reason}: {detail}");
+    }
+    assert_eq!(refused(&["--issuer", "self"], &token).0, "unknown_issuer");
+    assert_eq!(refused(&[], "opaque").0, "malformed_token");
+    let ran = place.run(&["token", "inspect", "--issuer", "none"], &token);
+    assert!(ran.code == Some(2) && ran.stderr.contains("expected one of self, idp"), "{ran:?}");
+}
+
+#[test]
+fn i4_a_token_is_inspected_with_keys_that_are_fetched() {
+    let provider = Provider::start();
+    provider.publish(&[Issuer::new(1).jwk("k1")]);
+    let source = format!("jwks_url = \"{}\"\nfetch = {{ timeout = \"2s\" }}", provider.at("/keys"));
+    let place = with_issuer(&source);
+    let token = Issuer::new(1).token(&json!({ "tenant": "acme", "groups": [] }));
+    assert_eq!(place.json(&["token", "inspect"], &token)["authentic"], true);
+    provider.fail();
+    let said = place.json(&["token", "inspect"], &token);
+    assert_eq!(said["refused"], "keys_unavailable");
+    assert!(said["detail"].as_str().unwrap().starts_with("status: "), "{said}");
+}
+
+#[test]
+fn i20_an_opaque_token_is_shown_to_its_issuer_only_when_told() {
+    let server = Server::start();
+    let mut answer = claims(&json!({ "tenant": "acme", "groups": ["clerk"] }));
+    answer["active"] = true.into();
+    server.says("b_1", &answer);
+    let place = with_issuer(&format!(
+        "introspection = {{ url = \"{}\", client_id = \"gate\", secret_file = \"idp.secret\", prefix = \"b_\" }}",
+        server.url()
+    ));
+    let started = server.asked().len();
+    assert_eq!(started, 0);
+    let said = place.json(&["token", "inspect"], "b_1");
+    assert_eq!((&said["issuer"], &said["refused"]), (&json!("idp"), &json!("introspection_unavailable")));
+    assert!(said["detail"].as_str().unwrap().contains("--online"), "{said}");
+    assert_eq!(server.asked(), []);
+    let said = place.json(&["token", "inspect", "--online"], "b_1");
+    assert_eq!((&said["authentic"], &said["judged_by"]), (&json!(true), &json!("introspection")));
+    assert_eq!(said["caller"]["subject"], "user-1");
+    assert_eq!(place.json(&["token", "inspect", "--online"], "b_2")["refused"], "token_inactive");
+    assert_eq!(server.asked().len(), 2);
 }

@@ -270,6 +270,27 @@ fn i30_keys_of_directory_name_what_is_wrong() {
         said.contains("directory.allow_legacy[0]") && said.contains("directory.spring_pbkdf2_iterations"),
         "{said}"
     );
+    let mistakes = "hashes = [\"bcrypt\", \"md5\", \"bcrypt:16\", \"scrypt:N\", \"pbkdf2-sha256:1000000\", 7]";
+    place.write_config(&with(CONFIG, "directory", mistakes));
+    let said = place.run(&["check"], "").stderr;
+    for expected in [
+        "directory.hashes[1]: \"md5\" is no known scheme; expected one of argon2, bcrypt, pbkdf2-sha1, pbkdf2-sha256, \
+         pbkdf2-sha512, scrypt",
+        "directory.hashes[2]: \"bcrypt:16\" has no cost that is accepted; expected \"bcrypt:12\", with a whole number from \
+         4 to 15",
+        "directory.hashes[3]: \"scrypt:N\"",
+        "directory.hashes[5]",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(!said.contains("hashes[0]") && !said.contains("hashes[4]"), "{said}");
+    let sql = "kind = \"sql\"\nurl = \"sqlite:users.db\"\nauthenticate = \"SELECT id AS subject FROM u WHERE n = {username}\"\n\
+               lookup = \"SELECT id AS subject FROM u WHERE id = {subject}\"\n";
+    for kind in ["", sql] {
+        place.write_config(&with(CONFIG, "directory", &format!("{kind}hashes = [\"bcrypt:10\", \"scrypt\"]")));
+        let printed = place.run(&["check", "--print"], "").stdout;
+        assert!(printed.contains("\"bcrypt:10\"") && printed.contains("\"scrypt\""), "{printed}");
+    }
     place.write_config(&with(CONFIG, "directory", "firebase = \"none.json\""));
     let said = place.run(&["check"], "").stderr;
     assert!(said.contains("directory.firebase") && said.contains("none.json"), "{said}");

@@ -2,6 +2,7 @@
 
 mod lying;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -60,6 +61,11 @@ fn entries() -> String {
         group("staff", "uid=demo,ou=people"),
         group("admins", "cn=staff,ou=groups"),
         group("others", "uid=eve,ou=people"),
+        // A distinguished name in which the group's name does not stand as it is.
+        format!(
+            "dn: cn=R\\26D\\, \\+1,ou=groups,{BASE}\nobjectClass: groupOfNames\ncn: R&D, +1\n\
+             member: uid=eve,ou=people,{BASE}\n\n"
+        ),
     ]
     .concat()
 }
@@ -80,10 +86,10 @@ impl Slapd {
         let folder = folder();
         let file = |name: &str| folder.path().join(name).display().to_string();
         std::fs::create_dir(folder.path().join("db")).unwrap();
-        super::server::give(&folder.path().join("db"));
+        support::server::give(&folder.path().join("db"));
         let mut config = "include /etc/ldap/schema/core.schema\ninclude /etc/ldap/schema/cosine.schema\n\
                           include /etc/ldap/schema/inetorgperson.schema\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n\
-                          moduleload ppolicy\n"
+                          moduleload ppolicy\nmoduleload memberof\n"
             .to_owned();
         if let Some(pki) = pki {
             let pair = pki.issue(&["localhost"]);
@@ -99,7 +105,7 @@ impl Slapd {
         }
         config += &format!(
             "database mdb\nsuffix \"{BASE}\"\nrootdn \"cn=admin,{BASE}\"\nrootpw {ADMIN_PASSWORD}\ndirectory {}\n\
-             dbnosync\noverlay ppolicy\nppolicy_default \"cn=policy,{BASE}\"\n\
+             dbnosync\noverlay memberof\noverlay ppolicy\nppolicy_default \"cn=policy,{BASE}\"\n\
              access to attrs=userPassword by anonymous auth by * none\n\
              access to * by dn.exact=\"cn=gate,{BASE}\" read by * none\n",
             file("db")
@@ -198,6 +204,54 @@ async fn i26_a_slapd_has_the_users_and_every_name_is_one_value() {
     assert_eq!(status(&gate, "demo", PASSWORD).await, StatusCode::OK);
 }
 
+/// The configuration with another `groups`.
+fn with_groups(slapd: &Slapd, groups: &str) -> Place {
+    let (keys, _) = KEYS.split_once("groups =").unwrap();
+    slapd.place(&format!(
+        "{keys}url = \"ldap://127.0.0.1:{}\"\ndangerous_plaintext = true\ngroups = {{ {groups} }}\n",
+        slapd.port
+    ))
+}
+
+#[tokio::test]
+async fn i26_groups_that_an_attribute_names_are_read_and_the_server_says_what_they_are_called() {
+    let slapd = Slapd::start(None);
+    let scopes =
+        r#"scopes = { staff = ["list"], admins = ["write", "admin"], others = ["other"], "R&D, +1" = ["odd"] }"#;
+    let scopes_of = async |gate: &Gate, tokens: &support::Tokens| {
+        let scopes = gate.get("/x", &tokens.access).await.echoed("x-auth-scope").concat();
+        scopes.split(' ').map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let set = |scopes: &str| scopes.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+    for (nested, expected) in [("", "read list"), (", nested = 1", "read list write admin")] {
+        let place = with_groups(&slapd, &format!("attribute = \"memberOf\", {scopes}{nested}"));
+        place.done(&["check", "--online"], "");
+        let gate = place.start();
+        let demo = gate.log_in("demo", PASSWORD).await.tokens();
+        assert_eq!(scopes_of(&gate, &demo).await, set(expected), "{nested}");
+        let demo = gate.refresh(&demo.refresh).await.tokens();
+        assert_eq!(scopes_of(&gate, &demo).await, set(expected), "{nested}");
+    }
+    let place = with_groups(&slapd, &format!("attribute = \"memberOf\", {scopes}"));
+    let gate = place.start();
+    let eve = gate.log_in("eve", PASSWORD).await.tokens();
+    assert_eq!(scopes_of(&gate, &eve).await, set("read other odd"));
+    // A change of the groups counts at the next refresh.
+    let odd = format!("cn=R\\26D\\, \\+1,ou=groups,{BASE}");
+    slapd.change("ldapmodify", &format!("dn: {odd}\nchangetype: delete\n"));
+    let eve = gate.refresh(&eve.refresh).await.tokens();
+    assert_eq!(scopes_of(&gate, &eve).await, set("read other"));
+
+    // Any attribute whose values are names will do. A group that is gone is none.
+    let place = with_groups(&slapd, &format!("attribute = \"seeAlso\", {scopes}"));
+    let gate = place.start();
+    for (group, expected) in [("gone", "read"), ("staff", "read list")] {
+        slapd.set("eve", "seeAlso", Some(&format!("cn={group},ou=groups,{BASE}")));
+        let eve = gate.log_in("eve", PASSWORD).await.tokens();
+        assert_eq!(scopes_of(&gate, &eve).await, set(expected), "{group}");
+    }
+}
+
 #[tokio::test]
 async fn i23_i28_disabled_locked_and_changed_users_are_refused_at_login_and_refresh() {
     let slapd = Slapd::start(None);
@@ -292,6 +346,10 @@ async fn i22_a_slapd_that_ends_is_a_fault_and_the_refresh_token_works_with_the_s
 #[test]
 fn i45_check_reports_every_mistake_of_the_section() {
     let good = format!("{KEYS}url = \"ldaps://ldap.example.com\"\n");
+    let groups = |keys: &str| {
+        format!("{}groups = {{ {keys} }}\n", good.split_once("groups =").map_or("", |(head, _)| head))
+            + "url = \"ldaps://ldap.example.com\"\n"
+    };
     let said = |keys: &str| {
         let place = place(keys);
         let ran = place.run(&["check"], "");
@@ -321,6 +379,16 @@ fn i45_check_reports_every_mistake_of_the_section() {
             "directory.claims: sets roles, and so does groups.roles",
         ),
         (&format!("{good}authenticate = \"SELECT 1\"\n"), "directory.authenticate: unknown key"),
+        (
+            &groups("roles = true"),
+            "directory.groups.base: missing; expected the name below which groups are, or attribute",
+        ),
+        (
+            &groups("attribute = \"memberOf\", filter = \"(member={dn})\""),
+            "directory.groups.attribute: stands beside filter; write one of the two",
+        ),
+        (&groups("attribute = \"memberOf\", base = \"ou=x\""), "directory.groups.base: is where filter searches"),
+        (&groups("attribute = \"member of\""), "directory.groups.attribute: expected the name of an attribute"),
     ] {
         assert!(said(keys).contains(expected), "{expected}: {}", said(keys));
     }

@@ -17,14 +17,14 @@ use support::{Place, keep_secret, until};
 
 /// A question as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Question {
+pub(crate) struct Question {
     target: String,
     authorization: String,
     form: BTreeMap<String, String>,
 }
 
 /// An introspection server whose responses the test sets. It records the requests.
-struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -32,7 +32,7 @@ struct Server {
 #[derive(Default)]
 struct Shared {
     questions: Mutex<Vec<Question>>,
-    /// Whole responses by token. Other tokens are not active.
+    /// Whole responses by token, and for any other token under `*`. Without one, a token is not active.
     answers: Mutex<BTreeMap<String, Vec<u8>>>,
     /// While set, questions wait.
     held: Mutex<bool>,
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
@@ -54,11 +54,11 @@ impl Server {
         Self { address, shared }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/introspect", self.address)
     }
 
-    fn says(&self, token: &str, answer: &Value) {
+    pub(crate) fn says(&self, token: &str, answer: &Value) {
         self.answers(token, ok("application/json", answer.to_string().as_bytes()));
     }
 
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// The questions since the last time.
-    fn asked(&self) -> Vec<Question> {
+    pub(crate) fn asked(&self) -> Vec<Question> {
         std::mem::take(&mut self.shared.questions.lock().unwrap())
     }
 }
@@ -109,7 +109,9 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
     shared.questions.lock().unwrap().push(Question { target, authorization, form });
     let held = shared.held.lock().unwrap();
     drop(shared.changed.wait_while(held, |held| *held).unwrap());
-    let answer = shared.answers.lock().unwrap().get(&token).cloned();
+    let answers = shared.answers.lock().unwrap();
+    let answer = answers.get(&token).or_else(|| answers.get("*")).cloned();
+    drop(answers);
     match answer.unwrap_or_else(|| ok("application/json", br#"{"active":false}"#)) {
         // No answer: until the gate gives up.
         silent if silent.is_empty() => drop(reader.read(&mut [0])?),
@@ -118,7 +120,7 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-fn active(changes: &Value) -> Value {
+pub(crate) fn active(changes: &Value) -> Value {
     let mut answer = claims(changes);
     if changes.get("active").is_none() {
         answer["active"] = true.into();
@@ -161,7 +163,7 @@ upstream = "app"
     Edge::with(&config, |place| files(place, "s3cret of:the gate\n"), |_| {})
 }
 
-fn files(place: &Place, secret: &str) {
+pub(crate) fn files(place: &Place, secret: &str) {
     let file = place.path("idp.secret");
     std::fs::write(&file, secret).unwrap();
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -393,4 +395,36 @@ async fn i20_another_secret_counts_without_a_restart() {
         pair == b"the+gate:second-secret"
     })
     .await;
+}
+
+#[test]
+fn i45_check_online_asks_about_a_token_that_cannot_exist() {
+    let server = Server::start();
+    let edge = edge(&server, ", prefix = \"b_\", secret_in = \"form\"", "");
+    let said = edge.place.done(&["check", "--online"], "").stdout;
+    assert!(said.contains("issuer idp: introspection at http://") && said.contains("is not active"), "{said}");
+    let asked = server.asked();
+    let [question] = asked.as_slice() else { panic!("{asked:?}") };
+    assert!(question.form["token"].starts_with("b_rotogate-check-"), "{question:?}");
+    assert_eq!(question.authorization, "", "the secret is in the form");
+    assert_eq!((&*question.form["client_id"], &*question.form["client_secret"]), ("the gate", "s3cret of:the gate"));
+    for (response, key, what) in [
+        (status("401 Unauthorized", ""), "client_id", "client_refused: 127.0.0.1"),
+        (
+            b"HTTP/1.1 400 Bad\r\nContent-Length: 26\r\n\r\n{\"error\":\"invalid_client\"}".to_vec(),
+            "client_id",
+            "client_id or secret is wrong",
+        ),
+        (status("500 Oh", ""), "url", "status: "),
+        (ok("application/json", b"{\"active\":true}"), "url", "calls a token active that cannot exist"),
+        (ok("text/html", b"<html>"), "url", "malformed: "),
+        (ok("application/json", b"{}"), "url", "malformed: active must be true or false"),
+    ] {
+        server.answers("*", response);
+        let ran = edge.place.run(&["check", "--online"], "");
+        assert_eq!(ran.code, Some(2), "{what}");
+        let line = format!("issuers[0].introspection.{key}: ");
+        assert!(ran.stderr.contains(&line) && ran.stderr.contains(what), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("s3cret"), "{}", ran.stderr);
+    }
 }

@@ -15,14 +15,14 @@ use support::{Place, until};
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// A provider on this machine. It says what the test puts at a path, and 404 otherwise.
-struct Provider {
+pub(crate) struct Provider {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, String>>>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Provider {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let provider = Self { address, answers: Arc::default(), seen: Arc::default() };
@@ -49,7 +49,7 @@ impl Provider {
         format!("http://{}", self.address)
     }
 
-    fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url())
     }
 
@@ -57,26 +57,26 @@ impl Provider {
         self.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
-    fn document(&self, path: &str, document: &Value) {
+    pub(crate) fn document(&self, path: &str, document: &Value) {
         let body = document.to_string();
         self.answer(path, format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     }
 
-    fn publish(&self, keys: &[Value]) {
+    pub(crate) fn publish(&self, keys: &[Value]) {
         self.document("/keys", &json!({ "keys": keys }));
     }
 
-    fn fail(&self) {
+    pub(crate) fn fail(&self) {
         for path in [DISCOVERY, "/keys"] {
             self.answer(path, "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned());
         }
     }
 
-    fn fetches(&self) -> usize {
+    pub(crate) fn fetches(&self) -> usize {
         self.seen.lock().unwrap().iter().filter(|path| *path == "/keys").count()
     }
 
-    fn entry(&self, name: &str, source: &str) -> String {
+    pub(crate) fn entry(&self, name: &str, source: &str) -> String {
         format!(
             "[[issuers]]\nname = \"{name}\"\nurl = \"{}\"\naudience = [\"api\"]\nscopes = \"any\"\neverywhere = true\n\
              {source}\nfetch = {{ min = \"1s\", cooldown = \"1s\", timeout = \"2s\" }}\n",
@@ -85,19 +85,19 @@ impl Provider {
     }
 
     /// A good token of its issuer.
-    fn token(&self, key: &Issuer, kid: &str) -> String {
+    pub(crate) fn token(&self, key: &Issuer, kid: &str) -> String {
         let header = json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": kid });
         key.sign(&header, &claims(&json!({ "iss": self.url() })))
     }
 }
 
-const ROUTES: &str = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"\n";
+pub(crate) const ROUTES: &str = "[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"\n";
 
-fn edge(entries: &str) -> Edge {
+pub(crate) fn edge(entries: &str) -> Edge {
     Edge::with(&format!("{HEAD}{ROUTES}{entries}"), |_: &Place| {}, |_| {})
 }
 
-fn status(edge: &Edge, token: &str) -> u16 {
+pub(crate) fn status(edge: &Edge, token: &str) -> u16 {
     edge.ask_as(token, "GET /x", &[]).status
 }
 

@@ -108,6 +108,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         revocations: Arc::new(RevocationList::new()),
         limits: std::sync::Arc::new(Limits::new(rates, time)),
         keep_login_origin: false,
+        staleness: None,
     })
 });
 

@@ -11,6 +11,7 @@ mod examples;
 mod handlers;
 mod kuzzle;
 mod live_keys;
+mod nodes;
 mod router;
 mod service;
 mod stacked;
@@ -26,9 +27,13 @@ use rotogate::token::keyring::Keyring;
 
 /// A gate with one client, `web`, and an endpoint for sessions that the application begins.
 fn builder() -> GateBuilder {
+    builder_with(Keyring::ephemeral().unwrap())
+}
+
+fn builder_with(keys: Keyring) -> GateBuilder {
     Gate::builder()
         .issuer("https://api.test")
-        .keys(Keyring::ephemeral().unwrap())
+        .keys(keys)
         .client(Client::public("web"))
         .endpoint(Endpoint::new(OAuth2).path("/token").accepts("application"))
 }

@@ -96,6 +96,7 @@ impl Gate {
             revocations: Arc::new(revocations),
             limits: Arc::new(Limits::new(rates, Arc::clone(time) as _)),
             keep_login_origin: false,
+            staleness: None,
         });
         Self { engine: Arc::new(engine), store: Arc::clone(store), profile: &PROFILES[rules % 2] }
     }

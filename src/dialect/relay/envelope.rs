@@ -39,7 +39,7 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     let sent = |call: &'static str, body: Map<String, Value>| ProviderRequest {
         call,
         headers: HeaderMap::new(),
-        // Written anew: gate and provider cannot read it differently.
+        // Rebuilt, so that gate and provider cannot parse it differently.
         body: Zeroizing::new(Value::Object(body).to_string().into_bytes()),
     };
     if *call.method == Method::POST {
@@ -62,7 +62,7 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     Ok(RelayRequest::Exchange(Presented { token, presenter, proof: None, params, request, address: None }))
 }
 
-/// The provider's reply: JSON in the protocol's words.
+/// The provider's reply: JSON of the protocol.
 pub(super) fn reply(reply: &ProviderReply) -> Reply {
     let mut written = Reply::new(ReplyBody::from(reply.body.to_vec()));
     *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);

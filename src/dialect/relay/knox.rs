@@ -28,7 +28,7 @@ use crate::reason::Reason;
 use crate::relay::{Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, SendError};
 use crate::reply::is_grpc;
 
-/// The statuses that say of a request that it is not good. All others are read as what they say of a rotation only.
+/// The statuses that refuse a request. Of all others, only what they say about a rotation is read.
 const CODES: [(Code, u16); 6] = [
     (Code::Unauthenticated, 401),
     (Code::InvalidArgument, 400),

@@ -1,5 +1,5 @@
-//! RFC 6749: forms in, JSON out. What is sent is written anew from the form as it was read, so that gate and provider
-//! cannot read it differently.
+//! RFC 6749: forms in, JSON out. The request is rebuilt from the parsed form, so that gate and provider cannot
+//! parse it differently.
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -63,7 +63,7 @@ fn one_proof(headers: &HeaderMap) -> Result<Option<SecretString>, Denial> {
     Ok(Some(SecretString::from(proof.to_owned())))
 }
 
-/// Who presents the token, and what is sent.
+/// The presenter of the token, and the request to the provider.
 fn request(own: Option<&str>, headers: &HeaderMap, form: &Form) -> Result<(Presenter, ProviderRequest), Denial> {
     let mut sent = HeaderMap::new();
     if let Some(proof) = headers.get(DPOP) {
@@ -113,7 +113,7 @@ fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
     Ok(Presenter { client: basic.id, credential: basic.secret, jkt: None })
 }
 
-/// The provider's reply. It was read: a body is JSON in the words of RFC 6749, or empty.
+/// The provider's reply. It was checked: its body is the JSON of RFC 6749, or empty.
 pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
     let mut written = Reply::new(ReplyBody::from(reply.body.to_vec()));
     *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -146,30 +146,30 @@ fn robot() -> Client {
     }
 }
 
-fn client_token(w: &World) -> IssuedTokens {
-    w.engine.client_token(&robot(), None, &w.profile, &Origin::default()).unwrap()
+async fn client_token(w: &World) -> IssuedTokens {
+    w.engine.client_token(&robot(), None, &w.profile, &Origin::default()).await.unwrap()
 }
 
 #[tokio::test]
 async fn r9_a_token_without_a_session_issued_in_the_second_of_a_revocation_is_good_and_an_earlier_one_is_not() {
     let w = World::new().await;
-    let before = client_token(&w);
+    let before = client_token(&w).await;
     w.check(before.access_token.expose()).unwrap();
     w.engine.revoke_all(RevokedBecause::Operator).await.unwrap();
     assert_eq!(w.check(before.access_token.expose()).unwrap_err(), Denial::TokenRevoked);
     // `iat` is a whole second: rounded down, it would lie before the revocation.
-    let after = client_token(&w);
+    let after = client_token(&w).await;
     w.check(after.access_token.expose()).unwrap();
     w.engine.revoke_client("robot", RevokedBecause::Operator).await.unwrap();
     assert_eq!(w.check(after.access_token.expose()).unwrap_err(), Denial::TokenRevoked);
-    let last = client_token(&w);
+    let last = client_token(&w).await;
     w.check(last.access_token.expose()).unwrap();
 }
 
 #[tokio::test]
 async fn a_token_without_a_session_is_revoked_by_its_name() {
     let mut w = World::new().await;
-    let (one, two) = (client_token(&w), client_token(&w));
+    let (one, two) = (client_token(&w).await, client_token(&w).await);
     assert!(one.refresh_token.is_none() && one.session.is_none());
     assert_eq!((one.scope.as_str(), one.expires_in), ("read", 600));
     let verified = w.check(one.access_token.expose()).unwrap();

@@ -522,6 +522,7 @@ async fn start(
         revocations,
         limits: Arc::new(Limits::new(rates, time.clone())),
         keep_login_origin: true,
+        staleness: None,
     });
     (Arc::new(engine), checker)
 }

@@ -54,7 +54,7 @@ pub(super) async fn execute(
                 return Err(Denial::UnauthorizedClient.into());
             }
             let profile = client.profile.over(&endpoint.profile);
-            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, origin)?)
+            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, origin).await?)
         }
         Command::Refresh { client, credential, scope, access_ttl } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
@@ -201,7 +201,7 @@ impl EndpointCommand<'_> {
 
     /// Whether a token is for an audience that this gate serves, and for this endpoint's account.
     fn concerns(&self, token: &AccessToken) -> Result<(), Denial> {
-        if !self.gate.known_audiences.of(&token.issuer).is_some_and(|audience| token.is_for(audience)) {
+        if !self.gate.serves_audience_of(token) {
             return Err(Denial::WrongAudience);
         }
         self.is_of_account(token)

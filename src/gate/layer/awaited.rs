@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::credential;
-use crate::denial::{Class, Denial};
+use crate::denial::Denial;
 use crate::engine::Engine;
 use crate::gate::Inner;
 use crate::overload::{Holder, PoolPermit};
@@ -40,7 +40,7 @@ pub(in crate::gate) struct Settled {
 
 /// What a refused request can wait for; `None` if nothing is under way that could decide it, or too many requests wait.
 pub(in crate::gate) fn awaited(gate: &Inner, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> Option<Awaited> {
-    if !matches!(denial.class(), Class::Unavailable(_)) {
+    if !matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_)) {
         return None;
     }
     let found = credential::extract_from(&parts.headers, parts.uri.query(), gate.places(policy)).ok()??;
@@ -55,7 +55,7 @@ pub(in crate::gate) fn awaited_token(
     denial: Denial,
     address: Option<IpAddr>,
 ) -> Option<Awaited> {
-    if !matches!(denial.class(), Class::Unavailable(_)) {
+    if !matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_)) {
         return None;
     }
     wait(gate, token, denial, address.map(Holder::address), address, None)

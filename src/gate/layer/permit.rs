@@ -12,7 +12,7 @@ use crate::denial::{Denial, NotGood};
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
-use crate::headers;
+use crate::headers::{self, Peer};
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::route::path::CanonicalPath;
 use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
@@ -78,7 +78,7 @@ fn permit_as(
 ) -> Result<Option<Permitted>, Denial> {
     let Some((verified, first_sight)) = caller(gate, parts, &route.policy, places_of)? else { return Ok(None) };
     // 7. Authorise.
-    let authorised = policy::authorise(route, verified, &gate.audiences, by);
+    let authorised = policy::authorise(route, verified, by);
     // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
     // requests with this token hit the cache.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
@@ -161,7 +161,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
     let caller = match (rule.policy.auth, permitted.caller()) {
         (Auth::None, _) => return Ok(permitted),
         (Auth::Optional | Auth::Required, Some(caller)) => {
-            policy::judge(&rule.policy, caller, &gate.audiences)?;
+            policy::judge(&rule.policy, caller.token())?;
             return Ok(permitted);
         }
         // The envelope's route required no token, or treated a bad one as none.
@@ -242,5 +242,42 @@ pub(in crate::gate) fn set_target(parts: &mut Parts, target: String) -> bool {
             true
         }
         Err(_) => false,
+    }
+}
+
+impl Inner {
+    /// The places of a token that a route accepts besides `Authorization`.
+    pub(super) fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
+        let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
+        Places { query: sources.query, cookies: [policy.cookie.as_deref(), sources.cookie] }
+    }
+
+    /// The client's address: the peer's, or the one that trusted proxies state.
+    pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
+        let Some(peer) = parts.extensions.get::<Peer>() else {
+            if self.notices.first(Notice::NoPeer) {
+                tracing::warn!(
+                    "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
+                     address. Insert one where you accept connections: \
+                     `request.extensions_mut().insert(Peer::new(address, tls))`. Logged once"
+                );
+            }
+            return None;
+        };
+        let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };
+        let client = headers::client_ip(&parts.headers, peer.address(), trusted);
+        if peer.may_forward()
+            && client == peer.address().to_canonical()
+            && headers::says_for_whom(&parts.headers)
+            && !headers::is_trusted(client, &self.trusted_proxies)
+            && self.notices.first(Notice::UntrustedProxy)
+        {
+            tracing::warn!(
+                peer = %client,
+                "X-Forwarded-For ignored: the peer is not a trusted proxy, so all clients behind it count as one \
+                 address and share its limits. If it is your proxy, list it: `GateBuilder::trusted_proxies`. Logged once"
+            );
+        }
+        Some(client)
     }
 }

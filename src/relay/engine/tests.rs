@@ -2,15 +2,18 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use tokio::sync::{Barrier, Semaphore};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::clock::ManualTime;
+use crate::clock::{ManualTime, Timestamp};
 use crate::limit::Rates;
 use crate::relay::oauth;
-use crate::store::relay::RelayVersion;
+use crate::relay::provider::Provider;
+use crate::relay::seal::{Params, Presenter, Sealer};
+use crate::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, RelayVersion};
 use crate::store::{MemoryStore, conformance};
 use crate::token::Keyring;
 
@@ -303,7 +306,7 @@ fn presented(token: &str) -> Presented {
 
 impl Relay {
     /// Lets other tasks run until no exchange is under way. What is left behind makes this hang.
-    async fn landed(&self) {
+    async fn finished(&self) {
         while !self.core.flights.is_empty() {
             tokio::task::yield_now().await;
         }

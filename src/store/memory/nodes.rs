@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::super::shared::{Feed, FeedStep, Follow, Heard, SharedStore};
 use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
@@ -38,10 +38,19 @@ pub enum Way {
     FeedHeld,
 }
 
+/// How many answers were held, and how many of them passed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    began: u64,
+    passed: u64,
+}
+
 /// One node's handle.
 pub struct MemoryNode {
     common: Arc<Common>,
     way: watch::Sender<Way>,
+    held: watch::Sender<Held>,
+    release: Arc<Notify>,
 }
 
 impl MemoryNode {
@@ -54,12 +63,29 @@ impl MemoryNode {
             leeway,
             written: watch::Sender::new(()),
         };
-        Self { common: Arc::new(common), way: watch::Sender::default() }
+        Self::on(Arc::new(common))
     }
 
     /// Another node's handle on the same store.
     pub fn another(&self) -> Self {
-        Self { common: Arc::clone(&self.common), way: watch::Sender::default() }
+        Self::on(Arc::clone(&self.common))
+    }
+
+    fn on(common: Arc<Common>) -> Self {
+        Self { common, way: watch::Sender::default(), held: watch::Sender::default(), release: Arc::default() }
+    }
+
+    /// Waits until an answer to the feed is held.
+    pub async fn feed_is_held(&self) {
+        // The sender is this handle's own.
+        let _ = self.held.subscribe().wait_for(|held| held.began > held.passed).await;
+    }
+
+    /// Lets the held answer pass, and waits until the feed took it. Later ones are held again.
+    pub async fn release_one(&self) {
+        let passed = self.held.borrow().passed;
+        self.release.notify_one();
+        let _ = self.held.subscribe().wait_for(|held| held.passed > passed).await;
     }
 
     /// Changes this node's way to the store.
@@ -174,13 +200,16 @@ impl SharedStore for MemoryNode {
         let mut written = self.common.written.subscribe();
         written.mark_changed();
         let (common, way) = (Arc::clone(&self.common), self.way.subscribe());
-        Ok(Box::new(NodeFeed { common, way, written, follow, cursor: from, broke: false }))
+        let (held, release) = (self.held.clone(), Arc::clone(&self.release));
+        Ok(Box::new(NodeFeed { common, way, held, release, written, follow, cursor: from, broke: false }))
     }
 }
 
 struct NodeFeed {
     common: Arc<Common>,
     way: watch::Receiver<Way>,
+    held: watch::Sender<Held>,
+    release: Arc<Notify>,
     written: watch::Receiver<()>,
     follow: Follow,
     cursor: Cursor,
@@ -207,8 +236,15 @@ impl Feed for NodeFeed {
         let asked = self.follow.time.monotonic();
         let (entries, end) = self.common.store.revocations_since(self.cursor.clone()).await?;
         let store_time = self.common.time.wall();
-        // A handle that is gone opens the way.
-        let _ = self.way.wait_for(|way| *way != Way::FeedHeld).await;
+        if *self.way.borrow() == Way::FeedHeld {
+            self.held.send_modify(|held| held.began += 1);
+            tokio::select! {
+                () = self.release.notified() => {}
+                // A handle that is gone opens the way.
+                _ = self.way.wait_for(|way| *way != Way::FeedHeld) => {}
+            }
+            self.held.send_modify(|held| held.passed += 1);
+        }
         reach(&self.way.borrow())?;
         self.broke = false;
         self.cursor = end;

@@ -113,6 +113,7 @@ pub(super) fn claims<'r>(
         client: client.map(Box::from),
         scope: rules.granted(scope),
         audience,
+        usual_audience: Arc::clone(&rules.audience),
         session,
         jti: jti.map(Box::from),
         issued_at,

@@ -46,8 +46,16 @@ fn search_done(code: u8) -> Vec<u8> {
 
 /// An entry with these attributes.
 fn entry(dn: &[u8], attributes: &[(&str, &[u8])]) -> Vec<u8> {
-    let attribute =
-        |(name, value): &(&str, &[u8])| element(0x30, &[text(name.as_bytes()), element(0x31, &text(value))].concat());
+    let lists: Vec<(&str, Vec<&[u8]>)> = attributes.iter().map(|(name, value)| (*name, vec![*value])).collect();
+    entry_with_lists(dn, &lists)
+}
+
+/// An entry with attributes of several values.
+fn entry_with_lists(dn: &[u8], attributes: &[(&str, Vec<&[u8]>)]) -> Vec<u8> {
+    let attribute = |(name, values): &(&str, Vec<&[u8]>)| {
+        let values: Vec<u8> = values.iter().flat_map(|value| text(value)).collect();
+        element(0x30, &[text(name.as_bytes()), element(0x31, &values)].concat())
+    };
     let attributes: Vec<u8> = attributes.iter().flat_map(attribute).collect();
     element(0x64, &[text(dn), element(0x30, &attributes)].concat())
 }
@@ -113,9 +121,15 @@ impl Liar {
     }
 
     fn gate(&self) -> (Place, Gate) {
+        self.gate_with("")
+    }
+
+    fn gate_with(&self, more: &str) -> (Place, Gate) {
         let (keys, _) = KEYS.split_once("groups =").unwrap();
-        let keys =
-            format!("{keys}url = \"ldap://127.0.0.1:{}\"\ndangerous_plaintext = true\ntimeout = \"1s\"\n", self.port);
+        let keys = format!(
+            "{keys}url = \"ldap://127.0.0.1:{}\"\ndangerous_plaintext = true\ntimeout = \"1s\"\n{more}",
+            self.port
+        );
         let place = super::place(&keys);
         let gate = place.start();
         (place, gate)
@@ -267,6 +281,94 @@ async fn i22_no_lie_of_the_server_is_a_verdict() {
         liar.says(honest);
         let answer = gate.refresh(&held.refresh).await;
         assert_eq!(answer.status, StatusCode::OK, "{lie}: the same token works afterwards: {answer:?}");
+    }
+}
+
+/// A user in these groups, each of which is called after its number.
+fn with_groups(attribute: &'static str, groups: Vec<Vec<u8>>) -> impl Fn(&Asked) -> Option<Vec<Vec<u8>>> {
+    move |asked| {
+        if asked.operation != SEARCH {
+            return honest(asked);
+        }
+        let group = groups.iter().find(|dn| !dn.is_empty() && asked.content.windows(dn.len()).any(|part| part == **dn));
+        Some(match group {
+            Some(dn) => vec![reference(), entry(dn, &[("cn", b"staff")]), search_done(0)],
+            None => {
+                let uuid: &[u8] = b"0b2f1c1e-0000-4000-8000-000000000001";
+                let lists = [("entryUUID", vec![uuid]), (attribute, groups.iter().map(Vec::as_slice).collect())];
+                vec![entry_with_lists(format!("uid=demo,{BASE}").as_bytes(), &lists), search_done(0)]
+            }
+        })
+    }
+}
+
+fn group(number: usize) -> Vec<u8> {
+    format!("cn=g{number:04},{BASE}").into_bytes()
+}
+
+#[tokio::test]
+async fn i22_groups_that_an_attribute_names_in_part_or_wrongly_are_a_fault_and_never_a_loss() {
+    let liar = Liar::start();
+    let keys = "groups = { attribute = \"memberOf\", scopes = { staff = [\"list\"] } }\n";
+    let good = || with_groups("memberOf", vec![group(1), group(2), group(1)]);
+    let answered_for_a_group = |answers: Vec<Vec<u8>>| -> Box<Script> {
+        Box::new(move |asked| if asked.contains("cn=g0001") { Some(answers.clone()) } else { good()(asked) })
+    };
+    let dn = group(1);
+    let lies: Vec<(&str, Box<Script>)> = vec![
+        ("a part of the list", Box::new(with_groups("memberOf;range=0-1", vec![group(1), group(2)]))),
+        ("the end of the list", Box::new(with_groups("memberof;Range=2-*", vec![group(1)]))),
+        ("too many", Box::new(with_groups("memberOf", (0..1001).map(group).collect()))),
+        ("an empty name", Box::new(with_groups("memberOf", vec![Vec::new()]))),
+        ("a name that is not UTF-8", Box::new(with_groups("memberOf", vec![b"cn=\xff".to_vec()]))),
+        ("two entries of one name", answered_for_a_group(vec![entry(&dn, &[]), entry(&dn, &[]), search_done(0)])),
+        ("a referral", answered_for_a_group(vec![search_done(10)])),
+        ("an error", answered_for_a_group(vec![search_done(50)])),
+        (
+            "a group that is called by no text",
+            answered_for_a_group(vec![entry(&dn, &[("cn", b"\xff")]), search_done(0)]),
+        ),
+        ("no answer", answered_for_a_group(Vec::new())),
+    ];
+    for (lie, script) in lies {
+        let (_place, gate) = liar.gate_with(keys);
+        liar.says(good());
+        let held = gate.log_in("demo", PASSWORD).await.tokens();
+        assert_eq!(gate.get("/x", &held.access).await.echoed("x-auth-scope"), ["read list"]);
+        liar.says(script);
+        let answer = gate.refresh(&held.refresh).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{lie}: {answer:?}");
+        assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE, "{lie}");
+        liar.says(good());
+        let answer = gate.refresh(&held.refresh).await;
+        assert_eq!(answer.status, StatusCode::OK, "{lie}: the same token works afterwards: {answer:?}");
+        let scope = gate.get("/x", &answer.tokens().access).await.echoed("x-auth-scope");
+        assert_eq!(scope, ["read list"], "{lie}");
+    }
+}
+
+#[tokio::test]
+async fn i25_groups_that_an_attribute_names_are_read_once_each_on_one_connection() {
+    let liar = Liar::start();
+    let (_place, gate) = liar.gate_with("groups = { attribute = \"memberOf\", nested = 3 }\n");
+    // Each group is in the next one, and the last one in the first.
+    liar.says(|asked| {
+        let number = (0..4).find(|number| asked.contains(&format!("cn=g{number:04}")));
+        match (asked.operation, number) {
+            (SEARCH, Some(number)) => {
+                let next: Vec<u8> = group((number + 1) % 4);
+                Some(vec![entry(&group(number), &[("cn", b"staff"), ("memberOf", &next)]), search_done(0)])
+            }
+            _ => with_groups("memberOf", vec![group(0)])(asked),
+        }
+    });
+    gate.log_in("demo", PASSWORD).await.tokens();
+    let asked = liar.asked();
+    let read: Vec<_> = asked.iter().filter(|asked| asked.contains("cn=g0")).collect();
+    // The login reads the user twice: for the password, and for the session.
+    assert!(read.len() % 4 == 0 && read.len() <= 8, "{}", read.len());
+    for login in read.chunks(4) {
+        assert!(login.iter().all(|asked| asked.connection == login[0].connection));
     }
 }
 

@@ -1,6 +1,5 @@
 //! `rotogate token`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -8,20 +7,29 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{CommandResult, Failure, prompt};
+use super::{CommandResult, Failure, prompt, runtime};
 use crate::config::Config;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::session::Scope;
 use rotogate::token::claims::MintedClaims;
 use rotogate::token::keyring::Keyring;
-use rotogate::token::refresh;
-use rotogate::token::verify::{IssuerRules, Verifier};
 use rotogate::token::{MAX_SESSIONLESS_LIFETIME, mint};
+
+mod inspect;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Shows what a token on standard input is, and whether our keys verify it. Does not check revocations.
-    Inspect,
+    /// Shows what a token on standard input is, what the gate would decide about it, and why. Fetches the keys of its
+    /// issuer, if they are fetched. Does not check revocations.
+    Inspect {
+        /// The name of the issuer in [[issuers]], or "self", by whose rules the token is judged. Otherwise the token
+        /// tells: by its iss, or by its beginning if it is opaque.
+        #[arg(long)]
+        issuer: Option<String>,
+        /// Shows the token to the introspection endpoint of its issuer, where the gate would.
+        #[arg(long)]
+        online: bool,
+    },
     /// Mints an access token without a session, for a job or a test. It ends when it expires, or by a revocation of its
     /// jti.
     Mint {
@@ -41,25 +49,6 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-enum TokenReport {
-    AccessToken {
-        authentic: bool,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        refused: Option<&'static str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        claims: Option<serde_json::Value>,
-    },
-    RefreshToken {
-        authentic: bool,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        session: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        generation: Option<u64>,
-    },
-}
-
-#[derive(Serialize)]
 struct MintReport<'a> {
     access_token: &'a str,
     jti: &'a str,
@@ -69,9 +58,10 @@ struct MintReport<'a> {
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
     match command {
-        Command::Inspect => {
+        Command::Inspect { issuer, online } => {
             let token = prompt::piped("the token")?;
-            let found = inspect(config, &keyring, token.expose_secret().trim())?;
+            let token = token.expose_secret().trim();
+            let found = runtime()?.block_on(inspect::inspect(config, &keyring, token, issuer.as_deref(), online))?;
             let text = serde_json::to_string_pretty(&found).map_err(Failure::of)?;
             output.write(&found, || text)
         }
@@ -79,32 +69,6 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             make(config, &keyring, [&subject, &client, &scope], ttl, output)
         }
     }
-}
-
-fn inspect(config: &Config, keyring: &Keyring, token: &str) -> Result<TokenReport, Failure> {
-    if token.starts_with(refresh::PREFIX) {
-        let authentic = refresh::authenticate(keyring.refresh_keys(), token);
-        return Ok(TokenReport::RefreshToken {
-            authentic: authentic.is_some(),
-            session: authentic.as_ref().map(|known| known.session.to_string()),
-            generation: authentic.as_ref().map(|known| known.generation.get()),
-        });
-    }
-    let issuer: Arc<str> = config.issuer.url.as_str().into();
-    let audience = config.issuer.audience.iter().map(|one| one.as_str().into()).collect();
-    let mut rules = vec![IssuerRules::own(issuer, audience, keyring, config.issuer.leeway)];
-    rules.extend(crate::server::assemble::load_issuers(config).map_err(Failure::of)?);
-    let verifier = Verifier::new(rules).map_err(Failure::of)?;
-    let now = SystemTime::new().wall();
-    Ok(match verifier.verify(token, now, now) {
-        Ok(access) => TokenReport::AccessToken {
-            authentic: true,
-            refused: None,
-            claims: Some(serde_json::Value::Object(access.claims())),
-        },
-        // Claims that cannot be verified are not shown: nothing in them can be trusted.
-        Err(denial) => TokenReport::AccessToken { authentic: false, refused: Some(denial.reason()), claims: None },
-    })
 }
 
 fn make(

@@ -68,7 +68,7 @@ impl Directory for Directories {
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.of(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
-            // The session began when another configuration was in force. Nothing says that its user is gone.
+            // The session began under another configuration. That does not mean that its user was removed.
             None => Err(DirectoryError::Unavailable(match account {
                 Some(account) => format!("no directory of the configuration has the account {account:?}"),
                 None => "no directory of the configuration has users without an account".to_owned(),

@@ -1,4 +1,4 @@
-//! A circuit breaker: after several faults in a row the source is left alone for a while, so that it can recover and no
+//! A circuit breaker: after several faults in a row the source is not asked for a while, so that it can recover and no
 //! request waits for it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

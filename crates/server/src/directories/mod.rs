@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use rotogate::directory::{LoginRequest, User};
-use rotogate::password::SecretHash;
+use rotogate::password::{CostClass, SecretHash};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -192,9 +192,14 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
         username
     }
 
-    /// Whether a refusal takes as long as the slowest of late.
+    /// Whether a refusal takes as long as the slowest recent refusal.
     fn pads_refusals(&self) -> bool {
         false
+    }
+
+    /// The classes of hashes that users may have, although none was seen yet.
+    fn expected_hashes(&self) -> &[CostClass] {
+        &[]
     }
 
     /// Whether hashes of an old kind are replaced.

@@ -1,5 +1,5 @@
-//! How long refusals take. A source that checks passwords itself may refuse an unknown user sooner than a wrong password;
-//! so each refusal takes as long as the slowest of late (requirement A2).
+//! How long refusals take. A source that checks passwords itself may refuse an unknown user sooner than a wrong
+//! password; so each refusal takes as long as the slowest recent one (requirement A2).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// A refusal counts for one to two of these.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The slowest refusals of late.
+/// The slowest recent refusals.
 #[derive(Debug, Default)]
 pub(super) struct SlowestRefusal(Mutex<Windows>);
 

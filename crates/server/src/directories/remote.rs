@@ -86,8 +86,8 @@ struct Inner {
     circuit: Circuit,
     lookups: Cache<Key, Option<User>>,
     passwords: Arc<Passwords>,
-    /// The class of the dearest hash so far: every check takes as long (requirements A2, I32).
-    dearest: Mutex<CostClass>,
+    /// The class of the dearest hash so far or expected: every check takes as long (requirements A2, I32).
+    dearest: Mutex<Dearest>,
     /// One password is hashed again at a time.
     rehashing: Semaphore,
     refusals: SlowestRefusal,
@@ -95,6 +95,14 @@ struct Inner {
     subjects: moka::sync::Cache<NameKey, Box<str>>,
     metrics: DirectoryMetrics,
     runtime: Handle,
+}
+
+/// The dearest class so far.
+#[derive(Default)]
+struct Dearest {
+    class: CostClass,
+    /// Classes that are expected, until the first check measures them.
+    expected: Vec<CostClass>,
 }
 
 /// An account, and a name as [`username::limit_key`] has it.
@@ -120,7 +128,7 @@ impl fmt::Debug for RemoteDirectory {
 }
 
 impl RemoteDirectory {
-    /// A directory on this runtime. Call in it.
+    /// A directory whose requests run on the current runtime: call it inside one.
     pub(crate) fn new(
         name: &str,
         source: Arc<dyn Source>,
@@ -135,7 +143,7 @@ impl RemoteDirectory {
             label,
             lookups: Cache::builder().max_capacity(MAX_CACHED_LOOKUPS).time_to_live(bounds.lookup_cache).build(),
             passwords,
-            dearest: Mutex::default(),
+            dearest: Mutex::new(Dearest { expected: source.expected_hashes().to_vec(), ..Dearest::default() }),
             rehashing: Semaphore::new(1),
             refusals: SlowestRefusal::default(),
             subjects: moka::sync::Cache::new(MAX_KNOWN_NAMES),
@@ -155,7 +163,7 @@ impl RemoteDirectory {
         &self.0.metrics
     }
 
-    /// Asks the source, within the bounds. `what` runs to its end even if the caller is gone.
+    /// Asks the source, within the bounds. `what` runs to its end even if the caller stops waiting.
     async fn ask<T, F>(
         &self,
         operation: &'static str,
@@ -243,13 +251,13 @@ impl RemoteDirectory {
     async fn check(&self, found: Option<HashedUser>, password: &SecretString) -> Result<Option<User>, DirectoryError> {
         let inner = &self.0;
         let Some(HashedUser { mut user, hash, is_marked }) = found else {
-            let dearest = *inner.dearest.lock().await;
+            let dearest = self.dearest_with(None).await;
             inner.passwords.check(password, None, dearest).await?;
             return Ok(None);
         };
         let parsed = PasswordHash::parse(hash.expose(), &Accepted::default())
             .map_err(|error| DirectoryError::Unavailable(format!("a stored password hash: {error}")))?;
-        let dearest = self.dearest_with(parsed.class()).await;
+        let dearest = self.dearest_with(Some(parsed.class())).await;
         if !inner.passwords.check(password, Some(parsed), dearest).await? || !user.active {
             return Ok(None);
         }
@@ -263,15 +271,17 @@ impl RemoteDirectory {
         Ok(Some(user))
     }
 
-    /// The dearest class, this one included. Measures a class of a new kind, during which other checks wait.
-    async fn dearest_with(&self, class: CostClass) -> CostClass {
+    /// The dearest class, this one included. Measures classes of a new kind, during which other checks wait.
+    async fn dearest_with(&self, class: Option<CostClass>) -> CostClass {
         let mut dearest = self.0.dearest.lock().await;
-        if *dearest != class {
-            let (passwords, known) = (Arc::clone(&self.0.passwords), *dearest);
-            let measured = tokio::task::spawn_blocking(move || passwords.dearest([known, class])).await;
-            *dearest = measured.unwrap_or(known);
+        let mut new = dearest.expected.clone();
+        new.extend(class.filter(|class| *class != dearest.class));
+        if !new.is_empty() {
+            let (passwords, known) = (Arc::clone(&self.0.passwords), dearest.class);
+            let measured = tokio::task::spawn_blocking(move || passwords.dearest(new.into_iter().chain([known]))).await;
+            *dearest = Dearest { class: measured.unwrap_or(known), expected: Vec::new() };
         }
-        *dearest
+        dearest.class
     }
 
     /// Replaces a hash that is weaker than ours, after the password was found right. Returns the new hash if it counts
@@ -282,7 +292,7 @@ impl RemoteDirectory {
         if is_good || !inner.source.rehashes() {
             return None;
         }
-        // Without a turn: the next login does it.
+        // No permit is free: the next login rehashes.
         let _turn = inner.rehashing.try_acquire().ok()?;
         let password = password.clone();
         let new = tokio::task::spawn_blocking(move || password::hash(&password)).await.ok()?.ok()?;

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use rotogate::directory::{Directory, DirectoryError, PasswordMark};
-use rotogate::password::{Cost, Passwords, hash_with};
+use rotogate::password::{Cost, CostClass, Passwords, hash_with};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BOUNDS: Bounds =
@@ -38,10 +38,15 @@ struct Fake {
     hash: Mutex<Option<SecretHash>>,
     rehash_fails: AtomicBool,
     pads: AtomicBool,
+    expected: Vec<CostClass>,
 }
 
 impl Fake {
     fn new() -> Arc<Self> {
+        Self::expecting(Vec::new())
+    }
+
+    fn expecting(expected: Vec<CostClass>) -> Arc<Self> {
         Arc::new(Self {
             mode: Mutex::new(Mode::Good),
             asked: AtomicUsize::new(0),
@@ -49,6 +54,7 @@ impl Fake {
             hash: Mutex::default(),
             rehash_fails: AtomicBool::new(false),
             pads: AtomicBool::new(false),
+            expected,
         })
     }
 
@@ -97,6 +103,10 @@ impl Source for Fake {
 
     async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         self.answer(subject).await
+    }
+
+    fn expected_hashes(&self) -> &[CostClass] {
+        &self.expected
     }
 
     fn rehashes(&self) -> bool {
@@ -333,6 +343,32 @@ async fn i30_i32_an_imported_hash_logs_in_and_an_unknown_user_takes_as_long() {
     let replaced = source.hash.lock().unwrap().clone().unwrap();
     assert!(replaced.expose().starts_with("$argon2id$v=19$m=19456,"), "ours");
     assert!(login(&directory, "right").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn i32_an_unknown_user_costs_as_much_as_an_expected_hash_before_one_was_seen() {
+    let dear = Cost { memory_kib: 32 * 1024, passes: 2, lanes: 1 };
+    let pbkdf2 = CostClass::Pbkdf2 { bits: 256, iterations: 1_000_000 };
+    for (expected, work) in [
+        (vec![], Cost::default().work()),
+        (vec![CostClass::Argon2(dear)], dear.work()),
+        // A run of its own, in place of argon2.
+        (vec![pbkdf2], 0),
+        (vec![CostClass::Argon2(CHEAP)], Cost::default().work()),
+    ] {
+        let source = Fake::expecting(expected.clone());
+        *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("right"), CHEAP).unwrap()));
+        let passwords = Arc::new(Passwords::new(2, 2));
+        let directory = with_passwords(&source, BOUNDS, Arc::clone(&passwords));
+        for logins in 1..=2 {
+            assert!(directory.authenticate(None, "none", &secret("wrong")).await.unwrap().is_none());
+            assert_eq!((passwords.runs(), passwords.work()), (logins, logins * work), "{expected:?}");
+        }
+        // A known user with a cheaper hash costs the same: the rest is made up for.
+        let before = passwords.runs();
+        assert!(login(&directory, "wrong").await.unwrap().is_none());
+        assert!(passwords.runs() - before >= 2, "{expected:?}");
+    }
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use super::prepare::{DirectoryPlan, StartPlan};
 use super::relays;
 use super::users::LiveUsers;
 use crate::config::{
-    Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SessionsConfig,
-    StoreConfig, TrustedIssuer,
+    Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
+    SessionsConfig, StoreConfig, TrustedIssuer,
 };
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminToken;
@@ -269,11 +269,6 @@ pub(crate) fn high_water(keys: &Path) -> PathBuf {
     keys.join(HIGH_WATER_FILE)
 }
 
-/// The rules for each `[[issuers]]` entry.
-pub(crate) fn load_issuers(config: &Config) -> Result<Vec<IssuerRules>, ServerError> {
-    config.issuers.iter().map(load_issuer_and_log).collect()
-}
-
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::new)?;
@@ -301,16 +296,18 @@ fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
 ///
 /// # Errors
 /// The key at fault, and what is wrong with it.
-pub(super) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, (&'static str, String)> {
+pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, (&'static str, String)> {
     let IntrospectionConfig {
         url,
         client_id,
         secret_file,
+        secret_in,
         cache,
         negative,
         stale_if_error,
         timeout,
         ca,
+        client_cert,
         prefix,
         always,
         audience_optional,
@@ -326,13 +323,22 @@ pub(super) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| ("ca", message))?;
         tls.ca = Some(String::from_utf8(bytes.to_vec()).map_err(|_| in_file("ca", ca, "is not PEM"))?);
     }
-    let client = HttpClient::with_tls(&tls).map_err(|error| match ca {
-        Some(ca) => in_file("ca", ca, &error.message),
-        None => ("url", error.message),
+    if let Some(file) = client_cert {
+        let pem = private_file::read_private(file).map_err(|message| ("client_cert", message))?;
+        tls.client_cert = Some((pem.to_string(), SecretString::from(pem.to_string())));
+    }
+    let client = HttpClient::with_tls(&tls).map_err(|error| match (error.key, ca, client_cert) {
+        ("ca", Some(ca), _) => in_file("ca", ca, &error.message),
+        ("client_cert", _, Some(file)) => in_file("client_cert", file, &error.message),
+        _ => ("url", error.message),
     })?;
     let endpoint = Target::parse(url, Allowed::by_operator()).map_err(|error| ("url", error.to_string()))?;
     let secret = SecretString::from(secret.to_owned());
-    let introspector = HttpIntrospector::new(client.with_timeout(*timeout), endpoint, client_id, &secret);
+    let client = client.with_timeout(*timeout);
+    let introspector = match secret_in {
+        SecretIn::Basic => HttpIntrospector::new(client, endpoint, client_id, &secret),
+        SecretIn::Form => HttpIntrospector::with_secret_in_form(client, endpoint, client_id, &secret),
+    };
     let mut introspection = Introspection::by(introspector)
         .cache(*cache)
         .negative(*negative)
@@ -343,7 +349,7 @@ pub(super) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
 }
 
 /// The rules for an issuer, with the keys and the secret that its files hold now.
-pub(super) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
+pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
     let keys = load_keys(issuer)?;
     let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
     let introspection = introspection.map_err(|(key, message)| format!("introspection.{key}: {message}"))?;

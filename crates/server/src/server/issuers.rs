@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde::{Deserialize, Serialize};
 
-use super::ServerError;
-use crate::config::{Config, ConfigErrors, RemoteSource};
+use super::{ServerError, assemble};
+use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource};
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
 use rotogate::token::IgnoredCause;
-use rotogate::token::verify::{IssuerRules, Keys};
+use rotogate::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
@@ -24,14 +25,23 @@ const KEPT: &str = "issuers";
 /// The states, in the order of their numbers in the metrics.
 const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
 
-/// The issuers whose keys are fetched, in the order of the configuration.
+/// The issuers whose keys are fetched, in the order of the configuration. Clones share them: a reload replaces them for
+/// all.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RemoteIssuers(Arc<[Remote]>);
+pub(crate) struct RemoteIssuers(Arc<ArcSwap<Vec<Remote>>>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Remote {
     keys: RemoteKeys,
-    required: bool,
+    /// What the configuration says of them.
+    source: RemoteSource,
+}
+
+/// The issuers of another configuration. They are asked already; unless they are put in force, that ends with this.
+#[derive(Debug)]
+pub(super) struct NextIssuers {
+    all: Vec<Remote>,
+    started: Vec<RemoteKeys>,
 }
 
 /// An issuer as an operator sees it.
@@ -74,22 +84,58 @@ pub(crate) struct IssuerReports {
 }
 
 impl RemoteIssuers {
-    /// Starts to fetch, all issuers side by side, and gives the rules their keys. Waits for the first answers, but not
-    /// for long: an issuer that does not answer is no reason not to start.
+    /// Starts to fetch, all issuers side by side, and gives the rules their keys.
     pub(super) async fn start(config: &Config, trusted: &mut [IssuerRules]) -> Result<Self, ServerError> {
-        let mut all = Vec::new();
+        let issuers = Self::default();
+        let next = issuers.prepare(config, trusted).await?;
+        issuers.replace(next);
+        Ok(issuers)
+    }
+
+    /// Starts to fetch the keys of each issuer of `config` whose source is not the same as before, and gives all rules
+    /// their keys. Waits for the first answers, but not for long: an issuer that does not answer is no reason not to
+    /// start, and not to reload.
+    pub(super) async fn prepare(
+        &self,
+        config: &Config,
+        trusted: &mut [IssuerRules],
+    ) -> Result<NextIssuers, ServerError> {
+        let present = self.0.load_full();
+        let mut next = NextIssuers { all: Vec::new(), started: Vec::new() };
         for (issuer, rules) in config.issuers.iter().zip(trusted) {
-            let Some(RemoteSource { issuer, keep, required }) = issuer.keys.remote() else { continue };
-            let kept = keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
-            let keys = RemoteKeys::start(issuer.clone(), kept)
-                .map_err(|error| ServerError::new(format!("issuer {}: {error}", issuer.name)))?;
+            let Some(source) = issuer.keys.remote() else { continue };
+            let known = present.iter().find(|known| known.source.is_fetched_as(source));
+            let keys = match known {
+                Some(known) => known.keys.clone(),
+                None => {
+                    let kept = source.keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
+                    let keys = RemoteKeys::start(source.issuer.clone(), kept)
+                        .map_err(|error| ServerError::new(format!("issuer {}: {error}", issuer.name)))?;
+                    next.started.push(keys.clone());
+                    keys
+                }
+            };
             rules.keys = Keys::Live(keys.keys());
-            all.push(Remote { keys, required: *required });
+            next.all.push(Remote { keys, source: source.clone() });
         }
-        let first = futures_util::future::join_all(all.iter().map(|remote| remote.keys.first_attempt()));
+        let first = futures_util::future::join_all(next.started.iter().map(RemoteKeys::first_attempt));
         // What is late goes on in the background.
         let _ = tokio::time::timeout(START_WAIT, first).await;
-        Ok(Self(all.into()))
+        Ok(next)
+    }
+
+    /// Goes on with these issuers. Those that are not among them are asked no more.
+    pub(super) fn replace(&self, mut next: NextIssuers) {
+        next.started.clear();
+        let old = self.0.swap(Arc::new(std::mem::take(&mut next.all)));
+        let now = self.0.load();
+        let is_over = |old: &&Remote| !now.iter().any(|now| now.source.is_fetched_as(&old.source));
+        old.iter().filter(is_over).for_each(|old| old.keys.stop());
+    }
+
+    /// The keys of the issuer with this name.
+    pub(super) fn keys_of(&self, name: &str) -> Option<Keys> {
+        self.named(name).map(|remote| Keys::Live(remote.keys.keys()))
     }
 
     /// What the discovery document of an issuer said last.
@@ -99,9 +145,9 @@ impl RemoteIssuers {
     }
 
     /// The required issuer that never had keys.
-    pub(super) fn missing(&self) -> Option<&str> {
-        let missing = |remote: &&Remote| remote.required && !remote.keys.status().had_keys;
-        self.0.iter().find(missing).map(|remote| remote.keys.issuer().name.as_str())
+    pub(super) fn missing(&self) -> Option<String> {
+        let missing = |remote: &&Remote| remote.source.required && !remote.keys.status().had_keys;
+        self.0.load().iter().find(missing).map(|remote| remote.keys.issuer().name.clone())
     }
 
     /// A line with the state of each issuer.
@@ -111,39 +157,40 @@ impl RemoteIssuers {
             let why = status.failure.map(|failure| format!(", {}", failure.cause)).unwrap_or_default();
             format!("issuer {}: {}{why}\n", remote.keys.issuer().name, status.state)
         };
-        self.0.iter().map(line).collect()
+        self.0.load().iter().map(line).collect()
     }
 
     /// All issuers.
     pub(super) fn report(&self) -> IssuerReports {
-        IssuerReports { issuers: self.0.iter().map(report).collect() }
+        IssuerReports { issuers: self.0.load().iter().map(report).collect() }
     }
 
     /// Fetches the keys of an issuer now. `None`: there is no such issuer.
     pub(super) async fn refresh(&self, name: &str) -> Option<(IssuerReport, Result<(), FetchFailure>)> {
         let remote = self.named(name)?;
         let result = remote.keys.refresh().await;
-        Some((report(remote), result))
+        Some((report(&remote), result))
     }
 
     /// Drops the keys of an issuer. `None`: there is no such issuer.
     pub(super) async fn drop_keys(&self, name: &str) -> Option<IssuerReport> {
         let remote = self.named(name)?;
         remote.keys.drop_keys().await;
-        Some(report(remote))
+        Some(report(&remote))
     }
 
-    fn named(&self, name: &str) -> Option<&Remote> {
-        self.0.iter().find(|remote| remote.keys.issuer().name == name)
+    fn named(&self, name: &str) -> Option<Remote> {
+        self.0.load().iter().find(|remote| remote.source.issuer.name == name).cloned()
     }
 
     /// Writes the metrics. Names come from the configuration, causes from closed sets (requirement I43).
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        if self.0.is_empty() {
+        let issuers = self.0.load();
+        if issuers.is_empty() {
             return Ok(());
         }
         let all: Vec<(&str, RemoteStatus)> =
-            self.0.iter().map(|remote| (remote.keys.issuer().name.as_str(), remote.keys.status())).collect();
+            issuers.iter().map(|remote| (remote.keys.issuer().name.as_str(), remote.keys.status())).collect();
         let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         type Read = fn(&RemoteStatus) -> Option<u64>;
         let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
@@ -176,7 +223,7 @@ impl RemoteIssuers {
         }
         let help = "Attempts to fetch the keys of an issuer";
         let mut fetches = encoder.encode_descriptor("issuer_fetches", help, None, MetricType::Counter)?;
-        for remote in self.0.iter() {
+        for remote in issuers.iter() {
             for (result, count) in remote.keys.fetches() {
                 let labels = [("issuer", remote.keys.issuer().name.as_str()), ("result", result)];
                 ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
@@ -188,6 +235,12 @@ impl RemoteIssuers {
             ConstCounter::new(status.unknown_kids).encode(unknown.encode_family(&[("issuer", *issuer)])?)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for NextIssuers {
+    fn drop(&mut self) {
+        self.started.iter().for_each(RemoteKeys::stop);
     }
 }
 
@@ -208,7 +261,7 @@ fn report(remote: &Remote) -> IssuerReport {
         state: state.to_owned(),
         keys,
         dropped: is_dropped,
-        required: remote.required,
+        required: remote.source.required,
         last_success: last_success.and_then(at),
         failure: failure.map(|failure| IssuerFailure { cause: failure.cause.to_owned(), message: failure.message }),
         refused_keys: refused.collect(),
@@ -222,28 +275,70 @@ fn folder(config: &Config) -> PathBuf {
 
 /// Asks each issuer once, for `check --online`. What they say, a line each; or what is wrong with which of them.
 pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    let remotes = config.issuers.iter().enumerate();
-    let remotes = remotes.filter_map(|(index, issuer)| Some((index, issuer.keys.remote()?)));
-    let asked = remotes
-        .map(|(index, source)| async move { (index, source, remote_keys::inspect(source.issuer.clone()).await) });
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    for (index, source, found) in futures_util::future::join_all(asked).await {
-        let name = &source.issuer.name;
-        let found = match found {
-            Ok(found) => found,
-            Err(failure) => {
-                let key = match source.issuer.location {
-                    remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
-                    _ => "discovery",
-                };
-                let message = format!("{}: {failure}", failure.cause);
-                wrong.push(config.blame(&format!("issuers[{index}].{key}"), message));
-                continue;
+    let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
+        let key = format!("issuers[{index}]");
+        let keys = async {
+            match issuer.keys.remote() {
+                Some(source) => Some(inspect_keys(source).await),
+                None => None,
             }
         };
-        let fresh = humantime::format_duration(found.fresh_for);
-        lines.push(format!("issuer {name}: keys {}; fresh for {fresh}", found.keys.describe().join(", ")));
-        lines.extend(found.keys.ignored().iter().map(|ignored| format!("issuer {name}: not used: {ignored}")));
+        let introspection = async {
+            match &issuer.introspection {
+                Some(settings) => Some(inspect_introspection(settings).await),
+                None => None,
+            }
+        };
+        let (keys, introspection) = tokio::join!(keys, introspection);
+        (key, issuer, [keys, introspection])
+    });
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (key, issuer, found) in futures_util::future::join_all(asked).await {
+        for found in found.into_iter().flatten() {
+            match found {
+                Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name))),
+                Err((at, message)) => wrong.push(config.blame(&format!("{key}.{at}"), message)),
+            }
+        }
     }
     ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+}
+
+/// What an issuer says when it is asked, or the key at fault and why.
+type Found = Result<Vec<String>, (&'static str, String)>;
+
+async fn inspect_keys(source: &RemoteSource) -> Found {
+    let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
+        let key = match source.issuer.location {
+            remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
+            _ => "discovery",
+        };
+        (key, format!("{}: {failure}", failure.cause))
+    })?;
+    let fresh = humantime::format_duration(found.fresh_for);
+    let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
+    Ok([keys].into_iter().chain(found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"))).collect())
+}
+
+/// Asks about a token that cannot exist. Only a server that knows the gate as its client says that it is not active.
+async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
+    const URL: &str = "introspection.url";
+    let introspection = assemble::load_introspection(settings).map_err(|(_, message)| ("introspection", message))?;
+    let token = format!("{}rotogate-check-{}", settings.prefix, uuid::Uuid::new_v4().simple());
+    let response = introspection.introspector.introspect(&token).await.map_err(|fault| {
+        let key = if fault.needs_operator() { "introspection.client_id" } else { URL };
+        (key, format!("{}: {fault}", fault.cause))
+    })?;
+    let members = strict_object(&response).map_err(|why| (URL, format!("malformed: {why}")))?;
+    match members.get("active") {
+        Some(serde_json::Value::Bool(false)) => {
+            Ok(vec![format!("introspection at {} answers; an unknown token is not active", settings.url)])
+        }
+        Some(serde_json::Value::Bool(true)) => {
+            let what =
+                "calls a token active that cannot exist; expected {\"active\":false}. It cannot decide about tokens";
+            Err((URL, what.to_owned()))
+        }
+        _ => Err((URL, "malformed: active must be true or false; is this the introspection endpoint?".to_owned())),
+    }
 }

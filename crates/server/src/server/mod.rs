@@ -192,7 +192,6 @@ impl Server {
             gate: parts.gate.clone(),
             proxy: parts.proxy.clone(),
             directories: Arc::clone(&parts.directories),
-            #[cfg(feature = "relay")]
             remote_issuers: parts.remote_issuers.clone(),
             limits: Arc::clone(&limits),
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),

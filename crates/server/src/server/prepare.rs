@@ -276,11 +276,11 @@ impl Findings<'_> {
     fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
         for (index, issuer) in self.config.issuers.iter().enumerate() {
-            if !self.introspection(index, issuer) {
-                continue;
-            }
             if let Some(source) = issuer.keys.remote() {
                 self.fetch_files(index, source);
+            }
+            if !self.introspection(index, issuer) {
+                continue;
             }
             let (key, path) = match issuer.keys.file() {
                 Some((key, path)) => (format!("issuers[{index}].{key}"), path.to_owned()),

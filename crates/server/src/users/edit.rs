@@ -2,7 +2,8 @@
 //! the whole file, under a lock that serializes commands. Comments and the order of keys stay.
 //!
 //! Only the piece of the file with the user goes through the editor of TOML, whose document takes some twenty times the
-//! memory of its text. A file that is not in pieces (see `parse`) is edited as a whole.
+//! memory of its text. New users are written after the text, which is read for mistakes and for their names alone. A
+//! file that is not in pieces (see `parse`) is edited as a whole.
 //!
 //! Passwords arrive as a [`SecretString`], from a prompt or standard input: never as arguments of a process, which
 //! every user of the machine can read (requirement O3).
@@ -16,7 +17,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use secrecy::SecretString;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
-use super::parse::{self, Entry, Users, is_valid_account, is_valid_name};
+use super::entry::{Entry, MARK, is_valid_account, is_valid_name};
+use super::list::Users;
+use super::parse;
 use super::{FirstUser, UsersFile, private_file};
 use rotogate::clock::Timestamp;
 use rotogate::directory::{PasswordMark, User, is_valid_subject};
@@ -93,23 +96,31 @@ pub fn add_user(
     password: &SecretString,
     now: Timestamp,
 ) -> Result<String, EditError> {
-    let subject = match subject {
-        Some(subject) => subject.to_owned(),
-        None => random_subject()?,
-    };
-    let user = new_user(who, &subject, scopes, password, now)?;
+    check_new(who, subject)?;
     let file = file.into();
     private_file::create_private_dir(file.path().parent().unwrap_or(Path::new("")))?;
-    change(&file, true, |draft| {
-        if draft.users.by_name(who.account, who.username).is_some() {
-            return Err(EditError::Exists("its name, in this account"));
-        }
-        if draft.users.by_subject(&subject).is_some() {
-            return Err(EditError::Exists("its subject"));
-        }
-        draft.add(vec![user])
+    // Takes as long as reading a large file, and is waited for before anything is written.
+    let prepare = || {
+        let subject = subject.map_or_else(random_subject, |subject| Ok(subject.to_owned()))?;
+        Ok::<_, EditError>((subject, password::hash(password)?))
+    };
+    let mut added = String::new();
+    std::thread::scope(|scope| {
+        let prepared = scope.spawn(prepare);
+        add(&file, false, |known| {
+            if known.has_name(who.account, who.username) {
+                return Err(EditError::Exists("its name, in this account"));
+            }
+            let (subject, hash) = prepared.join().unwrap_or(Err(BadPassword::Failed("argon2").into()))?;
+            if known.has_subject(&subject) {
+                return Err(EditError::Exists("its subject"));
+            }
+            let user = new_user(who, &subject, scopes, hash, now);
+            added = subject;
+            Ok(vec![user.table()?])
+        })
     })?;
-    Ok(subject)
+    Ok(added)
 }
 
 /// Removes a user. The user's sessions end.
@@ -117,7 +128,7 @@ pub fn add_user(
 /// # Errors
 /// See [`EditError`].
 pub fn remove_user(file: impl Into<UsersFile>, who: UserKey<'_>) -> Result<(), EditError> {
-    change(&file.into(), false, |draft| draft.remove(who))
+    change(&file.into(), |draft| draft.remove(who))
 }
 
 /// Sets a user's password and ends the sessions so far (requirement R8).
@@ -165,7 +176,7 @@ pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditE
     let by_subject: HashMap<&str, &Rehash> = hashes.iter().map(|rehash| (&*rehash.subject, rehash)).collect();
     let mut replaced = 0;
     let unchanged = |entry: &Entry| by_subject.get(&*entry.subject).filter(|rehash| rehash.old == entry.hash).copied();
-    change(file, false, |draft| {
+    change(file, |draft| {
         replaced = draft.users.entries().iter().filter(|entry| unchanged(entry).is_some()).count();
         if replaced == 0 {
             return Ok(());
@@ -173,7 +184,7 @@ pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditE
         draft.edit(&|entry| unchanged(entry).is_some(), &|entry, table| {
             let Some(rehash) = unchanged(entry) else { return };
             set(table, "password", rehash.new.expose().into());
-            let text = |mark: PasswordMark| base64::Engine::encode(&parse::MARK, mark.to_bytes());
+            let text = |mark: PasswordMark| base64::Engine::encode(&MARK, mark.to_bytes());
             let mut rehashed = InlineTable::new();
             rehashed.insert("hash", text(PasswordMark::of(rehash.new.expose().as_bytes())).into());
             rehashed.insert("mark", text(entry.mark()).into());
@@ -191,9 +202,9 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     let first = FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
     let scopes = Scope::parse("read write").unwrap_or_default();
     let who = UserKey { account: None, username: &first.username };
-    let user = new_user(who, &random_subject()?, &scopes, &first.password, now)?;
+    let user = new_user(who, &random_subject()?, &scopes, password::hash(&first.password)?, now);
     let mut tables = ArrayOfTables::new();
-    tables.push(user);
+    tables.push(user.table()?);
     let document = document(tables);
     private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
     private_file::create_private_new(path, format!("{HEADER}{document}").as_bytes())?;
@@ -259,14 +270,8 @@ fn toml(json: &serde_json::Value) -> Option<toml_edit::Value> {
     })
 }
 
-fn new_user(
-    who: UserKey<'_>,
-    subject: &str,
-    scopes: &Scope,
-    password: &SecretString,
-    now: Timestamp,
-) -> Result<Table, EditError> {
-    if !is_valid_subject(subject) {
+fn check_new(who: UserKey<'_>, subject: Option<&str>) -> Result<(), EditError> {
+    if !subject.is_none_or(is_valid_subject) {
         return Err(EditError::Invalid(
             "a subject is 1 to 256 visible ASCII characters, and does not begin with client:",
         ));
@@ -277,17 +282,20 @@ fn new_user(
     if !who.account.is_none_or(is_valid_account) {
         return Err(EditError::Invalid("an account is 1 to 256 visible ASCII characters, none of them /"));
     }
-    let user = NewUser {
+    Ok(())
+}
+
+fn new_user(who: UserKey<'_>, subject: &str, scopes: &Scope, hash: String, now: Timestamp) -> NewUser {
+    NewUser {
         username: who.username.to_owned(),
         account: who.account.map(str::to_owned),
         subject: subject.to_owned(),
-        hash: SecretHash::new(password::hash(password)?),
+        hash: SecretHash::new(hash),
         active: true,
         scopes: scopes.clone(),
         valid_from: now,
         profile: serde_json::Map::new(),
-    };
-    user.table()
+    }
 }
 
 /// Adds users that `judge` does not refuse, with one write. `dry_run`: does all but write.
@@ -295,22 +303,20 @@ pub(super) fn add_all(
     file: &UsersFile,
     users: Vec<(String, NewUser)>,
     dry_run: bool,
-    judge: impl FnOnce(&Users, &[(String, NewUser)]) -> Result<(), EditError>,
+    judge: impl FnOnce(&Known, &[(String, NewUser)]) -> Result<(), EditError>,
 ) -> Result<(), EditError> {
     private_file::create_private_dir(file.path().parent().unwrap_or(Path::new("")))?;
-    change(file, true, |draft| {
-        judge(&draft.users, &users)?;
+    add(file, dry_run, |known| {
+        judge(known, &users)?;
         let table = |(place, user): (String, NewUser)| {
             user.table().map_err(|error| EditError::File(format!("nothing was imported:\n{place}: {error}")))
         };
-        draft.add(users.into_iter().map(table).collect::<Result<_, _>>()?)?;
-        draft.is_changed = !dry_run;
-        Ok(())
+        users.into_iter().map(table).collect()
     })
 }
 
 fn change_one(file: &UsersFile, who: UserKey<'_>, edit: Edit<'_>) -> Result<(), EditError> {
-    change(file, false, |draft| {
+    change(file, |draft| {
         let user = Arc::clone(draft.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?);
         draft.edit(&|entry| entry.subject == user.subject, edit)
     })
@@ -319,29 +325,95 @@ fn change_one(file: &UsersFile, who: UserKey<'_>, edit: Edit<'_>) -> Result<(), 
 /// Changes a user's table.
 type Edit<'a> = &'a dyn Fn(&Entry, &mut Table);
 
-fn change(
+fn change(file: &UsersFile, edit: impl FnOnce(&mut Draft<'_>) -> Result<(), EditError>) -> Result<(), EditError> {
+    let path = file.path();
+    let _lock = private_file::lock_for_edit(path)?;
+    let text = private_file::read_private(path).map_err(EditError::File)?;
+    let mut draft = Draft::new(file, text)?;
+    edit(&mut draft)?;
+    if draft.is_changed { write(path, &[&draft.text]) } else { Ok(()) }
+}
+
+/// Adds users at the end, with one write. Creates the file if it is missing. `dry_run`: does all but write.
+fn add(
     file: &UsersFile,
-    make: bool,
-    edit: impl FnOnce(&mut Draft<'_>) -> Result<(), EditError>,
+    dry_run: bool,
+    new: impl FnOnce(&Known) -> Result<Vec<Table>, EditError>,
 ) -> Result<(), EditError> {
     let path = file.path();
     let _lock = private_file::lock_for_edit(path)?;
     let is_missing = matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == io::ErrorKind::NotFound);
-    let text = if make && is_missing {
+    let text = if is_missing {
         zeroize::Zeroizing::new(HEADER.to_owned())
     } else {
         private_file::read_private(path).map_err(EditError::File)?
     };
-    let users = parse::parse(&text, file, &Users::default()).map_err(EditError::File)?;
-    let mut draft = Draft { file, text, users, is_changed: false };
-    edit(&mut draft)?;
-    if draft.is_changed {
-        if draft.text.len() as u64 > private_file::MAX_LEN {
-            return Err(EditError::Invalid("the users file would be longer than 64 MiB, and could not be read again"));
+    let in_tables = |new: Vec<Table>| {
+        let mut tables = ArrayOfTables::new();
+        new.into_iter().for_each(|table| tables.push(table));
+        tables
+    };
+    let (mut draft, tables) = if let Some(outline) = parse::outline(&text, file) {
+        let known = Known::Outline(outline);
+        let tables = in_tables(new(&known)?);
+        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let appended = zeroize::Zeroizing::new(format!("{newline}{}", document(tables.clone())));
+        // The pieces before are read already, and mean the same with others after them.
+        if let Ok(added) = parse::parse(&appended, file, &Users::default())
+            && added.are_in_pieces()
+            && added.entries().len() == tables.len()
+            && added.entries().iter().all(|entry| known.is_new(entry))
+        {
+            return if dry_run { Ok(()) } else { write(path, &[&text, &appended]) };
         }
-        private_file::write_private_atomic(path, draft.text.as_bytes())?;
+        (Draft::new(file, text)?, tables)
+    } else {
+        let mut draft = Draft::new(file, text)?;
+        let known = Known::Users(std::mem::take(&mut draft.users));
+        let tables = in_tables(new(&known)?);
+        if let Known::Users(users) = known {
+            draft.users = users;
+        }
+        (draft, tables)
+    };
+    let number = draft.users.entries().len() + tables.len();
+    draft.settle(None, number, |all| tables.iter().for_each(|table| all.push(table.clone())))?;
+    if dry_run { Ok(()) } else { write(path, &[&draft.text]) }
+}
+
+fn write(path: &Path, parts: &[&str]) -> Result<(), EditError> {
+    if parts.iter().map(|part| part.len() as u64).sum::<u64>() > private_file::MAX_LEN {
+        return Err(EditError::Invalid("the users file would be longer than 64 MiB, and could not be read again"));
     }
-    Ok(())
+    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    Ok(private_file::write_private_atomic_parts(path, &parts)?)
+}
+
+/// The users of the file, as far as new ones must differ from them.
+pub(super) enum Known {
+    Outline(parse::Outline),
+    Users(Users),
+}
+
+impl Known {
+    pub(super) fn has_subject(&self, subject: &str) -> bool {
+        match self {
+            Self::Outline(outline) => outline.has_subject(subject),
+            Self::Users(users) => users.by_subject(subject).is_some(),
+        }
+    }
+
+    pub(super) fn has_name(&self, account: Option<&str>, username: &str) -> bool {
+        match self {
+            Self::Outline(outline) => outline.has_name((account, username)),
+            Self::Users(users) => users.by_name(account, username).is_some(),
+        }
+    }
+
+    fn is_new(&self, entry: &Entry) -> bool {
+        let (account, username) = entry.name();
+        !self.has_subject(&entry.subject) && !self.has_name(account, username)
+    }
 }
 
 /// The text of the file, and its users.
@@ -352,17 +424,10 @@ struct Draft<'a> {
     is_changed: bool,
 }
 
-impl Draft<'_> {
-    fn add(&mut self, new: Vec<Table>) -> Result<(), EditError> {
-        let number = self.users.entries().len() + new.len();
-        let mut tables = ArrayOfTables::new();
-        new.into_iter().for_each(|table| tables.push(table));
-        let mut appended = None;
-        if self.users.are_in_pieces() {
-            let newline = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { "\n" };
-            appended = Some(format!("{}{newline}{}", *self.text, document(tables.clone())));
-        }
-        self.settle(appended, number, |all| tables.iter().for_each(|table| all.push(table.clone())))
+impl<'a> Draft<'a> {
+    fn new(file: &'a UsersFile, text: zeroize::Zeroizing<String>) -> Result<Self, EditError> {
+        let users = parse::parse(&text, file, &Users::default()).map_err(EditError::File)?;
+        Ok(Self { file, text, users, is_changed: false })
     }
 
     /// Edits the tables of some users.

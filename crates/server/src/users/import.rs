@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::edit::{self, EditError, NewUser};
-use super::{UsersFile, parse};
+use super::{UsersFile, entry};
 use rotogate::clock::Timestamp;
 use rotogate::directory::is_valid_subject;
 use rotogate::password::{FirebaseParameters, PasswordHash, SecretHash};
@@ -82,9 +82,9 @@ pub fn import(
     edit::add_all(file, users, dry_run, |known, users| {
         let mut problems = Problems::default();
         for (place, user) in users {
-            if known.by_name(user.account.as_deref(), &user.username).is_some() {
+            if known.has_name(user.account.as_deref(), &user.username) {
                 problems.add(place, "there is such a user already: its name, in this account");
-            } else if known.by_subject(&user.subject).is_some() {
+            } else if known.has_subject(&user.subject) {
                 problems.add(place, "there is such a user already: its subject");
             }
         }
@@ -266,10 +266,10 @@ fn user(mut record: Record, defaults: &ImportDefaults, now: Timestamp) -> Result
     let account = text("account")?.or_else(|| defaults.account.clone());
     let subject = text("subject")?;
     let hash = text("password_hash")?.ok_or("password_hash: missing")?;
-    if !parse::is_valid_name(&username) {
+    if !entry::is_valid_name(&username) {
         return Err("username: expected 1 to 256 bytes without control characters".to_owned());
     }
-    if !account.as_deref().is_none_or(parse::is_valid_account) {
+    if !account.as_deref().is_none_or(entry::is_valid_account) {
         return Err("account: expected 1 to 256 visible ASCII characters, none of them /".to_owned());
     }
     if !subject.as_deref().is_none_or(is_valid_subject) {
@@ -325,5 +325,5 @@ fn moment(value: &Value) -> Option<Timestamp> {
     if let Some(seconds) = seconds {
         return (seconds < 253_402_300_800).then(|| Timestamp::from_secs(seconds));
     }
-    parse::instant(value.as_str()?)
+    entry::instant(value.as_str()?)
 }

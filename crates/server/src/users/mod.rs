@@ -17,8 +17,11 @@
 //! users stay as they were. The file holds password hashes, so only the gate's user may access it (requirement O2).
 
 pub mod edit;
+mod entry;
 pub mod import;
+mod list;
 mod parse;
+mod plain;
 mod rehash;
 mod watch;
 
@@ -34,10 +37,11 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use crate::config::{Config, DirectoryConfig, UsersConfig};
-use parse::Users;
+use entry::Entry;
+use list::Users;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::password::{Accepted, FirebaseParameters, PasswordHash, Passwords};
+use rotogate::password::{Accepted, CostClass, FirebaseParameters, PasswordHash, Passwords};
 use rotogate::private_file;
 pub use watch::FileWatcher;
 
@@ -55,12 +59,21 @@ pub struct UserChange {
 pub struct UsersFile {
     path: PathBuf,
     accepted: Arc<Accepted>,
+    /// The classes of hashes that users may have, although the file has none yet.
+    expected: Vec<CostClass>,
 }
 
 impl UsersFile {
     /// The file, with these further hashes.
     pub fn new(path: impl Into<PathBuf>, accepted: Accepted) -> Self {
-        Self { path: path.into(), accepted: Arc::new(accepted) }
+        Self { path: path.into(), accepted: Arc::new(accepted), expected: Vec::new() }
+    }
+
+    /// Hashes of these classes cost as much as if the file had some already.
+    #[must_use]
+    pub fn expecting(mut self, classes: impl IntoIterator<Item = CostClass>) -> Self {
+        self.expected = classes.into_iter().collect();
+        self
     }
 
     /// The file of a configuration.
@@ -70,7 +83,7 @@ impl UsersFile {
     pub fn configured(config: &Config) -> Result<Self, String> {
         match config.file_directory() {
             Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
-                Ok(Self::new(path, hashes.accepted(key)?))
+                Ok(Self::new(path, hashes.accepted(key)?).expecting(hashes.classes()))
             }
             Some(_) | None => {
                 Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
@@ -148,7 +161,7 @@ impl FileDirectory {
     pub fn open(file: impl Into<UsersFile>, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
         let file = file.into();
         let mut users = parse::read(&file, &Users::default()).map_err(DirectoryError::Unavailable)?;
-        users.measure(&passwords);
+        users.measure(&passwords, &file.expected);
         Ok(Self {
             rehasher: rehash::Rehasher::new(file.clone(), Arc::clone(&passwords)),
             file,
@@ -194,7 +207,7 @@ impl FileDirectory {
             }
         };
         self.broken.store(None);
-        users.measure(&self.passwords);
+        users.measure(&self.passwords, &self.file.expected);
         let now = Arc::new(users);
         // Also if they are the same: with the pieces of the new text, the next change is found without parsing it all.
         self.users.store(Arc::clone(&now));
@@ -216,7 +229,7 @@ impl FileDirectory {
     /// The users of a name: in one account, or in all of them and in none.
     pub(crate) fn named(&self, account: Option<&str>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
-        let is_it = |entry: &&Arc<parse::Entry>| {
+        let is_it = |entry: &&Arc<Entry>| {
             &*entry.username == username && account.is_none_or(|account| entry.account.as_deref() == Some(account))
         };
         users.entries().iter().filter(is_it).map(|entry| entry.user()).collect()

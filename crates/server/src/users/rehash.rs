@@ -11,7 +11,8 @@ use secrecy::SecretString;
 
 use super::UsersFile;
 use super::edit::{self, Rehash};
-use super::parse::{Entry, Users};
+use super::entry::Entry;
+use super::list::Users;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::directory::DirectoryError;
 use rotogate::password::{Passwords, SecretHash};

@@ -449,6 +449,74 @@ fn an_edit_of_one_piece_leaves_all_other_text_as_it_was() {
     assert_eq!(edit::list(&path).unwrap().len(), 3);
 }
 
+#[test]
+fn users_are_added_after_the_text_and_nothing_before_them_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let add = |username: &str, subject: &str| {
+        let who = UserKey { account: None, username };
+        edit::add_user(&path, who, Some(subject), &Scope::default(), &secret("p"), NOW)
+    };
+    let list_of_inline_tables =
+        format!("users = [{{ subject = \"s-0\", username = \"user0\", password = \"{BCRYPT}\" }}]");
+    for (before, is_in_pieces) in [
+        (many(3), true),
+        (format!("# Mine.\n\n{}# the end, without a line break", many(3)), true),
+        (format!("{}profile = {{ a.b = 1 }}\n[users.rehashed]\n", many(3)), true),
+        ("# Nobody yet.\n".to_owned(), true),
+        (String::new(), true),
+        (list_of_inline_tables, false),
+        (many(3).replace("[[users]]", " [[users]]"), false),
+    ] {
+        private_file::write_private_atomic(&path, before.as_bytes()).unwrap();
+        let old = edit::list(&path).unwrap();
+        add("new", "s-new").unwrap();
+        add("newer", "s-newer").unwrap();
+        let now = edit::list(&path).unwrap();
+        assert_eq!(now.get(..old.len()), Some(&*old), "{before}");
+        let names: Vec<_> = now.iter().skip(old.len()).map(|user| (&*user.username, &*user.user.subject)).collect();
+        assert_eq!(names, [("new", "s-new"), ("newer", "s-newer")]);
+        assert!(!is_in_pieces || text().starts_with(&before), "{}", text());
+        let whole = text();
+        for (username, subject, said) in
+            [("new", "s-x", "its name"), ("x", "s-newer", "its subject"), ("newer", "s-newer", "its name")]
+        {
+            let error = add(username, subject).unwrap_err();
+            assert!(matches!(error, EditError::Exists(what) if what.starts_with(said)), "{error}");
+        }
+        for user in &old {
+            assert!(matches!(add(&user.username, "s-x"), Err(EditError::Exists(_))), "{}", user.username);
+        }
+        assert_eq!(text(), whole);
+    }
+    // The same name in an account is another user.
+    let in_acme = UserKey { account: Some("acme"), username: "new" };
+    edit::add_user(&path, in_acme, None, &Scope::default(), &secret("p"), NOW).unwrap();
+}
+
+#[test]
+fn no_user_is_added_to_a_broken_file_and_every_mistake_has_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let sound = many(3);
+    let last = sound.lines().count();
+    for (broken, place) in [
+        (format!("{sound}active = maybe\n"), format!(":{}:10: not TOML", last + 1)),
+        (format!("{sound}colour = \"red\"\n"), format!(":{}:1: users[2].colour: unknown key", last + 1)),
+        (sound.replace("\"user1\"", "\"user0\""), ":11:12: users[1].username".to_owned()),
+        (sound.replace("\"s-1\"", "\"s-0\""), ":10:11: users[1].subject".to_owned()),
+        (sound.replacen("$argon2id", "$md5", 1), ":6:12: users[0].password: is not a hash".to_owned()),
+        (format!("user = 1\n{sound}"), ":1:1: user: unknown key".to_owned()),
+    ] {
+        private_file::write_private_atomic(&path, broken.as_bytes()).unwrap();
+        let who = UserKey { account: None, username: "new" };
+        let said = edit::add_user(&path, who, None, &Scope::default(), &secret("p"), NOW).unwrap_err().to_string();
+        assert!(said.contains(&place), "{place}: {said}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), broken);
+    }
+}
+
 /// A bcrypt hash of "correct horse", of passlib.
 const BCRYPT: &str = "$2b$04$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
 
@@ -573,6 +641,26 @@ async fn i32_unknown_users_and_all_hashes_take_the_runs_of_the_dearest_class() {
     edit::remove_user(&path, UserKey { account: None, username: "dear" }).unwrap();
     directory.reload().unwrap();
     assert_ne!(directory.users.load().dearest(), CostClass::Bcrypt { cost: 8 });
+}
+
+#[tokio::test]
+async fn i32_a_hash_that_is_expected_costs_as_much_before_the_file_has_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "");
+    let bcrypt = CostClass::Bcrypt { cost: 8 };
+    let expecting = UsersFile::from(&path).expecting([bcrypt]);
+    let directory = FileDirectory::open(expecting, passwords()).unwrap();
+    assert_eq!(directory.users.load().dearest(), bcrypt);
+    for (account, name, is_whole) in [(None, "nobody", true), (Some("acme"), "ada", false)] {
+        let before = directory.passwords.runs();
+        assert_eq!(directory.authenticate(account, name, &secret("wrong")).await.unwrap(), None);
+        // The dummy of the class, or a cheap check and what makes up for the rest.
+        assert_eq!(directory.passwords.runs() - before == 1, is_whole, "{name}");
+    }
+    edit::set_active(&path, ADA, false, NOW).unwrap();
+    assert!(directory.reload().unwrap());
+    assert_eq!(directory.users.load().dearest(), bcrypt, "after a reload, too");
+    assert_eq!(directory.warning(), None, "nobody has such a hash");
 }
 
 #[test]

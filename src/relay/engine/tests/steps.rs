@@ -26,7 +26,7 @@ async fn i33_however_many_present_a_token_at_once_it_is_sent_once_and_all_get_on
         assert_eq!(world.provider.sent(), 1);
         assert!(answers.iter().all(|(body, _)| *body == text(&granted(1))));
         assert_eq!(answers.iter().filter(|(_, source)| *source == Source::Asked).count(), 1);
-        relay.landed().await;
+        relay.finished().await;
     }
 }
 
@@ -54,7 +54,7 @@ async fn i34_a_client_that_goes_away_cancels_nothing_and_its_retry_gets_the_pair
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
     held.add_permits(1);
-    relay.landed().await;
+    relay.finished().await;
     world.pass(5);
     let (again, source) = body(relay.exchange(presented("T")).await);
     assert_eq!((again, source), (text(&granted(1)).replace("300", "295"), Source::Replayed));
@@ -95,7 +95,7 @@ async fn i35_what_cannot_be_stored_is_not_sent_and_what_was_granted_is_given_all
     *world.store.fails.lock().unwrap() = Some("swap");
     assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(1)), Source::Asked));
     *world.store.fails.lock().unwrap() = None;
-    relay.landed().await;
+    relay.finished().await;
     // The store has the intent alone: to a retry, it is a token without an answer.
     assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 35));
     assert_eq!(world.provider.sent(), 1);

@@ -9,17 +9,17 @@ use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
 use crate::directories::{Bounds, SourceSettings};
-use rotogate::password::{Accepted, FirebaseParameters, Legacy, Spring};
-use rotogate::private_file::read_private;
 use rotogate::token::verify::is_subject;
-use secrecy::SecretString;
 
+mod hashes;
 #[cfg(feature = "hook")]
 mod http;
 #[cfg(feature = "ldap")]
 mod ldap;
 #[cfg(feature = "sql")]
 mod sql;
+
+pub use hashes::{ExpectedHash, HashesConfig};
 
 /// `[directory]`, or an entry of `[[directories]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,48 +53,6 @@ pub enum UsersConfig {
     },
 }
 
-/// Imported password hashes: which are accepted besides those that always are, and what some of them need.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HashesConfig {
-    /// The weak schemes.
-    pub allow_legacy: Vec<Legacy>,
-    /// The file with the password hash parameters of a Firebase project.
-    pub firebase: Option<PathBuf>,
-    /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults.
-    pub spring_iterations: Option<u32>,
-    /// The file with the secret of Spring's `{pbkdf2}`.
-    pub spring_secret_file: Option<PathBuf>,
-}
-
-impl HashesConfig {
-    /// Reads the files. `table` is the name of the table.
-    ///
-    /// # Errors
-    /// A text that names the key and the file, and says what is wrong.
-    pub fn accepted(&self, table: &str) -> Result<Accepted, String> {
-        let Self { allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
-        let parameters = |path: &PathBuf| {
-            let parameters = FirebaseParameters::from_json(&read_private(path)?);
-            parameters.map_err(|error| format!("{}: {error}", path.display()))
-        };
-        let secret = |path: &PathBuf| {
-            read_private(path).map(|text| SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
-        };
-        let of = |key: &str, error: String| format!("{table}.{key}: {error}");
-        Ok(Accepted {
-            legacy: allow_legacy.clone(),
-            firebase: firebase.as_ref().map(parameters).transpose().map_err(|error| of("firebase", error))?,
-            spring: Spring {
-                iterations: *spring_iterations,
-                secret: spring_secret_file
-                    .as_ref()
-                    .map(secret)
-                    .transpose()
-                    .map_err(|error| of("spring_pbkdf2_secret_file", error))?,
-            },
-        })
-    }
-}
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
@@ -213,7 +171,7 @@ fn read_users(section: &Section<'_>, dir: &Path, kind: Kind) -> UsersConfig {
     match (kind, source) {
         (Kind::File, _) => {
             let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(PATH));
-            UsersConfig::File { path, hashes: hashes(section, dir) }
+            UsersConfig::File { path, hashes: hashes::read(section, dir) }
         }
         #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
         (_, source) => {
@@ -242,17 +200,6 @@ fn bounds(section: &Section<'_>, kind: Kind) -> Bounds {
     }
 }
 
-fn hashes(section: &Section<'_>, dir: &Path) -> HashesConfig {
-    HashesConfig {
-        allow_legacy: section.list("allow_legacy", value::word(&Legacy::NAMES, &[])).unwrap_or_default(),
-        firebase: section.get("firebase", path_in(dir)),
-        spring_iterations: section
-            .get("spring_pbkdf2_iterations", value::count(1, 5_000_000))
-            .and_then(|iterations| u32::try_from(iterations).ok()),
-        spring_secret_file: section.get("spring_pbkdf2_secret_file", path_in(dir)),
-    }
-}
-
 /// The only directory as `[directory]`, several as `[[directories]]`.
 pub(super) fn print(directories: &[DirectoryConfig], root: &mut Table) {
     match directories {
@@ -270,16 +217,7 @@ fn print_one(directory: &DirectoryConfig) -> Toml {
         UsersConfig::File { path, hashes } => {
             put(&mut table, "kind", "file");
             put(&mut table, "path", print::path(path));
-            let HashesConfig { allow_legacy, firebase, spring_iterations, spring_secret_file } = hashes;
-            if !allow_legacy.is_empty() {
-                let name = |scheme: &Legacy| {
-                    Legacy::NAMES.iter().find(|(_, known)| known == scheme).map_or("", |(name, _)| name)
-                };
-                put(&mut table, "allow_legacy", list(allow_legacy, |scheme| name(scheme).into()));
-            }
-            put_some(&mut table, "firebase", firebase.as_deref().map(print::path));
-            put_some(&mut table, "spring_pbkdf2_iterations", spring_iterations.map(i64::from));
-            put_some(&mut table, "spring_pbkdf2_secret_file", spring_secret_file.as_deref().map(print::path));
+            hashes::print(hashes, &mut table);
         }
         UsersConfig::Remote { source, bounds } => {
             let Bounds { timeout, max_requests, queue_timeout, lookup_cache } = bounds;

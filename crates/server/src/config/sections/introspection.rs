@@ -23,6 +23,8 @@ pub struct IntrospectionConfig {
     pub client_id: String,
     /// The file with its secret.
     pub secret_file: PathBuf,
+    /// Where the secret is sent.
+    pub secret_in: SecretIn,
     /// How long a response counts.
     pub cache: Duration,
     /// How long a token that is not active is refused without another question.
@@ -33,6 +35,8 @@ pub struct IntrospectionConfig {
     pub timeout: Duration,
     /// The only authorities that count for the endpoint's certificate; those of the system if unset.
     pub ca: Option<PathBuf>,
+    /// The certificate, its chain and its private key for an endpoint that asks for one.
+    pub client_cert: Option<PathBuf>,
     /// The beginning of the tokens that are introspected.
     pub prefix: String,
     /// Whether JWTs are introspected, too.
@@ -40,6 +44,18 @@ pub struct IntrospectionConfig {
     /// Whether a response without `aud` is accepted.
     pub audience_optional: bool,
 }
+
+/// Where a request has the gate's id and secret (RFC 6749 §2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretIn {
+    /// In `Authorization`.
+    #[default]
+    Basic,
+    /// In the form.
+    Form,
+}
+
+const SECRET_IN: [(&str, SecretIn); 2] = [("basic", SecretIn::Basic), ("form", SecretIn::Form)];
 
 /// The defaults.
 impl IntrospectionConfig {
@@ -49,7 +65,8 @@ impl IntrospectionConfig {
     /// The files that it names, each with its key.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let ca = self.ca.as_deref().map(|ca| ("ca", ca));
-        [("secret_file", self.secret_file.as_path())].into_iter().chain(ca)
+        let client_cert = self.client_cert.as_deref().map(|cert| ("client_cert", cert));
+        [("secret_file", self.secret_file.as_path())].into_iter().chain(ca).chain(client_cert)
     }
 }
 
@@ -66,6 +83,7 @@ pub(super) fn read(issuer: &Section<'_>, dir: &Path) -> Option<IntrospectionConf
         url: url.unwrap_or_default(),
         client_id: client_id.unwrap_or_default(),
         secret_file: secret_file.unwrap_or_default(),
+        secret_in: section.get("secret_in", value::word(&SECRET_IN, &[])).unwrap_or_default(),
         cache: section.get("cache", within(Introspection::MAX_CACHE)).unwrap_or(Introspection::CACHE),
         negative: section.get("negative", within(Introspection::MAX_NEGATIVE)).unwrap_or(Introspection::NEGATIVE),
         stale_if_error: section.get("stale_if_error", within(Introspection::MAX_CACHE)).unwrap_or_default(),
@@ -73,6 +91,7 @@ pub(super) fn read(issuer: &Section<'_>, dir: &Path) -> Option<IntrospectionConf
             .get("timeout", value::duration_within(SECOND, IntrospectionConfig::MAX_TIMEOUT))
             .unwrap_or(IntrospectionConfig::TIMEOUT),
         ca: section.get("ca", path_in(dir)),
+        client_cert: section.get("client_cert", path_in(dir)),
         prefix: section.get("prefix", prefix).unwrap_or_default(),
         always: section.get("always", value::boolean).unwrap_or(false),
         audience_optional: section.get("audience_optional", value::boolean).unwrap_or(false),
@@ -133,11 +152,13 @@ pub(super) fn print(config: &IntrospectionConfig) -> Value {
         url,
         client_id,
         secret_file,
+        secret_in,
         cache,
         negative,
         stale_if_error,
         timeout,
         ca,
+        client_cert,
         prefix,
         always,
         audience_optional,
@@ -146,11 +167,13 @@ pub(super) fn print(config: &IntrospectionConfig) -> Value {
     put(&mut table, "url", url.as_str());
     put(&mut table, "client_id", client_id.as_str());
     put(&mut table, "secret_file", path(secret_file));
+    put_some(&mut table, "secret_in", SECRET_IN.iter().find(|(_, place)| place == secret_in).map(|(word, _)| *word));
     put(&mut table, "cache", time(*cache));
     put(&mut table, "negative", time(*negative));
     put(&mut table, "stale_if_error", time(*stale_if_error));
     put(&mut table, "timeout", time(*timeout));
     put_some(&mut table, "ca", ca.as_deref().map(path));
+    put_some(&mut table, "client_cert", client_cert.as_deref().map(path));
     put_some(&mut table, "prefix", Some(prefix.as_str()).filter(|prefix| !prefix.is_empty()));
     put(&mut table, "always", *always);
     put(&mut table, "audience_optional", *audience_optional);

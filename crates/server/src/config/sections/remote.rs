@@ -24,6 +24,11 @@ pub struct RemoteSource {
 }
 
 impl RemoteSource {
+    /// Are the keys fetched from the same place, in the same way?
+    pub(crate) fn is_fetched_as(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.keep == other.keep
+    }
+
     /// Whether the issuer's metadata are read, and with them the URLs of its endpoints.
     #[cfg(feature = "relay")]
     pub(super) fn is_discovered(&self) -> bool {

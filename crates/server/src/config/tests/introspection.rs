@@ -26,23 +26,26 @@ fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
         url: "https://idp.test/introspect".to_owned(),
         client_id: "gate".to_owned(),
         secret_file: PathBuf::from("/etc/rotogate/idp.secret"),
+        secret_in: SecretIn::Basic,
         cache: Duration::from_secs(30),
         negative: Duration::from_secs(5),
         stale_if_error: Duration::ZERO,
         timeout: Duration::from_secs(5),
         ca: None,
+        client_cert: None,
         prefix: String::new(),
         always: false,
         audience_optional: false,
     };
     assert_eq!(found, expected);
-    let more = ", cache = \"0s\", negative = \"1m\", stale_if_error = \"5m\", timeout = \"1s\", ca = \"ca.pem\", prefix = \
-                \"ory_at_\", always = true, audience_optional = true";
+    let more = ", cache = \"0s\", negative = \"1m\", stale_if_error = \"5m\", timeout = \"1s\", ca = \"ca.pem\", client_cert = \"gate.pem\", prefix = \
+                \"ory_at_\", always = true, audience_optional = true, secret_in = \"form\"";
     let all = read(&format!("{MINIMAL}{}", issuer("idp", more))).unwrap();
     let found = all.issuers[0].introspection.clone().unwrap();
     assert_eq!((found.cache, found.negative), (Duration::ZERO, Duration::from_secs(60)));
     assert_eq!((&*found.prefix, found.always, found.audience_optional), ("ory_at_", true, true));
-    assert_eq!(found.files().map(|(key, _)| key).collect::<Vec<_>>(), ["secret_file", "ca"]);
+    assert_eq!(found.secret_in, SecretIn::Form);
+    assert_eq!(found.files().map(|(key, _)| key).collect::<Vec<_>>(), ["secret_file", "ca", "client_cert"]);
     for config in [config, all] {
         let printed = config.to_toml();
         assert_eq!(read(&printed).unwrap().issuers, config.issuers, "{printed}");

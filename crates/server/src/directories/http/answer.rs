@@ -1,4 +1,4 @@
-//! The answer of a login hook, read strictly: a JSON object, no member twice, the right types. Whatever else comes is a
+//! The answer of a login hook, read strictly: a JSON object, no member twice, the right types. Anything else is a
 //! fault, never a verdict (requirement I24). No message repeats a value.
 
 use std::time::Duration;

@@ -44,7 +44,7 @@ pub struct HttpSettings {
     pub ca: Option<PathBuf>,
     /// PEM files of the gate's certificate with its chain, and of its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
-    /// Whether a refusal takes as long as the slowest of late.
+    /// Whether a refusal takes as long as the slowest recent refusal.
     pub pad_refusals: bool,
 }
 
@@ -194,7 +194,7 @@ fn cause(kind: FetchErrorKind) -> Cause {
         | FetchErrorKind::Status
         | FetchErrorKind::Encoding
         | FetchErrorKind::Http => Cause::Answer,
-        // No connection, and whatever the client adds.
+        // No connection, and kinds that the client adds later.
         _ => Cause::Connect,
     }
 }

@@ -39,8 +39,28 @@ impl Entry {
         texts.map(String::as_bytes).chain(binary.map(Vec::as_slice)).collect()
     }
 
+    /// Active Directory returns a long list in parts, under a name such as `memberOf;range=0-1499`.
+    fn check_whole(&self, attribute: &str) -> Result<(), SourceError> {
+        let is_part = |name: &&String| {
+            let mut options = name.split(';');
+            let is_it = options.next().is_some_and(|name| name.eq_ignore_ascii_case(attribute));
+            is_it && options.any(|option| option.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("range=")))
+        };
+        match self.0.attrs.keys().chain(self.0.bin_attrs.keys()).find(is_part) {
+            None => Ok(()),
+            Some(part) => {
+                let message = format!(
+                    "the server returned only a part of attribute {attribute}: {part}. If it names groups, find them with \
+                     groups.filter"
+                );
+                Err(SourceError::new(Cause::Answer, message))
+            }
+        }
+    }
+
     /// All values of an attribute.
     pub(super) fn texts(&self, attribute: &str) -> Result<Vec<&str>, SourceError> {
+        self.check_whole(attribute)?;
         let text = |bytes| str::from_utf8(bytes).map_err(|_| wrong(attribute, "text in UTF-8"));
         self.bytes(attribute).into_iter().map(text).collect()
     }
@@ -140,6 +160,23 @@ mod tests {
             assert!(entry("objectGUID", values).subject("objectGUID").is_err());
         }
         assert!(entry("uid", &[b"a", b"b"]).subject("uid").is_err(), "several values");
+    }
+
+    #[test]
+    fn a_part_of_a_list_is_a_fault() {
+        let mut whole = entry("memberOf", &[b"cn=a"]);
+        assert_eq!(whole.texts("memberof").unwrap(), ["cn=a"]);
+        whole.0.attrs.insert("memberOf;lang-en".to_owned(), vec!["cn=b".to_owned()]);
+        whole.0.attrs.insert("member;range=0-1499".to_owned(), vec!["cn=b".to_owned()]);
+        assert_eq!(whole.texts("memberOf").unwrap(), ["cn=a"], "other attributes");
+        for name in ["memberOf;range=0-1499", "memberof;RANGE=1500-*", "memberOf;lang-en;range=0-*"] {
+            for mut part in [entry("memberOf", &[]), entry("memberOf", &[b"cn=a"])] {
+                part.0.attrs.insert(name.to_owned(), vec!["cn=b".to_owned()]);
+                let said = part.texts("memberOf").unwrap_err();
+                assert_eq!(said.cause, Cause::Answer);
+                assert!(said.to_string().contains(name) && said.to_string().contains("groups.filter"), "{said}");
+            }
+        }
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Two pools: connections that search, and connections that bind. A bind changes the identity of a connection, so none
 //! that was bound as a user ever searches (requirement I26).
 
+mod connection;
 mod entry;
 pub mod filter;
+mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,53 +14,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use deadpool::managed::{self, Object, Pool, PoolError, RecycleError};
-use ldap3::{
-    Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope as SearchScope, SearchEntry, SearchOptions,
-};
-use rustls::ClientConfig;
+use deadpool::managed::{Object, Pool, PoolError};
+use ldap3::{Scope as SearchScope, SearchEntry, SearchOptions};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Cause, Login, LoginAttempt, Source, SourceError};
 use crate::proxy::UpstreamTls;
+use connection::{Connector, OPERATION_TIMEOUT, bind_password, code, describe, lost, refused};
 use entry::{Entry, filetime, subject_value};
 use filter::Filter;
+pub use groups::{GroupSettings, GroupsBy};
 use rotogate::claim::{OwnClaims, ROLES};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::directory::User;
 use rotogate::password::MAX_PASSWORD;
-use rotogate::private_file::read_private;
 use rotogate::session::Scope;
 
 /// How long a request waits for a connection of a pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long connecting to one server may take, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one operation may take.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection is kept without use.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// The most groups of one user.
-const MAX_GROUPS: usize = 1000;
 /// The filter that each entry matches.
 const ANY: &str = "(objectClass=*)";
 /// The attribute list for "no attributes" (RFC 4511 §4.5.1.8).
 const NO_ATTRIBUTES: &str = "1.1";
-
-/// The result codes that the gate tells apart (RFC 4511 appendix A).
-mod code {
-    pub(super) const SUCCESS: u32 = 0;
-    pub(super) const TIME_LIMIT_EXCEEDED: u32 = 3;
-    pub(super) const SIZE_LIMIT_EXCEEDED: u32 = 4;
-    pub(super) const STRONGER_AUTH_REQUIRED: u32 = 8;
-    pub(super) const REFERRAL: u32 = 10;
-    pub(super) const CONSTRAINT_VIOLATION: u32 = 19;
-    pub(super) const NO_SUCH_OBJECT: u32 = 32;
-    pub(super) const INAPPROPRIATE_AUTHENTICATION: u32 = 48;
-    pub(super) const INVALID_CREDENTIALS: u32 = 49;
-    pub(super) const BUSY: u32 = 51;
-    pub(super) const UNAVAILABLE: u32 = 52;
-}
 
 /// `[directory]` with `kind = "ldap"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,23 +76,6 @@ pub struct LdapSettings {
     pub pool: usize,
 }
 
-/// `[directory.groups]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupSettings {
-    /// Where groups are.
-    pub base: String,
-    /// Finds the groups of `{dn}`.
-    pub filter: Filter,
-    /// The attribute with the name.
-    pub name: String,
-    /// How many levels of groups in groups are followed; 0 for none.
-    pub nested: usize,
-    /// The scopes that a group gives.
-    pub scopes: BTreeMap<String, Scope>,
-    /// Whether the names become the claim `roles`.
-    pub roles: bool,
-}
-
 impl LdapSettings {
     /// The default of `pool`.
     pub const POOL: usize = 8;
@@ -124,131 +84,6 @@ impl LdapSettings {
         let password = self.bind.as_ref().map(|(_, file)| ("bind_password_file", file.as_path()));
         password.into_iter().chain(self.ca.as_deref().map(|ca| ("ca", ca))).collect()
     }
-}
-
-/// A connection.
-struct Connection {
-    ldap: Ldap,
-    /// An operation is under way, or failed. Such a connection is not used again.
-    is_spoilt: bool,
-    /// When the password file was changed last before the connection was opened.
-    password_of: Option<std::time::SystemTime>,
-}
-
-/// Opens connections of one pool.
-struct Connector {
-    settings: Arc<LdapSettings>,
-    tls: Arc<ClientConfig>,
-    /// Whether new connections bind as the account that searches.
-    binds: bool,
-}
-
-impl Connector {
-    /// When the password file was changed last. `None`: no password is used, or the file cannot be read.
-    fn password_changed(&self) -> Option<std::time::SystemTime> {
-        let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
-        file.metadata().ok()?.modified().ok()
-    }
-
-    async fn connect(&self, url: &str) -> Result<Ldap, SourceError> {
-        let settings = LdapConnSettings::new()
-            .set_conn_timeout(CONNECT_TIMEOUT)
-            .set_config(Arc::clone(&self.tls))
-            .set_starttls(self.settings.starttls);
-        let opened = LdapConnAsync::with_settings(settings, url).await;
-        let (connection, ldap) = opened.map_err(|error| match error {
-            LdapError::LdapResult { result } => {
-                SourceError::new(Cause::Connect, format!("{url}: StartTLS refused: {}", describe(&result)))
-            }
-            other => SourceError::new(Cause::Connect, format!("{url}: {other}")),
-        })?;
-        // Ends when the handles are dropped. Operations report its errors.
-        tokio::spawn(async move { drop(connection.drive().await) });
-        Ok(ldap)
-    }
-
-    async fn open(&self, url: &str) -> Result<Connection, SourceError> {
-        // Before the file is read: a change in between closes the connection once more.
-        let password_of = self.password_changed();
-        let mut ldap = self.connect(url).await?;
-        if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
-            // Read again for each connection, so that a new password needs no restart.
-            let password = bind_password(file).map_err(|error| SourceError::new(Cause::Credentials, error))?;
-            ldap.with_timeout(OPERATION_TIMEOUT);
-            let bound = ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
-            if bound.rc != code::SUCCESS {
-                let message = format!("{url}: the bind as bind_dn failed: {}", describe(&bound));
-                return Err(SourceError::new(Cause::Credentials, message));
-            }
-        }
-        Ok(Connection { ldap, is_spoilt: false, password_of })
-    }
-}
-
-impl managed::Manager for Connector {
-    type Type = Connection;
-    type Error = SourceError;
-
-    async fn create(&self) -> Result<Connection, SourceError> {
-        let mut last = SourceError::new(Cause::Connect, "no server is configured");
-        for url in &self.settings.urls {
-            match self.open(url).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    async fn recycle(
-        &self,
-        connection: &mut Connection,
-        used: &managed::Metrics,
-    ) -> managed::RecycleResult<SourceError> {
-        let is_old = used.last_used() > IDLE_TIMEOUT || connection.password_of != self.password_changed();
-        if connection.is_spoilt || connection.ldap.is_closed() || is_old {
-            return Err(RecycleError::message("not used again"));
-        }
-        Ok(())
-    }
-}
-
-/// The password of the account that searches.
-fn bind_password(file: &Path) -> Result<SecretString, String> {
-    let text = read_private(file)?;
-    let password = text.trim_end_matches(['\n', '\r']);
-    if password.is_empty() {
-        return Err(format!("{}: is empty; expected the password of bind_dn", file.display()));
-    }
-    Ok(SecretString::from(password.to_owned()))
-}
-
-/// A result as shown to the operator, without text of the server that could quote a request.
-fn describe(result: &LdapResult) -> String {
-    format!("result {}", result.rc)
-}
-
-fn lost(error: &LdapError) -> SourceError {
-    let cause = if matches!(error, LdapError::Timeout { .. }) { Cause::Timeout } else { Cause::Connect };
-    SourceError::new(cause, error.to_string())
-}
-
-/// A result that is no success, of a search.
-fn refused(result: &LdapResult) -> SourceError {
-    let cause = match result.rc {
-        code::TIME_LIMIT_EXCEEDED => Cause::Timeout,
-        code::BUSY | code::UNAVAILABLE => Cause::Connect,
-        code::STRONGER_AUTH_REQUIRED | code::INAPPROPRIATE_AUTHENTICATION | code::INVALID_CREDENTIALS => {
-            Cause::Credentials
-        }
-        _ => Cause::Refused,
-    };
-    let what = match result.rc {
-        code::REFERRAL => "the search was referred to another server, and referrals are not followed".to_owned(),
-        code::NO_SUCH_OBJECT => "the search failed: result 32, there is no entry with the name in base".to_owned(),
-        _ => format!("the search failed: {}", describe(result)),
-    };
-    SourceError::new(cause, what)
 }
 
 /// An LDAP directory as a source of users.
@@ -297,7 +132,8 @@ impl LdapSource {
                 .build()
                 .map_err(|error| ("pool", error.to_string()))
         };
-        let single = [&settings.valid_from, &settings.account].into_iter().flatten();
+        let of_groups = settings.groups.as_ref().and_then(GroupSettings::attribute);
+        let single = [&settings.valid_from, &settings.account].into_iter().flatten().chain(of_groups);
         let mapped = settings.claims.values().chain(settings.profile.values());
         let attributes: BTreeSet<&String> = single.chain(mapped).chain([&settings.subject]).collect();
         Ok(Self {
@@ -320,6 +156,15 @@ impl LdapSource {
     /// `may_be_absent`.
     async fn search(&self, search: Search<'_>, may_be_absent: bool) -> Result<Vec<Entry>, SourceError> {
         let mut connection = Self::connection(&self.searching).await?;
+        Self::search_on(&mut connection, search, may_be_absent).await
+    }
+
+    /// As [`LdapSource::search`], on a connection that searches.
+    async fn search_on(
+        connection: &mut Object<Connector>,
+        search: Search<'_>,
+        may_be_absent: bool,
+    ) -> Result<Vec<Entry>, SourceError> {
         connection.is_spoilt = true;
         let Search { base, scope, filter, attributes, most } = search;
         let limit = i32::try_from(most + 1).unwrap_or(i32::MAX);
@@ -395,7 +240,7 @@ impl LdapSource {
         }
         let mut granted = scopes.to_string();
         if let Some(groups) = groups {
-            let names = self.groups_of(entry.dn(), groups).await?;
+            let names = self.groups_of(entry, groups).await?;
             for scope in names.iter().filter_map(|name| groups.scopes.get(name)) {
                 granted.push(' ');
                 granted.push_str(scope.as_str());
@@ -421,37 +266,6 @@ impl LdapSource {
             }
         }
         Ok(user)
-    }
-
-    /// The names of the groups of an entry, and of the groups that these are in.
-    async fn groups_of(&self, dn: &str, groups: &GroupSettings) -> Result<BTreeSet<String>, SourceError> {
-        let attributes = [groups.name.clone()];
-        let (mut names, mut seen) = (BTreeSet::new(), BTreeSet::new());
-        let mut members = vec![dn.to_owned()];
-        for _ in 0..=groups.nested {
-            let mut next = Vec::new();
-            for member in std::mem::take(&mut members) {
-                let filter = groups.filter.of(&member);
-                let search = Search {
-                    base: &groups.base,
-                    scope: SearchScope::Subtree,
-                    filter: &filter,
-                    attributes: &attributes,
-                    most: MAX_GROUPS,
-                };
-                for group in self.search(search, false).await? {
-                    if seen.insert(group.dn().to_lowercase()) {
-                        names.extend(group.texts(&groups.name)?.into_iter().map(str::to_owned));
-                        next.push(group.dn().to_owned());
-                    }
-                }
-                if seen.len() > MAX_GROUPS {
-                    return Err(SourceError::new(Cause::Answer, "the user is in too many groups"));
-                }
-            }
-            members = next;
-        }
-        Ok(names)
     }
 }
 
@@ -538,7 +352,7 @@ impl Source for LdapSource {
     }
 
     async fn inspect(&self) -> Result<Vec<String>, SourceError> {
-        let groups = self.settings.groups.as_ref().map(|groups| ("groups.base", &groups.base));
+        let groups = self.settings.groups.as_ref().and_then(GroupSettings::base).map(|base| ("groups.base", base));
         let mut lines = Vec::new();
         for (key, base) in [("base", &self.settings.base)].into_iter().chain(groups) {
             let attributes = [NO_ATTRIBUTES.to_owned()];
@@ -556,3 +370,6 @@ impl Source for LdapSource {
         Ok(lines)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,11 +14,12 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Cause, Login, LoginAttempt, Source, SourceError};
+use crate::config::ExpectedHash;
 use crate::proxy::UpstreamTls;
 use mysql::MySql;
 use postgres::Postgres;
 use rotogate::directory::User;
-use rotogate::password::SecretHash;
+use rotogate::password::{CostClass, SecretHash};
 use rotogate::private_file::read_private;
 use row::Row;
 use sqlite::Sqlite;
@@ -65,6 +66,8 @@ pub struct SqlSettings {
     pub pool: usize,
     /// Whether statements are prepared once for each connection.
     pub statement_cache: bool,
+    /// Hashes that users may have, although none was seen yet.
+    pub hashes: Vec<ExpectedHash>,
 }
 
 impl SqlSettings {
@@ -168,6 +171,7 @@ pub(crate) struct SqlSource {
     lookup: Arc<Statement>,
     rehash: Option<Arc<Statement>>,
     columns: Columns,
+    hashes: Vec<CostClass>,
 }
 
 impl SqlSource {
@@ -204,6 +208,7 @@ impl SqlSource {
         };
         Ok(Self {
             database,
+            hashes: settings.hashes.iter().map(|hash| hash.class).collect(),
             authenticate: Statement::of(authenticate, placeholder),
             lookup: Statement::of(lookup, placeholder),
             rehash: rehash.as_ref().map(|template| Statement::of(template, placeholder)),
@@ -267,6 +272,10 @@ impl Source for SqlSource {
     async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let row = self.one(&self.lookup, |_| Some(subject.to_owned())).await?;
         row.map(|row| row.looked_up(&self.columns)).transpose()
+    }
+
+    fn expected_hashes(&self) -> &[CostClass] {
+        &self.hashes
     }
 
     fn rehashes(&self) -> bool {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ::support::until;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use super::support::*;
 use crate::proxy::{HealthCheck, Proxy, ProxyError, Settings, Upstream};
@@ -30,14 +32,12 @@ fn proxy_to(addresses: &[SocketAddr], change: impl FnOnce(&mut Upstream)) -> Pro
     Proxy::new(vec![upstream], Settings::default()).unwrap()
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..3000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never happened: {what}");
+/// Makes this time pass at once, and lets the tasks that wait for it run.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::task::yield_now().await;
+    tokio::time::resume();
 }
 
 #[tokio::test]
@@ -137,25 +137,29 @@ async fn a_request_counts_until_its_answer_ends_or_is_dropped_and_beyond_the_bou
 
 #[tokio::test]
 async fn an_old_connection_takes_no_new_request_and_ends_with_what_it_carries() {
-    let opened = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&opened);
+    let (opened, rest_is_due) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (count, due) = (Arc::clone(&opened), Arc::clone(&rest_is_due));
     let address = raw(move |_, mut stream| {
         count.fetch_add(1, Ordering::SeqCst);
+        let due = Arc::clone(&due);
         async move {
             while read_head(&mut stream).await.ends_with("\r\n\r\n") {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\na").await.unwrap();
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                due.notified().await;
                 stream.write_all(b"b").await.unwrap();
             }
         }
     })
     .await;
-    let age = Duration::from_millis(100);
+    let age = Duration::from_secs(5);
     let proxy = proxy_to(&[address], |upstream| upstream.max_connection_age = age);
     let mut numbers = Vec::new();
     for _ in 0..3 {
-        // Longer than the maximum age of a connection.
-        assert_eq!(text(forward(&proxy, get("/", &[])).await).await, "ab");
+        let mut response = forward(&proxy, get("/", &[])).await;
+        assert_eq!(response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        pass(2 * age).await;
+        rest_is_due.notify_one();
+        assert_eq!(text(response).await, "b");
         numbers.push(opened.load(Ordering::SeqCst));
     }
     assert_eq!(numbers, [1, 2, 3]);
@@ -177,12 +181,12 @@ async fn checks_put_an_address_aside_and_bring_it_back() {
     let address = Arc::clone(&proxy.0.pool(UpstreamId::new(0)).unwrap().all()[0]);
     assert!(!address.is_ejected());
     well.store(false, Ordering::SeqCst);
-    until("it is put aside", || address.is_ejected()).await;
+    until("it is put aside", async || address.is_ejected()).await;
     for _ in 0..20 {
         assert_eq!(forward(&proxy, get("/", &[])).await.status(), StatusCode::OK, "only the other is asked");
     }
     well.store(true, Ordering::SeqCst);
-    until("it is back", || !address.is_ejected()).await;
+    until("it is back", async || !address.is_ejected()).await;
 }
 
 #[tokio::test]
@@ -192,5 +196,5 @@ async fn a_check_that_is_not_answered_in_time_is_a_bad_one() {
     let check = HealthCheck { interval: tick, timeout: tick, ..HealthCheck::new("/".parse().unwrap()) };
     let proxy = proxy_to(&[hangs], |upstream| upstream.health = Some(check));
     let address = Arc::clone(&proxy.0.pool(UpstreamId::new(0)).unwrap().all()[0]);
-    until("it is put aside", || address.is_ejected()).await;
+    until("it is put aside", async || address.is_ejected()).await;
 }

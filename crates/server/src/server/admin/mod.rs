@@ -240,16 +240,20 @@ async fn ready(state: &State) -> Response<Body> {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
     let states = state.issuers.states();
-    match state.gate.readiness().await {
-        Readiness::Ready => match state.issuers.missing() {
-            None => plain(StatusCode::OK, &format!("ready\n{states}")),
-            Some(issuer) => {
-                let why = format!("not ready: issuer {issuer} has no keys yet\n{states}");
-                plain(StatusCode::SERVICE_UNAVAILABLE, &why)
-            }
-        },
-        Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n")),
-        _ => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    let ready = match state.gate.readiness().await {
+        Readiness::Ready => "ready\n".to_owned(),
+        Readiness::Degraded(why) => format!("degraded: {why}\n"),
+        Readiness::NotReady(why) => {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n"));
+        }
+        _ => return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    };
+    match state.issuers.missing() {
+        None => plain(StatusCode::OK, &format!("{ready}{states}")),
+        Some(issuer) => {
+            let why = format!("not ready: issuer {issuer} has no keys yet\n{states}");
+            plain(StatusCode::SERVICE_UNAVAILABLE, &why)
+        }
     }
 }
 
@@ -259,7 +263,7 @@ async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
     let is_open = accepted.flat_map(|value| value.split(',')).any(|media| media.trim().starts_with(OPEN));
     let is_ready = !*state.stopping.borrow()
         && state.issuers.missing().is_none()
-        && matches!(state.gate.readiness().await, Readiness::Ready);
+        && matches!(state.gate.readiness().await, Readiness::Ready | Readiness::Degraded(_));
     let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_open));
     let media = match is_open {
         true => "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -1,24 +1,27 @@
-//! Applies another `gateway.toml` to a running gate: the upstreams, directories in other systems, and the bounds and certificates of the listeners.
-//! Keys that decide about sessions and tokens are read at a start only; the log names those that differ.
+//! Applies another `gateway.toml` to a running gate: the upstreams, directories in other systems, other issuers, and the
+//! bounds and certificates of the listeners. Keys that decide about sessions and tokens are read at a start only; the log names those that differ.
 
 use std::sync::Arc;
 
-use super::{LastRead, Reloadable};
-use crate::config::{Config, DirectoryConfig, ServerConfig, UsersConfig};
+use super::files::FileGroup;
+use super::{IssuerState, LastRead, Reloadable};
+use crate::config::{Config, DirectoryConfig, IdentityConfig, ServerConfig, TrustedIssuer, UsersConfig};
 use crate::proxy::Upstream;
 use crate::server::assemble;
+use crate::server::issuers::NextIssuers;
 #[cfg(feature = "relay")]
 use crate::server::issuers::RemoteIssuers;
 use crate::server::tls::Tls;
+use rotogate::gate::PreparedKeys;
 use rotogate::route::{Route, UpstreamId};
 
 impl Reloadable {
     /// Applies every key that a reload can. If one of them cannot be used, applies nothing.
-    pub(super) fn apply(&mut self, new: Config, last_read: &mut LastRead) {
+    pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) {
         let old = self.config.load_full();
         let (now, restart_only) = with_restart_only_keys_of(&old, new);
-        let LastRead { certificates, upstreams, own: _, issuers: _ } = LastRead::of(&now);
-        if let Err(error) = self.install(&old, &now) {
+        let LastRead { certificates, upstreams, own: _, issuers } = LastRead::of(&now);
+        if let Err(error) = self.install(&old, &now).await {
             tracing::error!(error, "configuration not applied; the old one stays in force");
             return;
         }
@@ -34,6 +37,7 @@ impl Reloadable {
         }
         let changed = [
             ("server", now.server != old.server),
+            ("issuers", now.issuers != old.issuers),
             ("directories", now.directories != old.directories),
             ("upstreams", now.upstreams != old.upstreams),
             ("endpoints", now.endpoints != old.endpoints),
@@ -48,11 +52,12 @@ impl Reloadable {
         }
         // These groups have other files now. The other groups are not affected by this reload.
         (last_read.certificates, last_read.upstreams) = (certificates, upstreams);
+        follow_issuers(&old, &now, &mut last_read.issuers, issuers);
         self.config.store(Arc::new(now));
     }
 
     /// Everything that can fail comes before anything that takes effect.
-    fn install(&self, old: &Config, now: &Config) -> Result<(), String> {
+    async fn install(&mut self, old: &Config, now: &Config) -> Result<(), String> {
         let mut loaded = Vec::new();
         let of_listeners = self.listeners.iter().zip(old.server.listeners.iter().zip(&now.server.listeners));
         for (listener, (old, now)) in of_listeners.clone() {
@@ -65,10 +70,17 @@ impl Reloadable {
         #[cfg(feature = "relay")]
         let relays = relays(now, &self.remote_issuers)?;
         let directories = self.directories.prepare(&now.directories)?;
+        let issuers = if now.issuers == old.issuers { None } else { Some(self.issuers(old, now).await?) };
         let upstreams = self.proxy.replace(assemble::upstreams(now));
         upstreams.map_err(|error| format!("{:?}", rotogate::fault::Chain(&error)))?;
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
         self.directories.replace(directories);
+        if let Some(NextRules { states, remote, keys }) = issuers {
+            self.gate.use_keys(keys);
+            self.remote_issuers.replace(remote);
+            self.trusted = states;
+            log_issuers(old, now);
+        }
         #[cfg(feature = "relay")]
         for (path, relay) in relays {
             self.gate.set_relay(path, relay);
@@ -78,6 +90,68 @@ impl Reloadable {
         of_listeners.for_each(|(listener, (_, now))| listener.addresses.set_max(now.max_connections_per_address));
         Ok(())
     }
+}
+
+/// The rules of another configuration for the tokens of other issuers.
+struct NextRules {
+    states: Vec<IssuerState>,
+    remote: NextIssuers,
+    keys: PreparedKeys,
+}
+
+impl Reloadable {
+    /// The rules for each issuer. An unchanged one goes on with what it has, even if its file is broken by now.
+    async fn issuers(&self, old: &Config, now: &Config) -> Result<NextRules, String> {
+        let mut states = Vec::new();
+        for issuer in &now.issuers {
+            let known = old.issuers.iter().position(|known| known == issuer);
+            states.push(match known.and_then(|place| self.trusted.get(place)) {
+                Some(state) => state.clone(),
+                None => IssuerState::new(assemble::load_issuer_and_log(issuer).map_err(|error| error.to_string())?),
+            });
+        }
+        let mut rules: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
+        let remote = self.remote_issuers.prepare(now, &mut rules).await.map_err(|error| error.to_string())?;
+        for (state, rules) in states.iter_mut().zip(rules) {
+            state.rules = rules;
+        }
+        let in_force = IssuerState::in_force(&states);
+        let keys = self.gate.prepare_keys(self.gate.keyring(), in_force);
+        let keys = keys.map_err(|error| format!("{:?}", rotogate::fault::Chain(&error)))?;
+        Ok(NextRules { states, remote, keys })
+    }
+}
+
+/// Names the issuers that came, left or changed.
+fn log_issuers(old: &Config, now: &Config) {
+    let named = |all: &[TrustedIssuer], name: &str| all.iter().find(|issuer| issuer.name == name).cloned();
+    let only_in = |one: &Config, other: &Config| {
+        let only = one.issuers.iter().filter(|issuer| named(&other.issuers, &issuer.name).is_none());
+        only.map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let is_other = |issuer: &&TrustedIssuer| named(&old.issuers, &issuer.name).is_some_and(|known| known != **issuer);
+    let changed: Vec<_> = now.issuers.iter().filter(is_other).map(|issuer| issuer.name.as_str()).collect();
+    tracing::info!(
+        added = only_in(now, old),
+        removed = only_in(old, now),
+        changed = changed.join(", "),
+        "issuers reloaded"
+    );
+}
+
+/// The files of an unchanged issuer are those that were read last; those of the others were read now.
+fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mut read: Vec<FileGroup>) {
+    if old.issuers == now.issuers {
+        return;
+    }
+    let mut known: Vec<_> = std::mem::take(last_read).into_iter().map(Some).collect();
+    for (issuer, group) in now.issuers.iter().zip(&mut read) {
+        let place = old.issuers.iter().position(|known| known == issuer);
+        if let Some(same) = place.and_then(|place| known.get_mut(place)?.take()) {
+            *group = same;
+        }
+    }
+    *last_read = read;
 }
 
 /// The relays with the content that their files have now, each with the path of its endpoint.
@@ -149,7 +223,13 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         server,
         admin: restart_only.keep("admin", &old.admin, &admin),
         issuer: restart_only.keep("issuer", &old.issuer, &issuer),
-        issuers: restart_only.keep("issuers", &old.issuers, &issuers),
+        // Upstreams get other headers with the first issuer, and with the first roles. Without them they could not tell
+        // the subjects of two issuers apart.
+        issuers: if lacks_headers(&old.identity, &identity) {
+            restart_only.keep("issuers", &old.issuers, &issuers)
+        } else {
+            issuers
+        },
         sessions: restart_only.keep("sessions", &old.sessions, &sessions),
         store: restart_only.keep("store", &old.store, &store),
         // A users file is opened at a start only. All or nothing: with another file, no directory changes.
@@ -177,6 +257,11 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         source,
     };
     (now, restart_only.0)
+}
+
+/// Does the new configuration tell upstreams the issuer or the roles by headers that the old one does not send?
+fn lacks_headers(old: &IdentityConfig, new: &IdentityConfig) -> bool {
+    (new.issuer.is_some() && new.issuer != old.issuer) || (new.roles.is_some() && new.roles != old.roles)
 }
 
 /// Each route without the position of its upstream, and the upstream's name.

@@ -14,7 +14,6 @@ use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
 use super::directories::LiveDirectories;
-#[cfg(feature = "relay")]
 use super::issuers::RemoteIssuers;
 use super::listener::Listener;
 use super::tls::Tls;
@@ -40,7 +39,6 @@ pub(super) struct Reloadable {
     pub(super) gate: Gate,
     pub(super) proxy: Proxy,
     pub(super) directories: Arc<LiveDirectories>,
-    #[cfg(feature = "relay")]
     pub(super) remote_issuers: RemoteIssuers,
     pub(super) limits: Arc<Limits>,
     /// In the order of the configuration.
@@ -50,6 +48,7 @@ pub(super) struct Reloadable {
 }
 
 /// A trusted issuer.
+#[derive(Clone)]
 pub(super) struct IssuerState {
     rules: IssuerRules,
     /// Since when its file differs and cannot be used.
@@ -61,6 +60,11 @@ pub(super) struct IssuerState {
 impl IssuerState {
     pub(super) fn new(rules: IssuerRules) -> Self {
         Self { rules, broken_since: None, dropped: false }
+    }
+
+    /// The rules of all issuers whose keys are not dropped.
+    fn in_force(all: &[Self]) -> Vec<IssuerRules> {
+        all.iter().filter(|trusted| !trusted.dropped).map(|trusted| trusted.rules.clone()).collect()
     }
 
     fn is_over(&self) -> bool {
@@ -112,7 +116,7 @@ pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead) -> Relo
             tokio::select! {
                 config = asked.recv() => {
                     let Some(config) = config else { return };
-                    reloadable.apply(config, &mut last_read);
+                    reloadable.apply(config, &mut last_read).await;
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read),
             }
@@ -170,7 +174,11 @@ impl Reloadable {
             let Some(trusted) = self.trusted.get_mut(index) else { continue };
             if group.changed(|| files::of_issuer(issuer)).is_some() {
                 match assemble::load_issuer_and_log(issuer) {
-                    Ok(rules) => {
+                    Ok(mut rules) => {
+                        // Its files say how it is asked. Where its keys are fetched, they are not in a file.
+                        if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {
+                            rules.keys = keys;
+                        }
                         *trusted = IssuerState::new(rules);
                         issuers.push(index);
                     }
@@ -205,8 +213,7 @@ impl Reloadable {
             return;
         }
         let keyring = own.clone().unwrap_or_else(|| self.gate.keyring());
-        let rules = self.trusted.iter().filter(|trusted| !trusted.dropped).map(|trusted| trusted.rules.clone());
-        match self.gate.swap_keys(keyring, rules.collect()) {
+        match self.gate.swap_keys(keyring, IssuerState::in_force(&self.trusted)) {
             Ok(other) => {
                 if own.is_some() {
                     last_read.own.mark_applied();

@@ -12,7 +12,7 @@ use super::super::super::value;
 use super::super::path_in;
 use crate::directories::SourceSettings;
 use crate::directories::ldap::filter::{Filter, Placeholder};
-use crate::directories::ldap::{GroupSettings, LdapSettings};
+use crate::directories::ldap::{GroupSettings, GroupsBy, LdapSettings};
 use rotogate::claim::{OwnClaims, ROLES};
 use rotogate::session::Scope;
 
@@ -155,9 +155,27 @@ fn scope(section: &Section<'_>, key: &str, list: &[String]) -> Scope {
     })
 }
 
+/// By `attribute`, or by `base` and `filter`.
+fn groups_by(section: &Section<'_>, preset: Preset) -> Option<GroupsBy> {
+    let filter = section.get("filter", |value: &Value| Filter::parse(&value::text(value)?, Placeholder::Dn, true));
+    let found_by = section.get("attribute", attribute);
+    if !section.has("attribute") {
+        let base = section.require("base", "the name below which groups are, or attribute", value::text);
+        let filter =
+            if section.has("filter") { filter } else { Filter::parse(preset.group_filter, Placeholder::Dn, true).ok() };
+        return Some(GroupsBy::Filter { base: base?, filter: filter? });
+    }
+    if section.has("filter") {
+        section.blame("attribute", "stands beside filter; write one of the two");
+    } else if section.has("base") {
+        section.blame("base", "is where filter searches, and attribute names the groups; remove one of the two");
+    }
+    section.get("base", value::text);
+    found_by.map(GroupsBy::Attribute)
+}
+
 fn groups(section: &Section<'_>, preset: Preset) -> Option<GroupSettings> {
-    let filter = |value: &Value| Filter::parse(&value::text(value)?, Placeholder::Dn, true);
-    let base = section.require("base", "the name below which groups are", value::text);
+    let by = groups_by(section, preset);
     let mut scopes = BTreeMap::new();
     for (name, value) in section.section("scopes").free() {
         let list: Result<Vec<String>, String> = match value {
@@ -169,18 +187,11 @@ fn groups(section: &Section<'_>, preset: Preset) -> Option<GroupSettings> {
             Err(message) => section.blame("scopes", format!("{name}: {message}")),
         }
     }
-    let groups = GroupSettings {
-        filter: section
-            .get("filter", filter)
-            .or_else(|| Filter::parse(preset.group_filter, Placeholder::Dn, true).ok())?,
-        name: section.get("name", attribute).unwrap_or_else(|| "cn".to_owned()),
-        nested: section.get("nested", value::count(0, 5)).unwrap_or(0),
-        roles: section.get("roles", value::boolean).unwrap_or(false),
-        scopes,
-        base: base.unwrap_or_default(),
-    };
+    let name = section.get("name", attribute).unwrap_or_else(|| "cn".to_owned());
+    let nested = section.get("nested", value::count(0, 5)).unwrap_or(0);
+    let roles = section.get("roles", value::boolean).unwrap_or(false);
     section.finish();
-    Some(groups)
+    Some(GroupSettings { by: by?, name, nested, scopes, roles })
 }
 
 fn check(section: &Section<'_>, settings: &LdapSettings) {
@@ -238,10 +249,15 @@ pub(super) fn print(settings: &LdapSettings, table: &mut Table) {
     };
     put(table, "claims", mapping(claims));
     put(table, "profile", mapping(profile));
-    let Some(GroupSettings { base, filter, name, nested, scopes, roles }) = groups else { return };
+    let Some(GroupSettings { by, name, nested, scopes, roles }) = groups else { return };
     let mut of_groups = Table::new();
-    put(&mut of_groups, "base", base.as_str());
-    put(&mut of_groups, "filter", filter.source());
+    match by {
+        GroupsBy::Filter { base, filter } => {
+            put(&mut of_groups, "base", base.as_str());
+            put(&mut of_groups, "filter", filter.source());
+        }
+        GroupsBy::Attribute(attribute) => put(&mut of_groups, "attribute", attribute.as_str()),
+    }
     put(&mut of_groups, "name", name.as_str());
     put(&mut of_groups, "nested", number(*nested));
     put(&mut of_groups, "roles", *roles);

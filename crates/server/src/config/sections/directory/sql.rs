@@ -41,6 +41,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<SourceSettings> 
         profile,
         pool,
         statement_cache,
+        hashes: super::hashes::read_expected(section),
     };
     if let DatabaseUrl::Plain(url) = &settings.url
         && let Err(message) = check_url(url, &settings)
@@ -82,8 +83,19 @@ fn claim(value: &Value) -> Result<String, String> {
 
 pub(super) fn print(settings: &SqlSettings, table: &mut Table) {
     // The paths below are printed in full.
-    let SqlSettings { url, folder: _, ca, authenticate, lookup, rehash, claims, profile, pool, statement_cache } =
-        settings;
+    let SqlSettings {
+        url,
+        folder: _,
+        ca,
+        authenticate,
+        lookup,
+        rehash,
+        claims,
+        profile,
+        pool,
+        statement_cache,
+        hashes,
+    } = settings;
     put(table, "kind", "sql");
     match url {
         DatabaseUrl::Plain(url) => put(table, "url", url.as_str()),
@@ -97,4 +109,5 @@ pub(super) fn print(settings: &SqlSettings, table: &mut Table) {
     put(table, "profile", texts(profile));
     put(table, "pool", number(*pool));
     put(table, "statement_cache", *statement_cache);
+    super::hashes::print_expected(hashes, table);
 }

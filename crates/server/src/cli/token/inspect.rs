@@ -1,0 +1,244 @@
+//! `rotogate token inspect`: what the gate would decide about a token, and why.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::cli::Failure;
+use crate::config::{Config, TrustedIssuer};
+use crate::server::assemble;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::denial::Denial;
+use rotogate::policy;
+use rotogate::remote_keys;
+use rotogate::route::Auth;
+use rotogate::token::keyring::Keyring;
+use rotogate::token::verify::{IssuerKeys, IssuerRules, Keys, OWN, Responses, Told, Verifier, is_jwt_shaped, peek};
+use rotogate::token::{AccessToken, refresh};
+
+/// What a token is, and what the gate makes of it.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum TokenReport {
+    AccessToken(Box<AccessReport>),
+    RefreshToken {
+        authentic: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
+    },
+}
+
+#[derive(Default, Serialize)]
+pub(super) struct AccessReport {
+    authentic: bool,
+    /// The name of the issuer whose rules judged it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    /// What told that it is good or not: `keys` or `introspection`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    judged_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// What the rules make of its claims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<Caller>,
+    /// Each route that asks for a token, with `accepted` or the reason for a refusal.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<RouteDecision>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claims: Option<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct Caller {
+    subject: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    scope: String,
+    audience: Vec<String>,
+    roles: Vec<String>,
+    /// The issuer left roles out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    roles_left_out: bool,
+}
+
+#[derive(Serialize)]
+struct RouteDecision {
+    route: String,
+    decision: &'static str,
+}
+
+impl AccessReport {
+    fn refused(denial: Denial, detail: Option<String>) -> Self {
+        let detail = detail.or_else(|| denial.detail().map(str::to_owned));
+        Self { refused: Some(denial.reason()), detail, ..Self::default() }
+    }
+
+    fn accepted(config: &Config, token: &AccessToken) -> Self {
+        let asks = |route: &&rotogate::route::Route| route.policy.auth != Auth::None;
+        let decision = |route: &rotogate::route::Route| RouteDecision {
+            route: route.id.as_str().to_owned(),
+            decision: policy::judge(&route.policy, token).map_or_else(|denial| denial.reason(), |()| "accepted"),
+        };
+        Self {
+            authentic: true,
+            caller: Some(Caller {
+                subject: token.subject.to_string(),
+                account: token.account.as_deref().map(str::to_owned),
+                client: token.client.as_deref().map(str::to_owned),
+                scope: token.scope.as_str().to_owned(),
+                audience: token.audience.iter().map(ToString::to_string).collect(),
+                roles: token.roles.names().iter().map(ToString::to_string).collect(),
+                roles_left_out: token.roles.are_left_out(),
+            }),
+            routes: config.routes.iter().filter(asks).map(decision).collect(),
+            claims: Some(serde_json::Value::Object(token.claims())),
+            ..Self::default()
+        }
+    }
+}
+
+/// Judges a token by the rules of the issuer with this name, or else of the one that it names itself. Fetches the keys of
+/// that issuer, if they are fetched. Asks its introspection endpoint only if `online`: that shows it the token.
+pub(super) async fn inspect(
+    config: &Config,
+    keyring: &Keyring,
+    token: &str,
+    issuer: Option<&str>,
+    online: bool,
+) -> Result<TokenReport, Failure> {
+    if token.starts_with(refresh::PREFIX) {
+        let authentic = refresh::authenticate(keyring.refresh_keys(), token);
+        return Ok(TokenReport::RefreshToken {
+            authentic: authentic.is_some(),
+            session: authentic.as_ref().map(|known| known.session.to_string()),
+            generation: authentic.as_ref().map(|known| known.generation.get()),
+        });
+    }
+    let known = |name: &&str| *name == OWN || config.issuers.iter().any(|issuer| issuer.name == **name);
+    if let Some(name) = issuer.filter(|name| !known(name)) {
+        let names: Vec<_> = config.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+        let names = [&[OWN], names.as_slice()].concat().join(", ");
+        return Err(Failure::Usage(format!("--issuer {name}: there is no such issuer; expected one of {names}")));
+    }
+    let is_meant = |candidate: &&TrustedIssuer| match issuer {
+        Some(name) => candidate.name == name,
+        None => names_or_introspects(candidate, token),
+    };
+    let mut meant = config.issuers.iter().filter(is_meant);
+    let report = match (meant.next(), meant.next()) {
+        (Some(trusted), None) => of_another(config, trusted, token, online).await?,
+        (Some(first), Some(second)) => {
+            let (first, second) = (&first.name, &second.name);
+            let why = format!("issuers {first} and {second} both take it; name one with --issuer");
+            AccessReport::refused(Denial::UnknownIssuer, Some(why))
+        }
+        (None, _) => {
+            let own: Arc<str> = config.issuer.url.as_str().into();
+            let audience = config.issuer.audience.iter().map(|one| one.as_str().into()).collect();
+            let rules = IssuerRules::own(own, audience, keyring, config.issuer.leeway);
+            let report = by_keys(config, rules, token)?;
+            AccessReport { issuer: report.authentic.then(|| OWN.to_owned()), ..report }
+        }
+    };
+    Ok(TokenReport::AccessToken(Box::new(report)))
+}
+
+/// Does a JWT name this issuer, or is this issuer asked about such a token?
+fn names_or_introspects(issuer: &TrustedIssuer, token: &str) -> bool {
+    if is_jwt_shaped(token) {
+        return peek(token).and_then(|says| says.issuer).is_some_and(|named| *named == *issuer.url);
+    }
+    issuer.introspection.as_ref().is_some_and(|introspection| token.starts_with(&introspection.prefix))
+}
+
+async fn of_another(
+    config: &Config,
+    issuer: &TrustedIssuer,
+    token: &str,
+    online: bool,
+) -> Result<AccessReport, Failure> {
+    let mut rules = assemble::load_issuer(issuer).map_err(Failure::Failed)?;
+    let is_asked = issuer.introspection.as_ref().is_some_and(|it| it.always || !is_jwt_shaped(token));
+    let has_keys = issuer.keys.file().is_some() || issuer.keys.remote().is_some();
+    let mut report = AccessReport::default();
+    // An issuer that is always asked has its JWTs verified first, if it has keys.
+    if !is_asked || (has_keys && is_jwt_shaped(token)) {
+        if let Some(source) = issuer.keys.remote() {
+            match remote_keys::inspect(source.issuer.clone()).await {
+                Ok(found) => rules.keys = Keys::Live(found.keys.into()),
+                Err(failure) => rules.keys = unknown(&mut report, &failure),
+            }
+        }
+        let fetched = report.detail.take();
+        report = by_keys(config, rules.clone(), token)?;
+        report.detail = fetched.or(report.detail);
+        report.judged_by = Some("keys");
+    }
+    if is_asked && (report.authentic || report.refused.is_none()) {
+        report = by_introspection(config, issuer, &rules, token, online).await?;
+        report.judged_by = Some("introspection");
+    }
+    Ok(AccessReport { issuer: Some(issuer.name.clone()), ..report })
+}
+
+/// Without keys the gate answers 503.
+fn unknown(report: &mut AccessReport, failure: &remote_keys::FetchFailure) -> Keys {
+    report.detail = Some(format!("{}: {failure}", failure.cause));
+    Keys::Live(IssuerKeys::unknown().into())
+}
+
+fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessReport, Failure> {
+    let expected = Arc::clone(&rules.issuer);
+    let verifier = Verifier::new(vec![rules]).map_err(Failure::of)?;
+    let now = SystemTime::new().wall();
+    Ok(match verifier.verify(token, now, now) {
+        Ok(access) => AccessReport::accepted(config, &access),
+        // Claims that cannot be verified are not shown: nothing in them can be trusted.
+        Err(Denial::UnknownIssuer) => {
+            let named = peek(token).and_then(|says| says.issuer).unwrap_or_default();
+            let why = format!("its iss is {named:?}; expected {:?}, or a name for --issuer", &*expected);
+            AccessReport::refused(Denial::UnknownIssuer, Some(why))
+        }
+        Err(denial) => {
+            let claim = verifier.refused_claim(token, now).map(|claim| match denial.detail() {
+                Some(detail) => format!("{claim}: {detail}"),
+                None => claim,
+            });
+            AccessReport::refused(denial, claim)
+        }
+    })
+}
+
+async fn by_introspection(
+    config: &Config,
+    issuer: &TrustedIssuer,
+    rules: &IssuerRules,
+    token: &str,
+    online: bool,
+) -> Result<AccessReport, Failure> {
+    let Some(settings) = &issuer.introspection else { return Ok(AccessReport::default()) };
+    if !online {
+        let why = format!("its issuer decides; --online shows it the token, and asks {}", settings.url);
+        return Ok(AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why)));
+    }
+    let introspection = assemble::load_introspection(settings)
+        .map_err(|(key, why)| Failure::Failed(format!("introspection.{key}: {why}")))?;
+    let unavailable = |why| AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why));
+    let response = match introspection.introspector.introspect(token).await {
+        Ok(response) => response,
+        Err(fault) => return Ok(unavailable(format!("{}: {fault}", fault.cause))),
+    };
+    Ok(match Responses::new(rules).read(token, &response, SystemTime::new().wall()) {
+        Ok(Told::Active(access)) => AccessReport::accepted(config, &access),
+        Ok(Told::Inactive) => AccessReport::refused(Denial::TokenInactive, Some("active is false".to_owned())),
+        Ok(Told::Refused(denial)) => AccessReport::refused(denial, None),
+        Err(why) => unavailable(format!("malformed: {why}")),
+    })
+}

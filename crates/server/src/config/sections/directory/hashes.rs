@@ -1,0 +1,171 @@
+//! The keys about imported password hashes.
+
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+use super::super::super::print::{list, path, put, put_some};
+use super::super::super::raw::{Section, Value};
+use super::super::super::value;
+use super::super::path_in;
+use rotogate::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
+use rotogate::private_file::read_private;
+use secrecy::SecretString;
+
+/// Imported password hashes: which are accepted besides those that always are, and what some of them need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HashesConfig {
+    /// Hashes that users may have, although none was seen yet.
+    pub expected: Vec<ExpectedHash>,
+    /// The weak schemes.
+    pub allow_legacy: Vec<Legacy>,
+    /// The file with the password hash parameters of a Firebase project.
+    pub firebase: Option<PathBuf>,
+    /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults.
+    pub spring_iterations: Option<u32>,
+    /// The file with the secret of Spring's `{pbkdf2}`.
+    pub spring_secret_file: Option<PathBuf>,
+}
+
+/// An element of `hashes`: a scheme, at the usual cost or at this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedHash {
+    text: String,
+    /// What a check costs.
+    pub class: CostClass,
+}
+
+/// A scheme that `hashes` may list.
+struct Scheme {
+    name: &'static str,
+    /// What its makers use now.
+    usual: u32,
+    /// The costs that may be written after the name. The most is the bound of a stored hash.
+    costs: std::ops::RangeInclusive<u32>,
+    class: fn(u32) -> CostClass,
+}
+
+const SCHEMES: [Scheme; 6] = [
+    // Of an argon2 hash, all costs are one class with another amount of work: passes over 19 MiB.
+    Scheme {
+        name: "argon2",
+        usual: 2,
+        costs: 1..=20,
+        class: |passes| CostClass::Argon2(Cost { passes, ..Cost::default() }),
+    },
+    Scheme { name: "bcrypt", usual: 12, costs: 4..=15, class: |cost| CostClass::Bcrypt { cost } },
+    Scheme { name: "pbkdf2-sha1", usual: 1_300_000, costs: ITERATIONS, class: |n| pbkdf2(160, n) },
+    Scheme { name: "pbkdf2-sha256", usual: 600_000, costs: ITERATIONS, class: |n| pbkdf2(256, n) },
+    Scheme { name: "pbkdf2-sha512", usual: 210_000, costs: ITERATIONS, class: |n| pbkdf2(512, n) },
+    Scheme { name: "scrypt", usual: 16, costs: 10..=16, class: scrypt },
+];
+
+const ITERATIONS: std::ops::RangeInclusive<u32> = 1..=5_000_000;
+
+const fn pbkdf2(bits: u16, iterations: u32) -> CostClass {
+    CostClass::Pbkdf2 { bits, iterations }
+}
+
+/// With the block size that all makers use.
+fn scrypt(log_n: u32) -> CostClass {
+    CostClass::Scrypt { log_n: u8::try_from(log_n).unwrap_or(u8::MAX), r: 8, p: 1 }
+}
+
+/// `"bcrypt"`, or `"bcrypt:10"` with a cost of its own.
+fn expected(value: &Value) -> Result<ExpectedHash, String> {
+    let text = value::text(value)?;
+    let (name, cost) = text.split_once(':').map_or((text.as_str(), None), |(name, cost)| (name, Some(cost)));
+    let Some(scheme) = SCHEMES.iter().find(|scheme| scheme.name == name) else {
+        let names: Vec<_> = SCHEMES.iter().map(|scheme| scheme.name).collect();
+        let names = names.join(", ");
+        return Err(format!("{} is no known scheme; expected one of {names}", value.describe()));
+    };
+    let cost = match cost.map(str::parse) {
+        None => scheme.usual,
+        Some(Ok(cost)) if scheme.costs.contains(&cost) => cost,
+        Some(_) => {
+            let (least, most) = (scheme.costs.start(), scheme.costs.end());
+            return Err(format!(
+                "{} has no cost that is accepted; expected \"{name}:{}\", with a whole number from {least} to {most}",
+                value.describe(),
+                scheme.usual
+            ));
+        }
+    };
+    let class = (scheme.class)(cost);
+    Ok(ExpectedHash { text, class })
+}
+
+/// Reads `hashes`.
+pub(super) fn read_expected(section: &Section<'_>) -> Vec<ExpectedHash> {
+    section.list("hashes", expected).unwrap_or_default()
+}
+
+/// Prints `hashes`.
+pub(super) fn print_expected(hashes: &[ExpectedHash], table: &mut Table) {
+    if !hashes.is_empty() {
+        put(table, "hashes", list(hashes, |hash| hash.text.as_str().into()));
+    }
+}
+
+/// Reads the keys of a users file.
+pub(super) fn read(section: &Section<'_>, dir: &Path) -> HashesConfig {
+    HashesConfig {
+        expected: read_expected(section),
+        allow_legacy: section.list("allow_legacy", value::word(&Legacy::NAMES, &[])).unwrap_or_default(),
+        firebase: section.get("firebase", path_in(dir)),
+        spring_iterations: section
+            .get("spring_pbkdf2_iterations", value::count(1, 5_000_000))
+            .and_then(|iterations| u32::try_from(iterations).ok()),
+        spring_secret_file: section.get("spring_pbkdf2_secret_file", path_in(dir)),
+    }
+}
+
+/// Prints the keys of a users file.
+pub(super) fn print(hashes: &HashesConfig, table: &mut Table) {
+    let HashesConfig { expected, allow_legacy, firebase, spring_iterations, spring_secret_file } = hashes;
+    print_expected(expected, table);
+    if !allow_legacy.is_empty() {
+        let name =
+            |scheme: &Legacy| Legacy::NAMES.iter().find(|(_, known)| known == scheme).map_or("", |(name, _)| name);
+        put(table, "allow_legacy", list(allow_legacy, |scheme| name(scheme).into()));
+    }
+    put_some(table, "firebase", firebase.as_deref().map(path));
+    put_some(table, "spring_pbkdf2_iterations", spring_iterations.map(i64::from));
+    put_some(table, "spring_pbkdf2_secret_file", spring_secret_file.as_deref().map(path));
+}
+
+impl HashesConfig {
+    /// The classes of the hashes that users may have.
+    pub fn classes(&self) -> impl Iterator<Item = CostClass> {
+        self.expected.iter().map(|hash| hash.class)
+    }
+
+    /// Reads the files. `table` is the name of the table.
+    ///
+    /// # Errors
+    /// A text that names the key and the file, and says what is wrong.
+    pub fn accepted(&self, table: &str) -> Result<Accepted, String> {
+        let Self { expected: _, allow_legacy, firebase, spring_iterations, spring_secret_file } = self;
+        let parameters = |path: &PathBuf| {
+            let parameters = FirebaseParameters::from_json(&read_private(path)?);
+            parameters.map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let secret = |path: &PathBuf| {
+            read_private(path).map(|text| SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+        };
+        let of = |key: &str, error: String| format!("{table}.{key}: {error}");
+        Ok(Accepted {
+            legacy: allow_legacy.clone(),
+            firebase: firebase.as_ref().map(parameters).transpose().map_err(|error| of("firebase", error))?,
+            spring: Spring {
+                iterations: *spring_iterations,
+                secret: spring_secret_file
+                    .as_ref()
+                    .map(secret)
+                    .transpose()
+                    .map_err(|error| of("spring_pbkdf2_secret_file", error))?,
+            },
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! Connections to the servers, and what their results mean.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{self, RecycleError};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult};
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::super::{Cause, SourceError};
+use super::LdapSettings;
+use rotogate::private_file::read_private;
+
+/// How long connecting to one server may take, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one operation may take.
+pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection is kept without use.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The result codes that the gate tells apart (RFC 4511 appendix A).
+pub(super) mod code {
+    pub(in super::super) const SUCCESS: u32 = 0;
+    pub(in super::super) const TIME_LIMIT_EXCEEDED: u32 = 3;
+    pub(in super::super) const SIZE_LIMIT_EXCEEDED: u32 = 4;
+    pub(in super::super) const STRONGER_AUTH_REQUIRED: u32 = 8;
+    pub(in super::super) const REFERRAL: u32 = 10;
+    pub(in super::super) const CONSTRAINT_VIOLATION: u32 = 19;
+    pub(in super::super) const NO_SUCH_OBJECT: u32 = 32;
+    pub(in super::super) const INAPPROPRIATE_AUTHENTICATION: u32 = 48;
+    pub(in super::super) const INVALID_CREDENTIALS: u32 = 49;
+    pub(in super::super) const BUSY: u32 = 51;
+    pub(in super::super) const UNAVAILABLE: u32 = 52;
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub(super) ldap: Ldap,
+    /// An operation is under way, or failed. Such a connection is not used again.
+    pub(super) is_spoilt: bool,
+    /// When the password file was changed last before the connection was opened.
+    password_of: Option<std::time::SystemTime>,
+}
+
+/// Opens connections of one pool.
+pub(super) struct Connector {
+    pub(super) settings: Arc<LdapSettings>,
+    pub(super) tls: Arc<ClientConfig>,
+    /// Whether new connections bind as the account that searches.
+    pub(super) binds: bool,
+}
+
+impl Connector {
+    /// When the password file was changed last. `None`: no password is used, or the file cannot be read.
+    fn password_changed(&self) -> Option<std::time::SystemTime> {
+        let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
+        file.metadata().ok()?.modified().ok()
+    }
+
+    async fn connect(&self, url: &str) -> Result<Ldap, SourceError> {
+        let settings = LdapConnSettings::new()
+            .set_conn_timeout(CONNECT_TIMEOUT)
+            .set_config(Arc::clone(&self.tls))
+            .set_starttls(self.settings.starttls);
+        let opened = LdapConnAsync::with_settings(settings, url).await;
+        let (connection, ldap) = opened.map_err(|error| match error {
+            LdapError::LdapResult { result } => {
+                SourceError::new(Cause::Connect, format!("{url}: StartTLS refused: {}", describe(&result)))
+            }
+            other => SourceError::new(Cause::Connect, format!("{url}: {other}")),
+        })?;
+        // Ends when the handles are dropped. Operations report its errors.
+        tokio::spawn(async move { drop(connection.drive().await) });
+        Ok(ldap)
+    }
+
+    async fn open(&self, url: &str) -> Result<Connection, SourceError> {
+        // Before the file is read: a change in between closes the connection once more.
+        let password_of = self.password_changed();
+        let mut ldap = self.connect(url).await?;
+        if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
+            // Read again for each connection, so that a new password needs no restart.
+            let password = bind_password(file).map_err(|error| SourceError::new(Cause::Credentials, error))?;
+            ldap.with_timeout(OPERATION_TIMEOUT);
+            let bound = ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
+            if bound.rc != code::SUCCESS {
+                let message = format!("{url}: the bind as bind_dn failed: {}", describe(&bound));
+                return Err(SourceError::new(Cause::Credentials, message));
+            }
+        }
+        Ok(Connection { ldap, is_spoilt: false, password_of })
+    }
+}
+
+impl managed::Manager for Connector {
+    type Type = Connection;
+    type Error = SourceError;
+
+    async fn create(&self) -> Result<Connection, SourceError> {
+        let mut last = SourceError::new(Cause::Connect, "no server is configured");
+        for url in &self.settings.urls {
+            match self.open(url).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        used: &managed::Metrics,
+    ) -> managed::RecycleResult<SourceError> {
+        let is_old = used.last_used() > IDLE_TIMEOUT || connection.password_of != self.password_changed();
+        if connection.is_spoilt || connection.ldap.is_closed() || is_old {
+            return Err(RecycleError::message("not used again"));
+        }
+        Ok(())
+    }
+}
+
+/// The password of the account that searches.
+pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
+    let text = read_private(file)?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    if password.is_empty() {
+        return Err(format!("{}: is empty; expected the password of bind_dn", file.display()));
+    }
+    Ok(SecretString::from(password.to_owned()))
+}
+
+/// A result as shown to the operator, without text of the server that could quote a request.
+pub(super) fn describe(result: &LdapResult) -> String {
+    format!("result {}", result.rc)
+}
+
+pub(super) fn lost(error: &LdapError) -> SourceError {
+    let cause = if matches!(error, LdapError::Timeout { .. }) { Cause::Timeout } else { Cause::Connect };
+    SourceError::new(cause, error.to_string())
+}
+
+/// A result that is no success, of a search.
+pub(super) fn refused(result: &LdapResult) -> SourceError {
+    let cause = match result.rc {
+        code::TIME_LIMIT_EXCEEDED => Cause::Timeout,
+        code::BUSY | code::UNAVAILABLE => Cause::Connect,
+        code::STRONGER_AUTH_REQUIRED | code::INAPPROPRIATE_AUTHENTICATION | code::INVALID_CREDENTIALS => {
+            Cause::Credentials
+        }
+        _ => Cause::Refused,
+    };
+    let what = match result.rc {
+        code::REFERRAL => "the search was referred to another server, and referrals are not followed".to_owned(),
+        code::NO_SUCH_OBJECT => "the search failed: result 32, there is no entry with the name in base".to_owned(),
+        _ => format!("the search failed: {}", describe(result)),
+    };
+    SourceError::new(cause, what)
+}

@@ -1,0 +1,244 @@
+//! A user of `users.toml`: what its keys may hold, and what is kept of them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine as _;
+
+use crate::config::raw::{self, Section, Value};
+use crate::config::value;
+use rotogate::clock::Timestamp;
+use rotogate::directory::{PasswordMark, User, is_valid_subject};
+use rotogate::password::{Accepted, CostClass, PasswordHash, SecretHash};
+use rotogate::session::Scope;
+use rotogate::token::claims::CLIENT_PREFIX;
+use rotogate::token::verify::is_subject;
+
+/// A user, in as little memory as is sensible: there may be many.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) subject: Box<str>,
+    pub(super) username: Box<str>,
+    pub(super) account: Option<Box<str>>,
+    pub(super) active: bool,
+    sessions_valid_from: Timestamp,
+    scopes: Scope,
+    /// As JSON; `None` if it is empty.
+    profile: Option<Box<str>>,
+    pub(super) hash: SecretHash,
+    pub(super) class: CostClass,
+    /// The mark of the password, if the hash was replaced while the password stayed.
+    mark: Option<Box<PasswordMark>>,
+}
+
+impl Entry {
+    /// The mark of the password: the same as long as the password is, although a login may replace its hash.
+    pub(super) fn mark(&self) -> PasswordMark {
+        self.mark.as_deref().copied().unwrap_or_else(|| PasswordMark::of(self.hash.expose().as_bytes()))
+    }
+
+    pub(super) fn user(&self) -> User {
+        let profile = self.profile.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let mut user = User::new(self.subject.clone())
+            .active(self.active)
+            .sessions_valid_from(self.sessions_valid_from)
+            .password_mark(self.mark())
+            .scopes(self.scopes.clone());
+        (user.account, user.profile) = (self.account.clone(), profile.unwrap_or_default());
+        user
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        // Without `..`: a new field must be compared.
+        let Self { subject, username, account, active, sessions_valid_from, scopes, profile, hash, class: _, mark } =
+            self;
+        *subject == other.subject
+            && *username == other.username
+            && *account == other.account
+            && *active == other.active
+            && *sessions_valid_from == other.sessions_valid_from
+            && *scopes == other.scopes
+            && *profile == other.profile
+            && *hash == other.hash
+            && *mark == other.mark
+    }
+}
+
+impl Entry {
+    /// The account and the name, which are unique together.
+    pub(super) fn name(&self) -> (Option<&str>, &str) {
+        (self.account.as_deref(), &self.username)
+    }
+}
+
+/// The values of one user as they are written, each accepted.
+#[derive(Default)]
+pub(super) struct Fields {
+    pub(super) subject: Option<Box<str>>,
+    pub(super) username: Option<Box<str>>,
+    pub(super) account: Option<Box<str>>,
+    pub(super) password: Option<(SecretHash, CostClass)>,
+    pub(super) active: Option<bool>,
+    pub(super) sessions_valid_from: Option<Timestamp>,
+    pub(super) scopes: Option<Scope>,
+    pub(super) profile: BTreeMap<String, serde_json::Value>,
+    /// What the gate writes when a login replaced the hash: the mark of the new hash, and the mark that the password
+    /// keeps.
+    pub(super) rehashed: Option<(PasswordMark, PasswordMark)>,
+}
+
+impl Fields {
+    /// Reads a table key by key, and reports what is wrong.
+    pub(super) fn read(section: &Section<'_>, accepted: &Accepted) -> Self {
+        let subject = section.require("subject", "the sub of the user's tokens", subject);
+        let username = section.require("username", "the name to log in with", name);
+        let account = section.get("account", account);
+        let password =
+            section.require("password", "a password hash; see rotogate user passwd and import", |v| hash(v, accepted));
+        let active = section.get("active", value::boolean);
+        let sessions_valid_from = section.get("sessions_valid_from", moment);
+        let scopes = section.list("scopes", value::scope).unwrap_or_default();
+        let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).ok();
+        let profile = profile(&section.section("profile"));
+        let rehashed = rehashed(&section.section("rehashed"));
+        section.finish();
+        Self { subject, username, account, password, active, sessions_valid_from, scopes, profile, rehashed }
+    }
+
+    /// The user; `None` if a value is missing that every user has.
+    pub(super) fn entry(self) -> Option<Entry> {
+        // Without `..`: a new field must be used.
+        let Self { subject, username, account, password, active, sessions_valid_from, scopes, profile, rehashed } =
+            self;
+        let (hash, class) = password?;
+        // Of another hash: somebody changed the password by hand.
+        let mark = rehashed.filter(|(of, _)| *of == PasswordMark::of(hash.expose().as_bytes()));
+        Some(Entry {
+            subject: subject?,
+            username: username?,
+            account,
+            active: active.unwrap_or(true),
+            sessions_valid_from: sessions_valid_from.unwrap_or(Timestamp::ZERO),
+            scopes: scopes.unwrap_or_default(),
+            profile: (!profile.is_empty()).then(|| serde_json::Value::from_iter(profile).to_string().into()),
+            hash,
+            class,
+            mark: mark.map(|(_, mark)| Box::new(mark)),
+        })
+    }
+}
+
+pub(super) fn subject(v: &Value) -> Result<Box<str>, String> {
+    match v {
+        Value::String(s) if is_valid_subject(s) => Ok(s.as_str().into()),
+        Value::String(s) if is_subject(s) => {
+            Err(format!("\"{}\" begins with \"{CLIENT_PREFIX}\", as the subjects of clients do", raw::printable(s)))
+        }
+        other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
+    }
+}
+
+pub(super) fn name(v: &Value) -> Result<Box<str>, String> {
+    match v {
+        Value::String(s) if is_valid_name(s) => Ok(s.as_str().into()),
+        other => {
+            Err(format!("expected a text of at most 256 bytes without control characters, found {}", other.describe()))
+        }
+    }
+}
+
+pub(super) fn account(v: &Value) -> Result<Box<str>, String> {
+    match v {
+        Value::String(s) if is_valid_account(s) => Ok(s.as_str().into()),
+        other => Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", other.describe())),
+    }
+}
+
+pub(super) fn is_valid_name(name: &str) -> bool {
+    (1..=256).contains(&name.len()) && !name.contains(char::is_control)
+}
+
+/// An account is one segment in the path of an endpoint.
+pub(super) fn is_valid_account(account: &str) -> bool {
+    is_subject(account) && !account.contains('/')
+}
+
+/// The value may be a password that was mistaken for its hash: it is never repeated.
+pub(super) fn hash(v: &Value, accepted: &Accepted) -> Result<(SecretHash, CostClass), String> {
+    match v {
+        Value::String(s) => match PasswordHash::parse(s, accepted) {
+            Ok(hash) => Ok((SecretHash::new(s.clone()), hash.class())),
+            Err(e) => Err(format!("is {e}")),
+        },
+        _ => Err("expected a password hash, such as \"$argon2id$v=19$…\"".to_owned()),
+    }
+}
+
+fn rehashed(section: &Section<'_>) -> Option<(PasswordMark, PasswordMark)> {
+    let (hash, mark) = (section.get("hash", mark), section.get("mark", mark));
+    section.finish();
+    hash.zip(mark)
+}
+
+pub(super) fn mark(v: &Value) -> Result<PasswordMark, String> {
+    let text = match v {
+        Value::String(s) => MARK.decode(s).ok(),
+        _ => None,
+    };
+    let bytes = text.and_then(|bytes| bytes.try_into().ok());
+    bytes.map(PasswordMark::from_bytes).ok_or_else(|| "expected what the gate wrote here; remove rehashed".to_owned())
+}
+
+/// How a mark is written.
+pub(super) const MARK: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+pub(super) fn moment(v: &Value) -> Result<Timestamp, String> {
+    let parsed = match v {
+        Value::Integer(ms) => u64::try_from(*ms).ok().map(Timestamp::from_millis),
+        Value::Datetime(d) => instant(&d.to_string()),
+        _ => None,
+    };
+    parsed.ok_or_else(|| {
+        format!(
+            "expected a time in UTC such as 2026-01-31T12:00:00Z, or milliseconds since 1970, found {}",
+            v.describe()
+        )
+    })
+}
+
+/// A time in UTC, as RFC 3339 writes it. A fraction of a millisecond counts as a whole one.
+pub(super) fn instant(text: &str) -> Option<Timestamp> {
+    let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from((since + Duration::from_nanos(999_999)).as_millis()).ok().map(Timestamp::from_millis)
+}
+
+fn profile(section: &Section<'_>) -> BTreeMap<String, serde_json::Value> {
+    let mut fields = BTreeMap::new();
+    for (key, v) in section.free() {
+        match json(v) {
+            Some(field) => {
+                fields.insert(key.to_owned(), field);
+            }
+            None => section.blame(key, "holds a number that JSON cannot represent"),
+        }
+    }
+    fields
+}
+
+/// A value of a profile; `None` if JSON has no such number.
+pub(super) fn json(v: &Value) -> Option<serde_json::Value> {
+    Some(match v {
+        Value::String(s) | Value::Env(s) => s.as_str().into(),
+        Value::Integer(n) => (*n).into(),
+        Value::OtherNumber(text) => serde_json::Number::from_f64(text.replace('_', "").parse().ok()?)?.into(),
+        Value::Bool(b) => (*b).into(),
+        Value::Datetime(d) => d.to_string().into(),
+        Value::List(list) => list.iter().map(|node| json(&node.value)).collect::<Option<Vec<_>>>()?.into(),
+        Value::Table(table) => {
+            let field = |(key, node): (&String, &raw::Node)| Some((key.clone(), json(&node.value)?));
+            table.iter().map(field).collect::<Option<serde_json::Map<_, _>>>()?.into()
+        }
+    })
+}

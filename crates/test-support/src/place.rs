@@ -1,0 +1,275 @@
+//! The folder of a gate: its files, and the commands that are run in it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Gate, binary, keep_secret, output_file};
+
+/// A folder with a `gateway.toml`, outliving the processes that use it.
+pub struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    /// A new folder with this configuration.
+    pub fn new(config: &str) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        place.write_config(config);
+        place
+    }
+
+    /// Makes commands find the admin listener of a gate that was started here.
+    pub fn point_commands_at(&self, gate: &Gate) {
+        let config = fs::read_to_string(self.path("gateway.toml")).unwrap();
+        let anywhere = "[admin]\nlisten = \"127.0.0.1:0\"";
+        assert!(config.contains(anywhere), "the configuration has another admin listener");
+        self.write_config(&config.replace(anywhere, &format!("[admin]\nlisten = \"{}\"", gate.admin)));
+    }
+
+    pub fn write_config(&self, config: &str) {
+        fs::write(self.path("gateway.toml"), config).unwrap();
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A copy of the binary in this folder, for users who may not look elsewhere.
+    pub fn copy_of_binary(&self) -> PathBuf {
+        let copy = self.path("rotogate-copy");
+        fs::copy(binary(), &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        copy
+    }
+
+    /// The binary, to be run in this folder.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROTOGATE_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Starts a gate.
+    pub fn start(&self) -> Gate {
+        self.start_with(|_| {})
+    }
+
+    /// Starts a gate whose command was changed first.
+    pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
+        let mut command = self.command();
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
+        change(&mut command);
+        self.launch(command, path)
+    }
+
+    /// Starts a gate from a shell; see [`in_shell`].
+    pub fn start_in_shell(&self, script: &str) -> Gate {
+        let mut command = self.command();
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug");
+        in_shell(script)(&mut command);
+        command.stdout(Stdio::piped()).stderr(log);
+        self.launch(command, path)
+    }
+
+    /// Starts a gate that is passed these sockets to listen on, as systemd does it.
+    pub fn start_with_sockets(&self, sockets: Vec<OwnedFd>) -> Gate {
+        let mut command = self.command();
+        let (log, path) = output_file("gate");
+        command.arg("--json").env("ROTOGATE_LOG", "debug");
+        in_shell(&format!("LISTEN_PID=$$ LISTEN_FDS={} exec \"$@\"", sockets.len()))(&mut command);
+        command.stdout(Stdio::piped()).stderr(log);
+        let mapped = sockets.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        command.fd_mappings(mapped.collect()).unwrap();
+        self.launch(command, path)
+    }
+
+    fn launch(&self, mut command: Command, path: PathBuf) -> Gate {
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the gate did not start; see target/test-output");
+        let greeting: Value = serde_json::from_str(&line).unwrap();
+        let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
+        let first = greeting.get("first_user");
+        if let Some(first) = first {
+            // Only for later starts in the same place.
+            let password = first["password"].as_str().unwrap();
+            keep_secret(password);
+            fs::write(self.path("password"), password).unwrap();
+        }
+        self.keep_secrets();
+        let password = fs::read_to_string(self.path("password")).unwrap_or_default();
+        Gate {
+            child,
+            address: address(&greeting["listening"][0]),
+            addresses: greeting["listening"].as_array().unwrap().iter().map(address).collect(),
+            admin: address(&greeting["admin"]),
+            password,
+            log: path,
+        }
+    }
+
+    /// Makes a user with a password that is shorter than `rotogate user add` takes one: it is from a protocol's
+    /// document. Before the first start.
+    pub fn user_of_a_document(&self, username: &str, subject: &str, password: &str) {
+        let made = self.run(&["--json", "client", "secret", "--stdin"], &format!("{password}\n"));
+        let made: Value = serde_json::from_str(&made.stdout).unwrap();
+        let (hash, path) = (made["secret_hash"].as_str().unwrap(), self.path("data/users.toml"));
+        fs::create_dir_all(self.path("data")).unwrap();
+        let user = format!(
+            "[[users]]\nsubject = \"{subject}\"\nusername = \"{username}\"\npassword = \"{hash}\"\nactive = true\n"
+        );
+        fs::write(&path, user).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Remembers the admin token and the keys that a gate or a command has made here.
+    fn keep_secrets(&self) {
+        let keys = fs::read_dir(self.path("data/keys")).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let keys = keys.filter(|path| path.extension().is_some_and(|kind| kind == "pem" || kind == "secret"));
+        for path in keys.chain([self.path("data/admin.token")]) {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.lines().filter(|line| !line.starts_with("-----")).for_each(keep_secret);
+        }
+    }
+
+    /// Starts a gate that must not start, and gives what it says. It ended with exit code 1, or 2 where the configuration
+    /// or a file that it names is wrong.
+    pub fn refused(&self) -> String {
+        self.refused_with(|_| {})
+    }
+
+    /// The same, with a command that was changed first.
+    pub fn refused_with(&self, change: impl FnOnce(&mut Command)) -> String {
+        let mut command = self.command();
+        change(&mut command);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        for _ in 0..600 {
+            if child.try_wait().unwrap().is_some() {
+                let output = child.wait_with_output().unwrap();
+                let said = String::from_utf8(output.stderr).unwrap();
+                self.keep_secrets();
+                output_file("refused").0.write_all(said.as_bytes()).unwrap();
+                assert!(matches!(output.status.code(), Some(1 | 2)), "{:?}: {said}", output.status);
+                return said;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("the gate started");
+    }
+
+    /// Runs a command to its end, with something on its standard input.
+    pub fn run(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut child = self
+            .command()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let ran = Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        self.keep_secrets();
+        let (mut output, _) = output_file("command");
+        output.write_all(ran.stderr.as_bytes()).unwrap();
+        // A token or a secret is what these commands are asked for.
+        if !arguments.contains(&"mint") && !arguments.contains(&"secret") {
+            output.write_all(ran.stdout.as_bytes()).unwrap();
+        }
+        ran
+    }
+
+    /// A command that must succeed.
+    pub fn done(&self, arguments: &[&str], input: &str) -> Ran {
+        let ran = self.run(arguments, input);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+        ran
+    }
+
+    /// The same with `--json`.
+    pub fn json(&self, arguments: &[&str], input: &str) -> Value {
+        let arguments = [arguments, &["--json"]].concat();
+        serde_json::from_str(&self.done(&arguments, input).stdout).unwrap()
+    }
+
+    /// A command that must fail with exit code 1, and what it says.
+    pub fn fails(&self, arguments: &[&str], input: &str) -> String {
+        let ran = self.run(arguments, input);
+        assert_eq!(ran.code, Some(1), "{arguments:?}: {ran:?}");
+        assert_eq!(ran.stdout, "", "errors go to standard error");
+        ran.stderr
+    }
+}
+
+/// Has a command run by a shell that says something first, about the limits of the process, say: `"$@"` is the command.
+pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
+    move |command| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", script, "bash"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            shell.current_dir(folder);
+        }
+        *command = shell;
+    }
+}
+
+/// A user id without a name and without any rights.
+pub const NOBODY: u32 = 4242;
+
+/// A command that runs the binary in a place as a user with access to its configuration and none of its secrets, and whether that
+/// is another user: only root can switch users. Without root, the secrets are made unreadable for every user. A copy of
+/// the binary is made, because that user may not see ours.
+pub fn of_another_user(place: &Place) -> (Command, bool) {
+    let is_root = rustix::process::geteuid().is_root();
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = if is_root {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
+        command.arg(place.copy_of_binary());
+        command
+    } else {
+        fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o000)).unwrap();
+        Command::new(binary())
+    };
+    command.arg("--config").arg(place.path("gateway.toml")).current_dir(place.path(""));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROTOGATE_")) {
+        command.env_remove(name);
+    }
+    (command, is_root)
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}

@@ -1,0 +1,62 @@
+//! Why a path is refused.
+
+use super::Denial;
+
+/// Why a path is refused.
+///
+/// ```
+/// use rotogate::denial::{Denial, PathError};
+///
+/// let denial = Denial::from(PathError::DotSegment);
+/// assert_eq!(denial, Denial::BadPath(PathError::DotSegment));
+/// assert_eq!(PathError::DotSegment.what(), "the path has a dot segment");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.what())]
+#[non_exhaustive]
+pub enum PathError {
+    /// It does not begin with a slash.
+    NotAbsolute,
+    /// A byte that no path may have: control, space, backslash, `?`, `#` or not ASCII.
+    Character,
+    /// `%` without two hex digits.
+    Escape,
+    /// An escaped control byte or backslash.
+    Hidden,
+    /// The escapes do not decode to UTF-8: broken or overlong.
+    Utf8,
+    /// A `.` or `..` segment in any spelling.
+    DotSegment,
+    /// Nested escapes of a byte that may not be written directly.
+    DoubleEncoding,
+    /// `%2F`, on a route that does not keep it.
+    EncodedSlash,
+    /// Not the canonical spelling, and the gate does not rewrite it.
+    NotCanonical,
+}
+
+impl PathError {
+    /// What is wrong. The text contains nothing of the path.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::NotAbsolute => "the path does not begin with a slash",
+            Self::Character => "the path has a control character, a space, a backslash or a character beyond ASCII",
+            Self::Escape => "the path has an incomplete percent escape",
+            Self::Hidden => "the path escapes a control character or a backslash",
+            Self::Utf8 => "the path does not decode to UTF-8",
+            Self::DotSegment => "the path has a dot segment",
+            Self::DoubleEncoding => "the path is escaped more than once around something forbidden",
+            Self::EncodedSlash => "the path has an encoded slash",
+            Self::NotCanonical => {
+                "the path has a non-canonical spelling: it escapes a character that needs no escape, lacks one that is \
+                 needed, or has an empty segment"
+            }
+        }
+    }
+}
+
+impl From<PathError> for Denial {
+    fn from(error: PathError) -> Self {
+        Self::BadPath(error)
+    }
+}

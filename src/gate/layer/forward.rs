@@ -1,0 +1,126 @@
+//! What an endpoint sends to the service behind the gate: a call that its protocol wraps, or a question.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING,
+};
+use http::request::Parts;
+use secrecy::ExposeSecret;
+
+use super::GateLayer;
+use super::admit::{Admission, EndpointMatch};
+use super::permit::{permit_call, prepare, withhold};
+use crate::credential::Places;
+use crate::denial::Denial;
+use crate::dialect::{Forward, Reply};
+use crate::gate::in_flight::InFlightSlot;
+use crate::gate::overloaded::overloaded;
+use crate::gate::upgrade;
+use crate::overload::PoolPermit;
+use crate::policy::Permitted;
+use crate::reason::Reason;
+use crate::route::Route;
+
+/// The reply to a request that may not be forwarded, the reason, and its route.
+type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
+
+impl<M> GateLayer<M> {
+    /// Decides on a request that an endpoint forwards: the route of its path decides.
+    pub(super) async fn forwarded(
+        &self,
+        endpoint: usize,
+        mut parts: Parts,
+        forward: Forward,
+        room: Option<PoolPermit>,
+    ) -> Result<(Parts, Bytes, Permitted, Option<InFlightSlot>), Box<RefusedForward>> {
+        let Forward { credential, body, called, refused } = forward;
+        let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
+        if let Some(credential) = credential {
+            let value = format!("Bearer {}", credential.expose_secret());
+            let Ok(mut value) = HeaderValue::try_from(value) else { return refuse(Denial::UnusableCredential, None) };
+            value.set_sensitive(true);
+            parts.headers.insert(AUTHORIZATION, value);
+        }
+        let permitted = match self.admit_waiting(&mut parts, EndpointMatch::Skip).await {
+            Admission::In(permitted) => permitted,
+            Admission::Refused(denial, route) => return refuse(denial, route),
+            Admission::Undecided(..) => return refuse(Denial::WrongAudience, None),
+            Admission::WrongMethod(_) => return refuse(Denial::MethodNotAllowed, None),
+            Admission::Endpoint(_) => return refuse(Denial::NoRoute, None),
+        };
+        let permitted = match permit_call(&self.gate.0, &parts, permitted, &called) {
+            Ok(permitted) => permitted,
+            Err((denial, route)) => return refuse(denial, route),
+        };
+        upgrade::refuse(&mut parts);
+        let gate = &self.gate.0;
+        let counted = match permitted.caller().map(|caller| InFlightSlot::enter(gate, caller)).transpose() {
+            Ok(counted) => counted.map(|counted| counted.keeping(room)),
+            Err(refusal) => {
+                let reply = overloaded(refusal, gate.endpoints.dialect(endpoint), &parts.headers);
+                return Err(Box::new((reply, Reason::shed(refusal), Some(Arc::clone(permitted.route())))));
+            }
+        };
+        prepare(gate, &mut parts, &permitted);
+        // Remove the token from each place where the protocol may have it, used or not, whatever the route's policy
+        // (R13).
+        if let Some(dialect) = gate.endpoints.dialect(endpoint) {
+            let sources = dialect.sources();
+            withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None] });
+        }
+        parts.extensions.insert(permitted.clone());
+        // The dialect replaced the body, and its length is known.
+        parts.headers.remove(TRANSFER_ENCODING);
+        parts.headers.remove(CONTENT_ENCODING);
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        Ok((parts, body, permitted, counted))
+    }
+
+    /// Decides on a request to an endpoint by the route of its path.
+    #[cfg(feature = "kuzzle")]
+    pub(in crate::gate) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
+        Self::only_permitted(self.admit(parts, EndpointMatch::Skip))
+    }
+
+    /// The same. Waits until it is known whether the token is good.
+    pub(super) async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
+        Self::only_permitted(self.admit_waiting(parts, EndpointMatch::Skip).await)
+    }
+
+    fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
+        match admission {
+            Admission::In(permitted) => Ok(permitted),
+            Admission::Refused(denial, _) => Err(denial),
+            Admission::Undecided(..) => Err(Denial::WrongAudience),
+            Admission::WrongMethod(_) => Err(Denial::MethodNotAllowed),
+            Admission::Endpoint(_) => Err(Denial::NoRoute),
+        }
+    }
+
+    /// Prepares a permitted request whose reply the gate reads itself. It removes the headers that could make the reply
+    /// partial, conditional or compressed.
+    pub(super) fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
+        upgrade::refuse(parts);
+        prepare(&self.gate.0, parts, &permitted);
+        parts.extensions.insert(permitted);
+        for name in [
+            ACCEPT_ENCODING,
+            CONTENT_ENCODING,
+            CONTENT_LENGTH,
+            EXPECT,
+            IF_MATCH,
+            IF_MODIFIED_SINCE,
+            IF_NONE_MATCH,
+            IF_RANGE,
+            IF_UNMODIFIED_SINCE,
+            RANGE,
+            TRANSFER_ENCODING,
+        ] {
+            parts.headers.remove(name);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The replies of the gate to requests that it refuses.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::future::ResponseFuture;
+use crate::credential;
+use crate::denial::Denial;
+use crate::dialect::{Dialect, Reply};
+use crate::gate::overloaded::overloaded;
+use crate::gate::verdict::{RefusedToken, Verdict, Who};
+use crate::gate::{Inner, respond};
+use crate::overload::Refusal;
+use crate::policy::Permitted;
+use crate::reason::Reason;
+use crate::reply;
+use crate::route::{Route, RoutePolicy};
+
+/// Renders a denial: in the route's dialect; without a route, in the dialect whose client this looks like; else as a
+/// gRPC status or a problem document.
+pub(super) fn refused(
+    gate: &Inner,
+    parts: &Parts,
+    denial: Denial,
+    dialect: Option<&dyn Dialect>,
+    route: Option<Arc<Route>>,
+    annotate: bool,
+) -> (Reply, Verdict) {
+    let reason = Reason::denied(&denial);
+    reason.tell();
+    let who = if annotate {
+        route.as_deref().and_then(|route| gate.refused_token(parts, &denial, &route.policy))
+    } else {
+        None
+    };
+    let asked = route.as_ref().map(|route| route.policy.asked_scopes()).unwrap_or_default();
+    let lost = dialect.is_none() && route.is_none();
+    let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
+    let plain =
+        if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, &asked) };
+    let reply = respond::worded(dialect, &parts.headers, denial, &plain)
+        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
+    (reply, Verdict { route, who, ..Verdict::new(reason) })
+}
+
+/// Sheds a request that its route permits: a concurrency bound is reached.
+pub(super) fn shed<F>(
+    gate: &Inner,
+    parts: &Parts,
+    refusal: Refusal,
+    permitted: Permitted,
+    annotate: bool,
+) -> ResponseFuture<F> {
+    let reply = overloaded(refusal, gate.dialect(&permitted.route().policy), &parts.headers);
+    let reason = Reason::shed(refusal);
+    reason.tell();
+    ResponseFuture::own(reply, annotate.then(|| Verdict { reason, ..Verdict::passed(permitted) }))
+}
+
+impl Inner {
+    /// The claims of the token for which a request was refused.
+    fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
+        let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
+        RefusedToken::of(denial, &found.token)
+    }
+
+    /// The dialect in which a route refuses.
+    pub(in crate::gate) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
+        let name = policy.dialect.as_ref()?;
+        // An endpoint's dialect first: it has the options that its clients expect.
+        let own = self.endpoints.dialect_named(name);
+        own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
+    }
+}

@@ -1,0 +1,179 @@
+//! What a gate does beside requests, each in a task of its own, so that a store that hangs delays nothing else: engine
+//! time, confirmations, the sweep, and the revocations of other gates. The tasks end with the gate.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::Inner;
+use crate::clock::ClockState;
+use crate::engine::Freshness;
+use crate::engine::confirm::FLUSH_EVERY;
+use crate::fault::Chain;
+use crate::store::{Feed, StoreError};
+
+/// How often engine time follows the wall clock.
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How often expired records are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often a condition that lasts is logged again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Starts the tasks. With a feed, it returns once everything that other gates had revoked is known.
+///
+/// # Errors
+/// The store does not answer.
+pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Result<(), StoreError> {
+    if let Some(mut feed) = feed {
+        loop {
+            let step = feed.next().await?;
+            gate.engine.take_step(&step);
+            if step.complete.is_some() {
+                break;
+            }
+        }
+        tokio::spawn(follow(Arc::downgrade(gate), feed));
+    }
+    tokio::spawn(tick(Arc::downgrade(gate)));
+    tokio::spawn(flush(Arc::downgrade(gate)));
+    tokio::spawn(sweep(Arc::downgrade(gate)));
+    Ok(())
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Takes over what other gates revoke.
+async fn follow(gate: Weak<Inner>, mut feed: Box<dyn Feed>) {
+    let mut failing = Seldom::default();
+    loop {
+        let step = feed.next().await;
+        let Some(gate) = gate.upgrade() else { return };
+        match step {
+            Ok(step) => {
+                gate.engine.take_step(&step);
+                failing = Seldom::default();
+            }
+            Err(error) if failing.is_due(gate.engine.clock().source().monotonic()) => tracing::error!(
+                error = ?Chain(&error),
+                "the store cannot be followed: revocations of other gates do not come here; retrying"
+            ),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Moves engine time, and says what is wrong with it.
+async fn tick(gate: Weak<Inner>) {
+    let mut ticks = every(TICK_EVERY);
+    let mut wrong = Seldom::default();
+    let mut before = Freshness::Fresh;
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        let clock = gate.engine.clock();
+        match clock.tick() {
+            ClockState::Jumped if wrong.is_due(clock.source().monotonic()) => tracing::error!(
+                "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is swept \
+                 or minted. Correct it; if it is correct, restart the gate"
+            ),
+            ClockState::Skewed if wrong.is_due(clock.source().monotonic()) => tracing::error!(
+                wall = ?clock.wall(),
+                store = ?clock.now(),
+                "the wall clock differs from the time of the store by more than the leeway: nothing is minted. Correct it"
+            ),
+            ClockState::Jumped | ClockState::Skewed => {}
+            ClockState::Good | ClockState::Behind => wrong = Seldom::default(),
+        }
+        let now = gate.engine.freshness();
+        if now != before {
+            match now {
+                Freshness::Fresh => tracing::info!("the store was heard of again: tokens are accepted and minted"),
+                Freshness::Degraded => tracing::error!(
+                    "the store was not heard of for longer than the staleness: no token is minted; tokens are accepted for \
+                     now"
+                ),
+                Freshness::Stale => tracing::error!(
+                    "the store was not heard of for longer than the staleness: no token is accepted or minted"
+                ),
+            }
+            before = now;
+        }
+    }
+}
+
+/// Writes the generations that were seen in use.
+async fn flush(gate: Weak<Inner>) {
+    let mut ticks = every(FLUSH_EVERY);
+    let mut unwritten = Seldom::default();
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        let engine = &gate.engine;
+        match engine.confirmations().flush(engine.store().as_ref()).await {
+            Ok(()) => unwritten = Seldom::default(),
+            Err(error) if unwritten.is_due(engine.clock().source().monotonic()) => tracing::error!(
+                error = ?Chain(&error),
+                "confirmations not written; kept and retried"
+            ),
+            Err(_) => {}
+        }
+        engine.catch_up().await;
+    }
+}
+
+/// Removes what has ended.
+async fn sweep(gate: Weak<Inner>) {
+    let sweep_every = SWEEP_EVERY;
+    #[cfg(feature = "failpoints")]
+    let sweep_every = crate::failpoint::sweep_every(sweep_every);
+    loop {
+        tokio::time::sleep(sweep_every).await;
+        let Some(gate) = gate.upgrade() else { return };
+        let engine = &gate.engine;
+        // With a clock that jumped ahead, a sweep would remove live records.
+        if !engine.may_sweep() {
+            continue;
+        }
+        let now = engine.clock().now();
+        let listed = engine.revocations().sweep(now);
+        match engine.store().sweep(now).await {
+            Ok(swept) => {
+                tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
+            }
+            Err(error) => tracing::error!(error = ?Chain(&error), "store sweep failed; next attempt in a minute"),
+        }
+        #[cfg(feature = "relay")]
+        sweep_relays(&gate).await;
+    }
+}
+
+#[cfg(feature = "relay")]
+async fn sweep_relays(gate: &Inner) {
+    // All relays of a gate have one store.
+    let Some(relay) = gate.endpoints.relays().next() else { return };
+    if let Err(error) = relay.sweep(&gate.engine).await {
+        tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
+    }
+}
+
+/// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
+#[derive(Default)]
+struct Seldom {
+    /// The monotonic time of the last message; `None` before the first.
+    said: Option<Duration>,
+}
+
+impl Seldom {
+    fn is_due(&mut self, now: Duration) -> bool {
+        let is_due = self.said.is_none_or(|said| now >= said + SAY_AGAIN_AFTER);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
+}

@@ -1,0 +1,80 @@
+//! The request that a dialect makes of a relay, and its result.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::RETRY_AFTER;
+use crate::fault::Fault;
+use crate::relay::provider::{ProviderReply, ProviderRequest};
+use crate::relay::seal::{Params, Presenter};
+
+/// A refresh token as a dialect read it, and the request that exchanges it.
+pub struct Presented {
+    /// The token.
+    pub token: SecretString,
+    /// Its presenter. Its DPoP key comes from `proof`.
+    pub presenter: Presenter,
+    /// The DPoP proof of the request, which the relay verifies.
+    pub proof: Option<SecretString>,
+    /// What the answer depends on.
+    pub params: Params,
+    /// What is sent.
+    pub request: ProviderRequest,
+    /// The client's address, for the audit trail.
+    pub address: Option<IpAddr>,
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// This request asked the provider.
+    Asked,
+    /// Another request with the same token asked at the same time.
+    Joined,
+    /// An earlier request asked.
+    Replayed,
+}
+
+/// The result of a request, which a dialect writes in its protocol.
+#[derive(Debug)]
+pub enum Answer {
+    /// The provider's reply, to be passed on.
+    Reply(ProviderReply, Source),
+    /// The token is not good for this presenter, or may not be tried again: 400. Nothing was sent. The text says why.
+    InvalidGrant(&'static str),
+    /// The DPoP proof is not good: 400. Nothing was sent. The text says why.
+    InvalidProof(&'static str),
+    /// The parameters differ from those of the stored answer: 400. Nothing was sent.
+    InvalidScope,
+    /// The token was sent too often, or its sender presented too many bad ones: 429.
+    TooMany {
+        /// When it may be tried again.
+        retry_after: Duration,
+    },
+    /// No answer is available: 503.
+    Unavailable {
+        /// When to try again.
+        retry_after: Duration,
+        /// One word, for logs and metrics.
+        reason: &'static str,
+    },
+}
+
+impl Answer {
+    pub(super) fn unavailable(retry_after: Duration, reason: &'static str) -> Self {
+        Self::Unavailable { retry_after: retry_after.max(RETRY_AFTER), reason }
+    }
+
+    pub(super) fn failed(fault: &Fault) -> Self {
+        Self::unavailable(fault.retry_after(), fault.reason())
+    }
+}

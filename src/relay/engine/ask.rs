@@ -1,0 +1,170 @@
+//! Claim, ask, keep: the one request to the provider, and what is kept of its outcome.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::flight::{End, Presentation};
+use super::look::Before;
+use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
+use crate::fault::{Chain, Fault};
+use crate::relay::provider::{Meaning, ProviderReply, SendError};
+use crate::relay::seal::{NotSealed, RelayKeys};
+use crate::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
+
+/// The grace of an answer without a new refresh token: the token stays valid at the provider.
+const GRACE_WITHOUT_ROTATION: Duration = Duration::from_secs(10);
+
+impl Core {
+    /// Claims the token, asks the provider once, and keeps what came back.
+    pub(super) async fn ask(&self, presentation: &Presentation, before: Option<Before>) -> Result<End, NotSealed> {
+        let keys = match &before {
+            Some(before) => presentation.keys.get(before.place).ok_or(NotSealed)?,
+            None => presentation.current()?,
+        };
+        let RelaySettings { rules, provider, sealer: _ } = &*presentation.settings;
+        if let Err(wait) = self.sends.take(keys.id()) {
+            return Ok(End::TooMany(wait));
+        }
+        let now = self.clock.now();
+        let before = before.map(|before| before.record);
+        // A refusal of another presenter is not an attempt of this one.
+        let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
+        let lease = now.plus(rules.timeout).plus(LEASE_MARGIN);
+        let intent = RelayRecord {
+            state: RelayState::Pending,
+            attempt: unknown.map_or(1, |record| record.attempt.saturating_add(1)),
+            owner: self.owner,
+            since: now,
+            lease,
+            until: lease.plus(rules.grace),
+            params: keys.params(&presentation.presented.params),
+            sealed: Vec::new(),
+        };
+        let intent = keys.seal(intent, &[])?;
+        let claimed = match &before {
+            Some(old) => {
+                let swapped = self.store.swap_relay(keys.id(), old.version(), intent.clone()).await;
+                swapped.map(|swapped| swapped == RelaySwapped::Swapped)
+            }
+            None => {
+                let inserted = self.store.insert_relay(keys.id(), intent.clone(), now).await;
+                inserted.map(|inserted| inserted == RelayInserted::Inserted)
+            }
+        };
+        match claimed {
+            Ok(true) => {}
+            Ok(false) => return Ok(End::Again),
+            Err(error) => {
+                let fault = Fault::Store(error);
+                tracing::error!(endpoint = self.endpoint, error = ?Chain(&fault), "relay: intent not stored; nothing sent");
+                return Ok(End::Unavailable(fault.retry_after(), fault.reason()));
+            }
+        }
+        // The intent is durable. From here on the token counts as sent.
+        let token = &presentation.presented.token;
+        let sent = tokio::time::timeout(rules.timeout, provider.send(&presentation.presented.request)).await;
+        let reply = match sent {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(SendError::NotSent(why))) => {
+                tracing::warn!(endpoint = self.endpoint, why, "relay: provider not reached");
+                self.undo(keys, &intent, unknown).await;
+                return Ok(End::Unavailable(RETRY_AFTER, "provider_unreachable"));
+            }
+            Ok(Err(SendError::Lost(why))) => return Ok(self.unknown(rules, keys, &intent, &why).await),
+            Err(_) => return Ok(self.unknown(rules, keys, &intent, "timed out").await),
+        };
+        let address = presentation.presented.address;
+        Ok(match provider.read(token.expose_secret(), &reply) {
+            Meaning::Granted { rotates, lifetime } => {
+                self.limits.record_valid(address);
+                let mut grace = lifetime.map_or(rules.grace, |lifetime| rules.grace.min(lifetime / 2));
+                if !rotates {
+                    grace = grace.min(GRACE_WITHOUT_ROTATION);
+                }
+                self.keep(keys, &intent, RelayState::Done, &reply, grace).await;
+                End::Reply(reply)
+            }
+            Meaning::Dead => {
+                self.limits.record_forged(address);
+                self.keep(keys, &intent, RelayState::Dead, &reply, rules.grace).await;
+                End::Reply(reply)
+            }
+            Meaning::Refused => {
+                self.undo(keys, &intent, unknown).await;
+                End::Reply(reply)
+            }
+            Meaning::Busy => {
+                self.undo(keys, &intent, unknown).await;
+                End::Unavailable(reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER), "provider_busy")
+            }
+            Meaning::Unclear => self.unknown(rules, keys, &intent, &format!("status {}", reply.status)).await,
+        })
+    }
+
+    /// Replaces the intent by the answer. If that fails, the client gets the answer all the same: the tokens exist.
+    async fn keep(
+        &self,
+        keys: &RelayKeys,
+        intent: &RelayRecord,
+        state: RelayState,
+        reply: &ProviderReply,
+        grace: Duration,
+    ) {
+        let now = self.clock.now();
+        let record = RelayRecord { state, since: now, until: now.plus(grace), ..intent.clone() };
+        let sealed = reply.encode().ok_or(NotSealed).and_then(|bytes| keys.seal(record, &bytes));
+        match sealed {
+            Ok(record) if grace > Duration::ZERO => self.swap(keys, intent, record).await,
+            Ok(_) => self.remove(keys, intent).await,
+            Err(error) => {
+                tracing::error!(endpoint = self.endpoint, %error, "relay: answer not stored; it cannot be replayed");
+            }
+        }
+    }
+
+    /// Records that the provider may have rotated, for as long as an answer would be kept.
+    async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
+        tracing::warn!(
+            endpoint = self.endpoint,
+            why,
+            attempt = intent.attempt,
+            "relay: no reply to a token that was sent"
+        );
+        let now = self.clock.now();
+        let until = now.plus(rules.grace);
+        let record = RelayRecord { state: RelayState::Unknown, since: now, until, ..intent.clone() };
+        if let Ok(record) = keys.seal(record, &[]) {
+            self.swap(keys, intent, record).await;
+        }
+        End::Unavailable(RETRY_AFTER, "relay_unknown")
+    }
+
+    /// Restores what was known before this attempt, which rotated nothing.
+    async fn undo(&self, keys: &RelayKeys, intent: &RelayRecord, unknown: Option<&RelayRecord>) {
+        let Some(unknown) = unknown else { return self.remove(keys, intent).await };
+        let (attempt, until) = (unknown.attempt, unknown.until);
+        let record =
+            RelayRecord { state: RelayState::Unknown, attempt, since: self.clock.now(), until, ..intent.clone() };
+        if let Ok(record) = keys.seal(record, &[]) {
+            self.swap(keys, intent, record).await;
+        }
+    }
+
+    async fn swap(&self, keys: &RelayKeys, intent: &RelayRecord, record: RelayRecord) {
+        match self.store.swap_relay(keys.id(), intent.version(), record).await {
+            Ok(RelaySwapped::Swapped) => {}
+            // A revocation removed it meanwhile.
+            Ok(RelaySwapped::Changed(_)) => tracing::debug!(endpoint = self.endpoint, "relay: record already removed"),
+            Err(error) => {
+                tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: outcome not stored");
+            }
+        }
+    }
+
+    async fn remove(&self, keys: &RelayKeys, intent: &RelayRecord) {
+        if let Err(error) = self.store.remove_relay(keys.id(), Some(intent.version())).await {
+            tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: record not removed");
+        }
+    }
+}

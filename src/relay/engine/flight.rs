@@ -1,0 +1,150 @@
+//! Exchanges under way. Requests with the same token share one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::mapref::entry::Entry;
+use secrecy::ExposeSecret;
+use tokio::sync::watch;
+
+use super::look::Before;
+use super::{Answer, Core, LEASE_MARGIN, MAX_TOKEN, NOT_SEALED, Presented, RETRY_AFTER, RelaySettings, Source};
+use crate::relay::provider::ProviderReply;
+use crate::relay::seal::{NotSealed, RelayKeys};
+use crate::store::relay::RelayId;
+
+/// A pending attempt.
+#[derive(Clone, Copy)]
+pub(super) enum Pending {
+    /// It may be an attempt of this process.
+    MaybeOurs,
+    /// It belongs to another run of the program. Its outcome may arrive for this long.
+    Orphaned(Duration),
+}
+
+/// A presentation with its keys.
+pub(super) struct Presentation {
+    pub(super) presented: Presented,
+    pub(super) settings: Arc<RelaySettings>,
+    /// The first is the current refresh key's.
+    pub(super) keys: Vec<RelayKeys>,
+}
+
+impl Presentation {
+    pub(super) fn current(&self) -> Result<&RelayKeys, NotSealed> {
+        self.keys.first().ok_or(NotSealed)
+    }
+}
+
+/// How an exchange ended, with the presentation that it was made for.
+pub(super) struct Finished {
+    presentation: Arc<Presentation>,
+    end: End,
+}
+
+pub(super) enum End {
+    Reply(ProviderReply),
+    Unavailable(Duration, &'static str),
+    TooMany(Duration),
+    /// The record had changed before anything was sent.
+    Again,
+}
+
+/// A task that [`Relay::idle`] waits for.
+pub(super) struct UnderWay {
+    pub(super) core: Arc<Core>,
+}
+
+impl UnderWay {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        core.under_way.send_modify(|tasks| *tasks += 1);
+        Self { core: Arc::clone(core) }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.core.under_way.send_modify(|tasks| *tasks -= 1);
+    }
+}
+
+/// An exchange under way. Dropping it removes its entry, also if its task panics.
+struct Flight {
+    task: UnderWay,
+    id: RelayId,
+    sender: watch::Sender<Option<Arc<Finished>>>,
+}
+
+impl Flight {
+    async fn run(self, presentation: Arc<Presentation>, before: Option<Before>) {
+        let end = self.task.core.ask(&presentation, before).await;
+        let end = end.unwrap_or(End::Unavailable(NOT_SEALED.retry_after(), NOT_SEALED.reason()));
+        self.sender.send_replace(Some(Arc::new(Finished { presentation, end })));
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.task.core.flights.remove(&self.id);
+    }
+}
+
+impl Core {
+    pub(super) fn presentation(&self, presented: Presented) -> Result<Option<Arc<Presentation>>, NotSealed> {
+        let length = presented.token.expose_secret().len();
+        if length == 0 || length > MAX_TOKEN {
+            return Ok(None);
+        }
+        let settings = self.settings.load_full();
+        let keys = settings.sealer.keys(&presented.token, &presented.presenter)?;
+        Ok(Some(Arc::new(Presentation { presented, settings, keys })))
+    }
+
+    /// Waits for the exchange under way, or begins one. `None`: the record must be read again.
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        presentation: &Arc<Presentation>,
+        before: Option<Before>,
+        pending: Option<Pending>,
+    ) -> Option<Answer> {
+        let Ok(current) = presentation.current() else { return Some(Answer::failed(&NOT_SEALED)) };
+        let id = current.id();
+        let (mut finished, leads) = match (self.flights.entry(id), pending) {
+            (Entry::Occupied(flight), _) => (flight.get().clone(), false),
+            (Entry::Vacant(_), Some(Pending::MaybeOurs)) => return None,
+            (Entry::Vacant(_), Some(Pending::Orphaned(left))) => {
+                return Some(Answer::unavailable(left, "relay_pending"));
+            }
+            (Entry::Vacant(place), None) => {
+                let (sender, finished) = watch::channel(None);
+                place.insert(finished.clone());
+                let flight = Flight { task: UnderWay::new(self), id, sender };
+                tokio::spawn(flight.run(Arc::clone(presentation), before));
+                (finished, true)
+            }
+        };
+        // The request that began the exchange waits for the writes of the store, too.
+        let timeout = presentation.settings.rules.timeout;
+        let patience = if leads { timeout + 2 * LEASE_MARGIN } else { timeout };
+        let finished = match tokio::time::timeout(patience, finished.wait_for(Option::is_some)).await {
+            Ok(Ok(finished)) => finished.clone()?,
+            // The task was aborted. Its record says how far it came.
+            Ok(Err(_)) => return Some(Answer::unavailable(RETRY_AFTER, "relay_aborted")),
+            Err(_) => return Some(Answer::unavailable(RETRY_AFTER, "relay_pending")),
+        };
+        // An answer is never shared with another presenter, or with other parameters.
+        let is_same = leads
+            || finished.presentation.current().is_ok_and(|other| other.is_same(current))
+                && finished.presentation.presented.params == presentation.presented.params;
+        if !is_same {
+            return None;
+        }
+        let source = if leads { Source::Asked } else { Source::Joined };
+        Some(match &finished.end {
+            End::Reply(reply) => Answer::Reply(reply.clone(), source),
+            End::Unavailable(retry_after, reason) => Answer::unavailable(*retry_after, reason),
+            End::TooMany(retry_after) => Answer::TooMany { retry_after: *retry_after },
+            End::Again => return None,
+        })
+    }
+}

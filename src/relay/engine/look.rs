@@ -1,0 +1,97 @@
+//! The first step: what the store says of a token.
+
+use std::time::Duration;
+
+use super::flight::Presentation;
+use super::{AfterUnknown, Answer, Core, Source};
+use crate::clock::Timestamp;
+use crate::fault::StoreError;
+use crate::relay::provider::ProviderReply;
+use crate::relay::seal::RelayKeys;
+use crate::store::relay::{RelayRecord, RelayState};
+
+/// The record that the intent to send replaces, and the index of its keys.
+pub(super) struct Before {
+    pub(super) place: usize,
+    pub(super) record: RelayRecord,
+}
+
+/// What the store says of a token.
+pub(super) enum Known {
+    Answer(Answer),
+    /// An attempt is pending, for this long at most.
+    Pending(Duration),
+    /// It may be sent.
+    Ask(Option<Before>),
+}
+
+impl Core {
+    /// What the store says of a token.
+    pub(super) async fn known(&self, presentation: &Presentation) -> Result<Known, StoreError> {
+        for (place, keys) in presentation.keys.iter().enumerate() {
+            if let Some(record) = self.store.load_relay(keys.id()).await? {
+                let now = self.clock.now();
+                if record.until > now {
+                    return Ok(self.judge(presentation, place, keys, record, now));
+                }
+            }
+        }
+        Ok(Known::Ask(None))
+    }
+
+    fn judge(
+        &self,
+        presentation: &Presentation,
+        place: usize,
+        keys: &RelayKeys,
+        record: RelayRecord,
+        now: Timestamp,
+    ) -> Known {
+        let opened = keys.open(&record);
+        match record.state {
+            RelayState::Done => {
+                let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
+                    // The provider authenticated the client that it answered, so this is another one.
+                    self.audit_refused(presentation, "another client, credential or key");
+                    return Known::Answer(Answer::InvalidGrant("of another client, credential or key"));
+                };
+                if keys.params(&presentation.presented.params) != record.params {
+                    self.audit_refused(presentation, "other parameters");
+                    return Known::Answer(Answer::InvalidScope);
+                }
+                let reply = presentation.settings.provider.aged(reply, now.since(record.since));
+                Known::Answer(Answer::Reply(reply, Source::Replayed))
+            }
+            RelayState::Dead => match opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) {
+                Some(reply) => Known::Answer(Answer::Reply(reply, Source::Replayed)),
+                // Another client was refused, perhaps because of its identity. Only the provider can judge this one.
+                None => Known::Ask(Some(Before { place, record })),
+            },
+            RelayState::Pending if record.lease > now => Known::Pending(record.lease.since(now)),
+            // An attempt without an owner is unknown once its lease is over: it can have no outcome any more.
+            RelayState::Pending | RelayState::Unknown => {
+                let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
+                match presentation.settings.rules.after_unknown {
+                    // The earlier attempt says nothing about this presenter.
+                    _ if !is_same => Known::Answer(Answer::unavailable(record.until.since(now), "relay_unknown")),
+                    AfterUnknown::Refuse => Known::Answer(Answer::InvalidGrant("sent before, without a whole reply")),
+                    AfterUnknown::TryOnce if record.attempt == 1 => Known::Ask(Some(Before { place, record })),
+                    AfterUnknown::TryOnce => {
+                        Known::Answer(Answer::unavailable(record.until.since(now), "relay_unknown"))
+                    }
+                }
+            }
+        }
+    }
+
+    fn audit_refused(&self, presentation: &Presentation, why: &'static str) {
+        tracing::warn!(
+            target: "rotogate::audit",
+            event = "relay_refused",
+            rotogate.endpoint = self.endpoint,
+            client.address = presentation.presented.address.map(tracing::field::display),
+            why,
+            "relay refused",
+        );
+    }
+}

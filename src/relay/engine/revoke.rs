@@ -1,0 +1,53 @@
+//! Revocation of a token, at the provider and in the relay's store.
+
+use secrecy::ExposeSecret;
+
+use super::flight::Presentation;
+use super::{Answer, Core, MAX_RETRY_AFTER, RETRY_AFTER, RelaySettings, Source};
+use crate::fault::StoreError;
+use crate::relay::provider::ProviderReply;
+use crate::store::relay::RelayState;
+
+/// Header, payload, signature.
+const JWS_PARTS: usize = 3;
+
+impl Core {
+    pub(super) async fn revoke(&self, presentation: &Presentation) -> Answer {
+        let RelaySettings { rules, provider, sealer: _ } = &*presentation.settings;
+        let sent = tokio::time::timeout(rules.timeout, provider.revoke(&presentation.presented.request)).await;
+        let (accepted, reply) = match sent {
+            Ok(Ok(sent)) => sent,
+            // The client may repeat it: a revocation is idempotent.
+            Ok(Err(error)) => {
+                tracing::warn!(endpoint = self.endpoint, %error, "relay: revocation not forwarded");
+                return Answer::unavailable(RETRY_AFTER, "provider_unreachable");
+            }
+            Err(_) => return Answer::unavailable(RETRY_AFTER, "provider_unreachable"),
+        };
+        if accepted && let Err(error) = self.forget(presentation).await {
+            return self.store_failed(error);
+        }
+        if !accepted && reply.status >= 500 {
+            return Answer::unavailable(reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER), "provider_busy");
+        }
+        Answer::Reply(reply, Source::Asked)
+    }
+
+    async fn forget(&self, presentation: &Presentation) -> Result<(), StoreError> {
+        // The presented token may be an access token itself.
+        let presented = presentation.presented.token.expose_secret();
+        if presented.split('.').count() == JWS_PARTS {
+            self.end_tokens.end(presented).await?;
+        }
+        for keys in &presentation.keys {
+            let Some(record) = self.store.load_relay(keys.id()).await? else { continue };
+            let reply = (record.state == RelayState::Done).then(|| keys.open(&record)).flatten();
+            let reply = reply.as_deref().and_then(|bytes| ProviderReply::decode(bytes));
+            if let Some(token) = reply.and_then(|reply| presentation.settings.provider.access_token(&reply)) {
+                self.end_tokens.end(&token).await?;
+            }
+            self.store.remove_relay(keys.id(), None).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! What a relay is made of, and its rules.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::{EngineClock, TimeSource};
+use crate::fault::StoreError;
+use crate::limit::Limits;
+use crate::relay::provider::Provider;
+use crate::relay::seal::Sealer;
+use crate::store::relay::RelayStore;
+
+/// The longest grace: within it the provider does not see a token presented twice.
+pub const MAX_GRACE: Duration = Duration::from_secs(60);
+
+/// What a client's retry gets after an attempt without a whole reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AfterUnknown {
+    /// The token is sent once more. It succeeds if the provider did not process it before, or has a window of its own.
+    #[default]
+    TryOnce,
+    /// The token is refused: for providers that end all logins of a user when a token is presented twice.
+    Refuse,
+}
+
+/// The rules of one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayRules {
+    /// How long an answer is given again. At most [`MAX_GRACE`], and half of the access token's life.
+    pub grace: Duration,
+    /// How long the provider may take.
+    pub timeout: Duration,
+    /// See [`AfterUnknown`].
+    pub after_unknown: AfterUnknown,
+}
+
+impl Default for RelayRules {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(30),
+            timeout: Duration::from_secs(30),
+            after_unknown: AfterUnknown::default(),
+        }
+    }
+}
+
+/// Revokes an access token at the gate, before the record of its refresh token is removed.
+#[async_trait]
+pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
+    /// Enters it into the revocation list.
+    async fn end(&self, access_token: &str) -> Result<(), StoreError>;
+}
+
+/// The part of a relay that can be replaced while it runs. An exchange keeps to the settings that it began with.
+pub struct RelaySettings {
+    /// The keys of its records.
+    pub sealer: Sealer,
+    /// Its rules.
+    pub rules: RelayRules,
+    /// The provider.
+    pub provider: Arc<dyn Provider>,
+}
+
+/// What a relay is made of.
+pub struct RelayParts {
+    /// The endpoint's name, for logs.
+    pub endpoint: String,
+    /// Keys, rules and provider.
+    pub settings: RelaySettings,
+    /// The records.
+    pub store: Arc<dyn RelayStore>,
+    /// The limits of refused tokens.
+    pub limits: Arc<Limits>,
+    /// What ends the tokens of a revoked answer.
+    pub end_tokens: Arc<dyn EndTokens>,
+    /// Engine time.
+    pub clock: Arc<EngineClock>,
+    /// The clock of the limits.
+    pub time: Arc<dyn TimeSource>,
+}
+
+impl RelaySettings {
+    pub(super) fn bounded(mut self) -> Self {
+        self.rules.grace = self.rules.grace.min(MAX_GRACE);
+        self
+    }
+}

@@ -1,0 +1,158 @@
+//! The keys that verify tokens, and the caches of what they verified and refused.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::Expiry;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::front::SetId;
+use super::introspected::IntrospectedTokens;
+use super::verified::{Shared, Verified, as_weight};
+use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR};
+use crate::clock::EngineClock;
+use crate::denial::Denial;
+use crate::token::claims::AccessToken;
+use crate::token::verify::{IssuerRules, Refusal, RulesId, Verifier, introspecting, is_jwt_shaped, is_opaque};
+
+/// The verified tokens of all threads.
+type VerifiedCache = Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>;
+
+/// The keys that verify tokens, and the tokens that they verified.
+pub(super) struct KeySet {
+    pub(super) verifier: Verifier,
+    pub(super) cache: VerifiedCache,
+    pub(super) refused: Cache<Arc<str>, RefusedToken, foldhash::quality::RandomState>,
+    /// The tokens of each issuer that is asked about them.
+    pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
+    pub(super) id: SetId,
+}
+
+/// A token with a good signature that is refused.
+#[derive(Clone)]
+pub(super) struct RefusedToken {
+    pub(super) denial: Denial,
+    /// The token, if it is refused only because of a revocation.
+    pub(super) token: Option<Arc<AccessToken>>,
+}
+
+/// Evicts an entry when its token expires. The engine's clock decides at each hit.
+struct UntilExpired(Arc<EngineClock>);
+
+impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
+    fn expire_after_create(&self, _: &Arc<str>, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
+        Some(verified.token.expires.since(self.0.now()).saturating_add(Duration::from_secs(60)))
+    }
+}
+
+/// The tokens about which an issuer may be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum AskedAbout {
+    /// Those that are no JWTs, and the JWTs of an issuer whose JWTs are always asked about.
+    All,
+    /// These JWTs alone.
+    Jwts,
+}
+
+impl KeySet {
+    /// `old` is the set before this one. The tokens of issuers whose rules and keys stay the same go over; those that
+    /// were introspected even with other keys.
+    pub(super) fn new(
+        verifier: Verifier,
+        clock: &Arc<EngineClock>,
+        capacity: u64,
+        shared: &Arc<Shared>,
+        old: Option<&Self>,
+    ) -> Self {
+        let verifier = match old {
+            Some(old) => verifier.following(&old.verifier),
+            None => verifier,
+        };
+        let ids: HashSet<RulesId> = verifier.ids().iter().copied().collect();
+        let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
+        let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
+        if kept.is_some() {
+            // This gives their memory back. Requests that run meanwhile may add others, so each hit is checked, too.
+            let is_over = move |_: &Arc<str>, verified: &Arc<Verified>| !ids.contains(&verified.rules);
+            if let Err(error) = cache.invalidate_entries_if(is_over) {
+                tracing::error!(%error, "tokens of changed issuers not removed from the cache; refused all the same");
+            }
+        }
+        let refused = Cache::builder()
+            .max_capacity(REFUSED_CACHE_BYTES)
+            .weigher(|text: &Arc<str>, _: &RefusedToken| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
+            .time_to_live(REFUSED_FOR)
+            .build_with_hasher(foldhash::quality::RandomState::default());
+        let old = old.map(|old| old.introspected.as_slice()).unwrap_or_default();
+        let introspected = verifier.issuers().iter().zip(verifier.ids()).filter_map(|(rules, id)| {
+            let kept = old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
+            kept.or_else(|| IntrospectedTokens::new(rules, *id, shared, clock))
+        });
+        let introspected = introspected.collect();
+        Self { verifier, cache, refused, introspected, id: SetId::next() }
+    }
+
+    fn cache(clock: &Arc<EngineClock>, capacity: u64) -> VerifiedCache {
+        Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, verified: &Arc<Verified>| verified.weight)
+            // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(UntilExpired(Arc::clone(clock)))
+            .support_invalidation_closures()
+            .build_with_hasher(foldhash::quality::RandomState::default())
+    }
+
+    /// A token in the shared cache whose issuer has the rules and keys that judged it.
+    pub(super) fn cached(&self, token: &str) -> Option<Arc<Verified>> {
+        let verified = self.cache.get(token)?;
+        if verified.stands_in(self) {
+            return Some(verified);
+        }
+        self.cache.invalidate(token);
+        None
+    }
+
+    /// The introspected tokens of an issuer.
+    pub(super) fn tokens_of(&self, issuer: &str) -> Option<&Arc<IntrospectedTokens>> {
+        self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
+    }
+
+    /// Those among which this token belongs: its issuer decides about it, and not its signature alone.
+    pub(super) fn introspecting(
+        &self,
+        token: &str,
+        asked_about: AskedAbout,
+        taken: impl Fn(&IssuerRules) -> bool,
+    ) -> Option<&Arc<IntrospectedTokens>> {
+        if self.introspected.is_empty() {
+            return None;
+        }
+        let rules = if is_jwt_shaped(token) {
+            if !self.introspected.iter().any(|tokens| tokens.rules().is_always_introspected()) {
+                return None;
+            }
+            self.verifier.claimed(token).ok().filter(|rules| rules.is_always_introspected() && taken(rules))?
+        } else if asked_about == AskedAbout::All && is_opaque(token) {
+            introspecting(self.verifier.issuers(), token, taken)?
+        } else {
+            return None;
+        };
+        self.tokens_of(&rules.issuer)
+    }
+
+    /// Remembers a token that is refused although its signature is good.
+    pub(super) fn remember(&self, text: &Arc<str>, refusal: Refusal) {
+        match refusal {
+            Refusal::Authentic(denial) => self.refused.insert(Arc::clone(text), RefusedToken { denial, token: None }),
+            Refusal::Unchecked(_) | Refusal::Forged => {}
+        }
+    }
+
+    pub(super) fn remember_revoked(&self, token: AccessToken) {
+        let text = Arc::clone(&token.text);
+        self.refused.insert(text, RefusedToken { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
+    }
+}

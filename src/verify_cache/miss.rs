@@ -1,0 +1,154 @@
+//! The check of a token that this thread does not have.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::introspected::{Introspected, IntrospectedTokens};
+use super::key_set::{AskedAbout, KeySet};
+use super::{TokenChecker, Verified, front};
+use crate::denial::Denial;
+use crate::engine::Engine;
+use crate::engine::confirm::Confirmations;
+use crate::limit::{Limits, Source};
+use crate::token::verify::{IssuerRules, Refusal, is_jwt_shaped};
+
+/// What a cache miss needs: where the token came from, and what counts and notes it.
+#[derive(Clone, Copy)]
+pub(crate) struct MissContext<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) confirmations: &'a Confirmations,
+    pub(crate) source: Source<'a>,
+    /// What the issuer answered while the request waited.
+    pub(crate) introspected: Option<&'a Introspected>,
+}
+
+impl<'a> MissContext<'a> {
+    /// The context for a token from this source.
+    pub(crate) fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
+        let (limits, confirmations) = (engine.limits(), engine.confirmations());
+        Self { limits, confirmations, source: source.into(), introspected: None }
+    }
+
+    /// The context for a request that waited for this answer.
+    pub(crate) fn after(self, introspected: Option<&'a Introspected>) -> Self {
+        Self { introspected, ..self }
+    }
+}
+
+impl TokenChecker {
+    /// A token that this thread does not have. Apart, so that a hit is a short way.
+    #[inline(never)]
+    pub(super) fn check_absent<'a>(
+        &self,
+        keys: &KeySet,
+        token: &str,
+        asked_about: AskedAbout,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: impl FnOnce() -> MissContext<'a>,
+    ) -> Result<Arc<Verified>, Denial> {
+        let verified = match keys.cached(token) {
+            Some(verified) => verified,
+            None => match keys.introspecting(token, asked_about, &taken) {
+                Some(tokens) => {
+                    return match tokens.known(token) {
+                        Some(known) => known,
+                        None => self.check_unknown(keys, tokens, token, shown()),
+                    };
+                }
+                None => self.check_new(keys, token, taken, shown())?,
+            },
+        };
+        // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
+        if self.capacity > 0 {
+            front::keep(keys.id, &verified);
+        }
+        Ok(verified)
+    }
+
+    /// A token whose issuer must be asked. Begins to ask, unless each request asks for itself.
+    fn check_unknown(
+        &self,
+        keys: &KeySet,
+        tokens: &Arc<IntrospectedTokens>,
+        token: &str,
+        shown: MissContext<'_>,
+    ) -> Result<Arc<Verified>, Denial> {
+        if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
+            return outcome;
+        }
+        if let Some(refused) = keys.refused.get(token) {
+            return Err(refused.denial);
+        }
+        shown.limits.admit_unverified(shown.source)?;
+        let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
+        if is_jwt_shaped(token) && has_keys() {
+            let now = self.clock.now();
+            if let Err(refusal) = keys.verifier.verify_expired(token, now, self.clock.wall(), Duration::ZERO) {
+                keys.remember(&Arc::from(token), refusal);
+                count(refusal, shown);
+                return Err(refusal.into_denial());
+            }
+        }
+        tokens.begin(token)
+    }
+
+    fn check_new(
+        &self,
+        keys: &KeySet,
+        token: &str,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: MissContext<'_>,
+    ) -> Result<Arc<Verified>, Denial> {
+        if let Some(refused) = keys.refused.get(token) {
+            return Err(refused.denial);
+        }
+        shown.limits.admit_unverified(shown.source)?;
+        // Before the shared verification below: which issuers a route accepts is that route's own matter.
+        if keys.verifier.has_others() && !taken(keys.verifier.claimed(token)?) {
+            return Err(Denial::WrongIssuer);
+        }
+        let text: Arc<str> = token.into();
+        let verify = || self.verify(keys, Arc::clone(&text), shown.confirmations);
+        let anew = keys.cache.try_get_with(Arc::clone(&text), verify).map_err(|refusal| *refusal);
+        let anew = match anew {
+            // A request that began before a change of the rules put it there.
+            Ok(verified) if !verified.stands_in(keys) => {
+                verify().inspect(|verified| keys.cache.insert(Arc::clone(&text), Arc::clone(verified)))
+            }
+            anew => anew,
+        };
+        match &anew {
+            Ok(_) => shown.limits.record_valid(shown.source),
+            Err(refusal) => count(*refusal, shown),
+        }
+        anew.map_err(Refusal::into_denial)
+    }
+
+    fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Refusal> {
+        let now = self.clock.now();
+        let verified = keys.verifier.verify_expired(&text, now, self.clock.wall(), Duration::ZERO);
+        let mut access = verified.inspect_err(|refusal| keys.remember(&text, *refusal))?;
+        // The cache key and its entry share the text.
+        access.text = text;
+        let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
+        let rules = keys.verifier.id_of(&access.issuer).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
+        let accepted = self.shared.accept(access, issuer_keys, rules, now);
+        let verified = accepted.map_err(|revoked| {
+            keys.remember_revoked(*revoked);
+            Refusal::Authentic(Denial::TokenRevoked)
+        })?;
+        if let Some((session, generation)) = verified.token.session {
+            confirmations.seen(session, generation);
+        }
+        Ok(verified)
+    }
+}
+
+/// Counts a failed verification by what it cost.
+pub(super) fn count(refusal: Refusal, shown: MissContext<'_>) {
+    match refusal {
+        Refusal::Unchecked(_) => {}
+        Refusal::Forged => shown.limits.record_forged(shown.source),
+        Refusal::Authentic(_) => shown.limits.record_refused(shown.source),
+    }
+}
