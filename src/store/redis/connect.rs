@@ -70,11 +70,11 @@ impl Link {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
         };
         let deadline = Instant::now() + self.options.timeouts.operation;
-        let (sent, mut pause) = (AtomicBool::new(false), FIRST_PAUSE);
+        let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(request, &sent)).await else {
-                let error = StoreError::new(format!("Redis at {} does not answer", self.options.address()));
-                return Err(outcome(error, &sent));
+                let late = || StoreError::new(format!("Redis at {} does not answer", self.options.address()));
+                return Err(outcome(last.unwrap_or_else(late), &sent));
             };
             let failed = match done {
                 Ok(value) => return Ok(value),
@@ -84,6 +84,8 @@ impl Link {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(outcome(failed.error, &sent));
             }
+            // Says more than that time ran out.
+            last = Some(failed.error);
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::super::{StoreError, WriteOutcome};
+use crate::private_file::read_private_bytes;
 
 /// The longest prefix of keys.
 const MAX_PREFIX: usize = 64;
@@ -80,6 +81,10 @@ impl Default for RedisTimeouts {
 }
 
 impl RedisOptions {
+    /// The prefix of keys, unless another one is given.
+    #[doc(hidden)]
+    pub const PREFIX: &str = "rg";
+
     /// A server by its URL: `redis://host:port/database`, or `rediss://` for TLS. No password belongs into it. The issuer,
     /// the leeway and the id of the keyring are those of the gate.
     pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
@@ -87,7 +92,7 @@ impl RedisOptions {
             url: url.into(),
             username: None,
             password: None,
-            prefix: "rg".to_owned(),
+            prefix: Self::PREFIX.to_owned(),
             ca: None,
             client_certificate: None,
             issuer: issuer.into(),
@@ -110,7 +115,8 @@ impl RedisOptions {
         Self { password: Some(Password::Value(password)), ..self }
     }
 
-    /// A file with the password. It is read at each connection, so a new password needs no restart.
+    /// A file with the password, which no other user may read. It is read at each connection, so a new password needs no
+    /// restart.
     #[must_use]
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
         Self { password: Some(Password::File(path.into())), ..self }
@@ -159,43 +165,38 @@ impl RedisOptions {
 
     /// What can be said without the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let info = self.parse()?;
+        let info = parse(&self.url)?;
         if !matches!(info.addr(), ConnectionAddr::TcpTls { .. })
             && (self.ca.is_some() || self.client_certificate.is_some())
         {
             return Err(mistake("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
         }
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if self.prefix.is_empty() || self.prefix.len() > MAX_PREFIX || !self.prefix.chars().all(fits) {
-            return Err(mistake(format!("the prefix of keys in Redis has 1 to {MAX_PREFIX} letters, digits, - and _")));
-        }
+        Self::check_prefix(&self.prefix)?;
         if self.username.is_some() && self.password.is_none() {
             return Err(mistake("a username for Redis needs a password, or a file with it"));
         }
         Ok(())
     }
 
-    fn parse(&self) -> Result<ConnectionInfo, StoreError> {
-        let info = self.url.as_str().into_connection_info().map_err(|_| {
-            // Not the library's own text: it may repeat the URL.
-            mistake("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
-        })?;
-        let settings = info.redis_settings();
-        if settings.username().is_some() || settings.password().is_some() || self.url.contains('@') {
-            return Err(mistake("the URL of Redis has credentials: set the username and the password apart from it"));
+    /// Is it the URL of a server, without credentials? The error does not repeat it.
+    #[doc(hidden)]
+    pub fn check_url(url: &str) -> Result<(), StoreError> {
+        parse(url).map(drop)
+    }
+
+    /// May keys begin with it?
+    #[doc(hidden)]
+    pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(fits) {
+            return Err(mistake(format!("the prefix of keys in Redis has 1 to {MAX_PREFIX} letters, digits, - and _")));
         }
-        match info.addr() {
-            ConnectionAddr::TcpTls { insecure: true, .. } => {
-                Err(mistake("the URL of Redis turns the check of the server's certificate off: remove #insecure"))
-            }
-            ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } => Ok(info),
-            _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
-        }
+        Ok(())
     }
 
     /// A client for the next connection, with the password as it is now.
     pub(super) fn client(&self) -> Result<Client, StoreError> {
-        let info = self.parse()?;
+        let info = parse(&self.url)?;
         let mut settings = RedisConnectionInfo::default().set_db(info.redis_settings().db()).set_skip_set_lib_name();
         if let Some(name) = &self.username {
             settings = settings.set_username(name);
@@ -221,6 +222,24 @@ impl RedisOptions {
     }
 }
 
+fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
+    let info = url.into_connection_info().map_err(|_| {
+        // Not the library's own text: it may repeat the URL.
+        mistake("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
+    })?;
+    let settings = info.redis_settings();
+    if settings.username().is_some() || settings.password().is_some() || url.contains('@') {
+        return Err(mistake("the URL of Redis has credentials: set the username and the password apart from it"));
+    }
+    match info.addr() {
+        ConnectionAddr::TcpTls { insecure: true, .. } => {
+            Err(mistake("the URL of Redis turns the check of the server's certificate off: remove #insecure"))
+        }
+        ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } => Ok(info),
+        _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
+    }
+}
+
 /// A silent connection is noticed within seconds, whatever the system's own settings are.
 fn tcp() -> TcpSettings {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(1));
@@ -236,16 +255,12 @@ impl Password {
             Self::Value(password) => return Ok(password.clone()),
             Self::File(path) => path,
         };
-        let read = || {
-            let mut text = zeroize::Zeroizing::new(String::new());
-            let file = std::fs::File::open(path)?;
-            std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_PASSWORD_FILE), &mut text)?;
-            Ok::<_, std::io::Error>(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+        let unreadable = |why: &str| {
+            StoreError::new(format!("the password of Redis cannot be read: {why}")).with_outcome(WriteOutcome::NotDone)
         };
-        read().map_err(|error| {
-            StoreError::caused_by(format!("the password of Redis cannot be read from {}", path.display()), error)
-                .with_outcome(WriteOutcome::NotDone)
-        })
+        let bytes = read_private_bytes(path, MAX_PASSWORD_FILE).map_err(|why| unreadable(&why))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(&format!("{}: no text", path.display())))?;
+        Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
     }
 }
 

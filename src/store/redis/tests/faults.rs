@@ -162,6 +162,24 @@ async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
     }
 }
 
+/// It may have lost what it acknowledged last.
+#[tokio::test]
+async fn a_feed_across_a_restart_of_the_server_goes_on_and_says_that_it_is_broken() {
+    let mut server = Server::start(&["--appendonly yes", "--appendfsync always"]);
+    let store = server.connect("rg").await;
+    let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
+    assert!(heard(&mut *feed).await.1.unbroken);
+    server.kill();
+    assert!(feed.next().await.is_err() || feed.next().await.is_err());
+    server.start_again();
+    let ended = gone(session("alice", 1, start()).id);
+    let ended = Revocation { until: later(start(), 600_000), ..ended };
+    store.revoke(ended.clone(), RevokedBecause::Logout).await.unwrap();
+    let (entries, complete) = heard(&mut *feed).await;
+    assert!(!complete.unbroken);
+    assert_eq!(entries, [ended]);
+}
+
 #[tokio::test]
 async fn scripts_that_the_server_forgot_are_given_to_it_again() {
     let server = Server::start(&[]);

@@ -1,13 +1,11 @@
 //! Against a real server, which each test starts for itself.
 
-use std::path::Path;
-use std::process::Command;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use support::server::{Process, done, folder, free_port, program, unprivileged};
-use tempfile::TempDir;
+use support::redis::Redis;
 use uuid::Uuid;
 
 use super::*;
@@ -21,65 +19,12 @@ mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
 
-/// A server with its own folder.
-pub(super) struct Server {
-    process: Option<Process>,
-    pub(super) port: u16,
-    folder: TempDir,
-    settings: Vec<String>,
-}
+/// A server of the test's own, and how to connect to it.
+pub(super) struct Server(Redis);
 
 impl Server {
-    /// Starts a server with these settings besides the default ones.
     pub(super) fn start(settings: &[&str]) -> Self {
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { process: None, port: 0, folder: folder(), settings };
-        for _ in 0..5 {
-            server.port = free_port();
-            server.process = server.serve();
-            if server.process.is_some() {
-                return server;
-            }
-        }
-        panic!("Redis does not start");
-    }
-
-    fn serve(&self) -> Option<Process> {
-        let mut command = unprivileged(&program("redis-server", &[]));
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(self.path());
-        command.args(self.settings.iter().flat_map(|setting| setting.split(' ')));
-        Process::start(&mut command, || {
-            let reply = self.cli_raw(&["PING"]);
-            reply.contains("PONG") || reply.contains("NOAUTH")
-        })
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn cli_raw(&self, args: &[&str]) -> String {
-        let mut command = Command::new(program("redis-cli", &[]));
-        let output = command.args(["-p", &self.port.to_string()]).args(args).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    }
-
-    /// What an operator does by hand.
-    pub(super) fn cli(&self, args: &[&str]) -> String {
-        let mut command = Command::new(program("redis-cli", &[]));
-        done(command.args(["-p", &self.port.to_string()]).args(args)).trim().to_owned()
-    }
-
-    /// As a power failure would.
-    pub(super) fn kill(&mut self) {
-        let process = self.process.take().unwrap();
-        process.signal("KILL");
-        process.wait();
-    }
-
-    pub(super) fn start_again(&mut self) {
-        self.process = self.serve();
-        assert!(self.process.is_some(), "it starts again");
+        Self(Redis::start(settings))
     }
 
     pub(super) fn options(&self) -> RedisOptions {
@@ -88,6 +33,20 @@ impl Server {
 
     pub(super) async fn connect(&self, prefix: &str) -> Arc<RedisStore> {
         Arc::new(RedisStore::connect(self.options().prefix(prefix)).await.unwrap())
+    }
+}
+
+impl Deref for Server {
+    type Target = Redis;
+
+    fn deref(&self) -> &Redis {
+        &self.0
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Redis {
+        &mut self.0
     }
 }
 

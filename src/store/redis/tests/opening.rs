@@ -1,6 +1,7 @@
 //! C20: what is refused at start, with the reason and the remedy, and without credentials.
 
 use secrecy::SecretString;
+use support::pki::Pki;
 
 use super::*;
 use crate::store::conformance::{gone, insert, session, start};
@@ -140,6 +141,31 @@ async fn a_password_file_is_read_again_at_each_connection() {
 }
 
 #[tokio::test]
+async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_the_server_wants_one() {
+    let pki = Pki::new();
+    let (_server, port) = Redis::start_with_tls(&pki);
+    let own = pki.issue(&["gate"]);
+    let options = |name: &str, ca: &Pki| {
+        RedisOptions::new(format!("rediss://{name}:{port}"), ISSUER, KEYRING, LEEWAY).ca(ca.root_pem())
+    };
+    let key = || SecretString::from(own.key.clone());
+    let with_own = |options: RedisOptions| options.client_certificate(own.cert.clone(), key());
+    let store = RedisStore::connect(with_own(options("localhost", &pki))).await.unwrap();
+    let begun = session("alice", 1, start());
+    insert(&store, &begun).await;
+    assert_eq!(store.load(begun.id).await.unwrap(), Some(begun));
+    for wrong in [
+        options("localhost", &pki),
+        with_own(options("localhost", &Pki::new())),
+        with_own(options("127.0.0.1", &pki)),
+        RedisOptions::new(format!("redis://localhost:{port}"), ISSUER, KEYRING, LEEWAY),
+    ] {
+        let said = refused(wrong).await;
+        assert!(said.contains("Redis at ") && !said.contains(&own.key), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn c20_mistakes_in_the_options_are_named_without_credentials() {
     let options = |url: &str| RedisOptions::new(url, ISSUER, KEYRING, LEEWAY);
     let secret = format!("redis://{USER}:{PASSWORD}@127.0.0.1:1");
@@ -159,7 +185,7 @@ async fn c20_mistakes_in_the_options_are_named_without_credentials() {
         let said = refused(options).await;
         assert!(said.contains(part), "{part}: {said}");
     }
-    let port = free_port();
+    let port = support::server::free_port();
     let said = refused(super::options(port)).await;
     assert!(said.contains("cannot be reached"), "{said}");
 }

@@ -159,3 +159,32 @@ async fn c3_operations_do_what_the_rules_say() {
         assert_eq!(of_redis.await.unwrap().0, of_memory.await.unwrap().0);
     }
 }
+
+/// Two nodes, whose inserts do not take turns with each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_however_many_sessions_begin_at_two_nodes_no_more_live_than_may() {
+    let server = Server::start(&[]);
+    let nodes = [server.connect("rg").await, server.connect("rg").await];
+    for (name, from, on_too_many) in [("alice", 0, OnTooMany::EndOldest), ("bob", 1000, OnTooMany::Refuse)] {
+        let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), on_too_many };
+        let mut inserts = tokio::task::JoinSet::new();
+        for n in 0..60 {
+            let node = Arc::clone(&nodes[n as usize % 2]);
+            let begun = session(name, from + n, later(start(), n));
+            inserts.spawn(async move { node.insert(begun, bound).await.unwrap() });
+        }
+        let results = inserts.join_all().await;
+        let gave_way: usize = results
+            .iter()
+            .map(|inserted| match inserted {
+                Inserted::Inserted(ended) => ended.len(),
+                Inserted::TooMany => 1,
+                Inserted::NoLongerValid(_) => panic!("nothing was revoked"),
+            })
+            .sum();
+        assert_eq!(gave_way, 57, "{name}");
+        let page = nodes[0].list(Filter::Subject(name.into()), None, 1000).await.unwrap();
+        let live = page.sessions.iter().filter(|session| session.status == crate::session::Status::Live).count();
+        assert_eq!(live, 3, "{name}");
+    }
+}
