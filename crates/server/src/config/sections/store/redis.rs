@@ -71,7 +71,7 @@ fn staleness(section: &Section<'_>) -> Staleness {
         (true, Some(_)) => section.blame("max_stale", "is shorter than staleness"),
         (true, None) if section.has("max_stale") => {}
         (true, None) => {
-            section.blame("max_stale", "missing; expected how long revocations of other gates may be unknown")
+            section.blame("max_stale", "missing; expected how long revocations of other gates may be unknown");
         }
         (false, Some(_)) => section.blame("max_stale", "has a meaning only with when_stale = \"allow\""),
         (false, None) => {}
