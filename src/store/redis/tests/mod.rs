@@ -12,6 +12,7 @@ use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 mod faults;
+mod feed;
 mod opening;
 mod proxy;
 mod rules;

@@ -1,12 +1,15 @@
 //! A way to the server that a test can cut or hold.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::clock::TimeSource;
 
 /// Passes everything on, until a test says otherwise.
 pub(super) struct Proxy {
@@ -21,13 +24,29 @@ struct State {
     left: AtomicI64,
     /// At each change the connections of then pass nothing more.
     silent: watch::Sender<()>,
+    time: Option<Arc<dyn TimeSource>>,
+    passed: Mutex<Vec<Duration>>,
 }
 
 impl Proxy {
     pub(super) async fn to(port: u16) -> Self {
+        Self::with(port, None).await
+    }
+
+    /// Reads this clock as each request passes.
+    pub(super) async fn timed(port: u16, time: Arc<dyn TimeSource>) -> Self {
+        Self::with(port, Some(time)).await
+    }
+
+    /// When requests passed.
+    pub(super) fn passed(&self) -> Vec<Duration> {
+        self.state.passed.lock().unwrap().clone()
+    }
+
+    async fn with(port: u16, time: Option<Arc<dyn TimeSource>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { time, ..State::default() });
         state.left.store(-1, Ordering::SeqCst);
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -70,6 +89,9 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
     let requests = async {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
+            if let Some(time) = &state.time {
+                state.passed.lock().unwrap().push(time.monotonic());
+            }
             if to_server.write_all(&bytes[..read]).await.is_err() {
                 return;
             }
