@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::connect::{Lookup, System, Watched, connect};
 use super::error::{FetchError, FetchErrorKind};
+use super::proxy::Proxy;
 use super::target::Target;
 use super::tls::{BadTls, Tls};
 
@@ -27,6 +28,7 @@ const MAX_HEAD: usize = 16 << 10;
 pub struct HttpClient {
     tls: Arc<ClientConfig>,
     lookup: Arc<dyn Lookup>,
+    proxy: Option<Proxy>,
     timeout: Duration,
     connect_timeout: Option<Duration>,
     max_size: usize,
@@ -81,7 +83,14 @@ impl HttpClient {
     pub fn with_tls(tls: &Tls) -> Result<Self, BadTls> {
         let tls = tls.config()?;
         let lookup = Arc::new(System);
-        Ok(Self { tls, lookup, timeout: Duration::from_secs(10), connect_timeout: None, max_size: 256 << 10 })
+        Ok(Self {
+            tls,
+            lookup,
+            proxy: None,
+            timeout: Duration::from_secs(10),
+            connect_timeout: None,
+            max_size: 256 << 10,
+        })
     }
 
     /// The time for resolving, connecting, TLS, head and body together.
@@ -102,6 +111,13 @@ impl HttpClient {
     #[must_use]
     pub const fn with_max_size(mut self, max_size: usize) -> Self {
         self.max_size = max_size;
+        self
+    }
+
+    /// Connects to other machines through this proxy.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Option<Proxy>) -> Self {
+        self.proxy = proxy;
         self
     }
 
@@ -206,7 +222,7 @@ impl HttpClient {
     ) -> Result<(Response<Bytes>, Option<HeaderMap>), FetchError> {
         let mut tls = ClientConfig::clone(&self.tls);
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = connect(target, Arc::clone(&self.lookup), Arc::new(tls)).await?;
+        let stream = connect(target, self.proxy.as_ref(), Arc::clone(&self.lookup), Arc::new(tls)).await?;
         let stream = Watched::new(stream, Arc::clone(written));
         let failed = |error: hyper::Error| FetchError::new(FetchErrorKind::Http, target.shown(), causes(&error));
         let handshake = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
@@ -250,7 +266,7 @@ impl HttpClient {
         written: &Arc<AtomicBool>,
     ) -> Result<Response<Bytes>, FetchError> {
         let within = self.connect_timeout.unwrap_or(self.timeout);
-        let connecting = connect(target, Arc::clone(&self.lookup), Arc::clone(&self.tls));
+        let connecting = connect(target, self.proxy.as_ref(), Arc::clone(&self.lookup), Arc::clone(&self.tls));
         let stream = tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| {
             let cause = format!("no connection after {within:?}");
             Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -20,6 +22,7 @@ use tower::{Service, ServiceExt};
 
 use super::address::Allowed;
 use super::error::{FetchError, FetchErrorKind};
+use super::proxy::Proxy;
 use super::target::Target;
 
 /// What [`Lookup::addresses`] returns.
@@ -95,17 +98,28 @@ impl Service<Name> for Guarded {
     }
 }
 
-/// Connects, with TLS where the URL says https.
+/// Connects, with TLS where the URL says https, and then through the proxy if there is one.
 pub(super) async fn connect(
     target: &Target,
+    proxy: Option<&Proxy>,
     lookup: Arc<dyn Lookup>,
     tls: Arc<ClientConfig>,
 ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, FetchError> {
     // `Target::parse` has checked a host that is an address: the connector does not resolve it.
-    let mut tcp = HttpConnector::new_with_resolver(Guarded { lookup, allowed: target.allowed() });
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    let connected = HttpsConnector::from((tcp, tls)).oneshot(target.uri().clone()).await;
+    let tcp = |allowed| {
+        let mut tcp = HttpConnector::new_with_resolver(Guarded { lookup, allowed });
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp
+    };
+    // A URL with http leads to this machine.
+    let connected = match proxy.filter(|_| target.uri().scheme() == Some(&Scheme::HTTPS)) {
+        None => HttpsConnector::from((tcp(target.allowed()), tls)).oneshot(target.uri().clone()).await,
+        Some(proxy) => {
+            let tunnel = Tunnel::new(proxy.uri().clone(), tcp(Allowed::by_operator()));
+            HttpsConnector::from((tunnel, tls)).oneshot(target.uri().clone()).await
+        }
+    };
     connected.map_err(|error| {
         let (kind, cause) = judge(&*error);
         FetchError::new(kind, target.shown(), cause)

@@ -3,7 +3,7 @@
 //! The other side may lie, and a URL may come from it. So a request has one time for everything, a bound for the body,
 //! and a set of addresses that it may lead to. Addresses are checked after the name is resolved and before the
 //! connection is made: the address that was checked is the one that is connected to. Redirects, compression and the
-//! proxy variables of the environment have no effect.
+//! proxy variables of the environment have no effect; a [`Proxy`] is set openly.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,6 +27,7 @@ mod address;
 mod client;
 mod connect;
 mod error;
+mod proxy;
 mod target;
 mod tls;
 
@@ -37,5 +38,6 @@ pub use address::{Allowed, Reach};
 pub use client::{Document, HttpClient, bearer};
 pub use connect::{Lookup, LookupFuture};
 pub use error::{FetchError, FetchErrorKind};
+pub use proxy::{BadProxy, Proxy};
 pub use target::{BadTarget, Target};
 pub use tls::{BadTls, Tls};

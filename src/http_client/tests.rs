@@ -4,8 +4,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -504,6 +504,79 @@ async fn i5_i6_a_server_is_believed_by_its_name_and_a_known_authority_alone() {
         assert_eq!((error.word(), error.not_sent()), ("tls", true), "{error}");
         assert!(error.to_string().contains("certificate"), "{error}");
         assert_eq!(liar.connections(), 1);
+    }
+}
+
+/// A proxy that passes each connection on to `server`, whatever it is asked for. Returns its URL, and what it was asked.
+async fn passing_proxy(server: SocketAddr, status: &'static str) -> (Proxy, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heads = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            heads.lock().unwrap().push(String::from_utf8(head).unwrap());
+            client.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.unwrap();
+            if status.starts_with("200") {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+            }
+        }
+    });
+    (Proxy::parse(&url).unwrap(), asked)
+}
+
+#[tokio::test]
+async fn i6_a_proxy_that_is_set_passes_connections_on_and_tls_is_with_the_server() {
+    let (pem, issuer) = authority();
+    let trusting = || HttpClient::with_tls(&Tls { ca: Some(pem.clone()), ..Tls::default() }).unwrap();
+    // The name is never resolved here.
+    let nowhere = Arc::new(Lying(vec![], AtomicUsize::new(0)));
+    let target = Target::parse("https://id.example.com/keys", Allowed::by_operator()).unwrap();
+    let good = secure(&issuer, &["id.example.com"]).await;
+    let (proxy, asked) = passing_proxy(good.address, "200 OK").await;
+    let client = trusting().with_lookup(nowhere.clone()).with_proxy(Some(proxy));
+    let answer = client.get_document(&target, None, None).await.unwrap();
+    assert!(matches!(answer, Document::New { .. }));
+    let asked = asked.lock().unwrap().clone();
+    assert!(asked[0].starts_with("CONNECT id.example.com:443 HTTP/1.1\r\n"), "{asked:?}");
+    assert_eq!(nowhere.1.load(Ordering::SeqCst), 0);
+
+    // A proxy that leads elsewhere is not believed, one that refuses is no answer of the server, and this machine is
+    // asked directly.
+    let other = secure(&issuer, &["other.example.com"]).await;
+    let (elsewhere, _) = passing_proxy(other.address, "200 OK").await;
+    let (refusing, asked) = passing_proxy(good.address, "407 Proxy Authentication Required").await;
+    for (proxy, word) in [(elsewhere, "tls"), (refusing.clone(), "connect")] {
+        let error = trusting().with_proxy(Some(proxy)).get_document(&target, None, None).await.unwrap_err();
+        assert_eq!((error.word(), error.not_sent()), (word, true), "{error}");
+    }
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    let here = Liar::saying("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    let direct = trusting().with_proxy(Some(refusing));
+    direct.get_document(&here.target(), None, None).await.unwrap();
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn only_a_plain_http_url_with_a_port_names_a_proxy() {
+    assert_eq!(Proxy::parse("http://[::1]:3128/").unwrap().to_string(), "http://[::1]:3128");
+    for bad in [
+        "proxy.example.com:3128",
+        "https://proxy.example.com:3128",
+        "http://proxy.example.com",
+        "http://u:p@proxy.example.com:3128",
+        "http://proxy.example.com:3128/path",
+        "http://proxy.example.com:0",
+        "http://proxy.example.com:3128#x",
+        "",
+    ] {
+        assert_eq!(Proxy::parse(bad), Err(BadProxy), "{bad}");
     }
 }
 

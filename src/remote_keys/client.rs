@@ -7,8 +7,8 @@ use http::HeaderValue;
 use secrecy::SecretString;
 
 use super::answer::FetchFailure;
-use super::settings::{FetchFiles, FetchSettings};
-use crate::http_client::{HttpClient, Tls, bearer};
+use super::settings::{FetchFiles, FetchSettings, RemoteIssuer};
+use crate::http_client::{HttpClient, Proxy, Tls, bearer};
 use crate::private_file::{read_private, trusted};
 
 /// The longest file of authorities, in bytes.
@@ -18,13 +18,14 @@ const MAX_CA: u64 = 4 << 20;
 pub(super) struct Client {
     files: FetchFiles,
     settings: FetchSettings,
+    proxy: Option<Proxy>,
     /// The client, and a digest of the files that it was made from.
     made: Option<([u8; 32], HttpClient)>,
 }
 
 impl Client {
-    pub(super) fn new(files: FetchFiles, settings: FetchSettings) -> Self {
-        Self { files, settings, made: None }
+    pub(super) fn new(issuer: &RemoteIssuer) -> Self {
+        Self { files: issuer.files.clone(), settings: issuer.fetch, proxy: issuer.proxy.clone(), made: None }
     }
 
     /// The client and its `Authorization`, from what the files say now.
@@ -56,6 +57,7 @@ impl Client {
                     FetchFailure::files(format!("{file}{}", error.message))
                 })?;
                 let client = client.with_timeout(self.settings.timeout).with_max_size(self.settings.max_size);
+                let client = client.with_proxy(self.proxy.clone());
                 self.made = Some((found, client.clone()));
                 client
             }

@@ -42,7 +42,7 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     pub(super) fn new(issuer: RemoteIssuer) -> Self {
-        let client = Client::new(issuer.files.clone(), issuer.fetch);
+        let client = Client::new(&issuer);
         let schedule = Schedule::new(&issuer.fetch);
         Self { issuer, client, schedule, metadata: None, place: None, etag: None }
     }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::clock::{MAX_JUMP, Timestamp};
 use crate::private_file::{create_private_dir, read_private_bytes, write_private_atomic};
@@ -16,6 +17,8 @@ use crate::private_file::{create_private_dir, read_private_bytes, write_private_
 const MAX_BYTES: u64 = 4 << 20;
 /// The longest file name of an issuer, in bytes, before its ending.
 const MAX_NAME: usize = 200;
+/// How many files are read or written at once: each takes a thread, and the memory of threads that end is kept.
+const MAX_AT_ONCE: usize = 8;
 /// What is escaped in a file name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
@@ -165,6 +168,9 @@ fn damaged(file: &Path) -> io::Error {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    static AT_ONCE: Semaphore = Semaphore::const_new(MAX_AT_ONCE);
+    // It is never closed.
+    let _place = AT_ONCE.acquire().await;
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 

@@ -39,6 +39,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
+pub use crate::http_client::{BadProxy, Proxy};
 pub use answer::{FetchFailure, Metadata};
 pub use kept::{KeptKeySet, KeySetFolder, KeySetStore};
 pub use settings::{FetchFiles, FetchSettings, InvalidRemoteIssuer, KeyLocation, RemoteIssuer};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::answer::FetchFailure;
 use super::client::Client;
-use crate::http_client::{Allowed, Target};
+use crate::http_client::{Allowed, Proxy, Target};
 use crate::token::algorithm::Algorithm;
 
 /// How often keys are fetched, and what an answer may cost.
@@ -154,6 +154,8 @@ pub struct RemoteIssuer {
     pub fetch: FetchSettings,
     /// What its server asks for.
     pub files: FetchFiles,
+    /// The proxy through which its server is asked.
+    pub proxy: Option<Proxy>,
 }
 
 impl RemoteIssuer {
@@ -166,6 +168,7 @@ impl RemoteIssuer {
             algorithms: Vec::new(),
             fetch: FetchSettings::default(),
             files: FetchFiles::default(),
+            proxy: None,
         }
     }
 
@@ -198,7 +201,7 @@ impl RemoteIssuer {
     /// # Errors
     /// Why they cannot be used.
     pub fn check_files(&self) -> Result<(), FetchFailure> {
-        Client::new(self.files.clone(), self.fetch).current().map(drop)
+        Client::new(self).current().map(drop)
     }
 
     /// Where its keys come from, as one text: another text is another source.

@@ -18,6 +18,7 @@ use crate::users::{FileDirectory, UsersFile};
 use rotogate::directory::Directory;
 use rotogate::fault::Chain;
 use rotogate::gate::BuildError;
+use rotogate::http_client::HttpClient;
 use rotogate::password::Passwords;
 use rotogate::private_file::{self, trusted};
 use rotogate::store::MemoryStore;
@@ -292,6 +293,8 @@ impl Findings<'_> {
 
     fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
+        // While there is a client, the system's authorities are read once for all of them.
+        let _reads_authorities_once = self.config.issuers.iter().any(is_asked).then(HttpClient::new);
         for (index, issuer) in self.config.issuers.iter().enumerate() {
             if let Some(source) = issuer.keys.remote() {
                 self.fetch_files(index, source);
@@ -464,4 +467,9 @@ impl Findings<'_> {
             Err(error) => self.blame("", error.to_string()),
         }
     }
+}
+
+/// Is the issuer's server asked, for keys or about tokens?
+fn is_asked(issuer: &TrustedIssuer) -> bool {
+    issuer.keys.remote().is_some() || issuer.introspection.is_some()
 }

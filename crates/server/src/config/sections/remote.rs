@@ -9,6 +9,7 @@ use super::super::print::{number, path, put, put_some, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
+use rotogate::http_client::Proxy;
 use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
 use rotogate::token::Algorithm;
 
@@ -56,12 +57,7 @@ pub(super) fn read(
     let client_cert = fetch.get("client_cert", path_in(dir));
     let bearer = fetch.get("bearer_file", path_in(dir));
     let keep = fetch.get("keep", value::boolean).unwrap_or(KEEP);
-    if fetch.has("proxy") {
-        fetch.blame(
-            "proxy",
-            "is not supported: keys are fetched directly, and proxies of the environment have no effect",
-        );
-    }
+    let proxy = fetch.get("proxy", proxy);
     fetch.finish();
     if !section.has("discovery") && !section.has("jwks_url") {
         for key in ["fetch", "required"] {
@@ -79,6 +75,7 @@ pub(super) fn read(
     };
     issuer.files = FetchFiles::default();
     (issuer.files.ca, issuer.files.client_cert, issuer.files.bearer) = (ca, client_cert, bearer);
+    issuer.proxy = proxy;
     if let Err(wrong) = issuer.check() {
         match wrong.key {
             // Blamed already, if it is not there or no URL.
@@ -103,6 +100,11 @@ fn discovery(v: &Raw) -> Result<KeyLocation, String> {
             other.describe()
         )),
     }
+}
+
+/// A proxy.
+fn proxy(v: &Raw) -> Result<Proxy, String> {
+    Proxy::parse(&value::text(v)?).map_err(|error| error.to_string())
 }
 
 fn settings(fetch: &Section<'_>) -> FetchSettings {
@@ -152,6 +154,7 @@ pub(super) fn print(table: &mut Table, source: &RemoteSource) {
     for (key, file) in files {
         put_some(&mut fetch, key, file.as_deref().map(path));
     }
+    put_some(&mut fetch, "proxy", issuer.proxy.as_ref().map(Proxy::to_string));
     put(&mut fetch, "keep", *keep);
     put(table, "fetch", fetch);
     put(table, "required", *required);

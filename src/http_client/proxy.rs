@@ -1,0 +1,62 @@
+//! Proxies that pass connections on.
+
+use std::fmt;
+
+use http::Uri;
+use http::uri::Scheme;
+use rustls::pki_types::ServerName;
+
+/// A proxy that passes connections on (CONNECT, RFC 9110 §9.3.6). It is asked in clear, and sees host and port of each
+/// server; TLS is with the server. For [`RemoteIssuer::proxy`](crate::remote_keys::RemoteIssuer::proxy).
+///
+/// It also resolves the names of servers, so their addresses are not checked here.
+///
+/// ```
+/// use rotogate::remote_keys::Proxy;
+///
+/// assert!(Proxy::parse("http://proxy.example.com:3128").is_ok());
+/// assert!(Proxy::parse("http://user:secret@proxy.example.com:3128").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy(Uri);
+
+/// Why a URL does not name a proxy.
+///
+/// ```
+/// use rotogate::remote_keys::{BadProxy, Proxy};
+///
+/// assert_eq!(Proxy::parse("proxy.example.com"), Err(BadProxy));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected http://host:port, without user and path")]
+pub struct BadProxy;
+
+impl Proxy {
+    /// Reads `http://host:port`.
+    ///
+    /// # Errors
+    /// It is anything else.
+    pub fn parse(text: &str) -> Result<Self, BadProxy> {
+        let uri: Uri = text.parse().map_err(|_| BadProxy)?;
+        let authority = uri.authority().ok_or(BadProxy)?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let is_plain = uri.scheme() == Some(&Scheme::HTTP)
+            && !authority.as_str().contains('@')
+            && authority.port_u16().is_some_and(|port| port > 0)
+            && ServerName::try_from(host).is_ok()
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none()
+            && !text.contains('#');
+        if is_plain { Ok(Self(uri)) } else { Err(BadProxy) }
+    }
+
+    pub(super) fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.0.authority().map_or("", http::uri::Authority::as_str))
+    }
+}
